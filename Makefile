@@ -31,6 +31,8 @@ DIST_PROFILE ?= release
 # The time of the files in an archive: that of the last commit, so that equal sources give equal archives.
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
+# The target is named so that build scripts and macros are compiled without the flags of fuzzing.
+HOST_TARGET = $(shell rustc -vV | sed -n 's/^host: //p')
 # What cargo-fuzz passes, without its sanitizer: the code under test has no unsafe block.
 FUZZ_FLAGS = --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
@@ -61,13 +63,14 @@ built-plugins: check-tools check-guest-tools
 	target/quick/larder plugin build plugins/examples/churn --out plugins/built/churn.wasm
 	cd plugins/built && sha256sum churn.wasm > churn.wasm.sha256
 
-## make test         the whole check: format, lints, tests; what CI runs
+## make test         the whole check: format, lints, features, dependencies, tests; CI runs it
 test: check-tools check-guest-tools check-python
 	cargo fmt --all --check
 	cargo fmt --manifest-path plugins/Cargo.toml --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo clippy --manifest-path plugins/Cargo.toml --workspace --all-targets --locked -- -D warnings
 	@$(MAKE) --no-print-directory check-features
+	@$(MAKE) --no-print-directory deny
 	cargo test --manifest-path plugins/Cargo.toml --workspace --locked --quiet
 	@if cargo nextest --version >/dev/null 2>&1; then \
 		cargo nextest run --workspace --locked --no-fail-fast; \
@@ -167,20 +170,30 @@ soak: check-tools check-guest-tools
 ## make fuzz         arbitrary bytes as rows, arbitrary text as definitions, and the same requests to the fast path and to
 ##                   hyper, FUZZ_SECONDS (60) each (needs nightly Rust, C++)
 fuzz: check-tools
-	cd host/model/fuzz && RUSTFLAGS='$(FUZZ_FLAGS)' cargo +nightly build --release --target-dir ../../../target/fuzz
-	cd host/http/fuzz && RUSTFLAGS='$(FUZZ_FLAGS)' cargo +nightly build --release --target-dir ../../../target/fuzz
+	cd host/model/fuzz && RUSTFLAGS='$(FUZZ_FLAGS)' cargo +nightly build --release --target $(HOST_TARGET) --target-dir ../../../target/fuzz
+	cd host/http/fuzz && RUSTFLAGS='$(FUZZ_FLAGS)' cargo +nightly build --release --target $(HOST_TARGET) --target-dir ../../../target/fuzz
 	for target in row definitions fast_path; do \
 		mkdir -p target/fuzz/corpus/$$target; \
-		target/fuzz/release/$$target -max_total_time=$(FUZZ_SECONDS) target/fuzz/corpus/$$target \
+		target/fuzz/$(HOST_TARGET)/release/$$target -max_total_time=$(FUZZ_SECONDS) target/fuzz/corpus/$$target \
 			$$(ls -d host/*/fuzz/seeds/$$target 2>/dev/null) || exit 1; \
 	done
 
-## make deny         licences, sources and duplicate crates; and advisories, if their database can be fetched
-deny: $(CARGO_DENY)
-	$(CARGO_DENY) --offline check bans licenses sources
-	$(CARGO_DENY) check advisories || echo "advisories were not checked: the database cannot be fetched"
+## make deny         check licences, registries and duplicate crates of the dependencies, and security advisories if their
+##                   database can be fetched
+deny: check-tools
+	@if test -x '$(CARGO_DENY)' || $(MAKE) --no-print-directory '$(CARGO_DENY)'; then \
+		$(CARGO_DENY) check bans licenses sources || exit 1; \
+		$(CARGO_DENY) check advisories > target/deny-advisories.log 2>&1; status=$$?; \
+		if grep -q 'failed to fetch advisory database' target/deny-advisories.log; then \
+			echo 'warning: advisories not checked: their database cannot be fetched'; \
+		else \
+			cat target/deny-advisories.log; exit $$status; \
+		fi; \
+	else \
+		echo 'warning: dependencies not checked: cargo-deny cannot be installed'; \
+	fi
 
-$(CARGO_DENY):
+target/tools/bin/cargo-deny:
 	cargo install cargo-deny --locked --debug --root target/tools
 
 ## make dist         a release in target/dist: program, archive, line tables, SHA-256 and software bill of materials
@@ -201,7 +214,7 @@ dist: check-tools $(CARGO_CYCLONEDX)
 		-czf $(DIST).tar.gz $(DIST) && gzip -n $(DIST).debug && sha256sum $(DIST).tar.gz $(DIST).debug.gz > SHA256SUMS
 	target/dist/$(DIST)/larder --version && cat target/dist/SHA256SUMS
 
-$(CARGO_CYCLONEDX):
+target/tools/bin/cargo-cyclonedx:
 	cargo install cargo-cyclonedx --locked --debug --root target/tools
 
 # Plugins are compiled for WebAssembly: by this Rust if it has the target's libraries or can fetch them, else by a

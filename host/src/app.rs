@@ -24,7 +24,12 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use larder_common::{clock::SharedClock, telemetry, watch::FileWatcher};
+use larder_common::{
+    clock::SharedClock,
+    files::{SeenFiles, stamps},
+    telemetry,
+    watch::FileWatcher,
+};
 use larder_http::{
     AdminEvent, Control, DeleteCommand, DeployReport, EraseReport, HttpConfig, PluginStatus, ResetCommand, SyncCommand,
 };
@@ -41,7 +46,6 @@ pub use self::serve::{Serving, ShutdownReason, Signals};
 use self::{
     access::Access,
     plugins::{Asked, DeployError, Loading, Plugins},
-    serve::{Stamps, stamps},
 };
 use crate::config::{
     Config, ConfigError, LoadedDefinitions, RegistryCache, RegistryNeed, RemoteRegistry, load_definitions_with,
@@ -72,7 +76,7 @@ pub struct App {
     /// Watches definitions, configuration, keys, tokens and plugins for changes.
     watcher: FileWatcher,
     /// The stamps of the definition files when they were last read, whether they were accepted or not.
-    seen: Mutex<Stamps>,
+    seen: SeenFiles,
     /// One thread at a time checks and reads definitions: a thread that finds them unchanged must see the ones that
     /// were read.
     renewing: Mutex<()>,
@@ -131,17 +135,17 @@ pub enum AppError {
 }
 
 /// The maximum number of errors of a reload in the log and in the response to a caller.
-const MISTAKES_MAX: usize = 100;
+const ERRORS_SHOWN_MAX: usize = 100;
 
 // === impl AppError ===
 
 impl AppError {
-    /// Returns the error text for the log and for callers: the first [`MISTAKES_MAX`] errors and the number of the
+    /// Returns the error text for the log and for callers: the first [`ERRORS_SHOWN_MAX`] errors and the number of the
     /// others.
     fn brief(&self) -> String {
         let Self::Config(ConfigError::Invalid(problems)) = self else { return self.to_string() };
-        let more = problems.len().saturating_sub(MISTAKES_MAX);
-        let mut lines: Vec<String> = problems.iter().take(MISTAKES_MAX).map(ToString::to_string).collect();
+        let more = problems.len().saturating_sub(ERRORS_SHOWN_MAX);
+        let mut lines: Vec<String> = problems.iter().take(ERRORS_SHOWN_MAX).map(ToString::to_string).collect();
         if more > 0 {
             lines.push(format!("and {more} more; 'larder check' lists all of them"));
         }
@@ -157,7 +161,9 @@ impl App {
     /// # Errors
     /// [`AppError::Config`] and [`AppError::Store`].
     pub fn open(config: Config, clock: SharedClock) -> Result<(Arc<Self>, Vec<Problem>), AppError> {
-        let seen = Mutex::new(stamps(watched_files(&config)));
+        let mut before = stamps(watched_files(&config));
+        before.extend(config.stamps_before.clone());
+        let seen = SeenFiles::new(before);
         let definitions = load_definitions_with(&config, RegistryNeed::Later)?;
         let store = Arc::new(OnlineStore::open(&config.store, Arc::clone(&clock))?);
         let scheduler = SyncScheduler::new();
@@ -224,7 +230,7 @@ impl App {
         };
         // The plugins are loaded only once.
         let plugins = self.plugins.get_or_init(|| plugins);
-        self.look_at_plugins(Loading::Cached);
+        self.check_plugin_dir(Loading::Cached);
         self.recall_plugins(plugins, Loading::Cached);
         Ok(())
     }
@@ -232,7 +238,7 @@ impl App {
     /// Compiles the plugins that [`App::load_cached_plugins`] skipped, and makes them live. Blocks.
     fn compile_plugins(&self) {
         if let Some(plugins) = self.plugins.get() {
-            self.look_at_plugins(Loading::Compiled);
+            self.check_plugin_dir(Loading::Compiled);
             self.recall_plugins(plugins, Loading::Compiled);
         }
         self.plugins_loaded.store(true, Ordering::Release);
@@ -274,7 +280,7 @@ impl App {
     #[must_use]
     pub fn reload_all(&self) -> Reloaded {
         let _renewing = self.renewing();
-        self.note_seen();
+        self.seen.note(self.definition_files());
         let (definitions, access) = match self.newer_config() {
             Ok(config) => {
                 let access = self.renew_access(Some(&config));
@@ -297,7 +303,7 @@ impl App {
     }
 
     fn read_definitions(&self) -> Result<Vec<Problem>, AppError> {
-        self.note_seen();
+        self.seen.note(self.definition_files());
         let reloaded = self.newer_config().and_then(|config| self.take_definitions(config));
         self.note_reload(reloaded)
     }
@@ -309,18 +315,6 @@ impl App {
     /// Returns the files and directories of the definitions, and the configuration.
     fn definition_files(&self) -> Vec<PathBuf> {
         watched_files(&self.loaded_by.load())
-    }
-
-    /// Returns whether the definition files changed since they were last read.
-    fn stamps_changed(&self, files: Vec<PathBuf>) -> bool {
-        stamps(files) != *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Records the stamps of the definition files. Call this before reading them, so that a file written meanwhile is
-    /// read again.
-    fn note_seen(&self) {
-        let now = stamps(self.definition_files());
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = now;
     }
 
     /// Returns whether the registry in S3, if there is one, changed since it was last read.
@@ -347,6 +341,11 @@ impl App {
     /// Returns the files of keys and tokens.
     fn access_files(&self) -> Vec<PathBuf> {
         self.access.get().map(Access::files).unwrap_or_default()
+    }
+
+    /// Returns whether the files of keys and tokens changed since they were last read.
+    fn access_changed(&self) -> bool {
+        self.access.get().is_some_and(Access::has_changed)
     }
 
     /// Reloads the configuration. Returns it with only those changes that a running server can apply.
@@ -392,7 +391,7 @@ impl App {
     }
 
     /// Checks the plugin directory, and deploys new plugins.
-    fn look_at_plugins(&self, loading: Loading) {
+    fn check_plugin_dir(&self, loading: Loading) {
         let Some(plugins) = self.plugins.get() else { return };
         for (name, bytes) in plugins.arrivals(self.current.load().catalog()) {
             let taken = match (loading, bytes) {
@@ -484,7 +483,7 @@ impl RenewDefinitions for App {
             return false;
         }
         let _renewing = self.renewing();
-        if !self.stamps_changed(self.definition_files()) && !self.remote_registry_changed() {
+        if !self.seen.differ(self.definition_files()) && !self.remote_registry_changed() {
             return false;
         }
         match self.read_definitions() {
@@ -584,4 +583,28 @@ fn build(
     let engine = SyncEngine::new(Arc::clone(store), &catalog, snapshot.view_ids(), setting);
     let snapshot = snapshot.with_fetchers(engine.fetchers()).with_sources(engine.sources());
     Ok((snapshot, engine))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use larder_common::clock::SystemClock;
+
+    use super::*;
+
+    #[test]
+    fn configuration_changed_while_server_starts_is_reloaded() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("larder.yaml");
+        let text = "project: p\nfeatures: [features.yaml]\nstore: {data_dir: data}\n";
+        fs::write(&file, text).unwrap();
+        fs::write(dir.path().join("features.yaml"), "entities: [{name: user, join_key: user_id, type: String}]\n").unwrap();
+        let config = Config::load(&file, &|_| None).unwrap();
+        fs::write(&file, format!("{text}serving: {{ttl: ignore}}\n")).unwrap();
+        let (app, _) = App::open(config, Arc::new(SystemClock)).unwrap();
+        assert!(app.seen.differ(app.definition_files()));
+        assert!(app.renew(false));
+        assert!(!app.seen.differ(app.definition_files()) && !app.renew(false));
+    }
 }

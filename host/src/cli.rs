@@ -229,7 +229,7 @@ fn written(printed: std::io::Result<()>) -> anyhow::Result<()> {
 /// Prints the error of a command, and returns its exit code.
 fn exit_code(result: &anyhow::Result<()>) -> u8 {
     let Err(error) = result else { return 0 };
-    if is_list_of_mistakes(error) {
+    if is_list_of_errors(error) {
         // Each line begins with its file and position, in the format that editors parse.
         output::remark(&describe(error));
     } else {
@@ -261,7 +261,7 @@ fn help(error: &anyhow::Error) -> &'static str {
     }
 }
 
-fn is_list_of_mistakes(error: &anyhow::Error) -> bool {
+fn is_list_of_errors(error: &anyhow::Error) -> bool {
     let own = error.downcast_ref::<ConfigError>();
     let inner = error.downcast_ref::<AppError>().and_then(|error| match error {
         AppError::Config(error) => Some(error),

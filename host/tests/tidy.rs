@@ -37,7 +37,7 @@ const DIRS: [&str; 23] = [
     "plugins/sdk/rust/src",
     "plugins/sdk/rust/macros/src",
     "plugins/examples",
-    "plugins/twins",
+    "plugins/feast_odfv",
     "plugins/bench",
     "plugins/hostile",
 ];

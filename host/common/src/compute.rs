@@ -76,20 +76,20 @@ impl Compute {
 }
 
 fn run(work: &Mutex<Receiver<Work>>) {
-    give_way(NICE);
+    lower_priority(NICE);
     loop {
         // One thread holds the lock while it waits for work. The others wait for the lock.
         let next = work.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(next) = next else { return };
         if let Err(panic) = catch_unwind(AssertUnwindSafe(next)) {
-            let why = telemetry::panic_words(&*panic);
+            let why = telemetry::panic_message(&*panic);
             tracing::error!("work on a compute thread failed because of a bug in Larder: {why}");
         }
     }
 }
 
 /// Lowers this thread's priority, if the operating system allows it: sets this niceness, at most 19.
-pub fn give_way(nice: i32) {
+pub fn lower_priority(nice: i32) {
     // On Linux, priorities belong to threads, despite the name of the call.
     let _ = rustix::process::setpriority_process(None, nice);
 }

@@ -4,10 +4,12 @@
 //! code that reads a file at a configured path opens it here.
 
 use std::{
+    collections::HashMap,
     fs::{self, File, Metadata, OpenOptions},
     io::{self, Read as _},
     os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _},
-    path::Path,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use serde::{Deserialize, Serialize};
@@ -30,6 +32,16 @@ pub struct FileStamp {
     /// When its inode was last changed, in seconds and nanoseconds since 1970.
     pub changed: (i64, i64),
 }
+
+/// The stamps of files by path; `None` for a missing file. A directory's stamp changes when files are added or removed.
+pub type FileStamps = HashMap<PathBuf, Option<FileStamp>>;
+
+/// The stamps that files had when they were last read, to decide whether to read them again.
+///
+/// A stamp must be taken before its file is read, also for the first time. Otherwise a change between the two is never
+/// noticed.
+#[derive(Debug, Default)]
+pub struct SeenFiles(Mutex<FileStamps>);
 
 /// The maximum size of a file that a command reads as a whole, if no setting limits it.
 pub const FILE_BYTES_MAX: u64 = 1 << 30;
@@ -93,6 +105,43 @@ pub fn check_regular(meta: &Metadata) -> io::Result<()> {
         "no file"
     };
     Err(io::Error::new(io::ErrorKind::InvalidInput, format!("it is {what}, not a regular file")))
+}
+
+/// Returns the current stamps of files.
+#[must_use]
+pub fn stamps(files: impl IntoIterator<Item = PathBuf>) -> FileStamps {
+    let stamp = |path: PathBuf| {
+        let stamp = FileStamp::at(&path).ok();
+        (path, stamp)
+    };
+    files.into_iter().map(stamp).collect()
+}
+
+// === impl SeenFiles ===
+
+impl SeenFiles {
+    /// Records the stamps that files had before they were read.
+    #[must_use]
+    pub fn new(stamps: FileStamps) -> Self {
+        Self(Mutex::new(stamps))
+    }
+
+    /// Records the current stamps. Call this before reading the files.
+    pub fn note(&self, files: impl IntoIterator<Item = PathBuf>) {
+        let now = stamps(files);
+        *self.lock() = now;
+    }
+
+    /// Returns whether these are other files than the last ones, or one of them has changed.
+    #[must_use]
+    pub fn differ(&self, files: impl IntoIterator<Item = PathBuf>) -> bool {
+        let now = stamps(files);
+        now != *self.lock()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, FileStamps> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 // === impl FileStamp ===

@@ -178,7 +178,7 @@ fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
         let location = panic.location().map(ToString::to_string).unwrap_or_default();
-        let message = panic_words(panic.payload()).replace('\n', "\\n");
+        let message = panic_message(panic.payload()).replace('\n', "\\n");
         tracing::error!(thread = thread.name().unwrap_or("unnamed"), location, "panic: {message}");
         if thread.name() == Some("main") {
             // The program may end with this panic.
@@ -227,7 +227,7 @@ pub fn note_reload(taken: bool) {
 
 /// Returns the message of a panic.
 #[must_use]
-pub fn panic_words(panic: &(dyn Any + Send)) -> &str {
+pub fn panic_message(panic: &(dyn Any + Send)) -> &str {
     let words = panic.downcast_ref::<String>().map(String::as_str);
     words.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given")
 }

@@ -64,7 +64,7 @@ pub struct SyncCommand {
     pub force: bool,
     /// Skip sources that were synced a short time ago. Set at startup and reload; clients cannot set it.
     #[serde(skip)]
-    pub spare: bool,
+    pub skip_recent: bool,
 }
 
 /// The body of `POST /v1/delete`.
@@ -190,6 +190,12 @@ impl SyncCommand {
     #[must_use]
     pub fn request(&self) -> SyncRequest {
         let window = larder_model::model::Window { from: self.from, to: self.to };
-        SyncRequest { full: self.full, window, force: self.force, spare: self.spare, ..SyncRequest::default() }
+        SyncRequest {
+            full: self.full,
+            window,
+            force: self.force,
+            skip_recent: self.skip_recent,
+            ..SyncRequest::default()
+        }
     }
 }

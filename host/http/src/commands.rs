@@ -88,7 +88,7 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, HttpError> {
 async fn reload(control: Arc<dyn Control>) -> Result<Answered, HttpError> {
     match spawn_blocking(move || control.reload()).await.map_err(|error| panicked(&error))? {
         Ok(message) => Ok(json_response(StatusCode::OK, &json!({ "status": message }))),
-        Err(mistakes) => Err(HttpError::detail(StatusCode::UNPROCESSABLE_ENTITY, "bad_config", mistakes)),
+        Err(errors) => Err(HttpError::detail(StatusCode::UNPROCESSABLE_ENTITY, "bad_config", errors)),
     }
 }
 

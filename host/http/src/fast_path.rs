@@ -74,7 +74,7 @@ enum Then {
     /// The bytes that were read may hold more complete requests.
     Again,
     /// Like `Again`, but after other connections were served.
-    GiveWay,
+    Yield,
     /// A response is pending. Boxed to keep the common variants cheap to move.
     Wait(Box<Waiting>),
     Close,
@@ -146,10 +146,10 @@ const OUTPUT_BYTES_FULL: usize = 64 << 10;
 /// An output buffer with a larger capacity is freed after use.
 const OUTPUT_BYTES_KEPT: usize = 4 << 20;
 /// How long consecutive responses may take before other connections are served.
-const TURN: Duration = super::router::TURN;
+const YIELD_AFTER: Duration = super::router::YIELD_AFTER;
 /// How long the fast path waits for the rest of a request before it hands the connection to hyper, which has its own
 /// limits for that.
-const PATIENCE: Duration = Duration::from_secs(1);
+const STALL_CHECK: Duration = Duration::from_secs(1);
 /// The last second of the year 9999. HTTP has no later dates.
 const LAST_SECOND: u64 = 253_402_300_799;
 
@@ -196,7 +196,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> FastConnection<S> {
             match std::mem::replace(&mut self.then, Then::Read) {
                 Then::Read => {}
                 Then::Again => is_read = true,
-                Then::GiveWay => {
+                Then::Yield => {
                     self.then = Then::Again;
                     yield_poll(cx);
                     return Poll::Pending;
@@ -277,22 +277,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> FastConnection<S> {
             if is_draining {
                 break Then::Close;
             }
-            if took > TURN {
-                break Then::GiveWay;
+            if took > YIELD_AFTER {
+                break Then::Yield;
             }
             // A client that pipelines many requests gets large responses one at a time, and other connections are
             // served in between.
             if output.bytes.len() >= OUTPUT_BYTES_FULL && done < end {
-                break Then::GiveWay;
+                break Then::Yield;
             }
         };
         let then = self.keep_partial(then, &input[done..]);
-        if let Then::Read | Then::Again | Then::GiveWay = then {
+        if let Then::Read | Then::Again | Then::Yield = then {
             let header_timeout = self.router.limits().header_timeout;
             if self.partial.is_empty() {
                 self.sleep.reset(CoarseTimer::after(header_timeout));
             } else if before == 0 || done > 0 {
-                self.sleep.reset(CoarseTimer::after(PATIENCE.min(header_timeout)));
+                self.sleep.reset(CoarseTimer::after(STALL_CHECK.min(header_timeout)));
             }
         }
         self.then = then;
@@ -314,7 +314,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> FastConnection<S> {
 
     /// Keeps the beginning of a request. If it is large and there is no memory for it, the hyper path reports that.
     fn keep_partial(&mut self, then: Then, rest: &[u8]) -> Then {
-        let is_kept = matches!(then, Then::Read | Then::Again | Then::GiveWay);
+        let is_kept = matches!(then, Then::Read | Then::Again | Then::Yield);
         self.partial_lease = None;
         if is_kept && rest.len() > SMALL_BYTES {
             let mut lease = self.router.lease();
@@ -355,7 +355,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> FastConnection<S> {
         self.unsent_body = body;
         self.partial = std::mem::take(&mut waiting.bytes);
         // The bytes after the request were not processed meanwhile, so their timeout starts now.
-        self.sleep.reset(CoarseTimer::after(PATIENCE.min(self.router.limits().header_timeout)));
+        self.sleep.reset(CoarseTimer::after(STALL_CHECK.min(self.router.limits().header_timeout)));
         self.then = if is_draining { Then::Close } else { Then::Again };
         Poll::Ready(())
     }

@@ -98,7 +98,7 @@ pub(super) type PendingAnswer = Pin<Box<dyn Future<Output = Result<LookupRespons
 const PROMETHEUS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4");
 
 /// If a request took longer, its serving thread serves other connections next.
-pub(super) const TURN: Duration = Duration::from_millis(1);
+pub(super) const YIELD_AFTER: Duration = Duration::from_millis(1);
 
 // === impl Router ===
 
@@ -187,7 +187,7 @@ impl Router {
         }
         let took = started.elapsed();
         endpoint.duration.record(took.as_secs_f64());
-        if took > TURN {
+        if took > YIELD_AFTER {
             yield_to_events().await;
         }
         Ok(response)

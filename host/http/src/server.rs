@@ -21,7 +21,7 @@ use std::{
     time::Duration,
 };
 
-use larder_common::compute::{WRITE_NICE, give_way};
+use larder_common::compute::{WRITE_NICE, lower_priority};
 use larder_ingest::LAST_COMMIT_WITHIN;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -177,7 +177,7 @@ impl Server {
             senders.push(sender);
             // Blocking threads run writes, which must not delay lookups.
             let runtime =
-                Builder::new_current_thread().enable_all().on_thread_start(|| give_way(WRITE_NICE)).build()?;
+                Builder::new_current_thread().enable_all().on_thread_start(|| lower_priority(WRITE_NICE)).build()?;
             let (router, phases) = (Arc::clone(&router), phases.clone());
             let serve = move || {
                 runtime.block_on(serve(receiver, router, phases));

@@ -16,7 +16,7 @@ pub struct SyncRequest {
     /// Load the rows even if the sanity checks of `sync: guard` reject them.
     pub force: bool,
     /// Skip a source that was read recently and is expensive to read, such as a table without a stream.
-    pub spare: bool,
+    pub skip_recent: bool,
     /// Commit in smaller parts, so that several such loads share the memory of one.
     pub small: bool,
     /// Do not read a source again for rows that were skipped before and are now due. The next run does.
@@ -59,7 +59,7 @@ pub enum Outcome {
     /// The source is unchanged since the last load.
     UpToDate,
     /// The source was read recently enough.
-    Spared,
+    SkippedRecent,
     /// Rows were read.
     Loaded,
 }

@@ -17,7 +17,7 @@ mod tree;
 
 pub use self::{
     cell::{Cell, may_be_integer},
-    coerce::{Misfit, is_text_of, key_value, null_item, set, single, uuid_text},
+    coerce::{ConversionError, is_text_of, key_value, null_item, set, single, uuid_text},
     convert::{Conversion, Retyped, retyped},
     entity_key::{KeyEncoder, KeyValue, KeyVersion},
     feast::{push_feast_value, to_feast_value},

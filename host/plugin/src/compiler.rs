@@ -20,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use larder_common::compute::give_way;
+use larder_common::compute::lower_priority;
 use metrics::{counter, describe_counter};
 use rustix::{
     fs::{MemfdFlags, memfd_create},
@@ -278,7 +278,7 @@ fn limit_this_process(parent: u32, limits: CompileLimits) -> io::Result<()> {
     if std::os::unix::process::parent_id() != parent {
         return Err(io::Error::other("the server has exited"));
     }
-    give_way(NICE);
+    lower_priority(NICE);
     // Refused where /proc is read-only; then the kernel chooses by size.
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
     let limit = |resource, amount: u64| {

@@ -116,13 +116,13 @@ pub struct BindError {
     /// Its version.
     pub version: String,
     /// The incompatibility.
-    pub why: Box<Misfit>,
+    pub why: Box<Incompatibility>,
 }
 
 /// An incompatibility between a plugin and a derived view.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Misfit {
+pub enum Incompatibility {
     /// The plugin reads an input that the view does not have.
     #[error("the plugin reads '{name}', but the view has no such input{}", perhaps(suggestion.as_ref()))]
     NoInput {

@@ -32,7 +32,7 @@ pub struct PluginDir {
 
 /// Selects one of the server's copies of a plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Copy {
+pub enum StoredVersion {
     /// The version in service.
     Live,
     /// The previous version.
@@ -130,7 +130,7 @@ impl PluginDir {
     ///
     /// # Errors
     /// If the copy exists and cannot be read.
-    pub fn copy(&self, which: Copy, name: &str, bytes_max: u64) -> Result<Option<Vec<u8>>, PluginDirError> {
+    pub fn stored(&self, which: StoredVersion, name: &str, bytes_max: u64) -> Result<Option<Vec<u8>>, PluginDirError> {
         match read_file(&self.path(which, name), bytes_max) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.source.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -144,7 +144,7 @@ impl PluginDir {
     /// # Errors
     /// If the copy cannot be written. The copy of the version in service is then as before.
     pub fn keep(&self, name: &str, bytes: &[u8]) -> Result<(), PluginDirError> {
-        let (live, previous) = (self.path(Copy::Live, name), self.path(Copy::Previous, name));
+        let (live, previous) = (self.path(StoredVersion::Live, name), self.path(StoredVersion::Previous, name));
         let written = write_beside(&live, bytes)?;
         let moved = link_over(&live, &previous)
             .and_then(|()| fs::rename(&written, &live).map_err(|source| PluginDirError { path: live.clone(), source }));
@@ -154,10 +154,10 @@ impl PluginDir {
         moved
     }
 
-    fn path(&self, which: Copy, name: &str) -> PathBuf {
+    fn path(&self, which: StoredVersion, name: &str) -> PathBuf {
         let part = match which {
-            Copy::Live => "live",
-            Copy::Previous => "previous",
+            StoredVersion::Live => "live",
+            StoredVersion::Previous => "previous",
         };
         self.own.join(part).join(file_name(name))
     }
@@ -312,12 +312,12 @@ mod tests {
     #[test]
     fn new_version_makes_old_one_previous() {
         let (_dir, plugin_dir) = plugin_dir();
-        assert_eq!(plugin_dir.copy(Copy::Live, "a", 9).unwrap(), None);
+        assert_eq!(plugin_dir.stored(StoredVersion::Live, "a", 9).unwrap(), None);
         plugin_dir.keep("a", b"1").unwrap();
-        assert_eq!(plugin_dir.copy(Copy::Previous, "a", 9).unwrap(), None);
+        assert_eq!(plugin_dir.stored(StoredVersion::Previous, "a", 9).unwrap(), None);
         plugin_dir.keep("a", b"2").unwrap();
-        assert_eq!(plugin_dir.copy(Copy::Live, "a", 9).unwrap().as_deref(), Some(&b"2"[..]));
-        assert_eq!(plugin_dir.copy(Copy::Previous, "a", 9).unwrap().as_deref(), Some(&b"1"[..]));
+        assert_eq!(plugin_dir.stored(StoredVersion::Live, "a", 9).unwrap().as_deref(), Some(&b"2"[..]));
+        assert_eq!(plugin_dir.stored(StoredVersion::Previous, "a", 9).unwrap().as_deref(), Some(&b"1"[..]));
     }
 
     #[test]
@@ -325,14 +325,14 @@ mod tests {
         let (_dir, plugin_dir) = plugin_dir();
         plugin_dir.keep("a", b"1").unwrap();
         plugin_dir.keep("a", b"2").unwrap();
-        let blocked = temporary(&plugin_dir.path(Copy::Live, "a"));
+        let blocked = temporary(&plugin_dir.path(StoredVersion::Live, "a"));
         fs::create_dir(&blocked).unwrap();
         plugin_dir.keep("a", b"3").unwrap_err();
-        let copy = |which| plugin_dir.copy(which, "a", 9).unwrap().unwrap();
-        assert_eq!((&*copy(Copy::Live), &*copy(Copy::Previous)), (&b"2"[..], &b"1"[..]));
+        let copy = |which| plugin_dir.stored(which, "a", 9).unwrap().unwrap();
+        assert_eq!((&*copy(StoredVersion::Live), &*copy(StoredVersion::Previous)), (&b"2"[..], &b"1"[..]));
         fs::remove_dir(&blocked).unwrap();
         plugin_dir.keep("a", b"3").unwrap();
-        assert_eq!((&*copy(Copy::Live), &*copy(Copy::Previous)), (&b"3"[..], &b"2"[..]));
+        assert_eq!((&*copy(StoredVersion::Live), &*copy(StoredVersion::Previous)), (&b"3"[..], &b"2"[..]));
     }
 
     #[test]

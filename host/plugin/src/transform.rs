@@ -8,7 +8,7 @@ use larder_model::{
 };
 
 use super::{
-    BindError, BreakerState, CallError, Column, ColumnBuilder, ColumnType, Component, Field, Misfit, Output,
+    BindError, BreakerState, CallError, Column, ColumnBuilder, ColumnType, Component, Field, Incompatibility, Output,
     PluginRuntime,
     bindings::types,
     breaker::Breaker,
@@ -54,7 +54,7 @@ impl Transform {
     ) -> Result<Arc<Self>, BindError> {
         let signature = component.signature();
         let (plugin, version) = (signature.name.clone(), signature.version.clone());
-        let misfit = |why| BindError {
+        let incompatible = |why| BindError {
             view: view.name.to_string(),
             plugin: plugin.clone(),
             version: version.clone(),
@@ -67,8 +67,8 @@ impl Transform {
             component: Arc::clone(component),
             view: Arc::clone(&view.name),
             config: Arc::clone(&view.config),
-            inputs: inputs.map_err(misfit)?,
-            outputs: outputs.map_err(misfit)?,
+            inputs: inputs.map_err(incompatible)?,
+            outputs: outputs.map_err(incompatible)?,
             pool: Pool::new(runtime.settings().threads + runtime.settings().compute_threads),
             breaker: Breaker::new(Instant::now()),
             pace: LatencyEstimator::default(),
@@ -76,12 +76,12 @@ impl Transform {
             metrics: TransformMetrics::bind(&plugin, &version, &view.name),
         };
         let guest = transform.configured().map_err(|why| {
-            misfit(match why {
+            incompatible(match why {
                 CallError::Fault(fault) => {
-                    Misfit::Config { config: view.config.chars().take(CONFIG_CHARS_SHOWN).collect(), fault }
+                    Incompatibility::Config { config: view.config.chars().take(CONFIG_CHARS_SHOWN).collect(), fault }
                 }
-                CallError::Interrupt(interrupt) => Misfit::Configure(interrupt),
-                error => Misfit::Trial { rows: "no rows", error },
+                CallError::Interrupt(interrupt) => Incompatibility::Configure(interrupt),
+                error => Incompatibility::Trial { rows: "no rows", error },
             })
         })?;
         transform.pool.put(guest);
@@ -89,7 +89,7 @@ impl Transform {
             match transform.try_on(zeros) {
                 // The plugin returned an error as the contract defines.
                 Ok(()) | Err(CallError::Fault(_)) => {}
-                Err(error) => return Err(misfit(Misfit::Trial { rows, error })),
+                Err(error) => return Err(incompatible(Incompatibility::Trial { rows, error })),
             }
         }
         Ok(Arc::new(transform))
@@ -307,29 +307,29 @@ impl Drop for Transform {
     }
 }
 
-fn fit_input(input: &Field, view: &DerivedView) -> Result<usize, Misfit> {
+fn fit_input(input: &Field, view: &DerivedView) -> Result<usize, Incompatibility> {
     let Some(place) = view.input_index(&input.name) else {
         let suggestion = nearest(&input.name, view.inputs.iter().map(|input| &*input.name));
-        return Err(Misfit::NoInput { name: input.name.clone(), suggestion });
+        return Err(Incompatibility::NoInput { name: input.name.clone(), suggestion });
     };
     let found = view.inputs[place].value_type;
     if ColumnType::of(found) != Some(input.column_type) {
         let (name, plugin) = (input.name.clone(), input.column_type);
-        return Err(Misfit::InputType { name, view: found.to_string(), plugin });
+        return Err(Incompatibility::InputType { name, view: found.to_string(), plugin });
     }
     Ok(place)
 }
 
-fn fit_outputs(outputs: &[Field], view: &DerivedView) -> Result<Vec<usize>, Misfit> {
+fn fit_outputs(outputs: &[Field], view: &DerivedView) -> Result<Vec<usize>, Incompatibility> {
     let fit = |feature: &larder_model::model::Feature| {
         let Some(place) = outputs.iter().position(|output| *output.name == *feature.name) else {
             let suggestion = nearest(&feature.name, outputs.iter().map(|output| output.name.as_str()));
-            return Err(Misfit::NoOutput { name: feature.name.to_string(), suggestion });
+            return Err(Incompatibility::NoOutput { name: feature.name.to_string(), suggestion });
         };
         let plugin = outputs[place].column_type;
         if ColumnType::of(feature.value_type) != Some(plugin) {
             let (name, view) = (feature.name.to_string(), feature.value_type.to_string());
-            return Err(Misfit::OutputType { name, view, plugin });
+            return Err(Incompatibility::OutputType { name, view, plugin });
         }
         Ok(place)
     };

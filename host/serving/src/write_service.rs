@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use larder_common::compute::{WRITE_NICE, give_way};
+use larder_common::compute::{WRITE_NICE, lower_priority};
 use larder_ingest::{CurrentWriter, RowWriter};
 use tokio::{
     sync::Semaphore,
@@ -71,7 +71,7 @@ impl WriteService {
         let done = spawn_blocking(move || {
             let _permit = permit;
             // These threads run only writes, which must not delay lookups.
-            give_way(WRITE_NICE);
+            lower_priority(WRITE_NICE);
             work(&access)
         });
         done.await.map_err(WriteFailure::Panicked)?.map_err(WriteFailure::Failed)

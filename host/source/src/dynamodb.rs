@@ -163,7 +163,7 @@ impl DynamoDb {
             return Ok(described.clone());
         }
         let described = self.aws.wait_for(calls.describe())?;
-        if let Some(why) = self.items.misfit(&described.keys) {
+        if let Some(why) = self.items.mismatch(&described.keys) {
             return Err(SourceError::Table { table: self.source.table.clone(), why });
         }
         self.follows.store(self.stream_of(&described).is_some(), Ordering::Relaxed);

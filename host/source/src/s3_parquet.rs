@@ -117,7 +117,7 @@ impl S3Parquet {
             key: listed.key.clone(),
             etag: listed.version.etag.clone(),
             bytes: listed.version.bytes,
-            patience: config.operation_timeout,
+            timeout: config.operation_timeout,
             attempts: config.attempts_max,
         }
     }

@@ -3,6 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use arc_swap::ArcSwap;
+use larder_common::files::SeenFiles;
 use larder_http::{HttpConfig, Tls};
 use larder_model::yaml::{Place, Problem, Problems};
 use larder_serving::Authenticator;
@@ -16,6 +17,8 @@ pub(super) struct Access {
     pub(super) authenticator: Arc<Authenticator>,
     /// The configuration of the last reload, which names the files.
     named_by: ArcSwap<HttpConfig>,
+    /// The stamps of the files when they were last read, whether they were accepted or not.
+    seen: SeenFiles,
 }
 
 // === impl Access ===
@@ -24,11 +27,14 @@ impl Access {
     /// Reads all keys and tokens. If one of them is missing, the listener cannot start. Returns warnings about their
     /// files.
     pub(super) fn open(config: &HttpConfig) -> Result<(Self, Vec<Problem>), ConfigError> {
+        let seen = SeenFiles::default();
+        seen.note(access_files(config));
         let loaded = load_access(config)?;
         let access = Self {
             tls: loaded.tls.map(|keys| Arc::new(Tls::new(keys))),
             authenticator: Arc::new(loaded.tokens.map_or_else(Authenticator::open, Authenticator::with_tokens)),
             named_by: ArcSwap::from_pointee(config.clone()),
+            seen,
         };
         Ok((access, loaded.warnings))
     }
@@ -41,6 +47,7 @@ impl Access {
             self.warn_of_locks(newer, &problems);
             self.named_by.store(Arc::new(newer.http.clone()));
         }
+        self.seen.note(self.files());
         let config = self.named_by.load();
         if let (Some(tls), Some(keys)) = (&self.tls, read_tls(&config, &problems)) {
             tls.replace(keys);
@@ -60,6 +67,11 @@ impl Access {
         access_files(&self.named_by.load())
     }
 
+    /// Returns whether the files changed since they were last read.
+    pub(super) fn has_changed(&self) -> bool {
+        self.seen.differ(self.files())
+    }
+
     /// Warns if TLS or authentication was turned on or off in the configuration, because the listener changes only at
     /// startup.
     fn warn_of_locks(&self, newer: &Config, problems: &Problems) {
@@ -73,5 +85,34 @@ impl Access {
                 problems.warning(&at, format!("server: turning '{key}' {turned} takes effect after a restart"), None);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use super::*;
+
+    #[test]
+    fn token_changed_while_server_starts_is_reloaded() {
+        let dir = tempfile::tempdir().unwrap();
+        let token = dir.path().join("token");
+        fs::write(&token, "a".repeat(32)).unwrap();
+        let text = format!("project: p\nserver: {{auth: {{tokens: [{{name: t, file: {}}}]}}}}\n", token.display());
+        let problems = Problems::default();
+        let config = Config::parse("larder.yaml", Path::new("."), &text, &|_| None, &problems).unwrap();
+        let (access, _) = Access::open(&config.http).unwrap();
+        assert!(!access.has_changed());
+        // Before the watcher first looks at the files.
+        fs::write(&token, "b".repeat(33)).unwrap();
+        assert!(access.has_changed());
+        access.renew(None).unwrap();
+        assert!(!access.has_changed());
+        // A rejected file is read once.
+        fs::remove_file(&token).unwrap();
+        assert!(access.has_changed());
+        access.renew(None).unwrap_err();
+        assert!(!access.has_changed());
     }
 }

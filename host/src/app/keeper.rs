@@ -66,7 +66,7 @@ impl App {
 
     /// Checks the store and repairs damage. Returns the views that have to be loaded again because of it.
     fn keep_store(&self) -> Vec<String> {
-        self.store.mend();
+        self.store.check_and_reopen();
         // The error is logged, and the repair is retried.
         let _ = self.store.repair();
         let damaged = self.store.damaged_views();

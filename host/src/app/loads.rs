@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use larder_common::telemetry::panic_words;
+use larder_common::telemetry::panic_message;
 use larder_http::{AdminEvent, SyncCommand};
 use larder_ingest::{LAST_COMMIT_WITHIN, Progress, SyncReport};
 use larder_sync::{SyncEngine, SyncError};
@@ -90,7 +90,7 @@ fn begin(engine: &Arc<SyncEngine>, command: &SyncCommand, view: &str, steps: &Se
             })
         });
         let result = catch_unwind(sync).unwrap_or_else(|panic| {
-            Err(SyncError::Panicked { view: name.clone(), what: panic_words(&*panic).to_owned() })
+            Err(SyncError::Panicked { view: name.clone(), what: panic_message(&*panic).to_owned() })
         });
         // After it receives `Ended`, the caller may open the store, so the engine must be dropped first.
         drop(engine);

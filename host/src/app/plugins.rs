@@ -16,8 +16,8 @@ use larder_common::files::FileStamp;
 use larder_http::{DeployReport, PluginStatus, PluginVersion, PluginViewStatus};
 use larder_model::{model::DerivedView, registry::Catalog};
 use larder_plugin_host::{
-    BindError, Component, Copy, Digest, KilledCompilations, LoadError, PluginDir, PluginDirError, PluginError,
-    PluginRuntime, Transform,
+    BindError, Component, Digest, KilledCompilations, LoadError, PluginDir, PluginDirError, PluginError, PluginRuntime,
+    StoredVersion, Transform,
 };
 use larder_serving::Transforms;
 use metrics::{counter, describe_counter};
@@ -139,11 +139,11 @@ impl Plugins {
     /// Loads the last live versions for which the directory has no usable file, and the versions for rollback. With
     /// `Loading::Cached`, loads only versions with cached code.
     pub(super) fn recall(&self, catalog: &Catalog, loading: Loading) {
-        let wanted: Vec<(String, Copy)> = {
+        let wanted: Vec<(String, StoredVersion)> = {
             let state = self.state();
             let missing = |(name, entry): (&String, &Entry)| {
-                let live = entry.live.is_none().then(|| (name.clone(), Copy::Live));
-                let previous = entry.previous.is_none().then(|| (name.clone(), Copy::Previous));
+                let live = entry.live.is_none().then(|| (name.clone(), StoredVersion::Live));
+                let previous = entry.previous.is_none().then(|| (name.clone(), StoredVersion::Previous));
                 [live, previous].into_iter().flatten().collect::<Vec<_>>()
             };
             state.entries.iter().flat_map(missing).collect()
@@ -154,13 +154,13 @@ impl Plugins {
             let mut state = self.state();
             let Some(entry) = state.entries.get_mut(&name) else { continue };
             let slot = match which {
-                Copy::Live => &mut entry.live,
-                Copy::Previous => &mut entry.previous,
+                StoredVersion::Live => &mut entry.live,
+                StoredVersion::Previous => &mut entry.previous,
             };
             if slot.is_some() {
                 continue;
             }
-            if which == Copy::Live {
+            if which == StoredVersion::Live {
                 let version = &version.component.signature().version;
                 tracing::warn!(plugin = name, version, "keeping the last live version");
             }
@@ -295,7 +295,7 @@ impl Plugins {
         entry.refused = None;
         drop(state);
         // At startup nothing is live yet, and the file is usually the last live version.
-        let kept = self.plugin_dir.copy(Copy::Live, &name, self.file_bytes_max)?;
+        let kept = self.plugin_dir.stored(StoredVersion::Live, &name, self.file_bytes_max)?;
         if kept.is_none_or(|kept| Digest::of(&kept) != *component.digest()) {
             self.plugin_dir.keep(&name, bytes)?;
         }
@@ -343,7 +343,7 @@ impl Plugins {
         drop(state);
         tracing::warn!(plugin = name, version = report.version, "rolled back");
         // Files are written last: a full disk must not keep a bad version live.
-        let bytes = self.plugin_dir.copy(Copy::Previous, name, self.file_bytes_max)?.unwrap_or_default();
+        let bytes = self.plugin_dir.stored(StoredVersion::Previous, name, self.file_bytes_max)?.unwrap_or_default();
         self.plugin_dir.keep(name, &bytes)?;
         self.plugin_dir.place(name, &bytes)?;
         Ok(report)
@@ -417,8 +417,8 @@ impl Plugins {
     }
 
     /// Returns one of the server's copies of a plugin, if it exists and is valid.
-    fn kept(&self, which: Copy, name: &str, catalog: &Catalog, loading: Loading) -> Option<Version> {
-        let bytes = self.plugin_dir.copy(which, name, self.file_bytes_max).ok()??;
+    fn kept(&self, which: StoredVersion, name: &str, catalog: &Catalog, loading: Loading) -> Option<Version> {
+        let bytes = self.plugin_dir.stored(which, name, self.file_bytes_max).ok()??;
         let component = match loading {
             Loading::Cached => self.load_cached(&bytes).ok()??,
             Loading::Compiled => self.load(&bytes, Asked::ByDirectory).ok()?,

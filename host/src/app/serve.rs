@@ -4,7 +4,6 @@ use std::{
     collections::HashMap,
     future::pending,
     net::SocketAddr,
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -16,7 +15,7 @@ use futures_util::future::join_all;
 use larder_common::{
     clock::next_beat,
     compute::Compute,
-    files::FileStamp,
+    files::{FileStamps, stamps},
     memory::{MemoryBudget, default_budget, memory_limit},
     telemetry,
     watch::RECHECK_EVERY,
@@ -266,7 +265,7 @@ impl Serving {
     /// Serves until SIGTERM or SIGINT, then calls `stopping` and drains. SIGHUP reloads.
     pub async fn run(self, mut signals: Signals, stopping: impl FnOnce()) -> ShutdownReason {
         let mut reloading = None;
-        while signals.next().await == Order::Reload {
+        while signals.next().await == SignalAction::Reload {
             // Runs in the background: a registry that hangs must not delay the next signal.
             let (app, before) = (Arc::clone(&self.app), reloading.take());
             reloading = Some(tokio::spawn(async move {
@@ -312,7 +311,7 @@ impl Serving {
 
 /// The action of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Order {
+enum SignalAction {
     Reload,
     Stop,
 }
@@ -332,16 +331,16 @@ impl Signals {
         Ok(Self { terminate, interrupt, hangup: of(SignalKind::hangup())? })
     }
 
-    async fn next(&mut self) -> Order {
+    async fn next(&mut self) -> SignalAction {
         tokio::select! {
-            _ = self.terminate.recv() => Order::Stop,
-            _ = self.interrupt.recv() => Order::Stop,
-            _ = self.hangup.recv() => Order::Reload,
+            _ = self.terminate.recv() => SignalAction::Stop,
+            _ = self.interrupt.recv() => SignalAction::Stop,
+            _ = self.hangup.recv() => SignalAction::Reload,
         }
     }
 
     async fn stop(&mut self) {
-        while self.next().await != Order::Stop {}
+        while self.next().await != SignalAction::Stop {}
     }
 
     /// Waits for work to end, or for a shutdown.
@@ -418,21 +417,18 @@ async fn watch_files(app: Arc<App>) {
             let (definitions, access) = (app.definition_files(), app.access_files());
             // Watch first, so that no change between the check and the watch is missed.
             changes.watch(definitions.iter().chain(&access));
-            (app.stamps_changed(definitions), stamps(access))
+            (app.seen.differ(definitions), app.access_changed())
         })
     };
-    let Ok((_, mut access)) = check().await else { return };
     loop {
         // A panic there is already logged.
-        if let Ok((definitions, now)) = check().await {
-            let has_changed = definitions || now != access;
+        if let Ok((definitions, access)) = check().await {
             if definitions {
                 reload(&app, "a file changed").await;
-            } else if has_changed {
+            } else if access {
                 renew(&app, "a file changed").await;
             }
-            access = now;
-            if has_changed {
+            if definitions || access {
                 // The new configuration may name other files, which are not watched yet.
                 sleep(RELOAD_PAUSE.min(app.reload_every())).await;
                 continue;
@@ -461,7 +457,7 @@ async fn watch_plugins(app: Arc<App>) {
         let (checking, watching) = (Arc::clone(&app), Arc::clone(&changes));
         let check = move || {
             watching.watch(checking.plugins.get().map(Plugins::watched_paths).unwrap_or_default());
-            checking.look_at_plugins(Loading::Compiled);
+            checking.check_plugin_dir(Loading::Compiled);
         };
         let _ = tokio::task::spawn_blocking(check).await;
         changes.changed(PLUGINS_EVERY.min(app.reload_every())).await;
@@ -471,7 +467,7 @@ async fn watch_plugins(app: Arc<App>) {
 /// Watches files of sources, so that the schedule need not sync their views to detect changes.
 async fn watch_sources(app: Arc<App>) {
     let changes = Arc::new(app.watcher.subscribe());
-    let mut before = Stamps::new();
+    let mut before = FileStamps::new();
     loop {
         let files = app.engine.load().watched_files();
         if files.is_empty() {
@@ -528,17 +524,6 @@ async fn watch_registry(app: Arc<App>) {
     }
 }
 
-/// The stamps of files by path; `None` for a missing file. A directory's stamp changes when files are added or removed.
-pub(super) type Stamps = HashMap<PathBuf, Option<FileStamp>>;
-
-pub(super) fn stamps(files: Vec<PathBuf>) -> Stamps {
-    let stamp = |path: PathBuf| {
-        let stamp = FileStamp::at(&path).ok();
-        (path, stamp)
-    };
-    files.into_iter().map(stamp).collect()
-}
-
 /// Syncs all views after a reload, and each view when it is due: by its `every`, or after a failure. Sleeps until then.
 /// Anything that may change when views are due wakes it.
 async fn schedule(app: Arc<App>) {
@@ -554,11 +539,11 @@ async fn schedule(app: Arc<App>) {
         let now = Instant::now();
         let next = engine.next_due(now, |view| !running.contains_key(view));
         let wake_at = next_beat(SCHEDULE_CHECK_EVERY).min(next.unwrap_or(now + SCHEDULE_CHECK_EVERY)).max(earliest);
-        let mut spare = false;
+        let mut skip_recent = false;
         let views: Vec<String> = tokio::select! {
             // Includes views that are being synced, because their syncs may use the previous definitions.
             () = app.resync.notified() => {
-                spare = true;
+                skip_recent = true;
                 app.engine.load().views().map(str::to_owned).collect()
             }
             () = sleep_until(wake_at.into()) => {
@@ -575,7 +560,7 @@ async fn schedule(app: Arc<App>) {
             () = changed(&mut clock_changes) => continue,
         };
         for view in views {
-            let sync = syncs.spawn(sync_one(Arc::clone(&app), view.clone(), spare, Arc::clone(&slots)));
+            let sync = syncs.spawn(sync_one(Arc::clone(&app), view.clone(), skip_recent, Arc::clone(&slots)));
             running.insert(view, sync.id());
         }
     }
@@ -591,7 +576,7 @@ async fn changed(clock: &mut Option<watch::Receiver<()>>) {
     pending().await
 }
 
-async fn sync_one(app: Arc<App>, view: String, spare: bool, slots: Arc<Semaphore>) {
+async fn sync_one(app: Arc<App>, view: String, skip_recent: bool, slots: Arc<Semaphore>) {
     let engine = app.engine.load_full();
     // The semaphore is never closed.
     let mut slot = if engine.is_followed(&view) { None } else { slots.acquire().await.ok() };
@@ -599,7 +584,7 @@ async fn sync_one(app: Arc<App>, view: String, spare: bool, slots: Arc<Semaphore
     let counted = Arc::clone(&commits);
     // The result is in the log and in the metrics.
     let mut sync = tokio::task::spawn_blocking(move || {
-        let request = SyncRequest { spare, ..SyncRequest::default() };
+        let request = SyncRequest { skip_recent, ..SyncRequest::default() };
         let _ = engine.sync(&view, request, &mut |_| _ = counted.fetch_add(1, Ordering::Relaxed));
     });
     let mut seen = 0;

@@ -1,4 +1,4 @@
-//! `larder check`: reports all mistakes in one run, including those that only sources and plugins reveal.
+//! `larder check`: reports all errors in one run, including those that only sources and plugins reveal.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -41,7 +41,8 @@ pub(super) fn run(args: &SyncArgs) -> Result<()> {
     }
     let target = Target::find(&args.config)?;
     let SyncArgs { views, full, force, from, to, .. } = args;
-    let command = SyncCommand { views: views.clone(), full: *full, from: *from, to: *to, force: *force, spare: false };
+    let command =
+        SyncCommand { views: views.clone(), full: *full, from: *from, to: *to, force: *force, skip_recent: false };
     let failed = run_on(&target, &command)?;
     if failed > 0 {
         bail!(CliError::Failed(format!("{failed} of the feature views could not be synced")));

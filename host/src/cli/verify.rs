@@ -40,7 +40,7 @@ pub(super) struct VerifyArgs {
 
 /// A request, and how to name its rows.
 #[derive(Debug)]
-struct Question {
+struct SampleRequest {
     request: Value,
     /// The view that is verified; `None` if the caller named the entities.
     view: Option<String>,
@@ -48,7 +48,7 @@ struct Question {
 
 /// The result of one request.
 #[derive(Debug, Default)]
-struct Judgement {
+struct Verification {
     entities: u64,
     values: u64,
     missing: u64,
@@ -62,30 +62,30 @@ struct Judgement {
 const FINDINGS_SHOWN: usize = 20;
 
 pub(super) fn run(args: &VerifyArgs) -> Result<()> {
-    let (mut questions, mut failed) = if args.what.entities.is_empty() {
+    let (mut samples, mut failed) = if args.what.entities.is_empty() {
         sampled(args)?
     } else {
-        (vec![Question { request: request(&args.what)?, view: None }], 0)
+        (vec![SampleRequest { request: request(&args.what)?, view: None }], 0)
     };
     let target = Target::find_with_plugins(&args.config)?;
     if !args.what.entities.is_empty() {
         let catalog = target.catalog()?;
-        questions.iter_mut().for_each(|question| name_keys(&mut question.request, &catalog));
+        samples.iter_mut().for_each(|sample| name_keys(&mut sample.request, &catalog));
     }
     let (mut values, mut bad, mut lines) = (0, 0, Vec::new());
-    for question in &questions {
-        let (status, answer) = target.online_features(&question.request)?;
+    for sample in &samples {
+        let (status, answer) = target.online_features(&sample.request)?;
         if status != 200 {
-            let Some(view) = &question.view else { bail!(CliError::Failed(error_message(&answer))) };
+            let Some(view) = &sample.view else { bail!(CliError::Failed(error_message(&answer))) };
             output::complain(&format!("{view}: {}", error_message(&answer)));
             failed += 1;
             continue;
         }
-        let judgement = Judgement::of(&answer, question, args.no_nulls);
-        values += judgement.values;
-        bad += judgement.bad();
-        judgement.print(question);
-        lines.extend(question.view.as_ref().map(|view| judgement.row(view)));
+        let verification = Verification::of(&answer, sample, args.no_nulls);
+        values += verification.values;
+        bad += verification.bad();
+        verification.print(sample);
+        lines.extend(sample.view.as_ref().map(|view| verification.row(view)));
     }
     if !lines.is_empty() {
         output::table(&["VIEW", "ENTITIES", "VALUES", "MISSING", "EXPIRED", "NULL"], &lines);
@@ -108,11 +108,11 @@ pub(super) fn run(args: &VerifyArgs) -> Result<()> {
 
 /// Builds a request for each selected view, with entities from its source. Also returns the number of views whose
 /// source has none.
-fn sampled(args: &VerifyArgs) -> Result<(Vec<Question>, u64)> {
+fn sampled(args: &VerifyArgs) -> Result<(Vec<SampleRequest>, u64)> {
     let config = args.config.load()?;
     let catalog = load_definitions(&config)?.catalog;
     let setting = config.sync_setting(Arc::new(SystemClock));
-    let (mut questions, mut unreadable) = (Vec::new(), 0);
+    let (mut samples, mut unreadable) = (Vec::new(), 0);
     for (view, features) in meant(&args.what, &catalog)? {
         let Some(view) = catalog.view(&view) else {
             let hint = hint(&view, catalog.views().iter().map(|view| &*view.name));
@@ -142,9 +142,9 @@ fn sampled(args: &VerifyArgs) -> Result<(Vec<Question>, u64)> {
                 view.name
             ));
         }
-        questions.push(Question { request, view: Some(view.name.to_string()) });
+        samples.push(SampleRequest { request, view: Some(view.name.to_string()) });
     }
-    Ok((questions, unreadable))
+    Ok((samples, unreadable))
 }
 
 /// Returns the selected views with their features; all of them if none are selected.
@@ -192,50 +192,50 @@ fn columns(view: &FeatureView, keys: &[Vec<String>]) -> Map<String, Value> {
     view.join_keys.iter().enumerate().map(|(place, key)| (key.name.to_string(), json!(column(place)))).collect()
 }
 
-// === impl Judgement ===
+// === impl Verification ===
 
-impl Judgement {
+impl Verification {
     /// Checks the feature values of a response, and records wrong ones. Entity columns only repeat the request and do
     /// not count.
-    fn of(answer: &Value, question: &Question, no_nulls: bool) -> Self {
+    fn of(answer: &Value, sample: &SampleRequest, no_nulls: bool) -> Self {
         let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
-        let entities = &question.request["entities"];
+        let entities = &sample.request["entities"];
         let names = list(&answer["metadata"]["feature_names"]);
         let results = list(&answer["results"]);
-        let about = question.view.as_ref().map(|view| format!("{view} ")).unwrap_or_default();
-        let mut judgement = Self::default();
+        let about = sample.view.as_ref().map(|view| format!("{view} ")).unwrap_or_default();
+        let mut verification = Self::default();
         for (name, column) in names.iter().zip(&results) {
             if name.as_str().is_some_and(|name| entities.get(name).is_some()) {
                 continue;
             }
             let statuses = list(&column["statuses"]);
-            judgement.entities = statuses.len() as u64;
+            verification.entities = statuses.len() as u64;
             for (row, status) in statuses.iter().enumerate() {
-                judgement.values += 1;
+                verification.values += 1;
                 let word = match status.as_str() {
                     Some("PRESENT") if no_nulls && column["values"][row].is_null() => {
-                        judgement.null += 1;
+                        verification.null += 1;
                         "is null"
                     }
                     Some("PRESENT") => continue,
                     Some("NOT_FOUND") => {
-                        judgement.missing += 1;
+                        verification.missing += 1;
                         "is missing"
                     }
                     Some("OUTSIDE_MAX_AGE") => {
-                        judgement.expired += 1;
+                        verification.expired += 1;
                         "is older than its ttl"
                     }
                     _ => {
-                        judgement.missing += 1;
+                        verification.missing += 1;
                         "has an unknown status"
                     }
                 };
                 let name = name.as_str().unwrap_or_default();
-                judgement.findings.push(format!("{about}{}: {name} {word}", entity(entities, row)));
+                verification.findings.push(format!("{about}{}: {name} {word}", entity(entities, row)));
             }
         }
-        judgement
+        verification
     }
 
     fn bad(&self) -> u64 {
@@ -243,10 +243,10 @@ impl Judgement {
     }
 
     /// Prints the problems: all of them if the caller named the entities, else the first ones.
-    fn print(&self, question: &Question) {
-        let shown = if question.view.is_some() { FINDINGS_SHOWN } else { usize::MAX };
+    fn print(&self, sample: &SampleRequest) {
+        let shown = if sample.view.is_some() { FINDINGS_SHOWN } else { usize::MAX };
         self.findings.iter().take(shown).for_each(|finding| output::say(finding));
-        if let (Some(view), more @ 1..) = (&question.view, self.findings.len().saturating_sub(shown)) {
+        if let (Some(view), more @ 1..) = (&sample.view, self.findings.len().saturating_sub(shown)) {
             output::say(&format!("{view}: and {} more", output::thousands(more as u64)));
         }
     }

@@ -365,9 +365,9 @@ impl RegistryAt {
         };
         let copy = copies.map(|dir| dir.join(REGISTRY_COPY));
         let copied = copy.as_deref().and_then(|copy| kept(copy, &self.to_string()));
-        let patience = aws.config().operation_timeout;
-        let patience = if copied.is_some() { patience.min(COPY_AFTER) } else { patience };
-        match object.read(aws, REGISTRY_BYTES_MAX.cast_signed(), patience) {
+        let timeout = aws.config().operation_timeout;
+        let timeout = if copied.is_some() { timeout.min(COPY_AFTER) } else { timeout };
+        match object.read(aws, REGISTRY_BYTES_MAX.cast_signed(), timeout) {
             Ok(ObjectNow { bytes, version }) => {
                 // The copy is only needed for a start without S3.
                 if let Some(copy) = copy

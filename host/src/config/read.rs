@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use larder_common::telemetry::LogFormat;
+use larder_common::{files::FileStamps, telemetry::LogFormat};
 use larder_http::{HttpConfig, HttpLimits};
 use larder_model::{
     codec::{KeyVersion, ROW_BYTES_MAX},
@@ -101,6 +101,7 @@ pub(super) fn read(
 
     let config = Config {
         origin: Origin::file(file_name),
+        stamps_before: FileStamps::new(),
         build,
         base_dir: base_dir.to_path_buf(),
         project,

@@ -8,7 +8,11 @@ use std::{
     time::Duration,
 };
 
-use larder_common::{clock::SharedClock, files::read_text, telemetry::LogFormat};
+use larder_common::{
+    clock::SharedClock,
+    files::{FileStamps, read_text, stamps},
+    telemetry::LogFormat,
+};
 use larder_http::HttpConfig;
 use larder_model::{
     codec::KeyVersion,
@@ -27,6 +31,8 @@ use super::{BuildFeatures, ConfigError, Environment, FeastConfig, definitions::T
 pub struct Config {
     /// The configuration file, and the settings from the command line.
     pub origin: Origin,
+    /// The stamp of the file before it was read; empty if there was no file to read.
+    pub stamps_before: FileStamps,
     /// The features of the build that uses it.
     pub build: BuildFeatures,
     /// Its directory, which relative paths in definitions start from.
@@ -224,6 +230,7 @@ impl Config {
     /// [`ConfigError::Io`] if the file cannot be read.
     pub fn check(origin: &Origin, env: Environment<'_>) -> Result<CheckedConfig, ConfigError> {
         let path = &*origin.file;
+        let stamps_before = stamps([path.to_path_buf()]);
         let text = match read_text(path, TEXT_BYTES_MAX) {
             Ok(text) => text,
             Err(error) if origin.is_optional && error.kind() == io::ErrorKind::NotFound => String::new(),
@@ -242,7 +249,7 @@ impl Config {
         let build = BuildFeatures::COMPILED;
         let read = read(&path.display().to_string(), base_dir, &text, env, build, &problems);
         let sound = read.as_ref().map_or_else(Sound::default, |(_, sound)| *sound);
-        let config = read.map(|(config, _)| Self { origin: origin.clone(), ..config });
+        let config = read.map(|(config, _)| Self { origin: origin.clone(), stamps_before, ..config });
         Ok(CheckedConfig { config, sound, problems: problems.into_sorted() })
     }
 

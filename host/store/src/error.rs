@@ -2,7 +2,7 @@
 
 use std::{any::Any, io, path::PathBuf};
 
-use larder_common::telemetry::panic_words;
+use larder_common::telemetry::panic_message;
 use larder_model::codec::RowError;
 
 /// Why the store cannot be opened, read or written.
@@ -97,7 +97,7 @@ impl StoreError {
 
     /// Builds the error for a panic of the database, which panics on damaged pages.
     pub(super) fn gave_up(panic: &(dyn Any + Send)) -> Self {
-        Self::Damaged(format!("the database panicked: {}", panic_words(panic)))
+        Self::Damaged(format!("the database panicked: {}", panic_message(panic)))
     }
 
     /// Returns whether the database rejects all operations after such an error until its file is reopened.

@@ -47,7 +47,7 @@ pub use self::{
     space::SpaceLimits,
     state::Reader,
     working_set::NegativeCache,
-    write::{Applied, CutOff, Load, LoadMode, RowBatch, RowTimes, Rule},
+    write::{Applied, InterruptedLoad, Load, LoadMode, RowBatch, RowTimes, Rule},
 };
 
 #[cfg(test)]

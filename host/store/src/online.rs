@@ -349,7 +349,7 @@ impl OnlineStore {
 
     /// Checks that the file is at its path, and reopens it if a failure closed it or made it unusable for readers. Call
     /// this function every few seconds: writes do the same, but there may be none for hours.
-    pub fn mend(&self) {
+    pub fn check_and_reopen(&self) {
         let checked = self.health.check_file(&self.path);
         // A running commit changes the length; the next check follows soon.
         if checked.is_ok()

@@ -121,7 +121,7 @@ pub struct Load<'s> {
 
 /// A load that was interrupted before its generation was served.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CutOff {
+pub struct InterruptedLoad {
     /// How far it read its source, in the source's own format.
     pub position: String,
     /// Whether its mode was [`LoadMode::First`] instead of [`LoadMode::Replace`].
@@ -350,10 +350,10 @@ impl OnlineStore {
 
     /// Returns the view's load that was interrupted while it built a generation, if there is one with a position.
     #[must_use]
-    pub fn cut_off(&self, view: ViewId) -> Option<CutOff> {
+    pub fn interrupted(&self, view: ViewId) -> Option<InterruptedLoad> {
         let (_, record) = self.record(view).ok()?;
         record.building?;
-        Some(CutOff { position: record.runs.position?, is_first: record.runs.is_first })
+        Some(InterruptedLoad { position: record.runs.position?, is_first: record.runs.is_first })
     }
 
     /// Deletes the unserved rows of an interrupted load, so that other loads can use their space.
@@ -373,7 +373,7 @@ impl OnlineStore {
         })
     }
 
-    /// Resumes the interrupted load at the position of [`OnlineStore::cut_off`]. As always, only one load of a view at
+    /// Resumes the interrupted load at the position of [`OnlineStore::interrupted`]. As always, only one load of a view at
     /// a time.
     ///
     /// # Errors

@@ -150,7 +150,7 @@ fn check(view: &FeatureView, source: &dyn Source, problems: &mut Vec<SourceProbl
         let mut reported = BTreeSet::new();
         for file in &files {
             let is_time = !is_feature && !wanted.keys.iter().any(|key| key.name == column.name);
-            if let Some(why) = misfit(file, column, is_time)
+            if let Some(why) = mismatch(file, column, is_time)
                 && reported.insert(why.clone())
             {
                 let message = format!("{}, column '{}': {why}", file.path, column.column);
@@ -180,7 +180,7 @@ fn narrowed(files: &[FileSchema], column: &WantedColumn) -> Option<String> {
 }
 
 /// Returns the reason why a file's column cannot be converted to the declared type, if there is one.
-fn misfit(file: &FileSchema, column: &WantedColumn, is_time: bool) -> Option<String> {
+fn mismatch(file: &FileSchema, column: &WantedColumn, is_time: bool) -> Option<String> {
     let ColumnAt::File(data_type) = file.column(&column.column)? else { return None };
     if is_time {
         Column::instants(&new_empty_array(&data_type)).err()

@@ -2,7 +2,7 @@
 //!
 //! A file's column is converted once per batch to the Arrow type of the feature's type; reading a value of a row is
 //! then an index operation. A column that does not convert as a whole is converted value by value, by the rules in
-//! `larder_model::codec::coerce`: a value that does not match the type reads as null, and [`Column::misfit`] reports
+//! `larder_model::codec::coerce`: a value that does not match the type reads as null, and [`Column::mismatch`] reports
 //! it. Converting a column as a whole gives the same values as those rules.
 
 use std::sync::Arc;
@@ -32,9 +32,9 @@ pub(super) struct Column {
     value_type: ValueType,
     values: Values,
     /// The rows whose values do not match the type, in order.
-    misfits: Vec<usize>,
+    unconverted: Vec<usize>,
     /// The reason for the first of them.
-    first_misfit: String,
+    first_error: String,
 }
 
 #[derive(Debug)]
@@ -73,7 +73,7 @@ pub(super) struct Instants {
 }
 
 /// Why a column cannot be converted; the caller adds file and column.
-pub(super) type Misfit = String;
+pub(super) type ColumnError = String;
 
 // === impl Column ===
 
@@ -120,21 +120,21 @@ impl Column {
 
     /// Decodes a column of instants. Numbers are not accepted: seconds and milliseconds cannot be distinguished, and a
     /// wrong guess would decide which rows win.
-    pub(super) fn instants(array: &ArrayRef) -> Result<Self, Misfit> {
+    pub(super) fn instants(array: &ArrayRef) -> Result<Self, ColumnError> {
         let array = arrow_cell::unpacked(array)?;
         let instant = ValueType::Scalar(ScalarType::UnixTimestamp);
         if *array.data_type() == DataType::Null {
             return Ok(Self::of(instant, Values::Nulls));
         }
-        let Some((micros, misfits)) = micros(&array) else {
+        let Some((micros, unconverted)) = micros(&array) else {
             return Err(format!("the column is {}, not a timestamp or a date", name_of(array.data_type())));
         };
-        let first_misfit = if misfits.is_empty() { String::new() } else { arrow_cell::TOO_FAR.to_owned() };
-        Ok(Self { misfits, first_misfit, ..Self::of(instant, Values::Int64(micros)) })
+        let first_error = if unconverted.is_empty() { String::new() } else { arrow_cell::TOO_FAR.to_owned() };
+        Ok(Self { unconverted, first_error, ..Self::of(instant, Values::Int64(micros)) })
     }
 
     fn of(value_type: ValueType, values: Values) -> Self {
-        Self { value_type, values, misfits: Vec::new(), first_misfit: String::new() }
+        Self { value_type, values, unconverted: Vec::new(), first_error: String::new() }
     }
 
     fn new(array: &ArrayRef, value_type: ValueType, role: Role) -> Self {
@@ -162,8 +162,8 @@ impl Column {
         let list_of_same = DataType::List(Arc::new(Field::new("item", field.data_type().clone(), true)));
         let list: ListArray = cast(array, &list_of_same).ok()?.as_list().clone();
         let mut items = Self::new(list.values(), ValueType::Scalar(item), Role::Item);
-        let wrong = std::mem::take(&mut items.misfits);
-        let first_misfit = std::mem::take(&mut items.first_misfit);
+        let wrong = std::mem::take(&mut items.unconverted);
+        let first_error = std::mem::take(&mut items.first_error);
         let mut column = Self::of(value_type, Values::List(list, Box::new(items)));
         if !wrong.is_empty()
             && let Values::List(list, _) = &column.values
@@ -172,8 +172,8 @@ impl Column {
                 let (start, end) = span(list, *row);
                 list.is_valid(*row) && wrong.partition_point(|i| *i < start) < wrong.partition_point(|i| *i < end)
             };
-            column.misfits = (0..list.len()).filter(has_wrong).collect();
-            column.first_misfit = format!("an item of the list: {first_misfit}");
+            column.unconverted = (0..list.len()).filter(has_wrong).collect();
+            column.first_error = format!("an item of the list: {first_error}");
         }
         Some(column)
     }
@@ -198,10 +198,10 @@ impl Column {
         let mut values = Vec::with_capacity(array.len());
         for row in 0..array.len() {
             values.push(convert(row).unwrap_or_else(|why: String| {
-                if column.misfits.is_empty() {
-                    column.first_misfit = why;
+                if column.unconverted.is_empty() {
+                    column.first_error = why;
                 }
-                column.misfits.push(row);
+                column.unconverted.push(row);
                 Value::Null
             }));
         }
@@ -211,15 +211,17 @@ impl Column {
 
     /// Returns whether the value of a row does not match the type, with the reason for the first such value of the
     /// column.
-    pub(super) fn misfit(&self, row: usize) -> Option<&str> {
-        let is_misfit = !self.misfits.is_empty() && self.misfits.binary_search(&row).is_ok();
-        is_misfit.then_some(&*self.first_misfit)
+    pub(super) fn conversion_error(&self, row: usize) -> Option<&str> {
+        let is_unconverted = !self.unconverted.is_empty() && self.unconverted.binary_search(&row).is_ok();
+        is_unconverted.then_some(&*self.first_error)
     }
 
     /// Writes the value of a row to the row's next field: null for a value that does not match.
     pub(super) fn push(&self, row: usize, builder: &mut RowBuilder<'_>) -> Result<(), RowError> {
         match &self.values {
-            Values::List(list, _) if list.is_null(row) || self.misfit(row).is_some() => builder.push(ValueRef::Null),
+            Values::List(list, _) if list.is_null(row) || self.conversion_error(row).is_some() => {
+                builder.push(ValueRef::Null)
+            }
             Values::List(list, items) => items.push_items(span(list, row), self.value_type, builder),
             Values::Converted(values) => builder.push_value(&values[row]),
             _ => builder.push(self.value(row)),
@@ -311,7 +313,7 @@ impl Column {
 
 impl Instants {
     /// Decodes a column of instants, to the nanosecond.
-    pub(super) fn new(array: &ArrayRef) -> Result<Self, Misfit> {
+    pub(super) fn new(array: &ArrayRef) -> Result<Self, ColumnError> {
         let array = arrow_cell::unpacked(array)?;
         let nanos = match array.data_type() {
             DataType::Timestamp(TimeUnit::Nanosecond, _) => Some(array.as_primitive().clone()),
@@ -326,8 +328,8 @@ impl Instants {
     }
 
     /// Returns the reason why the time of a row cannot be read, if it cannot.
-    pub(super) fn misfit(&self, row: usize) -> Option<&str> {
-        self.micros.misfit(row)
+    pub(super) fn conversion_error(&self, row: usize) -> Option<&str> {
+        self.micros.conversion_error(row)
     }
 
     /// Returns the nanoseconds below the microsecond of a row's instant.
@@ -467,8 +469,8 @@ fn without_nulls(values: Values, item: ScalarType) -> Values {
 /// timestamps becomes Feast's placeholder, as in Feast by way of pandas.
 fn instants(array: &ArrayRef, role: Role) -> Option<Int64Array> {
     if is_time(array) {
-        let (micros, misfits) = micros(array)?;
-        if !misfits.is_empty() {
+        let (micros, unconverted) = micros(array)?;
+        if !unconverted.is_empty() {
             return None;
         }
         if role == Role::Key || micros.null_count() == 0 {
@@ -501,13 +503,13 @@ fn micros(array: &ArrayRef) -> Option<(Int64Array, Vec<usize>)> {
         let array = array.as_primitive::<T>();
         let scale = |value: T::Native| value.into().checked_mul(factor);
         let micros: Int64Array = array.unary_opt(scale);
-        let is_misfit = |row: &usize| micros.is_null(*row) && array.is_valid(*row);
-        let misfits = if micros.null_count() == array.null_count() {
+        let is_unconverted = |row: &usize| micros.is_null(*row) && array.is_valid(*row);
+        let unconverted = if micros.null_count() == array.null_count() {
             Vec::new()
         } else {
-            (0..array.len()).filter(is_misfit).collect()
+            (0..array.len()).filter(is_unconverted).collect()
         };
-        (micros, misfits)
+        (micros, unconverted)
     }
     fn same<T: ArrowTimestampType>(array: &ArrayRef, divisor: i64) -> (Int64Array, Vec<usize>) {
         (array.as_primitive::<T>().unary(|value| value.div_euclid(divisor)), Vec::new())

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use larder_ingest::Skipped;
 use larder_model::{
-    codec::{KeyEncoder, KeyValue, KeyVersion, Misfit, RowBuilder, RowError, RowSchema, push_feast_value},
+    codec::{ConversionError, KeyEncoder, KeyValue, KeyVersion, RowBuilder, RowError, RowSchema, push_feast_value},
     model::{EntityId, FeastValue, FeatureView, Micros, ValueRef, Window},
 };
 use larder_source::{Change, Item, ItemValue, SourceBatch, SourceError, SourceRows};
@@ -88,7 +88,7 @@ impl<'v> RowEncoder<'v> {
         for row in 0..rows.num_rows() {
             let location = || place_of(batch, row);
             let Some(event_time) = columns.event_time.micros(row) else {
-                match columns.event_time.misfit(row) {
+                match columns.event_time.conversion_error(row) {
                     Some(why) => {
                         self.skipped.unreadable += 1;
                         self.skipped.note(|| format!("{}: invalid event time: {why}", location()));
@@ -108,7 +108,7 @@ impl<'v> RowEncoder<'v> {
                 continue;
             }
             let Some(id) = self.id(&columns, row, &mut key) else {
-                match columns.keys.iter().find_map(|column| column.misfit(row)) {
+                match columns.keys.iter().find_map(|column| column.conversion_error(row)) {
                     Some(why) => {
                         self.skipped.unreadable += 1;
                         self.skipped.note(|| format!("{}: the key: {why}", location()));
@@ -124,7 +124,7 @@ impl<'v> RowEncoder<'v> {
             builder.begin(event_time, created.and_then(|created| created.micros(row)));
             builder.set_nanos(columns.event_time.nanos(row), created.map_or(0, |created| created.nanos(row)));
             for (column, feature) in columns.features.iter().zip(&self.view.features) {
-                if let Some(why) = column.misfit(row) {
+                if let Some(why) = column.conversion_error(row) {
                     self.skipped.note_value(&feature.name, || format!("{}: {why}", location()));
                 }
             }
@@ -189,14 +189,14 @@ impl<'v> RowEncoder<'v> {
             let pushed = match value {
                 None => Ok(builder.push(ValueRef::Null)?),
                 Some(ItemValue::Feast(bytes)) => FeastValue::decode(&**bytes)
-                    .map_err(|error| Misfit::Unreadable(error.to_string()))
+                    .map_err(|error| ConversionError::Unreadable(error.to_string()))
                     .and_then(|value| push_feast_value(&mut builder, feature.value_type, &value)),
                 Some(ItemValue::Cell(cell)) => cell.push(feature.value_type, &mut builder),
-                Some(ItemValue::Unreadable(why)) => Err(Misfit::Unreadable(why.clone())),
+                Some(ItemValue::Unreadable(why)) => Err(ConversionError::Unreadable(why.clone())),
             };
             match pushed {
                 Ok(()) => {}
-                Err(Misfit::Row(error)) => return Err(error),
+                Err(ConversionError::Row(error)) => return Err(error),
                 Err(why) => {
                     self.skipped.note_value(&feature.name, || format!("{}: {why}", location()));
                     builder.push(ValueRef::Null)?;

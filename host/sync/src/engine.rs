@@ -10,7 +10,7 @@ use std::{
 
 use larder_common::{
     clock::{SharedClock, beat_after, next_by_cron},
-    telemetry::panic_words,
+    telemetry::panic_message,
 };
 use larder_ingest::{Outcome, Progress, RowFetcher, SourceStatus, SyncReport, SyncRequest, WriteError};
 use larder_model::{
@@ -258,7 +258,7 @@ impl SyncEngine {
         }
         match &result {
             // A skipped sync does not postpone the next one.
-            Ok(report) if report.outcome == Outcome::Spared => {}
+            Ok(report) if report.outcome == Outcome::SkippedRecent => {}
             // The source stays rejected until it is written again.
             Err(SyncError::Refused { .. }) => permit.was_refused(),
             _ => permit.ended(result.is_ok()),
@@ -304,7 +304,7 @@ impl SyncEngine {
             let window = if has_windows { window } else { Window::default() };
             self.sync(view, SyncRequest { full: true, window, small: true, ..SyncRequest::default() }, progress)
         } else {
-            self.materialize_beside(job, window, progress)
+            self.materialize_files(job, window, progress)
         };
         if result.is_ok()
             && let Err(error) = self.store.note_materialized(job.id)
@@ -316,7 +316,7 @@ impl SyncEngine {
     }
 
     /// Materializes the files of a view that has a different source.
-    fn materialize_beside(
+    fn materialize_files(
         &self,
         job: &Job,
         window: Window,
@@ -480,7 +480,7 @@ fn ended(view: &FeatureView, run: impl FnOnce() -> Result<SyncReport, SyncError>
             Err(SyncError::Stopped { view: view() })
         }
         Ok(result) => result,
-        Err(panic) => Err(SyncError::Panicked { view: view(), what: panic_words(&*panic).to_owned() }),
+        Err(panic) => Err(SyncError::Panicked { view: view(), what: panic_message(&*panic).to_owned() }),
     }
 }
 
@@ -499,7 +499,7 @@ fn log(report: &SyncReport, limits: SyncLimits) {
         }
         // A change stream commits often, so its syncs are logged at `debug`.
         Outcome::Loaded => tracing::debug!(view, ?applied, "changes applied"),
-        Outcome::UpToDate | Outcome::Spared => tracing::debug!(view, "sync found no changes"),
+        Outcome::UpToDate | Outcome::SkippedRecent => tracing::debug!(view, "sync found no changes"),
     }
     if report.skipped.rows() > 0 {
         tracing::warn!(view, skipped = %report.skipped, "invalid rows of the source were skipped");

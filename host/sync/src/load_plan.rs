@@ -2,7 +2,7 @@
 
 use larder_model::model::WriteMode;
 use larder_source::SourceProperties;
-use larder_store::{CutOff, LoadMode};
+use larder_store::{InterruptedLoad, LoadMode};
 
 /// The position at which a run begins. If a position is lost, the next one is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub(super) struct Facts {
     /// The stored position of the previous run.
     pub(super) position: Option<String>,
     /// An interrupted full read, if there is one.
-    pub(super) cut_off: Option<CutOff>,
+    pub(super) interrupted: Option<InterruptedLoad>,
     /// Whether the view has never had a row or a sync.
     pub(super) is_empty: bool,
     /// Whether the whole source must be read again, because of rows that were stored or skipped as being in the future.
@@ -91,10 +91,12 @@ impl Facts {
         // A load that replaces a view from files always begins with the first of them.
         let position = self.usable_position().filter(|_| self.mode != WriteMode::Replace);
         let may_resume = position.is_none() && self.begin != Begin::Start;
-        let can_resume = |cut_off: &&CutOff| if cut_off.is_first { self.upserts() } else { self.source.resumes };
-        let cut_off = self.cut_off.as_ref().filter(|_| may_resume).filter(can_resume);
-        let resumed = cut_off.map(|cut_off| if cut_off.is_first { Interrupted::First } else { Interrupted::Replace });
-        let from = position.or(cut_off.map(|cut_off| &*cut_off.position)).map(str::to_owned);
+        let can_resume =
+            |interrupted: &&InterruptedLoad| if interrupted.is_first { self.upserts() } else { self.source.resumes };
+        let interrupted = self.interrupted.as_ref().filter(|_| may_resume).filter(can_resume);
+        let resumed =
+            interrupted.map(|interrupted| if interrupted.is_first { Interrupted::First } else { Interrupted::Replace });
+        let from = position.or(interrupted.map(|interrupted| &*interrupted.position)).map(str::to_owned);
         // A full read includes the rows that were skipped before.
         let picks_up = self.begin == Begin::PickUp || (!self.is_windowed && from.is_none());
         ReadPlan { from, resumed, picks_up }
@@ -151,14 +153,14 @@ mod tests {
             mode: WriteMode::Upsert,
             source: FILES,
             position: Some("stored".to_owned()),
-            cut_off: None,
+            interrupted: None,
             is_empty: false,
             must_reread: false,
         }
     }
 
-    fn cut_off(is_first: bool) -> Option<CutOff> {
-        Some(CutOff { position: "cut off".to_owned(), is_first })
+    fn interrupted(is_first: bool) -> Option<InterruptedLoad> {
+        Some(InterruptedLoad { position: "cut off".to_owned(), is_first })
     }
 
     fn empty() -> Facts {
@@ -177,21 +179,39 @@ mod tests {
             ("a range of event times", Facts { is_windowed: true, ..facts() }, None, None, false),
             ("skipped rows", Facts { begin: Begin::PickUp, is_windowed: true, ..facts() }, None, None, true),
             ("a replaced view", Facts { mode: WriteMode::Replace, ..facts() }, stored, None, true),
-            ("an interrupted first load", Facts { cut_off: cut_off(true), ..empty() }, None, resumed, false),
-            ("the same, in full", Facts { cut_off: cut_off(true), begin: Begin::Start, ..empty() }, None, None, true),
-            ("the same, of a range", Facts { cut_off: cut_off(true), is_windowed: true, ..empty() }, None, None, false),
-            ("an interrupted load of files", Facts { cut_off: cut_off(false), ..empty() }, None, None, true),
-            ("an interrupted scan", Facts { cut_off: cut_off(false), source: TABLE, ..empty() }, None, resumed, false),
+            ("an interrupted first load", Facts { interrupted: interrupted(true), ..empty() }, None, resumed, false),
+            (
+                "the same, in full",
+                Facts { interrupted: interrupted(true), begin: Begin::Start, ..empty() },
+                None,
+                None,
+                true,
+            ),
+            (
+                "the same, of a range",
+                Facts { interrupted: interrupted(true), is_windowed: true, ..empty() },
+                None,
+                None,
+                false,
+            ),
+            ("an interrupted load of files", Facts { interrupted: interrupted(false), ..empty() }, None, None, true),
+            (
+                "an interrupted scan",
+                Facts { interrupted: interrupted(false), source: TABLE, ..empty() },
+                None,
+                resumed,
+                false,
+            ),
             (
                 "a stored position goes first",
-                Facts { cut_off: cut_off(false), source: TABLE, ..facts() },
+                Facts { interrupted: interrupted(false), source: TABLE, ..facts() },
                 stored,
                 stored,
                 false,
             ),
             (
                 "a lost position",
-                Facts { cut_off: cut_off(false), source: TABLE, begin: Begin::Resume, ..facts() },
+                Facts { interrupted: interrupted(false), source: TABLE, begin: Begin::Resume, ..facts() },
                 None,
                 resumed,
                 false,
@@ -224,7 +244,7 @@ mod tests {
             ("changes of a table", table(), false, true, LoadMode::Upsert, false),
             (
                 "the rest of a first load",
-                Facts { cut_off: cut_off(true), ..empty() },
+                Facts { interrupted: interrupted(true), ..empty() },
                 false,
                 false,
                 LoadMode::First,
@@ -232,7 +252,7 @@ mod tests {
             ),
             (
                 "the rest of a scan",
-                Facts { cut_off: cut_off(false), position: None, ..table() },
+                Facts { interrupted: interrupted(false), position: None, ..table() },
                 true,
                 false,
                 LoadMode::Replace,
@@ -240,7 +260,7 @@ mod tests {
             ),
             (
                 "a scan that became changes",
-                Facts { cut_off: cut_off(false), position: None, ..table() },
+                Facts { interrupted: interrupted(false), position: None, ..table() },
                 false,
                 false,
                 LoadMode::Upsert,

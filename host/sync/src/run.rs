@@ -142,7 +142,7 @@ pub fn sync_view(
 impl<'a> SyncRun<'a> {
     /// Turns the run into one of the loads that callers request, several of which share the memory of one.
     pub(super) fn share(&mut self, scheduler: &'a SyncScheduler) {
-        (self.limits, self.slots) = (self.limits.shared(), Some(&scheduler.asked_loads));
+        (self.limits, self.slots) = (self.limits.shared(), Some(&scheduler.materialization_slots));
     }
 
     /// Returns how the times of the source's rows are interpreted.
@@ -152,8 +152,8 @@ impl<'a> SyncRun<'a> {
 
     /// Deletes the rows of a failed run unless the next run can resume it, so that other views can use the space.
     fn free_space(&self) {
-        let cut_off = self.store.cut_off(self.id);
-        if cut_off.is_some_and(|cut_off| cut_off.is_first || self.source.properties().resumes) {
+        let interrupted = self.store.interrupted(self.id);
+        if interrupted.is_some_and(|interrupted| interrupted.is_first || self.source.properties().resumes) {
             return;
         }
         if let Err(error) = self.store.discard_cut_off(self.id) {
@@ -176,7 +176,7 @@ impl<'a> SyncRun<'a> {
             is_windowed: !request.window.is_open(),
             mode: self.view.mode,
             source,
-            cut_off: self.store.cut_off(self.id),
+            interrupted: self.store.interrupted(self.id),
             is_empty: status.rows == 0 && status.position.is_none() && status.freshness.last_success.is_none(),
             must_reread: has_future || (!source.has_windows && self.due(request).is_some()),
             position: status.position,
@@ -215,11 +215,11 @@ fn read_from(
     let before = store.loaded_rows(id).unwrap_or(status.rows + status.rows_lost);
     let last_success = status.freshness.last_success;
     let facts = run.facts(request, begin, status);
-    if request.spare
+    if request.skip_recent
         && let Some((position, last)) = facts.usable_position().zip(last_success)
         && source.will_do(position, store.age(last)).map_err(in_source)?
     {
-        return report(Outcome::Spared, Applied::default(), Skipped::default(), None);
+        return report(Outcome::SkippedRecent, Applied::default(), Skipped::default(), None);
     }
     if let Some(position) = facts.usable_position()
         && !source.has_news(position).map_err(in_source)?

@@ -32,7 +32,7 @@ pub struct SyncScheduler {
     /// Limits the memory of loads that the schedule or a command starts.
     pub(super) loads: LoadSlots,
     /// Limits the memory of loads that callers request over HTTP.
-    pub(super) asked_loads: LoadSlots,
+    pub(super) materialization_slots: LoadSlots,
     /// When the shutdown began; `None` before.
     stop: watch::Sender<Option<Instant>>,
 }
@@ -125,7 +125,7 @@ impl SyncScheduler {
             changed_due: Notify::new(),
             files: Mutex::default(),
             loads: LoadSlots::new(LOADS_AT_ONCE_MAX),
-            asked_loads: LoadSlots::new(MATERIALIZATIONS_MAX),
+            materialization_slots: LoadSlots::new(MATERIALIZATIONS_MAX),
             stop: watch::Sender::new(None),
         })
     }

@@ -27,7 +27,7 @@ pub fn decode_rows(batch: &RecordBatch, fields: &[(Arc<str>, ValueType)]) -> Res
     for row in 0..batch.num_rows() {
         builder.begin(0, None);
         for (column, (name, _)) in columns.iter().zip(fields) {
-            if let Some(why) = column.misfit(row) {
+            if let Some(why) = column.conversion_error(row) {
                 return Err(format!("column '{name}', row {row}: {why}"));
             }
             column.push(row, &mut builder).map_err(|error| format!("column '{name}', row {row}: {error}"))?;

@@ -243,7 +243,7 @@ fn write_rows(
             return Ok(());
         }
         let row = row_of(view, &schema, id, bytes)?;
-        match writer.misfit(&row) {
+        match writer.mismatch(&row) {
             None => {
                 chunk.bytes += row.values.iter().map(Vec::len).sum::<usize>();
                 chunk.rows.push(row);

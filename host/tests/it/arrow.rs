@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::{
     fixture::{Fixture, Setup},
-    guests::TWINS,
+    guests::FEAST_ODFV,
     parquet::{times, write},
     wire,
 };
@@ -218,7 +218,7 @@ fn derived_features_in_arrow_equal_json() {
     });
     // The second one runs every plugin on the compute threads.
     for setup in [Setup::golden(), Setup::golden().plugins_elsewhere()] {
-        let fixture = setup.plugins(&TWINS).start();
+        let fixture = setup.plugins(&FEAST_ODFV).start();
         let batch = assert_same(&fixture, &body);
         assert_eq!(told(&column(&batch, "conv_x_amount"), 0), json!(1.2002));
         assert_eq!(strings(&batch, "label"), ["h1", "h2"]);

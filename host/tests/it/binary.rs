@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use crate::fixture::copy_dir;
 
 /// Far longer than anything here takes; only a failure reaches it.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// `larder.yaml` of the servers here: several run at once, so each takes a free port.
 pub(crate) const LARDER_YAML: &str = "\
@@ -177,9 +177,9 @@ impl Running {
     /// Waits for a line with this text.
     #[track_caller]
     pub(crate) fn until(&mut self, words: &str) -> String {
-        let patience = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
-            match self.lines.recv_timeout(patience.saturating_duration_since(Instant::now())) {
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => {
                     self.heard.push(line.clone());
                     if line.contains(words) {
@@ -221,9 +221,9 @@ impl Running {
     /// Waits for its end; returns the exit code and all output.
     #[track_caller]
     pub(crate) fn end(&mut self) -> (Option<i32>, String) {
-        let patience = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while !self.has_ended() {
-            assert!(Instant::now() < patience, "it does not end; it said:\n{}", self.heard.join("\n"));
+            assert!(Instant::now() < deadline, "it does not end; it said:\n{}", self.heard.join("\n"));
             thread::sleep(Duration::from_millis(2));
         }
         self.heard.extend(self.lines.iter());

@@ -17,7 +17,7 @@ use crate::{
     wire,
 };
 
-const SINGLETON: &str = "twins/odfv_singleton";
+const SINGLETON: &str = "feast_odfv/odfv_singleton";
 /// Compilation has a low priority.
 const COMPILED: Duration = Duration::from_secs(300);
 
@@ -124,7 +124,7 @@ fn rejected_file_keeps_previous_version() {
         assert!(why.contains(told), "{why}");
         assert_eq!(trips(&fixture), json!(1002));
     }
-    let fixture = misfit(fixture);
+    let fixture = incompatible(fixture);
     // The same through the directory: the file stays, and is listed as rejected.
     bring(b"no plugin", &fixture.path("plugins/odfv_singleton.wasm"));
     fixture
@@ -152,7 +152,7 @@ fn rejected_file_keeps_previous_version() {
 }
 
 /// Rejects a plugin whose outputs differ from its view's features.
-fn misfit(fixture: Fixture) -> Fixture {
+fn incompatible(fixture: Fixture) -> Fixture {
     let definitions = "derived_views:
   - name: wants_text
     plugin: odfv_python
@@ -161,7 +161,7 @@ fn misfit(fixture: Fixture) -> Fixture {
 ";
     fs::write(fixture.path("features/more.yaml"), definitions).unwrap();
     fixture.app.reload_definitions().unwrap();
-    let why = fixture.app.deploy(&fs::read(guest("twins/odfv_python")).unwrap()).unwrap_err();
+    let why = fixture.app.deploy(&fs::read(guest("feast_odfv/odfv_python")).unwrap()).unwrap_err();
     let told = "derived view 'wants_text' and plugin 'odfv_python' 1.0.0 are incompatible: feature 'label' is Int64 in the view, \
                 but String in the plugin";
     assert_eq!(why, told);

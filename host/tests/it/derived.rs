@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::{
     fixture::{Fixture, Setup},
-    guests::TWINS,
+    guests::FEAST_ODFV,
 };
 
 /// Adds a definition file to the golden ones.
@@ -59,7 +59,7 @@ fn default_replaces_uncomputable_values() {
     on_error: {default: {words: [a, ''], numbers: [1, 2.5]}}
 ",
     )
-    .plugins(&TWINS)
+    .plugins(&FEAST_ODFV)
     .start();
     let ask = |driver: i64| {
         cells(&fixture, &["trips_default:trips_plus_one"], json!({ "driver_id": [driver] }), "trips_plus_one")
@@ -74,7 +74,7 @@ fn default_replaces_uncomputable_values() {
 
 #[test]
 fn request_inputs_are_type_checked() {
-    let fixture = Setup::golden().plugins(&TWINS).start();
+    let fixture = Setup::golden().plugins(&FEAST_ODFV).start();
     let ask = |amount: Value, hour: Value| {
         let entities = json!({ "driver_id": [1001], "amount": [amount], "hour": [hour] });
         fixture.features(&["odfv_python:conv_x_amount", "odfv_python:label"], entities)
@@ -153,7 +153,7 @@ feature_services:
     features: ['driver_stats:avg_daily_trips', a_third_trip, odfv_singleton, {view: b_second_trip, alias: other}]
 ",
     )
-    .plugins(&TWINS)
+    .plugins(&FEAST_ODFV)
     .start();
     let third = cells(&fixture, &["a_third_trip:trips_plus_one"], json!({ "driver_id": [1001] }), "trips_plus_one");
     assert_eq!(third, (json!([1004]), json!(["PRESENT"])));
@@ -190,7 +190,7 @@ fn only_used_inputs_are_looked_up() {
     features: [{name: trips_plus_one, type: Int64}]
 ",
     )
-    .plugins(&TWINS)
+    .plugins(&FEAST_ODFV)
     .start();
     let body = json!({
         "features": ["reads_little:trips_plus_one"], "entities": { "driver_id": [1001], "unused": [1] },
@@ -211,7 +211,7 @@ fn only_used_inputs_are_looked_up() {
 
 #[test]
 fn many_rows_equal_single_rows() {
-    let fixture = Setup::golden().plugins(&TWINS).start();
+    let fixture = Setup::golden().plugins(&FEAST_ODFV).start();
     let rows = 9_000;
     let entities = json!({
         "driver_id": vec![1001; rows], "amount": (0..rows).collect::<Vec<_>>(), "hour": vec![1; rows],
@@ -266,7 +266,7 @@ fn violations_do_not_affect_other_lookups() {
 
 #[test]
 fn catalog_lists_plugin_and_inputs() {
-    let fixture = Setup::golden().plugins(&["twins/odfv_python"]).start();
+    let fixture = Setup::golden().plugins(&["feast_odfv/odfv_python"]).start();
     let catalog = fixture.get("/v1/catalog").json();
     let view = |name: &str| {
         catalog["derived_views"].as_array().unwrap().iter().find(|view| view["name"] == name).unwrap().clone()

@@ -243,7 +243,7 @@ const SLOW: &str = "derived_views:
 ";
 
 fn with_slow() -> Fixture {
-    let setup = Setup::golden().plugins(&["hostile", "twins/odfv_singleton"]);
+    let setup = Setup::golden().plugins(&["hostile", "feast_odfv/odfv_singleton"]);
     fs::write(setup.path("features/more.yaml"), SLOW).unwrap();
     setup.start()
 }

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::{
     binary::Home,
     fixture::{Fixture, Setup, copy_dir},
-    guests::{TWINS, place},
+    guests::{FEAST_ODFV, place},
     http::assert_all_recorded,
     wire,
 };
@@ -72,7 +72,7 @@ pub(crate) fn ask(address: std::net::SocketAddr, features: &[&str], entities: Va
 
 #[test]
 fn registry_alone_gives_every_recorded_answer() {
-    let setup = Setup::golden().plugins(&TWINS).only_config("feast: {repo: .}\n");
+    let setup = Setup::golden().plugins(&FEAST_ODFV).only_config("feast: {repo: .}\n");
     fs::remove_dir_all(setup.path("features")).unwrap();
     fs::write(setup.path("feature_store.yaml"), FEATURE_STORE).unwrap();
     let fixture = setup.start();
@@ -337,7 +337,7 @@ fn start_reports_flag_and_missing_plugins() {
     let words = "there is no larder.yaml in this directory, but a Feast repository. hint: use '--feast-repo .'";
     home.run(["serve"]).assert_code(2).assert_complains(&[words]);
     home.run(["list"]).assert_code(2).assert_complains(&[words]);
-    place(&["twins/odfv_python"], &home.path("plugins"));
+    place(&["feast_odfv/odfv_python"], &home.path("plugins"));
     home.write("larder.yaml", LARDER_YAML);
     let (mut host, _) = home.serve();
     let line = host.until("no plugin for a derived view");
@@ -351,7 +351,7 @@ fn start_reports_flag_and_missing_plugins() {
 #[test]
 fn shared_request_input_is_typed_once() {
     let home = home();
-    place(&["twins/odfv_python"], &home.path("plugins"));
+    place(&["feast_odfv/odfv_python"], &home.path("plugins"));
     home.run(["sync"]).assert_code(0);
     let got = home.run(["get", "--feature", "odfv_python:label", "driver_id=1001,1002", "amount=2.0,1", "hour=1,23"]);
     got.assert_code(0);

@@ -52,7 +52,7 @@ fn run_with(dir: &TempDir, script: &str, plugins: &[&str], variables: &[(&str, &
 
 #[test]
 fn server_and_sdk_agree_with_feast() {
-    run("side_by_side.py", &["twins/odfv_python"]);
+    run("side_by_side.py", &["feast_odfv/odfv_python"]);
 }
 
 #[test]

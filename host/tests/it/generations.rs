@@ -189,7 +189,7 @@ impl Generations {
     pub(crate) fn built(&self, store: &OnlineStore) -> Vec<u64> {
         let catalog = load_definitions(&self.config()).unwrap().catalog;
         let ids = store.declare(catalog.views(), catalog.key_version()).unwrap();
-        self.read(VIEWS[0], store.cut_off(ids[0]).map(|cut_off| cut_off.position).as_deref())
+        self.read(VIEWS[0], store.interrupted(ids[0]).map(|cut_off| cut_off.position).as_deref())
     }
 
     fn rows(&self, store: &OnlineStore, view: ViewId, schema: &RowSchema) -> Rows {

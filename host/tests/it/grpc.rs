@@ -177,7 +177,7 @@ fn names_follow_request_and_calls_count() {
 
 #[test]
 fn derived_features_equal_http() {
-    let fixture = Setup::golden().config(GRPC).plugins(&["twins/odfv_python"]).start();
+    let fixture = Setup::golden().config(GRPC).plugins(&["feast_odfv/odfv_python"]).start();
     let mut client = Client::of(&fixture);
     let features = ["odfv_python:conv_x_amount"];
     let (drivers, amounts, hours) = ([int(1001), int(9999)], [double(2.0), double(3.0)], [int(1), int(2)]);

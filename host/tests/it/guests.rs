@@ -7,8 +7,13 @@ use std::{
 };
 
 /// The plugins that replace Feast's on-demand views.
-pub(crate) const TWINS: [&str; 5] =
-    ["twins/odfv_pandas", "twins/odfv_python", "twins/odfv_singleton", "twins/odfv_probe", "twins/odfv_probe_py"];
+pub(crate) const FEAST_ODFV: [&str; 5] = [
+    "feast_odfv/odfv_pandas",
+    "feast_odfv/odfv_python",
+    "feast_odfv/odfv_singleton",
+    "feast_odfv/odfv_probe",
+    "feast_odfv/odfv_probe_py",
+];
 
 /// Builds a plugin, unless it is already built, and returns its file. The first build takes a minute if Rust's
 /// libraries are not compiled for WebAssembly yet.

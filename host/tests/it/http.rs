@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::{
     fixture::{Fixture, Setup},
     golden::{Case, compare, writes},
-    guests::TWINS,
+    guests::FEAST_ODFV,
     wire,
 };
 
@@ -33,7 +33,7 @@ pub(crate) fn assert_all_recorded(fixture: &Fixture) {
 
 #[test]
 fn recorded_answers_equal_feast() {
-    let fixture = Setup::golden().plugins(&TWINS).start();
+    let fixture = Setup::golden().plugins(&FEAST_ODFV).start();
     let mut wrong = Vec::new();
     let mut seen = 0;
     for case in Case::load_all().into_iter().filter(|case| !writes(case.number)) {
@@ -114,7 +114,7 @@ fn ttl_policy_withholds_or_ignores_age() {
 
 #[test]
 fn answers_are_the_same_without_the_hot_cache() {
-    let fixture = Setup::golden().plugins(&TWINS).hot_bytes(0).start();
+    let fixture = Setup::golden().plugins(&FEAST_ODFV).hot_bytes(0).start();
     for case in Case::load_all().into_iter().filter(|case| !writes(case.number)) {
         let answer = send(&fixture, &case);
         assert_eq!(compare(&case, answer.status, &answer.body), Ok(()), "{}", case.name);

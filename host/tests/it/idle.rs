@@ -33,7 +33,7 @@ const REACTS_WITHIN: Duration = Duration::from_secs(3);
 
 fn serve(home: &Home) -> Running {
     home.write("larder.yaml", &(LARDER_YAML.replace("metrics: {listen: off}\n", "") + CONFIG));
-    guests::place(&["twins/odfv_singleton"], &home.path("plugins"));
+    guests::place(&["feast_odfv/odfv_singleton"], &home.path("plugins"));
     let (mut host, address) = home.serve();
     host.until("plugin deployed");
     eventually("ready", || wire::send(address, "GET", "/ready", &[], b"").status == 200);

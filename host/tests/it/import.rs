@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::{
     feast_repo::{FEATURE_STORE, home, patch},
     fixture::Setup,
-    guests::TWINS,
+    guests::FEAST_ODFV,
     http::assert_all_recorded,
     wire,
 };
@@ -87,7 +87,7 @@ fn unservable_definitions_become_comments() {
 
 #[test]
 fn imported_files_serve_like_repository() {
-    let setup = Setup::golden().plugins(&TWINS);
+    let setup = Setup::golden().plugins(&FEAST_ODFV);
     fs::remove_dir_all(setup.path("features")).unwrap();
     fs::write(setup.path("feature_store.yaml"), FEATURE_STORE).unwrap();
     let dir = setup.path("");

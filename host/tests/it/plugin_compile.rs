@@ -21,7 +21,7 @@ use crate::{
     wire,
 };
 
-const SINGLETON: &str = "twins/odfv_singleton";
+const SINGLETON: &str = "feast_odfv/odfv_singleton";
 const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
 const MIB: u64 = 1 << 20;
 /// Loops that take cranelift minutes to compile; the time is quadratic in their number.

@@ -11,8 +11,8 @@ use std::{
 
 use larder_model::model::{DerivedInput, DerivedView, Feature, InputSource, OnError, ValueRef, ValueType};
 use larder_plugin_host::{
-    BreakerState, CallError, Column, ColumnBuilder, ColumnScalar, ColumnType, Component, Interrupt, LoadError, Misfit,
-    Output, PluginLimits, PluginRuntime, PluginSettings, Transform,
+    BreakerState, CallError, Column, ColumnBuilder, ColumnScalar, ColumnType, Component, Incompatibility, Interrupt,
+    LoadError, Output, PluginLimits, PluginRuntime, PluginSettings, Transform,
 };
 
 use crate::guests::{compiler, guest, guest_with};
@@ -201,13 +201,13 @@ fn configure_is_under_the_same_limits() {
         let config = format!(r#"{{"mode": "{mode}"}}"#);
         *Transform::bind(runtime(), &hostile(), &view(&config)).expect_err(mode).why
     };
-    assert!(matches!(refused("spin_configure"), Misfit::Configure(Interrupt::Timeout(_))));
-    assert!(matches!(refused("trap_configure"), Misfit::Configure(Interrupt::Trap(_))));
-    assert!(matches!(refused("fault_configure"), Misfit::Config { .. }));
-    assert!(matches!(refused("no such mode"), Misfit::Config { .. }));
+    assert!(matches!(refused("spin_configure"), Incompatibility::Configure(Interrupt::Timeout(_))));
+    assert!(matches!(refused("trap_configure"), Incompatibility::Configure(Interrupt::Trap(_))));
+    assert!(matches!(refused("fault_configure"), Incompatibility::Config { .. }));
+    assert!(matches!(refused("no such mode"), Incompatibility::Config { .. }));
     // A plugin that fails with the trial's rows is rejected, too.
-    assert!(matches!(refused("spin"), Misfit::Trial { .. }));
-    assert!(matches!(refused("bad_utf8"), Misfit::Trial { .. }));
+    assert!(matches!(refused("spin"), Incompatibility::Trial { .. }));
+    assert!(matches!(refused("bad_utf8"), Incompatibility::Trial { .. }));
 }
 
 #[test]
@@ -320,24 +320,24 @@ fn what_takes_long_is_known_to() {
 
 #[test]
 fn incompatible_plugin_and_view_are_reported() {
-    let misfit = |change: &dyn Fn(&mut DerivedView)| {
+    let incompatible = |change: &dyn Fn(&mut DerivedView)| {
         let mut view = view(r#"{"mode": "good"}"#);
         change(&mut view);
         Transform::bind(runtime(), &hostile(), &view).unwrap_err().to_string()
     };
     let start = "derived view 'hostile_view' and plugin 'hostile' 1.0.0 are incompatible: ";
     let told = [
-        (misfit(&|view| view.inputs.clear()), "the plugin reads 'x', but the view has no such input"),
+        (incompatible(&|view| view.inputs.clear()), "the plugin reads 'x', but the view has no such input"),
         (
-            misfit(&|view| view.inputs[0] = input("x", "Int64")),
+            incompatible(&|view| view.inputs[0] = input("x", "Int64")),
             "input 'x' is Int64 in the view, but Float64 in the plugin",
         ),
         (
-            misfit(&|view| view.features[2].name = "texts".into()),
+            incompatible(&|view| view.features[2].name = "texts".into()),
             "the view has a feature 'texts', but the plugin does not compute it (did you mean 'text'?)",
         ),
         (
-            misfit(&|view| view.features[2].value_type = "Array(String)".parse().unwrap()),
+            incompatible(&|view| view.features[2].value_type = "Array(String)".parse().unwrap()),
             "feature 'text' is Array(String) in the view, but String in the plugin",
         ),
     ];

@@ -280,8 +280,8 @@ fn runtime() -> Arc<PluginRuntime> {
     let cache_dir = Some(kept("cache").join("compiled"));
     // Debug builds and busy machines are slow; these tests only check results.
     let mut settings = PluginSettings { cache_dir, compiler: compiler(), ..PluginSettings::default() };
-    settings.python.time = crate::binary::PATIENCE;
-    settings.native.time = crate::binary::PATIENCE;
+    settings.python.time = crate::binary::TIMEOUT;
+    settings.native.time = crate::binary::TIMEOUT;
     PluginRuntime::new(settings).unwrap()
 }
 
@@ -381,7 +381,7 @@ derived_views:
 ",
     );
     fs::create_dir(home.path("plugins")).unwrap();
-    fs::copy(guest("twins/odfv_singleton"), home.path("plugins/odfv_singleton.wasm")).unwrap();
+    fs::copy(guest("feast_odfv/odfv_singleton"), home.path("plugins/odfv_singleton.wasm")).unwrap();
     let good = end(&mut tool(&home, ["check"]));
     good.assert_code(0);
     let first = good.out.lines().next().unwrap();

@@ -50,10 +50,10 @@ pub fn write_line(text: &str) {
     queue().push(format!("{text}\n").into_bytes());
 }
 
-/// Waits until all lines are written, but at most `patience`, because the reader may have stopped reading.
-pub fn flush_logs(patience: Duration) {
+/// Waits until all lines are written, but at most `timeout`, because the reader may have stopped reading.
+pub fn flush_logs(timeout: Duration) {
     if let Some(queue) = QUEUE.get() {
-        queue.flush(patience);
+        queue.flush(timeout);
     }
 }
 
@@ -115,8 +115,8 @@ impl Queue {
         }
     }
 
-    fn flush(&self, patience: Duration) {
-        let until = Instant::now() + patience;
+    fn flush(&self, timeout: Duration) {
+        let until = Instant::now() + timeout;
         let mut state = self.state();
         while state.writing || !state.lines.is_empty() {
             let left = until.saturating_duration_since(Instant::now());

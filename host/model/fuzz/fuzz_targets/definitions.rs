@@ -1,4 +1,4 @@
-//! Arbitrary text as definitions: a catalog or mistakes, never a panic.
+//! Arbitrary text as definitions: a catalog or errors, never a panic.
 
 #![no_main]
 

@@ -19,7 +19,7 @@ use crate::model::{ItemType, NULL_TIMESTAMP_SECONDS, ScalarType, Value, ValueTyp
 
 /// Why a cell cannot be converted to a type.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Misfit {
+pub enum ConversionError {
     /// A value of another type, or out of the type's range.
     #[error("{found} is not {declared}")]
     Type {
@@ -73,20 +73,20 @@ impl Cell {
     /// Converts to a value of a type; null for a null, and for NaN, which represents null in pandas.
     ///
     /// # Errors
-    /// [`Misfit`].
-    pub fn to_value(&self, declared: ValueType) -> Result<Value, Misfit> {
+    /// [`ConversionError`].
+    pub fn to_value(&self, declared: ValueType) -> Result<Value, ConversionError> {
         self.convert(declared, Rule::Feast, Rule::Whole)
     }
 
     /// Converts a value that had another type before and must stay the same number.
     ///
     /// # Errors
-    /// [`Misfit`].
-    pub fn to_value_lossless(&self, declared: ValueType) -> Result<Value, Misfit> {
+    /// [`ConversionError`].
+    pub fn to_value_lossless(&self, declared: ValueType) -> Result<Value, ConversionError> {
         self.convert(declared, Rule::Lossless, Rule::Lossless)
     }
 
-    fn convert(&self, declared: ValueType, rule: Rule, rule_of_items: Rule) -> Result<Value, Misfit> {
+    fn convert(&self, declared: ValueType, rule: Rule, rule_of_items: Rule) -> Result<Value, ConversionError> {
         match (self, declared) {
             (Self::Null, _) => Ok(Value::Null),
             (cell, ValueType::Scalar(wanted)) => scalar(cell, wanted, rule),
@@ -96,10 +96,10 @@ impl Cell {
             (Self::Bytes(bytes), ValueType::List(_) | ValueType::Set(_)) => {
                 match std::str::from_utf8(bytes).ok().and_then(|text| Self::from_json(text).ok()) {
                     Some(list @ Self::List(_)) => list.convert(declared, rule, rule_of_items),
-                    _ => Err(misfit(self, declared)),
+                    _ => Err(conversion_error(self, declared)),
                 }
             }
-            (cell, ValueType::List(_) | ValueType::Set(_)) => Err(misfit(cell, declared)),
+            (cell, ValueType::List(_) | ValueType::Set(_)) => Err(conversion_error(cell, declared)),
             (cell, ValueType::Nested(nested)) => Ok(Value::Bytes(tree::encode(cell, nested)?)),
         }
     }
@@ -107,16 +107,16 @@ impl Cell {
     /// Converts to a list item of a type, which is never null. `all_null` is whether all items of its list are null.
     ///
     /// # Errors
-    /// [`Misfit`].
-    pub fn to_item(&self, item: ScalarType, all_null: bool) -> Result<Value, Misfit> {
+    /// [`ConversionError`].
+    pub fn to_item(&self, item: ScalarType, all_null: bool) -> Result<Value, ConversionError> {
         one_item(self, item, all_null, Rule::Whole)
     }
 
     /// Appends the value to a row's next field, which is of type `declared`.
     ///
     /// # Errors
-    /// [`Misfit`]; the row is unchanged in that case.
-    pub fn push(&self, declared: ValueType, builder: &mut RowBuilder<'_>) -> Result<(), Misfit> {
+    /// [`ConversionError`]; the row is unchanged in that case.
+    pub fn push(&self, declared: ValueType, builder: &mut RowBuilder<'_>) -> Result<(), ConversionError> {
         Ok(builder.push_value(&self.to_value(declared)?)?)
     }
 
@@ -125,22 +125,22 @@ impl Cell {
     /// In a key of bytes, text is taken as its UTF-8 bytes, as in a lookup.
     ///
     /// # Errors
-    /// [`Misfit`].
-    pub fn push_key(&self, key_type: ScalarType, key: &mut Vec<u8>) -> Result<(), Misfit> {
+    /// [`ConversionError`].
+    pub fn push_key(&self, key_type: ScalarType, key: &mut Vec<u8>) -> Result<(), ConversionError> {
         if let (ScalarType::Bytes, Self::Text(text)) = (key_type, self) {
             KeyEncoder::push(key, KeyValue::Bytes(text.as_bytes()));
             return Ok(());
         }
         let value = self.to_key(key_type)?;
-        KeyEncoder::push(key, key_value(&value, key_type).ok_or(Misfit::NullKey)?);
+        KeyEncoder::push(key, key_value(&value, key_type).ok_or(ConversionError::NullKey)?);
         Ok(())
     }
 
     /// Converts to a part of a key; null for a null.
     ///
     /// # Errors
-    /// [`Misfit`]. A fraction is not an integer here.
-    pub fn to_key(&self, key_type: ScalarType) -> Result<Value, Misfit> {
+    /// [`ConversionError`]. A fraction is not an integer here.
+    pub fn to_key(&self, key_type: ScalarType) -> Result<Value, ConversionError> {
         scalar(self, key_type, Rule::Whole)
     }
 }
@@ -163,7 +163,7 @@ pub fn key_value(value: &Value, key_type: ScalarType) -> Option<KeyValue<'_>> {
 }
 
 /// Converts to a value of a scalar type.
-fn scalar(cell: &Cell, wanted: ScalarType, rule: Rule) -> Result<Value, Misfit> {
+fn scalar(cell: &Cell, wanted: ScalarType, rule: Rule) -> Result<Value, ConversionError> {
     let declared = ValueType::Scalar(wanted);
     let value = match (wanted, cell) {
         (_, Cell::Null) => Some(Value::Null),
@@ -190,7 +190,7 @@ fn scalar(cell: &Cell, wanted: ScalarType, rule: Rule) -> Result<Value, Misfit> 
         (ScalarType::Bytes | ScalarType::PdfBytes | ScalarType::ImageBytes, Cell::Text(text))
             if rule != Rule::Lossless =>
         {
-            let bytes = STANDARD.decode(text).map_err(|_| Misfit::Base64 { found: cell.describe() })?;
+            let bytes = STANDARD.decode(text).map_err(|_| ConversionError::Base64 { found: cell.describe() })?;
             Some(Value::Bytes(bytes))
         }
         (ScalarType::String, _) => plain_text(cell).map(|text| Value::Bytes(text.into_bytes())),
@@ -209,16 +209,16 @@ fn scalar(cell: &Cell, wanted: ScalarType, rule: Rule) -> Result<Value, Misfit> 
         (ScalarType::Decimal, Cell::Single(value)) if value.is_finite() => text_value(&python::single_text(*value)),
         _ => None,
     };
-    value.ok_or_else(|| misfit(cell, declared))
+    value.ok_or_else(|| conversion_error(cell, declared))
 }
 
 /// Converts the items of a list or a set. There are no null items: see [`null_item`].
-fn items(cells: &[Cell], item: ScalarType, rule: Rule) -> Result<Vec<Value>, Misfit> {
+fn items(cells: &[Cell], item: ScalarType, rule: Rule) -> Result<Vec<Value>, ConversionError> {
     let all_null = cells.iter().all(|cell| *cell == Cell::Null);
     cells.iter().map(|cell| one_item(cell, item, all_null, rule)).collect()
 }
 
-fn one_item(cell: &Cell, item: ScalarType, all_null: bool, rule: Rule) -> Result<Value, Misfit> {
+fn one_item(cell: &Cell, item: ScalarType, all_null: bool, rule: Rule) -> Result<Value, ConversionError> {
     match (item, cell) {
         (_, Cell::Null) => Ok(null_item(item, all_null)),
         // NaN is a value in a list of floats.
@@ -227,7 +227,7 @@ fn one_item(cell: &Cell, item: ScalarType, all_null: bool, rule: Rule) -> Result
         (ScalarType::Float32, Cell::Single(value)) => Ok(Value::Float32(*value)),
         (ScalarType::Float64, Cell::Single(value)) => Ok(Value::Float64(f64::from(*value))),
         _ => match scalar(cell, item, rule)? {
-            Value::Null => Err(misfit(cell, ValueType::Scalar(item))),
+            Value::Null => Err(conversion_error(cell, ValueType::Scalar(item))),
             value => Ok(value),
         },
     }
@@ -363,11 +363,11 @@ fn plain_text(cell: &Cell) -> Option<String> {
 }
 
 /// Returns JSON text unchanged, and formats everything else as `json.dumps(x)` does.
-fn json(cell: &Cell) -> Result<Option<String>, Misfit> {
+fn json(cell: &Cell) -> Result<Option<String>, ConversionError> {
     match cell {
         Cell::Text(text) => match check_json(text) {
             Ok(()) => Ok(Some(text.clone())),
-            Err(error) => Err(Misfit::Json { found: cell.describe(), why: error.to_string() }),
+            Err(error) => Err(ConversionError::Json { found: cell.describe(), why: error.to_string() }),
         },
         cell => Ok(python::json_text(cell)),
     }
@@ -402,8 +402,8 @@ pub fn uuid_text(bytes: &[u8]) -> Option<String> {
 }
 
 /// Returns the error for a cell that does not match a type.
-pub(super) fn misfit(cell: &Cell, declared: ValueType) -> Misfit {
-    Misfit::Type { found: cell.describe(), declared }
+pub(super) fn conversion_error(cell: &Cell, declared: ValueType) -> ConversionError {
+    ConversionError::Type { found: cell.describe(), declared }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 
 use prost::Message as _;
 
-use super::{Cell, Misfit, RowBuilder, coerce::is_text_of};
+use super::{Cell, ConversionError, RowBuilder, coerce::is_text_of};
 use crate::model::{
     BoolList, BytesList, DoubleList, FeastValue, FloatList, Int32List, Int64List, Kind, ListRef,
     NULL_TIMESTAMP_SECONDS, ScalarType, StringList, ValueRef, ValueType,
@@ -18,8 +18,12 @@ const MICROS: i64 = 1_000_000;
 /// Appends a Feast value to a row's next field, which is of type `declared`.
 ///
 /// # Errors
-/// [`Misfit`]; the row is unchanged in that case.
-pub fn push_feast_value(builder: &mut RowBuilder<'_>, declared: ValueType, value: &FeastValue) -> Result<(), Misfit> {
+/// [`ConversionError`]; the row is unchanged in that case.
+pub fn push_feast_value(
+    builder: &mut RowBuilder<'_>,
+    declared: ValueType,
+    value: &FeastValue,
+) -> Result<(), ConversionError> {
     let Some(kind) = value.kind.as_ref().filter(|kind| !matches!(kind, Kind::Null(_))) else {
         return Ok(builder.push(ValueRef::Null)?);
     };
@@ -231,7 +235,7 @@ mod tests {
 
     const UUID: &str = "123e4567-e89b-42d3-a456-426614174000";
 
-    fn through(declared: ValueType, kind: Option<Kind>) -> Result<FeastValue, Misfit> {
+    fn through(declared: ValueType, kind: Option<Kind>) -> Result<FeastValue, ConversionError> {
         let schema = RowSchema::new([("value".into(), declared)]);
         let mut builder = RowBuilder::new(&schema);
         builder.begin(0, None);

@@ -2,7 +2,7 @@
 
 use prost::Message as _;
 
-use super::{Cell, Misfit, coerce::misfit};
+use super::{Cell, ConversionError, coerce::conversion_error};
 use crate::model::{
     BoolList, BytesList, DoubleList, FeastMap, FeastMapList, FeastValue, FloatList, Int64List, Kind, Micros,
     NULL_TIMESTAMP_SECONDS, NestedType, RepeatedValue, StringList, ValueType, ZonedTimestamp, parse_time,
@@ -15,11 +15,11 @@ const MESSAGES_MAX: usize = 97;
 /// Encodes a cell of a nested type as the bytes of a message.
 ///
 /// # Errors
-/// [`Misfit`].
-pub(super) fn encode(cell: &Cell, nested: NestedType) -> Result<Vec<u8>, Misfit> {
+/// [`ConversionError`].
+pub(super) fn encode(cell: &Cell, nested: NestedType) -> Result<Vec<u8>, ConversionError> {
     let depth = messages(cell);
     if depth > MESSAGES_MAX {
-        return Err(Misfit::Unreadable(format!(
+        return Err(ConversionError::Unreadable(format!(
             "the value is nested too deeply: its message would have {depth} levels, but at most {MESSAGES_MAX} can be read (a struct or a map is 3 of them, a list 2)"
         )));
     }
@@ -35,14 +35,14 @@ fn messages(cell: &Cell) -> usize {
     }
 }
 
-fn kind(cell: &Cell, nested: NestedType) -> Result<Kind, Misfit> {
-    let wrong = || misfit(cell, ValueType::Nested(nested));
+fn kind(cell: &Cell, nested: NestedType) -> Result<Kind, ConversionError> {
+    let wrong = || conversion_error(cell, ValueType::Nested(nested));
     // Feast's remote client sends maps as JSON text.
     if let Cell::Text(text) = cell
         && nested != NestedType::ZonedTimestamp
     {
-        let parsed =
-            Cell::from_json(text).map_err(|error| Misfit::Json { found: cell.describe(), why: error.to_string() })?;
+        let parsed = Cell::from_json(text)
+            .map_err(|error| ConversionError::Json { found: cell.describe(), why: error.to_string() })?;
         let is_too_deep = messages(&parsed) > MESSAGES_MAX;
         return if matches!(parsed, Cell::Text(_)) || is_too_deep { Err(wrong()) } else { kind(&parsed, nested) };
     }

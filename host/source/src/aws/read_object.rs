@@ -9,7 +9,7 @@ impl ObjectAt {
     ///
     /// # Errors
     /// [`AwsError`].
-    pub fn read(&self, aws: &Aws, bytes_max: i64, patience: Duration) -> Result<ObjectNow, AwsError> {
+    pub fn read(&self, aws: &Aws, bytes_max: i64, timeout: Duration) -> Result<ObjectNow, AwsError> {
         let what = format!("{}: GetObject", self.url());
         aws.wait_for(async {
             let client = aws.s3(&self.place).await;
@@ -36,8 +36,8 @@ impl ObjectAt {
                 Ok(ObjectNow { bytes, version })
             };
             // The SDK's own timeouts only cover the response headers.
-            let fetched = tokio::time::timeout(patience, fetch).await;
-            fetched.map_err(|_| AwsError::timed_out(&what, patience))?
+            let fetched = tokio::time::timeout(timeout, fetch).await;
+            fetched.map_err(|_| AwsError::timed_out(&what, timeout))?
         })
     }
 

@@ -32,12 +32,13 @@ pub(super) fn key_part(value: &AttributeValue, value_type: ScalarType) -> Result
         (ScalarType::String, AttributeValue::S(text)) => Ok(KeyPart::Text(text.clone())),
         (ScalarType::Bytes, AttributeValue::B(bytes)) => Ok(KeyPart::Bytes(bytes.as_ref().to_vec())),
         (ScalarType::Int64 | ScalarType::UnixTimestamp, AttributeValue::N(number)) => {
-            number.parse().map(KeyPart::Number).map_err(|_| misfit(value, value_type))
+            number.parse().map(KeyPart::Number).map_err(|_| wrong_type(value, value_type))
         }
-        (ScalarType::Int32, AttributeValue::N(number)) => {
-            number.parse::<i32>().map(|number| KeyPart::Number(number.into())).map_err(|_| misfit(value, value_type))
-        }
-        _ => Err(misfit(value, value_type)),
+        (ScalarType::Int32, AttributeValue::N(number)) => number
+            .parse::<i32>()
+            .map(|number| KeyPart::Number(number.into()))
+            .map_err(|_| wrong_type(value, value_type)),
+        _ => Err(wrong_type(value, value_type)),
     }
 }
 
@@ -116,7 +117,7 @@ fn instant_of(number: &str) -> Result<Micros, String> {
     Ok((count / per_second as f64 * 1e6).round() as Micros)
 }
 
-fn misfit(value: &AttributeValue, declared: ScalarType) -> String {
+fn wrong_type(value: &AttributeValue, declared: ScalarType) -> String {
     let declared = ValueType::Scalar(declared);
     match value {
         AttributeValue::N(text) | AttributeValue::S(text) if text.len() <= 40 => {

@@ -109,7 +109,7 @@ impl ItemReader {
 
     /// Returns why a table with these keys is incompatible, if it is: a row is found by its key, and has one item or
     /// one partition.
-    pub(super) fn misfit(&self, table_keys: &[String]) -> Option<String> {
+    pub(super) fn mismatch(&self, table_keys: &[String]) -> Option<String> {
         let own: Vec<&str> = match &self.layout {
             Layout::Feast => vec![ENTITY_ID],
             Layout::Wide { .. } => self.keys.iter().map(|key| &*key.attribute).collect(),

@@ -48,7 +48,7 @@ pub struct WriteOptions {
     /// The maximum number of concurrent requests.
     pub at_once: usize,
     /// How long to retry without any success.
-    pub patience: Duration,
+    pub timeout: Duration,
 }
 
 /// Options for creating a table.
@@ -98,12 +98,12 @@ pub enum TableError {
         found: String,
     },
     /// No request succeeded for too long.
-    #[error("DynamoDB table '{table}': no row was written for {patience:?}; the last error: {why}")]
-    Stuck {
+    #[error("DynamoDB table '{table}': no row was written for {timeout:?}; the last error: {why}")]
+    NoProgress {
         /// The table.
         table: String,
         /// How long it was retried.
-        patience: Duration,
+        timeout: Duration,
         /// The error of the last attempt.
         why: String,
     },
@@ -118,11 +118,11 @@ struct Shared {
     rows: Mutex<std::vec::IntoIter<TableRow>>,
     written: AtomicU64,
     older: AtomicU64,
-    headway: Headway,
+    progress: Progress,
 }
 
 /// The time of the last success.
-struct Headway(Mutex<Instant>);
+struct Progress(Mutex<Instant>);
 
 /// The maximum number of items of one BatchWriteItem.
 const BATCH: usize = 25;
@@ -184,7 +184,7 @@ impl TableWriter {
 
     /// Returns why a row cannot become an item, if it cannot.
     #[must_use]
-    pub fn misfit(&self, row: &TableRow) -> Option<String> {
+    pub fn mismatch(&self, row: &TableRow) -> Option<String> {
         let Some(time) = python_text(row.event_time) else {
             return Some(format!("its event time, {} us from 1970, is not in the years 1 to 9999", row.event_time));
         };
@@ -208,7 +208,7 @@ impl TableWriter {
                 rows: Mutex::new(rows.into_iter()),
                 written: AtomicU64::new(0),
                 older: AtomicU64::new(0),
-                headway: Headway::now(),
+                progress: Progress::now(),
             });
             // Tasks of the runtime: signing is work for more threads than the one that waits. Dropping the set ends
             // them.
@@ -250,13 +250,13 @@ impl TableWriter {
     }
 
     /// Decides whether to retry after this error, and if so, waits until it is time.
-    async fn again(&self, error: AwsError, attempt: u32, headway: &Headway) -> Result<(), TableError> {
+    async fn again(&self, error: AwsError, attempt: u32, progress: &Progress) -> Result<(), TableError> {
         if !error.trouble.may_pass() {
             return Err(self.refused(error));
         }
-        if headway.none_for() >= self.options.patience {
-            let (table, patience) = (self.table.to_string(), self.options.patience);
-            return Err(TableError::Stuck { table, patience, why: format!("{}: {}", error.what, error.why) });
+        if progress.none_for() >= self.options.timeout {
+            let (table, timeout) = (self.table.to_string(), self.options.timeout);
+            return Err(TableError::NoProgress { table, timeout, why: format!("{}: {}", error.what, error.why) });
         }
         tracing::debug!(%error, attempt, "a write to DynamoDB failed; retrying");
         sleep(pause(attempt)).await;
@@ -266,7 +266,7 @@ impl TableWriter {
     async fn look(&self, new: Option<NewTable>) -> Result<Option<String>, TableError> {
         let client = self.client().await;
         let what = self.what("DescribeTable");
-        let headway = Headway::now();
+        let progress = Progress::now();
         let mut attempt = 0;
         let mut is_made = false;
         loop {
@@ -291,7 +291,7 @@ impl TableWriter {
                 Err(error) => {
                     match (error.trouble, new) {
                         (AwsErrorKind::Missing, Some(new)) => {
-                            self.create(&client, new, &headway).await?;
+                            self.create(&client, new, &progress).await?;
                             is_made = true;
                             continue;
                         }
@@ -300,21 +300,21 @@ impl TableWriter {
                         (AwsErrorKind::Denied, None) => return Ok(None),
                         _ => {}
                     }
-                    self.again(error, attempt, &headway).await?;
+                    self.again(error, attempt, &progress).await?;
                     attempt += 1;
                     continue;
                 }
             };
-            if headway.none_for() >= self.options.patience {
-                let (table, patience) = (self.table.to_string(), self.options.patience);
-                return Err(TableError::Stuck { table, patience, why: not_yet.to_owned() });
+            if progress.none_for() >= self.options.timeout {
+                let (table, timeout) = (self.table.to_string(), self.options.timeout);
+                return Err(TableError::NoProgress { table, timeout, why: not_yet.to_owned() });
             }
             sleep(LOOK_EVERY).await;
         }
     }
 
     /// Creates the table as Feast does, except for tags and the stream.
-    async fn create(&self, client: &Client, new: NewTable, headway: &Headway) -> Result<(), TableError> {
+    async fn create(&self, client: &Client, new: NewTable, progress: &Progress) -> Result<(), TableError> {
         let what = self.what("CreateTable");
         let garbled = |error: aws_sdk_dynamodb::error::BuildError| AwsError::garbled(&what, error.to_string());
         let key = KeySchemaElement::builder().attribute_name(ENTITY_ID).key_type(KeyType::Hash).build();
@@ -340,7 +340,7 @@ impl TableWriter {
                 Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_in_use_exception()) => {
                     return Ok(());
                 }
-                Err(error) => self.again(AwsError::of(&what, error), attempt, headway).await?,
+                Err(error) => self.again(AwsError::of(&what, error), attempt, progress).await?,
             }
             attempt += 1;
         }
@@ -388,13 +388,13 @@ impl TableWriter {
                     &shared.older
                 }
                 Err(error) => {
-                    self.again(AwsError::of(&what, error), attempt, &shared.headway).await?;
+                    self.again(AwsError::of(&what, error), attempt, &shared.progress).await?;
                     attempt += 1;
                     continue;
                 }
             };
             count.fetch_add(1, Ordering::Relaxed);
-            shared.headway.note();
+            shared.progress.note();
             return Ok(());
         }
     }
@@ -420,7 +420,7 @@ impl TableWriter {
                     left = rest;
                     if done > 0 {
                         shared.written.fetch_add(done as u64, Ordering::Relaxed);
-                        shared.headway.note();
+                        shared.progress.note();
                         attempt = 0;
                     }
                     if left.is_empty() {
@@ -431,7 +431,7 @@ impl TableWriter {
                 }
                 Err(error) => AwsError::of(&what, error),
             };
-            self.again(error, attempt, &shared.headway).await?;
+            self.again(error, attempt, &shared.progress).await?;
             attempt += 1;
         }
         Ok(())
@@ -461,9 +461,9 @@ impl Shared {
     }
 }
 
-// === impl Headway ===
+// === impl Progress ===
 
-impl Headway {
+impl Progress {
     fn now() -> Self {
         Self(Mutex::new(Instant::now()))
     }

@@ -11,7 +11,7 @@ use std::{
     thread,
 };
 
-use larder_common::telemetry::panic_words;
+use larder_common::telemetry::panic_message;
 
 use super::ReadFailure;
 
@@ -47,7 +47,7 @@ impl DecodeThread {
         let job = move || {
             let result = match catch_unwind(AssertUnwindSafe(read)) {
                 Ok(result) => result.map_err(|error| error.into().0),
-                Err(panic) => Err(format!("the reader panicked: {}", panic_words(&*panic))),
+                Err(panic) => Err(format!("the reader panicked: {}", panic_message(&*panic))),
             };
             // The caller waits for it.
             let _ = answer.send(result);

@@ -24,7 +24,7 @@ pub(super) struct Object {
     pub(super) etag: String,
     pub(super) bytes: u64,
     /// The timeout for a range: the SDK's own timeouts end with the response headers.
-    pub(super) patience: Duration,
+    pub(super) timeout: Duration,
     /// How often to request a range whose body breaks off.
     pub(super) attempts: u32,
 }
@@ -89,8 +89,8 @@ impl Object {
         }
         let mut attempt = 1;
         loop {
-            let fetch = tokio::time::timeout(self.patience, self.fetch_once(client, &range));
-            let fetched = fetch.await.map_err(|_| AwsError::timed_out(self.what(), self.patience))?;
+            let fetch = tokio::time::timeout(self.timeout, self.fetch_once(client, &range));
+            let fetched = fetch.await.map_err(|_| AwsError::timed_out(self.what(), self.timeout))?;
             match fetched {
                 Ok(bytes) => return Ok(bytes),
                 Err(Failure::Body(_)) if attempt < self.attempts => {

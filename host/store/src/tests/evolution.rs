@@ -92,9 +92,9 @@ fn other_keys_drop_rows_and_tables() {
         let [one, other] = declare(&store, ["stats", "other"]);
         load(&store, one, LoadMode::Upsert, &[change(1, 1, 1)]);
         load(&store, other, LoadMode::Upsert, &[change(1, 1, 1)]);
-        let mut cut_off = store.begin_load(one, LoadMode::Replace).unwrap();
-        cut_off.apply(&batch(&[change(2, 1, 1)]), Some("midway")).unwrap();
-        drop(cut_off);
+        let mut interrupted = store.begin_load(one, LoadMode::Replace).unwrap();
+        interrupted.apply(&batch(&[change(2, 1, 1)]), Some("midway")).unwrap();
+        drop(interrupted);
         assert!(store.reader().get(one, &id(1)).unwrap().is_some(), "in the hot cache now");
 
         assert_eq!(store.declare(&[view], version).unwrap(), [one], "the id stays");

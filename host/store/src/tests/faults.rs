@@ -15,7 +15,7 @@ use larder_model::model::{EntityId, Micros};
 use redb::{Database, TableDefinition};
 
 use super::model::{
-    Change, Dice, Home, NOW, Twin, batch, change, child_args, child_dir, config, declare, id, key, load,
+    Change, Dice, Home, NOW, ReferenceStore, batch, change, child_args, child_dir, config, declare, id, key, load,
 };
 use super::model::{run_in, test_name, upsert, walk};
 use crate::{
@@ -185,8 +185,8 @@ fn unreadable_view_record_is_quarantined() {
 #[test]
 fn flipped_header_bit_is_harmless() {
     let home = stored();
-    let mut twin = Twin::default();
-    twin.apply(&ROWS);
+    let mut reference = ReferenceStore::default();
+    reference.apply(&ROWS);
     let image = fs::read(home.file()).unwrap();
     // The header takes 320 bytes; a stride of 13 hits every field and every bit position.
     let mut set_aside = 0;
@@ -198,7 +198,7 @@ fn flipped_header_bit_is_harmless() {
         let store = home.open();
         match store.set_aside() {
             Some(_) => set_aside += 1,
-            None => assert_eq!(walk(&store, declare(&store, ["stats"])[0]), twin.rows(), "bit {bit}"),
+            None => assert_eq!(walk(&store, declare(&store, ["stats"])[0]), reference.rows(), "bit {bit}"),
         }
     }
     assert!((50..150).contains(&set_aside), "{set_aside} set aside");

@@ -12,7 +12,8 @@ use std::{
 use larder_common::clock::ManualClock;
 
 use super::model::{
-    Change, Dice, Home, NOW, Twin, batch, child_args, child_dir, config, declare, load, run_in, tables, test_name, walk,
+    Change, Dice, Home, NOW, ReferenceStore, batch, child_args, child_dir, config, declare, load, run_in, tables,
+    test_name, walk,
 };
 use crate::{LoadMode, OnlineStore, ViewId};
 
@@ -69,8 +70,8 @@ fn a_child_of_the_test_below_loads_until_it_is_killed() {
         load.finish(Some(&n.to_string())).unwrap();
         say("replaced", n);
         let n = position(&store, resumed) + 1;
-        let (mut load, read) = match store.cut_off(resumed) {
-            Some(cut_off) => (store.resume_load(resumed).unwrap(), cut_off.position.parse().unwrap()),
+        let (mut load, read) = match store.interrupted(resumed) {
+            Some(interrupted) => (store.resume_load(resumed).unwrap(), interrupted.position.parse().unwrap()),
             None => (store.begin_load(resumed, LoadMode::Replace).unwrap(), 0),
         };
         for (read, run) in changes(resumed, n).chunks(RUN).enumerate().skip(read) {
@@ -92,7 +93,7 @@ fn killed_store_equals_its_position() {
     let home = Home::new();
     let [upserted, replaced, resumed] = declare(&home.open(), VIEWS);
     let mut dice = Dice(SEED);
-    let mut twin = Twin::default();
+    let mut reference = ReferenceStore::default();
     let (mut applied, mut generations, mut went_on) = (0, [0; 2], 0);
     for kill in 1..=kills {
         let test = test_name!(a_child_of_the_test_below_loads_until_it_is_killed);
@@ -141,19 +142,19 @@ fn killed_store_equals_its_position() {
             "{context}: {said_upserted} said, {stored} stored"
         );
         for n in applied + 1..=stored {
-            twin.apply(&changes(upserted, n));
+            reference.apply(&changes(upserted, n));
         }
-        assert!(walk(&store, upserted) == twin.rows(), "{context}: rows are not those of position {stored}");
+        assert!(walk(&store, upserted) == reference.rows(), "{context}: rows are not those of position {stored}");
         applied = stored;
 
         for ((view, said), generation) in [replaced, resumed].into_iter().zip(said_built).zip(&mut generations) {
             let stored = position(&store, view);
             assert!((said..=said + 1).contains(&stored), "{context}: {said} said, {stored} stored");
-            let mut twin = Twin::default();
+            let mut reference = ReferenceStore::default();
             if stored > 0 {
-                twin.apply(&changes(view, stored));
+                reference.apply(&changes(view, stored));
             }
-            assert!(walk(&store, view) == twin.rows(), "{context}: rows are not those of generation {stored}");
+            assert!(walk(&store, view) == reference.rows(), "{context}: rows are not those of generation {stored}");
             *generation = stored;
         }
     }

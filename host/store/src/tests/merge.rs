@@ -2,7 +2,7 @@
 
 use proptest::{collection::vec, prelude::*};
 
-use super::model::{Change, Home, NOW, Twin, batch, change, declare, id, load, upsert, walk};
+use super::model::{Change, Home, NOW, ReferenceStore, batch, change, declare, id, load, upsert, walk};
 use crate::{Applied, LoadMode, OnlineStore, RowBatch, StoreError, ViewId};
 
 /// Generates changes with few entities, times and values, so that all kinds of ties happen.
@@ -24,8 +24,8 @@ fn get_all(store: &OnlineStore, view: ViewId) -> Vec<Option<Vec<u8>>> {
     IDS.map(|byte| reader.get(view, &id(byte)).unwrap().map(|row| row.to_vec())).collect()
 }
 
-fn twin_all(twin: &Twin) -> Vec<Option<Vec<u8>>> {
-    IDS.map(|byte| twin.row(byte)).collect()
+fn reference_all(reference: &ReferenceStore) -> Vec<Option<Vec<u8>>> {
+    IDS.map(|byte| reference.row(byte)).collect()
 }
 
 proptest! {
@@ -39,36 +39,36 @@ proptest! {
         let home = if hot { Home::new() } else { Home::with_hot(0) };
         let store = home.open();
         let [view] = declare(&store, ["stats"]);
-        let mut twin = Twin::default();
+        let mut reference = ReferenceStore::default();
         let mut load = upsert(&store, view);
         let mut total = Applied::default();
         for (n, changes) in batches.iter().enumerate() {
-            let before = twin.clone();
+            let before = reference.clone();
             let old_reader = store.reader();
-            prop_assert_eq!(get_all(&store, view), twin_all(&before));
+            prop_assert_eq!(get_all(&store, view), reference_all(&before));
 
-            twin.apply(changes);
+            reference.apply(changes);
             let applied = load.apply(&batch(changes), Some(&n.to_string())).unwrap();
             prop_assert_eq!(applied.rows(), changes.len() as u64);
-            prop_assert_eq!(applied.inserted, twin.len() - before.len());
-            prop_assert_eq!(applied.changed() > 0, twin != before);
+            prop_assert_eq!(applied.inserted, reference.len() - before.len());
+            prop_assert_eq!(applied.changed() > 0, reference != before);
             total.inserted += applied.inserted;
 
             let again = load.apply(&batch(changes), Some(&n.to_string())).unwrap();
             prop_assert_eq!((again.changed(), again.rows()), (0, changes.len() as u64));
 
-            prop_assert_eq!(get_all(&store, view), twin_all(&twin));
-            prop_assert_eq!(walk(&store, view), twin.rows());
+            prop_assert_eq!(get_all(&store, view), reference_all(&reference));
+            prop_assert_eq!(walk(&store, view), reference.rows());
             for byte in IDS {
                 let row = old_reader.get(view, &id(byte)).unwrap().map(|row| row.to_vec());
                 prop_assert_eq!(row, before.row(byte), "a reader sees one state, entity {}", byte);
             }
-            prop_assert_eq!(get_all(&store, view), twin_all(&twin));
+            prop_assert_eq!(get_all(&store, view), reference_all(&reference));
             let status = store.status(view).unwrap();
-            prop_assert_eq!(status.rows, twin.len());
-            prop_assert_eq!(status.freshness.newest_event, twin.newest_event());
+            prop_assert_eq!(status.rows, reference.len());
+            prop_assert_eq!(status.freshness.newest_event, reference.newest_event());
         }
-        prop_assert_eq!(load.total().inserted, twin.len());
+        prop_assert_eq!(load.total().inserted, reference.len());
         prop_assert_eq!(load.finish(Some("end")).unwrap().inserted, total.inserted);
     }
 }
@@ -112,14 +112,14 @@ fn ties_in_batch_are_stable() {
 #[test]
 fn commit_has_rows_and_position() {
     let home = Home::new();
-    let mut twin = Twin::default();
+    let mut reference = ReferenceStore::default();
     for n in 0..6_u8 {
         let store = home.open();
         let [view] = declare(&store, ["stats"]);
         let changes = [change(n, 1, 0), change(n / 2, i64::from(n), 7)];
         let mut load = upsert(&store, view);
         load.apply(&batch(&changes), Some(&format!("file {n}"))).unwrap();
-        twin.apply(&changes);
+        reference.apply(&changes);
         // Dropped midway: committed rows stay, and the view does not count as loaded.
         drop(load);
         drop(store);
@@ -128,8 +128,8 @@ fn commit_has_rows_and_position() {
         let [view] = declare(&store, ["stats"]);
         let status = store.status(view).unwrap();
         assert_eq!(status.position, Some(format!("file {n}")));
-        assert_eq!((status.rows, status.freshness.last_success), (twin.len(), None));
-        assert_eq!(walk(&store, view), twin.rows());
+        assert_eq!((status.rows, status.freshness.last_success), (reference.len(), None));
+        assert_eq!(walk(&store, view), reference.rows());
     }
 }
 

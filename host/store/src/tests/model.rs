@@ -42,7 +42,7 @@ pub(super) struct Change {
 
 /// The expected rows of a view, in the simplest possible form.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Twin(BTreeMap<u8, Change>);
+pub(super) struct ReferenceStore(BTreeMap<u8, Change>);
 
 /// Pseudo-random numbers from a seed (SplitMix64), the same on every machine.
 pub(super) struct Dice(pub(super) u64);
@@ -231,9 +231,9 @@ impl Change {
     }
 }
 
-// === impl Twin ===
+// === impl ReferenceStore ===
 
-impl Twin {
+impl ReferenceStore {
     /// Applies the documented rule, one row after another.
     pub(super) fn apply(&mut self, changes: &[Change]) {
         for change in changes {

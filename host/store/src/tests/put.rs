@@ -3,7 +3,7 @@
 use larder_model::codec::KeyVersion;
 
 use super::model::{
-    Change, Dice, Home, NOW, Twin, batch, change, declare, id, key, load, plain, tables, upsert, view, walk,
+    Change, Dice, Home, NOW, ReferenceStore, batch, change, declare, id, key, load, plain, tables, upsert, view, walk,
 };
 use crate::{Applied, KeySignature, LoadMode, OnlineStore, StoreError, ViewId};
 
@@ -16,9 +16,9 @@ fn served(store: &OnlineStore, view: ViewId) -> Vec<(u8, Vec<u8>)> {
 }
 
 fn rows(changes: &[Change]) -> Vec<(u8, Vec<u8>)> {
-    let mut twin = Twin::default();
-    twin.apply(changes);
-    (0..9).filter_map(|byte| Some((byte, twin.row(byte)?))).collect()
+    let mut reference = ReferenceStore::default();
+    reference.apply(changes);
+    (0..9).filter_map(|byte| Some((byte, reference.row(byte)?))).collect()
 }
 
 #[test]
@@ -100,18 +100,18 @@ fn upsert_and_put_follow_rule() {
     let store = home.open();
     let [view] = declare(&store, ["stats"]);
     let mut dice = Dice(7);
-    let mut twin = Twin::default();
+    let mut reference = ReferenceStore::default();
     for round in 0..60 {
         let event = |dice: &mut Dice| i64::try_from(dice.below(20)).unwrap();
         let changes: Vec<Change> =
             (0..4).map(|_| change(dice.below(8).to_le_bytes()[0], event(&mut dice), round)).collect();
-        twin.apply(&changes);
+        reference.apply(&changes);
         if dice.below(2) == 0 {
             put(&store, view, &changes, dice.below(2) == 0);
         } else {
             upsert(&store, view).apply(&batch(&changes), None).unwrap();
         }
-        assert_eq!(walk(&store, view), twin.rows());
+        assert_eq!(walk(&store, view), reference.rows());
     }
 }
 

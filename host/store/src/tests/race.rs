@@ -86,7 +86,7 @@ fn readers_do_not_notice_reopening() {
         let readers = [scope.spawn(read), scope.spawn(read)];
         for _ in 0..reopened {
             store.note_failure(&StoreError::Database(Box::new(redb::Error::PreviousIo)));
-            store.mend();
+            store.check_and_reopen();
         }
         done.store(true, std::sync::atomic::Ordering::Relaxed);
         let reads = readers.map(|reader| reader.join().unwrap());
@@ -115,7 +115,7 @@ fn copy_from_before_reopening_is_invalid() {
     }
     assert_eq!(version(&store.reader(), view, 1), 1);
     store.note_failure(&StoreError::Database(Box::new(redb::Error::PreviousIo)));
-    store.mend();
+    store.check_and_reopen();
     assert_eq!(version(&store.reader(), view, 1), 2);
 }
 
@@ -152,7 +152,7 @@ fn unopenable_file_fails_reads_meanwhile() {
     let bytes = std::fs::read(home.file()).unwrap();
     std::fs::write(home.file(), "").unwrap();
     store.note_failure(&StoreError::Database(Box::new(redb::Error::PreviousIo)));
-    store.mend();
+    store.check_and_reopen();
     assert!(store.failure().is_some());
     let error = store.reader().get(view, &id(1)).unwrap_err();
     assert!(matches!(error, StoreError::Closed(_)), "a closed store is not an empty one: {error}");
@@ -160,7 +160,7 @@ fn unopenable_file_fails_reads_meanwhile() {
     assert!(store.begin_load(view, LoadMode::Upsert).is_err());
 
     std::fs::write(home.file(), bytes).unwrap();
-    store.mend();
+    store.check_and_reopen();
     assert_eq!(version(&store.reader(), view, 1), 1);
     // The truncation was detected.
     store.repair().unwrap().unwrap();
@@ -178,13 +178,13 @@ fn moved_file_is_not_reopened() {
     std::fs::rename(home.file(), &aside).unwrap();
     std::fs::create_dir(home.file()).unwrap();
     store.note_failure(&StoreError::Database(Box::new(redb::Error::PreviousIo)));
-    store.mend();
+    store.check_and_reopen();
     assert!(store.failure().unwrap().contains("was replaced"), "{:?}", store.failure());
     assert_eq!(version(&store.reader(), view, 1), 1, "what is open is served");
 
     std::fs::remove_dir(home.file()).unwrap();
     std::fs::rename(&aside, home.file()).unwrap();
-    store.mend();
+    store.check_and_reopen();
     assert_eq!((store.failure(), version(&store.reader(), view, 1)), (None, 1));
 }
 

@@ -212,10 +212,10 @@ fn truncated_file_is_noticed_and_rebuilt() {
     let [view] = declare(&store, ["stats"]);
     upsert(&store, view).apply(&many(600), Some("all")).unwrap();
     let len = fs::metadata(home.file()).unwrap().len();
-    store.mend();
+    store.check_and_reopen();
     assert_eq!(store.failure(), None);
     fs::File::options().write(true).open(home.file()).unwrap().set_len(len / 2).unwrap();
-    store.mend();
+    store.check_and_reopen();
     assert!(store.failure().unwrap().contains("was truncated"), "{:?}", store.failure());
     store.repair().unwrap().unwrap();
     assert_eq!(store.failure(), None);
@@ -261,7 +261,7 @@ fn missing_file_rejects_writes() {
         // Damage is not repaired into a file of another owner.
         assert!(store.repair().is_ok_and(|repaired| repaired.is_none()));
         fs::rename(&aside, home.file()).unwrap();
-        store.mend();
+        store.check_and_reopen();
         assert_eq!(store.failure(), None, "it was moved back");
     }
     assert_eq!(put(2).unwrap().inserted, 1);

@@ -1,6 +1,6 @@
 //! Loads that build a generation while another one is served, and swap at the end.
 
-use super::model::{Change, Home, NOW, Twin, batch, change, declare, id, load, tables, upsert, walk};
+use super::model::{Change, Home, NOW, ReferenceStore, batch, change, declare, id, load, tables, upsert, walk};
 use crate::{LoadMode, OnlineStore, StoreError, ViewId};
 
 const OLD: [Change; 3] = [
@@ -12,23 +12,23 @@ const OLD: [Change; 3] = [
 const NEW: [Change; 2] =
     [Change { id: 2, event: 50, created: None, value: 22 }, Change { id: 4, event: 60, created: None, value: 4 }];
 
-fn twin(changes: &[Change]) -> Twin {
-    let mut twin = Twin::default();
-    twin.apply(changes);
-    twin
+fn reference(changes: &[Change]) -> ReferenceStore {
+    let mut reference = ReferenceStore::default();
+    reference.apply(changes);
+    reference
 }
 
 fn assert_served(store: &OnlineStore, view: ViewId, changes: &[Change], position: &str) {
-    let twin = twin(changes);
-    assert_eq!(walk(store, view), twin.rows());
+    let reference = reference(changes);
+    assert_eq!(walk(store, view), reference.rows());
     let reader = store.reader();
     for byte in 0..6 {
         let row = reader.get(view, &id(byte)).unwrap().map(|row| row.to_vec());
-        assert_eq!(row, twin.row(byte), "entity {byte}");
+        assert_eq!(row, reference.row(byte), "entity {byte}");
     }
     let status = store.status(view).unwrap();
-    assert_eq!((status.rows, status.position.as_deref()), (twin.len(), Some(position)));
-    assert_eq!(status.freshness.newest_event, twin.newest_event());
+    assert_eq!((status.rows, status.position.as_deref()), (reference.len(), Some(position)));
+    assert_eq!(status.freshness.newest_event, reference.newest_event());
 }
 
 #[test]
@@ -76,9 +76,9 @@ fn interrupted_replacing_load_keeps_old_rows() {
         let store = home.open();
         let [view] = declare(&store, ["stats"]);
         load(&store, view, LoadMode::Upsert, &OLD);
-        let mut cut_off = store.begin_load(view, LoadMode::Replace).unwrap();
-        cut_off.apply(&batch(&[change(5, 999, 5)]), Some("midway")).unwrap();
-        drop(cut_off);
+        let mut interrupted = store.begin_load(view, LoadMode::Replace).unwrap();
+        interrupted.apply(&batch(&[change(5, 999, 5)]), Some("midway")).unwrap();
+        drop(interrupted);
         assert_served(&store, view, &OLD, "end");
         drop(store);
 

@@ -83,8 +83,8 @@ proptest! {
     ) {
         let home = Home::new();
         let store = home.open();
-        let [merged, twin] = declare(&store, ["merged", "twin"]);
-        let (expected, outcome) = upserted(&store, twin, &batches);
+        let [merged, reference] = declare(&store, ["merged", "reference"]);
+        let (expected, outcome) = upserted(&store, reference, &batches);
 
         let mut load = store.begin_load(merged, mode).unwrap();
         batches.iter().for_each(|batch| _ = load.apply(batch, Some("midway")).unwrap());
@@ -94,8 +94,8 @@ proptest! {
         prop_assert_eq!(load.finish(Some("end")).unwrap(), outcome);
 
         prop_assert_eq!(walk(&store, merged), expected);
-        let [status, twins] = [merged, twin].map(|view| store.status(view).unwrap());
-        prop_assert_eq!(status, twins);
+        let [status, of_references] = [merged, reference].map(|view| store.status(view).unwrap());
+        prop_assert_eq!(status, of_references);
         drop(store);
         prop_assert_eq!(row_tables(&home).iter().filter(|table| table.starts_with("run")).count(), 0);
     }
@@ -107,8 +107,8 @@ proptest! {
     ) {
         let home = Home::new();
         let mut store = home.open();
-        let [view, twin] = declare(&store, ["view", "twin"]);
-        let (expected, _) = upserted(&store, twin, &batches);
+        let [view, reference] = declare(&store, ["view", "reference"]);
+        let (expected, _) = upserted(&store, reference, &batches);
         // Before each interruption, some more batches arrived, and the merge of all has progressed.
         let mut done = 0;
         let mut load = store.begin_load(view, LoadMode::Replace).unwrap();
@@ -122,9 +122,9 @@ proptest! {
             prop_assert!(walk(&store, view).is_empty(), "none of it is served");
             drop(store);
             store = home.open();
-            load = match store.cut_off(view) {
-                Some(cut_off) => {
-                    prop_assert_eq!((&*cut_off.position, cut_off.is_first), ("midway", false));
+            load = match store.interrupted(view) {
+                Some(interrupted) => {
+                    prop_assert_eq!((&*interrupted.position, interrupted.is_first), ("midway", false));
                     store.resume_load(view).unwrap()
                 }
                 None => {
@@ -138,9 +138,9 @@ proptest! {
         let applied = load.finish(Some("end")).unwrap();
         prop_assert!(applied.inserted >= expected.len() as u64, "{:?} of {}", applied, expected.len());
         prop_assert_eq!(walk(&store, view), expected);
-        prop_assert_eq!(store.cut_off(view), None);
-        let [status, twins] = [view, twin].map(|view| store.status(view).unwrap());
-        prop_assert_eq!(status, twins);
+        prop_assert_eq!(store.interrupted(view), None);
+        let [status, of_references] = [view, reference].map(|view| store.status(view).unwrap());
+        prop_assert_eq!(status, of_references);
         drop(store);
         prop_assert_eq!(row_tables(&home).iter().filter(|table| table.starts_with("run")).count(), 0);
     }
@@ -218,9 +218,9 @@ fn next_load_deletes_interrupted_one() {
             let home = Home::new();
             let store = home.open();
             let [view] = declare(&store, ["stats"]);
-            let mut cut_off = three_runs(&store, view, LoadMode::Replace);
-            gather_some(&mut cut_off, transactions);
-            drop(cut_off);
+            let mut interrupted = three_runs(&store, view, LoadMode::Replace);
+            gather_some(&mut interrupted, transactions);
+            drop(interrupted);
             drop(store);
             let store = home.open();
             load(&store, view, next, &rows(7, 7));
@@ -237,12 +237,12 @@ fn key_change_deletes_interrupted_load() {
         let home = Home::new();
         let store = home.open();
         let [view, other] = declare(&store, ["stats", "other"]);
-        let mut cut_off = three_runs(&store, view, LoadMode::Replace);
-        gather_some(&mut cut_off, transactions);
-        drop(cut_off);
+        let mut interrupted = three_runs(&store, view, LoadMode::Replace);
+        gather_some(&mut interrupted, transactions);
+        drop(interrupted);
         let _others = three_runs(&store, other, LoadMode::Replace);
         store.declare(&[plain("stats")], KeyVersion::V2).unwrap();
-        assert_eq!(store.cut_off(view), None);
+        assert_eq!(store.interrupted(view), None);
         drop(store);
         assert_eq!(row_tables(&home), ["run/1/0", "run/1/1", "run/1/2"], "the other view's runs stay");
     }
@@ -256,10 +256,10 @@ fn interrupted_first_load_is_reported() {
     drop(three_runs(&store, view, LoadMode::First));
     drop(store);
     let store = home.open();
-    assert!(store.cut_off(view).unwrap().is_first);
+    assert!(store.interrupted(view).unwrap().is_first);
     let mut load = store.resume_load(view).unwrap();
     load.apply(&batch(&rows(40, 5)), None).unwrap();
-    assert!(store.cut_off(view).unwrap().is_first, "also the second time");
+    assert!(store.interrupted(view).unwrap().is_first, "also the second time");
     load.finish(Some("end")).unwrap();
     assert_eq!(walk(&store, view).len(), 70);
 }
@@ -271,7 +271,7 @@ fn runs_with_old_definition_are_dropped() {
     let [view] = declare(&store, ["stats"]);
     drop(three_runs(&store, view, LoadMode::First));
     store.declare(&[super::model::view("stats", &["value:Float64"])], KeyVersion::V3).unwrap();
-    assert_eq!(store.cut_off(view), None);
+    assert_eq!(store.interrupted(view), None);
     assert!(matches!(store.resume_load(view), Err(StoreError::Superseded { .. })));
 }
 
@@ -345,7 +345,7 @@ fn load_without_runs_starts_over() {
         });
         drop(store);
         let store = home.open();
-        assert_eq!((declare(&store, ["stats"]), store.cut_off(view)), ([view], None));
+        assert_eq!((declare(&store, ["stats"]), store.interrupted(view)), ([view], None));
         assert!(matches!(store.resume_load(view), Err(StoreError::Superseded { .. })));
         load(&store, view, next, &rows(10, 2));
         assert_eq!(walk(&store, view).len(), if next == LoadMode::Upsert { 40 } else { 30 });

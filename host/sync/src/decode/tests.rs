@@ -29,7 +29,7 @@ fn convert(array: &ArrayRef, value_type: &str) -> (Vec<Value>, Option<String>) {
         RowView::new(&schema, bytes).unwrap().get(0).unwrap().to_value()
     };
     let values = (0..array.len()).map(value).collect();
-    (values, (0..array.len()).find_map(|row| column.misfit(row)).map(str::to_owned))
+    (values, (0..array.len()).find_map(|row| column.conversion_error(row)).map(str::to_owned))
 }
 
 fn check(array: impl Array + 'static, value_type: &str, expected: &[Value]) {
@@ -37,7 +37,7 @@ fn check(array: impl Array + 'static, value_type: &str, expected: &[Value]) {
 }
 
 /// Checks the values of a column, one of which does not match the type for this reason.
-fn check_misfit(array: impl Array + 'static, value_type: &str, expected: &[Value], why: &str) {
+fn check_unconverted(array: impl Array + 'static, value_type: &str, expected: &[Value], why: &str) {
     let converted = convert(&(Arc::new(array) as ArrayRef), value_type);
     assert_eq!(converted, (expected.to_vec(), Some(why.to_owned())), "{value_type}");
 }
@@ -52,9 +52,9 @@ fn integers_convert_if_they_fit() {
     check(Int64Array::from(vec![7]), "Int32", &[Value::Int32(7)]);
     check(Int64Array::from(vec![9_007_199_254_740_993]), "Int64", &[Value::Int64(9_007_199_254_740_993)]);
     let large = Int64Array::from(vec![Some(3_000_000_000), None, Some(1)]);
-    check_misfit(large, "Int32", &[Value::Null, Value::Null, Value::Int32(1)], "3000000000 is not Int32");
+    check_unconverted(large, "Int32", &[Value::Null, Value::Null, Value::Int32(1)], "3000000000 is not Int32");
     let large = UInt64Array::from(vec![1, u64::MAX]);
-    check_misfit(large, "Int64", &[Value::Int64(1), Value::Null], "18446744073709551615 is not Int64");
+    check_unconverted(large, "Int64", &[Value::Int64(1), Value::Null], "18446744073709551615 is not Int64");
 }
 
 #[test]
@@ -62,7 +62,12 @@ fn doubles_convert_like_python_int() {
     let doubles = Float64Array::from(vec![Some(3.0), Some(f64::NAN), None, Some(-1.5)]);
     check(doubles, "Int64", &[Value::Int64(3), Value::Null, Value::Null, Value::Int64(-1)]);
     let doubles = Float64Array::from(vec![1e300, f64::NAN, 2.0, f64::INFINITY]);
-    check_misfit(doubles, "Int64", &[Value::Null, Value::Null, Value::Int64(2), Value::Null], "1e300 is not Int64");
+    check_unconverted(
+        doubles,
+        "Int64",
+        &[Value::Null, Value::Null, Value::Int64(2), Value::Null],
+        "1e300 is not Int64",
+    );
 }
 
 #[test]
@@ -72,7 +77,7 @@ fn floats_widen_and_nan_is_null() {
     check(Int64Array::from(vec![2]), "Float64", &[Value::Float64(2.0)]);
     check(Float64Array::from(vec![f64::NAN, f64::INFINITY]), "Float64", &[Value::Null, Value::Float64(f64::INFINITY)]);
     let large = Float64Array::from(vec![1e39, 1.0]);
-    check_misfit(large, "Float32", &[Value::Null, Value::Float32(1.0)], "1e39 is not Float32");
+    check_unconverted(large, "Float32", &[Value::Null, Value::Float32(1.0)], "1e39 is not Float32");
 }
 
 #[test]
@@ -118,9 +123,9 @@ fn text_and_bool_convert_by_content() {
     check(Int64Array::from(vec![0, 2]), "Bool", &[Value::Bool(false), Value::Bool(true)]);
     check(StringArray::from(vec!["1.5"]), "Float64", &[Value::Float64(1.5)]);
     let texts = StringArray::from(vec![Some("1"), Some("abc"), None]);
-    check_misfit(texts, "Int64", &[Value::Int64(1), Value::Null, Value::Null], "'abc' is not Int64");
+    check_unconverted(texts, "Int64", &[Value::Int64(1), Value::Null, Value::Null], "'abc' is not Int64");
     let texts = StringArray::from(vec!["9007199254740993.0"]);
-    check_misfit(texts, "Int64", &[Value::Null], "'9007199254740993.0' is not Int64");
+    check_unconverted(texts, "Int64", &[Value::Null], "'9007199254740993.0' is not Int64");
 }
 
 #[test]
@@ -133,7 +138,7 @@ fn typed_text_is_validated() {
         ("Decimal", "1.50", "abc", "'abc' is not Decimal"),
     ] {
         check(StringArray::from(vec![Some(good), None]), value_type, &[text(good), Value::Null]);
-        check_misfit(StringArray::from(vec![good, bad]), value_type, &[text(good), Value::Null], why);
+        check_unconverted(StringArray::from(vec![good, bad]), value_type, &[text(good), Value::Null], why);
     }
 }
 
@@ -143,7 +148,7 @@ fn struct_becomes_json_like_python() {
     let numbers: ArrayRef = Arc::new(Int64Array::from(vec![Some(1), None]));
     let structs = StructArray::from(vec![(field, numbers)]);
     check(structs.clone(), "Json", &[text(r#"{"a": 1}"#), text(r#"{"a": null}"#)]);
-    check_misfit(structs, "Int64", &[Value::Null, Value::Null], "a mapping is not Int64");
+    check_unconverted(structs, "Int64", &[Value::Null, Value::Null], "a mapping is not Int64");
 }
 
 #[test]
@@ -163,7 +168,7 @@ fn timestamps_become_microseconds_in_any_zone() {
     check(Int64Array::from(vec![1_700_000_000]), "UnixTimestamp", &[Value::Int64(1_700_000_000_000_000)]);
     let far = TimestampSecondArray::from(vec![i64::MAX, 1]);
     let why = "a time outside the range of microsecond timestamps is not UnixTimestamp";
-    check_misfit(far, "UnixTimestamp", &[Value::Null, Value::Int64(1_000_000)], why);
+    check_unconverted(far, "UnixTimestamp", &[Value::Null, Value::Int64(1_000_000)], why);
 }
 
 #[test]
@@ -257,7 +262,7 @@ fn bad_item_nulls_only_its_list() {
     texts.append_value([Some("3"), Some("x")]);
     texts.append_null();
     let expected = [Value::List(vec![Value::Int64(1), Value::Int64(2)]), Value::Null, Value::Null];
-    check_misfit(texts.finish(), "Array(Int64)", &expected, "an item of the list: 'x' is not Int64");
+    check_unconverted(texts.finish(), "Array(Int64)", &expected, "an item of the list: 'x' is not Int64");
 }
 
 #[test]
@@ -265,7 +270,7 @@ fn keys_convert_without_loss() {
     let key = |array: ArrayRef, key_type| {
         let column = Column::key(&array, key_type);
         let mut key = Vec::new();
-        (column.push_key(0, &mut key).then_some(key), column.misfit(0).map(str::to_owned))
+        (column.push_key(0, &mut key).then_some(key), column.conversion_error(0).map(str::to_owned))
     };
     let of = |value: KeyValue<'_>| {
         let mut key = Vec::new();

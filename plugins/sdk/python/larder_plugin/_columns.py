@@ -22,7 +22,7 @@ Wire = Any
 """The module with the contract's classes: generated, or :mod:`larder_plugin._wire`."""
 
 
-class _Misfit(Exception):
+class _ColumnError(Exception):
     """The value at this index is not of the type."""
 
     def __init__(self, place: int, problem: str) -> None:
@@ -79,11 +79,11 @@ def _floats(values: Values, kinds: set[type]) -> Values:
     floats = []
     for place, value in enumerate(values):
         if isinstance(value, bool) or not isinstance(value, (float, int)):
-            raise _Misfit(place, f"a float is wanted, got {shown(value)}")
+            raise _ColumnError(place, f"a float is wanted, got {shown(value)}")
         try:
             floats.append(float(value))
         except OverflowError:
-            raise _Misfit(place, f"too large for a float: {shown(value)}") from None
+            raise _ColumnError(place, f"too large for a float: {shown(value)}") from None
     return floats
 
 
@@ -91,33 +91,33 @@ def _ints(values: Values, kinds: set[type]) -> Values:
     for place, value in enumerate(values):
         if isinstance(value, bool) or not isinstance(value, int):
             hint = "; int() or round() makes one of it" if isinstance(value, float) else ""
-            raise _Misfit(place, f"an int is wanted, got {shown(value)}{hint}")
+            raise _ColumnError(place, f"an int is wanted, got {shown(value)}{hint}")
     return [int(value) for value in values]
 
 
 def _instants(values: Values, kinds: set[type]) -> Values:
     for place, value in enumerate(values):
         if isinstance(value, bool) or not isinstance(value, int):
-            raise _Misfit(place, f"an int of microseconds since 1970 is wanted, got {shown(value)}")
+            raise _ColumnError(place, f"an int of microseconds since 1970 is wanted, got {shown(value)}")
     return [int(value) for value in values]
 
 
 def _bools(values: Values, kinds: set[type]) -> Values:
     place = next(place for place, value in enumerate(values) if not isinstance(value, bool))
-    raise _Misfit(place, f"True or False is wanted, got {shown(values[place])}")
+    raise _ColumnError(place, f"True or False is wanted, got {shown(values[place])}")
 
 
 def _strings(values: Values, kinds: set[type]) -> Values:
     for place, value in enumerate(values):
         if not isinstance(value, str):
-            raise _Misfit(place, f"a str is wanted, got {shown(value)}")
+            raise _ColumnError(place, f"a str is wanted, got {shown(value)}")
     return [str(value) for value in values]
 
 
 def _binaries(values: Values, kinds: set[type]) -> Values:
     for place, value in enumerate(values):
         if not isinstance(value, (bytes, bytearray, memoryview)):
-            raise _Misfit(place, f"bytes are wanted, got {shown(value)}")
+            raise _ColumnError(place, f"bytes are wanted, got {shown(value)}")
     return [bytes(value) for value in values]
 
 
@@ -144,7 +144,7 @@ class _Scalar:
         self.limits = None if bits is None else (-(1 << bits - 1), (1 << bits - 1) - 1)
 
     def admit(self, values: Values, kinds: set[type]) -> Values:
-        """Returns the values of these types as values of the scalar; `_Misfit` if one does not match. None stays
+        """Returns the values of these types as values of the scalar; `_ColumnError` if one does not match. None stays
         ``None``."""
         if kinds and kinds != self.exact:
             values = self.convert(values, kinds)
@@ -152,7 +152,7 @@ class _Scalar:
             low, high = self.limits
             if min(values) < low or max(values) > high:
                 place = next(place for place, value in enumerate(values) if not low <= value <= high)
-                raise _Misfit(place, f"{values[place]} is out of range, {low} to {high}")
+                raise _ColumnError(place, f"{values[place]} is out of range, {low} to {high}")
         return values
 
     def encoder(self, wire: Wire) -> Callable[[Values], Any]:
@@ -172,7 +172,7 @@ class _Scalar:
                     slots = [value.encode() for value in values]
                 except UnicodeEncodeError:
                     place = next(place for place, value in enumerate(values) if not _is_utf8(value))
-                    raise _Misfit(place, f"no text that UTF-8 can hold: {shown(values[place])}") from None
+                    raise _ColumnError(place, f"no text that UTF-8 can hold: {shown(values[place])}") from None
                 return make(wire.VarBytes([*accumulate(map(len, slots))], b"".join(slots)))
 
             return encode
@@ -307,20 +307,20 @@ def writer(
             if kind.is_list:
                 return make_column(wire.Values_Lists(lists(values)), validity)
             return make_column(make_scalars(encode(admit(values, kinds))), validity)
-        except _Misfit as misfit:
+        except _ColumnError as misfit:
             raise error(f"{noun} '{name}' ({kind}), row {misfit.place}: {misfit.problem}") from None
 
     def lists(values: Values) -> Any:
         if not {*map(type, values)} <= _LISTS:
             place = next(place for place, value in enumerate(values) if not isinstance(value, (list, tuple)))
-            raise _Misfit(place, f"a list is wanted, got {shown(values[place])}")
+            raise _ColumnError(place, f"a list is wanted, got {shown(values[place])}")
         ends = [*accumulate(map(len, values))]
         items = [*chain.from_iterable(values)]
         try:
             return wire.Lists(ends, encode(admit(items, {*map(type, items)})))
-        except _Misfit as misfit:
+        except _ColumnError as misfit:
             row = bisect_right(ends, misfit.place)
             item = misfit.place - (ends[row - 1] if row else 0)
-            raise _Misfit(row, f"item {item}: {misfit.problem}") from None
+            raise _ColumnError(row, f"item {item}: {misfit.problem}") from None
 
     return write

@@ -11,7 +11,7 @@ use bytemuck::Pod;
 use crate::{
     __private::types::{DataType, ScalarType},
     Fault,
-    input::Misfit,
+    input::FrameError,
     run::FieldSpec,
 };
 
@@ -123,30 +123,30 @@ impl<'a> Frame<'a> {
 
     /// Which rows the next column has values in.
     #[inline]
-    pub(crate) fn presence(&mut self) -> Result<&'a [u64], Misfit> {
+    pub(crate) fn presence(&mut self) -> Result<&'a [u64], FrameError> {
         self.take(Part::Head, words(self.rows))
     }
 
     /// The next so many numbers of a part.
     #[inline]
-    pub(crate) fn take<T: Pod>(&mut self, part: Part, count: usize) -> Result<&'a [T], Misfit> {
+    pub(crate) fn take<T: Pod>(&mut self, part: Part, count: usize) -> Result<&'a [T], FrameError> {
         let from = match part {
             Part::Head => &mut self.heads,
             Part::Tail => &mut self.tails,
         };
-        let bytes = count.checked_mul(size_of::<T>()).ok_or(Misfit::Cut)?;
-        let with_padding = bytes.checked_next_multiple_of(ALIGN).ok_or(Misfit::Cut)?;
-        let (taken, rest) = from.split_at_checked(with_padding).ok_or(Misfit::Cut)?;
+        let bytes = count.checked_mul(size_of::<T>()).ok_or(FrameError::Cut)?;
+        let with_padding = bytes.checked_next_multiple_of(ALIGN).ok_or(FrameError::Cut)?;
+        let (taken, rest) = from.split_at_checked(with_padding).ok_or(FrameError::Cut)?;
         *from = rest;
-        bytemuck::try_cast_slice(&taken[..bytes]).map_err(|_| Misfit::Cut)
+        bytemuck::try_cast_slice(&taken[..bytes]).map_err(|_| FrameError::Cut)
     }
 
     /// The next so many ends, and what the last one is.
     #[inline]
-    pub(crate) fn ends(&mut self, part: Part, count: usize) -> Result<(&'a [u32], usize), Misfit> {
+    pub(crate) fn ends(&mut self, part: Part, count: usize) -> Result<(&'a [u32], usize), FrameError> {
         let ends: &[u32] = self.take(part, count)?;
         if !ends.is_sorted() {
-            return Err(Misfit::Ends);
+            return Err(FrameError::Ends);
         }
         Ok((ends, ends.last().map_or(0, |end| *end as usize)))
     }

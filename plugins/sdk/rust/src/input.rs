@@ -49,7 +49,7 @@ pub trait Input<'a>: Sized {
 
     /// What reads the next column, if it is one.
     #[doc(hidden)]
-    fn open(frame: &mut Frame<'a>) -> Result<Self::Reader, Misfit>;
+    fn open(frame: &mut Frame<'a>) -> Result<Self::Reader, FrameError>;
 
     /// The value in a row; none where a required one is null.
     fn get(reader: &Self::Reader, row: usize) -> Option<Self>;
@@ -70,7 +70,7 @@ pub trait Read<'a>: Sized {
     type Values: Copy;
 
     #[doc(hidden)]
-    fn values(frame: &mut Frame<'a>) -> Result<Self::Values, Misfit>;
+    fn values(frame: &mut Frame<'a>) -> Result<Self::Values, FrameError>;
 
     #[doc(hidden)]
     fn at(values: Self::Values, row: usize) -> Self;
@@ -87,7 +87,7 @@ pub struct Reader<'a, V> {
 /// Why a column is not what an input declares.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Misfit {
+pub enum FrameError {
     /// The frame ends before the column does.
     Cut,
     /// Ends that fall.
@@ -103,7 +103,7 @@ pub enum Misfit {
 #[doc(hidden)]
 #[inline]
 pub fn open<'a, T: Input<'a>>(frame: &mut Frame<'a>, place: usize, fields: &[FieldSpec]) -> Result<T::Reader, Fault> {
-    T::open(frame).map_err(|misfit| misfit.fault(fields.get(place)))
+    T::open(frame).map_err(|error| error.fault(fields.get(place)))
 }
 
 // === impl Reader ===
@@ -129,9 +129,9 @@ impl<'a, V> Reader<'a, V> {
     }
 }
 
-// === impl Misfit ===
+// === impl FrameError ===
 
-impl Misfit {
+impl FrameError {
     #[cold]
     fn fault(self, field: Option<&FieldSpec>) -> Fault {
         let name = field.map_or("?", |field| field.name);
@@ -151,7 +151,7 @@ impl<'a, T: Read<'a>> Input<'a> for Option<T> {
     type Reader = Reader<'a, T::Values>;
 
     #[inline]
-    fn open(frame: &mut Frame<'a>) -> Result<Self::Reader, Misfit> {
+    fn open(frame: &mut Frame<'a>) -> Result<Self::Reader, FrameError> {
         let presence = frame.presence()?;
         Ok(Reader::new(presence, T::values(frame)?, frame.rows))
     }
@@ -168,7 +168,7 @@ impl<'a, T: Read<'a>> Input<'a> for T {
     type Reader = Reader<'a, T::Values>;
 
     #[inline]
-    fn open(frame: &mut Frame<'a>) -> Result<Self::Reader, Misfit> {
+    fn open(frame: &mut Frame<'a>) -> Result<Self::Reader, FrameError> {
         let presence = frame.presence()?;
         Ok(Reader::new(presence, T::values(frame)?, frame.rows))
     }
@@ -188,7 +188,7 @@ macro_rules! scalars {
             type Values = <Self as Item<'a>>::Values;
 
             #[inline]
-            fn values(frame: &mut Frame<'a>) -> Result<Self::Values, Misfit> {
+            fn values(frame: &mut Frame<'a>) -> Result<Self::Values, FrameError> {
                 let rows = frame.rows;
                 <Self as Item<'a>>::values(frame, Part::Head, rows)
             }
@@ -207,7 +207,7 @@ impl<'a, T: Item<'a>> Read<'a> for List<'a, T> {
     const TYPE: DataType = DataType { scalar: T::SCALAR, is_list: true };
     type Values = (&'a [u32], T::Values);
 
-    fn values(frame: &mut Frame<'a>) -> Result<Self::Values, Misfit> {
+    fn values(frame: &mut Frame<'a>) -> Result<Self::Values, FrameError> {
         let (ends, items) = frame.ends(Part::Head, frame.rows)?;
         Ok((ends, T::values(frame, Part::Tail, items)?))
     }
@@ -223,7 +223,7 @@ impl<'a, T: Number> Read<'a> for &'a [T] {
     const TYPE: DataType = <List<'a, T> as Read<'a>>::TYPE;
     type Values = <List<'a, T> as Read<'a>>::Values;
 
-    fn values(frame: &mut Frame<'a>) -> Result<Self::Values, Misfit> {
+    fn values(frame: &mut Frame<'a>) -> Result<Self::Values, FrameError> {
         <List<'a, T> as Read<'a>>::values(frame)
     }
 
@@ -237,7 +237,7 @@ impl<'a, T: Item<'a>> Read<'a> for Vec<T> {
     const TYPE: DataType = <List<'a, T> as Read<'a>>::TYPE;
     type Values = <List<'a, T> as Read<'a>>::Values;
 
-    fn values(frame: &mut Frame<'a>) -> Result<Self::Values, Misfit> {
+    fn values(frame: &mut Frame<'a>) -> Result<Self::Values, FrameError> {
         <List<'a, T> as Read<'a>>::values(frame)
     }
 

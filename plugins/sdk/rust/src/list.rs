@@ -4,7 +4,7 @@ use crate::{
     __private::types::ScalarType,
     Timestamp,
     frame::{Frame, Part},
-    input::Misfit,
+    input::FrameError,
 };
 
 /// A list of values. Items are never null.
@@ -35,7 +35,7 @@ pub trait Item<'a>: Sized + 'a {
 
     /// The next so many items of a frame's part, which are checked here and not looked after again.
     #[doc(hidden)]
-    fn values(frame: &mut Frame<'a>, part: Part, count: usize) -> Result<Self::Values, Misfit>;
+    fn values(frame: &mut Frame<'a>, part: Part, count: usize) -> Result<Self::Values, FrameError>;
 
     /// Item `i`, of those that there are.
     #[doc(hidden)]
@@ -155,7 +155,7 @@ macro_rules! fixed {
             type Values = &'a [$raw];
 
             #[inline]
-            fn values(frame: &mut Frame<'a>, part: Part, count: usize) -> Result<Self::Values, Misfit> {
+            fn values(frame: &mut Frame<'a>, part: Part, count: usize) -> Result<Self::Values, FrameError> {
                 frame.take(part, count)
             }
 
@@ -188,7 +188,7 @@ macro_rules! variable {
             const SCALAR: ScalarType = ScalarType::$scalar;
             type Values = Slots<'a, &'a $data>;
 
-            fn values(frame: &mut Frame<'a>, part: Part, count: usize) -> Result<Self::Values, Misfit> {
+            fn values(frame: &mut Frame<'a>, part: Part, count: usize) -> Result<Self::Values, FrameError> {
                 let (ends, bytes) = frame.ends(part, count)?;
                 $open(ends, frame.take(Part::Tail, bytes)?)
             }
@@ -211,16 +211,16 @@ variable! {
 }
 
 /// Texts, all of which are UTF-8 and end where a character does.
-fn texts<'a>(ends: &'a [u32], data: &'a [u8]) -> Result<Slots<'a, &'a str>, Misfit> {
-    let data = std::str::from_utf8(data).map_err(|_| Misfit::Utf8)?;
+fn texts<'a>(ends: &'a [u32], data: &'a [u8]) -> Result<Slots<'a, &'a str>, FrameError> {
+    let data = std::str::from_utf8(data).map_err(|_| FrameError::Utf8)?;
     if !ends.iter().all(|end| data.is_char_boundary(*end as usize)) {
-        return Err(Misfit::Utf8);
+        return Err(FrameError::Utf8);
     }
     Ok(Slots { ends, data })
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "beside `texts`")]
-fn bytes<'a>(ends: &'a [u32], data: &'a [u8]) -> Result<Slots<'a, &'a [u8]>, Misfit> {
+fn bytes<'a>(ends: &'a [u32], data: &'a [u8]) -> Result<Slots<'a, &'a [u8]>, FrameError> {
     Ok(Slots { ends, data })
 }
 

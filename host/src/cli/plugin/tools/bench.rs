@@ -10,7 +10,7 @@ use anyhow::Result;
 use clap::Args;
 use larder_plugin_host::Transform;
 
-use super::project::{Desk, Dice};
+use super::project::{LoadedPlugin, RandomColumns};
 use crate::cli::{CliError, output};
 
 #[derive(Debug, Args)]
@@ -32,20 +32,20 @@ const EACH: Duration = Duration::from_millis(300);
 const WARM: usize = 50;
 
 pub(super) fn run(args: &BenchArgs) -> Result<()> {
-    let desk = Desk::open(&args.file)?;
-    let transform = desk.transform(&args.config)?;
-    let signature = desk.signature();
+    let plugin = LoadedPlugin::open(&args.file)?;
+    let transform = plugin.transform(&args.config)?;
+    let signature = plugin.signature();
     output::say(&format!(
         "{} {}: {} inputs, {} outputs; loaded in {:.1} ms",
         signature.name,
         signature.version,
         signature.inputs.len(),
         signature.outputs.len(),
-        desk.component.load_time().as_secs_f64() * 1e3
+        plugin.component.load_time().as_secs_f64() * 1e3
     ));
     let mut lines = Vec::new();
     for rows in ROWS {
-        let times = measure(&desk, &transform, rows)?;
+        let times = measure(&plugin, &transform, rows)?;
         let (median, p99) = (times[times.len() / 2], times[times.len() * 99 / 100]);
         let micros = |time: Duration| format!("{:.2}", time.as_secs_f64() * 1e6);
         #[expect(clippy::cast_precision_loss, reason = "rows, far below 2^53")]
@@ -59,8 +59,8 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
 }
 
 /// Measures calls with this many rows, without building the columns. Returns the sorted times.
-fn measure(desk: &Desk, transform: &Transform, rows: usize) -> Result<Vec<Duration>> {
-    let columns = Dice::new(SEED).columns(desk.signature(), rows);
+fn measure(plugin: &LoadedPlugin, transform: &Transform, rows: usize) -> Result<Vec<Duration>> {
+    let columns = RandomColumns::new(SEED).columns(plugin.signature(), rows);
     let mut times = Vec::new();
     let mut calls = 0;
     let started = Instant::now();

@@ -8,7 +8,7 @@ use larder_plugin_host::{CallError, Column, Output, Signature, Transform};
 
 use super::{
     inspect::print_signature,
-    project::{Desk, Dice, cell},
+    project::{LoadedPlugin, RandomColumns, cell},
 };
 use crate::cli::{CliError, output};
 
@@ -27,21 +27,21 @@ const ROWS: usize = 256;
 const SEED: u64 = 20_260_101;
 
 pub(super) fn run(args: &CheckArgs) -> Result<()> {
-    let desk = Desk::open(&args.file)?;
-    let (component, signature) = (&desk.component, desk.signature());
+    let plugin = LoadedPlugin::open(&args.file)?;
+    let (component, signature) = (&plugin.component, plugin.signature());
     let done = |what: &str| output::say(&format!("ok  {what}"));
     let limit = component.limits().component_bytes;
     done(&format!("size: {} of at most {}", output::bytes(component.bytes()), output::bytes(limit)));
     done("imports: only the log");
     done("exports: describe, configure, transform, with the right types");
     done(&format!("signature: {} inputs, {} outputs", signature.inputs.len(), signature.outputs.len()));
-    let transform = desk.transform(&args.config)?;
+    let transform = plugin.transform(&args.config)?;
     done("limits: configure, a row of nulls and a row of zeros stay within them");
 
-    let columns = || Dice::new(SEED).columns(signature, ROWS);
-    let fresh = desk.transform(&args.config)?;
+    let columns = || RandomColumns::new(SEED).columns(signature, ROWS);
+    let fresh = plugin.transform(&args.config)?;
     // Compares an instance that has processed other rows before with one that has not.
-    let _ = transform.call(0, ROWS, Dice::new(!SEED).columns(signature, ROWS));
+    let _ = transform.call(0, ROWS, RandomColumns::new(!SEED).columns(signature, ROWS));
     let (first, second) = (transform.call(0, ROWS, columns()), fresh.call(0, ROWS, columns()));
     compare(signature, ROWS, &first, &second, "in another instance")?;
     let again = transform.call(0, ROWS, columns());

@@ -7,7 +7,7 @@ use clap::Args;
 use larder_plugin_host::{Component, Field};
 use serde_json::{Value, json};
 
-use super::project::Desk;
+use super::project::LoadedPlugin;
 use crate::cli::output;
 
 #[derive(Debug, Args)]
@@ -21,12 +21,12 @@ pub(in crate::cli) struct InspectArgs {
 }
 
 pub(super) fn run(args: &InspectArgs) -> Result<()> {
-    let desk = Desk::open(&args.file)?;
+    let plugin = LoadedPlugin::open(&args.file)?;
     if args.json {
-        output::say(&as_json(&desk.component).to_string());
+        output::say(&as_json(&plugin.component).to_string());
         return Ok(());
     }
-    let (component, signature) = (&desk.component, desk.signature());
+    let (component, signature) = (&plugin.component, plugin.signature());
     output::say(&format!("{} {}", signature.name, signature.version));
     output::say(&signature.doc);
     output::say("");

@@ -65,7 +65,7 @@ const RESERVED: [&str; 57] = [
 ];
 
 /// Returns why a name is invalid, if it is.
-pub(super) fn mistake(name: &str) -> Option<String> {
+pub(super) fn name_error(name: &str) -> Option<String> {
     let snake = !name.is_empty()
         && name.starts_with(|c: char| c.is_ascii_lowercase())
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn names_are_snake_case() {
         for good in ["ratio", "r", "customer_derived_features", "v2_ratio"] {
-            assert_eq!(mistake(good), None);
+            assert_eq!(name_error(good), None);
         }
         for (bad, words) in [
             ("", "'' is not a valid name"),
@@ -120,10 +120,10 @@ mod tests {
             ("fn", "perhaps fn_feature"),
             ("yield", "perhaps yield_feature"),
         ] {
-            let told = mistake(bad).unwrap();
+            let told = name_error(bad).unwrap();
             assert!(told.contains(words), "{told}");
         }
-        assert_eq!(mistake(&"a".repeat(64)), None);
-        assert!(mistake(&"a".repeat(65)).unwrap().contains("65 letters"));
+        assert_eq!(name_error(&"a".repeat(64)), None);
+        assert!(name_error(&"a".repeat(65)).unwrap().contains("65 letters"));
     }
 }

@@ -34,8 +34,8 @@ enum Lang {
 
 pub(super) fn run(args: &NewArgs) -> Result<()> {
     let name = &args.name;
-    if let Some(mistake) = name::mistake(name) {
-        bail!(CliError::Usage(mistake));
+    if let Some(name_error) = name::name_error(name) {
+        bail!(CliError::Usage(name_error));
     }
     let dir = args.dir.clone().unwrap_or_else(|| PathBuf::from(name));
     if fs::read_dir(&dir).is_ok_and(|mut entries| entries.next().is_some()) || dir.is_file() {

@@ -18,17 +18,17 @@ use serde_json::{Value, json};
 use crate::cli::CliError;
 
 /// A plugin loaded from its file as a server loads it, with a server's default limits.
-pub(super) struct Desk {
+pub(super) struct LoadedPlugin {
     pub(super) runtime: Arc<PluginRuntime>,
     pub(super) component: Arc<Component>,
 }
 
 /// A generator of pseudorandom columns. The same seed generates the same columns.
-pub(super) struct Dice(u64);
+pub(super) struct RandomColumns(u64);
 
-// === impl Desk ===
+// === impl LoadedPlugin ===
 
-impl Desk {
+impl LoadedPlugin {
     pub(super) fn open(file: &Path) -> Result<Self> {
         // Shows the plugin's log messages and the text of its panics.
         telemetry::install_logs("warn,plugin=debug", LogFormat::Text);
@@ -112,9 +112,9 @@ fn scalar(value: ValueRef<'_>, of: ColumnScalar) -> Value {
     }
 }
 
-// === impl Dice ===
+// === impl RandomColumns ===
 
-impl Dice {
+impl RandomColumns {
     pub(super) fn new(seed: u64) -> Self {
         Self(seed)
     }

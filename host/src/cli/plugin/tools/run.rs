@@ -19,7 +19,7 @@ use larder_sync::decode_rows;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Map, Value, json};
 
-use super::project::{Desk, cell, value_type};
+use super::project::{LoadedPlugin, cell, value_type};
 use crate::cli::{CliError, output};
 
 #[derive(Debug, Args)]
@@ -42,13 +42,13 @@ pub(in crate::cli) struct RunArgs {
 }
 
 pub(super) fn run(args: &RunArgs) -> Result<()> {
-    let desk = Desk::open(&args.file)?;
-    let signature = desk.signature();
+    let plugin = LoadedPlugin::open(&args.file)?;
+    let signature = plugin.signature();
     let is_parquet = args.input.extension().is_some_and(|extension| extension == "parquet");
     let failed = |why: String| CliError::Failed(format!("{}: {why}", args.input.display()));
     let (rows, columns) = if is_parquet { parquet(&args.input, signature) } else { json_rows(&args.input, signature) }
         .map_err(|error| failed(format!("{error:#}")))?;
-    let transform = desk.transform(&args.config)?;
+    let transform = plugin.transform(&args.config)?;
     let outputs = transform
         .call(args.as_of, rows, columns)
         .map_err(|error| CliError::Failed(format!("plugin '{}': {error}", signature.name)))?;

@@ -5,7 +5,7 @@ use crate::{
     __private::types::ScalarType,
     Timestamp,
     frame::{Frame, Part, append, end, words},
-    input::{Misfit, type_name},
+    input::{FrameError, type_name},
     list::bounds,
     run::FieldSpec,
 };
@@ -70,11 +70,11 @@ fn write_column(field: &FieldSpec, rows: &[Row], heads: &mut Vec<u8>, tails: &mu
 /// The values of a frame of outputs, a column for each.
 #[track_caller]
 pub(super) fn read(fields: &[FieldSpec], frame: &mut Frame<'_>) -> Vec<Vec<Value>> {
-    let read = |field| read_column(field, frame).unwrap_or_else(|misfit| panic!("the frame of outputs: {misfit:?}"));
+    let read = |field| read_column(field, frame).unwrap_or_else(|error| panic!("the frame of outputs: {error:?}"));
     fields.iter().map(read).collect()
 }
 
-fn read_column(field: &FieldSpec, frame: &mut Frame<'_>) -> Result<Vec<Value>, Misfit> {
+fn read_column(field: &FieldSpec, frame: &mut Frame<'_>) -> Result<Vec<Value>, FrameError> {
     let (of, rows) = (field.data_type, frame.rows);
     let presence = frame.presence()?;
     let values: Vec<Value> = if of.is_list {
@@ -94,13 +94,13 @@ fn read_column(field: &FieldSpec, frame: &mut Frame<'_>) -> Result<Vec<Value>, M
     Ok(values.into_iter().enumerate().map(or_null).collect())
 }
 
-fn found<'a>(of: ScalarType, frame: &mut Frame<'a>, part: Part, count: usize) -> Result<Found<'a>, Misfit> {
+fn found<'a>(of: ScalarType, frame: &mut Frame<'a>, part: Part, count: usize) -> Result<Found<'a>, FrameError> {
     macro_rules! fixed {
         ($raw:ty, $read:expr) => {
             Found::Fixed(frame.take::<$raw>(part, count)?.iter().copied().map($read).collect())
         };
     }
-    let mut var = || -> Result<_, Misfit> {
+    let mut var = || -> Result<_, FrameError> {
         let (ends, bytes) = frame.ends(part, count)?;
         Ok((ends, frame.take(Part::Tail, bytes)?))
     };
