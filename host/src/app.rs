@@ -252,7 +252,7 @@ impl App {
     }
 
     fn recall_plugins(&self, plugins: &Plugins, loading: Loading) {
-        // Compile first: the current snapshot may change meanwhile.
+        // Compiles before taking the lock, because it can take minutes. The snapshot may be replaced in the meantime.
         plugins.recall(self.current.load().catalog(), loading);
         let _changing = self.changing();
         self.swap_plugins(plugins);
@@ -357,10 +357,8 @@ impl App {
         }
         let newer = Config::load_from(&config.origin, &process_environment)?;
         for section in config.fixed_sections_that_differ(&newer) {
-            tracing::warn!(
-                "'{section}' changed in {}; it takes effect at the next start",
-                config.origin.file.display()
-            );
+            let path = config.origin.file.display();
+            tracing::warn!(section, %path, "configuration section changed; it takes effect at the next start");
         }
         let http = HttpConfig { tls: newer.http.tls, auth: newer.http.auth, ..config.http };
         Ok(Config { store: config.store, aws: config.aws, http, ..newer })
@@ -599,7 +597,8 @@ mod tests {
         let file = dir.path().join("larder.yaml");
         let text = "project: p\nfeatures: [features.yaml]\nstore: {data_dir: data}\n";
         fs::write(&file, text).unwrap();
-        fs::write(dir.path().join("features.yaml"), "entities: [{name: user, join_key: user_id, type: String}]\n").unwrap();
+        fs::write(dir.path().join("features.yaml"), "entities: [{name: user, join_key: user_id, type: String}]\n")
+            .unwrap();
         let config = Config::load(&file, &|_| None).unwrap();
         fs::write(&file, format!("{text}serving: {{ttl: ignore}}\n")).unwrap();
         let (app, _) = App::open(config, Arc::new(SystemClock)).unwrap();

@@ -42,7 +42,7 @@ use crate::{
     config::{BuildFeatures, CheckedConfig, Config, ConfigError, FEAST_VALUES_FROM, Origin, process_environment},
 };
 
-/// The feature store's edge: features next to the model, Feast-compatible, in tens of microseconds.
+/// A Feast-compatible online feature server with lookups in tens of microseconds.
 #[derive(Debug, Parser)]
 #[command(name = "larder", version, max_term_width = 100, after_help = EXIT_CODES)]
 struct Cli {
@@ -75,11 +75,11 @@ enum Command {
     Materialize(materialize::MaterializeArgs),
     /// Look up features and print them
     Get(get::GetArgs),
-    /// Delete an entity's row from a view, until a newer row arrives
+    /// Delete an entity's row from a view; only a newer row can replace it
     Delete(erase::DeleteArgs),
     /// Drop all rows of a view and load it again
     Reset(erase::ResetArgs),
-    /// List what is served: views, services, features, rows, freshness
+    /// List the served views and services, with features, row counts and freshness
     List(list::ListArgs),
     /// Read entity rows back, and fail if a feature is missing or expired
     Verify(verify::VerifyArgs),
@@ -101,10 +101,10 @@ struct ConfigArg {
     /// The configuration file [default: larder.yaml; with --feast-repo the one in the repository, if it exists]
     #[arg(long, short, value_name = "FILE", env = "LARDER_CONFIG")]
     config: Option<PathBuf>,
-    /// Serve what this Feast repository (the directory of feature_store.yaml) defines
+    /// Use the definitions of this Feast repository (the directory of feature_store.yaml)
     #[arg(long, value_name = "DIR", env = "LARDER_FEAST_REPO")]
     feast_repo: Option<PathBuf>,
-    /// Where a Feast repository's values come from (LARDER_FEAST_VALUES) [default: auto, the SQLite online store if there is one]
+    /// Where a Feast repository's values come from (LARDER_FEAST_VALUES) [default: auto: the DynamoDB or SQLite online store if there is one, otherwise the batch sources]
     #[arg(long, value_name = "WHERE", value_parser = FEAST_VALUES_FROM.map(|(word, _)| word))]
     feast_values: Option<String>,
     /// The directory of plugins; overrides the configuration
@@ -176,7 +176,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn run_command(args: impl IntoIterator<Item = OsString>) -> u8 {
     // Scripts can look up exit codes in each command's help.
-    let parser = Cli::command().mut_subcommands(|command| command.after_help(EXIT_CODES));
+    let parser = Cli::command().mut_subcommands(|command| {
+        command.after_help(EXIT_CODES).mut_subcommands(|command| command.after_help(EXIT_CODES))
+    });
     let args: Vec<OsString> = args.into_iter().collect();
     let parsed = parser.try_get_matches_from(&args).and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {

@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_end_at_the_last_one() {
+    fn replies_parse_whole_and_byte_by_byte() {
         // In one piece, and byte by byte.
         let mut replies = Replies::to(3);
         assert_eq!(replies.read(ANSWER), Ok(Some(ANSWER.len())));

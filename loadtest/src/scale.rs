@@ -212,7 +212,7 @@ impl Scale<'_> {
         eprintln!("ready again after {seconds:.2} s");
         let again = Target::of_server("larder", &server).capture(self.workload(WARM_KEYS).sample()).await?;
         if again.body != before.body {
-            bail!("after a restart the answer is another: {}", String::from_utf8_lossy(&again.body));
+            bail!("the response after a restart differs from the one before: {}", String::from_utf8_lossy(&again.body));
         }
         Ok((server, seconds))
     }

@@ -111,7 +111,7 @@ impl Server {
         let start = Instant::now();
         while !is_ready(&self.startup.endpoint, &self.startup.ready).await {
             if let Some(status) = self.child.try_wait()? {
-                bail!("{} ended before it was ready: {status}; {}", self.name(), self.last_words());
+                bail!("{} exited before it was ready: {status}; {}", self.name(), self.last_words());
             }
             if start.elapsed() > self.startup.limit {
                 bail!("{} is not ready after {:?}; {}", self.name(), self.startup.limit, self.last_words());

@@ -14,7 +14,7 @@ use std::{
 /// The state of a directory before it was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Before {
-    /// It was created, or other users could not write it.
+    /// The directory was just created, or other users could not write to it.
     Private,
     /// Other users could write it until now, so its contents may be theirs.
     Writable,

@@ -88,7 +88,7 @@ const HEALTH_BYTES_MAX: usize = 4 << 10;
 const REFLECTION_BYTES_MAX: usize = 64 << 10;
 
 /// The limit on concurrent health and reflection streams. Further ones are rejected.
-const STREAMS_AT_ONCE_MAX: usize = 1_024;
+const CONCURRENT_STREAMS_MAX: usize = 1_024;
 
 /// Overhead of a header in addition to its bytes.
 const HEADER_BYTES: usize = 64;
@@ -130,7 +130,7 @@ impl Calls {
             reported: Mutex::default(),
             reflection,
             limits,
-            streams: Arc::new(Semaphore::new(STREAMS_AT_ONCE_MAX)),
+            streams: Arc::new(Semaphore::new(CONCURRENT_STREAMS_MAX)),
             stream_began: Notify::new(),
             at_once: Arc::new(Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS))),
             metrics: GrpcMetrics::bind(),
@@ -177,7 +177,7 @@ impl Calls {
 
     /// Returns whether a stream is open, which may be a health watch.
     pub(super) fn has_streams(&self) -> bool {
-        self.streams.available_permits() < STREAMS_AT_ONCE_MAX
+        self.streams.available_permits() < CONCURRENT_STREAMS_MAX
     }
 
     /// Answers a call. It is tracked among the connection's calls in flight.

@@ -66,7 +66,7 @@ pub(super) fn of_write(error: WriteError) -> Status {
         WriteError::Superseded { .. } => Status::aborted(text),
         // A full disk is an operational problem, not a bug: the same write can succeed later.
         WriteError::Store { source: StoreError::DiskFull(_), .. } => {
-            tracing::error!("write failed: {text}");
+            tracing::error!(error = %text, "write failed");
             Status::unavailable(text)
         }
         WriteError::Store { .. } => internal(&format!("write failed: {error}")),

@@ -178,7 +178,7 @@ impl From<RequestError> for HttpError {
                 Self::feast(StatusCode::PAYLOAD_TOO_LARGE, "answer_too_large", "FeastError", &message)
             }
             RequestError::Memory(over) => over.into(),
-            // [`larder_serving::LookupService`] retries such a lookup on a compute thread.
+            // Not expected here: `LookupService` retries such a lookup on a compute thread.
             RequestError::TooLong => Self::internal(message),
             RequestError::Store(error) => Self::internal(format!("lookup failed: {error}")),
         };

@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_method_lists_allowed_ones() {
+    fn wrong_method_lists_allowed_methods() {
         let wrong = |methods: &str| Found::WrongMethod(methods.to_owned());
         assert_eq!(found(ListenerKind::Data, "GET", "/push"), wrong("POST"));
         assert_eq!(found(ListenerKind::Data, "POST", "/health"), wrong("GET, HEAD"));

@@ -81,7 +81,7 @@ pub enum TlsError {
         wanted: &'static str,
     },
     /// The key belongs to another certificate.
-    #[error("the key in {} does not belong to the certificate in {}", key.display(), cert.display())]
+    #[error("the private key in {} does not match the certificate in {}", key.display(), cert.display())]
     Mismatch {
         /// The key's file.
         key: PathBuf,
@@ -314,7 +314,7 @@ mod tests {
                 &*other,
                 None,
                 TlsFile::Key,
-                "the key in DIR/key.pem does not belong to the certificate in DIR/cert.pem",
+                "the private key in DIR/key.pem does not match the certificate in DIR/cert.pem",
             ),
             (&*cert, &*key, Some(""), TlsFile::ClientCa, "DIR/ca.pem has no certificate in PEM form"),
             (&*cert, &*key, Some(no_der), TlsFile::ClientCa, "DIR/ca.pem cannot be used"),

@@ -88,7 +88,7 @@ pub enum LoadError {
     World {
         /// The version of the contract whose types it imports.
         version: &'static str,
-        /// The export with another type.
+        /// wasmtime's error, which names the import or export with the wrong type.
         why: String,
     },
     /// It needs more memory, tables or instances than the limits allow.

@@ -70,7 +70,7 @@ impl KilledCompilations {
         let path = self.path(digest);
         let written = private::create_file(&path).and_then(|mut file| io::Write::write_all(&mut file, &text));
         if let Err(error) = written {
-            tracing::warn!(path = %path.display(), %error, "cannot record that compiling a plugin was killed");
+            tracing::warn!(path = %path.display(), %error, "cannot record that the compilation of a plugin was killed");
         }
         self.tidy();
     }

@@ -67,12 +67,12 @@ impl PluginLog {
         }
     }
 
-    /// Logs that a call failed, in the same way as the plugin's own lines.
+    /// Logs that a call failed, with the same rate and length limits as the plugin's own lines.
     pub(super) fn failed(&self, kind: &'static str, error: &dyn std::fmt::Display) {
         let Some(dropped) = self.may_write() else { return };
         let message = printable(&error.to_string(), self.line_bytes_max).into_owned();
         let Self { plugin, version, view, .. } = self;
-        tracing::warn!(plugin, version, view, kind, dropped, "a call of a plugin failed: {message}");
+        tracing::warn!(plugin, version, view, kind, dropped, error = %message, "plugin call failed");
     }
 
     /// Returns whether one more line may be written, and the number of lines dropped before it, if any.

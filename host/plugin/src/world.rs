@@ -84,7 +84,7 @@ impl WorldPre {
         })
     }
 
-    /// Returns the version of the contract, as far as it determines compatibility.
+    /// Returns the major and minor version of the contract. Patch versions are compatible.
     pub(super) fn version(&self) -> &'static str {
         match self {
             Self::V1(_) => VERSION_1,

@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn file_contains_one_long_token() {
+    fn file_must_contain_one_long_token() {
         assert!(read(LONG.as_bytes()).unwrap().is_same(&read(format!("\n {LONG} \r\n").as_bytes()).unwrap()));
         for (content, why) in [
             (&b""[..], "is empty"),

@@ -36,7 +36,8 @@ pub enum EchoedValue<'a> {
 /// The values of one entity column. Most requests have one entity.
 pub(super) type EchoedColumn<'a> = SmallVec<[EchoedValue<'a>; 1]>;
 
-/// Coerces a column to the type of its key, or to the type of its first value if it is not a key of any view.
+/// Coerces a column to the type of its key. If it is not a key of any view, uses the type that Feast infers from the
+/// first value that is not null.
 pub(super) fn coerce<'a>(
     values: &'a [EntityValue<'a>],
     key_type: Option<ScalarType>,

@@ -38,5 +38,5 @@ pub use self::{
     response_budget::ResponseBudget,
     snapshot::{ServingLimits, Snapshot},
     transforms::Transforms,
-    write_service::{WRITES_AT_ONCE_MAX, WriteAccess, WriteFailure, WriteService},
+    write_service::{CONCURRENT_WRITES_MAX, WriteAccess, WriteFailure, WriteService},
 };

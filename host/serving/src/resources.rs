@@ -24,7 +24,7 @@ pub enum OffloadError {
     #[error("too many large requests wait; try again")]
     Full,
     /// The work panicked, which the log reports.
-    #[error("the work on a request failed because of a bug in Larder")]
+    #[error("request processing failed because of a bug in Larder; see the server log")]
     Panicked,
 }
 

@@ -256,8 +256,8 @@ impl Snapshot {
         self
     }
 
-    /// Returns whether the server can receive traffic: every view was loaded once with the current or the previous
-    /// definitions, the store works, and no rows are missing because of damage.
+    /// Returns whether the server can receive traffic: all views with a source were loaded once, with the current or
+    /// any earlier definitions; the store works; and no rows are missing because of damage.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.was_loaded() && self.store.failure().is_none() && self.damaged().next().is_none()

@@ -41,7 +41,7 @@ pub enum WriteFailure<E> {
 }
 
 /// The maximum number of concurrent writes, across all listeners and protocols.
-pub const WRITES_AT_ONCE_MAX: usize = 32;
+pub const CONCURRENT_WRITES_MAX: usize = 32;
 
 // === impl WriteService ===
 
@@ -49,7 +49,7 @@ impl WriteService {
     /// Writes with the current one of these writers.
     #[must_use]
     pub fn new(writer: Arc<dyn CurrentWriter>, definitions: Arc<dyn RenewDefinitions>) -> Self {
-        Self { writer, definitions, permits: Arc::new(Semaphore::new(WRITES_AT_ONCE_MAX)) }
+        Self { writer, definitions, permits: Arc::new(Semaphore::new(CONCURRENT_WRITES_MAX)) }
     }
 
     /// Runs a write on a thread that may block.
@@ -147,7 +147,7 @@ mod tests {
             async move { service.write(&caller, work).await }
         };
         let closed = gate.write().await;
-        let held: Vec<_> = (0..WRITES_AT_ONCE_MAX).map(|_| tokio::spawn(write())).collect();
+        let held: Vec<_> = (0..CONCURRENT_WRITES_MAX).map(|_| tokio::spawn(write())).collect();
         // Each task takes its permit when it is polled first.
         yield_now().await;
         assert!(matches!(write().await, Err(WriteFailure::Busy)), "one beyond the limit");

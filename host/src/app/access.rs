@@ -39,8 +39,9 @@ impl Access {
         Ok((access, loaded.warnings))
     }
 
-    /// Reloads the files: those of a newer configuration, if there is one. Valid keys are applied, and valid tokens are
-    /// applied all together or not at all. If there is an error, the previous ones stay in use.
+    /// Reloads the TLS keys and the tokens, from the files that `newer` names if it is `Some`. The keys and the set of
+    /// tokens are replaced independently, each only if it is completely valid; otherwise, the previous one stays in
+    /// use.
     pub(super) fn renew(&self, newer: Option<&Config>) -> Result<Vec<Problem>, ConfigError> {
         let problems = Problems::default();
         if let Some(newer) = newer {

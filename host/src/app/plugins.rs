@@ -101,7 +101,7 @@ pub(super) enum DeployError {
     #[error("{}", lines(.0))]
     Bind(Vec<BindError>),
     /// The file's name is not the plugin's name.
-    #[error("the file is named '{file}', but the plugin in it '{plugin}'. hint: rename the file to {plugin}.wasm")]
+    #[error("the file is named '{file}', but contains plugin '{plugin}'. hint: rename the file to {plugin}.wasm")]
     Name { file: String, plugin: String },
     /// The file was replaced after it was read, by a rollback or by a user.
     #[error("the file of plugin '{0}' was replaced while it was checked; it is checked again")]

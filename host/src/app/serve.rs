@@ -25,7 +25,7 @@ use larder_ingest::{CurrentWriter, SyncRequest};
 use larder_model::yaml::Problem;
 use larder_serving::{LookupService, RenewDefinitions, Resources, WriteService};
 use larder_source::aws::ObjectAt;
-use larder_sync::LOADS_AT_ONCE_MAX;
+use larder_sync::CONCURRENT_LOADS_MAX;
 use metrics::{describe_gauge, gauge};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -528,7 +528,7 @@ async fn watch_registry(app: Arc<App>) {
 /// Anything that may change when views are due wakes it.
 async fn schedule(app: Arc<App>) {
     // While one load writes, the other reads its source. Views with a followed change stream take no slot.
-    let slots = Arc::new(Semaphore::new(LOADS_AT_ONCE_MAX));
+    let slots = Arc::new(Semaphore::new(CONCURRENT_LOADS_MAX));
     let mut syncs = JoinSet::new();
     // The last sync that was started for each view.
     let mut running: HashMap<String, task::Id> = HashMap::new();

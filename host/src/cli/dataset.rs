@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn nulls_are_there_and_rare() {
+    fn nulls_exist_but_are_rare() {
         let [behavior, demographics, contract] = made(20_000, 7);
         let months = ints(&behavior, "tenure_months");
         let totals = floats(&behavior, "total_charges");

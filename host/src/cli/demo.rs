@@ -38,13 +38,13 @@ pub(super) struct DemoArgs {
     /// The directory of data, configuration and store; kept for the next run
     #[arg(long, value_name = "DIR", default_value = "demo")]
     dir: PathBuf,
-    /// The address to listen on
+    /// The address to listen on; overrides DIR/larder.yaml
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
     /// How many customers to generate
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     customers: u64,
-    /// The plugin of plugins/examples/churn, to also serve its derived features
+    /// The plugin built from plugins/examples/churn; its derived features are then served, too
     #[arg(long, value_name = "FILE")]
     plugin: Option<PathBuf>,
 }
@@ -73,7 +73,7 @@ pub(super) fn run(args: &DemoArgs) -> Result<()> {
     app.load_plugins()?;
     let target = Target::Local(app);
     if run_on(&target, &SyncCommand::default())? > 0 {
-        bail!(CliError::Failed("the data could not be loaded".to_owned()));
+        bail!(CliError::Failed("cannot load the demo data; see the errors above".to_owned()));
     }
     drop(target);
     let customer = format!("CUST_{:06}", EXAMPLE.min(args.customers));

@@ -36,7 +36,9 @@ pub(super) fn delete(args: &DeleteArgs) -> Result<()> {
     let mut key = BTreeMap::new();
     for part in &args.key {
         let Some((name, value)) = part.split_once('=') else {
-            bail!(CliError::Usage(format!("'{part}' is not a key. hint: write for example customer_id=CUST_000123")));
+            bail!(CliError::Usage(format!(
+                "'{part}' is not in the form KEY=VALUE. hint: use, for example, customer_id=CUST_000123"
+            )));
         };
         if key.insert(name.to_owned(), value.to_owned()).is_some() {
             bail!(CliError::Usage(format!("'{name}' is given twice; delete one entity at a time")));

@@ -65,7 +65,7 @@ pub(super) fn request(what: &WhatArgs) -> Result<Value> {
     for word in &what.entities {
         let Some((key, values)) = word.split_once('=') else {
             bail!(CliError::Usage(format!(
-                "'{word}' is not an entity. hint: write for example customer_id=CUST_000123"
+                "'{word}' is not in the form KEY=VALUE. hint: use, for example, customer_id=CUST_000123"
             )));
         };
         let values: Vec<&str> = values.split(',').collect();

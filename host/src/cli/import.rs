@@ -32,7 +32,7 @@ pub(super) struct ImportArgs {
     /// The directory to write to
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Where the values come from [default: auto, the SQLite online store if there is one]
+    /// Where the values come from [default: auto: the DynamoDB or SQLite online store if there is one, otherwise the batch sources]
     #[arg(long, value_name = "WHERE", value_parser = FEAST_VALUES_FROM.map(|(word, _)| word))]
     feast_values: Option<String>,
     /// A directory of existing plugins, for which no projects are written

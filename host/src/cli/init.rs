@@ -20,7 +20,7 @@ use crate::config::matching_files;
 
 #[derive(Debug, Args)]
 pub(super) struct InitArgs {
-    /// The directory to write to; created if it does not exist
+    /// The directory to write to; created if it does not exist. Required without --from [default with --from: .]
     #[arg(value_name = "DIR", required_unless_present = "from")]
     dir: Option<PathBuf>,
     /// Parquet files, directories of them or patterns: infer definitions from their columns instead of writing an

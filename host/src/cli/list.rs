@@ -102,20 +102,28 @@ fn derived_view(view: &Value) -> Vec<String> {
     ]
 }
 
-/// Formats the inputs of a derived view, each once, truncated to the width of a line: a view of a Feast repository may
-/// read everything in its sources.
+/// Formats the inputs of a derived view, each once, truncated to a part of a line: a view of a Feast repository may read
+/// all features of its sources.
 fn reads(inputs: impl Iterator<Item = String>) -> String {
-    const SHOWN_MAX: usize = 8;
-    let mut shown: Vec<String> = Vec::new();
+    const WIDTH_MAX: usize = 100;
+    let mut all: Vec<String> = Vec::new();
     for input in inputs {
-        if !shown.contains(&input) {
-            shown.push(input);
+        if !all.contains(&input) {
+            all.push(input);
         }
     }
-    let more = shown.len().saturating_sub(SHOWN_MAX);
-    shown.truncate(SHOWN_MAX);
-    let shown = shown.join(", ");
-    if more > 0 { format!("{shown} and {more} more") } else { shown }
+    let mut width = 0;
+    let fits = |input: &&String| {
+        width += input.chars().count() + ", ".len();
+        width <= WIDTH_MAX
+    };
+    // One input is shown even if it is wider.
+    let shown = all.iter().take_while(fits).count().max(1).min(all.len());
+    let text = all[..shown].join(", ");
+    match all.len() - shown {
+        0 => text,
+        more => format!("{text} and {more} more"),
+    }
 }
 
 fn features(view: &Value) -> Vec<Vec<String>> {
@@ -142,4 +150,19 @@ fn items(value: &Value) -> &[Value] {
 
 fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_lists_of_inputs_are_truncated() {
+        let read = |inputs: &[&str]| reads(inputs.iter().map(|input| (*input).to_owned()));
+        assert_eq!(read(&[]), "");
+        assert_eq!(read(&["a:b", "request c", "a:b"]), "a:b, request c");
+        let [half, whole] = [50, 120].map(|len| "a".repeat(len));
+        assert_eq!(read(&[&half, "b:b", &half.to_uppercase(), "c:d"]), format!("{half}, b:b and 2 more"));
+        assert_eq!(read(&[&whole, "b:b"]), format!("{whole} and 1 more"));
+    }
 }

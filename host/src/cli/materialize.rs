@@ -31,15 +31,16 @@ use crate::config::{Config, load_definitions};
 
 #[derive(Debug, Args)]
 pub(super) struct MaterializeArgs {
-    /// The feature views to write [default: all with files; with --create-tables all with files that name a table]
+    /// The feature views to write [default: all views with files; with --create-tables and without --table-template, only
+    /// those that also name a table]
     #[arg(value_name = "VIEW")]
     views: Vec<String>,
     #[command(flatten)]
     config: ConfigArg,
-    /// Only rows with event times from this time on: 2026-01-31 or 2026-01-31T12:00:00Z
+    /// Read only rows with an event time at or after this time: 2026-01-31 or 2026-01-31T12:00:00Z
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     from: Option<i64>,
-    /// Only rows with event times up to this time, included
+    /// Read only rows with an event time at or before this time
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     to: Option<i64>,
     /// The table of a view whose source is not already a table in Feast's layout [default: {project}.{view}]

@@ -23,7 +23,7 @@ pub(super) enum PluginCommand {
     Deploy(deploy::DeployArgs),
     /// List the deployed plugins, with the version that a rollback restores
     List(deploy::ListArgs),
-    /// Roll back to the previous version
+    /// Roll a plugin back to its previous version
     Rollback(deploy::RollbackArgs),
 }
 

@@ -111,7 +111,7 @@ fn end_within(bound: Duration) {
         process::exit(1);
     };
     if let Err(error) = thread::Builder::new().name("end".to_owned()).spawn(end) {
-        tracing::warn!(%error, "cannot start the thread that bounds the shutdown time");
+        tracing::warn!(%error, "cannot start the shutdown watchdog; shutdown has no time limit");
     }
 }
 

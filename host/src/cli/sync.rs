@@ -21,14 +21,13 @@ pub(super) struct SyncArgs {
     /// Read everything again, including data that has not changed since the last sync
     #[arg(long)]
     full: bool,
-    /// Accept the sources' data regardless of the number of bad rows, and of how much smaller or larger a set has
-    /// become
+    /// Skip the sanity checks: accept any number of invalid rows and values, and any change in the number of rows
     #[arg(long)]
     force: bool,
-    /// Only rows with event times from this time on: 2026-01-31 or 2026-01-31T12:00:00Z
+    /// Read only rows with an event time at or after this time: 2026-01-31 or 2026-01-31T12:00:00Z
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     from: Option<i64>,
-    /// Only rows with event times up to this time, included
+    /// Read only rows with an event time at or before this time
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     to: Option<i64>,
 }
@@ -123,6 +122,6 @@ fn describe(report: &SyncReport) -> String {
 
 /// Parses a time to microseconds since the epoch.
 pub(super) fn parse_time(text: &str) -> Result<i64, String> {
-    let no_time = || format!("'{text}' is not a time. hint: write for example 2026-01-31 or 2026-01-31T12:00:00Z");
+    let no_time = || format!("'{text}' is not a time. hint: write, for example, 2026-01-31 or 2026-01-31T12:00:00Z");
     clock::parse_time(text).ok_or_else(no_time)
 }

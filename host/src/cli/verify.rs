@@ -30,7 +30,7 @@ pub(super) struct VerifyArgs {
     config: ConfigArg,
     #[command(flatten)]
     what: WhatArgs,
-    /// Without entities: sample this many of each view from its source
+    /// How many entities to sample from each view's source, if no entities are given
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     sample: u16,
     /// Also count null values as missing

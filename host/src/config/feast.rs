@@ -601,7 +601,7 @@ fn auth(table: &mut Table<'_>, problems: &Problems) {
     let Some(node) = table.get("auth").filter(|node| matches!(node.tree, Tree::Map(_))) else { return };
     let kind = Table::new("auth", node, problems).and_then(|mut auth| auth.text("type")).map(|kind| kind.value);
     if let Some(kind) = kind.filter(|kind| kind != "no_auth") {
-        let message = format!("auth: Larder does not check tokens of type '{kind}': requests need no authentication");
+        let message = format!("auth: type '{kind}' has no effect: Larder does not check Feast's tokens");
         let help = "to require Larder's own tokens, set 'server: {auth: {tokens: [...]}}' in larder.yaml".to_owned();
         problems.warning(&node.at, message, help);
     }

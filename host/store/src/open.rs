@@ -59,7 +59,8 @@ pub(super) struct Mark {
     opened: Micros,
 }
 
-/// Opens the file, or creates an empty store if there is none; a damaged file is quarantined first.
+/// Opens the file, or creates an empty store if there is none. A damaged file is quarantined and replaced by a new
+/// store with its intact rows, or by an empty store if none can be read.
 pub(super) fn open_or_replace(
     path: &Path,
     config: &StoreConfig,

@@ -35,7 +35,7 @@ struct Salvage<'t> {
     is_broken: bool,
 }
 
-/// Rows with their seals.
+/// Rows, each followed by its checksum.
 type Chunk = Vec<(EntityId, Vec<u8>)>;
 
 /// The size of the rows copied in one transaction, in bytes.

@@ -69,7 +69,7 @@ impl SyncEngine {
         let signature = KeySignature::of(&job.view, self.key_version);
         let was_there = self.store.delete(job.id, &signature, &id).map_err(|source| in_store(view, source))?;
         // An audit log of privacy requests; keys and values are not logged.
-        tracing::info!(view, entity_id = ?id, was_there, "an entity was deleted on request");
+        tracing::info!(view, entity_id = ?id, was_there, "row deletion applied");
         self.note_status(job);
         Ok(was_there)
     }

@@ -1,5 +1,5 @@
-//! Sanity checks that keep a broken publication from replacing a good one: too many invalid rows, or far fewer or far
-//! more rows than the served set has.
+//! Sanity checks that keep a broken publication from replacing a good one: too many invalid rows or values, or far
+//! fewer or far more rows than in the served set.
 
 use larder_ingest::Skipped;
 

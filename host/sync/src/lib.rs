@@ -38,6 +38,6 @@ pub use self::{
     run::{SyncLimits, SyncRun, sync_view},
     sample::{Sample, sample_keys},
     scheduler::SyncScheduler,
-    slots::LOADS_AT_ONCE_MAX,
+    slots::CONCURRENT_LOADS_MAX,
     table::decode_rows,
 };

@@ -13,7 +13,7 @@ use larder_ingest::MATERIALIZATIONS_MAX;
 use larder_store::ViewId;
 use tokio::sync::{Notify, watch};
 
-use super::slots::{LOADS_AT_ONCE_MAX, LoadSlots};
+use super::slots::{CONCURRENT_LOADS_MAX, LoadSlots};
 
 /// The state that all engines of a server share, because it outlives every catalog: which views are being synced, so
 /// that two engines never write one view at the same time, when each was last synced, and whether a shutdown has begun.
@@ -124,7 +124,7 @@ impl SyncScheduler {
             changed: Condvar::new(),
             changed_due: Notify::new(),
             files: Mutex::default(),
-            loads: LoadSlots::new(LOADS_AT_ONCE_MAX),
+            loads: LoadSlots::new(CONCURRENT_LOADS_MAX),
             materialization_slots: LoadSlots::new(MATERIALIZATIONS_MAX),
             stop: watch::Sender::new(None),
         })

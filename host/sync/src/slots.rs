@@ -25,7 +25,7 @@ pub(super) struct LoadSlot<'s> {
 
 /// The maximum number of concurrent loads that the schedule or a command started. The memory bound in
 /// `docs/src/guides/tune.md` counts this and [`larder_ingest::MATERIALIZATIONS_MAX`].
-pub const LOADS_AT_ONCE_MAX: usize = 2;
+pub const CONCURRENT_LOADS_MAX: usize = 2;
 /// The interval at which a waiting load calls `go_on`.
 const TELL_EVERY: Duration = Duration::from_millis(500);
 

@@ -155,7 +155,7 @@ pub fn materialize_to_table(
     let started = Instant::now();
     let name = || view.name.to_string();
     let files = setting.files_of(view, |wanted| wanted).ok_or_else(|| SyncError::NoSource { view: name() })?;
-    // Reports a missing table before anything is read.
+    // Creates a missing table, or fails if it must not be created, before anything is read.
     let table_id = writer.prepare(run.create)?;
     let scratch = dir.join(SCRATCH);
     let config = StoreConfig { hot: HotCacheConfig { bytes_max: 0 }, space, ..StoreConfig::new(&scratch) };

@@ -149,7 +149,7 @@ impl WriteTerms {
 /// A description of the value. Numbers are not accepted as instants here, because seconds and milliseconds cannot be
 /// distinguished.
 fn instant(cell: &Cell) -> Result<Option<(Micros, u32)>, String> {
-    let no_time = || format!("{} is not a time; hint: write for example 2026-01-31T12:00:00Z", cell.describe());
+    let no_time = || format!("{} is not a time; hint: write, for example, 2026-01-31T12:00:00Z", cell.describe());
     match cell {
         Cell::Null => Ok(None),
         Cell::Instant(NULL_TIMESTAMP_SECONDS) => Ok(None),

@@ -53,7 +53,7 @@ fn check_errors_exit_3() {
     assert_eq!(checked.out, "", "complaints go to standard error");
     expect![[r#"
         features/more.yaml:2:11: error: feature view 'late_stats' has no features
-        features/more.yaml:3:10: error: feature view: 'ttl' needs a unit (write for example 5s or 5d)
+        features/more.yaml:3:10: error: feature view: 'ttl' needs a unit (write, for example, 5s or 5d)
         features/other.yaml:2:36: error: there is no feature view 'user_stat' (did you mean 'user_stats'?)
         features/other.yaml:2:47: error: feature view 'user_stats' has no feature 'click' (did you mean 'clicks'?)
     "#]]

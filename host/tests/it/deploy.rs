@@ -146,7 +146,7 @@ fn rejected_file_keeps_previous_version() {
     fixture.eventually("the name is told", || {
         fixture.app.plugins().iter().any(|plugin| {
             plugin.refused.as_deref()
-                == Some("the file is named 'other', but the plugin in it 'odfv_singleton'. hint: rename the file to odfv_singleton.wasm")
+                == Some("the file is named 'other', but contains plugin 'odfv_singleton'. hint: rename the file to odfv_singleton.wasm")
         })
     });
 }

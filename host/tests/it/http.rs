@@ -51,7 +51,7 @@ fn recorded_answers_equal_feast() {
 }
 
 #[test]
-fn wrong_method_and_trailing_slash() {
+fn wrong_method_is_rejected_slash_redirected() {
     let fixture = Setup::golden().start();
     assert_eq!(fixture.get("/get-online-features").headers["allow"], "POST");
     let answer = fixture.post("/get-online-features/", b"{}");

@@ -1,5 +1,4 @@
-//! Standard output and error that cannot be written, socket paths that are in use, directories that other users can
-//! write.
+//! Standard output and error that cannot be written to, socket paths in use, and directories writable by other users.
 
 use std::{
     fs::{self, File, Permissions},
@@ -141,7 +140,7 @@ fn result_into_full_device_exits_1() {
 }
 
 #[test]
-fn closed_result_pipe_is_no_error() {
+fn closed_stdout_pipe_is_not_error() {
     let home = Home::golden_loaded();
     for words in [&["list", "--json"][..], &["check"], &["--help"]] {
         let (reader, writer) = io::pipe().unwrap();

@@ -187,7 +187,7 @@ impl Deref for Host {
     }
 }
 
-/// Copies everything in a directory's `data/` to a bucket, and removes everything else.
+/// Makes a bucket contain exactly the files in a directory's `data/`.
 fn mirror(dir: &Path, bucket: &FakeS3) {
     let mut keys = BTreeSet::new();
     let mut dirs = vec![dir.join("data")];

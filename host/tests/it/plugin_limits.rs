@@ -269,7 +269,7 @@ fn large_batch_is_split() {
 }
 
 #[test]
-fn failing_plugin_is_not_called() {
+fn repeated_faults_open_circuit_breaker() {
     let transform = Transform::bind(runtime(), &hostile(), &view(r#"{"mode": "trap", "after": 4}"#)).unwrap();
     // An instance fails its first call after the trial, and a new one succeeds four times. So cause failures with an
     // error that the plugin returns.

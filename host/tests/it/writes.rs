@@ -437,7 +437,7 @@ fn with_silent_view() -> (FakeS3, FaultProxy, Fixture) {
 }
 
 #[test]
-fn hanging_view_holds_up_no_other() {
+fn hanging_view_does_not_block_others() {
     let (_s3, proxy, fixture) = with_silent_view();
     let post = |path: &str, views: &[&str]| {
         let body = json!({ "disable_event_timestamp": true, "feature_views": views }).to_string();

@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn every_part_is_there() {
+    fn markdown_contains_every_section() {
         let text = markdown(&results(), &["latency.svg"]);
         for expected in [
             "| churn-1 | floor | 6.00 µs |  | 166,666 | 99 % |",

@@ -64,7 +64,7 @@ pub(crate) struct ThreadsReport {
 pub(crate) async fn run(args: &ThreadsArgs) -> anyhow::Result<ThreadsReport> {
     let one = Cores::find().context("cannot tell which cores there are")?;
     let two = Cores::find_two_for_servers().context("cannot tell which cores there are")?;
-    let Some(two) = two else { bail!("there is one core only: two threads would take turns on it") };
+    let Some(two) = two else { bail!("only one core is available, but this benchmark needs two") };
     let spec = stored(&args.workload)?;
     let scratch = tempfile::Builder::new().prefix("larder-loadtest-").tempdir().context("cannot make a directory")?;
     one.pin_load()?;

@@ -121,7 +121,7 @@ impl MemoryBudget {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Returns the limit of the bytes held.
+    /// Returns the maximum number of bytes that leases can hold.
     #[must_use]
     pub fn bytes_max(&self) -> usize {
         self.bytes_max

@@ -48,7 +48,7 @@ pub enum Fault {
     ShortBody(usize),
     /// Another response instead of the server's: a status, headers, a body.
     Answer(u16, Vec<(String, String)>, String),
-    /// The server's response with another `x-amz-crc32`.
+    /// The server's response with an incorrect `x-amz-crc32`.
     WrongChecksum,
 }
 
@@ -162,7 +162,7 @@ impl Rule {
     }
 }
 
-/// Returns the `n`-th number of a seed, from 0 to 1 (SplitMix64).
+/// Returns the `n`-th pseudorandom number for a seed, from 0 to 1 (SplitMix64).
 fn draw(seed: u64, n: u64) -> f64 {
     let mixed = seed.wrapping_add(n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

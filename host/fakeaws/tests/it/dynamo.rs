@@ -131,7 +131,7 @@ async fn conditions_are_kept() {
 }
 
 #[tokio::test]
-async fn batches_have_bounds_and_leave_over() {
+async fn batches_are_limited_and_return_unprocessed() {
     let dynamo = numbers(50);
     let keys =
         |from: u32, to: u32| -> Vec<Value> { (from..=to).map(|n| json!({ "id": { "N": n.to_string() } })).collect() };

@@ -178,7 +178,7 @@ async fn rules_match_operations_and_paths() {
 }
 
 #[tokio::test]
-async fn rules_are_due_so_often() {
+async fn rules_apply_at_configured_frequency() {
     let (_dynamo, proxy) = behind();
     let failures = async |count: u32| {
         let mut failed = Vec::new();

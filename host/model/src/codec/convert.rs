@@ -72,8 +72,8 @@ enum Scalar<'v> {
 
 const MICROS: i64 = 1_000_000;
 
-/// Lists the features that stored rows have with another type, oldest schema first. `schemas` are those of the stored
-/// rows.
+/// Lists the features whose stored type differs from the declared type, oldest schema first. `schemas` are the schemas
+/// of the stored rows.
 #[must_use]
 pub fn retyped(features: &[Feature], schemas: &[Arc<RowSchema>]) -> Vec<Retyped> {
     let mut all: Vec<Retyped> = Vec::new();
@@ -202,7 +202,7 @@ impl Scalar<'_> {
     fn int(&self) -> Option<i64> {
         match *self {
             Self::Int(v) => Some(v),
-            // Every double in this range without a fraction fits a 128-bit integer.
+            // The cast to `i128` saturates, so doubles outside the range of `i64` are rejected.
             Self::Float(v) if v.is_finite() && v.trunc() == v => i64::try_from(v as i128).ok(),
             Self::Float(_) => None,
             Self::Bool(v) => Some(i64::from(v)),

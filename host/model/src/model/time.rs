@@ -136,7 +136,7 @@ fn civil_from_days(days: i64) -> (i64, u8, u8) {
 /// # Errors
 /// A sentence that describes the error in the text.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let complaint = || format!("'{text}' is not a duration; hint: write for example 90s, 15m, 6h, 30d or 1d12h");
+    let complaint = || format!("'{text}' is not a duration; hint: write, for example, 90s, 15m, 6h, 30d or 1d12h");
     let mut rest = text.trim();
     if rest == "0" {
         return Ok(Duration::ZERO);

@@ -65,19 +65,19 @@ impl Catalog {
         self.key_version
     }
 
-    /// Returns all entities, by name.
+    /// Returns all entities, sorted by name.
     #[must_use]
     pub fn entities(&self) -> &[Entity] {
         &self.entities
     }
 
-    /// Returns all feature views, by name.
+    /// Returns all feature views, sorted by name.
     #[must_use]
     pub fn views(&self) -> &[Arc<FeatureView>] {
         &self.views
     }
 
-    /// Returns all feature services, by name.
+    /// Returns all feature services, sorted by name.
     #[must_use]
     pub fn services(&self) -> &[Arc<FeatureService>] {
         &self.services
@@ -95,7 +95,7 @@ impl Catalog {
         self.view_places.get(name).copied()
     }
 
-    /// Returns all derived views, by name.
+    /// Returns all derived views, sorted by name.
     #[must_use]
     pub fn derived_views(&self) -> &[Arc<DerivedView>] {
         &self.derived

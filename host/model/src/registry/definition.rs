@@ -199,8 +199,8 @@ impl Definitions {
         self.unread_views.nameless = true;
     }
 
-    /// Returns whether something could not be read whose name is unknown, so that references to unknown names are not
-    /// reported.
+    /// Returns whether an item could not be read and its name is unknown. References to unknown names are not reported
+    /// in that case, because they may refer to that item.
     #[must_use]
     pub fn may_lack_names(&self) -> bool {
         self.unread_entities.nameless || self.unread_views.nameless

@@ -139,7 +139,7 @@ impl<'n> Table<'n> {
         Some(Located { value: value?, at: node.at.clone() })
     }
 
-    /// Returns one of a few words.
+    /// Returns the value in `words` for the key's text. Adds an error if the text is not in `words`.
     pub fn word<T: Copy>(&mut self, key: &'static str, words: &[(&'static str, T)]) -> Option<T> {
         let text = self.text(key)?;
         let found = words.iter().find(|(word, _)| *word == text.value);
@@ -298,7 +298,7 @@ mod tests {
             f.yaml:1:1: error: thing: unknown key 'nam' (did you mean 'name'?)
             f.yaml:2:8: error: thing: 'count' is 10, but must be between 1 and 9
             f.yaml:3:5: error: thing: 'on' must be true or false, got text
-            f.yaml:4:8: error: thing: 'every' needs a unit (write for example 30s or 30d)
+            f.yaml:4:8: error: thing: 'every' needs a unit (write, for example, 30s or 30d)
             f.yaml:5:7: error: thing: 'size' must be a number of bytes such as 256MiB, got text
             f.yaml:6:7: error: thing: 'mode' is 'replac', expected one of upsert, replace (did you mean 'replace'?)
             f.yaml:7:8: error: thing: 'items' must be a list, got text

@@ -200,7 +200,8 @@ impl Cursor {
     }
 }
 
-/// Returns whether a sequence number comes after another one of the same shard: they are numbers of many digits.
+/// Returns whether `one` is greater than `other`, in the same shard. Sequence numbers can be too long for an integer
+/// type, so they are compared by length and then as text.
 fn is_behind(one: &str, other: &str) -> bool {
     let digits = |text: &str| text.trim_start_matches('0').len();
     (digits(one), one.trim_start_matches('0')) > (digits(other), other.trim_start_matches('0'))

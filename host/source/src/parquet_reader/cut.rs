@@ -36,7 +36,7 @@ pub(super) fn decoded_type(of: &DataType) -> DataType {
     }
 }
 
-/// Columns as they are decoded.
+/// Returns the fields with the types that the reader decodes them to.
 pub(super) fn decoded_fields(fields: &Fields) -> Fields {
     fields.iter().map(|field| with_type(field, decoded_type)).collect()
 }

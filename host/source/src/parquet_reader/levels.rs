@@ -323,7 +323,7 @@ mod tests {
 
     #[test]
     fn lengths_are_summed_without_storing() {
-        // Blocks of 128 in four miniblocks: 3, then 40 that grow by two, by a width of zero.
+        // A block of 128 deltas in four miniblocks: the first value is 3, then 40 deltas of 2 with a bit width of 0.
         let mut even = vec![0x80, 0x01, 4, 41, 6];
         even.extend([4, 0, 0, 0, 0]);
         assert_eq!(Lengths::of(&even), Ok(Lengths { count: 41, max: 83, end: even.len() }));

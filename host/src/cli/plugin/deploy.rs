@@ -34,7 +34,7 @@ pub(in crate::cli) struct ListArgs {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct RollbackArgs {
-    /// The plugin, by name
+    /// The plugin's name
     #[arg(value_name = "NAME")]
     plugin: String,
     #[command(flatten)]
@@ -83,7 +83,8 @@ pub(super) fn list(args: &ListArgs) -> Result<()> {
         return Ok(());
     }
     if plugins.is_empty() {
-        output::say("no plugins. hint: `larder plugin new` creates one");
+        let hint = if cfg!(feature = "tools") { ". hint: `larder plugin new` creates one" } else { "" };
+        output::say(&format!("no plugins{hint}"));
         return Ok(());
     }
     let rows: Vec<_> = plugins.iter().map(row).collect();

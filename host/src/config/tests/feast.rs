@@ -116,7 +116,7 @@ fn feast_auth_is_ignored_with_warning() {
         FeastValuesFrom::Batch,
         batch,
         expect![
-            "feature_store.yaml:4:7: warning: auth: Larder does not check tokens of type 'oidc': requests need no authentication (to require Larder's own tokens, set 'server: {auth: {tokens: [...]}}' in larder.yaml)"
+            "feature_store.yaml:4:7: warning: auth: type 'oidc' has no effect: Larder does not check Feast's tokens (to require Larder's own tokens, set 'server: {auth: {tokens: [...]}}' in larder.yaml)"
         ],
     );
 }

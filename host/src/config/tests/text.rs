@@ -144,7 +144,7 @@ fn all_errors_are_reported_with_positions() {
             larder.yaml:7:12: error: server: 'workers' must be auto, or a number between 1 and 256
             larder.yaml:8:16: error: server: 'unix_socket' is empty
             larder.yaml:10:15: error: server.limits: 'rows_max' is 0, but must be between 1 and 1000000
-            larder.yaml:11:21: error: server.limits: 'header_timeout' needs a unit (write for example 75s or 75d)
+            larder.yaml:11:21: error: server.limits: 'header_timeout' needs a unit (write, for example, 75s or 75d)
             larder.yaml:12:21: error: server.limits: 'body_bytes_max' must be a number of bytes such as 256MiB, got text
             larder.yaml:13:5: error: server.limits: unknown key 'row_max' (did you mean 'rows_max'?)
             larder.yaml:14:10: error: metrics: expected a mapping, got text

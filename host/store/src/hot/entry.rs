@@ -43,7 +43,8 @@ pub(crate) struct EntityRows(Arc<[u8]>);
 pub struct Lookup {
     /// The view whose row is looked up.
     pub view: ViewId,
-    /// Approximately how many of its values will be read: that much of the row is prefetched.
+    /// Approximately how many of its values will be read. In a large entry, this decides whether the whole text or only
+    /// its first cache line is prefetched.
     pub values: usize,
 }
 

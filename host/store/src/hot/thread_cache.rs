@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn last_inserted_rows_of_entity_count() {
+    fn newer_rows_replace_entity_entry() {
         let mut thread_cache = near();
         let lens = [(1, 10), (2, 20), (3, 30), (1, 99), (2, 98)];
         for (n, len) in lens {

@@ -163,7 +163,7 @@ fn mistyped_table_is_quarantined() {
 }
 
 #[test]
-fn missing_rows_are_quarantined() {
+fn file_with_missing_rows_is_quarantined() {
     let lose_one = |txn: &redb::WriteTransaction| {
         txn.open_table(RowTable::new("rows/0/0")).unwrap().remove(&id(2).0).unwrap().unwrap();
     };
@@ -623,7 +623,7 @@ fn full_disk_loses_nothing() {
 }
 
 #[test]
-fn interrupted_creation_is_no_damage() {
+fn interrupted_creation_is_not_damage() {
     let dir = tempfile::TempDir::new().unwrap();
     let config = crate::StoreConfig::new(dir.path());
     std::fs::write(dir.path().join("online.new-0123456789abcdef"), b"half a file").unwrap();

@@ -6,7 +6,7 @@ use larder::config::{BuildFeatures, Config, load_definitions};
 use larder_common::memory::default_budget;
 use larder_fakeaws::FakeDynamo;
 use larder_model::yaml::Problems;
-use larder_sync::LOADS_AT_ONCE_MAX;
+use larder_sync::CONCURRENT_LOADS_MAX;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -426,7 +426,7 @@ fn resources_suffice_for_the_configuration() {
         let serving = if workload.serves() { serving } else { 0 };
         // A view of these has at most three columns and a time. The job runs one load at a time.
         let load = 3 * config.sync.limits.commit_bytes as u64 + 4 * (6 << 20);
-        let loads = if workload.serves() { LOADS_AT_ONCE_MAX as u64 } else { 1 };
+        let loads = if workload.serves() { CONCURRENT_LOADS_MAX as u64 } else { 1 };
         assert!(!workload.serves() || !http.writes, "{file}: loads that callers ask for are not counted");
         let needed = caches + loads * load + (400 << 20) + serving;
         assert!(bytes(&limits["memory"]) >= needed * 6 / 5, "{file}: {} MiB and a fifth are needed", needed >> 20);

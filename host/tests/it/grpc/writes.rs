@@ -90,7 +90,7 @@ fn acknowledged_writes_are_served() {
 }
 
 #[test]
-fn uncached_write_knows_new_view() {
+fn uncached_write_accepts_new_view() {
     let fixture = Setup::with(SHOP).config(&format!("reload: {{every: 1h}}\n{GRPC}")).start();
     let mut client = Client::of(&fixture);
     let more = "feature_views: [{name: stars, entities: [customer], features: [{name: stars, type: Int64}]}]\n";

@@ -226,7 +226,8 @@ fn check_cycles(views: &Views, places: &BTreeMap<Arc<str>, Place>, problems: &Pr
     let mut told = BTreeSet::new();
     for start in left.keys() {
         let mut path = vec![start];
-        // Every remaining view reads another remaining one.
+        // Every remaining view reads at least one remaining view, possibly itself, so following the inputs finds a
+        // cycle.
         while let Some(next) = path.last().and_then(|last| left.get(*last)).and_then(|reads| reads.first()) {
             if let Some(place) = path.iter().position(|name| *name == next) {
                 let circle = &path[place..];

@@ -33,8 +33,8 @@ pub(in crate::cli) struct BuildArgs {
     /// Build even if nothing has changed
     #[arg(long)]
     force: bool,
-    /// Features of the Rust project to turn on, comma-separated
-    #[arg(long, value_name = "NAMES", default_value = "")]
+    /// Cargo features to enable, comma-separated
+    #[arg(long, value_name = "NAMES", default_value = "", hide_default_value = true)]
     features: String,
     /// Write the component even if no server would accept it; requires --out
     #[arg(long, requires = "out")]
