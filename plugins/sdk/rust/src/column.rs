@@ -1,4 +1,4 @@
-//! Columns as they are, for functions of a whole batch.
+//! Whole columns, for functions that process a batch at once.
 
 use crate::{
     __private::types::DataType,
@@ -10,7 +10,7 @@ use crate::{
     run::{FieldSpec, Fields},
 };
 
-/// An input of all rows of a batch, for functions that want them at once:
+/// An input of all rows of a batch, for functions that process them at once:
 ///
 /// ```
 /// use larder_plugin::{Column, InputColumns, OutputColumns, plugin};
@@ -27,7 +27,7 @@ use crate::{
 ///     percent: Vec<Option<f64>>,
 /// }
 ///
-/// /// Rates in percent.
+/// /// Converts rates to percent.
 /// #[plugin(name = "percents", version = "1.0.0", by = "columns")]
 /// fn percents(rates: Rates<'_>) -> Percents {
 ///     Percents { percent: rates.rate.iter().map(|rate| rate.map(|rate| rate * 100.0)).collect() }
@@ -38,65 +38,65 @@ use crate::{
 /// # }
 /// ```
 ///
-/// A value may always be null here. The result has a `Vec` for each output, of as many values as there are rows; values
-/// in an `Option` may be null. Batches are cut as the host sees fit: a row must not depend on the others.
+/// Any value of a column can be null. The result has a `Vec` for each output, with one value per row; values in an
+/// `Option` may be null. A row must not depend on other rows, because the host chooses the rows of a batch.
 pub struct Column<'a, T: Read<'a>> {
     reader: Reader<'a, T::Values>,
     rows: usize,
 }
 
-/// A struct of [`Column`]s. `#[derive(InputColumns)]` writes this.
+/// A struct of [`Column`]s. Derive it with `#[derive(InputColumns)]`.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no struct of columns",
-    label = "no struct of columns",
-    note = "by = \"columns\" wants #[derive(InputColumns)]"
+    message = "`{Self}` is not a struct of columns",
+    label = "not a struct of columns",
+    note = "by = \"columns\" requires #[derive(InputColumns)]"
 )]
 pub trait InputColumns<'a>: Sized {
-    /// What is read, in order.
+    /// The inputs, in order.
     const FIELDS: &'static [FieldSpec];
 
     /// Checks the columns of a batch.
     ///
     /// # Errors
-    /// A fault that names the column which is not what was declared.
+    /// Returns a fault with the name of a column that does not match its declaration.
     fn open(frame: &mut Frame<'a>) -> Result<Self, Fault>;
 }
 
-/// A struct of a `Vec` per output. `#[derive(OutputColumns)]` writes this.
+/// A struct with a `Vec` for each output. Derive it with `#[derive(OutputColumns)]`.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no struct of columns",
-    label = "no struct of columns",
-    note = "by = \"columns\" wants #[derive(OutputColumns)], of a struct with a `Vec` for each output"
+    message = "`{Self}` is not a struct of columns",
+    label = "not a struct of columns",
+    note = "by = \"columns\" requires #[derive(OutputColumns)], on a struct with a `Vec` for each output"
 )]
 pub trait OutputColumns: Sized {
-    /// What is computed, in order.
+    /// The outputs, in order.
     const FIELDS: &'static [FieldSpec];
 
-    /// The columns as a frame.
+    /// Converts the columns to a frame.
     ///
     /// # Errors
-    /// If one of them has not as many values as there are rows.
+    /// Returns a fault if the number of values of a column is not the number of rows.
     fn finish(self, heads: Heads) -> Result<Vec<u8>, Fault>;
 }
 
-/// A field of a struct of columns that come in.
+/// A field of a struct of input columns.
 #[doc(hidden)]
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no column of inputs",
-    label = "no column of inputs",
-    note = "it is a Column<'_, T>, whose values may always be null"
+    message = "`{Self}` is not an input column",
+    label = "not an input column",
+    note = "use Column<'_, T>; any of its values can be null"
 )]
 pub trait InputColumn<'a>: Sized {
     const TYPE: DataType;
     fn open(frame: &mut Frame<'a>, place: usize, fields: &[FieldSpec]) -> Result<Self, Fault>;
 }
 
-/// A field of a struct of columns that go out.
+/// A field of a struct of output columns.
 #[doc(hidden)]
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no column of outputs",
-    label = "no column of outputs",
-    note = "it is a Vec with a value for each row, in an Option where it may be null"
+    message = "`{Self}` is not an output column",
+    label = "not an output column",
+    note = "use a Vec with a value for each row, and Option for values that may be null"
 )]
 pub trait OutputColumn {
     const TYPE: DataType;
@@ -105,12 +105,12 @@ pub trait OutputColumn {
     fn write(self, heads: &mut Heads, name: &str) -> Result<Self::Writer, Fault>;
 }
 
-/// What a function of columns may return.
+/// A return type of a function with `by = "columns"`.
 #[doc(hidden)]
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no result of a plugin by columns",
-    label = "no result of a plugin",
-    note = "it is a struct with #[derive(OutputColumns)], or a Result<_, Fault> of one"
+    message = "`{Self}` cannot be the return type of a plugin with by = \"columns\"",
+    label = "not a return type of a plugin",
+    note = "return a struct with #[derive(OutputColumns)], or a Result<_, Fault> of one"
 )]
 pub trait ReturnedColumns {
     type Columns: OutputColumns;
@@ -120,22 +120,22 @@ pub trait ReturnedColumns {
 // === impl Column ===
 
 impl<'a, T: Read<'a>> Column<'a, T> {
-    /// How many rows there are.
+    /// Returns the number of rows.
     #[must_use]
     pub fn len(&self) -> usize {
         self.rows
     }
 
-    /// Whether there is no row.
+    /// Returns whether there are no rows.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.rows == 0
     }
 
-    /// The value of a row; none where it is null.
+    /// Returns the value of a row, or `None` if it is null.
     ///
     /// # Panics
-    /// If there is no such row.
+    /// Panics if there is no such row.
     #[must_use]
     #[inline]
     pub fn get(&self, row: usize) -> Option<T> {
@@ -143,14 +143,14 @@ impl<'a, T: Read<'a>> Column<'a, T> {
         self.reader.is_present(row).then(|| T::at(self.reader.values, row))
     }
 
-    /// The values in order; none where they are null.
+    /// Returns the values in order, with `None` for nulls.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Option<T>> {
         (0..self.rows).map(|row| self.get(row))
     }
 }
 
 impl<'a, T: Number + Read<'a, Values = &'a [T]>> Column<'a, T> {
-    /// All values as they lie in memory, with 0 for nulls.
+    /// Returns all values as a slice, with 0 for nulls.
     #[must_use]
     pub fn values(&self) -> &'a [T] {
         self.reader.values
@@ -209,7 +209,7 @@ impl<O: OutputColumns> ReturnedColumns for Result<O, Fault> {
     }
 }
 
-/// What such a function reads and computes.
+/// Returns the inputs and outputs of such a function.
 #[doc(hidden)]
 pub fn fields_by_columns<'a, C: 'a, I: InputColumns<'a>, R: ReturnedColumns>(
     _function: impl FnOnce(&'a Context, &'a C, I) -> R,
@@ -220,7 +220,7 @@ pub fn fields_by_columns<'a, C: 'a, I: InputColumns<'a>, R: ReturnedColumns>(
 /// Runs such a function over a batch.
 ///
 /// # Errors
-/// The function's fault, or one that says what is wrong with the batch or the result.
+/// Returns the function's fault, or one that describes the error in the batch or in the result.
 #[doc(hidden)]
 pub fn run_by_columns<'a, C: 'a, I: InputColumns<'a>, R: ReturnedColumns>(
     context: &'a Context,

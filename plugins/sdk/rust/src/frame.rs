@@ -1,8 +1,9 @@
-//! A batch as it crosses the boundary: the columns of all rows in one piece of memory, as the contract lays them out
-//! (`wit/transform.wit` has the drawing).
+//! A batch in the layout in which it is passed between host and plugin: the columns of all rows in one byte buffer
+//! (`wit/transform.wit` has the layout).
 //!
-//! Reading, a [`Frame`] is taken apart column by column and nothing is copied. Writing, [`Heads`] have their size from the
-//! start; only texts, bytes and items of lists, whose lengths nobody knows before, grow beside and are joined at the end.
+//! A [`Frame`] is read column by column, without copies. For writing, [`Heads`] are allocated at their final size.
+//! Texts, bytes and items of lists, whose lengths are not known in advance, are collected separately and appended at the
+//! end.
 
 use std::borrow::Cow;
 
@@ -15,16 +16,16 @@ use crate::{
     run::FieldSpec,
 };
 
-/// What the host sent.
+/// A batch that the host sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch<'a> {
     /// A frame with a column for each input.
     pub frame: &'a [u64],
-    /// Rows of every column.
+    /// The number of rows of every column.
     pub rows: usize,
 }
 
-/// The columns of a frame of which nobody has read yet.
+/// The columns of a frame that have not been read yet.
 #[derive(Debug)]
 pub struct Frame<'a> {
     heads: &'a [u8],
@@ -32,7 +33,7 @@ pub struct Frame<'a> {
     pub(crate) rows: usize,
 }
 
-/// Where a part of a column lies.
+/// The half of a frame that contains a part of a column.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
@@ -40,29 +41,29 @@ pub enum Part {
     Tail,
 }
 
-/// The heads of a frame that is being written: every column has its place.
+/// The heads of a frame that is being written. Every column has a fixed offset.
 #[derive(Debug)]
 pub struct Heads {
     bytes: Vec<u8>,
-    /// Where the next column begins.
+    /// The offset of the next column.
     next: usize,
     pub(crate) rows: usize,
 }
 
-/// Where a column's head lies among the others.
+/// The offsets of a column's head.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
     presence: usize,
     slots: usize,
 }
 
-/// All parts begin at a multiple of so many bytes.
+/// The alignment of all parts, in bytes.
 const ALIGN: usize = 8;
-/// How wide an end is.
+/// The width of an end, in bytes.
 pub(crate) const END: usize = 4;
 
-/// A frame at an address from which its numbers can be read where they lie. Allocators give one such by themselves; one
-/// that does not costs a copy.
+/// Returns the frame at an address that is aligned for its numbers. Allocators return aligned addresses; a frame at any
+/// other address is copied.
 pub(crate) fn aligned(frame: &[u8]) -> Cow<'_, [u64]> {
     match bytemuck::try_cast_slice(frame) {
         Ok(words) => Cow::Borrowed(words),
@@ -74,23 +75,23 @@ pub(crate) fn padded(bytes: usize) -> usize {
     bytes.next_multiple_of(ALIGN)
 }
 
-/// Adds a part, and fills up with zeros.
+/// Appends a part, padded with zeros.
 pub(crate) fn append(to: &mut Vec<u8>, part: &[u8]) {
     to.extend_from_slice(part);
     to.resize(padded(to.len()), 0);
 }
 
-/// An end as it is written. A component's memory ends long before 2^32 bytes.
+/// Returns the bytes of an end. The memory of a component is far smaller than 2^32 bytes.
 pub(crate) fn end(len: usize) -> [u8; END] {
     u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes()
 }
 
-/// How many words the presence of so many rows has.
+/// Returns the number of words of the presence bitmap of this many rows.
 pub(crate) fn words(rows: usize) -> usize {
     rows.div_ceil(64)
 }
 
-/// How wide a slot is: a value, or an end.
+/// Returns the width of a slot (a value or an end), in bytes.
 const fn slot_width(of: DataType) -> usize {
     match of.scalar {
         _ if of.is_list => END,
@@ -100,7 +101,7 @@ const fn slot_width(of: DataType) -> usize {
     }
 }
 
-/// Bytes of the heads of these columns.
+/// Returns the size of the heads of these columns, in bytes.
 #[inline]
 fn heads_len(fields: &[FieldSpec], rows: usize) -> usize {
     fields.iter().map(|field| words(rows) * 8 + padded(rows * slot_width(field.data_type))).sum()
@@ -109,10 +110,10 @@ fn heads_len(fields: &[FieldSpec], rows: usize) -> usize {
 // === impl Frame ===
 
 impl<'a> Frame<'a> {
-    /// The columns of these fields.
+    /// Splits the frame into the heads and tails of these fields.
     ///
     /// # Errors
-    /// If there are fewer bytes than the columns' heads have.
+    /// Returns a fault if the frame is smaller than the heads of the columns.
     #[inline]
     pub fn open(batch: Batch<'a>, fields: &[FieldSpec]) -> Result<Self, Fault> {
         let (frame, rows): (&[u8], _) = (bytemuck::cast_slice(batch.frame), batch.rows);
@@ -121,13 +122,13 @@ impl<'a> Frame<'a> {
         Ok(Self { heads, tails, rows })
     }
 
-    /// Which rows the next column has values in.
+    /// Returns the presence bitmap of the next column.
     #[inline]
     pub(crate) fn presence(&mut self) -> Result<&'a [u64], FrameError> {
         self.take(Part::Head, words(self.rows))
     }
 
-    /// The next so many numbers of a part.
+    /// Returns the next `count` numbers of a part.
     #[inline]
     pub(crate) fn take<T: Pod>(&mut self, part: Part, count: usize) -> Result<&'a [T], FrameError> {
         let from = match part {
@@ -141,7 +142,7 @@ impl<'a> Frame<'a> {
         bytemuck::try_cast_slice(&taken[..bytes]).map_err(|_| FrameError::Cut)
     }
 
-    /// The next so many ends, and what the last one is.
+    /// Returns the next `count` ends, and the last of them.
     #[inline]
     pub(crate) fn ends(&mut self, part: Part, count: usize) -> Result<(&'a [u32], usize), FrameError> {
         let ends: &[u32] = self.take(part, count)?;
@@ -151,10 +152,10 @@ impl<'a> Frame<'a> {
         Ok((ends, ends.last().map_or(0, |end| *end as usize)))
     }
 
-    /// Says that all columns were read.
+    /// Checks that the whole frame was read.
     ///
     /// # Errors
-    /// If something is left.
+    /// Returns a fault if bytes are left.
     #[inline]
     pub fn close(self) -> Result<(), Fault> {
         match self.heads.len() + self.tails.len() {
@@ -166,25 +167,25 @@ impl<'a> Frame<'a> {
 
 #[cold]
 fn cut_fault(found: usize, heads: usize) -> Fault {
-    Fault::bad_input(format!("a frame of {found} bytes came, and the heads of this plugin's inputs have {heads}"))
+    Fault::bad_input(format!("received a frame of {found} bytes, but the heads of this plugin's inputs take {heads}"))
 }
 
 #[cold]
 fn surplus_fault(left: usize) -> Fault {
-    Fault::bad_input(format!("the frame that came has {left} bytes more than the inputs of this plugin"))
+    Fault::bad_input(format!("the received frame has {left} bytes more than this plugin's inputs"))
 }
 
 // === impl Heads ===
 
 impl Heads {
-    /// The heads of these columns: zeros, and no row present.
+    /// Allocates the heads of these columns: all zeros, no row present.
     #[must_use]
     #[inline]
     pub fn new(fields: &[FieldSpec], rows: usize) -> Self {
         Self { bytes: vec![0; heads_len(fields, rows)], next: 0, rows }
     }
 
-    /// The place of the next column, whose slots are so wide. All its rows are present at first.
+    /// Reserves the next column, with slots of `width` bytes, and marks all its rows as present.
     #[inline]
     pub(crate) fn place(&mut self, width: usize) -> Place {
         let presence = self.next;
@@ -205,17 +206,17 @@ impl Heads {
         self.bytes[at..at + WIDTH].copy_from_slice(&slot);
     }
 
-    /// The heads, for tails of so many bytes to follow.
+    /// Returns the heads, with capacity for tails of `tails` bytes.
     #[must_use]
     #[inline]
     pub fn into_frame(self, tails: usize) -> Vec<u8> {
         let mut frame = self.bytes;
-        // What is handed over with room to spare is copied.
+        // A vector with spare capacity would be copied when it is returned to the host.
         frame.reserve_exact(tails);
         frame
     }
 
-    /// Makes a row one without a value. Its slot is to be zero, or an end.
+    /// Marks a row as null. The caller sets its slot to zero, or to an end.
     #[inline]
     pub(crate) fn set_null(&mut self, place: Place, row: usize) {
         self.bytes[place.presence + row / 8] &= !(1 << (row % 8));
@@ -227,16 +228,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_frame_at_an_odd_address_is_copied_to_an_even_one() {
+    fn unaligned_frame_is_copied() {
         let words = [0_u64, 0x0102_0304_0506_0708, 0];
         let bytes: &[u8] = bytemuck::cast_slice(&words);
         assert!(matches!(aligned(&bytes[8..16]), Cow::Borrowed([0x0102_0304_0506_0708])));
-        let Cow::Owned(copied) = aligned(&bytes[7..15]) else { panic!("no number of 8 bytes begins there") };
+        let Cow::Owned(copied) = aligned(&bytes[7..15]) else { panic!("the address is not aligned") };
         assert_eq!(bytemuck::cast_slice::<u64, u8>(&copied), &bytes[7..15]);
     }
 
     #[test]
-    fn presence_has_a_bit_for_each_row_and_no_more() {
+    fn presence_has_one_bit_per_row() {
         let field = FieldSpec {
             name: "x",
             data_type: DataType { scalar: ScalarType::Bool, is_list: false },

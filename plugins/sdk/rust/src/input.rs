@@ -1,6 +1,6 @@
-//! Columns to rows: how a struct of inputs is read.
+//! Reads structs of inputs: converts columns to rows.
 //!
-//! A column is checked when a batch begins: its length, its ends, its text. Reading a row then only indexes.
+//! The length, ends and text of a column are checked once per batch. Reading a row then only needs an index.
 
 use crate::{
     __private::types::{DataType, ScalarType},
@@ -10,60 +10,60 @@ use crate::{
     run::FieldSpec,
 };
 
-/// A struct of inputs. `#[derive(Inputs)]` writes this.
+/// A struct of inputs. Derive it with `#[derive(Inputs)]`.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no struct of inputs",
-    label = "no struct of inputs",
-    note = "it wants #[derive(Inputs)], or #[derive(InputColumns)] and `by = \"columns\"`"
+    message = "`{Self}` is not a struct of inputs",
+    label = "not a struct of inputs",
+    note = "add #[derive(Inputs)], or #[derive(InputColumns)] and `by = \"columns\"`"
 )]
 pub trait Inputs<'a>: Sized {
-    /// What is read, in order.
+    /// The inputs, in order.
     const FIELDS: &'static [FieldSpec];
-    /// Something for each input that reads its column.
+    /// A reader for the column of each input.
     type Readers;
 
     /// Checks the columns of a batch.
     ///
     /// # Errors
-    /// A fault that names the column which is not what was declared.
+    /// Returns a fault with the name of a column that does not match its declaration.
     fn open(frame: &mut Frame<'a>) -> Result<Self::Readers, Fault>;
 
-    /// Reads a row; none where a required input is null.
+    /// Reads a row. Returns `None` if a required input is null.
     fn read(readers: &Self::Readers, row: usize) -> Option<Self>;
 }
 
 /// A type that an input can have.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no type of an input",
-    label = "no type of an input",
+    message = "`{Self}` cannot be the type of an input",
+    label = "not a type of an input",
     note = "inputs are bool, i32, i64, f32, f64, &str, String, &[u8], Vec<u8>, Timestamp, slices of numbers, and List<_> \
-            and Vec<_> of any of these; each also in an Option, where it may be null"
+            and Vec<_> of these; use Option for an input that may be null"
 )]
 pub trait Input<'a>: Sized {
-    /// What the column holds.
+    /// The type of the column.
     const TYPE: DataType;
-    /// Whether a row without it is not computed.
+    /// Whether rows without it are skipped.
     const REQUIRED: bool;
-    /// What reads a column.
+    /// The reader of a column.
     type Reader;
 
-    /// What reads the next column, if it is one.
+    /// Returns the reader of the next column, if it matches the type.
     #[doc(hidden)]
     fn open(frame: &mut Frame<'a>) -> Result<Self::Reader, FrameError>;
 
-    /// The value in a row; none where a required one is null.
+    /// Returns the value in a row, or `None` if it is required and null.
     fn get(reader: &Self::Reader, row: usize) -> Option<Self>;
 }
 
-/// A type of values, each of which is there.
+/// A type of values that are not null.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no type of an input",
-    label = "no type of an input",
+    message = "`{Self}` cannot be the type of an input",
+    label = "not a type of an input",
     note = "inputs are bool, i32, i64, f32, f64, &str, String, &[u8], Vec<u8>, Timestamp, slices of numbers, and List<_> \
-            and Vec<_> of any of these; each also in an Option, where it may be null"
+            and Vec<_> of these; use Option for an input that may be null"
 )]
 pub trait Read<'a>: Sized {
-    /// What the column holds.
+    /// The type of the column.
     const TYPE: DataType;
     /// The values of a column.
     #[doc(hidden)]
@@ -76,30 +76,30 @@ pub trait Read<'a>: Sized {
     fn at(values: Self::Values, row: usize) -> Self;
 }
 
-/// Values with their nulls.
+/// The values of a column and its presence bitmap.
 #[derive(Clone, Copy, Debug)]
 pub struct Reader<'a, V> {
     pub(crate) values: V,
-    /// As the contract has it; none where no row is null.
+    /// The bitmap in the layout of the contract; `None` if no row is null.
     presence: Option<&'a [u64]>,
 }
 
-/// Why a column is not what an input declares.
+/// Why a column does not match the declaration of its input.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameError {
     /// The frame ends before the column does.
     Cut,
-    /// Ends that fall.
+    /// The ends decrease.
     Ends,
-    /// Text that is none.
+    /// The text is not UTF-8.
     Utf8,
 }
 
-/// The next column's reader, or a fault that says what is wrong with the column.
+/// Returns the reader of the next column.
 ///
 /// # Errors
-/// If the column is not what was declared.
+/// Returns a fault that describes how the column differs from its declaration.
 #[doc(hidden)]
 #[inline]
 pub fn open<'a, T: Input<'a>>(frame: &mut Frame<'a>, place: usize, fields: &[FieldSpec]) -> Result<T::Reader, Fault> {
@@ -136,8 +136,8 @@ impl FrameError {
     fn fault(self, field: Option<&FieldSpec>) -> Fault {
         let name = field.map_or("?", |field| field.name);
         Fault::bad_input(match self {
-            Self::Cut => format!("the frame that came ends before input '{name}' does"),
-            Self::Ends => format!("input '{name}' has ends that run backwards"),
+            Self::Cut => format!("the received frame ends before the end of input '{name}'"),
+            Self::Ends => format!("input '{name}' has ends that decrease"),
             Self::Utf8 => format!("input '{name}' has text that is not UTF-8"),
         })
     }
@@ -247,7 +247,7 @@ impl<'a, T: Item<'a>> Read<'a> for Vec<T> {
     }
 }
 
-/// A type as definitions write it.
+/// Returns the name of a type in feature definitions.
 pub(crate) fn type_name(of: DataType) -> String {
     let scalar = match of.scalar {
         ScalarType::Bool => "Bool",

@@ -1,4 +1,4 @@
-//! Lists, and the items of a column: borrowed from the memory that the host wrote them to.
+//! Lists and the items of a column, borrowed from the frame that the host sent.
 
 use crate::{
     __private::types::ScalarType,
@@ -19,38 +19,38 @@ pub struct Items<'a, T: Item<'a>> {
     list: List<'a, T>,
 }
 
-/// A type that a column has in its rows, and a list in its items.
+/// A type of the values of a column, and of the items of a list.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no type of a list's items",
-    label = "no type of a list's items",
+    message = "`{Self}` cannot be the type of a list's items",
+    label = "not a type of a list's items",
     note = "items are bool, i32, i64, f32, f64, &str, String, &[u8], Vec<u8> and Timestamp"
 )]
 pub trait Item<'a>: Sized + 'a {
-    /// As the contract calls it.
+    /// The contract's name of the type.
     #[doc(hidden)]
     const SCALAR: ScalarType;
     /// All items of a column.
     #[doc(hidden)]
     type Values: Copy;
 
-    /// The next so many items of a frame's part, which are checked here and not looked after again.
+    /// Returns the next `count` items of a part of a frame. They are checked here, and not again later.
     #[doc(hidden)]
     fn values(frame: &mut Frame<'a>, part: Part, count: usize) -> Result<Self::Values, FrameError>;
 
-    /// Item `i`, of those that there are.
+    /// Returns item `i`, which must exist.
     #[doc(hidden)]
     fn at(values: Self::Values, i: usize) -> Self;
 }
 
-/// A type whose items lie in memory as Rust has them.
+/// A type whose items have the same memory layout in the frame and in Rust.
 #[diagnostic::on_unimplemented(
-    message = "a list of `{Self}` is no slice",
-    label = "no number",
-    note = "slices are of i32, i64, f32 or f64; `List<_>` and `Vec<_>` are for items of any type"
+    message = "a list of `{Self}` cannot be read as a slice",
+    label = "not a number",
+    note = "slices have items of type i32, i64, f32 or f64; use `List<_>` or `Vec<_>` for other types"
 )]
 pub trait Number: for<'a> Item<'a, Values = &'a [Self]> + Copy {}
 
-/// Where the texts of a column are.
+/// The texts or byte strings of a column.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug)]
 pub struct Slots<'a, D> {
@@ -61,30 +61,30 @@ pub struct Slots<'a, D> {
 // === impl List ===
 
 impl<'a, T: Item<'a>> List<'a, T> {
-    /// The items from `start` to `end`, of those that there are.
+    /// Returns the list of the items from `start` to `end`, which must exist.
     pub(crate) fn new(items: T::Values, start: usize, end: usize) -> Self {
         Self { items, start, end }
     }
 
-    /// How many items there are.
+    /// Returns the number of items.
     #[must_use]
     pub fn len(&self) -> usize {
         self.end - self.start
     }
 
-    /// Whether there is no item.
+    /// Returns whether there are no items.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.start == self.end
     }
 
-    /// Item `i`, if there are so many.
+    /// Returns item `i`, or `None` if the list is shorter.
     #[must_use]
     pub fn get(&self, i: usize) -> Option<T> {
         (i < self.len()).then(|| T::at(self.items, self.start + i))
     }
 
-    /// The items in order.
+    /// Returns the items in order.
     #[must_use]
     pub fn iter(&self) -> Items<'a, T> {
         Items { list: *self }
@@ -92,7 +92,7 @@ impl<'a, T: Item<'a>> List<'a, T> {
 }
 
 impl<'a, T: Number> List<'a, T> {
-    /// The items as they lie in memory.
+    /// Returns the items as a slice.
     #[must_use]
     pub fn as_slice(&self) -> &'a [T] {
         self.items.get(self.start..self.end).unwrap_or_default()
@@ -210,7 +210,7 @@ variable! {
     Vec<u8>: Binary, [u8], bytes, <[u8]>::to_vec;
 }
 
-/// Texts, all of which are UTF-8 and end where a character does.
+/// Checks that all texts are UTF-8, and that each one ends at a character boundary.
 fn texts<'a>(ends: &'a [u32], data: &'a [u8]) -> Result<Slots<'a, &'a str>, FrameError> {
     let data = std::str::from_utf8(data).map_err(|_| FrameError::Utf8)?;
     if !ends.iter().all(|end| data.is_char_boundary(*end as usize)) {
@@ -219,12 +219,12 @@ fn texts<'a>(ends: &'a [u32], data: &'a [u8]) -> Result<Slots<'a, &'a str>, Fram
     Ok(Slots { ends, data })
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "beside `texts`")]
+#[expect(clippy::unnecessary_wraps, reason = "same signature as `texts`")]
 fn bytes<'a>(ends: &'a [u32], data: &'a [u8]) -> Result<Slots<'a, &'a [u8]>, FrameError> {
     Ok(Slots { ends, data })
 }
 
-/// Where slot `i` begins and ends.
+/// Returns the start and the end of slot `i`.
 #[inline]
 pub(crate) fn bounds(ends: &[u32], i: usize) -> (usize, usize) {
     let start = if i == 0 { 0 } else { ends[i - 1] };

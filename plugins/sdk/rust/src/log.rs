@@ -1,6 +1,6 @@
-//! Lines for the host's log. In a plugin's own tests they go to standard error.
+//! Writes lines to the host's log. In a plugin's unit tests, the lines go to standard error.
 //!
-//! The host cuts long lines, and drops and counts those beyond a rate: this is for what is rare.
+//! The host truncates long lines, and drops and counts lines beyond a rate limit, so do not log per row.
 //!
 //! ```
 //! use larder_plugin::log;
@@ -13,22 +13,22 @@ use std::fmt::Display;
 
 use crate::__private::host::Level;
 
-/// For the author, while writing the plugin.
+/// Logs a message for development.
 pub fn debug(message: impl Display) {
     write(Level::Debug, &message.to_string());
 }
 
-/// Worth knowing.
+/// Logs information.
 pub fn info(message: impl Display) {
     write(Level::Info, &message.to_string());
 }
 
-/// Worth a look.
+/// Logs a warning.
 pub fn warn(message: impl Display) {
     write(Level::Warn, &message.to_string());
 }
 
-/// Something went wrong.
+/// Logs an error.
 pub fn error(message: impl Display) {
     write(Level::Error, &message.to_string());
 }
@@ -39,13 +39,13 @@ fn write(level: Level, message: &str) {
 }
 
 #[cfg(not(target_arch = "wasm32"))]
-#[expect(clippy::print_stderr, reason = "the log of a test")]
+#[expect(clippy::print_stderr, reason = "standard error is the log of a test")]
 fn write(level: Level, message: &str) {
     eprintln!("{level:?}: {message}");
 }
 
-/// A panic traps, and a trap has no words: they go to the host first, in one line. A test's panics are the test's.
-pub(crate) fn panics_go_to_the_host() {
+/// Logs the message of a panic before it traps, because a trap has no message. Has no effect on panics in tests.
+pub(crate) fn log_panics() {
     #[cfg(target_arch = "wasm32")]
     {
         static ONCE: std::sync::Once = std::sync::Once::new();
@@ -53,7 +53,7 @@ pub(crate) fn panics_go_to_the_host() {
             std::panic::set_hook(Box::new(|panic| {
                 let message = panic.payload_as_str().unwrap_or("(no message)");
                 match panic.location() {
-                    Some(place) => error(format_args!("panicked at {place}: {message}")),
+                    Some(location) => error(format_args!("panicked at {location}: {message}")),
                     None => error(format_args!("panicked: {message}")),
                 }
             }));

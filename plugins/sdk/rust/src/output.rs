@@ -1,7 +1,7 @@
-//! Rows to columns: how a struct of outputs is written.
+//! Writes structs of outputs: converts rows to columns.
 //!
-//! Slots are written where they are handed over. Texts, bytes and items of lists, whose lengths nobody knows before, are
-//! collected beside and follow at the end.
+//! Slots are written directly to the frame. Texts, bytes and items of lists, whose lengths are not known in advance,
+//! are collected separately and appended at the end.
 
 use std::borrow::Cow;
 
@@ -13,41 +13,41 @@ use crate::{
     run::FieldSpec,
 };
 
-/// A struct of outputs. `#[derive(Outputs)]` writes this.
+/// A struct of outputs. Derive it with `#[derive(Outputs)]`.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no struct of outputs",
-    label = "no struct of outputs",
-    note = "it wants #[derive(Outputs)]"
+    message = "`{Self}` is not a struct of outputs",
+    label = "not a struct of outputs",
+    note = "add #[derive(Outputs)]"
 )]
 pub trait Outputs: Sized {
-    /// What is computed, in order.
+    /// The outputs, in order.
     const FIELDS: &'static [FieldSpec];
-    /// Something for each output that writes its column.
+    /// A writer for the column of each output.
     type Writers;
 
-    /// Takes the columns' places.
+    /// Reserves the columns in the frame.
     fn writers(heads: &mut Heads) -> Self::Writers;
-    /// Writes this row. Rows come in order, each once.
+    /// Writes this row. Rows are written in order, each exactly once.
     fn write(self, row: usize, heads: &mut Heads, writers: &mut Self::Writers);
     /// Writes a row of nulls.
     fn write_nulls(row: usize, heads: &mut Heads, writers: &mut Self::Writers);
-    /// The frame: the columns' heads, and their tails.
+    /// Returns the frame: the heads of the columns, then their tails.
     fn finish(writers: Self::Writers, heads: Heads) -> Vec<u8>;
 }
 
 /// A type that an output can have.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no type of an output",
-    label = "no type of an output",
+    message = "`{Self}` cannot be the type of an output",
+    label = "not a type of an output",
     note = "outputs are bool, i32, i64, f32, f64, &str, String, &[u8], Vec<u8>, Timestamp, and Vec<_>, slices and arrays \
-            of these; each also in an Option, where it may be null"
+            of these; use Option for an output that may be null"
 )]
 pub trait Output: Sized {
-    /// What the column holds.
+    /// The type of the column.
     const TYPE: DataType;
     /// Whether it can be null.
     const NULLABLE: bool;
-    /// What collects what has no room in a slot.
+    /// Collects the data that does not fit into a slot.
     #[doc(hidden)]
     type Sink: Sink;
 
@@ -56,17 +56,17 @@ pub trait Output: Sized {
     fn write(self, row: usize, heads: &mut Heads, writer: &mut Writer<Self::Sink>);
 }
 
-/// A type of values, each of which is there.
+/// A type of values that are not null.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no type of an output",
-    label = "no type of an output",
+    message = "`{Self}` cannot be the type of an output",
+    label = "not a type of an output",
     note = "outputs are bool, i32, i64, f32, f64, &str, String, &[u8], Vec<u8>, Timestamp, and Vec<_>, slices and arrays \
-            of these; each also in an Option, where it may be null"
+            of these; use Option for an output that may be null"
 )]
 pub trait Put {
-    /// What the column holds.
+    /// The type of the column.
     const TYPE: DataType;
-    /// What collects what has no room in a slot.
+    /// Collects the data that does not fit into a slot.
     #[doc(hidden)]
     type Sink: Sink;
 
@@ -74,20 +74,20 @@ pub trait Put {
     fn put(&self, slot: Slot<'_>, sink: &mut Self::Sink);
 }
 
-/// A type that lists hold.
+/// A type of list items.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no type of a list's items",
-    label = "no type of a list's items",
+    message = "`{Self}` cannot be the type of a list's items",
+    label = "not a type of a list's items",
     note = "items are bool, i32, i64, f32, f64, &str, String, &[u8], Vec<u8> and Timestamp"
 )]
 pub trait PutItem {
-    /// As the contract calls it.
+    /// The contract's name of the type.
     #[doc(hidden)]
     const SCALAR: ScalarType;
-    /// What collects items of a list.
+    /// Collects the items of lists.
     #[doc(hidden)]
     type Items: Collect;
-    /// What collects what has no room in a slot, of a single one in each row.
+    /// Collects the data that does not fit into a slot, for a column with one value per row.
     #[doc(hidden)]
     type Single: Sink;
 
@@ -114,16 +114,16 @@ pub struct Writer<S> {
     sink: S,
 }
 
-/// What a column has beside its slots.
+/// The data of a column in addition to its slots.
 #[doc(hidden)]
 pub trait Sink: Default {
-    /// How wide slots are.
+    /// The width of a slot, in bytes.
     const WIDTH: usize;
     /// Writes the slot of a null.
     fn put_nothing(&mut self, slot: Slot<'_>);
-    /// Bytes of the column's tail.
+    /// Returns the size of the column's tail, in bytes.
     fn tail_len(&self) -> usize;
-    /// Adds the column's tail.
+    /// Appends the column's tail.
     fn finish(self, frame: &mut Vec<u8>);
 }
 
@@ -135,7 +135,7 @@ pub trait Collect: Default {
     fn finish(self, frame: &mut Vec<u8>);
 }
 
-/// Values that have room in their slots.
+/// Values that fit into their slots.
 #[doc(hidden)]
 #[derive(Debug, Default)]
 pub struct Fixed<const WIDTH: usize>;
@@ -180,7 +180,7 @@ impl Slot<'_> {
 // === impl Writer ===
 
 impl<S: Sink> Writer<S> {
-    /// Takes the next column's place.
+    /// Reserves the next column in the frame.
     #[must_use]
     #[inline]
     pub fn new(heads: &mut Heads) -> Self {
@@ -194,13 +194,13 @@ impl<S: Sink> Writer<S> {
         self.sink.put_nothing(Slot { heads, place: self.place, row });
     }
 
-    /// Bytes of the column's tail.
+    /// Returns the size of the column's tail, in bytes.
     #[inline]
     pub fn tail_len(&self) -> usize {
         self.sink.tail_len()
     }
 
-    /// Adds the column's tail.
+    /// Appends the column's tail.
     #[inline]
     pub fn finish(self, frame: &mut Vec<u8>) {
         self.sink.finish(frame);

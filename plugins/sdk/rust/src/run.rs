@@ -1,4 +1,4 @@
-//! What happens to a batch: columns to rows, rows through the function, rows to columns.
+//! Processes a batch: converts columns to rows, calls the function for each row, converts the results to columns.
 
 #[cfg(feature = "config")]
 pub mod config;
@@ -13,14 +13,14 @@ use crate::{
     output::Outputs,
 };
 
-/// What a transform may know of its surroundings: chosen by the host, and replayed when training data is made.
+/// Data of a call in addition to the inputs. The host sets it, and replays it when training data is generated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Context {
     /// "Now" of the request, or the event time of the training rows.
     pub as_of: crate::Timestamp,
 }
 
-/// Why a whole batch has no result. A row that has none is a null instead.
+/// Why a whole batch failed. For a single bad row, return nulls instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     kind: Kind,
@@ -34,101 +34,102 @@ enum Kind {
     Internal,
 }
 
-/// A plugin, as `#[plugin]` puts it together.
+/// A plugin. `#[plugin]` implements this trait.
 pub trait Plugin {
-    /// What the derived view's `config` is read into.
+    /// The type of the derived view's `config`.
     type Config: 'static;
     /// The plugin's name.
     const NAME: &'static str;
     /// Its version.
     const VERSION: &'static str;
-    /// What it computes, for people.
+    /// A description for users.
     const DOC: &'static str;
 
-    /// What it reads and computes.
+    /// Returns the inputs and outputs.
     fn fields() -> Fields;
 
     /// Reads the configuration.
     ///
     /// # Errors
-    /// A fault that says what is wrong with the text.
+    /// Returns a fault that describes the error in the text.
     fn configure(json: &str) -> Result<Self::Config, Fault>;
 
-    /// Computes a batch, to a frame of its outputs.
+    /// Computes the frame of outputs of a batch.
     ///
     /// # Errors
-    /// The plugin's own fault, or one that says what is wrong with the batch.
+    /// Returns the plugin's fault, or one that describes the error in the batch.
     fn transform(config: &Self::Config, context: &Context, batch: Batch<'_>) -> Result<Vec<u8>, Fault>;
 }
 
-/// An input or an output, as a struct declares it.
+/// An input or an output that a struct declares.
 #[derive(Clone, Copy, Debug)]
 pub struct FieldSpec {
     /// Its name.
     pub name: &'static str,
-    /// What its column holds.
+    /// The type of its column.
     pub data_type: DataType,
-    /// Of an input: whether rows without it are computed. Of an output: whether it can be null by itself.
+    /// For an input: whether rows without it are computed. For an output: whether it can be null when the other outputs
+    /// are not.
     pub nullable: bool,
-    /// One line for people.
+    /// A one-line description for users.
     pub doc: &'static str,
 }
 
-/// What a plugin reads and computes.
+/// The inputs and outputs of a plugin.
 #[derive(Clone, Copy, Debug)]
 pub struct Fields {
-    /// In the order of its columns.
+    /// The inputs, in the order of their columns.
     pub inputs: &'static [FieldSpec],
-    /// In the order of its columns.
+    /// The outputs, in the order of their columns.
     pub outputs: &'static [FieldSpec],
-    /// Whether the function may have no result for a row.
+    /// Whether the function can return no result for a row.
     pub any_null: bool,
 }
 
-/// An instance's configuration, which comes after the instance. A component has one thread.
+/// The configuration of an instance, which is set after the instance was created. A component has one thread.
 #[derive(Debug)]
 pub struct Instance<C> {
     config: RefCell<Option<C>>,
 }
 
-/// What a function of one row may return.
+/// A return type of a function that processes one row.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no result of a plugin",
-    label = "no result of a plugin",
-    note = "it is a struct with #[derive(Outputs)], an Option of one (none is a row of nulls), or a Result<_, Fault> of these"
+    message = "`{Self}` cannot be the return type of a plugin",
+    label = "not a return type of a plugin",
+    note = "return a struct with #[derive(Outputs)], an Option of one (`None` is a row of nulls), or a Result<_, Fault>"
 )]
 pub trait Returned {
     /// The struct of outputs.
     type Outputs: Outputs;
-    /// Whether there may be no result.
+    /// Whether the result can be absent.
     const ANY_NULL: bool;
 
-    /// The result in its most general form.
+    /// Converts the result to the most general return type.
     ///
     /// # Errors
-    /// The function's fault.
+    /// Returns the function's fault.
     fn row(self) -> Result<Option<Self::Outputs>, Fault>;
 }
 
 // === impl Fault ===
 
 impl Fault {
-    /// The configuration makes no sense.
+    /// Creates a fault for an invalid configuration.
     pub fn bad_config(message: impl Into<String>) -> Self {
         Self { kind: Kind::Config, message: message.into() }
     }
 
-    /// The inputs make no sense.
+    /// Creates a fault for invalid inputs.
     pub fn bad_input(message: impl Into<String>) -> Self {
         Self { kind: Kind::Input, message: message.into() }
     }
 
-    /// Anything else.
+    /// Creates a fault for any other error.
     pub fn internal(message: impl Into<String>) -> Self {
         Self { kind: Kind::Internal, message: message.into() }
     }
 
-    /// What is told of it.
+    /// Returns the message.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message
@@ -188,26 +189,26 @@ impl<R: Returned> Returned for Result<R, Fault> {
 // === impl Instance ===
 
 impl<C> Instance<C> {
-    /// An instance that is not configured yet.
+    /// Creates an instance that is not configured yet.
     #[must_use]
     pub const fn new() -> Self {
         Self { config: RefCell::new(None) }
     }
 
-    /// What the host calls first.
+    /// Sets the configuration. The host calls this first.
     ///
     /// # Errors
-    /// The plugin's fault.
+    /// Returns the plugin's fault.
     pub fn configure<P: Plugin<Config = C>>(&self, json: &str) -> Result<(), types::Fault> {
-        log::panics_go_to_the_host();
+        log::log_panics();
         self.config.replace(Some(P::configure(json)?));
         Ok(())
     }
 
-    /// What the host calls for each batch.
+    /// Computes a batch. The host calls this for each batch.
     ///
     /// # Errors
-    /// The plugin's fault.
+    /// Returns the plugin's fault.
     pub fn transform<P: Plugin<Config = C>>(
         &self,
         context: types::Context,
@@ -218,8 +219,9 @@ impl<C> Instance<C> {
         let Some(config) = &*config else {
             return Err(Fault::internal("transform was called before configure").into());
         };
-        if !inputs.len().is_multiple_of(size_of::<u64>()) {
-            return Err(Fault::bad_input(format!("a frame of {} bytes is none", inputs.len())).into());
+        let len = inputs.len();
+        if !len.is_multiple_of(size_of::<u64>()) {
+            return Err(Fault::bad_input(format!("the frame has {len} bytes, which is not a multiple of 8")).into());
         }
         let context = Context { as_of: crate::Timestamp(context.as_of) };
         let inputs = aligned(inputs);
@@ -234,12 +236,12 @@ impl<C> Default for Instance<C> {
     }
 }
 
-/// What the plugin says of itself.
+/// Returns the plugin's signature.
 #[must_use]
 pub fn describe<P: Plugin>() -> Signature {
-    log::panics_go_to_the_host();
+    log::log_panics();
     let Fields { inputs, outputs, any_null } = P::fields();
-    // With an input that has to be there, every output can be null.
+    // With a required input, every output can be null.
     let any_null = any_null || inputs.iter().any(|input| !input.nullable);
     let field = |field: &FieldSpec, nullable: bool| Field {
         name: field.name.to_owned(),
@@ -256,28 +258,28 @@ pub fn describe<P: Plugin>() -> Signature {
     }
 }
 
-/// The configuration of a plugin that takes none.
+/// Checks the configuration of a plugin that takes none.
 ///
 /// # Errors
-/// If there is one: nobody would read it.
+/// Returns a fault if there is a configuration, because it would have no effect.
 pub fn no_config(json: &str) -> Result<(), Fault> {
     match json.trim() {
         "" | "null" | "{}" => Ok(()),
-        _ => Err(Fault::bad_config("this plugin takes no configuration, and the derived view has one")),
+        _ => Err(Fault::bad_config("this plugin takes no configuration, but the derived view has one")),
     }
 }
 
-/// What a function of one row reads and computes.
+/// Returns the inputs and outputs of a function that processes one row.
 pub fn fields_by_row<'a, C: 'a, I: Inputs<'a>, R: Returned>(
     _function: impl FnMut(&'a Context, &'a C, I) -> R,
 ) -> Fields {
     Fields { inputs: I::FIELDS, outputs: R::Outputs::FIELDS, any_null: R::ANY_NULL }
 }
 
-/// Runs a function of one row over a batch.
+/// Runs a function that processes one row over a batch.
 ///
 /// # Errors
-/// The function's fault, or one that says what is wrong with the batch.
+/// Returns the function's fault, or one that describes the error in the batch.
 #[inline]
 pub fn run_by_row<'a, C: 'a, I: Inputs<'a>, R: Returned>(
     context: &'a Context,

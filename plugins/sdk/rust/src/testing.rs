@@ -1,4 +1,4 @@
-//! For a plugin's own tests: rows through the plugin as the host would send them.
+//! Runs a plugin over rows as the host does, for the plugin's unit tests.
 //!
 //! ```
 //! use larder_plugin::{Inputs, Outputs, plugin, rows, testing};
@@ -14,7 +14,7 @@
 //!     sum: f64,
 //! }
 //!
-//! /// The sum of two numbers.
+//! /// Adds two numbers.
 //! #[plugin(name = "sum", version = "1.0.0")]
 //! fn sum(numbers: Numbers) -> Sum {
 //!     Sum { sum: numbers.left + numbers.right.unwrap_or(0.0) }
@@ -24,11 +24,11 @@
 //! let table = testing::run::<sum>(rows![{ left: 1.0, right: 2.0 }, { left: 1.0 }, { right: 2.0 }]);
 //! assert_eq!(table["sum"][0], 3.0);
 //! assert_eq!(table["sum"][1], 1.0);
-//! assert!(table["sum"][2].is_null(), "what is required was not there");
+//! assert!(table["sum"][2].is_null(), "the required input is null");
 //! # }
 //! ```
 //!
-//! An input that a row leaves out is null. [`Host`] has the configuration and the time of the request.
+//! An input that a row leaves out is null. To set the configuration and the time of the request, use [`Host`].
 
 mod columns;
 mod value;
@@ -43,10 +43,10 @@ use crate::{
     run::{FieldSpec, Fields, Instance, Plugin, describe},
 };
 
-/// A row of inputs, by name. [`rows!`](crate::rows) makes them.
+/// A row of inputs, by name. [`rows!`](crate::rows) creates rows.
 pub type Row = Vec<(&'static str, Value)>;
 
-/// What calls a plugin in a test.
+/// Calls a plugin in a test.
 #[derive(Clone, Debug)]
 pub struct Host<P> {
     config: String,
@@ -54,13 +54,14 @@ pub struct Host<P> {
     plugin: PhantomData<fn() -> P>,
 }
 
-/// What a plugin computed: a column of values for each output, by its name.
+/// The result of a plugin: a column of values for each output, by name.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Table {
     columns: Vec<(&'static str, Vec<Value>)>,
 }
 
-/// Rows of inputs: `rows![{ name: value, other: value }, { name: value }]`. Values are what becomes a [`Value`](crate::testing::Value).
+/// Creates rows of inputs: `rows![{ name: value, other: value }, { name: value }]`. Each value must be convertible to a
+/// [`Value`](crate::testing::Value).
 #[macro_export]
 macro_rules! rows {
     ($({ $($name:ident: $value:expr),* $(,)? }),* $(,)?) => {
@@ -75,7 +76,7 @@ macro_rules! rows {
 /// Runs a plugin without configuration over rows.
 ///
 /// # Panics
-/// If the rows are none of this plugin, or it returns a fault.
+/// Panics if the rows do not match the plugin's inputs, or if the plugin returns a fault.
 #[track_caller]
 #[must_use]
 pub fn run<P: Plugin>(rows: Vec<Row>) -> Table {
@@ -85,7 +86,7 @@ pub fn run<P: Plugin>(rows: Vec<Row>) -> Table {
 // === impl Host ===
 
 impl<P: Plugin> Host<P> {
-    /// A host whose derived view has no `config`, at the beginning of 1970.
+    /// Creates a host whose derived view has no `config`, with the start of 1970 as the time of the request.
     #[must_use]
     pub fn new() -> Self {
         Self { config: "null".to_owned(), context: Context::default(), plugin: PhantomData }
@@ -105,14 +106,15 @@ impl<P: Plugin> Host<P> {
         self
     }
 
-    /// Runs the plugin over rows. It does so three times, twice in one instance and once in another, for the same inputs
-    /// have to give the same outputs.
+    /// Runs the plugin over rows three times, twice in one instance and once in another, to check that the same inputs
+    /// give the same outputs.
     ///
     /// # Errors
-    /// The plugin's fault.
+    /// Returns the plugin's fault.
     ///
     /// # Panics
-    /// If the rows are none of this plugin: an unknown name, another type. If the plugin breaks a rule.
+    /// Panics if the rows do not match the plugin's inputs (an unknown name, another type), or if the outputs of the
+    /// runs differ or do not match the declaration.
     #[track_caller]
     pub fn run(&self, rows: Vec<Row>) -> Result<Table, Fault> {
         let Fields { inputs, outputs, .. } = P::fields();
@@ -129,7 +131,7 @@ impl<P: Plugin> Host<P> {
         let computed = call(&first)?;
         for (instance, whose) in [(&first, "the same"), (&second, "another")] {
             let same = call(instance)? == computed;
-            assert!(same, "the same inputs gave something else the second time, in {whose} instance");
+            assert!(same, "the same inputs gave a different result the second time, in {whose} instance");
         }
         let signature = describe::<P>();
         let computed = aligned(&computed);
@@ -138,7 +140,7 @@ impl<P: Plugin> Host<P> {
         frame.close()?;
         let table = outputs.iter().zip(&signature.outputs).zip(columns).map(|((output, field), values)| {
             let has_null = values.iter().any(Value::is_null);
-            assert!(field.nullable || !has_null, "output '{}' has a null, and was declared not to", output.name);
+            assert!(field.nullable || !has_null, "output '{}' has a null, but is declared as never null", output.name);
             (output.name, values)
         });
         Ok(Table { columns: table.collect() })
@@ -156,7 +158,7 @@ fn check_names(rows: &[Row], inputs: &[FieldSpec]) {
     for (name, _) in rows.iter().flatten() {
         if !inputs.iter().any(|input| input.name == *name) {
             let known: Vec<&str> = inputs.iter().map(|input| input.name).collect();
-            panic!("a row has '{name}', and the plugin's inputs are {}", known.join(", "));
+            panic!("a row has '{name}', but the plugin's inputs are {}", known.join(", "));
         }
     }
 }
@@ -164,7 +166,7 @@ fn check_names(rows: &[Row], inputs: &[FieldSpec]) {
 // === impl Table ===
 
 impl Table {
-    /// An output's values, if there is one of this name.
+    /// Returns the values of an output, if there is one with this name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&[Value]> {
         self.columns.iter().find(|(column, _)| *column == name).map(|(_, values)| values.as_slice())
@@ -177,7 +179,7 @@ impl Index<&str> for Table {
     #[track_caller]
     fn index(&self, name: &str) -> &[Value] {
         let known = || self.columns.iter().map(|(column, _)| *column).collect::<Vec<_>>().join(", ");
-        self.get(name).unwrap_or_else(|| panic!("there is no output '{name}': they are {}", known()))
+        self.get(name).unwrap_or_else(|| panic!("there is no output '{name}'; the outputs are {}", known()))
     }
 }
 

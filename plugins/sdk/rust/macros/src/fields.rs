@@ -1,4 +1,4 @@
-//! The derives: a struct's fields are a plugin's inputs or outputs.
+//! The derive macros: the fields of a struct are the inputs or outputs of a plugin.
 
 use proc_macro2::{Span, TokenStream};
 use quote::{quote, quote_spanned};
@@ -168,7 +168,7 @@ pub(crate) fn output_columns(item: &DeriveInput) -> Result<TokenStream> {
     })
 }
 
-/// An output, of a type that implements `of_trait`.
+/// Returns the `FieldSpec` of an output whose type implements `of_trait`.
 fn output_spec(Field { name, doc, of, .. }: &Field, of_trait: &str) -> TokenStream {
     let of_trait = Ident::new(of_trait, of.span());
     quote_spanned! {of.span()=>
@@ -181,16 +181,16 @@ fn output_spec(Field { name, doc, of, .. }: &Field, of_trait: &str) -> TokenStre
     }
 }
 
-/// The fields of a struct that has names for them.
+/// Returns the fields of a struct with named fields.
 fn fields(item: &DeriveInput) -> Result<Vec<Field>> {
     let Data::Struct(data) = &item.data else {
-        return Err(Error::new(item.ident.span(), "inputs and outputs are a struct, with a field for each"));
+        return Err(Error::new(item.ident.span(), "expected a struct with a field for each input or output"));
     };
     let named = match &data.fields {
         Fields::Named(fields) => &fields.named,
         Fields::Unit => return Ok(Vec::new()),
         Fields::Unnamed(_) => {
-            return Err(Error::new(item.ident.span(), "each field needs a name: it is the feature's"));
+            return Err(Error::new(item.ident.span(), "each field needs a name, which is the name of the feature"));
         }
     };
     let mut fields = Vec::new();
@@ -200,7 +200,7 @@ fn fields(item: &DeriveInput) -> Result<Vec<Field>> {
         if !name.is_ascii() {
             return Err(Error::new(
                 ident.span(),
-                "a feature's name is a letter or '_', then letters, digits and '_' of ASCII",
+                "a feature's name must be a letter or '_', followed by letters, digits and '_', all in ASCII",
             ));
         }
         let place = Index { index: u32::try_from(fields.len()).unwrap_or(u32::MAX), span: Span::call_site() };
@@ -211,37 +211,37 @@ fn fields(item: &DeriveInput) -> Result<Vec<Field>> {
 
 fn some(fields: &[Field], name: &Ident) -> Result<()> {
     if fields.is_empty() {
-        return Err(Error::new(name.span(), "a plugin computes something: there has to be an output"));
+        return Err(Error::new(name.span(), "a plugin needs at least one output"));
     }
     Ok(())
 }
 
-/// The lifetime of what the struct borrows; one of ours, where it borrows nothing.
+/// Returns the lifetime parameter of the struct, or a generated one if it has none.
 fn lifetime(item: &DeriveInput) -> Result<Lifetime> {
     if let Some(parameter) = item.generics.type_params().next() {
-        return Err(Error::new(parameter.span(), "the types of features are known: no type parameter"));
+        return Err(Error::new(parameter.span(), "no type parameters: the type of each feature is fixed"));
     }
     let mut lifetimes = item.generics.lifetimes().map(|parameter| parameter.lifetime.clone());
     let (first, second) = (lifetimes.next(), lifetimes.next());
     if let Some(second) = second {
-        return Err(Error::new(second.span(), "all that is borrowed is of the same batch: one lifetime is enough"));
+        return Err(Error::new(second.span(), "use one lifetime: all fields borrow from the same batch"));
     }
     Ok(first.unwrap_or_else(|| Lifetime::new("'larder", item.ident.span())))
 }
 
-/// What stands after `impl`, and after the struct's name.
+/// Returns the generics after `impl`, and after the struct's name.
 fn generics(item: &DeriveInput, lifetime: &Lifetime) -> (TokenStream, TokenStream) {
     let after = if item.generics.lifetimes().next().is_some() { quote!(<#lifetime>) } else { quote!() };
     (quote!(<#lifetime>), after)
 }
 
-/// The first paragraph of a doc comment, in one line.
+/// Returns the first paragraph of a doc comment, in one line.
 pub(crate) fn doc(attributes: &[Attribute]) -> String {
     let mut words: Vec<String> = Vec::new();
     for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("doc")) {
         let Meta::NameValue(meta) = &attribute.meta else { continue };
         let Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) = &meta.value else { continue };
-        // A block comment is one attribute of many lines.
+        // A block comment is one attribute with many lines.
         for line in text.value().split('\n') {
             let line = line.trim().trim_start_matches("* ").trim();
             if line.is_empty() && !words.is_empty() {
@@ -266,14 +266,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_struct_of_features_is_told_why() {
+    fn unsupported_struct_error_names_the_reason() {
         assert!(
             error(inputs(&parse_quote!(
                 enum Row {
                     A,
                 }
             )))
-            .contains("are a struct")
+            .contains("expected a struct")
         );
         assert!(
             error(inputs(&parse_quote!(
@@ -287,7 +287,7 @@ mod tests {
                     x: T,
                 }
             )))
-            .contains("no type parameter")
+            .contains("no type parameters")
         );
         assert!(
             error(inputs(&parse_quote!(
@@ -310,12 +310,12 @@ mod tests {
             error(outputs(&parse_quote!(
                 struct Out {}
             )))
-            .contains("there has to be an output")
+            .contains("at least one output")
         );
     }
 
     #[test]
-    fn docs_are_their_first_paragraph_in_one_line() {
+    fn doc_is_first_paragraph_in_one_line() {
         let item: DeriveInput = parse_quote! {
             /// Charges of the last
             ///   full month.
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn raw_names_lose_their_mark() {
+    fn raw_identifier_loses_its_prefix() {
         let item: DeriveInput = parse_quote!(
             struct Row {
                 r#type: f64,

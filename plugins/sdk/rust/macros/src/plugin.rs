@@ -1,4 +1,4 @@
-//! `#[plugin]`.
+//! The attribute macro `#[plugin]`.
 
 use proc_macro2::{Span, TokenStream};
 use quote::{quote, quote_spanned};
@@ -9,16 +9,16 @@ use syn::{
 
 use crate::fields::doc;
 
-/// What stands in the attribute.
-struct Words {
+/// The arguments of the attribute.
+struct Attribute {
     name: String,
     version: String,
     by_columns: bool,
 }
 
-/// What a function takes.
+/// The parameters of a function.
 struct Shape {
-    /// In the function's order.
+    /// In the order of the function's parameters.
     arguments: Vec<Argument>,
     config: Option<Type>,
 }
@@ -30,9 +30,9 @@ enum Argument {
     Inputs,
 }
 
-/// What the function's name is followed by; the function itself is kept as it is.
+/// Returns the code that follows the function. The function itself is not changed.
 pub(crate) fn plugin(attribute: TokenStream, function: &ItemFn) -> Result<TokenStream> {
-    let Words { name, version, by_columns } = Words::read(attribute)?;
+    let Attribute { name, version, by_columns } = Attribute::read(attribute)?;
     let Shape { arguments, config } = Shape::of(function)?;
     let (call, visible, doc) = (&function.sig.ident, &function.vis, doc(&function.attrs));
     let arguments = arguments.iter().map(|argument| match argument {
@@ -53,17 +53,17 @@ pub(crate) fn plugin(attribute: TokenStream, function: &ItemFn) -> Result<TokenS
     } else {
         (quote!(fields_by_row), quote!(run_by_row))
     };
-    // The types of the function's inputs and outputs are what the compiler finds them to be, whatever they are called.
+    // The compiler infers the types of the function's inputs and outputs, so their names do not matter.
     let function = quote_spanned!(function.sig.span()=> |context, config, inputs| #call(#(#arguments),*));
     Ok(quote! {
         #needs
 
-        /// The plugin as the host sees it; `larder_plugin::testing` takes it.
-        #[allow(non_camel_case_types, reason = "it goes by the function's name")]
+        /// The plugin, for the host and for `larder_plugin::testing`.
+        #[allow(non_camel_case_types, reason = "it has the function's name")]
         #[derive(Clone, Copy, Debug)]
         #visible enum #call {}
 
-        #[allow(unused_variables, reason = "a function need not want everything")]
+        #[allow(unused_variables, reason = "a function need not use every argument")]
         const _: () = {
             impl ::larder_plugin::__private::Plugin for #call {
                 type Config = #config_type;
@@ -123,9 +123,9 @@ pub(crate) fn plugin(attribute: TokenStream, function: &ItemFn) -> Result<TokenS
     })
 }
 
-// === impl Words ===
+// === impl Attribute ===
 
-impl Words {
+impl Attribute {
     fn read(attribute: TokenStream) -> Result<Self> {
         let (mut name, mut version, mut by_columns) = (None, None, false);
         for meta in Punctuated::<Meta, Token![,]>::parse_terminated.parse2(attribute)? {
@@ -133,7 +133,7 @@ impl Words {
                 return Err(Error::new(meta.span(), "expected name = \"…\", version = \"…\" or by = \"…\""));
             };
             let Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) = &meta.value else {
-                return Err(Error::new(meta.value.span(), "expected a text in quotes"));
+                return Err(Error::new(meta.value.span(), "expected a string literal"));
             };
             if meta.path.is_ident("name") {
                 check_name(text)?;
@@ -160,14 +160,14 @@ impl Words {
     }
 }
 
-/// The contract's rule for names.
+/// Checks the contract's rule for names.
 fn check_name(text: &LitStr) -> Result<()> {
     let name = text.value();
     let starts = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
     if starts && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
         return Ok(());
     }
-    Err(Error::new(text.span(), "a plugin's name is a letter or '_', then letters, digits and '_'"))
+    Err(Error::new(text.span(), "a plugin's name must be a letter or '_', followed by letters, digits and '_'"))
 }
 
 fn check_version(text: &LitStr) -> Result<()> {
@@ -178,7 +178,7 @@ fn check_version(text: &LitStr) -> Result<()> {
     if parts.len() == 3 && parts.iter().all(is_number) {
         return Ok(());
     }
-    Err(Error::new(text.span(), "a version is MAJOR.MINOR.PATCH, for example 1.0.0"))
+    Err(Error::new(text.span(), "a version must be MAJOR.MINOR.PATCH, for example 1.0.0"))
 }
 
 // === impl Shape ===
@@ -187,24 +187,24 @@ impl Shape {
     fn of(function: &ItemFn) -> Result<Self> {
         let signature = &function.sig;
         if let Some(asynchronous) = &signature.asyncness {
-            return Err(Error::new(asynchronous.span(), "a plugin has nothing to wait for: no async"));
+            return Err(Error::new(asynchronous.span(), "a plugin cannot be async"));
         }
         if let Some(parameter) =
             signature.generics.params.iter().find(|parameter| !matches!(parameter, GenericParam::Lifetime(_)))
         {
             return Err(Error::new(
                 parameter.span(),
-                "the host has no types to choose: lifetimes are all the parameters",
+                "a plugin can only have lifetime parameters: the host cannot choose types or constants",
             ));
         }
         if matches!(signature.output, ReturnType::Default) {
-            let missing = "a plugin returns its outputs: a struct with #[derive(Outputs)]";
+            let missing = "a plugin must return its outputs: a struct with #[derive(Outputs)]";
             return Err(Error::new(signature.ident.span(), missing));
         }
         let (mut arguments, mut config) = (Vec::new(), None);
         for input in &signature.inputs {
             let FnArg::Typed(input) = input else {
-                return Err(Error::new(input.span(), "a plugin is a function without self"));
+                return Err(Error::new(input.span(), "a plugin cannot have a self parameter"));
             };
             let argument = match &*input.ty {
                 Type::Reference(reference) if is_named(&reference.elem, "Context") => Argument::Context,
@@ -220,7 +220,7 @@ impl Shape {
             arguments.push(argument);
         }
         if !arguments.contains(&Argument::Inputs) {
-            let missing = "a plugin takes its inputs: a struct with #[derive(Inputs)], by value";
+            let missing = "a plugin must take its inputs: a struct with #[derive(Inputs)], by value";
             return Err(Error::new(signature.ident.span(), missing));
         }
         Ok(Self { arguments, config })
@@ -235,12 +235,12 @@ fn is_named(of: &Type, name: &str) -> bool {
 // === impl Argument ===
 
 impl Argument {
-    /// What is wrong with two of them.
+    /// Returns the error for two parameters of this kind.
     fn twice(self) -> &'static str {
         match self {
-            Self::Context => "there is one context",
-            Self::Config => "there is one configuration; the inputs are taken by value",
-            Self::Inputs => "the inputs are one struct; context and configuration are taken by reference",
+            Self::Context => "a plugin can have only one context parameter",
+            Self::Config => "a plugin can have only one configuration parameter; pass the inputs by value",
+            Self::Inputs => "the inputs must be one struct; pass context and configuration by reference",
         }
     }
 }
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_attribute_is_told_why() {
+    fn wrong_attribute_error_names_the_reason() {
         let function: ItemFn = parse_quote!(
             fn f(row: Row) -> Out {}
         );
@@ -267,25 +267,25 @@ mod tests {
         assert!(of(quote!(name = "f", version = "1")).contains("MAJOR.MINOR.PATCH"));
         assert!(of(quote!(name = "f", version = "1.0.x")).contains("MAJOR.MINOR.PATCH"));
         assert!(of(quote!(name = "f", version = "1.0.0", by = "batch")).contains("\"row\" or \"columns\""));
-        assert!(of(quote!(name = "f", version = 1)).contains("in quotes"));
+        assert!(of(quote!(name = "f", version = 1)).contains("string literal"));
         assert!(of(quote!(nome = "f")).contains("name, version or by"));
         assert!(plugin(quote!(name = "f", version = "1.0.0-rc.1"), &function).is_ok());
     }
 
     #[test]
-    fn a_function_that_is_no_plugin_is_told_why() {
+    fn unsupported_function_error_names_the_reason() {
         let of = |function| error(quote!(name = "f", version = "1.0.0"), function);
         assert!(
             of(parse_quote!(
                 fn f() -> Out {}
             ))
-            .contains("takes its inputs")
+            .contains("must take its inputs")
         );
         assert!(
             of(parse_quote!(
                 fn f(row: Row) {}
             ))
-            .contains("returns its outputs")
+            .contains("must return its outputs")
         );
         assert!(
             of(parse_quote!(
@@ -297,30 +297,30 @@ mod tests {
             of(parse_quote!(
                 fn f(a: &A, b: &B, row: Row) -> Out {}
             ))
-            .contains("one configuration")
+            .contains("one configuration parameter")
         );
         assert!(
             of(parse_quote!(
                 fn f(a: &Context, b: &Context, row: Row) -> Out {}
             ))
-            .contains("one context")
+            .contains("one context parameter")
         );
         assert!(
             of(parse_quote!(
                 async fn f(row: Row) -> Out {}
             ))
-            .contains("no async")
+            .contains("cannot be async")
         );
         assert!(
             of(parse_quote!(
                 fn f<T>(row: T) -> Out {}
             ))
-            .contains("lifetimes")
+            .contains("lifetime parameters")
         );
     }
 
     #[test]
-    fn arguments_come_in_any_order() {
+    fn parameters_may_be_in_any_order() {
         let function: ItemFn = parse_quote!(
             fn f(row: Row<'_>, config: &Limits, context: &larder_plugin::Context) -> Out {}
         );

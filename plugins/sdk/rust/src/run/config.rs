@@ -1,13 +1,14 @@
-//! The derived view's `config`.
+//! Reads the derived view's `config`.
 
 use serde::de::DeserializeOwned;
 
 use crate::Fault;
 
-/// Reads a configuration. A view that has none says `null`, and means what `{}` means, unless the type knows better.
+/// Reads a configuration. `null`, which a view without a configuration has, is read as `{}` if the type does not accept
+/// `null`.
 ///
 /// # Errors
-/// A fault with serde's words for what is wrong.
+/// Returns a fault with serde's message.
 pub fn read<C: DeserializeOwned>(json: &str) -> Result<C, Fault> {
     let read = serde_json::from_str(json);
     let read = if json == "null" { read.or_else(|_| serde_json::from_str("{}")) } else { read };

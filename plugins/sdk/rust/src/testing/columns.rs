@@ -1,4 +1,4 @@
-//! Rows of values to a frame and back.
+//! Converts rows of values to a frame, and back.
 
 use super::{Row, Value};
 use crate::{
@@ -10,20 +10,20 @@ use crate::{
     run::FieldSpec,
 };
 
-/// Values as they lie in a frame: those of fixed width, or ends with what lies between them.
-struct Laid {
+/// Values in the layout of a frame: slots of fixed width, or ends and the data that they delimit.
+struct Encoded {
     slots: Vec<u8>,
     data: Option<Vec<u8>>,
 }
 
 /// Values of a part of a frame.
-enum Found<'a> {
+enum Decoded<'a> {
     Fixed(Vec<Value>),
     Texts(&'a [u32], &'a [u8]),
     Blobs(&'a [u32], &'a [u8]),
 }
 
-/// A frame of inputs.
+/// Returns the frame of these rows of inputs.
 #[track_caller]
 pub(super) fn write(fields: &[FieldSpec], rows: &[Row]) -> Vec<u8> {
     let (mut heads, mut tails) = (Vec::new(), Vec::new());
@@ -44,9 +44,9 @@ fn write_column(field: &FieldSpec, rows: &[Row], heads: &mut Vec<u8>, tails: &mu
     present.for_each(|(row, _)| presence[row / 8] |= 1 << (row % 8));
     append(heads, &presence);
     if !of.is_list {
-        let laid = lay(of.scalar, &slots).unwrap_or_else(|value| wrong(value));
-        append(heads, &laid.slots);
-        append(tails, &laid.data.unwrap_or_default());
+        let encoded = encode(of.scalar, &slots).unwrap_or_else(|value| wrong(value));
+        append(heads, &encoded.slots);
+        append(tails, &encoded.data.unwrap_or_default());
         return;
     }
     let (mut ends, mut items) = (Vec::new(), Vec::new());
@@ -61,16 +61,17 @@ fn write_column(field: &FieldSpec, rows: &[Row], heads: &mut Vec<u8>, tails: &mu
     if let Some(null) = items.iter().find(|item| item.is_null()) {
         wrong(null);
     }
-    let laid = lay(of.scalar, &items).unwrap_or_else(|value| wrong(value));
+    let encoded = encode(of.scalar, &items).unwrap_or_else(|value| wrong(value));
     append(heads, &ends);
-    append(tails, &laid.slots);
-    append(tails, &laid.data.unwrap_or_default());
+    append(tails, &encoded.slots);
+    append(tails, &encoded.data.unwrap_or_default());
 }
 
-/// The values of a frame of outputs, a column for each.
+/// Returns the values of a frame of outputs, with a column for each output.
 #[track_caller]
 pub(super) fn read(fields: &[FieldSpec], frame: &mut Frame<'_>) -> Vec<Vec<Value>> {
-    let read = |field| read_column(field, frame).unwrap_or_else(|error| panic!("the frame of outputs: {error:?}"));
+    let read =
+        |field| read_column(field, frame).unwrap_or_else(|error| panic!("the frame of outputs is invalid: {error:?}"));
     fields.iter().map(read).collect()
 }
 
@@ -79,14 +80,14 @@ fn read_column(field: &FieldSpec, frame: &mut Frame<'_>) -> Result<Vec<Value>, F
     let presence = frame.presence()?;
     let values: Vec<Value> = if of.is_list {
         let (ends, items) = frame.ends(Part::Head, rows)?;
-        let items = found(of.scalar, frame, Part::Tail, items)?;
+        let items = decode(of.scalar, frame, Part::Tail, items)?;
         let list = |row| {
             let (start, end) = bounds(ends, row);
             Value::List((start..end).map(|i| items.at(i)).collect())
         };
         (0..rows).map(list).collect()
     } else {
-        let slots = found(of.scalar, frame, Part::Head, rows)?;
+        let slots = decode(of.scalar, frame, Part::Head, rows)?;
         (0..rows).map(|row| slots.at(row)).collect()
     };
     let is_present = |row: usize| presence[row / 64] >> (row % 64) & 1 == 1;
@@ -94,10 +95,10 @@ fn read_column(field: &FieldSpec, frame: &mut Frame<'_>) -> Result<Vec<Value>, F
     Ok(values.into_iter().enumerate().map(or_null).collect())
 }
 
-fn found<'a>(of: ScalarType, frame: &mut Frame<'a>, part: Part, count: usize) -> Result<Found<'a>, FrameError> {
+fn decode<'a>(of: ScalarType, frame: &mut Frame<'a>, part: Part, count: usize) -> Result<Decoded<'a>, FrameError> {
     macro_rules! fixed {
         ($raw:ty, $read:expr) => {
-            Found::Fixed(frame.take::<$raw>(part, count)?.iter().copied().map($read).collect())
+            Decoded::Fixed(frame.take::<$raw>(part, count)?.iter().copied().map($read).collect())
         };
     }
     let mut var = || -> Result<_, FrameError> {
@@ -105,8 +106,8 @@ fn found<'a>(of: ScalarType, frame: &mut Frame<'a>, part: Part, count: usize) ->
         Ok((ends, frame.take(Part::Tail, bytes)?))
     };
     Ok(match of {
-        ScalarType::Utf8 => var().map(|(ends, data)| Found::Texts(ends, data))?,
-        ScalarType::Binary => var().map(|(ends, data)| Found::Blobs(ends, data))?,
+        ScalarType::Utf8 => var().map(|(ends, data)| Decoded::Texts(ends, data))?,
+        ScalarType::Binary => var().map(|(ends, data)| Decoded::Blobs(ends, data))?,
         ScalarType::Bool => fixed!(u8, |value| Value::Bool(value != 0)),
         ScalarType::Int32 => fixed!(i32, Value::from),
         ScalarType::Int64 => fixed!(i64, Value::from),
@@ -116,7 +117,7 @@ fn found<'a>(of: ScalarType, frame: &mut Frame<'a>, part: Part, count: usize) ->
     })
 }
 
-impl Found<'_> {
+impl Decoded<'_> {
     fn at(&self, i: usize) -> Value {
         let slot = |ends, data: &[u8]| {
             let (start, end) = bounds(ends, i);
@@ -134,9 +135,9 @@ fn value<'r>(row: &'r Row, name: &str) -> &'r Value {
     row.iter().find(|(own, _)| *own == name).map_or(&Value::Null, |(_, value)| value)
 }
 
-/// Values of one type, or the one that is of another. Nulls are zero.
-fn lay<'v>(of: ScalarType, values: &[&'v Value]) -> Result<Laid, &'v Value> {
-    let fixed = |slots: Vec<u8>| Laid { slots, data: None };
+/// Encodes values of one type, with zeros for nulls. Returns the first value of another type as the error.
+fn encode<'v>(of: ScalarType, values: &[&'v Value]) -> Result<Encoded, &'v Value> {
+    let fixed = |slots: Vec<u8>| Encoded { slots, data: None };
     Ok(match of {
         ScalarType::Bool => fixed(all(values, |value| match value {
             Value::Bool(value) => Some([u8::from(*value)]),
@@ -175,7 +176,7 @@ fn all<'v, const WIDTH: usize>(
     Ok(values.iter().map(read).collect::<Result<Vec<_>, _>>()?.concat())
 }
 
-fn var<'v>(values: &[&'v Value], read: impl Fn(&'v Value) -> Option<&'v [u8]>) -> Result<Laid, &'v Value> {
+fn var<'v>(values: &[&'v Value], read: impl Fn(&'v Value) -> Option<&'v [u8]>) -> Result<Encoded, &'v Value> {
     let (mut ends, mut data) = (Vec::new(), Vec::new());
     for value in values {
         if !value.is_null() {
@@ -183,7 +184,7 @@ fn var<'v>(values: &[&'v Value], read: impl Fn(&'v Value) -> Option<&'v [u8]>) -
         }
         ends.extend(end(data.len()));
     }
-    Ok(Laid { slots: ends, data: Some(data) })
+    Ok(Encoded { slots: ends, data: Some(data) })
 }
 
 fn number(value: &Value) -> Option<f64> {

@@ -1,4 +1,4 @@
-//! Whole plugins through the host of tests: every type, the rule of required inputs, faults.
+//! Tests of complete plugins with the test host: every type, required inputs, faults.
 
 use std::{borrow::Cow, cell::Cell};
 
@@ -57,7 +57,7 @@ struct Mirror<'a> {
     times: Option<Vec<Timestamp>>,
 }
 
-/// Gives back what it gets.
+/// Returns its inputs.
 #[plugin(name = "mirror", version = "1.0.0")]
 fn mirror<'a>(row: Everything<'a>) -> Mirror<'a> {
     Mirror {
@@ -84,7 +84,7 @@ fn mirror<'a>(row: Everything<'a>) -> Mirror<'a> {
 }
 
 #[test]
-fn every_type_comes_back_as_it_went() {
+fn every_type_round_trips() {
     let full = |text: &'static str, i: i32| {
         rows![{
             a_bool: i % 2 == 0, an_i32: i, an_i64: i64::from(i) << 40, an_f32: 0.1_f32, an_f64: 0.1, a_text: text,
@@ -95,7 +95,7 @@ fn every_type_comes_back_as_it_went() {
         .remove(0)
     };
     let mut all = Vec::new();
-    // More than two words of presence, with nulls amid and at the end.
+    // More than two presence words, with nulls in the middle and at the end.
     for i in 0..30 {
         all.push(full("größe", i));
         all.push(Vec::new());
@@ -113,11 +113,11 @@ fn every_type_comes_back_as_it_went() {
 }
 
 #[test]
-fn a_frame_is_as_the_contract_draws_it_and_has_no_room_to_spare() {
+fn frame_matches_contract_without_spare_capacity() {
     let one = sums(&words(&[1, bits(1.5), 1, bits(2.0)]), 1).unwrap();
     assert_eq!(one, words(&[1, bits(3.5)]));
-    assert_eq!(one.capacity(), one.len(), "what is handed over with room to spare is copied");
-    // Three rows, the second of which lacks what it has to have.
+    assert_eq!(one.capacity(), one.len(), "a vector with spare capacity would be copied");
+    // Three rows; the second one lacks the required input.
     let heads = [0b101, bits(1.0), 0, bits(3.0), 0b111, bits(1.0), bits(2.0), bits(3.0)];
     assert_eq!(sums(&words(&heads), 3).unwrap(), words(&[0b101, bits(2.0), 0, bits(6.0)]));
 }
@@ -136,15 +136,15 @@ struct ThreeAgain<'a> {
     list: Option<List<'a, &'a str>>,
 }
 
-/// Gives back what it gets.
+/// Returns its inputs.
 #[plugin(name = "three", version = "1.0.0")]
 fn three<'a>(row: Three<'a>) -> ThreeAgain<'a> {
     ThreeAgain { flag: row.flag, text: row.text, list: row.list }
 }
 
-/// The contract's own example: (true, "hi", ["a", "bc"]) and (null, null, []).
+/// The example in the contract: (true, "hi", ["a", "bc"]) and (null, null, []).
 #[test]
-fn the_example_of_the_contract_is_read_and_written() {
+fn contract_example_is_read_and_written() {
     let frame = [
         &words(&[1, 1, 1, 2 | 2 << 32, 3, 2 | 2 << 32])[..],
         b"hi\0\0\0\0\0\0",
@@ -156,7 +156,7 @@ fn the_example_of_the_contract_is_read_and_written() {
     instance.configure::<three>("null").unwrap();
     let again = instance.transform::<three>(types::Context { as_of: 0 }, 2, &frame).unwrap();
     assert_eq!(again, frame);
-    assert_eq!(again.capacity(), again.len(), "what is handed over with room to spare is copied");
+    assert_eq!(again.capacity(), again.len(), "a vector with spare capacity would be copied");
     let row = || rows![{ flag: true, text: "hi", list: ["a", "bc"] }].remove(0);
     let nothing = rows![{ list: Vec::<Value>::new() }].remove(0);
     let table = run::<three>(vec![row(), nothing]);
@@ -164,10 +164,10 @@ fn the_example_of_the_contract_is_read_and_written() {
     assert_eq!(table["list"][1], Value::List(Vec::new()));
 }
 
-/// Two inputs, one of which has to be there.
+/// Two inputs, of which one is required.
 #[derive(Inputs)]
 struct Numbers {
-    /// What has to be there.
+    /// The required input.
     left: f64,
     right: Option<f64>,
 }
@@ -197,12 +197,12 @@ fn sums(frame: &[u8], rows: u32) -> Result<Vec<u8>, types::Fault> {
     instance.transform::<sum>(types::Context { as_of: 0 }, rows, frame)
 }
 
-fn words_of(fault: types::Fault) -> String {
+fn message_of(fault: types::Fault) -> String {
     Fault::from(fault).message().to_owned()
 }
 
 #[test]
-fn a_row_without_a_required_input_is_null_and_the_signature_says_so() {
+fn row_without_required_input_is_null() {
     let table = run::<sum>(rows![{ left: 1, right: 2.0 }, { right: 2.0 }, { left: 1.0 }]);
     assert_eq!(table["sum"][0], 3.0);
     assert!(table["sum"][1].is_null());
@@ -211,29 +211,30 @@ fn a_row_without_a_required_input_is_null_and_the_signature_says_so() {
     assert_eq!((signature.name.as_str(), signature.version.as_str()), ("sum", "1.2.3"));
     assert_eq!(signature.doc, "The sum of two numbers.");
     let inputs: Vec<_> = signature.inputs.iter().map(|input| (&*input.name, input.nullable, &*input.doc)).collect();
-    assert_eq!(inputs, [("left", false, "What has to be there."), ("right", true, "")]);
+    assert_eq!(inputs, [("left", false, "The required input."), ("right", true, "")]);
     assert!(signature.outputs[0].nullable);
 }
 
 #[test]
-fn a_frame_that_is_none_of_the_inputs_is_refused() {
-    let fault = |frame: &[u8], rows| words_of(sums(frame, rows).unwrap_err());
+fn frame_of_wrong_size_is_rejected() {
+    let fault = |frame: &[u8], rows| message_of(sums(frame, rows).unwrap_err());
     let good = words(&[1, bits(1.0), 1, bits(2.0)]);
     assert!(sums(&good, 1).is_ok());
-    let fewer = "a frame of 24 bytes came, and the heads of this plugin's inputs have 32";
+    let fewer = "received a frame of 24 bytes, but the heads of this plugin's inputs take 32";
     assert_eq!(fault(&good[..24], 1), fewer);
-    assert_eq!(fault(&good[..31], 1), "a frame of 31 bytes is none");
-    assert_eq!(fault(&good, 2), "a frame of 32 bytes came, and the heads of this plugin's inputs have 48");
+    assert_eq!(fault(&good[..31], 1), "the frame has 31 bytes, which is not a multiple of 8");
+    let more_rows = "received a frame of 32 bytes, but the heads of this plugin's inputs take 48";
+    assert_eq!(fault(&good, 2), more_rows);
     let more = [good, words(&[0])].concat();
-    assert_eq!(fault(&more, 1), "the frame that came has 8 bytes more than the inputs of this plugin");
+    assert_eq!(fault(&more, 1), "the received frame has 8 bytes more than this plugin's inputs");
 }
 
 #[test]
-fn a_frame_is_read_wherever_it_lies() {
+fn frame_is_read_at_any_address() {
     let good = words(&[1, bits(1.0), 1, bits(2.0)]);
     for shift in 0..8 {
         let shifted = [vec![0xff; shift], good.clone()].concat();
-        assert_eq!(sums(&shifted[shift..], 1).unwrap(), words(&[1, bits(3.0)]), "{shift} bytes on");
+        assert_eq!(sums(&shifted[shift..], 1).unwrap(), words(&[1, bits(3.0)]), "shifted by {shift} bytes");
     }
 }
 
@@ -256,8 +257,8 @@ fn count(words: Words<'_>) -> Count {
 }
 
 #[test]
-fn ends_and_texts_that_are_none_are_named() {
-    // A text and a list in each of two rows: presence and two ends each; then the text's bytes; the items' ends and bytes.
+fn bad_ends_and_text_name_the_input() {
+    // Two rows with a text and a list: presence and ends of both, then the text's bytes, the items' ends and bytes.
     let call = |text: ([u32; 2], &[u8]), lists: [u32; 2], items: (&[u32], &[u8])| {
         let mut frame = Vec::new();
         let mut add = |part: &[u8]| {
@@ -274,21 +275,21 @@ fn ends_and_texts_that_are_none_are_named() {
     };
     let (text, lists, items): (_, _, (&[u32], &[u8])) = (([1, 2], &b"ab"[..]), [0, 2], (&[1, 2], b"cd"));
     assert_eq!(call(text, lists, items).unwrap(), words(&[0b11, 1, 3]));
-    let fault = |text, lists, items| words_of(call(text, lists, items).unwrap_err());
-    assert_eq!(fault(([2, 1], b"ab"), lists, items), "input 'text' has ends that run backwards");
-    assert_eq!(fault(([1, 99], b"ab"), lists, items), "the frame that came ends before input 'text' does");
+    let fault = |text, lists, items| message_of(call(text, lists, items).unwrap_err());
+    assert_eq!(fault(([2, 1], b"ab"), lists, items), "input 'text' has ends that decrease");
+    assert_eq!(fault(([1, 99], b"ab"), lists, items), "the received frame ends before the end of input 'text'");
     assert_eq!(fault(([1, 2], b"\xff\xff"), lists, items), "input 'text' has text that is not UTF-8");
     assert_eq!(fault(([1, 2], "é".as_bytes()), lists, items), "input 'text' has text that is not UTF-8");
-    assert_eq!(fault(text, [2, 1], items), "input 'list' has ends that run backwards");
-    assert_eq!(fault(text, [0, 99], items), "the frame that came ends before input 'list' does");
-    assert_eq!(fault(text, [0, u32::MAX], items), "the frame that came ends before input 'list' does");
-    assert_eq!(fault(text, lists, (&[2, 1], b"cd")), "input 'list' has ends that run backwards");
+    assert_eq!(fault(text, [2, 1], items), "input 'list' has ends that decrease");
+    assert_eq!(fault(text, [0, 99], items), "the received frame ends before the end of input 'list'");
+    assert_eq!(fault(text, [0, u32::MAX], items), "the received frame ends before the end of input 'list'");
+    assert_eq!(fault(text, lists, (&[2, 1], b"cd")), "input 'list' has ends that decrease");
     assert_eq!(fault(text, lists, (&[1, 2], "é".as_bytes())), "input 'list' has text that is not UTF-8");
     let surplus = fault(text, [0, 0], items);
-    assert_eq!(surplus, "the frame that came has 16 bytes more than the inputs of this plugin");
+    assert_eq!(surplus, "the received frame has 16 bytes more than this plugin's inputs");
 }
 
-/// None, or a fault, by the input.
+/// Returns a sum, `None` or a fault, depending on the input.
 #[plugin(name = "picky", version = "1.0.0")]
 fn picky(context: &Context, numbers: Numbers) -> Result<Option<Sum>, Fault> {
     if numbers.left < 0.0 {
@@ -298,7 +299,7 @@ fn picky(context: &Context, numbers: Numbers) -> Result<Option<Sum>, Fault> {
 }
 
 #[test]
-fn a_function_may_have_nothing_to_say_or_give_up() {
+fn function_may_return_none_or_fault() {
     let host = Host::<picky>::new().as_of(Timestamp(10));
     let table = host.run(rows![{ left: 1.0 }, { left: 0.0 }]).unwrap();
     assert_eq!(table["sum"][0], 11.0);
@@ -319,7 +320,7 @@ struct Shares {
     shouted: Vec<String>,
 }
 
-/// Twice an amount.
+/// Doubles an amount.
 #[plugin(name = "columns", version = "1.0.0", by = "columns")]
 fn columns(amounts: Amounts<'_>) -> Shares {
     let mut shouted: Vec<String> = amounts.label.iter().map(|label| label.unwrap_or("nobody").to_uppercase()).collect();
@@ -330,7 +331,7 @@ fn columns(amounts: Amounts<'_>) -> Shares {
 }
 
 #[test]
-fn functions_of_columns_get_all_rows_at_once() {
+fn column_function_gets_all_rows() {
     let table = run::<columns>(rows![{ amount: 1.5, label: "a" }, { label: "b" }, { amount: 2.0 }]);
     assert_eq!(table["doubled"][0], 3.0);
     assert!(table["doubled"][1].is_null());
@@ -345,7 +346,7 @@ thread_local! {
     static CALLS: Cell<f64> = const { Cell::new(0.0) };
 }
 
-/// Counts its calls, which no plugin should.
+/// Returns the number of its calls, which violates the rule that equal inputs give equal outputs.
 #[plugin(name = "counter", version = "1.0.0")]
 fn counter(_row: Numbers) -> Sum {
     CALLS.set(CALLS.get() + 1.0);
@@ -353,32 +354,32 @@ fn counter(_row: Numbers) -> Sum {
 }
 
 #[test]
-#[should_panic(expected = "gave something else the second time")]
-fn a_plugin_that_remembers_is_found_out() {
+#[should_panic(expected = "gave a different result the second time")]
+fn stateful_plugin_is_detected() {
     let _ = run::<counter>(rows![{ left: 1.0 }]);
 }
 
 #[test]
-#[should_panic(expected = "a row has 'lift', and the plugin's inputs are left, right")]
-fn a_mistyped_input_is_told() {
+#[should_panic(expected = "a row has 'lift', but the plugin's inputs are left, right")]
+fn unknown_input_name_panics() {
     let _ = run::<sum>(rows![{ lift: 1.0 }]);
 }
 
 #[test]
 #[should_panic(expected = "input 'left' is Float64, got Text(\"1\")")]
-fn a_value_of_another_type_is_told() {
+fn value_of_wrong_type_panics() {
     let _ = run::<sum>(rows![{ left: "1" }]);
 }
 
 #[test]
-fn a_configuration_that_nobody_reads_is_a_fault() {
+fn unused_configuration_is_a_fault() {
     assert!(Host::<sum>::new().config("{}").run(Vec::new()).is_ok());
     let fault = Host::<sum>::new().config(r#"{"scale": 2}"#).run(Vec::new()).unwrap_err();
     assert!(fault.message().contains("takes no configuration"), "{fault}");
 }
 
 #[test]
-fn an_instance_that_is_not_configured_does_not_answer() {
+fn unconfigured_instance_returns_fault() {
     let fault = Instance::new().transform::<sum>(types::Context { as_of: 0 }, 0, &[]).unwrap_err();
     assert!(matches!(fault, types::Fault::Internal(message) if message.contains("before configure")));
 }
@@ -391,27 +392,27 @@ mod config {
 
     type Scales = BTreeMap<String, f64>;
 
-    /// Scales.
+    /// Multiplies by a configured factor.
     #[plugin(name = "scaled", version = "1.0.0")]
     fn scaled(numbers: Numbers, scales: &Scales) -> Sum {
         Sum { sum: numbers.left * scales.get("by").copied().unwrap_or(1.0) }
     }
 
-    /// Says whether there is a configuration.
+    /// Returns -1 if there is no configuration.
     #[plugin(name = "configured", version = "1.0.0")]
     fn configured(scales: &Option<Scales>, numbers: Numbers) -> Sum {
         Sum { sum: if scales.is_some() { numbers.left } else { -1.0 } }
     }
 
     #[test]
-    fn a_configuration_is_read_and_its_mistakes_are_told() {
+    fn configuration_is_read_and_checked() {
         let scaled = |json: &str| Host::<scaled>::new().config(json).run(rows![{ left: 2.0 }]);
         assert_eq!(scaled(r#"{"by": 3}"#).unwrap()["sum"][0], 6.0);
-        assert_eq!(scaled("null").unwrap()["sum"][0], 2.0, "no configuration is an empty one");
+        assert_eq!(scaled("null").unwrap()["sum"][0], 2.0, "no configuration is read as an empty one");
         let message = scaled(r#"{"by": "much"}"#).unwrap_err().message().to_owned();
         assert!(message.contains("invalid type: string \"much\", expected f64"), "{message}");
         assert!(scaled("{").unwrap_err().message().contains("EOF"));
         let table = Host::<configured>::new().run(rows![{ left: 2.0 }]).unwrap();
-        assert_eq!(table["sum"][0], -1.0, "the type knows what no configuration is");
+        assert_eq!(table["sum"][0], -1.0, "the type accepts null");
     }
 }

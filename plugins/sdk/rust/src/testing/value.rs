@@ -2,18 +2,18 @@
 
 use crate::Timestamp;
 
-/// A value of an input or an output. Integers and doubles of both widths are one here: `2` is a value of an Int32 input as
-/// of an Int64, and of doubles.
+/// A value of an input or an output. The widths of numbers are not distinguished: `2` is a value for inputs of type
+/// Int32, Int64, Float32 and Float64.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Value {
-    /// None at all.
+    /// No value.
     #[default]
     Null,
     /// True or false.
     Bool(bool),
-    /// Of Int32 and Int64.
+    /// An Int32 or an Int64.
     Int(i64),
-    /// Of Float32 and Float64.
+    /// A Float32 or a Float64.
     Float(f64),
     /// Text.
     Text(String),
@@ -26,7 +26,7 @@ pub enum Value {
 }
 
 impl Value {
-    /// Whether there is none.
+    /// Returns whether the value is null.
     #[must_use]
     pub fn is_null(&self) -> bool {
         matches!(self, Self::Null)
