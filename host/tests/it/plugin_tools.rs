@@ -104,7 +104,7 @@ fn python_project_builds_and_reports_errors() {
     let failed = run(&home, ["plugin", "build", "ratio"]);
     failed.assert_code(1).assert_complains(&[
         "File \"plugin.py\", line ",
-        "parameter 'numerater' of derive() is no input (did you mean 'numerator'?)",
+        "parameter 'numerater' of derive() is not an input (did you mean 'numerator'?)",
         "larder: the plugin cannot be built",
     ]);
     for tools in ["componentize", "_declare.py", "larder_component", "Caused by", "site-packages"] {

@@ -1,4 +1,4 @@
-"""What the plugin promises, as the tests of its twin in Rust do."""
+"""Tests of the plugin, with the same cases as the tests of the Rust version."""
 
 import unittest
 
@@ -18,7 +18,7 @@ NOTHING = dict.fromkeys(derive.outputs)
 
 
 class Derive(unittest.TestCase):
-    def test_a_customer_is_computed(self):
+    def test_features_are_computed(self):
         expected = {
             "charges_per_tenure_month": 50.0,
             "tickets_per_month": 0.25,
@@ -27,22 +27,22 @@ class Derive(unittest.TestCase):
         }
         self.assertEqual(derive(Thresholds(), **CUSTOMER), expected)
 
-    def test_what_is_not_known_is_null_and_nothing_more(self):
+    def test_null_input_affects_only_dependent_outputs(self):
         [derived] = run(derive, [{**CUSTOMER, "tenure_months": None}])
         self.assertEqual(derived, {**NOTHING, "is_high_value": True})
         self.assertEqual(run(derive, [{}]), [NOTHING])
 
-    def test_the_risk_stays_within_0_and_1(self):
+    def test_risk_is_clamped_to_0_and_1(self):
         self.assertEqual(risk("Month-to-month", 1.0, 99.0, 0.0), 1.0)
         self.assertEqual(risk("Two year", 99.0, 0.0, 99.0), 0.0)
 
-    def test_the_threshold_is_configured(self):
+    def test_configuration_sets_the_threshold(self):
         rows = [CUSTOMER, {"monthly_charges": 90.0}]
         derived = run(derive, rows, config={"high_value_monthly": 85})
         self.assertEqual([row["is_high_value"] for row in derived], [False, True])
 
-    def test_a_mistyped_configuration_is_a_fault_that_names_it(self):
-        with self.assertRaisesRegex(BadConfig, "no 'high_value'.*did you mean 'high_value_monthly'"):
+    def test_unknown_configuration_key_is_a_fault(self):
+        with self.assertRaisesRegex(BadConfig, "unknown key 'high_value'.*did you mean 'high_value_monthly'"):
             run(derive, [], config={"high_value": 85})
 
 

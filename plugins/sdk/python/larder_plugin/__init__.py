@@ -7,8 +7,8 @@ A plugin declares its inputs and its outputs, and is a function of one row::
     @plugin(
         name="ratio",
         version="1.0.0",
-        inputs={"numerator": Float64("What is divided."), "denominator": Float64("What divides.")},
-        outputs={"ratio": Float64("numerator / denominator; null where there is none.")},
+        inputs={"numerator": Float64("The numerator."), "denominator": Float64("The denominator.")},
+        outputs={"ratio": Float64("The ratio; null if an input is null or the denominator is 0.")},
     )
     def ratio(numerator, denominator):
         if numerator is None or not denominator:
@@ -19,7 +19,7 @@ A missing value is ``None``. The function gets its inputs by name, and returns a
 outputs, or, for a single output, its value. See :func:`plugin` for whole columns, required inputs, configuration and
 the time of the request, and :mod:`larder_plugin.testing` to run a plugin in a unit test as the host does.
 
-In service, a plugin has no files, no network, no clock and no randomness, and modules are imported when it is built:
+A deployed plugin has no files, no network, no clock and no randomness. Its modules are imported when it is built, so
 put every ``import`` at the top of a file.
 """
 

@@ -79,7 +79,7 @@ def _floats(values: Values, kinds: set[type]) -> Values:
     floats = []
     for place, value in enumerate(values):
         if isinstance(value, bool) or not isinstance(value, (float, int)):
-            raise _ColumnError(place, f"a float is wanted, got {shown(value)}")
+            raise _ColumnError(place, f"expected a float, got {shown(value)}")
         try:
             floats.append(float(value))
         except OverflowError:
@@ -90,34 +90,34 @@ def _floats(values: Values, kinds: set[type]) -> Values:
 def _ints(values: Values, kinds: set[type]) -> Values:
     for place, value in enumerate(values):
         if isinstance(value, bool) or not isinstance(value, int):
-            hint = "; int() or round() makes one of it" if isinstance(value, float) else ""
-            raise _ColumnError(place, f"an int is wanted, got {shown(value)}{hint}")
+            hint = "; hint: convert it with int() or round()" if isinstance(value, float) else ""
+            raise _ColumnError(place, f"expected an int, got {shown(value)}{hint}")
     return [int(value) for value in values]
 
 
 def _instants(values: Values, kinds: set[type]) -> Values:
     for place, value in enumerate(values):
         if isinstance(value, bool) or not isinstance(value, int):
-            raise _ColumnError(place, f"an int of microseconds since 1970 is wanted, got {shown(value)}")
+            raise _ColumnError(place, f"expected an int (microseconds since 1970), got {shown(value)}")
     return [int(value) for value in values]
 
 
 def _bools(values: Values, kinds: set[type]) -> Values:
     place = next(place for place, value in enumerate(values) if not isinstance(value, bool))
-    raise _ColumnError(place, f"True or False is wanted, got {shown(values[place])}")
+    raise _ColumnError(place, f"expected True or False, got {shown(values[place])}")
 
 
 def _strings(values: Values, kinds: set[type]) -> Values:
     for place, value in enumerate(values):
         if not isinstance(value, str):
-            raise _ColumnError(place, f"a str is wanted, got {shown(value)}")
+            raise _ColumnError(place, f"expected a str, got {shown(value)}")
     return [str(value) for value in values]
 
 
 def _binaries(values: Values, kinds: set[type]) -> Values:
     for place, value in enumerate(values):
         if not isinstance(value, (bytes, bytearray, memoryview)):
-            raise _ColumnError(place, f"bytes are wanted, got {shown(value)}")
+            raise _ColumnError(place, f"expected bytes, got {shown(value)}")
     return [bytes(value) for value in values]
 
 
@@ -144,8 +144,7 @@ class _Scalar:
         self.limits = None if bits is None else (-(1 << bits - 1), (1 << bits - 1) - 1)
 
     def admit(self, values: Values, kinds: set[type]) -> Values:
-        """Returns the values of these types as values of the scalar; `_ColumnError` if one does not match. None stays
-        ``None``."""
+        """Converts values of these types to values of the scalar; raises `_ColumnError` if one does not match."""
         if kinds and kinds != self.exact:
             values = self.convert(values, kinds)
         if self.limits is not None and values:
@@ -172,7 +171,7 @@ class _Scalar:
                     slots = [value.encode() for value in values]
                 except UnicodeEncodeError:
                     place = next(place for place, value in enumerate(values) if not _is_utf8(value))
-                    raise _ColumnError(place, f"no text that UTF-8 can hold: {shown(values[place])}") from None
+                    raise _ColumnError(place, f"cannot be encoded as UTF-8: {shown(values[place])}") from None
                 return make(wire.VarBytes([*accumulate(map(len, slots))], b"".join(slots)))
 
             return encode
@@ -205,7 +204,7 @@ _value = attrgetter("value")
 
 
 def reader(fields: Mapping[str, Type], wire: Wire) -> Callable[[list[Any], int], list[Values]]:
-    """Returns a function that converts all columns to lists; `BadInput` if one is not of its type."""
+    """Returns a function that converts all columns to lists; it raises `BadInput` if a column has the wrong type."""
     kinds = [wire.Lists if kind.is_list else getattr(wire, _SCALARS[kind.scalar].case) for kind in fields.values()]
     decoders = [_decoder(name, kind, wire) for name, kind in fields.items()]
     plain = all(decode is _value for decode in decoders)
@@ -240,7 +239,7 @@ def _decoder(name: str, kind: Type, wire: Wire) -> Callable[[Any], Values]:
 
     def lists(values: Any) -> Values:
         if type(values.items) is not expected:
-            raise BadInput(f"input '{name}': {kind} is declared, the host sent {_sent(values, wire)}")
+            raise BadInput(f"input '{name}': expected {kind}, the host sent {_sent(values, wire)}")
         items = values.items.value if decode is None else decode(values.items.value)
         start, slots = 0, []
         for end in values.ends:
@@ -256,7 +255,7 @@ def _refuse(values: list[Any], kinds: list[type], fields: Mapping[str, Type], wi
         raise BadInput(f"the host sent {len(values)} columns for {len(kinds)} inputs")
     for (name, kind), value, wanted in zip(fields.items(), values, kinds):
         if type(value) is not wanted:
-            raise BadInput(f"input '{name}': {kind} is declared, the host sent {_sent(value, wire)}")
+            raise BadInput(f"input '{name}': expected {kind}, the host sent {_sent(value, wire)}")
     raise AssertionError("the kinds differ")
 
 
@@ -277,15 +276,16 @@ _UNBOUND = {Bool, Float32, Float64}
 def writer(
     name: str, kind: Type, wire: Wire, *, nullable: bool, noun: str = "output", error: type[Fault] = Internal
 ) -> Callable[[Values, int], Any]:
-    """Returns a function that converts a list to a column; ``error``, with ``noun``, name and row, if a value does not
-    match."""
+    """Returns a function that converts a list to a column.
+
+    If a value does not match, the function raises ``error``, with ``noun``, name and row in the message.
+    """
     scalar = _SCALARS[kind.scalar]
     encode = scalar.encoder(wire)
     admit = scalar.admit
     # For types without a range, values of the right type need no further check.
     exact = scalar.exact if kind in _UNBOUND else None
     zero: Any = () if kind.is_list else scalar.zero
-    article = "an" if noun[0] in "aeiou" else "a"
 
     make_column, make_scalars = wire.Column, wire.Values_Scalars
 
@@ -300,27 +300,27 @@ def writer(
             kinds.discard(_NONE)
             if not nullable:
                 place = next(place for place, value in enumerate(values) if value is None)
-                raise error(f"{noun} '{name}', row {place}: None, in {article} {noun} with nullable=False")
+                raise error(f"{noun} '{name}', row {place}: got None, but the {noun} has nullable=False")
             validity = pack(values)
             values = [zero if value is None else value for value in values]
         try:
             if kind.is_list:
                 return make_column(wire.Values_Lists(lists(values)), validity)
             return make_column(make_scalars(encode(admit(values, kinds))), validity)
-        except _ColumnError as misfit:
-            raise error(f"{noun} '{name}' ({kind}), row {misfit.place}: {misfit.problem}") from None
+        except _ColumnError as mismatch:
+            raise error(f"{noun} '{name}' ({kind}), row {mismatch.place}: {mismatch.problem}") from None
 
     def lists(values: Values) -> Any:
         if not {*map(type, values)} <= _LISTS:
             place = next(place for place, value in enumerate(values) if not isinstance(value, (list, tuple)))
-            raise _ColumnError(place, f"a list is wanted, got {shown(values[place])}")
+            raise _ColumnError(place, f"expected a list, got {shown(values[place])}")
         ends = [*accumulate(map(len, values))]
         items = [*chain.from_iterable(values)]
         try:
             return wire.Lists(ends, encode(admit(items, {*map(type, items)})))
-        except _ColumnError as misfit:
-            row = bisect_right(ends, misfit.place)
-            item = misfit.place - (ends[row - 1] if row else 0)
-            raise _ColumnError(row, f"item {item}: {misfit.problem}") from None
+        except _ColumnError as mismatch:
+            row = bisect_right(ends, mismatch.place)
+            item = mismatch.place - (ends[row - 1] if row else 0)
+            raise _ColumnError(row, f"item {item}: {mismatch.problem}") from None
 
     return write

@@ -81,16 +81,16 @@ def plugin(
 
     def declare(function: Callable[..., Any]) -> Plugin:
         if not callable(function):
-            raise DeclarationError(f"@plugin makes a plugin of a function; got {function!r}")
+            raise DeclarationError(f"@plugin must decorate a function, got {function!r}")
         mistakes: list[str] = []
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            mistakes.append(f"name {name!r}: a letter or _, then letters, digits and _")
+            mistakes.append(f"name {name!r}: must be a letter or _, followed by letters, digits and _")
         if not isinstance(version, str) or not _VERSION.fullmatch(version):
-            mistakes.append(f"version {version!r}: three numbers, as in '1.0.0'")
+            mistakes.append(f"version {version!r}: must be three numbers, as in '1.0.0'")
         if by not in ("row", "columns"):
-            mistakes.append(f"by={by!r}: 'row' or 'columns'")
+            mistakes.append(f"by={by!r}: must be 'row' or 'columns'")
         if config is not None and not (isinstance(config, type) and dataclasses.is_dataclass(config)):
-            mistakes.append(f"config={config!r}: a dataclass is wanted")
+            mistakes.append(f"config={config!r}: must be a dataclass")
         _check_fields("input", inputs, mistakes)
         _check_fields("output", outputs, mistakes)
         if isinstance(outputs, Mapping) and not outputs:
@@ -99,12 +99,12 @@ def plugin(
         if isinstance(inputs, Mapping):
             places = _places(function, list(inputs), mistakes)
         if by == "columns" and not any(place >= 0 for place in places) and not mistakes:
-            mistakes.append("by='columns' wants an input: without one the function cannot know the number of rows")
+            mistakes.append("by='columns' requires an input: without one, the number of rows is unknown")
         if config is not None and CONFIG not in places:
-            mistakes.append(f"a config is declared, and {_called(function)} has no parameter 'config'")
+            mistakes.append(f"a config is declared, but {_called(function)} has no parameter 'config'")
         if mistakes:
-            told = "\n".join(f"  {mistake}" for mistake in mistakes)
-            raise DeclarationError(f"plugin {name!r} cannot work as it is declared:\n{told}")
+            listed = "\n".join(f"  {mistake}" for mistake in mistakes)
+            raise DeclarationError(f"plugin {name!r} is declared incorrectly:\n{listed}")
 
         made = Plugin(function)
         made.name, made.version = name, version
@@ -121,19 +121,19 @@ def plugin(
 
 def _check_fields(noun: str, fields: object, mistakes: list[str]) -> None:
     if not isinstance(fields, Mapping):
-        mistakes.append(f"{noun}s: a dict by name is wanted, got {fields!r}")
+        mistakes.append(f"{noun}s: must be a dict by name, got {fields!r}")
         return
     for name, field in fields.items():
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            mistakes.append(f"{noun} {name!r}: a name is a letter or _, then letters, digits and _")
+            mistakes.append(f"{noun} {name!r}: a name must be a letter or _, followed by letters, digits and _")
         if isinstance(field, Type):
-            mistakes.append(f'{noun} {name!r}: say what it is, as in {field}("...")')
+            mistakes.append(f'{noun} {name!r}: add a description, as in {field}("...")')
         elif not isinstance(field, Field):
-            mistakes.append(f'{noun} {name!r}: a type with a doc is wanted, as in Float64("..."); got {field!r}')
+            mistakes.append(f'{noun} {name!r}: must be a type with a description, as in Float64("..."); got {field!r}')
         elif noun == "input" and field.nullable is not None:
-            mistakes.append(f"input {name!r}: nullable is said of outputs; of an input, required=True")
+            mistakes.append(f"input {name!r}: nullable is only for outputs; use required=True for inputs")
         elif noun == "output" and field.required is not None:
-            mistakes.append(f"output {name!r}: required is said of inputs; of an output, nullable=False")
+            mistakes.append(f"output {name!r}: required is only for inputs; use nullable=False for outputs")
 
 
 def _places(function: Callable[..., Any], inputs: list[str], mistakes: list[str]) -> list[int]:
@@ -145,17 +145,17 @@ def _places(function: Callable[..., Any], inputs: list[str], mistakes: list[str]
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             mistakes.append(f"{called} takes {parameter}; name each input as a parameter instead")
         elif parameter.kind is parameter.KEYWORD_ONLY:
-            mistakes.append(f"parameter {name!r} of {called} is keyword-only; it is passed by position")
+            mistakes.append(f"parameter {name!r} of {called} is keyword-only, but parameters are passed by position")
         elif name in inputs:
             places.append(inputs.index(name))
         elif name in _CONSTANTS:
             places.append(_CONSTANTS[name])
         else:
             free = [known for known in [*inputs, *_CONSTANTS] if known not in parameters]
-            mistakes.append(f"parameter {name!r} of {called} is no input{nearest(name, free)}")
+            mistakes.append(f"parameter {name!r} of {called} is not an input{nearest(name, free)}")
     for name in inputs:
         if name not in parameters:
-            mistakes.append(f"input {name!r} is no parameter of {called}")
+            mistakes.append(f"input {name!r} is not a parameter of {called}")
     return places
 
 

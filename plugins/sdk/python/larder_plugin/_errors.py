@@ -9,7 +9,7 @@ from collections.abc import Iterable
 class Fault(Exception):
     """The whole call failed; the host responds as the derived view's ``on_error`` specifies.
 
-    Return ``None`` for a row with invalid values instead. ``kind`` is the contract's name of the error.
+    For a single row with invalid values, return ``None`` instead. ``kind`` is the contract's name of the error.
     """
 
     kind = "internal"

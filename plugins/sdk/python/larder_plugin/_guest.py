@@ -63,7 +63,7 @@ def world(name: str) -> type:
 
 
 def _start() -> None:
-    """Prepares an instance in service. While the component is built there is no host yet, and imports are allowed."""
+    """Prepares a deployed instance. This is not done during the build, which has no host and needs imports."""
     log.sink = _to_host
     sys.stdout = _Lines("info")
     sys.stderr = _Lines("warn")
@@ -74,8 +74,8 @@ def _only_plugin(module: ModuleType) -> Plugin:
     plugins = {id(value): value for value in vars(module).values() if isinstance(value, Plugin)}
     if len(plugins) != 1:
         found = ", ".join(plugin.name for plugin in plugins.values())
-        told = f"declares {len(plugins)} plugins ({found}), and a file is one" if plugins else "declares no plugin"
-        raise DeclarationError(f"{module.__name__}.py {told}: put @plugin(...) on one function")
+        problem = f"declares {len(plugins)} plugins ({found}) instead of one" if plugins else "declares no plugin"
+        raise DeclarationError(f"{module.__name__}.py {problem}: put @plugin(...) on one function")
     return next(iter(plugins.values()))
 
 

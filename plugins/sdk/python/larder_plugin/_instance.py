@@ -48,7 +48,7 @@ class Instance:
             writer(name, field.type, wire, nullable=nullable or field.nullable is not False)
             for name, field in plugin.outputs.items()
         ]
-        # A row without a required input is null everywhere; any other None is an error if the output is not nullable.
+        # All outputs of a row without a required input are null. Any other None in a non-nullable output is an error.
         self._never = [
             (place, name)
             for place, (name, field) in enumerate(plugin.outputs.items())
@@ -66,7 +66,7 @@ class Instance:
         try:
             parsed = json.loads(text)
         except ValueError as error:
-            raise BadConfig(f"the config is no JSON: {error}") from error
+            raise BadConfig(f"the config is not valid JSON: {error}") from error
         plugin = self._plugin
         if not plugin.takes_config:
             if parsed not in (None, {}):
@@ -95,21 +95,21 @@ class Instance:
         for place_, name in self._never:
             for row, value in enumerate(results[place_]):
                 if value is None and all(column[row] is not None for column in required):
-                    raise Internal(f"output '{name}', row {row}: None, in an output with nullable=False")
+                    raise Internal(f"output '{name}', row {row}: got None, but the output has nullable=False")
 
 
 def _crash(error: BaseException) -> Internal:
     """Returns the fault for an exception, and logs its traceback."""
     log.error(trace(error))
-    told = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     row = getattr(error, "row", None)
     where = ", ".join(part for part in (place(error), "" if row is None else f"row {row}") if part)
-    return Internal(f"{told} ({where})" if where else told)
+    return Internal(f"{text} ({where})" if where else text)
 
 
 # === Configuration ===
 
-_WORDS = {float: "a number", int: "a whole number", bool: "true or false", str: "a string"}
+_NAMES = {float: "a number", int: "a whole number", bool: "true or false", str: "a string"}
 
 
 def _lacks_default(config: type) -> bool:
@@ -126,14 +126,14 @@ def _settled(config: type, parsed: object) -> object:
     if parsed is None:
         parsed = {}
     if not isinstance(parsed, dict):
-        raise BadConfig(f"the config is {shown(parsed)}; an object is wanted")
+        raise BadConfig(f"the config must be an object, got {shown(parsed)}")
     fields = {field.name: field for field in dataclasses.fields(config) if field.init}
     for name in parsed:
         if name not in fields:
-            raise BadConfig(f"the config has no '{name}'{nearest(name, fields)}")
+            raise BadConfig(f"unknown key '{name}' in the config{nearest(name, fields)}")
     for name, field in fields.items():
         if name not in parsed and _needed(field):
-            raise BadConfig(f"the config wants '{name}'")
+            raise BadConfig(f"required key '{name}' is missing in the config")
     hints = typing.get_type_hints(config)
     values = {name: _fitted(name, value, hints.get(name)) for name, value in parsed.items()}
     try:
@@ -144,8 +144,8 @@ def _settled(config: type, parsed: object) -> object:
 
 def _fitted(name: str, value: object, hint: object) -> object:
     """Converts a value to the type of its field's annotation, for annotations with a JSON type."""
-    if hint not in _WORDS or type(value) is hint:
+    if hint not in _NAMES or type(value) is hint:
         return value
     if hint is float and type(value) is int:
         return float(value)
-    raise BadConfig(f"config '{name}' is {shown(value)}; {_WORDS[hint]} is wanted")
+    raise BadConfig(f"config '{name}' must be {_NAMES[hint]}, got {shown(value)}")

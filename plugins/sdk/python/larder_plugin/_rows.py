@@ -77,17 +77,17 @@ def _by_columns(function: Callable[..., Any], parameters: Sequence[int], outputs
         elif isinstance(result, (tuple, list)) and len(result) == len(names):
             lists = list(result)
         else:
-            raise Internal(f"the function returned {_returned(result)}; a dict or tuple of {_listed(names)} is wanted")
+            raise Internal(f"the function returned {_returned(result)}; expected a dict or tuple of {_listed(names)}")
         for name, values in zip(names, lists):
             if not isinstance(values, (list, tuple)):
-                raise Internal(f"output '{name}': a list with a value per row is wanted, got {shown(values)}")
+                raise Internal(f"output '{name}': expected a list with a value per row, got {shown(values)}")
         return lists
 
     return compute
 
 
 def _where_present(compute: Batch, required: Sequence[int], outputs: int) -> Batch:
-    """Leaves out the rows that lack a required input; their outputs are ``None``."""
+    """Skips the rows that lack a required input; their outputs are ``None``."""
 
     def present(columns: Columns, rows: int, context: object, config: object) -> Columns:
         lacking = [columns[place] for place in required if None in columns[place]]
@@ -178,7 +178,7 @@ def _several(outputs: Sequence[str]) -> Callable[[list[Any]], Columns]:
             return [result[name] for name in names]
         if isinstance(result, (tuple, list)) and len(result) == count:
             return result
-        raise _Misshapen(row, f"{_returned(result)}; a dict or tuple of {_listed(names)} is wanted")
+        raise _Misshapen(row, f"{_returned(result)}; expected a dict or tuple of {_listed(names)}")
 
     return gather
 
@@ -193,9 +193,9 @@ def _names_problem(result: dict[Any, Any], names: Sequence[str]) -> str:
     """Describes errors in the keys of a returned dict; empty if there are none."""
     unknown = [name for name in result if name not in names]
     if unknown:
-        return f"'{unknown[0]}', which is no output{nearest(str(unknown[0]), names)}"
+        return f"'{unknown[0]}', which is not an output{nearest(str(unknown[0]), names)}"
     missing = [name for name in names if name not in result]
-    return f"no '{missing[0]}', which is an output" if missing else ""
+    return f"no value for output '{missing[0]}'" if missing else ""
 
 
 def _returned(result: object) -> str:

@@ -1,7 +1,7 @@
-"""Raises errors for functions that a component does not have.
+"""Replaces functions that do not work in a component by functions that raise errors.
 
 A component has no clock, no files and no modules except those that were imported while it was built. Using them ends
-the instance by a trap without a line of the plugin. An exception has one.
+the instance by a trap, which does not name a line of the plugin. The traceback of an exception does.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from typing import Any, NoReturn
 def close_clocks() -> None:
     """Replaces clocks before the plugin is imported, so that it cannot keep a reference to one."""
     for name in ("monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "time", "time_ns"):
-        _replace(time, name, "a plugin has no clock; context.as_of is the time of the request")
+        _replace(time, name, "a plugin has no clock; use context.as_of, the time of the request")
 
 
 def close() -> None:
-    """Replaces files when the component is in service: while it is built, a plugin may read its own files."""
-    _replace(builtins, "open", "a plugin has no files in service; read them at the head of a module, while it is built")
-    _replace(os, "urandom", "a plugin has no randomness: the same inputs have to give the same result")
+    """Replaces file access in a deployed component. While it is built, a plugin may read its own files."""
+    no_files = "a deployed plugin has no files; read them at the top of a module, which runs when the plugin is built"
+    _replace(builtins, "open", no_files)
+    _replace(os, "urandom", "a plugin has no randomness: the same inputs must give the same result")
     sys.meta_path[:] = [_NoMore()]
 
 
@@ -43,6 +44,6 @@ class _NoMore:
     @staticmethod
     def find_spec(name: str, _path: Sequence[str] | None = None, _target: Any = None) -> NoReturn:
         raise ModuleNotFoundError(
-            f"module '{name}' was not imported while the plugin was built; put 'import {name}' at the head of the file",
+            f"module '{name}' was not imported while the plugin was built; put 'import {name}' at the top of the file",
             name=name,
         )

@@ -24,7 +24,7 @@ class Type:
         ``None``.
         """
         if not isinstance(doc, str):
-            raise TypeError(f'{self.name} takes a line that says what it is, as in {self.name}("..."); got {doc!r}')
+            raise TypeError(f'{self.name} takes a one-line description, as in {self.name}("..."); got {doc!r}')
         return Field(self, " ".join(doc.split()), required, nullable)
 
     def __repr__(self) -> str:

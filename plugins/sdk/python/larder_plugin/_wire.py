@@ -13,7 +13,7 @@ from typing import Any
 
 @dataclass(slots=True)
 class VarBytes:
-    """Slot i is ``data[ends[i-1]:ends[i]]``."""
+    """Texts or byte strings. Slot i is ``data[ends[i-1]:ends[i]]``."""
 
     ends: list[int]
     data: bytes
@@ -21,7 +21,7 @@ class VarBytes:
 
 @dataclass(slots=True)
 class Scalars_Bools:
-    """0 or 1 per slot."""
+    """Booleans: 0 or 1 per slot."""
 
     value: bytes
 
@@ -42,7 +42,7 @@ class Scalars_Int64s:
 
 @dataclass(slots=True)
 class Scalars_Float32s:
-    """Singles: values are rounded to them."""
+    """32-bit floats. Values are rounded to 32 bits."""
 
     value: list[float]
 
@@ -52,28 +52,28 @@ class Scalars_Float32s:
 
 @dataclass(slots=True)
 class Scalars_Float64s:
-    """Doubles."""
+    """64-bit floats."""
 
     value: list[float]
 
 
 @dataclass(slots=True)
 class Scalars_Strings:
-    """UTF-8."""
+    """UTF-8 text."""
 
     value: VarBytes
 
 
 @dataclass(slots=True)
 class Scalars_Binaries:
-    """Any bytes."""
+    """Byte strings."""
 
     value: VarBytes
 
 
 @dataclass(slots=True)
 class Scalars_Timestamps:
-    """Microseconds since 1970."""
+    """Microseconds since 1970 UTC."""
 
     value: list[int]
 
@@ -102,7 +102,7 @@ class Values_Lists:
 
 @dataclass(slots=True)
 class Column:
-    """Values, and a bitmap of those that are present, unless all are."""
+    """Values, and a bitmap of the values that are present; ``None`` if all are present."""
 
     values: Any
     validity: bytes | None

@@ -7,8 +7,8 @@
 
     assert run(ratio, [{"numerator": 1.0, "denominator": 4.0}, {"numerator": 1.0}]) == [{"ratio": 0.25}, {"ratio": None}]
 
-The rows are processed like those of a request: types are checked, Float32 is rounded, rows without a required input are
-left out. A failed call raises :class:`larder_plugin.Fault`, with the function's exception as its cause.
+The rows are processed like those of a request: types are checked, Float32 is rounded, and rows without a required
+input are skipped. A failed call raises :class:`larder_plugin.Fault`, with the function's exception as its cause.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ def run(
     microseconds since 1970 UTC or as a datetime with a time zone.
     """
     if not isinstance(plugin, Plugin):
-        raise TypeError(f"a function made a plugin by @plugin is wanted, got {plugin!r}")
+        raise TypeError(f"expected a function that is decorated with @plugin, got {plugin!r}")
     listed = list(rows)
     for place, row in enumerate(listed):
         for name in row:
             if name not in plugin.inputs:
-                raise BadInput(f"row {place}: '{name}' is no input{nearest(name, plugin.inputs)}")
+                raise BadInput(f"row {place}: '{name}' is not an input{nearest(name, plugin.inputs)}")
     columns = [
         writer(name, field.type, _wire, nullable=True, noun="input", error=BadInput)(
             [row.get(name) for row in listed], len(listed)

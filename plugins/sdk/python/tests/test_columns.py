@@ -70,7 +70,7 @@ def naive(column, rows):
 
 
 class RoundTrip(unittest.TestCase):
-    def test_every_type_comes_back_with_and_without_nulls(self):
+    def test_every_type_round_trips(self):
         r = random.Random(1)
         for kind in ALL:
             for rows in (0, 1, 2, 7, 8, 9, 33):
@@ -83,23 +83,23 @@ class RoundTrip(unittest.TestCase):
                         if None not in values:
                             self.assertIsNone(column.validity)
 
-    def test_bitmaps_are_as_the_contract_says(self):
+    def test_bitmaps_match_the_contract(self):
         self.assertEqual(pack([1, None, 1]), b"\x05")
         self.assertEqual(pack([None] * 8 + [1]), b"\x00\x01")
         self.assertEqual(unpack(b"\x05", 3), "101")
         self.assertEqual(unpack(b"\x00\x01", 9), "000000001")
 
-    def test_a_full_bitmap_is_none_at_all(self):
+    def test_full_bitmap_means_no_nulls(self):
         column = written(Float64, [1.0, 2.0])
         column.validity = b"\x03"
         self.assertEqual(read(Float64, column, 2), [1.0, 2.0])
 
-    def test_null_slots_hold_zero(self):
+    def test_null_slots_are_zero(self):
         self.assertEqual(written(Float64, [None, 1.0]).values.value.value, [0.0, 1.0])
         self.assertEqual(written(String, [None, "a"]).values.value.value, _wire.VarBytes([0, 1], b"a"))
         self.assertEqual(written(Array(Int64), [None, [1]]).values.value.ends, [0, 1])
 
-    def test_what_fits_is_taken(self):
+    def test_compatible_values_are_converted(self):
         self.assertEqual(written(Float64, [1, 2.5]).values.value.value, [1.0, 2.5])
         self.assertIs(type(written(Float64, [1]).values.value.value[0]), float)
         self.assertEqual(written(Float64, [None, 1]).values.value.value, [0.0, 1.0])
@@ -108,33 +108,33 @@ class RoundTrip(unittest.TestCase):
         self.assertEqual(written(Float32, [0.1]).values.value.value, [0.10000000149011612])
 
 
-class Misfits(unittest.TestCase):
+class Mismatches(unittest.TestCase):
     def check(self, kind, values, words, **how):
         with self.assertRaises(Internal) as raised:
             written(kind, values, **how)
         self.assertEqual(str(raised.exception), words)
 
-    def test_a_result_of_another_type_names_output_row_and_value(self):
-        self.check(Float64, [1.0, "a"], "output 'x' (Float64), row 1: a float is wanted, got str 'a'")
-        self.check(Float64, [True], "output 'x' (Float64), row 0: a float is wanted, got bool True")
-        self.check(Float64, [None, b""], "output 'x' (Float64), row 1: a float is wanted, got bytes b''")
+    def test_wrong_type_names_output_row_and_value(self):
+        self.check(Float64, [1.0, "a"], "output 'x' (Float64), row 1: expected a float, got str 'a'")
+        self.check(Float64, [True], "output 'x' (Float64), row 0: expected a float, got bool True")
+        self.check(Float64, [None, b""], "output 'x' (Float64), row 1: expected a float, got bytes b''")
         self.check(
-            Int64, [1, 2.0], "output 'x' (Int64), row 1: an int is wanted, got float 2.0; int() or round() makes one of it"
+            Int64, [1, 2.0], "output 'x' (Int64), row 1: expected an int, got float 2.0; hint: convert it with int() or round()"
         )
-        self.check(Int64, [True], "output 'x' (Int64), row 0: an int is wanted, got bool True")
-        self.check(Bool, [True, 1], "output 'x' (Bool), row 1: True or False is wanted, got int 1")
-        self.check(String, [b"a"], "output 'x' (String), row 0: a str is wanted, got bytes b'a'")
-        self.check(Bytes, ["a"], "output 'x' (Bytes), row 0: bytes are wanted, got str 'a'")
+        self.check(Int64, [True], "output 'x' (Int64), row 0: expected an int, got bool True")
+        self.check(Bool, [True, 1], "output 'x' (Bool), row 1: expected True or False, got int 1")
+        self.check(String, [b"a"], "output 'x' (String), row 0: expected a str, got bytes b'a'")
+        self.check(Bytes, ["a"], "output 'x' (Bytes), row 0: expected bytes, got str 'a'")
         self.check(
-            UnixTimestamp, [1.5], "output 'x' (UnixTimestamp), row 0: an int of microseconds since 1970 is wanted, got float 1.5"
+            UnixTimestamp, [1.5], "output 'x' (UnixTimestamp), row 0: expected an int (microseconds since 1970), got float 1.5"
         )
-        self.check(Array(Int64), [[1], 2], "output 'x' (Array(Int64)), row 1: a list is wanted, got int 2")
+        self.check(Array(Int64), [[1], 2], "output 'x' (Array(Int64)), row 1: expected a list, got int 2")
         self.check(
-            Array(String), [["a"], [], ["b", 1]], "output 'x' (Array(String)), row 2: item 1: a str is wanted, got int 1"
+            Array(String), [["a"], [], ["b", 1]], "output 'x' (Array(String)), row 2: item 1: expected a str, got int 1"
         )
-        self.check(Array(Int64), [[1, None]], "output 'x' (Array(Int64)), row 0: item 1: an int is wanted, got None")
+        self.check(Array(Int64), [[1, None]], "output 'x' (Array(Int64)), row 0: item 1: expected an int, got None")
 
-    def test_numbers_have_ranges(self):
+    def test_numbers_out_of_range_are_errors(self):
         written(Int32, [-(2**31), 2**31 - 1])
         self.check(
             Int32, [0, 2**31], "output 'x' (Int32), row 1: 2147483648 is out of range, -2147483648 to 2147483647"
@@ -148,14 +148,14 @@ class Misfits(unittest.TestCase):
         with self.assertRaisesRegex(Internal, "row 0: too large for a float: int 1000"):
             written(Float64, [10**400])
 
-    def test_text_has_to_be_text(self):
-        with self.assertRaisesRegex(Internal, "row 1: no text that UTF-8 can hold"):
+    def test_text_must_be_valid_utf8(self):
+        with self.assertRaisesRegex(Internal, "row 1: cannot be encoded as UTF-8"):
             written(String, ["ä", "\ud800"])
 
-    def test_a_null_where_there_is_none(self):
-        self.check(Float64, [1.0, None], "output 'x', row 1: None, in an output with nullable=False", nullable=False)
+    def test_null_in_non_nullable_output(self):
+        self.check(Float64, [1.0, None], "output 'x', row 1: got None, but the output has nullable=False", nullable=False)
 
-    def test_another_number_of_values(self):
+    def test_wrong_number_of_values(self):
         with self.assertRaises(Internal) as raised:
             writer("x", Float64, _wire, nullable=True)([1.0], 2)
         self.assertEqual(str(raised.exception), "output 'x': 1 values for 2 rows")
@@ -167,15 +167,15 @@ class Sent(unittest.TestCase):
             read(kind, column, 1)
         self.assertEqual(str(raised.exception), words)
 
-    def test_a_column_of_another_type_names_both(self):
-        self.check(Float64, written(Int64, [1]), "input 'x': Float64 is declared, the host sent int64s")
-        self.check(Float64, written(Array(Float64), [[1.0]]), "input 'x': Float64 is declared, the host sent lists of float64s")
-        self.check(Array(Float64), written(Float64, [1.0]), "input 'x': Array(Float64) is declared, the host sent float64s")
+    def test_column_of_wrong_type_names_both_types(self):
+        self.check(Float64, written(Int64, [1]), "input 'x': expected Float64, the host sent int64s")
+        self.check(Float64, written(Array(Float64), [[1.0]]), "input 'x': expected Float64, the host sent lists of float64s")
+        self.check(Array(Float64), written(Float64, [1.0]), "input 'x': expected Array(Float64), the host sent float64s")
         self.check(
-            Array(String), written(Array(Bytes), [[b""]]), "input 'x': Array(String) is declared, the host sent lists of binaries"
+            Array(String), written(Array(Bytes), [[b""]]), "input 'x': expected Array(String), the host sent lists of binaries"
         )
 
-    def test_another_number_of_columns(self):
+    def test_wrong_number_of_columns(self):
         with self.assertRaisesRegex(BadInput, "the host sent 0 columns for 1 inputs"):
             reader({"x": Int64}, _wire)([], 1)
 

@@ -28,7 +28,7 @@ def declared(function, *, inputs=None, outputs=None, **more):
 
 
 class Rows(unittest.TestCase):
-    def test_a_row_returns_a_value_a_tuple_or_a_dict(self):
+    def test_row_returns_value_tuple_or_dict(self):
         rows = [{"x": 1.0}, {}]
         one = [{"x": 1.0}, {"x": None}]
         for function in (lambda x: x, lambda x: {"x": x}):
@@ -45,7 +45,7 @@ class Rows(unittest.TestCase):
             self.assertEqual(run(declared(function, outputs=XY), rows[:1]), two[:1])
             self.assertEqual(run(declared(function, outputs=XY), rows[1:]), two[1:])
 
-    def test_a_list_is_the_value_of_a_single_output(self):
+    def test_list_is_value_of_single_output(self):
         double = declared(lambda x: [x, x], outputs={"y": Array(Float32)("y")})
         self.assertEqual(run(double, [{"x": 0.5}]), [{"y": [0.5, 0.5]}])
 
@@ -57,19 +57,19 @@ class Rows(unittest.TestCase):
         self.assertEqual(run(declared(lambda: 1.0, inputs={}), []), [])
         self.assertEqual(run(declared(lambda x: (x, x), outputs=XY), []), [])
 
-    def test_a_result_of_another_shape_is_told(self):
+    def test_result_of_wrong_shape_is_an_error(self):
         for function, words in (
-            (lambda x: None, "row 0: the function returned None (is a return missing?); a dict or tuple of x, y is wanted"),
-            (lambda x: (x,), "row 0: the function returned a tuple of 1; a dict or tuple of x, y is wanted"),
-            (lambda x: {"x": x}, "row 0: the function returned no 'y', which is an output"),
-            (lambda x: {"x": x, "y": x, "z": x}, "row 0: the function returned 'z', which is no output"),
-            (lambda x: 1.0, "row 0: the function returned float 1.0; a dict or tuple of x, y is wanted"),
+            (lambda x: None, "row 0: the function returned None (is a return missing?); expected a dict or tuple of x, y"),
+            (lambda x: (x,), "row 0: the function returned a tuple of 1; expected a dict or tuple of x, y"),
+            (lambda x: {"x": x}, "row 0: the function returned no value for output 'y'"),
+            (lambda x: {"x": x, "y": x, "z": x}, "row 0: the function returned 'z', which is not an output"),
+            (lambda x: 1.0, "row 0: the function returned float 1.0; expected a dict or tuple of x, y"),
         ):
             for rows in ([{"x": 1.0}], [{"x": 1.0}, {"x": 1.0}]):
                 with self.assertRaises(Internal) as raised:
                     run(declared(function, outputs=XY), rows)
                 self.assertEqual(str(raised.exception), words)
-        with self.assertRaisesRegex(Internal, r"'ratio_', which is no output \(did you mean 'ratio'\?\)"):
+        with self.assertRaisesRegex(Internal, r"'ratio_', which is not an output \(did you mean 'ratio'\?\)"):
             run(declared(lambda x: {"ratio_": x}, outputs={"ratio": Float64("r")}), [{}])
 
 
@@ -87,15 +87,15 @@ class Columns(unittest.TestCase):
         both = declared(lambda x: {"y": x, "x": [1.0] * len(x)}, outputs=XY, by="columns")
         self.assertEqual(run(both, rows[:1]), [{"x": 1.0, "y": 1.0}])
 
-    def test_lists_of_another_length_are_told(self):
+    def test_lists_of_wrong_length_are_errors(self):
         with self.assertRaisesRegex(Internal, "output 'x': 1 values for 2 rows"):
             run(declared(lambda x: x[:1], by="columns"), [{}, {}])
-        with self.assertRaisesRegex(Internal, "output 'x': a list with a value per row is wanted, got float 1.0"):
+        with self.assertRaisesRegex(Internal, "output 'x': expected a list with a value per row, got float 1.0"):
             run(declared(lambda x: 1.0, by="columns"), [{}])
 
 
 class Required(unittest.TestCase):
-    def test_rows_without_it_are_not_computed(self):
+    def test_rows_without_required_input_are_skipped(self):
         inputs = {"x": Float64("x", required=True), "y": Float64("y")}
         rows = [{"x": 1.0}, {"y": 2.0}, {"x": 3.0, "y": 4.0}]
         expected = [{"x": 1.0}, {"x": None}, {"x": 7.0}]
@@ -108,14 +108,14 @@ class Required(unittest.TestCase):
         with self.assertRaisesRegex(Internal, "output 'x': 1 values for 3 rows"):
             run(declared(lambda x, y: [1.0], inputs=inputs, by="columns"), rows)
 
-    def test_a_computed_row_has_the_outputs_that_are_never_null(self):
+    def test_computed_row_has_all_non_nullable_outputs(self):
         inputs = {"x": Float64("x", required=True)}
         never = declared(lambda x: x if x > 0 else None, inputs=inputs, outputs={"x": Float64("x", nullable=False)})
         self.assertEqual(run(never, [{}, {"x": 1.0}]), [{"x": None}, {"x": 1.0}])
-        with self.assertRaisesRegex(Internal, "output 'x', row 1: None, in an output with nullable=False"):
+        with self.assertRaisesRegex(Internal, "output 'x', row 1: got None, but the output has nullable=False"):
             run(never, [{}, {"x": -1.0}])
 
-    def test_a_failure_names_the_row_of_the_request(self):
+    def test_error_names_the_row_of_the_request(self):
         failing = declared(lambda x: 1 / x, inputs={"x": Float64("x", required=True)})
         with logged(), self.assertRaisesRegex(Internal, r"^ZeroDivisionError: .* \(.*test_plugin.py, line \d+, row 2\)$"):
             run(failing, [{}, {"x": 1.0}, {"x": 0.0}])
@@ -126,7 +126,7 @@ class Required(unittest.TestCase):
 
 
 class Failures(unittest.TestCase):
-    def test_an_exception_is_a_fault_and_its_traceback_a_line_in_the_log(self):
+    def test_exception_is_a_fault_with_logged_traceback(self):
         def inner(x):
             raise ValueError(f"no {x}")
 
@@ -139,7 +139,7 @@ class Failures(unittest.TestCase):
         self.assertRegex(text, r", in inner\n(    .*\n)?ValueError: no 1.0$")
         self.assertNotIn("_rows.py", text)
 
-    def test_causes_are_told_and_recursions_are_short(self):
+    def test_traceback_has_causes_and_limited_depth(self):
         def caused(x):
             try:
                 {}["key"]
@@ -158,22 +158,22 @@ class Failures(unittest.TestCase):
         self.assertLess(len(lines[0][1]), 4096)
         self.assertIn("more frames", lines[0][1])
 
-    def test_leaving_the_program_is_a_failure_too(self):
+    def test_exit_is_a_fault(self):
         with logged(), self.assertRaisesRegex(Internal, "SystemExit: 3"):
             run(declared(lambda x: exit_with(3)), [{}])
 
-    def test_a_fault_of_the_plugin_passes_as_it_is(self):
+    def test_fault_of_plugin_is_not_changed(self):
         def refuse(x):
-            raise BadInput("x is no use")
+            raise BadInput("x is unusable")
 
-        with logged() as lines, self.assertRaisesRegex(BadInput, "^x is no use$"):
+        with logged() as lines, self.assertRaisesRegex(BadInput, "^x is unusable$"):
             run(declared(refuse), [{}])
         self.assertEqual(lines, [])
 
-    def test_what_a_test_gives_is_checked_as_well(self):
-        with self.assertRaisesRegex(BadInput, r"row 1: 'amonut' is no input \(did you mean 'amount'\?\)"):
+    def test_rows_of_a_test_are_checked(self):
+        with self.assertRaisesRegex(BadInput, r"row 1: 'amonut' is not an input \(did you mean 'amount'\?\)"):
             run(declared(lambda amount: amount, inputs={"amount": Float64("a")}), [{}, {"amonut": 1.0}])
-        with self.assertRaisesRegex(BadInput, r"input 'x' \(Float64\), row 0: a float is wanted, got str 'a'"):
+        with self.assertRaisesRegex(BadInput, r"input 'x' \(Float64\), row 0: expected a float, got str 'a'"):
             run(declared(lambda x: x), [{"x": "a"}])
 
 
@@ -182,18 +182,18 @@ def exit_with(code):
 
 
 class Constants(unittest.TestCase):
-    def test_the_context_has_the_time_of_the_request(self):
-        told = declared(lambda context, x: context.as_of, outputs={"x": Int64("x")})
-        self.assertEqual(run(told, [{}, {}], as_of=7), [{"x": 7}, {"x": 7}])
+    def test_context_has_time_of_request(self):
+        as_of = declared(lambda context, x: context.as_of, outputs={"x": Int64("x")})
+        self.assertEqual(run(as_of, [{}, {}], as_of=7), [{"x": 7}, {"x": 7}])
         noon = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
         year = declared(lambda x, context: context.time.isoformat(), outputs={"x": String("x")})
         self.assertEqual(run(year, [{}], as_of=noon), [{"x": "2026-11-23T12:00:00+00:00"}])
 
-    def test_the_config_is_the_parsed_json(self):
+    def test_config_is_parsed_json(self):
         scaled = declared(lambda x, config: x * config["scale"])
         self.assertEqual(run(scaled, [{"x": 2.0}], config={"scale": 3}), [{"x": 6.0}])
 
-    def test_a_dataclass_checks_it(self):
+    def test_dataclass_checks_config(self):
         @dataclass
         class Limits:
             high: float
@@ -207,23 +207,23 @@ class Constants(unittest.TestCase):
         limited = declared(lambda x, config: config.high, config=Limits)
         self.assertEqual(run(limited, [{}], config={"high": 3}), [{"x": 3.0}])
         for config, words in (
-            (None, "the config wants 'high'"),
-            ([], r"the config is list \[\]; an object is wanted"),
-            ({"hihg": 1}, r"the config has no 'hihg' \(did you mean 'high'\?\)"),
-            ({"high": "1"}, "config 'high' is str '1'; a number is wanted"),
-            ({"high": True}, "config 'high' is bool True; a number is wanted"),
-            ({"high": 1, "count": 1.5}, "config 'count' is float 1.5; a whole number is wanted"),
+            (None, "required key 'high' is missing in the config"),
+            ([], r"the config must be an object, got list \[\]"),
+            ({"hihg": 1}, r"unknown key 'hihg' in the config \(did you mean 'high'\?\)"),
+            ({"high": "1"}, "config 'high' must be a number, got str '1'"),
+            ({"high": True}, "config 'high' must be a number, got bool True"),
+            ({"high": 1, "count": 1.5}, "config 'count' must be a whole number, got float 1.5"),
             ({"high": -1}, "config: high is below 0"),
         ):
             with self.assertRaisesRegex(BadConfig, f"^{words}$"):
                 run(limited, [{}], config=config)
 
-    def test_a_config_that_nobody_reads_is_refused(self):
+    def test_unused_config_is_rejected(self):
         run(declared(lambda x: x), [], config={})
         with self.assertRaisesRegex(BadConfig, "plugin 'p' takes no config, got dict {'a': 1}"):
             run(declared(lambda x: x), [], config={"a": 1})
 
-    def test_lines_of_the_log(self):
+    def test_log_lines_have_levels(self):
         def talk(x):
             log.debug("a")
             log.info("b")
@@ -239,33 +239,33 @@ class Declarations(unittest.TestCase):
     def check(self, function, mistakes, **how):
         with self.assertRaises(DeclarationError) as raised:
             declared(function, **how)
-        head, *told = str(raised.exception).split("\n  ")
-        self.assertEqual(head, "plugin 'p' cannot work as it is declared:")
-        self.assertEqual(told, mistakes)
+        head, *listed = str(raised.exception).split("\n  ")
+        self.assertEqual(head, "plugin 'p' is declared incorrectly:")
+        self.assertEqual(listed, mistakes)
 
-    def test_parameters_are_the_inputs(self):
+    def test_parameters_must_match_inputs(self):
         def derive(monthly_charge, contxt, *rest, flag):
             pass
 
         self.check(
             derive,
             [
-                "parameter 'monthly_charge' of derive() is no input (did you mean 'monthly_charges'?)",
-                "parameter 'contxt' of derive() is no input (did you mean 'context'?)",
+                "parameter 'monthly_charge' of derive() is not an input (did you mean 'monthly_charges'?)",
+                "parameter 'contxt' of derive() is not an input (did you mean 'context'?)",
                 "derive() takes *rest; name each input as a parameter instead",
-                "parameter 'flag' of derive() is keyword-only; it is passed by position",
-                "input 'monthly_charges' is no parameter of derive()",
+                "parameter 'flag' of derive() is keyword-only, but parameters are passed by position",
+                "input 'monthly_charges' is not a parameter of derive()",
             ],
             inputs={"monthly_charges": Float64("m")},
         )
 
-    def test_fields_have_types_and_docs(self):
+    def test_fields_need_types_and_descriptions(self):
         self.check(
             lambda x: x,
             [
-                "input 'x': say what it is, as in Float64(\"...\")",
-                "output 'y': a type with a doc is wanted, as in Float64(\"...\"); got 'Float64'",
-                "output '2nd': a name is a letter or _, then letters, digits and _",
+                "input 'x': add a description, as in Float64(\"...\")",
+                "output 'y': must be a type with a description, as in Float64(\"...\"); got 'Float64'",
+                "output '2nd': a name must be a letter or _, followed by letters, digits and _",
             ],
             inputs={"x": Float64},
             outputs={"y": "Float64", "2nd": Float64("z")},
@@ -273,32 +273,32 @@ class Declarations(unittest.TestCase):
         self.check(
             lambda x: x,
             [
-                "input 'x': nullable is said of outputs; of an input, required=True",
-                "output 'x': required is said of inputs; of an output, nullable=False",
+                "input 'x': nullable is only for outputs; use required=True for inputs",
+                "output 'x': required is only for inputs; use nullable=False for outputs",
             ],
             inputs={"x": Float64("x", nullable=False)},
             outputs={"x": Float64("x", required=True)},
         )
 
-    def test_the_rest(self):
-        self.check(lambda x: x, ["by='rows': 'row' or 'columns'"], by="rows")
+    def test_other_errors(self):
+        self.check(lambda x: x, ["by='rows': must be 'row' or 'columns'"], by="rows")
         self.check(
-            lambda: [], ["by='columns' wants an input: without one the function cannot know the number of rows"],
+            lambda: [], ["by='columns' requires an input: without one, the number of rows is unknown"],
             inputs={}, by="columns",
         )
-        self.check(lambda x: x, ["config=<class 'dict'>: a dataclass is wanted",
-                                 "a config is declared, and <lambda>() has no parameter 'config'"], config=dict)
-        for name, version, words in (("a-b", "1.0.0", "name 'a-b'"), ("p", "1.0", "version '1.0': three numbers")):
+        self.check(lambda x: x, ["config=<class 'dict'>: must be a dataclass",
+                                 "a config is declared, but <lambda>() has no parameter 'config'"], config=dict)
+        for name, version, words in (("a-b", "1.0.0", "name 'a-b'"), ("p", "1.0", "version '1.0': must be three numbers")):
             with self.assertRaisesRegex(DeclarationError, words):
                 plugin(name=name, version=version, inputs={}, outputs=X)(lambda: 1.0)
         with self.assertRaisesRegex(DeclarationError, "there are no outputs"):
             plugin(name="p", version="1.0.0", inputs={}, outputs={})(lambda: 1.0)
         with self.assertRaisesRegex(TypeError, "Array takes the type of its items"):
             Array(Array(Float64))
-        with self.assertRaisesRegex(TypeError, "Float64 takes a line that says what it is"):
+        with self.assertRaisesRegex(TypeError, "Float64 takes a one-line description"):
             Float64(1.0)
 
-    def test_a_plugin_is_still_its_function_and_has_its_doc(self):
+    def test_plugin_is_callable_and_has_doc(self):
         @plugin(name="p", version="1.0.0", inputs=X, outputs=X)
         def derive(x):
             """Says

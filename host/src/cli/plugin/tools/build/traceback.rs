@@ -66,14 +66,14 @@ mod tests {
         check(
             "  File \"/0/plugin.py\", line 2, in <module>\n    @plugin(name=\"eight\")\n     ~~~~~~^^^\n  File \
              \"/0/larder_plugin/_declare.py\", line 107, in declare\n    raise DeclarationError(told)\n\
-             larder_plugin._declare.DeclarationError: plugin 'eight' cannot work as it is declared:\n  there are no \
+             larder_plugin._declare.DeclarationError: plugin 'eight' is declared incorrectly:\n  there are no \
              outputs",
             expect![[r#"
                 Traceback (most recent call last):
                   File "plugin.py", line 2, in <module>
                     @plugin(name="eight")
                      ~~~~~~^^^
-                DeclarationError: plugin 'eight' cannot work as it is declared:
+                DeclarationError: plugin 'eight' is declared incorrectly:
                   there are no outputs"#]],
         );
     }
