@@ -1,4 +1,4 @@
-"""Eight doubles to eight doubles: what `plugins/bench/floats` computes, in Python."""
+"""Computes eight doubles from eight doubles, as `plugins/bench/floats` does in Rust."""
 
 import math
 
@@ -12,7 +12,7 @@ COMPUTED = ["sum", "difference", "product", "ratio", "larger", "root", "scaled",
     name="bench_floats",
     version="1.0.0",
     inputs={name: Float64("A number.") for name in NAMES},
-    outputs={name: Float64("A number made of them.") for name in COMPUTED},
+    outputs={name: Float64("A number computed from the inputs.") for name in COMPUTED},
 )
 def compute(a, b, c, d, e, f, g, h):
     """Returns sums, ratios and similar functions of eight numbers."""

@@ -1,7 +1,7 @@
-"""`customer_derived_features`: what a customer's charges, tickets and contract say of the customer's leaving.
+"""`customer_derived_features`: indicators of how likely a customer is to leave, from charges, tickets and contract.
 
-`plugins/examples/churn` computes the same in Rust, bit for bit: both use additions, multiplications, divisions and
-comparisons of doubles only, in the same order.
+`plugins/examples/churn` computes the same results in Rust, bit for bit: both use only additions, multiplications,
+divisions and comparisons of doubles, in the same order.
 """
 
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from larder_plugin import Bool, Float64, Int64, String, plugin
 
 @dataclass
 class Thresholds:
-    """The derived view's `config`; what is not there keeps its default."""
+    """The derived view's `config`. A missing key has its default."""
 
     high_value_monthly: float = 80.0
-    """Monthly charges from which on a customer is of high value, in dollars."""
+    """The monthly charges from which a customer counts as high-value, in dollars."""
 
 
 @plugin(
@@ -31,22 +31,20 @@ class Thresholds:
     },
     outputs={
         "charges_per_tenure_month": Float64(
-            "Charges since the beginning per month of tenure, in dollars; the first month counts as one."
+            "Total charges per month of tenure, in dollars; a tenure of 0 counts as one month."
         ),
-        "tickets_per_month": Float64(
-            "Support tickets of the last 30 days per month of tenure: many in few months are a bad start."
-        ),
+        "tickets_per_month": Float64("Support tickets of the last 30 days per month of tenure."),
         "is_high_value": Bool("Whether the last month's charges reach the configured threshold."),
         "contract_risk": Float64(
-            "How likely the customer leaves, from 0 to 1: the contract's share, more in the first two years and with "
-            "tickets, less with a discount."
+            "How likely the customer is to leave, from 0 to 1: a base by contract, higher in the first two years and "
+            "with tickets, lower with a discount."
         ),
     },
 )
 def derive(
     config, tenure_months, monthly_charges, total_charges, support_tickets_30d, contract_type, discount_percent
 ):
-    """Charges per month of tenure, tickets per month, whether a customer is of high value, and the risk of leaving."""
+    """Charges and tickets per month of tenure, whether a customer is high-value, and the risk of leaving."""
     months = None if tenure_months is None else float(tenure_months) if tenure_months > 1 else 1.0
     tickets = None if support_tickets_30d is None else float(support_tickets_30d)
     return {
@@ -64,15 +62,15 @@ def derive(
     }
 
 
-# The contract's share of the risk; contracts that nobody knows are between those that are known.
+# The base of the risk by contract. An unknown contract has a value between those of the known ones.
 BASE = {"Month-to-month": 0.5, "One year": 0.2, "Two year": 0.1}
 BASE_UNKNOWN = 0.3
 
 
 def risk(contract, months, tickets, discount):
-    """`base + (1 - base) * youth * 0.5 + tickets * 0.05 - discount * 0.01`, within 0 and 1.
+    """Returns `base + (1 - base) * youth * 0.5 + tickets * 0.05 - discount * 0.01`, clamped to 0 to 1.
 
-    `base` is the contract's share, and `youth` falls from 1 to 0 over the first 24 months.
+    `base` depends on the contract, and `youth` falls from 1 to 0 over the first 24 months.
     """
     base = BASE.get(contract, BASE_UNKNOWN)
     youth = (24.0 - months) / 24.0 if months < 24.0 else 0.0

@@ -28,7 +28,7 @@ mod wrong {
 
     impl Guest for Wrong {
         fn describe() -> String {
-            "a plugin, believe me".to_owned()
+            "a plugin with a wrong signature".to_owned()
         }
 
         fn transform(x: f64) -> f64 {

@@ -17,7 +17,7 @@ const SAID: &str = "all is well";
 /// The value of `words` in every row.
 const WORDS_SAID: [&str; 2] = ["all", "well"];
 
-/// Returns the values of `x`; 0 for a null.
+/// Returns the values of `x`, with 0 for nulls.
 pub(crate) fn numbers(inputs: &[Column]) -> &[f64] {
     match inputs.first().map(|column| &column.values) {
         Some(Values::Scalars(Scalars::Float64s(values))) => values,

@@ -6,7 +6,7 @@ use serde::Deserialize;
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config<Mode> {
     pub(crate) mode: Mode,
-    /// How many calls of `transform` in an instance succeed first.
+    /// The number of calls of `transform` in an instance that succeed first.
     #[serde(default)]
     pub(crate) after: u32,
     /// The amount; the default depends on the mode.

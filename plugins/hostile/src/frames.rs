@@ -1,25 +1,25 @@
-//! The second version of the contract, in which a result is one block of bytes: the same signature as `hostile`, and
-//! errors that only bytes can have. Its configuration is like that of the other version: `{"mode": "cut", "after": 3}`.
+//! Version 0.2 of the contract, in which a result is one byte buffer: the same signature as in version 0.1, and errors
+//! that only a byte buffer can have. The configuration is the same: `{"mode": "cut", "after": 3}`.
 //!
 //! | mode | what it does |
 //! |------|--------------|
-//! | `good` | answers |
+//! | `good` | returns a valid result |
 //! | `empty` | returns no bytes |
-//! | `cut` | returns one word less than its outputs take |
-//! | `odd` | returns half a word less |
-//! | `surplus` | returns a word more |
+//! | `cut` | returns one word too few |
+//! | `odd` | returns half a word too few |
+//! | `surplus` | returns one word too many |
 //! | `more_rows` | returns outputs with one row more than requested |
-//! | `stray_presence` | `text` with a bit beyond the rows, in a byte that has none |
+//! | `stray_presence` | `text` with a presence bit beyond the rows |
 //! | `null_in_non_nullable` | a null in `y` |
 //! | `bad_bool` | a `flag` of 2 |
-//! | `ends_fall`, `ends_beyond` | `text` with ends that decrease, and that are beyond all bytes |
+//! | `ends_fall`, `ends_beyond` | `text` with ends that decrease, or that are beyond its bytes |
 //! | `list_ends_fall`, `list_ends_beyond` | the same for `items` |
 //! | `item_ends_fall`, `item_ends_beyond` | the same for the texts in `words` |
-//! | `bad_utf8`, `split_character` | `text` that is not UTF-8, and whose first row ends within a character |
+//! | `bad_utf8`, `split_character` | `text` that is not UTF-8, or whose first row ends within a character |
 //! | `ends_short` | `text` with ends before its last bytes |
 //! | `gigantic` | `text` of `amount` bytes (default 1.4 MB) per row |
-//! | `spin`, `trap`, `fault` | as in the other version |
-//! | `log` | writes a log line, then answers |
+//! | `spin`, `trap`, `fault` | as in version 0.1 |
+//! | `log` | writes a log line, then returns a valid result |
 
 use std::{
     cell::{Cell, RefCell},
@@ -175,7 +175,7 @@ impl Parts {
         }
     }
 
-    /// Makes ends decrease, except the last one, which stays valid: nothing else is wrong with them.
+    /// Makes ends decrease. The last end stays valid, so that this is the only error.
     fn fall(ends: &mut [u32]) {
         if let [first, .., last] = ends {
             *first = *last + 1;
@@ -240,9 +240,9 @@ impl Parts {
     }
 }
 
-/// Returns the host calls this function to allocate memory. `wit-bindgen` is built without its own version.
+/// Allocates memory for the host. It replaces `wit-bindgen`'s own version, which is turned off.
 #[unsafe(export_name = "cabi_realloc")]
 unsafe extern "C" fn realloc(old: *mut u8, old_len: usize, align: usize, len: usize) -> *mut u8 {
-    // SAFETY: the host calls this export as the contract says.
+    // SAFETY: the host calls this export as the contract specifies.
     unsafe { memory::give(old, old_len, align, len) }
 }

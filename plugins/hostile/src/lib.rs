@@ -1,37 +1,37 @@
-//! A guest that violates every rule that a host must survive. Its configuration selects the violation:
+//! A plugin that violates every rule that the host enforces. Its configuration selects the violation:
 //!
 //! ```json
 //! {"mode": "spin", "after": 3, "amount": 1000}
 //! ```
 //!
-//! The first `after` calls of `transform` in an instance (default 0) behave like `good`. `amount` is described in the
-//! table; many modes have none. Small amounts keep a limit that large ones exceed.
+//! The first `after` calls of `transform` in an instance (default 0) behave like `good`. The table describes `amount`;
+//! many modes ignore it. A small amount stays within a limit, and a large one exceeds it.
 //!
 //! It reads `x` (Float64) and returns `y` (Float64, twice `x`, 0 if it is null, never null), `flag` (Bool, whether `x`
 //! is above 0), `text` (String), `items` (Array(Float64)) and `words` (Array(String)).
 //!
 //! | mode | what it does |
 //! |------|--------------|
-//! | `good` | answers |
+//! | `good` | returns a valid result |
 //! | **time** | |
 //! | `spin` | `transform` does not return |
 //! | `spin_configure` | `configure` does not return |
 //! | `spin_realloc` | the function that allocates memory for arguments does not return; `configure` still does |
 //! | `spin_post` | the function that the host calls after it has read a result does not return |
-//! | `slow` | answers, after `amount` thousand rounds of work (default 10,000: about 10 ms) |
+//! | `slow` | returns a valid result, after `amount` thousand rounds of work (default 10,000: about 10 ms) |
 //! | **memory** | |
-//! | `memory` | allocates `amount` MiB more on every call (default 64), touches them, keeps them, and answers |
-//! | `memory_politely` | grows its memory until the host refuses, and then answers |
+//! | `memory` | allocates `amount` MiB more on every call (default 64), writes to them, keeps them, and returns a valid result |
+//! | `memory_politely` | grows its memory until the host refuses, then returns a valid result |
 //! | `recurse` | calls itself `amount` deep (default: endlessly) |
-//! | `bad_realloc` | the function that allocates memory for arguments returns an address beyond all memory |
+//! | `bad_realloc` | the function that allocates memory for arguments returns an address outside the memory |
 //! | **wrong results** | |
-//! | `wrong_column_count` | a column too few |
-//! | `extra_column` | a column too many |
+//! | `wrong_column_count` | one column too few |
+//! | `extra_column` | one column too many |
 //! | `no_columns` | no columns |
 //! | `wrong_type` | `y` as Int64 |
 //! | `list_for_scalar` | `y` as Array(Float64) |
-//! | `short_column`, `long_column` | `y` with one slot less, one slot more than there are rows |
-//! | `short_ends`, `long_ends` | `text` with one slot less, one more |
+//! | `short_column`, `long_column` | `y` with one slot fewer, or one more, than rows |
+//! | `short_ends`, `long_ends` | `text` with one slot fewer, or one more, than rows |
 //! | `bad_ends` | `text` with ends that decrease |
 //! | `ends_beyond` | `text` with ends beyond its data |
 //! | `ends_short` | `text` with data after its last end |
@@ -44,18 +44,18 @@
 //! | `stray_validity` | `text` with bits beyond its rows |
 //! | `null_in_non_nullable` | a null in `y` |
 //! | `gigantic` | `text` of `amount` bytes (default 5 MiB) per row |
-//! | **wrong results, hand-written** | results that no compiler generates |
+//! | **wrong results, hand-written** | results that generated code would not return |
 //! | `alias` | `amount` columns (default 100,000) that all refer to the same mebibyte: 100 GB from 5 MB |
 //! | `huge_list` | a list of 2^32 - 1 columns |
-//! | `bad_pointer` | a result beyond the memory |
-//! | `bad_list_pointer` | a list whose items are beyond the memory |
+//! | `bad_pointer` | a result outside the memory |
+//! | `bad_list_pointer` | a list whose items are outside the memory |
 //! | `unaligned` | doubles at an odd address |
-//! | `bad_tag` | a column of the 99th type |
+//! | `bad_tag` | a column with type tag 99, which does not exist |
 //! | **log** | |
-//! | `log_flood` | `amount` lines (default 10,000), then answers |
-//! | `long_log_line` | one line of `amount` bytes (default 64 KiB), then answers |
-//! | `log_control` | lines that forge other lines: line feeds, escape sequences, a bell |
-//! | **ends** | |
+//! | `log_flood` | `amount` lines (default 10,000), then a valid result |
+//! | `long_log_line` | one line of `amount` bytes (default 64 KiB), then a valid result |
+//! | `log_control` | lines that try to forge other lines: line feeds, escape sequences, a bell |
+//! | **failures** | |
 //! | `trap` | traps |
 //! | `panic` | panics |
 //! | `fault` | returns a fault |
@@ -65,7 +65,7 @@
 //! | `random` | `y` is the number of the call |
 //! | `remember` | `y` is `x` of the last row of the previous call |
 //!
-//! Violations before there is a configuration are features of the crate, one at a time:
+//! Violations that happen before `configure` are features of the crate, one at a time:
 //!
 //! | feature | what it does |
 //! |---------|--------------|
@@ -76,10 +76,11 @@
 //! | `foreign-import` | imports `larder-hostile:foreign/clock@0.1.0`, and calls it |
 //! | `wrong-world` | exports `describe` and `transform` with other types, and no `configure` |
 //!
-//! All of this is for version 0.1 of the contract. With the feature `frames`, it is a guest of version 0.2, with its
-//! own modes (`frames.rs` has the table).
+//! All of this is for version 0.1 of the contract. With the feature `frames`, the crate is a plugin of version 0.2, with
+//! its own modes (`frames.rs` has the table).
 //!
-//! Tables that grow are not here: stable Rust cannot express them, and compiles to a single table of fixed size.
+//! There is no mode with growing WebAssembly tables: stable Rust cannot express them, and compiles to a single table of
+//! fixed size.
 
 #![cfg_attr(not(target_arch = "wasm32"), expect(dead_code, reason = "the component's exports call it all"))]
 

@@ -1,4 +1,4 @@
-//! Implements the modes, as far as Rust can express them.
+//! Implements the modes that can be written without unsafe code.
 
 use std::{
     cell::{Cell, RefCell},
@@ -100,7 +100,7 @@ impl Guest for Hostile {
             signature.version = format!("1.0.{}", CALLS.get());
         }
         if cfg!(feature = "huge-describe") {
-            signature.doc = "wordy ".repeat(8 * MIB / 6);
+            signature.doc = "words ".repeat(8 * MIB / 6);
         }
         #[cfg(feature = "foreign-import")]
         {
@@ -110,7 +110,7 @@ impl Guest for Hostile {
     }
 
     fn configure(config: String) -> Result<(), Fault> {
-        // A view without a configuration gets the results of a good plugin.
+        // Without a configuration, the plugin behaves well.
         let config = if config == "null" { r#"{"mode": "good"}"# } else { config.as_str() };
         let config: Config<Mode> = serde_json::from_str(config).map_err(|error| Fault::BadConfig(error.to_string()))?;
         match config.mode {
@@ -165,7 +165,7 @@ pub(crate) fn begin() {
     CALLS.set(CALLS.get().saturating_add(1));
 }
 
-/// Returns the mode of this call, which is `good` at first.
+/// Returns the mode of this call: `good` for the first `after` calls.
 pub(crate) fn mode() -> Mode {
     mode_of_call(CALLS.get())
 }
@@ -296,7 +296,7 @@ fn grow() {
     while core::arch::wasm32::memory_grow(0, 16) != usize::MAX {}
 }
 
-#[expect(unconditional_recursion, reason = "that is what it is for")]
+#[expect(unconditional_recursion, reason = "it exhausts the stack on purpose")]
 #[inline(never)]
 fn endless(depth: usize) -> usize {
     let frame = black_box([depth; 16]);
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mode_of_the_table_is_one() {
+    fn every_mode_in_the_table_exists() {
         let modes = modes();
         assert_eq!(modes.len(), 49, "{modes:?}");
         for mode in modes {
@@ -346,18 +346,21 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_mode_is_told_with_those_that_are_known() {
+    fn unknown_mode_error_lists_known_modes() {
         let Err(Fault::BadConfig(message)) = configure("polite") else { panic!("there is no such mode") };
         assert!(message.contains("unknown variant `polite`") && message.contains("`spin`"), "{message}");
     }
 
     #[test]
-    fn each_mode_that_spoils_columns_spoils_them_for_one_row_and_for_more() {
-        let harmless = ["spin_realloc", "spin_post", "bad_realloc", "alias", "huge_list", "bad_pointer", "unaligned"];
-        let elsewhere = ["bad_tag", "bad_list_pointer", "good", "slow", "memory", "memory_politely", "recurse"];
-        let ends = ["log", "spin", "trap", "panic", "fault", "gigantic_fault", "random", "remember", "long_log"];
+    fn corrupting_modes_change_columns() {
+        let by_hand = ["spin_realloc", "spin_post", "bad_realloc", "alias", "huge_list", "bad_pointer", "unaligned"];
+        let not_columns = ["bad_tag", "bad_list_pointer", "good", "slow", "memory", "memory_politely", "recurse"];
+        let prefixes = ["log", "spin", "trap", "panic", "fault", "gigantic_fault", "random", "remember", "long_log"];
         for mode in modes() {
-            if harmless.contains(&mode) || elsewhere.contains(&mode) || ends.iter().any(|end| mode.starts_with(end)) {
+            if by_hand.contains(&mode)
+                || not_columns.contains(&mode)
+                || prefixes.iter().any(|prefix| mode.starts_with(prefix))
+            {
                 continue;
             }
             let parsed: Mode = serde_json::from_str(&format!("\"{mode}\"")).unwrap();
@@ -371,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn evil_begins_after_the_calls_that_were_asked_for() {
+    fn violation_begins_after_configured_calls() {
         Hostile::configure(r#"{"mode": "no_columns", "after": 1}"#.to_owned()).unwrap();
         let call = || {
             CALLS.set(CALLS.get() + 1);

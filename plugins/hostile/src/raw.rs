@@ -1,9 +1,9 @@
-//! Hand-written exports: a result is memory that the host reads, and this module writes results that no generated code
-//! would write.
+//! Hand-written exports. A result is memory that the host reads, and this module writes results that generated code
+//! would not write.
 //!
 //! ```text
-//!  result<list<column>, fault>: 0 tag (0 = ok) | 4 where the columns are | 8 how many
-//!  column, 44 bytes: 0 tag of values | 4 tag of scalars | 8 where the items are | 12 how many | .. | 32 tag of validity
+//!  result<list<column>, fault>: 0 tag (0 = ok) | 4 address of the columns | 8 number of columns
+//!  column, 44 bytes: 0 tag of values | 4 tag of scalars | 8 address of items | 12 number of items | .. | 32 tag of validity
 //! ```
 
 use std::cell::Cell;
@@ -23,7 +23,7 @@ const FLOAT64S: u32 = 4;
 const MIB: u32 = 1 << 20;
 
 thread_local! {
-    /// Whether the result of this call was written here, so that generated code must not free it.
+    /// Whether this module wrote the result of the call, so that generated code must not free it.
     static BY_HAND: Cell<bool> = const { Cell::new(false) };
     /// Whether there is a configuration: before that, memory is allocated correctly.
     static CONFIGURED: Cell<bool> = const { Cell::new(false) };
@@ -31,7 +31,7 @@ thread_local! {
 
 #[unsafe(export_name = "describe")]
 unsafe extern "C" fn describe() -> *mut u8 {
-    // SAFETY: the host calls this export as the contract says.
+    // SAFETY: the host calls this export as the contract specifies.
     unsafe { bindings::_export_describe_cabi::<Hostile>() }
 }
 
@@ -43,7 +43,7 @@ unsafe extern "C" fn post_describe(result: *mut u8) {
 
 #[unsafe(export_name = "configure")]
 unsafe extern "C" fn configure(text: *mut u8, len: usize) -> *mut u8 {
-    // SAFETY: as above; the text was written to memory that `cabi_realloc` gave.
+    // SAFETY: as above; the text was written to memory from `cabi_realloc`.
     let result = unsafe { bindings::_export_configure_cabi::<Hostile>(text, len) };
     CONFIGURED.set(true);
     result
@@ -68,7 +68,7 @@ unsafe extern "C" fn transform(as_of: i64, rows: i32, inputs: *mut u8, len: usiz
         Mode::BadTag => columns([99, 1024, 1], 5),
         _ => {
             BY_HAND.set(false);
-            // SAFETY: as above; the columns were written to memory that `cabi_realloc` gave.
+            // SAFETY: as above; the columns were written to memory from `cabi_realloc`.
             unsafe { bindings::_export_transform_cabi::<Hostile>(as_of, rows, inputs, len) }
         }
     }
@@ -85,8 +85,8 @@ unsafe extern "C" fn post_transform(result: *mut u8) {
     }
 }
 
-/// Returns the host calls this function to allocate memory, before every call with arguments. It replaces
-/// `wit-bindgen`'s own.
+/// Allocates memory for the host, which calls this before every call with arguments. It replaces `wit-bindgen`'s own
+/// version.
 #[unsafe(export_name = "cabi_realloc")]
 unsafe extern "C" fn realloc(old: *mut u8, old_len: usize, align: usize, len: usize) -> *mut u8 {
     if CONFIGURED.get() {
@@ -112,7 +112,7 @@ fn alias(count: usize) -> *mut u8 {
     columns([FLOAT64S, shared.as_ptr() as u32, MIB / 8], count)
 }
 
-/// Returns this many columns, all with the same scalars.
+/// Returns `count` columns, all with the same scalars.
 fn columns([tag, at, len]: [u32; 3], count: usize) -> *mut u8 {
     let mut words = vec![0_u32; count * COLUMN_WORDS];
     for column in words.chunks_exact_mut(COLUMN_WORDS) {
@@ -124,7 +124,7 @@ fn columns([tag, at, len]: [u32; 3], count: usize) -> *mut u8 {
     result(words.as_ptr() as u32, u32::try_from(count).unwrap_or(u32::MAX))
 }
 
-/// Returns an `ok` with a list.
+/// Returns an `ok` result with a list.
 fn result(at: u32, len: u32) -> *mut u8 {
     vec![0, at, len].leak().as_mut_ptr().cast()
 }

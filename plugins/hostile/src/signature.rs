@@ -1,4 +1,4 @@
-//! The signature of the guest, in both versions of the contract.
+//! The signature of the plugin, in both versions of the contract.
 
 use crate::bindings::larder::transform::types::{DataType, Field, ScalarType, Signature};
 
@@ -12,7 +12,7 @@ pub(crate) fn signature() -> Signature {
     Signature {
         name: "hostile".to_owned(),
         version: "1.0.0".to_owned(),
-        doc: "Tries everything that a host has to survive.".to_owned(),
+        doc: "Violates every rule that the host enforces.".to_owned(),
         inputs: vec![field("x", ScalarType::Float64, false, true, "Any number.")],
         outputs: vec![
             field("y", ScalarType::Float64, false, false, "Twice the number."),

@@ -7,11 +7,11 @@ from larder_plugin import Float64, plugin
     name="{{name}}",
     version="0.1.0",
     inputs={
-        "numerator": Float64("What is divided."),
-        "denominator": Float64("What it is divided by."),
+        "numerator": Float64("The numerator."),
+        "denominator": Float64("The denominator."),
     },
     outputs={
-        "ratio": Float64("Numerator by denominator; null where either is null, or the denominator is 0."),
+        "ratio": Float64("The ratio; null if an input is null or the denominator is 0."),
     },
 )
 def derive(numerator, denominator):

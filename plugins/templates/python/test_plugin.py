@@ -1,4 +1,4 @@
-"""What the plugin promises: python3 -m unittest"""
+"""Tests of the plugin. Run them with: python3 -m unittest"""
 
 import json
 import unittest
@@ -9,13 +9,13 @@ from plugin import derive
 
 
 class Derive(unittest.TestCase):
-    def test_a_ratio_is_computed_where_there_is_one(self):
+    def test_ratio_is_computed(self):
         self.assertEqual(derive(3.0, 2.0), 1.5)
         self.assertIsNone(derive(3.0, 0.0))
         self.assertIsNone(derive(None, 2.0))
         self.assertIsNone(derive(3.0, None))
 
-    def test_a_batch_goes_through_as_the_host_sends_it(self):
+    def test_batch_is_computed(self):
         rows = json.loads(Path(__file__).with_name("rows.json").read_text())
         self.assertEqual(run(derive, rows), [{"ratio": 1.5}, {"ratio": None}, {"ratio": None}])
 

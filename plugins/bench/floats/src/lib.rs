@@ -1,8 +1,8 @@
-//! Eight doubles to eight doubles: the plugin of `make bench-plugin`.
+//! Computes eight doubles from eight doubles: the plugin of `make bench-plugin`.
 
 use larder_plugin::{Inputs, Outputs, plugin};
 
-/// Eight numbers.
+/// Eight inputs.
 #[derive(Clone, Copy, Debug, Inputs)]
 pub struct Numbers {
     a: Option<f64>,
@@ -15,7 +15,7 @@ pub struct Numbers {
     h: Option<f64>,
 }
 
-/// Eight numbers made of them.
+/// Eight outputs, computed from the inputs.
 #[derive(Clone, Copy, Debug, PartialEq, Outputs)]
 pub struct Computed {
     sum: Option<f64>,
@@ -28,7 +28,7 @@ pub struct Computed {
     mean: Option<f64>,
 }
 
-/// Sums, ratios and the like of eight numbers.
+/// Returns sums, ratios and similar functions of eight numbers.
 #[plugin(name = "bench_floats", version = "1.0.0")]
 pub fn compute(numbers: Numbers) -> Computed {
     let Numbers { a, b, c, d, e, f, g, h } = numbers;
@@ -49,7 +49,7 @@ mod tests {
     use larder_plugin::{rows, testing};
 
     #[test]
-    fn eight_numbers_are_computed() {
+    fn outputs_are_computed() {
         let table = testing::run::<super::compute>(rows![
             { a: 1, b: 4, c: 3, d: 2, e: 5, f: 6, g: 1, h: 8 },
             { a: 1, b: -4, g: 1, h: 0 },

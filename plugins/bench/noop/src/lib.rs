@@ -9,11 +9,11 @@ pub struct Nothing;
 /// One output, because a plugin must have at least one.
 #[derive(Debug, Outputs)]
 pub struct Zero {
-    /// False.
+    /// Always false.
     nothing: bool,
 }
 
-/// Nothing.
+/// Returns a constant.
 #[plugin(name = "bench_noop", version = "1.0.0")]
 pub fn noop(_nothing: Nothing) -> Zero {
     Zero { nothing: false }

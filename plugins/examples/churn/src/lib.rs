@@ -1,12 +1,12 @@
-//! `customer_derived_features`: what a customer's charges, tickets and contract say of the customer's leaving.
+//! `customer_derived_features`: indicators of how likely a customer is to leave, from charges, tickets and contract.
 //!
-//! `plugins/examples/churn-python` computes the same in Python, bit for bit: both use additions, multiplications,
-//! divisions and comparisons of doubles only, in the same order.
+//! `plugins/examples/churn-python` computes the same results in Python, bit for bit: both use only additions,
+//! multiplications, divisions and comparisons of doubles, in the same order.
 
 use larder_plugin::{Inputs, Outputs, plugin};
 use serde::Deserialize;
 
-/// What is known of a customer, and what the caller has in mind.
+/// The stored features of a customer, and the caller's discount.
 #[derive(Clone, Debug, Default, Inputs)]
 pub struct Customer<'a> {
     /// Full months since the first contract began.
@@ -23,25 +23,25 @@ pub struct Customer<'a> {
     pub discount_percent: Option<f64>,
 }
 
-/// What follows from it.
+/// The computed features.
 #[derive(Clone, Debug, PartialEq, Outputs)]
 pub struct Derived {
-    /// Charges since the beginning per month of tenure, in dollars; the first month counts as one.
+    /// Total charges per month of tenure, in dollars; a tenure of 0 counts as one month.
     pub charges_per_tenure_month: Option<f64>,
-    /// Support tickets of the last 30 days per month of tenure: many in few months are a bad start.
+    /// Support tickets of the last 30 days per month of tenure.
     pub tickets_per_month: Option<f64>,
     /// Whether the last month's charges reach the configured threshold.
     pub is_high_value: Option<bool>,
-    /// How likely the customer leaves, from 0 to 1: the contract's share, more in the first two years and with tickets,
-    /// less with a discount.
+    /// How likely the customer is to leave, from 0 to 1: a base by contract, higher in the first two years and with
+    /// tickets, lower with a discount.
     pub contract_risk: Option<f64>,
 }
 
-/// The derived view's `config`; what is not there keeps its default.
+/// The derived view's `config`. A missing key has its default.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Thresholds {
-    /// Monthly charges from which on a customer is of high value, in dollars.
+    /// The monthly charges from which a customer counts as high-value, in dollars.
     pub high_value_monthly: f64,
 }
 
@@ -51,7 +51,7 @@ impl Default for Thresholds {
     }
 }
 
-/// Charges per month of tenure, tickets per month, whether a customer is of high value, and the risk of leaving.
+/// Charges and tickets per month of tenure, whether a customer is high-value, and the risk of leaving.
 #[plugin(name = "customer_derived_features", version = "1.0.0")]
 pub fn derive(config: &Thresholds, customer: Customer<'_>) -> Derived {
     let months = customer.tenure_months.map(|months| if months > 1 { months as f64 } else { 1.0 });
@@ -66,8 +66,8 @@ pub fn derive(config: &Thresholds, customer: Customer<'_>) -> Derived {
     }
 }
 
-/// `base + (1 - base) * youth * 0.5 + tickets * 0.05 - discount * 0.01`, within 0 and 1, where `base` is the contract's
-/// share and `youth` falls from 1 to 0 over the first 24 months.
+/// Returns `base + (1 - base) * youth * 0.5 + tickets * 0.05 - discount * 0.01`, clamped to 0 to 1. `base` depends on the
+/// contract, and `youth` falls from 1 to 0 over the first 24 months.
 fn risk(contract: &str, months: f64, tickets: f64, discount: f64) -> f64 {
     let base = match contract {
         "Month-to-month" => 0.5,
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_customer_is_computed() {
+    fn features_are_computed() {
         let expected = Derived {
             charges_per_tenure_month: Some(50.0),
             tickets_per_month: Some(0.25),
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_null_and_nothing_more() {
+    fn null_input_affects_only_dependent_outputs() {
         let derived = derive(&Thresholds::default(), Customer { tenure_months: None, ..customer() });
         assert_eq!((derived.charges_per_tenure_month, derived.contract_risk), (None, None));
         assert_eq!(derived.is_high_value, Some(true));
@@ -140,20 +140,20 @@ mod tests {
     }
 
     #[test]
-    fn the_first_month_counts_as_one() {
+    fn tenure_of_zero_counts_as_one_month() {
         let derived = derive(&Thresholds::default(), Customer { tenure_months: Some(0), ..customer() });
         assert_eq!((derived.charges_per_tenure_month, derived.tickets_per_month), (Some(600.0), Some(3.0)));
     }
 
     #[test]
-    fn the_risk_stays_within_0_and_1() {
+    fn risk_is_clamped_to_0_and_1() {
         assert_eq!(risk("Month-to-month", 1.0, 99.0, 0.0), 1.0);
         assert_eq!(risk("Two year", 99.0, 0.0, 99.0), 0.0);
         assert_eq!(risk("Two year", 99.0, 0.0, f64::NAN), 0.0);
     }
 
     #[test]
-    fn a_batch_goes_through_as_the_host_sends_it() {
+    fn batch_is_computed_row_by_row() {
         let table = run::<super::derive>(customers());
         let row = |row: usize| OUTPUTS.map(|output| table[output][row].clone());
         let risk = 0.2 + 0.8 * 0.5 * 0.5 + 3.0 * 0.05 - 10.0 * 0.01;
@@ -163,14 +163,14 @@ mod tests {
     }
 
     #[test]
-    fn the_configuration_moves_the_threshold() {
+    fn configuration_sets_the_threshold() {
         let host = Host::<super::derive>::new().config(r#"{"high_value_monthly": 85}"#);
         let table = host.run(customers()).unwrap();
         assert_eq!((&table["is_high_value"][0], &table["is_high_value"][1]), (&false.into(), &true.into()));
     }
 
     #[test]
-    fn a_mistyped_configuration_is_a_fault_that_names_it() {
+    fn unknown_configuration_key_is_a_fault() {
         let fault = Host::<super::derive>::new().config(r#"{"high_value": 85}"#).run(Vec::new()).unwrap_err();
         assert!(fault.message().contains("unknown field `high_value`"), "{fault}");
     }

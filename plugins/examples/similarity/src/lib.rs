@@ -1,7 +1,7 @@
 //! `embedding_similarity`: finds the nearest of several labelled embeddings to the one in the request.
 //!
-//! Shows lists and texts, as inputs and outputs. Square roots are a WebAssembly instruction, exact to the last bit
-//! everywhere; logarithms and similar functions are not, and are compiled into the component instead.
+//! Shows lists and texts as inputs and outputs. The square root is a WebAssembly instruction with the same result on
+//! every machine. Logarithms and similar functions are not instructions, and are compiled into the component.
 
 use larder_plugin::{Inputs, List, Outputs, plugin};
 
@@ -40,7 +40,7 @@ pub fn rank<'a>(row: Candidates<'a>) -> Found<'a> {
     }
     let scores = embeddings.chunks_exact(query.len()).map(|embedding| cosine(query, embedding));
     let mut ranked: Vec<(f64, &str)> = scores.zip(labels).collect();
-    // The first of equal ones stays first, so that the ranking is the same each time.
+    // The sort is stable: equal scores keep the order of the inputs, so the ranking is always the same.
     ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
     Found {
         nearest: ranked.first().map(|(_, label)| *label),
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_nearest_comes_first_and_what_does_not_fit_is_null() {
+    fn nearest_is_first_and_mismatches_are_null() {
         let table = run::<super::rank>(rows![
             { query: [1.0, 0.0], embeddings: [0.0, 2.0, 3.0, 0.0], labels: ["up", "right"] },
             { query: [1.0], embeddings: [1.0, 2.0], labels: ["alone"] },
@@ -82,15 +82,11 @@ mod tests {
         assert_eq!(table["similarities"][0], [1.0, 0.0]);
         assert!(table["nearest"][1].is_null(), "two numbers for one label of length one");
         assert!(table["ranking"][2].is_null());
-        assert_eq!(
-            table["ranking"][3],
-            ["first", "second"],
-            "no direction is nearest to nothing, in the order they came"
-        );
+        assert_eq!(table["ranking"][3], ["first", "second"], "all scores are 0, so the order stays");
     }
 
     #[test]
-    fn similarity_is_of_directions_and_not_of_lengths() {
+    fn similarity_ignores_lengths_of_vectors() {
         assert_eq!(cosine(&[3.0, 4.0], &[6.0, 8.0]), 1.0);
         assert_eq!(cosine(&[1.0, 0.0], &[-3.0, 0.0]), -1.0);
         assert_eq!(cosine(&[0.0], &[1.0]), 0.0);

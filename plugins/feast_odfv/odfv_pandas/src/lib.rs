@@ -2,29 +2,29 @@
 
 use larder_plugin::{Inputs, Outputs, plugin};
 
-/// What the view reads.
+/// The inputs of the view.
 #[derive(Debug, Inputs)]
 pub struct Row {
     avg_amount: Option<f32>,
-    /// Of the request.
+    /// From the request.
     amount: Option<f64>,
-    /// Of the request.
+    /// From the request.
     hour: Option<i64>,
 }
 
-/// What it computes.
+/// The outputs of the view.
 #[derive(Debug, Outputs)]
 pub struct Derived {
-    /// The amount divided by the customer's usual one.
+    /// The amount divided by the customer's average amount.
     amount_over_avg: Option<f64>,
     /// Whether it is before six.
     is_night: Option<bool>,
 }
 
-/// Returns an amount relative to the usual one, and whether it is night.
+/// Returns an amount relative to the average, and whether it is night.
 #[plugin(name = "odfv_pandas", version = "1.0.0")]
 pub fn derive(row: Row) -> Derived {
-    // numpy widens the single to a double, too.
+    // numpy also converts the single to a double first.
     let amount_over_avg = row.amount.zip(row.avg_amount).map(|(amount, average)| amount / f64::from(average));
     Derived { amount_over_avg, is_night: row.hour.map(|hour| hour < 6) }
 }
@@ -34,7 +34,7 @@ mod tests {
     use larder_plugin::{rows, testing};
 
     #[test]
-    fn the_recorded_answers() {
+    fn outputs_equal_recorded_responses() {
         let table = testing::run::<super::derive>(rows![
             { avg_amount: 0.1_f32, amount: 10.0, hour: 3 },
             { avg_amount: 3.0, amount: 20.0, hour: 15 },

@@ -6,27 +6,27 @@ use std::fmt::Debug;
 
 use larder_plugin::{Inputs, Outputs, plugin};
 
-/// What the view reads.
+/// The inputs of the view.
 #[derive(Debug, Inputs)]
 pub struct Row {
     conv_rate: Option<f64>,
     avg_daily_trips: Option<i64>,
-    /// Of the request.
+    /// From the request.
     amount: Option<f64>,
-    /// Of the request.
+    /// From the request.
     hour: Option<i64>,
     /// The join key.
     driver_id: Option<i64>,
 }
 
-/// What it computes.
+/// The outputs of the view.
 #[derive(Debug, Outputs)]
 pub struct Derived {
-    /// What was seen.
+    /// Names and values of the inputs.
     seen_keys: String,
 }
 
-/// What a plugin sees.
+/// Returns the names and values of the inputs.
 #[plugin(name = "odfv_probe_py", version = "1.0.0")]
 pub fn derive(row: Row) -> Derived {
     let seen = [

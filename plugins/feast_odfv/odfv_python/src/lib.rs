@@ -2,17 +2,17 @@
 
 use larder_plugin::{Inputs, Outputs, plugin};
 
-/// What the view reads.
+/// The inputs of the view.
 #[derive(Debug, Inputs)]
 pub struct Row {
     conv_rate: Option<f64>,
-    /// Of the request.
+    /// From the request.
     amount: Option<f64>,
-    /// Of the request.
+    /// From the request.
     hour: Option<i64>,
 }
 
-/// What it computes.
+/// The outputs of the view.
 #[derive(Debug, Outputs)]
 pub struct Derived {
     /// The rate times the amount.
@@ -35,7 +35,7 @@ mod tests {
     use larder_plugin::{rows, testing};
 
     #[test]
-    fn the_recorded_answers() {
+    fn outputs_equal_recorded_responses() {
         let table = testing::run::<super::derive>(rows![
             { conv_rate: 0.6001, amount: 2.0, hour: 1 },
             { amount: 3.0, hour: 2 },

@@ -4,20 +4,20 @@
 
 use larder_plugin::{Fault, Inputs, Outputs, plugin};
 
-/// What the view reads.
+/// The inputs of the view.
 #[derive(Debug, Inputs)]
 pub struct Row {
     avg_daily_trips: Option<i64>,
 }
 
-/// What it computes.
+/// The outputs of the view.
 #[derive(Debug, Outputs)]
 pub struct Derived {
-    /// The trips and one.
+    /// The number of trips plus one.
     trips_plus_one: i64,
 }
 
-/// One trip more.
+/// Adds one trip.
 #[cfg_attr(not(feature = "second"), plugin(name = "odfv_singleton", version = "1.0.0"))]
 #[cfg_attr(feature = "second", plugin(name = "odfv_singleton", version = "2.0.0"))]
 pub fn derive(row: Row) -> Result<Derived, Fault> {
@@ -30,7 +30,7 @@ mod tests {
     use larder_plugin::{rows, testing::Host};
 
     #[test]
-    fn the_recorded_answers() {
+    fn outputs_equal_recorded_responses() {
         let host = Host::<super::derive>::new();
         let table = host.run(rows![{ avg_daily_trips: 1001 }]).unwrap();
         assert_eq!(table["trips_plus_one"][0], if cfg!(feature = "second") { 1003 } else { 1002 });

@@ -2,19 +2,19 @@
 
 use larder_plugin::{Inputs, Outputs, plugin};
 
-/// What the plugin reads, one row of it. `Option` is a value that may be null.
+/// The inputs of one row. `Option` marks a value that may be null.
 #[derive(Debug, Inputs)]
 pub struct Row {
-    /// What is divided.
+    /// The numerator.
     pub numerator: Option<f64>,
-    /// What it is divided by.
+    /// The denominator.
     pub denominator: Option<f64>,
 }
 
-/// What it computes.
+/// The outputs of one row.
 #[derive(Debug, PartialEq, Outputs)]
 pub struct Derived {
-    /// Numerator by denominator; null where either is null, or the denominator is 0.
+    /// The ratio; null if an input is null or the denominator is 0.
     pub ratio: Option<f64>,
 }
 
@@ -31,8 +31,8 @@ mod tests {
     use larder_plugin::{rows, testing};
 
     #[test]
-    fn a_ratio_is_computed_where_there_is_one() {
-        // Rows as the host sends them; what a row leaves out is null.
+    fn ratio_is_computed() {
+        // Runs the plugin as the host does. An input that a row leaves out is null.
         let table = testing::run::<super::derive>(rows![
             { numerator: 3.0, denominator: 2.0 },
             { numerator: 3.0, denominator: 0.0 },
@@ -40,7 +40,7 @@ mod tests {
             { denominator: 2.0 },
         ]);
         assert_eq!(table["ratio"][0], 1.5);
-        assert!(table["ratio"][1].is_null(), "there is no ratio to 0");
+        assert!(table["ratio"][1].is_null(), "the denominator is 0");
         assert!(table["ratio"][2].is_null() && table["ratio"][3].is_null());
     }
 }
