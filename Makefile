@@ -7,18 +7,18 @@ FUZZ_SECONDS ?= 60
 KILLS ?= 1000
 AWS_KILLS ?= 200
 ENTITIES ?= 10000000
-# Integration tests that use the network, Python, a compiler for WebAssembly or another program, or kill the program often.
+# Integration tests that use the network, Python, a WebAssembly compiler or another program, or kill the server often.
 SLOW_TESTS = feast_sdk s3 dynamo materialize derived deploy feast_repo generations import kill outputs plugin_compile \
 	plugin_frames plugin_limits plugin_tools
-# Tests of other modules that need a plugin, by a part of their names.
+# Tests in other modules that need a plugin, by a part of their names.
 PLUGIN_TESTS = derived_features recorded_answers without_the_hot_cache takes_long elsewhere
 SLOW_FILTER = $(patsubst %,test(/^%::/) +,$(SLOW_TESTS)) $(patsubst %,test(%) +,$(PLUGIN_TESTS))
 SLOW_SKIPS = $(patsubst %,--skip %::,$(SLOW_TESTS)) $(addprefix --skip ,$(PLUGIN_TESTS))
 # The features of the container image, as in configs/k8s/Dockerfile.
 IMAGE_FEATURES = aws,sqlite,grpc
-# More words for `larder-loadtest run` or `turns`, such as --quick or --workloads churn-1.
+# More options for `larder-loadtest run` or `turns`, such as --quick or --workloads churn-1.
 BENCH_ARGS ?=
-# Programs of other builds, to be measured beside this one.
+# Paths of `larder` programs from other builds, to compare with this one.
 BUILDS ?=
 
 # Tools from crates.io. An installed one is used; otherwise it is built in target/tools.
@@ -26,20 +26,20 @@ CARGO_DENY ?= $(or $(shell command -v cargo-deny),target/tools/bin/cargo-deny)
 CARGO_CYCLONEDX ?= $(or $(shell command -v cargo-cyclonedx),target/tools/bin/cargo-cyclonedx)
 CARGO_REGISTRY = $(or $(CARGO_HOME),$(HOME)/.cargo)/registry/src
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
-# The profile of `make dist`: release has link-time optimisation, quick is for trying it.
+# The profile of `make dist`: `release` has link-time optimization, `quick` is for testing the target itself.
 DIST_PROFILE ?= release
-# The time of the files in an archive: that of the last commit, so that equal sources give equal archives.
+# The time of the files in an archive: the time of the last commit, so that equal sources give equal archives.
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
 # The target is named so that build scripts and macros are compiled without the flags of fuzzing.
 HOST_TARGET = $(shell rustc -vV | sed -n 's/^host: //p')
-# What cargo-fuzz passes, without its sanitizer: the code under test has no unsafe block.
+# The flags of cargo-fuzz without its sanitizer, because the code under test has no unsafe block.
 FUZZ_FLAGS = --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
 	-Ccodegen-units=1 -Cdebug-assertions
 
-# Where plugins are compiled to. One place for all of them: the libraries of Rust are compiled along where the target's
-# are not to be had.
+# The target directory of all plugins. They share it because Rust's standard library is compiled too if it is not
+# installed for the target.
 export LARDER_PLUGIN_TARGET ?= $(CURDIR)/target/guests
 
 .PHONY: demo built-plugins test test-fast check-features fmt lint check-tools check-guest-tools check-python bench bench-peers bench-smoke bench-turns \
@@ -49,14 +49,14 @@ export LARDER_PLUGIN_TARGET ?= $(CURDIR)/target/guests
 help:
 	@sed -n 's/^## //p' Makefile
 
-## make demo         build, make up CUSTOMERS (10000) customers, load and serve them on LISTEN (127.0.0.1:6566), with the
-##                   churn plugin
+## make demo         build, generate CUSTOMERS (10000) customers, load and serve them on LISTEN (127.0.0.1:6566), with
+##                   the churn plugin
 demo: check-tools
 	cargo build --profile quick --locked -p larder
 	target/quick/larder demo --dir $(DEMO_DIR) --listen $(LISTEN) --customers $(CUSTOMERS) \
 		--plugin plugins/built/churn.wasm
 
-## make built-plugins rebuild plugins/built from the examples, after a change of theirs
+## make built-plugins rebuild plugins/built from the examples, after a change of the examples or the Rust kit
 built-plugins: check-tools check-guest-tools
 	cargo build --profile quick --locked -p larder
 	rm -f plugins/built/churn.wasm
@@ -87,7 +87,7 @@ check-features: check-tools
 		cargo clippy --locked --quiet -p larder --no-default-features --features "$$features" -- -D warnings || exit 1; \
 	done
 
-## make test-fast    most tests that need nothing but cargo: two minutes once built
+## make test-fast    most tests that only need cargo: two minutes once built
 test-fast: check-tools
 	@if cargo nextest --version >/dev/null 2>&1; then \
 		cargo nextest run --workspace --locked --no-fail-fast -E 'not ($(SLOW_FILTER) none())'; \
@@ -95,21 +95,21 @@ test-fast: check-tools
 		cargo test --workspace --locked --no-fail-fast -- $(SLOW_SKIPS); \
 	fi
 
-## make bench-smoke  CPU and latency of one lookup beside bare hyper, in one run
+## make bench-smoke  CPU and latency of one lookup compared with bare hyper, in one run
 bench-smoke: check-tools
 	cargo build --release --locked -p larder -p larder-loadtest
 	target/release/larder-loadtest smoke --larder target/release/larder
 
-## make bench-turns  CPU of a request beside bare hyper, and of BUILDS (paths of larder programs) beside this one, in turns of
-##                   a second
+## make bench-turns  CPU of a request compared with bare hyper and with BUILDS (paths of other larder programs), in
+##                   alternating rounds of a second
 bench-turns: check-tools check-guest-tools
 	cargo build --release --locked -p larder -p larder-loadtest
 	target/release/larder plugin build plugins/examples/churn --out target/guests/bench/churn.wasm
 	target/release/larder-loadtest turns $(addprefix --larder ,target/release/larder $(BUILDS)) \
 		--plugin target/guests/bench/churn.wasm $(BENCH_ARGS)
 
-## make bench        every workload beside bare hyper, Redis and Feast, in nine minutes; writes loadtest/report. What cannot
-##                   be installed is left out and named
+## make bench        all workloads on Larder, bare hyper, Redis and Feast, in nine minutes; writes loadtest/report, which
+##                   lists the programs that could not be installed
 bench: check-tools bench-peers
 	cargo build --release --locked -p larder -p larder-loadtest
 	-@$(MAKE) --no-print-directory check-guest-tools && \
@@ -130,7 +130,7 @@ bench-scale: check-tools
 	target/release/larder-loadtest scale --larder target/release/larder --entities $(ENTITIES) --dir target/bench-scale \
 		--json loadtest/report/scale.json; status=$$?; rm -rf target/bench-scale; exit $$status
 
-## make bench-threads what a second serving thread gives, for 100 entities x 50 features
+## make bench-threads the effect of a second serving thread, for 100 entities x 50 features
 bench-threads: check-tools
 	cargo build --release --locked -p larder -p larder-loadtest
 	target/release/larder-loadtest threads --larder target/release/larder
@@ -139,8 +139,8 @@ bench-threads: check-tools
 bench-micro: check-tools
 	cargo bench --locked -p larder --bench hot_path
 
-## make bench-plugin what plugins cost: calls in Rust and Python beside the host's own arithmetic, a request with one, and
-##                   lookups beside hostile ones
+## make bench-plugin the cost of plugins: calls in Rust and Python compared with the host's own arithmetic, a request
+##                   with a plugin, and lookups next to hostile plugins
 bench-plugin: check-tools check-guest-tools check-python
 	cargo build --release --locked -p larder
 	for project in bench/noop bench/floats bench/floats-python examples/churn hostile; do \
@@ -154,13 +154,13 @@ bench-plugin: check-tools check-guest-tools check-python
 	LARDER_BENCH_HOSTILE=$(CURDIR)/target/guests/bench/hostile.wasm \
 		cargo bench --locked -p larder --bench plugin
 
-## make bench-sync   what syncs cost: rows a second from Parquet, S3 and DynamoDB beside decoding alone, memory, how soon a
-##                   change is readable, lookups beside a sync
+## make bench-sync   the cost of syncs: rows per second from Parquet, S3 and DynamoDB compared with decoding alone,
+##                   memory, how soon a change is readable, lookups during a sync
 bench-sync: check-tools
 	cargo bench --locked -p larder --bench sync
 
-## make soak         1,000 kills at random moments of the store's loads and of the program's syncs, checked after each; 200
-##                   more while a table and objects change and AWS misbehaves
+## make soak         1,000 kills at random moments of the store's loads and of the program's syncs, with a check after
+##                   each; 200 more while a table and objects change and AWS returns errors
 soak: check-tools check-guest-tools
 	LARDER_KILLS=$(KILLS) cargo test --release --locked -p larder-store --lib -- kill:: --nocapture
 	LARDER_KILLS=$(KILLS) cargo test --release --locked -p larder --test it -- kill:: --nocapture
@@ -217,27 +217,27 @@ dist: check-tools $(CARGO_CYCLONEDX)
 target/tools/bin/cargo-cyclonedx:
 	cargo install cargo-cyclonedx --locked --debug --root target/tools
 
-# Plugins are compiled for WebAssembly: by this Rust if it has the target's libraries or can fetch them, else by a
-# distribution's Rust, which has the sources of its libraries and stands beside this one.
+# Plugins are compiled for WebAssembly: by this Rust if it has the target's libraries or can fetch them, otherwise by the
+# distribution's Rust, which is installed in addition and has the sources of its libraries.
 check-guest-tools:
 	@rustlib="$$(rustc --print sysroot)/lib/rustlib"; \
 	test -d "$$rustlib/wasm32-unknown-unknown/lib" \
 		|| test -d "$$(/usr/bin/rustc --print sysroot 2>/dev/null)/lib/rustlib/src/rust/library/std" \
 		|| timeout 60 rustup target add wasm32-unknown-unknown 2>/dev/null \
-		|| { echo "this Rust cannot fetch wasm32-unknown-unknown; installing Debian's, with its sources"; \
+		|| { echo "this Rust cannot fetch wasm32-unknown-unknown; installing Debian's Rust and its sources"; \
 			apt-get update -q && apt-get install -qy --no-install-recommends rustc-web rust-web-src; } \
 		|| { echo "Rust for WebAssembly is needed: rustup target add wasm32-unknown-unknown"; exit 1; }
 
-# Plugins in Python are built in a virtual environment, which the tests make themselves.
+# Plugins in Python are built in a virtual environment, which the tests create themselves.
 check-python:
 	@python3 -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-		echo "Python 3.11 or newer with venv is needed; installing Debian's"; \
+		echo "Python 3.11 or newer with venv is needed; installing Debian's packages"; \
 		apt-get update -q && apt-get install -qy --no-install-recommends python3 python3-venv; }
 
-# Who Larder is measured beside. The benchmark goes on without those that cannot be installed, and says so.
+# The programs that Larder is compared with. The benchmark lists those that cannot be installed, and runs without them.
 bench-peers:
 	-@command -v redis-server >/dev/null || { \
-		echo "redis-server is measured too; installing Debian's"; \
+		echo "the benchmark also measures redis-server; installing Debian's package"; \
 		apt-get update -q && apt-get install -qy --no-install-recommends redis-server; }
 	-@test -x target/bench-feast/bin/feast || { \
 		$(MAKE) --no-print-directory check-python && echo "installing Feast in target/bench-feast" && \
@@ -245,7 +245,7 @@ bench-peers:
 		target/bench-feast/bin/python -m pip install --quiet --requirement host/tests/feast/requirements.txt; } \
 		|| { rm -rf target/bench-feast; false; }
 
-# A C compiler and linker are all that is needed beside Rust (zstd and aws-lc are C).
+# Apart from Rust, a build only needs a C compiler and linker, for zstd, aws-lc, SQLite and jemalloc.
 check-tools:
 	@command -v cargo >/dev/null || { echo "Rust is needed: https://rustup.rs"; exit 1; }
 	@command -v cc >/dev/null || { \

@@ -51,4 +51,4 @@ aws s3api put-bucket-policy --bucket "$bucket" --policy '{"Version": "2012-10-17
     "Resource": ["arn:aws:s3:::'"$bucket"'", "arn:aws:s3:::'"$bucket"'/*"],
     "Condition": {"Bool": {"aws:SecureTransport": "false"}}}]}'
 
-echo "bucket $bucket is there, private, versioned and encrypted"
+echo "bucket $bucket exists and is private, versioned and encrypted"

@@ -65,4 +65,4 @@ if [ "$pitr" = yes ]; then
         --point-in-time-recovery-specification PointInTimeRecoveryEnabled=true \
         >/dev/null
 fi
-echo "table $table is there, with its stream"
+echo "table $table exists and has a stream"
