@@ -63,7 +63,7 @@ built-plugins: check-tools check-guest-tools
 	target/quick/larder plugin build plugins/examples/churn --out plugins/built/churn.wasm
 	cd plugins/built && sha256sum churn.wasm > churn.wasm.sha256
 
-## make test         the whole check: format, lints, features, dependencies, tests; CI runs it
+## make test         all checks: format, lints, features, dependencies, tests; CI runs it
 test: check-tools check-guest-tools check-python
 	cargo fmt --all --check
 	cargo fmt --manifest-path plugins/Cargo.toml --all --check
