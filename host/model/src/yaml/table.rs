@@ -107,7 +107,7 @@ impl<'n> Table<'n> {
             Tree::Int(0) => "0",
             Tree::Text(text) => text,
             Tree::Int(number) => {
-                let help = Some(format!("write for example {number}s or {number}d"));
+                let help = Some(format!("write, for example, {number}s or {number}d"));
                 self.problems.error_with_help(&node.at, format!("{}: '{key}' needs a unit", self.what), help);
                 return None;
             }
