@@ -352,7 +352,7 @@ impl App {
     fn newer_config(&self) -> Result<Config, AppError> {
         let config = self.config.clone();
         // A configuration that was built in memory has no file to reload.
-        if !config.origin.is_there() {
+        if !config.origin.can_be_loaded() {
             return Ok(config);
         }
         let newer = Config::load_from(&config.origin, &process_environment)?;

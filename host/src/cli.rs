@@ -61,9 +61,9 @@ const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage; 3 wrong c
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve features over HTTP until stopped
+    /// Serve features over HTTP, and over gRPC if configured, until stopped
     Serve(serve::ServeArgs),
-    /// Generate a churn data set, load it and serve it: a first look in one command
+    /// Generate a churn data set, load it and serve it, to try Larder with one command
     #[cfg(feature = "tools")]
     Demo(demo::DemoArgs),
     /// Check configuration, definitions, sources' columns and plugins, and report all errors at once
@@ -77,11 +77,11 @@ enum Command {
     Get(get::GetArgs),
     /// Delete an entity's row from a view; only a newer row can replace it
     Delete(erase::DeleteArgs),
-    /// Drop all rows of a view and load it again
+    /// Drop all rows of a view, and load it again if it has a source
     Reset(erase::ResetArgs),
-    /// List the served views and services, with features, row counts and freshness
+    /// List the served views and services, with row counts and freshness
     List(list::ListArgs),
-    /// Read entity rows back, and fail if a feature is missing or expired
+    /// Look up entity rows, and fail if a value is missing or expired
     Verify(verify::VerifyArgs),
     /// Create, build, check and deploy plugins, which compute derived features
     #[command(subcommand)]
@@ -95,7 +95,7 @@ enum Command {
     CompilePlugin(compile::CompileArgs),
 }
 
-/// The configuration to use.
+/// The arguments that select the configuration.
 #[derive(Clone, Debug, Args)]
 struct ConfigArg {
     /// The configuration file [default: larder.yaml; with --feast-repo the one in the repository, if it exists]
@@ -104,7 +104,8 @@ struct ConfigArg {
     /// Use the definitions of this Feast repository (the directory of feature_store.yaml)
     #[arg(long, value_name = "DIR", env = "LARDER_FEAST_REPO")]
     feast_repo: Option<PathBuf>,
-    /// Where a Feast repository's values come from (LARDER_FEAST_VALUES) [default: auto: the DynamoDB or SQLite online store if there is one, otherwise the batch sources]
+    /// Where a Feast repository's values come from (LARDER_FEAST_VALUES) [default: auto: the DynamoDB or SQLite online
+    /// store if there is one, otherwise the batch sources]
     #[arg(long, value_name = "WHERE", value_parser = FEAST_VALUES_FROM.map(|(word, _)| word))]
     feast_values: Option<String>,
     /// The directory of plugins; overrides the configuration
@@ -115,10 +116,10 @@ struct ConfigArg {
 /// Why a command failed, unless a lower layer returned the error.
 #[derive(Debug, thiserror::Error)]
 enum CliError {
-    /// The command ran, and its result is negative.
+    /// The command could not do its task, or its check failed.
     #[error("{0}")]
     Failed(String),
-    /// The arguments contradict each other.
+    /// The arguments are invalid, incomplete, or contradict each other.
     #[error("{0}")]
     Usage(String),
 }
@@ -126,7 +127,8 @@ enum CliError {
 // === impl ConfigArg ===
 
 impl ConfigArg {
-    /// Returns the file, and the settings from the arguments. Paths in arguments are relative to the current directory.
+    /// Returns the configuration file, and the settings from the arguments. Relative paths in `--feast-repo` and
+    /// `--plugins` start at the current directory, and are made absolute.
     fn origin(&self) -> anyhow::Result<Origin> {
         let from_here = |path: &Path| Ok::<_, anyhow::Error>(path::absolute(path)?.to_string_lossy().into_owned());
         let mut flags = Vec::new();
@@ -137,14 +139,14 @@ impl ConfigArg {
                 (file.clone(), false)
             }
             (None, Some(repo)) => {
-                // The file may be in the repository, and then the repository is the file's directory.
+                // An optional larder.yaml in the repository: its settings are relative to the repository, which is `.`.
                 flags.push(("LARDER_FEAST_REPO", ".".to_owned()));
                 (if repo == Path::new(".") { DEFAULT_FILE.into() } else { repo.join(DEFAULT_FILE) }, true)
             }
             (None, None) => {
                 let is_absent = matches!(Path::new(DEFAULT_FILE).try_exists(), Ok(false));
                 if is_absent && Path::new(FEAST_FILE).is_file() {
-                    let message = "there is no larder.yaml in this directory, but a Feast repository. hint: use \
+                    let message = "this directory has no larder.yaml, but it is a Feast repository. hint: use \
                                    '--feast-repo .'";
                     anyhow::bail!(CliError::Usage(message.to_owned()));
                 }
@@ -157,7 +159,7 @@ impl ConfigArg {
         Ok(Origin { file, is_optional, flags })
     }
 
-    /// Reads the configuration even if it has errors.
+    /// Reads the configuration, and returns it even if it has errors.
     fn check(&self) -> anyhow::Result<CheckedConfig> {
         Ok(Config::check(&self.origin()?, &process_environment)?)
     }
@@ -175,7 +177,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn run_command(args: impl IntoIterator<Item = OsString>) -> u8 {
-    // Scripts can look up exit codes in each command's help.
+    // The help of every command lists the exit codes, for authors of scripts.
     let parser = Cli::command().mut_subcommands(|command| {
         command.after_help(EXIT_CODES).mut_subcommands(|command| command.after_help(EXIT_CODES))
     });
@@ -186,15 +188,16 @@ fn run_command(args: impl IntoIterator<Item = OsString>) -> u8 {
         Err(error) if error.use_stderr() => {
             let command = args.iter().skip(1).map(OsString::as_os_str);
             match missing_command(command, BuildFeatures::COMPILED) {
-                Some(message) => output::complain(&message),
+                Some(message) => output::error(&message),
                 None => _ = error.print(),
             }
             return 2;
         }
         // Help and version are results, not errors.
-        Err(answer) => return exit_code(&written(answer.print())),
+        Err(answer) => return report(&finish_output(answer.print())),
     };
-    // A server keeps serving even if its output has no reader or the disk is full.
+    // A server ignores errors of standard output: it keeps serving even if the output has no reader or the disk is
+    // full.
     let serves = match cli.command {
         Command::Serve(_) => true,
         #[cfg(feature = "tools")]
@@ -219,28 +222,28 @@ fn run_command(args: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Init(args) => init::run(&args),
         Command::CompilePlugin(args) => return compile::run(&args),
     };
-    exit_code(&if serves { result } else { result.and_then(|()| written(Ok(()))) })
+    report(&if serves { result } else { result.and_then(|()| finish_output(Ok(()))) })
 }
 
-/// Returns an error if a part of the result was not written.
-fn written(printed: std::io::Result<()>) -> anyhow::Result<()> {
+/// Flushes standard output. Returns an error if a part of the result was not written, unless its reader stopped early.
+fn finish_output(printed: std::io::Result<()>) -> anyhow::Result<()> {
     let printed = printed.or_else(|error| if error.kind() == ErrorKind::BrokenPipe { Ok(()) } else { Err(error) });
     printed.and(output::finish()).context("cannot write to standard output")
 }
 
-/// Prints the error of a command, and returns its exit code.
-fn exit_code(result: &anyhow::Result<()>) -> u8 {
+/// Prints the error of a command, if there is one, and returns the exit code.
+fn report(result: &anyhow::Result<()>) -> u8 {
     let Err(error) = result else { return 0 };
     if is_list_of_errors(error) {
         // Each line begins with its file and position, in the format that editors parse.
-        output::remark(&describe(error));
+        output::note(&describe(error));
     } else {
-        output::complain(&(describe(error) + help(error)));
+        output::error(&(describe(error) + store_hint(error)));
     }
     code_of(error)
 }
 
-/// Returns the chain of causes, without those that the previous message already contains.
+/// Formats an error with its chain of causes, except causes that the message already contains.
 fn describe(error: &anyhow::Error) -> String {
     let mut message = String::new();
     for cause in error.chain().map(ToString::to_string) {
@@ -253,11 +256,12 @@ fn describe(error: &anyhow::Error) -> String {
     message
 }
 
-/// Returns a hint, if the message has none. A repository that is mounted read-only cannot contain the store.
-fn help(error: &anyhow::Error) -> &'static str {
+/// Returns the hint for an I/O error of the store: by default, the store is next to the configuration, which may be
+/// mounted read-only. Other errors have hints of their own, if any.
+fn store_hint(error: &anyhow::Error) -> &'static str {
     match error.downcast_ref::<AppError>() {
         Some(AppError::Store(StoreError::Io { .. })) => {
-            " (hint: 'store: data_dir' or LARDER_STORE_DATA_DIR sets the directory of the store)"
+            ". hint: set 'store: data_dir' or LARDER_STORE_DATA_DIR to another directory"
         }
         _ => "",
     }
@@ -272,6 +276,7 @@ fn is_list_of_errors(error: &anyhow::Error) -> bool {
     own.or(inner).is_some_and(|error| matches!(error, ConfigError::Invalid(_)))
 }
 
+/// Returns the exit code for an error.
 fn code_of(error: &anyhow::Error) -> u8 {
     let config = error.downcast_ref::<ConfigError>().is_some();
     let store = error.downcast_ref::<StoreError>().is_some();

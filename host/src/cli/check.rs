@@ -31,8 +31,8 @@ pub(super) struct CheckArgs {
     offline: bool,
 }
 
-/// The number of sources opened concurrently, because they may have high latency.
-const SOURCES_AT_ONCE: usize = 8;
+/// How many sources are opened concurrently: each may have high latency.
+const CONCURRENT_SOURCES_MAX: usize = 8;
 /// The tag of a service whose callers always request full names.
 const FULL_NAMES_TAG: &str = "full_feature_names";
 
@@ -62,7 +62,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<()> {
     }
     problems.sort_by(|a, b| a.at.cmp(&b.at));
     if sound.plugins {
-        match plugin::fit(&config.plugins, catalog) {
+        match plugin::compat_problems(&config.plugins, catalog) {
             Ok(found) => problems.extend(found),
             Err(other) => problems.push(error_at(&config, &format!("plugins: {other:#}"))),
         }
@@ -70,14 +70,14 @@ pub(super) fn run(args: &CheckArgs) -> Result<()> {
     if problems.iter().any(|problem| problem.severity == Severity::Error) {
         return Err(ConfigError::Invalid(problems).into());
     }
-    problems.iter().for_each(|warning| output::say(&warning.to_string()));
+    problems.iter().for_each(|warning| output::line(&warning.to_string()));
     let what = match &config.feast {
         Some(feast) if !config.origin.file.is_file() => &feast.dir,
         _ => &config.origin.file,
     };
     let features: usize = catalog.views().iter().map(|view| view.features.len()).sum();
     let counted = |count: usize, one, many| output::counted(count as u64, one, many);
-    output::say(&format!(
+    output::line(&format!(
         "{}: project {}, {}, {} with {}, {}: {}",
         what.display(),
         catalog.project(),
@@ -93,13 +93,13 @@ pub(super) fn run(args: &CheckArgs) -> Result<()> {
     Ok(())
 }
 
-/// Creates an error without a line in a file.
+/// Creates an error of the configuration file, without a line.
 fn error_at(config: &Config, error: &impl ToString) -> Problem {
     let at = Place::file(&config.origin.file.display().to_string());
     Problem { severity: Severity::Error, at, message: error.to_string(), help: None }
 }
 
-/// Returns problems that make requests for a feature service fail.
+/// Returns the problems of requests for a feature service: columns with the same name, and too many features.
 fn service_problems(service: &FeatureService, catalog: &Catalog, features_max: usize) -> Vec<Problem> {
     let at = catalog.place_of_service(&service.name).cloned().unwrap_or_else(|| Place::file(&service.name));
     let problem = |severity, message, help| Problem { severity, at: at.clone(), message, help };
@@ -155,7 +155,7 @@ fn service_problems(service: &FeatureService, catalog: &Catalog, features_max: u
     problems
 }
 
-/// Returns problems with the sources of the views. Opens several sources concurrently.
+/// Opens the sources of the views, several at a time, and returns their problems.
 fn source_problems(config: &Config, catalog: &Catalog) -> Vec<Problem> {
     let setting = config.sync_setting(Arc::new(SystemClock));
     let views = catalog.views();
@@ -163,7 +163,7 @@ fn source_problems(config: &Config, catalog: &Catalog) -> Vec<Problem> {
     let work = || {
         while let Some(view) = views.get(next.fetch_add(1, Ordering::Relaxed)) {
             if !config.build.can_read(view) {
-                // The definitions' errors already report that.
+                // The problems of the definitions already include this.
                 continue;
             }
             for problem in check_source(view, catalog, &setting) {
@@ -180,7 +180,7 @@ fn source_problems(config: &Config, catalog: &Catalog) -> Vec<Problem> {
         }
     };
     thread::scope(|scope| {
-        for _ in 0..SOURCES_AT_ONCE.min(views.len()) {
+        for _ in 0..CONCURRENT_SOURCES_MAX.min(views.len()) {
             scope.spawn(work);
         }
     });

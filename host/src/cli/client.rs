@@ -23,16 +23,16 @@ pub(super) struct Client {
     runtime: Runtime,
 }
 
-/// The timeout of the `/health` probe. A healthy server answers within a millisecond.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
+/// The timeout of the `/health` probe. A healthy server responds within a millisecond.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
 // === impl Client ===
 
 impl Client {
-    /// Checks whether a server listens at the socket.
+    /// Connects to the server that listens at the socket. Returns `None` if no connection can be made.
     ///
     /// # Errors
-    /// If a process listens at the socket but does not answer within `ANSWERS_WITHIN`, or closes the connection.
+    /// If a process listens at the socket but does not respond within [`PROBE_TIMEOUT`], or closes the connection.
     pub(super) fn connect(socket: &Path) -> Result<Option<Self>> {
         let runtime = Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
         let listens = runtime.block_on(async { UnixStream::connect(socket).await.is_ok() });
@@ -41,18 +41,19 @@ impl Client {
         }
         let client = Self { socket: socket.to_owned(), runtime };
         // Only the probe has a timeout: commands can take any time.
-        let probe = async { timeout(ANSWERS_WITHIN, client.send(Method::GET, "/health", Vec::new())).await };
+        let probe = async { timeout(PROBE_TIMEOUT, client.send(Method::GET, "/health", Vec::new())).await };
         client.runtime.block_on(probe).with_context(|| {
-            let seconds = ANSWERS_WITHIN.as_secs();
+            let seconds = PROBE_TIMEOUT.as_secs();
             format!(
-                "the process that listens at {} did not respond within {seconds} s. hint: check whether the server is stopped or stuck",
+                "the process that listens at {} did not respond within {seconds} s. hint: check whether the server \
+                 is suspended or stuck",
                 socket.display()
             )
         })??;
         Ok(Some(client))
     }
 
-    /// Sends a request, and returns status and body.
+    /// Sends a request, and returns the status and the body.
     pub(super) fn call(&self, method: Method, path: &str, body: Vec<u8>) -> Result<(u16, Bytes)> {
         self.runtime.block_on(async {
             let response = self.send(method, path, body).await?;
@@ -66,9 +67,14 @@ impl Client {
         })
     }
 
-    /// Sends a request with a streamed response, and calls `hear` with each line as it arrives. Returns the status and,
-    /// unless it is 200, the server's message.
-    pub(super) fn lines(&self, path: &str, body: Vec<u8>, mut hear: impl FnMut(&[u8])) -> Result<(u16, Bytes)> {
+    /// Sends a POST request with a streamed response, and calls `on_line` with each line as it arrives. Returns the
+    /// status and, unless it is 200, the whole body, which is the server's message.
+    pub(super) fn stream_lines(
+        &self,
+        path: &str,
+        body: Vec<u8>,
+        mut on_line: impl FnMut(&[u8]),
+    ) -> Result<(u16, Bytes)> {
         self.runtime.block_on(async {
             let response = self.send(Method::POST, path, body).await?;
             let status = response.status().as_u16();
@@ -86,7 +92,7 @@ impl Client {
                 }
                 while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
                     let line: Vec<u8> = pending.drain(..=end).collect();
-                    hear(&line);
+                    on_line(&line);
                 }
             }
             Ok((status, pending.into()))
@@ -94,14 +100,18 @@ impl Client {
     }
 
     async fn send(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Response<Incoming>> {
-        let gone =
-            || format!("cannot reach the server at {}. hint: it may have 128 connections open", self.socket.display());
-        let stream = UnixStream::connect(&self.socket).await.with_context(gone)?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.with_context(gone)?;
-        // Ends with the connection; errors are returned by the request.
+        let unreachable = || {
+            format!(
+                "cannot reach the server at {}. hint: the server may have stopped, or have 128 admin connections open",
+                self.socket.display()
+            )
+        };
+        let stream = UnixStream::connect(&self.socket).await.with_context(unreachable)?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.with_context(unreachable)?;
+        // The task ends with the connection; the request returns its errors.
         tokio::spawn(connection);
         let request =
             Request::builder().method(method).uri(path).header(HOST, "larder").body(Full::new(Bytes::from(body)))?;
-        sender.send_request(request).await.with_context(gone)
+        sender.send_request(request).await.with_context(unreachable)
     }
 }

@@ -1,11 +1,11 @@
-//! The demo's data: customers of a telephone company, some of whom are about to leave it.
+//! Generates the data of the demo: customers of a telephone company, some of whom are about to leave it.
 //!
 //! All values of a customer are derived from the seed and the customer's number alone, by integer arithmetic. So the
 //! first thousand customers are the same in a data set of a thousand and of ten million, on every machine; only the
-//! times depend on when the data set is generated. The values are plausible together: new customers pay by the month
-//! and call often, fast lines cost more and transfer more.
+//! times depend on when the data set is generated. The values are correlated plausibly: new customers pay by the month
+//! and open more support tickets, and faster lines cost more and transfer more data.
 //!
-//! Customers are generated and written chunk by chunk: memory is limited to three row groups.
+//! Customers are generated and written in chunks: memory holds at most a row group of each of the three files.
 
 mod customer;
 
@@ -60,7 +60,7 @@ pub(crate) enum DatasetError {
     },
 }
 
-/// One of the files.
+/// One of the three files.
 struct Table {
     file: &'static str,
     times: fn(&Customer) -> Times,
@@ -73,7 +73,7 @@ struct Column {
     values: Values,
 }
 
-/// The kind of values of a column.
+/// The type of a column, with the function that returns a customer's value.
 #[derive(Clone, Copy)]
 enum Values {
     Int64(fn(&Customer) -> u32),
@@ -139,11 +139,11 @@ const CHUNK_ROWS: u64 = 65_536;
 /// The writer keeps a row group in memory until it is full.
 const ROW_GROUP_ROWS: usize = 4 * 65_536;
 
-/// Writes the data set into a directory. Each file gets its final name when all three are complete, and replaces its
-/// predecessor.
+/// Writes the data set into a directory, and calls `progress` with the numbers of written rows and of all rows. The
+/// files get their final names, and replace previous ones, when all three are complete.
 ///
 /// # Errors
-/// If a file cannot be written. Until all three files are complete, the previous ones stay.
+/// If a file cannot be written. Before all three files are complete, an error leaves the previous ones in place.
 pub(crate) fn generate(dir: &Path, spec: &DatasetSpec, progress: &mut dyn FnMut(u64, u64)) -> Result<(), DatasetError> {
     fs::create_dir_all(dir).map_err(|source| io_error(dir, source))?;
     let mut outputs = TABLES.iter().map(|table| Output::create(dir, table)).collect::<Result<Vec<_>, _>>()?;
@@ -162,8 +162,8 @@ pub(crate) fn generate(dir: &Path, spec: &DatasetSpec, progress: &mut dyn FnMut(
         progress(last * tables, rows_total);
     }
 
-    let whole = outputs.into_iter().map(Output::close).collect::<Result<Vec<_>, _>>()?;
-    whole.into_iter().try_for_each(Partial::publish)
+    let complete = outputs.into_iter().map(Output::close).collect::<Result<Vec<_>, _>>()?;
+    complete.into_iter().try_for_each(Partial::publish)
 }
 
 fn customer_id(number: u64) -> String {
@@ -242,7 +242,7 @@ impl Output {
         written.map_err(|source| self.partial.error(source))
     }
 
-    /// Finishes the file; it is flushed to disk before it may be renamed.
+    /// Finishes the file, and flushes it to disk, so that it can be renamed.
     fn close(self) -> Result<Partial, DatasetError> {
         let Self { partial, writer, .. } = self;
         let file = writer.into_inner().map_err(|source| partial.error(source))?;
@@ -254,7 +254,7 @@ impl Output {
 // === impl Partial ===
 
 impl Partial {
-    /// Returns the name starts with a dot, so that readers of the directory skip the file.
+    /// Names a temporary file. The name starts with a dot, so that readers of the directory skip the file.
     fn new(dir: &Path, file: &str) -> Self {
         Self { temporary: dir.join(format!(".{file}.partial")), path: dir.join(file) }
     }
@@ -270,7 +270,7 @@ impl Partial {
 
 impl Drop for Partial {
     fn drop(&mut self) {
-        // After `publish` no file has this name.
+        // After `publish`, no file has this name.
         let _ = fs::remove_file(&self.temporary);
     }
 }
@@ -294,8 +294,8 @@ mod tests {
     /// 2026-11-23T09:13:10.123456Z.
     const NOW: Micros = 1_795_425_190_123_456;
 
-    /// Returns the three tables of a data set.
-    fn made(customers: u64, seed: u64) -> [RecordBatch; 3] {
+    /// Generates a data set, and returns its three tables.
+    fn generated(customers: u64, seed: u64) -> [RecordBatch; 3] {
         let dir = tempfile::tempdir().unwrap();
         generate(dir.path(), &DatasetSpec { customers, seed, now: NOW }, &mut |_, _| ()).unwrap();
         TABLES.each_ref().map(|table| {
@@ -324,10 +324,10 @@ mod tests {
 
     #[test]
     fn equal_seeds_give_equal_values() {
-        let tables = made(500, 7);
-        assert_eq!(tables, made(500, 7));
-        for (table, other) in tables.iter().zip(made(500, 8)) {
-            assert_eq!(table.column(0), other.column(0), "the customers are called the same");
+        let tables = generated(500, 7);
+        assert_eq!(tables, generated(500, 7));
+        for (table, other) in tables.iter().zip(generated(500, 8)) {
+            assert_eq!(table.column(0), other.column(0), "the customer IDs do not depend on the seed");
             for column in 1..table.num_columns() {
                 assert_ne!(table.column(column), other.column(column));
             }
@@ -335,22 +335,22 @@ mod tests {
     }
 
     #[test]
-    fn first_customers_ignore_the_count() {
-        let chunk_and_some = made(CHUNK_ROWS + 10, 7).map(|table| table.slice(0, 300));
-        assert_eq!(made(300, 7), chunk_and_some);
+    fn count_does_not_change_first_customers() {
+        let from_more = generated(CHUNK_ROWS + 10, 7).map(|table| table.slice(0, 300));
+        assert_eq!(generated(300, 7), from_more);
     }
 
     #[test]
     fn every_file_has_every_customer() {
         for customers in [0, 1, CHUNK_ROWS, CHUNK_ROWS + 1] {
-            for table in made(customers, 7) {
+            for table in generated(customers, 7) {
                 assert_eq!(table.num_rows() as u64, customers);
             }
         }
     }
 
     #[test]
-    fn progress_goes_up_to_the_total() {
+    fn progress_ends_at_total() {
         let dir = tempfile::tempdir().unwrap();
         let spec = DatasetSpec { customers: CHUNK_ROWS + 1, seed: 7, now: NOW };
         let mut seen = Vec::new();
@@ -360,8 +360,8 @@ mod tests {
     }
 
     #[test]
-    fn all_times_are_in_their_span() {
-        for (table, days) in made(5_000, 7).iter().zip([BEHAVIOR_DAYS, OTHER_DAYS, OTHER_DAYS]) {
+    fn times_cover_their_whole_span() {
+        for (table, days) in generated(5_000, 7).iter().zip([BEHAVIOR_DAYS, OTHER_DAYS, OTHER_DAYS]) {
             let span = Micros::from(days) * Micros::from(SECONDS_PER_DAY) * MICROS_PER_SECOND;
             let (events, created) = (times(table, EVENT_TIMESTAMP), times(table, CREATED));
             for (event, created) in events.values().iter().zip(created.values()) {
@@ -375,7 +375,7 @@ mod tests {
 
     #[test]
     fn ids_are_unique_and_padded() {
-        let tables = made(2_000, 7);
+        let tables = generated(2_000, 7);
         let ids = texts(&tables[0], CUSTOMER_ID);
         assert_eq!((ids.value(0), ids.value(1_999)), ("CUST_000001", "CUST_002000"));
         assert_eq!(ids.iter().collect::<HashSet<_>>().len(), 2_000);
@@ -385,11 +385,11 @@ mod tests {
 
     #[test]
     fn nulls_exist_but_are_rare() {
-        let [behavior, demographics, contract] = made(20_000, 7);
+        let [behavior, demographics, contract] = generated(20_000, 7);
         let months = ints(&behavior, "tenure_months");
         let totals = floats(&behavior, "total_charges");
         for row in 0..behavior.num_rows() {
-            assert_eq!(totals.is_null(row), months.value(row) == 0, "only who got no bill yet has no total");
+            assert_eq!(totals.is_null(row), months.value(row) == 0, "exactly customers without a bill have no total");
         }
         for column in ["total_charges", "data_usage_gb"] {
             let nulls = floats(&behavior, column).null_count();
@@ -401,8 +401,8 @@ mod tests {
     }
 
     #[test]
-    fn values_lie_in_their_ranges() {
-        let [behavior, demographics, _] = made(20_000, 7);
+    fn values_are_in_their_ranges() {
+        let [behavior, demographics, _] = generated(20_000, 7);
         let months = ints(&behavior, "tenure_months");
         assert!(months.values().iter().all(|months| (0..=72).contains(months)));
         assert!(months.values().contains(&72));
@@ -425,8 +425,8 @@ mod tests {
     }
 
     #[test]
-    fn new_customers_pay_monthly() {
-        let [behavior, _, contract] = made(20_000, 7);
+    fn values_are_correlated_with_tenure() {
+        let [behavior, _, contract] = generated(20_000, 7);
         let mean = |column: &str, chosen: &dyn Fn(usize) -> bool| {
             let values = ints(&behavior, column);
             let chosen: Vec<i64> = (0..values.len()).filter(|&row| chosen(row)).map(|row| values.value(row)).collect();
@@ -444,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn only_whole_files_are_left_behind() {
+    fn failed_run_leaves_no_partial_file() {
         let dir = tempfile::tempdir().unwrap();
         let spec = DatasetSpec { customers: 10, seed: 7, now: NOW };
         let listed = || {
@@ -455,8 +455,8 @@ mod tests {
         };
         // A directory at the path of a file: the file cannot be renamed to it.
         fs::create_dir(dir.path().join(TABLES[0].file)).unwrap();
-        let told = generate(dir.path(), &spec, &mut |_, _| ()).unwrap_err().to_string();
-        assert!(told.contains("customer_features.parquet"), "{told}");
+        let error = generate(dir.path(), &spec, &mut |_, _| ()).unwrap_err().to_string();
+        assert!(error.contains("customer_features.parquet"), "{error}");
         assert_eq!(listed(), ["customer_features.parquet"]);
 
         fs::remove_dir(dir.path().join(TABLES[0].file)).unwrap();

@@ -1,4 +1,4 @@
-//! `larder demo`: a churn data set, loaded and served.
+//! `larder demo`: generates a churn data set, loads it and serves it.
 
 use std::{
     fs, io,
@@ -24,8 +24,8 @@ use super::{
     dataset::{DatasetSpec, generate},
     init::{CHURN_YAML, LARDER_YAML},
     output,
-    serve::{install_telemetry, load, run_to_the_end},
-    sync::run_on,
+    serve::{install_telemetry, load, serve_until_stopped},
+    sync::sync_and_print,
     target::Target,
 };
 use crate::{
@@ -35,7 +35,7 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(super) struct DemoArgs {
-    /// The directory of data, configuration and store; kept for the next run
+    /// The directory for data, configuration and store; kept for the next run
     #[arg(long, value_name = "DIR", default_value = "demo")]
     dir: PathBuf,
     /// The address to listen on; overrides DIR/larder.yaml
@@ -44,27 +44,27 @@ pub(super) struct DemoArgs {
     /// How many customers to generate
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     customers: u64,
-    /// The plugin built from plugins/examples/churn; its derived features are then served, too
+    /// The plugin built from plugins/examples/churn, to serve its derived features, too
     #[arg(long, value_name = "FILE")]
     plugin: Option<PathBuf>,
 }
 
 const CHURN_DERIVED_YAML: &str = include_str!("../../../configs/features/churn_derived.yaml");
 const SERVICE: &str = "churn_prediction_online";
-/// The service that adds the plugin's features, and needs its request inputs.
+/// The service that also has the plugin's features, and needs a request input.
 const DERIVED_SERVICE: &str = "churn_prediction_derived";
 const DISCOUNT: &str = "discount_percent";
 /// A fixed seed, so that every run generates the same customers.
 const SEED: u64 = 20_260_101;
-/// The customer of the printed examples, if there are this many.
+/// The customer of the printed examples; the last one if there are fewer customers.
 const EXAMPLE: u64 = 123;
-/// The number of lookups that are measured; the first ones warm the cache.
+/// The number of measured lookups. As many unmeasured ones precede them, to warm up caches.
 const LOOKUPS: usize = 2_000;
 
 pub(super) fn run(args: &DemoArgs) -> Result<()> {
     prepare(args)?;
     let mut config = load(Origin::file(args.dir.join("larder.yaml")), args.listen)?;
-    config.metrics_listen = config.metrics_listen.map(free);
+    config.metrics_listen = config.metrics_listen.map(free_address);
     // The demo prints its own messages; the log only has warnings and errors.
     config.log.level = "warn".to_owned();
     install_telemetry(&config)?;
@@ -72,25 +72,25 @@ pub(super) fn run(args: &DemoArgs) -> Result<()> {
     // Compiled code is cached, so the server below has the plugin when it starts.
     app.load_plugins()?;
     let target = Target::Local(app);
-    if run_on(&target, &SyncCommand::default())? > 0 {
+    if sync_and_print(&target, &SyncCommand::default())? > 0 {
         bail!(CliError::Failed("cannot load the demo data; see the errors above".to_owned()));
     }
     drop(target);
     let customer = format!("CUST_{:06}", EXAMPLE.min(args.customers));
     let request = json!({ "feature_service": SERVICE, "entities": { "customer_id": [customer] } });
-    // These lookups must not count in the metrics. They run on a separate server with a recorder that drops them.
+    // These lookups must not count in the metrics. They run on a separate `App`, with a recorder that drops them.
     let times = metrics::with_local_recorder(&NoopRecorder, || measure(&*open(&config)?, &request))?;
-    run_to_the_end(
+    serve_until_stopped(
         move || open(&config),
         |app, serving| {
-            tell(app, serving, args, &request)?;
-            output::say(&times);
-            output::say("Ctrl-C stops.");
+            print_instructions(app, serving, args, &request)?;
+            output::line(&times);
+            output::line("Press Ctrl-C to stop.");
             Ok(())
         },
     )?;
     let program = output::program();
-    output::say(&format!("\nstopped; run `{program} demo` with the same --dir to use the same data again"));
+    output::line(&format!("\nstopped; run `{program} demo` with the same --dir to use the same data again"));
     Ok(())
 }
 
@@ -101,17 +101,17 @@ fn open(config: &Config) -> Result<Arc<App>> {
 
 /// Returns an address for metrics: this one, or a free port if another program uses it. A second demo must not fail
 /// because of that; its metrics are optional.
-fn free(address: SocketAddr) -> SocketAddr {
+fn free_address(address: SocketAddr) -> SocketAddr {
     match TcpListener::bind(address) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            output::remark(&format!("{address} is in use; metrics use another port"));
+            output::note(&format!("{address} is in use; metrics use another port"));
             SocketAddr::new(address.ip(), 0)
         }
         _ => address,
     }
 }
 
-/// Writes configuration and data, unless a previous run wrote them.
+/// Writes the configuration and the data, unless a previous run wrote them, and copies the plugin.
 fn prepare(args: &DemoArgs) -> Result<()> {
     let (dir, data) = (&args.dir, args.dir.join("data"));
     write_new(&dir.join("larder.yaml"), LARDER_YAML)?;
@@ -124,7 +124,7 @@ fn prepare(args: &DemoArgs) -> Result<()> {
     }
     let marker = data.join(".customers");
     let customers = args.customers.to_string();
-    if read_text(&marker, 64).is_ok_and(|made| made == customers) {
+    if read_text(&marker, 64).is_ok_and(|generated| generated == customers) {
         return Ok(());
     }
     let bar = output::progress("generating customers", args.customers * 3);
@@ -132,7 +132,7 @@ fn prepare(args: &DemoArgs) -> Result<()> {
     generate(&data, &spec, &mut |done, _| bar.set_position(done))?;
     bar.finish_and_clear();
     fs::write(&marker, customers).with_context(|| format!("cannot write {}", marker.display()))?;
-    output::say(&format!("generated {} customers in {}", output::thousands(args.customers), data.display()));
+    output::line(&format!("generated {} customers in {}", output::thousands(args.customers), data.display()));
     Ok(())
 }
 
@@ -145,45 +145,45 @@ fn write_new(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Prints what is served and how to request it.
-fn tell(app: &Arc<App>, serving: &Serving, args: &DemoArgs, request: &Value) -> Result<()> {
+/// Prints the served views and services, and example requests.
+fn print_instructions(app: &Arc<App>, serving: &Serving, args: &DemoArgs, request: &Value) -> Result<()> {
     let catalog = Target::Local(Arc::clone(app)).catalog()?;
     let url = serving.address().map(|address| format!("http://{address}")).unwrap_or_default();
-    output::say("");
+    output::line("");
     let list = |part: &str| catalog[part].as_array().cloned().unwrap_or_default();
     for view in list("feature_views") {
         let features = view["features"].as_array().map_or(0, Vec::len);
         let rows = output::thousands(view["rows"].as_u64().unwrap_or(0));
-        output::say(&format!("  view     {:<34} {features} features, {rows} rows", text(&view["name"])));
+        output::line(&format!("  view     {:<34} {features} features, {rows} rows", text(&view["name"])));
     }
     for view in list("derived_views") {
         let features = view["features"].as_array().map_or(0, Vec::len);
         let plugin =
             view["plugin_version"].as_str().map_or("no plugin".to_owned(), |version| format!("plugin {version}"));
-        output::say(&format!("  derived  {:<34} {features} features, {plugin}", text(&view["name"])));
+        output::line(&format!("  derived  {:<34} {features} features, {plugin}", text(&view["name"])));
     }
     for service in list("feature_services") {
         let features = service["features"].as_array().map_or(0, Vec::len);
-        output::say(&format!("  service  {:<34} {features} features", text(&service["name"])));
+        output::line(&format!("  service  {:<34} {features} features", text(&service["name"])));
     }
-    output::say(&format!("\nServing on {url}. Request a customer:\n"));
-    output::say(&format!("  curl -s {url}/get-online-features -d '{request}'\n"));
+    output::line(&format!("\nServing on {url}. Request a customer:\n"));
+    output::line(&format!("  curl -s {url}/get-online-features -d '{request}'\n"));
     if args.plugin.is_some() {
         let mut entities = request["entities"].clone();
         entities[DISCOUNT] = json!([10.0]);
         let request = json!({ "feature_service": DERIVED_SERVICE, "entities": entities });
-        output::say(&format!("  curl -s {url}/get-online-features -d '{request}'\n"));
+        output::line(&format!("  curl -s {url}/get-online-features -d '{request}'\n"));
     }
     let (program, config) = (output::program(), args.dir.join("larder.yaml"));
     let (config, customer) = (output::shell_word(&config.to_string_lossy()), &request["entities"]["customer_id"][0]);
-    output::say(&format!("  {program} get --config {config} --service {SERVICE} customer_id={}", text(customer)));
+    output::line(&format!("  {program} get --config {config} --service {SERVICE} customer_id={}", text(customer)));
     if let Some(metrics) = serving.metrics_address() {
-        output::say(&format!("  curl -s http://{metrics}/metrics"));
+        output::line(&format!("  curl -s http://{metrics}/metrics"));
     }
     Ok(())
 }
 
-/// Measures how long a lookup takes, from the request's JSON to the response's.
+/// Measures how long a lookup takes, from the JSON of the request to the JSON of the response.
 fn measure(app: &App, request: &Value) -> Result<String> {
     let body = request.to_string().into_bytes();
     let snapshot = app.current();
@@ -201,7 +201,7 @@ fn measure(app: &App, request: &Value) -> Result<String> {
     times.sort_by(f64::total_cmp);
     let (median, p99) = (times[LOOKUPS / 2], times[LOOKUPS * 99 / 100]);
     Ok(format!(
-        "\nA lookup of that request inside the host: {median:.1} us median, {p99:.1} us p99 of {} (HTTP comes on top).",
+        "\nLatency of that request, without HTTP: median {median:.1} us, p99 {p99:.1} us, over {} lookups.",
         output::thousands(LOOKUPS as u64)
     ))
 }

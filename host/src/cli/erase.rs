@@ -46,20 +46,20 @@ pub(super) fn delete(args: &DeleteArgs) -> Result<()> {
     }
     let command = DeleteCommand { view: args.view.clone(), key };
     let report = Target::find(&args.config)?.delete(&command)?;
-    let what = if report.rows > 0 { "deleted" } else { "there was no row" };
-    output::say(&format!("{}: {what}; later loads drop rows that are not newer", args.view));
+    let what = if report.rows > 0 { "deleted" } else { "no row found" };
+    output::line(&format!("{}: {what}; later loads drop rows that are not newer", args.view));
     Ok(())
 }
 
 pub(super) fn reset(args: &ResetArgs) -> Result<()> {
     let target = Target::find(&args.config)?;
     let report = target.reset(&ResetCommand { view: args.view.clone(), confirmed: args.yes })?;
-    output::say(&format!("{}: {} dropped", args.view, output::counted(report.rows, "row", "rows")));
+    output::line(&format!("{}: {} dropped", args.view, output::counted(report.rows, "row", "rows")));
     if !has_source(&target, &args.view)? {
         return Ok(());
     }
     let command = SyncCommand { views: vec![args.view.clone()], full: true, ..SyncCommand::default() };
-    if sync::run_on(&target, &command)? > 0 {
+    if sync::sync_and_print(&target, &command)? > 0 {
         bail!(CliError::Failed(format!("feature view '{}' could not be loaded again", args.view)));
     }
     Ok(())

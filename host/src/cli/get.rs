@@ -1,4 +1,4 @@
-//! `larder get`: prints features.
+//! `larder get`: looks up features and prints them.
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -14,7 +14,7 @@ pub(super) struct GetArgs {
     #[command(flatten)]
     config: ConfigArg,
     #[command(flatten)]
-    pub(super) what: WhatArgs,
+    pub(super) selection: SelectionArgs,
     /// Print the response as JSON, as the HTTP endpoint returns it
     #[arg(long)]
     json: bool,
@@ -22,34 +22,34 @@ pub(super) struct GetArgs {
 
 /// The requested features and entities.
 #[derive(Clone, Debug, Args)]
-pub(super) struct WhatArgs {
+pub(super) struct SelectionArgs {
     /// The feature service to request
     #[arg(long, short, value_name = "NAME", conflicts_with = "features", allow_hyphen_values = true)]
     pub(super) service: Option<String>,
     /// A feature to request, as view:feature; may be repeated
     #[arg(long = "feature", short, value_name = "VIEW:FEATURE", allow_hyphen_values = true)]
     pub(super) features: Vec<String>,
-    /// Name features view__feature
+    /// Name features in the form view__feature
     #[arg(long)]
     pub(super) full_feature_names: bool,
-    /// The entities: join_key=value, or join_key=value,value,... for several rows; also the request inputs of derived
-    /// views, a list as name=[1,2]
+    /// The entities: join_key=value, or join_key=value,value,... for several rows; also request inputs of derived
+    /// views, with a list as name=[1,2]
     #[arg(value_name = "KEY=VALUE")]
     pub(super) entities: Vec<String>,
 }
 
 pub(super) fn run(args: &GetArgs) -> Result<()> {
-    let mut request = request(&args.what)?;
+    let mut request = request(&args.selection)?;
     let target = Target::find_with_plugins(&args.config)?;
     let catalog = target.catalog()?;
-    name_keys(&mut request, &catalog);
-    type_request_data(&mut request, &catalog);
+    restore_equals_signs(&mut request, &catalog);
+    convert_request_inputs(&mut request, &catalog);
     let (status, answer) = target.online_features(&request)?;
     if status != 200 {
         bail!(CliError::Failed(error_message(&answer)));
     }
     if args.json {
-        output::say(&answer.to_string());
+        output::line(&answer.to_string());
     } else {
         print(&answer);
     }
@@ -57,15 +57,15 @@ pub(super) fn run(args: &GetArgs) -> Result<()> {
 }
 
 /// Builds the request from the arguments. Values stay text: the server converts them to the key's type.
-pub(super) fn request(what: &WhatArgs) -> Result<Value> {
-    if what.service.is_none() && what.features.is_empty() {
+pub(super) fn request(selection: &SelectionArgs) -> Result<Value> {
+    if selection.service.is_none() && selection.features.is_empty() {
         bail!(CliError::Usage("no features selected. hint: use --service NAME, or --feature VIEW:FEATURE".to_owned()));
     }
     let mut entities = Map::new();
-    for word in &what.entities {
-        let Some((key, values)) = word.split_once('=') else {
+    for argument in &selection.entities {
+        let Some((key, values)) = argument.split_once('=') else {
             bail!(CliError::Usage(format!(
-                "'{word}' is not in the form KEY=VALUE. hint: use, for example, customer_id=CUST_000123"
+                "'{argument}' is not in the form KEY=VALUE. hint: use, for example, customer_id=CUST_000123"
             )));
         };
         let values: Vec<&str> = values.split(',').collect();
@@ -73,22 +73,22 @@ pub(super) fn request(what: &WhatArgs) -> Result<Value> {
             bail!(CliError::Usage(format!("'{key}' is given twice. hint: write several values as {key}=a,b")));
         }
     }
-    let mut request = json!({ "entities": entities, "full_feature_names": what.full_feature_names });
-    match &what.service {
+    let mut request = json!({ "entities": entities, "full_feature_names": selection.full_feature_names });
+    match &selection.service {
         Some(service) => request["feature_service"] = json!(service),
-        None => request["features"] = json!(what.features),
+        None => request["features"] = json!(selection.features),
     }
     Ok(request)
 }
 
-/// Moves an `=` that belongs to a column's name back into it, because arguments were split at the first `=`.
-pub(super) fn name_keys(request: &mut Value, catalog: &Value) {
+/// Moves an `=` that is part of a name back into the name: arguments were split at the first `=`.
+pub(super) fn restore_equals_signs(request: &mut Value, catalog: &Value) {
     let list = |of: &Value, part: &str| of[part].as_array().cloned().unwrap_or_default();
     let keys = list(catalog, "feature_views").iter().flat_map(|view| list(view, "join_keys")).collect::<Vec<_>>();
     let inputs = list(catalog, "derived_views").iter().flat_map(|view| list(view, "inputs")).collect::<Vec<_>>();
     let names = keys.iter().chain(inputs.iter().map(|input| &input["name"])).filter_map(Value::as_str);
     let mut names: Vec<&str> = names.filter(|name| name.contains('=')).collect();
-    // The longest matching name is the intended one.
+    // The longest matching name wins.
     names.sort_by_key(|name| std::cmp::Reverse(name.len()));
     let Value::Object(entities) = &mut request["entities"] else { return };
     let split = std::mem::take(entities).into_iter().map(|(key, values)| {
@@ -103,8 +103,8 @@ pub(super) fn name_keys(request: &mut Value, catalog: &Value) {
     *entities = split.collect();
 }
 
-/// Converts request inputs of derived views to their types: unlike keys, the server does not convert such values.
-fn type_request_data(request: &mut Value, catalog: &Value) {
+/// Converts request inputs of derived views to their types, because the server does not, unlike for keys.
+fn convert_request_inputs(request: &mut Value, catalog: &Value) {
     let views = catalog["derived_views"].as_array().into_iter().flatten();
     let inputs = views.flat_map(|view| view["inputs"].as_array().into_iter().flatten());
     for input in inputs.filter(|input| input["from"] == "request") {
@@ -124,14 +124,15 @@ fn type_request_data(request: &mut Value, catalog: &Value) {
     }
 }
 
-/// Prints a block per row: name, value, status unless it is PRESENT, event time.
+/// Prints a table for each row, with the name, value, status and event time of each column. An event time of 1970 means
+/// that there is none, and is not printed.
 fn print(answer: &Value) {
     let names = answer["metadata"]["feature_names"].as_array().map(Vec::as_slice).unwrap_or_default();
     let results = answer["results"].as_array().map(Vec::as_slice).unwrap_or_default();
     let rows = results.first().and_then(|column| column["values"].as_array()).map_or(0, Vec::len);
     for row in 0..rows {
         if row > 0 {
-            output::say("");
+            output::line("");
         }
         let line = |(name, column): (&Value, &Value)| {
             let cell = |part: &str| column[part][row].as_str().unwrap_or_default().to_owned();
@@ -160,14 +161,14 @@ mod tests {
         });
         let entities = ["id=1=2,3", "a=b=c=7,8", "a=b=9", "x=y=1"].map(str::to_owned).to_vec();
         let named = |entity: &str| {
-            let what = WhatArgs {
+            let selection = SelectionArgs {
                 service: Some("s".to_owned()),
                 features: Vec::new(),
                 full_feature_names: false,
                 entities: vec![entity.to_owned()],
             };
-            let mut request = request(&what).unwrap();
-            name_keys(&mut request, &catalog);
+            let mut request = request(&selection).unwrap();
+            restore_equals_signs(&mut request, &catalog);
             request["entities"].to_string()
         };
         let named: Vec<String> = entities.iter().map(|entity| named(entity)).collect();

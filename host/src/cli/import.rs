@@ -32,7 +32,8 @@ pub(super) struct ImportArgs {
     /// The directory to write to
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Where the values come from [default: auto: the DynamoDB or SQLite online store if there is one, otherwise the batch sources]
+    /// Where the values come from [default: auto: the DynamoDB or SQLite online store if there is one, otherwise the
+    /// batch sources]
     #[arg(long, value_name = "WHERE", value_parser = FEAST_VALUES_FROM.map(|(word, _)| word))]
     feast_values: Option<String>,
     /// A directory of existing plugins, for which no projects are written
@@ -48,14 +49,14 @@ pub(super) fn run(args: &ImportArgs) -> Result<()> {
     let problems = Problems::default();
     let from = args.feast_values.as_deref().and_then(|word| FEAST_VALUES_FROM.iter().find(|(name, _)| *name == word));
     let config = FeastConfig {
-        // The paths in the definitions are relative to the output directory.
-        written: way(&args.out, &args.feast_repo)?,
+        // Paths in the definitions are relative to the output directory.
+        written: relative_path(&args.out, &args.feast_repo)?,
         dir: args.feast_repo.clone(),
         from: from.map(|(_, from)| *from).unwrap_or_default(),
         every: None,
         unknown_fields: UnknownFields::default(),
     };
-    // A repository's registry may be in S3, which is accessed with the settings from the environment.
+    // The registry may be in S3, which is accessed with the settings from the environment.
     let aws = Aws::new(AwsConfig::default());
     let repo = FeastRepo::open(
         &config,
@@ -77,20 +78,20 @@ pub(super) fn run(args: &ImportArgs) -> Result<()> {
     let Some((repo, definitions, Some(catalog))) = checked.filter(|_| !failed) else {
         return Err(ConfigError::Invalid(problems).into());
     };
-    problems.iter().for_each(|warning| output::remark(&warning.to_string()));
+    problems.iter().for_each(|warning| output::note(&warning.to_string()));
 
     let python = repo.definitions.python(&repo.project);
     let plugins: BTreeSet<_> = catalog.derived_views().iter().map(|view| &view.plugin).collect();
-    // The plugins that the repository is served with, or else a directory next to the definitions.
+    // The given plugin directory, else the one in the repository, else one in the output directory.
     let of_repo = args.plugins.clone().or_else(|| Some(args.feast_repo.join(PLUGINS)).filter(|dir| dir.is_dir()));
     let plugins_dir = of_repo.clone().unwrap_or_else(|| args.out.join(PLUGINS));
-    let plugins_way = of_repo.map_or_else(|| Ok(PathBuf::from(PLUGINS)), |dir| way(&args.out, &dir))?;
-    let is_there = |plugin: &str| PluginDir::file_in(&plugins_dir, plugin).is_file();
-    let missing: Vec<_> = catalog.derived_views().iter().filter(|view| !is_there(&view.plugin)).collect();
+    let plugins_path = of_repo.map_or_else(|| Ok(PathBuf::from(PLUGINS)), |dir| relative_path(&args.out, &dir))?;
+    let exists = |plugin: &str| PluginDir::file_in(&plugins_dir, plugin).is_file();
+    let missing: Vec<_> = catalog.derived_views().iter().filter(|view| !exists(&view.plugin)).collect();
 
     let definitions_file = args.out.join("features").join(format!("{}.yaml", repo.project));
     let mut files = vec![
-        (args.out.join("larder.yaml"), larder_yaml(&repo, &plugins_way)),
+        (args.out.join("larder.yaml"), larder_yaml(&repo, &plugins_path)),
         (definitions_file, format!("{}{}", definitions_head(&args.feast_repo), to_yaml(&definitions))),
     ];
     for view in &missing {
@@ -111,38 +112,39 @@ pub(super) fn run(args: &ImportArgs) -> Result<()> {
     fs::create_dir_all(&plugins_dir).with_context(|| format!("cannot create {}", plugins_dir.display()))?;
 
     for (file, _) in files.iter().take(2) {
-        output::say(&format!("wrote {}", file.display()));
+        output::line(&format!("wrote {}", file.display()));
     }
     let (program, out) = (output::program(), output::shell_word(&args.out.to_string_lossy()));
     let counted = |count: usize, one, many| output::counted(count as u64, one, many);
     if !missing.is_empty() {
-        output::say(&format!(
-            "wrote {} in {out}/{PROJECTS}, for {} that on-demand views need: each has the Python function that it \
-             replaces as a comment",
+        output::line(&format!(
+            "wrote {} in {out}/{PROJECTS} (on-demand views need {}): each has the Python function to port as a comment",
             counted(missing.len(), "plugin project", "plugin projects"),
             counted(plugins.len(), "plugin", "plugins"),
         ));
-        output::say("next, for each of them, after you have written its function:\n");
+        output::line("next, write the function of each project, then build it:\n");
         for view in &missing {
             let plugin = &view.plugin;
             let file = output::shell_word(&PluginDir::file_in(&plugins_dir, plugin).to_string_lossy());
-            output::say(&format!("  {program} plugin build {out}/{PROJECTS}/{plugin} --out {file}"));
+            output::line(&format!("  {program} plugin build {out}/{PROJECTS}/{plugin} --out {file}"));
         }
-        output::say("");
+        output::line("");
     }
-    output::say(&format!("next: {program} serve --config {out}/larder.yaml"));
+    output::line(&format!("next: {program} serve --config {out}/larder.yaml"));
     Ok(())
 }
 
 fn larder_yaml(repo: &FeastRepo, plugins: &Path) -> String {
     let key_version = match repo.key_version {
         KeyVersion::V3 => String::new(),
-        KeyVersion::V2 => "# The entity ids are those of the Feast repository.\nentity_key_version: 2\n".to_owned(),
+        KeyVersion::V2 => {
+            "# As in the Feast repository, so that entity IDs are the same.\nentity_key_version: 2\n".to_owned()
+        }
     };
     format!(
-        "# Written by 'larder import'. What is not here has its default: 'larder init' writes a file with every key.\n\
+        "# Written by 'larder import'. Absent keys have their defaults: 'larder init' writes a file with every key.\n\
          project: {}\n{key_version}features: [{}]\nplugins: {{dir: {}}}\n",
-        // JSON is YAML, and a project may have the name `2024`.
+        // As JSON, which is valid YAML, because a project may have the name `2024`.
         Value::from(&*repo.project),
         Value::from(format!("features/{}.yaml", repo.project)),
         Value::from(plugins.to_string_lossy()),
@@ -152,30 +154,32 @@ fn larder_yaml(repo: &FeastRepo, plugins: &Path) -> String {
 fn definitions_head(repo: &Path) -> String {
     let repo = repo.display().to_string();
     format!(
-        "# Written by 'larder import' of a Feast repository ({}). From here on this file is what counts.\n",
+        "# Written by 'larder import' from a Feast repository ({}). Later changes in the repository have no effect \
+         here.\n",
         repo.split_whitespace().collect::<Vec<_>>().join(" ")
     )
 }
 
-/// Returns the relative path from one directory to another. The second one must exist, the first need not.
-pub(super) fn way(from: &Path, to: &Path) -> Result<PathBuf> {
-    let to = fs::canonicalize(to).with_context(|| format!("{} cannot be read", to.display()))?;
+/// Returns the relative path from one directory to another, or an absolute path if they have only the root in common.
+/// The second directory must exist, the first need not.
+pub(super) fn relative_path(from: &Path, to: &Path) -> Result<PathBuf> {
+    let to = fs::canonicalize(to).with_context(|| format!("cannot read {}", to.display()))?;
     let from = canonical(from)?;
     let common = from.components().zip(to.components()).take_while(|(one, other)| one == other).count();
     if common <= 1 {
         return Ok(to);
     }
     let up = from.components().skip(common).map(|_| Component::ParentDir);
-    let way: PathBuf = up.chain(to.components().skip(common)).collect();
-    Ok(if way.as_os_str().is_empty() { PathBuf::from(".") } else { way })
+    let path: PathBuf = up.chain(to.components().skip(common)).collect();
+    Ok(if path.as_os_str().is_empty() { PathBuf::from(".") } else { path })
 }
 
 /// Resolves links in a path whose last parts may not exist yet.
 fn canonical(path: &Path) -> io::Result<PathBuf> {
     let path = std::path::absolute(path)?;
-    let there = path.ancestors().find(|ancestor| fs::symlink_metadata(ancestor).is_ok()).unwrap_or(&path);
-    let rest = path.strip_prefix(there).unwrap_or(Path::new(""));
-    Ok(fs::canonicalize(there)?.join(rest))
+    let existing = path.ancestors().find(|ancestor| fs::symlink_metadata(ancestor).is_ok()).unwrap_or(&path);
+    let rest = path.strip_prefix(existing).unwrap_or(Path::new(""));
+    Ok(fs::canonicalize(existing)?.join(rest))
 }
 
 #[cfg(test)]
@@ -187,11 +191,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let base = fs::canonicalize(dir.path()).unwrap();
         fs::create_dir_all(base.join("repo/inner")).unwrap();
-        let way = |from: &str, to: &str| way(&base.join(from), &base.join(to)).unwrap();
-        assert_eq!(way("configs", "repo"), Path::new("../repo"));
-        assert_eq!(way("repo/configs/new", "repo"), Path::new("../.."));
-        assert_eq!(way("repo", "repo"), Path::new("."));
-        assert_eq!(way("repo", "repo/inner"), Path::new("inner"));
-        assert!(super::way(&base, &base.join("none")).is_err());
+        let relative = |from: &str, to: &str| relative_path(&base.join(from), &base.join(to)).unwrap();
+        assert_eq!(relative("configs", "repo"), Path::new("../repo"));
+        assert_eq!(relative("repo/configs/new", "repo"), Path::new("../.."));
+        assert_eq!(relative("repo", "repo"), Path::new("."));
+        assert_eq!(relative("repo", "repo/inner"), Path::new("inner"));
+        assert!(relative_path(&base, &base.join("none")).is_err());
     }
 }

@@ -1,4 +1,5 @@
-//! `larder init`: writes a configuration to start from, with an example or with the user's own files.
+//! `larder init`: writes a configuration to start from, with an example or with definitions inferred from the user's
+//! files.
 
 mod infer;
 
@@ -29,18 +30,20 @@ pub(super) struct InitArgs {
     from: Vec<String>,
 }
 
-/// The files in `configs/` of the source tree.
+/// The shipped configuration, `configs/larder.yaml`.
 pub(super) const LARDER_YAML: &str = include_str!("../../../configs/larder.yaml");
+/// The definitions of the example, `configs/features/churn.yaml`.
 pub(super) const CHURN_YAML: &str = include_str!("../../../configs/features/churn.yaml");
 
 /// The directory of the example's data.
 const DATA: &str = "data";
 const CUSTOMERS: u64 = 1_000;
 const SEED: u64 = 20_260_101;
+/// The file of inferred definitions.
 const INFERRED: &str = "features/inferred.yaml";
 
 pub(super) fn run(args: &InitArgs) -> Result<()> {
-    // The current directory, if the user names files.
+    // With --from, the default is the current directory.
     let dir = args.dir.clone().unwrap_or_else(|| PathBuf::from("."));
     let config = dir.join("larder.yaml");
     if args.from.is_empty() {
@@ -50,20 +53,20 @@ pub(super) fn run(args: &InitArgs) -> Result<()> {
         write(&dir.join("features/churn.yaml"), CHURN_YAML)?;
         let spec = DatasetSpec { customers: CUSTOMERS, seed: SEED, now: SystemClock.now() };
         generate(&data, &spec, &mut |_, _| {})?;
-        output::say(&format!("wrote {}: {} generated customers", data.display(), output::thousands(CUSTOMERS)));
+        output::line(&format!("wrote {}: {} generated customers", data.display(), output::thousands(CUSTOMERS)));
     } else {
         let definitions = dir.join(INFERRED);
         refuse_existing(&[&config, &definitions])?;
         let inferred = infer::infer(&files(&args.from)?, &dir)?;
-        inferred.left_out.iter().for_each(|why| output::remark(&format!("left out: {why}")));
+        inferred.left_out.iter().for_each(|why| output::note(&format!("skipped: {why}")));
         write(&config, LARDER_YAML)?;
         write(&definitions, &inferred.to_yaml())?;
-        inferred.summary().for_each(|line| output::say(&line));
-        output::say(&format!("check the lines marked 'confirm' in {}", definitions.display()));
+        inferred.summary().for_each(|line| output::line(&line));
+        output::line(&format!("check the lines marked 'confirm' in {}", definitions.display()));
     }
     let (program, config) = (output::program(), output::shell_word(&config.to_string_lossy()));
-    output::say(&format!("next: {program} check --config {config}"));
-    output::say(&format!("then: {program} serve --config {config}"));
+    output::line(&format!("next: {program} check --config {config}"));
+    output::line(&format!("then: {program} serve --config {config}"));
     Ok(())
 }
 
@@ -87,6 +90,7 @@ fn files(from: &[String]) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+/// Fails if one of the paths exists.
 fn refuse_existing(paths: &[&Path]) -> Result<()> {
     for path in paths {
         if path.try_exists().with_context(|| format!("cannot access {}", path.display()))? {
@@ -100,6 +104,6 @@ fn write(path: &Path, text: &str) -> Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
-    output::say(&format!("wrote {}", path.display()));
+    output::line(&format!("wrote {}", path.display()));
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Commands that other builds have: calling one is an error that names the Cargo feature.
+//! Commands that this build lacks: calling one is an error that names the Cargo feature.
 
 use std::ffi::OsStr;
 
@@ -6,15 +6,15 @@ use crate::config::BuildFeatures;
 
 /// A command that some builds lack.
 struct OptionalCommand {
-    /// The arguments that select it.
-    words: &'static [&'static str],
-    /// The Cargo feature that has it.
+    /// Its name, and before it those of the commands that contain it.
+    path: &'static [&'static str],
+    /// The Cargo feature that enables it.
     feature: &'static str,
-    is_in: fn(BuildFeatures) -> bool,
+    is_enabled: fn(BuildFeatures) -> bool,
 }
 
 const OPTIONAL: [OptionalCommand; 8] = [
-    OptionalCommand { words: &["materialize"], feature: "aws", is_in: |build| build.aws },
+    OptionalCommand { path: &["materialize"], feature: "aws", is_enabled: |build| build.aws },
     tool(&["demo"]),
     tool(&["plugin", "new"]),
     tool(&["plugin", "build"]),
@@ -24,8 +24,8 @@ const OPTIONAL: [OptionalCommand; 8] = [
     tool(&["plugin", "inspect"]),
 ];
 
-const fn tool(words: &'static [&'static str]) -> OptionalCommand {
-    OptionalCommand { words, feature: "tools", is_in: |build| build.tools }
+const fn tool(path: &'static [&'static str]) -> OptionalCommand {
+    OptionalCommand { path, feature: "tools", is_enabled: |build| build.tools }
 }
 
 /// Returns an error message if the arguments, without the program's name, call a command that a build with these
@@ -36,10 +36,10 @@ pub(super) fn missing_command<'a>(
 ) -> Option<String> {
     let is_called = |command: &&OptionalCommand| {
         let mut args = args.clone().into_iter();
-        command.words.iter().all(|word| args.next().is_some_and(|arg| arg == *word))
+        command.path.iter().all(|name| args.next().is_some_and(|arg| arg == *name))
     };
-    let missing = OPTIONAL.iter().filter(|command| !(command.is_in)(build)).find(is_called)?;
-    let (command, feature) = (missing.words.join(" "), missing.feature);
+    let missing = OPTIONAL.iter().filter(|command| !(command.is_enabled)(build)).find(is_called)?;
+    let (command, feature) = (missing.path.join(" "), missing.feature);
     Some(format!("this build of larder has no command '{command}'. hint: build with the feature '{feature}'"))
 }
 
@@ -70,9 +70,9 @@ mod tests {
 
     #[test]
     fn optional_commands_exist_in_full_builds() {
-        for OptionalCommand { words, .. } in OPTIONAL {
-            let found = words.iter().try_fold(Cli::command(), |command, word| command.find_subcommand(word).cloned());
-            assert!(found.is_some(), "{words:?}");
+        for OptionalCommand { path, .. } in OPTIONAL {
+            let found = path.iter().try_fold(Cli::command(), |command, name| command.find_subcommand(name).cloned());
+            assert!(found.is_some(), "{path:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `larder list`: prints what is served.
+//! `larder list`: prints the served views and services.
 
 use anyhow::Result;
 use clap::Args;
@@ -21,20 +21,20 @@ pub(super) struct ListArgs {
 pub(super) fn run(args: &ListArgs) -> Result<()> {
     let catalog = Target::find_with_plugins(&args.config)?.catalog()?;
     if args.json {
-        output::say(&catalog.to_string());
+        output::line(&catalog.to_string());
         return Ok(());
     }
-    output::say(&format!("project {}\n", text(&catalog["project"])));
+    output::line(&format!("project {}\n", text(&catalog["project"])));
     let views: Vec<_> = items(&catalog["feature_views"]).iter().map(view).collect();
     output::table(
         &["FEATURE VIEW", "KEYS", "FEATURES", "ROWS", "SYNCED", "NEWEST EVENT", "TTL", "SOURCE", "TAGS"],
         &views,
     );
-    output::say("");
+    output::line("");
     let derived: Vec<_> = items(&catalog["derived_views"]).iter().map(derived_view).collect();
     if !derived.is_empty() {
         output::table(&["DERIVED VIEW", "PLUGIN", "VERSION", "FEATURES", "READS", "TAGS"], &derived);
-        output::say("");
+        output::line("");
     }
     let service = |service: &Value| {
         vec![
@@ -49,16 +49,16 @@ pub(super) fn run(args: &ListArgs) -> Result<()> {
     let unservable = |kind: &str| catalog["unservable"][kind].as_object().into_iter().flatten();
     for (kind, what) in [("feature_views", "feature view"), ("feature_services", "feature service")] {
         for (name, why) in unservable(kind) {
-            output::remark(&format!("{what} '{name}' is not served: {}", text(why)));
+            output::note(&format!("{what} '{name}' is not served: {}", text(why)));
         }
     }
     for view in items(&catalog["feature_views"]) {
         if let Some(caveat) = view["caveat"].as_str() {
-            output::remark(&format!("feature view '{}': {caveat}", text(&view["name"])));
+            output::note(&format!("feature view '{}': {caveat}", text(&view["name"])));
         }
     }
     if args.features {
-        output::say("");
+        output::line("");
         let views = items(&catalog["feature_views"]).iter().chain(items(&catalog["derived_views"]));
         let rows: Vec<_> = views.flat_map(features).collect();
         output::table(&["FEATURE", "TYPE", "TAGS", "DESCRIPTION"], &rows);
@@ -69,7 +69,7 @@ pub(super) fn run(args: &ListArgs) -> Result<()> {
 fn view(view: &Value) -> Vec<String> {
     let age =
         |part: &str| view[part].as_i64().map_or_else(|| "never".to_owned(), |age| format!("{} ago", output::age(age)));
-    // A view without entities has a key that no request needs.
+    // A view without entities has an internal key, which requests do not contain.
     let keys = match items(&view["entities"]) {
         [] => "-".to_owned(),
         _ => items(&view["join_keys"]).iter().map(text).collect::<Vec<_>>().join(","),
@@ -95,15 +95,15 @@ fn derived_view(view: &Value) -> Vec<String> {
     vec![
         text(&view["name"]),
         text(&view["plugin"]),
-        view["plugin_version"].as_str().unwrap_or("NOT THERE").to_owned(),
+        view["plugin_version"].as_str().unwrap_or("MISSING").to_owned(),
         items(&view["features"]).len().to_string(),
         reads(items(&view["inputs"]).iter().map(read)),
         tags(view),
     ]
 }
 
-/// Formats the inputs of a derived view, each once, truncated to a part of a line: a view of a Feast repository may read
-/// all features of its sources.
+/// Formats the inputs of a derived view, each once, and truncates the list: a view of a Feast repository may read all
+/// features of its sources.
 fn reads(inputs: impl Iterator<Item = String>) -> String {
     const WIDTH_MAX: usize = 100;
     let mut all: Vec<String> = Vec::new();
@@ -117,7 +117,7 @@ fn reads(inputs: impl Iterator<Item = String>) -> String {
         width += input.chars().count() + ", ".len();
         width <= WIDTH_MAX
     };
-    // One input is shown even if it is wider.
+    // The first input is shown even if it is wider.
     let shown = all.iter().take_while(fits).count().max(1).min(all.len());
     let text = all[..shown].join(", ");
     match all.len() - shown {

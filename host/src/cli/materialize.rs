@@ -31,8 +31,8 @@ use crate::config::{Config, load_definitions};
 
 #[derive(Debug, Args)]
 pub(super) struct MaterializeArgs {
-    /// The feature views to write [default: all views with files; with --create-tables and without --table-template, only
-    /// those that also name a table]
+    /// The feature views to write [default: all views with files; with --create-tables and without --table-template,
+    /// only those that also name a table]
     #[arg(value_name = "VIEW")]
     views: Vec<String>,
     #[command(flatten)]
@@ -43,7 +43,7 @@ pub(super) struct MaterializeArgs {
     /// Read only rows with an event time at or before this time
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     to: Option<i64>,
-    /// The table of a view whose source is not already a table in Feast's layout [default: {project}.{view}]
+    /// The name of the table, for views whose source is not a table in Feast's layout [default: {project}.{view}]
     #[arg(long, value_name = "NAME")]
     table_template: Option<String>,
     /// Replace existing items, including newer ones; this writes in batches, which is faster
@@ -67,11 +67,12 @@ pub(super) struct MaterializeArgs {
     retry_timeout: Duration,
 }
 
-/// Feast's default.
+/// The default of `--table-template`; the same tables as by Feast's default.
 const TABLE_TEMPLATE: &str = "{project}.{view}";
-/// The limit of file systems is 255.
+/// The maximum length of a scratch directory's name. File systems allow 255 bytes.
 const DIR_NAME_BYTES_MAX: usize = 200;
-const NO_FILES: &str = "neither its source nor a batch_source";
+/// Why a view has no files, unless the catalog has the reason.
+const NO_FILES: &str = "neither its source nor its batch_source has Parquet files";
 
 /// A view and its table.
 struct Target<'c> {
@@ -89,7 +90,7 @@ pub(super) fn run(args: &MaterializeArgs) -> Result<()> {
     telemetry::install_logs("warn", LogFormat::Text);
     let config = args.config.load()?;
     let definitions = load_definitions(&config)?;
-    definitions.warnings.iter().for_each(|warning| output::remark(&warning.to_string()));
+    definitions.warnings.iter().for_each(|warning| output::note(&warning.to_string()));
     let catalog = &definitions.catalog;
     let mut failed = 0;
     let targets = targets(args, catalog, &mut failed)?;
@@ -99,7 +100,7 @@ pub(super) fn run(args: &MaterializeArgs) -> Result<()> {
         WriteOptions { overwrite: args.overwrite, at_once: usize::from(args.concurrency), timeout: args.retry_timeout };
     for Target { view, table, place } in targets {
         let dir = work_dir.join(dir_name(&view.name));
-        keep_off(&dir, &config.store.data_dir)?;
+        check_scratch_dir(&dir, &config.store.data_dir)?;
         let features = view.features.iter().map(|feature| Arc::clone(&feature.name));
         let writer = TableWriter::new(Arc::clone(&setting.aws), place, &table, features, options);
         let run = TableRun {
@@ -113,34 +114,38 @@ pub(super) fn run(args: &MaterializeArgs) -> Result<()> {
             space: config.store.space,
         };
         let mut bar = None;
-        let written = materialize_to_table(run, &mut |step| draw(&mut bar, &view.name, step));
-        match written {
+        let result = materialize_to_table(run, &mut |step| draw(&mut bar, &view.name, step));
+        match result {
             Ok(report) => {
                 bar.iter().for_each(|(_, bar)| bar.finish_and_clear());
-                output::say(&describe(&view.name, &table, &report));
+                output::line(&describe(&view.name, &table, &report));
             }
             Err(error) => {
                 bar.iter().for_each(|(_, bar)| bar.abandon());
-                output::complain(&complaint(&view.name, &error));
+                output::error(&error_text(&view.name, &error));
                 failed += 1;
             }
         }
     }
     if args.work_dir.is_none() {
-        // It stays if a file is left for the next run.
+        // Fails, and leaves the directory, if it has the scratch store of a failed run.
         let _ = std::fs::remove_dir(&work_dir);
     }
     if failed > 0 {
-        bail!(CliError::Failed(format!("{failed} of the feature views could not be materialized")));
+        bail!(CliError::Failed(format!(
+            "{} could not be materialized",
+            output::counted(failed as u64, "feature view", "feature views")
+        )));
     }
     Ok(())
 }
 
-/// Returns the selected views, each with its table. Prints and counts names that do not exist.
+/// Returns the selected views, each with its table. Prints an error for each named view that does not exist or has no
+/// files, and counts it in `failed`.
 fn targets<'c>(args: &MaterializeArgs, catalog: &'c Catalog, failed: &mut usize) -> Result<Vec<Target<'c>>> {
     let mut targets = Vec::new();
     let mut complain = |message: String| {
-        output::complain(&message);
+        output::error(&message);
         *failed += 1;
     };
     let all = args.views.is_empty();
@@ -156,7 +161,7 @@ fn targets<'c>(args: &MaterializeArgs, catalog: &'c Catalog, failed: &mut usize)
         if view.files().is_none() {
             let why = catalog.unmaterializable_views().get(name).map_or(NO_FILES, |why| why);
             if all {
-                output::remark(&format!("skipping view '{name}': {why}"));
+                output::note(&format!("skipping view '{name}': {why}"));
             } else {
                 complain(format!("view '{name}' has no files to materialize: {why}"));
             }
@@ -165,10 +170,10 @@ fn targets<'c>(args: &MaterializeArgs, catalog: &'c Catalog, failed: &mut usize)
         let own = view.table().filter(|table| table.layout == TableLayout::Feast);
         let (table, place) = match own {
             Some(own) => (own.table.clone(), own.place.clone()),
-            // A table that is not named explicitly is not created.
+            // A table is not created under a default name.
             None if all && args.create_tables && args.table_template.is_none() => {
-                output::remark(&format!(
-                    "view '{name}' is skipped: it names no table. hint: name the view, or set --table-template"
+                output::note(&format!(
+                    "skipping view '{name}': it names no table. hint: name the view, or set --table-template"
                 ));
                 continue;
             }
@@ -200,7 +205,7 @@ fn targets<'c>(args: &MaterializeArgs, catalog: &'c Catalog, failed: &mut usize)
     Ok(targets)
 }
 
-/// Returns the name of a view's directory: the view's name, unless that is not a valid file name.
+/// Returns the name of a view's directory: the view's name, or a hash of it if it is not safe as a file name.
 fn dir_name(view: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     if view.len() <= DIR_NAME_BYTES_MAX && !view.starts_with('.') && view.chars().all(is_plain) {
@@ -219,7 +224,7 @@ fn table_name(template: &str, project: &str, view: &str) -> Result<String> {
     Ok(name)
 }
 
-/// Returns the working directory, by default `<data_dir>-materialize`.
+/// Returns the directory of the scratch stores, by default `<data_dir>-materialize`.
 fn work_dir(args: &MaterializeArgs, config: &Config) -> Result<PathBuf> {
     if let Some(dir) = &args.work_dir {
         return Ok(path::absolute(dir)?);
@@ -230,8 +235,8 @@ fn work_dir(args: &MaterializeArgs, config: &Config) -> Result<PathBuf> {
     Ok(data_dir.with_file_name(name))
 }
 
-/// Checks that the directory, whose contents are removed after a run, does not contain the served store.
-fn keep_off(dir: &Path, data_dir: &Path) -> Result<()> {
+/// Checks that a scratch directory, whose contents are removed after a run, does not contain the served store.
+fn check_scratch_dir(dir: &Path, data_dir: &Path) -> Result<()> {
     let data_dir = path::absolute(data_dir)?;
     if data_dir.starts_with(dir) {
         let dir = dir.display();
@@ -279,7 +284,7 @@ fn describe(view: &str, table: &str, report: &TableReport) -> String {
     }
     if report.skipped.outside_window > 0 {
         let outside = output::thousands(report.skipped.outside_window);
-        line.push_str(&format!("; {outside} of the files are outside the given times"));
+        line.push_str(&format!("; {outside} in the files are outside the given times"));
     }
     if report.skipped.future > 0 {
         let future = output::thousands(report.skipped.future);
@@ -294,7 +299,7 @@ fn describe(view: &str, table: &str, report: &TableReport) -> String {
     line
 }
 
-fn complaint(view: &str, error: &ToTableError) -> String {
+fn error_text(view: &str, error: &ToTableError) -> String {
     match error {
         ToTableError::Sync(error) => error.to_string(),
         ToTableError::Table(TableError::Missing { .. }) => {
@@ -309,14 +314,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_view_has_own_directory() {
+    fn each_view_has_separate_directory() {
         assert_eq!(dir_name("driver_stats-2.v1"), "driver_stats-2.v1");
         let long = "n".repeat(5_000);
-        let odd = ["..", ".", "a/b", "../../etc", "größe", &long];
-        for name in odd {
+        let unsafe_names = ["..", ".", "a/b", "../../etc", "größe", &long];
+        for name in unsafe_names {
             assert!(dir_name(name).bytes().all(|byte| byte.is_ascii_hexdigit()), "{name}");
         }
-        let names: std::collections::BTreeSet<String> = odd.iter().map(|name| dir_name(name)).collect();
-        assert_eq!(names.len(), odd.len());
+        let names: std::collections::BTreeSet<String> = unsafe_names.iter().map(|name| dir_name(name)).collect();
+        assert_eq!(names.len(), unsafe_names.len());
     }
 }

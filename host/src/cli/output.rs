@@ -1,4 +1,5 @@
-//! Printing: tables, progress bars and errors. The only module that writes to the terminal.
+//! Prints results, tables, progress bars and errors. All commands print through this module; only help and usage errors
+//! are printed by clap.
 
 use std::{
     io::{self, ErrorKind, IsTerminal, Write, stdout},
@@ -11,26 +12,27 @@ use larder_common::telemetry::{flush_logs, write_line};
 
 /// The first error of writing to standard output.
 static FAILED: Mutex<Option<io::Error>> = Mutex::new(None);
-/// How long the end of a command waits for the reader of standard error.
-const FLUSH_WITHIN: Duration = Duration::from_secs(1);
+/// How long a command waits at its end for the reader of standard error.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Prints a line of a command's result. If that fails, [`finish`] returns the error.
-pub(super) fn say(line: &str) {
-    note(writeln!(stdout(), "{line}"));
+pub(super) fn line(line: &str) {
+    keep_error(writeln!(stdout(), "{line}"));
 }
 
-fn note(written: io::Result<()>) {
+/// Keeps the first error for [`finish`].
+fn keep_error(written: io::Result<()>) {
     if let Err(error) = written {
         FAILED.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
     }
 }
 
-/// Finishes a command's result.
+/// Flushes standard output at the end of a command.
 ///
 /// # Errors
-/// If a part of it was not written. A reader that stops early, such as `head`, is not an error.
+/// If a part of the result was not written. A reader that stops early, such as `head`, is not an error.
 pub(super) fn finish() -> io::Result<()> {
-    note(stdout().flush());
+    keep_error(stdout().flush());
     match FAILED.lock().unwrap_or_else(PoisonError::into_inner).take() {
         Some(error) if error.kind() != ErrorKind::BrokenPipe => Err(error),
         _ => Ok(()),
@@ -38,18 +40,18 @@ pub(super) fn finish() -> io::Result<()> {
 }
 
 /// Prints an error.
-pub(super) fn complain(message: &str) {
+pub(super) fn error(message: &str) {
     write_line(&format!("larder: {message}"));
 }
 
 /// Prints a message that is not part of the result.
-pub(super) fn remark(message: &str) {
+pub(super) fn note(message: &str) {
     write_line(message);
 }
 
-/// Waits until errors, messages and log lines are printed, if they are being read.
+/// Waits until errors, notes and log lines are written to standard error, but at most [`FLUSH_TIMEOUT`].
 pub(super) fn flush() {
-    flush_logs(FLUSH_WITHIN);
+    flush_logs(FLUSH_TIMEOUT);
 }
 
 /// Prints rows under headings, in columns as wide as their contents.
@@ -59,21 +61,21 @@ pub(super) fn table(headings: &[&str], rows: &[Vec<String>]) {
         cells.chain([headings[column].chars().count()]).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..headings.len()).map(width).collect();
-    let line = |cells: &[String]| {
+    let padded_line = |cells: &[String]| {
         let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
         padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
     let headings: Vec<String> = headings.iter().map(|heading| (*heading).to_owned()).collect();
-    let head = line(&headings);
+    let head = padded_line(&headings);
     if stdout().is_terminal() {
-        say(&format!("\u{1b}[1m{head}\u{1b}[0m"))
+        line(&format!("\u{1b}[1m{head}\u{1b}[0m"))
     } else {
-        say(&head)
+        line(&head)
     }
-    rows.iter().for_each(|row| say(&line(row)));
+    rows.iter().for_each(|row| line(&padded_line(row)));
 }
 
-/// Creates a progress bar of rows; it is hidden if standard error is not a terminal.
+/// Creates a progress bar that counts rows; it is hidden if standard error is not a terminal.
 pub(super) fn progress(what: &str, total: u64) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
     let template = "{prefix:<34} {bar:30} {human_pos}/{human_len} rows {per_sec} {eta}";
@@ -89,12 +91,12 @@ pub(super) fn counted(count: u64, one: &str, many: &str) -> String {
     format!("{} {}", thousands(count), if count == 1 { one } else { many })
 }
 
-/// Returns how this program was called, to be typed again.
+/// Returns the path or name by which this program was started, for commands that messages suggest.
 pub(super) fn program() -> String {
     std::env::args_os().next().map_or_else(|| "larder".to_owned(), |name| shell_word(&name.to_string_lossy()))
 }
 
-/// Quotes a text as one word of a shell command.
+/// Quotes text, if needed, so that a shell reads it as one word.
 pub(super) fn shell_word(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%,=".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
@@ -126,7 +128,7 @@ pub(super) fn bytes(bytes: u64) -> String {
     }
 }
 
-/// Formats an age in the largest suitable unit: `45s`, `3m`, `5h`, `12d`.
+/// Formats an age in the largest unit of which it has at least two: `45s`, `3m`, `5h`, `12d`.
 pub(super) fn age(seconds: i64) -> String {
     match seconds {
         ..0 => format!("in {}", age(seconds.saturating_neg())),
@@ -142,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_have_separators() {
+    fn large_numbers_have_separators() {
         for (number, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
             assert_eq!(thousands(number), text);
         }
@@ -163,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn age_uses_the_largest_unit() {
+    fn age_has_suitable_unit() {
         for (seconds, text) in [(0, "0s"), (119, "119s"), (120, "2m"), (7_200, "2h"), (172_800, "2d"), (-5, "in 5s")] {
             assert_eq!(age(seconds), text);
         }

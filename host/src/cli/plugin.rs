@@ -11,7 +11,7 @@ mod tools;
 use anyhow::Result;
 use clap::Subcommand;
 
-pub(super) use self::{compat::fit, embedded::python_project};
+pub(super) use self::{compat::compat_problems, embedded::python_project};
 
 /// The subcommands of `larder plugin`.
 #[derive(Debug, Subcommand)]

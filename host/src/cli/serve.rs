@@ -1,4 +1,4 @@
-//! `larder serve`.
+//! `larder serve`: serves features until a signal stops the server.
 
 use std::{net::SocketAddr, process, sync::Arc, thread, time::Duration};
 
@@ -24,18 +24,18 @@ pub(super) struct ServeArgs {
     /// The address to serve gRPC on; overrides the configuration
     #[arg(long, value_name = "ADDR")]
     grpc: Option<SocketAddr>,
-    /// The same as --feast-values, for scripts that were written for `serve --from`
+    /// An alias of --feast-values, for scripts that use `serve --from`
     #[arg(long, hide = true, value_name = "WHERE", value_parser = FEAST_VALUES_FROM.map(|(word, _)| word), conflicts_with = "feast_values")]
     from: Option<String>,
 }
 
-/// How long a stopping server waits beyond the documented limits, before it treats the shutdown as hung.
+/// How long a shutdown may exceed the documented limits before the process is ended.
 const STUCK_AFTER: Duration = Duration::from_secs(2);
 
 pub(super) fn run(args: &ServeArgs) -> Result<()> {
-    let mut words = args.config.clone();
-    words.feast_values = words.feast_values.or_else(|| args.from.clone());
-    let mut origin = words.origin()?;
+    let mut config_arg = args.config.clone();
+    config_arg.feast_values = config_arg.feast_values.or_else(|| args.from.clone());
+    let mut origin = config_arg.origin()?;
     origin.flags.extend(args.grpc.map(|address| ("LARDER_GRPC_LISTEN", address.to_string())));
     let config = load(origin, args.listen)?;
     install_telemetry(&config)?;
@@ -44,14 +44,14 @@ pub(super) fn run(args: &ServeArgs) -> Result<()> {
         warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         Ok(app)
     };
-    run_to_the_end(open, |app, serving| {
+    serve_until_stopped(open, |app, serving| {
         announce(app, serving);
         Ok(())
     })
 }
 
-/// Reads a configuration, with the address from the command line if there is one. That address obeys the same rule:
-/// other machines can connect only if the configuration allows it.
+/// Reads a configuration, with the address from the command line if there is one. That address is checked like a
+/// configured one: other machines can connect only if the configuration allows it.
 pub(super) fn load(mut origin: Origin, listen: Option<SocketAddr>) -> Result<Config> {
     origin.flags.extend(listen.map(|address| ("LARDER_SERVER_LISTEN", address.to_string())));
     Ok(Config::load_from(&origin, &process_environment)?)
@@ -63,51 +63,51 @@ pub(super) fn install_telemetry(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// Opens the app and serves until a signal stops it, including a signal during startup. Calls `announce` once it
+/// Opens the app and serves until a signal arrives, which may also be during startup. Calls `announce` once the server
 /// listens.
-pub(super) fn run_to_the_end(
+pub(super) fn serve_until_stopped(
     open: impl FnOnce() -> Result<Arc<App>> + Send + 'static,
     announce: impl FnOnce(&Arc<App>, &Serving) -> Result<()>,
 ) -> Result<()> {
-    // For everything except requests, which have their own threads.
+    // Runs everything except requests, which have their own threads.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.context("cannot start a runtime")?;
     let ran = runtime.block_on(async {
-        // Before anything that can take long, such as a registry that hangs, a large store, or plugins to compile: the
-        // first process of a container ignores signals without a handler.
+        // Installed before anything that can take long, such as a registry that hangs, a large store, or plugins to
+        // compile: the first process of a container ignores signals that have no handler.
         let mut signals = Signals::listen()?;
         let opening = tokio::task::spawn_blocking(open);
         let Some(opened) = signals.unless_stopped(opening).await else { return Ok(None) };
-        let app = opened.context("opening the store failed because of a bug in Larder")??;
+        let app = opened.context("startup failed because of a bug in Larder")??;
         let Some(serving) = signals.unless_stopped(app.serve()).await else { return Ok(None) };
         let serving = serving?;
         announce(&app, &serving)?;
         let limits = &app.config().http.limits;
         let bound = limits.drain_delay + limits.drain_timeout + LAST_COMMIT_WITHIN + STUCK_AFTER;
-        let reason = serving.run(signals, move || end_within(bound)).await;
+        let reason = serving.run(signals, move || start_watchdog(bound)).await;
         anyhow::Ok(Some((app, reason)))
     });
-    // By default, the runtime would wait for its threads for as long as they wait for a source.
+    // Without a timeout, the runtime would wait until its threads end, and they may be waiting for a source.
     let wait = match &ran {
         Ok(Some((app, ShutdownReason::Drained))) => app.last_commit_within(),
         _ => Duration::ZERO,
     };
     runtime.shutdown_timeout(wait);
     match ran? {
-        None => tracing::warn!("stopped before it served requests"),
+        None => tracing::warn!("stopped during startup, before serving requests"),
         Some((_, ShutdownReason::Hurried)) => {
-            tracing::warn!("stopped without waiting for open requests, which got no response");
+            tracing::warn!("stopped without waiting for open requests, which get no response");
         }
         Some((_, ShutdownReason::Drained)) => {}
     }
     Ok(())
 }
 
-/// Ends the process after a time limit, whatever hangs: a disk, or a bug.
-fn end_within(bound: Duration) {
+/// Starts a thread that ends the process after a time limit, in case a disk or a bug blocks the shutdown.
+fn start_watchdog(bound: Duration) {
     let end = move || {
         thread::sleep(bound);
-        tracing::error!("stopped by force: the shutdown exceeded its time limit");
+        tracing::error!(limit = ?bound, "shutdown exceeded its time limit; exiting");
         process::exit(1);
     };
     if let Err(error) = thread::Builder::new().name("end".to_owned()).spawn(end) {
@@ -139,7 +139,7 @@ fn announce(app: &App, serving: &Serving) {
             tracing::warn!(
                 view,
                 plugin,
-                "no plugin for a derived view; its features cannot be computed until it is deployed"
+                "derived view has no plugin; its features cannot be computed until one is deployed"
             );
         }
     }

@@ -42,15 +42,18 @@ pub(super) fn run(args: &SyncArgs) -> Result<()> {
     let SyncArgs { views, full, force, from, to, .. } = args;
     let command =
         SyncCommand { views: views.clone(), full: *full, from: *from, to: *to, force: *force, skip_recent: false };
-    let failed = run_on(&target, &command)?;
+    let failed = sync_and_print(&target, &command)?;
     if failed > 0 {
-        bail!(CliError::Failed(format!("{failed} of the feature views could not be synced")));
+        bail!(CliError::Failed(format!(
+            "{} could not be synced",
+            output::counted(failed as u64, "feature view", "feature views")
+        )));
     }
     Ok(())
 }
 
-/// Syncs, with a progress bar per view and a line for each finished one. Returns how many failed.
-pub(super) fn run_on(target: &Target, command: &SyncCommand) -> Result<usize> {
+/// Syncs views, with a progress bar for each view and a line when it is finished. Returns how many failed.
+pub(super) fn sync_and_print(target: &Target, command: &SyncCommand) -> Result<usize> {
     let mut bars: HashMap<String, ProgressBar> = HashMap::new();
     let mut failed = 0;
     target.sync(command, |event| match event {
@@ -63,14 +66,14 @@ pub(super) fn run_on(target: &Target, command: &SyncCommand) -> Result<usize> {
             if let Some(bar) = bars.remove(&report.view) {
                 bar.finish_and_clear();
             }
-            output::say(&describe(&report));
+            output::line(&describe(&report));
         }
         AdminEvent::Failed { view, error } => {
             if let Some(bar) = bars.remove(&view) {
                 bar.abandon();
             }
             failed += 1;
-            output::complain(&error);
+            output::error(&error);
         }
     })?;
     Ok(failed)
@@ -94,9 +97,9 @@ fn describe(report: &SyncReport) -> String {
     let parts = [
         (applied.inserted, "new"),
         (applied.updated, "changed"),
-        (applied.unchanged, "as before"),
+        (applied.unchanged, "unchanged"),
         (applied.stale, "older than the stored rows"),
-        (applied.removed, "gone"),
+        (applied.removed, "removed"),
         (report.skipped.outside_window, "outside the given times"),
         (report.skipped.future, "not served before their event time ('sync: future_tolerance')"),
     ];
@@ -120,8 +123,8 @@ fn describe(report: &SyncReport) -> String {
     line
 }
 
-/// Parses a time to microseconds since the epoch.
+/// Parses a time. Returns it in microseconds since 1970.
 pub(super) fn parse_time(text: &str) -> Result<i64, String> {
-    let no_time = || format!("'{text}' is not a time. hint: write, for example, 2026-01-31 or 2026-01-31T12:00:00Z");
-    clock::parse_time(text).ok_or_else(no_time)
+    let invalid = || format!("'{text}' is not a time. hint: write, for example, 2026-01-31 or 2026-01-31T12:00:00Z");
+    clock::parse_time(text).ok_or_else(invalid)
 }

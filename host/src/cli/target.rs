@@ -1,4 +1,4 @@
-//! The target of a command: the running server, or else the store itself.
+//! The target of a command: the running server or, if there is none, the store itself.
 
 use std::sync::Arc;
 
@@ -19,10 +19,10 @@ use serde_json::Value;
 use super::{CliError, ConfigArg, client::Client, output};
 use crate::app::App;
 
-/// How a command accesses features. Only one process can have a store open, so a running server is asked first.
+/// How a command accesses features. Only one process can have a store open, so a running server takes precedence.
 #[derive(Debug)]
 pub(super) enum Target {
-    /// A server that listens on its admin socket.
+    /// The running server, through its admin socket.
     Running(Client),
     /// No server is running: the store is opened here.
     Local(Arc<App>),
@@ -31,7 +31,8 @@ pub(super) enum Target {
 // === impl Target ===
 
 impl Target {
-    /// Works like [`Target::find`], and also loads the plugins, for commands that compute features or deploy plugins.
+    /// Works like [`Target::find`], and also loads the plugins if no server is running, for commands that compute
+    /// features or manage plugins.
     pub(super) fn find_with_plugins(config: &ConfigArg) -> Result<Self> {
         let target = Self::find(config)?;
         if let Self::Local(app) = &target {
@@ -40,7 +41,7 @@ impl Target {
         Ok(target)
     }
 
-    /// Finds the server of a configuration, or opens its store.
+    /// Connects to the running server of a configuration, or opens its store if there is none.
     pub(super) fn find(config: &ConfigArg) -> Result<Self> {
         // The command prints the result of each sync itself, so the sync engine's log lines would be duplicates.
         telemetry::install_logs("warn,larder_sync::engine=off", LogFormat::Text);
@@ -48,13 +49,13 @@ impl Target {
         if let Some(client) = Client::connect(&config.admin_socket)? {
             return Ok(Self::Running(client));
         }
-        // Handles that are bound before the recorder is installed count nothing, which does not matter here.
+        // No metrics recorder is installed, because no one scrapes a command's metrics.
         let (app, warnings) = App::open(config, Arc::new(SystemClock))?;
-        warnings.iter().for_each(|warning| output::remark(&warning.to_string()));
+        warnings.iter().for_each(|warning| output::note(&warning.to_string()));
         Ok(Self::Local(app))
     }
 
-    /// Sends `POST /get-online-features`, and returns status and response.
+    /// Requests features, as with `POST /get-online-features`, and returns the status and the response.
     pub(super) fn online_features(&self, request: &Value) -> Result<(u16, Value)> {
         let body = request.to_string().into_bytes();
         let (status, answer) = match self {
@@ -74,7 +75,7 @@ impl Target {
         Ok((status, answer))
     }
 
-    /// Returns the catalog, as `GET /v1/catalog`.
+    /// Returns the catalog, in the format of `GET /v1/catalog`.
     pub(super) fn catalog(&self) -> Result<Value> {
         match self {
             Self::Running(client) => {
@@ -91,16 +92,17 @@ impl Target {
         }
     }
 
-    /// Syncs views, and calls `hear` for each event.
-    pub(super) fn sync(&self, command: &SyncCommand, mut hear: impl FnMut(AdminEvent)) -> Result<()> {
+    /// Syncs views, and calls `on_event` for each event.
+    pub(super) fn sync(&self, command: &SyncCommand, mut on_event: impl FnMut(AdminEvent)) -> Result<()> {
         match self {
-            Self::Local(app) => app.sync(command, &mut hear),
+            Self::Local(app) => app.sync(command, &mut on_event),
             Self::Running(client) => {
                 let body = serde_json::to_vec(command)?;
-                let (status, rest) = client.lines("/v1/sync", body, |line| match serde_json::from_slice(line) {
-                    Ok(event) => hear(event),
-                    Err(error) => output::complain(&format!("cannot parse the server's response: {error}")),
-                })?;
+                let (status, rest) =
+                    client.stream_lines("/v1/sync", body, |line| match serde_json::from_slice(line) {
+                        Ok(event) => on_event(event),
+                        Err(error) => output::error(&format!("cannot parse the server's response: {error}")),
+                    })?;
                 if status != 200 {
                     bail!("the server responded with {status}: {}", String::from_utf8_lossy(&rest));
                 }
@@ -109,7 +111,7 @@ impl Target {
         Ok(())
     }
 
-    /// Deletes an entity from a view.
+    /// Deletes an entity's row from a view.
     pub(super) fn delete(&self, command: &DeleteCommand) -> Result<EraseReport> {
         self.erase("/v1/delete", command, |app| app.delete(command))
     }
@@ -126,14 +128,17 @@ impl Target {
         here: impl FnOnce(&App) -> Result<EraseReport, String>,
     ) -> Result<EraseReport> {
         match self {
-            Self::Running(client) => host_order(client, Method::POST, path, serde_json::to_vec(command)?),
+            Self::Running(client) => send_command(client, Method::POST, path, serde_json::to_vec(command)?),
             Self::Local(app) => Ok(here(app).map_err(CliError::Failed)?),
         }
     }
 }
 
-/// Converts a running server's response to a command.
-pub(super) fn host_order<T: serde::de::DeserializeOwned>(
+/// Sends a command to the running server, and parses its response.
+///
+/// # Errors
+/// The server's message, if its status is not 200.
+pub(super) fn send_command<T: serde::de::DeserializeOwned>(
     client: &Client,
     method: Method,
     path: &str,
@@ -143,14 +148,15 @@ pub(super) fn host_order<T: serde::de::DeserializeOwned>(
     if status == 200 {
         return serde_json::from_slice(&body).context("cannot parse the server's response");
     }
-    let said = serde_json::from_slice(&body).map_or_else(
+    let message = serde_json::from_slice(&body).map_or_else(
         |_| format!("the server responded with {status}: {}", String::from_utf8_lossy(&body)),
         |body| error_message(&body),
     );
-    bail!(CliError::Failed(said))
+    bail!(CliError::Failed(message))
 }
 
-/// Extracts the message from an error body, which is JSON in JSON in Feast's format.
+/// Extracts the message from an error body: text that contains JSON with a `message`, as in Feast's errors, or an
+/// object with a `detail`, as in FastAPI's.
 pub(super) fn error_message(body: &Value) -> String {
     let Some(text) = body.as_str() else {
         return body.get("detail").map_or_else(
@@ -163,7 +169,7 @@ pub(super) fn error_message(body: &Value) -> String {
     unquoted(message.unwrap_or(text)).to_owned()
 }
 
-/// Removes quotes around a text, if there are any: Python's `str` of a `KeyError` has them.
+/// Removes quotes that enclose the text, if there are any: Python's `str` of a `KeyError` has them.
 fn unquoted(text: &str) -> &str {
     let within = |quote| text.strip_prefix(quote).and_then(|text| text.strip_suffix(quote));
     within('"').or_else(|| within('\'')).unwrap_or(text)
@@ -175,11 +181,11 @@ mod tests {
 
     #[test]
     fn only_enclosing_quotes_are_removed() {
-        let said = |text: &str| error_message(&Value::from(text));
-        assert_eq!(said("'no such thing'"), "no such thing");
-        assert_eq!(said("\"no such thing\""), "no such thing");
+        let message = |text: &str| error_message(&Value::from(text));
+        assert_eq!(message("'no such thing'"), "no such thing");
+        assert_eq!(message("\"no such thing\""), "no such thing");
         assert_eq!(
-            said("invalid literal for int() with base 10: 'abc'"),
+            message("invalid literal for int() with base 10: 'abc'"),
             "invalid literal for int() with base 10: 'abc'"
         );
     }

@@ -1,7 +1,7 @@
 //! `larder verify`: looks up entity rows and checks the results.
 //!
-//! Without entities it samples some from the views' own sources, so that a script need not know any: every row in the
-//! source must be in the response.
+//! Without entities, it samples some from the files of the views, so that a script need not know any: every sampled
+//! entity must be found.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -18,7 +18,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     CliError, ConfigArg,
-    get::{WhatArgs, name_keys, request},
+    get::{SelectionArgs, request, restore_equals_signs},
     output,
     target::{Target, error_message},
 };
@@ -29,20 +29,20 @@ pub(super) struct VerifyArgs {
     #[command(flatten)]
     config: ConfigArg,
     #[command(flatten)]
-    what: WhatArgs,
-    /// How many entities to sample from each view's source, if no entities are given
+    selection: SelectionArgs,
+    /// How many entities to sample from each view's files, if no entities are given
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     sample: u16,
-    /// Also count null values as missing
+    /// Also fail if a value is null
     #[arg(long)]
     no_nulls: bool,
 }
 
-/// A request, and how to name its rows.
+/// A request whose response is checked.
 #[derive(Debug)]
 struct SampleRequest {
     request: Value,
-    /// The view that is verified; `None` if the caller named the entities.
+    /// The view of the sampled entities; `None` if the user named the entities.
     view: Option<String>,
 }
 
@@ -54,36 +54,36 @@ struct Verification {
     missing: u64,
     expired: u64,
     null: u64,
-    /// One line for each wrong value.
+    /// One line for each value that is missing, expired or, with `--no-nulls`, null.
     findings: Vec<String>,
 }
 
-/// The number of lines printed for each view; further lines are only counted.
+/// The maximum number of lines printed for each view with sampled entities; further lines are only counted.
 const FINDINGS_SHOWN: usize = 20;
 
 pub(super) fn run(args: &VerifyArgs) -> Result<()> {
-    let (mut samples, mut failed) = if args.what.entities.is_empty() {
+    let (mut samples, mut failed) = if args.selection.entities.is_empty() {
         sampled(args)?
     } else {
-        (vec![SampleRequest { request: request(&args.what)?, view: None }], 0)
+        (vec![SampleRequest { request: request(&args.selection)?, view: None }], 0)
     };
     let target = Target::find_with_plugins(&args.config)?;
-    if !args.what.entities.is_empty() {
+    if !args.selection.entities.is_empty() {
         let catalog = target.catalog()?;
-        samples.iter_mut().for_each(|sample| name_keys(&mut sample.request, &catalog));
+        samples.iter_mut().for_each(|sample| restore_equals_signs(&mut sample.request, &catalog));
     }
     let (mut values, mut bad, mut lines) = (0, 0, Vec::new());
     for sample in &samples {
         let (status, answer) = target.online_features(&sample.request)?;
         if status != 200 {
             let Some(view) = &sample.view else { bail!(CliError::Failed(error_message(&answer))) };
-            output::complain(&format!("{view}: {}", error_message(&answer)));
+            output::error(&format!("{view}: {}", error_message(&answer)));
             failed += 1;
             continue;
         }
         let verification = Verification::of(&answer, sample, args.no_nulls);
         values += verification.values;
-        bad += verification.bad();
+        bad += verification.bad_values();
         verification.print(sample);
         lines.extend(sample.view.as_ref().map(|view| verification.row(view)));
     }
@@ -102,32 +102,32 @@ pub(super) fn run(args: &VerifyArgs) -> Result<()> {
         );
         bail!(CliError::Failed(format!("of {values} {bad} {what}")));
     }
-    output::say(&format!("nothing is missing or expired in {values}"));
+    output::line(&format!("nothing is missing or expired in {values}"));
     Ok(())
 }
 
-/// Builds a request for each selected view, with entities from its source. Also returns the number of views whose
-/// source has none.
+/// Builds a request for each selected view, with entities from its files. Also returns the number of views for which no
+/// row has a readable key and time.
 fn sampled(args: &VerifyArgs) -> Result<(Vec<SampleRequest>, u64)> {
     let config = args.config.load()?;
     let catalog = load_definitions(&config)?.catalog;
     let setting = config.sync_setting(Arc::new(SystemClock));
     let (mut samples, mut unreadable) = (Vec::new(), 0);
-    for (view, features) in meant(&args.what, &catalog)? {
+    for (view, features) in selected_views(&args.selection, &catalog)? {
         let Some(view) = catalog.view(&view) else {
             let hint = hint(&view, catalog.views().iter().map(|view| &*view.name));
             bail!(CliError::Failed(format!("there is no feature view '{view}'{hint}")));
         };
         if view.files().is_none() {
-            output::remark(&format!(
-                "{}: it has no source to sample entities from. hint: name some entities",
+            output::note(&format!(
+                "{}: skipped: it has no files to sample entities from. hint: name some entities, as KEY=VALUE",
                 view.name
             ));
             continue;
         }
         let Sample { keys, future } = sample_keys(view, &setting, args.sample.into())?;
         if keys.is_empty() && future == 0 && !view.is_entityless() {
-            output::complain(&format!("{}: its source has no row with a readable key and time", view.name));
+            output::error(&format!("{}: its files have no row with a readable key and time", view.name));
             unreadable += 1;
             continue;
         }
@@ -136,9 +136,9 @@ fn sampled(args: &VerifyArgs) -> Result<(Vec<SampleRequest>, u64)> {
         if future > 0 {
             let rows = output::counted(future, "row", "rows");
             let tolerance = duration_text(setting.limits.future_tolerance);
-            output::remark(&format!(
-                "{}: {rows} of its source dated later than now plus 'sync: future_tolerance' ({tolerance}): not served \
-                 before their event time",
+            output::note(&format!(
+                "{}: {rows} dated later than now plus 'sync: future_tolerance' ({tolerance}): not served before \
+                 their event time",
                 view.name
             ));
         }
@@ -147,43 +147,45 @@ fn sampled(args: &VerifyArgs) -> Result<(Vec<SampleRequest>, u64)> {
     Ok((samples, unreadable))
 }
 
-/// Returns the selected views with their features; all of them if none are selected.
-fn meant(what: &WhatArgs, catalog: &Catalog) -> Result<BTreeMap<String, Vec<String>>> {
-    let mut meant: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    if let Some(name) = &what.service {
+/// Returns the selected views with their selected features; all of them if none are selected.
+fn selected_views(selection: &SelectionArgs, catalog: &Catalog) -> Result<BTreeMap<String, Vec<String>>> {
+    let mut selected: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    if let Some(name) = &selection.service {
         let Some(service) = catalog.service(name) else {
             let hint = hint(name, catalog.services().iter().map(|service| &*service.name));
             bail!(CliError::Failed(format!("there is no feature service '{name}'{hint}")));
         };
         for projection in &service.projections {
-            let features = meant.entry(projection.view.to_string()).or_default();
+            let features = selected.entry(projection.view.to_string()).or_default();
             features.extend(projection.features.iter().map(ToString::to_string));
         }
-    } else if what.features.is_empty() {
+    } else if selection.features.is_empty() {
         for view in catalog.views() {
-            meant.insert(view.name.to_string(), view.features.iter().map(|feature| feature.name.to_string()).collect());
+            selected
+                .insert(view.name.to_string(), view.features.iter().map(|feature| feature.name.to_string()).collect());
         }
     } else {
-        for reference in &what.features {
+        for reference in &selection.features {
             let Some((view, feature)) = reference.split_once(':') else {
                 bail!(CliError::Usage(format!("'{reference}' is not a feature. hint: write it as view:feature")));
             };
-            meant.entry(view.to_owned()).or_default().push(feature.to_owned());
+            selected.entry(view.to_owned()).or_default().push(feature.to_owned());
         }
     }
-    for features in meant.values_mut() {
+    for features in selected.values_mut() {
         // Two projections of one view may share features.
         features.sort();
         features.dedup();
     }
-    Ok(meant)
+    Ok(selected)
 }
 
 fn hint<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
     nearest(name, known).map_or_else(String::new, |help| format!(" ({help})"))
 }
 
-/// Returns the sampled keys in the format of a request: a column for each join key. A view without entities needs none.
+/// Returns the sampled keys in the format of a request: a column for each join key, or none for a view without
+/// entities.
 fn columns(view: &FeatureView, keys: &[Vec<String>]) -> Map<String, Value> {
     if view.is_entityless() {
         return Map::new();
@@ -195,8 +197,7 @@ fn columns(view: &FeatureView, keys: &[Vec<String>]) -> Map<String, Value> {
 // === impl Verification ===
 
 impl Verification {
-    /// Checks the feature values of a response, and records wrong ones. Entity columns only repeat the request and do
-    /// not count.
+    /// Checks the feature values of a response. Entity columns only repeat the request and do not count.
     fn of(answer: &Value, sample: &SampleRequest, no_nulls: bool) -> Self {
         let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
         let entities = &sample.request["entities"];
@@ -238,16 +239,16 @@ impl Verification {
         verification
     }
 
-    fn bad(&self) -> u64 {
+    fn bad_values(&self) -> u64 {
         self.missing + self.expired + self.null
     }
 
-    /// Prints the problems: all of them if the caller named the entities, else the first ones.
+    /// Prints the findings: all of them if the user named the entities, else the first ones.
     fn print(&self, sample: &SampleRequest) {
         let shown = if sample.view.is_some() { FINDINGS_SHOWN } else { usize::MAX };
-        self.findings.iter().take(shown).for_each(|finding| output::say(finding));
+        self.findings.iter().take(shown).for_each(|finding| output::line(finding));
         if let (Some(view), more @ 1..) = (&sample.view, self.findings.len().saturating_sub(shown)) {
-            output::say(&format!("{view}: and {} more", output::thousands(more as u64)));
+            output::line(&format!("{view}: and {} more", output::thousands(more as u64)));
         }
     }
 

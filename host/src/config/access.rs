@@ -1,7 +1,8 @@
-//! Authentication and encryption of the data listener: `server: tls` and `server: auth`, and the files that they name.
+//! Reads `server: tls` and `server: auth`, the encryption and authentication of the data listener, and the files that
+//! they name.
 //!
-//! An empty value is an error here instead of the default: a template without its value must not turn authentication
-//! off. The word `off` does.
+//! An empty value is an error here, not the default: a template without its value must not turn authentication off.
+//! Only the word `off` does.
 
 use std::path::{Path, PathBuf};
 
@@ -14,19 +15,20 @@ use larder_serving::{AuthConfig, Scope, Token, TokenConfig};
 
 use super::{Config, ConfigError, section::Section};
 
-/// The contents of the files in `server: tls` and `server: auth`. Each field is set if it is configured.
+/// The contents of the files in `server: tls` and `server: auth`. Keys and tokens are `None` if they are not
+/// configured.
 #[derive(Debug)]
 pub struct LoadedAccess {
     /// The TLS keys of the listener.
     pub tls: Option<TlsKeys>,
-    /// The accepted tokens.
+    /// The tokens that the listener accepts.
     pub tokens: Option<Vec<Token>>,
-    /// Problems that are probably not intended.
+    /// The problems that are not errors.
     pub warnings: Vec<Problem>,
 }
 
-/// An error was added to the problems; there is no result.
-pub(super) struct Noted;
+/// The error of a function that has added the details to the problems.
+pub(super) struct Reported;
 
 /// Reads the files of keys and tokens.
 ///
@@ -83,7 +85,7 @@ pub fn access_files(config: &HttpConfig) -> Vec<PathBuf> {
     tls.flatten().chain(tokens).map(|file| file.value.clone()).collect()
 }
 
-/// Reports scopes with services that are not defined.
+/// Adds an error for each service in a token's scope that is not defined.
 pub(super) fn check_scopes(config: &Config, catalog: &Catalog, problems: &Problems) {
     for token in config.http.auth.iter().flat_map(|auth| &auth.tokens) {
         for service in token.services.iter().flatten() {
@@ -100,16 +102,16 @@ pub(super) fn check_scopes(config: &Config, catalog: &Catalog, problems: &Proble
     }
 }
 
-/// Reads `tls`.
-pub(super) fn tls(server: &mut Section<'_>, base_dir: &Path) -> Result<Option<TlsConfig>, Noted> {
+/// Reads `tls`. Returns `None` if it is absent or off.
+pub(super) fn tls(server: &mut Section<'_>, base_dir: &Path) -> Result<Option<TlsConfig>, Reported> {
     let Some(node) = server.get_or_null("tls") else { return Ok(None) };
     if node.tree == Tree::Null {
-        server.error(&node.at, "'tls' is empty", "give it 'cert' and 'key', or leave it out".to_owned());
-        return Err(Noted);
+        server.error(&node.at, "'tls' is empty", "set 'cert' and 'key', or leave it out".to_owned());
+        return Err(Reported);
     }
     let mut section = server.section("server.tls");
     if !matches!(node.tree, Tree::Map(_)) {
-        return Err(Noted);
+        return Err(Reported);
     }
     let files = [TlsFile::Cert, TlsFile::Key, TlsFile::ClientCa].map(|file| match file {
         TlsFile::Cert => key_file(&mut section, "cert", base_dir),
@@ -119,20 +121,20 @@ pub(super) fn tls(server: &mut Section<'_>, base_dir: &Path) -> Result<Option<Tl
     let at = section.at().clone();
     let tls = match files {
         [Ok(Some(cert)), Ok(Some(key)), Ok(client_ca)] => Ok(Some(TlsConfig { cert, key, client_ca })),
-        // A section with only empty values is not an absent section.
+        // Both keys are `off`. A section without them is not a section that is turned off.
         [Ok(None), Ok(None), Ok(None)] if section.has("cert") && section.has("key") => Ok(None),
         [Ok(cert), Ok(_), Ok(_)] => {
             let missing = if cert.is_none() { "cert" } else { "key" };
             section.error(&at, format!("'{missing}' is missing"), "both are needed, 'cert' and 'key'".to_owned());
-            Err(Noted)
+            Err(Reported)
         }
-        _ => Err(Noted),
+        _ => Err(Reported),
     };
     section.finish();
     tls
 }
 
-/// Reads `auth`. An error in it ends the read of the whole configuration.
+/// Reads `auth`. Returns `None` if it is absent or off, or an error was added, which rejects the whole configuration.
 pub(super) fn auth(server: &mut Section<'_>, base_dir: &Path) -> Option<AuthConfig> {
     let help = || "list them, or write 'tokens: off' to turn authentication off".to_owned();
     let node = server.get_or_null("auth")?;
@@ -171,7 +173,7 @@ fn token(mut section: Section<'_>, base_dir: &Path, others: &[TokenConfig]) -> O
     let file = section.required_text("file").and_then(|_| section.path("file", base_dir));
     let services = match section.get_or_null("services").map(|node| (&node.tree, &node.at)) {
         None => None,
-        // It would look like a scope without being one.
+        // An empty scope could mean no services or, like an absent one, all of them.
         Some((Tree::Null, at)) => {
             section.error(at, "'services' is empty", "leave it out to let the token request everything".to_owned());
             None
@@ -186,19 +188,24 @@ fn token(mut section: Section<'_>, base_dir: &Path, others: &[TokenConfig]) -> O
     Some(TokenConfig { name: name?, file: file?, services })
 }
 
-/// Returns the path of a file with a key, unless it is turned off.
-fn key_file(section: &mut Section<'_>, key: &'static str, base_dir: &Path) -> Result<Option<Located<PathBuf>>, Noted> {
+/// Returns the path of a file with a key or a certificate, unless it is absent or `off`.
+fn key_file(
+    section: &mut Section<'_>,
+    key: &'static str,
+    base_dir: &Path,
+) -> Result<Option<Located<PathBuf>>, Reported> {
     match section.get_or_null(key) {
         None => Ok(None),
         Some(node) if node.tree == Tree::Text("off".to_owned()) => Ok(None),
         Some(node) if node.tree == Tree::Null => {
             section.error(&node.at, format!("'{key}' is empty"), "name a file, or write 'off'".to_owned());
-            Err(Noted)
+            Err(Reported)
         }
-        Some(_) => section.path(key, base_dir).map(Some).ok_or(Noted),
+        Some(_) => section.path(key, base_dir).map(Some).ok_or(Reported),
     }
 }
 
+/// Adds a warning if all users of this machine can read a file.
 fn warn_of_readers(what: &str, file: &Located<PathBuf>, problems: &Problems) {
     if is_read_by_all(&file.value) {
         let path = file.value.display();

@@ -1,4 +1,4 @@
-//! `aws:`, the access to AWS.
+//! Reads `aws:`, the settings for access to AWS.
 
 use std::sync::Arc;
 
@@ -31,7 +31,11 @@ pub(super) fn aws(mut section: Section<'_>, build: BuildFeatures) -> Arc<Aws> {
     if config.operation_timeout < config.attempt_timeout {
         let (all, one) = (config.operation_timeout, config.attempt_timeout);
         let message = format!("'operation_timeout' is {all:?}, which is less than 'attempt_timeout', {one:?}");
-        section.error(section.at(), message, "an operation consists of one or more attempts".to_owned());
+        section.error(
+            section.at(),
+            message,
+            "raise 'operation_timeout': an operation consists of one or more attempts".to_owned(),
+        );
     }
     let differs = [
         ("region", config.region != default.region),
@@ -53,7 +57,7 @@ pub(super) fn aws(mut section: Section<'_>, build: BuildFeatures) -> Arc<Aws> {
     Aws::new(config)
 }
 
-/// Returns the endpoint of a service, as a URL.
+/// Returns the endpoint of a service. Adds an error if it is not a URL.
 fn endpoint(section: &mut Section<'_>, key: &'static str) -> Option<String> {
     let written = if is_off(section, key) { None } else { section.text(key) }?;
     let is_url = ["http://", "https://"]

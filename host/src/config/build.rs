@@ -1,4 +1,4 @@
-//! The Cargo features of a build, and the errors for a configuration that uses a part of Larder that its build lacks.
+//! The Cargo features of a build, and the errors for a configuration that uses a part of Larder that the build lacks.
 //!
 //! Every build reads the same files. The functions here take the features as a value, so that tests of one build cover
 //! all combinations.
@@ -41,7 +41,7 @@ pub enum BuildPart {
 
 /// The prefix of paths in S3.
 const S3: &str = "s3://";
-/// The key of the files for `/materialize`.
+/// The key of the files that materialization reads.
 const BATCH: &str = "batch_source";
 
 // === impl BuildFeatures ===
@@ -65,13 +65,13 @@ impl BuildFeatures {
         }
     }
 
-    /// Returns whether a build with these features can read a view's source and its files.
+    /// Returns whether a build with these features can read a view's source and batch source.
     #[must_use]
     pub fn can_read(self, view: &FeatureView) -> bool {
         parts_of(view).all(|(_, part)| self.has(part))
     }
 
-    /// Returns a problem for each source of a view that a build with these features cannot read.
+    /// Returns a problem for each source and batch source that a build with these features cannot read.
     #[must_use]
     pub fn missing_sources(self, catalog: &Catalog) -> Vec<Problem> {
         let mut problems = Vec::new();
@@ -79,7 +79,7 @@ impl BuildFeatures {
             for (what, part) in parts_of(view).filter(|(_, part)| !self.has(*part)) {
                 let at = catalog.place_of_source(&view.name).cloned().unwrap_or_else(|| Place::file(&view.name));
                 let message = format!("feature view '{}': {what}: {part}", view.name);
-                // A view of a Feast repository is served all the same: only `/materialize` reads its batch source.
+                // A view of a Feast repository is served nevertheless: only materialization reads its batch source.
                 let is_served = what.starts_with(BATCH) && catalog.is_imported();
                 let severity = if is_served { Severity::Warning } else { Severity::Error };
                 problems.push(Problem { severity, at, message, help: Some(part.help()) });
@@ -89,7 +89,7 @@ impl BuildFeatures {
     }
 }
 
-/// Returns the optional parts that are needed for a view's rows, each with the part of the definition that needs it.
+/// Returns the optional parts that a view's source and batch source need, each with the text that names the source.
 fn parts_of(view: &FeatureView) -> impl Iterator<Item = (String, BuildPart)> {
     let in_s3 = |key: &str, files: &FileSource| {
         files.path.starts_with(S3).then(|| (format!("{key}: {}", files.path), BuildPart::S3))
@@ -106,7 +106,7 @@ fn parts_of(view: &FeatureView) -> impl Iterator<Item = (String, BuildPart)> {
 // === impl BuildPart ===
 
 impl BuildPart {
-    /// Returns the Cargo feature that has it.
+    /// Returns the Cargo feature that enables it.
     #[must_use]
     pub fn feature(self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! Loads the definition files that a configuration names, and its Feast repository, into a catalog.
+//! Loads the definition files and the Feast repository that a configuration names into a catalog.
 
 use std::{io, path::PathBuf};
 
@@ -16,7 +16,7 @@ use super::{
     patterns::{Pattern, resolve},
 };
 
-/// The size limit of a text file: a configuration or definitions.
+/// The size limit of a configuration file or a definition file.
 pub(super) const TEXT_BYTES_MAX: u64 = 64 << 20;
 /// The default project name.
 const PROJECT: &str = "default";
@@ -30,24 +30,24 @@ pub struct RemoteRegistry {
     pub version: Option<String>,
 }
 
-/// The contents of the definition files.
+/// The definitions of a configuration, from its files and its Feast repository.
 #[derive(Clone, Debug)]
 pub struct LoadedDefinitions {
-    /// Whether there is a Feast repository whose registry is absent or empty: Feast has not written it.
+    /// Whether the configuration names a Feast repository whose registry Feast has not written: it is absent or empty.
     pub is_unwritten: bool,
-    /// The maximum age of a Feast repository's definitions, if there is one.
+    /// How long definitions of the Feast repository may be cached; `None` without a repository.
     pub cache: Option<RegistryCache>,
-    /// All definitions, valid.
+    /// All definitions. They are valid.
     pub catalog: Catalog,
-    /// The files that were read, in order.
+    /// The files that were read, in order, including a registry that is a file.
     pub files: Vec<PathBuf>,
-    /// The registry in S3 that was read, if one was.
+    /// The registry, if it is in S3.
     pub registry: Option<RemoteRegistry>,
-    /// Problems that are probably not intended.
+    /// The problems that are not errors.
     pub warnings: Vec<Problem>,
 }
 
-/// The definitions that can be checked further, and all problems found.
+/// The result of [`check_definitions`].
 #[derive(Debug)]
 pub struct CheckedDefinitions {
     /// The definitions that can be checked further; see [`Validated::sound`]. They must not be served.
@@ -56,7 +56,7 @@ pub struct CheckedDefinitions {
     pub problems: Vec<Problem>,
 }
 
-/// Definitions after parsing and validation, with all errors and warnings.
+/// The definitions after validation, with all errors and warnings.
 struct Read {
     validated: Validated,
     is_unwritten: bool,
@@ -66,7 +66,7 @@ struct Read {
     problems: Problems,
 }
 
-/// Checks all definition files of a configuration and its Feast repository. The repository's registry must exist.
+/// Checks all definition files of a configuration, and its Feast repository, whose registry must exist.
 #[must_use]
 pub fn check_definitions(config: &Config) -> CheckedDefinitions {
     let read = read(config, RegistryNeed::There);
@@ -82,7 +82,8 @@ pub fn load_definitions(config: &Config) -> Result<LoadedDefinitions, ConfigErro
     load_definitions_with(config, RegistryNeed::There)
 }
 
-/// Reads every definition file of a configuration, and its Feast repository.
+/// Reads every definition file of a configuration, and its Feast repository. `need` is the required state of the
+/// repository's registry.
 ///
 /// # Errors
 /// [`ConfigError::Invalid`] with every error in every file, including unreadable files, patterns without matches, and
@@ -140,7 +141,7 @@ fn read(config: &Config, need: RegistryNeed) -> Read {
     definitions.any_names = !config.naming_warnings;
     let mentions_names = !(definitions.views.is_empty() && definitions.services.is_empty());
     if mentions_names && definitions.may_lack_names() {
-        let message = "references to unknown entities and views are not checked until the errors below are corrected";
+        let message = "references to unknown entities and views are not checked until all definition files can be read";
         problems.warning(&Place::file(&config.origin.file.display().to_string()), message, None);
     }
     let validated = validate_each(&project, key_version, definitions, &problems);
@@ -151,7 +152,7 @@ fn read(config: &Config, need: RegistryNeed) -> Read {
             Severity::Warning => problems.warning(&at, message, help),
         }
     }
-    // Token scopes are checked only once all services are known: not before the registry is written, nor if a
+    // Token scopes can be checked only if all services are known: not if the registry is not written yet, nor if a
     // definition has an error.
     if !problems.has_errors() && !is_unwritten {
         access::check_scopes(config, validated.sound(), &problems);
@@ -159,8 +160,8 @@ fn read(config: &Config, need: RegistryNeed) -> Read {
     Read { validated, is_unwritten, cache, files, registry, problems }
 }
 
-/// Returns the paths to watch for changes: the configuration file, the current definition files, and the directories in
-/// which others may appear.
+/// Returns the paths to watch for changes: the configuration file, the files of the Feast repository, the current
+/// definition files, and the directories in which others may appear.
 #[must_use]
 pub fn watched_files(config: &Config) -> Vec<PathBuf> {
     let mut watched = vec![config.origin.file.clone()];
@@ -195,7 +196,7 @@ fn definition_files<'c>(config: &'c Config, problems: &Problems) -> Vec<(PathBuf
                 continue;
             }
         };
-        // `*.yaml` next to the configuration means the other files there.
+        // A pattern such as `*.yaml` also matches the configuration file, which has no definitions.
         found.retain(|path| Some(path) != config_file.as_ref());
         if found.is_empty() {
             let help = pattern.dir().map(|dir| format!("looked in {}", dir.display()));

@@ -1,6 +1,7 @@
-//! Settings from the environment: a variable replaces the file's value before anything is checked.
+//! Reads settings from the environment: a variable replaces the file's value before values are checked.
 //!
-//! So both go through the same checks, and a message about a value names the variable instead of the file.
+//! So the same checks apply to both, and a message about a value from a variable names the variable instead of the
+//! file.
 
 use larder_model::yaml::{Located, Node, Place, Tree};
 
@@ -17,16 +18,17 @@ pub(super) struct Override {
     kind: Kind,
 }
 
-/// How the variable's text is interpreted.
+/// How a variable's text is interpreted.
 #[derive(Clone, Copy)]
 enum Kind {
     /// Text, even if it looks like a number.
     Text,
-    /// A boolean or an integer if it looks like one.
+    /// A boolean or an integer if it looks like one, else text.
     Plain,
 }
 
-/// Settings that differ between instances of one image, and settings that users change for a single run.
+/// The settings that a variable can override: settings that differ between instances of one image, and settings that
+/// users change for a single run.
 pub(super) const OVERRIDES: &[Override] = &[
     Override { path: &["project"], kind: Kind::Text },
     Override { path: &["feast", "repo"], kind: Kind::Text },
@@ -58,19 +60,19 @@ pub(super) const OVERRIDES: &[Override] = &[
     Override { path: &["log", "format"], kind: Kind::Text },
 ];
 
-/// Variables of earlier versions, and the keys that they set. The keys are gone too, so a variable that is still set is
-/// an error that lists the known keys.
+/// Variables of earlier versions, and the keys that they set. The keys were removed, too, so a variable that is still
+/// set is reported as an unknown key.
 const RETIRED: &[(&str, &[&str])] = &[("LARDER_FEAST_FROM", &["feast", "from"])];
 
-/// Reads a variable of this process's environment. This is the only function that does.
+/// Reads a variable of this process's environment. The configuration reads variables only through this function.
 #[must_use]
 pub fn process_environment(name: &str) -> Option<String> {
     // Text that is not Unicode is converted lossily, so that the checks reject it.
     std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 
-/// Applies the variables that are set to the file's tree. An empty variable counts as not set, because it is the result
-/// of a template without a value.
+/// Overrides values in the file's tree by the variables that are set. An empty variable counts as not set, because a
+/// template without a value produces one.
 pub(super) fn overlay(entries: &mut Entries, env: Environment<'_>) {
     let known = OVERRIDES.iter().map(|key| (key.variable(), key.path, key.kind));
     let retired = RETIRED.iter().map(|(variable, path)| ((*variable).to_owned(), *path, Kind::Text));
@@ -83,6 +85,7 @@ pub(super) fn overlay(entries: &mut Entries, env: Environment<'_>) {
     }
 }
 
+/// Sets the value at a path, and adds missing sections.
 fn put(entries: &mut Entries, path: &[&str], value: Node) {
     let [name, deeper @ ..] = path else { return };
     let place = entries.iter().position(|(key, _)| key.value == *name).unwrap_or_else(|| {
@@ -98,7 +101,7 @@ fn put(entries: &mut Entries, path: &[&str], value: Node) {
     if node.tree == Tree::Null {
         node.tree = Tree::Map(Vec::new());
     }
-    // A section that is not a mapping is an error in the file, which its reader reports.
+    // If the section in the file is not a mapping, the reader of the section reports that.
     if let Tree::Map(entries) = &mut node.tree {
         put(entries, deeper, value);
     }

@@ -16,7 +16,7 @@ pub enum ConfigError {
         /// The operating system's reason.
         source: io::Error,
     },
-    /// The configuration has errors: all of them, by file and line, warnings included.
+    /// The configuration or a definition has errors. Contains all errors and warnings, sorted by file and line.
     #[error("{}", lines(.0))]
     Invalid(Vec<Problem>),
 }
@@ -24,7 +24,8 @@ pub enum ConfigError {
 fn lines(problems: &[Problem]) -> String {
     problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
-/// Returns the way out of an error of reading `larder.yaml`.
+
+/// Returns the hint for an error of reading the configuration file.
 fn hint(error: &io::Error) -> &'static str {
     if error.kind() == io::ErrorKind::NotFound {
         ". hint: set --config to its path, or create one with 'larder init'"

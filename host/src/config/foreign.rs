@@ -1,12 +1,13 @@
-//! Keys of other programs: Feast's `feature_store.yaml`, and customary settings of other servers.
+//! Keys that do not belong at the top of `larder.yaml`: keys of Feast's `feature_store.yaml` and of definition files,
+//! and names that other servers use.
 //!
-//! Suggesting the most similar valid key would be misleading, so each has its own message.
+//! Suggesting the most similar valid key would be misleading, so each has its own hint.
 
 use larder_model::yaml::{Place, Problems};
 
 use super::environment::Entries;
 
-/// A key at the top of the file, and what to write instead.
+/// The keys, each with its hint.
 const FOREIGN: &[(&str, &str)] = &[
     // Keys of Feast's `feature_store.yaml`.
     ("registry", "to serve a Feast repository, name its directory: 'feast: {repo: .}'"),
@@ -33,7 +34,7 @@ const FOREIGN: &[(&str, &str)] = &[
     ("log_level", "write 'log: {level: ...}'"),
 ];
 
-/// Reports such keys as errors, and removes them from the tree, so that they are not reported again.
+/// Reports foreign keys as errors, and removes them from the tree, so that they are not reported again.
 pub(super) fn refuse(file: &str, entries: &mut Entries, problems: &Problems) {
     let has = |name: &str| entries.iter().any(|(key, _)| key.value == name);
     if has("registry") && has("provider") {

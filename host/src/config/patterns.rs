@@ -19,10 +19,10 @@ pub(super) enum Pattern {
     },
 }
 
-/// Resolves a path in the configuration. Paths relative to the current directory are unchanged.
+/// Resolves a path in the configuration. It stays unchanged if the base directory is the current one.
 pub(super) fn resolve(base_dir: &Path, path: &str) -> PathBuf {
     match path {
-        // Avoid paths such as `dir/./file` in messages.
+        // Avoids paths such as `dir/./file` in messages.
         "." => base_dir.to_path_buf(),
         path if base_dir == Path::new(".") => PathBuf::from(path),
         path => base_dir.join(path),
@@ -51,7 +51,7 @@ fn matches(pattern: &str, name: &str) -> bool {
 /// Returns the files that match a path or pattern, relative to the current directory.
 ///
 /// # Errors
-/// A problem with the pattern, or the error of listing the directory.
+/// What is wrong with the pattern, or why the directory cannot be listed.
 pub fn matching_files(written: &str) -> Result<Vec<PathBuf>, String> {
     let pattern = Pattern::new(Path::new("."), written)?;
     pattern.files().map_err(|error| error.to_string())
@@ -63,14 +63,14 @@ impl Pattern {
     /// Parses a pattern.
     ///
     /// # Errors
-    /// A sentence that describes the error in it.
+    /// What is wrong with the pattern.
     pub(super) fn new(base_dir: &Path, written: &str) -> Result<Self, &'static str> {
         let (dir, name) = written.rsplit_once('/').map_or(("", written), |(dir, name)| (dir, name));
         match (dir.contains('*'), name.contains('*')) {
             (true, _) => Err("'*' is only allowed in the last part of a path"),
             (false, _) if name.is_empty() => Err("it has no file name"),
             (false, false) => Ok(Self::File(resolve(base_dir, written))),
-            // The split removes the name of the root directory.
+            // The split leaves nothing of the root directory's path.
             (false, true) if written.starts_with('/') && dir.is_empty() => {
                 Ok(Self::Files { dir: PathBuf::from("/"), name: name.to_owned() })
             }
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_start_at_the_base_directory() {
+    fn patterns_are_relative_to_base_directory() {
         let files = |dir: &str, name: &str| Pattern::Files { dir: dir.into(), name: name.into() };
         let new = |base: &str, written| Pattern::new(Path::new(base), written);
         assert_eq!(new("/etc/larder", "f/*.yaml"), Ok(files("/etc/larder/f", "*.yaml")));

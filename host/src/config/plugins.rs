@@ -1,4 +1,4 @@
-//! `plugins:`, the settings of plugins.
+//! Reads `plugins:`, the settings of plugins.
 
 use std::{path::Path, time::Duration};
 
@@ -15,7 +15,7 @@ use super::{
 /// The default plugin directory, relative to the configuration's directory.
 const DIR: &str = "plugins";
 const SECOND: Duration = Duration::from_secs(1);
-/// The server's own copies and compiled code, in the store's directory.
+/// The directory of the server's own copies and compiled code, relative to the store's directory.
 const OWN_DIR: &str = "plugins";
 
 pub(super) fn plugins(
@@ -42,7 +42,8 @@ pub(super) fn plugins(
             ),
         },
         compute_waiting_max: section.count("waiting_max", 1..=100_000, default.compute_waiting_max),
-        // Data, socket and admin listeners have this many threads each, and commands call plugins from one more.
+        // The TCP and the Unix socket listener have `workers` threads each, the admin socket has one, and commands call
+        // plugins from one more.
         threads: 2 * http.workers + 2,
         ..default
     };
@@ -53,7 +54,7 @@ pub(super) fn plugins(
 fn limits(mut section: Section<'_>, default: PluginLimits) -> PluginLimits {
     let limits = PluginLimits {
         memory_bytes: memory(section.bytes("memory", MIB..=1_024 * MIB, default.memory_bytes as u64)),
-        // The timer that interrupts calls ticks each millisecond.
+        // The timer that interrupts calls has a resolution of a millisecond.
         time: section.duration("time", Duration::from_millis(1)..=Duration::from_secs(60), default.time),
         output_bytes: memory(section.bytes("output", KIB..=1_024 * MIB, default.output_bytes as u64)),
         functions: section.count("functions", 1..=10_000_000, default.functions),

@@ -12,9 +12,10 @@ use larder_model::yaml::{Located, Node, Place, Problems, Table, Tree};
 
 use super::{BuildFeatures, BuildPart, patterns::resolve};
 
-/// A section that is being read. Every getter reports errors, and then continues as if the key were absent.
+/// A section that is being read. Every getter adds errors to the problems. A value of the wrong kind is then read as
+/// absent; a duration or a size outside its range is returned, because a configuration with errors is never used.
 pub(super) struct Section<'n> {
-    /// The section's path, for messages: "server.limits".
+    /// The section's path, for messages, such as `server.limits`.
     name: &'static str,
     at: &'n Place,
     /// `None` for a section that is absent or not a mapping.
@@ -22,19 +23,19 @@ pub(super) struct Section<'n> {
     problems: &'n Problems,
 }
 
-/// The maximum length of a Unix socket's path: Linux has 108 bytes, including a zero at the end.
+/// The maximum length of a Unix socket's path: Linux allows 108 bytes, including a final zero byte.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
-/// Formats a duration as in a configuration: in whole milliseconds, the finest unit that is accepted.
+/// Formats a duration as in a configuration: in the largest unit without a remainder, down to milliseconds.
 struct Span(Duration);
 
-/// Formats a number of bytes as in a configuration.
+/// Formats a number of bytes as in a configuration, in the largest unit without a remainder.
 struct Bytes(u64);
 
 // === impl Section ===
 
 impl<'n> Section<'n> {
-    /// Starts to read the whole file.
+    /// Returns the section of the whole file.
     pub(super) fn top(root: &'n Node, problems: &'n Problems) -> Self {
         let name = "configuration";
         Self { name, at: &root.at, table: Table::new(name, root, problems), problems }
@@ -58,17 +59,17 @@ impl<'n> Section<'n> {
         self.table.as_mut()?.get(key)
     }
 
-    /// Returns a value, unless it is absent.
+    /// Returns a value, which may be null, unless it is absent.
     pub(super) fn get_or_null(&mut self, key: &'static str) -> Option<&'n Node> {
         self.table.as_mut()?.get_or_null(key)
     }
 
-    /// Returns text.
+    /// Returns a text value.
     pub(super) fn text(&mut self, key: &'static str) -> Option<Located<String>> {
         self.table.as_mut()?.text(key)
     }
 
-    /// Returns text that must exist.
+    /// Returns a text value, which must exist and not be empty.
     pub(super) fn required_text(&mut self, key: &'static str) -> Option<Located<String>> {
         self.table.as_mut()?.required_text(key)
     }
@@ -78,7 +79,7 @@ impl<'n> Section<'n> {
         self.get_or_null(key).is_some()
     }
 
-    /// Returns the mappings of a list, each as a section with this name.
+    /// Returns the items of a list, which must be mappings, as sections with this name.
     pub(super) fn items(&mut self, key: &'static str, name: &'static str) -> Vec<Self> {
         let problems = self.problems;
         let items = self.table.as_mut().map(|table| table.list(key)).unwrap_or_default();
@@ -93,17 +94,17 @@ impl<'n> Section<'n> {
         self.table.as_mut().map(|table| table.texts(key)).unwrap_or_default()
     }
 
-    /// Returns one of a few words.
+    /// Returns the value in `words` for the key's text. Other text is an error.
     pub(super) fn word<T: Copy>(&mut self, key: &'static str, words: &[(&'static str, T)]) -> Option<T> {
         self.table.as_mut()?.word(key, words)
     }
 
-    /// Returns true or false.
+    /// Returns a boolean.
     pub(super) fn bool(&mut self, key: &'static str, default: bool) -> bool {
         self.table.as_mut().and_then(|table| table.bool(key)).unwrap_or(default)
     }
 
-    /// Returns an integer.
+    /// Returns an integer within limits.
     pub(super) fn int(&mut self, key: &'static str, within: RangeInclusive<i64>) -> Option<Located<i64>> {
         self.table.as_mut()?.int(key, *within.start(), *within.end())
     }
@@ -113,12 +114,12 @@ impl<'n> Section<'n> {
         self.problems.error_with_help(at, format!("{}: {message}", self.name), help);
     }
 
-    /// Returns a count.
+    /// Returns a count within limits.
     pub(super) fn count(&mut self, key: &'static str, within: RangeInclusive<i64>, default: usize) -> usize {
         self.int(key, within).and_then(|number| usize::try_from(number.value).ok()).unwrap_or(default)
     }
 
-    /// Returns a duration.
+    /// Returns a duration. Adds an error if it is outside the range.
     pub(super) fn duration(
         &mut self,
         key: &'static str,
@@ -134,7 +135,7 @@ impl<'n> Section<'n> {
         written.value
     }
 
-    /// Returns a number of bytes.
+    /// Returns a number of bytes. Adds an error if it is outside the range.
     pub(super) fn bytes(&mut self, key: &'static str, within: RangeInclusive<u64>, default: u64) -> u64 {
         let Some(written) = self.table.as_mut().and_then(|table| table.bytes(key)) else { return default };
         if !within.contains(&written.value) {
@@ -145,7 +146,7 @@ impl<'n> Section<'n> {
         written.value
     }
 
-    /// Returns a path, relative to the base directory.
+    /// Returns a path, resolved against the base directory.
     pub(super) fn path(&mut self, key: &'static str, base_dir: &Path) -> Option<Located<PathBuf>> {
         let text = self.text(key)?;
         if text.value.trim().is_empty() {
@@ -155,7 +156,7 @@ impl<'n> Section<'n> {
         Some(Located { value: resolve(base_dir, &text.value), at: text.at })
     }
 
-    /// Rejects a path that is too long for a socket.
+    /// Adds an error if a path is too long for a socket.
     pub(super) fn check_socket(&self, key: &str, socket: &Located<PathBuf>) {
         let length = socket.value.as_os_str().len();
         if length > SOCKET_PATH_BYTES_MAX {
@@ -167,7 +168,7 @@ impl<'n> Section<'n> {
         }
     }
 
-    /// Returns an IP address and a port.
+    /// Returns an IP address and a port, or the default if the key is absent or invalid.
     pub(super) fn address(&mut self, key: &'static str, default: SocketAddr) -> Located<SocketAddr> {
         let default = Located { value: default, at: self.at.clone() };
         let Some(node) = self.get(key) else { return default };
@@ -180,8 +181,8 @@ impl<'n> Section<'n> {
         }
     }
 
-    /// Rejects an address that other machines can reach without encryption, unless the configuration allows that
-    /// explicitly. `remedy` describes the alternatives to another address.
+    /// Adds an error if other machines can reach an address without encryption, unless `insecure` allows that. `remedy`
+    /// is one more way out for the hint.
     pub(super) fn check_reach(&self, key: &str, address: &Located<SocketAddr>, insecure: bool, remedy: Option<&str>) {
         // An IPv4-mapped IPv6 address counts as the IPv4 address.
         if insecure || address.value.ip().to_canonical().is_loopback() {
@@ -196,14 +197,14 @@ impl<'n> Section<'n> {
         self.error(&address.at, message, help);
     }
 
-    /// Rejects a key that has an effect only in builds with this part.
+    /// Adds an error for a key that needs a part of Larder, if the build lacks it.
     pub(super) fn require(&self, build: BuildFeatures, part: BuildPart, key: &str, at: &Place) {
         if !build.has(part) {
             self.error(at, format!("'{key}': {part}"), part.help());
         }
     }
 
-    /// Ends the read: unknown keys are errors.
+    /// Ends the read. Adds an error for each key that no getter has read, because it is unknown.
     pub(super) fn finish(self) {
         if let Some(table) = self.table {
             table.finish();
@@ -211,7 +212,7 @@ impl<'n> Section<'n> {
     }
 }
 
-/// Parses an address; on failure, returns the rest of the error sentence, and a hint.
+/// Parses an address. An error is the message, without the key at its start, and a hint.
 fn parse_address(tree: &Tree) -> Result<SocketAddr, (String, Option<String>)> {
     const EXAMPLE: &str = "for example 127.0.0.1:6566, or [::1]:6566";
     let no_address = |text: &dyn fmt::Display, help: String| {

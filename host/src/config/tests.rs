@@ -1,6 +1,6 @@
-//! Tests of texts and files, with the resulting configurations or all their errors.
+//! Tests of the configuration, each with the resulting settings or all errors.
 //!
-//! * [`text`]: the values that a file can have, and every error in them;
+//! * [`text`]: values in the text of a file, and the errors in them;
 //! * [`access`]: keys and tokens, in the text and in their files;
 //! * [`build`]: settings and definitions that need a Cargo feature;
 //! * [`environment`]: variables that override the file;
@@ -41,7 +41,7 @@ fn parse_with(text: &str, env: &[(&str, &str)]) -> Result<Config, Vec<Problem>> 
     let problems = Problems::default();
     match Config::parse("larder.yaml", Path::new(BASE), text, &env, &problems) {
         Some(config) => {
-            assert!(problems.into_sorted().is_empty(), "a configuration beside problems");
+            assert!(problems.into_sorted().is_empty(), "a valid configuration has problems");
             Ok(config)
         }
         None => Err(problems.into_sorted()),
@@ -57,7 +57,7 @@ fn parse(text: &str) -> Config {
     parse_with(text, &[]).unwrap_or_else(|problems| panic!("{text}: {}", lines(&problems)))
 }
 
-/// Reads a file with errors and compares the messages.
+/// Parses a text with errors, and compares the messages.
 #[track_caller]
 fn check(text: &str, expected: Expect) {
     check_with(text, &[], expected);
@@ -65,16 +65,17 @@ fn check(text: &str, expected: Expect) {
 
 #[track_caller]
 fn check_with(text: &str, env: &[(&str, &str)], expected: Expect) {
-    let problems = parse_with(text, env).expect_err("no mistake was found");
+    let problems = parse_with(text, env).expect_err("the configuration has no errors");
     expected.assert_eq(&lines(&problems));
 }
 
-/// Returns the addresses of the two listeners.
-fn sockets(config: &Config) -> (String, String) {
+/// Returns the addresses of the data listener and the metrics listener.
+fn addresses(config: &Config) -> (String, String) {
     (config.http.listen.to_string(), config.metrics_listen.map_or("off".to_owned(), |listen| listen.to_string()))
 }
 
-/// Formats a configuration without positions, and without the defaults that a Feast repository would change.
+/// Formats a configuration for comparison: without the positions of patterns, and with the defaults of settings that
+/// may come from a Feast repository.
 fn comparable(config: Config) -> String {
     let project = config.project.clone().or_else(|| Some("default".to_owned()));
     let key_version = config.key_version.or_else(|| Some(KeyVersion::default()));
@@ -83,7 +84,7 @@ fn comparable(config: Config) -> String {
     format!("{features:?} {:?}", Config { features: Vec::new(), ..config })
 }
 
-/// Returns a line within sections.
+/// Returns the text of a line in nested sections.
 fn nested(path: &[&str], line: &str) -> String {
     let sections = path.iter().enumerate().map(|(depth, key)| format!("{}{key}:\n", "  ".repeat(depth)));
     sections.collect::<String>() + &"  ".repeat(path.len()) + line + "\n"

@@ -1,4 +1,4 @@
-//! The configuration in its complete and valid form, as the rest of the server uses it.
+//! The types of a configuration, and the functions that load it.
 
 use std::{
     io,
@@ -26,21 +26,21 @@ use larder_sync::{SyncLimits, SyncScheduler, SyncSetting};
 
 use super::{BuildFeatures, ConfigError, Environment, FeastConfig, definitions::TEXT_BYTES_MAX, read::read};
 
-/// All settings of an operator. Paths are already resolved against the configuration file's directory.
+/// All settings. Paths are already resolved against the configuration file's directory, except for `features`.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The configuration file, and the settings from the command line.
     pub origin: Origin,
     /// The stamp of the file before it was read; empty if there was no file to read.
     pub stamps_before: FileStamps,
-    /// The features of the build that uses it.
+    /// The Cargo features of the build that uses the configuration.
     pub build: BuildFeatures,
-    /// Its directory, which relative paths in definitions start from.
+    /// The configuration file's directory, which relative paths in definitions start from.
     pub base_dir: PathBuf,
     /// `project:`, Feast's name for these definitions; `None` means that of the Feast repository, or `default` without
     /// one.
     pub project: Option<String>,
-    /// `entity_key_version:`, the serialization of entity ids; `None` means that of the Feast repository, or Feast's
+    /// `entity_key_version:`, the serialization of entity keys; `None` means that of the Feast repository, or Feast's
     /// default without one.
     pub key_version: Option<KeyVersion>,
     /// `feast:`, the Feast repository whose registry has the definitions, if there is one.
@@ -76,17 +76,17 @@ pub struct Config {
 pub struct Origin {
     /// The file.
     pub file: PathBuf,
-    /// Whether it may be absent: settings that are not on the command line have their defaults then.
+    /// Whether the file may be absent. Then the settings come from the command line, the environment and the defaults.
     pub is_optional: bool,
-    /// Settings from the command line, as environment variables that override the environment's own.
+    /// Settings from the command line, each with the name of the environment variable that it overrides.
     pub flags: Vec<(&'static str, String)>,
 }
 
 /// A configuration that may have errors.
 #[derive(Clone, Debug)]
 pub struct CheckedConfig {
-    /// The configuration; values with errors are replaced by valid ones. `None` if the file is not YAML. Use it for
-    /// further checks only.
+    /// The configuration. Values with errors are replaced by defaults or are out of range, so use it for further checks
+    /// only. `None` if the file is not YAML.
     pub config: Option<Config>,
     /// Which parts of the configuration are free of errors.
     pub sound: Sound,
@@ -106,12 +106,12 @@ pub struct Sound {
     pub plugins: bool,
 }
 
-/// When sources and definitions are polled.
+/// The settings of syncs and reloads.
 #[derive(Clone, Copy, Debug)]
 pub struct SyncConfig {
-    /// Whether every view with a source is synced when the server starts.
+    /// Whether every view with a source is synced when the server starts, unless its last sync is recent.
     pub on_start: bool,
-    /// Limits of a run.
+    /// The limits of a sync.
     pub limits: SyncLimits,
     /// `reload: every`, how often the configuration and definition files are polled; zero means only at SIGHUP.
     pub reload_every: Duration,
@@ -119,7 +119,7 @@ pub struct SyncConfig {
     pub registry_every: Duration,
 }
 
-/// The settings of plugins.
+/// The settings in `plugins:`.
 #[derive(Clone, Debug)]
 pub struct PluginConfig {
     /// `plugins: dir`; `None` if it is off.
@@ -130,12 +130,12 @@ pub struct PluginConfig {
     pub settings: PluginSettings,
 }
 
-/// The settings of the log.
+/// The settings in `log:`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogConfig {
     /// A level or a filter, such as `info` or `info,larder_sync=debug`, for `tracing_subscriber::EnvFilter`.
     pub level: String,
-    /// The format of a line.
+    /// The format of log lines.
     pub format: LogFormat,
 }
 
@@ -168,7 +168,7 @@ impl Origin {
 
     /// Returns whether the file exists or is optional.
     #[must_use]
-    pub fn is_there(&self) -> bool {
+    pub fn can_be_loaded(&self) -> bool {
         self.is_optional || self.file.is_file()
     }
 }
@@ -176,7 +176,7 @@ impl Origin {
 // === impl Config ===
 
 impl Config {
-    /// Returns the settings for syncs, with this clock and a separate scheduler.
+    /// Returns the settings for syncs, with this clock and a new scheduler.
     #[must_use]
     pub fn sync_setting(&self, clock: SharedClock) -> SyncSetting {
         SyncSetting {
@@ -253,8 +253,8 @@ impl Config {
         Ok(CheckedConfig { config, sound, problems: problems.into_sorted() })
     }
 
-    /// Parses a configuration file's text. `file_name` is for messages, relative paths start at `base_dir`. Returns
-    /// `None` if an error was added to `problems`.
+    /// Parses a configuration file's text. `file_name` is for messages; relative paths are resolved against `base_dir`.
+    /// Returns `None` if an error was added to `problems`.
     #[must_use]
     pub fn parse(
         file_name: &str,

@@ -213,11 +213,11 @@ fn list_is_plain_text_in_pipes() {
         pair_stats | customer_id,driver_id | 1 | 2 | AGE ago | AGE ago | 36500d | data/pair_stats.parquet
 
         DERIVED VIEW | PLUGIN | VERSION | FEATURES | READS | TAGS
-        odfv_pandas | odfv_pandas | NOT THERE | 2 | customer_stats:avg_amount, request amount, request hour
-        odfv_probe | odfv_probe | NOT THERE | 1 | driver_stats:conv_rate, driver_stats:avg_daily_trips
-        odfv_probe_py | odfv_probe_py | NOT THERE | 1 | key driver_id, request amount, request hour, driver_stats:avg_daily_trips, driver_stats:conv_rate
-        odfv_python | odfv_python | NOT THERE | 2 | driver_stats:conv_rate, request amount, request hour
-        odfv_singleton | odfv_singleton | NOT THERE | 1 | driver_stats:avg_daily_trips
+        odfv_pandas | odfv_pandas | MISSING | 2 | customer_stats:avg_amount, request amount, request hour
+        odfv_probe | odfv_probe | MISSING | 1 | driver_stats:conv_rate, driver_stats:avg_daily_trips
+        odfv_probe_py | odfv_probe_py | MISSING | 1 | key driver_id, request amount, request hour, driver_stats:avg_daily_trips, driver_stats:conv_rate
+        odfv_python | odfv_python | MISSING | 2 | driver_stats:conv_rate, request amount, request hour
+        odfv_singleton | odfv_singleton | MISSING | 1 | driver_stats:avg_daily_trips
 
         FEATURE SERVICE | FEATURES | TAGS | DESCRIPTION
         fs_alias | 2
@@ -651,7 +651,7 @@ fn init_finds_tables_and_composite_keys() {
     parquet::write(&home.path("data/customers.parquet"), &renamed);
     let written = inferred(&home, "two", &["data"]);
     for line in
-        ["- name: customers_features", "- name: seats_features", "# Without seats_features: features of equal names."]
+        ["- name: customers_features", "- name: seats_features", "# Without seats_features: their feature names clash."]
     {
         assert!(written.contains(line), "no '{line}' in:\n{written}");
     }
@@ -663,7 +663,7 @@ fn init_finds_tables_and_composite_keys() {
     ];
     parquet::write(&home.path("more/seats.parquet"), &no_single);
     let written = inferred(&home, "more_seats", &["more/seats.parquet"]);
-    assert!(written.contains("entities: [row, place]  # confirm: different in each row"), "{written}");
+    assert!(written.contains("entities: [row, place]  # confirm: unique in the first"), "{written}");
     let same = vec![
         ("kind", ints((0..400).map(|n| n % 7))),
         ("x", Arc::new(Float64Array::from_iter_values((0..400_i32).map(f64::from))) as ArrayRef),
@@ -671,7 +671,9 @@ fn init_finds_tables_and_composite_keys() {
     parquet::write(&home.path("same/kinds.parquet"), &same);
     let written = inferred(&home, "kinds", &["same/kinds.parquet"]);
     assert!(
-        written.contains("# confirm: a guess: 7 keys in the first 400 rows; of rows with equal keys one is served"),
+        written.contains(
+            "# confirm: a guess: 7 distinct keys in the first 400 rows; of rows with the same key, only one is served"
+        ),
         "{written}"
     );
 }

@@ -334,13 +334,13 @@ fn half_written_rows_are_not_served() {
 fn start_reports_flag_and_missing_plugins() {
     let home = home();
     fs::remove_file(home.path("larder.yaml")).unwrap();
-    let words = "there is no larder.yaml in this directory, but a Feast repository. hint: use '--feast-repo .'";
+    let words = "this directory has no larder.yaml, but it is a Feast repository. hint: use '--feast-repo .'";
     home.run(["serve"]).assert_code(2).assert_complains(&[words]);
     home.run(["list"]).assert_code(2).assert_complains(&[words]);
     place(&["feast_odfv/odfv_python"], &home.path("plugins"));
     home.write("larder.yaml", LARDER_YAML);
     let (mut host, _) = home.serve();
-    let line = host.until("no plugin for a derived view");
+    let line = host.until("derived view has no plugin");
     assert!(line.contains("odfv_p") && !line.contains("odfv_python"), "{line}");
     host.stop(Signal::TERM);
     // A path that is not writable, as in a repository that is mounted read-only.

@@ -22,7 +22,7 @@ fn import_output_is_valid() {
     for words in [
         "wrote configs/larder.yaml",
         "wrote configs/features/churn_prediction.yaml",
-        "wrote 5 plugin projects in configs/plugin-projects, for 5 plugins that on-demand views need",
+        "wrote 5 plugin projects in configs/plugin-projects (on-demand views need 5 plugins)",
         "plugin build configs/plugin-projects/odfv_python --out configs/plugins/odfv_python.wasm",
         "serve --config configs/larder.yaml",
     ] {
@@ -39,11 +39,11 @@ fn import_output_is_valid() {
     let plugin = fs::read_to_string(home.path("configs/plugin-projects/odfv_python/plugin.py")).unwrap();
     for words in [
         "    name=\"odfv_python\",",
-        "        \"amount\": Float64(\"Of the request.\"),",
+        "        \"amount\": Float64(\"A request input.\"),",
         "        \"conv_rate\": Float64(\"driver_stats:conv_rate\"),",
-        "        \"label\": String(\"Not described.\"),",
+        "        \"label\": String(\"No description.\"),",
         "    #         \"label\": [f\"h{h}\" for h in inputs[\"hour\"]],",
-        "    raise Fault(\"odfv_python is not written yet\")",
+        "    raise Fault(\"odfv_python is not implemented yet\")",
     ] {
         assert!(plugin.contains(words), "no '{words}' in:\n{plugin}");
     }

@@ -193,8 +193,7 @@ fn future_rows_are_skipped() {
     home.run(["sync"]).assert_code(0);
     let verified = home.run(["verify"]);
     verified.assert_code(0);
-    let words =
-        "driver_stats: 2 rows of its source dated later than now plus 'sync: future_tolerance' (1h): not served";
+    let words = "driver_stats: 2 rows dated later than now plus 'sync: future_tolerance' (1h): not served";
     assert!(verified.out.contains(words) || verified.err.contains(words), "{}{}", verified.out, verified.err);
 }
 
@@ -216,7 +215,7 @@ fn only_the_time_range_is_written() {
     let second = 1_000_000;
     let home = home(&dynamo.url(), &[(1, 0, Some(1)), (1, 90 * second, Some(9)), (2, 50 * second, Some(2))]);
     let span = ["--from", "2026-11-23T09:13:10Z", "--to", "2026-11-23T09:13:50Z"];
-    assert_says(&materialize(&home, &span), &[": 1 row to ", "; 2 of the files are outside the given times"]);
+    assert_says(&materialize(&home, &span), &[": 1 row to ", "; 2 in the files are outside the given times"]);
     assert_eq!(trips(&dynamo), [1]);
     materialize(&home, &["--config", "nowhere.yaml"]).assert_code(3).assert_complains(&["nowhere.yaml"]);
     let ended = materialize(&home, &["--from", "2026-11-24", "--to", "2026-11-23"]);
@@ -232,7 +231,7 @@ fn rejected_run_resumes_after_written_rows() {
     let cut_off = materialize(&home, &["--concurrency", "1"]);
     cut_off.assert_code(1).assert_complains(&[
         "view 'driver_stats': DynamoDB table 'churn_prediction.driver_stats': PutItem: AccessDeniedException",
-        "1 of the feature views could not be materialized",
+        "1 feature view could not be materialized",
     ]);
     let note = home.path("data/store-materialize/driver_stats/progress.json");
     assert!(fs::read_to_string(&note).unwrap().contains("\"done\":192"));
@@ -395,7 +394,7 @@ fn invalid_views_do_not_affect_others() {
     ended.assert_code(1).assert_complains(&[
         "view 'pushed_stats' has no files to materialize",
         "there is no feature view 'driver_stat' (did you mean 'driver_stats'?)",
-        "2 of the feature views could not be materialized",
+        "2 feature views could not be materialized",
     ]);
     assert!(ended.out.contains("driver_stats: 3 rows to "), "{}", ended.out);
     // If no views are named, views without files are not an error.
@@ -557,6 +556,6 @@ fn unnamed_tables_are_not_created() {
     let ended = materialize(&home, &["--create-tables"]);
     assert_says(&ended, &["own_stats: 3 rows to DynamoDB table 'shop.own'"]);
     assert!(!ended.out.contains("driver_stats: "), "{}", ended.out);
-    assert!(ended.err.contains("view 'driver_stats' is skipped: it names no table"), "{}", ended.err);
+    assert!(ended.err.contains("skipping view 'driver_stats': it names no table"), "{}", ended.err);
     assert_eq!(dynamo.calls()["CreateTable"], 1);
 }

@@ -349,7 +349,7 @@ fn sigterm_during_start_ends_server() {
     eventually("it waits for its registry", || proxy.connections() > 0);
     let started = Instant::now();
     let said = host.stop(Signal::TERM);
-    assert!(started.elapsed() < SOON && said.contains("stopped before it served requests"), "{said}");
+    assert!(started.elapsed() < SOON && said.contains("stopped during startup, before serving requests"), "{said}");
 }
 
 #[test]
@@ -452,7 +452,7 @@ impl Demo {
         let mut command = home.larder(["demo", "--customers", "200", "--listen", "127.0.0.1:0"]);
         command.args(args);
         let mut running = Running::new(command.env("LARDER_METRICS_LISTEN", metrics).spawn().unwrap());
-        running.until("Ctrl-C stops.");
+        running.until("Press Ctrl-C to stop.");
         let said = running.heard().to_vec();
         Self { home, running, said }
     }
@@ -473,7 +473,7 @@ fn demo_commands_work_and_sigint_stops() {
     let demo = Demo::start("127.0.0.1:0");
     assert!(demo.line("generated").starts_with("generated 200 customers in demo/data"));
     demo.line("churn_prediction_online");
-    demo.line("us median");
+    demo.line("Latency of that request, without HTTP: median ");
 
     // The printed command is run in the directory in which the demo was started.
     let typed = demo.line(" get --config ").trim();
@@ -535,7 +535,7 @@ fn second_demo_reuses_the_data() {
     let mut command = home.larder(["demo", "--customers", "200", "--listen", "127.0.0.1:0"]);
     let mut running = Running::new(command.env("LARDER_METRICS_LISTEN", "off").spawn().unwrap());
     running.until("up to date");
-    running.until("Ctrl-C stops.");
+    running.until("Press Ctrl-C to stop.");
     running.stop(Signal::INT);
     let now = fs::metadata(home.path("demo/data/customer_features.parquet")).unwrap().modified().unwrap();
     assert_eq!(now, written);

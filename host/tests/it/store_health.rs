@@ -230,7 +230,7 @@ fn delete_command_keeps_an_entity_deleted() {
     for is_running in [false, true] {
         let host = is_running.then(|| home.serve().0);
         let deleted = home.run([&["delete"][..], &DRIVER].concat());
-        let said = if is_running { "there was no row" } else { "driver_stats: deleted" };
+        let said = if is_running { "no row found" } else { "driver_stats: deleted" };
         assert!(deleted.assert_code(0).out.contains(said), "{}", deleted.out);
         assert_eq!(status_of(&home), "NOT_FOUND");
         home.run(["sync", "--full", "driver_stats"]).assert_code(0);

@@ -34,7 +34,7 @@ pub(super) struct Times {
     pub(super) created: Micros,
 }
 
-/// The customer's line.
+/// The kind of a customer's line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Line {
     Phone,
@@ -151,9 +151,9 @@ impl Customer {
 // === impl Times ===
 
 impl Times {
-    /// Draws a whole second within the last days, with a created time some minutes later.
+    /// Draws an event time, a whole second in the last `days`, and a created time up to 45 minutes later.
     fn draw(draws: &mut Draws, now: Micros, days: u32) -> Self {
-        // One second less than the days, because fractions are truncated.
+        // One second less than `days`, because the event time is rounded down to a whole second.
         let age = Micros::from(draws.below(days * SECONDS_PER_DAY - 1)) * MICROS_PER_SECOND;
         let delay = Micros::from(draws.between(60, 2_700)) * MICROS_PER_SECOND;
         let event = now.saturating_sub(age);
@@ -165,14 +165,14 @@ impl Times {
 // === impl Draws ===
 
 impl Draws {
-    /// Creates the stream of a customer.
+    /// Creates the stream of a customer's random numbers.
     fn of(seed: u64, number: u64) -> Self {
         Self { state: mix(seed.wrapping_add(mix(number))) }
     }
 
     fn next(&mut self) -> u32 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        // The upper half.
+        // Uses the upper half of the bits.
         u32::try_from(mix(self.state) >> 32).unwrap_or(u32::MAX)
     }
 
@@ -187,7 +187,7 @@ impl Draws {
         low + self.below(high - low + 1)
     }
 
-    /// Draws true in this percentage of cases.
+    /// Draws true with a probability of `chance` percent.
     fn percent(&mut self, chance: u32) -> bool {
         self.below(100) < chance
     }
@@ -196,9 +196,9 @@ impl Draws {
     fn pick<T: Copy>(&mut self, weighted: &[(T, u32)]) -> T {
         let mut rest = self.below(weighted.iter().map(|(_, weight)| weight).sum());
         let last = weighted.len() - 1;
-        for &(thing, weight) in &weighted[..last] {
+        for &(value, weight) in &weighted[..last] {
             if rest < weight {
-                return thing;
+                return value;
             }
             rest -= weight;
         }

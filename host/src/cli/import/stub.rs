@@ -1,8 +1,7 @@
-//! Generates the project of a plugin that replaces one of Feast's on-demand views, except for its function.
+//! Generates the project of a plugin that replaces one of Feast's on-demand views. Only its function is left to write.
 //!
-//! It is the project that `larder plugin new --lang python` writes, with the signature that the view needs. The
-//! function fails with the error that it is not written yet, which requests for its features return; Feast's Python
-//! code is included as a comment.
+//! It is the project that `larder plugin new --lang python` writes, with the signature that the view needs. Until the
+//! function is written, it raises a `Fault` that says so. Feast's Python code is included as a comment.
 
 use std::{collections::BTreeSet, path::PathBuf};
 
@@ -12,14 +11,14 @@ use serde_json::Value;
 
 use crate::cli::plugin::python_project;
 
-/// Names that no parameter of a Python function can have.
+/// Python's keywords, which cannot be names of parameters.
 const KEYWORDS: [&str; 35] = [
     "False", "None", "True", "and", "as", "assert", "async", "await", "break", "class", "continue", "def", "del",
     "elif", "else", "except", "finally", "for", "from", "global", "if", "import", "in", "is", "lambda", "nonlocal",
     "not", "or", "pass", "raise", "return", "try", "while", "with", "yield",
 ];
 
-/// Returns the files of a project for a view, with their paths in it.
+/// Returns the files of a view's project, with their paths in it.
 pub(super) fn project(view: &DerivedView, python: Option<&String>) -> Vec<(PathBuf, String)> {
     let mut files = python_project(&view.plugin);
     let inputs = inputs(view, python.map(String::as_str));
@@ -35,8 +34,8 @@ pub(super) fn project(view: &DerivedView, python: Option<&String>) -> Vec<(PathB
     files
 }
 
-/// Returns the plugin's inputs: those of the view's inputs that the Python function names; all of them, under short
-/// names, if that is unknown. Calls of a plugin with fewer inputs are faster.
+/// Returns the plugin's inputs: the inputs of the view whose names are in the Python source, because calls with fewer
+/// inputs are faster. If there are none, returns all inputs, each feature only under its first name.
 fn inputs<'v>(view: &'v DerivedView, python: Option<&str>) -> Vec<&'v DerivedInput> {
     let words: BTreeSet<&str> =
         python.unwrap_or_default().split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).collect();
@@ -77,16 +76,17 @@ fn plugin(view: &DerivedView, inputs: &[&DerivedInput], python: Option<&str>) ->
         .features
         .iter()
         .map(|feature| {
-            let doc = if feature.description.is_empty() { "Not described." } else { &feature.description };
+            let doc = if feature.description.is_empty() { "No description." } else { &feature.description };
             field(&feature.name, feature.value_type, doc)
         })
         .collect();
     let parameters: Vec<&str> = inputs.iter().map(|input| &*input.name).collect();
     let was = python.map_or_else(
-        || "    # The registry has no source text of what Feast runs for this view.\n".to_owned(),
+        || "    # The registry does not have the source of this view's function.\n".to_owned(),
         |python| {
-            let head = "    # What Feast runs for this view. There, a name stands for a column of values; here, for one value.\n    #\n";
-            // Python ends lines, and so comments, at several characters.
+            let head =
+                "    # The function in Feast. There, a name is a column of values; here, it is one value.\n    #\n";
+            // Several control characters end a line, and so a comment, in Python.
             let shown = |c: char| if c.is_control() && c != '\t' { ' ' } else { c };
             let lines = python.trim_end().lines().map(|line| line.chars().map(shown).collect::<String>());
             let lines = lines.map(|line| format!("    # {line}").trim_end().to_owned() + "\n");
@@ -96,12 +96,12 @@ fn plugin(view: &DerivedView, inputs: &[&DerivedInput], python: Option<&str>) ->
     let doc = if view.description.is_empty() { &*view.name } else { &*view.description };
     let doc: String =
         doc.replace(char::is_control, " ").split_whitespace().collect::<Vec<_>>().join(" ").replace(['\\', '"'], "'");
-    let fault = quoted(&format!("{} is not written yet", view.plugin));
+    let fault = quoted(&format!("{} is not implemented yet", view.plugin));
     let (name, imports, parameters) = (quoted(&view.plugin), imports.join(", "), parameters.join(", "));
     format!(
         "\"\"\"{doc}\"\"\"\n\nfrom larder_plugin import {imports}\n\n\n@plugin(\n    name={name},\n    version=\"0.1.0\",\n    \
          inputs={{\n{input_fields}    }},\n    outputs={{\n{output_fields}    }},\n)\ndef derive({parameters}):\n{was}    \
-         #\n    # An input that is not there is None. What is returned is a dict, or a tuple in the order of the outputs.\n    \
+         #\n    # A null input is None. Return a dict, or a tuple in the order of the outputs.\n    \
          raise Fault({fault})\n"
     )
 }
@@ -109,12 +109,12 @@ fn plugin(view: &DerivedView, inputs: &[&DerivedInput], python: Option<&str>) ->
 fn where_from(input: &DerivedInput) -> String {
     match &input.from {
         InputSource::Feature { view, feature } => format!("{view}:{feature}"),
-        InputSource::Request => "Of the request.".to_owned(),
+        InputSource::Request => "A request input.".to_owned(),
         InputSource::JoinKey(key) => format!("The join key {key}."),
     }
 }
 
-/// Quotes a text for Python. JSON's format is valid Python, if it has only common escapes.
+/// Quotes text for Python, in one line. A string in JSON is also valid Python, which has the same escapes.
 fn quoted(text: &str) -> String {
     Value::from(text.split_whitespace().collect::<Vec<_>>().join(" ")).to_string()
 }
@@ -126,24 +126,24 @@ fn rows(inputs: &[&DerivedInput]) -> String {
 }
 
 fn test() -> String {
-    "\"\"\"What the plugin promises: python3 -m unittest\"\"\"\n\nimport json\nimport unittest\nfrom pathlib import \
+    "\"\"\"Tests of the plugin: python3 -m unittest\"\"\"\n\nimport json\nimport unittest\nfrom pathlib import \
      Path\n\nfrom larder_plugin import Fault\nfrom larder_plugin.testing import run\nfrom plugin import derive\n\n\nclass \
-     Derive(unittest.TestCase):\n    def test_it_says_that_it_is_not_written_yet(self):\n        # Once it is written, \
-     fill in rows.json, and compare run(derive, rows) with what Feast computes of them.\n        rows = \
+     Derive(unittest.TestCase):\n    def test_function_is_not_implemented_yet(self):\n        # Once it is, \
+     fill in rows.json, and compare run(derive, rows) with Feast's results.\n        rows = \
      json.loads(Path(__file__).with_name(\"rows.json\").read_text())\n        with self.assertRaisesRegex(Fault, \"is \
-     not written yet\"):\n            run(derive, rows)\n\n\nif __name__ == \"__main__\":\n    unittest.main()\n"
+     not implemented yet\"):\n            run(derive, rows)\n\n\nif __name__ == \"__main__\":\n    unittest.main()\n"
         .to_owned()
 }
 
 fn readme(view: &DerivedView) -> String {
     let (name, plugin) = (&view.name, &view.plugin);
     format!(
-        "# {plugin}\n\nThe plugin that stands in for Feast's on-demand view `{name}`. Its signature is there; the function \
-         in `plugin.py`\nwants to be written, after the one in Python that stands there as a comment.\n\n```\npython3 -m \
-         unittest                                 # the function by itself; Python 3.11 or later\nlarder plugin build\n\
-         larder plugin run {plugin}.wasm --input rows.json\nlarder plugin deploy {plugin}.wasm --config \
-         ../../larder.yaml\n```\n\n`larder_plugin/` is the development kit; `help(larder_plugin)` and \
-         `help(larder_plugin.plugin)` are its documentation.\n"
+        "# {plugin}\n\nA plugin that replaces Feast's on-demand view `{name}`. Its signature is complete. Write the \
+         function in `plugin.py`:\nport Feast's function, which is there as a comment.\n\n```\npython3 -m \
+         unittest                                 # test the function; needs Python 3.11 or later\nlarder plugin \
+         build\nlarder plugin run {plugin}.wasm --input rows.json\nlarder plugin deploy {plugin}.wasm --config \
+         ../../larder.yaml\n```\n\n`larder_plugin/` is the development kit. In Python, `help(larder_plugin)` and \
+         `help(larder_plugin.plugin)` print its documentation.\n"
     )
 }
 
@@ -153,8 +153,8 @@ mod tests {
 
     use super::*;
 
-    /// Returns a view whose texts try to break out of the generated file.
-    fn nasty() -> DerivedView {
+    /// Returns a view with text that would end comments and strings of the generated file if it were not quoted.
+    fn hostile_view() -> DerivedView {
         let text = ValueType::Scalar(ScalarType::String);
         let feature = |name: &str, description: &str| Feature {
             name: name.into(),
@@ -177,22 +177,25 @@ mod tests {
     }
 
     #[test]
-    fn registry_text_cannot_escape_comments() {
+    fn registry_text_cannot_become_code() {
         let python = "def view(a):\r    boom()\n\u{c}boom()\n    return {\"f\": a[\"a\"], \"class\": 1}".to_owned();
-        let files = project(&nasty(), Some(&python));
+        let files = project(&hostile_view(), Some(&python));
         let plugin = &files.iter().find(|(path, _)| path.ends_with("plugin.py")).unwrap().1;
         let loose: Vec<&str> =
             plugin.split(['\n', '\r', '\u{c}']).filter(|line| line.trim_start().starts_with("boom")).collect();
         assert_eq!(loose, [""; 0], "{plugin}");
         assert!(plugin.starts_with("\"\"\"''' boom() '\"\"\"\n"), "{plugin}");
-        assert!(plugin.contains("def derive(a):\n"), "a word of Python is no parameter, and b is not read: {plugin}");
+        assert!(
+            plugin.contains("def derive(a):\n"),
+            "a keyword is not a parameter, and b is not in the source: {plugin}"
+        );
         assert!(plugin.contains(r#""f": String("\"\"\" \\ boom() é"),"#), "{plugin}");
-        assert!(plugin.ends_with("    raise Fault(\"view is not written yet\")\n"), "{plugin}");
+        assert!(plugin.ends_with("    raise Fault(\"view is not implemented yet\")\n"), "{plugin}");
     }
 
     #[test]
     fn unknown_source_reads_all_inputs() {
-        let files = project(&nasty(), None);
+        let files = project(&hostile_view(), None);
         let plugin = &files.iter().find(|(path, _)| path.ends_with("plugin.py")).unwrap().1;
         assert!(plugin.contains("def derive(a, b):\n"), "{plugin}");
     }

@@ -1,4 +1,4 @@
-//! Definitions inferred from the columns of Parquet files, with a comment wherever something is a guess.
+//! Infers definitions from the columns of Parquet files. Comments in the definitions mark guesses.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -23,13 +23,13 @@ use larder_sync::{likely_type, wider_type};
 use parquet::arrow::{ProjectionMask, arrow_reader::ParquetRecordBatchReaderBuilder};
 use serde_json::Value;
 
-use crate::cli::{CliError, import::way};
+use crate::cli::{CliError, import::relative_path};
 
 /// The result of inference over all files.
 #[derive(Debug)]
 pub(super) struct Inferred {
     views: Vec<View>,
-    /// Files and columns that are not in any view, with the reason.
+    /// Files for which there is no view, with the reason.
     pub(super) left_out: Vec<String>,
 }
 
@@ -44,7 +44,7 @@ struct View {
     time: Option<Column>,
     created: Option<Column>,
     features: Vec<Column>,
-    /// Comments on columns.
+    /// Comments on columns, for the definitions.
     notes: Vec<String>,
 }
 
@@ -56,23 +56,24 @@ struct Column {
     value_type: ValueType,
 }
 
-/// The number of rows read to find columns with unique values.
+/// The maximum number of rows that are read to find key columns.
 const SAMPLE_ROWS: usize = 20_000;
-/// With fewer rows, most columns are unique, regardless of the key.
-const ROWS_THAT_TELL: usize = 100;
+/// With fewer rows, most columns have unique values, whatever the key is.
+const KEY_CHECK_ROWS_MIN: usize = 100;
 /// The maximum number of columns in a key.
 const KEYS_MAX: usize = 4;
 /// Names of event time columns, most likely first.
 const TIMES: [&str; 10] =
     ["event_timestamp", "event_time", "event_ts", "timestamp", "ts", "datetime", "time", "date", "updated_at", "as_of"];
+/// Names of created time columns, most likely first.
 const CREATED: [&str; 5] = ["created", "created_timestamp", "created_at", "ingested_at", "inserted_at"];
-/// The service that selects everything.
+/// The name of the service that selects all views whose feature names do not clash.
 const SERVICE: &str = "all_online";
 
 /// Infers definitions from files and directories, for a configuration in `dir`.
 ///
 /// # Errors
-/// If nothing can be inferred from any of them.
+/// If no view can be inferred from any of them.
 pub(super) fn infer(paths: &[PathBuf], dir: &Path) -> Result<Inferred> {
     let mut inferred = Inferred { views: Vec::new(), left_out: Vec::new() };
     let mut names = BTreeSet::new();
@@ -88,7 +89,7 @@ pub(super) fn infer(paths: &[PathBuf], dir: &Path) -> Result<Inferred> {
     Ok(inferred)
 }
 
-/// Groups the files: parts of one table (`part-0.parquet`, `part-1.parquet`) by their directory, others individually.
+/// Replaces the parts of a table (`part-0.parquet`, `part-1.parquet`) by their directory, and keeps all other paths.
 fn grouped(paths: &[PathBuf]) -> Vec<PathBuf> {
     let mut groups: Vec<PathBuf> = Vec::new();
     for path in paths {
@@ -104,8 +105,8 @@ fn grouped(paths: &[PathBuf]) -> Vec<PathBuf> {
     groups
 }
 
-/// Returns the paths of the tables at a path: the path itself, or each file of a directory whose files share few
-/// columns.
+/// Returns the paths of the tables at a path: the path itself, or each file of a directory if one of them shares less
+/// than half of its columns with the first.
 fn tables(path: PathBuf) -> Vec<PathBuf> {
     if !path.is_dir() {
         return vec![path];
@@ -130,8 +131,8 @@ fn schemas(path: &Path) -> Result<Vec<FileSchema>> {
     Ok(ParquetFiles::new(path.to_owned(), nothing_wanted(), limits, clock).schemas()?)
 }
 
-/// Returns the partition columns, `year=2026/`: each with `Int64` if all of its values are integers, else with
-/// `String`.
+/// Returns the partition columns of the files' paths, such as `year=2026/`, with their types: `Int64` if all values are
+/// integers, else `String`.
 fn partitions(files: &[FileSchema], below: &Path) -> Vec<(String, ValueType)> {
     let mut found: Vec<(String, bool)> = Vec::new();
     for file in files {
@@ -198,18 +199,20 @@ impl View {
             let Some(value_type) = value_type else {
                 if *data_type == DataType::Null {
                     notes.push(format!(
-                        "left out: '{column}' has only nulls, so its type is unknown; any type accepts them"
+                        "left out: '{column}' has only nulls, so its type is unknown; any type is possible"
                     ));
                     continue;
                 }
                 notes.push(format!(
-                    "left out: '{column}' is {data_type}, which no feature type accepts, or differs between files"
+                    "left out: '{column}' has the type {data_type}, which no feature type accepts, or its type \
+                     differs between files"
                 ));
                 continue;
             };
             if *data_type == DataType::UInt64 {
                 notes.push(format!(
-                    "confirm: '{column}' is unsigned; values above {} are null. A feature of type Decimal has them",
+                    "confirm: '{column}' is unsigned; values above {} are null. hint: use the type Decimal to \
+                     keep them",
                     i64::MAX
                 ));
             }
@@ -227,7 +230,7 @@ impl View {
             .or_else(|| times().find(|column| column.column.to_lowercase().contains("event")))
             .or_else(|| times().find(|column| !is_created(column)))
             .cloned();
-        // If a table has one time column, that is the event time, whatever its name.
+        // If the only time column has the name of a created time, it is the event time.
         let (time, created) = if time.is_none() { (created, None) } else { (time, created) };
 
         let is_taken =
@@ -240,7 +243,7 @@ impl View {
         let likely: Vec<&Column> = candidates.iter().filter(|column| is_key_name(&column.column)).copied().collect();
         let pool = if likely.is_empty() { candidates } else { likely };
         if pool.is_empty() {
-            bail!("no column can be a key, which has to be text or integers");
+            bail!("no column can be a key. hint: a key needs a column of text or integers");
         }
         let file = files.first().map(|file| PathBuf::from(&file.path)).unwrap_or_default();
         let (keys, key_reason) = choose_keys(&file, &pool, time.as_ref())?;
@@ -253,7 +256,7 @@ impl View {
             .cloned()
             .collect();
         if features.is_empty() {
-            bail!("no column is left to be a feature");
+            bail!("no column is left for features");
         }
         let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
         let mut name = snake(&stem).trim_matches('_').to_owned();
@@ -266,12 +269,12 @@ impl View {
         if !name.contains('_') {
             name.push_str("_features");
         }
-        let path = way(dir, path)?.to_string_lossy().into_owned();
+        let path = relative_path(dir, path)?.to_string_lossy().into_owned();
         let name = unique(name, names);
         Ok(Self { name, path, keys, key_reason, time, created, features, notes })
     }
 
-    /// Returns the mapping of columns to names, where they differ.
+    /// Returns the names of the columns whose names in the definitions differ.
     fn mapping(&self) -> BTreeMap<&str, &str> {
         let times = self.time.iter().chain(&self.created);
         let all = times.chain(&self.keys).chain(&self.features);
@@ -279,12 +282,13 @@ impl View {
     }
 }
 
-/// Chooses the columns that identify rows together with the event time: one column if possible, else a combination.
+/// Chooses the key columns, which identify rows together with the event time: one column if possible, else a
+/// combination. Also returns the reason, for a comment.
 fn choose_keys(file: &Path, pool: &[&Column], time: Option<&Column>) -> Result<(Vec<Column>, String)> {
     let rows = sample(file, pool, time)?;
     let ids: Vec<Column> = pool.iter().filter(|column| is_id(&column.column)).map(|column| (*column).clone()).collect();
-    if rows.len() < ROWS_THAT_TELL && !ids.is_empty() {
-        let reason = format!("a guess by name: {} rows are too few to check it", rows.len());
+    if rows.len() < KEY_CHECK_ROWS_MIN && !ids.is_empty() {
+        let reason = format!("a guess from the names: {} rows are too few to check it", rows.len());
         return Ok((ids.into_iter().take(KEYS_MAX).collect(), reason));
     }
     let distinct = |keys: &[usize]| {
@@ -317,10 +321,10 @@ fn choose_keys(file: &Path, pool: &[&Column], time: Option<&Column>) -> Result<(
     let within = format!("in the first {} rows", rows.len());
     let reason = match time {
         _ if found < rows.len() => {
-            format!("a guess: {found} keys {within}; of rows with equal keys one is served")
+            format!("a guess: {found} distinct keys {within}; of rows with the same key, only one is served")
         }
-        Some(time) => format!("with '{}' different in each row {within}", time.column),
-        None => format!("different in each row {within}"),
+        Some(time) => format!("unique together with '{}' {within}", time.column),
+        None => format!("unique {within}"),
     };
     if keys.is_empty() {
         keys.push(0);
@@ -328,7 +332,8 @@ fn choose_keys(file: &Path, pool: &[&Column], time: Option<&Column>) -> Result<(
     Ok((keys.into_iter().map(|place| pool[place].clone()).collect(), reason))
 }
 
-/// Returns the values of some rows as text: the candidates for keys, and the event time or nothing.
+/// Returns the values of the first rows as text: the candidates for keys, then the event time, which is empty without a
+/// time column.
 fn sample(file: &Path, pool: &[&Column], time: Option<&Column>) -> Result<Vec<Vec<String>>> {
     let builder = ParquetRecordBatchReaderBuilder::try_new(open_regular(file)?)?;
     let names: Vec<&str> = pool.iter().copied().chain(time).map(|column| column.column.as_str()).collect();
@@ -340,7 +345,7 @@ fn sample(file: &Path, pool: &[&Column], time: Option<&Column>) -> Result<Vec<Ve
     let mut rows = Vec::new();
     for batch in reader {
         let batch = batch?;
-        // Times are read as numbers, because not all time zones can be formatted here.
+        // Timestamps are converted to numbers, because not all time zones can be formatted here.
         let plain = |array: &ArrayRef| match array.data_type() {
             DataType::Timestamp(..) => cast(array, &DataType::Int64),
             _ => Ok(Arc::clone(array)),
@@ -367,7 +372,7 @@ fn sample(file: &Path, pool: &[&Column], time: Option<&Column>) -> Result<Vec<Ve
 // === impl Inferred ===
 
 impl Inferred {
-    /// Returns a line for each view.
+    /// Returns a line for each view, with its key, event time and number of features.
     pub(super) fn summary(&self) -> impl Iterator<Item = String> {
         self.views.iter().map(|view| {
             let keys = view.keys.iter().map(|key| key.column.as_str()).collect::<Vec<_>>().join(", ");
@@ -380,7 +385,7 @@ impl Inferred {
     pub(super) fn to_yaml(&self) -> String {
         let mut out = String::from(
             "# Inferred from Parquet files by 'larder init --from'. Check the lines marked 'confirm'.\n#\n\
-             # Paths start at the directory of larder.yaml.\n\nentities:\n",
+             # Paths are relative to the directory of larder.yaml.\n\nentities:\n",
         );
         let mut entities: BTreeMap<&str, (String, ValueType)> = BTreeMap::new();
         let mut names = BTreeSet::new();
@@ -406,7 +411,7 @@ impl Inferred {
         out
     }
 
-    /// Writes a service of all views whose feature names are unique.
+    /// Writes a service of the views whose feature names are neither a key nor in a view before them.
     fn write_service(&self, out: &mut String) {
         let mut names: BTreeSet<&str> =
             self.views.iter().flat_map(|view| &view.keys).map(|key| key.name.as_str()).collect();
@@ -423,13 +428,13 @@ impl Inferred {
             return;
         }
         out.push_str(&format!(
-            "\n# The features of one model: confirm them, and give the service the model's name.\nfeature_services:\n  - name: \
-             {SERVICE}\n    features: [{}]\n",
+            "\n# The features for one model: confirm them, and name the service after the model.\nfeature_services:\n  \
+             - name: {SERVICE}\n    features: [{}]\n",
             views.join(", ")
         ));
         if !others.is_empty() {
             out.push_str(&format!(
-                "    # Without {}: features of equal names. Ask for these by full names, or select features.\n",
+                "    # Without {}: their feature names clash. Request full names, or select features.\n",
                 others.join(", ")
             ));
         }
@@ -489,7 +494,7 @@ fn is_time(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Timestamp(..) | DataType::Date32 | DataType::Date64)
 }
 
-/// Returns the column that matches the first possible name.
+/// Returns the column whose name is the first in `names`, in upper or lower case.
 fn named<'c>(columns: impl Iterator<Item = &'c Column>, names: &[&str]) -> Option<&'c Column> {
     let place = |column: &Column| names.iter().position(|name| column.column.eq_ignore_ascii_case(name));
     columns.filter_map(|column| Some((place(column)?, column))).min_by_key(|(place, _)| *place).map(|(_, it)| it)
@@ -514,7 +519,7 @@ fn snake(text: &str) -> String {
     text.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' }).collect()
 }
 
-/// Returns a name that is not taken yet.
+/// Makes a name unique with a number, if it is taken, and adds it to the taken names.
 fn unique(name: String, taken: &mut BTreeSet<String>) -> String {
     let mut candidate = name.clone();
     let mut count = 1;

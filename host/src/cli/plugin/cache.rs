@@ -11,15 +11,15 @@ use crate::cli::CliError;
 /// The environment variable that sets the directory.
 const VARIABLE: &str = "LARDER_CACHE";
 
-/// Returns `$LARDER_CACHE`, else `larder` in the user's cache directory; creates it if it does not exist.
+/// Returns `$LARDER_CACHE`, or else `larder` in the user's cache directory. Creates the directory if it does not exist.
 pub(super) fn dir() -> Result<PathBuf> {
     let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let users = || set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
     let Some(dir) = set(VARIABLE).or_else(|| Some(users()?.join("larder"))) else {
-        bail!(CliError::Failed(format!("there is no cache directory. hint: set {VARIABLE} to a directory")));
+        bail!(CliError::Failed(format!("cannot determine the cache directory. hint: set {VARIABLE} to a directory")));
     };
-    // Programs and compiled code in this directory are executed.
+    // Only this user may write to it, because programs and compiled code in it are executed.
     private::open_dir(&dir)
-        .with_context(|| format!("cannot use {}. hint: {VARIABLE} sets another directory", dir.display()))?;
+        .with_context(|| format!("cannot use {}. hint: set {VARIABLE} to another directory", dir.display()))?;
     fs::canonicalize(&dir).with_context(|| format!("cannot read {}", dir.display()))
 }

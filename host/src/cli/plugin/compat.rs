@@ -16,8 +16,8 @@ use crate::config::PluginConfig;
 /// server would reject.
 ///
 /// # Errors
-/// If plugins cannot run on this machine at all, or if a path cannot be checked.
-pub(in crate::cli) fn fit(config: &PluginConfig, catalog: &Catalog) -> Result<Vec<Problem>> {
+/// If plugins cannot run on this machine at all, or if a path cannot be accessed.
+pub(in crate::cli) fn compat_problems(config: &PluginConfig, catalog: &Catalog) -> Result<Vec<Problem>> {
     let views = catalog.derived_views();
     let Some(dir) = config.dir.as_ref().filter(|_| !views.is_empty()) else { return Ok(Vec::new()) };
     // Uses the user's cache directory. The server's own directory may be in use or not exist yet, so nothing is written
@@ -45,8 +45,8 @@ pub(in crate::cli) fn fit(config: &PluginConfig, catalog: &Catalog) -> Result<Ve
                     )));
                     continue;
                 }
-                let fitted = views.iter().filter(|view| view.plugin == *name);
-                let errors = fitted.filter_map(|view| Transform::bind(&runtime, &component, view).err());
+                let users = views.iter().filter(|view| view.plugin == *name);
+                let errors = users.filter_map(|view| Transform::bind(&runtime, &component, view).err());
                 problems.extend(errors.map(|wrong| error(wrong.to_string())));
             }
             Ok(Err(wrong)) => problems.push(error(wrong.to_string())),

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::cli::{
     ConfigArg, output,
-    target::{Target, host_order},
+    target::{Target, send_command},
 };
 
 #[derive(Debug, Args)]
@@ -45,71 +45,71 @@ pub(super) fn deploy(args: &DeployArgs) -> Result<()> {
     let file =
         read_regular(&args.file, FILE_BYTES_MAX).with_context(|| format!("{} cannot be read", args.file.display()))?;
     let report: DeployReport = match Target::find_with_plugins(&args.config)? {
-        Target::Running(client) => host_order(&client, Method::POST, "/v1/plugins", file)?,
+        Target::Running(client) => send_command(&client, Method::POST, "/v1/plugins", file)?,
         Target::Local(app) => {
             let report = app.deploy(&file).map_err(crate::cli::CliError::Failed)?;
-            output::remark("no server is running; the plugin will be loaded at the next start");
+            output::note("no server is running; the plugin will be loaded at the next start");
             report
         }
     };
-    tell(&report);
+    print_report(&report);
     Ok(())
 }
 
 pub(super) fn roll_back(args: &RollbackArgs) -> Result<()> {
     let report: DeployReport = match Target::find_with_plugins(&args.config)? {
         Target::Running(client) => {
-            // Names contain only letters, digits and underscores; any other text is not a plugin, and must stay a
-            // single path segment.
+            // Names contain only letters, digits and underscores. Any other text does not name a plugin, but it must
+            // stay a single path segment.
             let path = format!("/v1/plugins/{}/rollback", args.plugin.replace(['/', '?', '#', ' '], "_"));
-            host_order(&client, Method::POST, &path, Vec::new())?
+            send_command(&client, Method::POST, &path, Vec::new())?
         }
         Target::Local(app) => app.roll_back(&args.plugin).map_err(crate::cli::CliError::Failed)?,
     };
-    tell(&report);
+    print_report(&report);
     Ok(())
 }
 
 pub(super) fn list(args: &ListArgs) -> Result<()> {
     let plugins: Vec<PluginStatus> = match Target::find_with_plugins(&args.config)? {
         Target::Running(client) => {
-            let mut answer: Value = host_order(&client, Method::GET, "/v1/plugins", Vec::new())?;
+            let mut answer: Value = send_command(&client, Method::GET, "/v1/plugins", Vec::new())?;
             serde_json::from_value(answer["plugins"].take()).context("cannot parse the server's response")?
         }
         Target::Local(app) => app.plugins(),
     };
     if args.json {
-        output::say(&serde_json::to_string(&plugins)?);
+        output::line(&serde_json::to_string(&plugins)?);
         return Ok(());
     }
     if plugins.is_empty() {
         let hint = if cfg!(feature = "tools") { ". hint: `larder plugin new` creates one" } else { "" };
-        output::say(&format!("no plugins{hint}"));
+        output::line(&format!("no plugins{hint}"));
         return Ok(());
     }
     let rows: Vec<_> = plugins.iter().map(row).collect();
-    output::table(&["PLUGIN", "VERSION", "DIGEST", "LANGUAGE", "SIZE", "BEFORE", "DERIVED VIEWS"], &rows);
+    output::table(&["PLUGIN", "VERSION", "DIGEST", "LANGUAGE", "SIZE", "PREVIOUS", "DERIVED VIEWS"], &rows);
     for plugin in &plugins {
         if let Some(why) = &plugin.refused {
-            output::remark(&format!("{}.wasm is not deployed: {why}", plugin.plugin));
+            output::note(&format!("{}.wasm is not deployed: {why}", plugin.plugin));
         }
     }
     Ok(())
 }
 
-fn tell(report: &DeployReport) {
+fn print_report(report: &DeployReport) {
     let instead = match &report.replaced {
-        Some(before) if *before == report.version => ", again".to_owned(),
+        Some(before) if *before == report.version => " again".to_owned(),
         Some(before) => format!(", replacing {before}"),
         None => String::new(),
     };
-    let how = if report.compiled { "compiled" } else { "compiled before" };
+    let how = if report.compiled { "compiled" } else { "compiled code was cached" };
     let (plugin, version, seconds) = (&report.plugin, &report.version, report.seconds);
-    output::say(&format!("{plugin} {version} is deployed{instead} ({how}, {seconds:.3} s)"));
+    output::line(&format!("{plugin} {version} is deployed{instead} ({how}, {seconds:.3} s)"));
     if report.views.is_empty() {
-        output::remark(&format!("no derived view uses the plugin {plugin} yet"));
+        output::note(&format!("no derived view uses the plugin {plugin} yet"));
     } else {
-        output::say(&format!("it computes {}", report.views.join(", ")));
+        output::line(&format!("it computes {}", report.views.join(", ")));
     }
 }
 

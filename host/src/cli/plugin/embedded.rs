@@ -11,13 +11,13 @@ macro_rules! files {
     };
 }
 
-/// The contract for Python projects.
+/// The version of the contract that Python projects use.
 pub(super) const PYTHON_WIT: &[File] = files!("wit/0.1.0": "transform.wit");
 
-/// The contract for Rust projects.
+/// The version of the contract that Rust projects use.
 pub(super) const RUST_WIT: &[File] = files!("wit/0.2.0": "transform.wit");
 
-/// The Rust crate, without the contract.
+/// The development kit for Rust, a crate, without the contract.
 pub(super) const RUST_SDK: &[File] = files!("plugins/sdk/rust":
     "Cargo.toml", "macros/Cargo.toml", "macros/src/fields.rs", "macros/src/lib.rs", "macros/src/plugin.rs",
     "src/column.rs", "src/frame.rs", "src/input.rs", "src/lib.rs", "src/list.rs", "src/log.rs", "src/output.rs",
@@ -29,7 +29,7 @@ pub(super) const RUST_SDK: &[File] = files!("plugins/sdk/rust":
 pub(super) const RUST_TEMPLATE: &[File] =
     files!("plugins/templates/rust": "Cargo.toml", "README.md", "gitignore", "rows.json", "src/lib.rs");
 
-/// The Python package.
+/// The development kit for Python, a package.
 pub(super) const PYTHON_SDK: &[File] = files!("plugins/sdk/python/larder_plugin":
     "__init__.py", "_columns.py", "_declare.py", "_errors.py", "_guest.py", "_instance.py", "_rows.py", "_sandbox.py",
     "_trace.py", "_types.py", "_wire.py", "log.py", "py.typed", "testing.py",
@@ -46,7 +46,7 @@ pub(in crate::cli) fn python_project(name: &str) -> Vec<(PathBuf, String)> {
     template.chain(kit).collect()
 }
 
-/// Returns the path in a project of an embedded file.
+/// Returns the path of an embedded file in a project.
 pub(super) fn path_of(below: &str, path: &str) -> PathBuf {
     Path::new(below).join(path.replace("gitignore", ".gitignore"))
 }

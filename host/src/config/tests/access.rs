@@ -38,7 +38,7 @@ fn every_key_takes_effect() {
 }
 
 #[test]
-fn off_turns_them_off() {
+fn off_disables_tls_and_auth() {
     for text in [
         "server: {tls: {cert: off, key: off}}\n",
         "server: {tls: {cert: off, key: off, client_ca: off}}\n",
@@ -49,7 +49,7 @@ fn off_turns_them_off() {
 }
 
 #[test]
-fn only_tls_allows_public_address() {
+fn tls_allows_public_address_auth_does_not() {
     assert!(parse(&format!("server:\n  listen: 0.0.0.0:1\n  {TLS}\n")).http.tls.is_some());
     check(
         "server:\n  listen: 0.0.0.0:1\n  auth: {tokens: [{name: a, file: a}]}\n",
@@ -61,7 +61,7 @@ fn only_tls_allows_public_address() {
 
 #[test]
 fn empty_values_do_not_disable_auth() {
-    let complaint = |text: &str| {
+    let problems_of = |text: &str| {
         let problems = parse_with(&format!("server:\n  listen: 0.0.0.0:1\n  {text}\n"), &[]);
         format!(
             "{text}\n    {}",
@@ -83,7 +83,7 @@ fn empty_values_do_not_disable_auth() {
     ];
     expect![[r#"
         tls:
-            6: error: server: 'tls' is empty (give it 'cert' and 'key', or leave it out)
+            6: error: server: 'tls' is empty (set 'cert' and 'key', or leave it out)
         tls: {}
             8: error: server.tls: 'cert' is missing (both are needed, 'cert' and 'key')
         tls: on
@@ -104,8 +104,8 @@ fn empty_values_do_not_disable_auth() {
             8: error: server.tls: 'cert' is missing (both are needed, 'cert' and 'key')
         tls: {cert: a, key: b, ca: c}
             26: error: server.tls: unknown key 'ca' (known keys: cert, key, client_ca)"#]]
-    .assert_eq(&texts.map(complaint).join("\n"));
-    let complaint = |text: &str| complaint(&format!("insecure: true\n  {text}")).replace("insecure: true\n  ", "");
+    .assert_eq(&texts.map(problems_of).join("\n"));
+    let problems_of = |text: &str| problems_of(&format!("insecure: true\n  {text}")).replace("insecure: true\n  ", "");
     let texts = [
         "auth:",
         "auth: {}",
@@ -151,7 +151,7 @@ fn empty_values_do_not_disable_auth() {
         auth: {tokens: [{name: a, file: a, service: b}]}
             larder.yaml:4:38: error: server.auth.tokens: unknown key 'service' (did you mean 'services'?)
         auth: {tokens: [a]}
-            larder.yaml:4:19: error: server.auth.tokens: expected a mapping, got text"#]].assert_eq(&texts.map(complaint).join("\n"));
+            larder.yaml:4:19: error: server.auth.tokens: expected a mapping, got text"#]].assert_eq(&texts.map(problems_of).join("\n"));
 }
 
 #[test]
@@ -221,7 +221,7 @@ fn readable_token_file_is_warned_about() {
 }
 
 #[test]
-fn scopes_have_services_that_are_defined() {
+fn unknown_service_in_scope_is_reported() {
     let config = "features: [f.yaml]\nserver:\n  auth:\n    tokens:\n      - {name: a, file: a, services: [churn_online, churn_onlin]}\n      \
                   - {name: b, file: b, services: [fraud]}\n";
     let definitions = "feature_views: [{name: a_b, features: [{name: f, type: Int64}]}]\n\

@@ -6,11 +6,11 @@ use expect_test::expect;
 use larder_common::telemetry::LogFormat;
 use larder_serving::TtlPolicy;
 
-use super::{check_with, lines, parse_with, sockets};
+use super::{addresses, check_with, lines, parse_with};
 use crate::config::LogConfig;
 
 #[test]
-fn variables_win_over_the_file() {
+fn variables_override_the_file() {
     let env = [
         ("LARDER_PROJECT", "2024"),
         ("LARDER_SERVER_LISTEN", "[::1]:1"),
@@ -27,13 +27,13 @@ fn variables_win_over_the_file() {
         ("LARDER_LOG_LEVEL", "debug"),
         ("LARDER_LOG_FORMAT", "json"),
     ];
-    // If the file has another value, no such key, or no such section.
+    // The file has other values, lacks the keys, or lacks the sections.
     for text in
         ["project: x\nserver: {listen: nonsense, workers: 7}\nlog: {format: text}\n", "server: {workers: auto}\n", ""]
     {
         let config = parse_with(text, &env).unwrap_or_else(|problems| panic!("{}", lines(&problems)));
         assert_eq!(config.project.as_deref(), Some("2024"));
-        assert_eq!(sockets(&config), ("[::1]:1".into(), "off".into()));
+        assert_eq!(addresses(&config), ("[::1]:1".into(), "off".into()));
         assert_eq!(config.http.unix_socket, Some(PathBuf::from("/etc/larder/s.sock")));
         assert_eq!((config.http.insecure, config.http.workers), (true, 5));
         assert_eq!(config.admin_socket, Path::new("/run/a.sock"));

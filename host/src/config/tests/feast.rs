@@ -1,4 +1,4 @@
-//! Tests of which parts of a Feast repository's `feature_store.yaml` are read, and of messages about the rest.
+//! Tests of a Feast repository's `feature_store.yaml`: the parts that Larder uses, and messages about the rest.
 
 use std::fs;
 
@@ -16,7 +16,7 @@ use crate::config::{BuildFeatures, FeastConfig, FeastRepo, FeastValuesFrom, Regi
 
 const REGISTRY: &[u8] = include_bytes!("../../../tests/golden/repo/data/registry.db");
 
-/// Opens a repository with these lines after its project and its registry.
+/// Opens a repository with these lines in `feature_store.yaml`. Returns it with all messages.
 fn open(lines: &str, from: FeastValuesFrom) -> (Option<FeastRepo>, String) {
     open_in(BuildFeatures::COMPILED, lines, from)
 }
@@ -39,14 +39,14 @@ fn open_in(build: BuildFeatures, lines: &str, from: FeastValuesFrom) -> (Option<
     let env = |name: &str| (name == "REGISTRY").then(|| "registry.db".to_owned());
     let aws = Aws::new(AwsConfig::default());
     let repo = FeastRepo::open(&config, build, &aws, None, RegistryNeed::There, &env, &problems);
-    let said = problems.into_sorted().iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-    (repo, said.replace(&format!("{}/", dir.path().display()), ""))
+    let messages = problems.into_sorted().iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    (repo, messages.replace(&format!("{}/", dir.path().display()), ""))
 }
 
 #[track_caller]
 fn check(lines: &str, from: FeastValuesFrom, values: Option<FeastValues>, expected: Expect) {
-    let (repo, said) = open(lines, from);
-    expected.assert_eq(&said);
+    let (repo, messages) = open(lines, from);
+    expected.assert_eq(&messages);
     assert_eq!(repo.map(|repo| repo.values().clone()), values, "{lines}");
 }
 
@@ -102,8 +102,8 @@ fn registry_path_can_use_environment() {
         ("registry: gs://bucket/registry.db\n", "not from gs://"),
         ("registry: $NOBODY\n", "$NOBODY cannot be read"),
     ] {
-        let (repo, said) = open(lines, FeastValuesFrom::Batch);
-        assert!(repo.is_none() && said.contains(words), "{said}");
+        let (repo, messages) = open(lines, FeastValuesFrom::Batch);
+        assert!(repo.is_none() && messages.contains(words), "{messages}");
     }
 }
 
@@ -125,25 +125,28 @@ fn feast_auth_is_ignored_with_warning() {
 fn pipe_as_registry_is_an_error() {
     let dir = TempDir::new().unwrap();
     make_pipe(&dir.path().join("pipe.db"));
-    let (repo, said) = open(&format!("registry: {}/pipe.db\n", dir.path().display()), FeastValuesFrom::Batch);
-    assert!(repo.is_none() && said.contains("pipe.db cannot be read: it is a named pipe, not a regular"), "{said}");
+    let (repo, messages) = open(&format!("registry: {}/pipe.db\n", dir.path().display()), FeastValuesFrom::Batch);
+    assert!(
+        repo.is_none() && messages.contains("pipe.db cannot be read: it is a named pipe, not a regular"),
+        "{messages}"
+    );
 }
 
 #[test]
 fn repository_needs_features_of_its_stores() {
     let none = BuildFeatures { aws: false, sqlite: false, grpc: false, tools: false };
     let dynamodb = "registry: s3://bucket/registry.db\nonline_store: {type: dynamodb}\n";
-    let (repo, said) = open_in(none, dynamodb, FeastValuesFrom::Auto);
+    let (repo, messages) = open_in(none, dynamodb, FeastValuesFrom::Auto);
     assert!(repo.is_none());
     expect![[r#"
         feature_store.yaml:3:11: error: registry: s3://bucket/registry.db: this build of larder has no S3 (build with the feature 'aws')
         feature_store.yaml:4:15: error: online_store: dynamodb: this build of larder has no DynamoDB (build with the feature 'aws')"#]]
-    .assert_eq(&said);
+    .assert_eq(&messages);
     let sqlite = "online_store: {path: a.db}\n";
-    let (repo, said) = open_in(none, sqlite, FeastValuesFrom::Online);
+    let (repo, messages) = open_in(none, sqlite, FeastValuesFrom::Online);
     assert!(repo.is_none());
     expect!["feature_store.yaml:4:15: error: online_store: a.db: this build of larder has no SQLite (build with the feature 'sqlite')"]
-        .assert_eq(&said);
+        .assert_eq(&messages);
     assert!(open_in(BuildFeatures { sqlite: true, ..none }, sqlite, FeastValuesFrom::Online).0.is_some());
     // The values of the batch sources need no online store.
     assert!(open_in(none, sqlite, FeastValuesFrom::Batch).0.is_some());

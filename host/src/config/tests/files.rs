@@ -22,7 +22,7 @@ fn load(dir: &tempfile::TempDir) -> Config {
     Config::load(&dir.path().join("larder.yaml"), &no_env).unwrap()
 }
 
-/// Checks the definitions of a directory, or its problems; either without the directory's name.
+/// Compares the definitions of a directory, or the problems in them. The directory's path is replaced by `DIR`.
 #[track_caller]
 fn check_definitions(dir: &tempfile::TempDir, expected: Expect) {
     let found = match load_definitions(&load(dir)) {
@@ -43,7 +43,7 @@ fn view(name: &str) -> String {
 }
 
 #[test]
-fn missing_file_is_named() {
+fn missing_file_is_named_in_error() {
     let dir = directory(&[]);
     let path = dir.path().join("larder.yaml");
     let error = Config::load(&path, &no_env).unwrap_err();
@@ -115,14 +115,14 @@ fn all_definition_errors_are_reported() {
     ]);
     fs::write(dir.path().join("features/d.yaml"), b"\xff").unwrap();
     symlink("nowhere", dir.path().join("link")).unwrap();
-    // It is unknown whether there is an entity 'user': it may be in one of the unreadable files.
+    // The unknown entity 'user' is not reported: it may be defined in one of the unreadable files.
     check_definitions(
         &dir,
         expect![[r#"
         DIR/features/a.yaml:2:24: warning: these names do not follow the convention <domain>_<feature> for views and services, and snake_case for features: feature view 'a' ('naming_warnings: false' turns this off)
         DIR/features/b.yaml:1:24: error: feature view 'b_b' has no features
         DIR/features/c.yaml:1:11: error: unclosed bracket '['
-        DIR/larder.yaml: warning: references to unknown entities and views are not checked until the errors below are corrected
+        DIR/larder.yaml: warning: references to unknown entities and views are not checked until all definition files can be read
         DIR/larder.yaml:2:5: error: features: cannot read DIR/features/d.yaml: stream did not contain valid UTF-8
         DIR/larder.yaml:3:5: error: features: 'more/*.yaml' matches no file (looked in DIR/more)
         DIR/larder.yaml:4:5: error: features: 'absent/*.yaml' matches no file (looked in DIR/absent)
@@ -135,7 +135,7 @@ fn all_definition_errors_are_reported() {
 }
 
 #[test]
-fn warnings_do_not_hinder() {
+fn warnings_do_not_prevent_loading() {
     let dir = directory(&[("larder.yaml", ""), ("features/a.yaml", &format!("{ENTITY}{}", view("a")))]);
     check_definitions(
         &dir,
@@ -147,7 +147,7 @@ fn warnings_do_not_hinder() {
 }
 
 #[test]
-fn naming_warnings_are_turned_off() {
+fn naming_warnings_can_be_disabled() {
     let off = [("larder.yaml", "naming_warnings: false\n"), ("features/a.yaml", &format!("{ENTITY}{}", view("a")))];
     check_definitions(
         &directory(&off),
@@ -173,7 +173,7 @@ fn pipe_as_file_is_an_error() {
     check_definitions(
         &dir,
         expect![[r#"
-            DIR/larder.yaml: warning: references to unknown entities and views are not checked until the errors below are corrected
+            DIR/larder.yaml: warning: references to unknown entities and views are not checked until all definition files can be read
             DIR/larder.yaml:1:1: error: features: cannot read DIR/features/b.yaml: it is a named pipe, not a regular file"#]],
     );
     let path = dir.path().join("pipe.yaml");

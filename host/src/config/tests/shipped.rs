@@ -1,4 +1,4 @@
-//! Tests of the files in `configs/`, which users start from.
+//! Tests of the files in `configs/`, which users copy and edit.
 
 use std::{
     collections::BTreeSet,
@@ -33,7 +33,7 @@ fn with_every_key(text: &str) -> String {
     text.lines().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// Collects every valid key within a section, with its path, from the message about an unknown key.
+/// Collects the path of every valid key in a section, from the hint about an unknown key.
 fn known_keys(path: &[String], found: &mut BTreeSet<Vec<String>>) {
     let sections: Vec<&str> = path.iter().map(String::as_str).collect();
     let problems = parse_with(&nested(&sections, "zzzz: 1"), &[]).unwrap_err();
@@ -57,7 +57,7 @@ fn every_shipped_file_loads_without_warnings() {
     let files = yaml_files(&configs());
     assert!(!files.is_empty());
     for path in files {
-        // Reading the registry in S3 is tested elsewhere.
+        // The registry in S3 cannot be read in this test.
         let config = Config::load(&path, &no_env).unwrap_or_else(|error| panic!("{error}"));
         let config = Config { feast: None, ..config };
         let loaded = load_definitions(&config).unwrap_or_else(|error| panic!("{error}"));
@@ -65,7 +65,7 @@ fn every_shipped_file_loads_without_warnings() {
         let is_production = path.file_name().is_some_and(|name| name == "production.yaml");
         let mut all = yaml_files(&configs().join(if is_production { "production" } else { "features" }));
         all.sort();
-        assert_eq!(loaded.files, all, "a file of definitions that no configuration names");
+        assert_eq!(loaded.files, all, "no configuration names one of the definition files");
     }
 }
 
@@ -87,12 +87,12 @@ fn shipped_file_has_keys_with_defaults() {
     for variable in OVERRIDES.iter().map(Override::variable) {
         assert!(text.contains(&format!("Environment: {variable}\n")), "{variable} is missing in configs/larder.yaml");
         let key = |path: &Vec<String>| variable == format!("LARDER_{}", path.join("_").to_uppercase());
-        assert!(known.iter().any(key), "{variable} sets nothing");
+        assert!(known.iter().any(key), "{variable} does not set a valid key");
     }
 }
 
 #[test]
-fn churn_example_equals_the_guide() {
+fn churn_example_matches_the_guide() {
     let config = Config::load(&configs().join("larder.yaml"), &no_env).unwrap();
     let catalog = load_definitions(&config).unwrap().catalog;
     let counts =

@@ -1,4 +1,4 @@
-//! Tests of values and errors in the text of a file.
+//! Tests of the values in a file's text, and of the errors in them.
 
 use std::{
     path::{Path, PathBuf},
@@ -13,17 +13,17 @@ use larder_serving::TtlPolicy;
 use larder_store::{SpaceLimits, StoreConfig};
 use larder_sync::{Guard, SyncLimits};
 
-use super::{BASE, check, comparable, lines, nested, parse, parse_with, sockets};
+use super::{BASE, addresses, check, comparable, lines, nested, parse, parse_with};
 use crate::config::{LogConfig, SyncConfig};
 
 #[test]
-fn an_empty_file_gives_the_defaults() {
+fn empty_file_has_the_defaults() {
     let config = parse("# nothing\n");
     assert_eq!(config.origin.file, Path::new("larder.yaml"));
     assert_eq!(config.base_dir, Path::new(BASE));
     assert_eq!((&config.project, config.key_version, &config.feast), (&None, None, &None));
     assert_eq!(config.features.iter().map(|f| &*f.value).collect::<Vec<_>>(), ["features/*.yaml"]);
-    assert_eq!(sockets(&config), ("127.0.0.1:6566".into(), "127.0.0.1:9566".into()));
+    assert_eq!(addresses(&config), ("127.0.0.1:6566".into(), "127.0.0.1:9566".into()));
     assert_eq!((config.http.unix_socket.as_deref(), config.http.insecure), (None, false));
     assert_eq!(config.grpc_listen, None);
     assert!((1..=256).contains(&config.http.workers));
@@ -62,7 +62,7 @@ fn every_key_takes_effect() {
     );
     assert_eq!((config.project.as_deref(), config.key_version), (Some("churn"), Some(KeyVersion::V2)));
     assert_eq!(config.features.iter().map(|f| &*f.value).collect::<Vec<_>>(), ["a.yaml", "f/*.yaml"]);
-    assert_eq!(sockets(&config), ("[::1]:1".into(), "127.0.0.1:2".into()));
+    assert_eq!(addresses(&config), ("[::1]:1".into(), "127.0.0.1:2".into()));
     assert_eq!(config.http.unix_socket, Some(PathBuf::from("/etc/larder/run/larder.sock")));
     assert_eq!((config.http.insecure, config.http.workers), (true, 3));
     let seconds = Duration::from_secs;
@@ -86,8 +86,8 @@ fn every_key_takes_effect() {
     assert_eq!((config.store.page_cache_bytes_max, config.store.hot.bytes_max), (3 << 20, 0));
     assert!(config.store.check_on_open);
     assert_eq!(config.store.space, SpaceLimits { free_bytes_min: Some(18 << 20), file_bytes_max: Some(19 << 20) });
-    let words = parse("store: {free_bytes_min: auto, file_bytes_max: off}\n");
-    assert_eq!(words.store.space, SpaceLimits::default());
+    let default_words = parse("store: {free_bytes_min: auto, file_bytes_max: off}\n");
+    assert_eq!(default_words.store.space, SpaceLimits::default());
     assert_eq!(config.ttl, TtlPolicy::Ignore);
     let SyncConfig { on_start, limits, reload_every, registry_every } = config.sync;
     assert_eq!((on_start, limits.commit_rows, limits.commit_bytes), (false, 10, 11_000_000));
@@ -98,13 +98,13 @@ fn every_key_takes_effect() {
 }
 
 #[test]
-fn admin_socket_is_in_data_dir() {
+fn admin_socket_defaults_to_data_dir() {
     let config = parse("store: {data_dir: /var/lib/larder}\n");
     assert_eq!(config.admin_socket, Path::new("/var/lib/larder/admin.sock"));
 }
 
 #[test]
-fn sockets_can_be_turned_off() {
+fn socket_and_metrics_can_be_disabled() {
     let config = parse("server: {unix_socket: off}\nmetrics: {listen: off}\n");
     assert_eq!((config.http.unix_socket, config.metrics_listen), (None, None));
 }
@@ -163,7 +163,7 @@ fn all_errors_are_reported_with_positions() {
 }
 
 #[test]
-fn addresses_need_number_and_port() {
+fn address_needs_ip_and_port() {
     let addresses = [
         "6566",
         "127.0.0.1",
@@ -175,7 +175,7 @@ fn addresses_need_number_and_port() {
         "127.0.0.1:65536",
         "true",
     ];
-    let complaint = |address: &str| {
+    let problems_of = |address: &str| {
         let problems = parse_with(&format!("server: {{listen: {address}}}\n"), &[]).unwrap_err();
         lines(&problems).replace("larder.yaml:1:18: error: server: ", "")
     };
@@ -189,11 +189,11 @@ fn addresses_need_number_and_port() {
         'listen' is 'larder.svc:6566', but must be an IP address and a port (host names are not resolved: write the IP address)
         'listen' is '127.0.0.1:65536', but must be an IP address and a port (for example 127.0.0.1:6566, or [::1]:6566)
         'listen' must be an address, got true or false (for example 127.0.0.1:6566, or [::1]:6566)"#]]
-    .assert_eq(&addresses.map(complaint).join("\n"));
+    .assert_eq(&addresses.map(problems_of).join("\n"));
 }
 
 #[test]
-fn public_address_needs_insecure() {
+fn public_address_needs_insecure_or_tls() {
     for address in ["0.0.0.0:1", "10.0.0.1:1", "'[::]:1'", "'[::ffff:10.0.0.1]:1'"] {
         for section in ["server", "grpc", "metrics"] {
             let problems = parse_with(&format!("{section}: {{listen: {address}}}\n"), &[]).unwrap_err();
@@ -211,7 +211,7 @@ fn public_address_needs_insecure() {
     assert!(parse_with(&format!("{tls}grpc: {{listen: 0.0.0.0:2}}\n"), &[]).is_err());
     assert_eq!(parse("grpc: {listen: off}").grpc_listen, None);
     assert_eq!(parse("grpc: {insecure: true}").grpc_listen, None, "it is off unless an address is given");
-    // Permission for one listener does not apply to the other.
+    // `insecure` of one listener does not apply to another.
     check(
         "server: {listen: 0.0.0.0:1, insecure: true}\nmetrics: {listen: 0.0.0.0:2}\n",
         expect![
@@ -221,7 +221,7 @@ fn public_address_needs_insecure() {
 }
 
 #[test]
-fn two_listeners_need_two_places() {
+fn listeners_need_different_addresses() {
     check(
         "server: {listen: 127.0.0.1:1, unix_socket: a.sock}\nmetrics: {listen: 127.0.0.1:1}\nadmin: {socket: a.sock}\n",
         expect![[r#"
@@ -251,7 +251,7 @@ fn socket_path_length_is_limited() {
 }
 
 #[test]
-fn every_limit_is_exact() {
+fn limits_accept_exactly_their_range() {
     for (path, key, inside, outside) in [
         (&["server"][..], "workers", ["1", "256"], ["0", "257"]),
         (&["server", "limits"], "connections_max", ["1", "1000000"], ["0", "1000001"]),
@@ -283,7 +283,7 @@ fn every_limit_is_exact() {
         {
             let text = nested(path, &format!("{key}: {value}"));
             match parse_with(&text, &[]) {
-                Ok(_) => assert!(is_inside, "{text} was taken"),
+                Ok(_) => assert!(is_inside, "{text} was accepted"),
                 Err(problems) => {
                     assert!(!is_inside, "{}", lines(&problems));
                     assert_eq!(problems.len(), 1, "{}", lines(&problems));

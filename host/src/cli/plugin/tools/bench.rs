@@ -1,4 +1,4 @@
-//! `larder plugin bench`: measures how long calls take.
+//! `larder plugin bench`: measures how long calls of a plugin take.
 
 use std::{
     hint::black_box,
@@ -18,24 +18,24 @@ pub(in crate::cli) struct BenchArgs {
     /// The plugin
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// The derived view's configuration, JSON
+    /// The derived view's configuration, as JSON
     #[arg(long, value_name = "JSON", default_value = "null")]
     config: String,
 }
 
-/// A call with 0 rows shows the fixed cost of every call.
+/// The numbers of rows to measure. A call with 0 rows shows the fixed cost of every call.
 const ROWS: [usize; 5] = [0, 1, 32, 100, 1_000];
 const SEED: u64 = 20_260_101;
-/// The time to measure each number of rows.
-const EACH: Duration = Duration::from_millis(300);
-/// The number of calls before measuring.
-const WARM: usize = 50;
+/// The minimum time to measure each number of rows.
+const MEASURE_TIME: Duration = Duration::from_millis(300);
+/// The number of calls before the measured ones.
+const WARM_UP_CALLS: usize = 50;
 
 pub(super) fn run(args: &BenchArgs) -> Result<()> {
     let plugin = LoadedPlugin::open(&args.file)?;
     let transform = plugin.transform(&args.config)?;
     let signature = plugin.signature();
-    output::say(&format!(
+    output::line(&format!(
         "{} {}: {} inputs, {} outputs; loaded in {:.1} ms",
         signature.name,
         signature.version,
@@ -51,27 +51,27 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
         #[expect(clippy::cast_precision_loss, reason = "rows, far below 2^53")]
         let per_row =
             if rows == 0 { "-".to_owned() } else { format!("{:.1}", median.as_secs_f64() * 1e9 / rows as f64) };
-        let what = if rows == 0 { "0 (a call by itself)".to_owned() } else { output::thousands(rows as u64) };
+        let what = if rows == 0 { "0 (call overhead)".to_owned() } else { output::thousands(rows as u64) };
         lines.push(vec![what, micros(median), micros(p99), per_row, output::thousands(times.len() as u64)]);
     }
-    output::table(&["ROWS", "US A CALL, MEDIAN", "P99", "NS A ROW", "CALLS"], &lines);
+    output::table(&["ROWS", "US/CALL (MEDIAN)", "US/CALL (P99)", "NS/ROW", "CALLS"], &lines);
     Ok(())
 }
 
-/// Measures calls with this many rows, without building the columns. Returns the sorted times.
+/// Measures calls with this many rows; building the columns is not measured. Returns the sorted times.
 fn measure(plugin: &LoadedPlugin, transform: &Transform, rows: usize) -> Result<Vec<Duration>> {
     let columns = RandomColumns::new(SEED).columns(plugin.signature(), rows);
     let mut times = Vec::new();
     let mut calls = 0;
     let started = Instant::now();
-    while started.elapsed() < EACH || times.is_empty() {
+    while started.elapsed() < MEASURE_TIME || times.is_empty() {
         let inputs = columns.clone();
         let call = Instant::now();
         let result = transform.call(0, rows, inputs);
         let took = call.elapsed();
         black_box(result.map_err(|error| CliError::Failed(format!("with {rows} synthetic rows: {error}")))?);
         calls += 1;
-        if calls > WARM {
+        if calls > WARM_UP_CALLS {
             times.push(took);
         }
     }

@@ -24,7 +24,7 @@ use crate::cli::{CliError, output};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct BuildArgs {
-    /// The project
+    /// The directory of the project
     #[arg(value_name = "DIR", default_value = ".")]
     dir: PathBuf,
     /// Where to write the component [default: NAME.wasm in the project]
@@ -48,7 +48,7 @@ enum Language {
     Python,
 }
 
-/// The section's version.
+/// The format version of the build information in a component.
 const FORMAT: u32 = 1;
 
 pub(super) fn run(args: &BuildArgs) -> Result<()> {
@@ -65,7 +65,7 @@ pub(super) fn run(args: &BuildArgs) -> Result<()> {
     if !args.force
         && let Some(path) = up_to_date(args, &info)?
     {
-        output::say(&format!("{} is up to date", path.display()));
+        output::line(&format!("{} is up to date", path.display()));
         return Ok(());
     }
     let mut component = match language {
@@ -74,21 +74,21 @@ pub(super) fn run(args: &BuildArgs) -> Result<()> {
     };
     info.append(&mut component);
     if let (true, Some(path)) = (args.unchecked, &args.out) {
-        write_whole(path, &component)?;
-        output::say(&format!("built {}, without checks", path.display()));
+        write_atomically(path, &component)?;
+        output::line(&format!("built {}, without checks", path.display()));
         return Ok(());
     }
-    // A component that no server would accept is a failure.
+    // A component that no server would accept is not written.
     let loaded = local_runtime()?.load(&component).context("the plugin was built, but no server would accept it")?;
     let path = args.out.clone().unwrap_or_else(|| args.dir.join(format!("{}.wasm", loaded.signature().name)));
-    write_whole(&path, &component)?;
-    tell(&path, &loaded, started.elapsed().as_secs_f64());
+    write_atomically(&path, &component)?;
+    print_result(&path, &loaded, started.elapsed().as_secs_f64());
     Ok(())
 }
 
-fn tell(path: &Path, component: &Component, seconds: f64) {
+fn print_result(path: &Path, component: &Component, seconds: f64) {
     let signature = component.signature();
-    output::say(&format!(
+    output::line(&format!(
         "built {} {} in {seconds:.1} s: {}, {}, sha256 {}",
         signature.name,
         signature.version,
@@ -97,10 +97,11 @@ fn tell(path: &Path, component: &Component, seconds: f64) {
         component.digest()
     ));
     let (program, path) = (output::program(), output::shell_word(&path.to_string_lossy()));
-    output::say(&format!("next: {program} plugin run {path} --input rows.json, then {program} plugin deploy {path}"));
+    output::line(&format!("next: {program} plugin run {path} --input rows.json, then {program} plugin deploy {path}"));
 }
 
-/// Returns the existing file if it was built from the same sources, by the same program.
+/// Returns the existing component, if it was built from the same sources and features, with the same kit and version of
+/// `larder`.
 fn up_to_date(args: &BuildArgs, info: &BuildInfo) -> Result<Option<PathBuf>> {
     let candidates = match &args.out {
         Some(path) => vec![path.clone()],
@@ -110,8 +111,8 @@ fn up_to_date(args: &BuildArgs, info: &BuildInfo) -> Result<Option<PathBuf>> {
             .filter(|path| path.extension().is_some_and(|extension| extension == "wasm"))
             .collect(),
     };
-    let built_of = |path: &PathBuf| BuildInfo::read(&read_regular(path, FILE_BYTES_MAX).unwrap_or_default());
-    Ok(candidates.into_iter().find(|path| built_of(path).as_ref() == Some(info)))
+    let info_of = |path: &PathBuf| BuildInfo::read(&read_regular(path, FILE_BYTES_MAX).unwrap_or_default());
+    Ok(candidates.into_iter().find(|path| info_of(path).as_ref() == Some(info)))
 }
 
 fn language(dir: &Path) -> Result<Language> {
@@ -130,7 +131,8 @@ fn language(dir: &Path) -> Result<Language> {
     }
 }
 
-/// Computes a digest of all inputs of a component: the project's own files, and the development kit with the contract.
+/// Computes a digest of all inputs of a component: the project's files, the Cargo features, and the embedded
+/// development kit with the contract.
 fn digest_of_sources(files: &[(String, Vec<u8>)], language: Language, features: &str) -> String {
     let mut text = Vec::new();
     let mut add = |path: &str, content: &[u8]| {
@@ -148,7 +150,7 @@ fn digest_of_sources(files: &[(String, Vec<u8>)], language: Language, features: 
     format!("sha256:{}", Digest::of(&text))
 }
 
-/// Returns the project's own files, in the order of their paths, without build outputs.
+/// Returns the project's files, sorted by path, without hidden files and build outputs.
 fn sources(dir: &Path) -> Result<Vec<(String, Vec<u8>)>> {
     let mut files = Vec::new();
     walk(dir, "", 0, &mut files)?;
@@ -157,20 +159,20 @@ fn sources(dir: &Path) -> Result<Vec<(String, Vec<u8>)>> {
 }
 
 fn walk(dir: &Path, below: &str, depth: usize, files: &mut Vec<(String, Vec<u8>)>) -> Result<()> {
-    const LEFT_BEHIND: [&str; 3] = ["target", "__pycache__", "venv"];
-    /// A deeper directory probably contains a link to its parent.
+    const SKIPPED: [&str; 3] = ["target", "__pycache__", "venv"];
+    /// The maximum depth of directories. Deeper nesting is probably a link to a parent directory.
     const DEPTH_MAX: usize = 32;
     if depth > DEPTH_MAX {
         bail!(CliError::Failed(format!(
-            "{} is nested too deeply; does a link point to a parent directory?",
+            "{} is nested too deeply. hint: remove links to parent directories",
             dir.display()
         )));
     }
     for entry in fs::read_dir(dir).with_context(|| format!("{} cannot be read", dir.display()))? {
         let path = entry.with_context(|| format!("{} cannot be read", dir.display()))?.path();
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let left = LEFT_BEHIND.contains(&name.as_str()) || name.ends_with(".wasm") || name.ends_with(".pyc");
-        if name.starts_with('.') || left {
+        let is_output = SKIPPED.contains(&name.as_str()) || name.ends_with(".wasm") || name.ends_with(".pyc");
+        if name.starts_with('.') || is_output {
             continue;
         }
         if path.is_dir() {
@@ -195,8 +197,8 @@ fn write_files<'a>(dir: &Path, files: impl IntoIterator<Item = (&'a str, &'a [u8
     Ok(())
 }
 
-/// Writes a temporary file and renames it, so that readers never see an incomplete file.
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+/// Writes a temporary file and renames it, so that no reader sees an incomplete file.
+fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     let failed = || format!("cannot write {}", path.display());
     let dir = match path.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
@@ -204,9 +206,9 @@ fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     };
     fs::create_dir_all(dir).with_context(failed)?;
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let beside = dir.join(format!(".{name}.{}", std::process::id()));
-    let mut file = fs::File::create(&beside).with_context(failed)?;
-    file.write_all(bytes).and_then(|()| fs::rename(&beside, path)).with_context(failed)
+    let temporary = dir.join(format!(".{name}.{}", std::process::id()));
+    let mut file = fs::File::create(&temporary).with_context(failed)?;
+    file.write_all(bytes).and_then(|()| fs::rename(&temporary, path)).with_context(failed)
 }
 
 // === impl Language ===
@@ -219,8 +221,8 @@ impl Language {
         }
     }
 
-    /// Returns the version of the kit: of the project's own copy, which `plugin new` wrote, if it has one; otherwise of
-    /// the one that is embedded in this program.
+    /// Returns the version of the kit. For Rust, that is the version of the project's copy, which `plugin new` wrote,
+    /// or else of the embedded kit. The kit for Python has had only one version.
     fn kit_version(self, dir: &Path) -> String {
         match self {
             Self::Rust => {

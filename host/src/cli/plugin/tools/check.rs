@@ -17,7 +17,7 @@ pub(in crate::cli) struct CheckArgs {
     /// The plugin
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// The derived view's configuration, JSON
+    /// The derived view's configuration, as JSON
     #[arg(long, value_name = "JSON", default_value = "null")]
     config: String,
 }
@@ -29,7 +29,7 @@ const SEED: u64 = 20_260_101;
 pub(super) fn run(args: &CheckArgs) -> Result<()> {
     let plugin = LoadedPlugin::open(&args.file)?;
     let (component, signature) = (&plugin.component, plugin.signature());
-    let done = |what: &str| output::say(&format!("ok  {what}"));
+    let done = |what: &str| output::line(&format!("ok  {what}"));
     let limit = component.limits().component_bytes;
     done(&format!("size: {} of at most {}", output::bytes(component.bytes()), output::bytes(limit)));
     done("imports: only the log");
@@ -40,7 +40,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<()> {
 
     let columns = || RandomColumns::new(SEED).columns(signature, ROWS);
     let fresh = plugin.transform(&args.config)?;
-    // Compares an instance that has processed other rows before with one that has not.
+    // One instance has processed other rows before, the other one has not.
     let _ = transform.call(0, ROWS, RandomColumns::new(!SEED).columns(signature, ROWS));
     let (first, second) = (transform.call(0, ROWS, columns()), fresh.call(0, ROWS, columns()));
     compare(signature, ROWS, &first, &second, "in another instance")?;
@@ -53,16 +53,17 @@ pub(super) fn run(args: &CheckArgs) -> Result<()> {
         check_split(signature, &transform, &columns(), whole)?;
         done("rows: each result depends only on its own row, so batches may be split");
     } else if let Err(error) = &first {
-        output::remark(&format!("the synthetic rows end in a {}: {error}", error.kind()));
+        output::note(&format!("the row check is skipped, because the synthetic rows fail ({}): {error}", error.kind()));
     }
-    output::say("");
+    output::line("");
     print_signature(component);
     Ok(())
 }
 
-type Called = std::result::Result<Vec<Output>, CallError>;
+/// The result of a call.
+type CallResult = std::result::Result<Vec<Output>, CallError>;
 
-fn compare(signature: &Signature, rows: usize, first: &Called, second: &Called, when: &str) -> Result<()> {
+fn compare(signature: &Signature, rows: usize, first: &CallResult, second: &CallResult, when: &str) -> Result<()> {
     match (first, second) {
         (Ok(first), Ok(second)) => {
             for (place, field) in signature.outputs.iter().enumerate() {
@@ -72,7 +73,7 @@ fn compare(signature: &Signature, rows: usize, first: &Called, second: &Called, 
                     if a != b {
                         bail!(CliError::Failed(format!(
                             "not deterministic: output '{}' of row {row} is {a}, and {b} {when}. Training data would \
-                             differ from served data",
+                             differ from served features",
                             field.name
                         )));
                     }
@@ -81,27 +82,28 @@ fn compare(signature: &Signature, rows: usize, first: &Called, second: &Called, 
         }
         (Err(first), Err(second)) if first == second => {}
         (first, second) => {
-            let say = |called: &Called| called.as_ref().map_or_else(ToString::to_string, |_| "a result".to_owned());
-            bail!(CliError::Failed(format!("not deterministic: {}, and {} {when}", say(first), say(second))));
+            let describe =
+                |result: &CallResult| result.as_ref().map_or_else(ToString::to_string, |_| "a result".to_owned());
+            bail!(CliError::Failed(format!("not deterministic: {}, and {} {when}", describe(first), describe(second))));
         }
     }
     Ok(())
 }
 
-/// Checks that each row on its own gives the same result as among the others.
+/// Checks that each row gives the same result on its own as in a batch with others.
 fn check_split(signature: &Signature, transform: &Transform, columns: &[Column], whole: &[Output]) -> Result<()> {
     for row in 0..ROWS {
         let inputs = columns.iter().map(|column| column.slice(row..row + 1)).collect();
         let single = transform
             .call(0, 1, inputs)
-            .map_err(|error| CliError::Failed(format!("row {row} fails on its own, but not among others: {error}")))?;
+            .map_err(|error| CliError::Failed(format!("row {row} fails on its own, but not in a batch: {error}")))?;
         for (place, field) in signature.outputs.iter().enumerate() {
             let of = field.column_type;
-            let (among, alone) = (cell(&whole[place], of, row), cell(&single[place], of, 0));
-            if among != alone {
+            let (in_batch, alone) = (cell(&whole[place], of, row), cell(&single[place], of, 0));
+            if in_batch != alone {
                 bail!(CliError::Failed(format!(
-                    "output '{}' of row {row} is {among} among others, but {alone} on its own. hint: servers split \
-                     large batches, so a row must only depend on itself",
+                    "output '{}' of row {row} is {in_batch} in a batch, but {alone} on its own. hint: servers split \
+                     large batches, so each result must depend only on its own row",
                     field.name
                 )));
             }

@@ -1,4 +1,4 @@
-//! `larder plugin inspect`: prints the signature of a plugin's file.
+//! `larder plugin inspect`: prints a plugin's signature and build information.
 
 use std::path::PathBuf;
 
@@ -15,7 +15,7 @@ pub(in crate::cli) struct InspectArgs {
     /// The plugin
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Print JSON
+    /// Print the signature and build information as JSON
     #[arg(long)]
     json: bool,
 }
@@ -23,17 +23,17 @@ pub(in crate::cli) struct InspectArgs {
 pub(super) fn run(args: &InspectArgs) -> Result<()> {
     let plugin = LoadedPlugin::open(&args.file)?;
     if args.json {
-        output::say(&as_json(&plugin.component).to_string());
+        output::line(&as_json(&plugin.component).to_string());
         return Ok(());
     }
     let (component, signature) = (&plugin.component, plugin.signature());
-    output::say(&format!("{} {}", signature.name, signature.version));
-    output::say(&signature.doc);
-    output::say("");
+    output::line(&format!("{} {}", signature.name, signature.version));
+    output::line(&signature.doc);
+    output::line("");
     for (what, value) in facts(component) {
-        output::say(&format!("{what:<9} {value}"));
+        output::line(&format!("{what:<9} {value}"));
     }
-    output::say("");
+    output::line("");
     print_signature(component);
     Ok(())
 }

@@ -3,7 +3,7 @@
 /// The maximum length of a name in bytes.
 const NAME_BYTES_MAX: usize = 64;
 
-/// Names that a Rust package cannot have: keywords, and standard crates.
+/// Names that a plugin's Rust package cannot have: keywords, `test`, standard crates, and the development kit.
 const RESERVED: [&str; 57] = [
     "abstract",
     "alloc",
@@ -71,18 +71,18 @@ pub(super) fn name_error(name: &str) -> Option<String> {
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
     if !snake {
         let meant = to_snake(name);
-        let hint = if meant.is_empty() { String::new() } else { format!("; perhaps {meant}") };
+        let hint = if meant.is_empty() { String::new() } else { format!(". hint: use {meant}") };
         return Some(format!(
             "'{name}' is not a valid name: use a lower-case letter, then lower-case letters, digits and _{hint}"
         ));
     }
     if name.len() > NAME_BYTES_MAX {
-        return Some(format!("the name has {} letters, but at most {NAME_BYTES_MAX} are allowed", name.len()));
+        return Some(format!("the name has {} characters, but at most {NAME_BYTES_MAX} are allowed", name.len()));
     }
-    RESERVED.contains(&name).then(|| format!("'{name}' is a reserved word; perhaps {name}_feature"))
+    RESERVED.contains(&name).then(|| format!("'{name}' is a reserved word. hint: use {name}_feature"))
 }
 
-/// Suggests a valid name; empty if there is none.
+/// Converts a name to snake case, for a hint. The result is empty if no valid character is left.
 fn to_snake(name: &str) -> String {
     let mut snake = String::new();
     let mut after_small = false;
@@ -105,25 +105,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_snake_case() {
+    fn only_snake_case_names_are_valid() {
         for good in ["ratio", "r", "customer_derived_features", "v2_ratio"] {
             assert_eq!(name_error(good), None);
         }
         for (bad, words) in [
             ("", "'' is not a valid name"),
-            ("Ratio", "perhaps ratio"),
-            ("myRatio", "perhaps my_ratio"),
-            ("my-ratio", "perhaps my_ratio"),
-            ("2ratio", "perhaps ratio"),
-            ("../ratio", "perhaps ratio"),
-            ("größe", "perhaps gr_e"),
-            ("fn", "perhaps fn_feature"),
-            ("yield", "perhaps yield_feature"),
+            ("Ratio", "hint: use ratio"),
+            ("myRatio", "hint: use my_ratio"),
+            ("my-ratio", "hint: use my_ratio"),
+            ("2ratio", "hint: use ratio"),
+            ("../ratio", "hint: use ratio"),
+            ("größe", "hint: use gr_e"),
+            ("fn", "hint: use fn_feature"),
+            ("yield", "hint: use yield_feature"),
         ] {
-            let told = name_error(bad).unwrap();
-            assert!(told.contains(words), "{told}");
+            let error = name_error(bad).unwrap();
+            assert!(error.contains(words), "{error}");
         }
         assert_eq!(name_error(&"a".repeat(64)), None);
-        assert!(name_error(&"a".repeat(65)).unwrap().contains("65 letters"));
+        assert!(name_error(&"a".repeat(65)).unwrap().contains("65 characters"));
     }
 }

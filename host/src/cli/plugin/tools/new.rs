@@ -28,14 +28,14 @@ pub(in crate::cli) struct NewArgs {
 enum Lang {
     /// Compiled: small and fast
     Rust,
-    /// Interpreted: about 20 times slower, and 18 MB
+    /// Interpreted: about 20 times slower, and 18 MB per plugin
     Python,
 }
 
 pub(super) fn run(args: &NewArgs) -> Result<()> {
     let name = &args.name;
-    if let Some(name_error) = name::name_error(name) {
-        bail!(CliError::Usage(name_error));
+    if let Some(message) = name::name_error(name) {
+        bail!(CliError::Usage(message));
     }
     let dir = args.dir.clone().unwrap_or_else(|| PathBuf::from(name));
     if fs::read_dir(&dir).is_ok_and(|mut entries| entries.next().is_some()) || dir.is_file() {
@@ -46,7 +46,7 @@ pub(super) fn run(args: &NewArgs) -> Result<()> {
             let path = dir.join(path_of(below, path));
             let failed = || format!("cannot write {}", path.display());
             fs::create_dir_all(path.parent().unwrap_or(&dir)).with_context(failed)?;
-            // Only in templates, because code of a kit may contain double braces.
+            // Only templates have placeholders; code of a kit may contain double braces.
             let text = if below.is_empty() { text.replace("{{name}}", name) } else { (*text).to_owned() };
             fs::write(&path, text).with_context(failed)?;
         }
@@ -66,10 +66,10 @@ pub(super) fn run(args: &NewArgs) -> Result<()> {
         }
     };
     let (program, place) = (output::program(), output::shell_word(&dir.to_string_lossy()));
-    output::say(&format!("wrote {}: the plugin is {source}. Try it:\n", dir.display()));
-    output::say(&format!("  cd {place}"));
-    output::say(&format!("  {test}"));
-    output::say(&format!("  {program} plugin build"));
-    output::say(&format!("  {program} plugin run {name}.wasm --input rows.json"));
+    output::line(&format!("wrote {}; the plugin's code is in {source}. To try it:\n", dir.display()));
+    output::line(&format!("  cd {place}"));
+    output::line(&format!("  {test}"));
+    output::line(&format!("  {program} plugin build"));
+    output::line(&format!("  {program} plugin run {name}.wasm --input rows.json"));
     Ok(())
 }

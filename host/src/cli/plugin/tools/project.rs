@@ -1,4 +1,5 @@
-//! Loads a plugin's file and calls the plugin without a running server, for commands that plugin authors use.
+//! Loads a plugin from its file, binds it to a synthetic view and generates inputs, for commands that call plugins
+//! without a server.
 
 use std::{path::Path, sync::Arc};
 
@@ -40,7 +41,7 @@ impl LoadedPlugin {
         Ok(Self { runtime, component })
     }
 
-    /// Binds the plugin to a synthetic view that has all of the plugin's inputs and all of its outputs.
+    /// Binds the plugin to a synthetic view with this configuration, which is JSON.
     pub(super) fn transform(&self, config: &str) -> Result<Arc<Transform>> {
         let view = view_of(self.component.signature(), config);
         let transform = Transform::bind(&self.runtime, &self.component, &view);
@@ -52,7 +53,7 @@ impl LoadedPlugin {
     }
 }
 
-/// Returns a view that is compatible with a plugin.
+/// Returns a view that has all inputs and outputs of a plugin.
 fn view_of(signature: &Signature, config: &str) -> DerivedView {
     let input = |input: &Field| DerivedInput {
         name: input.name.as_str().into(),
@@ -77,7 +78,7 @@ fn view_of(signature: &Signature, config: &str) -> DerivedView {
     }
 }
 
-/// Returns the simplest of the value types that a column type can represent.
+/// Returns the simplest value type that is represented by a column type.
 pub(super) fn value_type(of: ColumnType) -> ValueType {
     let scalar = ScalarType::from(of.scalar);
     if of.is_list { ValueType::List(scalar) } else { ValueType::Scalar(scalar) }
@@ -119,8 +120,8 @@ impl RandomColumns {
         Self(seed)
     }
 
-    /// Generates columns for a plugin's inputs. One value in eight is null. Numbers have all magnitudes and include
-    /// special values.
+    /// Generates columns for a plugin's inputs. On average, one value in eight is null. Numbers have all magnitudes and
+    /// include special values.
     pub(super) fn columns(&mut self, signature: &Signature, rows: usize) -> Vec<Column> {
         signature.inputs.iter().map(|input| self.column(input.column_type, rows)).collect()
     }
@@ -128,10 +129,10 @@ impl RandomColumns {
     fn column(&mut self, of: ColumnType, rows: usize) -> Column {
         let mut column = ColumnBuilder::new(of, rows);
         for _ in 0..rows {
-            if self.throw().is_multiple_of(8) {
+            if self.next_bits().is_multiple_of(8) {
                 column.push(ValueRef::Null);
             } else if of.is_list {
-                let texts: Vec<String> = (0..self.throw() % 5).map(|_| self.text()).collect();
+                let texts: Vec<String> = (0..self.next_bits() % 5).map(|_| self.text()).collect();
                 let items: Vec<ValueRef<'_>> = texts.iter().map(|text| self.value(of.scalar, text)).collect();
                 column.push_list(items.into_iter());
             } else {
@@ -145,7 +146,7 @@ impl RandomColumns {
 
     #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "any bits will do")]
     fn value<'t>(&mut self, of: ColumnScalar, text: &'t str) -> ValueRef<'t> {
-        let bits = self.throw();
+        let bits = self.next_bits();
         match of {
             ColumnScalar::Bool => ValueRef::Bool(bits.is_multiple_of(2)),
             ColumnScalar::Int32 => ValueRef::Int32(self.whole() as i32),
@@ -159,11 +160,11 @@ impl RandomColumns {
 
     #[expect(clippy::cast_possible_wrap, reason = "any bits will do")]
     fn whole(&mut self) -> i64 {
-        match self.throw() % 8 {
-            0 => self.throw() as i64,
+        match self.next_bits() % 8 {
+            0 => self.next_bits() as i64,
             1 => 0,
-            2 => -((self.throw() % 1_000) as i64),
-            _ => (self.throw() % 1_000) as i64,
+            2 => -((self.next_bits() % 1_000) as i64),
+            _ => (self.next_bits() % 1_000) as i64,
         }
     }
 
@@ -171,20 +172,20 @@ impl RandomColumns {
     fn real(&mut self) -> f64 {
         const SPECIAL: [f64; 8] =
             [0.0, -0.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, f64::MIN_POSITIVE, f64::MAX, 1.0];
-        match self.throw() % 8 {
-            0 => SPECIAL[usize::try_from(self.throw() % 8).unwrap_or(0)],
-            1 => f64::from_bits(self.throw()),
-            _ => self.whole() as f64 + (self.throw() % 1_000) as f64 / 1_000.0,
+        match self.next_bits() % 8 {
+            0 => SPECIAL[usize::try_from(self.next_bits() % 8).unwrap_or(0)],
+            1 => f64::from_bits(self.next_bits()),
+            _ => self.whole() as f64 + (self.next_bits() % 1_000) as f64 / 1_000.0,
         }
     }
 
     fn text(&mut self) -> String {
         const WORDS: [&str; 8] = ["", "a", "Month-to-month", "One year", "Zürich", "日本", "x y", "0"];
-        WORDS[usize::try_from(self.throw() % 8).unwrap_or(0)].to_owned()
+        WORDS[usize::try_from(self.next_bits() % 8).unwrap_or(0)].to_owned()
     }
 
     /// Returns the next number of `SplitMix64` (Steele, Lea and Flood, 2014).
-    fn throw(&mut self) -> u64 {
+    fn next_bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut bits = self.0;
         bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

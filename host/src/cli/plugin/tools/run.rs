@@ -27,16 +27,16 @@ pub(in crate::cli) struct RunArgs {
     /// The plugin
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Rows: a JSON list of objects by input name, or a Parquet file with a column for each input
+    /// The rows: a JSON list of objects with input names as keys, or a Parquet file with a column for each input
     #[arg(long, short, value_name = "FILE")]
     input: PathBuf,
-    /// The derived view's configuration, JSON
+    /// The derived view's configuration, as JSON
     #[arg(long, value_name = "JSON", default_value = "null")]
     config: String,
     /// The time of the request, in microseconds since 1970
     #[arg(long, value_name = "MICROS", default_value_t = 0)]
     as_of: Micros,
-    /// Print a JSON list of objects by output name
+    /// Print a JSON list of objects with output names as keys
     #[arg(long)]
     json: bool,
 }
@@ -58,7 +58,7 @@ pub(super) fn run(args: &RunArgs) -> Result<()> {
             let outputs = signature.outputs.iter().enumerate();
             outputs.map(|(place, field)| (field.name.clone(), value(place, row))).collect::<Map<_, _>>().into()
         };
-        output::say(&(0..rows).map(object).collect::<Value>().to_string());
+        output::line(&(0..rows).map(object).collect::<Value>().to_string());
         return Ok(());
     }
     let headings: Vec<&str> = signature.outputs.iter().map(|field| field.name.as_str()).collect();
@@ -69,7 +69,7 @@ pub(super) fn run(args: &RunArgs) -> Result<()> {
     Ok(())
 }
 
-/// Reads rows by name, with the conversion rules for written rows.
+/// Reads rows from a JSON file, and converts their values by the rules for request inputs. An absent input is null.
 fn json_rows(path: &Path, signature: &Signature) -> Result<(usize, Vec<Column>)> {
     let text = read_regular(path, FILE_BYTES_MAX)?;
     let rows: Vec<Map<String, Value>> = serde_json::from_slice(&text).context("expected a JSON list of objects")?;
@@ -94,7 +94,8 @@ fn json_rows(path: &Path, signature: &Signature) -> Result<(usize, Vec<Column>)>
     Ok((rows.len(), signature.inputs.iter().map(column).collect::<Result<_>>()?))
 }
 
-/// Reads columns by name, with the conversion rules for materialization.
+/// Reads rows from a Parquet file, and converts their values by the rules for materialization. Each input needs a
+/// column with its name.
 fn parquet(path: &Path, signature: &Signature) -> Result<(usize, Vec<Column>)> {
     let fields: Vec<(Arc<str>, _)> =
         signature.inputs.iter().map(|input| (input.name.as_str().into(), value_type(input.column_type))).collect();

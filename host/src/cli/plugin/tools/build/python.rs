@@ -1,7 +1,7 @@
 //! Builds a Python project into a component with componentize-py, in a private virtual environment.
 //!
-//! componentize-py runs the project's imports in an interpreter for WebAssembly, and stores a snapshot of its memory.
-//! So the component starts in the state after the imports. The snapshot contains the hash seed and addresses: two
+//! componentize-py runs the project's imports in an interpreter for WebAssembly, and stores a snapshot of its memory,
+//! so the component starts in the state after the imports. The snapshot contains the hash seed and addresses: two
 //! builds of the same sources behave the same, but are not byte-identical.
 
 use std::{
@@ -22,31 +22,31 @@ use crate::cli::{
 };
 
 const TOOL: &str = "componentize-py";
-/// Another version contains another interpreter.
+/// The pinned version: another version may contain another interpreter.
 const TOOL_VERSION: &str = "0.25.1";
 /// The oldest Python version that can run the SDK. The interpreter in a component is componentize-py's own.
 const PYTHON_MIN: (u32, u32) = (3, 11);
 /// The names of Python programs, tried in this order.
 const PYTHONS: [&str; 5] = ["python3", "python3.14", "python3.13", "python3.12", "python3.11"];
 
-/// The project's copy of the SDK, which the plugin imports by this name.
+/// The directory of the project's copy of the SDK, and the name by which the plugin imports it.
 const SDK_DIR: &str = "larder_plugin";
-/// The module that componentize-py imports; authors do not see it.
+/// The name of the module that componentize-py imports. It is not in the project.
 const GLUE_MODULE: &str = "larder_component";
 const GLUE: &str = "from larder_plugin._guest import world\n\nWitWorld = world(\"plugin\")\n";
 
-/// Written last into the virtual environment: without it, the environment is incomplete.
+/// The file that is written last into the virtual environment. Without it, the environment is incomplete.
 const READY: &str = "ready";
 
-/// A temporary directory, removed on drop.
+/// A temporary directory, which is removed on drop.
 #[derive(Debug)]
 struct Staging(PathBuf);
 
 /// Builds a component from a project's files.
 pub(super) fn build(dir: &Path, files: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
     let cache = cache::dir()?;
-    let tool = environment(&cache)?;
-    output::remark("building a component from Python takes about 20 seconds");
+    let tool = ensure_tool(&cache)?;
+    output::note("building a component from Python takes about 20 seconds");
     let staging = Staging::new(&cache)?;
     // A copy, because the interpreter writes byte code next to the modules that it imports.
     let (app, wit) = (staging.0.join("app"), staging.0.join("wit"));
@@ -61,14 +61,14 @@ pub(super) fn build(dir: &Path, files: &[(String, Vec<u8>)]) -> Result<Vec<u8>> 
     let mut command = Command::new(&tool);
     command.arg("--wit-path").arg(&wit).args(["--world", "derived-features", "componentize", GLUE_MODULE]);
     command.args(["--stub-wasi", "--python-path", ".", "--output"]).arg(&component).current_dir(&app);
-    // Otherwise, packages of other environments would be in components that are built here only.
+    // Otherwise, packages of the user's environment could become part of the component.
     for name in ["VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME"] {
         command.env_remove(name);
     }
     command.env("PATH", tool.parent().unwrap_or(Path::new(""))).env("RUST_BACKTRACE", "0");
-    let ended = run(&mut command)?;
-    if !ended.status.success() {
-        output::remark(&traceback::told(&String::from_utf8_lossy(&ended.stderr)));
+    let built = run(&mut command)?;
+    if !built.status.success() {
+        output::note(&traceback::plugin_traceback(&String::from_utf8_lossy(&built.stderr)));
         bail!(CliError::Failed("the plugin cannot be built".to_owned()));
     }
     fs::read(&component).with_context(|| format!("cannot read {}", component.display()))
@@ -76,11 +76,11 @@ pub(super) fn build(dir: &Path, files: &[(String, Vec<u8>)]) -> Result<Vec<u8>> 
 
 // === The virtual environment ===
 
-/// Returns the path of componentize-py, and installs it if needed.
-fn environment(cache: &Path) -> Result<PathBuf> {
+/// Returns the path of componentize-py. Installs it into a virtual environment if needed.
+fn ensure_tool(cache: &Path) -> Result<PathBuf> {
     let home = cache.join(format!("{TOOL}-{TOOL_VERSION}"));
     let tool = home.join("bin").join(TOOL);
-    // Two concurrent builds would install into the same directory.
+    // Without a lock, two concurrent builds would install into the same directory.
     let lock_path = cache.join("lock");
     let lock = fs::File::create(&lock_path).with_context(|| format!("cannot create {}", lock_path.display()))?;
     lock.lock().with_context(|| format!("cannot lock {}", lock_path.display()))?;
@@ -91,48 +91,48 @@ fn environment(cache: &Path) -> Result<PathBuf> {
         // An incomplete environment, or one whose Python was removed.
         fs::remove_dir_all(&home).with_context(|| format!("cannot remove {}", home.display()))?;
     }
-    let python = python()?;
-    output::remark(&format!("installing {TOOL} {TOOL_VERSION} into {}, once", home.display()));
-    let made = run(Command::new(python).args(["-m", "venv"]).arg(&home))?;
-    if !made.status.success() {
+    let python = find_python()?;
+    output::note(&format!("installing {TOOL} {TOOL_VERSION} into {}; later builds reuse it", home.display()));
+    let created = run(Command::new(python).args(["-m", "venv"]).arg(&home))?;
+    if !created.status.success() {
         bail!(CliError::Failed(format!(
-            "{} cannot make a virtual environment:\n{}\nIts modules venv and pip are needed; on Debian and Ubuntu:\n  \
-             apt-get install python3-venv",
+            "{} cannot create a virtual environment:\n{}\nhint: install its modules venv and pip. On Debian and \
+             Ubuntu:\n  apt-get install python3-venv",
             python,
-            last_words(&made)
+            output_tail(&created)
         )));
     }
-    let own = home.join("bin").join("python");
+    let venv_python = home.join("bin").join("python");
     let package = format!("{TOOL}=={TOOL_VERSION}");
-    let mut pip = Command::new(&own);
+    let mut pip = Command::new(&venv_python);
     pip.args(["-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check", "--only-binary=:all:"]);
     let installed = run(pip.arg(&package))?;
     if !installed.status.success() || !works(&tool) {
         bail!(CliError::Failed(format!(
-            "pip cannot install {package}, which is needed once, from the network or from an index that pip is set up \
-             for:\n{}\nTo try by hand:\n  {} -m pip install {package}",
-            last_words(&installed),
-            output::shell_word(&own.to_string_lossy())
+            "pip cannot install {package}:\n{}\nhint: the first build needs network access, or a package index \
+             in pip's configuration. To test the installation:\n  {} -m pip install {package}",
+            output_tail(&installed),
+            output::shell_word(&venv_python.to_string_lossy())
         )));
     }
     fs::write(home.join(READY), TOOL_VERSION).with_context(|| format!("cannot write into {}", home.display()))?;
     Ok(tool)
 }
 
-/// Returns whether the tool exists and runs.
+/// Returns whether the tool exists, runs, and has the pinned version.
 fn works(tool: &Path) -> bool {
-    let told = run(Command::new(tool).arg("--version"));
-    told.is_ok_and(|told| told.status.success() && String::from_utf8_lossy(&told.stdout).contains(TOOL_VERSION))
+    let printed = run(Command::new(tool).arg("--version"));
+    printed.is_ok_and(|out| out.status.success() && String::from_utf8_lossy(&out.stdout).contains(TOOL_VERSION))
 }
 
-/// Finds a Python that is new enough.
-fn python() -> Result<&'static str> {
+/// Returns the name of the first Python program that is recent enough.
+fn find_python() -> Result<&'static str> {
     let mut older = None;
     for name in PYTHONS {
         let mut command = Command::new(name);
         command.args(["-c", "import sys; print(sys.version_info[0], sys.version_info[1])"]);
-        let Ok(told) = run(&mut command) else { continue };
-        let version = String::from_utf8_lossy(&told.stdout).into_owned();
+        let Ok(printed) = run(&mut command) else { continue };
+        let version = String::from_utf8_lossy(&printed.stdout).into_owned();
         let mut numbers = version.split_whitespace().filter_map(|number| number.parse().ok());
         let Some(version) = numbers.next().zip(numbers.next()) else { continue };
         if version >= PYTHON_MIN {
@@ -140,26 +140,26 @@ fn python() -> Result<&'static str> {
         }
         older.get_or_insert(format!("{name} is {}.{}", version.0, version.1));
     }
-    let found = older.unwrap_or_else(|| "there is none in the path".to_owned());
+    let found = older.unwrap_or_else(|| "none is in the PATH".to_owned());
     bail!(CliError::Failed(format!(
-        "Python {}.{} or later is needed to build a plugin in Python, and {found}. On Debian and Ubuntu:\n  \
+        "Python {}.{} or later is needed to build a plugin in Python, but {found}. hint: on Debian and Ubuntu:\n  \
          apt-get install python3 python3-venv",
         PYTHON_MIN.0, PYTHON_MIN.1
     )))
 }
 
-/// Runs a command, and captures its output.
+/// Runs a command without input, and captures its output.
 fn run(command: &mut Command) -> Result<Output> {
     let output = command.stdin(Stdio::null()).output();
     output.with_context(|| format!("cannot run {}", Path::new(command.get_program()).display()))
 }
 
 /// Returns the end of the output of a failed program.
-fn last_words(output: &Output) -> String {
+fn output_tail(output: &Output) -> String {
     const LINES_MAX: usize = 6;
-    let said = if output.stderr.is_empty() { &output.stdout } else { &output.stderr };
-    let said = String::from_utf8_lossy(said);
-    let lines: Vec<&str> = said.lines().filter(|line| !line.trim().is_empty()).collect();
+    let bytes = if output.stderr.is_empty() { &output.stdout } else { &output.stderr };
+    let text = String::from_utf8_lossy(bytes);
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
     lines[lines.len().saturating_sub(LINES_MAX)..].iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
 }
 
@@ -168,7 +168,7 @@ fn last_words(output: &Output) -> String {
 impl Staging {
     fn new(cache: &Path) -> Result<Self> {
         let path = cache.join(format!("build-{}", std::process::id()));
-        // Left by a killed process with the same ID.
+        // A killed process with the same ID may have left it.
         let _ = fs::remove_dir_all(&path);
         fs::create_dir(&path).with_context(|| format!("cannot create {}", path.display()))?;
         Ok(Self(path))

@@ -14,17 +14,18 @@ use serde_json::Value;
 use crate::cli::{CliError, output};
 
 const TARGET: &str = "wasm32-unknown-unknown";
-/// The path of a distribution's Rust; Debian's is there regardless of `PATH`.
+/// The compiler of a distribution's Rust. Debian's is at this path, even if `PATH` has another one first.
 const SYSTEM_RUSTC: &str = "/usr/bin/rustc";
-/// The size of a plugin's stack in its own memory. The default of a megabyte would be a sixteenth of its memory.
+/// The size of a plugin's stack in its linear memory. The default of one megabyte would be a sixteenth of the memory
+/// limit.
 const STACK_BYTES: usize = 128 << 10;
 
 /// How a Rust project is compiled.
 #[derive(Debug)]
 enum Toolchain {
-    /// rustup has the target's standard library.
+    /// The Rust in `PATH` has the target's standard library.
     Ready,
-    /// A distribution's Rust, with the sources of its standard library, which is compiled, too.
+    /// A distribution's Rust, with the sources of its standard library, which are compiled with the project.
     Sources { rustc: PathBuf, linker: PathBuf },
 }
 
@@ -35,14 +36,14 @@ pub(super) fn build(dir: &Path, features: &str) -> Result<Vec<u8>> {
     let mut encoder = wit_component::ComponentEncoder::default()
         .validate(true)
         .module(&module)
-        .context("the compiled module is not a plugin. hint: does the library use #[larder_plugin::plugin]?")?;
+        .context("the compiled module is not a plugin. hint: annotate a function with #[larder_plugin::plugin]")?;
     encoder.encode().context("cannot build a component from the compiled module")
 }
 
 fn find() -> Result<Toolchain> {
     let Some(sysroot) = sysroot("rustc") else {
         bail!(CliError::Failed(format!(
-            "Rust is not installed. hint: install it from https://rustup.rs, then: {}",
+            "Rust is not installed. hint: install it from https://rustup.rs, then run: {}",
             rustup_line()
         )));
     };
@@ -53,14 +54,14 @@ fn find() -> Result<Toolchain> {
     if let Some(toolchain) = with_sources(&sysroot) {
         return Ok(toolchain);
     }
-    output::remark(&format!("this Rust has no {TARGET} yet: {}", rustup_line()));
+    output::note(&format!("the target {TARGET} is not installed; running: {}", rustup_line()));
     let added = Command::new("rustup").args(["target", "add", TARGET]).stderr(Stdio::null()).status();
     if added.is_ok_and(|status| status.success()) && has_target(&sysroot) {
         return Ok(Toolchain::Ready);
     }
     bail!(CliError::Failed(format!(
-        "Rust cannot compile for {TARGET} here. Install what is missing, either\n  {}\nor, where that cannot be \
-         fetched, a distribution's Rust with its sources (Debian and Ubuntu):\n  apt-get install rustc-web rust-web-src",
+        "Rust cannot compile for {TARGET}. hint: install the target\n  {}\nor, if it cannot be downloaded, a \
+         distribution's Rust with its sources (Debian and Ubuntu):\n  apt-get install rustc-web rust-web-src",
         rustup_line()
     )))
 }
@@ -90,8 +91,9 @@ fn sysroot(rustc: impl AsRef<std::ffi::OsStr>) -> Option<PathBuf> {
     found.status.success().then(|| PathBuf::from(text.trim()))
 }
 
-/// Returns the directories to which cargo unpacks crates. They are named after the registry's host, so a machine that
-/// uses a mirror has another name. Fetches the crates, so that the first build has the same directories as later ones.
+/// Returns the directories into which cargo unpacks the project's crates. They are named after the registry's host, so
+/// the names differ on a machine that uses a mirror. Fetches the crates, so that the first build finds the same
+/// directories as later ones.
 fn registries(manifest: &Path) -> BTreeSet<String> {
     let mut cargo = Command::new("cargo");
     cargo.args(["metadata", "--format-version", "1", "--filter-platform", TARGET, "--manifest-path"]).arg(manifest);
@@ -102,7 +104,7 @@ fn registries(manifest: &Path) -> BTreeSet<String> {
     manifests.filter_map(|package| registry_of(package["manifest_path"].as_str()?)).collect()
 }
 
-/// Returns the registry's directory in the path of an unpacked crate.
+/// Returns the registry's directory, from the path of an unpacked crate's manifest.
 fn registry_of(manifest: &str) -> Option<String> {
     let (cargo_home, rest) = manifest.split_once("/registry/src/")?;
     Some(format!("{cargo_home}/registry/src/{}", rest.split('/').next()?))
@@ -130,7 +132,7 @@ fn compile(dir: &Path, features: &str, toolchain: &Toolchain) -> Result<PathBuf>
         // The compiler of a distribution is a stable one, and compiles its own standard library with unstable features.
         cargo.env("RUSTC_BOOTSTRAP", "1").env("RUSTC", rustc);
         cargo.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker);
-        // A rustup proxy would replace the compiler by its own.
+        // Otherwise, a proxy of rustup would replace the compiler with its own.
         cargo.env_remove("RUSTUP_TOOLCHAIN");
     }
     cargo.env_remove("RUSTFLAGS").env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
@@ -149,7 +151,7 @@ fn compile(dir: &Path, features: &str, toolchain: &Toolchain) -> Result<PathBuf>
         bail!(CliError::Failed("the plugin cannot be compiled".to_owned()));
     }
     module.ok_or_else(|| {
-        let why = "cargo wrote no WebAssembly: Cargo.toml needs `crate-type = [\"cdylib\"]` under `[lib]`";
+        let why = "cargo wrote no WebAssembly. hint: set `crate-type = [\"cdylib\"]` under `[lib]` in Cargo.toml";
         CliError::Failed(why.to_owned()).into()
     })
 }

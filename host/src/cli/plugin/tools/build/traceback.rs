@@ -5,18 +5,19 @@
 
 /// The mount point of componentize-py's first path, which is the project.
 const PROJECT: &str = "/0/";
-/// Frames in these files belong to the tool: the glue, and the SDK.
-const OURS: [&str; 2] = ["/0/larder_component.py", "/0/larder_plugin/"];
+/// Frames in these files do not belong to the plugin: the glue module, and the SDK.
+const LARDER_FILES: [&str; 2] = ["/0/larder_component.py", "/0/larder_plugin/"];
 
-/// Returns the plugin's own part of the output; all of it if there is none.
-pub(super) fn told(stderr: &str) -> String {
+/// Returns the plugin's own part of the traceback, or the output without frames if the plugin has none in it. Output
+/// without a traceback is returned unchanged.
+pub(super) fn plugin_traceback(stderr: &str) -> String {
     let inner = stderr.split_once("AssertionError: ").map_or(stderr, |(_, inner)| inner);
     let inner = inner.split_once("\n\nCaused by:").map_or(inner, |(inner, _)| inner);
     let mut lines = Vec::new();
     let mut shown = true;
     for line in inner.trim().lines() {
         if let Some(path) = line.strip_prefix("  File \"") {
-            shown = path.starts_with(PROJECT) && !OURS.iter().any(|ours| path.starts_with(ours));
+            shown = path.starts_with(PROJECT) && !LARDER_FILES.iter().any(|file| path.starts_with(file));
         } else if !line.starts_with("    ") {
             shown = true;
         }
@@ -33,9 +34,9 @@ pub(super) fn told(stderr: &str) -> String {
 mod tests {
     use expect_test::{Expect, expect};
 
-    use super::told;
+    use super::plugin_traceback;
 
-    /// Checks with the lines that componentize-py 0.25.1 prints before and after.
+    /// Checks the result for these lines between the ones that componentize-py 0.25.1 prints before and after them.
     fn check(inner: &str, expected: Expect) {
         let stderr = format!(
             "Traceback (most recent call last):\n  File \"/home/u/.cache/bin/componentize-py\", line 8, in <module>\n    \
@@ -45,7 +46,7 @@ mod tests {
              \"/python/importlib/__init__.py\", line 88, in import_module\n    return _bootstrap._gcd_import()\n           \
              ~~~~~~~~~~~~~~~~~~~~~~^^\n{inner}\n\n\nCaused by:\n    Error: again\n"
         );
-        expected.assert_eq(&told(&stderr));
+        expected.assert_eq(&plugin_traceback(&stderr));
     }
 
     #[test]
@@ -62,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn declaration_error_shows_all_mistakes() {
+    fn declaration_error_shows_plugin_frame() {
         check(
             "  File \"/0/plugin.py\", line 2, in <module>\n    @plugin(name=\"eight\")\n     ~~~~~~^^^\n  File \
              \"/0/larder_plugin/_declare.py\", line 107, in declare\n    raise DeclarationError(told)\n\
@@ -89,6 +90,6 @@ mod tests {
 
     #[test]
     fn other_output_is_printed_unchanged() {
-        assert_eq!(told("error: unexpected argument '--x'\n"), "error: unexpected argument '--x'");
+        assert_eq!(plugin_traceback("error: unexpected argument '--x'\n"), "error: unexpected argument '--x'");
     }
 }
