@@ -1,4 +1,4 @@
-//! Larder: the feature store's edge.
+//! Larder: a Feast-compatible online feature server.
 //!
 //! This crate is the program: its configuration, the setup of a server, and the command line. The layers below are
 //! separate crates (`host/ARCHITECTURE.md`).

@@ -6,7 +6,7 @@ use crate::config::BuildFeatures;
 
 /// A command that some builds lack.
 struct OptionalCommand {
-    /// Its name, and before it those of the commands that contain it.
+    /// Its name, after the names of its parent commands.
     path: &'static [&'static str],
     /// The Cargo feature that enables it.
     feature: &'static str,

@@ -67,7 +67,7 @@ pub(super) struct MaterializeArgs {
     retry_timeout: Duration,
 }
 
-/// The default of `--table-template`; the same tables as by Feast's default.
+/// The default of `--table-template`: the names that Feast's default gives tables.
 const TABLE_TEMPLATE: &str = "{project}.{view}";
 /// The maximum length of a scratch directory's name. File systems allow 255 bytes.
 const DIR_NAME_BYTES_MAX: usize = 200;
@@ -144,7 +144,7 @@ pub(super) fn run(args: &MaterializeArgs) -> Result<()> {
 /// files, and counts it in `failed`.
 fn targets<'c>(args: &MaterializeArgs, catalog: &'c Catalog, failed: &mut usize) -> Result<Vec<Target<'c>>> {
     let mut targets = Vec::new();
-    let mut complain = |message: String| {
+    let mut add_error = |message: String| {
         output::error(&message);
         *failed += 1;
     };
@@ -155,7 +155,7 @@ fn targets<'c>(args: &MaterializeArgs, catalog: &'c Catalog, failed: &mut usize)
         let Some(view) = catalog.views().iter().find(|view| &*view.name == name) else {
             let hint = nearest(name, catalog.views().iter().map(|view| &*view.name));
             let hint = hint.map_or_else(String::new, |help| format!(" ({help})"));
-            complain(format!("there is no feature view '{name}'{hint}"));
+            add_error(format!("there is no feature view '{name}'{hint}"));
             continue;
         };
         if view.files().is_none() {
@@ -163,14 +163,14 @@ fn targets<'c>(args: &MaterializeArgs, catalog: &'c Catalog, failed: &mut usize)
             if all {
                 output::note(&format!("skipping view '{name}': {why}"));
             } else {
-                complain(format!("view '{name}' has no files to materialize: {why}"));
+                add_error(format!("view '{name}' has no files to materialize: {why}"));
             }
             continue;
         }
         let own = view.table().filter(|table| table.layout == TableLayout::Feast);
         let (table, place) = match own {
             Some(own) => (own.table.clone(), own.place.clone()),
-            // A table is not created under a default name.
+            // If no views are named, only tables that a definition or --table-template names are created.
             None if all && args.create_tables && args.table_template.is_none() => {
                 output::note(&format!(
                     "skipping view '{name}': it names no table. hint: name the view, or set --table-template"

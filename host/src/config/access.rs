@@ -121,7 +121,7 @@ pub(super) fn tls(server: &mut Section<'_>, base_dir: &Path) -> Result<Option<Tl
     let at = section.at().clone();
     let tls = match files {
         [Ok(Some(cert)), Ok(Some(key)), Ok(client_ca)] => Ok(Some(TlsConfig { cert, key, client_ca })),
-        // Both keys are `off`. A section without them is not a section that is turned off.
+        // Both keys are `off`. A section that lacks the keys is incomplete, not turned off.
         [Ok(None), Ok(None), Ok(None)] if section.has("cert") && section.has("key") => Ok(None),
         [Ok(cert), Ok(_), Ok(_)] => {
             let missing = if cert.is_none() { "cert" } else { "key" };

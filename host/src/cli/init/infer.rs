@@ -274,7 +274,7 @@ impl View {
         Ok(Self { name, path, keys, key_reason, time, created, features, notes })
     }
 
-    /// Returns the names of the columns whose names in the definitions differ.
+    /// Maps columns to their names in the definitions, where they differ.
     fn mapping(&self) -> BTreeMap<&str, &str> {
         let times = self.time.iter().chain(&self.created);
         let all = times.chain(&self.keys).chain(&self.features);
@@ -411,7 +411,8 @@ impl Inferred {
         out
     }
 
-    /// Writes a service of the views whose feature names are neither a key nor in a view before them.
+    /// Writes a service that selects each view whose feature names differ from all keys and from the features selected
+    /// before.
     fn write_service(&self, out: &mut String) {
         let mut names: BTreeSet<&str> =
             self.views.iter().flat_map(|view| &view.keys).map(|key| key.name.as_str()).collect();
@@ -494,7 +495,7 @@ fn is_time(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Timestamp(..) | DataType::Date32 | DataType::Date64)
 }
 
-/// Returns the column whose name is the first in `names`, in upper or lower case.
+/// Returns the column whose name comes first in `names`, ignoring case.
 fn named<'c>(columns: impl Iterator<Item = &'c Column>, names: &[&str]) -> Option<&'c Column> {
     let place = |column: &Column| names.iter().position(|name| column.column.eq_ignore_ascii_case(name));
     columns.filter_map(|column| Some((place(column)?, column))).min_by_key(|(place, _)| *place).map(|(_, it)| it)

@@ -8,8 +8,8 @@ const PROJECT: &str = "/0/";
 /// Frames in these files do not belong to the plugin: the glue module, and the SDK.
 const LARDER_FILES: [&str; 2] = ["/0/larder_component.py", "/0/larder_plugin/"];
 
-/// Returns the plugin's own part of the traceback, or the output without frames if the plugin has none in it. Output
-/// without a traceback is returned unchanged.
+/// Returns the plugin's own frames and the error; only the error if no frame belongs to the plugin. Other output is
+/// returned unchanged.
 pub(super) fn plugin_traceback(stderr: &str) -> String {
     let inner = stderr.split_once("AssertionError: ").map_or(stderr, |(_, inner)| inner);
     let inner = inner.split_once("\n\nCaused by:").map_or(inner, |(inner, _)| inner);
