@@ -55,7 +55,7 @@ impl Features {
         let authorization = authorization.ok_or_else(|| error::internal("a write has no authorization"))?;
         authorization.check_write().map_err(error::of_denied)?;
         let Some(writes) = &self.writes else {
-            return Err(Status::permission_denied("This server takes no writes ('server: writes' is off)."));
+            return Err(Status::permission_denied("This server does not accept writes ('server: writes' is off)."));
         };
         let write = move |access: &WriteAccess| work(&*access.writer(allow_cache), &frame);
         writes.write(authorization, write).await.map_err(|failure| match failure {
@@ -92,7 +92,7 @@ impl GrpcFeatureServer for Arc<Features> {
         let (_, extensions, message) = request.into_parts();
         if message.to != "online" {
             let text =
-                format!("cannot push to '{}': Larder has no offline store, so push to 'online'", Cut(&message.to));
+                format!("cannot push to '{}': Larder has no offline store; hint: push to 'online'", Cut(&message.to));
             return Err(Status::invalid_argument(text));
         }
         let source = message.stream_feature_view;

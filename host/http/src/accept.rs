@@ -1,13 +1,13 @@
-//! The protocols of lookups over HTTP: Feast's JSON and Arrow IPC. The request's `Accept` header selects one.
+//! The formats of lookups over HTTP: Feast's JSON and Arrow IPC. The request's `Accept` header selects one.
 
 use hyper::header::{ACCEPT, HeaderMap, HeaderValue};
 use larder_serving::{Answer, LookupError, OnlineRequest, Protocol, ResponseBudget};
 
 use super::{HttpError, arrow::encode_arrow, decode::decode_request, encode::write_answer, weight::lookup_bytes};
 
-/// The formats of a response.
+/// The format of a lookup's response. Requests are JSON in both cases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum LookupFormat {
     /// Feast's JSON.
     Json,
     /// An Arrow IPC stream.
@@ -18,11 +18,11 @@ pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json"
 const ARROW: HeaderValue = HeaderValue::from_static(ARROW_TYPE);
 const ARROW_TYPE: &str = "application/vnd.apache.arrow.stream";
 
-// === impl Form ===
+// === impl LookupFormat ===
 
-impl Form {
-    /// Selects the format: Arrow if `Accept` names it and does not prefer JSON, JSON in all other cases.
-    pub(super) fn wanted(headers: &HeaderMap) -> Self {
+impl LookupFormat {
+    /// Selects the format: Arrow if `Accept` names it and does not prefer JSON, otherwise JSON.
+    pub(super) fn negotiate(headers: &HeaderMap) -> Self {
         let (mut arrow, mut json) = (0.0, 0.0);
         for value in headers.get_all(ACCEPT) {
             let Ok(value) = value.to_str() else { continue };
@@ -48,7 +48,7 @@ impl Form {
     }
 }
 
-impl Protocol for Form {
+impl Protocol for LookupFormat {
     type Error = HttpError;
 
     fn decoded_bytes(&self, body: &[u8]) -> usize {
@@ -73,9 +73,9 @@ impl Protocol for Form {
             Self::Json => write_answer(&answer, out, budget)?,
             Self::Arrow => {
                 let mut encoded = encode_arrow(&answer, budget)?;
-                // The exact length was not known in advance.
+                // Checks the limit on the response's size: the exact length was not known before.
                 budget.reserve(&mut encoded, 0, 0)?;
-                // Arrow responses are never pipelined, so this does not copy.
+                // For Arrow, `out` is always empty, because the fast path serves only JSON. So this does not copy.
                 if out.is_empty() { *out = encoded } else { out.append(&mut encoded) }
             }
         }
@@ -83,7 +83,7 @@ impl Protocol for Form {
     }
 }
 
-/// Returns the quality value of a media type: 1 if it has none, 0 if it is not a number.
+/// Returns the quality value (`q`) of a media type: 1 if it has none, 0 if it is not a number.
 fn quality<'a>(mut parameters: impl Iterator<Item = &'a str>) -> f32 {
     let parameter_value = parameters.find_map(|parameter| {
         let (name, value) = parameter.split_once('=')?;
@@ -96,17 +96,17 @@ fn quality<'a>(mut parameters: impl Iterator<Item = &'a str>) -> f32 {
 mod tests {
     use super::*;
 
-    fn wanted(accept: &[&'static str]) -> Form {
+    fn negotiated(accept: &[&'static str]) -> LookupFormat {
         let accept = accept.iter().map(|value| (ACCEPT, HeaderValue::from_static(value)));
         let mut headers = HeaderMap::new();
         accept.for_each(|(name, value)| {
             headers.append(name, value);
         });
-        Form::wanted(&headers)
+        LookupFormat::negotiate(&headers)
     }
 
     #[test]
-    fn arrow_must_be_named_explicitly() {
+    fn arrow_must_be_named_and_preferred() {
         for accept in [
             &["application/vnd.apache.arrow.stream"][..],
             &["Application/VND.Apache.Arrow.Stream ; x=y"],
@@ -114,7 +114,7 @@ mod tests {
             &["application/json;q=0.5, application/vnd.apache.arrow.stream;Q=0.5"],
             &["application/json;q=0.8", "application/vnd.apache.arrow.stream"],
         ] {
-            assert_eq!(wanted(accept), Form::Arrow, "{accept:?}");
+            assert_eq!(negotiated(accept), LookupFormat::Arrow, "{accept:?}");
         }
         for accept in [
             &[][..],
@@ -129,7 +129,7 @@ mod tests {
             &["application/vnd.apache.arrow.stream;q=NaN"],
             &["application/vnd.apache.arrow.stream;q=0.5, application/json"],
         ] {
-            assert_eq!(wanted(accept), Form::Json, "{accept:?}");
+            assert_eq!(negotiated(accept), LookupFormat::Json, "{accept:?}");
         }
     }
 }

@@ -12,15 +12,15 @@ use tokio::sync::mpsc;
 
 /// A response body: bytes of known length, or lines that are sent one by one.
 #[derive(Debug)]
-pub(super) enum AnswerBody {
+pub(super) enum ResponseBody {
     Whole(Bytes),
     Lines(mpsc::Receiver<Bytes>),
 }
 
-/// The size of the pieces that are passed to hyper. If the stream is not vectored, as with TLS, hyper copies them.
+/// The maximum size of a frame. If the stream has no vectored writes, as with TLS, hyper copies each frame.
 const FRAME_BYTES: usize = 64 << 10;
 
-impl Body for AnswerBody {
+impl Body for ResponseBody {
     type Data = Bytes;
     type Error = Infallible;
 

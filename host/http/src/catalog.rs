@@ -1,4 +1,4 @@
-//! `/v1/catalog`: describes the served definitions, for people and tools.
+//! `GET /v1/catalog`: describes the served definitions for users and tools.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,24 +15,24 @@ use larder_serving::{Authorization, Snapshot};
 use larder_store::ViewId;
 use serde_json::{Map, Value, json};
 
-/// The definitions that a token limited to feature services may see: the services, their features and their keys, but
-/// neither the features' sources nor other definitions.
+/// The definitions that a caller may see whose token is limited to feature services: the features of the services and
+/// their keys, but no sources, and no other definitions.
 #[derive(Debug, Default)]
 struct Visible<'c> {
-    /// Features by view, stored or derived.
+    /// The visible features of each view, stored or derived.
     features: BTreeMap<&'c str, BTreeSet<&'c str>>,
     entities: BTreeSet<&'c str>,
     join_keys: BTreeSet<&'c str>,
 }
 
-/// The approximate size of a feature or another definition as a tree of JSON values, in bytes.
+/// The approximate size of a feature, and of any other definition, as a tree of JSON values, in bytes.
 const FEATURE_BYTES: usize = 1_536;
 const DEFINITION_BYTES: usize = 4_096;
 
 // === impl Visible ===
 
 impl<'c> Visible<'c> {
-    /// Returns the visible definitions, or `None` for an unlimited caller.
+    /// Returns the definitions that the caller may see, or `None` if it may see all.
     fn to(authorization: &Authorization, catalog: &'c Catalog) -> Option<Self> {
         if authorization.is_unlimited() {
             return None;
@@ -155,7 +155,7 @@ pub fn describe_catalog(snapshot: &Snapshot, now: Micros, authorization: &Author
     let derived = catalog.derived_views().iter().enumerate().filter(|(_, view)| sees_view(&view.name));
     let derived = derived.map(|(index, view): (usize, &Arc<DerivedView>)| {
         let component = snapshot.transforms().get(index).map(|transform| transform.component()).filter(|_| sees_all);
-        // All callers may see the inputs that a request has to send.
+        // All callers may see join keys and the inputs that a request has to send.
         let inputs = view.inputs.iter().filter(|input| sees_all || !matches!(input.from, InputSource::Feature { .. }));
         let inputs = inputs.map(|input| {
             let from = match &input.from {
@@ -213,7 +213,7 @@ fn feature(feature: &Feature) -> Value {
     })
 }
 
-/// Returns the features for which stored rows have a different type, and how such values are served.
+/// Describes the features that have a different type in stored rows, and how such values are served.
 fn retyped_features(
     snapshot: &Snapshot,
     view: &FeatureView,

@@ -1,4 +1,4 @@
-//! Commands of the admin listener: each runs on a thread that may block.
+//! Commands of the admin listener. All except the list of plugins run on threads that may block.
 
 use std::sync::Arc;
 
@@ -16,14 +16,14 @@ use tokio::{
 
 use super::{
     AdminEvent, Control, DeleteCommand, HttpError, ResetCommand, SyncCommand,
-    body::AnswerBody,
-    response::{Answered, json_response},
+    body::ResponseBody,
+    response::{HttpResponse, json_response},
     routes::CommandEndpoint,
 };
 
 const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 
-/// The number of progress lines that are queued for a client that reads slowly. If the queue is full, the sync waits.
+/// The maximum number of progress lines queued for a client that reads slowly. If the queue is full, the sync waits.
 const EVENTS_WAITING_MAX: usize = 64;
 
 /// Returns whether a command uses the request's body.
@@ -36,16 +36,16 @@ pub(super) fn has_body(command: CommandEndpoint) -> bool {
     }
 }
 
-/// Runs a command. `name` is the plugin in the path, if there is one.
+/// Runs a command. `name` is the plugin's name from the path; empty for a route without one.
 ///
 /// # Errors
-/// Status 422 for an invalid body, and for a refused command.
+/// Status 422 for an invalid body and for a refused command, 500 if the command panics.
 pub(super) async fn run(
     command: CommandEndpoint,
     control: Arc<dyn Control>,
     name: String,
     body: Bytes,
-) -> Result<Answered, HttpError> {
+) -> Result<HttpResponse, HttpError> {
     match command {
         CommandEndpoint::Sync => sync(control, &body),
         CommandEndpoint::Reload => reload(control).await,
@@ -63,19 +63,19 @@ pub(super) async fn run(
     }
 }
 
-/// Syncs the views in a request body, and responds with a line for each step.
-fn sync(control: Arc<dyn Control>, body: &[u8]) -> Result<Answered, HttpError> {
+/// Syncs the views that a request body names, and responds with one line of JSON per step.
+fn sync(control: Arc<dyn Control>, body: &[u8]) -> Result<HttpResponse, HttpError> {
     let command: SyncCommand = if body.is_empty() { SyncCommand::default() } else { parse(body)? };
     let (sender, receiver) = mpsc::channel(EVENTS_WAITING_MAX);
     spawn_blocking(move || {
         control.sync(&command, &mut |event: AdminEvent| {
             let mut line = serde_json::to_vec(&event).unwrap_or_default();
             line.push(b'\n');
-            // If the reader is gone, the sync continues.
+            // If the client disconnects, the sync continues.
             let _gone = sender.blocking_send(Bytes::from(line));
         });
     });
-    let mut response = Response::new(AnswerBody::Lines(receiver));
+    let mut response = Response::new(ResponseBody::Lines(receiver));
     response.headers_mut().insert(CONTENT_TYPE, NDJSON);
     Ok(response)
 }
@@ -85,17 +85,17 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, HttpError> {
         .map_err(|error| HttpError::detail(StatusCode::UNPROCESSABLE_ENTITY, "bad_body", error.to_string()))
 }
 
-async fn reload(control: Arc<dyn Control>) -> Result<Answered, HttpError> {
+async fn reload(control: Arc<dyn Control>) -> Result<HttpResponse, HttpError> {
     match spawn_blocking(move || control.reload()).await.map_err(|error| panicked(&error))? {
         Ok(message) => Ok(json_response(StatusCode::OK, &json!({ "status": message }))),
         Err(errors) => Err(HttpError::detail(StatusCode::UNPROCESSABLE_ENTITY, "bad_config", errors)),
     }
 }
 
-/// Runs long or blocking work on another thread. If the work fails, its error is returned to the client.
+/// Runs work that may block on another thread, and responds with its report or its error.
 async fn blocking<T: Serialize + Send + 'static>(
     work: impl FnOnce() -> Result<T, String> + Send + 'static,
-) -> Result<Answered, HttpError> {
+) -> Result<HttpResponse, HttpError> {
     match spawn_blocking(work).await.map_err(|error| panicked(&error))? {
         Ok(report) => Ok(json_response(StatusCode::OK, &json!(report))),
         Err(reason) => Err(HttpError::detail(StatusCode::UNPROCESSABLE_ENTITY, "refused", reason)),

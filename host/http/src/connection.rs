@@ -1,4 +1,4 @@
-//! Serves one connection: lookups on the fast path, then from the first other request on, all requests with hyper.
+//! Serves one connection: lookups on the fast path, and from the first other request on, all requests with hyper.
 
 use std::{
     error::Error,
@@ -33,14 +33,14 @@ use super::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     Serving,
-    /// Connections end once they have answered the requests that have begun.
+    /// A connection ends once it has answered the requests that have begun.
     Draining,
     /// The remaining connections are dropped.
     Ended,
 }
 
-/// The state that a connection needs while it is served.
-pub(super) struct Life {
+/// The state of the server that a connection uses.
+pub(super) struct ConnectionContext {
     pub(super) router: Arc<Router>,
     pub(super) phases: watch::Receiver<Phase>,
     pub(super) linger: LingerFlag,
@@ -50,44 +50,44 @@ pub(super) struct Life {
 #[derive(Default)]
 struct PollBudget(Mutex<Option<Instant>>);
 
-/// How long a connection may be served before the thread serves other connections.
+/// How long one poll may serve pipelined requests with hyper before the connection yields.
 const POLL_BUDGET: Duration = Duration::from_micros(200);
 
 /// Serves a connection until it ends.
 pub(super) async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     client: Option<SocketAddr>,
-    life: Life,
+    context: ConnectionContext,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
-    let mut phases = life.phases.clone();
+    let mut phases = context.phases.clone();
     let mut signal = pin!(phases.changed());
-    // Polled once, so that the signal wakes this task. Polling it each time would cost more than `has_changed`.
+    // Polls the signal once, so that it wakes this task. Polling it each time would cost more than `has_changed`.
     poll_fn(|cx| Poll::Ready(_ = signal.as_mut().poll(cx))).await;
-    let is_draining = || life.phases.has_changed().unwrap_or(true);
+    let is_draining = || context.phases.has_changed().unwrap_or(true);
 
-    let mut fast = FastConnection::new(stream, Arc::clone(&life.router), client);
+    let mut fast = FastConnection::new(stream, Arc::clone(&context.router), client);
     let first = match poll_fn(|cx| fast.poll_serve(is_draining(), cx)).await? {
         Next::Ended => return Ok(()),
         Next::Hyper(bytes) => bytes,
     };
-    // Probes and scrapes never use the fast path.
+    // Other requests, such as probes and scrapes, are not counted: the fast path never serves them.
     if is_lookup(&first) {
-        life.router.metrics.fast_path_exits.increment(1);
+        context.router.metrics.fast_path_exits.increment(1);
     }
-    serve_with_hyper(PrefixedIo::new(first, fast.into_stream()), client, &life).await
+    serve_with_hyper(PrefixedIo::new(first, fast.into_stream()), client, &context).await
 }
 
-/// Serves a connection with hyper until it ends. A change of the phase must wake the task.
+/// Serves a connection with hyper until it ends. The caller must ensure that a change of the phase wakes the task.
 pub(super) async fn serve_with_hyper<S: AsyncRead + AsyncWrite + Unpin>(
     stream: PrefixedIo<S>,
     client: Option<SocketAddr>,
-    life: &Life,
+    context: &ConnectionContext,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
-    let Life { router, phases, linger } = life;
+    let ConnectionContext { router, phases, linger } = context;
     let is_draining = || phases.has_changed().unwrap_or(true);
     let limits = *router.limits();
     // hyper does not count a request as begun while its bytes are still in the prefix.
-    let has_begun = AtomicBool::new(stream.is_read());
+    let has_begun = AtomicBool::new(stream.is_prefix_read());
     let stream = Framed::new(stream);
     let (ambiguous, requests) = (stream.ambiguous(), AtomicUsize::new(0));
     let budget = PollBudget::default();
@@ -96,7 +96,7 @@ pub(super) async fn serve_with_hyper<S: AsyncRead + AsyncWrite + Unpin>(
         let (router, linger, is_spent) = (Arc::clone(router), linger.clone(), budget.is_spent());
         let is_ambiguous = ambiguous.is(requests.fetch_add(1, Ordering::Relaxed));
         async move {
-            // Yield between pipelined requests, so that one client does not occupy the thread.
+            // Yields between pipelined requests, so that one client does not occupy the thread.
             if is_spent {
                 yield_to_events().await;
             }

@@ -1,4 +1,4 @@
-//! Decodes a request's JSON to an [`OnlineRequest`] in one pass, borrowing texts from the body.
+//! Decodes a request's JSON to an [`OnlineRequest`] in one pass, and borrows texts from the body.
 //!
 //! An invalid body is parsed a second time by the slower [`diagnose`] to list every problem with its location, as
 //! FastAPI does.
@@ -19,7 +19,7 @@ use super::{HttpError, diagnose::diagnose, invalid::flag};
 pub fn decode_request(body: &[u8]) -> Result<OnlineRequest<'_>, HttpError> {
     // UTF-8 is validated once for the whole body instead of for each text.
     let text = std::str::from_utf8(body).ok();
-    let wire = text.and_then(|text| serde_json::from_str(text).ok().or_else(|| exact(text)));
+    let wire = text.and_then(|text| serde_json::from_str(text).ok().or_else(|| parse_exact(text)));
     let Some(wire) = wire else { return Err(diagnose(body)) };
     let Some(EntityColumns(entities)) = wire.entities else { return Err(diagnose(body)) };
     let selection = match wire.service {
@@ -34,12 +34,11 @@ pub fn decode_request(body: &[u8]) -> Result<OnlineRequest<'_>, HttpError> {
 /// Up to this many column names are compared linearly; more are looked up in a map.
 const FEW_COLUMNS: usize = 16;
 
-/// The error for a number that the parser returns as a double although it may be an integer: see [`exact`].
-const NEEDS_EXACT_TEXT: &str = "a number that only its text can tell";
+/// The error for a number that the parser returns as a double although it may be an integer: see [`parse_exact`].
+const NEEDS_EXACT_TEXT: &str = "a number that must be parsed from its text";
 
-/// Parses a body on the slow path, with each value as it is written, so that an integer beyond 64 bits is not rounded
-/// to a double.
-fn exact(text: &str) -> Option<Wire<'_>> {
+/// Parses a body again, with each value from its own text, so that an integer beyond 64 bits is not rounded to a double.
+fn parse_exact(text: &str) -> Option<Wire<'_>> {
     let wire: Wire<'_, ExactColumns<'_>> = serde_json::from_str(text).ok()?;
     let Wire { entities, service, features, full_feature_names, view_metadata } = wire;
     let entities = entities.map(|ExactColumns(columns)| EntityColumns(columns));
@@ -172,7 +171,7 @@ visitor!(ExactColumnsVisitor, ExactColumns, "an object of lists", {
 struct ColumnsByName<'a> {
     columns: Columns<'a>,
     /// The index of each column, if there are too many for a linear search.
-    places: Option<HashMap<Cow<'a, str>, usize>>,
+    indexes: Option<HashMap<Cow<'a, str>, usize>>,
 }
 
 // === impl ColumnsByName ===
@@ -180,7 +179,7 @@ struct ColumnsByName<'a> {
 impl<'a> ColumnsByName<'a> {
     /// Adds a column. As in Python, the last of two equal names wins, at the position of the first.
     fn insert(&mut self, name: Cow<'a, str>, values: Vec<EntityValue<'a>>) {
-        let Self { columns, places } = self;
+        let Self { columns, indexes } = self;
         if columns.len() < FEW_COLUMNS {
             match columns.iter().position(|(known, _)| *known == name) {
                 Some(index) => columns[index].1 = values,
@@ -188,13 +187,13 @@ impl<'a> ColumnsByName<'a> {
             }
             return;
         }
-        let places = places.get_or_insert_with(|| {
+        let indexes = indexes.get_or_insert_with(|| {
             columns.iter().enumerate().map(|(index, (name, _))| (name.clone(), index)).collect()
         });
-        match places.get(&name) {
+        match indexes.get(&name) {
             Some(index) => columns[*index].1 = values,
             None => {
-                places.insert(name.clone(), columns.len());
+                indexes.insert(name.clone(), columns.len());
                 columns.push((name, values));
             }
         }
@@ -290,11 +289,11 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_the_nearest_doubles() {
+    fn numbers_decode_to_nearest_doubles() {
         let mut texts: Vec<String> = vec!["9007199254740993.0".to_owned(), "0.42451918914251396".to_owned()];
         let mut bits: u64 = 1;
         texts.extend((0..10_000).map(|_| {
-            // Knuth's generator; the values only need varied bits.
+            // Knuth's generator: the values only need varied bits.
             bits = bits.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let exponent = 1_000 + (bits >> 8) % 40;
             format!("{:?}", f64::from_bits((exponent << 52) | (bits >> 12)))
@@ -308,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn last_of_equal_columns_counts() {
+    fn last_duplicate_column_wins() {
         for others in [0, FEW_COLUMNS - 2, FEW_COLUMNS - 1, FEW_COLUMNS, 100] {
             let others: String = (0..others).map(|n| format!(r#""c{n}":[1],"#)).collect();
             let body =

@@ -21,7 +21,7 @@ const ECHO_DEPTH_MAX: usize = 8;
 /// The limit on characters of a text that a response repeats.
 const ECHO_CHARS_MAX: usize = 200;
 
-/// A value as a response repeats it, truncated if it is long.
+/// A value as a response repeats it: truncated if it is long or deeply nested.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Echo(pub(super) Value);
 
@@ -31,7 +31,7 @@ struct AtDepth(usize);
 
 /// The parts of a body that a lookup reads.
 struct Body {
-    /// The whole body, as a response repeats it.
+    /// The whole body as a response repeats it.
     echo: Value,
     is_object: bool,
     entities: Option<Vec<Value>>,
@@ -40,12 +40,13 @@ struct Body {
     flags: [Option<Value>; 2],
 }
 
-/// Problems of the values of an object or a list.
+/// Reads a value, and collects the problems with the first items of an object or a list: at most [`LISTED_MAX`]. The
+/// function returns the problem with an item, given its name or index.
 struct Problems<F>(F);
 
 const FLAGS: [&str; 2] = ["full_feature_names", "include_feature_view_version_metadata"];
 
-/// Describes what is wrong with a body.
+/// Returns the error for an invalid body of a lookup.
 pub(super) fn diagnose(body: &[u8]) -> HttpError {
     if body.is_empty() {
         return unprocessable("bad_body", vec![problem("missing", &json!(["body"]), "Field required", &Value::Null)]);
@@ -76,13 +77,13 @@ pub(super) fn diagnose(body: &[u8]) -> HttpError {
     unprocessable("bad_body", details)
 }
 
-/// Returns the problem with `entities`, if there is one.
-fn entities_problem(name: &Value, value: &Value) -> Option<Value> {
+/// Returns the problem with a column of `entities`, or `None` if it is valid.
+fn column_problem(name: &Value, value: &Value) -> Option<Value> {
     let message = "Input should be a valid list";
     (!value.is_array()).then(|| problem("list_type", &json!(["body", "entities", name]), message, value))
 }
 
-/// Returns the problem with an item of `features`, if there is one.
+/// Returns the problem with an item of `features`, or `None` if it is valid.
 fn feature_problem(index: &Value, value: &Value) -> Option<Value> {
     let message = "Input should be a valid string";
     (!value.is_string()).then(|| problem("string_type", &json!(["body", "features", index]), message, value))
@@ -114,7 +115,7 @@ impl<'de> Deserialize<'de> for Body {
                 while let Some(key) = map.next_key::<String>()? {
                     let value = match &*key {
                         "entities" => {
-                            let (value, problems) = map.next_value_seed(Problems(entities_problem))?;
+                            let (value, problems) = map.next_value_seed(Problems(column_problem))?;
                             let message = "Input should be a valid dictionary";
                             let other = || vec![problem("dict_type", &json!(["body", "entities"]), message, &value)];
                             body.entities = Some(if value.is_object() { problems } else { other() });
@@ -136,7 +137,7 @@ impl<'de> Deserialize<'de> for Body {
                         _ => {}
                     }
                     if echo.len() < ECHO_ITEMS_MAX {
-                        echo.insert(cut(&key), value);
+                        echo.insert(truncated(&key), value);
                     }
                 }
                 body.echo = Value::Object(echo);
@@ -168,7 +169,7 @@ impl<'de> Deserialize<'de> for Body {
             }
 
             fn visit_str<E: Error>(self, v: &str) -> Result<Body, E> {
-                Ok(Body::other(cut(v).into()))
+                Ok(Body::other(truncated(v).into()))
             }
         }
 
@@ -177,7 +178,7 @@ impl<'de> Deserialize<'de> for Body {
 }
 
 impl Body {
-    /// Returns the description of a body that is not an object.
+    /// Creates the description of a body that is not an object.
     fn other(echo: Value) -> Self {
         Self { echo, is_object: false, entities: None, service: None, features: None, flags: [None, None] }
     }
@@ -185,7 +186,6 @@ impl Body {
 
 // === impl Problems ===
 
-/// Deserializes the value, and collects the first [`LISTED_MAX`] problems with its items.
 impl<'de, F: Fn(&Value, &Value) -> Option<Value>> DeserializeSeed<'de> for Problems<F> {
     type Value = (Value, Vec<Value>);
 
@@ -209,7 +209,7 @@ impl<'de, F: Fn(&Value, &Value) -> Option<Value>> Visitor<'de> for Problems<F> {
                 continue;
             }
             let Echo(value) = map.next_value_seed(AtDepth(2))?;
-            let key = cut(&key);
+            let key = truncated(&key);
             problems.extend((self.0)(&Value::from(&*key), &value));
             if echo.len() < ECHO_ITEMS_MAX {
                 echo.insert(key, value);
@@ -256,7 +256,7 @@ impl<'de, F: Fn(&Value, &Value) -> Option<Value>> Visitor<'de> for Problems<F> {
     }
 
     fn visit_str<E: Error>(self, v: &str) -> Result<Self::Value, E> {
-        Ok((cut(v).into(), Vec::new()))
+        Ok((truncated(v).into(), Vec::new()))
     }
 }
 
@@ -273,9 +273,9 @@ impl Echo {
                 }
                 Value::Object(items) => {
                     let items = items.iter().take(ECHO_ITEMS_MAX);
-                    items.map(|(key, item)| (cut(key), at_depth(item, depth + 1))).collect::<Map<_, _>>().into()
+                    items.map(|(key, item)| (truncated(key), at_depth(item, depth + 1))).collect::<Map<_, _>>().into()
                 }
-                Value::String(text) => cut(text).into(),
+                Value::String(text) => truncated(text).into(),
                 Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
             }
         }
@@ -304,7 +304,7 @@ impl<'de> Visitor<'de> for AtDepth {
         while let Some(key) = map.next_key::<String>()? {
             let Echo(value) = map.next_value_seed(AtDepth(self.0 + 1))?;
             if self.0 < ECHO_DEPTH_MAX && echo.len() < ECHO_ITEMS_MAX {
-                echo.insert(cut(&key), value);
+                echo.insert(truncated(&key), value);
             }
         }
         Ok(Echo(if self.0 < ECHO_DEPTH_MAX { Value::Object(echo) } else { Value::from("…") }))
@@ -341,11 +341,11 @@ impl<'de> Visitor<'de> for AtDepth {
     }
 
     fn visit_str<E: Error>(self, v: &str) -> Result<Echo, E> {
-        Ok(Echo(cut(v).into()))
+        Ok(Echo(truncated(v).into()))
     }
 }
 
-fn cut(text: &str) -> String {
+fn truncated(text: &str) -> String {
     match text.char_indices().nth(ECHO_CHARS_MAX) {
         None => text.to_owned(),
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn hundred_problems_are_listed() {
+    fn at_most_hundred_problems_are_listed() {
         let many = |item: &str| vec![item; 200_000].join(",");
         let listed = details(&format!(r#"{{"entities":{{}},"features":["a:b",{}]}}"#, many("1")));
         assert_eq!(listed.len(), LISTED_MAX);
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn repeated_input_is_cut() {
+    fn echoed_input_is_truncated() {
         let long = "x".repeat(1 << 20);
         for body in [
             format!(r#"{{"a":"{long}"}}"#),

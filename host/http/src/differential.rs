@@ -25,7 +25,7 @@ use tokio::{
 
 use super::{
     HttpLimits, ListenerRole, Router,
-    connection::{Life, Phase, serve_connection, serve_with_hyper},
+    connection::{ConnectionContext, Phase, serve_connection, serve_with_hyper},
     fast_path::lookup_length,
     limited_io::LingerFlag,
     prefixed_io::PrefixedIo,
@@ -40,7 +40,7 @@ pub struct TestServer {
     _dir: tempfile::TempDir,
 }
 
-/// What a client sees after it has sent some bytes.
+/// What a client receives after it has sent some bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Seen {
     /// The bytes of all responses, with the same date in each.
@@ -86,10 +86,10 @@ const PIPE_BYTES: usize = 4 << 20;
 // === impl TestServer ===
 
 impl TestServer {
-    /// Creates a server with customer 7.
+    /// Starts a server with one row: customer 7 in `orders`.
     ///
     /// # Panics
-    /// If the machine has no memory, disk space or threads for it.
+    /// If the machine does not have the memory, disk space or threads for it.
     #[must_use]
     #[expect(clippy::unwrap_used, reason = "for tests only")]
     pub fn start() -> Self {
@@ -129,7 +129,7 @@ impl TestServer {
         Self { router, runtime, _dir: dir }
     }
 
-    /// Sends pieces of bytes on a new connection, one after the other, and returns what the client sees.
+    /// Sends pieces of bytes on a new connection, one after the other, and returns what the client receives.
     #[must_use]
     pub fn send(&self, pieces: &[&[u8]], path: Path) -> Seen {
         self.runtime.block_on(async {
@@ -163,21 +163,21 @@ impl TestServer {
     fn serve(&self, stream: DuplexStream, path: Path) -> JoinHandle<()> {
         let router = Arc::clone(&self.router);
         tokio::spawn(async move {
-            // The phase does not change while the sender is alive.
+            // Dropping the sender would count as a change of the phase.
             let (_phase, phases) = watch::channel(Phase::Serving);
-            let life = Life { router, phases, linger: LingerFlag::default() };
+            let context = ConnectionContext { router, phases, linger: LingerFlag::default() };
             let _ = match path {
-                Path::Fast => serve_connection(stream, None, life).await,
-                Path::Hyper => serve_with_hyper(PrefixedIo::new(Vec::new(), stream), None, &life).await,
+                Path::Fast => serve_connection(stream, None, context).await,
+                Path::Hyper => serve_with_hyper(PrefixedIo::new(Vec::new(), stream), None, &context).await,
             };
         })
     }
 
-    /// Compares both paths for the input of a fuzzer: a byte with the number of pieces, up to three, two bytes with the
-    /// length of each, then the bytes to send.
+    /// Compares both paths for the input of a fuzzer: a byte with the number of lengths, up to three (modulo four), two
+    /// bytes for each length, then the bytes to send.
     ///
     /// # Panics
-    /// If the client sees a difference.
+    /// As [`TestServer::compare`].
     pub fn compare_input(&self, input: &[u8]) {
         let Some((count, rest)) = input.split_first() else { return };
         let count = usize::from(count % 4);
@@ -187,10 +187,12 @@ impl TestServer {
         self.compare(bytes, &lengths);
     }
 
-    /// Sends bytes to both paths, in pieces of these lengths. The last piece has the rest.
+    /// Sends bytes to both paths, in pieces of these lengths and a last piece with the rest. Returns what a client of
+    /// the fast path receives.
     ///
     /// # Panics
-    /// If the client sees a difference.
+    /// If it differs from what a client of hyper receives, however the bytes are split for hyper: in the same pieces,
+    /// not at all, or by request.
     pub fn compare(&self, bytes: &[u8], lengths: &[usize]) -> Seen {
         let (mut pieces, mut rest) = (Vec::new(), bytes);
         for length in lengths {
@@ -202,7 +204,7 @@ impl TestServer {
         }
         pieces.push(rest);
         let fast = self.send(&pieces, Path::Fast);
-        // hyper's own responses depend on how the bytes arrive: it parses an incomplete head again only when its last line
+        // hyper's responses depend on how the bytes arrive: it parses an incomplete head again only when its last line
         // has arrived, and drops unsent responses when a later request breaks the connection.
         let (mut requests, mut rest) = (Vec::new(), bytes);
         while let Some(length) = lookup_length(rest, self.router.limits().body_bytes_max) {
@@ -244,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn both_paths_answer_alike() {
+    fn both_paths_respond_alike() {
         let server = TestServer::start();
         let bodies = [
             LOOKUP,

@@ -33,6 +33,7 @@ struct Runs {
 /// The repeated parts of the columns of one read.
 #[derive(Default)]
 struct ReadRuns<'a> {
+    /// The rows as text, if all of them are cached as text.
     text: Option<ReadText<'a>>,
     /// Everything after the values of copied columns: statuses and event times.
     rest: Option<Range<usize>>,
@@ -42,18 +43,18 @@ struct ReadRuns<'a> {
 /// The maximum length of a status and an event time, with separators.
 const CELL_BYTES_MAX: usize = 64;
 
-/// The separators between a column's parts.
+/// The maximum total length of the separators in a column.
 const COLUMN_BYTES: usize = 96;
 
-/// The maximum ratio of a value's size in JSON to its size in a row. A control character takes six bytes. A
-/// single-precision number that is printed as a double takes a few more bytes.
+/// An upper bound on the ratio of a value's size in JSON to its size in a row. A control character becomes six
+/// bytes, and a single-precision number is printed with the digits of a double.
 const EXPANSION_MAX: usize = 8;
 
 /// Encodes the body of an answer.
 #[must_use]
 pub fn encode_answer(answer: &Answer<'_>) -> Vec<u8> {
     let mut out = Vec::new();
-    // Without limits this cannot fail.
+    // A budget without limits never fails.
     let _ = write_answer(answer, &mut out, &mut ResponseBudget::unbounded());
     out
 }
@@ -108,11 +109,11 @@ fn feature_column(
         if let Some(text) = text
             && text.append_values(feature, cells_max, out, budget)?
         {
-            again(out, rest, |out| {
+            write_or_copy(out, rest, |out| {
                 out.extend_from_slice(STATUSES);
                 write_statuses(out, text.statuses());
                 out.extend_from_slice(EVENT_TIMES);
-                again(out, event_times, |out| write_event_times(out, answer, read, Some(text)));
+                write_or_copy(out, event_times, |out| write_event_times(out, answer, read, Some(text)));
                 out.extend_from_slice(END);
             });
             return Ok(());
@@ -132,17 +133,17 @@ fn feature_column(
     budget.reserve(out, 0, cells_max)?;
     out.extend_from_slice(STATUSES);
     if statuses.iter().all(|status| *status == Status::Present) {
-        again(out, &mut runs.present, |out| repeat(out, status_name(Status::Present), answer.rows));
+        write_or_copy(out, &mut runs.present, |out| repeat(out, status_name(Status::Present), answer.rows));
     } else {
         write_statuses(out, statuses.into_iter());
     }
     out.extend_from_slice(EVENT_TIMES);
     match read {
         // As in Feast, computed values have no event time.
-        None => again(out, &mut runs.epochs, |out| repeat(out, EPOCH, answer.rows)),
+        None => write_or_copy(out, &mut runs.epochs, |out| repeat(out, EPOCH, answer.rows)),
         Some(read) => {
             let ReadRuns { text, event_times, .. } = &mut reads[read];
-            again(out, event_times, |out| write_event_times(out, answer, read, text.as_ref()));
+            write_or_copy(out, event_times, |out| write_event_times(out, answer, read, text.as_ref()));
         }
     }
     out.extend_from_slice(END);
@@ -153,8 +154,8 @@ fn begin_column(out: &mut Vec<u8>, index: usize) {
     out.extend_from_slice(&BEGIN[usize::from(index == 0)..]);
 }
 
-/// Writes a run, or copies it from its first occurrence.
-fn again(out: &mut Vec<u8>, run: &mut Option<Range<usize>>, write: impl FnOnce(&mut Vec<u8>)) {
+/// Writes a run and records its position, or copies it from its first occurrence.
+fn write_or_copy(out: &mut Vec<u8>, run: &mut Option<Range<usize>>, write: impl FnOnce(&mut Vec<u8>)) {
     match run {
         Some(run) => out.extend_from_within(run.clone()),
         None => {
@@ -165,7 +166,7 @@ fn again(out: &mut Vec<u8>, run: &mut Option<Range<usize>>, write: impl FnOnce(&
     }
 }
 
-/// Returns everything that follows the results. It is the same for all answers of a plan.
+/// Returns the part of the body after the results, which is the same for all answers of a plan.
 fn tail(plan: &Plan) -> Box<[u8]> {
     let mut out = br#"],"metadata":{"feature_names":["#.to_vec();
     let entities = plan.entity_columns.iter().map(|column| &*column.name);
@@ -212,9 +213,9 @@ fn entity_column(
         }
     }
     out.extend_from_slice(STATUSES);
-    again(out, &mut runs.present, |out| repeat(out, status_name(Status::Present), answer.rows));
+    write_or_copy(out, &mut runs.present, |out| repeat(out, status_name(Status::Present), answer.rows));
     out.extend_from_slice(EVENT_TIMES);
-    again(out, &mut runs.epochs, |out| repeat(out, EPOCH, answer.rows));
+    write_or_copy(out, &mut runs.epochs, |out| repeat(out, EPOCH, answer.rows));
     out.extend_from_slice(END);
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Describes invalid bodies as FastAPI and pydantic do: status 422, and a list of problems with their locations.
+//! Reports invalid bodies as FastAPI and pydantic do: status 422, and a list of problems with their locations.
 
 use hyper::StatusCode;
 use larder_serving::LISTED_MAX;
@@ -25,7 +25,7 @@ pub(super) fn read_object(body: &[u8]) -> Result<Value, HttpError> {
 pub(super) fn not_json(body: &[u8], error: &serde_json::Error) -> HttpError {
     let detail = json!({
         "type": "json_invalid", "loc": ["body", offset(body, error)], "msg": "JSON decode error",
-        "input": {}, "ctx": { "error": python_words(error) },
+        "input": {}, "ctx": { "error": python_message(error) },
     });
     unprocessable("bad_json", vec![detail])
 }
@@ -36,13 +36,14 @@ pub(super) fn not_an_object(body: &Value) -> HttpError {
     unprocessable("bad_body", vec![problem("model_attributes_type", &json!(["body"]), message, body)])
 }
 
-/// Returns a response with the problems, at most [`LISTED_MAX`] of them.
+/// Returns the error that lists the problems: the first [`LISTED_MAX`] of them.
 pub(super) fn unprocessable(kind: &'static str, mut problems: Vec<Value>) -> HttpError {
     problems.truncate(LISTED_MAX);
     HttpError::detail(StatusCode::UNPROCESSABLE_ENTITY, kind, Value::Array(problems))
 }
 
-/// Returns one problem: pydantic's error type, the location, the message, and the input, truncated if it is long.
+/// Returns one item of the list: pydantic's error type, the location, the message, and the input, truncated if it is
+/// long.
 pub(super) fn problem(kind: &str, loc: &Value, message: &str, input: &Value) -> Value {
     json!({ "type": kind, "loc": Echo::of(loc), "msg": message, "input": Echo::of(input) })
 }
@@ -55,9 +56,10 @@ fn offset(body: &[u8], error: &serde_json::Error) -> usize {
 }
 
 /// Translates a parser error into the message of Python's `json`, which clients of Feast expect. The parser has no
-/// error codes, so its messages are compared. A message that is not in the list is returned unchanged.
-fn python_words(error: &serde_json::Error) -> String {
-    const WORDS: [(&str, &str); 8] = [
+/// error codes, so its messages are matched by their beginning. Any other message is returned without its line and
+/// column.
+fn python_message(error: &serde_json::Error) -> String {
+    const MESSAGES: [(&str, &str); 8] = [
         ("key must be a string", "Expecting property name enclosed in double quotes"),
         ("EOF while parsing an object", "Expecting property name enclosed in double quotes"),
         ("trailing comma", "Illegal trailing comma before end of object"),
@@ -68,7 +70,7 @@ fn python_words(error: &serde_json::Error) -> String {
         ("expected value", "Expecting value"),
     ];
     let message = error.to_string();
-    let known = WORDS.iter().find(|(words, _)| message.starts_with(words));
+    let known = MESSAGES.iter().find(|(prefix, _)| message.starts_with(prefix));
     known.map_or_else(
         || message.split(" at line ").next().unwrap_or(&message).to_owned(),
         |(_, python)| (*python).to_owned(),

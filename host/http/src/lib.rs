@@ -48,7 +48,7 @@ pub use self::{
     decode::decode_request,
     encode::encode_answer,
     error::HttpError,
-    keyfile::is_read_by_all,
+    keyfile::is_world_readable,
     router::{ListenerRole, Router},
     routes::{ListenerKind, ROUTES, Route},
     server::{Listener, Server, ServerError},

@@ -1,5 +1,5 @@
-//! A connection wrapper that limits write stalls, yields after large reads and writes, and drains unread input when it
-//! closes.
+//! A wrapper of connections that limits how long writes can stall, yields after large reads and writes, and drains
+//! unread input when a connection is closed.
 //!
 //! hyper limits how long headers may take to arrive, but not how long a response may take to send: a client that stops
 //! reading would keep its connection, and a response in memory, forever. A client that reads a large response as fast
@@ -24,12 +24,12 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 
-/// Records whether a response is sent before its request was read completely. Shared by the connection and its
-/// requests.
+/// Set if a response is sent before its request was read completely. Shared by the connection and its requests.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LingerFlag(Arc<AtomicBool>);
 
-/// A stream whose writes fail if they have not sent a byte for the duration `bound`.
+/// A stream with the limits of this module. A write, flush or shutdown fails if it makes no progress for the duration
+/// `bound`.
 #[derive(Debug)]
 pub(super) struct LimitedIo<S> {
     stream: S,
@@ -37,26 +37,27 @@ pub(super) struct LimitedIo<S> {
     /// Runs while a write is pending. Created when a write is first pending: most connections never need it.
     timer: Option<Pin<Box<Sleep>>>,
     waiting: bool,
-    /// Bytes written in large pieces since other connections were last served.
+    /// Bytes written in large pieces since this connection last yielded.
     large_written: usize,
     /// Whether the last write did not write all of its bytes.
     is_partial: bool,
-    /// Bytes read since other connections were last served.
+    /// Bytes read since this connection last yielded.
     read: usize,
     linger: LingerFlag,
-    /// Set at shutdown: the deadline for discarding the rest of the request, and the number of bytes discarded so far.
+    /// Set after the stream was shut down: the deadline for discarding the rest of the request, and the number of bytes
+    /// discarded so far.
     lingering: Option<(Pin<Box<Sleep>>, usize)>,
 }
 
 /// The minimum size of a large piece.
 const LARGE_BYTES: usize = 64 << 10;
 
-/// After this many bytes in large pieces, the thread serves its other connections.
-const TURN_BYTES: usize = 1 << 20;
+/// A connection yields after it has written this many bytes in large pieces.
+const WRITE_YIELD_BYTES: usize = 1 << 20;
 
-/// After this many bytes have been read, the thread serves its other connections. Parsing a byte can cost the server
-/// more than sending it costs the client, for example in chunk sizes.
-const READ_TURN_BYTES: usize = 64 << 10;
+/// A connection yields after it has read this many bytes. Parsing a byte can cost the server more than sending it costs
+/// the client, for example in chunk sizes.
+const READ_YIELD_BYTES: usize = 64 << 10;
 
 /// Limits on discarding the rest of a request after an early response.
 const LINGER_FOR: Duration = Duration::from_secs(2);
@@ -68,10 +69,10 @@ pub(super) fn yield_poll(cx: &mut Context<'_>) {
     let _ = pin!(tokio::task::yield_now()).poll(cx);
 }
 
-/// Waits until the runtime has polled for I/O events, and the tasks that are ready have run.
+/// Waits until the runtime has polled for I/O events and has run the tasks that are ready.
 ///
-/// hyper wakes its own task while it passes on a body, so a task that yields by itself is polled again at once. Another
-/// task is not woken early.
+/// A task of hyper that yields would be polled again immediately, because hyper wakes its own task while it passes on
+/// a body. So this function waits for a separate task, which nothing wakes early.
 pub(super) async fn yield_to_events() {
     // The spawned task cannot panic.
     let _ = tokio::spawn(tokio::task::yield_now()).await;
@@ -80,7 +81,7 @@ pub(super) async fn yield_to_events() {
 // === impl LingerFlag ===
 
 impl LingerFlag {
-    /// Records that the response to an unread request will be sent, so that the connection lingers.
+    /// Records that a response is sent before its request was read completely, so that the connection lingers.
     pub(super) fn set(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -107,14 +108,14 @@ impl<S> LimitedIo<S> {
         }
     }
 
-    /// Returns whether to serve other connections before this many more bytes are written. If so, this task is
-    /// scheduled to be polled after them.
-    fn gives_way(&mut self, bytes: usize, cx: &mut Context<'_>) -> bool {
+    /// Returns whether the connection must yield before it writes this many more bytes. If so, schedules the task to be
+    /// polled after other connections. Otherwise, counts the bytes.
+    fn must_yield(&mut self, bytes: usize, cx: &mut Context<'_>) -> bool {
         if bytes < LARGE_BYTES {
             return false;
         }
-        if self.large_written < TURN_BYTES {
-            self.large_written += bytes.min(TURN_BYTES);
+        if self.large_written < WRITE_YIELD_BYTES {
+            self.large_written += bytes.min(WRITE_YIELD_BYTES);
             return false;
         }
         self.large_written = 0;
@@ -126,8 +127,8 @@ impl<S> LimitedIo<S> {
         self.is_partial = !matches!(written, Poll::Ready(Ok(written)) if *written == bytes);
     }
 
-    /// Returns the result of a write that is ready. While a write is pending, starts or polls the timer.
-    fn watch<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+    /// Returns the result of a write that is ready. While it is pending, starts or polls the timer.
+    fn or_timed_out<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.waiting = false;
             return written;
@@ -137,13 +138,16 @@ impl<S> LimitedIo<S> {
             self.waiting = true;
             timer.as_mut().reset(Instant::now() + self.bound);
         }
-        timer.as_mut().poll(cx).map(|()| Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read")))
+        timer
+            .as_mut()
+            .poll(cx)
+            .map(|()| Err(io::Error::new(io::ErrorKind::TimedOut, "the client did not read in time")))
     }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for LimitedIo<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.read >= READ_TURN_BYTES {
+        if self.read >= READ_YIELD_BYTES {
             self.read = 0;
             yield_poll(cx);
             return Poll::Pending;
@@ -154,7 +158,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for LimitedIo<S> {
         if read.is_pending() {
             self.read = 0;
             if !self.is_partial {
-                // All bytes are written, and the thread serves its other connections until the next request arrives.
+                // All bytes are written, and the thread serves other connections until the next request arrives.
                 self.large_written = 0;
             }
         }
@@ -164,13 +168,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for LimitedIo<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for LimitedIo<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.gives_way(bytes.len(), cx) {
+        if self.must_yield(bytes.len(), cx) {
             return Poll::Pending;
         }
-        let piece = &bytes[..bytes.len().min(TURN_BYTES)];
+        let piece = &bytes[..bytes.len().min(WRITE_YIELD_BYTES)];
         let written = Pin::new(&mut self.stream).poll_write(cx, piece);
         self.note_written(&written, bytes.len());
-        self.watch(written, cx)
+        self.or_timed_out(written, cx)
     }
 
     fn poll_write_vectored(
@@ -179,12 +183,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for LimitedIo<S> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let bytes = slices.iter().map(|slice| slice.len()).sum();
-        if self.gives_way(bytes, cx) {
+        if self.must_yield(bytes, cx) {
             return Poll::Pending;
         }
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
         self.note_written(&written, bytes);
-        self.watch(written, cx)
+        self.or_timed_out(written, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -193,13 +197,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for LimitedIo<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
-        self.watch(flushed, cx)
+        self.or_timed_out(flushed, cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.lingering.is_none() {
             let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
-            if let result @ (Poll::Pending | Poll::Ready(Err(_))) = self.watch(shut, cx) {
+            if let result @ (Poll::Pending | Poll::Ready(Err(_))) = self.or_timed_out(shut, cx) {
                 return result;
             }
             if !self.linger.is_set() {
@@ -274,7 +278,7 @@ mod tests {
         yields
     }
 
-    /// A reader that fills every buffer.
+    /// A stream that always fills the whole buffer.
     struct Source;
 
     impl AsyncRead for Source {
@@ -297,9 +301,9 @@ mod tests {
     }
 
     #[test]
-    fn only_large_response_yields() {
+    fn only_large_writes_yield() {
         let timed = || LimitedIo::new(Sink, Duration::from_secs(1), LingerFlag::default());
-        assert_eq!(write(&mut timed(), &vec![0; 8 * TURN_BYTES]), 7);
+        assert_eq!(write(&mut timed(), &vec![0; 8 * WRITE_YIELD_BYTES]), 7);
         let mut timed = timed();
         for _ in 0..100 {
             assert_eq!(write(&mut timed, &vec![0; 4 * LARGE_BYTES]), 0, "a read came in between");
@@ -308,6 +312,6 @@ mod tests {
         let cx = &mut Context::from_waker(Waker::noop());
         let answer = vec![0; 4 * LARGE_BYTES];
         let written = (0..100).filter(|_| Pin::new(&mut timed).poll_write(cx, &answer).is_ready()).count();
-        assert_eq!(written, 80, "every fifth attempt gives way");
+        assert_eq!(written, 80, "every fifth attempt yields");
     }
 }

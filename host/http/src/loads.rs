@@ -1,7 +1,9 @@
-//! Loads that callers request, with limits on concurrent loads, on requests that wait for one view, and on all
+//! Materializations that callers request, with limits on concurrent loads, on requests for one view, and on all
 //! requests.
-//! A load waits only for other loads of the same view. If a load makes no progress because its source hangs, it
-//! releases its slot to the next one. It delays neither the other views of its request nor other requests.
+//!
+//! A load waits for other loads of the same view, and for one of the slots. If a load makes no progress because its
+//! source hangs, it releases its slot, and the next view of its request starts. So it delays only loads of its own
+//! view.
 
 use std::{
     collections::HashMap,
@@ -26,20 +28,21 @@ use tokio::{
 
 use super::HttpError;
 
-/// The loads of a server.
+/// The materializations of a server.
 #[derive(Debug)]
 pub(super) struct Loads {
-    /// The runtime on which loads run: a load that hangs must not keep the serving threads from ending.
+    /// The runtime on which loads run. It is not that of a serving thread, which a load that hangs must not keep from
+    /// ending.
     runtime: Handle,
     slots: Arc<Semaphore>,
     requests: Arc<Semaphore>,
     queues: Mutex<HashMap<String, Arc<Queue>>>,
 }
 
-/// The queue of one view. Each waiting request holds a reference, so the reference count is the length of the queue.
+/// The queue of one view. Each waiting or running request holds a reference, and the map of queues holds one.
 type Queue = AsyncMutex<()>;
 
-/// An accepted request, which is in the queue of each of its views.
+/// An accepted request. It is in the queue of each of its views.
 #[derive(Debug)]
 pub(super) struct Request {
     views: Vec<(String, Arc<Queue>)>,
@@ -48,29 +51,29 @@ pub(super) struct Request {
     _request: OwnedSemaphorePermit,
 }
 
-/// The limit on requests at a time, including those that wait. Further requests get 503.
+/// The limit on concurrent requests, including waiting ones. Further requests get 503.
 const REQUESTS_MAX: usize = 64;
-/// The limit on requests for one view, including the running one. Further requests get 503, so other views can use the
-/// rest.
+/// The limit on concurrent requests for one view, including the running one. Further requests get 503, which leaves the
+/// rest of the limit above to other views.
 const REQUESTS_OF_VIEW_MAX: usize = 8;
-/// A load is considered stalled by its source if it has not committed for this long.
+/// A load that makes no progress for this long is considered stalled by its source.
 const STALLED_AFTER: Duration = Duration::from_secs(1);
 
 // === impl Loads ===
 
 impl Loads {
-    /// Creates an empty set of loads. Call it within the runtime on which loads should run.
+    /// Creates the queues. Call it within the runtime on which loads should run.
     pub(super) fn new() -> Self {
         let semaphore = |permits| Arc::new(Semaphore::new(permits));
         let (slots, requests) = (semaphore(MATERIALIZATIONS_MAX), semaphore(REQUESTS_MAX));
         Self { runtime: Handle::current(), slots, requests, queues: Mutex::default() }
     }
 
-    /// Accepts a request for views with distinct names.
+    /// Accepts a request for views with distinct names, and adds it to their queues.
     ///
     /// # Errors
-    /// 503 if too many requests are waiting in total or for one of the views. Nothing was done in that case.
-    pub(super) fn take(&self, views: Vec<String>) -> Result<Request, HttpError> {
+    /// Status 503 if there are too many requests in total or for one of the views. It is then in no queue.
+    pub(super) fn enqueue(&self, views: Vec<String>) -> Result<Request, HttpError> {
         let busy = |message| HttpError::detail(StatusCode::SERVICE_UNAVAILABLE, "materializations_busy", message);
         let permit = Arc::clone(&self.requests).try_acquire_owned();
         let permit =
@@ -84,11 +87,11 @@ impl Loads {
         if let Some(view) = views.iter().find(is_full) {
             return Err(busy(format!("too many materializations of feature view {view} are queued; try again later")));
         }
-        let mut enqueue = |view: String| {
+        let mut join_queue = |view: String| {
             let queue = Arc::clone(queues.entry(view.clone()).or_default());
             (view, queue)
         };
-        let views = views.into_iter().map(&mut enqueue).collect();
+        let views = views.into_iter().map(&mut join_queue).collect();
         let (slots, runtime) = (Arc::clone(&self.slots), self.runtime.clone());
         Ok(Request { views, slots, runtime, _request: permit })
     }
@@ -97,8 +100,8 @@ impl Loads {
 // === impl Request ===
 
 impl Request {
-    /// Loads the views one after the other; a stalled view does not delay the next. Continues even if the caller stops
-    /// waiting. Returns errors in the order of the views.
+    /// Loads the views one after the other; a stalled view does not delay the next. Continues even if the future is
+    /// dropped. Returns the errors in the order of the views.
     pub(super) async fn run(self, engine: Arc<dyn RowWriter>, window: Window) -> Result<(), Vec<MaterializeError>> {
         let runtime = self.runtime.clone();
         let work = runtime.spawn(async move {
@@ -128,7 +131,8 @@ impl Request {
     }
 }
 
-/// Loads one view when it reaches the head of the queue. Drops `stalled` when the load has ended or makes no progress.
+/// Loads one view when it reaches the head of the queue. Drops `stalled` when the load has ended, and also when it waits
+/// for longer than [`STALLED_AFTER`] or makes no progress in that time.
 async fn load(
     runtime: Handle,
     slots: Arc<Semaphore>,
@@ -139,9 +143,9 @@ async fn load(
     stalled: oneshot::Sender<()>,
 ) -> Result<(), MaterializeError> {
     let mut stalled = Some(stalled);
-    let _turn = unless_stalled(queue.lock(), || drop(stalled.take())).await;
+    let _queue_lock = report_stalls(queue.lock(), || drop(stalled.take())).await;
     // The semaphore is never closed.
-    let mut slot = unless_stalled(slots.acquire_owned(), || drop(stalled.take())).await.ok();
+    let mut slot = report_stalls(slots.acquire_owned(), || drop(stalled.take())).await.ok();
     let beats = Arc::new(AtomicU64::new(0));
     let mut seen = 0;
     let work = {
@@ -150,7 +154,7 @@ async fn load(
             engine.materialize(&view, window, &mut |_| _ = beats.fetch_add(1, Ordering::Relaxed))
         })
     };
-    let done = unless_stalled(work, || {
+    let done = report_stalls(work, || {
         let now = beats.load(Ordering::Relaxed);
         if now == seen {
             drop((slot.take(), stalled.take()));
@@ -160,20 +164,20 @@ async fn load(
     done.await.unwrap_or_else(|error| Err(panicked(&error)))
 }
 
-/// Logs that a task of a materialization panicked, which is a bug, and returns its error.
+/// Logs that a task of a materialization panicked, which is a bug in Larder, and returns its error.
 fn panicked(error: &JoinError) -> MaterializeError {
     tracing::error!(%error, "a materialization failed because of a bug in Larder");
     MaterializeError { view: String::new(), is_busy: false }
 }
 
-/// Waits for work, and calls `late` each time that [`STALLED_AFTER`] passes meanwhile.
-async fn unless_stalled<T>(work: impl Future<Output = T>, mut late: impl FnMut()) -> T {
+/// Waits for `work`, and calls `on_stall` each time that [`STALLED_AFTER`] passes meanwhile.
+async fn report_stalls<T>(work: impl Future<Output = T>, mut on_stall: impl FnMut()) -> T {
     let mut work = std::pin::pin!(work);
     loop {
         tokio::select! {
             biased;
             done = work.as_mut() => return done,
-            () = sleep(STALLED_AFTER) => late(),
+            () = sleep(STALLED_AFTER) => on_stall(),
         }
     }
 }
@@ -189,16 +193,17 @@ mod tests {
     #[tokio::test]
     async fn busy_view_does_not_block_others() {
         let loads = Loads::new();
-        let of_one: Vec<Request> = (0..REQUESTS_OF_VIEW_MAX).map(|_| loads.take(views(&["a"])).unwrap()).collect();
-        let refused = loads.take(views(&["b", "a"])).unwrap_err();
+        let of_one: Vec<Request> = (0..REQUESTS_OF_VIEW_MAX).map(|_| loads.enqueue(views(&["a"])).unwrap()).collect();
+        let refused = loads.enqueue(views(&["b", "a"])).unwrap_err();
         assert_eq!((refused.status, refused.kind), (StatusCode::SERVICE_UNAVAILABLE, "materializations_busy"));
-        let others: Vec<Request> =
-            (REQUESTS_OF_VIEW_MAX..REQUESTS_MAX).map(|n| loads.take(views(&[&format!("view {n}")])).unwrap()).collect();
-        assert!(loads.take(views(&["z"])).is_err(), "all of them together are bounded too");
+        let others: Vec<Request> = (REQUESTS_OF_VIEW_MAX..REQUESTS_MAX)
+            .map(|n| loads.enqueue(views(&[&format!("view {n}")])).unwrap())
+            .collect();
+        assert!(loads.enqueue(views(&["z"])).is_err(), "the limit on all requests is reached");
         drop(of_one);
-        drop(loads.take(views(&["a", "b"])).unwrap());
+        drop(loads.enqueue(views(&["a", "b"])).unwrap());
         drop(others);
-        loads.take(views(&["a"])).unwrap();
-        assert_eq!(loads.queues.lock().unwrap().len(), 1, "queues without requests go");
+        loads.enqueue(views(&["a"])).unwrap();
+        assert_eq!(loads.queues.lock().unwrap().len(), 1, "queues without requests are removed");
     }
 }

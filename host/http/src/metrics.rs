@@ -28,13 +28,13 @@ pub(super) struct EndpointMetrics {
 
 impl HttpMetrics {
     pub(super) fn bind() -> Self {
-        describe_counter!("larder_http_requests_total", "Requests, by endpoint and outcome.");
-        describe_counter!("larder_http_errors_total", "Requests that failed, by kind of error.");
+        describe_counter!("larder_http_requests_total", "HTTP requests, by endpoint and outcome.");
+        describe_counter!("larder_http_errors_total", "Failed HTTP requests, by endpoint and kind of error.");
         describe_histogram!("larder_http_request_duration_seconds", "Time from a request's headers to its response.");
-        describe_gauge!("larder_http_connections", "Open connections.");
+        describe_gauge!("larder_http_connections", "Open HTTP connections.");
         describe_counter!(
             "larder_http_connections_refused_total",
-            "Connections that were closed because too many were open."
+            "HTTP connections that were closed immediately because too many were open."
         );
         describe_counter!(
             "larder_http_handshakes_failed_total",
@@ -42,7 +42,7 @@ impl HttpMetrics {
         );
         describe_counter!(
             "larder_http_fast_path_exits_total",
-            "Connections that left the fast path because of a lookup that it does not support."
+            "Connections that left the fast path because of a lookup that it cannot serve."
         );
         Self {
             online: EndpointMetrics::bind("/get-online-features"),
@@ -69,7 +69,7 @@ impl EndpointMetrics {
         }
     }
 
-    /// Counts an error by its kind. Errors are rare and have few kinds, so they are looked up by label.
+    /// Counts an error by its kind. Errors are rare, so the counter is looked up by its labels each time.
     pub(super) fn count_error(&self, kind: &'static str) {
         counter!("larder_http_errors_total", "endpoint" => self.endpoint, "kind" => kind).increment(1);
     }

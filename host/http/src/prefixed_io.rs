@@ -12,8 +12,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 #[derive(Debug)]
 pub(super) struct PrefixedIo<S> {
     first: Vec<u8>,
-    /// The number of bytes of `first` that were returned.
-    given: usize,
+    /// The number of bytes of `first` that were read.
+    position: usize,
     stream: S,
 }
 
@@ -21,26 +21,26 @@ pub(super) struct PrefixedIo<S> {
 
 impl<S> PrefixedIo<S> {
     pub(super) fn new(first: Vec<u8>, stream: S) -> Self {
-        Self { first, given: 0, stream }
+        Self { first, position: 0, stream }
     }
 
-    /// Returns whether all bytes of `first` were returned.
-    pub(super) fn is_read(&self) -> bool {
-        self.given == self.first.len()
+    /// Returns whether all bytes of `first` were read.
+    pub(super) fn is_prefix_read(&self) -> bool {
+        self.position == self.first.len()
     }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for PrefixedIo<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.is_read() {
+        if self.is_prefix_read() {
             return Pin::new(&mut self.stream).poll_read(cx, buffer);
         }
-        let rest = &self.first[self.given..];
-        let given = rest.len().min(buffer.remaining());
-        buffer.put_slice(&rest[..given]);
-        self.given += given;
-        if self.is_read() {
-            (self.first, self.given) = (Vec::new(), 0);
+        let rest = &self.first[self.position..];
+        let read = rest.len().min(buffer.remaining());
+        buffer.put_slice(&rest[..read]);
+        self.position += read;
+        if self.is_prefix_read() {
+            (self.first, self.position) = (Vec::new(), 0);
         }
         Poll::Ready(Ok(()))
     }

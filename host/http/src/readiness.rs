@@ -4,11 +4,12 @@ use hyper::StatusCode;
 use larder_serving::{LISTED_MAX, Snapshot};
 use serde_json::{Value, json};
 
-use super::response::{Answered, json_response};
+use super::response::{HttpResponse, json_response};
 
-/// Returns the response to `/ready`: 200 if all views are loaded. A server that was ready stays ready while its sources
-/// are unavailable. With `hides_names`, the response does not name views, because the caller may lack a token for them.
-pub(super) fn readiness(snapshot: &Snapshot, is_stopping: bool, hides_names: bool) -> Answered {
+/// Returns the response to `/ready`: 200 if all views with a source were loaded once, the store works, no rows are
+/// missing because of damage, and the server is not stopping. So a server stays ready while its sources are
+/// unavailable. With `hides_names`, the response does not name views, because the caller may lack a token for them.
+pub(super) fn readiness(snapshot: &Snapshot, is_stopping: bool, hides_names: bool) -> HttpResponse {
     let unready = |body: Value| json_response(StatusCode::SERVICE_UNAVAILABLE, &body);
     if is_stopping {
         return unready(json!({ "status": "stopping" }));
@@ -21,7 +22,7 @@ pub(super) fn readiness(snapshot: &Snapshot, is_stopping: bool, hides_names: boo
     }
     if snapshot.awaits_registry() {
         return unready(
-            json!({ "status": "waiting", "why": "the Feast registry is not written yet. hint: run 'feast apply'" }),
+            json!({ "status": "waiting", "why": "the Feast registry has not been written yet. hint: run 'feast apply'" }),
         );
     }
     let damaged: Vec<&str> = snapshot.damaged().take(LISTED_MAX).collect();

@@ -1,4 +1,4 @@
-//! Reads request bodies within limits, or discards bodies that the handler did not need.
+//! Reads request bodies within limits, and discards bodies that the handler did not read.
 
 use std::{pin::pin, task::Poll, time::Duration};
 
@@ -25,7 +25,7 @@ pub(super) struct RequestBody {
     read_failed: bool,
 }
 
-/// Limits on discarding an unneeded body to keep its connection open.
+/// Limits on discarding an unread body to keep its connection open.
 const SKIPPED_BYTES_MAX: usize = 256 << 10;
 const SKIPPED_WITHIN: Duration = Duration::from_secs(1);
 
@@ -37,17 +37,24 @@ impl RequestBody {
         Self { body, expects_continue, read_failed: false }
     }
 
-    /// Reads the body if it has at most `max` bytes and arrives within `within`. Leases memory for bodies that arrive
-    /// in pieces and need a buffer of more than `SMALL_BYTES`.
-    pub(super) async fn read(&mut self, max: usize, lease: Lease, within: Duration) -> Result<Bytes, HttpError> {
+    /// Reads the body if it has at most `max` bytes and arrives within `within`. The error for a larger one
+    /// ends with `hint`.
+    /// Leases memory for bodies that arrive in pieces and need a buffer of more than `SMALL_BYTES`.
+    pub(super) async fn read(
+        &mut self,
+        max: usize,
+        hint: &str,
+        lease: Lease,
+        within: Duration,
+    ) -> Result<Bytes, HttpError> {
         let too_large = || {
-            let message = format!("the body has more than {max} bytes; hint: raise 'server: limits: body_bytes_max'");
+            let message = format!("the body has more than {max} bytes; {hint}");
             HttpError::detail(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
         };
         if self.body.size_hint().lower() > max as u64 {
             return Err(too_large());
         }
-        // Nearly all bodies have already arrived; skip the timer for them.
+        // Nearly all bodies have already arrived and need no timer.
         let read = {
             let mut read = pin!(self.read_frames(max, lease, too_large));
             match std::future::poll_fn(|cx| Poll::Ready(read.as_mut().poll(cx))).await {
@@ -80,7 +87,7 @@ impl RequestBody {
             if read > max {
                 return Err(too_large());
             }
-            // Nearly every body comes in one piece, which needs no copy.
+            // Nearly every body arrives in one piece and needs no copy.
             if first.is_empty() && rest.is_empty() {
                 first = data;
                 continue;
@@ -110,8 +117,8 @@ impl RequestBody {
         })
     }
 
-    /// Discards the rest of the body. Returns false if the rest is too long, too slow or broken: the connection must
-    /// then be closed, because the next request starts after the body.
+    /// Discards the rest of the body. Returns false if it is too long, too slow or broken, or if the client waits for
+    /// `100 Continue`. The connection must then be closed, because the next request starts after the body.
     pub(super) async fn skip(&mut self) -> bool {
         if self.body.is_end_stream() {
             return true;

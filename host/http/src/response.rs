@@ -1,4 +1,4 @@
-//! Responses, and the record of failed requests in metrics and log.
+//! Builds responses, and records failed requests in the metrics and the log.
 
 use std::net::SocketAddr;
 
@@ -9,17 +9,17 @@ use hyper::{
 };
 use serde_json::Value;
 
-use super::{HttpError, accept::JSON, body::AnswerBody, metrics::EndpointMetrics};
+use super::{HttpError, accept::JSON, body::ResponseBody, metrics::EndpointMetrics};
 
-pub(super) type Answered = Response<AnswerBody>;
+pub(super) type HttpResponse = Response<ResponseBody>;
 
-pub(super) fn json_response(status: StatusCode, body: &Value) -> Answered {
-    whole(status, Some(JSON), body.to_string().into())
+pub(super) fn json_response(status: StatusCode, body: &Value) -> HttpResponse {
+    bytes_response(status, Some(JSON), body.to_string().into())
 }
 
 /// Creates a response with a complete body.
-pub(super) fn whole(status: StatusCode, content_type: Option<HeaderValue>, body: Bytes) -> Answered {
-    let mut response = Response::new(AnswerBody::Whole(body));
+pub(super) fn bytes_response(status: StatusCode, content_type: Option<HeaderValue>, body: Bytes) -> HttpResponse {
+    let mut response = Response::new(ResponseBody::Whole(body));
     *response.status_mut() = status;
     if let Some(content_type) = content_type {
         response.headers_mut().insert(CONTENT_TYPE, content_type);
@@ -28,12 +28,12 @@ pub(super) fn whole(status: StatusCode, content_type: Option<HeaderValue>, body:
 }
 
 /// Counts and logs a failed request, and returns its response.
-pub(super) fn failed(
+pub(super) fn error_response(
     endpoint: &EndpointMetrics,
     error: &HttpError,
     path: &'static str,
     client: Option<SocketAddr>,
-) -> Answered {
+) -> HttpResponse {
     note_failed(endpoint, error, path, client);
     let mut response = json_response(error.status, &error.body);
     if let Some(header) = &error.header {
@@ -42,7 +42,8 @@ pub(super) fn failed(
     response
 }
 
-/// Counts and logs a failed request. Client errors are logged at `debug`, with their kind and names, but no values.
+/// Counts and logs a failed request: at `debug`, with the kind and the names that it concerns but no values, and at
+/// `error` if it has a message for the operator.
 pub(super) fn note_failed(
     endpoint: &EndpointMetrics,
     error: &HttpError,

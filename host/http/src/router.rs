@@ -32,7 +32,7 @@ use tracing::Instrument as _;
 
 use super::{
     Control, HttpError, HttpLimits, Writes,
-    accept::{Form, JSON},
+    accept::{JSON, LookupFormat},
     catalog::{catalog_bytes, describe_catalog},
     commands,
     fast_path::FastRequest,
@@ -40,10 +40,10 @@ use super::{
     metrics::HttpMetrics,
     readiness::readiness,
     request_body::RequestBody,
-    response::{Answered, failed, json_response, note_failed, whole},
+    response::{HttpResponse, bytes_response, error_response, json_response, note_failed},
     routes::{
-        AuthorizedEndpoint, CommandEndpoint, Endpoint, Found, ListenerKind, ONLINE_FEATURES, PublicEndpoint,
-        WriteEndpoint, find, known_path,
+        AuthorizedEndpoint, CommandEndpoint, Endpoint, ListenerKind, ONLINE_FEATURES, PublicEndpoint, RouteMatch,
+        WriteEndpoint, find_route, known_path,
     },
     weight::tree_bytes,
 };
@@ -55,10 +55,10 @@ pub struct Router {
     clock: SharedClock,
     limits: HttpLimits,
     pub(super) metrics: HttpMetrics,
-    /// Set when the server stops. From then on, it reports that it is not ready, but still answers requests.
+    /// Set when the server stops. From then on, `/ready` reports that, but requests are still answered.
     stopping: AtomicBool,
-    /// Set later during shutdown. Requests that wait for a load then get an error.
-    given_up: watch::Sender<bool>,
+    /// Set later during the shutdown: requests that wait for a materialization or a command then get an error.
+    waits_aborted: watch::Sender<bool>,
     authenticator: Arc<Authenticator>,
     role: ListenerRole,
 }
@@ -66,7 +66,7 @@ pub struct Router {
 /// What a listener serves in addition to health and readiness.
 #[derive(Clone, Debug)]
 pub enum ListenerRole {
-    /// Features.
+    /// Lookups, the catalog, and writes if they are turned on.
     Data {
         /// Authenticates callers.
         authenticator: Arc<Authenticator>,
@@ -75,7 +75,7 @@ pub enum ListenerRole {
         /// The handler of writes, if the server accepts them.
         writes: Option<Arc<Writes>>,
     },
-    /// Features and commands.
+    /// Lookups, the catalog and commands.
     Admin(Arc<dyn Control>),
     /// Metrics.
     Metrics(Metrics),
@@ -85,8 +85,8 @@ pub enum ListenerRole {
 pub(super) enum FastAnswer {
     /// The body was appended. The time is that of the lookup, for the response's date; the duration is how long it took.
     Done(Micros, Duration),
-    /// Another thread computes the response, or rows are fetched. Call [`Router::note_fast`] with the start time and the
-    /// result.
+    /// Another thread computes the response, or rows are fetched. The time is that of the start; when the lookup ends,
+    /// call [`Router::note_fast`] with it and the result.
     Pending(PendingAnswer, Instant),
     /// The error, and how long it took.
     Failed(HttpError, Duration),
@@ -106,13 +106,14 @@ impl Router {
     /// Creates the router of a listener.
     #[must_use]
     pub fn new(lookups: Arc<LookupService>, clock: SharedClock, limits: HttpLimits, role: ListenerRole) -> Self {
-        let (metrics, stopping, given_up) = (HttpMetrics::bind(), AtomicBool::new(false), watch::Sender::new(false));
+        let (metrics, stopping, waits_aborted) =
+            (HttpMetrics::bind(), AtomicBool::new(false), watch::Sender::new(false));
         let authenticator = match &role {
             ListenerRole::Data { authenticator, .. } => Arc::clone(authenticator),
-            // Only the owner of the process can open the admin socket.
+            // Only its owner can open the admin socket, and the metrics listener has no endpoint that needs a token.
             ListenerRole::Admin(_) | ListenerRole::Metrics(_) => Arc::new(Authenticator::open()),
         };
-        Self { lookups, clock, limits, metrics, stopping, given_up, authenticator, role }
+        Self { lookups, clock, limits, metrics, stopping, waits_aborted, authenticator, role }
     }
 
     /// Makes the server report from now on that it is not ready.
@@ -120,20 +121,20 @@ impl Router {
         self.stopping.store(true, Ordering::Relaxed);
     }
 
-    /// Returns an error to requests that wait for a load, a reload or a deployment: the server stops, and a source may
-    /// hang.
-    pub(super) fn give_up(&self) {
-        self.given_up.send_replace(true);
+    /// Returns an error to requests that wait for a materialization or a command: the server is stopping, and their
+    /// work may hang because of a source.
+    pub(super) fn abort_waits(&self) {
+        self.waits_aborted.send_replace(true);
     }
 
-    /// Waits for work that may hang because of its source, but not longer than the shutdown allows.
-    async fn unless_given_up<T>(&self, work: impl Future<Output = Result<T, HttpError>>) -> Result<T, HttpError> {
-        let mut given_up = self.given_up.subscribe();
+    /// Waits for work that may hang because of a source, at most until [`Router::abort_waits`].
+    async fn unless_aborted<T>(&self, work: impl Future<Output = Result<T, HttpError>>) -> Result<T, HttpError> {
+        let mut waits_aborted = self.waits_aborted.subscribe();
         tokio::select! {
             biased;
             done = work => done,
             // The sender lives as long as `self`.
-            _ = given_up.wait_for(|given_up| *given_up) => {
+            _ = waits_aborted.wait_for(|waits_aborted| *waits_aborted) => {
                 let message = "the server is stopping; committed rows are kept";
                 Err(HttpError::detail(StatusCode::SERVICE_UNAVAILABLE, "stopping", message))
             }
@@ -157,15 +158,15 @@ impl Router {
         }
     }
 
-    /// Serves a client's request. Rejects a request that specifies its length twice, because a proxy may parse it as
-    /// another request.
+    /// Answers a client's request. Rejects it if it specifies its length twice (`is_ambiguous`), because a proxy may
+    /// have split the stream into requests differently.
     pub(super) async fn answer(
         &self,
         request: Request<Incoming>,
         client: Option<SocketAddr>,
         is_ambiguous: bool,
         linger: &LingerFlag,
-    ) -> Result<Answered, Infallible> {
+    ) -> Result<HttpResponse, Infallible> {
         let started = Instant::now();
         let online = request.uri().path() == ONLINE_FEATURES;
         let endpoint = if online { &self.metrics.online } else { &self.metrics.other };
@@ -179,7 +180,7 @@ impl Router {
                 endpoint.success.increment(1);
                 response
             }
-            Err(error) => failed(endpoint, &error, path, client),
+            Err(error) => error_response(endpoint, &error, path, client),
         };
         if !body.skip().await {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -193,13 +194,13 @@ impl Router {
         Ok(response)
     }
 
-    /// Routes a request with one `Host` and one length.
+    /// Routes a request, unless its length is ambiguous or its `Host` header is missing or repeated.
     async fn checked_route(
         &self,
         request: &Request<()>,
         body: &mut RequestBody,
         is_ambiguous: bool,
-    ) -> Result<Answered, HttpError> {
+    ) -> Result<HttpResponse, HttpError> {
         let bad = |message: &str| {
             let mut error = HttpError::detail(StatusCode::BAD_REQUEST, "bad_request", message);
             error.header = Some(Box::new((CONNECTION, HeaderValue::from_static("close"))));
@@ -220,8 +221,8 @@ impl Router {
         !matches!(self.role, ListenerRole::Metrics(_))
     }
 
-    /// Serves a lookup on the fast path: appends the body of its response, if this thread can compute it within a few
-    /// milliseconds. Records the result in the metrics and the log, unless it is pending.
+    /// Serves a lookup on the fast path: appends the body of its response to `out`, if this thread can compute it within
+    /// a few milliseconds. Records the result in the metrics and the log, unless it is pending.
     pub(super) fn answer_fast(
         &self,
         request: &FastRequest<'_>,
@@ -234,7 +235,7 @@ impl Router {
         let started = Instant::now();
         let served = self.authenticator.authenticate(request.authorization).map_err(HttpError::from);
         let served = served.and_then(|authorization| {
-            let attempt = self.lookups.try_serve(&Form::Json, &authorization, request.body, out)?;
+            let attempt = self.lookups.try_serve(&LookupFormat::Json, &authorization, request.body, out)?;
             Ok((attempt, authorization))
         });
         match served {
@@ -242,7 +243,7 @@ impl Router {
             Ok((Attempt::Unfinished(unfinished), authorization)) => {
                 let lookups = Arc::clone(&self.lookups);
                 let body = Bytes::copy_from_slice(request.body);
-                let lookup = Lookup { protocol: Form::Json, authorization, body };
+                let lookup = Lookup { protocol: LookupFormat::Json, authorization, body };
                 let pending = async move { Ok(lookups.resume(lookup, unfinished).await?) };
                 FastAnswer::Pending(Box::pin(pending), started)
             }
@@ -274,21 +275,21 @@ impl Router {
         note_failed(&self.metrics.online, error, ONLINE_FEATURES, client);
     }
 
-    async fn route(&self, request: &Request<()>, body: &mut RequestBody) -> Result<Answered, HttpError> {
-        match find(self.role.kind(), request.method(), request.uri().path()) {
-            Found::Endpoint(Endpoint::Public(endpoint), _) => self.public(endpoint),
-            Found::Endpoint(Endpoint::Authorized(endpoint), _) => {
+    async fn route(&self, request: &Request<()>, body: &mut RequestBody) -> Result<HttpResponse, HttpError> {
+        match find_route(self.role.kind(), request.method(), request.uri().path()) {
+            RouteMatch::Endpoint(Endpoint::Public(endpoint), _) => self.public(endpoint),
+            RouteMatch::Endpoint(Endpoint::Authorized(endpoint), _) => {
                 let authorization = self.authenticate(request.headers())?;
                 self.authorized(endpoint, authorization, request, body).await
             }
-            Found::Endpoint(Endpoint::Command(endpoint), name) => self.command(endpoint, name, body).await,
-            Found::WrongMethod(allowed) => {
+            RouteMatch::Endpoint(Endpoint::Command(endpoint), name) => self.command(endpoint, name, body).await,
+            RouteMatch::WrongMethod(allowed) => {
                 let mut error = HttpError::detail(StatusCode::METHOD_NOT_ALLOWED, "method", "Method Not Allowed");
                 error.header = HeaderValue::from_str(&allowed).ok().map(|allowed| Box::new((ALLOW, allowed)));
                 Err(error)
             }
-            Found::Redirect(path) => self.redirect(path, request.headers()).ok_or_else(not_found),
-            Found::Nothing => Err(not_found()),
+            RouteMatch::Redirect(path) => self.redirect(path, request.headers()).ok_or_else(not_found),
+            RouteMatch::Nothing => Err(not_found()),
         }
     }
 
@@ -296,9 +297,9 @@ impl Router {
         Ok(self.authenticator.authenticate(headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes))?)
     }
 
-    fn public(&self, endpoint: PublicEndpoint) -> Result<Answered, HttpError> {
+    fn public(&self, endpoint: PublicEndpoint) -> Result<HttpResponse, HttpError> {
         match (endpoint, &self.role) {
-            (PublicEndpoint::Health, _) => Ok(whole(StatusCode::OK, None, Bytes::new())),
+            (PublicEndpoint::Health, _) => Ok(bytes_response(StatusCode::OK, None, Bytes::new())),
             (PublicEndpoint::Ready, _) => {
                 let is_stopping = self.stopping.load(Ordering::Relaxed);
                 Ok(readiness(&self.lookups.snapshot(), is_stopping, self.authenticator.needs_token()))
@@ -306,7 +307,7 @@ impl Router {
             (PublicEndpoint::Metrics, ListenerRole::Metrics(metrics)) => {
                 let (text, mut lease) = (metrics.render(), self.lease());
                 lease.grow(text.capacity())?;
-                Ok(whole(StatusCode::OK, Some(PROMETHEUS), leased_bytes(text, lease)))
+                Ok(bytes_response(StatusCode::OK, Some(PROMETHEUS), leased_bytes(text, lease)))
             }
             (PublicEndpoint::Metrics, _) => Err(not_found()),
         }
@@ -318,12 +319,12 @@ impl Router {
         authorization: Authorization,
         request: &Request<()>,
         body: &mut RequestBody,
-    ) -> Result<Answered, HttpError> {
+    ) -> Result<HttpResponse, HttpError> {
         match endpoint {
             AuthorizedEndpoint::OnlineFeatures => {
-                let form = Form::wanted(request.headers());
-                let body = self.read_body(body, self.limits.body_bytes_max).await?;
-                self.online_features(Lookup { protocol: form, authorization, body }).await
+                let format = LookupFormat::negotiate(request.headers());
+                let body = self.read_body(body).await?;
+                self.online_features(Lookup { protocol: format, authorization, body }).await
             }
             AuthorizedEndpoint::Catalog => self.catalog(authorization).await,
             AuthorizedEndpoint::Write(endpoint) => {
@@ -332,10 +333,10 @@ impl Router {
         }
     }
 
-    async fn online_features(&self, lookup: Lookup<Form>) -> Result<Answered, HttpError> {
+    async fn online_features(&self, lookup: Lookup<LookupFormat>) -> Result<HttpResponse, HttpError> {
         let content_type = lookup.protocol.content_type();
         let LookupResponse { body, fetched } = self.lookups.serve(lookup).await?;
-        let mut response = whole(StatusCode::OK, Some(content_type), body);
+        let mut response = bytes_response(StatusCode::OK, Some(content_type), body);
         if let Some(reason) = fetched.reason() {
             response.headers_mut().insert(READ_THROUGH, HeaderValue::from_static(reason));
         }
@@ -343,7 +344,7 @@ impl Router {
     }
 
     /// Returns the part of the catalog that the caller may see. A large catalog is built on a compute thread.
-    async fn catalog(&self, authorization: Authorization) -> Result<Answered, HttpError> {
+    async fn catalog(&self, authorization: Authorization) -> Result<HttpResponse, HttpError> {
         let (snapshot, now, mut lease) = (self.lookups.snapshot_full(), self.clock.now(), self.lease());
         let bytes = catalog_bytes(&snapshot);
         lease.grow(bytes)?;
@@ -357,7 +358,7 @@ impl Router {
         } else {
             offload(&self.lookups.resources().compute, describe).await?
         };
-        Ok(whole(StatusCode::OK, Some(JSON), body))
+        Ok(bytes_response(StatusCode::OK, Some(JSON), body))
     }
 
     async fn write(
@@ -366,26 +367,28 @@ impl Router {
         authorization: &Authorization,
         query: Option<&str>,
         body: &mut RequestBody,
-    ) -> Result<Answered, HttpError> {
+    ) -> Result<HttpResponse, HttpError> {
         let ListenerRole::Data { writes: Some(writes), .. } = &self.role else {
-            return Err(HttpError::forbidden("This server takes no writes ('server: writes' is off)."));
+            return Err(HttpError::forbidden("This server does not accept writes ('server: writes' is off)."));
         };
-        let body = self.read_body(body, self.limits.body_bytes_max).await?;
+        let body = self.read_body(body).await?;
         let mut tree = self.lease();
         if body.len() > SMALL_BYTES {
             let weighed = body.clone();
-            // This thread must not scan megabytes.
+            // Scanning megabytes would block this thread.
             let bytes = tokio::task::spawn_blocking(move || tree_bytes(&weighed)).await;
-            tree.grow(bytes.map_err(|_| HttpError::internal("estimating the memory of a body panicked".to_owned()))?)?;
+            tree.grow(bytes.map_err(|_| {
+                HttpError::internal("estimating the memory of a body failed because of a bug in Larder".to_owned())
+            })?)?;
         }
         let written = writes.answer(endpoint, query, body, authorization);
         let (status, body) = match endpoint {
-            WriteEndpoint::Materialize | WriteEndpoint::MaterializeIncremental => self.unless_given_up(written).await?,
-            // A push is on disk within milliseconds, even during a shutdown.
+            WriteEndpoint::Materialize | WriteEndpoint::MaterializeIncremental => self.unless_aborted(written).await?,
+            // These are on disk within milliseconds, even during a shutdown.
             WriteEndpoint::Push | WriteEndpoint::WriteToOnlineStore => written.await?,
         };
         drop(tree);
-        Ok(body.map_or_else(|| whole(status, None, Bytes::new()), |body| json_response(status, &body)))
+        Ok(body.map_or_else(|| bytes_response(status, None, Bytes::new()), |body| json_response(status, &body)))
     }
 
     async fn command(
@@ -393,30 +396,37 @@ impl Router {
         endpoint: CommandEndpoint,
         name: Option<&str>,
         body: &mut RequestBody,
-    ) -> Result<Answered, HttpError> {
+    ) -> Result<HttpResponse, HttpError> {
         let ListenerRole::Admin(control) = &self.role else { return Err(not_found()) };
-        let max = match endpoint {
-            CommandEndpoint::DeployPlugin => control.plugin_bytes_max(),
-            _ => self.limits.body_bytes_max,
+        let body = match endpoint {
+            CommandEndpoint::DeployPlugin => self.read_plugin(body, control.plugin_bytes_max()).await?,
+            _ if commands::has_body(endpoint) => self.read_body(body).await?,
+            _ => Bytes::new(),
         };
-        let body = if commands::has_body(endpoint) { self.read_body(body, max).await? } else { Bytes::new() };
         let name = name.unwrap_or_default().to_owned();
         let done = commands::run(endpoint, Arc::clone(control), name, body);
-        // The response to a sync is a stream, which ends with the sync.
-        self.unless_given_up(done).await
+        // A sync returns its response at once; the body is a stream that ends with the sync.
+        self.unless_aborted(done).await
     }
 
-    /// Reads a body within its limits.
-    async fn read_body(&self, body: &mut RequestBody, max: usize) -> Result<Bytes, HttpError> {
-        body.read(max, self.lease(), self.limits.body_timeout).await
+    /// Reads a body within the limits of the listener.
+    async fn read_body(&self, body: &mut RequestBody) -> Result<Bytes, HttpError> {
+        let hint = "hint: raise 'server: limits: body_bytes_max'";
+        body.read(self.limits.body_bytes_max, hint, self.lease(), self.limits.body_timeout).await
     }
 
-    /// Returns a redirect to a path of this server, or `None` without a valid `Host`.
-    fn redirect(&self, path: &str, headers: &HeaderMap) -> Option<Answered> {
+    /// Reads the file of a plugin, of at most `max` bytes.
+    async fn read_plugin(&self, body: &mut RequestBody, max: usize) -> Result<Bytes, HttpError> {
+        let hint = "this is the limit for plugins, or 0 if the server runs none";
+        body.read(max, hint, self.lease(), self.limits.body_timeout).await
+    }
+
+    /// Returns a redirect to a path of this server, or `None` if the request has no valid `Host`.
+    fn redirect(&self, path: &str, headers: &HeaderMap) -> Option<HttpResponse> {
         let scheme = if matches!(self.role, ListenerRole::Data { encrypted: true, .. }) { "https" } else { "http" };
         let host = headers.get(HOST)?.to_str().ok()?;
         let location = HeaderValue::from_str(&format!("{scheme}://{host}{path}")).ok()?;
-        let mut response: Response<_> = whole(StatusCode::TEMPORARY_REDIRECT, None, Bytes::new());
+        let mut response: Response<_> = bytes_response(StatusCode::TEMPORARY_REDIRECT, None, Bytes::new());
         response.headers_mut().insert(LOCATION, location);
         Some(response)
     }
@@ -435,5 +445,5 @@ impl ListenerRole {
 }
 
 fn not_found() -> HttpError {
-    HttpError::detail(StatusCode::NOT_FOUND, "not_found", "Not Found")
+    HttpError::detail(StatusCode::NOT_FOUND, "not_found", "Not RouteMatch")
 }

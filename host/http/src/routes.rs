@@ -73,14 +73,14 @@ pub(super) enum CommandEndpoint {
     RollBackPlugin,
 }
 
-/// The result of a search for a route.
+/// The result of [`find_route`].
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Found<'p> {
-    /// The endpoint, and the path segment that matches `{name}`.
+pub(super) enum RouteMatch<'p> {
+    /// The endpoint, and the path segment that matches `{name}`, if the route has one.
     Endpoint(Endpoint, Option<&'p str>),
-    /// The path allows only these methods, as in the header `Allow`.
+    /// The path has routes, but not for this method. The value is that of the header `Allow`.
     WrongMethod(String),
-    /// The path without its trailing slashes has a route for this method.
+    /// Only the path without its trailing slashes, which is returned, has a route for this method.
     Redirect(&'p str),
     Nothing,
 }
@@ -128,30 +128,35 @@ const fn write(endpoint: WriteEndpoint) -> Endpoint {
 }
 
 /// Finds the route of a request to a listener.
-pub(super) fn find<'p>(listener: ListenerKind, method: &Method, path: &'p str) -> Found<'p> {
+pub(super) fn find_route<'p>(listener: ListenerKind, method: &Method, path: &'p str) -> RouteMatch<'p> {
     let routes = |path: &'p str| {
         let routes = ROUTES.iter().filter(move |route| route.listeners.contains(&listener));
-        routes.filter_map(move |route| Some((route, matched(route.path, path)?)))
+        routes.filter_map(move |route| Some((route, match_path(route.path, path)?)))
     };
     if let Some((route, name)) = routes(path).find(|(route, _)| route.serves(method)) {
-        return Found::Endpoint(route.endpoint, name);
+        return RouteMatch::Endpoint(route.endpoint, name);
     }
     let allowed: Vec<&str> = routes(path).flat_map(|(route, _)| route.methods()).copied().collect();
     if !allowed.is_empty() {
-        return Found::WrongMethod(allowed.join(", "));
+        return RouteMatch::WrongMethod(allowed.join(", "));
     }
     // As in Feast's server, a trailing slash redirects to the path without it.
     let trimmed = path.trim_end_matches('/');
-    if routes(trimmed).any(|(route, _)| route.serves(method)) { Found::Redirect(trimmed) } else { Found::Nothing }
+    if routes(trimmed).any(|(route, _)| route.serves(method)) {
+        RouteMatch::Redirect(trimmed)
+    } else {
+        RouteMatch::Nothing
+    }
 }
 
-/// Returns the path of a route for the log, because any other path could contain anything.
+/// Returns the path of the matching route, or `unknown`, for logs: the path that a client sent can contain anything.
 pub(super) fn known_path(path: &str) -> &'static str {
-    ROUTES.iter().find(|route| matched(route.path, path).is_some()).map_or("unknown", |route| route.path)
+    ROUTES.iter().find(|route| match_path(route.path, path).is_some()).map_or("unknown", |route| route.path)
 }
 
-/// Returns `Some` if a path matches a pattern, with the segment that matches `{name}` if the pattern has one.
-fn matched<'p>(pattern: &str, path: &'p str) -> Option<Option<&'p str>> {
+/// Matches a path against a pattern. Returns `None` if it does not match, and otherwise the segment that matches
+/// `{name}`, if the pattern has one.
+fn match_path<'p>(pattern: &str, path: &'p str) -> Option<Option<&'p str>> {
     let Some((before, after)) = pattern.split_once("{name}") else { return (pattern == path).then_some(None) };
     let name = path.strip_prefix(before)?.strip_suffix(after)?;
     (!name.is_empty() && !name.contains('/')).then_some(Some(name))
@@ -185,12 +190,12 @@ impl Route {
 mod tests {
     use super::*;
 
-    fn found(listener: ListenerKind, method: &str, path: &'static str) -> Found<'static> {
-        find(listener, &method.parse().unwrap(), path)
+    fn found(listener: ListenerKind, method: &str, path: &'static str) -> RouteMatch<'static> {
+        find_route(listener, &method.parse().unwrap(), path)
     }
 
     #[test]
-    fn route_is_unique_per_listener_method() {
+    fn routes_have_unique_method_and_path() {
         for (at, route) in ROUTES.iter().enumerate() {
             for other in &ROUTES[..at] {
                 assert!((route.method, route.path) != (other.method, other.path), "{}", route.title());
@@ -204,8 +209,8 @@ mod tests {
             for route in ROUTES {
                 let path = route.path.replace("{name}", "x");
                 let is_served = matches!(
-                    find(listener, &route.method.parse().unwrap(), &path),
-                    Found::Endpoint(endpoint, _) if endpoint == route.endpoint
+                    find_route(listener, &route.method.parse().unwrap(), &path),
+                    RouteMatch::Endpoint(endpoint, _) if endpoint == route.endpoint
                 );
                 assert_eq!(is_served, route.listeners.contains(&listener), "{listener:?} {}", route.title());
             }
@@ -214,28 +219,28 @@ mod tests {
 
     #[test]
     fn wrong_method_lists_allowed_methods() {
-        let wrong = |methods: &str| Found::WrongMethod(methods.to_owned());
+        let wrong = |methods: &str| RouteMatch::WrongMethod(methods.to_owned());
         assert_eq!(found(ListenerKind::Data, "GET", "/push"), wrong("POST"));
         assert_eq!(found(ListenerKind::Data, "POST", "/health"), wrong("GET, HEAD"));
         assert_eq!(found(ListenerKind::Admin, "DELETE", "/v1/plugins"), wrong("GET, HEAD, POST"));
-        assert_eq!(found(ListenerKind::Data, "POST", "/v1/plugins"), Found::Nothing);
-        assert!(matches!(found(ListenerKind::Data, "HEAD", "/ready"), Found::Endpoint(..)));
+        assert_eq!(found(ListenerKind::Data, "POST", "/v1/plugins"), RouteMatch::Nothing);
+        assert!(matches!(found(ListenerKind::Data, "HEAD", "/ready"), RouteMatch::Endpoint(..)));
     }
 
     #[test]
     fn trailing_slashes_redirect_allowed_methods() {
-        assert_eq!(found(ListenerKind::Data, "POST", "/push//"), Found::Redirect("/push"));
-        assert_eq!(found(ListenerKind::Data, "GET", "/push/"), Found::Nothing);
-        assert_eq!(found(ListenerKind::Data, "GET", "/"), Found::Nothing);
+        assert_eq!(found(ListenerKind::Data, "POST", "/push//"), RouteMatch::Redirect("/push"));
+        assert_eq!(found(ListenerKind::Data, "GET", "/push/"), RouteMatch::Nothing);
+        assert_eq!(found(ListenerKind::Data, "GET", "/"), RouteMatch::Nothing);
     }
 
     #[test]
-    fn name_is_one_segment() {
+    fn plugin_name_is_one_path_segment() {
         let roll_back = Endpoint::Command(CommandEndpoint::RollBackPlugin);
         let path = "/v1/plugins/churn/rollback";
-        assert_eq!(found(ListenerKind::Admin, "POST", path), Found::Endpoint(roll_back, Some("churn")));
+        assert_eq!(found(ListenerKind::Admin, "POST", path), RouteMatch::Endpoint(roll_back, Some("churn")));
         for path in ["/v1/plugins//rollback", "/v1/plugins/a/b/rollback", "/v1/plugins/rollback"] {
-            assert_eq!(found(ListenerKind::Admin, "POST", path), Found::Nothing, "{path}");
+            assert_eq!(found(ListenerKind::Admin, "POST", path), RouteMatch::Nothing, "{path}");
         }
         assert_eq!(known_path(path), "/v1/plugins/{name}/rollback");
         assert_eq!(known_path("/secret"), "unknown");

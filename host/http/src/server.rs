@@ -33,7 +33,7 @@ use tokio::{
 
 use super::{
     Router, Tls,
-    connection::{Life, Phase, serve_connection},
+    connection::{ConnectionContext, Phase, serve_connection},
     limited_io::{LimitedIo, LingerFlag},
     socket::{self, SocketFile},
     timer,
@@ -63,10 +63,10 @@ pub enum Listener {
     Unix(UnixListener, SocketFile),
 }
 
-/// Why a server cannot listen.
+/// Why a server cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    /// The address is in use, or does not belong to this machine.
+    /// The address or path cannot be bound, for example because it is in use.
     #[error("cannot listen on {address}: {source}")]
     Bind {
         /// The address or path.
@@ -75,7 +75,7 @@ pub enum ServerError {
         source: io::Error,
     },
     /// A thread or runtime could not be started.
-    #[error("cannot start a worker: {0}")]
+    #[error("cannot start a worker thread: {0}")]
     Worker(#[from] io::Error),
 }
 
@@ -85,7 +85,7 @@ enum Connection {
     Unix(std::os::unix::net::UnixStream),
 }
 
-/// Counts an open connection until it is dropped.
+/// Counts a connection as open until the guard is dropped.
 struct OpenGuard {
     open: Arc<AtomicUsize>,
     router: Arc<Router>,
@@ -95,7 +95,7 @@ struct OpenGuard {
 /// unnoticed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// The time limit for workers without connections to stop.
+/// The time limit for all workers to end, after the connections have ended or were dropped.
 const WORKERS_END_WITHIN: Duration = Duration::from_secs(1);
 
 /// The limit on connections that are queued for a worker.
@@ -197,19 +197,19 @@ impl Server {
         self.address
     }
 
-    /// Makes `/ready` report from now on that the server is stopping. Everything else continues. Requests that wait for
-    /// a load can wait until its next commit.
+    /// Makes `/ready` report from now on that the server is stopping. Everything else continues, but requests that wait
+    /// for a materialization or a command get an error after [`LAST_COMMIT_WITHIN`].
     pub fn announce_stop(&self) {
         self.router.set_stopping();
         let router = Arc::clone(&self.router);
         tokio::spawn(async move {
             tokio::time::sleep(LAST_COMMIT_WITHIN).await;
-            router.give_up();
+            router.abort_waits();
         });
     }
 
-    /// Stops accepting, waits for requests in flight within the drain timeout, and closes. Returns true if all requests
-    /// completed.
+    /// Stops accepting, waits up to the drain timeout until all connections have ended, and drops the others. Returns
+    /// true if all connections and all workers ended in time.
     pub async fn stop(self) -> bool {
         self.router.set_stopping();
         self.phase.send_replace(Phase::Draining);
@@ -227,7 +227,7 @@ impl Server {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
-        // The workers are idle now. A worker that hangs anyway ends with the process.
+        // The workers have no connections any more. A worker that hangs nevertheless ends with the process.
         drained && timeout(WORKERS_END_WITHIN, ended).await.is_ok()
     }
 }
@@ -270,7 +270,7 @@ async fn serve(
 ) {
     let handshakes = Arc::new(Semaphore::new(1));
     let clock = tokio::spawn(timer::run(timer::tick_for(router.limits().header_timeout)));
-    // Each connection holds a sender until it ends. Nothing is ever sent.
+    // Each connection holds a sender until it ends; nothing is ever sent.
     let (alive, mut all_ended) = mpsc::channel::<Infallible>(1);
     while let Some((connection, guard)) = connections.recv().await {
         let (router, phases, alive) = (Arc::clone(&router), phases.clone(), alive.clone());
@@ -278,11 +278,11 @@ async fn serve(
         tokio::spawn(async move {
             let _until_the_end = (guard, alive);
             let bound = router.limits().write_timeout;
-            let life = Life { router, phases, linger: LingerFlag::default() };
-            let linger = life.linger.clone();
+            let context = ConnectionContext { router, phases, linger: LingerFlag::default() };
+            let linger = context.linger.clone();
             let served = match connection {
                 Connection::Tcp(stream, client) => match TcpStream::from_std(stream) {
-                    Ok(stream) => serve_connection(LimitedIo::new(stream, bound, linger), Some(client), life).await,
+                    Ok(stream) => serve_connection(LimitedIo::new(stream, bound, linger), Some(client), context).await,
                     Err(_) => return,
                 },
                 Connection::Tls(stream, client, tls) => match TcpStream::from_std(stream) {
@@ -293,14 +293,14 @@ async fn serve(
                             client,
                             &tls,
                             &handshakes,
-                            life,
+                            context,
                         ))
                         .await
                     }
                     Err(_) => return,
                 },
                 Connection::Unix(stream) => match UnixStream::from_std(stream) {
-                    Ok(stream) => serve_connection(LimitedIo::new(stream, bound, linger), None, life).await,
+                    Ok(stream) => serve_connection(LimitedIo::new(stream, bound, linger), None, context).await,
                     Err(_) => return,
                 },
             };
@@ -310,7 +310,8 @@ async fn serve(
             }
         });
     }
-    // On return, the remaining connections are dropped.
+    // From now on, only connections hold senders. If the phase becomes `Ended` first, the remaining connections are
+    // dropped on return.
     drop(alive);
     tokio::select! {
         _ = all_ended.recv() => {}
@@ -326,27 +327,28 @@ async fn serve_encrypted<S: AsyncRead + AsyncWrite + Unpin>(
     client: SocketAddr,
     tls: &Tls,
     handshakes: &Semaphore,
-    mut life: Life,
+    mut context: ConnectionContext,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
-    let shaking = one_at_a_time(handshakes, tls.shake_hands(stream));
-    let shaken = tokio::select! {
-        shaken = timeout(life.router.limits().header_timeout, shaking) => shaken,
-        _ = life.phases.wait_for(|phase| *phase != Phase::Serving) => return Ok(()),
+    let handshake = poll_one_at_a_time(handshakes, tls.handshake(stream));
+    let result = tokio::select! {
+        result = timeout(context.router.limits().header_timeout, handshake) => result,
+        _ = context.phases.wait_for(|phase| *phase != Phase::Serving) => return Ok(()),
     };
-    let error = match shaken {
-        Ok(Ok(stream)) => return serve_connection(stream, Some(client), life).await,
+    let error = match result {
+        Ok(Ok(stream)) => return serve_connection(stream, Some(client), context).await,
         Ok(Err(error)) => error,
         Err(_) => io::Error::new(io::ErrorKind::TimedOut, "the handshake took too long"),
     };
-    life.router.metrics.handshakes_failed.increment(1);
-    // The causes are scanners, plain HTTP, and certificates that one side rejects. The counter makes them visible.
+    context.router.metrics.handshakes_failed.increment(1);
+    // Logged at `debug` only: scanners, plain HTTP, and certificates that one side rejects are common causes.
     tracing::debug!(%error, "TLS handshake failed");
     Ok(())
 }
 
-/// Polls `work` so that at most one such future is polled at a time on this thread. Between two polls, the runtime
-/// polls for I/O events and serves ready connections. A TLS handshake computes for up to a millisecond.
-async fn one_at_a_time<T>(semaphore: &Semaphore, work: impl Future<Output = T>) -> T {
+/// Waits for `work`. Of all futures that share the semaphore, one is polled at a time, and between two polls, the
+/// runtime polls for I/O events and serves ready connections: one poll of a TLS handshake computes for up to a
+/// millisecond.
+async fn poll_one_at_a_time<T>(semaphore: &Semaphore, work: impl Future<Output = T>) -> T {
     let mut work = pin!(work);
     loop {
         // The semaphore is never closed.
@@ -408,7 +410,7 @@ mod tests {
                         cx.waker().wake_by_ref();
                         if left == 0 { Poll::Ready(()) } else { Poll::Pending }
                     });
-                    one_at_a_time(&semaphore, work).await;
+                    poll_one_at_a_time(&semaphore, work).await;
                 })
             });
             let shaking: Vec<_> = shaking.collect();

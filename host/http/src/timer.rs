@@ -1,9 +1,9 @@
 //! A coarse clock and timer for waits that rarely expire: each request starts one for the headers of the next request.
 //!
-//! A precise timer reads the clock, takes a lock and adds an entry to a timer wheel for every request. This timer
-//! belongs to a worker thread. A task reads the clock once per tick, and wakes the sleeps that are due. If the thread
-//! did not use the clock during a tick, that tick is the last: the task sleeps until the next deadline, and the next
-//! use of the clock starts the ticks again. So an idle thread is woken only by its deadlines.
+//! A precise timer would read the clock, take a lock and add an entry to a timer wheel for every request. Here, each
+//! worker thread has a task that reads the clock once per tick and wakes the sleeps that are due. If the thread did not
+//! use the clock during a tick, the task pauses: it sleeps until the next deadline, or until the clock is used again.
+//! So an idle thread is woken only by its deadlines.
 
 use std::{
     cell::{Cell, RefCell},
@@ -16,7 +16,7 @@ use std::{
 use hyper::rt::{Sleep, Timer};
 use tokio::time::{sleep_until, timeout_at};
 
-/// hyper's timer on a worker thread. [`run`] must run on the same thread.
+/// A timer for hyper on a worker thread. [`run`] must run on the same thread.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CoarseTimer;
 
@@ -24,14 +24,14 @@ pub(super) struct CoarseTimer;
 #[derive(Debug)]
 pub(super) struct CoarseSleep {
     deadline: Instant,
-    /// The index in [`Waiting::places`], after the first poll.
-    place: Option<usize>,
+    /// The index in [`Waiting::slots`], after the first poll.
+    slot: Option<usize>,
 }
 
 /// The pending sleeps of this thread.
 #[derive(Debug, Default)]
 struct Waiting {
-    places: Vec<Option<(Instant, Waker)>>,
+    slots: Vec<Option<(Instant, Waker)>>,
     free: Vec<usize>,
 }
 
@@ -45,7 +45,7 @@ thread_local! {
     static WAITING: RefCell<Waiting> = RefCell::default();
 }
 
-/// Runs this thread's clock while the future is polled.
+/// Runs this thread's clock. Never returns.
 pub(super) async fn run(tick: Duration) {
     loop {
         let now = precise_now();
@@ -78,7 +78,7 @@ async fn pause(earliest: Instant) {
     PAUSED.set(None);
 }
 
-/// Resumes the clock if it is paused.
+/// Resumes the clock if it is paused. Returns the precise time.
 #[cold]
 fn resume() -> Instant {
     let now = precise_now();
@@ -94,7 +94,7 @@ fn precise_now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-/// Returns a tick that delays the end of a timeout by at most an eighth, and does not keep an idle thread awake.
+/// Returns the tick for timeouts of this length: an eighth of it, but at least 5 ms and at most 1 s.
 pub(super) fn tick_for(bound: Duration) -> Duration {
     (bound / 8).clamp(Duration::from_millis(5), Duration::from_secs(1))
 }
@@ -102,7 +102,7 @@ pub(super) fn tick_for(bound: Duration) -> Duration {
 // === impl CoarseTimer ===
 
 impl CoarseTimer {
-    /// Returns the time after a duration.
+    /// Returns the time `duration` from now, by the coarse clock.
     pub(super) fn after(duration: Duration) -> Instant {
         Self.now() + duration
     }
@@ -127,10 +127,10 @@ impl Timer for CoarseTimer {
 
 impl CoarseSleep {
     pub(super) fn new(deadline: Instant) -> Self {
-        Self { deadline, place: None }
+        Self { deadline, slot: None }
     }
 
-    /// Sets another deadline. The task that waits must poll the sleep again.
+    /// Sets another deadline. The waiting task must poll the sleep again.
     pub(super) fn reset(&mut self, deadline: Instant) {
         self.deadline = deadline;
     }
@@ -143,8 +143,8 @@ impl Future for CoarseSleep {
         if CoarseTimer.now() >= self.deadline {
             return Poll::Ready(());
         }
-        let (deadline, place) = (self.deadline, self.place);
-        self.place = Some(WAITING.with_borrow_mut(|waiting| waiting.put(place, deadline, cx.waker())));
+        let (deadline, slot) = (self.deadline, self.slot);
+        self.slot = Some(WAITING.with_borrow_mut(|waiting| waiting.register(slot, deadline, cx.waker())));
         Poll::Pending
     }
 }
@@ -153,9 +153,9 @@ impl Sleep for CoarseSleep {}
 
 impl Drop for CoarseSleep {
     fn drop(&mut self) {
-        if let Some(place) = self.place {
+        if let Some(slot) = self.slot {
             // When the thread ends, its list of sleeps may already be destroyed.
-            let _ = WAITING.try_with(|waiting| waiting.borrow_mut().leave(place));
+            let _ = WAITING.try_with(|waiting| waiting.borrow_mut().release(slot));
         }
     }
 }
@@ -163,32 +163,32 @@ impl Drop for CoarseSleep {
 // === impl Waiting ===
 
 impl Waiting {
-    fn put(&mut self, place: Option<usize>, deadline: Instant, waker: &Waker) -> usize {
-        let place = place.or_else(|| self.free.pop()).unwrap_or_else(|| {
-            self.places.push(None);
-            self.places.len() - 1
+    fn register(&mut self, slot: Option<usize>, deadline: Instant, waker: &Waker) -> usize {
+        let slot = slot.or_else(|| self.free.pop()).unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() - 1
         });
-        match &mut self.places[place] {
-            // If the waker fires too early, the task keeps waiting: the deadline may have been postponed meanwhile.
+        match &mut self.slots[slot] {
+            // If the deadline was postponed, the task is woken too early, and waits again.
             Some((wakes_at, known)) if known.will_wake(waker) => *wakes_at = deadline.min(*wakes_at),
             empty => *empty = Some((deadline, waker.clone())),
         }
-        place
+        slot
     }
 
-    fn leave(&mut self, place: usize) {
-        self.places[place] = None;
-        self.free.push(place);
+    fn release(&mut self, slot: usize) {
+        self.slots[slot] = None;
+        self.free.push(slot);
     }
 
     /// Returns the earliest deadline.
     fn next(&self) -> Option<Instant> {
-        self.places.iter().flatten().map(|(deadline, _)| *deadline).min()
+        self.slots.iter().flatten().map(|(deadline, _)| *deadline).min()
     }
 
-    /// Takes the wakers of the sleeps that are due. Their indexes stay in use until [`Waiting::leave`].
+    /// Takes the wakers of the sleeps that are due. Their slots stay in use until [`Waiting::release`].
     fn take_due(&mut self, now: Instant) -> Vec<Waker> {
-        let due = self.places.iter_mut().filter(|waiter| waiter.as_ref().is_some_and(|(deadline, _)| *deadline <= now));
+        let due = self.slots.iter_mut().filter(|waiter| waiter.as_ref().is_some_and(|(deadline, _)| *deadline <= now));
         due.filter_map(Option::take).map(|(_, waker)| waker).collect()
     }
 }
@@ -202,7 +202,7 @@ mod tests {
     }
 
     fn waiting() -> usize {
-        WAITING.with_borrow(|waiting| waiting.places.len() - waiting.free.len())
+        WAITING.with_borrow(|waiting| waiting.slots.len() - waiting.free.len())
     }
 
     #[test]
@@ -219,17 +219,17 @@ mod tests {
     }
 
     #[test]
-    fn index_of_dropped_sleep_is_reused() {
+    fn slot_of_dropped_sleep_is_reused() {
         on_one_thread(async {
             let clock = tokio::spawn(run(Duration::from_millis(10)));
             tokio::time::sleep(Duration::from_millis(15)).await;
             for _ in 0..100 {
-                let patience =
+                let timed_out =
                     tokio::time::timeout(Duration::from_millis(1), CoarseTimer.sleep(Duration::from_secs(1)));
-                patience.await.unwrap_err();
+                timed_out.await.unwrap_err();
                 assert_eq!(waiting(), 0);
             }
-            WAITING.with_borrow(|waiting| assert_eq!(waiting.places.len(), 1));
+            WAITING.with_borrow(|waiting| assert_eq!(waiting.slots.len(), 1));
             clock.abort();
         });
     }
@@ -260,7 +260,7 @@ mod tests {
             tokio::task::yield_now().await;
             assert!(NOW.get().is_some());
             tokio::time::sleep(Duration::from_millis(25)).await;
-            assert_eq!(NOW.get(), None, "one sleep waits, and its deadline is far");
+            assert_eq!(NOW.get(), None, "one sleep is pending, and its deadline is far away");
             // Uses of the clock before the deadline must not change its deadline.
             tokio::time::sleep(Duration::from_secs(5)).await;
             assert_eq!(CoarseTimer::after(Duration::ZERO), precise_now());
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn late_sleep_wakes_a_paused_clock() {
+    fn new_sleep_resumes_paused_clock() {
         on_one_thread(async {
             let clock = tokio::spawn(run(Duration::from_millis(10)));
             let far = tokio::spawn(CoarseTimer.sleep(Duration::from_secs(75)));
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn tick_is_bounded_eighth_of_timeout() {
+    fn tick_is_an_eighth_within_bounds() {
         let tick = |millis| tick_for(Duration::from_millis(millis)).as_millis();
         assert_eq!([tick(1), tick(200), tick(75_000)], [5, 25, 1_000]);
     }

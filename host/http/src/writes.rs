@@ -48,11 +48,12 @@ impl Writes {
         Self { service, loads: Loads::new() }
     }
 
-    /// Handles the request in a body. The query of a materialization may have `async=true`.
+    /// Handles a request. The query of a materialization may have `async=true`.
     ///
     /// # Errors
-    /// Feast's error bodies, with a 4xx for errors of the caller. If a write fails, nothing was written; a
-    /// materialization keeps the rows that it has committed.
+    /// Feast's error bodies, with a 4xx for errors of the caller. After an invalid write, nothing was written. If a
+    /// commit of a push to several views fails, earlier views were written. A materialization keeps the rows that it
+    /// has committed.
     pub(super) async fn answer(
         &self,
         endpoint: WriteEndpoint,
@@ -60,16 +61,16 @@ impl Writes {
         body: bytes::Bytes,
         authorization: &Authorization,
     ) -> Result<Written, HttpError> {
-        let order = match endpoint {
+        let parse = match endpoint {
             WriteEndpoint::Push => return self.write(authorization, body, push).await,
             WriteEndpoint::WriteToOnlineStore => {
                 return self.write(authorization, body, write_to_online_store).await;
             }
-            WriteEndpoint::Materialize => whole_span,
-            WriteEndpoint::MaterializeIncremental => span_until,
+            WriteEndpoint::Materialize => parse_materialize,
+            WriteEndpoint::MaterializeIncremental => parse_materialize_incremental,
         };
         authorization.check_write()?;
-        self.materialize(authorization, read_order(body, order).await?, query).await
+        self.materialize(authorization, read_materialization(body, parse).await?, query).await
     }
 
     async fn write(
@@ -99,12 +100,12 @@ impl Writes {
     async fn materialize(
         &self,
         authorization: &Authorization,
-        order: Materialization,
+        materialization: Materialization,
         query: Option<&str>,
     ) -> Result<Written, HttpError> {
         let engine = self.service.loader(authorization).await?;
         let mut skipped = BTreeMap::new();
-        let views = match order.views {
+        let views = match materialization.views {
             None => {
                 skipped.extend(engine.not_materializable());
                 for (view, why) in &skipped {
@@ -126,13 +127,13 @@ impl Writes {
         if !skipped.is_empty() {
             accepted["skipped"] = json!(skipped);
         }
-        let work = self.loads.take(views)?.run(Arc::clone(&engine), order.window);
-        if is_set(query, "async") {
-            // A client that does not wait for the end finds the result in the log and the metrics.
+        let work = self.loads.enqueue(views)?.run(Arc::clone(&engine), materialization.window);
+        if is_flag_set(query, "async") {
+            // The client does not wait for the result, which is in the log and the metrics.
             tokio::spawn(work);
             return Ok((StatusCode::ACCEPTED, Some(accepted)));
         }
-        work.await.map_err(|errors| failed(&errors))?;
+        work.await.map_err(|errors| materialization_failed(&errors))?;
         Ok((StatusCode::OK, Some(done)))
     }
 }
@@ -140,17 +141,17 @@ impl Writes {
 /// The parameters of a materialization.
 #[derive(Debug, PartialEq, Eq)]
 struct Materialization {
-    /// The feature views; `None` for all views with files.
+    /// The feature views; `None` for all views that can be materialized.
     views: Option<Vec<String>>,
     window: Window,
 }
 
-/// Parses a body. It can have megabytes, so this must not run on a serving thread.
-async fn read_order(
+/// Parses a body on a blocking thread, because it can have megabytes.
+async fn read_materialization(
     body: bytes::Bytes,
-    order: fn(&Value) -> Result<Materialization, HttpError>,
+    parse: fn(&Value) -> Result<Materialization, HttpError>,
 ) -> Result<Materialization, HttpError> {
-    let read = spawn_blocking(move || order(&read(&body)?.0)).await;
+    let read = spawn_blocking(move || parse(&read(&body)?.0)).await;
     read.map_err(|error| HttpError::internal(format!("reading a body failed because of a bug in Larder: {error}")))?
 }
 
@@ -159,7 +160,7 @@ fn push(engine: &dyn RowWriter, body: &Value, text: &[u8]) -> Result<Written, Ht
     match body.get("to").map_or(Some("online"), Value::as_str) {
         Some("online") => {}
         Some(target) if PUSH_TARGETS.contains(&target) => {
-            let message = format!("cannot push to '{target}': Larder has no offline store, so push to 'online'");
+            let message = format!("cannot push to '{target}': Larder has no offline store; hint: push to 'online'");
             return Err(HttpError::plain(StatusCode::BAD_REQUEST, "bad_place", message));
         }
         target => {
@@ -180,7 +181,7 @@ fn write_to_online_store(engine: &dyn RowWriter, body: &Value, text: &[u8]) -> R
 }
 
 /// Parses the body of `/materialize`.
-fn whole_span(body: &Value) -> Result<Materialization, HttpError> {
+fn parse_materialize(body: &Value) -> Result<Materialization, HttpError> {
     let views = views(body)?;
     if body.get("disable_event_timestamp").and_then(flag) == Some(true) {
         return Ok(Materialization { views, window: Window::default() });
@@ -197,9 +198,9 @@ fn whole_span(body: &Value) -> Result<Materialization, HttpError> {
     Ok(Materialization { views, window })
 }
 
-/// Parses the body of `/materialize-incremental`. The load reads everything up to the end time, including late rows.
-/// Rows that are already stored change nothing.
-fn span_until(body: &Value) -> Result<Materialization, HttpError> {
+/// Parses the body of `/materialize-incremental`. The load reads all rows up to the end time, including late rows. Rows
+/// that are already stored change nothing.
+fn parse_materialize_incremental(body: &Value) -> Result<Materialization, HttpError> {
     let end = required_text(body, "end_ts")?;
     Ok(Materialization { views: views(body)?, window: Window { from: None, to: Some(instant(&end)?) } })
 }
@@ -248,8 +249,8 @@ fn required_text(body: &Value, name: &str) -> Result<String, HttpError> {
     }
 }
 
-/// Returns the columns under `df`, as pandas writes them with `to_dict(orient="list")`. `body` is used to check their
-/// structure. The values are parsed from its text, where integers are exact and names keep their order.
+/// Returns the columns in `df`, which pandas writes with `to_dict(orient="list")`. Checks the structure in `body`, but
+/// parses the values from its text, where integers are exact and columns keep their order.
 fn frame(body: &Value, text: &[u8]) -> Result<Frame, HttpError> {
     let loc = |path: &[&str]| Value::from([&["body", "df"], path].concat());
     let columns = match body.get("df") {
@@ -275,18 +276,17 @@ fn frame(body: &Value, text: &[u8]) -> Result<Frame, HttpError> {
     Ok(Frame { columns: columns.into_iter().filter_map(column).collect() })
 }
 
-/// The part of a write's body that has the values.
+/// The part of a write's body that has the columns, as text.
 #[derive(Deserialize)]
 struct DataFrame<'b> {
     #[serde(borrow)]
     df: &'b RawValue,
 }
 
-/// Parses a body, including the numbers that Python writes and JSON does not allow. Also returns its text as valid
-/// JSON.
+/// Parses a body, including numbers that Python writes but JSON does not allow. Also returns its text as valid JSON.
 fn read(body: &[u8]) -> Result<(Value, Cow<'_, [u8]>), HttpError> {
     match read_object(body) {
-        Err(error) if error.kind == "bad_json" => match pythons_numbers(body) {
+        Err(error) if error.kind == "bad_json" => match replace_python_numbers(body) {
             Cow::Owned(body) => Ok((read_object(&body)?, Cow::Owned(body))),
             Cow::Borrowed(_) => Err(error),
         },
@@ -296,7 +296,7 @@ fn read(body: &[u8]) -> Result<(Value, Cow<'_, [u8]>), HttpError> {
 
 /// Replaces numbers that are not valid JSON: Python's `NaN`, which means no value in a pandas table, becomes null, and
 /// the infinities become strings, formatted as by Python's `str`.
-fn pythons_numbers(body: &[u8]) -> Cow<'_, [u8]> {
+fn replace_python_numbers(body: &[u8]) -> Cow<'_, [u8]> {
     const WORDS: [(&[u8], &[u8]); 3] = [(b"NaN", b"null"), (b"-Infinity", br#""-inf""#), (b"Infinity", br#""inf""#)];
     let mut replaced = Vec::with_capacity(body.len());
     let (mut at, mut in_text, mut found) = (0, false, false);
@@ -321,7 +321,7 @@ fn pythons_numbers(body: &[u8]) -> Cow<'_, [u8]> {
 }
 
 /// Returns whether a query sets a flag, as in `?async=true`.
-fn is_set(query: Option<&str>, name: &str) -> bool {
+fn is_flag_set(query: Option<&str>, name: &str) -> bool {
     let value = query.into_iter().flat_map(|query| query.split('&')).find_map(|pair| {
         let (key, value) = pair.split_once('=')?;
         (key == name).then(|| Value::from(value))
@@ -342,8 +342,8 @@ fn not_materializable(view: &str, why: Option<&str>) -> HttpError {
     }
 }
 
-/// Returns the error of a materialization. The details are in the log, written where the failure occurred.
-fn failed(errors: &[MaterializeError]) -> HttpError {
+/// Returns the error of a failed materialization. The details are logged where the failure occurs.
+fn materialization_failed(errors: &[MaterializeError]) -> HttpError {
     let busy = errors.iter().all(|error| error.is_busy);
     let views = errors.iter().map(|error| &*error.view).collect::<Vec<_>>().join(", ");
     if busy {
@@ -383,17 +383,17 @@ mod tests {
     #[test]
     fn python_numbers_become_json_outside_strings() {
         let body = br#"{"a": [NaN, 1, -Infinity, Infinity], "NaN": "a \"NaN\" \\", "b": NaN}"#;
-        let read: Value = serde_json::from_slice(&pythons_numbers(body)).unwrap();
+        let read: Value = serde_json::from_slice(&replace_python_numbers(body)).unwrap();
         let expected = json!({"a": [null, 1, "-inf", "inf"], "NaN": "a \"NaN\" \\", "b": null});
         assert_eq!(read, expected);
-        assert!(matches!(pythons_numbers(br#"{"NaN": 1}"#), Cow::Borrowed(_)));
+        assert!(matches!(replace_python_numbers(br#"{"NaN": 1}"#), Cow::Borrowed(_)));
     }
 
     #[test]
     fn query_flag_parses_like_pydantic() {
-        assert!(is_set(Some("force=false&async=True"), "async"));
-        assert!(!is_set(Some("async=false"), "async"));
-        assert!(!is_set(Some("asynchronous=true"), "async"));
-        assert!(!is_set(None, "async"));
+        assert!(is_flag_set(Some("force=false&async=True"), "async"));
+        assert!(!is_flag_set(Some("async=false"), "async"));
+        assert!(!is_flag_set(Some("asynchronous=true"), "async"));
+        assert!(!is_flag_set(None, "async"));
     }
 }

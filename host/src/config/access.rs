@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use larder_http::{HttpConfig, TlsConfig, TlsFile, TlsKeys, is_read_by_all};
+use larder_http::{HttpConfig, TlsConfig, TlsFile, TlsKeys, is_world_readable};
 use larder_model::{
     registry::Catalog,
     yaml::{Located, Problem, Problems, Tree, nearest},
@@ -207,7 +207,7 @@ fn key_file(
 
 /// Adds a warning if all users of this machine can read a file.
 fn warn_of_readers(what: &str, file: &Located<PathBuf>, problems: &Problems) {
-    if is_read_by_all(&file.value) {
+    if is_world_readable(&file.value) {
         let path = file.value.display();
         let help = format!("chmod o-r {path}; for a volume of Kubernetes, set its defaultMode to 0440");
         problems.warning(&file.at, format!("{what}: {path} is readable by all users of this machine"), help);

@@ -350,7 +350,7 @@ fn server_without_writes_reports_it() {
     for path in ["/push", "/write-to-online-store", "/materialize", "/materialize-incremental"] {
         let answer = fixture.post(path, b"{}");
         assert_eq!(answer.status, 403, "{path}");
-        assert!(answer.text().contains("takes no writes"), "{}", answer.text());
+        assert!(answer.text().contains("does not accept writes"), "{}", answer.text());
         assert_eq!(fixture.get(path).headers["allow"], "POST", "{path}");
     }
 }

@@ -1,4 +1,4 @@
-//! The same bytes to the fast path and to hyper: the same responses, and the same state of the connection.
+//! Sends the same bytes to the fast path and to hyper, and compares the responses and the state of the connection.
 #![no_main]
 
 use std::sync::LazyLock;
