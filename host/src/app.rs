@@ -45,20 +45,20 @@ use tokio::sync::Notify;
 pub use self::serve::{Serving, ShutdownReason, Signals};
 use self::{
     access::Access,
-    plugins::{Asked, DeployError, Loading, Plugins},
+    plugins::{DeployError, FileOrigin, Loading, Plugins},
 };
 use crate::config::{
     Config, ConfigError, LoadedDefinitions, RegistryCache, RegistryNeed, RemoteRegistry, load_definitions_with,
     process_environment, watched_files,
 };
 
-/// The components of a server: configuration, store, catalog and sync engine.
+/// The components of a server: configuration, store, definitions, sync engine and plugins.
 #[derive(Debug)]
 pub struct App {
-    /// The configuration at startup. A reload uses definitions, serving rules, and the files of keys and tokens of a
-    /// newer one; changes of addresses and directories need a restart.
+    /// The configuration at startup. A reload uses the definitions, the serving rules, and the files of keys and tokens
+    /// of a newer one; changes of addresses and directories need a restart.
     config: Config,
-    /// The configuration of the last load of the definitions. Its files are watched.
+    /// The configuration with which the current definitions were loaded. Its files are watched.
     loaded_by: ArcSwap<Config>,
     clock: SharedClock,
     store: Arc<OnlineStore>,
@@ -67,28 +67,28 @@ pub struct App {
     scheduler: Arc<SyncScheduler>,
     /// The AWS clients of sources.
     aws: Arc<Aws>,
-    /// The registry in S3 from which the definitions were last loaded, if there is one.
+    /// The registry in S3 from which the current definitions were loaded, if any.
     registry: ArcSwapOption<RemoteRegistry>,
     /// Whether Feast has not written the registry yet.
     is_unwritten: AtomicBool,
-    /// The maximum age of a Feast repository's definitions.
+    /// The rules for cached definitions of a Feast repository, if one is configured.
     cache: ArcSwapOption<RegistryCache>,
     /// Watches definitions, configuration, keys, tokens and plugins for changes.
     watcher: FileWatcher,
     /// The stamps of the definition files when they were last read, whether they were accepted or not.
     seen: SeenFiles,
-    /// One thread at a time checks and reads definitions: a thread that finds them unchanged must see the ones that
-    /// were read.
+    /// Held while definitions are checked and read. So a thread that finds the files unchanged sees the definitions
+    /// that another thread read from them.
     renewing: Mutex<()>,
-    /// Notified when all views must be synced: after a reload, which may have added views.
+    /// Notified when all views must be synced: at startup, after a reload, and after rows were lost to damage.
     resync: Notify,
-    /// The keys and tokens of the data listener. Not set before the listener is bound.
+    /// The keys and tokens of the data listener. Set by [`App::serve`].
     access: OnceLock<Access>,
-    /// The plugins. Not set before they are loaded, or if the server runs no plugins.
+    /// The plugins. Set when their directory is opened; never set if the server runs no plugins.
     plugins: OnceLock<Plugins>,
     /// Whether each plugin that was present at startup is live or rejected.
     plugins_loaded: AtomicBool,
-    /// Serializes changes of the current definitions and plugins: each is bound to the other.
+    /// Held while the current definitions or plugins are changed, because plugins are bound to definitions.
     changing: Mutex<()>,
 }
 
@@ -102,11 +102,11 @@ pub struct Reloaded {
     pub access: Result<Vec<Problem>, AppError>,
 }
 
-/// Why a server cannot start.
+/// Why a server cannot start, or why a reload failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AppError {
-    /// The configuration or the definitions are wrong.
+    /// The configuration, the definitions, or files of keys and tokens are invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The store cannot be opened.
@@ -115,10 +115,10 @@ pub enum AppError {
     /// The plugins cannot run.
     #[error(transparent)]
     Plugin(#[from] PluginError),
-    /// The definitions and the live plugins are incompatible.
+    /// The new definitions and a live plugin are incompatible.
     #[error("{0}")]
-    Unfit(String),
-    /// A listener cannot be bound.
+    Incompatible(String),
+    /// A listener cannot be started.
     #[error("{key}: {source}")]
     Server {
         /// The setting of the listener.
@@ -129,18 +129,18 @@ pub enum AppError {
     /// The gRPC listener cannot be started.
     #[error("grpc: listen: {0}")]
     Grpc(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// Metrics or signals cannot be set up.
+    /// Another part of the server cannot be set up, such as metrics or signals.
     #[error("{0}")]
     Setup(String),
 }
 
-/// The maximum number of errors of a reload in the log and in the response to a caller.
+/// The maximum number of errors of a failed reload in the log and in a response.
 const ERRORS_SHOWN_MAX: usize = 100;
 
 // === impl AppError ===
 
 impl AppError {
-    /// Returns the error text for the log and for callers: the first [`ERRORS_SHOWN_MAX`] errors and the number of the
+    /// Returns the text for the log and for responses: the first [`ERRORS_SHOWN_MAX`] errors and the number of the
     /// others.
     fn brief(&self) -> String {
         let Self::Config(ConfigError::Invalid(problems)) = self else { return self.to_string() };
@@ -156,7 +156,7 @@ impl AppError {
 // === impl App ===
 
 impl App {
-    /// Builds a server without its plugins. Returns warnings about the definitions.
+    /// Builds a server without its plugins. Also returns warnings about the definitions.
     ///
     /// # Errors
     /// [`AppError::Config`] and [`AppError::Store`].
@@ -202,7 +202,8 @@ impl App {
     }
 
     /// Loads the plugins in the configured directory, and compiles those that have no cached code. Logs plugins that
-    /// cannot be loaded; their derived views use `on_error`. Blocks while plugins are compiled.
+    /// cannot be loaded, and loads their last live version instead; without one, their derived views use `on_error`.
+    /// Blocks while plugins are compiled.
     ///
     /// # Errors
     /// [`AppError::Plugin`], if there are derived views and plugins cannot run at all.
@@ -220,26 +221,26 @@ impl App {
         let plugins = match Plugins::open(&self.config.plugins) {
             Ok(Some(plugins)) => plugins,
             Ok(None) => return Ok(()),
-            // The engines need address space, which not every container has. A server without derived views does not
-            // need them.
+            // The engines need more address space than some containers have. A server without derived views does not
+            // need the engines.
             Err(error) if self.current.load().catalog().derived_views().is_empty() => {
                 tracing::warn!(%error, "cannot run plugins; continuing without them");
                 return Ok(());
             }
             Err(error) => return Err(error.into()),
         };
-        // The plugins are loaded only once.
+        // If this is the second call, the plugins of the first one stay.
         let plugins = self.plugins.get_or_init(|| plugins);
         self.check_plugin_dir(Loading::Cached);
-        self.recall_plugins(plugins, Loading::Cached);
+        self.restore_plugins(plugins, Loading::Cached);
         Ok(())
     }
 
-    /// Compiles the plugins that [`App::load_cached_plugins`] skipped, and makes them live. Blocks.
+    /// Compiles the plugins that [`App::load_cached_plugins`] deferred, and makes them live. Blocks.
     fn compile_plugins(&self) {
         if let Some(plugins) = self.plugins.get() {
             self.check_plugin_dir(Loading::Compiled);
-            self.recall_plugins(plugins, Loading::Compiled);
+            self.restore_plugins(plugins, Loading::Compiled);
         }
         self.plugins_loaded.store(true, Ordering::Release);
     }
@@ -251,9 +252,10 @@ impl App {
         self.plugins_loaded.load(Ordering::Acquire)
     }
 
-    fn recall_plugins(&self, plugins: &Plugins, loading: Loading) {
-        // Compiles before taking the lock, because it can take minutes. The snapshot may be replaced in the meantime.
-        plugins.recall(self.current.load().catalog(), loading);
+    /// Loads the versions that [`Plugins::restore`] selects, and makes the live ones visible to requests.
+    fn restore_plugins(&self, plugins: &Plugins, loading: Loading) {
+        // Compilation can take minutes, so the lock is taken afterwards.
+        plugins.restore(self.current.load().catalog(), loading);
         let _changing = self.changing();
         self.swap_plugins(plugins);
     }
@@ -284,7 +286,7 @@ impl App {
         let (definitions, access) = match self.newer_config() {
             Ok(config) => {
                 let access = self.renew_access(Some(&config));
-                (self.take_definitions(config), access)
+                (self.apply_definitions(config), access)
             }
             Err(error) => (Err(error), self.renew_access(None)),
         };
@@ -304,7 +306,7 @@ impl App {
 
     fn read_definitions(&self) -> Result<Vec<Problem>, AppError> {
         self.seen.note(self.definition_files());
-        let reloaded = self.newer_config().and_then(|config| self.take_definitions(config));
+        let reloaded = self.newer_config().and_then(|config| self.apply_definitions(config));
         self.note_reload(reloaded)
     }
 
@@ -312,19 +314,19 @@ impl App {
         self.renewing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the files and directories of the definitions, and the configuration.
+    /// Returns the files and directories of the definitions, and the configuration file.
     fn definition_files(&self) -> Vec<PathBuf> {
         watched_files(&self.loaded_by.load())
     }
 
-    /// Returns whether the registry in S3, if there is one, changed since it was last read.
+    /// Returns whether the registry in S3 changed since it was last read; false if no registry in S3 is used.
     fn remote_registry_changed(&self) -> bool {
         let Some(registry) = self.registry.load_full() else { return false };
-        // While S3 is unavailable, the definitions that were read last keep serving.
+        // If S3 is unavailable, this returns false, and the current definitions keep serving.
         registry.at.version(&self.aws).is_ok_and(|version| registry.version.as_ref() != Some(&version))
     }
 
-    /// Counts the result of a reload. After a successful one, all views are synced.
+    /// Records the result of a reload in the metrics, and requests a sync of all views if it succeeded.
     fn note_reload(&self, reloaded: Result<Vec<Problem>, AppError>) -> Result<Vec<Problem>, AppError> {
         telemetry::note_reload(reloaded.is_ok());
         if reloaded.is_ok() {
@@ -333,12 +335,12 @@ impl App {
         reloaded
     }
 
-    /// Reloads the files of keys and tokens: those of a newer configuration, if there is one.
+    /// Reloads the files of keys and tokens: those that `newer` names, if it is `Some`.
     fn renew_access(&self, newer: Option<&Config>) -> Result<Vec<Problem>, AppError> {
         self.access.get().map_or(Ok(Vec::new()), |access| Ok(access.renew(newer)?))
     }
 
-    /// Returns the files of keys and tokens.
+    /// Returns the files of keys and tokens; none before [`App::serve`].
     fn access_files(&self) -> Vec<PathBuf> {
         self.access.get().map(Access::files).unwrap_or_default()
     }
@@ -348,7 +350,8 @@ impl App {
         self.access.get().is_some_and(Access::has_changed)
     }
 
-    /// Reloads the configuration. Returns it with only those changes that a running server can apply.
+    /// Reads the configuration again. Returns it with only the changes that a running server can apply, and warns of
+    /// others.
     fn newer_config(&self) -> Result<Config, AppError> {
         let config = self.config.clone();
         // A configuration that was built in memory has no file to reload.
@@ -364,17 +367,19 @@ impl App {
         Ok(Config { store: config.store, aws: config.aws, http, ..newer })
     }
 
-    fn take_definitions(&self, config: Config) -> Result<Vec<Problem>, AppError> {
+    /// Loads the definitions of a configuration, and replaces the current ones and all that depends on them.
+    fn apply_definitions(&self, config: Config) -> Result<Vec<Problem>, AppError> {
         let need = if self.is_unwritten.load(Ordering::Relaxed) { RegistryNeed::Later } else { RegistryNeed::Written };
         let definitions = load_definitions_with(&config, need)?;
         let changing = self.changing();
         let catalog = &definitions.catalog;
-        let refit = |plugins: &Plugins| plugins.refit(catalog).map_err(|error| AppError::Unfit(error.to_string()));
-        let refitted = self.plugins.get().map(refit).transpose()?;
+        let rebind =
+            |plugins: &Plugins| plugins.rebind(catalog).map_err(|error| AppError::Incompatible(error.to_string()));
+        let rebound = self.plugins.get().map(rebind).transpose()?;
         let (mut snapshot, engine) = build(&config, &definitions, &self.store, &self.clock, &self.scheduler)?;
-        if let (Some(plugins), Some(refitted)) = (self.plugins.get(), refitted) {
-            snapshot = snapshot.with_transforms(refitted.transforms(plugins, catalog));
-            plugins.accept(refitted);
+        if let (Some(plugins), Some(rebound)) = (self.plugins.get(), rebound) {
+            snapshot = snapshot.with_transforms(rebound.transforms(plugins, catalog));
+            plugins.accept(rebound);
         }
         let snapshot = snapshot.after(&self.current.load());
         self.current.store(Arc::new(snapshot));
@@ -388,47 +393,49 @@ impl App {
         Ok(definitions.warnings)
     }
 
-    /// Checks the plugin directory, and deploys new plugins.
+    /// Checks the plugin directory, and deploys new and changed files. With [`Loading::Cached`], defers those that have
+    /// to be compiled.
     fn check_plugin_dir(&self, loading: Loading) {
         let Some(plugins) = self.plugins.get() else { return };
-        for (name, bytes) in plugins.arrivals(self.current.load().catalog()) {
-            let taken = match (loading, bytes) {
+        for (name, bytes) in plugins.changed_files(self.current.load().catalog()) {
+            let deployed = match (loading, bytes) {
                 (Loading::Cached, Ok(bytes)) => match plugins.load_cached(&bytes) {
-                    Ok(Some(component)) => self.take_component(plugins, &component, &bytes, Some(&name)),
+                    Ok(Some(component)) => self.deploy_component(plugins, &component, &bytes, Some(&name)),
                     Ok(None) => {
-                        plugins.put_off(&name);
+                        plugins.defer(&name);
                         continue;
                     }
                     Err(error) => Err(error),
                 },
                 (Loading::Compiled, Ok(bytes)) => {
                     plugins.mark_compiling(&name);
-                    self.take_plugin(plugins, &bytes, Some(&name))
+                    self.deploy_file(plugins, &bytes, Some(&name))
                 }
                 (_, Err(error)) => Err(error),
             };
-            plugins.note(Some(&name), &taken);
+            plugins.note(Some(&name), &deployed);
         }
         if loading == Loading::Compiled {
-            plugins.mark_compiled();
+            plugins.clear_compiling();
         }
     }
 
-    /// Compiles a plugin's file, and deploys it.
-    fn take_plugin(
+    /// Loads a plugin's file, compiles it if necessary, and deploys it. `found_as` is its name in the directory; `None`
+    /// for a file from a command.
+    fn deploy_file(
         &self,
         plugins: &Plugins,
         bytes: &[u8],
         found_as: Option<&str>,
     ) -> Result<DeployReport, DeployError> {
-        // Compilation takes long, so it runs first: the current definitions may change meanwhile.
-        let reason = if found_as.is_some() { Asked::ByDirectory } else { Asked::ByCommand };
-        let component = plugins.load(bytes, reason)?;
-        self.take_component(plugins, &component, bytes, found_as)
+        let origin = if found_as.is_some() { FileOrigin::Directory } else { FileOrigin::Command };
+        // Compilation takes long, so the lock is taken afterwards.
+        let component = plugins.load(bytes, origin)?;
+        self.deploy_component(plugins, &component, bytes, found_as)
     }
 
-    /// Deploys a loaded plugin.
-    fn take_component(
+    /// Deploys a loaded plugin. For `found_as`, see [`App::deploy_file`].
+    fn deploy_component(
         &self,
         plugins: &Plugins,
         component: &Arc<Component>,
@@ -436,7 +443,7 @@ impl App {
         found_as: Option<&str>,
     ) -> Result<DeployReport, DeployError> {
         let _changing = self.changing();
-        let report = plugins.take(component, bytes, found_as, self.current.load().catalog())?;
+        let report = plugins.deploy(component, bytes, found_as, self.current.load().catalog())?;
         self.swap_plugins(plugins);
         Ok(report)
     }
@@ -452,7 +459,7 @@ impl App {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns how long a running load has to reach its next commit during shutdown.
+    /// Returns how much time a running load still has to reach its next commit; zero if the server is not stopping.
     #[must_use]
     pub fn last_commit_within(&self) -> Duration {
         let since = self.scheduler.stopping_since().map(|since| since.elapsed());
@@ -465,8 +472,8 @@ impl App {
         self.config.sync.reload_every
     }
 
-    /// Returns the interval at which definitions are checked for changes, if they are: the shorter of Larder's interval
-    /// and the Feast repository's.
+    /// Returns the interval at which definitions are checked for changes: `own`, or the cache TTL of the Feast
+    /// repository if that is shorter.
     fn definitions_every(&self, own: Duration) -> Duration {
         let ttl = self.cache.load().as_ref().and_then(|cache| cache.ttl);
         ttl.map_or(own, |ttl| ttl.min(own))
@@ -476,7 +483,7 @@ impl App {
 impl RenewDefinitions for App {
     fn renew(&self, caller_allows_cache: bool) -> bool {
         let always = self.is_always_wanted();
-        // A server without reloads keeps the definitions that it started with, whatever a client requests.
+        // A server without reloads keeps its first definitions, even if a client does not allow cached ones.
         if !always && (caller_allows_cache || self.reload_every().is_zero()) {
             return false;
         }
@@ -533,16 +540,16 @@ impl Control for App {
 
     fn deploy(&self, file: &[u8]) -> Result<DeployReport, String> {
         let plugins = self.plugins.get().ok_or(NO_PLUGINS)?;
-        let taken = self.take_plugin(plugins, file, None);
-        plugins.note(None, &taken);
-        taken.map_err(|error| error.to_string())
+        let deployed = self.deploy_file(plugins, file, None);
+        plugins.note(None, &deployed);
+        deployed.map_err(|error| error.to_string())
     }
 
     fn roll_back(&self, plugin: &str) -> Result<DeployReport, String> {
         let plugins = self.plugins.get().ok_or(NO_PLUGINS)?;
         let _changing = self.changing();
         let rolled_back = plugins.roll_back(plugin);
-        // Even if a file could not be written, the version is live.
+        // The previous version is live even if a file could not be written.
         self.swap_plugins(plugins);
         rolled_back.map_err(|error| error.to_string())
     }
@@ -557,11 +564,11 @@ impl Control for App {
     }
 }
 
-/// The error of plugin commands if the server runs no plugins.
+/// The error of commands for plugins if the server runs none.
 const NO_PLUGINS: &str =
-    "this server runs no plugins: its configuration has 'plugins: dir' off, or its log has the reason";
+    "this server runs no plugins: 'plugins: dir' is off, or plugins cannot run here; see the server's log";
 
-/// Creates a snapshot of definitions, and the engine that syncs its views.
+/// Creates the snapshot for definitions, and the engine that syncs their views.
 fn build(
     config: &Config,
     definitions: &LoadedDefinitions,

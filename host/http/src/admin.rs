@@ -7,44 +7,47 @@ use serde::{Deserialize, Serialize};
 
 /// The commands of a running server, in addition to lookups.
 pub trait Control: Send + Sync + std::fmt::Debug {
-    /// Syncs views, or all views with a source if none is named, each once, and reports every step. Blocks until the
-    /// end; during a shutdown, only until the load's next commit.
+    /// Syncs the named views, or all views with a source if none is named, each once, and calls `notify` for every
+    /// step. Blocks until all syncs have ended; during a shutdown, for at most [`larder_ingest::LAST_COMMIT_WITHIN`].
     fn sync(&self, command: &SyncCommand, notify: &mut dyn FnMut(AdminEvent));
 
-    /// Reloads the configuration and the definitions.
+    /// Reloads the configuration, the definitions, and the files of keys and tokens. Returns a message with the
+    /// warnings.
     ///
     /// # Errors
-    /// The errors, one per line. The previous definitions stay in effect.
+    /// The errors, one per line. A part that fails, definitions or keys and tokens, keeps its previous state.
     fn reload(&self) -> Result<String, String>;
 
-    /// Deletes an entity's row from a view, until a newer one arrives. Blocks for a commit.
+    /// Deletes an entity's row from a view. Only a newer row replaces it. Blocks until the deletion is committed.
     ///
     /// # Errors
     /// A problem with the view, the key or the store; nothing was deleted in that case.
     fn delete(&self, command: &DeleteCommand) -> Result<EraseReport, String>;
 
-    /// Drops all rows of a view. Blocks for a commit. Use [`Control::sync`] to load the rows again.
+    /// Drops all rows of a view. Blocks until that is committed. Use [`Control::sync`] to load the rows again.
     ///
     /// # Errors
     /// A problem with the view or the store; nothing was dropped in that case.
     fn reset(&self, command: &ResetCommand) -> Result<EraseReport, String>;
 
-    /// Deploys a plugin's file. Blocks until the plugin is compiled, checked for compatibility and tested.
+    /// Deploys a plugin's file. Blocks until the plugin is compiled, bound to its derived views and tested.
     ///
     /// # Errors
-    /// Why the plugin was rejected. The previous version keeps serving.
+    /// If the plugin is rejected; the previous version then keeps serving. Also if the server's copy of a deployed
+    /// plugin cannot be written, or the server runs no plugins.
     fn deploy(&self, file: &[u8]) -> Result<DeployReport, String>;
 
     /// Rolls back to the previous version of a plugin.
     ///
     /// # Errors
-    /// There is no previous version.
+    /// If the plugin or its previous version does not exist, or the server runs no plugins. Also if a file cannot be
+    /// written; the previous version is live in that case.
     fn roll_back(&self, plugin: &str) -> Result<DeployReport, String>;
 
     /// Returns the plugins, sorted by name.
     fn plugins(&self) -> Vec<PluginStatus>;
 
-    /// Returns the limit on the size of a plugin's file, in bytes.
+    /// Returns the limit on the size of a plugin's file, in bytes; 0 if the server runs no plugins.
     fn plugin_bytes_max(&self) -> usize;
 }
 
@@ -56,13 +59,13 @@ pub struct SyncCommand {
     pub views: Vec<String>,
     /// Read everything again, including objects that were already read.
     pub full: bool,
-    /// Load only rows with an event time from here on, in microseconds.
+    /// Load only rows with this event time or a later one, in microseconds since the Unix epoch.
     pub from: Option<i64>,
-    /// Load only rows with an event time up to here, in microseconds.
+    /// Load only rows with this event time or an earlier one, in microseconds since the Unix epoch.
     pub to: Option<i64>,
-    /// Load what the source has even if it fails the sanity checks.
+    /// Load the rows even if they fail the sanity checks (`sync: guard`).
     pub force: bool,
-    /// Skip sources that were synced a short time ago. Set at startup and reload; clients cannot set it.
+    /// Skip sources that were synced recently and are expensive to read. Clients cannot set it.
     #[serde(skip)]
     pub skip_recent: bool,
 }
@@ -83,7 +86,7 @@ pub struct DeleteCommand {
 pub struct ResetCommand {
     /// The feature view.
     pub view: String,
-    /// Whether rows may be dropped that cannot be loaded from a source.
+    /// Whether to drop rows even if they cannot be loaded again from a source.
     #[serde(default)]
     pub confirmed: bool,
 }
@@ -91,7 +94,7 @@ pub struct ResetCommand {
 /// The response to `POST /v1/delete` and `POST /v1/reset`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EraseReport {
-    /// The number of rows that were deleted.
+    /// The number of rows that were removed.
     pub rows: u64,
 }
 
@@ -121,22 +124,22 @@ pub enum AdminEvent {
     },
 }
 
-/// The response to `POST /v1/plugins` and `POST /v1/plugins/NAME/rollback`: a version is live.
+/// The response to `POST /v1/plugins` and `POST /v1/plugins/NAME/rollback`: the version that is now live.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DeployReport {
     /// The plugin.
     pub plugin: String,
-    /// The version that is live now.
+    /// The version that the plugin declares.
     pub version: String,
     /// SHA-256 of its file, in hexadecimal.
     pub digest: String,
-    /// The version that was live before.
+    /// The version that was live before, if any.
     pub replaced: Option<String>,
     /// The derived views that it computes.
     pub views: Vec<String>,
-    /// Whether its code had to be compiled; cached otherwise.
+    /// Whether its code was compiled; false if it was cached, and for a rollback.
     pub compiled: bool,
-    /// The time since the file arrived.
+    /// How long loading and deploying took, without waiting for other changes.
     pub seconds: f64,
 }
 
@@ -165,7 +168,7 @@ pub struct PluginVersion {
     pub version: String,
     /// SHA-256 of its file, in hexadecimal.
     pub digest: String,
-    /// The language of the plugin, as far as it is known.
+    /// The language that the file declares, or `unknown`.
     pub language: String,
     /// The size of its file in bytes.
     pub bytes: u64,
@@ -178,15 +181,15 @@ pub struct PluginVersion {
 pub struct PluginViewStatus {
     /// The view.
     pub view: String,
-    /// The circuit breaker of the view: `closed` when calls succeed, `open` after failures, `half-open` while it tests
-    /// calls.
+    /// The state of the view's circuit breaker: `closed` (the plugin is called), `open` (it is not called after
+    /// failures) or `half-open` (trial calls).
     pub breaker: String,
 }
 
 // === impl SyncCommand ===
 
 impl SyncCommand {
-    /// Returns the request for the run of each view.
+    /// Returns the request for the sync of each view.
     #[must_use]
     pub fn request(&self) -> SyncRequest {
         let window = larder_model::model::Window { from: self.from, to: self.to };

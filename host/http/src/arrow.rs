@@ -3,8 +3,9 @@
 //! The columns of the JSON response come first, with the same names and in the same order. Then `NAME__status` and
 //! `NAME__event_timestamp` follow for each feature. A column has the Arrow type of its declared type: JSON, UUIDs and
 //! decimals are text, sets are lists, and timestamps are microseconds in UTC. Nested values (maps, structs, lists of
-//! lists, timestamps with a zone) are text: the same JSON as in the JSON response. A missing value is null everywhere;
-//! neither the least integer nor the epoch stands for a missing timestamp.
+//! lists, timestamps with a zone) are text: the same JSON as in the JSON response. A missing value is always null, also
+//! where the JSON response has a placeholder: the smallest integer for a null timestamp, and the epoch for a missing
+//! event time.
 
 use std::{
     borrow::Cow,
@@ -36,25 +37,25 @@ use super::HttpError;
 
 /// Why an answer cannot be encoded as Arrow.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ArrowFault {
+pub(super) enum ArrowEncodeError {
     /// Two columns would have the same name.
     #[error(
         "as Arrow, two columns would be named '{0}': each feature comes with NAME__status and NAME__event_timestamp; \
-         ask for full feature names, for fewer features, or for JSON"
+         hint: request full feature names, fewer features, or JSON"
     )]
     Collision(String),
     /// A column is larger than 32-bit offsets can address.
     #[error("as Arrow, column '{0}' would be larger than 2 GiB; hint: request fewer rows")]
     TooLarge(String),
-    /// A key's timestamp is out of range in microseconds.
+    /// A timestamp in a key column overflows 64-bit microseconds.
     #[error(
         "as Arrow, column '{column}' cannot hold {seconds} s: it overflows 64-bit microseconds; hint: request JSON"
     )]
     Instant { column: String, seconds: i64 },
-    /// A limit on the response.
+    /// The response exceeds a limit.
     #[error(transparent)]
-    Bound(#[from] RequestError),
-    /// A bug in Larder.
+    Limit(#[from] RequestError),
+    /// Arrow rejects a column or the batch, which is a bug in Larder.
     #[error(transparent)]
     Arrow(#[from] ArrowError),
 }
@@ -69,14 +70,14 @@ struct Columns<'r> {
     budget: &'r mut ResponseBudget,
 }
 
-/// The approximate overhead of a column in the stream, in addition to its values, in bytes.
+/// The approximate overhead of a column in the stream in addition to its values, in bytes.
 const COLUMN_BYTES: usize = 512;
 
-/// The names of [`Status`], in the order of [`status_place`].
+/// The names of the statuses, in the order of [`status_index`].
 const STATUSES: [&str; 4] = ["PRESENT", "NOT_FOUND", "OUTSIDE_MAX_AGE", "INVALID"];
 
 /// Encodes the body of an answer.
-pub(super) fn encode_arrow(answer: &Answer<'_>, budget: &mut ResponseBudget) -> Result<Vec<u8>, ArrowFault> {
+pub(super) fn encode_arrow(answer: &Answer<'_>, budget: &mut ResponseBudget) -> Result<Vec<u8>, ArrowEncodeError> {
     let plan = &*answer.plan;
     let (fields, arrays, names) = (Vec::new(), Vec::new(), HashSet::new());
     let mut columns = Columns { fields, arrays, names, bytes: 0, budget };
@@ -89,14 +90,14 @@ pub(super) fn encode_arrow(answer: &Answer<'_>, budget: &mut ResponseBudget) -> 
         let values = answer.cells(column.from).map(|cell| cell.value);
         // A nested value is written as JSON, which is longer.
         let expansion = if matches!(column.value_type, ValueType::Nested(_)) { 8 } else { 1 };
-        columns.expect(values.clone().map(|value| value.bytes() * expansion + 8).sum())?;
+        columns.reserve(values.clone().map(|value| value.bytes() * expansion + 8).sum())?;
         columns.add(&column.name, feature_column(&column.name, column.value_type, values)?, true)?;
     }
     let words: ArrayRef = Arc::new(StringArray::from_iter_values(STATUSES));
     // All columns of a read share its event times.
     let mut times: Vec<Option<ArrayRef>> = vec![None; plan.reads.len()];
     for column in &plan.feature_columns {
-        let indexes = answer.cells(column.from).map(|cell| status_place(cell.status));
+        let indexes = answer.cells(column.from).map(|cell| status_index(cell.status));
         let statuses = DictionaryArray::try_new(Int8Array::from_iter_values(indexes), Arc::clone(&words))?;
         columns.add(&format!("{}__status", column.name), Arc::new(statuses), false)?;
         let times = match column.from {
@@ -109,7 +110,7 @@ pub(super) fn encode_arrow(answer: &Answer<'_>, budget: &mut ResponseBudget) -> 
         };
         columns.add(&format!("{}__event_timestamp", column.name), times, true)?;
     }
-    // The writer first copies the arrays.
+    // The writer copies the arrays before it writes them.
     let bytes = columns.bytes + columns.arrays.len() * COLUMN_BYTES;
     columns.budget.hold(bytes)?;
     let mut out = Vec::new();
@@ -122,7 +123,7 @@ pub(super) fn encode_arrow(answer: &Answer<'_>, budget: &mut ResponseBudget) -> 
     Ok(writer.into_inner()?)
 }
 
-/// Returns the names of the views, if the request asks for them, as in the JSON response.
+/// Returns the schema's metadata: the names of the views if the request asks for them, as in the JSON response.
 fn metadata(plan: &Plan) -> HashMap<String, String> {
     let views = plan.view_metadata.iter().map(|views| {
         let views: Vec<Value> = views.iter().map(|view| json!({ "name": view })).collect();
@@ -131,8 +132,9 @@ fn metadata(plan: &Plan) -> HashMap<String, String> {
     views.collect()
 }
 
-fn entity_column(column: &EntityColumn, values: &[EchoedValue<'_>]) -> Result<ArrayRef, ArrowFault> {
-    // A column that is not a key of any view has the type of its values, which all have the same type.
+fn entity_column(column: &EntityColumn, values: &[EchoedValue<'_>]) -> Result<ArrayRef, ArrowEncodeError> {
+    // A column that is not a key of any view has the type of its values, which are all of one type, or is text if all
+    // of them are null.
     let scalar = column.key_type.unwrap_or(match values.iter().find(|value| **value != EchoedValue::Null) {
         Some(EchoedValue::Int(_)) => ScalarType::Int64,
         Some(EchoedValue::Float(_)) => ScalarType::Float64,
@@ -143,15 +145,15 @@ fn entity_column(column: &EntityColumn, values: &[EchoedValue<'_>]) -> Result<Ar
     scalars(&column.name, scalar, values.into_iter())
 }
 
-fn echoed<'a>(column: &str, value: &'a EchoedValue<'_>, scalar: ScalarType) -> Result<ValueRef<'a>, ArrowFault> {
+fn echoed<'a>(column: &str, value: &'a EchoedValue<'_>, scalar: ScalarType) -> Result<ValueRef<'a>, ArrowEncodeError> {
     Ok(match (value, scalar) {
         (EchoedValue::Null, _) => ValueRef::Null,
-        // As in Feast, keys are whole seconds.
+        // As in Feast, timestamps in keys are whole seconds.
         (EchoedValue::Int(v), ScalarType::UnixTimestamp) => {
-            let too_far = || ArrowFault::Instant { column: column.to_owned(), seconds: *v };
+            let too_far = || ArrowEncodeError::Instant { column: column.to_owned(), seconds: *v };
             ValueRef::Int64(v.checked_mul(1_000_000).ok_or_else(too_far)?)
         }
-        // The range of such a key was checked when it was parsed.
+        // The range of a 32-bit key was checked when it was parsed.
         (EchoedValue::Int(v), ScalarType::Int32) => i32::try_from(*v).map_or(ValueRef::Null, ValueRef::Int32),
         (EchoedValue::Int(v), _) => ValueRef::Int64(*v),
         (EchoedValue::Float(v), _) => ValueRef::Float64(*v),
@@ -164,7 +166,7 @@ fn feature_column<'a>(
     name: &str,
     value_type: ValueType,
     values: impl Iterator<Item = ValueRef<'a>> + Clone,
-) -> Result<ArrayRef, ArrowFault> {
+) -> Result<ArrayRef, ArrowEncodeError> {
     match value_type {
         ValueType::Scalar(scalar) => scalars(name, scalar, values),
         ValueType::List(item) | ValueType::Set(item) => lists(name, item, values),
@@ -176,7 +178,7 @@ fn lists<'a>(
     name: &str,
     item: ScalarType,
     values: impl Iterator<Item = ValueRef<'a>> + Clone,
-) -> Result<ArrayRef, ArrowFault> {
+) -> Result<ArrayRef, ArrowEncodeError> {
     let lists = values.map(|value| match value {
         ValueRef::List(list) => Some(list),
         _ => None,
@@ -193,13 +195,13 @@ fn lists<'a>(
     Ok(Arc::new(ListArray::try_new(field, OffsetBuffer::new(ends.into()), items, Some(present))?))
 }
 
-/// Builds an array of values of one type. A value of another type becomes null, as in the JSON response. The values of
-/// a row have the types of the row's schema.
+/// Builds an array of values of one type. A value of another type becomes null; the values of a valid row have the
+/// types of its schema.
 fn scalars<'a>(
     name: &str,
     scalar: ScalarType,
     values: impl Iterator<Item = ValueRef<'a>>,
-) -> Result<ArrayRef, ArrowFault> {
+) -> Result<ArrayRef, ArrowEncodeError> {
     macro_rules! numbers {
         ($array:ident, $shape:ident) => {
             Arc::new($array::from_iter(values.map(|value| match value {
@@ -232,7 +234,7 @@ fn scalars<'a>(
     })
 }
 
-fn texts<'a>(name: &str, values: impl Iterator<Item = Option<Cow<'a, str>>>) -> Result<ArrayRef, ArrowFault> {
+fn texts<'a>(name: &str, values: impl Iterator<Item = Option<Cow<'a, str>>>) -> Result<ArrayRef, ArrowEncodeError> {
     let mut array = StringBuilder::new();
     for value in values {
         offset(name, array.values_slice().len() + value.as_ref().map_or(0, |value| value.len()))?;
@@ -253,12 +255,12 @@ fn bytes(value: ValueRef<'_>) -> Option<&[u8]> {
 }
 
 /// Returns an offset into a column's data. Arrow would panic at an offset beyond 32 bits.
-fn offset(name: &str, offset: usize) -> Result<i32, ArrowFault> {
-    i32::try_from(offset).map_err(|_| ArrowFault::TooLarge(name.to_owned()))
+fn offset(name: &str, offset: usize) -> Result<i32, ArrowEncodeError> {
+    i32::try_from(offset).map_err(|_| ArrowEncodeError::TooLarge(name.to_owned()))
 }
 
 /// Returns the index of a status in [`STATUSES`].
-fn status_place(status: Status) -> i8 {
+fn status_index(status: Status) -> i8 {
     match status {
         Status::Present => 0,
         Status::NotFound => 1,
@@ -270,16 +272,17 @@ fn status_place(status: Status) -> i8 {
 // === impl Columns ===
 
 impl Columns<'_> {
-    /// Reserves memory for a column of about this many bytes before it is built. The column grows by doubling.
-    fn expect(&mut self, bytes: usize) -> Result<(), ArrowFault> {
-        // The JSON of a nested value may be shorter than estimated.
+    /// Checks the limit on the response and reserves memory before a column of at most about this many bytes is built.
+    fn reserve(&mut self, bytes: usize) -> Result<(), ArrowEncodeError> {
+        // Nested values may be up to eight times smaller than estimated.
         self.budget.reserve(&mut Vec::new(), self.bytes + bytes / 8, 0)?;
+        // The column's buffer grows by doubling.
         Ok(self.budget.hold(2 * bytes)?)
     }
 
-    fn add(&mut self, name: &str, array: ArrayRef, nullable: bool) -> Result<(), ArrowFault> {
+    fn add(&mut self, name: &str, array: ArrayRef, nullable: bool) -> Result<(), ArrowEncodeError> {
         if !self.names.insert(name.to_owned()) {
-            return Err(ArrowFault::Collision(name.to_owned()));
+            return Err(ArrowEncodeError::Collision(name.to_owned()));
         }
         self.bytes += array.get_buffer_memory_size();
         self.fields.push(Field::new(name, array.data_type().clone(), nullable));
@@ -288,26 +291,26 @@ impl Columns<'_> {
     }
 }
 
-// === impl ArrowFault ===
+// === impl ArrowEncodeError ===
 
-impl From<ArrowFault> for LookupError<HttpError> {
-    fn from(fault: ArrowFault) -> Self {
+impl From<ArrowEncodeError> for LookupError<HttpError> {
+    fn from(fault: ArrowEncodeError) -> Self {
         match fault {
-            ArrowFault::Bound(error) => Self::Request(error),
+            ArrowEncodeError::Limit(error) => Self::Request(error),
             fault => Self::Protocol(fault.into()),
         }
     }
 }
 
-impl From<ArrowFault> for HttpError {
-    fn from(fault: ArrowFault) -> Self {
+impl From<ArrowEncodeError> for HttpError {
+    fn from(fault: ArrowEncodeError) -> Self {
         let message = fault.to_string();
         match fault {
-            ArrowFault::Collision(_) => Self::detail(StatusCode::BAD_REQUEST, "collision", message),
-            ArrowFault::Instant { .. } => Self::detail(StatusCode::BAD_REQUEST, "bad_key", message),
-            ArrowFault::Bound(error) => error.into(),
-            ArrowFault::TooLarge(_) => Self::detail(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message),
-            ArrowFault::Arrow(error) => Self::internal(format!("an answer could not be written as Arrow: {error}")),
+            ArrowEncodeError::Collision(_) => Self::detail(StatusCode::BAD_REQUEST, "collision", message),
+            ArrowEncodeError::Instant { .. } => Self::detail(StatusCode::BAD_REQUEST, "bad_key", message),
+            ArrowEncodeError::Limit(error) => error.into(),
+            ArrowEncodeError::TooLarge(_) => Self::detail(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message),
+            ArrowEncodeError::Arrow(error) => Self::internal(format!("cannot encode an answer as Arrow: {error}")),
         }
     }
 }

@@ -94,7 +94,7 @@ pub(super) async fn serve_with_hyper<S: AsyncRead + AsyncWrite + Unpin>(
     let service = service_fn(|request| {
         has_begun.store(true, Ordering::Relaxed);
         let (router, linger, is_spent) = (Arc::clone(router), linger.clone(), budget.is_spent());
-        let is_ambiguous = ambiguous.is(requests.fetch_add(1, Ordering::Relaxed));
+        let is_ambiguous = ambiguous.is_ambiguous(requests.fetch_add(1, Ordering::Relaxed));
         async move {
             // Yields between pipelined requests, so that one client does not occupy the thread.
             if is_spent {

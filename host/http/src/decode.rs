@@ -37,7 +37,8 @@ const FEW_COLUMNS: usize = 16;
 /// The error for a number that the parser returns as a double although it may be an integer: see [`parse_exact`].
 const NEEDS_EXACT_TEXT: &str = "a number that must be parsed from its text";
 
-/// Parses a body again, with each value from its own text, so that an integer beyond 64 bits is not rounded to a double.
+/// Parses a body again, with each value from its own text, so that an integer beyond 64 bits is not rounded to a
+/// double.
 fn parse_exact(text: &str) -> Option<Wire<'_>> {
     let wire: Wire<'_, ExactColumns<'_>> = serde_json::from_str(text).ok()?;
     let Wire { entities, service, features, full_feature_names, view_metadata } = wire;

@@ -60,7 +60,7 @@ pub enum Path {
 
 /// Definitions that never change.
 #[derive(Debug)]
-struct Fixed;
+struct FixedDefinitions;
 
 /// A view with one entity, a service, and a second view without rows.
 const DEFINITIONS: &str = "
@@ -119,7 +119,7 @@ impl TestServer {
         let compute = Arc::new(Compute::start("test", 1, 8).unwrap());
         let resources = Resources::new(MemoryBudget::new(64 << 20), compute, 1 << 20);
         let current = Arc::new(arc_swap::ArcSwap::from_pointee(snapshot));
-        let lookups = Arc::new(LookupService::new(current, resources, Arc::new(Fixed), Arc::clone(&clock)));
+        let lookups = Arc::new(LookupService::new(current, resources, Arc::new(FixedDefinitions), Arc::clone(&clock)));
         let authenticator = Arc::new(Authenticator::open());
         let role = ListenerRole::Data { authenticator, encrypted: false, writes: None };
         let limits = HttpLimits { body_bytes_max: 8 << 10, ..HttpLimits::default() };
@@ -219,7 +219,7 @@ impl TestServer {
     }
 }
 
-impl RenewDefinitions for Fixed {
+impl RenewDefinitions for FixedDefinitions {
     fn renew(&self, _caller_allows_cache: bool) -> bool {
         false
     }

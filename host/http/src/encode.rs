@@ -46,8 +46,8 @@ const CELL_BYTES_MAX: usize = 64;
 /// The maximum total length of the separators in a column.
 const COLUMN_BYTES: usize = 96;
 
-/// An upper bound on the ratio of a value's size in JSON to its size in a row. A control character becomes six
-/// bytes, and a single-precision number is printed with the digits of a double.
+/// An upper bound on the ratio of a value's size in JSON to its size in a row. A control character becomes six bytes,
+/// and a single-precision number is printed with the digits of a double.
 const EXPANSION_MAX: usize = 8;
 
 /// Encodes the body of an answer.

@@ -1,9 +1,9 @@
 //! Converts errors to responses: Feast's bodies, with a status that matches the cause.
 //!
 //! Feast sends its errors as a JSON *string*. For its own error classes, that string contains JSON again (module,
-//! class, message). For any other Python exception, it is the exception's text, a `KeyError`'s in quotes. Both formats
-//! are kept, because Feast's client parses them. If Feast responds to a client error with 500, the status here is a
-//! 4xx.
+//! class, message). For any other Python exception, it is the exception's text, in quotes for a `KeyError`. Larder uses
+//! both formats, because Feast's client parses them. Where Feast responds to a client error with 500, Larder responds
+//! with a 4xx.
 
 use std::convert::Infallible;
 
@@ -22,13 +22,13 @@ pub struct HttpError {
     pub status: StatusCode,
     /// The response's body, as JSON.
     pub body: Value,
-    /// The message for the log, if there is one. Client errors have none.
+    /// The message for the operator, which is logged as an error; `None` for errors of the client.
     pub log: Option<String>,
     /// The kind of error, as a metric label.
     pub kind: &'static str,
-    /// The text for the log at level `debug`, in place of the kind; contains no values from the caller.
+    /// The `reason` in the log at level `debug`, without values from the caller; `None` to log the kind instead.
     pub(super) reason: Option<String>,
-    /// A header that the status requires.
+    /// A header of the response that the status requires.
     pub(super) header: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
@@ -56,7 +56,7 @@ impl HttpError {
         Self { status, body: Value::String(cut(message)), log: None, kind, reason: None, header: None }
     }
 
-    /// Creates an error for something that the caller may not request. Its class is Feast's.
+    /// Creates Feast's error for a request that the caller has no permission for.
     pub(super) fn forbidden(message: &str) -> Self {
         Self::feast(StatusCode::FORBIDDEN, "forbidden", "FeastPermissionError", message)
     }
@@ -178,7 +178,7 @@ impl From<RequestError> for HttpError {
                 Self::feast(StatusCode::PAYLOAD_TOO_LARGE, "answer_too_large", "FeastError", &message)
             }
             RequestError::Memory(over) => over.into(),
-            // Not expected here: `LookupService` retries such a lookup on a compute thread.
+            // Not expected: `LookupService` retries such a lookup on a compute thread.
             RequestError::TooLong => Self::internal(message),
             RequestError::Store(error) => Self::internal(format!("lookup failed: {error}")),
         };

@@ -1,9 +1,9 @@
-//! Detects requests that specify their length twice.
+//! Detects requests that specify their length twice, and chunk sizes with too many digits.
 //!
 //! If a request has both `Content-Length` and `Transfer-Encoding`, some proxies use the first header and some the
 //! second. One request for a proxy can then be two for the server, and the second may run with the permissions of
 //! another client (request smuggling). hyper serves such a request without reporting it. So the bytes are scanned
-//! before hyper gets them, only as far as needed to find where requests begin.
+//! before hyper gets them, as far as needed to find the start of each request.
 
 use std::{
     io,
@@ -25,30 +25,34 @@ pub(super) struct Framed<S> {
     ambiguous: Arc<Ambiguous>,
 }
 
-/// The first request of a connection that specifies its length twice.
+/// The index of the first request of a connection that specifies its length twice; `usize::MAX` if none does.
 #[derive(Debug)]
 pub(super) struct Ambiguous(AtomicUsize);
 
-/// The position of the next byte in a stream of requests.
+/// The state of the scan of a stream of requests.
 #[derive(Debug, Default)]
 struct Framing {
     at: At,
     /// The number of requests whose heads were read.
     heads: usize,
-    /// Whether a chunk size has more than `SIZE_DIGITS_MAX` digits. hyper accepts any number of leading zeros.
+    /// Whether a chunk size has more than `SIZE_DIGITS_MAX` digits. hyper accepts any number of leading zeros, so the
+    /// stream fails.
     has_long_size: bool,
 }
 
+/// The position of the next byte.
 #[derive(Debug, Default)]
 enum At {
-    /// In a head, with what is known so far.
+    /// Before a head.
     #[default]
     Start,
+    /// In a head that has these bytes so far.
     Head(Vec<u8>),
     /// In a body with this many bytes left.
     Body(u64),
     Chunked(Chunk),
-    /// The start of the next request is unknown. hyper rejects the requests that lead to this state.
+    /// The start of the next request is unknown, so the scan has ended: hyper rejects the request, or `has_long_size`
+    /// is set.
     Lost,
     /// After a chunk size with too many digits.
     LongSize,
@@ -57,20 +61,22 @@ enum At {
 /// The position in a chunked body.
 #[derive(Debug, Default)]
 enum Chunk {
-    /// In the line with the chunk size: its value and number of digits so far.
+    /// Before a chunk size.
     #[default]
     Size0,
+    /// In a chunk size: its value and the number of its digits so far.
     Size(u64, usize),
-    /// After the digits of the size.
+    /// After the digits of the size, which is the value.
     Extension(u64),
-    /// In this many bytes of data and the line break after them.
+    /// In the data or the line break after it, with this many bytes of both left.
     Data(u64),
-    /// In a trailer line that has this many bytes so far.
+    /// In a trailer line that has this many bytes so far, apart from carriage returns.
     Trailer(usize),
 }
 
 /// The limit on bytes of a head. hyper rejects longer heads.
 pub(super) const HEAD_BYTES_MAX: usize = 16 << 10;
+/// The limit on headers of a request, as in hyper.
 const HEADERS_MAX: usize = 100;
 /// The maximum number of hexadecimal digits of a chunk size: 16, as in the largest `u64`.
 const SIZE_DIGITS_MAX: usize = 16;
@@ -78,8 +84,8 @@ const SIZE_DIGITS_MAX: usize = 16;
 // === impl Ambiguous ===
 
 impl Ambiguous {
-    /// Returns whether a request of the connection, counted from 0, or an earlier one specifies its length twice.
-    pub(super) fn is(&self, request: usize) -> bool {
+    /// Returns whether the request with this index, from 0, or an earlier one specifies its length twice.
+    pub(super) fn is_ambiguous(&self, request: usize) -> bool {
         request >= self.0.load(Ordering::Relaxed)
     }
 }
@@ -144,7 +150,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Framed<S> {
 // === impl Framing ===
 
 impl Framing {
-    /// Scans the next bytes. Returns the number of a request that specifies its length twice, if there is one.
+    /// Scans the next bytes. Stops at the first request that specifies its length twice, and returns its index, from 0.
     fn read(&mut self, mut bytes: &[u8]) -> Option<usize> {
         while !bytes.is_empty() {
             match std::mem::take(&mut self.at) {
@@ -162,7 +168,7 @@ impl Framing {
                 At::Head(mut head) => {
                     let before = head.len();
                     head.extend_from_slice(bytes);
-                    let (at, len, is_ambiguous) = head_of(head);
+                    let (at, len, is_ambiguous) = parse_head(head);
                     bytes = &bytes[len.saturating_sub(before).min(bytes.len())..];
                     if !matches!(at, At::Head(_) | At::Lost) {
                         self.heads += 1;
@@ -188,8 +194,9 @@ impl Framing {
     }
 }
 
-/// Determines what follows a head, its length, and whether the head specifies the length twice.
-fn head_of(head: Vec<u8>) -> (At, usize, bool) {
+/// Parses a head. Returns the state after it, its length, and whether it specifies the body's length twice. The state
+/// for an incomplete head has its bytes.
+fn parse_head(head: Vec<u8>) -> (At, usize, bool) {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut headers);
     let len = match request.parse(&head) {
@@ -222,7 +229,7 @@ fn head_of(head: Vec<u8>) -> (At, usize, bool) {
 // === impl Chunk ===
 
 impl Chunk {
-    /// Consumes some of the bytes. Returns the new state and how many bytes were consumed.
+    /// Consumes at least one of the bytes. Returns the new state and the number of bytes consumed.
     fn read(self, bytes: &[u8]) -> (At, usize) {
         let byte = bytes[0];
         let next = match self {
@@ -308,6 +315,6 @@ mod tests {
         }
         let mut framing = Framing::default();
         assert_eq!(framing.read(format!("GET /{}", "x".repeat(HEAD_BYTES_MAX)).as_bytes()), None);
-        assert!(matches!(framing.at, At::Lost), "a head without an end is not kept");
+        assert!(matches!(framing.at, At::Lost), "the bytes of a head without an end are dropped");
     }
 }

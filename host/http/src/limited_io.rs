@@ -36,7 +36,7 @@ pub(super) struct LimitedIo<S> {
     bound: Duration,
     /// Runs while a write is pending. Created when a write is first pending: most connections never need it.
     timer: Option<Pin<Box<Sleep>>>,
-    waiting: bool,
+    is_waiting: bool,
     /// Bytes written in large pieces since this connection last yielded.
     large_written: usize,
     /// Whether the last write did not write all of its bytes.
@@ -71,8 +71,8 @@ pub(super) fn yield_poll(cx: &mut Context<'_>) {
 
 /// Waits until the runtime has polled for I/O events and has run the tasks that are ready.
 ///
-/// A task of hyper that yields would be polled again immediately, because hyper wakes its own task while it passes on
-/// a body. So this function waits for a separate task, which nothing wakes early.
+/// A task of hyper that yields would be polled again immediately, because hyper wakes its own task while it passes on a
+/// body. So this function waits for a separate task, which nothing wakes early.
 pub(super) async fn yield_to_events() {
     // The spawned task cannot panic.
     let _ = tokio::spawn(tokio::task::yield_now()).await;
@@ -99,7 +99,7 @@ impl<S> LimitedIo<S> {
             stream,
             bound,
             timer: None,
-            waiting: false,
+            is_waiting: false,
             large_written: 0,
             is_partial: false,
             read: 0,
@@ -130,12 +130,12 @@ impl<S> LimitedIo<S> {
     /// Returns the result of a write that is ready. While it is pending, starts or polls the timer.
     fn or_timed_out<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         if written.is_ready() {
-            self.waiting = false;
+            self.is_waiting = false;
             return written;
         }
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(self.bound)));
-        if !self.waiting {
-            self.waiting = true;
+        if !self.is_waiting {
+            self.is_waiting = true;
             timer.as_mut().reset(Instant::now() + self.bound);
         }
         timer

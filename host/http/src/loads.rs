@@ -131,8 +131,8 @@ impl Request {
     }
 }
 
-/// Loads one view when it reaches the head of the queue. Drops `stalled` when the load has ended, and also when it waits
-/// for longer than [`STALLED_AFTER`] or makes no progress in that time.
+/// Loads one view when it reaches the head of the queue. Drops `stalled` when the load has ended, and also when it
+/// waits for longer than [`STALLED_AFTER`] or makes no progress in that time.
 async fn load(
     runtime: Handle,
     slots: Arc<Semaphore>,

@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 
 use super::response::{HttpResponse, json_response};
 
-/// Returns the response to `/ready`: 200 if all views with a source were loaded once, the store works, no rows are
-/// missing because of damage, and the server is not stopping. So a server stays ready while its sources are
-/// unavailable. With `hides_names`, the response does not name views, because the caller may lack a token for them.
+/// Returns the response to `/ready`: 200 if [`Snapshot::is_ready`] and the server is not stopping. A server that was
+/// ready stays ready while its sources are unavailable. With `hides_names`, the response does not name views, because
+/// the caller may lack a token for them.
 pub(super) fn readiness(snapshot: &Snapshot, is_stopping: bool, hides_names: bool) -> HttpResponse {
     let unready = |body: Value| json_response(StatusCode::SERVICE_UNAVAILABLE, &body);
     if is_stopping {
@@ -21,9 +21,8 @@ pub(super) fn readiness(snapshot: &Snapshot, is_stopping: bool, hides_names: boo
         return unready(json!({ "status": "failing", "why": "the store failed; see the server's log" }));
     }
     if snapshot.awaits_registry() {
-        return unready(
-            json!({ "status": "waiting", "why": "the Feast registry has not been written yet. hint: run 'feast apply'" }),
-        );
+        let why = "the Feast registry has not been written yet. hint: run 'feast apply'";
+        return unready(json!({ "status": "waiting", "why": why }));
     }
     let damaged: Vec<&str> = snapshot.damaged().take(LISTED_MAX).collect();
     let status = if damaged.is_empty() { "loading" } else { "healing" };

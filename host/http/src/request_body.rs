@@ -37,9 +37,8 @@ impl RequestBody {
         Self { body, expects_continue, read_failed: false }
     }
 
-    /// Reads the body if it has at most `max` bytes and arrives within `within`. The error for a larger one
-    /// ends with `hint`.
-    /// Leases memory for bodies that arrive in pieces and need a buffer of more than `SMALL_BYTES`.
+    /// Reads the body if it has at most `max` bytes and arrives within `within`. The error for a larger one ends with
+    /// `hint`. Leases memory for bodies that arrive in pieces and need a buffer of more than `SMALL_BYTES`.
     pub(super) async fn read(
         &mut self,
         max: usize,

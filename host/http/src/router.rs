@@ -83,7 +83,7 @@ pub enum ListenerRole {
 
 /// The result of a lookup on the fast path.
 pub(super) enum FastAnswer {
-    /// The body was appended. The time is that of the lookup, for the response's date; the duration is how long it took.
+    /// The body was appended. The time is the lookup's, for the `date` header; the duration is how long it took.
     Done(Micros, Duration),
     /// Another thread computes the response, or rows are fetched. The time is that of the start; when the lookup ends,
     /// call [`Router::note_fast`] with it and the result.
@@ -221,8 +221,8 @@ impl Router {
         !matches!(self.role, ListenerRole::Metrics(_))
     }
 
-    /// Serves a lookup on the fast path: appends the body of its response to `out`, if this thread can compute it within
-    /// a few milliseconds. Records the result in the metrics and the log, unless it is pending.
+    /// Serves a lookup on the fast path: appends the body of its response to `out`, if this thread can compute it
+    /// within a few milliseconds. Records the result in the metrics and the log, unless it is pending.
     pub(super) fn answer_fast(
         &self,
         request: &FastRequest<'_>,

@@ -33,19 +33,19 @@ pub struct TlsConfig {
     pub client_ca: Option<Located<PathBuf>>,
 }
 
-/// Keys that were read, and that match each other.
+/// The keys and certificates from the files of a [`TlsConfig`], after all checks.
 #[derive(Clone, Debug)]
 pub struct TlsKeys {
     server: Arc<ServerConfig>,
 }
 
-/// The keys for the handshakes of new connections.
+/// The keys for the handshakes of new connections, which can be replaced.
 #[derive(Debug)]
 pub struct Tls {
     current: ArcSwap<ServerConfig>,
 }
 
-/// One of the files, by its key in the configuration.
+/// One of the files of a [`TlsConfig`], named by its configuration key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TlsFile {
     /// `cert`.
@@ -71,8 +71,8 @@ pub enum TlsError {
         source: io::Error,
     },
     /// A file does not contain the expected PEM section.
-    #[error("{} has no {wanted} in PEM form", path.display())]
-    NotThere {
+    #[error("{} has no {wanted} in PEM format", path.display())]
+    MissingPem {
         /// The kind of file.
         file: TlsFile,
         /// The path of the file.
@@ -80,7 +80,7 @@ pub enum TlsError {
         /// The expected content.
         wanted: &'static str,
     },
-    /// The key belongs to another certificate.
+    /// The private key does not match the certificate.
     #[error("the private key in {} does not match the certificate in {}", key.display(), cert.display())]
     Mismatch {
         /// The key's file.
@@ -90,7 +90,7 @@ pub enum TlsError {
     },
     /// A file's content cannot be used.
     #[error("{} cannot be used: {why}", path.display())]
-    Unfit {
+    Unusable {
         /// The kind of file.
         file: TlsFile,
         /// The path of the file.
@@ -112,7 +112,7 @@ const HTTP_1_1: &[u8] = b"http/1.1";
 // === impl TlsConfig ===
 
 impl TlsConfig {
-    /// Returns the path of a file, with its location in the configuration.
+    /// Returns the path of a file with its location in the configuration; that of `cert` if `client_ca` is not set.
     #[must_use]
     pub fn file(&self, file: TlsFile) -> &Located<PathBuf> {
         match (file, &self.client_ca) {
@@ -126,31 +126,31 @@ impl TlsConfig {
 // === impl TlsKeys ===
 
 impl TlsKeys {
-    /// Reads the files, and checks that they match each other.
+    /// Reads and checks the files, including that the key matches the certificate.
     ///
     /// # Errors
-    /// The first problem.
+    /// The first problem that is found.
     pub fn read(config: &TlsConfig) -> Result<Self, TlsError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let certified = certified(&config.cert.value, &config.key.value, &provider)?;
 
-        let unfit = |file, path: &Path, error: &dyn fmt::Display| TlsError::Unfit {
+        let unusable = |file, path: &Path, error: &dyn fmt::Display| TlsError::Unusable {
             file,
             path: path.to_path_buf(),
             why: error.to_string(),
         };
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
-            .map_err(|error| unfit(TlsFile::Cert, &config.cert.value, &error))?;
+            .map_err(|error| unusable(TlsFile::Cert, &config.cert.value, &error))?;
         let builder = match &config.client_ca {
             None => builder.with_no_client_auth(),
             Some(Located { value: path, .. }) => {
                 let mut roots = RootCertStore::empty();
                 for root in certificates(TlsFile::ClientCa, path)? {
-                    roots.add(root).map_err(|error| unfit(TlsFile::ClientCa, path, &error))?;
+                    roots.add(root).map_err(|error| unusable(TlsFile::ClientCa, path, &error))?;
                 }
                 let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
-                builder.with_client_cert_verifier(verifier.map_err(|error| unfit(TlsFile::ClientCa, path, &error))?)
+                builder.with_client_cert_verifier(verifier.map_err(|error| unusable(TlsFile::ClientCa, path, &error))?)
             }
         };
         let mut server = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
@@ -159,38 +159,37 @@ impl TlsKeys {
     }
 }
 
-/// Reads the certificate and its key.
+/// Reads the certificate and its key, and checks that they match.
 fn certified(cert: &Path, key: &Path, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
     let chain = certificates(TlsFile::Cert, cert)?;
-    // The parser's error may quote the line that is invalid. For a key, the error is not passed on.
-    let private = PrivateKeyDer::from_pem_slice(&read(TlsFile::Key, key)?).map_err(|_| TlsError::NotThere {
+    // The parser's error may quote the invalid line, so it is dropped for a key.
+    let private = PrivateKeyDer::from_pem_slice(&read(TlsFile::Key, key)?).map_err(|_| TlsError::MissingPem {
         file: TlsFile::Key,
         path: key.to_path_buf(),
         wanted: "private key",
     })?;
-    let private = provider.key_provider.load_private_key(private).map_err(|error| TlsError::Unfit {
+    let private = provider.key_provider.load_private_key(private).map_err(|error| TlsError::Unusable {
         file: TlsFile::Key,
         path: key.to_path_buf(),
         why: error.to_string(),
     })?;
     let certified = CertifiedKey::new(chain, private);
     match certified.keys_match() {
-        // If a key does not expose its public half, it cannot be compared here. A mismatch then fails at the first
-        // handshake.
+        // A key that does not expose its public half cannot be compared. If it does not match, handshakes fail.
         Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(certified),
         Err(rustls::Error::InconsistentKeys(_)) => {
             Err(TlsError::Mismatch { key: key.to_path_buf(), cert: cert.to_path_buf() })
         }
-        Err(error) => Err(TlsError::Unfit { file: TlsFile::Cert, path: cert.to_path_buf(), why: error.to_string() }),
+        Err(error) => Err(TlsError::Unusable { file: TlsFile::Cert, path: cert.to_path_buf(), why: error.to_string() }),
     }
 }
 
 fn certificates(file: TlsFile, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let pem = read(file, path)?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    let found = found.map_err(|error| TlsError::Unfit { file, path: path.to_path_buf(), why: error.to_string() })?;
+    let found = found.map_err(|error| TlsError::Unusable { file, path: path.to_path_buf(), why: error.to_string() })?;
     if found.is_empty() {
-        return Err(TlsError::NotThere { file, path: path.to_path_buf(), wanted: "certificate" });
+        return Err(TlsError::MissingPem { file, path: path.to_path_buf(), wanted: "certificate" });
     }
     Ok(found)
 }
@@ -208,8 +207,8 @@ impl Tls {
         Self { current: ArcSwap::new(keys.server) }
     }
 
-    /// Replaces the keys for new connections. Sessions from before cannot be resumed, so every client is checked
-    /// against the new authorities.
+    /// Replaces the keys for new connections. Earlier sessions cannot be resumed, so every client is checked against
+    /// the new authorities.
     pub fn replace(&self, keys: TlsKeys) {
         self.current.store(keys.server);
     }
@@ -228,7 +227,7 @@ impl TlsError {
     #[must_use]
     pub fn file(&self) -> TlsFile {
         match self {
-            Self::Read { file, .. } | Self::NotThere { file, .. } | Self::Unfit { file, .. } => *file,
+            Self::Read { file, .. } | Self::MissingPem { file, .. } | Self::Unusable { file, .. } => *file,
             Self::Mismatch { .. } => TlsFile::Key,
         }
     }
@@ -301,13 +300,13 @@ mod tests {
         let no_key = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
         let cut_off = &key[..key.len() / 2];
         for (cert, key, client_ca, file, words) in [
-            ("", &*key, None, TlsFile::Cert, "DIR/cert.pem has no certificate in PEM form"),
-            (&*key, &*key, None, TlsFile::Cert, "DIR/cert.pem has no certificate in PEM form"),
+            ("", &*key, None, TlsFile::Cert, "DIR/cert.pem has no certificate in PEM format"),
+            (&*key, &*key, None, TlsFile::Cert, "DIR/cert.pem has no certificate in PEM format"),
             (&*broken, &*key, None, TlsFile::Cert, "DIR/cert.pem cannot be used"),
             (no_der, &*key, None, TlsFile::Cert, "DIR/cert.pem cannot be used"),
-            (&*cert, "", None, TlsFile::Key, "DIR/key.pem has no private key in PEM form"),
-            (&*cert, &*cert, None, TlsFile::Key, "DIR/key.pem has no private key in PEM form"),
-            (&*cert, cut_off, None, TlsFile::Key, "DIR/key.pem has no private key in PEM form"),
+            (&*cert, "", None, TlsFile::Key, "DIR/key.pem has no private key in PEM format"),
+            (&*cert, &*cert, None, TlsFile::Key, "DIR/key.pem has no private key in PEM format"),
+            (&*cert, cut_off, None, TlsFile::Key, "DIR/key.pem has no private key in PEM format"),
             (&*cert, no_key, None, TlsFile::Key, "DIR/key.pem cannot be used"),
             (
                 &*cert,
@@ -316,7 +315,7 @@ mod tests {
                 TlsFile::Key,
                 "the private key in DIR/key.pem does not match the certificate in DIR/cert.pem",
             ),
-            (&*cert, &*key, Some(""), TlsFile::ClientCa, "DIR/ca.pem has no certificate in PEM form"),
+            (&*cert, &*key, Some(""), TlsFile::ClientCa, "DIR/ca.pem has no certificate in PEM format"),
             (&*cert, &*key, Some(no_der), TlsFile::ClientCa, "DIR/ca.pem cannot be used"),
         ] {
             let files = files(cert, key, client_ca);

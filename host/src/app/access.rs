@@ -10,12 +10,12 @@ use larder_serving::Authenticator;
 
 use crate::config::{Config, ConfigError, access_files, load_access, read_tls, read_tokens};
 
-/// Keys and tokens, as the listeners use them. Whether TLS and authentication are on is fixed at startup.
+/// The keys and tokens that the listeners use. Whether TLS and authentication are on is fixed at startup.
 #[derive(Debug)]
 pub(super) struct Access {
     pub(super) tls: Option<Arc<Tls>>,
     pub(super) authenticator: Arc<Authenticator>,
-    /// The configuration of the last reload, which names the files.
+    /// The configuration that names the files: the one at startup, or the last one that a reload could read.
     named_by: ArcSwap<HttpConfig>,
     /// The stamps of the files when they were last read, whether they were accepted or not.
     seen: SeenFiles,
@@ -24,8 +24,10 @@ pub(super) struct Access {
 // === impl Access ===
 
 impl Access {
-    /// Reads all keys and tokens. If one of them is missing, the listener cannot start. Returns warnings about their
-    /// files.
+    /// Reads all keys and tokens. Also returns warnings about their files.
+    ///
+    /// # Errors
+    /// If a file is missing or invalid. The listener must not start then.
     pub(super) fn open(config: &HttpConfig) -> Result<(Self, Vec<Problem>), ConfigError> {
         let seen = SeenFiles::default();
         seen.note(access_files(config));
@@ -45,7 +47,7 @@ impl Access {
     pub(super) fn renew(&self, newer: Option<&Config>) -> Result<Vec<Problem>, ConfigError> {
         let problems = Problems::default();
         if let Some(newer) = newer {
-            self.warn_of_locks(newer, &problems);
+            self.warn_of_fixed_settings(newer, &problems);
             self.named_by.store(Arc::new(newer.http.clone()));
         }
         self.seen.note(self.files());
@@ -73,9 +75,8 @@ impl Access {
         self.seen.differ(self.files())
     }
 
-    /// Warns if TLS or authentication was turned on or off in the configuration, because the listener changes only at
-    /// startup.
-    fn warn_of_locks(&self, newer: &Config, problems: &Problems) {
+    /// Warns if the configuration turns TLS or authentication on or off, because that takes effect only at startup.
+    fn warn_of_fixed_settings(&self, newer: &Config, problems: &Problems) {
         let at = Place::file(&newer.origin.file.display().to_string());
         for (key, is, will_be) in [
             ("tls", self.tls.is_some(), newer.http.tls.is_some()),
@@ -105,7 +106,7 @@ mod tests {
         let config = Config::parse("larder.yaml", Path::new("."), &text, &|_| None, &problems).unwrap();
         let (access, _) = Access::open(&config.http).unwrap();
         assert!(!access.has_changed());
-        // Before the watcher first looks at the files.
+        // Before the first check for changes.
         fs::write(&token, "b".repeat(33)).unwrap();
         assert!(access.has_changed());
         access.renew(None).unwrap();

@@ -1,19 +1,19 @@
-//! The limit on open files and sockets, and the share of it for connections.
+//! The limit on open files and sockets, and how many of them connections may use.
 
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// The number of files that are not connections of clients: the store, sources, AWS, plugins, the log, runtimes, and
-/// the connections to the metrics and admin listeners.
+/// The number of open files reserved for everything except client connections: the store, sources, AWS, plugins, the
+/// log, runtimes, and the connections to the metrics and admin listeners.
 const OTHER_FILES: u64 = 512;
 
-/// The number of connections reserved for the metrics listener and the admin socket: probes, scrapes and commands.
+/// The limit on connections of the metrics listener, and of the admin socket: probes, scrapes and commands.
 pub(super) const CONTROL_CONNECTIONS_MAX: usize = 128;
 /// The maximum idle time of a connection to the admin socket.
 pub(super) const ADMIN_IDLE_MAX: Duration = Duration::from_secs(10);
 
-/// Raises the soft limit of open files to the hard limit. Returns the limit in force, or `None` if there is none.
+/// Raises the soft limit on open files to the hard limit. Returns the limit in effect, or `None` if it is unlimited.
 pub(super) fn raise_file_limit() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
@@ -23,11 +23,11 @@ pub(super) fn raise_file_limit() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }
 
-/// Returns how many of the `wanted` connections each of `listeners` can have so that files for everything else are
-/// left. Returns `wanted` if there is no limit.
+/// Returns how many connections each listener can have, up to `wanted`, so that enough files remain for everything
+/// else. `files` is the limit on open files; without one, returns `wanted`.
 pub(super) fn fit_connections(wanted: usize, listeners: usize, files: Option<u64>) -> usize {
     let Some(files) = files else { return wanted };
-    // If there are few files, half of them are reserved.
+    // If the limit is low, half of the files are reserved.
     let for_clients = files.saturating_sub(OTHER_FILES).max(files / 2);
     let each = for_clients / listeners.max(1) as u64;
     wanted.min(usize::try_from(each).unwrap_or(wanted)).max(1)
@@ -48,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn soft_limit_becomes_the_hard_one() {
+    fn soft_limit_is_raised_to_hard_limit() {
         let raised = raise_file_limit();
         let limit = getrlimit(Resource::Nofile);
         assert_eq!((raised, limit.current), (limit.maximum, limit.maximum));

@@ -12,7 +12,7 @@ use super::{App, AppError};
 // === impl App ===
 
 impl App {
-    /// Starts the gRPC listener, if one is configured: behind the same tokens and within the same bounds as HTTP.
+    /// Starts the gRPC listener, if one is configured. Its tokens and limits are those of the HTTP data listener.
     pub(super) async fn serve_grpc(
         &self,
         lookups: Arc<LookupService>,

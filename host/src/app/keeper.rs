@@ -17,14 +17,15 @@ use crate::config::load_definitions;
 /// The interval at which the store file is checked while the store works, the gauges of the process are set, and
 /// histograms are folded. Errors of lookups and writes send a notification, so they are handled earlier.
 const KEEP_EVERY: Duration = Duration::from_secs(4);
-/// The interval of checks and repairs while the store does not work, and the minimum time between two of them: each
-/// failed lookup sends a notification, and there may be thousands a second.
+/// The interval of checks and repairs while the store does not work or views are being loaded again because of damage,
+/// and the minimum time between two of them: each failed lookup sends a notification, possibly thousands a second.
 const KEEP_EVERY_FAILING: Duration = Duration::from_secs(1);
 /// The time from the end of one full scan of the store to the start of the next.
 const SCAN_EVERY: Duration = Duration::from_hours(24);
-/// How long a view must be missing from the definitions before rows that callers wrote to it are dropped.
+/// The time after which definition files that lack a view are read again, before rows that callers wrote to the view
+/// are dropped.
 const SETTLE: Duration = Duration::from_millis(300);
-/// The delay before an interrupted scan is restarted.
+/// The delay before the next scan after one that was interrupted or failed.
 const SCAN_RETRY: Duration = Duration::from_secs(60);
 /// A scan pauses this many times as long as it works, so it takes at most a fifth of one core.
 const PAUSE_FACTOR: u32 = 4;
@@ -33,14 +34,14 @@ const PAUSE_STEP: Duration = Duration::from_millis(20);
 
 impl App {
     /// Drops the rows that callers wrote to views that are no longer defined. A view that cannot be served is still
-    /// defined, so its rows stay. Reads definition files again before it drops rows, because a file that is only partly
-    /// written can be valid and lack views; blocks for [`SETTLE`] in that case.
+    /// defined, so its rows stay. Before it drops rows, waits for [`SETTLE`] and reads the definition files again,
+    /// because a partly written file can be valid and lack views. A Feast registry is not read again.
     pub(super) fn retire_views(&self) {
         let has = |catalog: &Catalog, view: &str| {
             catalog.view(view).is_some() || catalog.unservable_views().contains_key(view)
         };
         let current = self.current.load();
-        // Without definitions it is not known which views exist.
+        // Before Feast writes its registry, it is unknown which views exist.
         if current.awaits_registry() {
             return;
         }
@@ -54,7 +55,7 @@ impl App {
             None
         } else {
             thread::sleep(SETTLE);
-            // If the definitions cannot be read now, the next check reads them again.
+            // If the definitions cannot be read now, the rows stay until the next reload or restart.
             let Ok(again) = load_definitions(&loaded_by) else { return };
             Some(again.catalog)
         };
@@ -64,7 +65,7 @@ impl App {
         }
     }
 
-    /// Checks the store and repairs damage. Returns the views that have to be loaded again because of it.
+    /// Checks the store, and repairs damage. Returns the views that have to be loaded again because of the damage.
     fn keep_store(&self) -> Vec<String> {
         self.store.check_and_reopen();
         // The error is logged, and the repair is retried.
@@ -73,7 +74,7 @@ impl App {
         if damaged.is_empty() { damaged } else { self.engine.load().to_reload(damaged) }
     }
 
-    /// Scans the whole store. Returns false if the scan was interrupted.
+    /// Scans the whole store. Returns false if the scan was interrupted, or ended with an error such as damage.
     fn scan_store(&self) -> bool {
         let mut pause = |worked: Duration| {
             let until = Instant::now() + worked * PAUSE_FACTOR;
@@ -91,22 +92,25 @@ impl App {
         match self.store.scan(&mut pause) {
             Ok(Some(scanned)) => {
                 let seconds = scanned.elapsed.as_secs_f64();
-                tracing::info!(rows = scanned.rows, seconds, "the whole store was scanned; it is intact");
+                tracing::info!(rows = scanned.rows, seconds, "store scan completed; no damage found");
                 true
             }
             Ok(None) => false,
-            // The error is logged, and the store is repaired.
+            // The error is logged, and damage is repaired by `keep`.
             Err(_) => false,
         }
     }
 }
 
-/// Keeps the store usable and the gauges current while the server runs.
+/// Checks and repairs the store, and updates gauges, until the server stops.
 #[expect(clippy::cast_precision_loss, reason = "gauges of bytes and views, far below 2^53")]
 pub(super) async fn keep(app: Arc<App>, metrics: telemetry::Metrics) {
-    describe_gauge!("larder_store_failing", "1 if the store is damaged, closed or missing, 0 if it works.");
+    describe_gauge!(
+        "larder_store_failing",
+        "1 if the store is damaged or closed, or if its file was removed or replaced; 0 if it works."
+    );
     describe_gauge!("larder_store_damaged_views", "Views that lost rows to damage and are being loaded again.");
-    describe_gauge!("larder_hot_cache_bytes", "Bytes that the hot cache holds.");
+    describe_gauge!("larder_hot_cache_bytes", "Bytes in the hot cache.");
     describe_gauge!("larder_store_file_bytes", "Disk space used by the store file, in bytes.");
     let (failing, damaged) = (gauge!("larder_store_failing"), gauge!("larder_store_damaged_views"));
     let (hot, file) = (gauge!("larder_hot_cache_bytes"), gauge!("larder_store_file_bytes"));
@@ -116,10 +120,10 @@ pub(super) async fn keep(app: Arc<App>, metrics: telemetry::Metrics) {
         let earliest = Instant::now() + KEEP_EVERY_FAILING;
         changes.mark_unchanged();
         let keeping = Arc::clone(&app);
-        // This thread must not wait for a disk. A panic there is already logged.
+        // This thread must not wait for a disk. The panic hook logs a panic of the task.
         let kept = tokio::task::spawn_blocking(move || (keeping.keep_store(), keeping.store.disk_bytes())).await;
         metrics.run_upkeep();
-        // Only Linux has these figures; elsewhere they are absent.
+        // Only Linux provides these figures; on other systems, they are absent.
         let _ = telemetry::note_process();
         let mut next = earliest;
         if let Ok((reload, bytes)) = kept {
@@ -131,21 +135,21 @@ pub(super) async fn keep(app: Arc<App>, metrics: telemetry::Metrics) {
             if !is_failing && reload.is_empty() {
                 next = next_beat(KEEP_EVERY);
             }
-            // The schedule retries a failed load.
+            // Only new damage starts a sync here: the schedule retries a failed one.
             if reload.iter().any(|view| !known.contains(view)) {
                 tracing::warn!(views = ?reload, "reloading views that lost rows to damage");
                 app.resync.notify_one();
             }
             known = reload;
         }
-        // The store, which has the sender, lives as long as the server.
+        // The sender is never dropped: the store lives as long as the server.
         if timeout_at(next.into(), changes.changed()).await.is_ok() {
             sleep_until(earliest.into()).await;
         }
     }
 }
 
-/// Scans the store after each start, and once a day.
+/// Scans the store after startup, and again a day after each complete scan.
 pub(super) async fn scan(app: Arc<App>) {
     loop {
         let scanning = Arc::clone(&app);

@@ -16,18 +16,20 @@ use larder_http::{AdminEvent, SyncCommand};
 use larder_ingest::{LAST_COMMIT_WITHIN, Progress, SyncReport};
 use larder_sync::{SyncEngine, SyncError};
 
-/// A step of a sync, sent to the caller's thread.
+/// A step of a sync, sent to the thread that runs the command.
 enum Step {
     Progress(String, Progress),
     Ended(String, Box<Result<SyncReport, SyncError>>),
 }
 
-/// A sync without a commit for this long is stalled by its source; the next view starts.
+/// If no running sync of the command reports progress or ends for this long, they are considered stalled, and the next
+/// view starts.
 const STALLED_AFTER: Duration = Duration::from_secs(1);
-/// The interval of checks for a shutdown.
+/// The interval of checks for stalls and for a shutdown.
 const CHECK_EVERY: Duration = Duration::from_millis(50);
-/// Syncs the views of a command, each once, and reports every step. Blocks until all syncs have ended or the server
-/// stops.
+
+/// Syncs the views of a command, each once, and reports every step. Blocks until all syncs have ended; during a
+/// shutdown, for at most [`LAST_COMMIT_WITHIN`].
 pub(super) fn sync(engine: &Arc<SyncEngine>, command: &SyncCommand, notify: &mut dyn FnMut(AdminEvent)) {
     let mut seen = HashSet::new();
     let all: Vec<&str> = if command.views.is_empty() {
@@ -38,34 +40,34 @@ pub(super) fn sync(engine: &Arc<SyncEngine>, command: &SyncCommand, notify: &mut
     let mut waiting = all.into_iter().filter(|view| seen.insert(*view)).map(str::to_owned);
     let (sender, steps) = mpsc::channel();
     let mut running: Vec<String> = Vec::new();
-    let mut headway = Instant::now();
+    let mut last_progress = Instant::now();
     let mut is_stalled = true;
     loop {
         if (running.is_empty() || is_stalled)
             && let Some(view) = waiting.next()
         {
-            begin(engine, command, &view, &sender);
+            start_sync(engine, command, &view, &sender);
             running.push(view);
-            (headway, is_stalled) = (Instant::now(), false);
+            (last_progress, is_stalled) = (Instant::now(), false);
         }
         if running.is_empty() {
             return;
         }
         match steps.recv_timeout(CHECK_EVERY) {
             Ok(Step::Progress(view, progress)) => {
-                (headway, is_stalled) = (Instant::now(), false);
+                (last_progress, is_stalled) = (Instant::now(), false);
                 notify(AdminEvent::Progress { view, progress });
             }
             Ok(Step::Ended(view, ended)) => {
                 running.retain(|running| *running != view);
-                headway = Instant::now();
+                last_progress = Instant::now();
                 notify(match *ended {
                     Ok(report) => AdminEvent::Synced { report },
                     Err(error) => AdminEvent::Failed { view, error: error.to_string() },
                 });
             }
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                is_stalled = headway.elapsed() >= STALLED_AFTER;
+                is_stalled = last_progress.elapsed() >= STALLED_AFTER;
                 let stopping = engine.stopping_since();
                 if stopping.is_some_and(|since| since.elapsed() >= LAST_COMMIT_WITHIN) {
                     for view in running.into_iter().chain(waiting) {
@@ -79,20 +81,20 @@ pub(super) fn sync(engine: &Arc<SyncEngine>, command: &SyncCommand, notify: &mut
     }
 }
 
-/// Syncs one view on a separate thread, which can be abandoned if its source hangs.
-fn begin(engine: &Arc<SyncEngine>, command: &SyncCommand, view: &str, steps: &Sender<Step>) {
+/// Starts the sync of one view on a separate thread, which can be abandoned if its source hangs.
+fn start_sync(engine: &Arc<SyncEngine>, command: &SyncCommand, view: &str, steps: &Sender<Step>) {
     let (engine, request, name, own) = (Arc::clone(engine), command.request(), view.to_owned(), steps.clone());
     let work = move || {
         let sync = AssertUnwindSafe(|| {
             engine.sync(&name, request, &mut |progress| {
-                // The receiver may be gone; the sync continues.
+                // If the command has ended, the sync continues.
                 let _ = own.send(Step::Progress(name.clone(), progress));
             })
         });
         let result = catch_unwind(sync).unwrap_or_else(|panic| {
             Err(SyncError::Panicked { view: name.clone(), what: panic_message(&*panic).to_owned() })
         });
-        // After it receives `Ended`, the caller may open the store, so the engine must be dropped first.
+        // When it receives `Ended`, the caller may open the store again, so the engine must be dropped before.
         drop(engine);
         let _ = own.send(Step::Ended(name, Box::new(result)));
     };

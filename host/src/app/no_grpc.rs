@@ -1,5 +1,5 @@
-//! The gRPC listener in a build without the feature `grpc`: there is none. The configuration's check rejects
-//! `grpc: listen`.
+//! The stand-in for the gRPC listener in a build without the feature `grpc`, where the configuration rejects `grpc:
+//! listen`.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -8,7 +8,7 @@ use larder_serving::{Authenticator, LookupService, WriteService};
 
 use super::{App, AppError};
 
-/// A server that does not exist.
+/// A server that never exists.
 #[derive(Debug)]
 pub(super) enum GrpcServer {}
 
@@ -31,6 +31,7 @@ impl GrpcServer {
 // === impl App ===
 
 impl App {
+    /// Starts no listener.
     pub(super) async fn serve_grpc(
         &self,
         _: Arc<LookupService>,

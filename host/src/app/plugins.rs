@@ -29,7 +29,7 @@ use crate::config::PluginConfig;
 pub(super) struct Plugins {
     runtime: Arc<PluginRuntime>,
     plugin_dir: PluginDir,
-    /// Files that are not compiled again automatically.
+    /// Files whose compilation was killed. They are not compiled again automatically.
     killed: KilledCompilations,
     /// The limit on the size of a plugin's file, in bytes.
     file_bytes_max: u64,
@@ -39,7 +39,7 @@ pub(super) struct Plugins {
 #[derive(Debug, Default)]
 struct State {
     entries: BTreeMap<String, Entry>,
-    /// The stamps of the files in the directory at the last check.
+    /// The stamps of the files in the directory when they were last read.
     seen: HashMap<String, FileStamp>,
 }
 
@@ -63,13 +63,13 @@ pub(super) enum Loading {
     Compiled,
 }
 
-/// Why a file is loaded.
+/// Where a file comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Asked {
-    /// It is in the directory.
-    ByDirectory,
-    /// A caller deploys it and waits for the result.
-    ByCommand,
+pub(super) enum FileOrigin {
+    /// From the plugin directory, or from the server's copies.
+    Directory,
+    /// From a command, whose caller waits for the result.
+    Command,
 }
 
 /// A version, bound to the derived views that name it.
@@ -77,24 +77,24 @@ pub(super) enum Asked {
 struct Version {
     component: Arc<Component>,
     transforms: BTreeMap<Arc<str>, Arc<Transform>>,
-    /// The views at the time when the version was bound to them.
+    /// The definitions of the views when the version was bound to them.
     views: BTreeMap<Arc<str>, Arc<DerivedView>>,
 }
 
-/// The plugins, bound to another catalog. They become live with that catalog.
+/// The plugins, bound to another catalog. They become live together with it.
 #[derive(Debug)]
-pub(super) struct Refitted(BTreeMap<String, Entry>);
+pub(super) struct Rebound(BTreeMap<String, Entry>);
 
 /// Why a version is not deployed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DeployError {
-    /// The file is not a valid plugin.
+    /// The file cannot be loaded as a plugin.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// An earlier compilation of it was killed.
+    /// An earlier compilation of the file was killed.
     #[error(
-        "an earlier compilation of this file was stopped because it {0}; it is not retried until the file changes. hint: \
-         raise 'plugins: compile_time_max' or 'compile_memory_max', or run `larder plugin deploy`"
+        "an earlier compilation of this file was killed because it {0}; the file is not compiled again automatically. \
+         hint: raise 'plugins: compile_time_max' or 'compile_memory_max', or run `larder plugin deploy`"
     )]
     KilledBefore(String),
     /// The plugin is incompatible with the derived views that name it.
@@ -102,25 +102,26 @@ pub(super) enum DeployError {
     Bind(Vec<BindError>),
     /// The file's name is not the plugin's name.
     #[error("the file is named '{file}', but contains plugin '{plugin}'. hint: rename the file to {plugin}.wasm")]
-    Name { file: String, plugin: String },
-    /// The file was replaced after it was read, by a rollback or by a user.
+    NameMismatch { file: String, plugin: String },
+    /// The file was replaced or removed after it was read, by a rollback or by a user.
     #[error("the file of plugin '{0}' was replaced while it was checked; it is checked again")]
     Replaced(String),
     /// A file cannot be read or written.
     #[error(transparent)]
     PluginDir(#[from] PluginDirError),
     /// The plugin does not exist.
-    #[error("there is no plugin '{0}'")]
+    #[error("plugin '{0}' does not exist")]
     Unknown(String),
     /// The plugin has no previous version.
     #[error("plugin '{0}' has no previous version")]
-    NothingBefore(String),
+    NoPrevious(String),
 }
 
 // === impl Plugins ===
 
 impl Plugins {
-    /// Creates the plugins of a server without loading any. Returns `None` if the configuration turns them off.
+    /// Opens the plugin directory and starts the runtime, without loading a plugin. Returns `None` if the configuration
+    /// turns plugins off.
     pub(super) fn open(config: &PluginConfig) -> Result<Option<Self>, PluginError> {
         describe_counter!("larder_plugin_deploys_total", "Deployments of plugins, by result.");
         let Some(dir) = &config.dir else { return Ok(None) };
@@ -136,9 +137,10 @@ impl Plugins {
         self.file_bytes_max
     }
 
-    /// Loads the last live versions for which the directory has no usable file, and the versions for rollback. With
-    /// `Loading::Cached`, loads only versions with cached code.
-    pub(super) fn recall(&self, catalog: &Catalog, loading: Loading) {
+    /// Loads the server's copies of known plugins: the last live version if no version is live, for example because the
+    /// file in the directory was rejected, and the previous version for a rollback. With [`Loading::Cached`], loads
+    /// only versions with cached code.
+    pub(super) fn restore(&self, catalog: &Catalog, loading: Loading) {
         let wanted: Vec<(String, StoredVersion)> = {
             let state = self.state();
             let missing = |(name, entry): (&String, &Entry)| {
@@ -149,8 +151,8 @@ impl Plugins {
             state.entries.iter().flat_map(missing).collect()
         };
         for (name, which) in wanted {
-            // Loading takes long; other callers may list or deploy plugins meanwhile.
-            let Some(version) = self.kept(which, &name, catalog, loading) else { continue };
+            // Loading takes long, so the lock is not held.
+            let Some(version) = self.load_stored(which, &name, catalog, loading) else { continue };
             let mut state = self.state();
             let Some(entry) = state.entries.get_mut(&name) else { continue };
             let slot = match which {
@@ -168,19 +170,19 @@ impl Plugins {
         }
     }
 
-    /// Returns the live plugins of a catalog's derived views.
+    /// Returns the live plugins, bound to the derived views of a catalog.
     pub(super) fn transforms(&self, catalog: &Catalog) -> Transforms {
         transforms(&self.state().entries, catalog, &self.runtime)
     }
 
-    /// Checks a file and compiles it, unless its code is in the cache. A file whose compilation was killed is compiled
-    /// again only on command.
-    pub(super) fn load(&self, bytes: &[u8], reason: Asked) -> Result<Arc<Component>, DeployError> {
+    /// Checks a file and compiles it, unless its code is in the cache. If an earlier compilation was killed, compiles
+    /// it again only for a command, or with a higher limit or another version of Larder.
+    pub(super) fn load(&self, bytes: &[u8], origin: FileOrigin) -> Result<Arc<Component>, DeployError> {
         if let Some(component) = self.runtime.load_cached(bytes)? {
             return Ok(component);
         }
         let (digest, limits) = (Digest::of(bytes), self.runtime.settings().compile);
-        if reason == Asked::ByDirectory
+        if origin == FileOrigin::Directory
             && let Some(why) = self.killed.find(&digest, limits)
         {
             return Err(DeployError::KilledBefore(why));
@@ -194,13 +196,13 @@ impl Plugins {
         Ok(loaded?)
     }
 
-    /// Returns the component of a file whose code is in the cache.
+    /// Returns the component of a file, or `None` if its code is not in the cache.
     pub(super) fn load_cached(&self, bytes: &[u8]) -> Result<Option<Arc<Component>>, DeployError> {
         Ok(self.runtime.load_cached(bytes)?)
     }
 
     /// Defers a file that has to be compiled: the next poll of the directory finds it again.
-    pub(super) fn put_off(&self, name: &str) {
+    pub(super) fn defer(&self, name: &str) {
         self.state().seen.remove(name);
         self.mark_compiling(name);
     }
@@ -219,16 +221,16 @@ impl Plugins {
         iter::once(dir.to_path_buf()).chain(files).collect()
     }
 
-    /// Returns the files in the directory that are new since the last call and not live: first those that a derived
-    /// view names, then the small ones, because compilations may queue.
-    pub(super) fn arrivals(&self, catalog: &Catalog) -> Vec<(String, Result<Vec<u8>, DeployError>)> {
+    /// Returns the files in the directory that are new or changed since the last call and not live. Files that a
+    /// derived view names come first, then smaller ones, because compilations may queue.
+    pub(super) fn changed_files(&self, catalog: &Catalog) -> Vec<(String, Result<Vec<u8>, DeployError>)> {
         let files = self.plugin_dir.files().unwrap_or_else(|error| {
             tracing::error!(%error, "cannot read the plugin directory");
             Vec::new()
         });
         let mut state = self.state();
         let State { entries, seen } = &mut *state;
-        let mut arrivals = Vec::new();
+        let mut changed = Vec::new();
         for (name, stamp) in files {
             if seen.insert(name.clone(), stamp) == Some(stamp) {
                 continue;
@@ -242,11 +244,11 @@ impl Plugins {
                 entry.refused = None;
                 continue;
             }
-            arrivals.push((name, bytes));
+            changed.push((name, bytes));
         }
         let is_named = |name: &str| catalog.derived_views().iter().any(|view| *view.plugin == *name);
-        arrivals.sort_by_key(|(name, bytes)| (!is_named(name), bytes.as_ref().map_or(0, Vec::len)));
-        arrivals
+        changed.sort_by_key(|(name, bytes)| (!is_named(name), bytes.as_ref().map_or(0, Vec::len)));
+        changed
     }
 
     /// Marks a file of the directory as being compiled, until [`Plugins::note`] is called with its result.
@@ -254,14 +256,15 @@ impl Plugins {
         self.state().entries.entry(name.to_owned()).or_default().compiling = true;
     }
 
-    /// Clears the marks of all files in the directory, because files that were queued may be deleted.
-    pub(super) fn mark_compiled(&self) {
+    /// Clears all marks of [`Plugins::mark_compiling`], because queued files may have been deleted.
+    pub(super) fn clear_compiling(&self) {
         self.state().entries.values_mut().for_each(|entry| entry.compiling = false);
     }
 
-    /// Makes a loaded file live. A file from a command is then written to the directory. A file from the directory must
-    /// still be there, with the plugin's name.
-    pub(super) fn take(
+    /// Makes a loaded file live, and stores the server's copy of it. A file from a command is first written to the
+    /// directory. A file from the directory (`found_as` is its name there) must still be there and have the plugin's
+    /// name.
+    pub(super) fn deploy(
         &self,
         component: &Arc<Component>,
         bytes: &[u8],
@@ -272,14 +275,14 @@ impl Plugins {
         let name = component.signature().name.clone();
         let _span = tracing::debug_span!("deploy", plugin = name, version = component.signature().version).entered();
         if let Some(file) = found_as.filter(|file| **file != name) {
-            return Err(DeployError::Name { file: file.to_owned(), plugin: name });
+            return Err(DeployError::NameMismatch { file: file.to_owned(), plugin: name });
         }
-        // A rollback meanwhile may have replaced the file, and must not be undone.
+        // A rollback that replaced the file meanwhile must not be undone.
         let is_there = || self.plugin_dir.read(&name, self.file_bytes_max).is_ok_and(|there| there == bytes);
         if found_as.is_some() && !is_there() {
             return Err(DeployError::Replaced(name));
         }
-        let version = self.fit(&name, component, catalog, None).map_err(DeployError::Bind)?;
+        let version = self.bind(&name, component, catalog, None).map_err(DeployError::Bind)?;
         if found_as.is_none() {
             self.plugin_dir.place(&name, bytes)?;
         }
@@ -289,12 +292,12 @@ impl Plugins {
         let report = version.report(entry.live.as_ref(), component.load_time() + started.elapsed());
         let replaced = entry.live.replace(version);
         if !again {
-            // The same file again does not become the version for a rollback.
+            // If the same file is deployed again, a rollback still restores the version before it.
             entry.previous = replaced;
         }
         entry.refused = None;
         drop(state);
-        // At startup nothing is live yet, and the file is usually the last live version.
+        // At startup, the file is usually the last live version, which is stored already.
         let kept = self.plugin_dir.stored(StoredVersion::Live, &name, self.file_bytes_max)?;
         if kept.is_none_or(|kept| Digest::of(&kept) != *component.digest()) {
             self.plugin_dir.keep(&name, bytes)?;
@@ -302,79 +305,82 @@ impl Plugins {
         Ok(report)
     }
 
-    /// Records the result of a deployment.
-    pub(super) fn note(&self, found_as: Option<&str>, taken: &Result<DeployReport, DeployError>) {
+    /// Records the result of a deployment: in the state of the plugin, the log and the metrics.
+    pub(super) fn note(&self, found_as: Option<&str>, result: &Result<DeployReport, DeployError>) {
         if let Some(name) = found_as {
             self.state().entries.entry(name.to_owned()).and_modify(|entry| entry.compiling = false);
         }
-        let (result, plugin) = match taken {
+        let (label, plugin) = match result {
             Ok(report) => {
                 let DeployReport { plugin, version, digest, replaced, seconds, .. } = report;
                 tracing::info!(plugin, version, digest, replaced, seconds, "plugin deployed");
                 ("taken", plugin.as_str())
             }
             Err(error @ (DeployError::Replaced(_) | DeployError::Load(LoadError::Stopped))) => {
-                return tracing::info!("{error}");
+                return tracing::info!(%error, "plugin not deployed");
             }
             Err(error) => {
-                let plugin = found_as.unwrap_or("sent");
-                tracing::error!(plugin, "plugin rejected; any previous version keeps serving: {error}");
+                let plugin = found_as.unwrap_or("uploaded");
+                tracing::error!(plugin, %error, "plugin rejected; any previous version keeps serving");
                 ("refused", plugin)
             }
         };
-        counter!("larder_plugin_deploys_total", "result" => result).increment(1);
-        if let (Err(error), Some(_)) = (taken, found_as) {
+        counter!("larder_plugin_deploys_total", "result" => label).increment(1);
+        if let (Err(error), Some(_)) = (result, found_as) {
             self.state().entries.entry(plugin.to_owned()).or_default().refused = Some(error.to_string());
         }
     }
 
-    /// Rolls back to the previous version, in memory and in the directory.
+    /// Rolls back to the previous version, in memory and then in the directory. If writing a file fails, returns an
+    /// error, but the version is live.
     pub(super) fn roll_back(&self, name: &str) -> Result<DeployReport, DeployError> {
         let _span = tracing::debug_span!("roll_back", plugin = name).entered();
         let started = Instant::now();
         let mut state = self.state();
         let entry = state.entries.get_mut(name).ok_or_else(|| DeployError::Unknown(name.to_owned()))?;
-        let Some(back) = entry.previous.take() else { return Err(DeployError::NothingBefore(name.to_owned())) };
+        let Some(back) = entry.previous.take() else { return Err(DeployError::NoPrevious(name.to_owned())) };
         let replaced = entry.live.replace(back.clone());
-        // The previous version was kept with its instances, so nothing is compiled.
+        // The previous version is still loaded, so nothing is compiled.
         let report = DeployReport { compiled: false, ..back.report(replaced.as_ref(), started.elapsed()) };
         entry.previous = replaced;
         entry.refused = None;
         drop(state);
-        tracing::warn!(plugin = name, version = report.version, "rolled back");
-        // Files are written last: a full disk must not keep a bad version live.
+        tracing::warn!(plugin = name, version = report.version, "plugin rolled back");
+        // Files are written last, so that a full disk does not keep a bad version live.
         let bytes = self.plugin_dir.stored(StoredVersion::Previous, name, self.file_bytes_max)?.unwrap_or_default();
         self.plugin_dir.keep(name, &bytes)?;
         self.plugin_dir.place(name, &bytes)?;
         Ok(report)
     }
 
-    /// Binds the live plugins to another catalog.
-    pub(super) fn refit(&self, catalog: &Catalog) -> Result<Refitted, DeployError> {
+    /// Binds the live versions to another catalog, and the previous ones that are compatible with it. Fails if a live
+    /// version is incompatible.
+    pub(super) fn rebind(&self, catalog: &Catalog) -> Result<Rebound, DeployError> {
         let mut entries = self.state().entries.clone();
         let mut errors = Vec::new();
         for (name, entry) in &mut entries {
             if let Some(live) = &entry.live {
-                match self.fit(name, &live.component, catalog, Some(live)) {
+                match self.bind(name, &live.component, catalog, Some(live)) {
                     Ok(version) => entry.live = Some(version),
                     Err(wrong) => errors.extend(wrong),
                 }
             }
-            // If the previous version is incompatible with the catalog, a rollback to it is not possible any more.
+            // A previous version that is incompatible with the catalog is dropped: a rollback to it is no longer
+            // possible.
             entry.previous = entry
                 .previous
                 .take()
-                .and_then(|version| self.fit(name, &version.component, catalog, Some(&version)).ok());
+                .and_then(|version| self.bind(name, &version.component, catalog, Some(&version)).ok());
         }
-        if errors.is_empty() { Ok(Refitted(entries)) } else { Err(DeployError::Bind(errors)) }
+        if errors.is_empty() { Ok(Rebound(entries)) } else { Err(DeployError::Bind(errors)) }
     }
 
-    /// Makes the plugins live that were bound to another catalog.
-    pub(super) fn accept(&self, refitted: Refitted) {
-        self.state().entries = refitted.0;
+    /// Replaces the plugins by those that were bound to another catalog.
+    pub(super) fn accept(&self, rebound: Rebound) {
+        self.state().entries = rebound.0;
     }
 
-    /// Returns the state of all plugins.
+    /// Returns the state of all plugins, sorted by name.
     pub(super) fn list(&self) -> Vec<PluginStatus> {
         let state = self.state();
         let status = |(name, entry): (&String, &Entry)| PluginStatus {
@@ -388,8 +394,9 @@ impl Plugins {
         state.entries.iter().map(status).collect()
     }
 
-    /// Binds a component to all derived views that name it. Views that did not change keep their bound component.
-    fn fit(
+    /// Binds a component to all derived views that name it. Reuses the bindings in `before` of views that did not
+    /// change.
+    fn bind(
         &self,
         name: &str,
         component: &Arc<Component>,
@@ -401,11 +408,11 @@ impl Plugins {
         let mut errors = Vec::new();
         for view in catalog.derived_views().iter().filter(|view| *view.plugin == *name) {
             let same = before.filter(|before| before.views.get(&view.name) == Some(view));
-            let fitted = match same.and_then(|before| before.transforms.get(&view.name)) {
+            let bound = match same.and_then(|before| before.transforms.get(&view.name)) {
                 Some(transform) => Ok(Arc::clone(transform)),
                 None => Transform::bind(&self.runtime, component, view),
             };
-            match fitted {
+            match bound {
                 Ok(transform) => {
                     version.transforms.insert(Arc::clone(&view.name), transform);
                     version.views.insert(Arc::clone(&view.name), Arc::clone(view));
@@ -416,18 +423,19 @@ impl Plugins {
         if errors.is_empty() { Ok(version) } else { Err(errors) }
     }
 
-    /// Returns one of the server's copies of a plugin, if it exists and is valid.
-    fn kept(&self, which: StoredVersion, name: &str, catalog: &Catalog, loading: Loading) -> Option<Version> {
+    /// Loads one of the server's copies of a plugin and binds it. Returns `None` if it does not exist or cannot be
+    /// used.
+    fn load_stored(&self, which: StoredVersion, name: &str, catalog: &Catalog, loading: Loading) -> Option<Version> {
         let bytes = self.plugin_dir.stored(which, name, self.file_bytes_max).ok()??;
         let component = match loading {
             Loading::Cached => self.load_cached(&bytes).ok()??,
-            Loading::Compiled => self.load(&bytes, Asked::ByDirectory).ok()?,
+            Loading::Compiled => self.load(&bytes, FileOrigin::Directory).ok()?,
         };
-        self.fit(name, &component, catalog, None).ok()
+        self.bind(name, &component, catalog, None).ok()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // The state is consistent after every step, so a poisoned lock is safe to use.
+        // The state is consistent after every step, so the state under a poisoned lock is valid.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -467,10 +475,10 @@ impl Version {
     }
 }
 
-// === impl Refitted ===
+// === impl Rebound ===
 
-impl Refitted {
-    /// Returns the plugins of the derived views of the catalog to which they were bound.
+impl Rebound {
+    /// Returns the live plugins for the derived views of `catalog`, to which they were bound.
     pub(super) fn transforms(&self, plugins: &Plugins, catalog: &Catalog) -> Transforms {
         transforms(&self.0, catalog, &plugins.runtime)
     }

@@ -1,4 +1,4 @@
-//! Reacts when the process comes close to its memory limit: caches shrink first, then large requests are rejected.
+//! Reacts when resident memory comes close to the limit: caches shrink first, then large requests are rejected as well.
 
 use std::{
     sync::Arc,
@@ -21,13 +21,13 @@ enum Level {
     Normal,
     /// Caches shrink and accept no new entries.
     ShrinkCaches,
-    /// Large requests are rejected, too.
-    RefuseLarge,
+    /// In addition, large requests are rejected.
+    RejectLarge,
 }
 
-/// Tracks the level.
+/// Tracks the level, and when caches last shrank.
 #[derive(Debug, Default)]
-struct Ladder {
+struct LevelTracker {
     level: Level,
     /// The last time that caches shrank.
     shrunk: Option<Instant>,
@@ -42,16 +42,16 @@ struct PressureMetrics {
     refusals: Counter,
 }
 
-/// The percentages of the limit at which a level starts and ends. They differ because freed memory returns to the
-/// operating system only after a few seconds, so a level with equal percentages would end and start again repeatedly.
+/// The percentages of the limit at which a level starts and ends. They differ so that a level does not end and start
+/// again repeatedly: freed memory returns to the operating system only after a few seconds.
 const SHRINK_FROM: u64 = 85;
 const SHRINK_BELOW: u64 = 80;
 const REFUSE_FROM: u64 = 93;
 const REFUSE_BELOW: u64 = 90;
 
-/// The interval of memory checks close to the threshold.
+/// The interval of memory checks close to [`SHRINK_FROM`].
 const EVERY_MIN: Duration = Duration::from_millis(100);
-/// The interval of memory checks far from the threshold.
+/// The interval of memory checks far from [`SHRINK_FROM`].
 const EVERY_MAX: Duration = Duration::from_secs(2);
 /// The assumed growth of resident memory apart from leases, in bytes a second: the hot cache gets at most a few hundred
 /// thousand rows a second, and a load decodes 64 MiB at a time. Larger leases wake the check early.
@@ -60,23 +60,24 @@ const GROWTH: u64 = 256 << 20;
 /// Leases that grow by less do not wake the check early.
 const GROWTH_CHECKED_MIN: usize = 8 << 20;
 
-/// The interval at which the limit is read: it can change while the process runs.
+/// The interval at which the limit is read again, because it can change while the process runs.
 const LIMIT_EVERY: Duration = Duration::from_secs(10);
 
-/// After this long, memory that the caches freed has returned to the operating system.
+/// The minimum time between two rounds of shrinking caches. By then, the freed memory has returned to the operating
+/// system.
 const SHRINK_EVERY: Duration = Duration::from_secs(12);
 
-// === impl Ladder ===
+// === impl LevelTracker ===
 
-impl Ladder {
-    /// Changes to the level for this much memory.
-    fn step(&mut self, resident: u64, limit: u64) -> Level {
+impl LevelTracker {
+    /// Updates the level for this much resident memory, and returns it.
+    fn update(&mut self, resident: u64, limit: u64) -> Level {
         let percent = |percent: u64| limit / 100 * percent;
-        let holds =
+        let is_reached =
             |level: Level, from: u64, below: u64| resident >= percent(if self.level >= level { below } else { from });
-        self.level = if holds(Level::RefuseLarge, REFUSE_FROM, REFUSE_BELOW) {
-            Level::RefuseLarge
-        } else if holds(Level::ShrinkCaches, SHRINK_FROM, SHRINK_BELOW) {
+        self.level = if is_reached(Level::RejectLarge, REFUSE_FROM, REFUSE_BELOW) {
+            Level::RejectLarge
+        } else if is_reached(Level::ShrinkCaches, SHRINK_FROM, SHRINK_BELOW) {
             Level::ShrinkCaches
         } else {
             Level::Normal
@@ -84,10 +85,10 @@ impl Ladder {
         self.level
     }
 
-    /// Returns whether to shrink caches now.
-    fn shrinks(&mut self, now: Instant) -> bool {
-        let waits = self.shrunk.is_some_and(|shrunk| now.saturating_duration_since(shrunk) < SHRINK_EVERY);
-        let shrinks = self.level >= Level::ShrinkCaches && !waits;
+    /// Returns whether to shrink caches now, and records it if so.
+    fn should_shrink(&mut self, now: Instant) -> bool {
+        let is_too_soon = self.shrunk.is_some_and(|shrunk| now.saturating_duration_since(shrunk) < SHRINK_EVERY);
+        let shrinks = self.level >= Level::ShrinkCaches && !is_too_soon;
         if shrinks {
             self.shrunk = Some(now);
         }
@@ -100,7 +101,7 @@ fn distance(resident: u64, limit: u64) -> u64 {
     (limit / 100 * SHRINK_FROM).saturating_sub(resident)
 }
 
-/// Returns the time to the next check: memory that grows by [`GROWTH`] stays below the threshold until then.
+/// Returns the time to the next check: memory that grows at the rate [`GROWTH`] does not reach [`SHRINK_FROM`] before.
 fn interval(distance: u64) -> Duration {
     let millis = distance.saturating_mul(1_000) / GROWTH;
     Duration::from_millis(millis).clamp(EVERY_MIN, EVERY_MAX)
@@ -114,7 +115,7 @@ impl PressureMetrics {
             "larder_memory_limit_bytes",
             "Memory limit of the process, from its control groups or the machine."
         );
-        describe_gauge!("larder_memory_level", "0: normal; 1: caches shrink; 2: large requests are refused too.");
+        describe_gauge!("larder_memory_level", "0: normal; 1: caches shrink; 2: large requests are also rejected.");
         describe_gauge!(
             "larder_in_flight_bytes",
             "Memory held by request and response bodies in flight, over all listeners."
@@ -122,7 +123,7 @@ impl PressureMetrics {
         describe_gauge!("larder_in_flight_max_bytes", "Limit of the memory for request and response bodies in flight.");
         describe_counter!(
             "larder_memory_steps_total",
-            "How often resident memory came close to its limit, by what was done: shrink_caches, refuse_large."
+            "Reactions to resident memory close to its limit, by step: shrink_caches, refuse_large."
         );
         let steps = |step: &'static str| counter!("larder_memory_steps_total", "step" => step);
         Self {
@@ -136,12 +137,12 @@ impl PressureMetrics {
     }
 }
 
-/// Watches the process's memory until the server stops.
+/// Checks the memory of the process until the server stops.
 #[expect(clippy::cast_precision_loss, reason = "gauges of bytes, far below 2^53")]
 pub(super) async fn watch_memory(app: Arc<App>, memory: Arc<MemoryBudget>) {
     let metrics = PressureMetrics::bind();
     metrics.in_flight_max.set(memory.bytes_max() as f64);
-    let mut ladder = Ladder::default();
+    let mut tracker = LevelTracker::default();
     let (mut limit, mut limit_read) = (None, None::<Instant>);
     let (mut next, mut growth) = (Instant::now(), usize::MAX);
     loop {
@@ -154,30 +155,30 @@ pub(super) async fn watch_memory(app: Arc<App>, memory: Arc<MemoryBudget>) {
             metrics.limit.set(limit.unwrap_or(0) as f64);
         }
         metrics.in_flight.set(memory.used() as f64);
-        // Only Linux has these figures.
+        // Only Linux provides these figures.
         let (Some(limit), Some(resident)) = (limit, resident_bytes()) else {
             next = next_beat(EVERY_MAX);
             continue;
         };
         let distance = distance(resident, limit);
         next = next_beat(EVERY_MAX).min(Instant::now() + interval(distance));
-        // Buffers may take more memory than the lease of their body.
+        // A quarter of the distance, because buffers may take more memory than the lease of their body.
         growth = usize::try_from(distance / 4).unwrap_or(usize::MAX).max(GROWTH_CHECKED_MIN);
-        let before = ladder.level;
-        let level = ladder.step(resident, limit);
+        let before = tracker.level;
+        let level = tracker.update(resident, limit);
         if level != before {
-            note(before, level, resident, limit);
+            log_level(before, level, resident, limit);
             metrics.level.set(f64::from(level as u8));
-            memory.set_tight(level == Level::RefuseLarge);
+            memory.set_tight(level == Level::RejectLarge);
             app.store.close_hot_cache(level >= Level::ShrinkCaches);
-            if level == Level::RefuseLarge {
+            if level == Level::RejectLarge {
                 metrics.refusals.increment(1);
             }
         }
-        if ladder.shrinks(Instant::now()) {
+        if tracker.should_shrink(Instant::now()) {
             metrics.shrinks.increment(1);
             let (store, snapshot) = (Arc::clone(&app.store), app.current.load_full());
-            // This thread must not iterate over a large cache. A panic there is already logged.
+            // This thread must not iterate over a large cache. The panic hook logs a panic of the task.
             let _ = tokio::task::spawn_blocking(move || {
                 store.shrink_hot_cache();
                 snapshot.drop_plans();
@@ -187,10 +188,10 @@ pub(super) async fn watch_memory(app: Arc<App>, memory: Arc<MemoryBudget>) {
     }
 }
 
-fn note(before: Level, level: Level, resident: u64, limit: u64) {
+fn log_level(before: Level, level: Level, resident: u64, limit: u64) {
     match level {
-        Level::RefuseLarge => {
-            tracing::warn!(resident, limit, "memory is close to its limit; refusing large requests");
+        Level::RejectLarge => {
+            tracing::warn!(resident, limit, "memory is close to its limit; rejecting large requests");
         }
         Level::ShrinkCaches if before < level => {
             tracing::warn!(resident, limit, "memory is close to its limit; shrinking caches");
@@ -206,21 +207,21 @@ mod tests {
 
     #[test]
     fn levels_follow_resident_memory() {
-        let mut ladder = Ladder::default();
+        let mut tracker = LevelTracker::default();
         for (resident, level) in [
             (84, Level::Normal),
             (85, Level::ShrinkCaches),
             (81, Level::ShrinkCaches),
             (92, Level::ShrinkCaches),
-            (93, Level::RefuseLarge),
-            (91, Level::RefuseLarge),
+            (93, Level::RejectLarge),
+            (91, Level::RejectLarge),
             (89, Level::ShrinkCaches),
             (79, Level::Normal),
             (84, Level::Normal),
-            (99, Level::RefuseLarge),
+            (99, Level::RejectLarge),
             (10, Level::Normal),
         ] {
-            assert_eq!(ladder.step(resident * 10, 1_000), level, "at {resident} percent");
+            assert_eq!(tracker.update(resident * 10, 1_000), level, "at {resident} percent");
         }
     }
 
@@ -237,12 +238,12 @@ mod tests {
     }
 
     #[test]
-    fn caches_shrink_once_in_a_while() {
-        let mut ladder = Ladder { level: Level::ShrinkCaches, shrunk: None };
+    fn shrinking_caches_is_rate_limited() {
+        let mut tracker = LevelTracker { level: Level::ShrinkCaches, shrunk: None };
         let now = Instant::now();
-        assert!(ladder.shrinks(now) && !ladder.shrinks(now + SHRINK_EVERY / 2));
-        assert!(ladder.shrinks(now + SHRINK_EVERY));
-        ladder.level = Level::Normal;
-        assert!(!ladder.shrinks(now + 10 * SHRINK_EVERY));
+        assert!(tracker.should_shrink(now) && !tracker.should_shrink(now + SHRINK_EVERY / 2));
+        assert!(tracker.should_shrink(now + SHRINK_EVERY));
+        tracker.level = Level::Normal;
+        assert!(!tracker.should_shrink(now + 10 * SHRINK_EVERY));
     }
 }

@@ -1,4 +1,4 @@
-//! The writer for the current definitions: the engine that the last reload created.
+//! The writer for the current definitions: the engine that was created with them.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 use larder_ingest::{CurrentWriter, RowWriter};
 use larder_sync::SyncEngine;
 
-/// The current engine, for servers.
+/// Gives servers the current engine as a [`RowWriter`].
 #[derive(Debug)]
 pub(super) struct EngineWriter(pub(super) Arc<ArcSwap<SyncEngine>>);
 

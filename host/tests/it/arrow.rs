@@ -341,7 +341,7 @@ fn names_that_collide_are_refused() {
     let answer = ask(&fixture, &[ARROW], &body);
     assert_eq!(answer.status, 400);
     let told = "as Arrow, two columns would be named 'a__status': each feature comes with NAME__status and \
-                NAME__event_timestamp; ask for full feature names, for fewer features, or for JSON";
+                NAME__event_timestamp; hint: request full feature names, fewer features, or JSON";
     assert_eq!(answer.json(), json!({ "detail": told }));
 }
 

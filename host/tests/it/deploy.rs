@@ -63,7 +63,7 @@ fn deploy_and_rollback_take_effect_immediately() {
     assert_eq!(fixture.app.roll_back("odfv_singleton").unwrap().version, "2.0.0");
     assert_eq!(trips(&fixture), json!(1003));
     let told = fixture.app.roll_back("odfv_python").unwrap_err();
-    assert_eq!(told, "there is no plugin 'odfv_python'");
+    assert_eq!(told, "plugin 'odfv_python' does not exist");
 }
 
 /// A poll that read the directory before a rollback must not redeploy the version afterwards.

@@ -174,7 +174,7 @@ fn killed_file_is_retried_on_demand() {
     fixture.until_ready();
     let why = refusal(&fixture).unwrap();
     assert!(
-        why.starts_with("an earlier compilation of this file was stopped because it took more than 1 s of CPU time"),
+        why.starts_with("an earlier compilation of this file was killed because it took more than 1 s of CPU time"),
         "{why}"
     );
     // A deploy retries it, and a different file is tried.
