@@ -53,8 +53,8 @@ pub(super) struct Request {
 
 /// The limit on concurrent requests, including waiting ones. Further requests get 503.
 const REQUESTS_MAX: usize = 64;
-/// The limit on concurrent requests for one view, including the running one. Further requests get 503, which leaves the
-/// rest of the limit above to other views.
+/// The limit on concurrent requests for one view, including the running one. Further requests get 503, so that other
+/// views can use the rest of `REQUESTS_MAX`.
 const REQUESTS_OF_VIEW_MAX: usize = 8;
 /// A load that makes no progress for this long is considered stalled by its source.
 const STALLED_AFTER: Duration = Duration::from_secs(1);
@@ -72,7 +72,7 @@ impl Loads {
     /// Accepts a request for views with distinct names, and adds it to their queues.
     ///
     /// # Errors
-    /// Status 503 if there are too many requests in total or for one of the views. It is then in no queue.
+    /// Status 503 if there are too many requests in total or for one of the views. The request is then in no queue.
     pub(super) fn enqueue(&self, views: Vec<String>) -> Result<Request, HttpError> {
         let busy = |message| HttpError::detail(StatusCode::SERVICE_UNAVAILABLE, "materializations_busy", message);
         let permit = Arc::clone(&self.requests).try_acquire_owned();

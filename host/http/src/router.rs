@@ -445,5 +445,5 @@ impl ListenerRole {
 }
 
 fn not_found() -> HttpError {
-    HttpError::detail(StatusCode::NOT_FOUND, "not_found", "Not RouteMatch")
+    HttpError::detail(StatusCode::NOT_FOUND, "not_found", "Not Found")
 }
