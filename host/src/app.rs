@@ -36,7 +36,7 @@ use larder_http::{
 use larder_ingest::LAST_COMMIT_WITHIN;
 use larder_model::yaml::Problem;
 use larder_plugin_host::{Component, PluginError};
-use larder_serving::{RenewDefinitions, ServingLimits, Snapshot};
+use larder_serving::{RenewDefinitions, Snapshot};
 use larder_source::aws::Aws;
 use larder_store::{OnlineStore, StoreError};
 use larder_sync::{SyncEngine, SyncScheduler, SyncSetting};
@@ -576,11 +576,7 @@ fn build(
     clock: &SharedClock,
     scheduler: &Arc<SyncScheduler>,
 ) -> Result<(Snapshot, SyncEngine), StoreError> {
-    let limits = ServingLimits {
-        rows_max: config.http.limits.rows_max,
-        features_max: config.http.limits.features_max,
-        values_max: config.http.limits.values_max,
-    };
+    let limits = config.http.limits.request;
     let catalog = Arc::new(definitions.catalog.clone());
     let snapshot = Snapshot::new(Arc::clone(&catalog), Arc::clone(store), Arc::clone(clock), config.ttl, limits)?;
     let snapshot = snapshot.awaiting_registry(definitions.is_unwritten);

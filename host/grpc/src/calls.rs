@@ -11,7 +11,7 @@ use hyper::{
 };
 use larder_common::memory::{Lease, leased_bytes};
 use larder_ingest::READ_THROUGH;
-use larder_serving::{Authorization, Lookup, LookupError, LookupResponse, offload};
+use larder_serving::{Authorization, ConnectionLimits, Lookup, LookupError, LookupResponse, offload};
 use tokio::sync::{Mutex, Notify, Semaphore, watch};
 use tonic::{Code, Status, body::Body, codegen::Service, server::NamedService};
 use tonic_health::{
@@ -22,7 +22,7 @@ use tonic_health::{
 use tracing::Instrument as _;
 
 use super::{
-    Features, GrpcLimits, error,
+    Features, error,
     in_flight::{CallGuard, InFlightCalls},
     lookup::Grpc,
     message::{ACCEPT_ENCODING, ENCODING, ENCODINGS, Encoding, MessageBody, PREFIX_BYTES, plain, read},
@@ -47,7 +47,7 @@ pub struct Calls {
     reporter: HealthReporter,
     reported: Mutex<Reported>,
     reflection: Reflection,
-    limits: GrpcLimits,
+    limits: ConnectionLimits,
     /// The limit on concurrent unary calls, each of which holds its message and its response in memory.
     at_once: Arc<Semaphore>,
     /// The limit on streams of health watches and reflection, which last as long as their clients want.
@@ -110,7 +110,7 @@ impl Calls {
     ///
     /// # Errors
     /// The descriptors of the `.proto` files cannot be read. A test ensures that they can.
-    pub fn new(features: Features, limits: GrpcLimits) -> Result<Self, tonic_reflection::server::Error> {
+    pub fn new(features: Features, limits: ConnectionLimits) -> Result<Self, tonic_reflection::server::Error> {
         let features = Arc::new(features);
         let reporter = HealthReporter::new();
         let describe = || {
@@ -121,9 +121,9 @@ impl Calls {
         let reflection =
             Reflection { v1: Box::new(describe().build_v1()?), v1alpha: Box::new(describe().build_v1alpha()?) };
         Ok(Self {
-            lookups: Lookups::new(Arc::clone(&features)).max_decoding_message_size(limits.message_bytes_max),
+            lookups: Lookups::new(Arc::clone(&features)).max_decoding_message_size(limits.body_bytes_max),
             lookups_and_writes: LookupsAndWrites::new(Arc::clone(&features))
-                .max_decoding_message_size(limits.message_bytes_max),
+                .max_decoding_message_size(limits.body_bytes_max),
             features,
             health: Health::new(HealthService::from_health_reporter(reporter.clone())),
             reporter,
@@ -137,7 +137,7 @@ impl Calls {
         })
     }
 
-    pub(super) fn limits(&self) -> &GrpcLimits {
+    pub(super) fn limits(&self) -> &ConnectionLimits {
         &self.limits
     }
 
@@ -247,7 +247,7 @@ impl Calls {
         let Ok(_permit) = self.at_once.try_acquire() else {
             return Err(Status::resource_exhausted("too many calls are in progress; try again"));
         };
-        let (mut head, message, mut lease) = self.read(request, self.limits.message_bytes_max).await?;
+        let (mut head, message, mut lease) = self.read(request, self.limits.body_bytes_max).await?;
         lease.grow(row_bytes(&message)).map_err(error::of_memory)?;
         head.extensions.insert(authorization);
         Ok(call(service, Request::from_parts(head, Full::new(message))).await)
@@ -260,7 +260,7 @@ impl Calls {
             return Err(Status::resource_exhausted("too many calls are in progress; try again"));
         };
         let encoding = Encoding::of_answer(request.headers());
-        let (_, message, lease) = self.read(request, self.limits.message_bytes_max).await?;
+        let (_, message, lease) = self.read(request, self.limits.body_bytes_max).await?;
         let body = leased_bytes(message, lease).slice(PREFIX_BYTES..);
         let lookup = Lookup { protocol: Grpc { encoding }, authorization, body };
         let LookupResponse { body, fetched } = self.features.lookups.serve(lookup).await.map_err(error::of_lookup)?;
@@ -288,7 +288,7 @@ impl Calls {
         let mut lease = self.features.lookups.resources().memory.lease();
         let headers = head.headers.iter().map(|(name, value)| HEADER_BYTES + name.as_str().len() + value.len());
         lease.grow(headers.sum()).map_err(error::of_memory)?;
-        let read = tokio::time::timeout(self.limits.message_timeout, read(body, max, &mut lease));
+        let read = tokio::time::timeout(self.limits.body_timeout, read(body, max, &mut lease));
         let message = read.await.map_err(|_| Status::deadline_exceeded("the message took too long to arrive"))??;
         let (message, lease) = match (message.first(), encoding) {
             (Some(1), Some(encoding)) => {

@@ -5,7 +5,6 @@
 
 mod answer;
 mod calls;
-mod config;
 mod error;
 mod in_flight;
 mod lookup;
@@ -19,7 +18,6 @@ mod weight;
 
 pub use self::{
     calls::Calls,
-    config::GrpcLimits,
     server::{GrpcServer, GrpcServerError},
     services::Features,
 };

@@ -225,10 +225,10 @@ async fn serve(stream: TcpStream, client: SocketAddr, guard: OpenGuard, mut phas
         .max_send_buf_size(SEND_BUFFER_BYTES)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .keep_alive_interval(limits.answer_timeout)
-        .keep_alive_timeout(limits.answer_timeout);
+        .keep_alive_interval(limits.write_timeout)
+        .keep_alive_timeout(limits.write_timeout);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    let shortest = limits.idle_timeout.min(limits.answer_timeout);
+    let shortest = limits.header_timeout.min(limits.write_timeout);
     let every = (shortest / 4).clamp(CHECK_EVERY_MIN, CHECK_EVERY_MAX);
     let checks_every = |every| {
         let mut checks = interval(every);
@@ -253,7 +253,7 @@ async fn serve(stream: TcpStream, client: SocketAddr, guard: OpenGuard, mut phas
                 checks = checks_every(every.min(CHECK_ENDING_EVERY_MAX));
             }
             _ = checks.tick() => {
-                if in_flight.is_unread(limits.answer_timeout) {
+                if in_flight.is_unread(limits.write_timeout) {
                     tracing::debug!("gRPC connection closed: its client does not read");
                     return;
                 }
@@ -263,7 +263,7 @@ async fn serve(stream: TcpStream, client: SocketAddr, guard: OpenGuard, mut phas
                     if std::mem::replace(&mut is_done, !in_flight.has_calls()) && is_done {
                         return;
                     }
-                } else if in_flight.is_idle(limits.idle_timeout) {
+                } else if in_flight.is_idle(limits.header_timeout) {
                     is_closing = true;
                     connection.as_mut().graceful_shutdown();
                     checks = checks_every(every.min(CHECK_ENDING_EVERY_MAX));

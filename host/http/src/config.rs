@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use larder_serving::AuthConfig;
+use larder_serving::{AuthConfig, ConnectionLimits, ServingLimits};
 
 use super::TlsConfig;
 
@@ -28,26 +28,13 @@ pub struct HttpConfig {
     pub limits: HttpLimits,
 }
 
-/// Limits on the resources of one request, and of all requests together.
+/// Limits on the resources of one request, and of all requests together: `server: limits`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HttpLimits {
-    /// The limit on open connections. Further connections are closed immediately.
-    pub connections_max: usize,
-    /// The time limit from the start of a connection, or the end of the previous response, to the end of a request's
-    /// headers. It also limits idle connections: clients with a connection pool reconnect.
-    pub header_timeout: Duration,
-    /// The time limit from the end of the headers to the end of the body.
-    pub body_timeout: Duration,
-    /// How long a response may wait for the client to accept at least one byte.
-    pub write_timeout: Duration,
-    /// The limit on bytes of a request's body. A larger body gets 413.
-    pub body_bytes_max: usize,
-    /// The limit on entity rows of a request. More rows get 413.
-    pub rows_max: usize,
-    /// The limit on features of a request, and on its entity columns. More get 413.
-    pub features_max: usize,
-    /// The limit on values of a response, rows times columns. More values get 413.
-    pub values_max: usize,
+    /// The limits on connections, for gRPC too.
+    pub connection: ConnectionLimits,
+    /// The limits on one request.
+    pub request: ServingLimits,
     /// The limit on bytes of a response. A larger response gets 413.
     pub answer_bytes_max: usize,
     /// The limit on bytes of all request and response bodies in flight, across all listeners and gRPC. Requests beyond
@@ -55,26 +42,16 @@ pub struct HttpLimits {
     pub in_flight_bytes_max: Option<usize>,
     /// How long a stopping server keeps serving all requests while it reports that it is not ready.
     pub drain_delay: Duration,
-    /// How long a stopping server waits for requests in flight.
-    pub drain_timeout: Duration,
 }
 
 impl Default for HttpLimits {
     fn default() -> Self {
         Self {
-            connections_max: 10_000,
-            // Longer than the idle timeout of common load balancers and client pools (60 s).
-            header_timeout: Duration::from_secs(75),
-            body_timeout: Duration::from_secs(10),
-            write_timeout: Duration::from_secs(30),
-            body_bytes_max: 4 << 20,
-            rows_max: 10_000,
-            features_max: 10_000,
-            values_max: 2_000_000,
+            connection: ConnectionLimits::default(),
+            request: ServingLimits::default(),
             answer_bytes_max: 64 << 20,
             in_flight_bytes_max: None,
             drain_delay: Duration::ZERO,
-            drain_timeout: Duration::from_secs(20),
         }
     }
 }

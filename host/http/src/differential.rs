@@ -14,7 +14,9 @@ use larder_model::{
     registry::{Definitions, validate},
     yaml::Problems,
 };
-use larder_serving::{Authenticator, LookupService, RenewDefinitions, Resources, ServingLimits, Snapshot, TtlPolicy};
+use larder_serving::{
+    Authenticator, ConnectionLimits, LookupService, RenewDefinitions, Resources, ServingLimits, Snapshot, TtlPolicy,
+};
 use larder_store::{LoadMode, OnlineStore, RowBatch, StoreConfig};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream},
@@ -24,7 +26,7 @@ use tokio::{
 };
 
 use super::{
-    HttpLimits, ListenerRole, Router,
+    ListenerRole, Router,
     connection::{ConnectionContext, Phase, serve_connection, serve_with_hyper},
     fast_path::lookup_length,
     limited_io::LingerFlag,
@@ -122,7 +124,7 @@ impl TestServer {
         let lookups = Arc::new(LookupService::new(current, resources, Arc::new(FixedDefinitions), Arc::clone(&clock)));
         let authenticator = Arc::new(Authenticator::open());
         let role = ListenerRole::Data { authenticator, encrypted: false, writes: None };
-        let limits = HttpLimits { body_bytes_max: 8 << 10, ..HttpLimits::default() };
+        let limits = ConnectionLimits { body_bytes_max: 8 << 10, ..ConnectionLimits::default() };
         let router = Arc::new(Router::new(lookups, clock, limits, role));
         // With a paused clock, time advances only while no task can run.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();

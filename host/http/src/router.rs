@@ -25,13 +25,14 @@ use larder_common::{
 use larder_ingest::READ_THROUGH;
 use larder_model::model::Micros;
 use larder_serving::{
-    Attempt, Authenticator, Authorization, Lookup, LookupResponse, LookupService, THREAD_BODY_BYTES_MAX, offload,
+    Attempt, Authenticator, Authorization, ConnectionLimits, Lookup, LookupResponse, LookupService,
+    THREAD_BODY_BYTES_MAX, offload,
 };
 use tokio::sync::watch;
 use tracing::Instrument as _;
 
 use super::{
-    Control, HttpError, HttpLimits, Writes,
+    Control, HttpError, Writes,
     accept::{JSON, LookupFormat},
     catalog::{catalog_bytes, describe_catalog},
     commands,
@@ -53,7 +54,7 @@ use super::{
 pub struct Router {
     lookups: Arc<LookupService>,
     clock: SharedClock,
-    limits: HttpLimits,
+    limits: ConnectionLimits,
     pub(super) metrics: HttpMetrics,
     /// Set when the server stops. From then on, `/ready` reports that, but requests are still answered.
     stopping: AtomicBool,
@@ -105,7 +106,7 @@ pub(super) const YIELD_AFTER: Duration = Duration::from_millis(1);
 impl Router {
     /// Creates the router of a listener.
     #[must_use]
-    pub fn new(lookups: Arc<LookupService>, clock: SharedClock, limits: HttpLimits, role: ListenerRole) -> Self {
+    pub fn new(lookups: Arc<LookupService>, clock: SharedClock, limits: ConnectionLimits, role: ListenerRole) -> Self {
         let (metrics, stopping, waits_aborted) =
             (HttpMetrics::bind(), AtomicBool::new(false), watch::Sender::new(false));
         let authenticator = match &role {
@@ -145,7 +146,7 @@ impl Router {
         self.clock.now()
     }
 
-    pub(super) fn limits(&self) -> &HttpLimits {
+    pub(super) fn limits(&self) -> &ConnectionLimits {
         &self.limits
     }
 

@@ -11,6 +11,7 @@ mod convert;
 mod derive;
 mod error;
 mod keys;
+mod limits;
 mod lookup_service;
 mod metrics;
 mod plan;
@@ -28,6 +29,7 @@ pub use self::{
     config::TtlPolicy,
     derive::typed_column,
     error::{Cut, LISTED_MAX, RequestError},
+    limits::{ConnectionLimits, ServingLimits},
     lookup_service::{
         Attempt, Lookup, LookupError, LookupResponse, LookupService, Protocol, THREAD_BODY_BYTES_MAX, Unfinished,
     },
@@ -36,7 +38,7 @@ pub use self::{
     request::{EntityValue, OnlineRequest, Selection},
     resources::{OffloadError, Resources, offload},
     response_budget::ResponseBudget,
-    snapshot::{ServingLimits, Snapshot},
+    snapshot::Snapshot,
     transforms::Transforms,
     write_service::{CONCURRENT_WRITES_MAX, WriteAccess, WriteFailure, WriteService},
 };

@@ -19,7 +19,8 @@ use larder_store::{Lookup, OnlineStore, Reader, ViewId};
 use smallvec::SmallVec;
 
 use super::{
-    Answer, Authorization, LookupError, OnlineRequest, Plan, RequestError, ResponseBudget, Transforms, TtlPolicy,
+    Answer, Authorization, LookupError, OnlineRequest, Plan, RequestError, ResponseBudget, ServingLimits, Transforms,
+    TtlPolicy,
     answer::LookupResult,
     derive::derive,
     keys::{self, EchoedColumn},
@@ -27,17 +28,6 @@ use super::{
     plan::{KeyPart, KeyPlan, Resolver, ViewRead, missing_keys},
     request::{OwnedShape, Shape},
 };
-
-/// Limits on one request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ServingLimits {
-    /// The limit on entity rows.
-    pub rows_max: usize,
-    /// The limit on features, and on columns.
-    pub features_max: usize,
-    /// The limit on values of the response: rows times columns.
-    pub values_max: usize,
-}
 
 /// A served catalog. A reload creates a new snapshot; requests in flight keep theirs.
 #[derive(Debug)]

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 pub(super) use larder_grpc::GrpcServer;
-use larder_grpc::{Calls, Features, GrpcLimits};
-use larder_http::HttpLimits;
-use larder_serving::{Authenticator, LookupService, WriteService};
+use larder_grpc::{Calls, Features};
+use larder_serving::{Authenticator, ConnectionLimits, LookupService, WriteService};
 
 use super::{App, AppError};
 
@@ -18,17 +17,9 @@ impl App {
         lookups: Arc<LookupService>,
         writes: Option<Arc<WriteService>>,
         authenticator: Arc<Authenticator>,
-        limits: &HttpLimits,
+        limits: ConnectionLimits,
     ) -> Result<Option<GrpcServer>, AppError> {
         let Some(listen) = self.config.grpc_listen else { return Ok(None) };
-        let limits = GrpcLimits {
-            connections_max: limits.connections_max,
-            idle_timeout: limits.header_timeout,
-            message_timeout: limits.body_timeout,
-            answer_timeout: limits.write_timeout,
-            message_bytes_max: limits.body_bytes_max,
-            drain_timeout: limits.drain_timeout,
-        };
         let calls = Calls::new(Features { lookups, writes, authenticator }, limits);
         let calls = calls.map_err(|error| AppError::Setup(format!("cannot describe the gRPC services: {error}")))?;
         let server = GrpcServer::start(listen, calls, self.config.http.workers).await;

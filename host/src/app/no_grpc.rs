@@ -3,8 +3,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use larder_http::HttpLimits;
-use larder_serving::{Authenticator, LookupService, WriteService};
+use larder_serving::{Authenticator, ConnectionLimits, LookupService, WriteService};
 
 use super::{App, AppError};
 
@@ -37,7 +36,7 @@ impl App {
         _: Arc<LookupService>,
         _: Option<Arc<WriteService>>,
         _: Arc<Authenticator>,
-        _: &HttpLimits,
+        _: ConnectionLimits,
     ) -> Result<Option<GrpcServer>, AppError> {
         Ok(None)
     }

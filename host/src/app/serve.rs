@@ -20,10 +20,10 @@ use larder_common::{
     telemetry,
     watch::RECHECK_EVERY,
 };
-use larder_http::{Control, HttpLimits, Listener, ListenerRole, Router, Server, Writes};
+use larder_http::{Control, Listener, ListenerRole, Router, Server, Writes};
 use larder_ingest::{CurrentWriter, SyncRequest};
 use larder_model::yaml::Problem;
-use larder_serving::{LookupService, RenewDefinitions, Resources, WriteService};
+use larder_serving::{ConnectionLimits, LookupService, RenewDefinitions, Resources, WriteService};
 use larder_source::aws::ObjectAt;
 use larder_sync::CONCURRENT_LOADS_MAX;
 use metrics::{describe_gauge, gauge};
@@ -118,7 +118,7 @@ impl App {
             AppError::Setup(format!("loading plugins failed because of a bug in Larder: {error}"))
         })??;
         let http = &self.config.http;
-        let limits = self.fitted_limits();
+        let limits = self.connection_limits();
         let resources = self.resources()?;
         let definitions: Arc<dyn RenewDefinitions> = Arc::<Self>::clone(self);
         let lookups = LookupService::new(
@@ -129,12 +129,12 @@ impl App {
         );
         let lookups = Arc::new(lookups);
         let writes = http.writes.then(|| Arc::new(WriteService::new(self.writer(), definitions)));
-        let router_with = |limits: HttpLimits, role| {
+        let router_with = |limits: ConnectionLimits, role| {
             Arc::new(Router::new(Arc::clone(&lookups), Arc::clone(&self.clock), limits, role))
         };
         let router = |role| router_with(limits, role);
         let control = |role| {
-            let mut limits = HttpLimits { connections_max: CONTROL_CONNECTIONS_MAX, ..limits };
+            let mut limits = ConnectionLimits { connections_max: CONTROL_CONNECTIONS_MAX, ..limits };
             if matches!(role, ListenerRole::Admin(_)) {
                 // Commands connect only to send a request, and idle connections would use up the connection limit.
                 limits.header_timeout = limits.header_timeout.min(ADMIN_IDLE_MAX);
@@ -164,7 +164,7 @@ impl App {
             let server = listener.and_then(|listener| Server::start(listener, router(role(false)), http.workers));
             others.push(server.map_err(of("server: unix_socket"))?);
         }
-        let grpc = self.serve_grpc(Arc::clone(&lookups), writes, Arc::clone(&authenticator), &limits).await?;
+        let grpc = self.serve_grpc(Arc::clone(&lookups), writes, Arc::clone(&authenticator), limits).await?;
         let mut metrics_address = None;
         if let Some(address) = self.config.metrics_listen {
             let role = ListenerRole::Metrics(metrics.clone());
@@ -208,21 +208,22 @@ impl App {
 // === impl App ===
 
 impl App {
-    /// Returns the limits for requests, with the number of connections that the limit on open files allows.
-    fn fitted_limits(&self) -> HttpLimits {
+    /// Returns the configured limits on connections, with the number of connections that the limit on open files allows.
+    fn connection_limits(&self) -> ConnectionLimits {
         let (http, files) = (&self.config.http, raise_file_limit());
+        let configured = http.limits.connection;
         let listeners = 1 + usize::from(http.unix_socket.is_some()) + usize::from(self.config.grpc_listen.is_some());
-        let connections_max = fit_connections(http.limits.connections_max, listeners, files);
-        if connections_max < http.limits.connections_max {
+        let connections_max = fit_connections(configured.connections_max, listeners, files);
+        if connections_max < configured.connections_max {
             tracing::warn!(
                 files,
                 connections_max,
-                configured = http.limits.connections_max,
+                configured = configured.connections_max,
                 "the limit on open files allows fewer connections than 'server: limits: connections_max' for each \
                  listener; hint: raise the hard limit (ulimit -Hn, LimitNOFILE)"
             );
         }
-        HttpLimits { connections_max, ..http.limits }
+        ConnectionLimits { connections_max, ..configured }
     }
 
     fn writer(&self) -> Arc<dyn CurrentWriter> {

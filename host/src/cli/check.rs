@@ -55,7 +55,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<()> {
         return Err(ConfigError::Invalid(problems).into());
     };
     for service in catalog.services() {
-        problems.extend(service_problems(service, catalog, config.http.limits.features_max));
+        problems.extend(service_problems(service, catalog, config.http.limits.request.features_max));
     }
     if !args.offline && sound.sources {
         problems.extend(source_problems(&config, catalog));

@@ -83,7 +83,7 @@ pub(super) fn serve_until_stopped(
         let serving = serving?;
         announce(&app, &serving)?;
         let limits = &app.config().http.limits;
-        let bound = limits.drain_delay + limits.drain_timeout + LAST_COMMIT_WITHIN + STUCK_AFTER;
+        let bound = limits.drain_delay + limits.connection.drain_timeout + LAST_COMMIT_WITHIN + STUCK_AFTER;
         let reason = serving.run(signals, move || start_watchdog(bound)).await;
         anyhow::Ok(Some((app, reason)))
     });

@@ -14,7 +14,7 @@ use larder_model::{
     codec::{KeyVersion, ROW_BYTES_MAX},
     yaml::{Located, Node, Problems, Tree, nearest, parse},
 };
-use larder_serving::TtlPolicy;
+use larder_serving::{ConnectionLimits, ServingLimits, TtlPolicy};
 use larder_store::{HotCacheConfig, SpaceLimits, StoreConfig};
 use larder_sync::{Guard, SyncLimits};
 use tracing_subscriber::EnvFilter;
@@ -201,22 +201,30 @@ fn workers(section: &mut Section<'_>) -> usize {
 }
 
 fn limits(mut section: Section<'_>) -> HttpLimits {
-    let default = HttpLimits::default();
-    let limits = HttpLimits {
-        connections_max: section.count("connections_max", 1..=1_000_000, default.connections_max),
-        header_timeout: section.duration("header_timeout", TIMEOUT_MIN..=HOUR, default.header_timeout),
-        body_timeout: section.duration("body_timeout", TIMEOUT_MIN..=HOUR, default.body_timeout),
-        write_timeout: section.duration("write_timeout", TIMEOUT_MIN..=HOUR, default.write_timeout),
-        body_bytes_max: memory(section.bytes("body_bytes_max", 1_024..=1_024 * MIB, default.body_bytes_max as u64)),
-        rows_max: section.count("rows_max", 1..=1_000_000, default.rows_max),
-        features_max: section.count("features_max", 1..=100_000, default.features_max),
-        values_max: section.count("values_max", 1..=100_000_000, default.values_max),
-        answer_bytes_max: memory(section.bytes("answer_bytes_max", 64 * KIB..=TIB, default.answer_bytes_max as u64)),
-        in_flight_bytes_max: bytes_or(&mut section, "in_flight_bytes_max", "auto", IN_FLIGHT_MIN..=TIB).map(memory),
-        drain_delay: section.duration("drain_delay", Duration::ZERO..=HOUR, default.drain_delay),
-        // Zero: requests in progress are dropped immediately.
-        drain_timeout: section.duration("drain_timeout", Duration::ZERO..=HOUR, default.drain_timeout),
+    let HttpLimits { connection, request, answer_bytes_max, drain_delay, .. } = HttpLimits::default();
+    // Messages list the keys in this order.
+    let connection = ConnectionLimits {
+        connections_max: section.count("connections_max", 1..=1_000_000, connection.connections_max),
+        header_timeout: section.duration("header_timeout", TIMEOUT_MIN..=HOUR, connection.header_timeout),
+        body_timeout: section.duration("body_timeout", TIMEOUT_MIN..=HOUR, connection.body_timeout),
+        write_timeout: section.duration("write_timeout", TIMEOUT_MIN..=HOUR, connection.write_timeout),
+        body_bytes_max: memory(section.bytes("body_bytes_max", 1_024..=1_024 * MIB, connection.body_bytes_max as u64)),
+        ..connection
     };
+    let mut limits = HttpLimits {
+        connection,
+        request: ServingLimits {
+            rows_max: section.count("rows_max", 1..=1_000_000, request.rows_max),
+            features_max: section.count("features_max", 1..=100_000, request.features_max),
+            values_max: section.count("values_max", 1..=100_000_000, request.values_max),
+        },
+        answer_bytes_max: memory(section.bytes("answer_bytes_max", 64 * KIB..=TIB, answer_bytes_max as u64)),
+        in_flight_bytes_max: bytes_or(&mut section, "in_flight_bytes_max", "auto", IN_FLIGHT_MIN..=TIB).map(memory),
+        drain_delay: section.duration("drain_delay", Duration::ZERO..=HOUR, drain_delay),
+    };
+    // Zero: requests in progress are dropped immediately.
+    limits.connection.drain_timeout =
+        section.duration("drain_timeout", Duration::ZERO..=HOUR, connection.drain_timeout);
     section.finish();
     limits
 }

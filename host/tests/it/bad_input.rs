@@ -60,7 +60,7 @@ fn ragged_columns_and_nested_keys_rejected() {
 /// everything before it reads.
 #[test]
 fn early_response_keeps_or_closes_connection() {
-    let fixture = Setup::golden().limits(|limits| limits.body_bytes_max = 1 << 20).start();
+    let fixture = Setup::golden().limits(|limits| limits.connection.body_bytes_max = 1 << 20).start();
     let request = |method: &str, path: &str, bytes: usize| {
         format!("{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {bytes}\r\n\r\n").into_bytes()
     };
@@ -121,7 +121,7 @@ fn endless_chunk_size_closes_connection() {
 
 #[test]
 fn body_limit_is_exact() {
-    let fixture = Setup::golden().limits(|limits| limits.body_bytes_max = 1_000).start();
+    let fixture = Setup::golden().limits(|limits| limits.connection.body_bytes_max = 1_000).start();
     let body = |bytes: usize| {
         let mut body =
             json!({ "features": ["driver_stats:conv_rate"], "entities": { "driver_id": [1001] } }).to_string();
@@ -149,7 +149,7 @@ fn body_limit_is_exact() {
 
 #[test]
 fn million_keys_get_413_with_limit() {
-    let fixture = Setup::golden().limits(|limits| limits.body_bytes_max = 64 << 20).start();
+    let fixture = Setup::golden().limits(|limits| limits.connection.body_bytes_max = 64 << 20).start();
     let ask = |rows: usize| {
         let keys: Vec<String> = (0..rows).map(|row| row.to_string()).collect();
         let body =
@@ -167,8 +167,8 @@ fn million_keys_get_413_with_limit() {
 fn feature_and_value_limits_are_exact() {
     let fixture = Setup::golden()
         .limits(|limits| {
-            limits.features_max = 2;
-            limits.values_max = 6;
+            limits.request.features_max = 2;
+            limits.request.values_max = 6;
         })
         .start();
     let ask = |features: &[&str], rows: usize| {
@@ -183,7 +183,8 @@ fn feature_and_value_limits_are_exact() {
 
 #[test]
 fn slow_headers_close_the_connection() {
-    let fixture = Setup::golden().limits(|limits| limits.header_timeout = Duration::from_millis(200)).start();
+    let fixture =
+        Setup::golden().limits(|limits| limits.connection.header_timeout = Duration::from_millis(200)).start();
     let started = Instant::now();
     let mut silent = wire::connect(fixture.address());
     let mut slow = wire::connect(fixture.address());
@@ -198,7 +199,7 @@ fn slow_headers_close_the_connection() {
 
 #[test]
 fn slow_body_gets_408() {
-    let fixture = Setup::golden().limits(|limits| limits.body_timeout = Duration::from_millis(200)).start();
+    let fixture = Setup::golden().limits(|limits| limits.connection.body_timeout = Duration::from_millis(200)).start();
     let mut stream = wire::connect(fixture.address());
     stream.write_all(b"POST /get-online-features HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{").unwrap();
     assert_eq!(wire::read_answer(&mut stream).unwrap().status, 408);
@@ -207,7 +208,7 @@ fn slow_body_gets_408() {
 
 #[test]
 fn excess_connections_are_closed_at_once() {
-    let fixture = Setup::golden().limits(|limits| limits.connections_max = 20).start();
+    let fixture = Setup::golden().limits(|limits| limits.connection.connections_max = 20).start();
     let ask = b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n";
     // The connections with which the fixture checked readiness may still be closing.
     let mut open = Vec::new();
@@ -250,7 +251,7 @@ fn non_http_bytes_are_rejected() {
 
 #[test]
 fn client_that_never_reads_is_disconnected() {
-    let fixture = Setup::golden().limits(|limits| limits.write_timeout = Duration::from_millis(300)).start();
+    let fixture = Setup::golden().limits(|limits| limits.connection.write_timeout = Duration::from_millis(300)).start();
     let keys: Vec<String> = (0..10_000).map(|row| row.to_string()).collect();
     let body = format!(r#"{{"features":["driver_stats:conv_rate"],"entities":{{"driver_id":[{}]}}}}"#, keys.join(","));
     let ask = format!("POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len());

@@ -352,7 +352,7 @@ fn long_heads_are_refused() {
 
 #[test]
 fn probes_work_with_full_data_port() {
-    let fixture = Setup::golden().with_metrics().limits(|limits| limits.connections_max = 5).start();
+    let fixture = Setup::golden().with_metrics().limits(|limits| limits.connection.connections_max = 5).start();
     let mut open: Vec<TcpStream> = Vec::new();
     fixture.eventually("the port is full", || {
         let mut stream = wire::connect(fixture.address());

@@ -123,7 +123,7 @@ fn slow_path_requests_stay_in_order() {
 
 #[test]
 fn long_or_late_body_uses_hyper() {
-    let fixture = Setup::golden().limits(|limits| limits.body_timeout = Duration::from_millis(500)).start();
+    let fixture = Setup::golden().limits(|limits| limits.connection.body_timeout = Duration::from_millis(500)).start();
     let drivers: Vec<i64> = (0..9_000).collect();
     assert!(body(&drivers).len() < 64 << 10);
     let answer = wire::send(fixture.address(), "POST", "/get-online-features", &[], &body(&drivers));
@@ -140,7 +140,8 @@ fn long_or_late_body_uses_hyper() {
 
 #[test]
 fn endless_head_and_idle_connection_close() {
-    let fixture = Setup::golden().limits(|limits| limits.header_timeout = Duration::from_millis(300)).start();
+    let fixture =
+        Setup::golden().limits(|limits| limits.connection.header_timeout = Duration::from_millis(300)).start();
     let began = Instant::now();
     let mut silent = wire::connect(fixture.address());
     let mut slow = wire::connect(fixture.address());
@@ -156,7 +157,7 @@ fn endless_head_and_idle_connection_close() {
 
 #[test]
 fn client_that_never_reads_is_disconnected() {
-    let fixture = Setup::golden().limits(|limits| limits.write_timeout = Duration::from_secs(1)).start();
+    let fixture = Setup::golden().limits(|limits| limits.connection.write_timeout = Duration::from_secs(1)).start();
     let drivers: Vec<i64> = (0..5_000).collect();
     let many = || request(&body(&drivers)).repeat(60);
     let mut late = wire::connect(fixture.address());

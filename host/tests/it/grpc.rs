@@ -250,7 +250,7 @@ fn missing_rows_are_fetched() {
 
 #[test]
 fn errors_have_code_and_http_message() {
-    let fixture = Setup::golden().config(GRPC).limits(|limits| limits.rows_max = 3).start();
+    let fixture = Setup::golden().config(GRPC).limits(|limits| limits.request.rows_max = 3).start();
     let mut client = Client::of(&fixture);
     let driver: (&str, &[FeastValue]) = ("driver_id", &[int(1001)]);
     let refused = |client: &mut Client, request: GetOnlineFeaturesRequest, code, words| {
@@ -336,7 +336,7 @@ fn unloaded_server_reports_not_serving() {
 
 #[test]
 fn oversized_or_invalid_messages_are_rejected() {
-    let fixture = Setup::golden().config(GRPC).limits(|limits| limits.body_bytes_max = 2_048).start();
+    let fixture = Setup::golden().config(GRPC).limits(|limits| limits.connection.body_bytes_max = 2_048).start();
     let mut client = Client::of(&fixture);
     for bytes in [2_049, 100_000, 3_000_000] {
         for path in [LOOKUPS[0], LOOKUPS[1], PUSH, WRITE] {
@@ -380,9 +380,9 @@ fn waits_have_bounds() {
     let fixture = Setup::golden()
         .config(GRPC)
         .limits(|limits| {
-            limits.header_timeout = Duration::from_millis(300);
-            limits.body_timeout = Duration::from_millis(300);
-            limits.connections_max = 3;
+            limits.connection.header_timeout = Duration::from_millis(300);
+            limits.connection.body_timeout = Duration::from_millis(300);
+            limits.connection.connections_max = 3;
         })
         .start();
     // Nothing, or not enough for a call.
@@ -410,8 +410,10 @@ fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
 
 #[test]
 fn client_that_never_reads_is_disconnected() {
-    let fixture =
-        Setup::golden().config(GRPC).limits(|limits| limits.write_timeout = Duration::from_millis(400)).start();
+    let fixture = Setup::golden()
+        .config(GRPC)
+        .limits(|limits| limits.connection.write_timeout = Duration::from_millis(400))
+        .start();
     let mut stream = wire::connect(fixture.grpc_address());
     // The client's window has no space for a response: SETTINGS_INITIAL_WINDOW_SIZE is 0.
     let settings = frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]);

@@ -15,11 +15,11 @@ use std::{
 use arc_swap::ArcSwap;
 use larder_common::{compute::Compute, memory::MemoryBudget};
 use larder_http::{
-    AdminEvent, Control, DeleteCommand, DeployReport, EraseReport, HttpLimits, Listener, ListenerRole, PluginStatus,
-    ResetCommand, Router, Server, SyncCommand,
+    AdminEvent, Control, DeleteCommand, DeployReport, EraseReport, Listener, ListenerRole, PluginStatus, ResetCommand,
+    Router, Server, SyncCommand,
 };
 use larder_ingest::Outcome;
-use larder_serving::{LookupService, RenewDefinitions, Resources};
+use larder_serving::{ConnectionLimits, LookupService, RenewDefinitions, Resources};
 use serde_json::json;
 
 use crate::{
@@ -246,7 +246,7 @@ fn server_stops_though_commands_hang() {
     let current = Arc::new(ArcSwap::new(fixture.app.current()));
     let control: Arc<dyn Control> = Arc::<Hanging>::clone(&hanging);
     let clock = Arc::clone(fixture.app.clock());
-    let limits = HttpLimits { drain_timeout: Duration::from_secs(600), ..HttpLimits::default() };
+    let limits = ConnectionLimits { drain_timeout: Duration::from_secs(600), ..ConnectionLimits::default() };
     let compute = Arc::new(Compute::start("test", 1, 1).unwrap());
     let resources = Resources::new(MemoryBudget::new(1 << 20), compute, 1 << 20);
     let definitions: Arc<dyn RenewDefinitions> = Arc::<larder::app::App>::clone(&fixture.app);

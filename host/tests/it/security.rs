@@ -114,7 +114,7 @@ fn both_tls_versions_are_served() {
 #[test]
 fn slow_tls_client_is_disconnected() {
     let (fixture, _, client) =
-        encrypted(TLS, |setup, _| setup.limits(|limits| limits.write_timeout = Duration::from_millis(300)));
+        encrypted(TLS, |setup, _| setup.limits(|limits| limits.connection.write_timeout = Duration::from_millis(300)));
     until_ready(&fixture, &client);
     let keys: Vec<String> = (0..10_000).map(|row| row.to_string()).collect();
     let body = format!(r#"{{"features":["driver_stats:conv_rate"],"entities":{{"driver_id":[{}]}}}}"#, keys.join(","));
@@ -155,7 +155,7 @@ fn non_tls_bytes_are_rejected() {
 #[test]
 fn stalled_handshake_times_out() {
     let (fixture, _, client) =
-        encrypted(TLS, |setup, _| setup.limits(|limits| limits.header_timeout = Duration::from_millis(300)));
+        encrypted(TLS, |setup, _| setup.limits(|limits| limits.connection.header_timeout = Duration::from_millis(300)));
     let started = Instant::now();
     let mut silent = wire::connect(fixture.address());
     let mut slow = wire::connect(fixture.address());

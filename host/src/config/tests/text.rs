@@ -9,7 +9,7 @@ use expect_test::expect;
 use larder_common::telemetry::LogFormat;
 use larder_http::HttpLimits;
 use larder_model::codec::KeyVersion;
-use larder_serving::TtlPolicy;
+use larder_serving::{ConnectionLimits, ServingLimits, TtlPolicy};
 use larder_store::{SpaceLimits, StoreConfig};
 use larder_sync::{Guard, SyncLimits};
 
@@ -67,18 +67,18 @@ fn every_key_takes_effect() {
     assert_eq!((config.http.insecure, config.http.workers), (true, 3));
     let seconds = Duration::from_secs;
     let limits = HttpLimits {
-        connections_max: 1,
-        header_timeout: seconds(2),
-        body_timeout: seconds(3),
-        write_timeout: seconds(4),
-        body_bytes_max: 5 * 1_024,
-        rows_max: 6,
-        features_max: 7,
-        values_max: 8,
+        connection: ConnectionLimits {
+            connections_max: 1,
+            header_timeout: seconds(2),
+            body_timeout: seconds(3),
+            write_timeout: seconds(4),
+            body_bytes_max: 5 * 1_024,
+            drain_timeout: seconds(9),
+        },
+        request: ServingLimits { rows_max: 6, features_max: 7, values_max: 8 },
         answer_bytes_max: 9 << 20,
         in_flight_bytes_max: Some(17 << 20),
         drain_delay: seconds(3),
-        drain_timeout: seconds(9),
     };
     assert_eq!(config.http.limits, limits);
     assert_eq!(config.admin_socket, Path::new("/run/admin.sock"));

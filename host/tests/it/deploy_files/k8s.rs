@@ -422,7 +422,7 @@ fn resources_suffice_for_the_configuration() {
             .in_flight_bytes_max
             .map_or_else(|| default_budget(Some(bytes(&limits["memory"]))), |max| max as u64);
         let connection = if http.tls.is_some() { 128 << 10 } else { 64 << 10 };
-        let serving = in_flight + http.limits.connections_max as u64 * connection;
+        let serving = in_flight + http.limits.connection.connections_max as u64 * connection;
         let serving = if workload.serves() { serving } else { 0 };
         // A view of these has at most three columns and a time. The job runs one load at a time.
         let load = 3 * config.sync.limits.commit_bytes as u64 + 4 * (6 << 20);
@@ -456,7 +456,7 @@ fn resources_suffice_for_the_configuration() {
         assert!(volume.get("configMap").is_some() && Path::new(at) == Path::new(CONFIG_DIR), "{file}");
 
         let limits = config.http.limits;
-        let mut until_killed = limits.drain_delay + limits.drain_timeout;
+        let mut until_killed = limits.drain_delay + limits.connection.drain_timeout;
         if workload.kind == "Deployment" {
             assert_eq!(limits.drain_delay, Duration::ZERO, "a sidecar is stopped when nobody asks any more");
             let before = seconds(&workload.pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]);

@@ -186,7 +186,7 @@ fn compressed_calls_are_answered_alike() {
 
 #[test]
 fn compressed_messages_have_bounds() {
-    let fixture = with_texts(10, |limits| limits.body_bytes_max = MIB);
+    let fixture = with_texts(10, |limits| limits.connection.body_bytes_max = MIB);
     let mut connection = Connection::to(&fixture, 1 << 20);
     let mut status = |path, encoding, message: &[u8]| {
         connection.call(path, &[("grpc-encoding", encoding)], framed(1, message)).status

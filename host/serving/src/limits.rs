@@ -1,0 +1,63 @@
+//! Limits on clients that hold for all protocols. The servers enforce those on connections, lookups those on requests.
+
+use std::time::Duration;
+
+/// Limits on the connections of a listener, and on the requests that they carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionLimits {
+    /// The limit on open connections. Further connections are closed immediately. For gRPC, it is also the limit on
+    /// calls in flight across all connections. Further calls are rejected.
+    pub connections_max: usize,
+    /// HTTP: the time limit from the start of a connection, or the end of the previous response, to the end of a
+    /// request's headers. It also limits idle connections: clients with a connection pool reconnect.
+    ///
+    /// gRPC: the time limit on a connection without a call. It also limits how long a client may take to start HTTP/2,
+    /// or to send a call's headers.
+    pub header_timeout: Duration,
+    /// The time limit from the end of the headers to the end of the body, or of a call's message.
+    pub body_timeout: Duration,
+    /// HTTP: how long a response may wait for the client to accept at least one byte.
+    ///
+    /// gRPC: the time limit from the start of a response to its end, while the client reads it. HTTP/2 pings use it as
+    /// well: as their interval, and as the time limit for the reply.
+    pub write_timeout: Duration,
+    /// The limit on bytes of a request's body, or of a call's message. A larger body gets 413.
+    pub body_bytes_max: usize,
+    /// How long a stopping server waits for requests in flight.
+    pub drain_timeout: Duration,
+}
+
+/// Limits on one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServingLimits {
+    /// The limit on entity rows. More rows get 413.
+    pub rows_max: usize,
+    /// The limit on features, and on entity columns. More get 413.
+    pub features_max: usize,
+    /// The limit on values of the response, rows times columns. More values get 413.
+    pub values_max: usize,
+}
+
+// === impl ConnectionLimits ===
+
+impl Default for ConnectionLimits {
+    fn default() -> Self {
+        Self {
+            connections_max: 10_000,
+            // Longer than the idle timeout of common load balancers and client pools (60 s).
+            header_timeout: Duration::from_secs(75),
+            body_timeout: Duration::from_secs(10),
+            write_timeout: Duration::from_secs(30),
+            body_bytes_max: 4 << 20,
+            drain_timeout: Duration::from_secs(20),
+        }
+    }
+}
+
+// === impl ServingLimits ===
+
+impl Default for ServingLimits {
+    fn default() -> Self {
+        Self { rows_max: 10_000, features_max: 10_000, values_max: 2_000_000 }
+    }
+}
