@@ -36,7 +36,7 @@ use larder_http::{
 use larder_ingest::LAST_COMMIT_WITHIN;
 use larder_model::yaml::Problem;
 use larder_plugin_host::{Component, PluginError};
-use larder_serving::{RenewDefinitions, Snapshot};
+use larder_serving::{CurrentSnapshot, RenewDefinitions, Snapshot};
 use larder_source::aws::Aws;
 use larder_store::{OnlineStore, StoreError};
 use larder_sync::{SyncEngine, SyncScheduler, SyncSetting};
@@ -62,15 +62,13 @@ pub struct App {
     loaded_by: ArcSwap<Config>,
     clock: SharedClock,
     store: Arc<OnlineStore>,
-    current: Arc<ArcSwap<Snapshot>>,
+    current: Arc<CurrentSnapshot>,
     engine: Arc<ArcSwap<SyncEngine>>,
     scheduler: Arc<SyncScheduler>,
     /// The AWS clients of sources.
     aws: Arc<Aws>,
     /// The registry in S3 from which the current definitions were loaded, if any.
     registry: ArcSwapOption<RemoteRegistry>,
-    /// Whether Feast has not written the registry yet.
-    is_unwritten: AtomicBool,
     /// The rules for cached definitions of a Feast repository, if one is configured.
     cache: ArcSwapOption<RegistryCache>,
     /// Watches definitions, configuration, keys, tokens and plugins for changes.
@@ -169,12 +167,11 @@ impl App {
         let scheduler = SyncScheduler::new();
         let aws = Arc::clone(&config.aws);
         let (snapshot, engine) = build(&config, &definitions, &store, &clock, &scheduler)?;
-        let current = Arc::new(ArcSwap::from_pointee(snapshot));
+        let current = Arc::new(CurrentSnapshot::new(snapshot));
         let loaded_by = ArcSwap::from_pointee(config.clone());
         let engine = Arc::new(ArcSwap::from_pointee(engine));
         let (resync, access) = (Notify::new(), OnceLock::new());
         let registry = ArcSwapOption::from_pointee(definitions.registry.clone());
-        let is_unwritten = AtomicBool::new(definitions.is_unwritten);
         let (cache, renewing) = (ArcSwapOption::from_pointee(definitions.cache), Mutex::new(()));
         let (plugins, plugins_loaded, changing) = (OnceLock::new(), AtomicBool::new(false), Mutex::new(()));
         let app = Self {
@@ -187,7 +184,6 @@ impl App {
             scheduler,
             aws,
             registry,
-            is_unwritten,
             cache,
             watcher: FileWatcher::new(),
             seen,
@@ -369,7 +365,7 @@ impl App {
 
     /// Loads the definitions of a configuration, and replaces the current ones and all that depends on them.
     fn apply_definitions(&self, config: Config) -> Result<Vec<Problem>, AppError> {
-        let need = if self.is_unwritten.load(Ordering::Relaxed) { RegistryNeed::Later } else { RegistryNeed::Written };
+        let need = if self.current.load().awaits_registry() { RegistryNeed::Later } else { RegistryNeed::Written };
         let definitions = load_definitions_with(&config, need)?;
         let changing = self.changing();
         let catalog = &definitions.catalog;
@@ -381,12 +377,10 @@ impl App {
             snapshot = snapshot.with_transforms(rebound.transforms(plugins, catalog));
             plugins.accept(rebound);
         }
-        let snapshot = snapshot.after(&self.current.load());
-        self.current.store(Arc::new(snapshot));
+        self.current.replace(snapshot);
         self.engine.store(Arc::new(engine));
         self.loaded_by.store(Arc::new(config));
         self.registry.store(definitions.registry.map(Arc::new));
-        self.is_unwritten.store(definitions.is_unwritten, Ordering::Relaxed);
         self.cache.store(definitions.cache.map(Arc::new));
         drop(changing);
         self.retire_views();
@@ -451,7 +445,7 @@ impl App {
     /// Makes the live plugins visible to requests. Requests in flight keep the previous ones.
     fn swap_plugins(&self, plugins: &Plugins) {
         let current = self.current.load();
-        self.current.store(Arc::new(current.with_transforms(plugins.transforms(current.catalog()))));
+        self.current.replace(current.with_transforms(plugins.transforms(current.catalog())));
     }
 
     fn changing(&self) -> MutexGuard<'_, ()> {

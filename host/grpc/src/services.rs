@@ -36,7 +36,7 @@ pub struct Features {
 impl Features {
     /// Returns whether the server can receive traffic.
     pub(super) fn is_ready(&self) -> bool {
-        self.lookups.snapshot().is_ready()
+        self.lookups.readiness().is_ready(&self.lookups.snapshot())
     }
 
     /// Returns a receiver that is notified when the store's part of readiness may have changed.

@@ -15,7 +15,8 @@ use larder_model::{
     yaml::Problems,
 };
 use larder_serving::{
-    Authenticator, ConnectionLimits, LookupService, RenewDefinitions, Resources, ServingLimits, Snapshot, TtlPolicy,
+    Authenticator, ConnectionLimits, CurrentSnapshot, LookupService, RenewDefinitions, Resources, ServingLimits,
+    Snapshot, TtlPolicy,
 };
 use larder_store::{LoadMode, OnlineStore, RowBatch, StoreConfig};
 use tokio::{
@@ -120,7 +121,7 @@ impl TestServer {
         let snapshot = Snapshot::new(catalog, Arc::new(store), Arc::clone(&clock), TtlPolicy::Mark, limits).unwrap();
         let compute = Arc::new(Compute::start("test", 1, 8).unwrap());
         let resources = Resources::new(MemoryBudget::new(64 << 20), compute, 1 << 20);
-        let current = Arc::new(arc_swap::ArcSwap::from_pointee(snapshot));
+        let current = Arc::new(CurrentSnapshot::new(snapshot));
         let lookups = Arc::new(LookupService::new(current, resources, Arc::new(FixedDefinitions), Arc::clone(&clock)));
         let authenticator = Arc::new(Authenticator::open());
         let role = ListenerRole::Data { authenticator, encrypted: false, writes: None };

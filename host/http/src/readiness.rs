@@ -1,20 +1,20 @@
 //! `/ready`: whether a load balancer may send requests to this server.
 
 use hyper::StatusCode;
-use larder_serving::{LISTED_MAX, Snapshot};
+use larder_serving::{LISTED_MAX, LookupService};
 use serde_json::{Value, json};
 
 use super::response::{HttpResponse, json_response};
 
-/// Returns the response to `/ready`: 200 if [`Snapshot::is_ready`] and the server is not stopping. A server that was
-/// ready stays ready while its sources are unavailable. With `hides_names`, the response does not name views, because
-/// the caller may lack a token for them.
-pub(super) fn readiness(snapshot: &Snapshot, is_stopping: bool, hides_names: bool) -> HttpResponse {
+/// Returns the response to `/ready`: 200 if all views are loaded. A server that was ready stays ready while its sources
+/// are unavailable. With `hides_names`, the response does not name views, because the caller may lack a token for them.
+pub(super) fn readiness(lookups: &LookupService, is_stopping: bool, hides_names: bool) -> HttpResponse {
     let unready = |body: Value| json_response(StatusCode::SERVICE_UNAVAILABLE, &body);
     if is_stopping {
         return unready(json!({ "status": "stopping" }));
     }
-    if snapshot.is_ready() {
+    let snapshot = lookups.snapshot();
+    if lookups.readiness().is_ready(&snapshot) {
         return json_response(StatusCode::OK, &json!({ "status": "ready" }));
     }
     if snapshot.store().failure().is_some() {

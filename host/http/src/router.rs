@@ -303,7 +303,7 @@ impl Router {
             (PublicEndpoint::Health, _) => Ok(bytes_response(StatusCode::OK, None, Bytes::new())),
             (PublicEndpoint::Ready, _) => {
                 let is_stopping = self.stopping.load(Ordering::Relaxed);
-                Ok(readiness(&self.lookups.snapshot(), is_stopping, self.authenticator.needs_token()))
+                Ok(readiness(&self.lookups, is_stopping, self.authenticator.needs_token()))
             }
             (PublicEndpoint::Metrics, ListenerRole::Metrics(metrics)) => {
                 let (text, mut lease) = (metrics.render(), self.lease());

@@ -8,6 +8,7 @@ mod access;
 mod answer;
 mod config;
 mod convert;
+mod current;
 mod derive;
 mod error;
 mod keys;
@@ -15,6 +16,7 @@ mod limits;
 mod lookup_service;
 mod metrics;
 mod plan;
+mod readiness;
 mod renew;
 mod request;
 mod resources;
@@ -27,6 +29,7 @@ pub use self::{
     access::{AuthConfig, Authenticator, Authorization, Denied, Scope, Token, TokenConfig, TokenError},
     answer::{Answer, Cell, EchoedValue, ReadText, Status},
     config::TtlPolicy,
+    current::CurrentSnapshot,
     derive::typed_column,
     error::{Cut, LISTED_MAX, RequestError},
     limits::{ConnectionLimits, ServingLimits},
@@ -34,6 +37,7 @@ pub use self::{
         Attempt, Lookup, LookupError, LookupResponse, LookupService, Protocol, THREAD_BODY_BYTES_MAX, Unfinished,
     },
     plan::{ColumnFrom, EntityColumn, FeatureColumn, Plan, RequestInput, Step, StepInput, ViewRead},
+    readiness::Readiness,
     renew::RenewDefinitions,
     request::{EntityValue, OnlineRequest, Selection},
     resources::{OffloadError, Resources, offload},

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::Guard;
 use bytes::Bytes;
 use larder_common::{
     clock::SharedClock,
@@ -18,7 +18,8 @@ use larder_ingest::{FETCH_ROUNDS, Fetched, Wanted, fetch_all};
 use larder_model::model::Micros;
 
 use super::{
-    Answer, Authorization, Cut, Denied, OnlineRequest, RequestError, Resources, ResponseBudget, Selection, Snapshot,
+    Answer, Authorization, CurrentSnapshot, Cut, Denied, OnlineRequest, Readiness, RequestError, Resources,
+    ResponseBudget, Selection, Snapshot,
     renew::Renewal,
     resources::{OffloadError, offload},
 };
@@ -149,7 +150,7 @@ struct Mode {
 /// Serves lookups of all protocols with the snapshot that is current when they begin.
 #[derive(Debug)]
 pub struct LookupService {
-    current: Arc<ArcSwap<Snapshot>>,
+    current: Arc<CurrentSnapshot>,
     resources: Resources,
     renewal: Renewal,
 }
@@ -180,10 +181,10 @@ impl<E> From<OffloadError> for LookupError<E> {
 // === impl LookupService ===
 
 impl LookupService {
-    /// Serves lookups with the current one of these snapshots.
+    /// Serves lookups with the current snapshot.
     #[must_use]
     pub fn new(
-        current: Arc<ArcSwap<Snapshot>>,
+        current: Arc<CurrentSnapshot>,
         resources: Resources,
         definitions: Arc<dyn super::RenewDefinitions>,
         clock: SharedClock,
@@ -201,6 +202,12 @@ impl LookupService {
     #[must_use]
     pub fn snapshot_full(&self) -> Arc<Snapshot> {
         self.current.load_full()
+    }
+
+    /// Returns the readiness of the server.
+    #[must_use]
+    pub fn readiness(&self) -> &Readiness {
+        self.current.readiness()
     }
 
     /// Returns the resources that all listeners share.

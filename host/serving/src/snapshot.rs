@@ -45,8 +45,6 @@ pub struct Snapshot {
     limits: ServingLimits,
     plans: PlanCache,
     metrics: ServingMetrics,
-    /// Whether the snapshot before this one was ready.
-    ready_before: bool,
     /// Whether the definitions are not available yet, because Feast has not written the registry.
     awaits_registry: bool,
 }
@@ -131,7 +129,6 @@ impl Snapshot {
             limits,
             plans,
             metrics: ServingMetrics::bind(),
-            ready_before: false,
             awaits_registry: false,
         })
     }
@@ -151,7 +148,6 @@ impl Snapshot {
             limits: self.limits,
             plans: PlanCache::new(),
             metrics: self.metrics.clone(),
-            ready_before: self.was_loaded(),
             awaits_registry: self.awaits_registry,
         }
     }
@@ -238,25 +234,6 @@ impl Snapshot {
         })
     }
 
-    /// Returns this snapshot as the successor of another. A server that was ready stays ready regardless of what a
-    /// reload adds: one new view whose source is missing must not make every pod unready at once.
-    #[must_use]
-    pub fn after(mut self, before: &Self) -> Self {
-        self.ready_before = before.was_loaded();
-        self
-    }
-
-    /// Returns whether the server can receive traffic: all views with a source were loaded once, with the current or
-    /// any earlier definitions; the store works; and no rows are missing because of damage.
-    #[must_use]
-    pub fn is_ready(&self) -> bool {
-        self.was_loaded() && self.store.failure().is_none() && self.damaged().next().is_none()
-    }
-
-    fn was_loaded(&self) -> bool {
-        self.ready_before || self.is_loaded()
-    }
-
     /// Returns the views that lost rows to damage and are being loaded again.
     pub fn damaged(&self) -> impl Iterator<Item = &str> {
         self.catalog.views().iter().zip(&self.ids).filter_map(|(view, id)| {
@@ -281,13 +258,6 @@ impl Snapshot {
     #[must_use]
     pub fn store(&self) -> &Arc<OnlineStore> {
         &self.store
-    }
-
-    /// Returns whether the definitions are available, and every view with a source was loaded once. Staleness does not
-    /// count: a loaded view keeps being served while its source is unavailable.
-    #[must_use]
-    pub fn is_loaded(&self) -> bool {
-        !self.awaits_registry && self.not_loaded().next().is_none()
     }
 
     /// Returns the views with a source that were never loaded.

@@ -12,14 +12,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use arc_swap::ArcSwap;
 use larder_common::{compute::Compute, memory::MemoryBudget};
 use larder_http::{
     AdminEvent, Control, DeleteCommand, DeployReport, EraseReport, Listener, ListenerRole, PluginStatus, ResetCommand,
     Router, Server, SyncCommand,
 };
 use larder_ingest::Outcome;
-use larder_serving::{ConnectionLimits, LookupService, RenewDefinitions, Resources};
+use larder_serving::{ConnectionLimits, CurrentSnapshot, LookupService, RenewDefinitions, Resources};
 use serde_json::json;
 
 use crate::{
@@ -243,7 +242,7 @@ fn server_stops_though_commands_hang() {
     let hanging = Arc::new(Hanging::default());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let path = fixture.path("hanging.sock");
-    let current = Arc::new(ArcSwap::new(fixture.app.current()));
+    let current = Arc::new(CurrentSnapshot::new(fixture.app.current()));
     let control: Arc<dyn Control> = Arc::<Hanging>::clone(&hanging);
     let clock = Arc::clone(fixture.app.clock());
     let limits = ConnectionLimits { drain_timeout: Duration::from_secs(600), ..ConnectionLimits::default() };

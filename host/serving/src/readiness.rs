@@ -1,0 +1,146 @@
+//! Whether the server can receive traffic.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::Snapshot;
+
+/// Remembers whether a previous snapshot was loaded. A server that was ready stays ready regardless of what a reload
+/// adds: one new view whose source is missing must not make every pod unready at once.
+#[derive(Debug, Default)]
+pub struct Readiness {
+    was_loaded: AtomicBool,
+}
+
+// === impl Readiness ===
+
+impl Readiness {
+    /// Returns whether the server can receive traffic with its current snapshot: all views with a source were loaded
+    /// once, with the current or any earlier definitions; the store works; and no rows are missing because of damage.
+    #[must_use]
+    pub fn is_ready(&self, current: &Snapshot) -> bool {
+        let was_loaded = self.was_loaded.load(Ordering::Acquire) || is_loaded(current);
+        was_loaded && current.store().failure().is_none() && current.damaged().next().is_none()
+    }
+
+    /// Notes that a snapshot is about to be replaced.
+    pub(super) fn note_replaced(&self, before: &Snapshot) {
+        if is_loaded(before) {
+            self.was_loaded.store(true, Ordering::Release);
+        }
+    }
+}
+
+/// Returns whether the definitions are available, and every view with a source was loaded once. Staleness does not
+/// count: a loaded view keeps being served while its source is unavailable.
+fn is_loaded(snapshot: &Snapshot) -> bool {
+    !snapshot.awaits_registry() && snapshot.not_loaded().next().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use larder_common::clock::{ManualClock, SharedClock};
+    use larder_model::{
+        codec::KeyVersion,
+        registry::{Definitions, validate},
+        yaml::Problems,
+    };
+    use larder_store::{LoadMode, OnlineStore, StoreConfig};
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::{CurrentSnapshot, ServingLimits, TtlPolicy};
+
+    /// A store, and snapshots over it.
+    struct Fixture {
+        store: Arc<OnlineStore>,
+        clock: SharedClock,
+        _dir: TempDir,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let clock: SharedClock = ManualClock::at(1_760_000_000_000_000);
+            let store = OnlineStore::open(&StoreConfig::new(dir.path()), Arc::clone(&clock)).unwrap();
+            Self { store: Arc::new(store), clock, _dir: dir }
+        }
+
+        /// Returns a snapshot with one view for each name, and a source for each view.
+        fn snapshot(&self, views: &[&str]) -> Snapshot {
+            let views: Vec<String> = views
+                .iter()
+                .map(|view| {
+                    format!(
+                        "  - name: {view}\n    entities: [customer]\n    features: [{{name: total, type: Int64}}]\n    \
+                         source: {{path: {view}.parquet, timestamp_field: ts}}\n"
+                    )
+                })
+                .collect();
+            let text = format!(
+                "entities: [{{name: customer, join_key: customer_id, type: Int64}}]\nfeature_views:\n{}",
+                views.join("")
+            );
+            let (problems, mut read) = (Problems::default(), Definitions::default());
+            read.read("readiness.yaml", &text, &problems);
+            let catalog = validate("test", KeyVersion::V3, read, &problems);
+            let catalog = Arc::new(catalog.unwrap_or_else(|| panic!("{:?}", problems.into_sorted())));
+            let (store, clock) = (Arc::clone(&self.store), Arc::clone(&self.clock));
+            Snapshot::new(catalog, store, clock, TtlPolicy::Mark, ServingLimits::default()).unwrap()
+        }
+
+        /// Loads a view of a snapshot, without rows.
+        fn load(&self, snapshot: &Snapshot, view: &str) {
+            let index = snapshot.catalog().views().iter().position(|known| &*known.name == view).unwrap();
+            self.store.begin_load(snapshot.view_ids()[index], LoadMode::Upsert).unwrap().finish(None).unwrap();
+        }
+    }
+
+    fn is_ready(current: &CurrentSnapshot) -> bool {
+        current.readiness().is_ready(&current.load())
+    }
+
+    #[test]
+    fn server_is_ready_once_views_are_loaded() {
+        let fixture = Fixture::new();
+        let current = CurrentSnapshot::new(fixture.snapshot(&["orders"]));
+        assert!(!is_ready(&current));
+        fixture.load(&current.load(), "orders");
+        assert!(is_ready(&current));
+    }
+
+    #[test]
+    fn ready_server_stays_ready_with_new_views() {
+        let fixture = Fixture::new();
+        let current = CurrentSnapshot::new(fixture.snapshot(&["orders"]));
+        fixture.load(&current.load(), "orders");
+        for views in [&["orders", "new"][..], &["orders", "new", "newer"]] {
+            current.replace(fixture.snapshot(views));
+            assert!(current.load().not_loaded().next().is_some());
+            assert!(is_ready(&current), "{views:?}");
+        }
+    }
+
+    #[test]
+    fn unready_server_stays_unready_with_new_views() {
+        let fixture = Fixture::new();
+        let current = CurrentSnapshot::new(fixture.snapshot(&["orders", "never"]));
+        fixture.load(&current.load(), "orders");
+        current.replace(fixture.snapshot(&["orders", "never", "new"]));
+        assert!(!is_ready(&current));
+        // The view that was never loaded is removed.
+        current.replace(fixture.snapshot(&["orders"]));
+        assert!(is_ready(&current));
+    }
+
+    #[test]
+    fn missing_registry_keeps_server_unready() {
+        let fixture = Fixture::new();
+        let current = CurrentSnapshot::new(fixture.snapshot(&["orders"]).awaiting_registry(true));
+        fixture.load(&current.load(), "orders");
+        assert!(!is_ready(&current), "no views are known yet");
+        current.replace(fixture.snapshot(&["orders", "new"]));
+        assert!(!is_ready(&current), "the previous snapshot had no definitions");
+    }
+}
