@@ -156,9 +156,8 @@ impl World {
             aws: Arc::clone(&self.aws),
             clock,
             limits: SyncLimits::default(),
-            scheduler: SyncScheduler::new(),
         };
-        let engine = SyncEngine::new(Arc::clone(&store), &catalog, &ids, setting);
+        let engine = SyncEngine::new(Arc::clone(&store), &catalog, &ids, setting, SyncScheduler::new());
         Run { _dir: dir, store, engine, ids }
     }
 

@@ -39,7 +39,7 @@ use larder_plugin_host::{Component, PluginError};
 use larder_serving::{CurrentSnapshot, RenewDefinitions, Snapshot};
 use larder_source::aws::Aws;
 use larder_store::{OnlineStore, StoreError};
-use larder_sync::{SyncEngine, SyncScheduler, SyncSetting};
+use larder_sync::{SyncEngine, SyncScheduler};
 use tokio::sync::Notify;
 
 pub use self::serve::{Serving, ShutdownReason, Signals};
@@ -574,8 +574,8 @@ fn build(
     let catalog = Arc::new(definitions.catalog.clone());
     let snapshot = Snapshot::new(Arc::clone(&catalog), Arc::clone(store), Arc::clone(clock), config.ttl, limits)?;
     let snapshot = snapshot.awaiting_registry(definitions.is_unwritten);
-    let setting = SyncSetting { scheduler: Arc::clone(scheduler), ..config.sync_setting(Arc::clone(clock)) };
-    let engine = SyncEngine::new(Arc::clone(store), &catalog, snapshot.view_ids(), setting);
+    let setting = config.sync_setting(Arc::clone(clock));
+    let engine = SyncEngine::new(Arc::clone(store), &catalog, snapshot.view_ids(), setting, Arc::clone(scheduler));
     let snapshot = snapshot.with_fetchers(engine.fetchers()).with_sources(engine.sources());
     Ok((snapshot, engine))
 }

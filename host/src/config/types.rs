@@ -22,7 +22,7 @@ use larder_plugin_host::PluginSettings;
 use larder_serving::TtlPolicy;
 use larder_source::aws::Aws;
 use larder_store::StoreConfig;
-use larder_sync::{SyncLimits, SyncScheduler, SyncSetting};
+use larder_sync::{SyncLimits, SyncSetting};
 
 use super::{BuildFeatures, ConfigError, Environment, FeastConfig, definitions::TEXT_BYTES_MAX, read::read};
 
@@ -176,16 +176,10 @@ impl Origin {
 // === impl Config ===
 
 impl Config {
-    /// Returns the settings for syncs, with this clock and a new scheduler.
+    /// Returns the settings for sources and syncs, with this clock.
     #[must_use]
     pub fn sync_setting(&self, clock: SharedClock) -> SyncSetting {
-        SyncSetting {
-            base_dir: self.base_dir.clone(),
-            aws: Arc::clone(&self.aws),
-            clock,
-            limits: self.sync.limits,
-            scheduler: SyncScheduler::new(),
-        }
+        SyncSetting { base_dir: self.base_dir.clone(), aws: Arc::clone(&self.aws), clock, limits: self.sync.limits }
     }
 
     /// Returns the sections and keys that differ in another configuration and cannot be changed while a server runs.

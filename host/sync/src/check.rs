@@ -31,13 +31,12 @@ pub struct SourceProblem {
 #[must_use]
 pub fn check_source(view: &FeatureView, catalog: &Catalog, setting: &SyncSetting) -> Vec<SourceProblem> {
     let mut problems = Vec::new();
-    let table = setting.table_of(view, catalog.key_version(), None).map(|table| Box::new(table) as Box<dyn Source>);
-    if let Some(source) = table.or_else(|| setting.source_of(view)) {
-        check(view, &*source, &mut problems);
+    if let Some(opened) = setting.open_source(view, catalog.key_version(), None) {
+        check(view, &*opened.source, &mut problems);
     }
     // If the rows have another source, files are materialized on demand.
     if view.batch_source.is_some()
-        && let Some(files) = setting.files_of(view, |wanted| wanted)
+        && let Some(files) = setting.open_files(view, |wanted| wanted)
     {
         check(view, &*files, &mut problems);
     }

@@ -1,4 +1,4 @@
-//! The sync engine: has the source of every view, and runs at most one sync of a view at a time.
+//! The sync engine: decides when views are due, and runs at most one sync of a view at a time.
 
 use std::{
     collections::BTreeMap,
@@ -9,7 +9,7 @@ use std::{
 };
 
 use larder_common::{
-    clock::{SharedClock, beat_after, next_by_cron},
+    clock::{beat_after, next_by_cron},
     telemetry::panic_message,
 };
 use larder_ingest::{Outcome, Progress, RowFetcher, SourceStatus, SyncReport, SyncRequest, WriteError};
@@ -19,14 +19,11 @@ use larder_model::{
     registry::Catalog,
     yaml::nearest,
 };
-use larder_source::{
-    DynamoDb, FeastSqlite, ParquetFiles, ParquetLimits, S3Parquet, Source, SourceError, Wanted,
-    aws::{Aws, AwsErrorKind},
-};
+use larder_source::{DynamoDb, Source, SourceError, aws::AwsErrorKind};
 use larder_store::{Applied, KeySignature, OnlineStore, RowBatch, ViewId};
 
 use super::{
-    Fetcher, Guard, SyncError, SyncLimits, SyncScheduler,
+    Fetcher, Guard, SyncError, SyncLimits, SyncScheduler, SyncSetting,
     metrics::{ViewMetrics, note_values},
     run::{SyncRun, materialize_view, sync_view},
     scheduler::{NoPermit, Schedule},
@@ -45,21 +42,7 @@ pub struct SyncEngine {
     /// Views that a registry defines but Larder cannot materialize, with the reason.
     pub(super) unmaterializable: BTreeMap<Arc<str>, Arc<str>>,
     setting: SyncSetting,
-}
-
-/// The clients and settings that the syncs of all views share.
-#[derive(Clone, Debug)]
-pub struct SyncSetting {
-    /// The directory to which relative paths of sources refer.
-    pub base_dir: PathBuf,
-    /// The AWS clients of sources.
-    pub aws: Arc<Aws>,
-    /// The current time.
-    pub clock: SharedClock,
-    /// Limits on a run.
-    pub limits: SyncLimits,
-    /// The scheduler of all syncs.
-    pub scheduler: Arc<SyncScheduler>,
+    scheduler: Arc<SyncScheduler>,
 }
 
 /// The status of a source, without its rows.
@@ -84,26 +67,31 @@ const UNCHANGED_EVERY: Duration = Duration::from_secs(24);
 
 impl SyncEngine {
     /// Creates an engine for a catalog. `ids` are the store's IDs of the catalog's views, in the catalog's order.
+    /// `scheduler` is the scheduler of all syncs, which engines of other catalogs use too.
     #[must_use]
-    pub fn new(store: Arc<OnlineStore>, catalog: &Catalog, ids: &[ViewId], setting: SyncSetting) -> Self {
+    pub fn new(
+        store: Arc<OnlineStore>,
+        catalog: &Catalog,
+        ids: &[ViewId],
+        setting: SyncSetting,
+        scheduler: Arc<SyncScheduler>,
+    ) -> Self {
         let job = |(view, id): (&Arc<FeatureView>, &ViewId)| {
             let version = catalog.key_version();
             let position = store.status(*id).and_then(|status| status.position);
-            let table = setting.table_of(view, version, position.as_deref()).map(Arc::new);
-            let fetcher = table.as_ref().zip(view.read_through()).map(|(table, how)| {
+            let opened = setting.open_source(view, version, position.as_deref());
+            let table = opened.as_ref().and_then(|opened| opened.table.as_ref());
+            let fetcher = table.zip(view.read_through()).map(|(table, how)| {
                 let (aws, store) = (Arc::clone(&setting.aws), Arc::clone(&store));
                 Fetcher::new(view, *id, version, *how, aws, Arc::clone(table), store, setting.limits.times(&**table))
             });
-            let source = match table {
-                Some(table) => Some(table as Arc<dyn Source>),
-                None => setting.source_of(view).map(Arc::from),
-            };
+            let source = opened.map(|opened| opened.source);
             Job { view: Arc::clone(view), id: *id, source, fetcher, metrics: ViewMetrics::bind(&view.name) }
         };
         let jobs: Vec<Job> = catalog.views().iter().zip(ids).map(job).collect();
         let left_out = catalog.unservable_views().iter().chain(catalog.unmaterializable_views());
         let unmaterializable = left_out.map(|(view, why)| (Arc::clone(view), Arc::clone(why))).collect();
-        let engine = Self { store, key_version: catalog.key_version(), jobs, unmaterializable, setting };
+        let engine = Self { store, key_version: catalog.key_version(), jobs, unmaterializable, setting, scheduler };
         engine.jobs.iter().for_each(|job| engine.note_status(job));
         engine
     }
@@ -160,7 +148,7 @@ impl SyncEngine {
         if job.source.is_none() || self.is_stopping() {
             return None;
         }
-        let scheduled = self.setting.scheduler.due_at(job.id, self.schedule(job, now), self.setting.limits.retry);
+        let scheduled = self.scheduler.due_at(job.id, self.schedule(job, now), self.setting.limits.retry);
         scheduled.into_iter().chain(self.rows_due_at(job, now)).min()
     }
 
@@ -170,7 +158,7 @@ impl SyncEngine {
         let latest = self.setting.limits.times_of(None).latest(self.store.now());
         let until = u64::try_from(postponed.first.saturating_sub(latest)).unwrap_or(0);
         let at = now.checked_add(Duration::from_micros(until))?;
-        Some(at.max(self.setting.scheduler.pick_up_at(job.id)?))
+        Some(at.max(self.scheduler.pick_up_at(job.id)?))
     }
 
     /// Returns when a view is synced next without a command.
@@ -181,7 +169,7 @@ impl SyncEngine {
         }
         if let Some(line) = &declared.cron {
             // Counted from the end of the last sync: a time that passed while the view was synced is skipped.
-            let ago = now.saturating_duration_since(self.setting.scheduler.last(job.id));
+            let ago = now.saturating_duration_since(self.scheduler.last(job.id));
             let wall = self.setting.clock.now();
             let after = wall.saturating_sub(Micros::try_from(ago.as_micros()).unwrap_or(Micros::MAX));
             let next = next_by_cron(line, after).and_then(|next| {
@@ -193,10 +181,10 @@ impl SyncEngine {
         }
         let rescan = matches!(declared.from, SourceKind::DynamoDb(_)).then_some(DynamoDb::RESCAN_EVERY);
         let Some(every) = declared.every.or(rescan) else { return Schedule::Never };
-        let is_unchanged = || self.setting.scheduler.are_unchanged(job.id, &source.watched_files());
+        let is_unchanged = || self.scheduler.are_unchanged(job.id, &source.watched_files());
         if every < UNCHANGED_EVERY && is_unchanged() {
             // All such views are due at the same time, so that an idle process rarely wakes.
-            let last = self.setting.scheduler.last(job.id);
+            let last = self.scheduler.last(job.id);
             let beat = beat_after(last + every, UNCHANGED_EVERY);
             return Schedule::Every(beat.saturating_duration_since(last));
         }
@@ -231,9 +219,9 @@ impl SyncEngine {
         let job = self.job(view)?;
         let is_followed = job.source.as_ref().is_some_and(|source| source.properties().poll_every.is_some());
         // For a view with a change stream, a full scan every second for due rows would be too expensive.
-        let may_pick_up = || self.setting.scheduler.pick_up_at(job.id).is_some_and(|at| at <= Instant::now());
+        let may_pick_up = || self.scheduler.pick_up_at(job.id).is_some_and(|at| at <= Instant::now());
         request.leave_due |= is_followed && !may_pick_up();
-        let permit = self.setting.scheduler.take(job.id).map_err(|why| match why {
+        let permit = self.scheduler.take(job.id).map_err(|why| match why {
             NoPermit::Stopping => SyncError::Stopped { view: view.to_owned() },
             NoPermit::Busy => SyncError::Busy { view: view.to_owned() },
         })?;
@@ -323,14 +311,14 @@ impl SyncEngine {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<SyncReport, SyncError> {
         let name = || job.view.name.to_string();
-        let files = self.setting.files_of(&job.view, |wanted| wanted);
+        let files = self.setting.open_files(&job.view, |wanted| wanted);
         let files = files.ok_or_else(|| SyncError::NoSource { view: name() })?;
         let go_on = &mut |now| {
             progress(now);
-            !self.setting.scheduler.is_stopping()
+            !self.scheduler.is_stopping()
         };
         let mut run = self.run_of(job, &*files);
-        run.share(&self.setting.scheduler);
+        run.share(&self.scheduler);
         let result = ended(&job.view, || materialize_view(run, window, go_on));
         match &result {
             Ok(report) => {
@@ -352,20 +340,20 @@ impl SyncEngine {
     /// Returns whether the server is stopping.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
-        self.setting.scheduler.is_stopping()
+        self.scheduler.is_stopping()
     }
 
     /// Ends the runs of all engines at their next commit, and starts no new ones. A run that waits for AWS ends
     /// immediately.
     pub fn stop(&self) {
-        self.setting.scheduler.stop();
+        self.scheduler.stop();
         self.setting.aws.stop();
     }
 
     /// Returns when the shutdown began, or `None` if it has not begun.
     #[must_use]
     pub fn stopping_since(&self) -> Option<Instant> {
-        self.setting.scheduler.stopping_since()
+        self.scheduler.stopping_since()
     }
 
     fn run(
@@ -378,21 +366,21 @@ impl SyncEngine {
         let Some(source) = &job.source else { return Err(SyncError::NoSource { view: view() }) };
         let mut go_on = |now: Progress| {
             progress(now);
-            !self.setting.scheduler.is_stopping()
+            !self.scheduler.is_stopping()
         };
         let mut run = self.run_of(job, &**source);
         if request.force {
             run.limits.guard = Guard::OFF;
         }
         if request.small {
-            run.share(&self.setting.scheduler);
+            run.share(&self.scheduler);
         }
         ended(&job.view, || sync_view(run, request, &mut go_on))
     }
 
     fn run_of<'a>(&'a self, job: &'a Job, source: &'a dyn Source) -> SyncRun<'a> {
         let (store, limits, key_version) = (&*self.store, self.setting.limits, self.key_version);
-        let slots = Some(&self.setting.scheduler.loads);
+        let slots = Some(&self.scheduler.loads);
         SyncRun { store, view: &job.view, id: job.id, key_version, source, limits, slots }
     }
 
@@ -424,49 +412,6 @@ impl SourceStatus for StatusOf {
 
     fn caveat(&self) -> Option<String> {
         self.0.caveat()
-    }
-}
-
-// === impl SyncSetting ===
-
-impl SyncSetting {
-    /// Returns a view's table in DynamoDB, if it has one.
-    pub(super) fn table_of(
-        &self,
-        view: &FeatureView,
-        key_version: KeyVersion,
-        position: Option<&str>,
-    ) -> Option<DynamoDb> {
-        let (aws, clock) = (Arc::clone(&self.aws), Arc::clone(&self.clock));
-        let every = view.source.as_ref()?.every;
-        Some(DynamoDb::new(aws, clock, view, view.table()?, key_version, every, position))
-    }
-
-    /// Returns a view's source, if it has one that is not a table.
-    pub(super) fn source_of(&self, view: &FeatureView) -> Option<Box<dyn Source>> {
-        let source = view.source.as_ref()?;
-        match &source.from {
-            SourceKind::Files(_) => self.files_of(view, |wanted| wanted),
-            SourceKind::DynamoDb(_) => None,
-            SourceKind::FeastSqlite { path, table } => {
-                Some(Box::new(FeastSqlite::new(self.base_dir.join(path), table, view)))
-            }
-        }
-    }
-
-    /// Returns a view's files, if it has some. `choose` may exclude columns.
-    pub(super) fn files_of(
-        &self,
-        view: &FeatureView,
-        choose: impl FnOnce(Wanted) -> Wanted,
-    ) -> Option<Box<dyn Source>> {
-        let files = view.files()?;
-        let wanted = choose(Wanted::of(view, files));
-        let (limits, clock) = (ParquetLimits::of(self.limits.commit_bytes), Arc::clone(&self.clock));
-        if files.path.starts_with("s3://") {
-            return Some(Box::new(S3Parquet::new(Arc::clone(&self.aws), files, wanted, limits, clock)));
-        }
-        Some(Box::new(ParquetFiles::new(self.base_dir.join(&files.path), wanted, limits, clock)))
     }
 }
 

@@ -16,6 +16,7 @@ mod fetch;
 mod guard;
 mod load_plan;
 mod metrics;
+mod open_source;
 mod run;
 mod sample;
 mod scheduler;
@@ -30,11 +31,12 @@ mod writer;
 pub use self::to_table::{TableReport, TableRun, TableStep, ToTableError, materialize_to_table};
 pub use self::{
     check::{SourceProblem, check_source, likely_type, wider_type},
-    engine::{SyncEngine, SyncSetting},
+    engine::SyncEngine,
     erase::EraseError,
     error::SyncError,
     fetch::Fetcher,
     guard::Guard,
+    open_source::SyncSetting,
     run::{SyncLimits, SyncRun, sync_view},
     sample::{Sample, sample_keys},
     scheduler::SyncScheduler,

@@ -35,7 +35,7 @@ pub fn sample_keys(view: &FeatureView, setting: &SyncSetting, count: usize) -> R
     let name = || view.name.to_string();
     let in_source = |source| SyncError::Source { view: name(), source };
     let keys_only = |wanted| Wanted { created: None, features: Vec::new(), ..wanted };
-    let source = setting.files_of(view, keys_only).ok_or_else(|| SyncError::NoSource { view: name() })?;
+    let source = setting.open_files(view, keys_only).ok_or_else(|| SyncError::NoSource { view: name() })?;
     let mut batches = source.read(None).map_err(in_source)?;
     let encoder = KeyEncoder::new(KeyVersion::V3, view.join_keys.iter().map(|key| &*key.name));
     // Entity ids are hashes: the smallest ones are a random sample, with each entity once.

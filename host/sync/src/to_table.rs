@@ -154,7 +154,7 @@ pub fn materialize_to_table(
     let TableRun { view, key_version, setting, window, writer, dir, space, .. } = run;
     let started = Instant::now();
     let name = || view.name.to_string();
-    let files = setting.files_of(view, |wanted| wanted).ok_or_else(|| SyncError::NoSource { view: name() })?;
+    let files = setting.open_files(view, |wanted| wanted).ok_or_else(|| SyncError::NoSource { view: name() })?;
     // Creates a missing table, or fails if it must not be created, before anything is read.
     let table_id = writer.prepare(run.create)?;
     let scratch = dir.join(SCRATCH);

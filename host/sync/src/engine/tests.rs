@@ -5,7 +5,7 @@ use larder_model::{
     registry::{Definitions, validate},
     yaml::Problems,
 };
-use larder_source::aws::AwsConfig;
+use larder_source::aws::{Aws, AwsConfig};
 use larder_store::StoreConfig;
 use tempfile::TempDir;
 
@@ -35,9 +35,8 @@ fn engine(dir: &TempDir) -> SyncEngine {
         aws: Aws::new(AwsConfig::default()),
         clock,
         limits: SyncLimits { retry: Duration::from_secs(5), ..SyncLimits::default() },
-        scheduler: SyncScheduler::new(),
     };
-    SyncEngine::new(store, &catalog, &ids, setting)
+    SyncEngine::new(store, &catalog, &ids, setting, SyncScheduler::new())
 }
 
 #[test]
@@ -57,7 +56,7 @@ fn next_due_is_earliest_wanted_view() {
     // Its file is missing, so the sync is retried.
     engine.sync("once", SyncRequest::default(), &mut |_| ()).unwrap_err();
     assert_eq!(next(&["often", "rarely", "once"]), Some(5));
-    engine.setting.scheduler.stop();
+    engine.scheduler.stop();
     assert_eq!(engine.next_due(now, |_| true), None, "no retries during a shutdown");
     assert_eq!(engine.due(at + Duration::from_secs(100)).count(), 0);
 }

@@ -1,0 +1,75 @@
+//! Opens the source that a view's definition names.
+
+use std::{path::PathBuf, sync::Arc};
+
+use larder_common::clock::SharedClock;
+use larder_model::{
+    codec::KeyVersion,
+    model::{FeatureView, SourceKind},
+};
+use larder_source::{DynamoDb, FeastSqlite, ParquetFiles, ParquetLimits, S3Parquet, Source, Wanted, aws::Aws};
+
+use super::SyncLimits;
+
+/// The clients and settings that the sources and syncs of all views share.
+#[derive(Clone, Debug)]
+pub struct SyncSetting {
+    /// The directory to which relative paths of sources refer.
+    pub base_dir: PathBuf,
+    /// The AWS clients of sources.
+    pub aws: Arc<Aws>,
+    /// The current time.
+    pub clock: SharedClock,
+    /// Limits on a run.
+    pub limits: SyncLimits,
+}
+
+/// The source of a view.
+#[derive(Debug)]
+pub(super) struct OpenSource {
+    pub(super) source: Arc<dyn Source>,
+    /// The source as a table of which single rows can be read, if it is one.
+    pub(super) table: Option<Arc<DynamoDb>>,
+}
+
+// === impl SyncSetting ===
+
+impl SyncSetting {
+    /// Returns a view's source, if it has one. `position` is the one up to which the store has its rows.
+    pub(super) fn open_source(
+        &self,
+        view: &FeatureView,
+        key_version: KeyVersion,
+        position: Option<&str>,
+    ) -> Option<OpenSource> {
+        let declared = view.source.as_ref()?;
+        let source: Arc<dyn Source> = match &declared.from {
+            SourceKind::Files(_) => self.open_files(view, |wanted| wanted)?.into(),
+            SourceKind::DynamoDb(place) => {
+                let (aws, clock) = (Arc::clone(&self.aws), Arc::clone(&self.clock));
+                let table = DynamoDb::new(aws, clock, view, place, key_version, declared.every, position);
+                let table = Arc::new(table);
+                return Some(OpenSource { source: Arc::<DynamoDb>::clone(&table), table: Some(table) });
+            }
+            SourceKind::FeastSqlite { path, table } => {
+                Arc::new(FeastSqlite::new(self.base_dir.join(path), table, view))
+            }
+        };
+        Some(OpenSource { source, table: None })
+    }
+
+    /// Returns a view's files, if it has some, also if its rows have another source. `choose` may exclude columns.
+    pub(super) fn open_files(
+        &self,
+        view: &FeatureView,
+        choose: impl FnOnce(Wanted) -> Wanted,
+    ) -> Option<Box<dyn Source>> {
+        let files = view.files()?;
+        let wanted = choose(Wanted::of(view, files));
+        let (limits, clock) = (ParquetLimits::of(self.limits.commit_bytes), Arc::clone(&self.clock));
+        if files.path.starts_with("s3://") {
+            return Some(Box::new(S3Parquet::new(Arc::clone(&self.aws), files, wanted, limits, clock)));
+        }
+        Some(Box::new(ParquetFiles::new(self.base_dir.join(&files.path), wanted, limits, clock)))
+    }
+}
