@@ -18,11 +18,9 @@ use redb::{ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
 
 use super::{
     KeySignature, OnlineStore, StoreError, ViewId,
-    online::Written,
     record::{RowKey, RowTable, VIEWS, ViewRecord, seal, unseal},
-    runs::delete_building,
-    working_set::cost,
-    write::{put_record, read_record},
+    tables::{cost, delete_building, put_record, read_record},
+    transaction::Written,
 };
 
 /// The table of a view's deleted entities, if there is one, opened for writing.

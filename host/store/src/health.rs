@@ -14,7 +14,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{StoreError, identity::FileIdentity, metrics::StoreMetrics, open::Mark};
+use super::{StoreError, identity::FileIdentity, mark::Mark, metrics::StoreMetrics};
 
 #[derive(Debug)]
 pub(super) struct Health {

@@ -17,37 +17,51 @@
 //! * a write is acknowledged only if the file is still at its path;
 //! * after a failed write, the file is reopened: the committed rows keep being served, and writes resume.
 
+mod batch;
+mod config;
+mod declare;
 mod erase;
 mod error;
 mod health;
 mod hot;
 mod identity;
+mod load;
+mod mark;
 mod metrics;
 mod online;
 mod open;
 mod put;
+mod reader;
 mod record;
 mod repair;
+mod rule;
 mod runs;
 mod salvage;
 mod scan;
 mod space;
 mod state;
+mod status;
+mod tables;
+mod transaction;
 mod working_set;
 mod write;
 
 pub use self::{
+    batch::{Applied, RowBatch},
+    config::StoreConfig,
     error::StoreError,
     hot::{HotCacheConfig, Lookup, Row, RowMemory},
-    online::{Freshness, OnlineStore, StoreConfig, ViewId, ViewStatus},
+    load::{InterruptedLoad, Load, LoadMode},
+    online::OnlineStore,
     open::Quarantine,
+    reader::Reader,
     record::{KeySignature, Postponed},
     repair::Repaired,
+    rule::{RowTimes, Rule},
     scan::Scanned,
     space::SpaceLimits,
-    state::Reader,
+    status::{Freshness, ViewId, ViewStatus},
     working_set::NegativeCache,
-    write::{Applied, InterruptedLoad, Load, LoadMode, RowBatch, RowTimes, Rule},
 };
 
 #[cfg(test)]

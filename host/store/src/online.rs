@@ -1,4 +1,4 @@
-//! The store itself: one writer, many readers, and recovery after a failure.
+//! The open store: one writer, many readers, and recovery after a failure.
 //!
 //! After an I/O error, including a full disk, the database rejects every later read and write until its file is closed
 //! and reopened. So a failed transaction ends with a reopen. Readers wait for it, usually for a few milliseconds.
@@ -25,80 +25,21 @@ use std::{
 
 use arc_swap::{ArcSwap, Guard};
 use larder_common::{clock::SharedClock, private};
-use larder_model::{
-    codec::{KeyVersion, RowSchema},
-    model::{EntityId, FeatureView, Micros},
-};
-use redb::{Database, Durability, ReadableTable, WriteTransaction};
+use larder_model::{codec::RowSchema, model::Micros};
+use redb::Database;
 use tokio::sync::watch;
 
 use super::{
-    HotCacheConfig, KeySignature, Postponed, Quarantine, Reader, SpaceLimits, StoreError,
-    erase::drop_rows_of_callers,
+    Freshness, Postponed, Quarantine, StoreConfig, StoreError, ViewId, ViewStatus,
     health::Health,
     hot::HotCache,
+    mark::Mark,
     metrics::StoreMetrics,
-    open::{Mark, open_checked, open_or_replace},
-    record::{RowTable, SchemaRecord, VIEWS, ViewRecord},
-    runs::delete_building,
+    open::{open_checked, open_or_replace},
+    record::ViewRecord,
     space::bytes_on_disk,
     state::State,
-    write::{put_record, read_record},
 };
-
-/// The location of the store and its memory limits.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoreConfig {
-    /// The directory of the store file; created if it does not exist.
-    pub data_dir: PathBuf,
-    /// The maximum number of bytes of file pages that the embedded database caches.
-    pub page_cache_bytes_max: usize,
-    /// The row cache in front of the database.
-    pub hot: HotCacheConfig,
-    /// Limits on the disk space of the store file.
-    pub space: SpaceLimits,
-    /// Whether opening the store reads the whole file and checks every page. Otherwise, pages are not verified, and a
-    /// row is checked when it is read.
-    pub check_on_open: bool,
-}
-
-/// Identifies a view in the store for as long as the store exists.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ViewId(pub(super) u32);
-
-impl ViewId {
-    /// Creates an id without a store, for code that only passes it on or compares it.
-    #[must_use]
-    pub const fn from_number(number: u32) -> Self {
-        Self(number)
-    }
-}
-
-/// The status of a view, available without reading its rows.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ViewStatus {
-    /// The number of rows.
-    pub rows: u64,
-    /// How far the source was read, in the source's own format.
-    pub position: Option<String>,
-    /// The freshness of the view.
-    pub freshness: Freshness,
-    /// Whether rows were lost to damage and not yet restored by a full load.
-    pub is_damaged: bool,
-    /// The number of rows that were lost to damage and not restored.
-    pub rows_lost: u64,
-    /// The time of the last successful materialization of a time range.
-    pub last_materialized: Option<Micros>,
-}
-
-/// The freshness of a view: two times, because a successful load may contain no new rows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Freshness {
-    /// The time of the last successful load; `None`: never, so the view does not count as loaded.
-    pub last_success: Option<Micros>,
-    /// The newest event time of any row.
-    pub newest_event: Option<Micros>,
-}
 
 /// The online store. One process has it open at a time.
 pub struct OnlineStore {
@@ -122,31 +63,9 @@ pub struct OnlineStore {
     set_aside: Option<Quarantine>,
 }
 
-/// The result of a write transaction's work.
-pub(super) enum Written<T> {
-    /// To be committed; cached copies of the rows in `changed` become invalid.
-    Commit { value: T, changed: Vec<EntityId> },
-    /// No changes.
-    Nothing(T),
-}
-
 const FILE_NAME: &str = "online.redb";
 /// How long reopening the file waits for requests in progress, which also hold the file.
 const READERS_PATIENCE: Duration = Duration::from_secs(5);
-
-impl StoreConfig {
-    /// Configures a store in this directory, with production limits.
-    #[must_use]
-    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
-        Self {
-            data_dir: data_dir.into(),
-            page_cache_bytes_max: 256 << 20,
-            hot: HotCacheConfig::default(),
-            space: SpaceLimits::default(),
-            check_on_open: false,
-        }
-    }
-}
 
 // === impl OnlineStore ===
 
@@ -197,78 +116,6 @@ impl OnlineStore {
         &self.path
     }
 
-    /// Declares views and returns their ids, in order. Stored rows of a view stay, unless they were stored under other
-    /// keys (another type or name of a join key, another key version): such rows can no longer be found and are
-    /// deleted. If a view's features changed, its rows stay and its source will be read from the start.
-    ///
-    /// # Errors
-    /// Errors of a failed transaction.
-    pub fn declare(&self, views: &[Arc<FeatureView>], version: KeyVersion) -> Result<Vec<ViewId>, StoreError> {
-        self.write(|txn| {
-            let mut ids = Vec::with_capacity(views.len());
-            let mut changed = false;
-            let mut useless = Vec::new();
-            let mut recreated = Vec::new();
-            {
-                let mut table = txn.open_table(VIEWS)?;
-                let mut next_id = 0;
-                for entry in table.iter()? {
-                    let (name, bytes) = entry?;
-                    next_id = next_id.max(ViewRecord::decode(name.value(), bytes.value())?.id + 1);
-                }
-                for view in views {
-                    let known = match table.get(&*view.name)? {
-                        Some(bytes) => Some(ViewRecord::decode(&view.name, bytes.value())?),
-                        None => None,
-                    };
-                    let record = declared(known.as_ref(), view, version, &mut next_id);
-                    let was_created = known.as_ref().and_then(|known| known.created);
-                    if was_created.zip(view.created).is_some_and(|(before, now)| before != now) {
-                        recreated.push(view.name.to_string());
-                    }
-                    ids.push(ViewId(record.id));
-                    if known.as_ref().is_none_or(|known| known.encode() != record.encode()) {
-                        table.insert(&*view.name, record.encode().as_slice())?;
-                        changed = true;
-                    }
-                    let known = known.filter(|known| known.key != record.key);
-                    useless.extend(known.map(|known| (&view.name, known)));
-                }
-            }
-            for (view, mut known) in useless {
-                if known.rows > 0 {
-                    let (rows, has_rows_of_callers) = (known.rows, known.written || known.is_local);
-                    if has_rows_of_callers {
-                        tracing::warn!(
-                            %view, rows,
-                            "the keys of the view changed, so its rows are deleted, including rows that callers wrote"
-                        );
-                    } else {
-                        tracing::info!(%view, rows, "the keys of the view changed, so its rows are deleted and loaded again");
-                    }
-                }
-                delete_building(txn, &mut known)?;
-                for table in [known.table_name(known.generation), known.written_name()] {
-                    txn.delete_table(RowTable::new(&table))?;
-                }
-            }
-            let mut rows = Vec::new();
-            for name in recreated {
-                // The view was removed and added again before the removal was noticed.
-                let mut record = read_record(txn, &name)?;
-                drop_rows_of_callers(txn, &name, &mut record, &mut rows)?;
-                put_record(txn, &name, &record)?;
-            }
-            Ok(if changed { Written::Commit { value: ids, changed: rows } } else { Written::Nothing(ids) })
-        })
-    }
-
-    /// Creates a reader of the currently committed state.
-    #[must_use]
-    pub fn reader(&self) -> Reader<'_> {
-        Reader::new(self, self.state())
-    }
-
     /// Returns the status of a view; `None` while the store is closed.
     #[must_use]
     pub fn status(&self, view: ViewId) -> Option<ViewStatus> {
@@ -296,20 +143,6 @@ impl OnlineStore {
     #[must_use]
     pub fn postponed(&self, view: ViewId) -> Option<Postponed> {
         self.state().view(view).ok()??.record.postponed
-    }
-
-    /// Records a successful materialization of a time range. The view counts as neither loaded nor fresh because of it.
-    ///
-    /// # Errors
-    /// Errors of a failed transaction.
-    pub fn note_materialized(&self, view: ViewId) -> Result<(), StoreError> {
-        let (name, _) = self.record(view)?;
-        self.write(|txn| {
-            let mut record = read_record(txn, &name)?;
-            record.last_materialized = Some(self.clock.now());
-            put_record(txn, &name, &record)?;
-            Ok(Written::Commit { value: (), changed: Vec::new() })
-        })
     }
 
     /// Returns the time by the store's clock.
@@ -398,94 +231,8 @@ impl OnlineStore {
         self.state.load().commit
     }
 
-    /// Works like [`OnlineStore::write`] without waiting for the disk: the next commit that waits also flushes this
-    /// one.
-    pub(super) fn write_lazily<T>(
-        &self,
-        work: impl FnOnce(&WriteTransaction) -> Result<Written<T>, StoreError>,
-    ) -> Result<T, StoreError> {
-        self.write_at(Durability::None, work)
-    }
-
-    /// Runs a write transaction and publishes its commit to readers.
-    ///
-    /// # Errors
-    /// Errors of `work` and of the database; nothing of the transaction is visible then. (After an error in the last
-    /// step of a commit, it may be on disk anyway and become visible later.)
-    pub(super) fn write<T>(
-        &self,
-        work: impl FnOnce(&WriteTransaction) -> Result<Written<T>, StoreError>,
-    ) -> Result<T, StoreError> {
-        self.write_at(Durability::Immediate, work)
-    }
-
-    fn write_at<T>(
-        &self,
-        durability: Durability,
-        work: impl FnOnce(&WriteTransaction) -> Result<Written<T>, StoreError>,
-    ) -> Result<T, StoreError> {
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        self.health.check_file(&self.path)?;
-        if let Some(damage) = self.health.damage() {
-            // A write to a file with a damaged page could destroy more.
-            self.repair_locked(&mut writer)?.ok_or(StoreError::Damaged(damage))?;
-        }
-        if writer.is_none() {
-            self.reopen(&mut writer)?;
-        }
-        let Some(db) = &*writer else { return Err(StoreError::Closed("no database".to_owned())) };
-        // The database does not verify its pages, and may panic on a damaged one.
-        let written = self.guarded(|| self.write_and_publish(db, durability, work));
-        if let Err(error) = &written
-            && error.needs_reopening()
-        {
-            tracing::warn!(%error, "a write failed; reopening the store");
-            let _ = self.reopen(&mut writer);
-        }
-        written
-    }
-
-    fn write_and_publish<T>(
-        &self,
-        db: &Database,
-        durability: Durability,
-        work: impl FnOnce(&WriteTransaction) -> Result<Written<T>, StoreError>,
-    ) -> Result<T, StoreError> {
-        let mut txn = db.begin_write()?;
-        if matches!(durability, Durability::None) {
-            txn.set_durability(durability).map_err(|error| StoreError::Damaged(error.to_string()))?;
-        }
-        // Saves the allocator's state with each commit, so that reopening after a kill takes milliseconds instead of a
-        // scan of the whole file.
-        txn.set_quick_repair(true);
-        let (value, changed) = match work(&txn)? {
-            Written::Commit { value, changed } => (value, changed),
-            Written::Nothing(value) => {
-                txn.abort()?;
-                return Ok(value);
-            }
-        };
-        txn.commit()?;
-        let commit = self.state.load().commit + 1;
-        // The order matters: see the module documentation of `hot`.
-        for id in &changed {
-            self.hot.outdate(id, commit);
-        }
-        let state = State::read(db, commit)?;
-        let has_loaded = state.count_unloaded() != self.state.load().count_unloaded();
-        self.state.store(Arc::new(state));
-        if has_loaded {
-            self.health.note_change();
-        }
-        self.metrics.commits.increment(1);
-        // If the next start cannot find the file, the commit is visible, so that the cache stays consistent, but it is
-        // not acknowledged.
-        self.health.note_len(self.health.check_file(&self.path)?);
-        Ok(value)
-    }
-
     /// Closes the file and reopens it. Readers wait meanwhile; if it cannot be reopened, they get errors until it can.
-    fn reopen(&self, writer: &mut Option<Database>) -> Result<(), StoreError> {
+    pub(super) fn reopen(&self, writer: &mut Option<Database>) -> Result<(), StoreError> {
         // The file at the path is no longer this store.
         self.health.check_file(&self.path)?;
         if self.gave_up.load(Ordering::Relaxed) {
@@ -607,31 +354,6 @@ impl OnlineStore {
         let view = state.view(view)?.ok_or_else(|| StoreError::Damaged(format!("no record of view {}", view.0)))?;
         Ok((view.name.clone(), view.record.clone()))
     }
-}
-
-/// Builds a view's record after a declaration.
-fn declared(known: Option<&ViewRecord>, view: &FeatureView, version: KeyVersion, next_id: &mut u32) -> ViewRecord {
-    let key = KeySignature::of(view, version);
-    let schema = RowSchema::of_view(view);
-    let Some(known) = known else {
-        *next_id += 1;
-        return ViewRecord { created: view.created, ..ViewRecord::new(*next_id - 1, key, &schema) };
-    };
-    if known.key != key {
-        return ViewRecord { created: view.created, ..known.reset(key, &schema) };
-    }
-    let mut record = known.clone();
-    record.is_retired = false;
-    record.created = view.created.or(record.created);
-    let current = SchemaRecord::of(&schema);
-    if record.schemas.last() != Some(&current) {
-        record.schemas.retain(|schema| *schema != current);
-        record.schemas.push(current);
-        record.position = None;
-        // The rows of the interrupted load have the previous schema.
-        record.runs.position = None;
-    }
-    record
 }
 
 impl std::fmt::Debug for OnlineStore {

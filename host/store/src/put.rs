@@ -13,11 +13,13 @@ use larder_model::{
 use redb::{ReadableTable, ReadableTableMetadata, WriteTransaction};
 
 use super::{
-    Applied, KeySignature, OnlineStore, RowBatch, StoreError, ViewId,
+    Applied, KeySignature, OnlineStore, RowBatch, Rule, StoreError, ViewId,
+    batch::Arrival,
     erase::Deletions,
-    online::Written,
     record::{Postponed, RowTable, ViewRecord, unseal},
-    write::{Arrival, Judge, Rule, merge, put_record, read_record},
+    rule::Judge,
+    tables::{merge, put_record, read_record},
+    transaction::Written,
 };
 
 /// The rows that were merged into a generation.

@@ -25,7 +25,7 @@ use larder_model::{
 use redb::TableDefinition;
 use serde::{Deserialize, Serialize};
 
-use super::{StoreError, runs::Runs};
+use super::{StoreError, rule::Rule};
 
 /// The layout of the tables above. Rows have their own version.
 pub(super) const STORE_FORMAT: u32 = 2;
@@ -144,6 +144,31 @@ pub(super) struct ViewRecord {
     /// The time of the last successful materialization of a time range.
     #[serde(default)]
     pub(super) last_materialized: Option<Micros>,
+}
+
+/// The state of a generation that is being built.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Runs {
+    /// The numbers of its runs, in the order of arrival.
+    pub(super) numbers: Vec<u32>,
+    /// The run into which the others are being merged.
+    pub(super) merging: Option<u32>,
+    /// The rule that decides which of two rows wins.
+    pub(super) rule: Rule,
+    /// Whether this is the first load of a view whose rows are upserted.
+    pub(super) is_first: bool,
+    /// How far the source was read, in the source's own format.
+    pub(super) position: Option<String>,
+    /// The newest event time of any row.
+    pub(super) newest_event: Option<Micros>,
+    /// Event times of rows that were skipped because they are in the future.
+    #[serde(default)]
+    pub(super) postponed: Option<Postponed>,
+    /// The number of rows of the largest batch: a transaction of the merge takes as many, because other writers also
+    /// wait for it.
+    pub(super) batch_rows: u64,
+    /// The size of the largest batch in bytes.
+    pub(super) batch_bytes: u64,
 }
 
 /// A row schema, as it is stored.
@@ -297,6 +322,16 @@ impl ViewRecord {
         format!("written/{}", self.id)
     }
 
+    /// Returns the name of the table of a run.
+    pub(super) fn run_name(&self, number: u32) -> String {
+        format!("{}{number}", self.run_prefix())
+    }
+
+    /// Returns how the names of the tables of all runs begin.
+    pub(super) fn run_prefix(&self) -> String {
+        format!("run/{}/", self.id)
+    }
+
     /// Drops the schemas that no row uses any more: all except the current one and those in `used`.
     pub(super) fn retain_schemas(&mut self, name: &str, used: &HashSet<Fingerprint>) -> Result<(), StoreError> {
         let schemas = self.row_schemas(name)?;
@@ -312,6 +347,15 @@ impl ViewRecord {
     /// Returns the schemas of stored rows, the current one last.
     pub(super) fn row_schemas(&self, name: &str) -> Result<Arc<[Arc<RowSchema>]>, StoreError> {
         self.schemas.iter().map(|schema| schema.to_schema(name).map(Arc::new)).collect()
+    }
+}
+
+// === impl Runs ===
+
+impl Runs {
+    /// Returns an unused run number.
+    pub(super) fn next(&self) -> u32 {
+        self.numbers.iter().chain(&self.merging).max().map_or(0, |last| last + 1)
     }
 }
 

@@ -18,13 +18,11 @@ use std::{
 use redb::Database;
 
 use super::{
-    OnlineStore, StoreError, ViewId,
+    OnlineStore, StoreError,
     metrics::StoreMetrics,
-    online::Written,
     open::{create_unfinished, open_checked, replace},
     salvage::{Copies, caught, copy_intact},
     state::State,
-    write::{put_record, read_record},
 };
 
 /// The result of a rebuild.
@@ -154,28 +152,5 @@ impl OnlineStore {
         let state = self.state();
         let Ok(views) = state.views() else { return Vec::new() };
         views.filter(|view| view.record.is_damaged).map(|view| view.name.clone()).collect()
-    }
-
-    /// Accepts the loss of a view's rows, because it has no source. They stay counted in
-    /// [`super::ViewStatus::rows_lost`].
-    ///
-    /// # Errors
-    /// Errors of a failed transaction.
-    pub fn accept_loss(&self, view: ViewId) -> Result<(), StoreError> {
-        let (name, _) = self.record(view)?;
-        self.write(|txn| {
-            let mut record = read_record(txn, &name)?;
-            if !record.is_damaged {
-                return Ok(Written::Nothing(()));
-            }
-            record.is_damaged = false;
-            let rows = record.rows_lost;
-            put_record(txn, &name, &record)?;
-            tracing::error!(
-                view = %name, rows,
-                "rows of a view without a source were lost to damage; they are missing until callers write them again"
-            );
-            Ok(Written::Commit { value: (), changed: Vec::new() })
-        })
     }
 }

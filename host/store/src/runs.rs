@@ -19,44 +19,16 @@ use std::{
     ops::Bound,
 };
 
-use larder_model::{
-    codec::RowRank,
-    model::{EntityId, Micros},
-};
-use redb::{AccessGuard, Range, ReadableTable, ReadableTableMetadata, Table, TableHandle, WriteTransaction};
-use serde::{Deserialize, Serialize};
+use larder_model::{codec::RowRank, model::EntityId};
+use redb::{AccessGuard, Range, ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
 
 use super::{
-    Applied, Load, RowBatch, StoreError,
-    online::Written,
-    record::{Postponed, RowKey, RowTable, ViewRecord, unseal},
-    write::{Arrival, LoadMode, Rule, put_record},
+    Applied, Load, LoadMode, RowBatch, Rule, StoreError,
+    batch::Arrival,
+    record::{Postponed, RowKey, RowTable, Runs, ViewRecord, unseal},
+    tables::put_record,
+    transaction::Written,
 };
-
-/// The state of a generation that is being built.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Runs {
-    /// The numbers of its runs, in the order of arrival.
-    numbers: Vec<u32>,
-    /// The run into which the others are being merged.
-    merging: Option<u32>,
-    /// The rule that decides which of two rows wins.
-    rule: Rule,
-    /// Whether this is the first load of a view whose rows are upserted.
-    pub(super) is_first: bool,
-    /// How far the source was read, in the source's own format.
-    pub(super) position: Option<String>,
-    /// The newest event time of any row.
-    pub(super) newest_event: Option<Micros>,
-    /// Event times of rows that were skipped because they are in the future.
-    #[serde(default)]
-    pub(super) postponed: Option<Postponed>,
-    /// The number of rows of the largest batch: a transaction of the merge takes as many, because other writers also
-    /// wait for it.
-    batch_rows: u64,
-    /// The size of the largest batch in bytes.
-    batch_bytes: u64,
-}
 
 /// The next id of a run: the id as a number, and the index of the run. The smallest comes first.
 type Head = Reverse<(u128, usize)>;
@@ -82,41 +54,10 @@ type RunTable<'t> = Table<'t, RowKey, &'static [u8]>;
 
 const NO_BOUND: Bound<&[u8; size_of::<EntityId>()]> = Bound::Unbounded;
 
-// === impl Runs ===
-
-impl Runs {
-    /// Returns an unused run number.
-    fn next(&self) -> u32 {
-        self.numbers.iter().chain(&self.merging).max().map_or(0, |last| last + 1)
-    }
-}
-
-fn run_name(record: &ViewRecord, number: u32) -> String {
-    format!("{}{number}", prefix(record))
-}
-
-fn prefix(record: &ViewRecord) -> String {
-    format!("run/{}/", record.id)
-}
-
-/// Deletes the tables and the state of a generation that is being built.
-pub(super) fn delete_building(txn: &WriteTransaction, record: &mut ViewRecord) -> Result<(), StoreError> {
-    let prefix = prefix(record);
-    for table in txn.list_tables()?.filter(|table| table.name().starts_with(&prefix)) {
-        txn.delete_table(table)?;
-    }
-    if let Some(building) = record.building.take() {
-        // A version without runs wrote to the generation's own table.
-        txn.delete_table(RowTable::new(&record.table_name(building)))?;
-    }
-    record.runs = Runs::default();
-    Ok(())
-}
-
 /// Renames the only remaining run, if there is one, to the table of its generation.
 pub(super) fn take_run(txn: &WriteTransaction, record: &mut ViewRecord, generation: u32) -> Result<(), StoreError> {
     if let Some(&run) = record.runs.numbers.first() {
-        let (run, rows) = (run_name(record, run), record.table_name(generation));
+        let (run, rows) = (record.run_name(run), record.table_name(generation));
         txn.rename_table(RowTable::new(&run), RowTable::new(&rows))?;
     }
     record.runs = Runs::default();
@@ -134,7 +75,7 @@ impl Load<'_> {
             let mut applied = Applied::default();
             let number = record.runs.next();
             let is_oldest = record.runs.numbers.is_empty() && record.runs.merging.is_none();
-            let mut table = txn.open_table(RowTable::new(&run_name(&record, number)))?;
+            let mut table = txn.open_table(RowTable::new(&record.run_name(number)))?;
             let mut run = table.upper_bound_mut(NO_BOUND)?;
             let row_error = |source| self.row_error(source);
             let current = self.current_schema(&record)?;
@@ -226,10 +167,10 @@ impl Load<'_> {
             let Some(merging) = record.runs.merging else {
                 return Err(self.superseded());
             };
-            let names: Vec<String> = record.runs.numbers.iter().map(|&number| run_name(&record, number)).collect();
+            let names: Vec<String> = record.runs.numbers.iter().map(|&number| record.run_name(number)).collect();
             let tables = names.iter().map(|name| txn.open_table(RowTable::new(name)));
             let mut tables = tables.collect::<Result<Vec<_>, _>>()?;
-            let mut into = txn.open_table(RowTable::new(&run_name(&record, merging)))?;
+            let mut into = txn.open_table(RowTable::new(&record.run_name(merging)))?;
             let merged = self.merge(&record.runs, &tables, &mut into)?;
             drop(into);
             if merged.is_all {
@@ -332,7 +273,7 @@ impl Load<'_> {
         self.store.write(|txn| {
             let record = self.record(txn)?;
             let Some(&run) = record.runs.numbers.first() else { return Ok(Written::Nothing(0)) };
-            let rows = txn.open_table(RowTable::new(&run_name(&record, run)))?.len()?;
+            let rows = txn.open_table(RowTable::new(&record.run_name(run)))?.len()?;
             Ok(Written::Nothing(rows))
         })
     }

@@ -12,8 +12,7 @@ use redb::{
 
 use super::{
     StoreError,
-    record::{META, META_FORMAT, RowKey, RowTable, STORE_FORMAT, VIEWS, ViewRecord, unseal},
-    runs::Runs,
+    record::{META, META_FORMAT, RowKey, RowTable, Runs, STORE_FORMAT, VIEWS, ViewRecord, unseal},
     state::Records,
 };
 

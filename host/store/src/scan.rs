@@ -19,9 +19,9 @@ use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, Read
 
 use super::{
     OnlineStore, StoreError,
-    online::Written,
     record::{RowKey, RowTable, VIEWS, ViewRecord, unseal},
-    write::{put_record, read_record},
+    tables::{put_record, read_record},
+    transaction::Written,
 };
 
 /// The result of a scan.

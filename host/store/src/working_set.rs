@@ -17,11 +17,12 @@ use moka::sync::Cache;
 use redb::ReadableTable;
 
 use super::{
-    KeySignature, OnlineStore, RowBatch, StoreError, ViewId,
+    Applied, KeySignature, OnlineStore, RowBatch, StoreError, ViewId,
+    batch::Arrival,
     erase::Deletions,
-    online::Written,
     record::{RowKey, RowTable, ViewRecord},
-    write::{Arrival, put_record, read_record},
+    tables::{cost, put_record, read_record},
+    transaction::Written,
 };
 
 /// Entities whose state in the table is known for a time: the stored row, or that there is none.
@@ -108,7 +109,7 @@ impl OnlineStore {
             let current = schemas.last().map(|schema| schema.fingerprint());
             let mut bytes = record.bytes;
             let mut deletions = Deletions::open(txn, &record)?;
-            let mut ignored = super::Applied::default();
+            let mut ignored = Applied::default();
             batch.each_winner(&mut ignored, row_error, |id, arrival| {
                 if self.hot.changed_since(&id, seen) {
                     doubtful.push(id);
@@ -121,7 +122,7 @@ impl OnlineStore {
                     record.newest_event = record.newest_event.max(Some(rank.header.event_time));
                     changed.push(id);
                 }
-                Ok(super::Applied::default())
+                Ok(Applied::default())
             })?;
             for id in gone {
                 if let Some(old) = rows.remove(&id.0)? {
@@ -192,10 +193,4 @@ impl OnlineStore {
         record.hand = hand;
         Ok(())
     }
-}
-
-/// Returns the disk space of a row: the row, its key, and the overhead of the tree.
-pub(super) fn cost(sealed: &[u8]) -> u64 {
-    const OVERHEAD: u64 = 16 + 16;
-    sealed.len() as u64 + OVERHEAD
 }

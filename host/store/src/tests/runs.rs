@@ -9,9 +9,9 @@ use redb::{ReadableTable, WriteTransaction};
 use super::model::{Change, Home, batch, change, declare, id, load, plain, tables, walk};
 use crate::{
     Applied, KeySignature, Load, LoadMode, OnlineStore, RowBatch, RowTimes, Rule, StoreError, ViewId,
-    online::Written,
     record::{RowTable, VIEWS},
-    write::read_record,
+    tables::read_record,
+    transaction::Written,
 };
 
 /// A row, or the removal of one.

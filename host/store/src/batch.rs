@@ -1,0 +1,202 @@
+//! Batches: rows that are written in one transaction.
+
+use larder_model::{
+    codec::{RowError, RowRank},
+    model::{EntityId, Micros},
+};
+
+use super::{
+    StoreError,
+    record::{Postponed, seal, without_seal},
+    rule::{RowTimes, Rule},
+};
+
+/// Encoded rows with their ids, in one block of memory, as they will be stored.
+#[derive(Debug, Default)]
+pub struct RowBatch {
+    rule: Rule,
+    times: RowTimes,
+    /// Event times of rows that were skipped because they are in the future.
+    postponed: Option<Postponed>,
+    ids: Vec<EntityId>,
+    /// The end of each row in `bytes`. An empty row stands for a removal, because a row has at least a seal.
+    ends: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+/// An arrival for one entity.
+pub(super) enum Arrival<'b> {
+    /// A row with its seal, and its times.
+    Row(&'b [u8], RowRank),
+    /// The entity no longer has a row.
+    Removal,
+}
+
+/// The effect of a batch, or of a load, on the store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Rows of new keys.
+    pub inserted: u64,
+    /// Rows that replaced another one.
+    pub updated: u64,
+    /// Rows that were stored already, byte for byte.
+    pub unchanged: u64,
+    /// Rows that lost against a newer one, in the store or in the same batch.
+    pub stale: u64,
+    /// Rows that were removed.
+    pub removed: u64,
+}
+
+// === impl RowBatch ===
+
+impl RowBatch {
+    /// Creates an empty batch with a rule.
+    #[must_use]
+    pub fn new(rule: Rule, times: RowTimes) -> Self {
+        Self { rule, times, ..Self::default() }
+    }
+
+    /// Records a row that is skipped because of its event time, to read it again when it is due.
+    pub fn postpone(&mut self, event_time: Micros) {
+        self.postponed = Postponed::union(self.postponed, Some(Postponed::at(event_time)));
+    }
+
+    /// Adds the removal of a row. It only counts under [`Rule::Latest`], where arrivals have an order.
+    pub fn remove(&mut self, id: EntityId) {
+        self.ids.push(id);
+        self.ends.push(self.bytes.len());
+    }
+
+    /// Adds a row.
+    pub fn push(&mut self, id: EntityId, row: &[u8]) {
+        self.ids.push(id);
+        seal(&id, row, &mut self.bytes);
+        self.ends.push(self.bytes.len());
+    }
+
+    /// Returns the number of rows.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Returns whether there is nothing to commit: no rows and no postponed rows.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty() && self.postponed.is_none()
+    }
+
+    /// Returns the size of all rows in bytes, as stored.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Removes the rows and keeps the allocated memory.
+    pub fn clear(&mut self) {
+        self.ids.clear();
+        self.ends.clear();
+        self.bytes.clear();
+        self.postponed = None;
+    }
+
+    /// Returns how the times of its rows are interpreted.
+    #[must_use]
+    pub fn times(&self) -> RowTimes {
+        self.times
+    }
+
+    pub(super) fn postponed(&self) -> Option<Postponed> {
+        self.postponed
+    }
+
+    pub(super) fn rule(&self) -> Rule {
+        self.rule
+    }
+
+    /// Passes on the winning row of each id, with its seal, in the order for writing; counts the rows that lose within
+    /// their own batch.
+    pub(super) fn each_winner(
+        &self,
+        applied: &mut Applied,
+        row_error: impl Fn(RowError) -> StoreError,
+        mut take: impl FnMut(EntityId, Arrival<'_>) -> Result<Applied, StoreError>,
+    ) -> Result<(), StoreError> {
+        let order = self.order();
+        for arrivals in order.chunk_by(|&a, &b| self.ids[a] == self.ids[b]) {
+            let Some((i, arrival)) = self.winner(arrivals, applied).map_err(&row_error)? else { continue };
+            applied.add(take(self.ids[i], arrival)?);
+        }
+        Ok(())
+    }
+
+    /// Returns a row and its seal.
+    fn sealed(&self, i: usize) -> &[u8] {
+        let start = if i == 0 { 0 } else { self.ends[i - 1] };
+        &self.bytes[start..self.ends[i]]
+    }
+
+    /// Returns the order for writing: by id, because neighbors share pages, and rows of one id in the order of arrival.
+    fn order(&self) -> Vec<usize> {
+        // Ids are hashes: their first bytes distinguish nearly all of them, and are adjacent in memory here.
+        let beginning = |id: &EntityId| id.0.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+        let mut order: Vec<(u64, usize)> = self.ids.iter().map(beginning).zip(0..).collect();
+        order.sort_unstable_by(|(a, i), (b, j)| a.cmp(b).then_with(|| (self.ids[*i], i).cmp(&(self.ids[*j], j))));
+        order.into_iter().map(|(_, i)| i).collect()
+    }
+
+    /// Returns which row of one id wins if the others arrive with it; counts the others. If they were merged one after
+    /// another, rows that tie would alternate whenever the batch is applied again.
+    fn winner(&self, arrivals: &[usize], lost: &mut Applied) -> Result<Option<(usize, Arrival<'_>)>, RowError> {
+        if self.rule == Rule::Latest {
+            let Some((&last, before)) = arrivals.split_last() else { return Ok(None) };
+            lost.stale += before.len() as u64;
+            let sealed = self.sealed(last);
+            let arrival = if sealed.is_empty() { Arrival::Removal } else { Arrival::Row(sealed, rank_of(sealed)?) };
+            return Ok(Some((last, arrival)));
+        }
+        let mut winner: Option<(usize, RowRank)> = None;
+        for &i in arrivals {
+            let rank = rank_of(self.sealed(i))?;
+            match winner {
+                Some((best, _)) if self.sealed(best) == self.sealed(i) => lost.unchanged += 1,
+                Some(_) => lost.stale += 1,
+                None => {}
+            }
+            if winner.is_none_or(|(_, best)| self.times.compare(&best, &rank).is_le()) {
+                winner = Some((i, rank));
+            }
+        }
+        Ok(winner.map(|(i, rank)| (i, Arrival::Row(self.sealed(i), rank))))
+    }
+}
+
+// === impl Applied ===
+
+impl Applied {
+    /// Returns the number of rows that arrived.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.inserted + self.updated + self.unchanged + self.stale + self.removed
+    }
+
+    /// Returns the number of rows that changed the store.
+    #[must_use]
+    pub fn changed(&self) -> u64 {
+        self.inserted + self.updated + self.removed
+    }
+
+    /// Adds the counts of another batch.
+    pub fn add(&mut self, other: Self) {
+        self.inserted += other.inserted;
+        self.updated += other.updated;
+        self.unchanged += other.unchanged;
+        self.stale += other.stale;
+        self.removed += other.removed;
+    }
+}
+
+/// Returns the times of a row with its seal.
+fn rank_of(sealed: &[u8]) -> Result<RowRank, RowError> {
+    RowRank::read(without_seal(sealed))
+}

@@ -1,0 +1,149 @@
+//! Declares views, and records facts about them that do not come with rows.
+
+use std::sync::Arc;
+
+use larder_model::{
+    codec::{KeyVersion, RowSchema},
+    model::FeatureView,
+};
+use redb::ReadableTable;
+
+use super::{
+    KeySignature, OnlineStore, StoreError, ViewId,
+    erase::drop_rows_of_callers,
+    record::{RowTable, SchemaRecord, VIEWS, ViewRecord},
+    tables::{delete_building, put_record, read_record},
+    transaction::Written,
+};
+
+// === impl OnlineStore ===
+
+impl OnlineStore {
+    /// Declares views and returns their ids, in order. Stored rows of a view stay, unless they were stored under other
+    /// keys (another type or name of a join key, another key version): such rows can no longer be found and are
+    /// deleted. If a view's features changed, its rows stay and its source will be read from the start.
+    ///
+    /// # Errors
+    /// Errors of a failed transaction.
+    pub fn declare(&self, views: &[Arc<FeatureView>], version: KeyVersion) -> Result<Vec<ViewId>, StoreError> {
+        self.write(|txn| {
+            let mut ids = Vec::with_capacity(views.len());
+            let mut changed = false;
+            let mut useless = Vec::new();
+            let mut recreated = Vec::new();
+            {
+                let mut table = txn.open_table(VIEWS)?;
+                let mut next_id = 0;
+                for entry in table.iter()? {
+                    let (name, bytes) = entry?;
+                    next_id = next_id.max(ViewRecord::decode(name.value(), bytes.value())?.id + 1);
+                }
+                for view in views {
+                    let known = match table.get(&*view.name)? {
+                        Some(bytes) => Some(ViewRecord::decode(&view.name, bytes.value())?),
+                        None => None,
+                    };
+                    let record = declared(known.as_ref(), view, version, &mut next_id);
+                    let was_created = known.as_ref().and_then(|known| known.created);
+                    if was_created.zip(view.created).is_some_and(|(before, now)| before != now) {
+                        recreated.push(view.name.to_string());
+                    }
+                    ids.push(ViewId(record.id));
+                    if known.as_ref().is_none_or(|known| known.encode() != record.encode()) {
+                        table.insert(&*view.name, record.encode().as_slice())?;
+                        changed = true;
+                    }
+                    let known = known.filter(|known| known.key != record.key);
+                    useless.extend(known.map(|known| (&view.name, known)));
+                }
+            }
+            for (view, mut known) in useless {
+                if known.rows > 0 {
+                    let (rows, has_rows_of_callers) = (known.rows, known.written || known.is_local);
+                    if has_rows_of_callers {
+                        tracing::warn!(
+                            %view, rows,
+                            "the keys of the view changed, so its rows are deleted, including rows that callers wrote"
+                        );
+                    } else {
+                        tracing::info!(%view, rows, "the keys of the view changed, so its rows are deleted and loaded again");
+                    }
+                }
+                delete_building(txn, &mut known)?;
+                for table in [known.table_name(known.generation), known.written_name()] {
+                    txn.delete_table(RowTable::new(&table))?;
+                }
+            }
+            let mut rows = Vec::new();
+            for name in recreated {
+                // The view was removed and added again before the removal was noticed.
+                let mut record = read_record(txn, &name)?;
+                drop_rows_of_callers(txn, &name, &mut record, &mut rows)?;
+                put_record(txn, &name, &record)?;
+            }
+            Ok(if changed { Written::Commit { value: ids, changed: rows } } else { Written::Nothing(ids) })
+        })
+    }
+
+    /// Records a successful materialization of a time range. The view counts as neither loaded nor fresh because of it.
+    ///
+    /// # Errors
+    /// Errors of a failed transaction.
+    pub fn note_materialized(&self, view: ViewId) -> Result<(), StoreError> {
+        let (name, _) = self.record(view)?;
+        self.write(|txn| {
+            let mut record = read_record(txn, &name)?;
+            record.last_materialized = Some(self.clock.now());
+            put_record(txn, &name, &record)?;
+            Ok(Written::Commit { value: (), changed: Vec::new() })
+        })
+    }
+
+    /// Accepts the loss of a view's rows, because it has no source. They stay counted in
+    /// [`super::ViewStatus::rows_lost`].
+    ///
+    /// # Errors
+    /// Errors of a failed transaction.
+    pub fn accept_loss(&self, view: ViewId) -> Result<(), StoreError> {
+        let (name, _) = self.record(view)?;
+        self.write(|txn| {
+            let mut record = read_record(txn, &name)?;
+            if !record.is_damaged {
+                return Ok(Written::Nothing(()));
+            }
+            record.is_damaged = false;
+            let rows = record.rows_lost;
+            put_record(txn, &name, &record)?;
+            tracing::error!(
+                view = %name, rows,
+                "rows of a view without a source were lost to damage; they are missing until callers write them again"
+            );
+            Ok(Written::Commit { value: (), changed: Vec::new() })
+        })
+    }
+}
+
+/// Builds a view's record after a declaration.
+fn declared(known: Option<&ViewRecord>, view: &FeatureView, version: KeyVersion, next_id: &mut u32) -> ViewRecord {
+    let key = KeySignature::of(view, version);
+    let schema = RowSchema::of_view(view);
+    let Some(known) = known else {
+        *next_id += 1;
+        return ViewRecord { created: view.created, ..ViewRecord::new(*next_id - 1, key, &schema) };
+    };
+    if known.key != key {
+        return ViewRecord { created: view.created, ..known.reset(key, &schema) };
+    }
+    let mut record = known.clone();
+    record.is_retired = false;
+    record.created = view.created.or(record.created);
+    let current = SchemaRecord::of(&schema);
+    if record.schemas.last() != Some(&current) {
+        record.schemas.retain(|schema| *schema != current);
+        record.schemas.push(current);
+        record.position = None;
+        // The rows of the interrupted load have the previous schema.
+        record.runs.position = None;
+    }
+    record
+}

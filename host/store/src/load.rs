@@ -1,0 +1,180 @@
+//! Loads: a [`Load`] writes one view's rows from a source to the store, batch by batch.
+//!
+//! This file begins and resumes loads. `runs.rs` writes batches that are not served until the load ends, `write.rs` those
+//! of upserts, and ends loads.
+
+use larder_model::codec::{Fingerprint, RowError};
+use redb::WriteTransaction;
+
+use super::{
+    Applied, OnlineStore, RowTimes, StoreError, ViewId,
+    record::{Postponed, ViewRecord},
+    tables::{delete_building, put_record, read_record},
+    transaction::Written,
+};
+
+/// How a load treats the stored rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoadMode {
+    /// They stay, and newer rows replace them.
+    Upsert,
+    /// They are served until the load has ended, then all of them are dropped at once.
+    Replace,
+    /// There are none yet, and the view's rows are upserted: the new rows are served once the load has ended. If the
+    /// load is interrupted, it resumes at the position, as an upsert would, whatever the kind of source.
+    First,
+}
+
+/// A load in progress. Dropping it keeps committed batches: the next load resumes it or starts from scratch.
+#[derive(Debug)]
+pub struct Load<'s> {
+    pub(super) store: &'s OnlineStore,
+    pub(super) name: String,
+    pub(super) mode: LoadMode,
+    /// The view's record when the load began.
+    began: ViewRecord,
+    /// The generation that is being written.
+    pub(super) generation: u32,
+    pub(super) total: Applied,
+    /// Whether the batches so far were merged, so that the total is exact.
+    pub(super) is_gathered: bool,
+    pub(super) times: RowTimes,
+    /// Event times of rows that this load skipped.
+    pub(super) postponed: Option<Postponed>,
+    /// Whether this load reads all rows that earlier loads skipped.
+    pub(super) picks_up: bool,
+}
+
+/// A load that was interrupted before its generation was served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InterruptedLoad {
+    /// How far it read its source, in the source's own format.
+    pub position: String,
+    /// Whether its mode was [`LoadMode::First`] instead of [`LoadMode::Replace`].
+    pub is_first: bool,
+}
+
+// === impl OnlineStore ===
+
+impl OnlineStore {
+    /// Starts a load of a view. The caller must ensure that there is only one load of a view at a time.
+    ///
+    /// # Errors
+    /// If the transaction fails.
+    pub fn begin_load(&self, view: ViewId, mode: LoadMode) -> Result<Load<'_>, StoreError> {
+        let (name, known) = self.record(view)?;
+        let builds = mode != LoadMode::Upsert;
+        let (began, generation) = if builds || known.building.is_some() {
+            // Data of an interrupted load is deleted; a load that builds a generation gets a new one.
+            self.write(|txn| {
+                let mut record = read_record(txn, &name)?;
+                let last = record.building.unwrap_or(record.generation);
+                delete_building(txn, &mut record)?;
+                let generation = if builds { last + 1 } else { record.generation };
+                record.building = builds.then_some(generation);
+                record.runs.is_first = mode == LoadMode::First;
+                put_record(txn, &name, &record)?;
+                Ok(Written::Commit { value: (record, generation), changed: Vec::new() })
+            })?
+        } else {
+            let generation = known.generation;
+            (known, generation)
+        };
+        Ok(Load::new(self, name, mode, began, generation))
+    }
+
+    /// Returns the view's load that was interrupted while it built a generation, if there is one with a position.
+    #[must_use]
+    pub fn interrupted(&self, view: ViewId) -> Option<InterruptedLoad> {
+        let (_, record) = self.record(view).ok()?;
+        record.building?;
+        Some(InterruptedLoad { position: record.runs.position?, is_first: record.runs.is_first })
+    }
+
+    /// Deletes the unserved rows of an interrupted load, so that other loads can use their space.
+    ///
+    /// # Errors
+    /// If the transaction fails.
+    pub fn discard_cut_off(&self, view: ViewId) -> Result<(), StoreError> {
+        let (name, _) = self.record(view)?;
+        self.write(|txn| {
+            let mut record = read_record(txn, &name)?;
+            if record.building.is_none() {
+                return Ok(Written::Nothing(()));
+            }
+            delete_building(txn, &mut record)?;
+            put_record(txn, &name, &record)?;
+            Ok(Written::Commit { value: (), changed: Vec::new() })
+        })
+    }
+
+    /// Resumes the interrupted load at the position of [`OnlineStore::interrupted`]. As always, only one load of a view at
+    /// a time.
+    ///
+    /// # Errors
+    /// [`StoreError::Superseded`] if there is none.
+    pub fn resume_load(&self, view: ViewId) -> Result<Load<'_>, StoreError> {
+        let (name, began) = self.record(view)?;
+        let Some((generation, _)) = began.building.zip(began.runs.position.as_ref()) else {
+            return Err(StoreError::Superseded { view: name });
+        };
+        let mode = if began.runs.is_first { LoadMode::First } else { LoadMode::Replace };
+        Ok(Load::new(self, name, mode, began, generation))
+    }
+}
+
+// === impl Load ===
+
+impl<'s> Load<'s> {
+    fn new(store: &'s OnlineStore, name: String, mode: LoadMode, began: ViewRecord, generation: u32) -> Self {
+        Self {
+            store,
+            name,
+            mode,
+            began,
+            generation,
+            total: Applied::default(),
+            is_gathered: false,
+            times: RowTimes::default(),
+            postponed: None,
+            picks_up: false,
+        }
+    }
+
+    /// Sets how the times of rows are interpreted, and whether the load reads all rows that earlier loads postponed. If
+    /// so, its end clears those that it did not postpone again.
+    #[must_use]
+    pub fn with_times(self, times: RowTimes, picks_up: bool) -> Self {
+        Self { times, picks_up, ..self }
+    }
+}
+
+impl Load<'_> {
+    /// Returns the counts so far; see [`Load::gather`].
+    #[must_use]
+    pub fn total(&self) -> Applied {
+        self.total
+    }
+
+    /// Returns the view's record, if it still matches the beginning of the load. Otherwise its rows would be written to
+    /// a generation that is gone, or with an obsolete schema, and its position would hide that.
+    pub(super) fn record(&self, txn: &WriteTransaction) -> Result<ViewRecord, StoreError> {
+        let record = read_record(txn, &self.name)?;
+        if record.is_same_life(&self.began) { Ok(record) } else { Err(self.superseded()) }
+    }
+
+    /// Returns the schema that arriving rows must have. A load with earlier definitions could have other rows after a
+    /// change.
+    pub(super) fn current_schema(&self, record: &ViewRecord) -> Result<Fingerprint, StoreError> {
+        let schemas = record.row_schemas(&self.name)?;
+        schemas.last().map(|schema| schema.fingerprint()).ok_or_else(|| self.superseded())
+    }
+
+    pub(super) fn superseded(&self) -> StoreError {
+        StoreError::Superseded { view: self.name.clone() }
+    }
+
+    pub(super) fn row_error(&self, source: RowError) -> StoreError {
+        StoreError::Row { view: self.name.clone(), source }
+    }
+}

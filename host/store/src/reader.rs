@@ -1,0 +1,203 @@
+//! Lookups: a [`Reader`] looks up rows in one committed state, in memory first.
+
+use std::{cell::Cell, sync::Arc};
+
+use arc_swap::Guard;
+use larder_model::model::EntityId;
+use redb::ReadableTable;
+use smallvec::SmallVec;
+
+use super::{
+    OnlineStore, StoreError, ViewId,
+    hot::{EntityRows, FoundRow, Lookup, Row},
+    record::unseal,
+    state::{State, ViewState},
+};
+
+/// Looks up rows in one committed state.
+pub struct Reader<'s> {
+    store: &'s OnlineStore,
+    state: Guard<Arc<State>>,
+    counts: Counts,
+}
+
+/// Counts of a reader, added to the metrics once when it is dropped.
+#[derive(Default)]
+struct Counts {
+    hot_hits: Cell<u64>,
+    hot_misses: Cell<u64>,
+    reads: Cell<u64>,
+}
+
+// === impl OnlineStore ===
+
+impl OnlineStore {
+    /// Creates a reader of the currently committed state.
+    #[must_use]
+    pub fn reader(&self) -> Reader<'_> {
+        Reader::new(self, self.state())
+    }
+}
+
+// === impl Reader ===
+
+impl<'s> Reader<'s> {
+    fn new(store: &'s OnlineStore, state: Guard<Arc<State>>) -> Self {
+        Self { store, state, counts: Counts::default() }
+    }
+
+    /// Returns the commit that this reader sees.
+    #[must_use]
+    pub fn commit(&self) -> u64 {
+        self.state.commit
+    }
+
+    /// Returns the row of an entity in one view, if there is one, from memory or else from disk.
+    ///
+    /// # Errors
+    /// Errors of a failed read.
+    pub fn get(&self, view: ViewId, id: &EntityId) -> Result<Option<Row>, StoreError> {
+        let mut found = None;
+        let wanted = Lookup { view, values: 1 };
+        self.get_each(&[wanted], std::slice::from_ref(id), |_, _, row| {
+            found = row;
+            Ok::<_, StoreError>(())
+        })?;
+        Ok(found)
+    }
+
+    /// Looks up the rows of entities in several views. Calls `tell` with each row, the index of the entity in `ids` and
+    /// the index of the view in `views`; an error of `tell` ends the lookup.
+    ///
+    /// # Errors
+    /// Errors of `tell`, and of a failed read; [`StoreError::Damaged`] also for a row whose bytes changed since it was
+    /// written.
+    pub fn get_each<E: From<StoreError>>(
+        &self,
+        views: &[Lookup],
+        ids: &[EntityId],
+        mut tell: impl FnMut(usize, usize, Option<Row>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let states = views.iter().map(|wanted| self.state.view(wanted.view));
+        let states = states.collect::<Result<SmallVec<[_; 4]>, _>>()?;
+        let known = self.store.hot.get(ids, views, self.state.commit);
+        let mut hits = 0;
+        for ((entity, id), known) in ids.iter().enumerate().zip(known) {
+            let mut is_all_known = true;
+            for (place, (&Lookup { view, .. }, state)) in views.iter().zip(&states).enumerate() {
+                let Some(state) = state else {
+                    tell(entity, place, None)?;
+                    continue;
+                };
+                let row = known.as_ref().and_then(|known| known.row(view, state.record.generation));
+                match row {
+                    Some(row) => {
+                        hits += 1;
+                        tell(entity, place, row)?;
+                    }
+                    None => is_all_known = false,
+                }
+            }
+            if !is_all_known {
+                self.read_unknown(views, &states, id, known.as_ref(), |place, row| tell(entity, place, row))?;
+            }
+        }
+        self.counts.hot_hits.update(|count| count + hits);
+        Ok(())
+    }
+
+    /// Reads the rows of an entity that are not cached, and caches them.
+    #[cold]
+    fn read_unknown<E: From<StoreError>>(
+        &self,
+        views: &[Lookup],
+        states: &[Option<&ViewState>],
+        id: &EntityId,
+        known: Option<&EntityRows>,
+        mut tell: impl FnMut(usize, Option<Row>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut fresh: SmallVec<[FoundRow; 4]> = SmallVec::new();
+        let mut fresh_places: SmallVec<[usize; 4]> = SmallVec::new();
+        for (place, (&Lookup { view, .. }, state)) in views.iter().zip(states).enumerate() {
+            let Some(state) = state else { continue };
+            let generation = state.record.generation;
+            if known.is_some_and(|known| known.row(view, generation).is_some()) {
+                continue;
+            }
+            self.counts.hot_misses.update(|count| count + 1);
+            let row = self.read(state, id)?;
+            if !self.store.hot.is_on() {
+                tell(place, row)?;
+                continue;
+            }
+            let text = row.as_deref().map(|row| state.text_of(row)).unwrap_or_default();
+            fresh.push(FoundRow { view, generation, row, text });
+            fresh_places.push(place);
+        }
+        if !fresh.is_empty() {
+            let rows = self.store.hot.put(id, known, &fresh, self.state.commit);
+            // As later lookups will find them, with their text.
+            for (place, found) in fresh_places.into_iter().zip(fresh) {
+                tell(place, rows.row(found.view, found.generation).flatten())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Visits all rows of a view, in the order of their ids.
+    ///
+    /// # Errors
+    /// Errors of a failed read, and errors of `visit`.
+    pub fn for_each<E: From<StoreError>>(
+        &self,
+        view: ViewId,
+        mut visit: impl FnMut(EntityId, &[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let Some(view) = self.state.view(view)? else { return Ok(()) };
+        let Some(table) = &view.rows else { return Ok(()) };
+        for entry in table.iter().map_err(StoreError::from)? {
+            let (id, sealed) = entry.map_err(StoreError::from)?;
+            let id = EntityId(*id.value());
+            visit(id, unsealed(view, &id, sealed.value())?)?;
+        }
+        Ok(())
+    }
+
+    fn read(&self, view: &ViewState, id: &EntityId) -> Result<Option<Row>, StoreError> {
+        let Some(table) = &view.rows else { return Ok(None) };
+        self.counts.reads.update(|count| count + 1);
+        self.store.guarded(|| match table.get(&id.0)? {
+            Some(sealed) => Ok(Some(Row::copy_of(unsealed(view, id, sealed.value())?))),
+            None => Ok(None),
+        })
+    }
+}
+
+fn unsealed<'b>(view: &ViewState, id: &EntityId, sealed: &'b [u8]) -> Result<&'b [u8], StoreError> {
+    unseal(id, sealed).ok_or_else(|| {
+        let message = format!("view '{}': the row of entity id {id:?} differs from the written row", view.name);
+        StoreError::Damaged(message)
+    })
+}
+
+impl Drop for Reader<'_> {
+    fn drop(&mut self) {
+        let metrics = &self.store.metrics;
+        let counts = [
+            (&metrics.hot_hits, &self.counts.hot_hits),
+            (&metrics.hot_misses, &self.counts.hot_misses),
+            (&metrics.reads, &self.counts.reads),
+        ];
+        for (counter, count) in counts {
+            if count.get() > 0 {
+                counter.increment(count.get());
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Reader<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reader").field("commit", &self.state.commit).finish_non_exhaustive()
+    }
+}

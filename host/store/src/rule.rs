@@ -1,0 +1,80 @@
+//! Decides which of two rows of one entity wins.
+
+use std::cmp::Ordering;
+
+use larder_model::{codec::RowRank, model::Micros};
+use serde::{Deserialize, Serialize};
+
+/// The rule for which of two rows of one entity wins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rule {
+    /// The row with the newer event time, then the one with the newer created time, then the later arrival.
+    #[default]
+    Newest,
+    /// The later arrival, which is also what the source serves.
+    Latest,
+}
+
+/// How the times of rows are interpreted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowTimes {
+    /// How far in the future an event time may be, in microseconds. A stored row that is later than that loses against
+    /// any row that arrives.
+    pub tolerance: Micros,
+    /// Whether the source of the view truncates its times. If so, rows are compared at the precision that both have.
+    pub coarse: bool,
+    /// Whether the source has no event times. The event time of its rows is the time at which they were read, so it cannot
+    /// show that a row is newer than a deletion.
+    pub is_static: bool,
+}
+
+/// How to compare the rows of one transaction.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Judge {
+    /// The latest event time that may be served now.
+    pub(super) latest: Micros,
+    coarse: bool,
+}
+
+// === impl RowTimes ===
+
+impl Default for RowTimes {
+    /// Accepts any event time, with exact times.
+    fn default() -> Self {
+        Self { tolerance: Micros::MAX, coarse: false, is_static: false }
+    }
+}
+
+impl RowTimes {
+    /// Returns the latest event time that may be served at a time.
+    #[must_use]
+    pub fn latest(self, now: Micros) -> Micros {
+        now.saturating_add(self.tolerance)
+    }
+
+    /// Returns how rows are compared at this time.
+    pub(super) fn judge(self, now: Micros) -> Judge {
+        Judge { latest: self.latest(now), coarse: self.coarse }
+    }
+
+    pub(super) fn compare(self, one: &RowRank, other: &RowRank) -> Ordering {
+        if self.coarse { one.compare_coarsely(other) } else { one.compare(other) }
+    }
+}
+
+// === impl Judge ===
+
+impl Judge {
+    /// Returns whether a row must not be served yet.
+    pub(super) fn is_future(self, rank: &RowRank) -> bool {
+        rank.header.event_time > self.latest
+    }
+
+    /// Returns whether a stored row stays when another one arrives. A row from the future never stays: it would win
+    /// until it is due.
+    pub(super) fn outlasts(self, stored: &RowRank, arriving: &RowRank) -> bool {
+        let order = if self.coarse { stored.compare_coarsely(arriving) } else { stored.compare(arriving) };
+        order.is_gt() && !self.is_future(stored)
+    }
+}

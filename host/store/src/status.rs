@@ -1,0 +1,43 @@
+//! Views as callers of the store see them: their ids and their status.
+
+use larder_model::model::Micros;
+
+/// Identifies a view in the store for as long as the store exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ViewId(pub(super) u32);
+
+/// The status of a view, available without reading its rows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ViewStatus {
+    /// The number of rows.
+    pub rows: u64,
+    /// How far the source was read, in the source's own format.
+    pub position: Option<String>,
+    /// The freshness of the view.
+    pub freshness: Freshness,
+    /// Whether rows were lost to damage and not yet restored by a full load.
+    pub is_damaged: bool,
+    /// The number of rows that were lost to damage and not restored.
+    pub rows_lost: u64,
+    /// The time of the last successful materialization of a time range.
+    pub last_materialized: Option<Micros>,
+}
+
+/// The freshness of a view: two times, because a successful load may contain no new rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Freshness {
+    /// The time of the last successful load; `None`: never, so the view does not count as loaded.
+    pub last_success: Option<Micros>,
+    /// The newest event time of any row.
+    pub newest_event: Option<Micros>,
+}
+
+// === impl ViewId ===
+
+impl ViewId {
+    /// Creates an id without a store, for code that only passes it on or compares it.
+    #[must_use]
+    pub const fn from_number(number: u32) -> Self {
+        Self(number)
+    }
+}
