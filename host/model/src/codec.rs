@@ -1,5 +1,5 @@
-//! Byte formats: entity keys and ids as Feast writes them, the row format of the online store, and conversions from and
-//! to Feast's values.
+//! Byte formats: entity keys and ids as Feast writes them, the row format of the online store, and conversions to and
+//! from Feast's values.
 
 mod cell;
 mod coerce;

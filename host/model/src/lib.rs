@@ -5,7 +5,7 @@
 //! * [`model`]: value types, values, entities, feature views and feature services, in standard feature store terms;
 //! * [`codec`]: byte formats: entity keys and ids as Feast writes them, and the row format of the online store;
 //! * [`yaml`]: parses YAML text to a tree with line numbers, and collects errors;
-//! * [`registry`]: turns definitions (raw, as written) into a [`registry::Catalog`] (validated, immutable).
+//! * [`registry`]: converts raw definitions to a validated, immutable [`registry::Catalog`].
 //!
 //! This crate does no I/O, reads no clock and has no unsafe code.
 

@@ -10,8 +10,9 @@ mod window;
 
 pub use self::{
     definition::{
-        AwsPlace, Entity, EntityId, Feature, FeatureService, FeatureView, FileSource, Gate, JOIN_KEY_DUMMY, JoinKey,
-        NoEntityId, OnMiss, Projection, ReadThrough, Source, SourceKind, TableLayout, TableSource, Tags, WriteMode,
+        AwsPlace, Entity, EntityId, Feature, FeatureService, FeatureView, FileSource, Gate, InvalidEntityId,
+        JOIN_KEY_DUMMY, JoinKey, OnMiss, Projection, ReadThrough, Source, SourceKind, TableLayout, TableSource, Tags,
+        WriteMode,
     },
     derived::{DerivedInput, DerivedView, InputSource, OnError},
     feast_value::{

@@ -136,11 +136,11 @@ impl ReadText<'_> {
         }
         let start = out.len();
         let width = RowText::width_of_sums(&self.bounds, field) + self.nulls * NULL.len();
-        budget.reserve(out, 0, width + RowText::ROOM + more)?;
+        budget.reserve(out, 0, width + RowText::COPY_BYTES + more)?;
         // The first value has no comma.
         let end = start + width.saturating_sub(1);
         // The extra room lets the last values be copied in the same way as the others.
-        out.resize(end + RowText::ROOM, b' ');
+        out.resize(end + RowText::COPY_BYTES, b' ');
         self.copy_values(field, out, start);
         out.truncate(end);
         Ok(true)
@@ -166,7 +166,7 @@ impl ReadText<'_> {
                 None => self.nulls += 1,
                 Some(_) if self.rows.len() == 1 => {}
                 Some(text) => {
-                    self.bounds.resize(text.bounds(), 0);
+                    self.bounds.resize(text.bound_count(), 0);
                     text.add_bounds(&mut self.bounds);
                 }
             }

@@ -124,7 +124,7 @@ fn read(config: &Config, need: RegistryNeed) -> Read {
     };
     let paths = definition_files(config, &problems);
     if problems.has_errors() {
-        definitions.miss_file();
+        definitions.note_unread_file();
     }
     for (path, named_at) in paths {
         let name = path.display().to_string();
@@ -133,7 +133,7 @@ fn read(config: &Config, need: RegistryNeed) -> Read {
             Err(error) => {
                 let help = (error.kind() == io::ErrorKind::IsADirectory).then(|| "end it with '/*.yaml'".to_owned());
                 problems.error_with_help(named_at, format!("features: cannot read {name}: {error}"), help);
-                definitions.miss_file();
+                definitions.note_unread_file();
             }
         }
         files.push(path);

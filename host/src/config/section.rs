@@ -96,7 +96,7 @@ impl<'n> Section<'n> {
 
     /// Returns the value in `words` for the key's text. Other text is an error.
     pub(super) fn word<T: Copy>(&mut self, key: &'static str, words: &[(&'static str, T)]) -> Option<T> {
-        self.table.as_mut()?.word(key, words)
+        self.table.as_mut()?.choice(key, words)
     }
 
     /// Returns a boolean.

@@ -96,7 +96,7 @@ impl Fetcher {
             store,
             checked: NegativeCache::new(how.negative_ttl.max(how.fresh_for)),
             flights: Mutex::default(),
-            slots: Semaphore::new(how.at_once.into()),
+            slots: Semaphore::new(how.max_concurrent.into()),
             away_until: Mutex::default(),
             metrics: FetchMetrics::bind(&view.name),
         }))

@@ -8,7 +8,7 @@ use std::collections::{HashMap, hash_map::Entry};
 pub use self::json::may_be_integer;
 use crate::model::{FeastMap, FeastValue, Kind, Micros, NULL_TIMESTAMP_SECONDS, ZonedTimestamp};
 
-/// One value, with its source's type.
+/// One value, in the type that its source has for it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Cell {
     /// Null.
@@ -38,8 +38,8 @@ pub enum Cell {
 }
 
 const MICROS: i64 = 1_000_000;
-/// The maximum number of characters of a text that a message repeats.
-const SHOWN_LETTERS: usize = 40;
+/// The maximum number of characters of a text that a message shows.
+const SHOWN_CHARS_MAX: usize = 40;
 
 // === impl Cell ===
 
@@ -47,13 +47,13 @@ impl Cell {
     /// Creates a mapping. If a name occurs twice, the last entry wins, at the position of the first, as in Python.
     #[must_use]
     pub fn map(entries: Vec<(String, Self)>) -> Self {
-        let mut places: HashMap<String, usize> = HashMap::with_capacity(entries.len());
+        let mut positions: HashMap<String, usize> = HashMap::with_capacity(entries.len());
         let mut kept: Vec<(String, Self)> = Vec::with_capacity(entries.len());
         for (name, value) in entries {
-            match places.entry(name.clone()) {
-                Entry::Occupied(place) => kept[*place.get()].1 = value,
-                Entry::Vacant(place) => {
-                    place.insert(kept.len());
+            match positions.entry(name.clone()) {
+                Entry::Occupied(position) => kept[*position.get()].1 = value,
+                Entry::Vacant(position) => {
+                    position.insert(kept.len());
                     kept.push((name, value));
                 }
             }
@@ -61,7 +61,7 @@ impl Cell {
         Self::Map(kept)
     }
 
-    /// Describes the value in a few words, for messages.
+    /// Describes the value briefly, for messages.
     #[must_use]
     pub fn describe(&self) -> String {
         match self {
@@ -81,7 +81,7 @@ impl Cell {
 }
 
 fn shortened(text: &str) -> String {
-    let start: String = text.chars().take(SHOWN_LETTERS).collect();
+    let start: String = text.chars().take(SHOWN_CHARS_MAX).collect();
     let more = if start.len() < text.len() { "…" } else { "" };
     format!("{start}{more}")
 }

@@ -37,18 +37,18 @@ pub enum ConversionError {
         why: String,
     },
     /// Text that is not valid base64.
-    #[error("{found} is not base64")]
+    #[error("{found} is not valid base64")]
     Base64 {
         /// The text.
         found: String,
     },
-    /// A value that cannot be read at all.
+    /// A value that cannot be decoded, or is nested too deeply, with the message.
     #[error("{0}")]
     Unreadable(String),
     /// A key without a value.
     #[error("the key is null")]
     NullKey,
-    /// The row does not accept it.
+    /// The row cannot contain the value.
     #[error(transparent)]
     Row(#[from] RowError),
 }
@@ -92,7 +92,7 @@ impl Cell {
             (cell, ValueType::Scalar(wanted)) => scalar(cell, wanted, rule),
             (Self::List(cells), ValueType::List(item)) => Ok(Value::List(items(cells, item, rule_of_items)?)),
             (Self::List(cells), ValueType::Set(item)) => Ok(Value::List(set(items(cells, item, rule_of_items)?))),
-            // Athena and Redshift export arrays this way.
+            // Athena and Redshift export arrays as JSON text in bytes.
             (Self::Bytes(bytes), ValueType::List(_) | ValueType::Set(_)) => {
                 match std::str::from_utf8(bytes).ok().and_then(|text| Self::from_json(text).ok()) {
                     Some(list @ Self::List(_)) => list.convert(declared, rule, rule_of_items),
@@ -139,13 +139,13 @@ impl Cell {
     /// Converts to a part of a key; null for a null.
     ///
     /// # Errors
-    /// [`ConversionError`]. A fraction is not an integer here.
+    /// [`ConversionError`], also if a fraction would have to be truncated.
     pub fn to_key(&self, key_type: ScalarType) -> Result<Value, ConversionError> {
         scalar(self, key_type, Rule::Whole)
     }
 }
 
-/// Returns a part of a key for the encoder; `None` for a null.
+/// Converts a part of a key for the encoder; `None` for a null, and for a value that cannot be in a key.
 #[must_use]
 pub fn key_value(value: &Value, key_type: ScalarType) -> Option<KeyValue<'_>> {
     Some(match value {
@@ -156,7 +156,7 @@ pub fn key_value(value: &Value, key_type: ScalarType) -> Option<KeyValue<'_>> {
         }
         Value::Int64(value) => KeyValue::Int64(*value),
         Value::Bytes(bytes) if key_type == ScalarType::Bytes => KeyValue::Bytes(bytes),
-        // Values of text types were stored as text.
+        // Values of text types are valid UTF-8.
         Value::Bytes(bytes) => KeyValue::String(std::str::from_utf8(bytes).ok()?),
         _ => return None,
     })
@@ -186,7 +186,7 @@ fn scalar(cell: &Cell, wanted: ScalarType, rule: Rule) -> Result<Value, Conversi
         (ScalarType::Bytes | ScalarType::PdfBytes | ScalarType::ImageBytes, Cell::Bytes(bytes)) => {
             Some(Value::Bytes(bytes.clone()))
         }
-        // As served.
+        // Responses have bytes as base64, so writes accept it too.
         (ScalarType::Bytes | ScalarType::PdfBytes | ScalarType::ImageBytes, Cell::Text(text))
             if rule != Rule::Lossless =>
         {
@@ -212,7 +212,7 @@ fn scalar(cell: &Cell, wanted: ScalarType, rule: Rule) -> Result<Value, Conversi
     value.ok_or_else(|| conversion_error(cell, declared))
 }
 
-/// Converts the items of a list or a set. There are no null items: see [`null_item`].
+/// Converts the items of a list or a set. Null items are replaced: see [`null_item`].
 fn items(cells: &[Cell], item: ScalarType, rule: Rule) -> Result<Vec<Value>, ConversionError> {
     let all_null = cells.iter().all(|cell| *cell == Cell::Null);
     cells.iter().map(|cell| one_item(cell, item, all_null, rule)).collect()
@@ -299,14 +299,14 @@ fn whole_of_double(value: f64, rule: Rule) -> Option<i64> {
     fits.then_some(whole as i64)
 }
 
-/// Implements `float(x)`, except for finite numbers that a double cannot hold.
+/// Implements `float(x)`; `None` also for a finite number that is out of the range of doubles.
 #[expect(clippy::cast_precision_loss, reason = "as Python's float() does")]
 fn double(cell: &Cell, rule: Rule) -> Option<f64> {
     // Doubles represent all integers exactly up to here.
     const EXACT: u64 = 1 << 53;
     let of_text = |text: &str| {
         let value = python::float(text)?;
-        // "inf" is infinite, and "1e400" too large.
+        // Accepts "inf", but not "1e400".
         (value.is_finite() || !text.bytes().any(|byte| byte.is_ascii_digit())).then_some(value)
     };
     match cell {
@@ -321,15 +321,15 @@ fn double(cell: &Cell, rule: Rule) -> Option<f64> {
     }
 }
 
-/// Returns the nearest single, except for finite numbers that a single cannot hold.
+/// Rounds to the nearest single; `None` for a finite number that is out of its range.
 #[must_use]
 pub fn single(value: f64) -> Option<f32> {
-    #[expect(clippy::cast_possible_truncation, reason = "rounding is what a Float32 feature asks for, as in Feast")]
+    #[expect(clippy::cast_possible_truncation, reason = "values of Float32 features are rounded, as in Feast")]
     let rounded = value as f32;
     (rounded.is_finite() || !value.is_finite()).then_some(rounded)
 }
 
-/// Returns the microseconds of an instant: numbers count seconds.
+/// Converts to an instant in microseconds; numbers are in seconds.
 fn instant(cell: &Cell, rule: Rule) -> Option<i64> {
     let of_seconds = |seconds: i64| match seconds {
         NULL_TIMESTAMP_SECONDS => Some(NULL_TIMESTAMP_SECONDS),
@@ -393,7 +393,7 @@ fn text_value(text: &str) -> Option<Value> {
     Some(Value::Bytes(text.as_bytes().to_vec()))
 }
 
-/// Returns the text of a UUID from its 16 bytes.
+/// Formats the 16 bytes of a UUID as text; `None` for any other number of bytes.
 #[must_use]
 pub fn uuid_text(bytes: &[u8]) -> Option<String> {
     let bytes: &[u8; 16] = bytes.try_into().ok()?;

@@ -1,8 +1,8 @@
 //! Converts values from a feature's previous type to its current type, if no information is lost.
 //!
-//! A definition may change the type of a feature while rows of the previous type are stored. [`Conversion`] decides
-//! once per pair of types whether there is a conversion at all; [`Conversion::apply`] then answers for each value,
-//! because some pairs lose information only for some values: an `Int64` fits an `Int32` if it is small enough.
+//! A definition may change the type of a feature while rows of the previous type are stored. [`Conversion::between`]
+//! decides once for each pair of types whether a conversion exists. [`Conversion::apply`] decides for each value, because
+//! some pairs lose information only for some values: an `Int64` fits an `Int32` if it is small enough.
 //!
 //! | from | to | condition for a value |
 //! |---|---|---|
@@ -12,11 +12,12 @@
 //! | integers, floats | text (`String`, `Json`, `Decimal`) | floats: finite |
 //! | text | integers, floats | decimal text of exactly that number |
 //! | `Bool` | integers, text | |
-//! | integers, text | `Bool` | 0, 1, `true`, `false` |
+//! | integers | `Bool` | 0 or 1 |
+//! | text | `Bool` | `true`, `True`, `false` or `False` |
 //! | text, bytes | text, bytes | text: UTF-8, and text of the type: JSON, a decimal, a UUID |
 //! | one value | list, set | its own conversion |
 //! | list, set | one value | exactly one item |
-//! | list | set | no item twice |
+//! | list, set | list, set | each item's own conversion; to a set: no item twice |
 //! | map, list of maps | struct, list of structs, and back | |
 //! | list of lists | set of lists, and back | set: no item twice |
 
@@ -27,7 +28,7 @@ use prost::Message as _;
 use super::{RowSchema, coerce::is_text_of, python::float_text};
 use crate::model::{FeastValue, Feature, Kind, NestedType, ScalarType, Value, ValueRef, ValueType};
 
-/// How values of one type become values of another. Exists only for pairs of types that have a conversion.
+/// A conversion from one type to another. Exists only for pairs of types between which some value can be converted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conversion {
     from: ValueType,
@@ -107,7 +108,7 @@ impl Conversion {
         exists.then_some(Self { from, to })
     }
 
-    /// Returns whether values are unchanged.
+    /// Returns whether both types are the same.
     #[must_use]
     pub fn is_identity(self) -> bool {
         self.from == self.to
@@ -245,7 +246,7 @@ impl Scalar<'_> {
         }
     }
 
-    /// Formats as Python's `str` does; JSON has its own booleans.
+    /// Formats as Python's `str` does, except for booleans in JSON.
     fn text(&self, to: ScalarType) -> Option<String> {
         match *self {
             Self::Int(v) => Some(v.to_string()),
@@ -282,7 +283,8 @@ fn digits(text: &str) -> Option<(bool, String, i64)> {
     Some((is_negative, significant.to_owned(), if significant.is_empty() { 0 } else { exponent }))
 }
 
-/// Returns the shape of a tree, regardless of whether it is called a map or a struct, a list or a set.
+/// Returns the shape of a nested type, which a map and a struct share, as do a list and a set; `None` for types without
+/// conversions.
 fn tree_kind(nested: NestedType) -> Option<u8> {
     match nested {
         NestedType::Map | NestedType::Struct => Some(0),

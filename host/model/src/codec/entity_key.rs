@@ -1,4 +1,4 @@
-//! Entity keys: the bytes that Feast serializes a key into, and the id that it hashes them to.
+//! Entity keys: the bytes into which Feast serializes a key, and the id that is their hash.
 //!
 //! The layout is that of Feast 0.67, `infra/key_encoding_utils.py`. Integers are little-endian; keys are sorted by
 //! name; `type` is the number of the `feast.types.ValueType`.
@@ -16,7 +16,7 @@
 use super::murmur3_x64_128;
 use crate::model::EntityId;
 
-/// Which of Feast's two serializations makes the ids (`entity_key_serialization_version`).
+/// The version of Feast's serialization of keys, on which ids depend (`entity_key_serialization_version`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum KeyVersion {
     /// Deprecated in Feast, still common in old repositories.
@@ -41,7 +41,7 @@ pub enum KeyValue<'a> {
     UnixTimestamp(i64),
 }
 
-/// Computes the entity ids of one list of join keys.
+/// Computes entity ids for one list of join keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyEncoder {
     /// The bytes before the first value.
@@ -57,7 +57,7 @@ const TYPE_UNIX_TIMESTAMP: u32 = 8;
 // === impl KeyVersion ===
 
 impl KeyVersion {
-    /// Returns the version with this number, if there is one that produces entity ids.
+    /// Returns the version with this number; `None` if Larder does not support it.
     #[must_use]
     pub fn from_number(number: i64) -> Option<Self> {
         match number {

@@ -2,8 +2,7 @@
 //!
 //! The two forms have different notions of a type. A row's field has one declared type; Feast's message names the type
 //! of each single value, and an online store may have values from before a type was changed. A value of the declared
-//! type is used unchanged; a value of another type is converted by the rules in `coerce.rs` if it stays the same
-//! number.
+//! type is used unchanged; a value of another type is converted by the rules in `coerce.rs` if that loses nothing.
 
 use prost::Message as _;
 
@@ -63,13 +62,13 @@ pub fn to_feast_value(value: ValueRef<'_>, value_type: ValueType) -> FeastValue 
         (value, ValueType::Scalar(scalar)) => kind_of_scalar(value, scalar),
         (ValueRef::List(list), ValueType::List(item)) => Some(kind_of_list(list, item)),
         (ValueRef::List(list), ValueType::Set(item)) => Some(into_set(kind_of_list(list, item))),
-        // The shapes in a row are those of its types.
+        // Unreachable: values in a row have the shape of their type.
         _ => None,
     };
     FeastValue { kind }
 }
 
-/// Returns a value of exactly this type, or of a narrower one.
+/// Returns the value if it has this type or a narrower one.
 fn scalar_of(kind: &Kind, scalar: ScalarType) -> Option<ValueRef<'_>> {
     Some(match (scalar, kind) {
         (ScalarType::UnixTimestamp, Kind::UnixTimestamp(v)) => ValueRef::Int64(micros(*v)?),
@@ -87,7 +86,7 @@ fn scalar_of(kind: &Kind, scalar: ScalarType) -> Option<ValueRef<'_>> {
     })
 }
 
-/// Returns the items of a list of exactly this type, or of a narrower one.
+/// Returns the items if the value is a list or a set of this item type or of a narrower one.
 fn items_of(kind: &Kind, item: ScalarType) -> Option<Vec<ValueRef<'_>>> {
     Some(match (item, kind) {
         (ScalarType::UnixTimestamp, Kind::UnixTimestampList(l) | Kind::UnixTimestampSet(l)) => {
@@ -193,7 +192,7 @@ fn kind_of_list(list: ListRef<'_>, item: ScalarType) -> Kind {
     }
 }
 
-/// Returns the set of a list's kind; Feast has none for JSON.
+/// Converts a list to a set. A list of JSON stays a list, because Feast has no set of JSON.
 fn into_set(list: Kind) -> Kind {
     match list {
         Kind::BoolList(l) => Kind::BoolSet(l),
@@ -215,12 +214,12 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Returns whole seconds; the null placeholder is unchanged.
+/// Converts microseconds to whole seconds; the null placeholder is unchanged.
 fn seconds(micros: i64) -> i64 {
     if micros == NULL_TIMESTAMP_SECONDS { micros } else { micros.div_euclid(MICROS) }
 }
 
-/// Returns microseconds from whole seconds; the null placeholder is unchanged. `None` beyond the range of microseconds.
+/// Converts whole seconds to microseconds; the null placeholder is unchanged. `None` if the result does not fit.
 fn micros(seconds: i64) -> Option<i64> {
     if seconds == NULL_TIMESTAMP_SECONDS { Some(seconds) } else { seconds.checked_mul(MICROS) }
 }
@@ -245,7 +244,7 @@ mod tests {
         Ok(to_feast_value(value, declared))
     }
 
-    /// Returns one value of every existing kind, with the type that declares it.
+    /// Returns one value of every kind, with a type for it.
     fn one_of_each() -> Vec<(&'static str, Kind)> {
         let texts = || StringList { val: vec!["ä".into(), String::new()] };
         let uuids = || StringList { val: vec![UUID.into(), String::new()] };
@@ -326,12 +325,12 @@ mod tests {
         }
         // Feast's placeholder for a null instant is served as stored.
         let instant = ValueType::Scalar(ScalarType::UnixTimestamp);
-        let stand_in = through(instant, Some(Kind::UnixTimestamp(i64::MIN))).unwrap();
-        assert_eq!(stand_in.kind, Some(Kind::UnixTimestamp(i64::MIN)));
+        let placeholder = through(instant, Some(Kind::UnixTimestamp(i64::MIN))).unwrap();
+        assert_eq!(placeholder.kind, Some(Kind::UnixTimestamp(i64::MIN)));
     }
 
     #[test]
-    fn converted_value_is_the_same_number() {
+    fn conversion_keeps_number_or_fails() {
         let scalar = ValueType::Scalar;
         let kept = [
             (ScalarType::Int64, Kind::Int32(-7), Kind::Int64(-7)),

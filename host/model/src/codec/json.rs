@@ -1,4 +1,4 @@
-//! Formats values as Feast's JSON, appended to a buffer.
+//! Appends values to a buffer, formatted as Feast's JSON.
 //!
 //! Numbers, texts and special values follow Feast 0.67 (`feature_server_utils.py`, `_value_to_native`): integers are
 //! numbers of full precision, floats are widened to double and printed shortest, NaN and the infinities are strings,
@@ -22,7 +22,7 @@ pub fn value(out: &mut Vec<u8>, value: ValueRef<'_>, value_type: ValueType) {
         (ValueRef::List(list), ValueType::List(item) | ValueType::Set(item)) => items(out, list, item),
         (ValueRef::Bytes(bytes), ValueType::Nested(_)) => nested(out, bytes),
         (value, ValueType::Scalar(scalar)) => one(out, value, scalar),
-        // The shapes in a row are those of its types.
+        // Unreachable: values in a row have the shape of their type.
         _ => out.extend_from_slice(b"null"),
     }
 }
@@ -50,7 +50,7 @@ fn one(out: &mut Vec<u8>, value: ValueRef<'_>, scalar: ScalarType) {
     }
 }
 
-/// Returns whole seconds; the null placeholder is unchanged.
+/// Converts microseconds to whole seconds; the null placeholder is unchanged.
 fn seconds(micros: i64) -> i64 {
     if micros == NULL_TIMESTAMP_SECONDS { micros } else { micros.div_euclid(1_000_000) }
 }
@@ -62,7 +62,7 @@ fn nested(out: &mut Vec<u8>, bytes: &[u8]) {
     }
 }
 
-/// Returns the JSON of a tree (a map, a struct, a list of lists) if the response contains any for it; `None` for null.
+/// Formats the bytes of a nested value as JSON; `None` if responses have null for it.
 #[must_use]
 pub fn nested_json(bytes: &[u8]) -> Option<String> {
     let mut out = Vec::new();
@@ -126,7 +126,8 @@ fn map(out: &mut Vec<u8>, map: &FeastMap) {
     out.push(b'}');
 }
 
-/// Appends ISO 8601 text in the value's own zone; null for the null placeholder, and if the zone is unknown.
+/// Appends ISO 8601 text in the value's own zone; null if the instant is out of range, as the null placeholder is, or if
+/// the zone is unknown.
 fn zoned(out: &mut Vec<u8>, zoned: &ZonedTimestamp) {
     let zone = TimeZone::get(&zoned.zone).ok().or_else(|| fixed_offset(&zoned.zone));
     match (Timestamp::from_second(zoned.unix_timestamp), zone) {
@@ -185,7 +186,7 @@ fn base64(out: &mut Vec<u8>, bytes: &[u8]) {
     let start = out.len();
     // Four characters for every three bytes or part of them.
     out.resize(start + bytes.len().div_ceil(3) * 4, b'=');
-    // The space was just allocated.
+    // Never fails: the space was just allocated.
     let written = STANDARD.encode_slice(bytes, &mut out[start..]).unwrap_or(0);
     out.truncate(start + written);
     out.push(b'"');

@@ -26,7 +26,7 @@ pub enum KeyPart {
 // === impl KeyPart ===
 
 impl KeyPart {
-    /// Copies a key's part.
+    /// Copies a value of a key.
     #[must_use]
     pub fn of(value: KeyValue<'_>) -> Self {
         match value {
@@ -37,8 +37,8 @@ impl KeyPart {
         }
     }
 
-    /// Returns the part as the key encoder takes it. A number is never too large for its type, because it was read as
-    /// that type.
+    /// Converts the part for the key encoder. A number is never too large for its type, because it was read as that
+    /// type.
     #[must_use]
     pub fn as_key(&self, value_type: ScalarType) -> KeyValue<'_> {
         match self {

@@ -43,7 +43,7 @@ pub fn murmur3_x64_128(bytes: &[u8]) -> [u8; 16] {
 
 fn halves(block: &[u8; 16]) -> (u64, u64) {
     let both = u128::from_le_bytes(*block);
-    #[expect(clippy::cast_possible_truncation, reason = "the two halves are what is wanted")]
+    #[expect(clippy::cast_possible_truncation, reason = "each cast takes one half")]
     (both as u64, (both >> 64) as u64)
 }
 

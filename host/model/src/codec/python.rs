@@ -1,4 +1,4 @@
-//! Numbers and JSON as Python reads and writes them.
+//! Parses and formats numbers and JSON as Python does.
 //!
 //! Feast converts values with Python's constructors (`type_map.py`: `int(x)`, `float(x)`, `str(x)`, `json.dumps(x)`),
 //! so their rules determine which text is a number and how a number is formatted. Every function names the Python
@@ -26,7 +26,7 @@ struct Decimal {
     point: i64,
 }
 
-/// Exponents beyond this are out of range for every type; the limit keeps their arithmetic exact.
+/// Exponents beyond this are out of range for every type; the limit prevents overflow.
 const EXPONENT_MAX: i64 = 100_000;
 /// More digits than any 64-bit integer has.
 const INT_DIGITS_MAX: usize = 20;
@@ -113,8 +113,8 @@ pub fn is_decimal(text: &str) -> bool {
     Decimal::parse(&plain).is_some()
 }
 
-/// Returns whether `uuid.UUID(text)` accepts a text: 32 hexadecimal digits, with any braces, hyphens and prefixes
-/// around them.
+/// Returns whether `uuid.UUID(text)` accepts a text: 32 hexadecimal digits. Hyphens, surrounding braces, `urn:` and
+/// `uuid:` are ignored.
 #[must_use]
 pub fn is_uuid(text: &str) -> bool {
     let plain = text.replace("urn:", "").replace("uuid:", "");
@@ -174,7 +174,8 @@ pub fn bytes_text(bytes: &[u8]) -> String {
 
 /// Implements `json.dumps(value)`: a space after commas and colons, and ASCII only.
 ///
-/// `None` for values that JSON cannot represent: bytes and instants, NaN and infinities.
+/// NaN becomes `null`, unlike in Python. Returns `None` for values that JSON cannot represent: bytes, instants and
+/// infinities.
 #[must_use]
 pub fn json_text(cell: &Cell) -> Option<String> {
     let mut out = String::new();

@@ -2,14 +2,14 @@
 //! printing numbers costs more than looking them up.
 //!
 //! ```text
-//! pieces u16 | where each piece starts u16, from the first's start | where the last ends u16 | the pieces
+//! number of pieces u16 | start of each piece u16 | end of the last piece u16 | the pieces
 //! ```
 //!
-//! The first piece is the event time, and the others are the fields in their order. Each begins with a comma, so a
-//! column of a response is a sequence of pieces, the first of which leaves its comma out. A short piece is copied as 32
-//! bytes, which takes a processor one step, if that many bytes follow its start; if the text is stored with other bytes
-//! after it, that also applies to the last pieces. The offsets are small and adjacent: a hundred rows of a response do
-//! not fit the first cache of a processor, and most of the work is waiting for the next one.
+//! Starts and ends are offsets from the start of the first piece. The first piece is the event time, and the others are
+//! the fields in their order. Each piece begins with a comma, so a column of a response is a sequence of pieces, without
+//! the comma of the first one. If at least 32 bytes follow the start of a short piece, 32 bytes are copied, which is one
+//! instruction; if other bytes are stored after the text, that includes the last pieces. The offsets are small and
+//! adjacent, because a hundred rows exceed a processor's L1 cache, and most of the time is spent waiting for L2.
 
 use std::ops::Range;
 
@@ -34,8 +34,8 @@ const CHUNK: usize = 32;
 // === impl RowText ===
 
 impl<'a> RowText<'a> {
-    /// [`RowText::copy`] is fastest if this many bytes are free, even for a shorter value.
-    pub const ROOM: usize = CHUNK;
+    /// [`RowText::copy`] is fastest if `out` has this many bytes from its offset, even for a shorter value.
+    pub const COPY_BYTES: usize = CHUNK;
 
     /// Appends the text of a row; appends nothing if the row is damaged, or if its text would be too long to store.
     pub fn render(schema: &RowSchema, row: &[u8], out: &mut Vec<u8>) {
@@ -59,10 +59,10 @@ impl<'a> RowText<'a> {
         out.extend_from_slice(Rfc3339::of(view.event_time()).as_bytes());
         out.push(b'"');
         set_bound(out, bounds_at + BOUND_BYTES, text_at)?;
-        for (place, (_, value_type)) in schema.fields().enumerate() {
+        for (index, (_, value_type)) in schema.fields().enumerate() {
             out.push(b',');
-            json::value(out, view.get(place).ok()?, value_type);
-            set_bound(out, bounds_at + (place + 2) * BOUND_BYTES, text_at)?;
+            json::value(out, view.get(index).ok()?, value_type);
+            set_bound(out, bounds_at + (index + 2) * BOUND_BYTES, text_at)?;
         }
         Some(())
     }
@@ -80,8 +80,8 @@ impl<'a> RowText<'a> {
         out.extend_from_slice(self.text_of(0, with_comma));
     }
 
-    /// Adds the start of each piece, and the end of the last one, to sums of the same. The sums over all rows of a
-    /// response determine the space for each field: [`RowText::width_of_sums`].
+    /// Adds the start of each piece, and the end of the last one, to `sums`, which has the sums for other rows. The sums
+    /// over all rows of a response determine the space for each field: see [`RowText::width_of_sums`].
     #[inline]
     pub fn add_bounds(&self, sums: &mut [u32]) {
         for (sum, bound) in sums.iter_mut().zip(self.bounds.as_chunks().0) {
@@ -89,9 +89,9 @@ impl<'a> RowText<'a> {
         }
     }
 
-    /// Returns how many sums [`RowText::add_bounds`] adds to.
+    /// Returns the number of sums that [`RowText::add_bounds`] adds to.
     #[must_use]
-    pub fn bounds(&self) -> usize {
+    pub fn bound_count(&self) -> usize {
         self.bounds.len() / BOUND_BYTES
     }
 
@@ -138,21 +138,21 @@ impl<'a> RowText<'a> {
     }
 
     #[inline]
-    fn text_of(&self, place: usize, with_comma: bool) -> &'a [u8] {
-        let piece = self.piece(place).and_then(|piece| self.pieces.get(piece)).unwrap_or_default();
+    fn text_of(&self, index: usize, with_comma: bool) -> &'a [u8] {
+        let piece = self.piece(index).and_then(|piece| self.pieces.get(piece)).unwrap_or_default();
         piece.get(usize::from(!with_comma)..).unwrap_or_default()
     }
 
     /// Returns the range of a piece.
     #[inline]
-    fn piece(&self, place: usize) -> Option<Range<usize>> {
-        let both = self.bounds.get(place * BOUND_BYTES..(place + 2) * BOUND_BYTES)?.first_chunk()?;
+    fn piece(&self, index: usize) -> Option<Range<usize>> {
+        let both = self.bounds.get(index * BOUND_BYTES..(index + 2) * BOUND_BYTES)?.first_chunk()?;
         let both = u32::from_le_bytes(*both);
         Some((both & 0xffff) as usize..(both >> 16) as usize)
     }
 }
 
-/// Stores the end of the piece that was just written; `None` if it is too far away.
+/// Stores the end of the piece that was just written; `None` if the text is too long.
 fn set_bound(out: &mut [u8], at: usize, text_at: usize) -> Option<()> {
     let end = out.len() - text_at;
     if end > BYTES_MAX {
@@ -186,13 +186,13 @@ mod tests {
 
     #[test]
     fn each_field_renders_as_json() {
-        let long = "a text that is longer than what is copied at once";
+        let long = "a text that is longer than one chunk";
         let values = [
             ValueRef::Int64(-7),
             ValueRef::Float64(0.1),
             ValueRef::Null,
             ValueRef::Bytes(long.as_bytes()),
-            // With comma and quotes exactly the size that is copied at once, and one byte more.
+            // With comma and quotes, exactly one chunk, and one byte more.
             ValueRef::Bytes(b"0123456789abcdef0123456789abc"),
             ValueRef::Bytes(b"0123456789abcdef0123456789abcd"),
             ValueRef::Bytes(b""),
@@ -202,25 +202,25 @@ mod tests {
         // With other bytes after it.
         let bytes = [rendered(&schema(&types), &values), vec![7; CHUNK]].concat();
         let text = RowText::new(&bytes).unwrap();
-        let mut sums = vec![0; text.bounds()];
+        let mut sums = vec![0; text.bound_count()];
         text.add_bounds(&mut sums);
         text.add_bounds(&mut sums);
-        for (place, (value, name)) in values.iter().zip(types).enumerate() {
+        for (index, (value, name)) in values.iter().zip(types).enumerate() {
             let mut expected = Vec::new();
             json::value(&mut expected, *value, name.parse().unwrap());
             let mut out = Vec::new();
-            out.extend_from_slice(text.value(place));
+            out.extend_from_slice(text.value(index));
             assert_eq!(out, expected, "{name}");
-            assert_eq!(RowText::width_of_sums(&sums, place), 2 * (expected.len() + 1), "{name}");
-            // Exactly enough space, and more space than is copied at once.
-            for room in [expected.len() + 1, 100] {
-                let mut out = vec![7; 1 + room];
-                assert_eq!(text.copy(place, true, &mut out, 1), expected.len() + 1, "{name}");
+            assert_eq!(RowText::width_of_sums(&sums, index), 2 * (expected.len() + 1), "{name}");
+            // Exactly enough space, and more space than one chunk.
+            for space in [expected.len() + 1, 100] {
+                let mut out = vec![7; 1 + space];
+                assert_eq!(text.copy(index, true, &mut out, 1), expected.len() + 1, "{name}");
                 assert_eq!(out[..expected.len() + 2], [b"\x07,", &*expected].concat(), "{name}");
-                assert_eq!(text.copy(place, false, &mut out, 0), expected.len(), "{name}");
+                assert_eq!(text.copy(index, false, &mut out, 0), expected.len(), "{name}");
                 assert_eq!(out[..expected.len()], expected, "{name}");
             }
-            assert_eq!(text.copy(place, true, &mut vec![0; expected.len() + 1], 1), 0, "{name} does not fit");
+            assert_eq!(text.copy(index, true, &mut vec![0; expected.len() + 1], 1), 0, "{name} does not fit");
         }
         let mut times = Vec::new();
         text.append_event_time(false, &mut times);
@@ -229,7 +229,11 @@ mod tests {
         let beyond = types.len();
         let copied = text.copy(beyond, false, &mut [0; 100], 0);
         times.extend_from_slice(text.value(beyond));
-        assert_eq!((times.len(), RowText::width_of_sums(&sums, beyond), copied), (45, 0, 0), "a field too many");
+        assert_eq!(
+            (times.len(), RowText::width_of_sums(&sums, beyond), copied),
+            (45, 0, 0),
+            "a field that does not exist"
+        );
     }
 
     #[test]
@@ -255,11 +259,11 @@ mod tests {
     #[test]
     fn arbitrary_bytes_never_panic() {
         let bytes = rendered(&schema(&["Int64", "String"]), &[ValueRef::Int64(1), ValueRef::Bytes(b"abc")]);
-        for place in 0..bytes.len() {
+        for index in 0..bytes.len() {
             for byte in [0, 1, 0x7f, 0xff] {
                 let mut damaged = bytes.clone();
-                damaged[place] = byte;
-                for len in [place, damaged.len()] {
+                damaged[index] = byte;
+                for len in [index, damaged.len()] {
                     let Some(text) = RowText::new(&damaged[..len]) else { continue };
                     (0..4).for_each(|field| assert!(text.copy(field, field % 2 == 0, &mut [0; 100], 0) <= 100));
                     (0..4).for_each(|field| _ = text.value(field));

@@ -9,28 +9,28 @@ use crate::model::{
 };
 
 const MICROS: i64 = 1_000_000;
-/// Messages with deeper nesting cannot be decoded: protobuf decoders, both prost and Feast's, stop at 100 levels.
-const MESSAGES_MAX: usize = 97;
+/// The maximum nesting depth of a message: the protobuf decoders of prost and of Feast stop at 100 levels.
+const DEPTH_MAX: usize = 97;
 
 /// Encodes a cell of a nested type as the bytes of a message.
 ///
 /// # Errors
 /// [`ConversionError`].
 pub(super) fn encode(cell: &Cell, nested: NestedType) -> Result<Vec<u8>, ConversionError> {
-    let depth = messages(cell);
-    if depth > MESSAGES_MAX {
+    let depth = message_depth(cell);
+    if depth > DEPTH_MAX {
         return Err(ConversionError::Unreadable(format!(
-            "the value is nested too deeply: its message would have {depth} levels, but at most {MESSAGES_MAX} can be read (a struct or a map is 3 of them, a list 2)"
+            "the value is nested too deeply: its message would have {depth} levels, but at most {DEPTH_MAX} can be read (a struct or a map is 3 of them, a list 2)"
         )));
     }
     Ok(FeastValue { kind: Some(kind(cell, nested)?) }.encode_to_vec())
 }
 
 /// Returns the nesting depth of a value's message.
-fn messages(cell: &Cell) -> usize {
+fn message_depth(cell: &Cell) -> usize {
     match cell {
-        Cell::List(items) => 2 + items.iter().map(messages).max().unwrap_or(0),
-        Cell::Map(entries) => 3 + entries.iter().map(|(_, value)| messages(value)).max().unwrap_or(0),
+        Cell::List(items) => 2 + items.iter().map(message_depth).max().unwrap_or(0),
+        Cell::Map(entries) => 3 + entries.iter().map(|(_, value)| message_depth(value)).max().unwrap_or(0),
         _ => 1,
     }
 }
@@ -43,7 +43,7 @@ fn kind(cell: &Cell, nested: NestedType) -> Result<Kind, ConversionError> {
     {
         let parsed = Cell::from_json(text)
             .map_err(|error| ConversionError::Json { found: cell.describe(), why: error.to_string() })?;
-        let is_too_deep = messages(&parsed) > MESSAGES_MAX;
+        let is_too_deep = message_depth(&parsed) > DEPTH_MAX;
         return if matches!(parsed, Cell::Text(_)) || is_too_deep { Err(wrong()) } else { kind(&parsed, nested) };
     }
     Ok(match (nested, cell) {
@@ -139,18 +139,18 @@ fn inferred_list(items: &[Cell]) -> Kind {
         .unwrap_or_else(|| Kind::List(RepeatedValue { val: items.iter().map(inferred).collect() }))
 }
 
-/// Converts a list that has only mappings.
+/// Converts a list if it has only mappings.
 fn maps_of(items: &[Cell]) -> Option<FeastMapList> {
     let of = |item: &Cell| if let Cell::Map(entries) = item { Some(map(entries)) } else { None };
     Some(FeastMapList { val: items.iter().map(of).collect::<Option<_>>()? })
 }
 
-/// Returns whole seconds; the null placeholder is unchanged.
+/// Converts microseconds to whole seconds; the null placeholder is unchanged.
 fn seconds(micros: Micros) -> i64 {
     if micros == NULL_TIMESTAMP_SECONDS { micros } else { micros.div_euclid(MICROS) }
 }
 
-/// Returns the offset at the end of an ISO time: `+02:00`, or UTC for `Z`.
+/// Returns the offset at the end of an ISO 8601 time: `+02:00`, or `UTC` for `Z`.
 fn offset(text: &str) -> Option<&str> {
     if text.ends_with(['Z', 'z']) {
         return Some("UTC");

@@ -4,10 +4,11 @@ use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc, time::Duration};
 
 use super::{Micros, ScalarType, ValueType};
 
-/// The join key of a view without entities, as Feast names it. Its value is the empty string.
+/// The name that Feast gives the join key of a view without entities. In requests and rows, the key's value is the
+/// empty string.
 pub const JOIN_KEY_DUMMY: &str = "__dummy_id";
 
-/// Free text about a definition, by name; `version` and `owner` are customary.
+/// Free-text tags of a definition, by key; `version` and `owner` are customary.
 pub type Tags = BTreeMap<String, String>;
 
 /// Identifies the entity of a row: the 16 bytes that Feast writes as `entity_id` in DynamoDB.
@@ -16,18 +17,18 @@ pub type Tags = BTreeMap<String, String>;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EntityId(pub [u8; 16]);
 
-/// A text that is not an entity id of 32 hexadecimal digits.
+/// The error for text that is not an entity id of 32 hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NoEntityId;
+pub struct InvalidEntityId;
 
-/// An object that features describe: a customer, a driver.
+/// An object that features describe, such as a customer or a driver.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entity {
     /// Its name in definitions.
     pub name: Arc<str>,
     /// The column that contains its key in requests and sources.
     pub join_key: Arc<str>,
-    /// The key's type; one of those for which [`ValueType::can_be_join_key`] holds.
+    /// The key's type. [`ValueType::can_be_join_key`] returns true for it.
     pub value_type: ScalarType,
     /// A description for users.
     pub description: String,
@@ -53,7 +54,7 @@ pub struct Feature {
 pub struct JoinKey {
     /// The column that contains it.
     pub name: Arc<str>,
-    /// Its type; one of those for which [`ValueType::can_be_join_key`] holds.
+    /// Its type. [`ValueType::can_be_join_key`] returns true for it.
     pub value_type: ScalarType,
 }
 
@@ -74,7 +75,7 @@ pub struct FeatureView {
     pub source: Option<Source>,
     /// The files for materialization on demand, if they are not the source already.
     pub batch_source: Option<FileSource>,
-    /// The name under which rows are pushed.
+    /// The name of the push source that writes rows to this view.
     pub push_source: Option<Arc<str>>,
     /// How a load treats stored rows that it does not contain.
     pub mode: WriteMode,
@@ -92,7 +93,7 @@ pub struct FeatureView {
 pub struct Source {
     /// The kind of source.
     pub from: SourceKind,
-    /// How often it is read again while the server runs; `None`: on start, on demand, and as in `cron`.
+    /// How often it is read again while the server runs; `None`: only at startup, on demand, and at the times in `cron`.
     pub every: Option<Duration>,
     /// When it is read again, as a cron expression in UTC.
     pub cron: Option<String>,
@@ -117,8 +118,8 @@ pub enum SourceKind {
 /// Parquet files with a view's rows.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FileSource {
-    /// A file, or a directory of `*.parquet` files, as written in the definition; or an object in S3, or a prefix of
-    /// them: `s3://bucket/key`.
+    /// A file, or a directory of `*.parquet` files, as written in the definition; or an object or a prefix in S3:
+    /// `s3://bucket/key`.
     pub path: String,
     /// For a path in S3: the region and endpoint.
     pub place: AwsPlace,
@@ -170,8 +171,8 @@ pub struct TableSource {
     pub segments: u16,
     /// The maximum number of read capacity units per second for a scan; `None`: no limit.
     pub read_units: Option<u32>,
-    /// The attribute in which DynamoDB itself finds the time, in seconds since 1970, after which it deletes an item.
-    /// DynamoDB deletes items with a delay, so expired items are skipped here.
+    /// The attribute that DynamoDB's own TTL uses: the time, in seconds since 1970, after which DynamoDB deletes the
+    /// item. It deletes items with a delay, so Larder skips expired ones.
     pub ttl_attribute: Option<String>,
     /// How to treat an entity without a stored row.
     pub on_miss: OnMiss,
@@ -208,9 +209,9 @@ pub enum TableLayout {
 /// How to treat an entity without a stored row.
 #[derive(Clone, Debug, PartialEq)]
 pub enum OnMiss {
-    /// It has no row: the store has the whole table.
+    /// The entity is reported as not found, because the store has the whole table.
     NotFound,
-    /// The row is fetched from the table: the store has a part of it, the recently requested entities.
+    /// The row is fetched from the table, because the store has only the recently requested entities.
     Fetch(ReadThrough),
 }
 
@@ -226,7 +227,7 @@ pub struct ReadThrough {
     /// How long a row is served before the table is queried again, if no stream reports changes.
     pub fresh_for: Duration,
     /// The maximum number of concurrent requests to DynamoDB.
-    pub at_once: u16,
+    pub max_concurrent: u16,
 }
 
 /// How a load treats stored rows that it does not contain.
@@ -235,7 +236,7 @@ pub enum WriteMode {
     /// They stay.
     #[default]
     Upsert,
-    /// They are deleted: the load builds a new generation, which replaces the served one at once.
+    /// They are deleted: the load builds a new generation, which replaces the served one atomically.
     Replace,
 }
 
@@ -244,7 +245,7 @@ pub enum WriteMode {
 pub struct FeatureService {
     /// Its name, unique in the project.
     pub name: Arc<str>,
-    /// What it selects, in order.
+    /// The features that it selects from each view, in order.
     pub projections: Vec<Projection>,
     /// A description for users.
     pub description: String,
@@ -272,7 +273,7 @@ impl Default for ReadThrough {
             timeout: Duration::from_millis(50),
             negative_ttl: Duration::from_secs(10),
             fresh_for: Duration::from_secs(60),
-            at_once: 16,
+            max_concurrent: 16,
         }
     }
 }
@@ -286,14 +287,14 @@ impl fmt::Display for EntityId {
 }
 
 impl FromStr for EntityId {
-    type Err = NoEntityId;
+    type Err = InvalidEntityId;
 
-    fn from_str(text: &str) -> Result<Self, NoEntityId> {
+    fn from_str(text: &str) -> Result<Self, InvalidEntityId> {
         // `from_str_radix` would accept a sign and fewer digits.
         if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(NoEntityId);
+            return Err(InvalidEntityId);
         }
-        u128::from_str_radix(text, 16).map(|id| Self(id.to_be_bytes())).map_err(|_| NoEntityId)
+        u128::from_str_radix(text, 16).map(|id| Self(id.to_be_bytes())).map_err(|_| InvalidEntityId)
     }
 }
 
@@ -332,7 +333,7 @@ impl TableSource {
 // === impl FeatureView ===
 
 impl FeatureView {
-    /// Returns the index of a feature in this view, by name.
+    /// Returns the index of the feature with this name in [`FeatureView::features`].
     #[must_use]
     pub fn feature_index(&self, name: &str) -> Option<usize> {
         self.features.iter().position(|feature| &*feature.name == name)
@@ -356,7 +357,7 @@ impl FeatureView {
         }
     }
 
-    /// Returns how missing rows are fetched, if they are.
+    /// Returns the read-through settings, if missing rows are fetched from the table.
     #[must_use]
     pub fn read_through(&self) -> Option<&ReadThrough> {
         match &self.table()?.on_miss {
@@ -371,7 +372,7 @@ impl FeatureView {
         self.table().is_some_and(|table| table.ttl_attribute.is_some())
     }
 
-    /// Returns whether this view has a single row.
+    /// Returns whether the view has no entities, and therefore a single row.
     #[must_use]
     pub fn is_entityless(&self) -> bool {
         self.entities.is_empty()
@@ -381,7 +382,7 @@ impl FeatureView {
 // === impl Projection ===
 
 impl Projection {
-    /// Returns the name before `__` in full feature names.
+    /// Returns the name before `__` in full feature names: the alias, or else the view's name.
     #[must_use]
     pub fn prefix(&self) -> &Arc<str> {
         self.alias.as_ref().unwrap_or(&self.view)
@@ -406,7 +407,7 @@ mod tests {
         assert_eq!(text.to_uppercase().parse(), Ok(id));
         let signed = format!("+{}", &text[1..]);
         for wrong in ["", &text[1..], &format!("{text}0"), &signed, "0123456789abcdef0123456789abcdeg", "äöü"] {
-            assert_eq!(wrong.parse::<EntityId>(), Err(NoEntityId), "{wrong}");
+            assert_eq!(wrong.parse::<EntityId>(), Err(InvalidEntityId), "{wrong}");
         }
     }
 }

@@ -17,7 +17,7 @@ pub struct DerivedView {
     pub features: Vec<Feature>,
     /// The configuration of the plugin, as JSON; `null` by default.
     pub config: Arc<str>,
-    /// The values of its features if the plugin fails.
+    /// What happens if the plugin fails.
     pub on_error: OnError,
     /// A description for users.
     pub description: String,
@@ -39,7 +39,7 @@ pub struct DerivedInput {
 /// The source of an input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InputSource {
-    /// A feature of a view: a stored one, or a derived one that does not depend on this view.
+    /// A feature of a stored view, or of a derived view that does not depend on this one.
     Feature {
         /// The view.
         view: Arc<str>,
@@ -48,32 +48,32 @@ pub enum InputSource {
     },
     /// A column of the request's entities (Feast: a request source).
     Request,
-    /// The entity itself: a join key.
+    /// The join key of an entity, by its name.
     JoinKey(Arc<str>),
 }
 
-/// The values of features if their plugin fails. Their status reports the failure.
+/// What happens if a plugin fails. Unless the request fails, the status of the features reports the failure.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum OnError {
-    /// Null.
+    /// The features are null.
     #[default]
     Null,
-    /// These values, by feature; null for features without one.
+    /// The features get these values, by name; features without one are null.
     Default(BTreeMap<Arc<str>, Value>),
-    /// No values: the request fails.
+    /// The request fails.
     Fail,
 }
 
 // === impl DerivedView ===
 
 impl DerivedView {
-    /// Returns the index of a feature in this view, by name.
+    /// Returns the index of the feature with this name in [`DerivedView::features`].
     #[must_use]
     pub fn feature_index(&self, name: &str) -> Option<usize> {
         self.features.iter().position(|feature| &*feature.name == name)
     }
 
-    /// Returns the index of an input in this view, by name.
+    /// Returns the index of the input with this name in [`DerivedView::inputs`].
     #[must_use]
     pub fn input_index(&self, name: &str) -> Option<usize> {
         self.inputs.iter().position(|input| &*input.name == name)

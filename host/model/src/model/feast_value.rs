@@ -1,4 +1,4 @@
-//! Feast's own value message, for nested values and for everything that Feast wrote.
+//! Feast's own value message, for nested values and for data that Feast wrote.
 //!
 //! The messages and field numbers are those of `feast/types/Value.proto` (Feast 0.67). A nested value (a map, a struct,
 //! a list of lists, a zoned timestamp) is kept in a row as the bytes of a [`FeastValue`].
@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use prost::{Message, Oneof};
 
-/// `feast.types.Value`: any value, or none when `kind` is absent.
+/// `feast.types.Value`: any value; null if `kind` is absent.
 #[derive(Clone, PartialEq, Message)]
 pub struct FeastValue {
     /// The value, by type.
@@ -21,7 +21,7 @@ pub struct FeastValue {
 
 /// The `val` oneof of `feast.types.Value`. `SCALAR_MAP` (47) is left out: Feast serves it as null.
 #[derive(Clone, PartialEq, Oneof)]
-#[expect(missing_docs, reason = "the names are the types")]
+#[expect(missing_docs, reason = "each name is the name of its type")]
 pub enum Kind {
     #[prost(bytes = "vec", tag = "1")]
     Bytes(Vec<u8>),
@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_are_those_that_feast_writes() {
+    fn encoded_bytes_equal_feast() {
         // Taken from Feast's DynamoDB items for `customer_stats` of CUST_000123.
         let float = FeastValue { kind: Some(Kind::Float(0.1)) };
         assert_eq!(float.encode_to_vec(), [0x35, 0xcd, 0xcc, 0xcc, 0x3d]);

@@ -13,7 +13,7 @@ pub const NULL_TIMESTAMP_SECONDS: i64 = i64::MIN;
 const MICROS_PER_SECOND: i64 = 1_000_000;
 const SECONDS_PER_DAY: i64 = 86_400;
 
-/// Parses a date or an instant in common formats; both are UTC unless there is an offset.
+/// Parses a date or an instant in ISO 8601 format. It is in UTC unless the text has an offset; a date means midnight.
 #[must_use]
 pub fn parse_time(text: &str) -> Option<Micros> {
     parse_exact_time(text).map(|(micros, _)| micros)
@@ -42,7 +42,7 @@ pub struct Rfc3339 {
 // === impl Rfc3339 ===
 
 impl Rfc3339 {
-    /// The length of `-YYYYYY-MM-DDTHH:MM:SS.ffffffZ`: enough for every `i64` of microseconds.
+    /// More than the length of `-YYYYYY-MM-DDTHH:MM:SS.ffffffZ`, the longest text of an `i64` of microseconds.
     const BYTES_MAX: usize = 32;
 
     /// Formats an instant.
@@ -134,20 +134,20 @@ fn civil_from_days(days: i64) -> (i64, u8, u8) {
 /// Parses a duration such as `90s`, `15m`, `6h`, `30d`, `2w`, `500ms`, `1us`, or a sum of them: `1d12h`.
 ///
 /// # Errors
-/// A sentence that describes the error in the text.
+/// A message that quotes the text.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let complaint = || format!("'{text}' is not a duration; hint: write, for example, 90s, 15m, 6h, 30d or 1d12h");
+    let invalid = || format!("'{text}' is not a duration; hint: write, for example, 90s, 15m, 6h, 30d or 1d12h");
     let mut rest = text.trim();
     if rest == "0" {
         return Ok(Duration::ZERO);
     }
     if rest.is_empty() {
-        return Err(complaint());
+        return Err(invalid());
     }
     let mut total = Duration::ZERO;
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(complaint)?;
-        let count: u64 = rest[..digits].parse().map_err(|_| complaint())?;
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(invalid)?;
+        let count: u64 = rest[..digits].parse().map_err(|_| invalid())?;
         rest = rest[digits..].trim_start();
         let letters = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
         let micros: u64 = match &rest[..letters] {
@@ -158,11 +158,11 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
             "h" | "hour" | "hours" => 3_600_000_000,
             "d" | "day" | "days" => 86_400_000_000,
             "w" | "week" | "weeks" => 604_800_000_000,
-            _ => return Err(complaint()),
+            _ => return Err(invalid()),
         };
         rest = rest[letters..].trim_start();
         let part = count.checked_mul(micros).map(Duration::from_micros);
-        total = part.and_then(|part| total.checked_add(part)).ok_or_else(complaint)?;
+        total = part.and_then(|part| total.checked_add(part)).ok_or_else(invalid)?;
     }
     // A duration must be addable to an instant in microseconds.
     match i64::try_from(total.as_micros()) {
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_add_up() {
+    fn duration_parts_are_summed() {
         for (text, seconds) in [
             ("0", 0),
             ("90s", 90),
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_duration_is_refused() {
+    fn invalid_duration_is_rejected() {
         for text in ["", "1", "d", "1x", "-1d", "1.5h", "99999999999999999999d", "1d 2", "400000y"] {
             assert!(parse_duration(text).is_err(), "{text}");
         }

@@ -16,13 +16,13 @@ pub enum ValueRef<'a> {
     Int32(i32),
     /// 64-bit integer, or microseconds since the Unix epoch.
     Int64(i64),
-    /// Single.
+    /// 32-bit float.
     Float32(f32),
-    /// Double.
+    /// 64-bit float.
     Float64(f64),
     /// Text, raw bytes or the protobuf bytes of a nested value.
     Bytes(&'a [u8]),
-    /// Items of one shape.
+    /// Items of the same shape.
     List(ListRef<'a>),
 }
 
@@ -35,7 +35,7 @@ pub struct ListRef<'a> {
     bytes: &'a [u8],
 }
 
-/// One value, owned. For tests and tools; the lookup path does not use it.
+/// One value, owned.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     /// No value.
@@ -46,9 +46,9 @@ pub enum Value {
     Int32(i32),
     /// 64-bit integer, or microseconds since the Unix epoch.
     Int64(i64),
-    /// Single.
+    /// 32-bit float.
     Float32(f32),
-    /// Double.
+    /// 64-bit float.
     Float64(f64),
     /// Text, raw bytes or the protobuf bytes of a nested value.
     Bytes(Vec<u8>),
@@ -59,7 +59,7 @@ pub enum Value {
 // === impl ValueRef ===
 
 impl ValueRef<'_> {
-    /// Returns the approximate size of the value in a row, in bytes; 8 for numbers.
+    /// Returns the approximate size of the value in a row, in bytes; 8 for numbers, booleans and nulls.
     #[must_use]
     pub fn bytes(&self) -> usize {
         match self {
@@ -88,7 +88,7 @@ impl ValueRef<'_> {
 // === impl Value ===
 
 impl Value {
-    /// Borrows one value, or one item of a list. A list itself has no borrowed form, and is null.
+    /// Borrows a value that is not a list. Returns null for a list, which has no borrowed form.
     #[must_use]
     pub fn as_item(&self) -> ValueRef<'_> {
         match self {
@@ -135,7 +135,7 @@ impl<'a> ListRef<'a> {
         self.len
     }
 
-    /// Returns whether there are no items.
+    /// Returns whether the list has no items.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
@@ -147,7 +147,7 @@ impl<'a> ListRef<'a> {
         (0..list.len).map(move |i| list.at(i))
     }
 
-    /// Returns item `i`; `parse` has checked that the bytes are there.
+    /// Returns item `i`; `parse` has checked the lengths.
     fn at(&self, i: usize) -> ValueRef<'a> {
         fn chunk<const N: usize>(bytes: &[u8], i: usize) -> [u8; N] {
             bytes.as_chunks::<N>().0.get(i).copied().unwrap_or([0; N])

@@ -6,16 +6,17 @@ use std::{fmt, str::FromStr};
 ///
 /// The set is that of `feast.types.ValueType` (Feast 0.67). It parses from the SDK's spelling (`Int64`,
 /// `Array(Float32)`, `Set(String)`) and from the registry's (`INT64`, `FLOAT_LIST`, `STRING_SET`), in any case,
-/// and displays as the SDK's.
+/// and is displayed in the SDK's spelling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ValueType {
     /// One value.
     Scalar(ScalarType),
-    /// A list of values: an embedding, tags. There are no null items; they become the type's default.
+    /// A list of values, such as an embedding or tags. Items are never null: a null becomes the type's default, or NaN
+    /// among other floats.
     List(ScalarType),
     /// A list without duplicates.
     Set(ScalarType),
-    /// Maps, structs and lists of lists.
+    /// Maps, structs, lists of lists and zoned timestamps.
     Nested(NestedType),
 }
 
@@ -52,7 +53,7 @@ pub enum ScalarType {
     ImageBytes,
 }
 
-/// Types whose values are trees. They are stored as Feast's own protobuf `Value` bytes.
+/// Types whose values are stored as the bytes of Feast's own protobuf `Value`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NestedType {
     /// String keys to values.
@@ -114,7 +115,7 @@ pub enum ItemType {
 #[error("unknown type '{0}'")]
 pub struct UnknownType(pub String);
 
-/// Every scalar with its SDK name, its registry name and whether it can be the type of a join key.
+/// Every scalar type with its name in the SDK and in the registry.
 const SCALARS: [(ScalarType, &str, &str); 14] = [
     (ScalarType::Bytes, "Bytes", "BYTES"),
     (ScalarType::String, "String", "STRING"),
@@ -132,6 +133,7 @@ const SCALARS: [(ScalarType, &str, &str); 14] = [
     (ScalarType::ImageBytes, "ImageBytes", "IMAGE_BYTES"),
 ];
 
+/// Every nested type with its name in the SDK and in the registry.
 const NESTED: [(NestedType, &str, &str); 8] = [
     (NestedType::Map, "Map", "MAP"),
     (NestedType::MapList, "Array(Map)", "MAP_LIST"),
@@ -234,7 +236,7 @@ impl ValueType {
         NUMBERS.iter().find(|(known, _)| *known == number).and_then(|(_, name)| name.parse().ok())
     }
 
-    /// Returns the names that parse, in the SDK's spelling, for messages that suggest one.
+    /// Returns the names of all types in the SDK's spelling, for suggestions in messages.
     pub fn names() -> impl Iterator<Item = String> {
         let scalars = SCALARS.iter().map(|(_, name, _)| (*name).to_owned());
         let lists = SCALARS.iter().map(|(_, name, _)| format!("Array({name})"));
@@ -250,13 +252,13 @@ impl FromStr for ValueType {
     fn from_str(text: &str) -> Result<Self, UnknownType> {
         let unknown = || UnknownType(text.to_owned());
         let name = text.trim();
-        if let Some((nested, ..)) = NESTED.iter().find(|(_, sdk, core)| is(name, sdk) || is(name, core)) {
+        if let Some((nested, ..)) = NESTED.iter().find(|(_, sdk, core)| same_name(name, sdk) || same_name(name, core)) {
             return Ok(Self::Nested(*nested));
         }
-        if let Some(item) = within(name, &["array", "list"]).or_else(|| suffixed(name, "_LIST")) {
+        if let Some(item) = within(name, &["array", "list"]).or_else(|| strip_suffix_ignore_case(name, "_LIST")) {
             return Ok(Self::List(item.parse().map_err(|_| unknown())?));
         }
-        if let Some(item) = within(name, &["set"]).or_else(|| suffixed(name, "_SET")) {
+        if let Some(item) = within(name, &["set"]).or_else(|| strip_suffix_ignore_case(name, "_SET")) {
             return Ok(Self::Set(item.parse().map_err(|_| unknown())?));
         }
         Ok(Self::Scalar(name.parse().map_err(|_| unknown())?))
@@ -316,7 +318,7 @@ impl FromStr for ScalarType {
     fn from_str(text: &str) -> Result<Self, UnknownType> {
         SCALARS
             .iter()
-            .find(|(_, sdk, core)| is(text.trim(), sdk) || is(text.trim(), core))
+            .find(|(_, sdk, core)| same_name(text.trim(), sdk) || same_name(text.trim(), core))
             .map(|(scalar, ..)| *scalar)
             .ok_or_else(|| UnknownType(text.to_owned()))
     }
@@ -337,7 +339,7 @@ impl ItemType {
     }
 }
 
-fn is(text: &str, name: &str) -> bool {
+fn same_name(text: &str, name: &str) -> bool {
     text.eq_ignore_ascii_case(name)
 }
 
@@ -346,12 +348,12 @@ fn within<'t>(text: &'t str, outers: &[&str]) -> Option<&'t str> {
     let open = text.find(['(', '<'])?;
     let (outer, rest) = text.split_at(open);
     let inner = rest[1..].strip_suffix([')', '>'])?;
-    outers.iter().any(|name| is(outer.trim(), name)).then_some(inner.trim())
+    outers.iter().any(|name| same_name(outer.trim(), name)).then_some(inner.trim())
 }
 
-fn suffixed<'t>(text: &'t str, suffix: &str) -> Option<&'t str> {
+fn strip_suffix_ignore_case<'t>(text: &'t str, suffix: &str) -> Option<&'t str> {
     let cut = text.len().checked_sub(suffix.len())?;
-    (text.is_char_boundary(cut) && is(&text[cut..], suffix)).then(|| &text[..cut])
+    (text.is_char_boundary(cut) && same_name(&text[cut..], suffix)).then(|| &text[..cut])
 }
 
 #[cfg(test)]

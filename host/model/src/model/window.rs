@@ -14,7 +14,7 @@ pub struct Window {
 // === impl Window ===
 
 impl Window {
-    /// Returns whether the range contains every time.
+    /// Returns whether both ends are open, so that the range contains every time.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.from.is_none() && self.to.is_none()

@@ -1,4 +1,4 @@
-//! The catalog: every served definition, validated, immutable, found by name.
+//! The catalog: all served definitions, validated and immutable, with lookup by name.
 
 use std::{collections::BTreeMap, collections::HashMap, sync::Arc};
 
@@ -8,8 +8,9 @@ use crate::{
     yaml::Place,
 };
 
-/// The served definitions of a project. Only [`super::validate`] creates it, so its parts are consistent: every name
-/// that one part mentions is defined, no derived view depends on itself, and views and services are sorted by name.
+/// The served definitions of a project, as [`super::validate()`] returns them. Its parts are consistent: every name that
+/// one part mentions is defined, and no derived view depends on itself. ([`super::Validated::sound`] does not ensure
+/// that.) Entities, views and services are sorted by name.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Catalog {
     pub(super) project: Arc<str>,
@@ -18,7 +19,7 @@ pub struct Catalog {
     pub(super) views: Vec<Arc<FeatureView>>,
     pub(super) derived: Vec<Arc<DerivedView>>,
     pub(super) services: Vec<Arc<FeatureService>>,
-    pub(super) view_places: HashMap<Arc<str>, usize>,
+    pub(super) view_indices: HashMap<Arc<str>, usize>,
     pub(super) join_keys: BTreeMap<Arc<str>, ScalarType>,
     pub(super) unservable_views: BTreeMap<Arc<str>, Arc<str>>,
     pub(super) unmaterializable_views: BTreeMap<Arc<str>, Arc<str>>,
@@ -29,7 +30,7 @@ pub struct Catalog {
 /// The positions of definitions in files, for messages. They are ignored when catalogs are compared.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Places {
-    /// Whether another system chose the names: `imported:`.
+    /// Whether another system chose the names (`imported:`).
     pub(super) imported: bool,
     pub(super) views: BTreeMap<Arc<str>, ViewPlaces>,
     pub(super) services: BTreeMap<Arc<str>, Place>,
@@ -59,7 +60,7 @@ impl Catalog {
         &self.project
     }
 
-    /// Returns which serialization determines the entity ids.
+    /// Returns the version of the key serialization, on which entity ids depend.
     #[must_use]
     pub fn key_version(&self) -> KeyVersion {
         self.key_version
@@ -83,16 +84,16 @@ impl Catalog {
         &self.services
     }
 
-    /// Returns a feature view, by name.
+    /// Returns the feature view with this name.
     #[must_use]
     pub fn view(&self, name: &str) -> Option<&Arc<FeatureView>> {
         self.view_index(name).map(|index| &self.views[index])
     }
 
-    /// Returns the index of a view in [`Catalog::views`].
+    /// Returns the index in [`Catalog::views`] of the view with this name.
     #[must_use]
     pub fn view_index(&self, name: &str) -> Option<usize> {
-        self.view_places.get(name).copied()
+        self.view_indices.get(name).copied()
     }
 
     /// Returns all derived views, sorted by name.
@@ -101,59 +102,61 @@ impl Catalog {
         &self.derived
     }
 
-    /// Returns a derived view, by name.
+    /// Returns the derived view with this name.
     #[must_use]
     pub fn derived_view(&self, name: &str) -> Option<&Arc<DerivedView>> {
-        self.derived_index(name).map(|place| &self.derived[place])
+        self.derived_index(name).map(|index| &self.derived[index])
     }
 
-    /// Returns the index of a derived view in [`Catalog::derived_views`].
+    /// Returns the index in [`Catalog::derived_views`] of the derived view with this name.
     #[must_use]
     pub fn derived_index(&self, name: &str) -> Option<usize> {
         self.derived.binary_search_by(|view| (*view.name).cmp(name)).ok()
     }
 
-    /// Returns a feature service, by name.
+    /// Returns the feature service with this name.
     #[must_use]
     pub fn service(&self, name: &str) -> Option<&Arc<FeatureService>> {
-        let place = self.services.binary_search_by(|service| (*service.name).cmp(name)).ok()?;
-        self.services.get(place)
+        let index = self.services.binary_search_by(|service| (*service.name).cmp(name)).ok()?;
+        self.services.get(index)
     }
 
-    /// Returns an entity, by name.
+    /// Returns the entity with this name.
     #[must_use]
     pub fn entity(&self, name: &str) -> Option<&Entity> {
-        let place = self.entities.binary_search_by(|entity| (*entity.name).cmp(name)).ok()?;
-        self.entities.get(place)
+        let index = self.entities.binary_search_by(|entity| (*entity.name).cmp(name)).ok()?;
+        self.entities.get(index)
     }
 
-    /// Returns the views of another system that cannot be served, by name, with the reason.
+    /// Returns the imported views that cannot be served: the reason for each name.
     #[must_use]
     pub fn unservable_views(&self) -> &BTreeMap<Arc<str>, Arc<str>> {
         &self.unservable_views
     }
 
-    /// Returns the views that are served but whose files Larder cannot materialize, by name, with the reason. Rows that
+    /// Returns the views that are served but whose files Larder cannot materialize: the reason for each name. Rows that
     /// other systems materialize are served.
     #[must_use]
     pub fn unmaterializable_views(&self) -> &BTreeMap<Arc<str>, Arc<str>> {
         &self.unmaterializable_views
     }
 
-    /// Returns the services of another system that cannot be served, by name, with the reason.
+    /// Returns the imported services that cannot be served: the reason for each name.
     #[must_use]
     pub fn unservable_services(&self) -> &BTreeMap<Arc<str>, Arc<str>> {
         &self.unservable_services
     }
 
-    /// Returns the position of a feature of a feature view, or of the view itself if `feature` is `None`.
+    /// Returns the position of a feature of a feature view, or of the view itself if `feature` is `None` or unknown.
+    /// `None` if there is no such view.
     #[must_use]
     pub fn place_of_view(&self, view: &str, feature: Option<&str>) -> Option<&Place> {
         let places = self.places.views.get(view)?;
         Some(feature.and_then(|feature| places.features.get(feature)).unwrap_or(&places.view))
     }
 
-    /// Returns the position of a view's source, or of the view if it has no source. `None` if there is no such view.
+    /// Returns the position of a view's source or `batch_source`, or of the view if it has neither. `None` if there is no
+    /// such view.
     #[must_use]
     pub fn place_of_source(&self, view: &str) -> Option<&Place> {
         let places = self.places.views.get(view)?;
@@ -172,7 +175,7 @@ impl Catalog {
         self.places.services.get(service)
     }
 
-    /// Returns every join key of every entity with its type, by name.
+    /// Returns the join keys of all entities: the type for each name.
     #[must_use]
     pub fn join_keys(&self) -> &BTreeMap<Arc<str>, ScalarType> {
         &self.join_keys

@@ -1,4 +1,4 @@
-//! Raw definitions: the parsed text and positions, with only the structure checked.
+//! Raw definitions: the parsed text with positions. Only its structure is checked.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -36,9 +36,9 @@ pub struct Definitions {
     pub unmaterializable_views: Vec<Unservable>,
     /// Services that exist but cannot be served.
     pub unservable_services: Vec<Unservable>,
-    /// `imported:`. Whether another system chose the names: there are no suggestions of better ones then.
+    /// `imported:`. Whether another system chose the names. If so, the naming convention is not checked.
     pub imported: bool,
-    /// No warning about names that do not follow the naming convention.
+    /// Whether names that do not follow the naming convention cause no warning.
     pub any_names: bool,
     /// Entities that exist but could not be read.
     pub unread_entities: Unread,
@@ -46,12 +46,12 @@ pub struct Definitions {
     pub unread_views: Unread,
 }
 
-/// Names of items that could not be read. The error was already reported; a reference to such a name is not another
-/// error.
+/// Names of items that could not be read. Their errors are already reported, so references to these names are not
+/// reported, too.
 #[derive(Clone, Debug, Default)]
 pub struct Unread {
     names: BTreeSet<String>,
-    /// Whether there is such an item without a name, which any name may refer to.
+    /// Whether the name of such an item is unknown, so that any name may refer to it.
     nameless: bool,
 }
 
@@ -84,9 +84,9 @@ pub struct EntityDefinition {
 pub struct ViewDefinition {
     /// `name:`.
     pub name: Located<String>,
-    /// `entities:`, by name.
+    /// `entities:`: the names of entities.
     pub entities: Vec<Located<String>>,
-    /// `key_types:`, of join keys that have another type in this view than in the entity.
+    /// `key_types:`: the types of join keys that have another type in this view than in the entity.
     pub key_types: BTreeMap<String, Located<ValueType>>,
     /// `features:`.
     pub features: Vec<FeatureDefinition>,
@@ -155,11 +155,11 @@ pub struct ProjectionDefinition {
 // === impl Definitions ===
 
 impl Definitions {
-    /// Parses a file's text and adds its definitions. Errors are added to `problems`; valid definitions are added
-    /// anyway, so that names which other files mention are found.
+    /// Parses a file's text and adds its definitions. Adds errors to `problems`. If there are errors, the valid
+    /// definitions are added anyway, so that references to them from other files are valid.
     pub fn read(&mut self, file: &str, text: &str, problems: &Problems) {
         let Some(node) = parse(file, text, problems) else {
-            self.miss_file();
+            self.note_unread_file();
             return;
         };
         // A file of comments, or an empty one, defines nothing.
@@ -167,7 +167,7 @@ impl Definitions {
             return;
         }
         let Some(mut table) = Table::new("definitions", &node, problems) else {
-            self.miss_file();
+            self.note_unread_file();
             return;
         };
         let unread = &mut self.unread_entities;
@@ -188,13 +188,13 @@ impl Definitions {
         self.imported |= table.bool("imported").unwrap_or(false);
         table.finish();
         if problems.error_count() > before {
-            // The section may have a mistyped name.
-            self.miss_file();
+            // An unknown key may be a mistyped section with definitions.
+            self.note_unread_file();
         }
     }
 
     /// Records that a file could not be read: it may contain names that other files mention.
-    pub fn miss_file(&mut self) {
+    pub fn note_unread_file(&mut self) {
         self.unread_entities.nameless = true;
         self.unread_views.nameless = true;
     }
@@ -220,11 +220,11 @@ impl Unread {
 
     /// Returns whether a name may refer to an item that could not be read.
     #[must_use]
-    pub fn may_be(&self, name: &str) -> bool {
+    pub fn may_include(&self, name: &str) -> bool {
         self.nameless || self.names.contains(name)
     }
 
-    /// Returns whether everything could be read.
+    /// Returns whether all items could be read.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         !self.nameless && self.names.is_empty()
@@ -252,7 +252,7 @@ fn items<'n, T>(
     items
 }
 
-/// Returns the name in a mapping, if there is one.
+/// Returns the `name` in a mapping, if it is text.
 fn name_of(node: &Node) -> Option<&str> {
     let Tree::Map(entries) = &node.tree else { return None };
     entries.iter().find(|(key, _)| key.value == "name").and_then(|(_, node)| match &node.tree {
@@ -265,7 +265,7 @@ fn entity(mut table: Table<'_>, problems: &Problems) -> Option<EntityDefinition>
     let name = table.required_text("name");
     let join_key = table.text("join_key");
     let value_type = value_type(&mut table, "type", problems);
-    let (description, tags) = words(&mut table);
+    let (description, tags) = description_and_tags(&mut table);
     table.finish();
     Some(EntityDefinition { name: name?, join_key, value_type: value_type?, description, tags })
 }
@@ -275,7 +275,7 @@ fn view(mut table: Table<'_>, problems: &Problems) -> Option<ViewDefinition> {
     let entities = table.texts("entities");
     let key_types = key_types(&mut table, problems);
     let ttl = table.duration("ttl").map(|ttl| ttl.value).filter(|ttl| !ttl.is_zero());
-    let mode = table.word("mode", &[("upsert", WriteMode::Upsert), ("replace", WriteMode::Replace)]);
+    let mode = table.choice("mode", &[("upsert", WriteMode::Upsert), ("replace", WriteMode::Replace)]);
     let source = table.get("source").and_then(|node| source(Table::new("source", node, problems)?, problems));
     let batch_source = table.get("batch_source").and_then(|node| {
         let mut table = Table::new("batch source", node, problems)?;
@@ -288,11 +288,11 @@ fn view(mut table: Table<'_>, problems: &Problems) -> Option<ViewDefinition> {
     let features = items(&mut table, "features", &mut unread_features, |node| {
         feature(Table::new("feature", node, problems)?, problems)
     });
-    let (description, tags) = words(&mut table);
+    let (description, tags) = description_and_tags(&mut table);
     let (listed, before) = (table.get("features").is_some(), problems.error_count());
     table.finish();
     if !listed && problems.error_count() > before {
-        // They may be under a mistyped key.
+        // The features may be under a mistyped key.
         unread_features.note(None);
     }
     Some(ViewDefinition {
@@ -315,7 +315,7 @@ fn view(mut table: Table<'_>, problems: &Problems) -> Option<ViewDefinition> {
 fn feature(mut table: Table<'_>, problems: &Problems) -> Option<FeatureDefinition> {
     let name = table.required_text("name");
     let value_type = value_type(&mut table, "type", problems);
-    let (description, tags) = words(&mut table);
+    let (description, tags) = description_and_tags(&mut table);
     table.finish();
     Some(FeatureDefinition { name: name?, value_type: value_type?.value, description, tags })
 }
@@ -335,7 +335,7 @@ fn service(mut table: Table<'_>, problems: &Problems) -> Option<ServiceDefinitio
         Tree::Text(text) => Some(short_projection(text, &node.at)),
         _ => projection(Table::new("projection", node, problems)?),
     });
-    let (description, tags) = words(&mut table);
+    let (description, tags) = description_and_tags(&mut table);
     table.finish();
     Some(ServiceDefinition { name: name?, projections, unread_projections, description, tags })
 }
@@ -375,14 +375,14 @@ fn parse_type(text: Located<String>, problems: &Problems) -> Option<Located<Valu
             let names: Vec<String> = ValueType::names().collect();
             let help = nearest(&text.value, names.iter().map(String::as_str));
             let help = help
-                .unwrap_or_else(|| "for example Int64, Float64, String, Bool, UnixTimestamp, Array(Float32)".into());
+                .unwrap_or_else(|| "for example, Int64, Float64, String, Bool, UnixTimestamp, Array(Float32)".into());
             problems.error_with_help(&text.at, format!("{error}"), Some(help));
             None
         }
     }
 }
 
-fn words(table: &mut Table<'_>) -> (String, BTreeMap<String, String>) {
+fn description_and_tags(table: &mut Table<'_>) -> (String, BTreeMap<String, String>) {
     let description = table.text("description").map(|text| text.value.trim().to_owned()).unwrap_or_default();
     let tags = table.text_map("tags").into_iter().map(|(name, text)| (name, text.value)).collect();
     (description, tags)

@@ -1,4 +1,4 @@
-//! Converts raw definitions to a catalog: checks every name, and reports every error.
+//! Converts raw definitions to a catalog. Checks every name, and reports every error.
 
 use std::{
     cell::RefCell,
@@ -31,7 +31,7 @@ pub const FEATURES_MAX: usize = 4_096;
 /// The maximum length of a name in bytes.
 pub const NAME_BYTES_MAX: usize = 16 << 10;
 
-/// How many characters of a bad name a message shows.
+/// The maximum number of characters of an invalid name that a message shows.
 const NAME_SHOWN_MAX: usize = 80;
 
 /// The maximum number of names that the warning about the naming convention lists.
@@ -57,9 +57,9 @@ pub fn validate(
     validate_each(project, key_version, definitions, problems).complete()
 }
 
-/// Checks definitions against each other and keeps the usable ones for further checks: without views that have errors,
-/// but with views of which only some features could not be read, and with derived views that depend on each other in a
-/// cycle.
+/// Checks definitions against each other and keeps those that can be checked further. Views with errors are left out,
+/// except for stored views of which only some features could not be read, and for derived views that depend on each other
+/// in a cycle.
 #[must_use]
 pub fn validate_each(
     project: &str,
@@ -73,15 +73,17 @@ pub fn validate_each(
     let rules = Rules { project, imported, any_names: imported || definitions.any_names, unusual: RefCell::default() };
     let entities = entities(definitions.entities, definitions.unread_entities, problems);
     let mut names = Names::new("feature view", problems);
-    let (stored, unsure) = views(definitions.views, definitions.unread_views, &entities, &mut names, &rules, problems);
-    let views = derived::derived_views(definitions.derived, stored, unsure, &entities, &mut names, &rules, problems);
+    let (stored, incomplete) =
+        views(definitions.views, definitions.unread_views, &entities, &mut names, &rules, problems);
+    let views =
+        derived::derived_views(definitions.derived, stored, incomplete, &entities, &mut names, &rules, problems);
     let services = services(definitions.services, &views, &rules, problems);
-    rules.warn_of_names(problems);
+    rules.warn_about_unusual_names(problems);
 
     let entities = entities.items;
     let (mut stored, mut derived) = (BTreeMap::new(), Vec::new());
     for (name, view) in views.known.items {
-        if views.unsure.get(&name).is_some_and(|unsure| unsure.is_faulty) {
+        if views.incomplete.get(&name).is_some_and(|incomplete| incomplete.is_faulty) {
             continue;
         }
         match view {
@@ -89,8 +91,8 @@ pub fn validate_each(
             View::Derived(view) => derived.push(view),
         }
     }
-    let view_places =
-        stored.keys().enumerate().map(|(place, name)| (Arc::clone(name), place)).collect::<HashMap<_, _>>();
+    let view_indices =
+        stored.keys().enumerate().map(|(index, name)| (Arc::clone(name), index)).collect::<HashMap<_, _>>();
     let join_keys = entities.values().map(|entity| (Arc::clone(&entity.join_key), entity.value_type)).collect();
     let sound = Catalog {
         project: project.into(),
@@ -99,7 +101,7 @@ pub fn validate_each(
         views: stored.into_values().collect(),
         derived,
         services: services.into_values().collect(),
-        view_places,
+        view_indices,
         join_keys,
         unservable_views: by_name(definitions.unservable_views),
         unmaterializable_views: by_name(definitions.unmaterializable_views),
@@ -134,10 +136,11 @@ type ByName<T> = BTreeMap<Arc<str>, T>;
 /// Settings of the checks.
 struct Rules<'r> {
     project: &'r str,
-    /// Whether another system chose the names and ensures that they work: the naming convention does not apply.
+    /// Whether another system chose the names. If so, a service may select two features with the same full name.
     imported: bool,
+    /// Whether names that do not follow the naming convention cause no warning.
     any_names: bool,
-    /// Names that do not follow the convention, with the kind of definition. One warning lists all of them.
+    /// Names that do not follow the naming convention, with the kind of definition, for a single warning.
     unusual: RefCell<Vec<(Place, String)>>,
 }
 
@@ -149,22 +152,23 @@ struct Known<T> {
     unread: Unread,
 }
 
-/// The view of a reference, before the colon.
+/// A view that a reference can name before the colon.
 enum View {
     Stored(Arc<FeatureView>),
     Derived(Arc<DerivedView>),
 }
 
-/// All views, and the parts of them that are not fully known.
+/// All views, and which parts of them are incomplete.
 struct Views {
     known: Known<View>,
-    unsure: ByName<Unsure>,
+    incomplete: ByName<Incomplete>,
 }
 
-/// The parts of a view that are not fully known because of a reported error.
+/// The parts of a view that are incomplete because of a reported error.
 #[derive(Default)]
-struct Unsure {
+struct Incomplete {
     features: Unread,
+    /// Whether join keys are missing.
     join_keys: bool,
     /// Whether the view has an error or uses an entity, view or feature that has one. False for a stored view of which
     /// only some features could not be read.
@@ -193,7 +197,12 @@ fn entities(definitions: Vec<EntityDefinition>, unread: Unread, problems: &Probl
         };
         let first = *join_keys.entry(join_key.value.clone()).or_insert(value_type);
         if first != value_type {
-            let message = format!("join key '{}' has another type in another entity", join_key.value);
+            let message = format!(
+                "join key '{}' is {} here, but {} in another entity",
+                join_key.value,
+                definition.value_type.value,
+                ValueType::Scalar(first)
+            );
             problems.error(&join_key.at, message);
         }
         let entity = Entity {
@@ -215,9 +224,9 @@ fn views(
     names: &mut Names<'_>,
     rules: &Rules<'_>,
     problems: &Problems,
-) -> (Known<View>, ByName<Unsure>) {
+) -> (Known<View>, ByName<Incomplete>) {
     let mut known = Known::new("feature view", unread);
-    let mut all_unsure = BTreeMap::new();
+    let mut all_incomplete = BTreeMap::new();
     for definition in definitions {
         let before = problems.error_count();
         let Some(name) = view_name(&definition.name, names, rules, problems) else {
@@ -227,10 +236,10 @@ fn views(
 
         let mut join_keys: Vec<JoinKey> = Vec::new();
         let mut entity_names: Vec<Arc<str>> = Vec::new();
-        let mut unsure = Unsure { features: definition.unread_features.clone(), ..Unsure::default() };
+        let mut incomplete = Incomplete { features: definition.unread_features.clone(), ..Incomplete::default() };
         for entity in &definition.entities {
             let Some(found) = entities.lookup(entity, problems) else {
-                unsure.join_keys = true;
+                incomplete.join_keys = true;
                 continue;
             };
             if join_keys.iter().any(|key| key.name == found.join_key) {
@@ -241,7 +250,7 @@ fn views(
             let value_type = key_type(&definition, found, problems);
             join_keys.push(JoinKey { name: Arc::clone(&found.join_key), value_type });
         }
-        if !unsure.join_keys {
+        if !incomplete.join_keys {
             check_key_types(&definition, &join_keys, problems);
         }
         if definition.entities.is_empty() {
@@ -257,7 +266,7 @@ fn views(
             }
         }
         if features.is_empty() {
-            unsure.features.note(None);
+            incomplete.features.note(None);
         }
         let source = definition.source.map(|source| source::source(&definition.name, source, rules, problems));
         let batch_source = definition.batch_source.map(|files| source::files(&definition.name, files, problems));
@@ -276,14 +285,14 @@ fn views(
             created: definition.created,
         };
         source::check(&view, &definition.name, problems);
-        unsure.is_faulty = unsure.join_keys || problems.error_count() > before;
-        all_unsure.insert(Arc::clone(&name), unsure);
+        incomplete.is_faulty = incomplete.join_keys || problems.error_count() > before;
+        all_incomplete.insert(Arc::clone(&name), incomplete);
         known.items.insert(name, View::Stored(Arc::new(view)));
     }
-    (known, all_unsure)
+    (known, all_incomplete)
 }
 
-/// Registers the name of a view if it is valid and new.
+/// Registers the name of a view if it is valid and new, and reports a colon in it as an error.
 fn view_name(
     name: &Located<String>,
     names: &mut Names<'_>,
@@ -413,12 +422,12 @@ fn projection(definition: ProjectionDefinition, views: &Views, problems: &Proble
     let mut join_key_map = BTreeMap::new();
     for (join_key, column) in definition.join_key_map {
         let View::Stored(stored) = view else {
-            let message = format!("derived view '{}' reads other views, with their join keys", view.name());
+            let message = format!("derived view '{}' has no join keys, so 'join_key_map' is not allowed", view.name());
             problems.error(&column.at, message);
             continue;
         };
         let Some(known) = stored.join_keys.iter().find(|key| *key.name == join_key) else {
-            if views.unsure.get(&stored.name).is_some_and(|unsure| unsure.join_keys) {
+            if views.incomplete.get(&stored.name).is_some_and(|incomplete| incomplete.join_keys) {
                 continue;
             }
             let message = format!("feature view '{}' has no join key '{join_key}'", stored.name);
@@ -444,8 +453,8 @@ impl Validated {
         (!self.has_errors).then_some(self.sound)
     }
 
-    /// Returns the definitions that can be checked further. They must not be served: services and derived views can
-    /// refer to views that were left out.
+    /// Returns the definitions that can be checked further. They must not be served, because services and derived views
+    /// can refer to views that were left out.
     #[must_use]
     pub fn sound(&self) -> &Catalog {
         &self.sound
@@ -455,7 +464,8 @@ impl Validated {
 // === impl Rules ===
 
 impl Rules<'_> {
-    /// Checks that names of views and services have the form `<domain>_<feature>`, which makes them easier to find.
+    /// Notes the name of a view or a service if it does not have the form `<domain>_<feature>`, which makes names easier
+    /// to find.
     fn check_domain(&self, what: &str, name: &Located<String>) {
         if !(is_snake_case(&name.value) && name.value.trim_matches('_').contains('_')) {
             self.note_unusual(what, name);
@@ -468,8 +478,8 @@ impl Rules<'_> {
         }
     }
 
-    /// Warns once, at the position of the first such name.
-    fn warn_of_names(&self, problems: &Problems) {
+    /// Reports all unusual names in one warning, at the position of the first one.
+    fn warn_about_unusual_names(&self, problems: &Problems) {
         let unusual = self.unusual.borrow();
         let Some((at, _)) = unusual.iter().min_by(|(a, _), (b, _)| a.cmp(b)) else { return };
         let mut names =
@@ -506,11 +516,12 @@ impl View {
 // === impl Views ===
 
 impl Views {
-    /// Finds a view's feature, or reports that it has none of that name.
+    /// Returns the feature of a view with this name. Reports an unknown name as an error.
     fn feature<'v>(&self, view: &'v View, name: &Located<String>, problems: &Problems) -> Option<&'v Feature> {
         let found = view.features().iter().find(|feature| *feature.name == name.value);
-        let unsure = || self.unsure.get(view.name()).is_some_and(|unsure| unsure.features.may_be(&name.value));
-        if found.is_none() && !unsure() {
+        let incomplete =
+            || self.incomplete.get(view.name()).is_some_and(|incomplete| incomplete.features.may_include(&name.value));
+        if found.is_none() && !incomplete() {
             let message = format!("feature view '{}' has no feature '{}'", view.name(), name.value);
             let help = nearest(&name.value, view.features().iter().map(|feature| &*feature.name));
             problems.error_with_help(&name.at, message, help);
@@ -526,10 +537,10 @@ impl<T> Known<T> {
         Self { what, items: BTreeMap::new(), unread }
     }
 
-    /// Finds the definition of a name, or reports that there is none.
+    /// Returns the definition with this name. Reports an unknown name as an error.
     fn lookup(&self, name: &Located<String>, problems: &Problems) -> Option<&T> {
         let found = self.items.get(name.value.as_str());
-        if found.is_none() && !self.unread.may_be(&name.value) {
+        if found.is_none() && !self.unread.may_include(&name.value) {
             let help = nearest(&name.value, self.items.keys().map(|name| &**name));
             problems.error_with_help(&name.at, format!("there is no {} '{}'", self.what, name.value), help);
         }
@@ -537,9 +548,10 @@ impl<T> Known<T> {
     }
 }
 
-/// The names of one kind so far.
+/// Checks the names of one kind of definition, each of which must be unique.
 struct Names<'p> {
     what: &'static str,
+    /// The position of each name.
     first: HashMap<String, String>,
     problems: &'p Problems,
 }
@@ -549,7 +561,7 @@ impl<'p> Names<'p> {
         Self { what, first: HashMap::new(), problems }
     }
 
-    /// Registers a name if it is valid and new.
+    /// Registers a name if it is valid and new, and reports it as an error otherwise.
     fn add(&mut self, name: &Located<String>) -> Option<Arc<str>> {
         if !check_name(self.what, name, self.problems) {
             return None;
@@ -564,7 +576,8 @@ impl<'p> Names<'p> {
     }
 }
 
-/// As in Feast, any text is a valid name, up to a length limit; control characters would garble logs and terminals.
+/// Checks a name, and reports an invalid one as an error. As in Feast, any text is valid, up to a length limit. Control
+/// characters are not, because they would garble logs and terminals.
 fn check_name(what: &str, name: &Located<String>, problems: &Problems) -> bool {
     if is_name(&name.value) {
         return true;

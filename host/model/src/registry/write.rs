@@ -1,4 +1,4 @@
-//! Writes definitions as YAML that reads back into the same catalog. Texts are quoted if YAML would interpret them
+//! Formats definitions as YAML that reads back into the same catalog. Texts are quoted if YAML could interpret them
 //! differently.
 
 use std::{
@@ -32,14 +32,17 @@ struct Scalar<'t>(&'t str);
 struct Flow(Vec<String>);
 
 /// Words that a version of YAML interprets as something other than text.
-const WORDS: [&str; 9] = ["null", "true", "false", "yes", "no", "on", "off", "y", "n"];
+const RESERVED_WORDS: [&str; 9] = ["null", "true", "false", "yes", "no", "on", "off", "y", "n"];
 
 fn write_all(out: &mut String, definitions: &Definitions) -> fmt::Result {
     if definitions.imported {
-        writeln!(out, "# Others chose the names: nobody is told of better ones.\nimported: true")?;
+        writeln!(
+            out,
+            "# Another system chose the names, so they are not checked against the naming convention.\nimported: true"
+        )?;
     }
     section(out, "entities", &definitions.entities, entity)?;
-    // The type of a key is written once, at its entity, and at a view only if it differs there.
+    // The type of a key is written at its entity, and at a view only if it differs there.
     let types = definitions.entities.iter().map(|entity| {
         let join_key = entity.join_key.as_ref().unwrap_or(&entity.name);
         (join_key.value.as_str(), entity.value_type.value)
@@ -89,7 +92,7 @@ fn entity(out: &mut String, entity: &EntityDefinition) -> fmt::Result {
         flow.text("join_key", &join_key.value);
     }
     flow.raw("type", &entity.value_type.value);
-    flow.words(&entity.description, &entity.tags);
+    flow.description_and_tags(&entity.description, &entity.tags);
     writeln!(out, "  - {flow}")
 }
 
@@ -121,7 +124,7 @@ fn view(out: &mut String, view: &ViewDefinition, types: &BTreeMap<&str, ValueTyp
     if let Some(push_source) = &view.push_source {
         writeln!(out, "    push_source: {}", Scalar(&push_source.value))?;
     }
-    words(out, &view.description, &view.tags)?;
+    description_and_tags(out, &view.description, &view.tags)?;
     features(out, &view.features)
 }
 
@@ -145,7 +148,7 @@ fn derived(out: &mut String, view: &DerivedDefinition) -> fmt::Result {
     if let Some(plugin) = &view.plugin {
         writeln!(out, "    plugin: {}", Scalar(&plugin.value))?;
     }
-    words(out, &view.description, &view.tags)?;
+    description_and_tags(out, &view.description, &view.tags)?;
     match &view.on_error {
         OnErrorDefinition::Null => {}
         OnErrorDefinition::Fail => writeln!(out, "    on_error: fail")?,
@@ -183,14 +186,14 @@ fn features(out: &mut String, features: &[FeatureDefinition]) -> fmt::Result {
         let mut flow = Flow::default();
         flow.text("name", &feature.name.value);
         flow.raw("type", &feature.value_type);
-        flow.words(&feature.description, &feature.tags);
+        flow.description_and_tags(&feature.description, &feature.tags);
         writeln!(out, "      - {flow}")
     })
 }
 
 fn service(out: &mut String, service: &ServiceDefinition) -> fmt::Result {
     writeln!(out, "  - name: {}", Scalar(&service.name.value))?;
-    words(out, &service.description, &service.tags)?;
+    description_and_tags(out, &service.description, &service.tags)?;
     writeln!(out, "    features:")?;
     service.projections.iter().try_for_each(|projection| writeln!(out, "      - {}", projection_flow(projection)))
 }
@@ -208,7 +211,7 @@ fn projection_flow(projection: &ProjectionDefinition) -> Flow {
     flow
 }
 
-fn words(out: &mut String, description: &str, tags: &BTreeMap<String, String>) -> fmt::Result {
+fn description_and_tags(out: &mut String, description: &str, tags: &BTreeMap<String, String>) -> fmt::Result {
     if !description.is_empty() {
         writeln!(out, "    description: {}", Scalar(description))?;
     }
@@ -283,7 +286,7 @@ impl Flow {
             self.raw("fetch_timeout", &duration_text(how.timeout));
             self.raw("negative_ttl", &duration_text(how.negative_ttl));
             self.raw("fresh_for", &duration_text(how.fresh_for));
-            self.raw("max_concurrent_fetches", &how.at_once);
+            self.raw("max_concurrent_fetches", &how.max_concurrent);
         }
     }
 
@@ -304,7 +307,7 @@ impl Flow {
         }
     }
 
-    fn words(&mut self, description: &str, tags: &BTreeMap<String, String>) {
+    fn description_and_tags(&mut self, description: &str, tags: &BTreeMap<String, String>) {
         if !description.is_empty() {
             self.text("description", description);
         }
@@ -326,7 +329,7 @@ impl fmt::Display for Scalar<'_> {
         let starts = |c: char| c.is_ascii_alphabetic() || c == '_';
         let is_plain = (text.starts_with(starts) || ["/", "./", "../"].iter().any(|path| text.starts_with(path)))
             && text.chars().all(|c| c.is_ascii_alphanumeric() || "_-./".contains(c))
-            && !WORDS.iter().any(|word| word.eq_ignore_ascii_case(text));
+            && !RESERVED_WORDS.iter().any(|word| word.eq_ignore_ascii_case(text));
         if is_plain {
             return f.write_str(text);
         }
@@ -337,7 +340,7 @@ impl fmt::Display for Scalar<'_> {
                 '\\' => f.write_str("\\\\")?,
                 '\n' => f.write_str("\\n")?,
                 '\t' => f.write_str("\\t")?,
-                // Also characters that YAML interprets as line ends or byte order marks.
+                // Includes characters that YAML interprets as line ends or byte order marks.
                 c if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}') => {
                     write!(f, "\\u{:04x}", u32::from(c))?;
                 }

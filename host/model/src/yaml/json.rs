@@ -28,8 +28,8 @@ fn write(node: &Node, json: &mut String) {
         Tree::Text(text) => quote(text, json),
         Tree::List(items) => {
             json.push('[');
-            for (place, item) in items.iter().enumerate() {
-                if place > 0 {
+            for (index, item) in items.iter().enumerate() {
+                if index > 0 {
                     json.push(',');
                 }
                 write(item, json);
@@ -38,8 +38,8 @@ fn write(node: &Node, json: &mut String) {
         }
         Tree::Map(entries) => {
             json.push('{');
-            for (place, (key, value)) in entries.iter().enumerate() {
-                if place > 0 {
+            for (index, (key, value)) in entries.iter().enumerate() {
+                if index > 0 {
                     json.push(',');
                 }
                 quote(&key.value, json);
@@ -69,7 +69,7 @@ mod tests {
     use crate::yaml::{Problems, parse};
 
     #[test]
-    fn everything_has_its_json() {
+    fn yaml_value_formats_as_json() {
         let yaml = "{a: [1, -2.0, 1e300, true, null], 'b\"\\': \"x\\ny\\x1fü\", c: {}, d: []}";
         let expected = r#"{"a":[1,-2.0,1e300,true,null],"b\"\\":"x\u000ay\u001fü","c":{},"d":[]}"#;
         let node = parse("a.yaml", yaml, &Problems::default()).unwrap();

@@ -41,25 +41,25 @@ const DEPTH_MAX: usize = 32;
 /// with all their settings.
 const NODES_MAX: usize = 200_000;
 
-/// Parses one YAML document. A syntax error, a duplicate key or a document beyond the limits is added to `problems`,
-/// and there is no tree.
+/// Parses one YAML document. Adds a syntax error, a duplicate key or a document beyond the limits to `problems`, and
+/// returns `None`.
 #[must_use]
 pub fn parse(file: &str, text: &str, problems: &Problems) -> Option<Node> {
     let budget = serde_yaml::budget! { max_depth: DEPTH_MAX, max_nodes: NODES_MAX };
     let options: Options = serde_yaml::options! { budget: budget, strict_booleans: true, with_snippet: false };
     let file: Arc<str> = file.into();
     match serde_yaml::from_str_with_options::<Spanned<Raw>>(text, options) {
-        Ok(raw) => Some(place(&file, raw)),
+        Ok(raw) => Some(with_positions(&file, raw)),
         Err(error) => {
             let at = error.location().map_or_else(|| Place::file(&file), |at| place_of(&file, at));
-            problems.error(&at, complaint(&error));
+            problems.error(&at, message(&error));
             None
         }
     }
 }
 
-/// Formats a parser error for the author of the file: the library's own messages mention its options.
-fn complaint(error: &Error) -> String {
+/// Formats a parser error for the author of the file. The library's own messages mention its options.
+fn message(error: &Error) -> String {
     match error.without_snippet() {
         Error::DuplicateMappingKey { key: Some(key), .. } => format!("the key '{key}' is defined twice"),
         Error::MultipleDocuments { .. } => {
@@ -79,7 +79,7 @@ fn complaint(error: &Error) -> String {
     }
 }
 
-/// The result of the YAML parser: a tree whose nodes have its own locations.
+/// The result of the YAML parser: a tree whose nodes have the parser's own locations.
 enum Raw {
     Null,
     Bool(bool),
@@ -92,7 +92,7 @@ enum Raw {
 
 struct RawVisitor;
 
-fn place(file: &Arc<str>, raw: Spanned<Raw>) -> Node {
+fn with_positions(file: &Arc<str>, raw: Spanned<Raw>) -> Node {
     let at = place_of(file, raw.referenced);
     let tree = match raw.value {
         Raw::Null => Tree::Null,
@@ -100,13 +100,13 @@ fn place(file: &Arc<str>, raw: Spanned<Raw>) -> Node {
         Raw::Int(v) => Tree::Int(v),
         Raw::Float(v) => Tree::Float(v),
         Raw::Text(v) => Tree::Text(v),
-        Raw::List(items) => Tree::List(items.into_iter().map(|item| place(file, item)).collect()),
+        Raw::List(items) => Tree::List(items.into_iter().map(|item| with_positions(file, item)).collect()),
         Raw::Map(entries) => Tree::Map(
             entries
                 .into_iter()
                 .map(|(key, value)| {
                     let at = place_of(file, key.referenced);
-                    (Located { value: key.value, at }, place(file, value))
+                    (Located { value: key.value, at }, with_positions(file, value))
                 })
                 .collect(),
         ),
@@ -180,7 +180,7 @@ impl<'de> Visitor<'de> for RawVisitor {
 // === impl Tree ===
 
 impl Tree {
-    /// Returns the kind of the value, in the terms of users.
+    /// Returns the kind of the value, for messages.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {

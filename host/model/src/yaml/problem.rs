@@ -31,7 +31,7 @@ pub struct Located<T> {
 pub enum Severity {
     /// The definition cannot be served.
     Error,
-    /// It can be served, but is probably not intended.
+    /// The definition can be served, but is probably not what the author intended.
     Warning,
 }
 
@@ -48,9 +48,10 @@ pub struct Problem {
     pub help: Option<String>,
 }
 
-/// All problems of one read, in the order in which they were found.
+/// Collects the problems of one or more files.
 #[derive(Debug, Default)]
 pub struct Problems {
+    /// In the order in which they were found.
     list: RefCell<Vec<Problem>>,
     /// The number of errors in `list`.
     errors: Cell<usize>,
@@ -81,11 +82,11 @@ impl fmt::Display for Place {
 impl fmt::Display for Problem {
     /// Formats as `file:line:column: error: message (help)`, on one line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let word = match self.severity {
+        let label = match self.severity {
             Severity::Error => "error",
             Severity::Warning => "warning",
         };
-        write!(f, "{}: {word}: {}", self.at, self.message)?;
+        write!(f, "{}: {label}: {}", self.at, self.message)?;
         self.help.iter().try_for_each(|help| write!(f, " ({help})"))
     }
 }
@@ -108,7 +109,7 @@ impl Problems {
         self.push(Severity::Warning, at, message.into(), help.into());
     }
 
-    /// Returns whether there is an error; warnings do not count.
+    /// Returns whether there are errors; warnings do not count.
     #[must_use]
     pub fn has_errors(&self) -> bool {
         self.error_count() > 0
@@ -120,7 +121,7 @@ impl Problems {
         self.errors.get()
     }
 
-    /// Returns all problems, sorted by file and line.
+    /// Returns all problems, sorted by position.
     #[must_use]
     pub fn into_sorted(self) -> Vec<Problem> {
         let mut list = self.list.into_inner();
@@ -134,7 +135,8 @@ impl Problems {
     }
 }
 
-/// Returns the help line "did you mean 'x'?", if one of the known names is close enough to the one that was written.
+/// Returns the help text "did you mean 'x'?" for the known name that is most similar to the given one, if one is similar
+/// enough.
 #[must_use]
 pub fn nearest<'k>(written: &str, known: impl IntoIterator<Item = &'k str>) -> Option<String> {
     nearest_name(written, known).map(|name| format!("did you mean '{name}'?"))

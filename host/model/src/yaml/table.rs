@@ -7,16 +7,16 @@ use crate::model::parse_duration;
 
 /// A mapping that is being read. Read its keys, then call [`Table::finish`].
 ///
-/// A value of the wrong kind is added as an error and read as if it were absent: the read continues, to find other
-/// errors, and its result is dropped because there are errors.
+/// A value of the wrong kind is reported as an error and read as if it were absent. The read continues, to find other
+/// errors, and the caller drops its result because there are errors.
 #[derive(Debug)]
 pub struct Table<'n> {
-    /// What this mapping describes, for messages: "feature view".
+    /// What this mapping describes, for messages, such as "feature view".
     what: &'static str,
     at: &'n Place,
     entries: &'n [(Located<String>, Node)],
-    /// The keys that were read, which are the valid ones.
-    asked: Vec<&'static str>,
+    /// The keys that were read. All others are invalid.
+    read_keys: Vec<&'static str>,
     problems: &'n Problems,
 }
 
@@ -33,7 +33,7 @@ impl<'n> Table<'n> {
                 return None;
             }
         };
-        Some(Self { what, at: &node.at, entries, asked: Vec::new(), problems })
+        Some(Self { what, at: &node.at, entries, read_keys: Vec::new(), problems })
     }
 
     /// Returns the position of the mapping.
@@ -49,13 +49,13 @@ impl<'n> Table<'n> {
 
     /// Returns the value of a key, unless it is absent: for a key with `null` among its values.
     pub fn get_or_null(&mut self, key: &'static str) -> Option<&'n Node> {
-        if !self.asked.contains(&key) {
-            self.asked.push(key);
+        if !self.read_keys.contains(&key) {
+            self.read_keys.push(key);
         }
         self.entries.iter().find(|(name, _)| name.value == key).map(|(_, node)| node)
     }
 
-    /// Returns text. A number or a boolean is only text if it is quoted.
+    /// Returns text. A number or a boolean counts as text only if it is quoted.
     pub fn text(&mut self, key: &'static str) -> Option<Located<String>> {
         let node = self.get(key)?;
         self.as_text(key, node)
@@ -139,12 +139,12 @@ impl<'n> Table<'n> {
         Some(Located { value: value?, at: node.at.clone() })
     }
 
-    /// Returns the value in `words` for the key's text. Adds an error if the text is not in `words`.
-    pub fn word<T: Copy>(&mut self, key: &'static str, words: &[(&'static str, T)]) -> Option<T> {
+    /// Returns the value in `choices` for the key's text. Adds an error if the text is not in `choices`.
+    pub fn choice<T: Copy>(&mut self, key: &'static str, choices: &[(&'static str, T)]) -> Option<T> {
         let text = self.text(key)?;
-        let found = words.iter().find(|(word, _)| *word == text.value);
+        let found = choices.iter().find(|(choice, _)| *choice == text.value);
         if found.is_none() {
-            let list: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+            let list: Vec<_> = choices.iter().map(|(choice, _)| *choice).collect();
             let message = format!("{}: '{key}' is '{}', expected one of {}", self.what, text.value, list.join(", "));
             self.problems.error_with_help(&text.at, message, nearest(&text.value, list.iter().copied()));
         }
@@ -163,7 +163,7 @@ impl<'n> Table<'n> {
         }
     }
 
-    /// Returns a list of texts; a single text counts as a list of one.
+    /// Returns the texts in a list; a single text counts as a list of one.
     pub fn texts(&mut self, key: &'static str) -> Vec<Located<String>> {
         let Some(node) = self.get(key) else { return Vec::new() };
         match &node.tree {
@@ -203,11 +203,11 @@ impl<'n> Table<'n> {
         self.problems.error(self.at, format!("{}: '{key}' is missing", self.what));
     }
 
-    /// Ends the read: every key that was not read is an error.
+    /// Ends the read. Reports every key that was not read as an error.
     pub fn finish(self) {
         for (key, _) in self.entries {
-            if !self.asked.contains(&key.value.as_str()) {
-                let known = self.asked.iter().copied();
+            if !self.read_keys.contains(&key.value.as_str()) {
+                let known = self.read_keys.iter().copied();
                 let help = nearest(&key.value, known.clone())
                     .unwrap_or_else(|| format!("known keys: {}", known.collect::<Vec<_>>().join(", ")));
                 self.problems.error_with_help(
@@ -269,7 +269,7 @@ mod tests {
             let _ = table.bool("on");
             let _ = table.duration("every");
             let _ = table.bytes("size");
-            let _ = table.word("mode", &[("upsert", 0), ("replace", 1)]);
+            let _ = table.choice("mode", &[("upsert", 0), ("replace", 1)]);
             let _ = table.list("items");
             let _ = table.texts("names");
             let _ = table.text_map("tags");
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_correct_mapping_has_no_problem() {
+    fn valid_mapping_has_no_problems() {
         let text = "name: a\ncount: 9\non: true\nevery: 6h\nsize: 256MiB\nmode: replace\nitems: [1]\nnames: x\n\
                     tags: {version: 2, owner: me}\n";
         check(text, expect![[""]]);
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn null_is_visible_on_request_only() {
+    fn only_get_or_null_returns_null() {
         let problems = Problems::default();
         let node = parse("f.yaml", "on: null\n", &problems).unwrap();
         let mut table = Table::new("thing", &node, &problems).unwrap();

@@ -1,7 +1,7 @@
 //! Parses JSON to cells, with exact integers and names in their order.
 //!
-//! The parser returns integers beyond 64 bits, and `-0`, as doubles. Such a double is an error at first; then the text
-//! is parsed again on a slow path that reads each number as it is written.
+//! The parser returns integers beyond 64 bits, and `-0`, as doubles. Such a double ends the parse with an error. The text
+//! is then parsed again on a slow path that reads each number as it is written.
 
 use std::fmt;
 
@@ -18,12 +18,13 @@ const INT_EDGE: f64 = 9_223_372_036_854_775_808.0;
 
 struct CellVisitor;
 
-/// The entries of an object, in order, not yet read.
+/// The entries of an object, in order, with values that are not parsed yet.
 struct RawEntries<'a>(Vec<(String, &'a RawValue)>);
 
 struct RawEntriesVisitor;
 
-/// Returns whether a double may have been written as an integer, which only its text can show.
+/// Returns whether a double may stand for an integer that it does not represent exactly, so that its text must be parsed
+/// again.
 #[must_use]
 pub fn may_be_integer(value: f64) -> bool {
     value.abs() >= INT_EDGE || (value == 0.0 && value.is_sign_negative())
@@ -33,7 +34,7 @@ impl Cell {
     /// Parses JSON text.
     ///
     /// # Errors
-    /// Errors of the parser.
+    /// If the text is not valid JSON, is nested too deeply, or has more than [`ROW_BYTES_MAX`] bytes.
     pub fn from_json(text: &str) -> Result<Self, serde_json::Error> {
         // Values take many times the memory of their text.
         if text.len() > ROW_BYTES_MAX {
@@ -102,7 +103,7 @@ impl<'de> Visitor<'de> for CellVisitor {
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<Cell, E> {
         if may_be_integer(value) {
-            Err(E::custom("a number that only its text can tell"))
+            Err(E::custom("a number that must be parsed exactly"))
         } else {
             Ok(Cell::Float(value))
         }

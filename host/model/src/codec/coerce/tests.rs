@@ -55,7 +55,7 @@ fn numbers_and_text_convert_as_feast() {
 }
 
 #[test]
-fn instants_are_seconds_or_texts() {
+fn instants_parse_from_seconds_and_text() {
     let instant = |seconds| Ok(Some(Kind::UnixTimestamp(seconds)));
     assert_eq!(typed("1700000000", "UnixTimestamp"), instant(1_700_000_000));
     assert_eq!(typed(r#"" 1_001 ""#, "UnixTimestamp"), instant(1_001));
@@ -95,7 +95,7 @@ fn null_items_become_feast_defaults() {
 }
 
 #[test]
-fn sets_have_each_item_once() {
+fn set_items_are_sorted_and_unique() {
     let ints = |val| Ok(Some(Kind::Int64Set(Int64List { val })));
     assert_eq!(typed("[3, 3, 1]", "Set(Int64)"), ints(vec![1, 3]));
     let texts = StringList { val: vec![String::new(), "a".into(), "b".into()] };
@@ -108,7 +108,7 @@ fn sets_have_each_item_once() {
 }
 
 #[test]
-fn json_in_bytes_is_list() {
+fn json_list_in_bytes_is_converted() {
     let bytes = |text: &[u8]| Cell::Bytes(text.to_vec());
     let list = "Array(Int64)".parse().unwrap();
     assert_eq!(bytes(b"[1, 2]").to_value(list), Ok(Value::List(vec![Value::Int64(1), Value::Int64(2)])));
@@ -157,7 +157,7 @@ fn incompatible_values_are_rejected() {
     refused("[1e39]", "Array(Float32)", "1e39 is not Float32");
     refused("1.0", "Bool", "1.0 is not Bool");
     refused(r#""true""#, "Bool", "'true' is not Bool");
-    refused(r#""é""#, "Bytes", "'é' is not base64");
+    refused(r#""é""#, "Bytes", "'é' is not valid base64");
     refused(r#""{""#, "Json", "'{' is not valid JSON: EOF while parsing an object at line 1 column 1");
     refused(r#"{"a": 1}"#, "String", "a mapping is not String");
     refused(r#""tomorrow""#, "UnixTimestamp", "'tomorrow' is not UnixTimestamp");
@@ -205,7 +205,7 @@ fn key_is_never_cut_or_rounded() {
     assert_eq!(key("7", ScalarType::UnixTimestamp), of(KeyValue::UnixTimestamp(7)));
     assert_eq!(key("18446744073709551617", ScalarType::String), of(KeyValue::String("18446744073709551617")));
     assert_eq!(key("1e16", ScalarType::String), of(KeyValue::String("1e+16")));
-    // As in a lookup.
+    // Lookups treat text as bytes, too.
     assert_eq!(key(r#""AAH/""#, ScalarType::Bytes), of(KeyValue::Bytes(b"AAH/")));
     assert_eq!(key("null", ScalarType::Int64), Err("the key is null".to_owned()));
     assert_eq!(key("5.5", ScalarType::Int64), Err("5.5 is not Int64".to_owned()));
@@ -244,7 +244,7 @@ fn deep_json_with_large_integer_fails() {
 }
 
 #[test]
-fn nested_types_need_their_own_form() {
+fn nested_types_reject_integers() {
     for nested in [NestedType::Map, NestedType::Struct, NestedType::MapList, NestedType::ZonedTimestamp] {
         assert!(Cell::Int(1).to_value(ValueType::Nested(nested)).is_err(), "{nested:?}");
     }

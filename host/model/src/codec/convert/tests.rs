@@ -128,7 +128,7 @@ fn maps_and_structs_keep_their_entries() {
     assert_eq!(convert("Array(Array)", &bytes(Kind::List(twice)), "Set(Array)"), None);
 }
 
-/// Removes the fraction of zero that a number's text may gain when it is converted to a float and back.
+/// Removes the `.0` that a number's text gains when it is converted to a float and back.
 fn plain(value: Value) -> Value {
     match value {
         Value::Bytes(bytes) if bytes == b"1.0" => text("1"),
@@ -160,7 +160,7 @@ fn converted_values_convert_back() {
         for (to, _) in &one {
             let Some(converted) = convert(from, value, to) else { continue };
             pairs += 1;
-            let Some(back) = convert(to, &converted, from) else { panic!("{from} to {to} has no way back") };
+            let Some(back) = convert(to, &converted, from) else { panic!("{from} to {to} cannot be converted back") };
             assert_eq!(plain(back), plain(value.clone()), "{from} to {to}: {converted:?}");
         }
     }

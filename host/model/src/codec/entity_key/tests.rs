@@ -3,7 +3,7 @@ use super::*;
 /// Key bytes and ids as Feast 0.67 computed them.
 const VECTORS: &str = include_str!("../testdata/entity_ids.txt");
 
-/// Returns the keys of the lines of `entity_ids.txt`, each with the text that its lines start with.
+/// Returns the keys in `entity_ids.txt`, each with the prefix of its lines.
 fn keys() -> Vec<(&'static str, Vec<(&'static str, KeyValue<'static>)>)> {
     use KeyValue::{Bytes, Int32, Int64, String, UnixTimestamp};
     vec![
@@ -43,7 +43,7 @@ fn keys_and_ids_equal_feast() {
         }
     }
     let lines = VECTORS.lines().filter(|line| line.contains(" entity_id=")).count();
-    assert_eq!(seen, lines, "a line of the vectors is not tested");
+    assert_eq!(seen, lines, "every line of the vectors must be tested");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn floats_read_as_pythons_repr() {
+fn floats_print_like_python() {
     for (value, text) in [
         (0.0, "0.0"),
         (-0.0, "-0.0"),
@@ -32,7 +32,7 @@ fn floats_read_as_pythons_repr() {
 }
 
 #[test]
-fn decimals_read_as_pythons_str() {
+fn decimals_print_like_python() {
     for (unscaled, scale, text) in [
         ("150", 2, "1.50"),
         ("-300", 2, "-3.00"),
@@ -51,7 +51,7 @@ fn decimals_read_as_pythons_str() {
 }
 
 #[test]
-fn text_is_int_as_in_python() {
+fn int_parses_like_python() {
     for (text, expected) in [
         ("1", Ok(1)),
         (" +1_001 ", Ok(1_001)),
@@ -71,7 +71,7 @@ fn text_is_int_as_in_python() {
 }
 
 #[test]
-fn text_is_float_as_in_python() {
+fn float_parses_like_python() {
     for (text, expected) in
         [("1.5", 1.5), (" 1_0.5 ", 10.5), ("-1e3", -1_000.0), (".5", 0.5), ("5.", 5.0), ("Infinity", f64::INFINITY)]
     {
@@ -107,7 +107,7 @@ fn decimals_are_truncated_exactly() {
 }
 
 #[test]
-fn decimal_and_uuid_text_as_python() {
+fn decimal_and_uuid_checks_equal_python() {
     for text in ["1", "-1.50", "+1e5", ".5", "5.", " 1_000.5 ", "NaN", "-Infinity", "sNaN12", "0E-8"] {
         assert!(is_decimal(text), "{text}");
     }
@@ -137,7 +137,7 @@ fn json_text_equals_json_dumps() {
 }
 
 #[test]
-fn bytes_read_as_pythons_repr() {
+fn bytes_print_like_python() {
     assert_eq!(bytes_text(b"\x00\xffa\\'\n"), r#"b"\x00\xffa\\'\n""#);
     assert_eq!(bytes_text(b"ab"), "b'ab'");
     assert_eq!(bytes_text(b"'\""), r#"b'\'"'"#);

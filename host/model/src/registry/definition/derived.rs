@@ -1,8 +1,8 @@
-//! One of `derived_views:`, raw.
+//! The raw form of a derived view.
 
 use std::collections::BTreeMap;
 
-use super::{FeatureDefinition, Unread, feature, items, name_of, short_reference, value_type, words};
+use super::{FeatureDefinition, Unread, description_and_tags, feature, items, name_of, short_reference, value_type};
 use crate::{
     model::ValueType,
     yaml::{Located, Node, Problems, Table, Tree},
@@ -75,11 +75,11 @@ pub(super) fn derived_view(node: &Node, problems: &Problems) -> Option<DerivedDe
     });
     let config = table.get("config").map_or_else(|| "null".to_owned(), Node::to_json);
     let on_error = table.get("on_error").and_then(|node| on_error(node, problems)).unwrap_or_default();
-    let (description, tags) = words(&mut table);
+    let (description, tags) = description_and_tags(&mut table);
     let (listed, before) = (table.get("features").is_some(), problems.error_count());
     table.finish();
     if !listed && problems.error_count() > before {
-        // They may be under a mistyped key.
+        // The features may be under a mistyped key.
         unread_features.note(None);
     }
     let name = name?;
@@ -87,7 +87,7 @@ pub(super) fn derived_view(node: &Node, problems: &Problems) -> Option<DerivedDe
 }
 
 fn input(node: &Node, problems: &Problems) -> Option<InputDefinition> {
-    // `- view:feature` is short for an input with the feature's name.
+    // `- view:feature` is short for an input that has the feature's name.
     if let Tree::Text(text) = &node.tree {
         let (view, feature) = reference(text, node, problems)?;
         return Some(InputDefinition { name: feature.clone(), from: InputFrom::Feature(view, feature) });
@@ -100,8 +100,8 @@ fn input(node: &Node, problems: &Problems) -> Option<InputDefinition> {
     let request_type = if request { value_type(&mut table, "request", problems) } else { None };
     table.finish();
     let wrong = |message: &str| {
-        let help = "an input has 'from: view:feature', 'request: type' or 'key: join key'".to_owned();
-        problems.error_with_help(&node.at, format!("input{}: {message}", named(node)), help);
+        let help = "an input has one of 'from: view:feature', 'request: type' or 'key: join key'".to_owned();
+        problems.error_with_help(&node.at, format!("input{}: {message}", quoted_name(node)), help);
     };
     match (from, request, key) {
         (Some(from), false, None) => {
@@ -122,25 +122,25 @@ fn input(node: &Node, problems: &Problems) -> Option<InputDefinition> {
             Some(InputDefinition { name: name.unwrap_or_else(|| key.clone()), from: InputFrom::Key(key) })
         }
         (None, false, None) => {
-            wrong("has no source");
+            wrong("the source is missing");
             None
         }
         _ => {
-            wrong("has more than one source");
+            wrong("more than one source is set");
             None
         }
     }
 }
 
-fn named(node: &Node) -> String {
+fn quoted_name(node: &Node) -> String {
     name_of(node).map(|name| format!(" '{name}'")).unwrap_or_default()
 }
 
-/// Parses `view:feature`; both parts get the position of the whole.
+/// Parses `view:feature`, and reports a missing feature as an error. Both parts get the position of the whole.
 fn reference(text: &str, node: &Node, problems: &Problems) -> Option<(Located<String>, Located<String>)> {
     let (view, feature) = short_reference(text, &node.at);
     if feature.is_none() {
-        let help = format!("a feature of the view, as in '{text}:some_feature'");
+        let help = format!("add a feature of the view, as in '{text}:some_feature'");
         problems.error_with_help(&node.at, format!("input '{text}' names no feature"), help);
     }
     Some((view, feature?))
@@ -161,7 +161,7 @@ fn on_error(node: &Node, problems: &Problems) -> Option<OnErrorDefinition> {
         }
         _ => {}
     }
-    let help = "'null', 'fail' or 'default: {feature: value}'".to_owned();
+    let help = "use 'null', 'fail' or 'default: {feature: value}'".to_owned();
     problems.error_with_help(&node.at, "derived view: 'on_error' is not valid", help);
     None
 }

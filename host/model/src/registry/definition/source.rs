@@ -1,4 +1,4 @@
-//! A view's raw `source:` and `batch_source:`.
+//! The raw form of a view's `source:` and `batch_source:`.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -58,7 +58,7 @@ pub struct FilesDefinition {
 
 /// The value of `timestamp_field:` for files without event times.
 const NO_TIMESTAMP: &str = "none";
-/// Feast's customary name, and the default.
+/// The default, and the name that is customary in Feast.
 const TIMESTAMP_FIELD: &str = "event_timestamp";
 
 /// The minimum poll interval: DynamoDB accepts five requests a second for a shard.
@@ -84,7 +84,7 @@ pub(super) fn source(mut table: Table<'_>, problems: &Problems) -> Option<Source
     let named: Vec<_> = named.into_iter().filter_map(|(key, at)| Some((key, at?))).collect();
     if let [(first, at), (second, _), ..] = named.as_slice() {
         problems.error(at, format!("source: '{first}' and '{second}' are both set, but a view has one source"));
-        // All other keys belong to one of them.
+        // The valid keys depend on the kind of source, so the other keys are not checked.
         return None;
     }
     drop(named);
@@ -150,7 +150,7 @@ pub(super) fn files(table: &mut Table<'_>, problems: &Problems) -> Option<FilesD
 fn dynamodb(table: &mut Table<'_>, name: Located<String>, problems: &Problems) -> SourceFrom {
     const LAYOUTS: [(&str, Layout); 3] =
         [("feast", Layout::Feast), ("wide", Layout::Wide), ("item-per-feature", Layout::ItemPerFeature)];
-    let layout = table.word("layout", &LAYOUTS).unwrap_or(Layout::Feast);
+    let layout = table.choice("layout", &LAYOUTS).unwrap_or(Layout::Feast);
     let mapping = |table: &mut Table<'_>| {
         let written = table.text_map("field_mapping");
         written.into_iter().map(|(attribute, name)| (attribute, name.value)).collect()
@@ -168,12 +168,12 @@ fn dynamodb(table: &mut Table<'_>, name: Located<String>, problems: &Problems) -
             timestamp: timestamp(table),
         },
     };
-    let follows = table.word("stream", &[("auto", true), ("off", false)]).unwrap_or(true);
+    let follows = table.choice("stream", &[("auto", true), ("off", false)]).unwrap_or(true);
     let poll = duration(table, "poll", POLL_MIN..=HOUR, TableSource::POLL, problems);
     let segments = table.int("segments", 1, 64).and_then(|count| u16::try_from(count.value).ok());
     let read_units = table.int("read_units", 1, i64::from(u32::MAX)).and_then(|count| u32::try_from(count.value).ok());
     let ttl_attribute = table.text("ttl_attribute").map(|text| text.value);
-    let fetches = table.word("on_miss", &[("not_found", false), ("fetch", true)]).unwrap_or(false);
+    let fetches = table.choice("on_miss", &[("not_found", false), ("fetch", true)]).unwrap_or(false);
     let on_miss = if fetches { OnMiss::Fetch(read_through(table, problems)) } else { OnMiss::NotFound };
     let source = TableSource {
         table: name.value,
@@ -196,10 +196,10 @@ fn read_through(table: &mut Table<'_>, problems: &Problems) -> ReadThrough {
         timeout: duration(table, "fetch_timeout", MILLI..=Duration::from_secs(60), default.timeout, problems),
         negative_ttl: duration(table, "negative_ttl", Duration::ZERO..=HOUR * 24, default.negative_ttl, problems),
         fresh_for: duration(table, "fresh_for", Duration::ZERO..=HOUR * 24 * 30, default.fresh_for, problems),
-        at_once: table
+        max_concurrent: table
             .int("max_concurrent_fetches", 1, 1_024)
             .and_then(|count| u16::try_from(count.value).ok())
-            .unwrap_or(default.at_once),
+            .unwrap_or(default.max_concurrent),
     }
 }
 
@@ -208,7 +208,7 @@ fn place(table: &mut Table<'_>) -> AwsPlace {
     AwsPlace { region: text("region"), endpoint: text("endpoint") }
 }
 
-/// Reads a duration within limits.
+/// Reads a duration, and reports one that is not within the limits as an error.
 fn duration(
     table: &mut Table<'_>,
     key: &'static str,

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Known, Names, Rules, Unsure, View, Views, check_name, features, is_identifier, view_name};
+use super::{Incomplete, Known, Names, Rules, View, Views, check_name, features, is_identifier, view_name};
 use crate::{
     model::{DerivedInput, DerivedView, Entity, Feature, InputSource, OnError, ScalarType, Value, ValueType},
     registry::{DerivedDefinition, InputDefinition, InputFrom, OnErrorDefinition},
@@ -16,15 +16,16 @@ use crate::{
 pub(super) fn derived_views(
     definitions: Vec<DerivedDefinition>,
     stored: Known<View>,
-    unsure: BTreeMap<Arc<str>, Unsure>,
+    incomplete: BTreeMap<Arc<str>, Incomplete>,
     entities: &Known<Entity>,
     names: &mut Names<'_>,
     rules: &Rules<'_>,
     problems: &Problems,
 ) -> Views {
-    let mut views = Views { known: stored, unsure };
-    // First the features that they compute, so that they can read each other in any order; then their inputs.
-    let mut begun = Vec::new();
+    let mut views = Views { known: stored, incomplete };
+    // The features of all derived views are registered before their inputs are resolved, so that views can read each
+    // other in any order.
+    let mut pending = Vec::new();
     for mut definition in definitions {
         let before = problems.error_count();
         let Some(name) = view_name(&definition.name, names, rules, problems) else {
@@ -36,9 +37,9 @@ pub(super) fn derived_views(
             check_type("feature", &feature.name, feature.value_type, &written.name.at, problems);
         }
         let on_error = on_error(std::mem::take(&mut definition.on_error), &features, problems);
-        let mut unsure = Unsure { features: definition.unread_features.clone(), ..Unsure::default() };
+        let mut incomplete = Incomplete { features: definition.unread_features.clone(), ..Incomplete::default() };
         if features.is_empty() {
-            unsure.features.note(None);
+            incomplete.features.note(None);
         }
         let plugin = definition.plugin.as_ref().unwrap_or(&definition.name);
         if !is_identifier(&plugin.value) {
@@ -55,21 +56,21 @@ pub(super) fn derived_views(
             description: std::mem::take(&mut definition.description),
             tags: std::mem::take(&mut definition.tags),
         };
-        unsure.is_faulty = problems.error_count() > before || !definition.unread_features.is_empty();
-        views.unsure.insert(Arc::clone(&name), unsure);
+        incomplete.is_faulty = problems.error_count() > before || !definition.unread_features.is_empty();
+        views.incomplete.insert(Arc::clone(&name), incomplete);
         views.known.items.insert(name, View::Derived(Arc::new(view.clone())));
-        begun.push((view, definition));
+        pending.push((view, definition));
     }
     let mut places = BTreeMap::new();
-    for (mut view, definition) in begun {
+    for (mut view, definition) in pending {
         let before = problems.error_count();
         view.inputs = inputs(&definition, &views, entities, problems);
-        // An input of a feature that could not be read is missing without an error here; the error was reported when
-        // the feature was read.
+        // An input that refers to a feature which could not be read is missing here without an error, because the error
+        // was reported when the feature was read.
         if (problems.error_count() > before || view.inputs.len() < definition.inputs.len())
-            && let Some(unsure) = views.unsure.get_mut(&view.name)
+            && let Some(incomplete) = views.incomplete.get_mut(&view.name)
         {
-            unsure.is_faulty = true;
+            incomplete.is_faulty = true;
         }
         places.insert(Arc::clone(&view.name), definition.name.at);
         views.known.items.insert(Arc::clone(&view.name), View::Derived(Arc::new(view)));
@@ -100,7 +101,7 @@ fn inputs(
     inputs
 }
 
-/// Returns the type and source of an input.
+/// Returns the type and source of an input. Reports an invalid source as an error.
 fn origin(
     input: &InputDefinition,
     views: &Views,
@@ -138,7 +139,7 @@ fn origin(
     }
 }
 
-/// Checks that plugins support a type: they read and compute scalars and lists.
+/// Checks that plugins support a type: a scalar, a list or a set.
 fn check_type(what: &str, name: &str, value_type: ValueType, at: &Place, problems: &Problems) {
     if matches!(value_type, ValueType::Nested(_)) {
         let message = format!("{what} '{name}' is {value_type}, which plugins cannot read or compute");
@@ -171,8 +172,8 @@ fn on_error(definition: OnErrorDefinition, features: &[Feature], problems: &Prob
     OnError::Default(defaults)
 }
 
-/// Converts a value in a definition; `None` if it is not of the type. Bytes and instants are written as in responses,
-/// because plain YAML has neither.
+/// Converts a value in a definition; `None` if it is not of the type. Values of bytes and instants cannot be written in
+/// a definition.
 fn value(node: &Node, value_type: ValueType) -> Option<Value> {
     match (value_type, &node.tree) {
         (_, Tree::Null) => Some(Value::Null),
@@ -184,7 +185,11 @@ fn value(node: &Node, value_type: ValueType) -> Option<Value> {
     }
 }
 
-#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "a default is the nearest there is")]
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    reason = "a default is rounded to the nearest float"
+)]
 fn scalar_value(tree: &Tree, scalar: ScalarType) -> Option<Value> {
     match (scalar, tree) {
         (ScalarType::Bool, Tree::Bool(value)) => Some(Value::Bool(*value)),
@@ -199,7 +204,7 @@ fn scalar_value(tree: &Tree, scalar: ScalarType) -> Option<Value> {
     }
 }
 
-/// Reports each view that depends on itself, once.
+/// Reports each cycle of views that depend on each other, once.
 fn check_cycles(views: &Views, places: &BTreeMap<Arc<str>, Place>, problems: &Problems) {
     let reads = |name: &Arc<str>| -> BTreeSet<Arc<str>> {
         let Some(View::Derived(view)) = views.known.items.get(name) else { return BTreeSet::new() };
@@ -209,36 +214,36 @@ fn check_cycles(views: &Views, places: &BTreeMap<Arc<str>, Place>, problems: &Pr
         };
         view.inputs.iter().filter_map(view_of).filter(|read| places.contains_key(read)).collect()
     };
-    // Removes views without remaining dependencies; what remains is a cycle, or depends on one.
-    let mut left: BTreeMap<Arc<str>, BTreeSet<Arc<str>>> =
+    // Removes views without remaining dependencies. The remaining views are in a cycle, or depend on one.
+    let mut remaining: BTreeMap<Arc<str>, BTreeSet<Arc<str>>> =
         places.keys().map(|name| (Arc::clone(name), reads(name))).collect();
     loop {
         let free: Vec<_> =
-            left.iter().filter(|(_, reads)| reads.is_empty()).map(|(name, _)| Arc::clone(name)).collect();
+            remaining.iter().filter(|(_, reads)| reads.is_empty()).map(|(name, _)| Arc::clone(name)).collect();
         if free.is_empty() {
             break;
         }
         for name in free {
-            left.remove(&name);
-            left.values_mut().for_each(|reads| _ = reads.remove(&name));
+            remaining.remove(&name);
+            remaining.values_mut().for_each(|reads| _ = reads.remove(&name));
         }
     }
-    let mut told = BTreeSet::new();
-    for start in left.keys() {
+    let mut reported = BTreeSet::new();
+    for start in remaining.keys() {
         let mut path = vec![start];
         // Every remaining view reads at least one remaining view, possibly itself, so following the inputs finds a
         // cycle.
-        while let Some(next) = path.last().and_then(|last| left.get(*last)).and_then(|reads| reads.first()) {
-            if let Some(place) = path.iter().position(|name| *name == next) {
-                let circle = &path[place..];
-                if circle.iter().all(|name| told.insert(Arc::clone(name))) {
-                    let names: Vec<&str> = circle.iter().chain([&next]).map(|name| &***name).collect();
+        while let Some(next) = path.last().and_then(|last| remaining.get(*last)).and_then(|reads| reads.first()) {
+            if let Some(start) = path.iter().position(|name| *name == next) {
+                let cycle = &path[start..];
+                if cycle.iter().all(|name| reported.insert(Arc::clone(name))) {
+                    let names: Vec<&str> = cycle.iter().chain([&next]).map(|name| &***name).collect();
                     let message = format!("derived views depend on each other in a cycle: {}", names.join(" reads "));
                     problems.error(&places[next], message);
                 }
                 break;
             }
-            path.push(left.get_key_value(next).map_or(start, |(name, _)| name));
+            path.push(remaining.get_key_value(next).map_or(start, |(name, _)| name));
         }
     }
 }

@@ -58,7 +58,7 @@ pub(super) fn files(view: &Located<String>, source: FilesDefinition, problems: &
         let bucket = rest.split('/').next().unwrap_or_default();
         if scheme != "s3" {
             let message = format!("feature view '{}': Larder does not support {scheme}://", view.value);
-            problems.error_with_help(&source.path.at, message, "a path on disk, or s3://bucket/key".to_owned());
+            problems.error_with_help(&source.path.at, message, "use a path on disk, or s3://bucket/key".to_owned());
         } else if bucket.is_empty() {
             let message = format!("feature view '{}': '{path}' has no bucket", view.value);
             problems.error_with_help(&source.path.at, message, "write it as s3://bucket/key".to_owned());
@@ -74,7 +74,7 @@ pub(super) fn files(view: &Located<String>, source: FilesDefinition, problems: &
     }
 }
 
-/// DynamoDB's rule for table names (`Naming rules` of its developer guide).
+/// DynamoDB's rule for table names ("Naming rules" in its developer guide).
 pub(in crate::registry) const TABLE_NAME_RULE: &str = "3 to 255 letters, digits, '_', '-' and '.'";
 
 pub(in crate::registry) fn is_table_name(name: &str) -> bool {
@@ -111,12 +111,12 @@ pub(super) fn check(view: &FeatureView, name: &Located<String>, problems: &Probl
         return;
     };
     if view.is_entityless() {
-        let message = format!("feature view '{view_name}': a table in another layout than Feast's needs a join key");
+        let message = format!("feature view '{view_name}': a table that is not in Feast's layout needs a join key");
         problems.error(at, message);
     }
     for target in field_mapping.values().filter(|target| !names().any(|name| name == *target)) {
         let message =
-            format!("feature view '{view_name}': 'field_mapping' names '{target}', which the view does not have");
+            format!("feature view '{view_name}': 'field_mapping' maps to '{target}', which the view does not have");
         problems.error_with_help(at, message, nearest(target, names()));
     }
     if matches!(table.layout, TableLayout::ItemPerFeature { .. }) && view.join_keys.len() > 1 {

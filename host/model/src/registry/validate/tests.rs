@@ -41,12 +41,12 @@ pub(super) fn catalog_of(texts: &[&str]) -> (Option<Catalog>, String) {
 
 pub(super) fn check(texts: &[&str], expected: Expect) {
     let (catalog, lines) = catalog_of(texts);
-    assert_eq!(catalog.is_none(), lines.contains(": error: "), "errors and no catalog go together");
+    assert_eq!(catalog.is_none(), lines.contains(": error: "), "exactly definitions with errors have no catalog");
     expected.assert_eq(&lines);
 }
 
 #[test]
-fn a_catalog_holds_what_was_defined() {
+fn catalog_has_all_definitions() {
     let (catalog, problems) = catalog_of(&[GOOD]);
     assert_eq!(problems, "");
     let catalog = catalog.unwrap();
@@ -56,14 +56,14 @@ fn a_catalog_holds_what_was_defined() {
     assert_eq!(&*catalog.view("global_stats").unwrap().join_keys[0].name, JOIN_KEY_DUMMY);
     assert_eq!(catalog.join_keys().keys().map(|key| &**key).collect::<Vec<_>>(), ["customer_id", "driver_id"]);
     let service = catalog.service("churn_online").unwrap();
-    assert_eq!(service.projections[0].features.len(), 2, "all of the view's");
+    assert_eq!(service.projections[0].features.len(), 2, "all features of the view");
     assert_eq!(&**service.projections[2].prefix(), "origin");
     assert_eq!(service.projections[2].request_column(&"driver_id".into()).as_ref(), "origin_driver_id");
     assert!(catalog.view("nope").is_none() && catalog.service("nope").is_none());
 }
 
 #[test]
-fn definitions_may_be_spread_over_files() {
+fn definitions_of_several_files_are_combined() {
     let (entities, rest) = GOOD.split_once("feature_views:").unwrap();
     let rest = format!("feature_views:{rest}");
     check(&[&rest, entities, "# nothing\n", ""], expect![[""]]);
@@ -99,7 +99,7 @@ feature_services:
         expect![[r#"
             1.yaml:3:12: error: entity 'customer' is defined twice (first at 0.yaml:3:12)
             1.yaml:4:12: error: 'a\tb' is not a valid entity name (a name has 1 to 16384 bytes, and no control characters)
-            1.yaml:5:29: error: join key 'driver_id' has another type in another entity
+            1.yaml:5:29: error: join key 'driver_id' is String here, but Int64 in another entity
             1.yaml:7:11: error: feature view 'customer_stats' is defined twice (first at 0.yaml:6:11)
             1.yaml:10:25: error: unknown type 'Int65' (did you mean 'Int64'?)
             1.yaml:14:11: error: feature view 'a:b': the name contains a colon, which separates view and feature in references
@@ -116,7 +116,7 @@ feature_services:
 }
 
 #[test]
-fn unusual_names_are_warned_and_served() {
+fn unusual_names_cause_one_warning() {
     let odd = "
 feature_views:
   - name: Stats

@@ -24,7 +24,7 @@ fn read(text: &str) -> Definitions {
 }
 
 #[track_caller]
-fn assert_the_same(one: &Catalog, other: &Catalog) {
+fn assert_same(one: &Catalog, other: &Catalog) {
     assert_eq!(format!("{:#?}", one.entities()), format!("{:#?}", other.entities()));
     assert_eq!(one.views(), other.views());
     assert_eq!(format!("{:#?}", one.derived_views()), format!("{:#?}", other.derived_views()));
@@ -42,7 +42,7 @@ fn written_registry_reads_back_unchanged() {
         let text = to_yaml(&definitions);
         let direct = catalog(definitions);
         assert_eq!((direct.views().len(), direct.derived_views().len(), direct.services().len()), (6, 5, 4));
-        assert_the_same(&catalog(read(&text)), &direct);
+        assert_same(&catalog(read(&text)), &direct);
     }
 }
 
@@ -86,10 +86,10 @@ feature_services:
 "#;
 
 #[test]
-fn every_key_is_written() {
+fn every_setting_is_written() {
     let definitions = read(ALL);
     let text = to_yaml(&definitions);
-    assert_the_same(&catalog(read(&text)), &catalog(definitions));
+    assert_same(&catalog(read(&text)), &catalog(definitions));
     // Writing the result again changes nothing.
     assert_eq!(to_yaml(&read(&text)), text);
 }
@@ -114,5 +114,5 @@ fn unservable_definitions_become_comments() {
     definitions.unservable_views.push(Unservable { name: "far".into(), why: "its source is\nfar away".into() });
     let text = to_yaml(&definitions);
     assert!(text.contains("\n  # Not served: feature view far: its source is far away\n"), "{text}");
-    assert_the_same(&catalog(read(&text)), &catalog(read(ALL)));
+    assert_same(&catalog(read(&text)), &catalog(read(ALL)));
 }

@@ -44,7 +44,7 @@ fn derived_views_resolve_in_any_order() {
     let (catalog, problems) = catalog_of(&[DERIVED, STORED]);
     assert_eq!(problems, "");
     let catalog = catalog.unwrap();
-    assert_eq!(catalog.views().len(), 1, "derived views are none of the stored ones");
+    assert_eq!(catalog.views().len(), 1, "derived views are not stored views");
     let ratios = catalog.derived_view("customer_ratios").unwrap();
     assert_eq!(&*ratios.plugin, "ratios");
     assert_eq!(&*ratios.config, r#"{"weights":[1,2.5],"label":"a \"b\""}"#);
@@ -58,7 +58,7 @@ fn derived_views_resolve_in_any_order() {
     assert_eq!(ratios.request_inputs().map(|input| &*input.name).collect::<Vec<_>>(), ["months"]);
 
     let scores = catalog.derived_view("customer_scores").unwrap();
-    assert_eq!(&*scores.plugin, "customer_scores", "the plugin of the view's name when none is named");
+    assert_eq!(&*scores.plugin, "customer_scores", "the plugin has the view's name by default");
     assert_eq!((&*scores.config, &scores.on_error), ("null", &OnError::Fail));
     let inputs: Vec<_> = scores.inputs.iter().map(|input| (&*input.name, input.value_type.to_string())).collect();
     assert_eq!(
@@ -113,14 +113,14 @@ feature_services:
         expect![[r#"
         1.yaml:3:11: error: feature view 'customer_stats' is defined twice (first at 0.yaml:5:11)
         1.yaml:6:13: error: 'bad-name' is not a valid plugin name (a letter or '_', then letters, digits and '_')
-        1.yaml:8:9: error: input 'customer_stats' names no feature (a feature of the view, as in 'customer_stats:some_feature')
+        1.yaml:8:9: error: input 'customer_stats' names no feature (add a feature of the view, as in 'customer_stats:some_feature')
         1.yaml:9:9: error: there is no feature view 'customer_stat' (did you mean 'customer_stats'?)
         1.yaml:10:9: error: feature view 'customer_stats' has no feature 'charge' (did you mean 'charges'?)
         1.yaml:11:9: error: input 'profile' is Map, which plugins cannot read or compute (plugins support scalars, and lists and sets of them)
         1.yaml:12:16: error: 'x-y' is not a valid input name (give it a 'name' of letters, digits and '_')
-        1.yaml:13:9: error: input: 'name' is missing (an input has 'from: view:feature', 'request: type' or 'key: join key')
-        1.yaml:14:9: error: input 'z': has no source (an input has 'from: view:feature', 'request: type' or 'key: join key')
-        1.yaml:15:9: error: input 'both': has more than one source (an input has 'from: view:feature', 'request: type' or 'key: join key')
+        1.yaml:13:9: error: input: 'name' is missing (an input has one of 'from: view:feature', 'request: type' or 'key: join key')
+        1.yaml:14:9: error: input 'z': the source is missing (an input has one of 'from: view:feature', 'request: type' or 'key: join key')
+        1.yaml:15:9: error: input 'both': more than one source is set (an input has one of 'from: view:feature', 'request: type' or 'key: join key')
         1.yaml:16:16: error: input 'customer_id' has the same name as a join key (a request has only one column of each name; use 'key:' to read the join key)
         1.yaml:17:26: error: there is no join key 'customer' (did you mean 'customer_id'?)
         1.yaml:18:30: error: unknown type 'Int46' (did you mean 'Int64'?)
@@ -128,10 +128,10 @@ feature_services:
         1.yaml:21:23: error: feature 'm' is Map, which plugins cannot read or compute (plugins support scalars, and lists and sets of them)
         1.yaml:25:26: error: on_error: there is no feature 'b'
         1.yaml:25:35: error: on_error: the default of 'a' is not of type Int64
-        1.yaml:28:15: error: derived view: 'on_error' is not valid ('null', 'fail' or 'default: {feature: value}')
+        1.yaml:28:15: error: derived view: 'on_error' is not valid (use 'null', 'fail' or 'default: {feature: value}')
         1.yaml:29:11: error: feature view 'no_features' has no features
         1.yaml:33:47: error: feature view 'bad_word' has no feature 'b'
-        1.yaml:33:79: error: derived view 'bad_word' reads other views, with their join keys"#]],
+        1.yaml:33:79: error: derived view 'bad_word' has no join keys, so 'join_key_map' is not allowed"#]],
     );
 }
 
