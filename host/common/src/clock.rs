@@ -1,5 +1,5 @@
-//! Injected time: tests can replace the clock, which decides what is fresh and what is stale. Also formats times as
-//! text.
+//! Injected time, so that tests can set the clock that determines whether rows are fresh. Also formats times, and computes
+//! the times of schedules and periodic tasks.
 
 use std::{
     fmt::Debug,
@@ -21,14 +21,14 @@ pub trait Clock: Send + Sync + Debug {
     /// Returns the time in microseconds since the Unix epoch, UTC.
     fn now(&self) -> Micros;
 
-    /// Returns a receiver that is notified when the clock is set, so that a task that sleeps until a time computes its
-    /// sleep again. Returns `None` for a clock that cannot be set.
+    /// Returns a receiver that is notified when the clock is set, so that a task that sleeps until a time can recompute
+    /// how long. Returns `None` for a clock that cannot be set.
     fn changes(&self) -> Option<watch::Receiver<()>> {
         None
     }
 }
 
-/// A clock that components share.
+/// A shared clock.
 pub type SharedClock = Arc<dyn Clock>;
 
 /// The machine's clock.
@@ -92,7 +92,7 @@ pub fn beat_after(instant: Instant, period: Duration) -> Instant {
 // === impl SystemClock ===
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "this is the one place that asks the machine")]
+    #[expect(clippy::disallowed_methods, reason = "the only code that reads the system clock")]
     fn now(&self) -> Micros {
         match SystemTime::now().duration_since(UNIX_EPOCH) {
             Ok(since) => Micros::try_from(since.as_micros()).unwrap_or(Micros::MAX),
@@ -180,7 +180,7 @@ mod tests {
     fn cron_schedule_returns_next_time() {
         let hour = 3_600_000_000;
         assert_eq!(next_by_cron("15 */6 * * *", 0), Some(hour / 4));
-        assert_eq!(next_by_cron("15 */6 * * *", hour / 4), Some(6 * hour + hour / 4), "and not the same again");
+        assert_eq!(next_by_cron("15 */6 * * *", hour / 4), Some(6 * hour + hour / 4), "the time itself is excluded");
         assert_eq!(next_by_cron("at noon", 0), None);
     }
 }

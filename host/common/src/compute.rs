@@ -1,4 +1,4 @@
-//! Threads for work that is expected to be long, so that it does not delay other work.
+//! A pool of threads for long-running work, so that it does not delay other work.
 
 use std::{
     io,
@@ -14,13 +14,13 @@ use tokio::sync::oneshot;
 
 use crate::telemetry;
 
-/// A few threads with low priority, and a queue with a limit.
+/// A pool of threads with low priority, and a bounded queue.
 #[derive(Debug)]
 pub struct Compute {
     queue: SyncSender<Work>,
 }
 
-/// The queue is full.
+/// The error if the queue is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("too many tasks are waiting")]
 pub struct Full;
@@ -37,7 +37,8 @@ pub const WRITE_NICE: i32 = 3;
 // === impl Compute ===
 
 impl Compute {
-    /// Starts threads with this name and a queue of this length. They end when this is dropped.
+    /// Starts threads with this name, and a queue in which at most `waiting_max` tasks wait. The threads end when the pool
+    /// is dropped.
     ///
     /// # Errors
     /// If a thread cannot be started.
@@ -52,11 +53,11 @@ impl Compute {
         Ok(Self { queue })
     }
 
-    /// Runs work on one of the threads. The receiver of the result can wait synchronously or asynchronously. If the
-    /// work panics, there is no result.
+    /// Runs work on one of the threads. The caller can wait for the result synchronously or asynchronously. If the work
+    /// panics, the receiver gets an error.
     ///
     /// # Errors
-    /// If the queue is full: the work is not run then.
+    /// If the queue is full. The work does not run then.
     pub fn try_run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -82,13 +83,13 @@ fn run(work: &Mutex<Receiver<Work>>) {
         let next = work.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(next) = next else { return };
         if let Err(panic) = catch_unwind(AssertUnwindSafe(next)) {
-            let why = telemetry::panic_message(&*panic);
-            tracing::error!("work on a compute thread failed because of a bug in Larder: {why}");
+            let panic = telemetry::panic_message(&*panic);
+            tracing::error!(panic, "a task on a compute thread panicked; this is a bug in Larder");
         }
     }
 }
 
-/// Lowers this thread's priority, if the operating system allows it: sets this niceness, at most 19.
+/// Sets the niceness of this thread, at most 19, if the operating system allows it.
 pub fn lower_priority(nice: i32) {
     // On Linux, priorities belong to threads, despite the name of the call.
     let _ = rustix::process::setpriority_process(None, nice);
@@ -101,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn full_queue_rejects_panic_is_contained() {
+    fn full_queue_and_panic_are_reported() {
         let compute = Compute::start("test", 1, 2).unwrap();
         let barrier = Arc::new(Barrier::new(2));
         let (entered, leaves) = (Arc::clone(&barrier), Arc::clone(&barrier));

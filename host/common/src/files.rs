@@ -14,16 +14,16 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-/// Identifies the state of a file without reading it; follows symbolic links.
+/// Identifies the state of a file without reading it.
 ///
 /// Size and modification time are not enough: a symbolic link or a rename may put another file with the same size and
 /// modification time in its place. Device and inode identify the file, and only the file system sets the time of the
 /// inode's last change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FileStamp {
-    /// The device and the inode on it.
+    /// The device.
     pub device: u64,
-    /// See [`FileStamp::device`].
+    /// The inode on the device.
     pub inode: u64,
     /// Bytes; 0 for a directory, whose size has no meaning here.
     pub bytes: u64,
@@ -39,7 +39,7 @@ pub type FileStamps = HashMap<PathBuf, Option<FileStamp>>;
 /// The stamps that files had when they were last read, to decide whether to read them again.
 ///
 /// A stamp must be taken before its file is read, also for the first time. Otherwise a change between the two is never
-/// noticed.
+/// detected.
 #[derive(Debug, Default)]
 pub struct SeenFiles(Mutex<FileStamps>);
 
@@ -84,7 +84,7 @@ pub fn read_text(path: &Path, bytes_max: u64) -> io::Result<String> {
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "stream did not contain valid UTF-8"))
 }
 
-/// Checks that something is a regular file.
+/// Checks that metadata is that of a regular file.
 ///
 /// # Errors
 /// [`io::ErrorKind::InvalidInput`] with the type of file; [`io::ErrorKind::IsADirectory`] for a directory.
@@ -102,7 +102,7 @@ pub fn check_regular(meta: &Metadata) -> io::Result<()> {
     } else if of.is_char_device() || of.is_block_device() {
         "a device"
     } else {
-        "no file"
+        "of an unknown type"
     };
     Err(io::Error::new(io::ErrorKind::InvalidInput, format!("it is {what}, not a regular file")))
 }
@@ -132,7 +132,7 @@ impl SeenFiles {
         *self.lock() = now;
     }
 
-    /// Returns whether these are other files than the last ones, or one of them has changed.
+    /// Returns whether these are other files than the recorded ones, or one of them has changed.
     #[must_use]
     pub fn differ(&self, files: impl IntoIterator<Item = PathBuf>) -> bool {
         let now = stamps(files);

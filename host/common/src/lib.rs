@@ -1,5 +1,5 @@
-//! Shared by all layers of Larder: the clock, threads for long work, files and their changes, memory limits,
-//! permissions, logs and metrics.
+//! Utilities that all layers of Larder share: the clock, threads for long-running work, files and their changes, memory
+//! limits, permissions, logs and metrics.
 
 pub mod clock;
 pub mod compute;

@@ -11,10 +11,10 @@ use std::{
     path::Path,
 };
 
-/// The state of a directory before it was opened.
+/// Who could write a directory before it was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Before {
-    /// The directory was just created, or other users could not write to it.
+pub enum PriorAccess {
+    /// The directory was just created, or other users could not write it.
     Private,
     /// Other users could write it until now, so its contents may be theirs.
     Writable,
@@ -24,21 +24,22 @@ pub enum Before {
 const OTHERS_WRITE: u32 = 0o022;
 /// Any permission of group and others.
 const OTHERS: u32 = 0o077;
-/// Only owners can rename and delete files in the directory: it is meant to be shared.
+/// The sticky bit: only owners can rename and delete files in the directory, so it is meant to be shared.
 const STICKY: u32 = 0o1000;
 
 /// Opens a directory that only this user may write. Creates a missing one, readable only by this user. If other users
 /// may write an existing one, removes that permission and logs a warning.
 ///
 /// # Errors
-/// If it cannot be created, is not a directory, belongs to another user, or is shared by design, as `/tmp` is.
-pub fn open_dir(path: &Path) -> io::Result<Before> {
+/// If it cannot be created, is not a directory, belongs to a user other than this one and root, or is shared by design,
+/// as `/tmp` is. Also if it belongs to root, and other users can write it.
+pub fn open_dir(path: &Path) -> io::Result<PriorAccess> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     let meta = fs::metadata(path)?;
     let mode = meta.mode();
     let is_own = check_owner(meta.uid())?;
     if mode & OTHERS_WRITE == 0 {
-        return Ok(Before::Private);
+        return Ok(PriorAccess::Private);
     }
     if !is_own || mode & STICKY != 0 {
         return Err(denied("other users share this directory. hint: use a directory below it"));
@@ -46,14 +47,15 @@ pub fn open_dir(path: &Path) -> io::Result<Before> {
     fs::set_permissions(path, Permissions::from_mode(mode & 0o7777 & !OTHERS_WRITE))?;
     let (dir, mode) = (path.display(), format!("{:04o}", mode & 0o7777));
     tracing::warn!(%dir, mode, "other users could write this directory; removed their permission");
-    Ok(Before::Writable)
+    Ok(PriorAccess::Writable)
 }
 
 /// Restricts an existing file to this user: removes permissions of others and logs a warning. Does nothing if there is
 /// no file.
 ///
 /// # Errors
-/// If it belongs to another user, or its permissions cannot be changed.
+/// If it belongs to a user other than this one and root, if it belongs to root and other users can write it, or if its
+/// permissions cannot be changed.
 pub fn claim_file(path: &Path) -> io::Result<()> {
     let meta = match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -72,12 +74,14 @@ pub fn claim_file(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads a small file that only this user may read and write; reads at most `bytes_max` plus one byte.
+/// Reads a small file that only this user may read and write. Reads at most `bytes_max` plus one byte, so that the caller
+/// can detect a longer file.
 ///
 /// # Errors
-/// If it cannot be read, is not a regular file, belongs to another user, or others have any permission to it.
+/// If it cannot be read, is not a regular file, belongs to a user other than this one and root, or others have any
+/// permission to it.
 pub fn read_file(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
-    // Rejects links and pipes: another user may choose the target of a link, and opening a pipe blocks.
+    // Links are rejected, because another user may choose the target. Opening a pipe must not block.
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     let meta = file.metadata()?;
@@ -105,7 +109,8 @@ pub fn create_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
-/// Returns whether this user owns it. Root may own it, too, because root can do anything.
+/// Returns whether `owner` is this user. Returns false for root, and an error for any other user. Root is accepted,
+/// because it can do anything.
 fn check_owner(owner: u32) -> io::Result<bool> {
     let own = rustix::process::geteuid().as_raw();
     if owner == own || owner == 0 {
@@ -134,12 +139,12 @@ mod tests {
     fn writable_directory_becomes_private() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/b");
-        assert_eq!((open_dir(&path).unwrap(), mode(&path)), (Before::Private, 0o700));
+        assert_eq!((open_dir(&path).unwrap(), mode(&path)), (PriorAccess::Private, 0o700));
         for (before, after, was) in [
-            (0o755, 0o755, Before::Private),
-            (0o777, 0o755, Before::Writable),
-            (0o770, 0o750, Before::Writable),
-            (0o702, 0o700, Before::Writable),
+            (0o755, 0o755, PriorAccess::Private),
+            (0o777, 0o755, PriorAccess::Writable),
+            (0o770, 0o750, PriorAccess::Writable),
+            (0o702, 0o700, PriorAccess::Writable),
         ] {
             set_mode(&path, before);
             assert_eq!((open_dir(&path).unwrap(), mode(&path)), (was, after), "{before:o}");
@@ -147,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn shared_directory_is_refused() {
+    fn shared_directory_is_rejected() {
         let dir = tempfile::tempdir().unwrap();
         set_mode(dir.path(), 0o1777);
         assert!(open_dir(dir.path()).unwrap_err().to_string().contains("other users share this directory"));
@@ -163,7 +168,7 @@ mod tests {
         create_file(&path).unwrap();
         fs::write(&path, "1234").unwrap();
         assert_eq!(read_file(&path, 9).unwrap(), b"1234");
-        assert_eq!(read_file(&path, 2).unwrap(), b"123", "so that a longer one shows");
+        assert_eq!(read_file(&path, 2).unwrap(), b"123", "one byte more than the limit");
         for wide in [0o640, 0o604, 0o660] {
             set_mode(&path, wide);
             assert!(read_file(&path, 9).unwrap_err().to_string().contains("other users"), "{wide:o}");
@@ -186,7 +191,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         claim_file(&path).unwrap();
-        assert!(!path.try_exists().unwrap(), "it is not made");
+        assert!(!path.try_exists().unwrap(), "no file is created");
         create_file(&path).unwrap();
         for wide in [0o666, 0o640, 0o600] {
             set_mode(&path, wide);
@@ -196,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn other_owner_is_refused() {
+    fn other_owner_is_rejected() {
         let own = rustix::process::geteuid().as_raw();
         assert!(check_owner(own).unwrap());
         assert_eq!(check_owner(0).unwrap(), own == 0);

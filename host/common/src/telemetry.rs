@@ -25,7 +25,7 @@ pub struct Metrics {
     histograms: Arc<Histograms>,
 }
 
-/// A series of Larder under the name and label of Feast's dashboards.
+/// A metric of Larder that is also rendered under the name and label that Feast's dashboards use.
 struct Alias {
     own: &'static str,
     feast: &'static str,
@@ -33,8 +33,8 @@ struct Alias {
     label: Option<(&'static str, &'static str)>,
 }
 
-/// Names from Feast 0.67 `metrics.py` and from its materialization guide. The aliases are rendered on demand, so that a
-/// request counts once.
+/// The names are from `metrics.py` of Feast 0.67 and from its materialization guide. Aliases are rendered on demand, so
+/// that a request is counted only once.
 const ALIASES: [Alias; 7] = [
     Alias { own: "larder_http_requests_total", feast: "feast_feature_server_request_total", label: None },
     Alias {
@@ -61,8 +61,8 @@ const ALIASES: [Alias; 7] = [
     },
 ];
 
-/// How long a panic of the main thread waits for the log's reader.
-const LAST_WORDS_WITHIN: Duration = Duration::from_secs(1);
+/// How long a panic of the main thread waits until the log is written.
+const PANIC_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,7 +74,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// From 10 µs, about the time of a lookup in the hot cache, to 10 s.
+/// Bucket bounds for durations: from 10 µs, about the time of a lookup in the hot cache, to 10 s.
 const SECONDS: [f64; 19] =
     [1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 const SYNC_SECONDS: [f64; 10] = [0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1_800.0];
@@ -132,7 +132,7 @@ impl Metrics {
 // === impl Alias ===
 
 impl Alias {
-    /// Renames the lines of Larder's series.
+    /// Returns the lines of Larder's series in `text` under Feast's names.
     fn of(&self, text: &str) -> String {
         let mut lines = String::new();
         for line in text.lines() {
@@ -141,7 +141,7 @@ impl Alias {
                 None => line.strip_prefix("# TYPE ").map_or(("", line), |rest| ("# TYPE ", rest)),
             };
             let Some(after) = rest.strip_prefix(self.own) else { continue };
-            // `_bucket`, `_sum` and `_count` belong to it; a longer name does not.
+            // `_bucket`, `_sum` and `_count` are series of this metric. Any other longer name is another metric.
             let own = ["{", " ", "_bucket{", "_sum", "_count"].iter().any(|next| after.starts_with(next));
             if !own {
                 continue;
@@ -179,16 +179,17 @@ fn log_panics() {
         let thread = std::thread::current();
         let location = panic.location().map(ToString::to_string).unwrap_or_default();
         let message = panic_message(panic.payload()).replace('\n', "\\n");
-        tracing::error!(thread = thread.name().unwrap_or("unnamed"), location, "panic: {message}");
+        let thread_name = thread.name().unwrap_or("unnamed");
+        tracing::error!(thread = thread_name, location, panic = message, "thread panicked");
         if thread.name() == Some("main") {
             // The program may end with this panic.
-            flush_logs(LAST_WORDS_WITHIN);
+            flush_logs(PANIC_FLUSH_TIMEOUT);
         }
     }));
 }
 
-/// The levels of crates whose warnings are of no use, unless the filter names the crate. `h2` logs a warning for each
-/// misbehaving client, so clients could flood the log. `aws_config` logs the debug text of errors that it also returns.
+/// The levels of crates with useless warnings, unless the filter names the crate. `h2` logs a warning for each misbehaving
+/// client, so clients could flood the log. `aws_config` logs the debug text of errors that it also returns.
 const CRATE_LEVELS: [(&str, &str); 2] = [("h2", "error"), ("aws_config", "error")];
 
 /// Adds [`CRATE_LEVELS`] to a filter.
@@ -207,7 +208,7 @@ fn with_limits(filter: &str) -> String {
 pub fn install_logs(filter: &str, format: LogFormat) {
     let filter = EnvFilter::try_new(with_limits(filter)).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(log_writer::writer);
-    // Those errors would be printed to standard error, and the print panics if the reader is gone.
+    // Internal errors would be printed to standard error, and printing panics if the reader is gone.
     let builder = builder.log_internal_errors(false);
     // Colors are only for terminals.
     let builder = builder.with_ansi(io::stderr().is_terminal());
@@ -220,16 +221,16 @@ pub fn install_logs(filter: &str, format: LogFormat) {
 }
 
 /// Records how the last reload of the definitions ended.
-pub fn note_reload(taken: bool) {
+pub fn note_reload(succeeded: bool) {
     describe_gauge!("larder_config_last_reload_success", "1 if the last reload succeeded, 0 if it failed.");
-    gauge!("larder_config_last_reload_success").set(if taken { 1.0 } else { 0.0 });
+    gauge!("larder_config_last_reload_success").set(if succeeded { 1.0 } else { 0.0 });
 }
 
-/// Returns the message of a panic.
+/// Returns the message of a panic from its payload.
 #[must_use]
 pub fn panic_message(panic: &(dyn Any + Send)) -> &str {
-    let words = panic.downcast_ref::<String>().map(String::as_str);
-    words.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given")
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
 }
 
 #[cfg(test)]
@@ -271,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn series_have_feast_aliases() {
+    fn alias_renames_series_and_label() {
         let alias = Alias { own: "larder_rows", feast: "feast_rows", label: Some(("view", "feature_view")) };
         let text = "# HELP larder_rows Rows.\n# TYPE larder_rows counter\nlarder_rows{view=\"a\",status=\"x\"} 3\n\
                     larder_rows_other{view=\"a\"} 4\nlarder_rows_sum 5\n";

@@ -9,7 +9,7 @@
 //!
 //! Polling is the fallback: a [`Subscription`] polls at its own interval if a directory cannot be watched (for example
 //! at the limit of watches), or if it is on a file system where other machines may make changes without an event. Even
-//! if everything is watched, it wakes every [`RECHECK_EVERY`].
+//! if everything is watched, it wakes every [`RECHECK_EVERY`], or at its own interval if that is longer.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -51,8 +51,9 @@ struct Shared {
     backend: Mutex<Backend>,
     /// Shared with the event handler.
     subscribers: Arc<Subscribers>,
-    /// Whether the log already reports that a directory cannot be watched, or that one is on a remote file system.
+    /// Whether the log already has the warning that a directory cannot be watched.
     has_logged: AtomicBool,
+    /// Whether the log already has the message about a directory on a remote file system.
     has_logged_remote: AtomicBool,
     /// Whether this watcher always polls; for tests.
     is_off: bool,
@@ -62,7 +63,7 @@ struct Shared {
 struct Backend {
     /// `None` until the first directory is watched, and while the operating system refuses.
     watcher: Option<RecommendedWatcher>,
-    /// The watched directories. A directory may be replaced by another one.
+    /// The watched directories, with the stamps that show whether a directory was replaced by another one.
     dirs: HashMap<PathBuf, FileStamp>,
 }
 
@@ -83,7 +84,7 @@ struct Subscriber {
     is_covered: AtomicBool,
 }
 
-/// The directories of a subscriber, and which of their entries matter.
+/// The directories of a subscriber, with the entries that matter.
 type Wanted = HashMap<PathBuf, Names>;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,8 +93,8 @@ enum Names {
     Some(HashSet<OsString>),
 }
 
-/// The interval at which a subscriber wakes even if events cover all of its paths. It detects changes without an event:
-/// a parent directory that is renamed, or a file system that is mounted over a path.
+/// The interval at which a subscriber wakes even if events cover all of its paths, unless its own interval is longer. It
+/// detects changes without an event: a parent directory that is renamed, or a file system that is mounted over a path.
 pub const RECHECK_EVERY: Duration = Duration::from_secs(8);
 
 /// How long a path must be quiet before the subscriber wakes: writing or replacing a file takes several steps.
@@ -163,8 +164,8 @@ impl Subscription {
         }
     }
 
-    /// Waits until the paths should be checked: after an event, after [`RECHECK_EVERY`], or after `poll_every` if
-    /// events do not cover all paths. An event since the last call counts.
+    /// Waits until the paths should be checked: after an event, or after [`RECHECK_EVERY`]. If events do not cover all
+    /// paths, or if `poll_every` is longer, after `poll_every` instead. An event since the last call counts.
     pub async fn changed(&self, poll_every: Duration) {
         let rechecks = poll_every <= RECHECK_EVERY && self.is_covered();
         let until = if rechecks { next_beat(RECHECK_EVERY).into() } else { Instant::now() + poll_every };
@@ -296,9 +297,9 @@ impl Subscribers {
                 wanted.contains_key(path) || names.zip(path.file_name()).is_some_and(|(names, name)| names.has(name))
             };
             let is_concerned = event.paths.iter().any(concerns);
-            let voids =
+            let invalidates_watch =
                 matches!(event.kind, EventKind::Remove(_) | EventKind::Modify(notify::event::ModifyKind::Name(_)));
-            if voids {
+            if invalidates_watch {
                 lock(&self.stale).extend(event.paths.iter().filter(|path| wanted.contains_key(*path)).cloned());
             }
             drop(wanted);
@@ -431,7 +432,7 @@ mod tests {
         tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(test)
     }
 
-    /// Watches a path that does not change now.
+    /// Watches a path, and checks that events cover it.
     fn watched(path: &Path) -> Subscription {
         let subscription = FileWatcher::new().subscribe();
         subscription.watch([path]);
@@ -466,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn file_renamed_over_another_wakes() {
+    fn file_replaced_by_rename_wakes() {
         let dir = tempfile::tempdir().unwrap();
         let (path, new) = (dir.path().join("file"), dir.path().join("new"));
         fs::write(&path, "1").unwrap();
@@ -479,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn swapped_data_link_wakes() {
+    fn swapped_config_map_link_wakes() {
         let dir = tempfile::tempdir().unwrap();
         let at = |path: &str| dir.path().join(path);
         // The layout of a ConfigMap that Kubernetes mounts.
@@ -583,7 +584,7 @@ mod tests {
         let proc = FileWatcher::new().subscribe();
         proc.watch([Path::new("/proc/self/status"), dir.path()]);
         assert!(!proc.is_covered() && wakes_after_poll(&proc));
-        // An error while events are read.
+        // The watcher reported an error.
         let broken = watched(dir.path());
         broken.shared.subscribers.is_broken.store(true, Ordering::Relaxed);
         assert!(!broken.is_covered() && wakes_after_poll(&broken));

@@ -17,7 +17,7 @@ pub use self::{
         InputFrom, OnErrorDefinition, ProjectionDefinition, ServiceDefinition, SourceDefinition, SourceFrom, Unread,
         Unservable, ViewDefinition,
     },
-    feast::{FeastOptions, FeastRegistry, FeastValues, NoRegistry, UnknownFields},
+    feast::{FeastOptions, FeastRegistry, FeastValues, InvalidRegistry, UnknownFields},
     validate::{FEATURES_MAX, NAME_BYTES_MAX, Validated, is_name, validate, validate_each},
     write::to_yaml,
 };

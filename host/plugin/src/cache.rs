@@ -23,7 +23,7 @@ use std::{
 use aws_lc_rs::{constant_time::verify_slices_are_equal, hmac, rand};
 use larder_common::{
     files::{FILE_BYTES_MAX, read_regular},
-    private::{self, Before},
+    private::{self, PriorAccess},
 };
 use wasmtime::{Engine, component::Component};
 
@@ -49,7 +49,7 @@ impl Cache {
         let failed = |source| PluginError::Cache { path: dir.display().to_string(), source };
         let before = private::open_dir(dir).map_err(failed)?;
         let path = dir.join("key");
-        if before == Before::Writable {
+        if before == PriorAccess::Writable {
             tracing::warn!(key = %path.display(), "the key of compiled code may belong to another user; created a new one");
             remove_key(&path).map_err(failed)?;
         }

@@ -12,12 +12,12 @@ use tokio::sync::Notify;
 /// open connection.
 pub const SMALL_BYTES: usize = 16 << 10;
 
-/// The size above which a lease is large.
+/// The size from which a lease is large.
 const LARGE_BYTES: usize = 256 << 10;
 
-/// The share of the budget that large leases may use, in percent; the rest is for small ones.
+/// Large leases are granted only up to this share of the budget, in percent; the rest is for small ones.
 const LARGE_PERCENT: usize = 75;
-/// The share of the budget that all requests may use; the rest is for metrics and admin.
+/// Leases of requests are granted only up to this share of the budget, in percent; the rest is for metrics and admin.
 const REQUESTS_PERCENT: usize = 90;
 
 /// Leases grow in steps of this size, so that a growing response does not change the shared counter each time.
@@ -28,7 +28,7 @@ const STEP_BYTES: usize = 16 << 10;
 pub struct MemoryBudget {
     bytes_max: usize,
     used: AtomicUsize,
-    /// The use from which `grew` is notified.
+    /// When the use reaches this, `grew` is notified.
     alert_at: AtomicUsize,
     grew: Notify,
     /// Whether resident memory is close to its limit; if so, large leases are rejected.
@@ -53,7 +53,7 @@ pub struct Lease {
 pub enum OverBudget {
     /// The request would not fit into an empty budget.
     #[error(
-        "the request and its answer need more than {limit} bytes of memory; hint: ask for less at once, or raise \
+        "the request and its response need more than {limit} bytes of memory; hint: request less at once, or raise \
          'server: limits: in_flight_bytes_max'"
     )]
     TooLarge {
@@ -62,12 +62,12 @@ pub enum OverBudget {
     },
     /// Other requests hold the budget.
     #[error(
-        "requests and responses in flight use their whole memory budget; try again; hint: raise 'server: limits: \
+        "requests and responses in flight use their whole memory budget; try again later; hint: raise 'server: limits: \
          in_flight_bytes_max'"
     )]
     Full,
     /// Resident memory is close to the memory limit.
-    #[error("the process is close to its memory limit and refuses large requests; try again")]
+    #[error("the process is close to its memory limit and rejects large requests; try again later")]
     Tight,
 }
 
@@ -132,13 +132,13 @@ impl MemoryBudget {
         self.is_tight.store(is_tight, Ordering::Relaxed);
     }
 
-    /// Waits until leases hold `more` bytes more than now. Only one task at a time may wait.
+    /// Waits until all leases together hold `more` bytes more than now. Only one task at a time may wait.
     pub async fn grown_by(&self, more: usize) {
         let alert_at = self.used().saturating_add(more);
         self.alert_at.store(alert_at, Ordering::Relaxed);
         while self.used() < alert_at {
             self.grew.notified().await;
-            // A notification of an earlier call may be left.
+            // The notification may be left over from an earlier call.
             self.alert_at.store(alert_at, Ordering::Relaxed);
         }
     }
@@ -192,7 +192,7 @@ impl Lease {
     /// Changes the size to this many bytes.
     ///
     /// # Errors
-    /// [`OverBudget`]; the lease then keeps its size. It can always shrink.
+    /// [`OverBudget`]; the lease then keeps its size. Shrinking never fails.
     pub fn resize(&mut self, bytes: usize) -> Result<(), OverBudget> {
         let wanted = bytes.checked_next_multiple_of(STEP_BYTES).unwrap_or(usize::MAX);
         if wanted > self.taken {
@@ -234,7 +234,7 @@ mod tests {
         let budget = MemoryBudget::new(100 * MIB);
         let mut large = budget.lease();
         large.grow(70 * MIB).unwrap();
-        assert_eq!(budget.lease().grow(MIB * 6), Err(OverBudget::Full), "large ones have 75 percent");
+        assert_eq!(budget.lease().grow(MIB * 6), Err(OverBudget::Full), "large leases may use 75 percent");
         let mut small = Vec::new();
         while let Ok(lease) = {
             let mut lease = budget.lease();
@@ -275,19 +275,19 @@ mod tests {
         let mut lease = budget.lease();
         lease.grow(75 * MIB).unwrap();
         assert_eq!(lease.grow(1), Err(OverBudget::TooLarge { limit: 75 * MIB }));
-        assert_eq!(lease.held(), 75 * MIB, "a refused lease keeps what it holds");
+        assert_eq!(lease.held(), 75 * MIB, "a rejected lease keeps its size");
         lease.resize(MIB).unwrap();
         assert_eq!(budget.used(), MIB);
     }
 
     #[test]
-    fn tight_memory_refuses_large_leases_only() {
+    fn tight_memory_rejects_large_leases_only() {
         let budget = MemoryBudget::new(100 * MIB);
         let mut before = budget.lease();
         before.grow(MIB).unwrap();
         budget.set_tight(true);
         assert_eq!(budget.lease().grow(MIB), Err(OverBudget::Tight));
-        assert_eq!(before.grow(MIB), Err(OverBudget::Tight), "nor do large ones grow");
+        assert_eq!(before.grow(MIB), Err(OverBudget::Tight), "large leases do not grow either");
         budget.lease().grow(100 << 10).unwrap();
         budget.control_lease().grow(MIB).unwrap();
         budget.set_tight(false);

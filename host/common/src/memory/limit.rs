@@ -6,7 +6,7 @@ use std::{
 };
 
 /// The default budget is the memory limit divided by this.
-const BUDGET_PART: u64 = 8;
+const BUDGET_DIVISOR: u64 = 8;
 const BUDGET_MIN: u64 = 64 << 20;
 const BUDGET_MAX: u64 = 1 << 30;
 /// The default budget if no memory limit is known.
@@ -29,7 +29,7 @@ pub fn resident_bytes() -> Option<u64> {
 /// least 64 MiB and at most 1 GiB.
 #[must_use]
 pub fn default_budget(limit: Option<u64>) -> u64 {
-    limit.map_or(BUDGET_UNKNOWN, |limit| (limit / BUDGET_PART).clamp(BUDGET_MIN, BUDGET_MAX))
+    limit.map_or(BUDGET_UNKNOWN, |limit| (limit / BUDGET_DIVISOR).clamp(BUDGET_MIN, BUDGET_MAX))
 }
 
 fn resident_of(status: &str) -> Option<u64> {

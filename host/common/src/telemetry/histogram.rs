@@ -1,4 +1,4 @@
-//! Histograms that cost a lookup two additions.
+//! Histograms that record a sample with two atomic additions.
 //!
 //! The exporter's own histograms keep every sample until they are rendered: at a hundred thousand requests a second,
 //! that constantly allocates and writes memory, and evicts rows from the processor's caches. Here the buckets are known
@@ -28,7 +28,7 @@ pub(super) struct WithHistograms {
 /// All histograms, by name and labels.
 #[derive(Debug)]
 pub(super) struct Histograms {
-    /// The upper bounds of a name's buckets, without the infinite one.
+    /// Returns the upper bounds of the buckets for a metric's name, without the infinite one.
     bounds: fn(&str) -> &'static [f64],
     families: RwLock<BTreeMap<String, Family>>,
 }
@@ -56,7 +56,7 @@ struct Stripe {
     sum: AtomicU64,
 }
 
-/// The number of serving threads equals the number of cores; with more than 8, threads share stripes.
+/// The number of stripes. By default, there are as many serving threads as cores; more than 8 threads share stripes.
 const STRIPES: usize = 8;
 
 thread_local! {
@@ -109,9 +109,9 @@ impl Histograms {
             if let Some((_, known)) = family.series.iter().find(|(known, _)| known == key) {
                 return Arc::clone(known);
             }
-            let made = Arc::new(Buckets::new((self.bounds)(key.name())));
-            family.series.push((key.clone(), Arc::clone(&made)));
-            made
+            let added = Arc::new(Buckets::new((self.bounds)(key.name())));
+            family.series.push((key.clone(), Arc::clone(&added)));
+            added
         })
     }
 
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_count_into_common_buckets() {
+    fn samples_of_all_threads_are_summed() {
         let recorder = PrometheusBuilder::new().build_recorder();
         let with = WithHistograms { recorder, histograms: Arc::new(Histograms::new(bounds)) };
         metrics::with_local_recorder(&with, || {

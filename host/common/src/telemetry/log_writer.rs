@@ -32,11 +32,11 @@ struct State {
     dropped: u64,
 }
 
-/// Adds each piece that is written to it to the queue.
+/// A writer that adds each written piece to the queue as a line.
 #[derive(Debug)]
 pub(super) struct LineSender(Arc<Queue>);
 
-/// The limit on bytes of queued lines.
+/// The maximum number of bytes of queued lines.
 const QUEUE_BYTES_MAX: usize = 1 << 20;
 const DROPPED: &str = "larder_log_lines_dropped_total";
 
@@ -45,12 +45,13 @@ pub(super) fn writer() -> LineSender {
     LineSender(Arc::clone(queue()))
 }
 
-/// Writes a line to standard error after the queued log lines, and waits for it no longer than [`flush_logs`] does.
+/// Queues a line for standard error, after the log lines that are already queued. Returns without waiting for the write;
+/// see [`flush_logs`].
 pub fn write_line(text: &str) {
     queue().push(format!("{text}\n").into_bytes());
 }
 
-/// Waits until all lines are written, but at most `timeout`, because the reader may have stopped reading.
+/// Waits until all queued lines are written, but at most `timeout`, because the reader may have stopped reading.
 pub fn flush_logs(timeout: Duration) {
     if let Some(queue) = QUEUE.get() {
         queue.flush(timeout);
@@ -151,10 +152,10 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(30);
 
-    /// A reader that reads a piece when the test requests it.
-    struct Slow(SyncSender<Vec<u8>>);
+    /// An output that blocks until the test receives each piece.
+    struct BlockingOutput(SyncSender<Vec<u8>>);
 
-    impl Write for Slow {
+    impl Write for BlockingOutput {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.send(bytes.to_vec()).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
             Ok(bytes.len())
@@ -165,17 +166,17 @@ mod tests {
         }
     }
 
-    fn slow(bytes_max: usize) -> (Arc<Queue>, Receiver<Vec<u8>>) {
+    fn blocking_queue(bytes_max: usize) -> (Arc<Queue>, Receiver<Vec<u8>>) {
         let (sender, receiver) = sync_channel(0);
         let queue = Arc::new(Queue::new(bytes_max));
         let writing = Arc::clone(&queue);
-        thread::spawn(move || writing.write_to(Slow(sender)));
+        thread::spawn(move || writing.write_to(BlockingOutput(sender)));
         (queue, receiver)
     }
 
     #[test]
     fn lines_are_written_in_order() {
-        let (queue, lines) = slow(1_000);
+        let (queue, lines) = blocking_queue(1_000);
         for line in ["1\n", "2\n", "3\n"] {
             queue.push(line.into());
         }
@@ -188,7 +189,7 @@ mod tests {
 
     #[test]
     fn stalled_reader_blocks_no_writer() {
-        let (queue, lines) = slow(10);
+        let (queue, lines) = blocking_queue(10);
         queue.push(b"first\n".to_vec());
         // The thread has the line and waits for the reader.
         while !queue.state().writing {
@@ -198,7 +199,7 @@ mod tests {
         queue.push(b"of two bytes more\n".to_vec());
         queue.push(b"and another\n".to_vec());
         queue.flush(Duration::from_millis(1));
-        assert_eq!(queue.state().bytes, 9, "what fits");
+        assert_eq!(queue.state().bytes, 9, "only the line that fits is queued");
         assert_eq!(lines.recv_timeout(LONG).unwrap(), b"first\n");
         let written: Vec<u8> = (0..2).flat_map(|_| lines.recv_timeout(LONG).unwrap()).collect();
         let written = String::from_utf8(written).unwrap();
@@ -207,7 +208,7 @@ mod tests {
 
     #[test]
     fn closed_reader_blocks_no_writer() {
-        let (queue, lines) = slow(100);
+        let (queue, lines) = blocking_queue(100);
         drop(lines);
         for _ in 0..100 {
             queue.push(b"0123456789\n".to_vec());

@@ -1,4 +1,4 @@
-//! Arbitrary bytes as a row of every shape: an error or a value, never a panic.
+//! Checks that arbitrary bytes as a row of any schema result in an error or in values, and never in a panic.
 
 #![no_main]
 
@@ -12,7 +12,7 @@ const TYPES: [&str; 12] = [
     "Array(String)", "Set(Bytes)", "Map",
 ];
 
-// The first byte says how many fields there are, the next ones their types; the rest is the row.
+// The first byte determines the number of fields, the next ones their types. The rest is the row.
 fuzz_target!(|data: &[u8]| {
     let Some((&count, data)) = data.split_first() else { return };
     let Some((types, row)) = data.split_at_checked(usize::from(count % 16)) else { return };

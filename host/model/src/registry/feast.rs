@@ -1,9 +1,9 @@
 //! Converts Feast's registry, `registry.db`, to the same raw definitions that YAML files are read into.
 //!
 //! The file is one protobuf message, `feast.core.Registry`, without a header. It has settings that Larder does not
-//! need, and some that it does not support. Each of its fields is either read or has a reason in `fields.rs` why not.
-//! Definitions that cannot be served are left out with the reason, and the rest is served: one view on a data warehouse
-//! must not affect the others.
+//! need, and some that it does not support. `fields.rs` has the effect of each field, or the reason why it is not read.
+//! Definitions that cannot be served are left out with the reason, and all others are served, so that one view on a data
+//! warehouse does not affect the others.
 
 mod fields;
 mod proto;
@@ -24,7 +24,7 @@ use self::{
 use super::Definitions;
 use crate::model::AwsPlace;
 
-/// A Feast registry that was read.
+/// A parsed Feast registry.
 #[derive(Clone, Debug)]
 pub struct FeastRegistry {
     registry: proto::Registry,
@@ -32,7 +32,8 @@ pub struct FeastRegistry {
     unknown_fields: Vec<String>,
 }
 
-/// Settings of definitions that Larder does not serve, by the registry field that lists them, in its order.
+/// The unsupported settings of each definition. Keys are the numbers of the registry's fields that list definitions, and
+/// values are in the order of these lists.
 #[derive(Clone, Debug, Default)]
 struct Audit(BTreeMap<u32, Vec<Vec<Finding>>>);
 
@@ -63,7 +64,7 @@ pub enum UnknownFields {
 pub enum FeastValues {
     /// From the views' batch sources: Parquet files.
     BatchSources,
-    /// From the SQLite file of Feast's local provider, with the path that definitions will contain.
+    /// From the SQLite file of Feast's local provider. The path is copied to the definitions.
     OnlineStore(String),
     /// From tables in DynamoDB, each named by this template, in which `{project}` and `{table_name}` are replaced.
     DynamoDb {
@@ -76,14 +77,14 @@ pub enum FeastValues {
     },
 }
 
-/// Why bytes are not a registry.
+/// The error for bytes that are not a registry.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NoRegistry {
-    /// They are not the message, or are truncated.
+pub enum InvalidRegistry {
+    /// The bytes are not a protobuf message of this type, or are truncated.
     #[error("this is not a Feast registry, or it is truncated: {0}")]
     Broken(String),
-    /// The message lacks what every registry contains.
-    #[error("this is not a Feast registry: it has no schema version")]
+    /// The message has neither a schema version nor a version id, one of which every registry has.
+    #[error("this is not a Feast registry: it has neither a schema version nor a version id")]
     Foreign,
 }
 
@@ -94,18 +95,18 @@ impl FeastRegistry {
     ///
     /// # Errors
     /// If the bytes are not a registry.
-    pub fn parse(bytes: &[u8]) -> Result<Self, NoRegistry> {
-        let registry = proto::Registry::decode(bytes).map_err(|error| NoRegistry::Broken(error.to_string()))?;
+    pub fn parse(bytes: &[u8]) -> Result<Self, InvalidRegistry> {
+        let registry = proto::Registry::decode(bytes).map_err(|error| InvalidRegistry::Broken(error.to_string()))?;
         // Many byte strings that are not a registry happen to decode. Feast writes an identifier whenever it writes the
         // file, and the schema version unless an empty file existed before.
         let is_registry = !registry.registry_schema_version.is_empty() || is_uuid(&registry.version_id);
         if !is_registry && !bytes.is_empty() {
-            return Err(NoRegistry::Foreign);
+            return Err(InvalidRegistry::Foreign);
         }
         Ok(Self { registry, audit: Audit::of_registry(bytes), unknown_fields: fields::unknown_in_registry(bytes) })
     }
 
-    /// Returns the projects that its definitions belong to.
+    /// Returns the names of the projects with definitions.
     #[must_use]
     pub fn projects(&self) -> BTreeSet<&str> {
         let registry = &self.registry;
@@ -121,8 +122,8 @@ impl FeastRegistry {
         projects
     }
 
-    /// Fields of the registry itself that this version of Larder does not know, for example kinds of definitions of a
-    /// newer Feast.
+    /// Returns a message for each field of the registry itself that this version of Larder does not know, for example the
+    /// list of a kind of definitions that a newer Feast has.
     #[must_use]
     pub fn unknown_fields(&self) -> &[String] {
         &self.unknown_fields
@@ -134,8 +135,8 @@ impl FeastRegistry {
         Importer::new(file, project, options).import(&self.registry, &self.audit)
     }
 
-    /// Returns the source text of a project's on-demand views, by name, if the registry has it. It is Python, which
-    /// Larder does not run.
+    /// Returns the Python source text of a project's on-demand views, as far as the registry has it: the text for each
+    /// name. Larder does not run it.
     #[must_use]
     pub fn python(&self, project: &str) -> BTreeMap<String, String> {
         let specs = self.registry.on_demand_feature_views.iter().filter_map(|view| view.spec.as_ref());
@@ -173,7 +174,7 @@ impl Audit {
         Self(all)
     }
 
-    /// Definitions with their settings that are not served.
+    /// Pairs each definition with its unsupported settings.
     fn of<'a, T>(&'a self, number: u32, definitions: &'a [T]) -> impl Iterator<Item = (&'a T, &'a [Finding])> {
         let findings = self.0.get(&number).map(Vec::as_slice).unwrap_or_default();
         let findings = findings.iter().map(Vec::as_slice).chain(std::iter::repeat(&[][..]));

@@ -537,7 +537,8 @@ impl<T> Known<T> {
         Self { what, items: BTreeMap::new(), unread }
     }
 
-    /// Returns the definition with this name. Reports an unknown name as an error.
+    /// Returns the definition with this name. Reports an unknown name as an error, unless it may be the name of an item that
+    /// could not be read.
     fn lookup(&self, name: &Located<String>, problems: &Problems) -> Option<&T> {
         let found = self.items.get(name.value.as_str());
         if found.is_none() && !self.unread.may_include(&name.value) {

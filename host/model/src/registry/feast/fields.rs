@@ -1,6 +1,6 @@
-//! Every field of Feast's registry, and what Larder does with it.
+//! The table of all fields of Feast's registry, with the effect of each in Larder.
 //!
-//! A registry may set fields that change a response and that a parser of the other fields would never notice: a
+//! A registry may set fields that change a response and that a parser of only the other fields would ignore: a
 //! transformation, a table format, a pinned version. So each field of each message that matters has an entry here, with
 //! its effect, and [`audit`] scans the bytes of a message and reports the fields that are set but not served. A field
 //! without an entry is from a newer Feast, and its effect is unknown.
@@ -18,11 +18,11 @@ pub(super) enum Effect {
     Read,
     /// A message whose fields have their own effects.
     Inside(&'static Message),
-    /// The same, for a message that describes how a view's rows are made. Settings in it that Larder does not support
+    /// The same, for a message that describes how a view's rows are produced. Settings in it that Larder does not support
     /// prevent loading or computing the rows, but not serving rows that Feast wrote.
     Files(&'static Message),
     /// It does not change Larder's online responses, for this reason.
-    Unused(#[cfg_attr(not(test), expect(dead_code, reason = "for readers of the table"))] &'static str),
+    Unused(#[cfg_attr(not(test), expect(dead_code, reason = "documents the table"))] &'static str),
     /// Definitions that set it are not served, for this reason.
     Refused(&'static str),
 }
@@ -31,7 +31,7 @@ pub(super) enum Effect {
 #[derive(Debug)]
 pub(super) struct Field {
     pub(super) number: u32,
-    #[cfg_attr(not(test), expect(dead_code, reason = "for readers of the table"))]
+    #[cfg_attr(not(test), expect(dead_code, reason = "documents the table"))]
     pub(super) name: &'static str,
     pub(super) effect: Effect,
 }
@@ -44,14 +44,14 @@ pub(super) struct Message {
     pub(super) fields: &'static [Field],
 }
 
-/// A field that is set but not served.
+/// A field that is set but not supported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Finding {
     /// The reason.
     pub(super) why: String,
     /// Whether the field is unknown.
     pub(super) is_unknown: bool,
-    /// Whether it only affects how rows are made.
+    /// Whether it only affects how rows are produced.
     pub(super) in_files: bool,
 }
 
@@ -68,8 +68,8 @@ macro_rules! messages {
 use Effect::{Files, Inside, Read, Refused, Unused};
 
 const OWNER: Effect = Unused("it names a person or a team");
-const TIMES: Effect = Unused("it says when the definition was written");
-const ENGINE: Effect = Unused("it says which engine runs the transformation, and Larder runs none");
+const TIMES: Effect = Unused("it is the time at which the definition was written");
+const ENGINE: Effect = Unused("it selects the engine that runs the transformation, and Larder runs none");
 const TRAINING: Effect = Unused("it is for training sets");
 const VECTORS: Effect = Unused("it is for similarity search; a lookup returns the same value");
 const VERSION_PIN: Effect = Unused("Feast writes the pinned version in place of the current definition");
@@ -79,7 +79,7 @@ const BODY: Effect = Unused("it is Python, which Larder does not run");
 const NAME_ONLY: Effect = Unused("the view is looked up by its name");
 
 messages! {
-    /// The whole file.
+    /// The whole registry file.
     REGISTRY = "feast.core.Registry" {
         1 entities: Inside(&ENTITY);
         2 feature_tables: Unused("Feast has not read them since version 0.20");
@@ -89,7 +89,7 @@ messages! {
         6 feature_views: Inside(&FEATURE_VIEW);
         7 feature_services: Inside(&SERVICE);
         8 on_demand_feature_views: Inside(&ON_DEMAND_VIEW);
-        10 infra: Unused("it lists what Feast made, not what is served");
+        10 infra: Unused("it lists the infrastructure that Feast created");
         11 saved_datasets: TRAINING;
         12 data_sources: COPIES;
         13 validation_references: TRAINING;
@@ -209,8 +209,8 @@ messages! {
     KEY_COLUMN = "feast.core.FeatureSpecV2" {
         1 name: Read;
         2 value_type: Read;
-        3 tags: Unused("the entity's own are shown");
-        4 description: Unused("the entity's own is shown");
+        3 tags: Unused("Larder shows those of the entity");
+        4 description: Unused("Larder shows that of the entity");
         5 vector_index: VECTORS;
         6 vector_search_metric: VECTORS;
         7 vector_length: VECTORS;
@@ -238,7 +238,7 @@ messages! {
         7 vector_length: VECTORS;
     }
 
-    /// Where a view's rows are loaded from.
+    /// The source from which a view's rows are loaded.
     BATCH_SOURCE = "feast.core.DataSource" {
         1 type: Read;
         2 field_mapping: Read;
@@ -279,7 +279,7 @@ messages! {
         2 delta_format: Refused("it is a Delta table, but Larder only reads Parquet files");
     }
 
-    /// Where a view's rows are pushed from.
+    /// The source through which rows are pushed to a view.
     STREAM_SOURCE = "feast.core.DataSource" {
         1 type: Read;
         2 field_mapping: PUSHED;
@@ -367,11 +367,11 @@ messages! {
         7 tags: Read;
         8 owner: OWNER;
         10 feature_transformation: BODY;
-        11 mode: Unused("it says how the Python function is called; Larder calls a plugin instead");
+        11 mode: Unused("it configures how the Python function is called; Larder calls a plugin instead");
         12 write_to_online_store: Read;
         13 entities: Read;
         14 entity_columns: Inside(&KEY_COLUMN);
-        15 singleton: Unused("it says how the Python function is called; Larder calls a plugin instead");
+        15 singleton: Unused("it configures how the Python function is called; Larder calls a plugin instead");
         16 aggregations: Read;
         17 version: VERSION_PIN;
         18 org: OWNER;
@@ -379,7 +379,7 @@ messages! {
     }
 
     SOURCES_ENTRY = "feast.core.OnDemandFeatureViewSpec.SourcesEntry" {
-        1 key: Unused("inputs are called after the view");
+        1 key: Unused("inputs are named after the view");
         2 value: Inside(&ON_DEMAND_SOURCE);
     }
 
@@ -424,11 +424,11 @@ messages! {
         4 tags: Read;
         5 description: Read;
         6 owner: OWNER;
-        7 logging_config: Unused("it says what Feast's own servers log");
+        7 logging_config: Unused("it configures the logs of Feast's own servers");
         8 precompute_online: Unused("Feast returns the same values, read from one place");
     }
 
-    /// What a service selects from a view.
+    /// The features that a service selects from a view.
     PROJECTION = "feast.core.FeatureViewProjection" {
         1 feature_view_name: Read;
         2 feature_columns: Inside(&SELECTED);
@@ -443,12 +443,12 @@ messages! {
         11 view_type: NAME_ONLY;
     }
 
-    /// What an on-demand view reads of a view.
+    /// The features that an on-demand view reads from a view.
     INPUT_PROJECTION = "feast.core.FeatureViewProjection" {
         1 feature_view_name: Read;
         2 feature_columns: Inside(&SELECTED);
-        3 feature_view_name_alias: Refused("it reads a view under an alias, and Larder has none for inputs of plugins");
-        4 join_key_map: Refused("it joins a view on columns that are not the view's join keys");
+        3 feature_view_name_alias: Refused("it reads a view under an alias, which Larder does not support for inputs of plugins");
+        4 join_key_map: Refused("it maps join keys of a view to other columns, which Larder does not support for inputs of plugins");
         5 timestamp_field: TRAINING;
         6 date_partition_column: TRAINING;
         7 created_timestamp_column: TRAINING;
@@ -461,9 +461,9 @@ messages! {
 
 const NOT_FILES: Effect = Unused("the source type already gives the reason: Larder loads files only");
 const PUSHED: Effect = Unused("rows are pushed under the names that the view declares");
-const STREAM: Effect = Unused("Larder reads no stream; what Feast's stream processor writes is served");
+const STREAM: Effect = Unused("Larder reads no stream; it serves the rows that Feast's stream processor writes");
 const FROM_REQUEST: Effect = Unused("only the fields of the request are read");
-const OLD_VERSION: Effect = Refused("it names a version of a feature view, and Larder serves the current version only");
+const OLD_VERSION: Effect = Refused("it selects a version of a feature view, but Larder only serves the current one");
 
 // === impl Message ===
 
@@ -473,7 +473,8 @@ impl Message {
     }
 }
 
-/// Returns the fields of a message that are set but not served. Invalid bytes are reported by the decoder.
+/// Returns the fields of a message that are set but not supported. Does not report invalid bytes, because the decoder
+/// does.
 pub(super) fn audit(message: &Message, bytes: &[u8]) -> Vec<Finding> {
     let mut findings = Vec::new();
     walk(message, bytes, false, &mut findings);
@@ -492,7 +493,7 @@ fn walk(message: &Message, bytes: &[u8], in_files: bool, findings: &mut Vec<Find
             (Effect::Inside(inner), Value::Bytes(bytes)) => walk(inner, bytes, in_files, findings),
             (Effect::Files(inner), Value::Bytes(bytes)) => walk(inner, bytes, true, findings),
             (Effect::Refused(why), _) => findings.push(Finding { why: why.to_owned(), is_unknown: false, in_files }),
-            // Bytes that are not the expected message do not decode.
+            // The decoder reports a field of an unexpected type.
             (Effect::Inside(_) | Effect::Files(_) | Effect::Read | Effect::Unused(_), _) => {}
         }
     }
@@ -503,14 +504,14 @@ pub(super) fn unknown(message: &Message, number: u32) -> String {
     format!("it sets field {number} of {}, which this version of Larder does not support", message.name)
 }
 
-/// Returns the fields of a registry itself that are not in the table, for example kinds of definitions of a newer
-/// Feast.
+/// Returns a message for each field of the registry itself that is not in the table, for example the list of a kind of
+/// definitions that a newer Feast has.
 pub(super) fn unknown_in_registry(bytes: &[u8]) -> Vec<String> {
     let unknown_fields =
         wire::fields(bytes).map(|(number, _)| number).filter(|number| REGISTRY.field(*number).is_none());
-    let mut said: Vec<String> = unknown_fields.map(|number| unknown(&REGISTRY, number)).collect();
-    said.dedup();
-    said
+    let mut messages: Vec<String> = unknown_fields.map(|number| unknown(&REGISTRY, number)).collect();
+    messages.dedup();
+    messages
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
-//! The messages of a Feast registry, as far as a reader of features needs them.
+//! The messages of a Feast registry, with the fields that Larder reads.
 //!
 //! Names and field numbers are those of `feast/core/*.proto` (Feast 0.67). Fields that are left out here are not
 //! decoded; `fields.rs` has the effect of each of them, and finds fields that a newer Feast adds. Enumerations are
-//! plain numbers, so an unknown number is a valid value. Messages of which only the presence matters are bytes.
+//! plain numbers, so an unknown number is a valid value. If only the presence of a message matters, it is read as
+//! bytes.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -113,7 +114,7 @@ messages! {
     /// `feast.core.LabelView`: labels that people or tools gave an entity.
     LabelView { spec: Option<LabelViewSpec> = (message, optional, tag = "1") }
 
-    /// `feast.core.LabelViewSpec`. Online, the last label wins, as with any other view.
+    /// `feast.core.LabelViewSpec`. In the online store, the last label wins, as in any other view.
     LabelViewSpec {
         name: String = (string, tag = "1");
         project: String = (string, tag = "2");
@@ -153,7 +154,7 @@ messages! {
         meta: Option<OnDemandFeatureViewMeta> = (message, optional, tag = "2");
     }
 
-    /// `feast.core.OnDemandFeatureViewMeta`: the fields of a feature view, with other numbers.
+    /// `feast.core.OnDemandFeatureViewMeta`: fields of `FeatureViewMeta`, with other numbers.
     OnDemandFeatureViewMeta {
         current_version_number: i32 = (int32, tag = "3");
         state: i32 = (int32, tag = "5");
@@ -207,7 +208,7 @@ messages! {
     /// `feast.core.DataSource.RequestDataOptions`.
     RequestDataOptions { schema: Vec<FeatureSpec> = (message, repeated, tag = "3") }
 
-    /// `google.protobuf.Duration`.
+    /// `google.protobuf.Duration` or `google.protobuf.Timestamp`, which have the same fields.
     Span {
         seconds: i64 = (int64, tag = "1");
         nanos: i32 = (int32, tag = "2");
@@ -235,7 +236,7 @@ pub(super) enum SourceOf {
     Projection(Projection),
 }
 
-/// Fields of [`Registry`] that list definitions.
+/// The numbers of the fields of [`Registry`] that list definitions.
 pub(super) const ENTITIES: u32 = 1;
 /// See [`ENTITIES`].
 pub(super) const FEATURE_VIEWS: u32 = 6;
@@ -256,7 +257,7 @@ pub(super) const PUSH_SOURCE: i32 = 9;
 // === impl Span ===
 
 impl Span {
-    /// Returns a duration in whole microseconds, as in Feast; `None` for zero, and for one that is too long for an
+    /// Returns a duration in whole microseconds, as in Feast; `None` if it is zero, negative, or too long to be added to an
     /// instant.
     pub(super) fn duration(&self) -> Option<Duration> {
         let (seconds, nanos) = (u64::try_from(self.seconds).ok()?, u32::try_from(self.nanos).ok()?);
@@ -264,7 +265,7 @@ impl Span {
         Some(Duration::from_micros(micros.unsigned_abs())).filter(|duration| !duration.is_zero())
     }
 
-    /// Returns an instant in microseconds since 1970.
+    /// Returns an instant in microseconds since 1970; `None` if it is out of range.
     pub(super) fn micros(&self) -> Option<Micros> {
         self.seconds.checked_mul(1_000_000)?.checked_add(i64::from(self.nanos) / 1_000)
     }

@@ -8,7 +8,7 @@ use crate::{
     yaml::Problems,
 };
 
-/// As Feast 0.67 wrote it.
+/// A registry that Feast 0.67 wrote.
 const GOLDEN: &[u8] = include_bytes!("../../../../tests/golden/repo/data/registry.db");
 pub(super) const PROJECT: &str = "churn_prediction";
 
@@ -94,7 +94,7 @@ fn why<'c>(catalog: &'c Catalog, view: &str) -> &'c str {
 }
 
 #[test]
-fn what_feast_wrote_is_read_whole() {
+fn golden_registry_is_read_completely() {
     let catalog = golden(&FeastValues::BatchSources);
     assert!(catalog.unservable_views().is_empty() && catalog.unservable_services().is_empty());
     let names: Vec<&str> = catalog.views().iter().map(|view| &*view.name).collect();
@@ -193,7 +193,7 @@ fn unservable_definitions_are_left_out() {
         service("stale", vec![select("good", "gone")]);
     });
     let online = catalog(&registry, &FeastValues::OnlineStore("x.db".into()));
-    assert!(online.view("warehouse").is_some(), "Feast brings its rows to the online store");
+    assert!(online.view("warehouse").is_some(), "Feast writes its rows to the online store");
 
     let catalog = catalog(&registry, &FeastValues::BatchSources);
     assert_eq!(catalog.views().len(), 1);
@@ -240,7 +240,7 @@ fn labels_are_never_loaded_from_files() {
 }
 
 #[test]
-fn key_type_comes_from_its_view() {
+fn views_declare_their_key_types() {
     let registry = registry(|registry| {
         registry.entities.push(entity("untyped", "open_id", 0));
         put(registry, FeatureViewSpec { entity_columns: vec![field("user_id", 3)], ..view("narrow", &[("a", 4)]) });
@@ -280,20 +280,20 @@ fn on_demand(name: &str, feature: &str, request: &[(&str, i32)]) -> FeastRegistr
 }
 
 #[test]
-fn impossible_derived_view_is_skipped() {
-    for (feature, request, told) in [
+fn unsupported_on_demand_view_is_left_out() {
+    for (feature, request, reason) in [
         ("a-b", ("x", 4), "its feature 'a-b' has a name that plugins cannot use"),
         ("c", ("x-y", 4), "its request field 'x-y' has a name that plugins cannot use"),
         ("c", ("x", 20), "its request field 'x' is Map, which plugins cannot read"),
     ] {
         let catalog = catalog(&on_demand("computed", feature, &[request]), &FeastValues::BatchSources);
-        assert_eq!(why(&catalog, "computed"), told);
+        assert_eq!(why(&catalog, "computed"), reason);
         assert!(catalog.view("numbers").is_some());
     }
 }
 
 #[test]
-fn plugin_names_and_keys_are_valid() {
+fn plugin_and_input_names_are_valid() {
     let registry = on_demand("2nd-look", "c", &[("x", 4), ("x", 4), ("user_id", 4)]);
     let catalog = catalog(&registry, &FeastValues::BatchSources);
     let view = catalog.derived_view("2nd-look").unwrap();
@@ -334,7 +334,7 @@ fn registry_that_began_empty_is_read() {
 }
 
 #[test]
-fn views_without_files_are_not_loaded() {
+fn transformed_views_are_not_loaded() {
     let registry = registry(|registry| {
         let transformed =
             |name: &str| FeatureViewSpec { feature_transformation: Some(vec![]), ..view(name, &[("a", 4)]) };
@@ -362,7 +362,7 @@ fn views_without_files_are_not_loaded() {
         }
     });
     let online = catalog(&registry, &FeastValues::OnlineStore("x.db".into()));
-    for (view, told) in [
+    for (view, reason) in [
         ("batch", "it has a transformation"),
         ("joined", "it is made of other feature views"),
         ("udf", "it has a transformation"),
@@ -370,11 +370,11 @@ fn views_without_files_are_not_loaded() {
         ("aggregated", "it has aggregations"),
     ] {
         let files = catalog(&registry, &FeastValues::BatchSources);
-        assert!(why(&files, view).starts_with(told), "{view}: {}", why(&files, view));
-        // Its rows in the online store were written by Feast.
+        assert!(why(&files, view).starts_with(reason), "{view}: {}", why(&files, view));
+        // Feast wrote its rows to the online store.
         let served = online.view(view).unwrap();
         assert!(served.source.is_some() && served.files().is_none(), "{served:?}");
-        assert!(online.unmaterializable_views()[view].starts_with(told));
+        assert!(online.unmaterializable_views()[view].starts_with(reason));
     }
     for view in ["training", "offline"] {
         assert!(why(&online, view).starts_with("it has online=False"));
@@ -390,7 +390,7 @@ fn with_format(registry: &Registry, format: u32) -> FeastRegistry {
 }
 
 #[test]
-fn delta_tables_are_not_parquet() {
+fn delta_and_unknown_formats_are_unsupported() {
     let mut registry = Registry { registry_schema_version: "1".into(), ..Registry::default() };
     registry.entities.push(entity("user", "user_id", 4));
     put(&mut registry, view("delta", &[("a", 4)]));
@@ -428,7 +428,7 @@ fn versioned_views_have_own_tables() {
 }
 
 #[test]
-fn any_text_is_a_name() {
+fn unusual_names_are_imported() {
     let odd = ["Größe in cm", "a,b", "x[0].y", "it's \"quoted\"", " a ", "%", "日本", "a:b@v2", "-1", "__"];
     let long = "n".repeat(5_000);
     let registry = registry(|registry| {
@@ -453,7 +453,7 @@ fn any_text_is_a_name() {
 }
 
 #[test]
-fn one_bad_definition_leaves_the_others() {
+fn bad_definition_does_not_affect_others() {
     let registry = registry(|registry| {
         registry.entities.push(entity("bad\tname", "key", 4));
         registry.entities.push(entity("bad_key", "a\tb", 4));
@@ -477,30 +477,30 @@ fn one_bad_definition_leaves_the_others() {
 }
 
 #[test]
-fn text_and_other_messages_rejected() {
+fn bytes_without_registry_are_rejected() {
     for bytes in [&b"project: x\n"[..], b"SQLite format 3\0", &[0; 64], b"\x0a\x00"] {
         let error = FeastRegistry::parse(bytes).unwrap_err();
-        assert!(matches!(error, NoRegistry::Broken(_) | NoRegistry::Foreign), "{bytes:?}");
+        assert!(matches!(error, InvalidRegistry::Broken(_) | InvalidRegistry::Foreign), "{bytes:?}");
     }
 }
 
-/// If it is cut between two fields, it is a valid registry with the definitions before the cut.
+/// A registry that is truncated between two fields is valid, and has the definitions before that point.
 #[test]
 fn truncated_registry_never_panics() {
-    let (mut refused, all) = (0, golden(&FeastValues::BatchSources));
+    let (mut rejected, all) = (0, golden(&FeastValues::BatchSources));
     for length in 0..GOLDEN.len() {
         let Ok(registry) = FeastRegistry::parse(&GOLDEN[..length]) else {
-            refused += 1;
+            rejected += 1;
             continue;
         };
         let part = catalog(&registry, &FeastValues::BatchSources);
         assert!(part.views().iter().all(|view| all.view(&view.name) == Some(view)), "{length} bytes");
     }
-    assert!(refused * 100 > GOLDEN.len() * 99, "{refused} of {}", GOLDEN.len());
+    assert!(rejected * 100 > GOLDEN.len() * 99, "{rejected} of {}", GOLDEN.len());
 }
 
 #[test]
-fn fields_of_newer_feast_are_skipped() {
+fn unknown_registry_fields_are_ignored() {
     let mut bytes = GOLDEN.to_vec();
     // Field 2000 of the registry, of four bytes of text.
     bytes.extend([0x82, 0x7d, 0x04, b'n', b'e', b'w', b'!']);

@@ -30,13 +30,13 @@ pub(super) struct Importer<'i> {
     project: &'i str,
     options: &'i FeastOptions,
     into: Definitions,
-    /// Join keys by name of the entity.
+    /// The join key of each entity, by the entity's name.
     join_keys: BTreeMap<String, String>,
     /// Entities with settings that Larder does not support, by name, with the reason.
     bad_entities: BTreeMap<String, Why>,
-    /// Features of the views so far, with their types: on-demand views may read these.
+    /// The features of each view so far, with their types. On-demand views may read them.
     features: BTreeMap<String, Vec<(String, ValueType)>>,
-    /// Join keys of the views so far.
+    /// The join keys of each view so far.
     keys_of: BTreeMap<String, Vec<String>>,
 }
 
@@ -52,8 +52,8 @@ struct Stored<'p> {
     stream_source: Option<&'p proto::DataSource>,
     disabled: bool,
     online: bool,
-    /// Why its rows differ from the rows of its batch source, if they do.
-    made_by: Option<&'static str>,
+    /// Why its rows cannot be loaded from its batch source, if they cannot.
+    unloadable_because: Option<&'static str>,
     /// Whether rows only come from pushes, without files to load them from.
     is_only_pushed: bool,
     /// The number of its current version.
@@ -67,7 +67,7 @@ struct Stored<'p> {
     findings: &'p [Finding],
 }
 
-/// Why something cannot be served.
+/// The reason why a definition cannot be served.
 type Why = String;
 
 // === impl Importer ===
@@ -95,7 +95,7 @@ impl<'i> Importer<'i> {
             )
             .chain(audit.of(proto::LABEL_VIEWS, &registry.label_views).filter_map(Stored::of_label_view))
             .filter(|view| view.project == project)
-            // A view that is computed on writing is stored like any other view.
+            // A view whose values are computed when rows are written is stored like any other view.
             .chain(
                 on_demand
                     .iter()
@@ -131,8 +131,8 @@ impl<'i> Importer<'i> {
         self.into.unservable_views.push(Unservable { name: name.to_owned(), why });
     }
 
-    /// Returns the first setting that is not supported as an error; `in_files` chooses between settings of the whole
-    /// view and settings for making its rows.
+    /// Returns the first unsupported setting as an error: with `in_files`, of the settings for producing rows, otherwise of
+    /// all others.
     fn check(&self, findings: &[Finding], in_files: bool) -> Result<(), Why> {
         let counts = |finding: &&Finding| {
             finding.in_files == in_files
@@ -147,7 +147,7 @@ impl<'i> Importer<'i> {
         }
     }
 
-    /// Checks for errors that would make all definitions invalid but that only affect this view.
+    /// Checks for errors in this view that would otherwise make all definitions invalid.
     fn check_new(&self, name: &str, features: &[proto::FeatureSpec]) -> Result<(), Why> {
         check_name(name)?;
         if name.contains(':') {
@@ -179,8 +179,8 @@ impl<'i> Importer<'i> {
         Located { value, at: self.at.clone() }
     }
 
-    /// Adds the entities. If an entity has no type, its type is taken from the keys of views, and is otherwise text, as
-    /// in Feast.
+    /// Adds the entities. If an entity has no type, it gets the type of the key in a view that uses it, or else `String`,
+    /// as in Feast.
     fn entities<'p>(
         &mut self,
         specs: impl Iterator<Item = (&'p proto::EntitySpec, &'p [Finding])>,
@@ -206,7 +206,7 @@ impl<'i> Importer<'i> {
                 || columns().filter(|column| column.name == *join_key).find_map(|column| value_type(column.value_type));
             let named = value_type(spec.value_type).or_else(of_views);
             let named = named.filter(|named| named.can_be_join_key()).unwrap_or(ValueType::Scalar(ScalarType::String));
-            // Entities may share a key, which has one type in Larder; views declare a different one.
+            // Entities may share a key, which has one type in Larder. Views can declare another type for it.
             let value_type = *types.entry(join_key).or_insert(named);
             let entity = EntityDefinition {
                 name: self.located(spec.name.clone()),
@@ -314,10 +314,10 @@ impl<'i> Importer<'i> {
         })
     }
 
-    /// Returns the files with a view's rows in served form.
+    /// Returns the files from which a view's rows can be loaded, or the reason why they cannot be.
     fn view_files(&self, view: &Stored<'_>) -> Result<FilesDefinition, Why> {
-        if let Some(made_by) = view.made_by {
-            return Err(made_by.to_owned());
+        if let Some(unloadable_because) = view.unloadable_because {
+            return Err(unloadable_because.to_owned());
         }
         view.batch_source.map_or_else(|| Err("it has no batch source".to_owned()), |source| self.files(source))
     }
@@ -360,8 +360,8 @@ impl<'i> Importer<'i> {
         })
     }
 
-    /// Converts an on-demand view to a derived one, which a plugin of the same name computes. Python code sees each
-    /// feature that it declares as `feature` and as `view__feature`, the keys, and the request data; so may the plugin.
+    /// Converts an on-demand view to a derived one, which a plugin named after it computes. The inputs are those of the
+    /// Python function: each declared feature, as `feature` and as `view__feature`, the keys, and the request data.
     fn derived(&mut self, spec: &proto::OnDemandFeatureViewSpec, state: i32, findings: &[Finding]) -> Result<(), Why> {
         if spec.disabled {
             return Err(DISABLED.to_owned());
@@ -386,7 +386,7 @@ impl<'i> Importer<'i> {
         let mut inputs: Vec<InputDefinition> = Vec::new();
         let mut read: Vec<(String, String)> = Vec::new();
         let mut keys = BTreeSet::new();
-        // By name, so that the order is the same each time.
+        // Sorted by name, so that the order is stable.
         for source in spec.sources.iter().collect::<BTreeMap<_, _>>().into_values() {
             let (view, features) = match &source.source {
                 Some(SourceOf::Request(source)) => {
@@ -461,7 +461,8 @@ impl<'i> Importer<'i> {
         Ok(())
     }
 
-    /// Converts an input from the request. A join key is read as one: a request has only one column of a name.
+    /// Converts an input from the request. If it has the name of a join key, it reads that key, because a request has only
+    /// one column of each name.
     fn request(&self, field: &proto::FeatureSpec) -> Result<InputDefinition, Why> {
         let value_type = known_type("the type of its request field", field)?;
         if matches!(value_type, ValueType::Nested(_)) {
@@ -531,7 +532,7 @@ impl<'i> Importer<'i> {
 
 // === impl Stored ===
 
-/// Why a view, or its files, are left out.
+/// Why a view is not served, or its files are not loaded.
 const DISABLED: &str = "it is disabled in the registry";
 const TRANSFORMED: &str = "it has a transformation, which Larder does not run: its rows are those that Feast's own \
                            'materialize' writes to the online store";
@@ -540,12 +541,12 @@ const OF_VIEWS: &str = "it is made of other feature views, which Larder does not
                         own 'materialize' writes to the online store";
 const ON_DEMAND: &str = "it is an on-demand view with write_to_online_store=True, whose Python Larder does not run: its \
                          rows are those that Feast's own 'materialize' or callers write";
-const LABELS: &str = "it is a label view: its rows are pushed, in Feast too";
+const LABELS: &str = "it is a label view: its rows are pushed, as in Feast";
 
 impl<'p> Stored<'p> {
     fn of_view((view, findings): (&'p proto::FeatureView, &'p [Finding])) -> Option<Self> {
         let spec = view.spec.as_ref()?;
-        let made_by = if spec.feature_transformation.is_some() {
+        let unloadable_because = if spec.feature_transformation.is_some() {
             Some(TRANSFORMED)
         } else {
             (!spec.source_views.is_empty()).then_some(OF_VIEWS)
@@ -561,7 +562,7 @@ impl<'p> Stored<'p> {
             stream_source: spec.stream_source.as_ref(),
             disabled: spec.disabled,
             online: spec.online,
-            made_by,
+            unloadable_because,
             is_only_pushed: false,
             version: view.meta.as_ref().map_or(0, |meta| meta.current_version_number),
             state: view.meta.as_ref().map_or(0, |meta| meta.state),
@@ -574,7 +575,7 @@ impl<'p> Stored<'p> {
 
     fn of_stream_view((view, findings): (&'p proto::StreamFeatureView, &'p [Finding])) -> Option<Self> {
         let spec = view.spec.as_ref()?;
-        let made_by = if spec.feature_transformation.is_some() || spec.user_defined_function.is_some() {
+        let unloadable_because = if spec.feature_transformation.is_some() || spec.user_defined_function.is_some() {
             Some(TRANSFORMED)
         } else {
             (!spec.aggregations.is_empty()).then_some(AGGREGATED)
@@ -590,7 +591,7 @@ impl<'p> Stored<'p> {
             stream_source: spec.stream_source.as_ref(),
             disabled: spec.disabled,
             online: spec.online,
-            made_by,
+            unloadable_because,
             is_only_pushed: false,
             version: view.meta.as_ref().map_or(0, |meta| meta.current_version_number),
             state: view.meta.as_ref().map_or(0, |meta| meta.state),
@@ -615,7 +616,7 @@ impl<'p> Stored<'p> {
             stream_source: spec.source.as_ref(),
             disabled: false,
             online: spec.online,
-            made_by: Some(LABELS),
+            unloadable_because: Some(LABELS),
             is_only_pushed: true,
             version: 0,
             state: 0,
@@ -626,7 +627,7 @@ impl<'p> Stored<'p> {
         })
     }
 
-    /// Returns a view whose values are computed on writing.
+    /// Converts an on-demand view whose values are computed when rows are written.
     fn of_on_demand_view(
         spec: &'p proto::OnDemandFeatureViewSpec,
         meta: Option<&'p proto::OnDemandFeatureViewMeta>,
@@ -643,7 +644,7 @@ impl<'p> Stored<'p> {
             stream_source: None,
             disabled: spec.disabled,
             online: true,
-            made_by: Some(ON_DEMAND),
+            unloadable_because: Some(ON_DEMAND),
             is_only_pushed: false,
             version: meta.map_or(0, |meta| meta.current_version_number),
             state: meta.map_or(0, |meta| meta.state),
@@ -655,15 +656,15 @@ impl<'p> Stored<'p> {
     }
 }
 
-/// Feast does not serve a view before its first rows are materialized. A view that is being materialized again has
-/// rows, which Larder serves.
+/// Checks whether Feast serves a view in this state. It does not before the first rows are materialized. A view that is
+/// being materialized again has rows, which Larder serves.
 fn check_state(state: i32) -> Result<(), Why> {
     let name = match state {
         1 => "CREATED",
         2 => "GENERATED",
         _ => return Ok(()),
     };
-    Err(format!("its state in the registry is {name}: Feast serves a view that was materialized"))
+    Err(format!("its state in the registry is {name}: Feast serves a view only after it was materialized"))
 }
 
 fn sorted(tags: &HashMap<String, String>) -> BTreeMap<String, String> {
@@ -685,7 +686,7 @@ fn value_type(number: i32) -> Option<ValueType> {
     ValueType::from_feast_number(number)
 }
 
-/// Checks the rule for all names.
+/// Checks the rule that applies to the names of all definitions.
 fn check_name(name: &str) -> Result<(), Why> {
     if is_name(name) { Ok(()) } else { Err(format!("its name is not valid: {}", name_rule())) }
 }

@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_bytes_end_the_fields() {
+    fn damaged_bytes_end_iteration() {
         for bytes in [&[0x80][..], &[0x12, 0x05, 1], &[0x0f], &[0xff; 11], &[0x12, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]]
         {
             assert_eq!(fields(bytes).count(), 0, "{bytes:?}");

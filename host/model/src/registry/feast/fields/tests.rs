@@ -7,7 +7,7 @@ use prost::{Message as _, encoding::encode_varint};
 use super::*;
 use crate::registry::feast::{FeastOptions, FeastRegistry, FeastValues, UnknownFields, proto, tests as registries};
 
-/// The fields of Feast's descriptors: by message, by number, the name and the type.
+/// The fields of Feast's descriptors: for each message and field number, the name and the type.
 type Descriptors = BTreeMap<&'static str, BTreeMap<u32, (&'static str, &'static str)>>;
 
 fn descriptors() -> Descriptors {
@@ -42,7 +42,7 @@ fn table_has_all_descriptor_fields() {
         let known: BTreeMap<u32, &str> = message.fields.iter().map(|field| (field.number, field.name)).collect();
         let theirs: BTreeMap<u32, &str> =
             descriptors[message.name].iter().map(|(number, (name, _))| (*number, *name)).collect();
-        assert_eq!(known, theirs, "{}: give each field of Feast's an effect", message.name);
+        assert_eq!(known, theirs, "{}: each field of the message needs an effect", message.name);
         for field in message.fields {
             let (_, kind) = descriptors[message.name][&field.number];
             if let Effect::Inside(inner) | Effect::Files(inner) = field.effect {
@@ -100,7 +100,7 @@ fn full_registry() -> Vec<u8> {
     let read_view = FeatureView { spec: Some(registries::view("plain", &[("a", 4)])), meta: None };
     let schema = vec![registries::field("amount", 4)];
     let request = DataSource { request_data_options: Some(RequestDataOptions { schema }), ..DataSource::default() };
-    // A computed view for each kind of source, so that the last entry of each is of that kind.
+    // An on-demand view for each kind of source, so that the last entry of each view is of that kind.
     for (name, source) in [
         ("of_request", SourceOf::Request(request)),
         ("of_view", SourceOf::View(Box::new(read_view))),
@@ -128,8 +128,8 @@ fn full_registry() -> Vec<u8> {
     registry.encode_to_vec()
 }
 
-/// Returns all definitions from a registry: from files, from an online store with a table for each version of a view,
-/// and with views that are computed on writing.
+/// Returns all definitions of a registry, in three ways: with rows from files, with rows from an online store that has a
+/// table for each version of a view, and with on-demand views whose values are computed when rows are written.
 fn served(bytes: &[u8]) -> Vec<String> {
     let Ok(registry) = FeastRegistry::parse(bytes) else { return vec!["no registry".to_owned()] };
     let mut stored = proto::Registry::decode(bytes).unwrap();
@@ -187,7 +187,8 @@ fn put(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// Encodes the key of a field. `value` is its wire type, followed by its bytes with their prefix.
+/// Encodes the key of a field. `value` is its wire type, followed by its encoded bytes, with their length if they have
+/// one.
 fn key(number: u32, value: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     encode_varint(u64::from(number << 3 | u32::from(value[0])), &mut out);
@@ -208,7 +209,7 @@ fn choose(path: &[u32]) -> Option<&'static str> {
     }
 }
 
-/// Values of a type to try, at least one of which differs from the current one.
+/// Returns values of a type to try, at least one of which differs from the current one.
 fn samples(kind: &str) -> Vec<Vec<u8>> {
     let varint = |number: u64| {
         let mut out = vec![0];
@@ -253,11 +254,11 @@ fn every_field_has_its_declared_effect() {
                 samples(kind).into_iter().map(|value| served(&with(&base, &path, field.number, &value, choose(&path))));
             let after: Vec<Vec<String>> = after.collect();
             match field.effect {
-                Effect::Read => assert!(after.iter().any(|after| *after != before), "{what} changes nothing"),
+                Effect::Read => assert!(after.iter().any(|after| *after != before), "{what} has no effect"),
                 Effect::Unused(why) => {
                     assert!(!why.is_empty(), "{what}");
                     for after in after {
-                        assert!(after == before, "{what} changes something");
+                        assert!(after == before, "{what} has an effect");
                     }
                 }
                 Effect::Refused(why) => {
@@ -274,7 +275,7 @@ fn every_field_has_its_declared_effect() {
 }
 
 #[test]
-fn unknown_fields_are_refused_or_ignored() {
+fn unknown_fields_are_rejected_or_ignored() {
     let base = full_registry();
     let before = served(&base);
     for (path, message) in reached().into_iter().filter(|(path, _)| !path.is_empty()) {
