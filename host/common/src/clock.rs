@@ -1,5 +1,5 @@
-//! Injected time, so that tests can set the clock that determines whether rows are fresh. Also formats times, and computes
-//! the times of schedules and periodic tasks.
+//! Injected time, so that tests can set the clock that determines whether rows are fresh. Also formats times, and
+//! computes the times of schedules and periodic tasks.
 
 use std::{
     fmt::Debug,

@@ -37,8 +37,8 @@ pub const WRITE_NICE: i32 = 3;
 // === impl Compute ===
 
 impl Compute {
-    /// Starts threads with this name, and a queue in which at most `waiting_max` tasks wait. The threads end when the pool
-    /// is dropped.
+    /// Starts threads with this name, and a queue in which at most `waiting_max` tasks wait. The threads end when the
+    /// pool is dropped.
     ///
     /// # Errors
     /// If a thread cannot be started.

@@ -74,8 +74,8 @@ pub fn claim_file(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads a small file that only this user may read and write. Reads at most `bytes_max` plus one byte, so that the caller
-/// can detect a longer file.
+/// Reads a small file that only this user may read and write. Reads at most `bytes_max` plus one byte, so that the
+/// caller can detect a longer file.
 ///
 /// # Errors
 /// If it cannot be read, is not a regular file, belongs to a user other than this one and root, or others have any

@@ -188,8 +188,8 @@ fn log_panics() {
     }));
 }
 
-/// The levels of crates with useless warnings, unless the filter names the crate. `h2` logs a warning for each misbehaving
-/// client, so clients could flood the log. `aws_config` logs the debug text of errors that it also returns.
+/// The levels of crates with useless warnings, unless the filter names the crate. `h2` logs a warning for each
+/// misbehaving client, so clients could flood the log. `aws_config` logs the debug text of errors that it also returns.
 const CRATE_LEVELS: [(&str, &str); 2] = [("h2", "error"), ("aws_config", "error")];
 
 /// Adds [`CRATE_LEVELS`] to a filter.

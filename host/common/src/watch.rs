@@ -93,8 +93,9 @@ enum Names {
     Some(HashSet<OsString>),
 }
 
-/// The interval at which a subscriber wakes even if events cover all of its paths, unless its own interval is longer. It
-/// detects changes without an event: a parent directory that is renamed, or a file system that is mounted over a path.
+/// The interval at which a subscriber wakes even if events cover all of its paths, unless its own interval is longer.
+/// It detects changes without an event: a parent directory that is renamed, or a file system that is mounted over a
+/// path.
 pub const RECHECK_EVERY: Duration = Duration::from_secs(8);
 
 /// How long a path must be quiet before the subscriber wakes: writing or replacing a file takes several steps.

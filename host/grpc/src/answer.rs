@@ -18,10 +18,10 @@ const EPOCH: Timestamp = Timestamp { seconds: 0, nanos: 0 };
 /// Overhead of a value in the message in addition to its bytes: the value's message, its status and its event time.
 const VALUE_BYTES: usize = size_of::<FeastValue>() + size_of::<i32>() + size_of::<Timestamp>();
 
-/// Returns the maximum ratio of a value's size in the message to its size in a row.
+/// Returns the maximum ratio of a value's size in the decoded message to its size in a row.
 fn expansion(value: ValueRef<'_>, value_type: ValueType) -> usize {
     match (value, value_type) {
-        // Nested values are decoded, and two bytes of one can become a value.
+        // Nested values are decoded, and two of their bytes can become a whole value.
         (_, ValueType::Nested(_)) => size_of::<FeastValue>(),
         (ValueRef::Bytes(_), _) => 1,
         // An empty string in a list has four bytes in the row.
@@ -29,7 +29,7 @@ fn expansion(value: ValueRef<'_>, value_type: ValueType) -> usize {
     }
 }
 
-/// Creates the message of an answer.
+/// Converts an answer to Feast's message.
 ///
 /// # Errors
 /// Errors of [`ResponseBudget::hold`].
@@ -60,7 +60,7 @@ pub(super) fn translate(
             event_timestamps: Vec::with_capacity(answer.rows),
         };
         for (row, cell) in answer.cells(column.from).enumerate() {
-            // Eight bytes are stored in the value itself.
+            // Values of up to eight bytes are stored in the message itself.
             let bytes = cell.value.bytes();
             if bytes > 8 {
                 budget.hold(bytes * expansion(cell.value, column.value_type))?;

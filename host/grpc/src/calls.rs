@@ -10,7 +10,7 @@ use hyper::{
     header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
 };
 use larder_common::memory::{Lease, leased_bytes};
-use larder_ingest::READ_THROUGH;
+use larder_ingest::READ_THROUGH_HEADER;
 use larder_serving::{Authorization, ConnectionLimits, Lookup, LookupError, LookupResponse, offload};
 use tokio::sync::{Mutex, Notify, Semaphore, watch};
 use tonic::{Code, Status, body::Body, codegen::Service, server::NamedService};
@@ -22,7 +22,7 @@ use tonic_health::{
 use tracing::Instrument as _;
 
 use super::{
-    Features, error,
+    Services, error,
     in_flight::{CallGuard, InFlightCalls},
     lookup::Grpc,
     message::{ACCEPT_ENCODING, ENCODING, ENCODINGS, Encoding, MessageBody, PREFIX_BYTES, plain, read},
@@ -34,13 +34,13 @@ use super::{
     weight::row_bytes,
 };
 
-type Lookups = ServingServiceServer<Arc<Features>>;
-type LookupsAndWrites = GrpcFeatureServerServer<Arc<Features>>;
+type Lookups = ServingServiceServer<Arc<Services>>;
+type LookupsAndWrites = GrpcFeatureServerServer<Arc<Services>>;
 type Health = HealthServer<HealthService>;
 
-/// Answers calls, each with the definitions that are current when it begins.
+/// Answers calls, each with the definitions that are current when the call begins.
 pub struct Calls {
-    features: Arc<Features>,
+    services: Arc<Services>,
     lookups: Lookups,
     lookups_and_writes: LookupsAndWrites,
     health: Health,
@@ -49,7 +49,7 @@ pub struct Calls {
     reflection: Reflection,
     limits: ConnectionLimits,
     /// The limit on concurrent unary calls, each of which holds its message and its response in memory.
-    at_once: Arc<Semaphore>,
+    unary_calls: Arc<Semaphore>,
     /// The limit on streams of health watches and reflection, which last as long as their clients want.
     streams: Arc<Semaphore>,
     /// Notified when a stream begins.
@@ -68,13 +68,13 @@ enum Reported {
     Stopping,
 }
 
-/// The reflection services. Some tools use the one version, some the other.
+/// The two versions of the reflection service. Some tools use one of them, some the other.
 struct Reflection {
     v1: Box<dyn Reflects>,
     v1alpha: Box<dyn Reflects>,
 }
 
-/// A reflection service. Its type in tonic has no name.
+/// A reflection service, whose type in tonic cannot be named.
 trait Reflects: Send + Sync {
     fn answer(&self, request: Request<Limited<Incoming>>) -> Answering;
 }
@@ -83,8 +83,9 @@ type Parts = hyper::http::request::Parts;
 
 type Answering = std::pin::Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
-/// The size limits of a message to the health service, and of all messages of one reflection stream together, in bytes.
+/// The maximum size of a message to the health service.
 const HEALTH_BYTES_MAX: usize = 4 << 10;
+/// The maximum size of all messages of one reflection stream together.
 const REFLECTION_BYTES_MAX: usize = 64 << 10;
 
 /// The limit on concurrent health and reflection streams. Further ones are rejected.
@@ -109,9 +110,9 @@ impl Calls {
     /// Creates the services.
     ///
     /// # Errors
-    /// The descriptors of the `.proto` files cannot be read. A test ensures that they can.
-    pub fn new(features: Features, limits: ConnectionLimits) -> Result<Self, tonic_reflection::server::Error> {
-        let features = Arc::new(features);
+    /// If the descriptors of the `.proto` files cannot be read. A test ensures that they can.
+    pub fn new(services: Services, limits: ConnectionLimits) -> Result<Self, tonic_reflection::server::Error> {
+        let services = Arc::new(services);
         let reporter = HealthReporter::new();
         let describe = || {
             tonic_reflection::server::Builder::configure()
@@ -121,10 +122,10 @@ impl Calls {
         let reflection =
             Reflection { v1: Box::new(describe().build_v1()?), v1alpha: Box::new(describe().build_v1alpha()?) };
         Ok(Self {
-            lookups: Lookups::new(Arc::clone(&features)).max_decoding_message_size(limits.body_bytes_max),
-            lookups_and_writes: LookupsAndWrites::new(Arc::clone(&features))
+            lookups: Lookups::new(Arc::clone(&services)).max_decoding_message_size(limits.body_bytes_max),
+            lookups_and_writes: LookupsAndWrites::new(Arc::clone(&services))
                 .max_decoding_message_size(limits.body_bytes_max),
-            features,
+            services,
             health: Health::new(HealthService::from_health_reporter(reporter.clone())),
             reporter,
             reported: Mutex::default(),
@@ -132,7 +133,7 @@ impl Calls {
             limits,
             streams: Arc::new(Semaphore::new(CONCURRENT_STREAMS_MAX)),
             stream_began: Notify::new(),
-            at_once: Arc::new(Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS))),
+            unary_calls: Arc::new(Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS))),
             metrics: GrpcMetrics::bind(),
         })
     }
@@ -141,15 +142,15 @@ impl Calls {
         &self.limits
     }
 
-    /// Returns a receiver that is notified when the store's part of readiness may have changed.
+    /// Returns a receiver that is notified when the store's health, a part of readiness, may have changed.
     pub(super) fn readiness_changes(&self) -> watch::Receiver<()> {
-        self.features.readiness_changes()
+        self.services.readiness_changes()
     }
 
-    /// Reports the current readiness to the health service, if it changed.
+    /// Reports the current readiness to the health service, if it changed and the server is not stopping.
     pub(super) async fn refresh_health(&self) {
         let mut reported = self.reported.lock().await;
-        let now = if self.features.is_ready() { Reported::Ready } else { Reported::NotReady };
+        let now = if self.services.is_ready() { Reported::Ready } else { Reported::NotReady };
         if *reported != Reported::Stopping && *reported != now {
             *reported = now;
             self.report(now == Reported::Ready).await;
@@ -162,7 +163,7 @@ impl Calls {
         self.report(false).await;
     }
 
-    /// Reports health by the names of all services. The empty name is the whole server.
+    /// Sets the health of all services. The empty name stands for the whole server.
     pub(super) async fn report(&self, is_ready: bool) {
         let status = if is_ready { ServingStatus::Serving } else { ServingStatus::NotServing };
         for service in ["", Lookups::NAME, LookupsAndWrites::NAME] {
@@ -191,12 +192,12 @@ impl Calls {
         let path = request.uri().path().to_owned();
         let (service, method) = path.strip_prefix('/').and_then(|path| path.split_once('/')).unwrap_or_default();
         let is_stream = !matches!(service, Lookups::NAME | LookupsAndWrites::NAME) && method != "Check";
-        let mut entry = in_flight.enter(is_stream);
+        let mut guard = in_flight.enter(is_stream);
         let span = tracing::debug_span!("call", method, client = client.map(tracing::field::display));
         let routed = match is_stream.then(|| Arc::clone(&self.streams).try_acquire_owned()) {
-            Some(Err(_)) => Err(Status::resource_exhausted("too many streams are open; try again")),
+            Some(Err(_)) => Err(Status::resource_exhausted("too many streams are open; try again later")),
             Some(Ok(permit)) => {
-                entry.keep(permit);
+                guard.keep(permit);
                 self.stream_began.notify_one();
                 self.route(service, method, request).instrument(span).await
             }
@@ -207,12 +208,12 @@ impl Calls {
         let failed = failure(response.headers());
         if let Some(code) = failed {
             let client = client.map(|client| client.to_string()).unwrap_or_default();
-            let method = if self.metrics.knows(method) { method } else { "unknown" };
+            let method = if self.metrics.has_method(method) { method } else { "unknown" };
             // The message is not logged, because it may contain values.
             tracing::debug!(client, endpoint = method, code = ?code, "gRPC call failed");
         }
         self.metrics.of(method).count(failed, started.elapsed().as_secs_f64());
-        response.map(|body| CallGuard::leave(entry, body))
+        response.map(|body| guard.wrap_response(body))
     }
 
     async fn route(&self, service: &str, method: &str, request: Request<Incoming>) -> Result<Response<Body>, Status> {
@@ -234,7 +235,7 @@ impl Calls {
             }
             REFLECTION_V1 => Ok(self.reflection.v1.answer(limited(request)).await),
             REFLECTION_V1ALPHA => Ok(self.reflection.v1alpha.answer(limited(request)).await),
-            _ => Err(Status::unimplemented("there is no such service")),
+            _ => Err(Status::unimplemented("unknown service")),
         }
     }
 
@@ -244,8 +245,8 @@ impl Calls {
         S: Service<Request<Full<Bytes>>, Response = Response<Body>, Error = std::convert::Infallible>,
     {
         let authorization = self.authenticate(request.headers())?;
-        let Ok(_permit) = self.at_once.try_acquire() else {
-            return Err(Status::resource_exhausted("too many calls are in progress; try again"));
+        let Ok(_permit) = self.unary_calls.try_acquire() else {
+            return Err(Status::resource_exhausted("too many calls are in progress; try again later"));
         };
         let (mut head, message, mut lease) = self.read(request, self.limits.body_bytes_max).await?;
         lease.grow(row_bytes(&message)).map_err(error::of_memory)?;
@@ -253,17 +254,17 @@ impl Calls {
         Ok(call(service, Request::from_parts(head, Full::new(message))).await)
     }
 
-    /// Answers a lookup, with a lease of memory for its message and its answer.
+    /// Answers a lookup, with a lease of memory for its message and its response.
     async fn look_up(&self, request: Request<Incoming>) -> Result<Response<Body>, Status> {
         let authorization = self.authenticate(request.headers())?;
-        let Ok(_permit) = self.at_once.try_acquire() else {
-            return Err(Status::resource_exhausted("too many calls are in progress; try again"));
+        let Ok(_permit) = self.unary_calls.try_acquire() else {
+            return Err(Status::resource_exhausted("too many calls are in progress; try again later"));
         };
         let encoding = Encoding::of_answer(request.headers());
         let (_, message, lease) = self.read(request, self.limits.body_bytes_max).await?;
         let body = leased_bytes(message, lease).slice(PREFIX_BYTES..);
         let lookup = Lookup { protocol: Grpc { encoding }, authorization, body };
-        let LookupResponse { body, fetched } = self.features.lookups.serve(lookup).await.map_err(error::of_lookup)?;
+        let LookupResponse { body, fetched } = self.services.lookups.serve(lookup).await.map_err(error::of_lookup)?;
         let mut response = Response::new(Body::new(MessageBody::new(body)));
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
@@ -271,21 +272,21 @@ impl Calls {
             headers.insert(ENCODING, encoding.name());
         }
         if let Some(reason) = fetched.reason() {
-            headers.insert(READ_THROUGH, HeaderValue::from_static(reason));
+            headers.insert(READ_THROUGH_HEADER, HeaderValue::from_static(reason));
         }
         Ok(response)
     }
 
     fn authenticate(&self, headers: &HeaderMap) -> Result<Authorization, Status> {
         let values = headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes);
-        self.features.authenticator.authenticate(values).map_err(error::of_denied)
+        self.services.authenticator.authenticate(values).map_err(error::of_denied)
     }
 
     /// Reads and decompresses a call's message. The lease covers headers and message.
     async fn read(&self, request: Request<Incoming>, max: usize) -> Result<(Parts, Bytes, Lease), Status> {
         let (mut head, body) = request.into_parts();
         let encoding = Encoding::of_request(&head.headers)?;
-        let mut lease = self.features.lookups.resources().memory.lease();
+        let mut lease = self.services.lookups.resources().memory.lease();
         let headers = head.headers.iter().map(|(name, value)| HEADER_BYTES + name.as_str().len() + value.len());
         lease.grow(headers.sum()).map_err(error::of_memory)?;
         let read = tokio::time::timeout(self.limits.body_timeout, read(body, max, &mut lease));
@@ -305,7 +306,7 @@ impl Calls {
                     decompress()?
                 } else {
                     let decompress = move || decompress().map_err(LookupError::Protocol);
-                    let compute = &self.features.lookups.resources().compute;
+                    let compute = &self.services.lookups.resources().compute;
                     offload(compute, decompress).await.map_err(error::of_lookup)?
                 }
             }
@@ -320,7 +321,7 @@ impl Calls {
 
 impl fmt::Debug for Calls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Calls").field("features", &self.features).field("limits", &self.limits).finish_non_exhaustive()
+        f.debug_struct("Calls").field("services", &self.services).field("limits", &self.limits).finish_non_exhaustive()
     }
 }
 
@@ -355,12 +356,12 @@ fn limited(request: Request<Incoming>) -> Request<Limited<Incoming>> {
     request.map(|body| Limited::new(body, REFLECTION_BYTES_MAX))
 }
 
-/// Strips a request down to its method, path and the headers that the handlers use.
+/// Reduces a request to its method, path and the headers that the handlers use.
 ///
 /// A connection can have 128 open calls (`STREAMS_MAX`) with hundreds of headers each. Until the message arrives, the
 /// headers take about three times the memory that HTTP/2 counts for them. The kept values are copied, because a slice
 /// of a frame keeps the whole frame in memory.
-pub(super) fn received<B>(request: Request<B>) -> Request<B> {
+pub(super) fn reduced<B>(request: Request<B>) -> Request<B> {
     const KEPT: [&str; 4] = ["authorization", "content-type", ENCODING, ACCEPT_ENCODING];
     /// The maximum number of values kept for one header. Two suffice to detect duplicates.
     const EACH_MAX: usize = 2;
@@ -395,7 +396,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn received_request_keeps_only_used_headers() {
+    fn reduced_request_keeps_only_used_headers() {
         let mut request = Request::new("body");
         *request.uri_mut() = "http://host:1/feast.serving.ServingService/GetOnlineFeatures?x=1".parse().unwrap();
         for n in 0..400 {
@@ -407,7 +408,7 @@ mod tests {
         }
         request.headers_mut().append(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         request.headers_mut().append(ENCODING, HeaderValue::from_static("gzip"));
-        let kept = received(request);
+        let kept = reduced(request);
         assert_eq!(kept.uri().path(), "/feast.serving.ServingService/GetOnlineFeatures");
         assert_eq!((kept.headers().len(), *kept.body()), (4, "body"));
         assert_eq!(kept.headers().get_all("authorization").iter().count(), 2, "two are kept to reject duplicates");

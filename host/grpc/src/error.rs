@@ -1,7 +1,7 @@
 //! Converts errors to gRPC statuses. Messages are the same as over HTTP. Details that clients must not see are logged.
 //!
-//! Bytes that are not a valid message are not handled here: tonic responds with `INTERNAL` and the parse error, as in
-//! gRPC's own list of codes.
+//! Bytes that are not a valid message are not handled here: `lookup.rs` and tonic respond with `INTERNAL` and the parse
+//! error, as in gRPC's own list of codes.
 
 use larder_common::memory::OverBudget;
 use larder_ingest::WriteError;
@@ -9,17 +9,17 @@ use larder_serving::{Denied, LookupError, OffloadError, RequestError};
 use larder_store::StoreError;
 use tonic::Status;
 
-/// The limit on characters of a status message. It is sent in a header, whose size clients limit, and in which a
-/// character can take twelve bytes.
+/// The maximum number of characters of a status message. It is sent in a header, whose size clients limit, and in which
+/// a character can take twelve bytes.
 const TEXT_CHARS_MAX: usize = 1_000;
 
-/// Returns the status of an internal error. The client gets no details.
-pub(super) fn internal(log: &str) -> Status {
-    tracing::error!("{log}");
+/// Logs an internal error and returns its status. The client gets no details.
+pub(super) fn internal(error: &str) -> Status {
+    tracing::error!(error, "gRPC call failed");
     Status::internal("internal error; see the server's log")
 }
 
-/// Returns the status of a lookup's error.
+/// Returns the status of an error in a lookup's request, or in serving it.
 pub(super) fn of_request(error: RequestError) -> Status {
     let text = short(error.to_string());
     match error {
@@ -62,7 +62,7 @@ pub(super) fn of_write(error: WriteError) -> Status {
     let text = short(error.to_string());
     match error {
         WriteError::UnknownView { .. } | WriteError::UnknownPushSource { .. } => Status::not_found(text),
-        // The view was redefined meanwhile. A retry uses the new definition.
+        // The view's definition changed. A retry uses the new one.
         WriteError::Superseded { .. } => Status::aborted(text),
         // A full disk is an operational problem, not a bug: the same write can succeed later.
         WriteError::Store { source: StoreError::DiskFull(_), .. } => {
@@ -74,7 +74,7 @@ pub(super) fn of_write(error: WriteError) -> Status {
     }
 }
 
-/// Returns the status of a lookup's error, from any part of the lookup path.
+/// Returns the status of any error of a lookup.
 pub(super) fn of_lookup(error: LookupError<Status>) -> Status {
     match error {
         LookupError::Request(error) => of_request(error),
@@ -84,7 +84,7 @@ pub(super) fn of_lookup(error: LookupError<Status>) -> Status {
     }
 }
 
-/// Returns the status of a caller without permission.
+/// Returns the status of a call that was denied for lack of authentication or permission.
 pub(super) fn of_denied(denied: Denied) -> Status {
     let text = short(denied.to_string());
     match denied {
@@ -93,7 +93,7 @@ pub(super) fn of_denied(denied: Denied) -> Status {
     }
 }
 
-/// Returns the status of a call that no compute thread processed.
+/// Returns the status of a call that the compute threads did not complete.
 pub(super) fn of_offload(error: OffloadError) -> Status {
     match error {
         OffloadError::Full => Status::unavailable(error.to_string()),

@@ -1,4 +1,4 @@
-//! Tracks the calls in flight on one connection, and the time since which the connection is idle.
+//! Tracks the calls in flight on one connection, and since when the connection is idle.
 
 use std::{
     collections::BTreeMap,
@@ -25,10 +25,11 @@ struct Counts {
     calls: usize,
     /// Streaming calls, which last as long as the client wants.
     streams: usize,
-    /// The end of the last call. Meaningful only while no call is in flight.
+    /// When the last call ended. Meaningful only while no call is in flight.
     idle_since: Instant,
+    /// The sequence number of the next unary response.
     next: u64,
-    /// The start of sending of each unsent unary response, by sequence number, so oldest first.
+    /// When the sending of each incompletely sent unary response began, by sequence number: the oldest is the first.
     unsent: BTreeMap<u64, Instant>,
 }
 
@@ -37,6 +38,7 @@ struct Counts {
 pub(super) struct CallGuard {
     in_flight: Arc<InFlightCalls>,
     is_stream: bool,
+    /// The sequence number of the response of a unary call.
     answer: Option<u64>,
     /// The permit of a streaming call, released when the call ends.
     permit: Option<OwnedSemaphorePermit>,
@@ -69,7 +71,7 @@ impl InFlightCalls {
         counts.calls + counts.streams == 0 && counts.idle_since.elapsed() > bound
     }
 
-    /// Returns whether the sending of an unsent response began more than `bound` ago.
+    /// Returns whether a response is not sent completely, although sending it began more than `bound` ago.
     pub(super) fn is_unread(&self, bound: Duration) -> bool {
         self.counts().unsent.first_key_value().is_some_and(|(_, since)| since.elapsed() > bound)
     }
@@ -103,7 +105,7 @@ impl CallGuard {
 
     /// Wraps the response body, so that the call is in flight until the body is dropped. Records when the sending of a
     /// unary response begins.
-    pub(super) fn leave(mut self, body: Body) -> Body {
+    pub(super) fn wrap_response(mut self, body: Body) -> Body {
         if !self.is_stream {
             let mut counts = self.in_flight.counts();
             let number = counts.next;
@@ -161,13 +163,13 @@ mod tests {
         assert!(in_flight.is_idle(Duration::ZERO) && !in_flight.has_calls());
         let call = in_flight.enter(false);
         assert!(!in_flight.is_idle(Duration::ZERO) && in_flight.has_calls() && !in_flight.is_unread(Duration::ZERO));
-        let answer = call.leave(Body::new(Full::new(Bytes::from_static(b"answer"))));
+        let answer = call.wrap_response(Body::new(Full::new(Bytes::from_static(b"answer"))));
         std::thread::sleep(Duration::from_millis(2));
         assert!(in_flight.is_unread(Duration::from_millis(1)) && !in_flight.is_unread(Duration::from_secs(60)));
         let stream = in_flight.enter(true);
         drop(answer);
         assert!(!in_flight.is_unread(Duration::ZERO) && !in_flight.has_calls() && !in_flight.is_idle(Duration::ZERO));
-        drop(stream.leave(Body::default()));
+        drop(stream.wrap_response(Body::default()));
         std::thread::sleep(Duration::from_millis(2));
         assert!(in_flight.is_idle(Duration::from_millis(1)) && !in_flight.is_idle(Duration::from_secs(60)));
     }

@@ -19,5 +19,5 @@ mod weight;
 pub use self::{
     calls::Calls,
     server::{GrpcServer, GrpcServerError},
-    services::Features,
+    services::Services,
 };

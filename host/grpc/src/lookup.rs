@@ -1,4 +1,4 @@
-//! Lookups over gRPC: from the bytes of a request message to the bytes of the framed response.
+//! Decodes lookup messages, and encodes their responses.
 
 use larder_serving::{Answer, LookupError, OnlineRequest, Protocol, ResponseBudget};
 use prost::Message;
@@ -22,7 +22,7 @@ pub(super) struct Grpc {
 impl Protocol for Grpc {
     type Error = Status;
 
-    /// A connection can have many answers that its client does not read.
+    /// All bytes are leased, because a connection can have many responses that its client does not read.
     const UNLEASED_BYTES_MAX: usize = 0;
 
     fn decoded_bytes(&self, body: &[u8]) -> usize {

@@ -1,4 +1,4 @@
-//! Messages: requests are read and decompressed within limits. Responses are compressed if the caller's request was.
+//! Reads and decompresses request messages within limits, and compresses responses with the method of the request.
 
 use std::{
     io::{Read, Write},
@@ -25,12 +25,12 @@ use super::error;
 /// The length of the prefix of a message, in bytes: whether it is compressed, and its length.
 pub(super) const PREFIX_BYTES: usize = 5;
 
-/// The compression methods, as grpcio's server announces them.
+/// The supported compression methods, in the form in which grpcio's server announces them.
 pub(super) const ENCODINGS: HeaderValue = HeaderValue::from_static("identity,deflate,gzip");
 pub(super) const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
 pub(super) const ENCODING: &str = "grpc-encoding";
 
-/// The minimum length of a compressed response, in bytes.
+/// The minimum length of a response that is compressed, in bytes.
 const COMPRESSED_MIN: usize = 1_024;
 
 /// The size of the pieces that are passed to HTTP/2.
@@ -69,7 +69,7 @@ impl Encoding {
         })
     }
 
-    /// Returns the compression of a call's messages, if any of them is compressed.
+    /// Returns the compression method that a call's header names, if any.
     ///
     /// # Errors
     /// `UNIMPLEMENTED` for an unknown compression method.
@@ -82,7 +82,7 @@ impl Encoding {
         }
     }
 
-    /// Returns the compression of a response: that of the request, if the caller accepts it.
+    /// Returns the compression method of the response: that of the request, if the caller accepts it.
     pub(super) fn of_answer(headers: &HeaderMap) -> Option<Self> {
         let own = Self::of_request(headers).ok().flatten()?;
         let accepts = headers.get_all(ACCEPT_ENCODING).iter().any(|accepted| {
@@ -91,7 +91,7 @@ impl Encoding {
         accepts.then_some(own)
     }
 
-    /// Decompresses a message, up to its size limit.
+    /// Decompresses a message of at most `max` bytes. The lease grows with the buffer.
     ///
     /// # Errors
     /// `RESOURCE_EXHAUSTED` beyond the limit, or if there is no memory. `INTERNAL` for bytes that are not compressed
@@ -136,9 +136,9 @@ impl Encoding {
     }
 }
 
-/// Adds the prefix to a message. Compresses the message if that is requested and makes it shorter.
+/// Fills in the prefix of a message, which must begin with [`PREFIX_BYTES`] bytes for it. Compresses the message if an
+/// encoding is given, the message is long enough, and compression makes it shorter.
 pub(super) fn framed(message: Vec<u8>, encoding: Option<Encoding>) -> Vec<u8> {
-    // `message` has space reserved for the prefix.
     let mut framed = message;
     let compressed = encoding.filter(|_| framed.len() >= COMPRESSED_MIN + PREFIX_BYTES);
     let compressed = compressed.and_then(|encoding| encoding.compress(&framed[PREFIX_BYTES..]).ok());
@@ -165,7 +165,7 @@ pub(super) fn plain(message: &[u8]) -> Vec<u8> {
     self::framed(framed, None)
 }
 
-/// Reads a message with its prefix, up to its size limit. If the prefix announces too many bytes, fails immediately.
+/// Reads a message of at most `max` bytes, with its prefix. Fails immediately if the prefix announces more bytes.
 pub(super) async fn read(mut body: Incoming, max: usize, lease: &mut Lease) -> Result<Bytes, Status> {
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
@@ -177,7 +177,7 @@ pub(super) async fn read(mut body: Incoming, max: usize, lease: &mut Lease) -> R
         if read > max.saturating_add(PREFIX_BYTES) {
             return Err(too_large(max));
         }
-        // Nearly every message arrives in one piece, which needs no copy.
+        // Nearly every message arrives in one piece, and is not copied.
         if first.is_empty() && rest.is_empty() {
             lease.resize(held + data.len()).map_err(error::of_memory)?;
             first = data;
@@ -262,9 +262,9 @@ mod tests {
     fn message_survives_compression() {
         let (message, budget) = (b"many bytes that are alike ".repeat(1_000), MemoryBudget::unbounded());
         for encoding in [Encoding::Gzip, Encoding::Deflate] {
-            let mut with_room = vec![0; PREFIX_BYTES];
-            with_room.extend_from_slice(&message);
-            let framed = framed(with_room, Some(encoding));
+            let mut with_prefix = vec![0; PREFIX_BYTES];
+            with_prefix.extend_from_slice(&message);
+            let framed = framed(with_prefix, Some(encoding));
             assert_eq!(framed[0], 1);
             assert_eq!(framed[1..5], u32::try_from(framed.len() - 5).unwrap().to_be_bytes());
             let back = encoding.decompress(&framed[5..], message.len(), &mut budget.lease()).unwrap();

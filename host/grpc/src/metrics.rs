@@ -46,8 +46,8 @@ impl GrpcMetrics {
         }
     }
 
-    /// Returns whether a method is one of Feast's.
-    pub(super) fn knows(&self, method: &str) -> bool {
+    /// Returns whether a method has its own metrics.
+    pub(super) fn has_method(&self, method: &str) -> bool {
         self.of(method).method == method
     }
 

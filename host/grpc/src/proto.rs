@@ -1,12 +1,12 @@
-//! Feast's messages and services, which `build.rs` generates from `host/grpc/proto/feast`. Its values are those of
-//! `larder_model`.
+//! Feast's messages and services, which `build.rs` generates from `host/grpc/proto/feast`. Their
+//! values are the types of `larder_model`.
 
 #![expect(
     missing_docs,
     clippy::allow_attributes,
     clippy::allow_attributes_without_reason,
     clippy::clone_on_ref_ptr,
-    reason = "made by tonic and prost; the .proto files say what it is"
+    reason = "generated code; the .proto files have its documentation"
 )]
 
 /// Feast's packages.

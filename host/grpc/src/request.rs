@@ -11,7 +11,8 @@ use super::proto::feast::serving::{GetOnlineFeaturesRequest, get_online_features
 /// Converts a message to a request.
 ///
 /// # Errors
-/// [`RequestError::NoFeatures`], or a value that can be neither an entity's nor a plugin's input.
+/// `INVALID_ARGUMENT` if no features are requested, if a column is in both `entities` and `request_context`, or if
+/// bytes are not valid UTF-8.
 pub(super) fn translate(message: &GetOnlineFeaturesRequest) -> Result<OnlineRequest<'_>, Status> {
     let selection = match &message.kind {
         Some(Asked::FeatureService(name)) => Selection::Service(Cow::Borrowed(name)),
@@ -43,8 +44,8 @@ fn column<'m>(name: &str, values: &'m RepeatedValue) -> Result<Vec<EntityValue<'
     values.val.iter().map(|value| entity_value(value).ok_or_else(not_text)).collect()
 }
 
-/// Converts a value to an untyped one, as in JSON: the type of the key or of the plugin's input decides. Returns `None`
-/// for bytes that are not valid UTF-8.
+/// Converts a value to an untyped one, as in JSON. The type of the key or of the plugin's input determines how it is
+/// interpreted. Returns `None` for bytes that are not valid UTF-8.
 fn entity_value(value: &FeastValue) -> Option<EntityValue<'_>> {
     fn list<'m, T>(items: &'m [T], of: impl Fn(&'m T) -> EntityValue<'m>) -> EntityValue<'m> {
         EntityValue::List(items.iter().map(of).collect())

@@ -2,7 +2,7 @@
 //!
 //! The server has its own threads: a lookup blocks while it reads the store file, and must delay neither schedules nor
 //! HTTP. Every wait has a limit: [`Calls`] limits the wait for a message, and all others are checked here, several
-//! times within each limit. HTTP/2 pings detect clients that disappeared without closing the connection.
+//! times within each limit. HTTP/2 pings detect clients that are gone without having closed the connection.
 
 use std::{
     convert::Infallible,
@@ -25,7 +25,7 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 
-use super::{Calls, calls::received, in_flight::InFlightCalls};
+use super::{Calls, calls::reduced, in_flight::InFlightCalls};
 
 /// A running gRPC server. [`GrpcServer::stop`] drains it.
 #[derive(Debug)]
@@ -58,13 +58,13 @@ pub enum GrpcServerError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Serving,
-    /// The server stops: as before, but it reports that it is not healthy.
+    /// Calls are served as before, but the health service reports that the server is not serving.
     Stopping,
-    /// Connections end once they have answered the calls in flight.
+    /// Connections are closed once the calls in flight are answered.
     Draining,
 }
 
-/// Counts an open connection until it is dropped.
+/// Counts a connection as open until it is dropped.
 struct OpenGuard {
     open: Arc<AtomicUsize>,
     calls: Arc<Calls>,
@@ -73,13 +73,14 @@ struct OpenGuard {
 /// The pause after an accept error such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// The limit on calls in flight on one connection; further calls of its client wait. HTTP/2 recommends at least 100.
+/// The maximum number of calls in flight on one connection; further calls of its client wait. HTTP/2 recommends a limit
+/// of at least 100.
 const STREAMS_MAX: u32 = 128;
 
-/// The limit on bytes of a call's headers: enough for a token, and little else.
+/// The maximum size of a call's headers in bytes: enough for a token, and little else.
 const HEADER_BYTES_MAX: u32 = 16 << 10;
 
-/// The limit on response bytes that a connection buffers for each call, for a client that reads slowly.
+/// The maximum number of response bytes that a connection buffers for each call, if its client reads slowly.
 const SEND_BUFFER_BYTES: usize = 64 << 10;
 
 /// The number of bytes that a client may send before they are read, for each call and each connection.
@@ -90,8 +91,8 @@ const CONNECTION_WINDOW_BYTES: u32 = 128 << 10;
 /// within these limits.
 const CHECK_EVERY_MAX: Duration = Duration::from_secs(5);
 const CHECK_EVERY_MIN: Duration = Duration::from_millis(10);
-/// The longest interval of checks after a connection began to shut down: a client with only a health watch keeps it
-/// open.
+/// The maximum interval of checks after a connection began to shut down. Only these checks close the connection of a
+/// client with a health watch.
 const CHECK_ENDING_EVERY_MAX: Duration = Duration::from_millis(250);
 
 /// How often readiness is polled while a stream is open.
@@ -134,7 +135,7 @@ impl GrpcServer {
         self.address
     }
 
-    /// Makes health report from now on that the server is stopping. Everything else continues.
+    /// Makes the health service report from now on that the server is not serving. Calls are still served.
     pub fn announce_stop(&self) {
         self.phase.send_replace(Phase::Stopping);
     }
@@ -161,8 +162,8 @@ impl Drop for GrpcServer {
     }
 }
 
-/// Reports changes of readiness to health watches, until the server stops. The store sends notifications of its
-/// changes. Others, such as a registry that becomes available, are polled, but only while a stream is open.
+/// Reports changes of readiness to health watches, until the server stops. The store notifies of its changes. Others,
+/// such as a registry that becomes available, are polled, but only while a stream is open.
 async fn report(calls: Arc<Calls>, mut phases: watch::Receiver<Phase>) {
     let mut changes = calls.readiness_changes();
     while *phases.borrow_and_update() == Phase::Serving {
@@ -188,7 +189,7 @@ async fn accept(listener: TcpListener, calls: Arc<Calls>, open: Arc<AtomicUsize>
         };
         match accepted {
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a gRPC connection");
+                tracing::warn!(%error, "accepting a gRPC connection failed");
                 sleep(ACCEPT_PAUSE).await;
             }
             Ok(_) if open.load(Ordering::Acquire) >= calls.limits().connections_max => {
@@ -204,8 +205,8 @@ async fn accept(listener: TcpListener, calls: Arc<Calls>, open: Arc<AtomicUsize>
 
 /// Serves a connection until it ends.
 async fn serve(stream: TcpStream, client: SocketAddr, guard: OpenGuard, mut phases: watch::Receiver<Phase>) {
-    // Responses are written immediately: waiting to fill a packet would only delay them. An error only costs that
-    // delay.
+    // Responses are written immediately, because waiting to fill a packet would only delay them. An error only leaves
+    // that delay.
     let _ = stream.set_nodelay(true);
     let limits = *guard.calls.limits();
     let in_flight = InFlightCalls::new();
@@ -214,7 +215,7 @@ async fn serve(stream: TcpStream, client: SocketAddr, guard: OpenGuard, mut phas
         let (calls, in_flight) = (Arc::clone(&calls), Arc::clone(&own));
         // Not inside the future: hyper accepts all requests of a read before it polls the first one, so their headers
         // would accumulate.
-        let request = received(request);
+        let request = reduced(request);
         async move { Ok::<_, Infallible>(calls.answer(request, &in_flight, Some(client)).await) }
     });
     let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -254,7 +255,7 @@ async fn serve(stream: TcpStream, client: SocketAddr, guard: OpenGuard, mut phas
             }
             _ = checks.tick() => {
                 if in_flight.is_unread(limits.write_timeout) {
-                    tracing::debug!("gRPC connection closed: its client does not read");
+                    tracing::debug!("gRPC connection closed because its client does not read responses");
                     return;
                 }
                 if is_closing {

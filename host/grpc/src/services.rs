@@ -1,4 +1,4 @@
-//! Feast's two services: the calls that write, and the version.
+//! The methods of Feast's two services that write rows or return the version. [`super::Calls`] answers lookups.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -20,9 +20,9 @@ use super::{
     },
 };
 
-/// The services that calls use.
+/// The services of `larder-serving` that calls use.
 #[derive(Debug)]
-pub struct Features {
+pub struct Services {
     /// Serves lookups.
     pub lookups: Arc<LookupService>,
     /// Runs writes, if the server accepts them.
@@ -31,15 +31,15 @@ pub struct Features {
     pub authenticator: Arc<Authenticator>,
 }
 
-// === impl Features ===
+// === impl Services ===
 
-impl Features {
-    /// Returns whether the server can receive traffic.
+impl Services {
+    /// Returns whether the server is ready to serve lookups.
     pub(super) fn is_ready(&self) -> bool {
         self.lookups.readiness().is_ready(&self.lookups.snapshot())
     }
 
-    /// Returns a receiver that is notified when the store's part of readiness may have changed.
+    /// Returns a receiver that is notified when the store's health, a part of readiness, may have changed.
     pub(super) fn readiness_changes(&self) -> watch::Receiver<()> {
         self.lookups.snapshot().store().health_changes()
     }
@@ -51,7 +51,7 @@ impl Features {
         allow_cache: bool,
         work: impl FnOnce(&dyn RowWriter, &Frame) -> Result<(), WriteError> + Send + 'static,
     ) -> Result<(), Status> {
-        // `Calls` adds it before it passes the call to a service.
+        // `Calls` adds the authorization before it passes the call to a service.
         let authorization = authorization.ok_or_else(|| error::internal("a write has no authorization"))?;
         authorization.check_write().map_err(error::of_denied)?;
         let Some(writes) = &self.writes else {
@@ -60,7 +60,7 @@ impl Features {
         let write = move |access: &WriteAccess| work(&*access.writer(allow_cache), &frame);
         writes.write(authorization, write).await.map_err(|failure| match failure {
             WriteFailure::Denied(denied) => error::of_denied(denied),
-            WriteFailure::Busy => Status::resource_exhausted("too many writes are in progress; try again"),
+            WriteFailure::Busy => Status::resource_exhausted("too many writes are in progress; try again later"),
             WriteFailure::Panicked(panic) => {
                 error::internal(&format!("a write failed because of a bug in Larder: {panic}"))
             }
@@ -70,7 +70,7 @@ impl Features {
 }
 
 #[async_trait]
-impl ServingService for Arc<Features> {
+impl ServingService for Arc<Services> {
     async fn get_feast_serving_info(
         &self,
         _request: Request<GetFeastServingInfoRequest>,
@@ -82,12 +82,12 @@ impl ServingService for Arc<Features> {
         &self,
         request: Request<GetOnlineFeaturesRequest>,
     ) -> Result<Response<GetOnlineFeaturesResponse>, Status> {
-        Err(not_here(request))
+        Err(misrouted(request))
     }
 }
 
 #[async_trait]
-impl GrpcFeatureServer for Arc<Features> {
+impl GrpcFeatureServer for Arc<Services> {
     async fn push(&self, request: Request<PushRequest>) -> Result<Response<PushResponse>, Status> {
         let (_, extensions, message) = request.into_parts();
         if message.to != "online" {
@@ -124,13 +124,13 @@ impl GrpcFeatureServer for Arc<Features> {
         &self,
         request: Request<GetOnlineFeaturesRequest>,
     ) -> Result<Response<GetOnlineFeaturesResponse>, Status> {
-        Err(not_here(request))
+        Err(misrouted(request))
     }
 }
 
-/// Returns an internal error: [`super::Calls`] answers lookups itself, because it leases memory for their messages and
-/// responses, and tonic does not.
-fn not_here(_lookup: Request<GetOnlineFeaturesRequest>) -> Status {
+/// Returns an internal error for a lookup that was passed to a service. [`super::Calls`] answers lookups itself,
+/// because it leases memory for their messages and responses, and tonic does not.
+fn misrouted(_lookup: Request<GetOnlineFeaturesRequest>) -> Status {
     error::internal("a lookup was routed to the services that do not serve lookups")
 }
 
@@ -144,7 +144,9 @@ fn one_row(texts: BTreeMap<String, String>, values: BTreeMap<String, FeastValue>
             return Err(Status::invalid_argument("the row is missing: 'features' and 'typed_features' are empty"));
         }
         (false, false) => {
-            return Err(Status::invalid_argument("only one of 'features' and 'typed_features' can be the row"));
+            return Err(Status::invalid_argument(
+                "'features' and 'typed_features' are both set, but only one of them can have the row",
+            ));
         }
     };
     Ok(Frame { columns })

@@ -1,4 +1,4 @@
-//! Estimates the memory of decoded messages. A value can take two bytes in a message and many in memory.
+//! Estimates the memory of decoded messages. A value of two bytes in a message can take many in memory.
 
 use larder_model::model::FeastValue;
 use larder_serving::EntityValue;
@@ -11,8 +11,8 @@ const VALUE_BYTES: usize = GROWTH * (size_of::<FeastValue>() + size_of::<EntityV
 const TEXT_BYTES: usize = GROWTH * (size_of::<String>() + size_of::<usize>() * 3);
 const ENTRY_BYTES: usize = 512;
 
-/// The fields of a value that are bytes or text.
-const SCALAR_FIELDS: [u64; 2] = [1, 2];
+/// The fields of a value that are bytes or text, and take no more memory than in the message.
+const BYTES_AND_TEXT_FIELDS: [u64; 2] = [1, 2];
 
 /// Returns the maximum memory of a decoded `GetOnlineFeaturesRequest`, in bytes.
 pub(super) fn lookup_bytes(message: &[u8]) -> usize {
@@ -35,14 +35,14 @@ pub(super) fn row_bytes(message: &[u8]) -> usize {
     message.len() + columns.sum::<usize>()
 }
 
-/// Returns the memory of the key of a column, or of its values.
+/// Returns the memory of one field of a column's entry: of its key, or of its values.
 fn column_bytes((field, payload): (u64, &[u8])) -> usize {
     if field == 2 { Fields(payload).map(|(_, value)| VALUE_BYTES + value_bytes(value)).sum() } else { payload.len() }
 }
 
 fn value_bytes(value: &[u8]) -> usize {
     let of_field = |(field, payload): (u64, &[u8])| {
-        if SCALAR_FIELDS.contains(&field) { payload.len() } else { payload.len() * (VALUE_BYTES / 2) }
+        if BYTES_AND_TEXT_FIELDS.contains(&field) { payload.len() } else { payload.len() * (VALUE_BYTES / 2) }
     };
     Fields(value).map(of_field).sum()
 }
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_message_weighs_its_bytes() {
+    fn invalid_message_counts_only_its_bytes() {
         assert_eq!(lookup_bytes(&[0xff; 100]), 100);
         assert_eq!(lookup_bytes(&[0x12, 0x7f, 1]), 3);
     }

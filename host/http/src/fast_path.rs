@@ -25,7 +25,7 @@ use bytes::{Buf, Bytes};
 use httpdate::HttpDate;
 use hyper::StatusCode;
 use larder_common::memory::{Lease, OverBudget, SMALL_BYTES};
-use larder_ingest::READ_THROUGH;
+use larder_ingest::READ_THROUGH_HEADER;
 use larder_model::model::Micros;
 use larder_serving::LookupResponse;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -343,7 +343,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> FastConnection<S> {
         let now = self.router.now();
         let (head, body) = match answer {
             Ok(LookupResponse { body, fetched }) => {
-                let header = fetched.reason().map(|reason| (READ_THROUGH, reason.as_bytes()));
+                let header = fetched.reason().map(|reason| (READ_THROUGH_HEADER, reason.as_bytes()));
                 (Head::new(StatusCode::OK, header, body.len(), now, is_draining), body)
             }
             Err(error) => {
@@ -478,8 +478,8 @@ impl Output {
 // === impl Head ===
 
 impl Head {
-    /// Formats the head of a response with a body of `body_bytes` and one optional header, in hyper's order. After the last
-    /// response, the connection closes.
+    /// Formats the head of a response with a body of `body_bytes` and one optional header, in hyper's order. After the
+    /// last response, the connection closes.
     fn new(status: StatusCode, header: Option<(&str, &[u8])>, body_bytes: usize, now: Micros, is_last: bool) -> Self {
         let mut head = Self { bytes: [0; HEAD_BYTES], len: 0 };
         if status == StatusCode::OK {

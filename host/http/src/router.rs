@@ -22,7 +22,7 @@ use larder_common::{
     memory::{Lease, SMALL_BYTES, leased_bytes},
     telemetry::Metrics,
 };
-use larder_ingest::READ_THROUGH;
+use larder_ingest::READ_THROUGH_HEADER;
 use larder_model::model::Micros;
 use larder_serving::{
     Attempt, Authenticator, Authorization, ConnectionLimits, Lookup, LookupResponse, LookupService,
@@ -339,7 +339,7 @@ impl Router {
         let LookupResponse { body, fetched } = self.lookups.serve(lookup).await?;
         let mut response = bytes_response(StatusCode::OK, Some(content_type), body);
         if let Some(reason) = fetched.reason() {
-            response.headers_mut().insert(READ_THROUGH, HeaderValue::from_static(reason));
+            response.headers_mut().insert(READ_THROUGH_HEADER, HeaderValue::from_static(reason));
         }
         Ok(response)
     }

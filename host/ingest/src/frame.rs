@@ -1,19 +1,19 @@
-//! Rows of callers: columns of loosely typed cells, and the errors of writing them.
+//! Rows of callers, as columns of cells, and the errors of writing them.
 
 use std::fmt;
 
 use larder_model::{codec::Cell, model::FeatureView};
 use larder_store::StoreError;
 
-/// Columns by name, which must have the same length: see [`Frame::rows`].
+/// Named columns. They must have the same length: see [`Frame::rows`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Frame {
     /// Each column's name and cells.
     pub columns: Vec<(String, Vec<Cell>)>,
 }
 
-/// Why a table cannot be written. No row of it was written to the view of the error; see [`super::RowWriter::push`] for
-/// several views.
+/// Why a frame was not written. No row of it was written to the view that the error names; see
+/// [`super::RowWriter::push`] for several views.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteError {
@@ -29,7 +29,7 @@ pub enum WriteError {
         /// The name.
         source_name: String,
     },
-    /// Columns of different lengths.
+    /// The columns have different lengths.
     #[error("column '{column}' has {found} values, but '{first}' has {expected}")]
     Ragged {
         /// The column.
@@ -49,7 +49,7 @@ pub enum WriteError {
         /// The missing columns.
         missing: Vec<String>,
     },
-    /// A value that cannot be written.
+    /// A value cannot be written.
     #[error("feature view '{view}', column '{column}', row {row}: {why}")]
     Value {
         /// The view.
@@ -61,7 +61,7 @@ pub enum WriteError {
         /// The reason.
         why: String,
     },
-    /// A row that cannot be written as a whole.
+    /// A row cannot be written, although each of its values is valid.
     #[error("feature view '{view}', row {row}: {why}")]
     Row {
         /// The view.
@@ -72,13 +72,13 @@ pub enum WriteError {
         why: String,
     },
     /// The definitions changed during the write; the same request can be repeated.
-    #[error("feature view '{view}' was redeclared during the write; try again")]
+    #[error("the definition of feature view '{view}' changed during the write; try again")]
     Superseded {
         /// The view.
         view: String,
     },
     /// The store failed; the request is valid.
-    #[error("view '{view}': {source}")]
+    #[error("feature view '{view}': {source}")]
     Store {
         /// The view.
         view: String,
@@ -107,7 +107,7 @@ impl Frame {
         }
     }
 
-    /// Returns the column with this name, and the name as the frame has it.
+    /// Returns the column with this name: the frame's own copy of the name, and the cells.
     #[must_use]
     pub fn column(&self, name: &str) -> Option<(&str, &[Cell])> {
         let found = self.columns.iter().find(|(column, _)| column == name);
@@ -133,7 +133,7 @@ impl WriteError {
         }
     }
 
-    /// Converts the store's error of a write to a view.
+    /// Converts an error of the store in a write to a view.
     #[must_use]
     pub fn store(view: &FeatureView, source: StoreError) -> Self {
         let view = view.name.to_string();

@@ -1,5 +1,5 @@
-//! How rows come into the store on request: the interfaces between the servers, which receive requests, and the sync
-//! engine, which carries them out.
+//! Interfaces for writing and fetching rows on request, between the servers, which receive requests, and the sync
+//! engine, which runs them.
 //!
 //! A server writes through a [`RowWriter`], and lookups fetch missing rows through a [`RowFetcher`]. `larder-sync`
 //! implements both; neither the servers nor the lookup path depend on it, on a source or on a file format.
@@ -12,6 +12,6 @@ mod writer;
 pub use self::{
     frame::{Frame, WriteError},
     load::{Outcome, Progress, Skipped, SkippedValues, SyncReport, SyncRequest},
-    read_through::{FETCH_ROUNDS, Fetched, READ_THROUGH, RowFetcher, Wanted, fetch_all},
+    read_through::{FETCH_ROUNDS, Fetched, READ_THROUGH_HEADER, RowFetcher, Wanted, fetch_all},
     writer::{CurrentWriter, LAST_COMMIT_WITHIN, MATERIALIZATIONS_MAX, MaterializeError, RowWriter, SourceStatus},
 };

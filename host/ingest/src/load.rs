@@ -1,4 +1,4 @@
-//! Loads: requests, progress and reports.
+//! Requests, progress and reports of loads.
 
 use std::{fmt, time::Duration};
 
@@ -6,30 +6,30 @@ use larder_model::model::{Micros, Rfc3339, Window, duration_text};
 use larder_store::Applied;
 use serde::{Deserialize, Serialize};
 
-/// What to load.
+/// The options of a load.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SyncRequest {
-    /// Read everything, including what was read before.
+    /// Whether to read the whole source, including the data that earlier loads read.
     pub full: bool,
-    /// Only rows with these event times. The stored position does not change.
+    /// The event times of the rows to load. If it is limited, the stored position does not change.
     pub window: Window,
-    /// Load the rows even if the sanity checks of `sync: guard` reject them.
+    /// Whether to load the rows even if the sanity checks of `sync: guard` reject them.
     pub force: bool,
-    /// Skip a source that was read recently and is expensive to read, such as a table without a stream.
+    /// Whether to skip a source that was read recently and is expensive to read, such as a table without a stream.
     pub skip_recent: bool,
-    /// Commit in smaller parts, so that several such loads share the memory of one.
+    /// Whether to commit in smaller parts, so that several such loads need no more memory than one other load.
     pub small: bool,
-    /// Do not read a source again for rows that were skipped before and are now due. The next run does.
+    /// Whether to leave it to the next run to read the source again for rows that were skipped before and are now due.
     pub leave_due: bool,
 }
 
 /// The progress of a load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
-    /// Rows read so far; they are committed, unless the load replaces the view at its end. While such a load is merged,
-    /// the expected number.
+    /// The number of rows read so far. They are committed, unless the load replaces the view at its end. While the rows
+    /// of such a load are merged, this is the expected number.
     pub rows: u64,
-    /// Rows that the source is expected to have.
+    /// The expected number of rows.
     pub expected: u64,
 }
 
@@ -45,7 +45,7 @@ pub struct SyncReport {
     pub applied: Applied,
     /// Rows that were skipped.
     pub skipped: Skipped,
-    /// How long it took.
+    /// How long the load took.
     pub elapsed: Duration,
     /// The age of the oldest unread change, if known.
     #[serde(default)]
@@ -73,15 +73,15 @@ pub struct Skipped {
     pub null_event_time: u64,
     /// Rows that are too large.
     pub too_large: u64,
-    /// Rows that cannot be read: without a readable key or time.
+    /// Rows whose key or event time cannot be decoded.
     #[serde(default)]
     pub unreadable: u64,
-    /// Rows outside of the requested event times; nothing is wrong with them.
+    /// Rows outside of the requested event times. They are valid.
     pub outside_window: u64,
-    /// Rows from the future, which are served when they are due.
+    /// Rows from the future, which are loaded when they are due.
     #[serde(default)]
     pub future: u64,
-    /// The earliest event time of those, and the position of such a row.
+    /// The earliest event time of the rows from the future, and the position of that row.
     #[serde(default)]
     pub future_example: Option<(Micros, String)>,
     /// The position of the first bad row, and the reason.
@@ -98,7 +98,7 @@ pub struct SkippedValues {
     pub feature: String,
     /// The number of values.
     pub count: u64,
-    /// The position of the first one, and what is wrong with it.
+    /// The position of the first one, and the reason.
     pub example: String,
 }
 
@@ -122,7 +122,7 @@ impl Skipped {
         self.null_key + self.null_event_time + self.too_large + self.unreadable
     }
 
-    /// Describes the values that became null, by feature; `None` if there are none.
+    /// Describes the values that became null, feature by feature; `None` if there are none.
     #[must_use]
     pub fn values_text(&self) -> Option<String> {
         let text = |values: &SkippedValues| {
@@ -148,7 +148,8 @@ impl Skipped {
         }
     }
 
-    /// Describes rows from the future: their number, the first one, and the setting that decides.
+    /// Describes rows from the future: their number, the earliest one, and the setting that limits event times; `None`
+    /// if there are none.
     #[must_use]
     pub fn describe_future(&self, tolerance: Duration) -> Option<String> {
         let (first, place) = self.future_example.as_ref()?;
@@ -160,7 +161,7 @@ impl Skipped {
         ))
     }
 
-    /// Keeps the first example of a row with something wrong.
+    /// Keeps the example of a bad row, if it is the first one.
     pub fn note(&mut self, example: impl FnOnce() -> String) {
         if self.example.is_none() {
             self.example = Some(example());

@@ -1,4 +1,4 @@
-//! Read-through: rows that are fetched from their table when a lookup needs them.
+//! Read-through: fetches rows from their table when a lookup needs them.
 
 use std::{fmt::Debug, future::Future, pin::Pin, sync::Arc};
 
@@ -8,17 +8,17 @@ use larder_store::ViewId;
 
 /// Fetches rows of one view on demand, and stores them.
 pub trait RowFetcher: Send + Sync + Debug {
-    /// Returns the view, in the store.
+    /// Returns the view's id in the store.
     fn view(&self) -> ViewId;
 
-    /// Returns whether an entity must be fetched before its lookup; `is_here` is whether the store has a row.
-    fn wants(&self, id: &EntityId, is_here: bool) -> bool;
+    /// Returns whether an entity must be fetched before its lookup. `is_stored` is whether the store has a row for it.
+    fn wants(&self, id: &EntityId, is_stored: bool) -> bool;
 
     /// Fetches entities. Ends after the view's `fetch_timeout` at the latest.
     fn fetch(&self, keys: Vec<EntityKey>) -> Pin<Box<dyn Future<Output = Fetched> + Send + '_>>;
 }
 
-/// The entities that a request needs from one view.
+/// The entities that a request needs from one view, with the view's fetcher.
 pub type Wanted = (Arc<dyn RowFetcher>, Vec<EntityKey>);
 
 /// The result of fetching entities.
@@ -27,7 +27,7 @@ pub enum Fetched {
     /// All entities were fetched. Rows that could not be stored are missing.
     #[default]
     All,
-    /// The timeout passed, or rows were removed again after [`FETCH_ROUNDS`] rounds.
+    /// The timeout passed, or rows were still missing after [`FETCH_ROUNDS`] rounds.
     TimedOut,
     /// The table is unavailable.
     Unavailable,
@@ -35,16 +35,16 @@ pub enum Fetched {
 
 /// The header, over HTTP and gRPC, of a response in which rows are missing because they could not be fetched. The value
 /// is [`Fetched::reason`].
-pub const READ_THROUGH: &str = "x-larder-read-through";
+pub const READ_THROUGH_HEADER: &str = "x-larder-read-through";
 
-/// The maximum number of times that one request fetches: rows that a deletion or another write removes meanwhile are
-/// fetched again.
+/// The maximum number of rounds of fetches for one request: rows that are deleted or evicted before the lookup finds
+/// them are fetched again.
 pub const FETCH_ROUNDS: usize = 3;
 
 // === impl Fetched ===
 
 impl Fetched {
-    /// Why rows are missing; `None` if none are.
+    /// Returns why rows are missing; `None` if all entities were fetched.
     #[must_use]
     pub fn reason(self) -> Option<&'static str> {
         match self {
@@ -55,7 +55,7 @@ impl Fetched {
     }
 }
 
-/// Fetches what a request needs of several views at the same time; `None` if it needs nothing.
+/// Fetches entities of several views concurrently, and returns the worst result; `None` if `wanted` is empty.
 pub async fn fetch_all(wanted: Vec<Wanted>) -> Option<Fetched> {
     let fetching = wanted.into_iter().map(|(view, keys)| async move { view.fetch(keys).await });
     join_all(fetching).await.into_iter().max()

@@ -1,4 +1,4 @@
-//! Writing on request: rows of callers, and materializations that callers start.
+//! Writes on request: rows of callers, and materializations that callers start.
 
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
@@ -30,7 +30,7 @@ pub trait RowWriter: Send + Sync + Debug {
     /// Returns the views that cannot be materialized: their names and the reasons.
     fn not_materializable(&self) -> Vec<(String, String)>;
 
-    /// Loads the rows of a range of event times from a view's files.
+    /// Loads the rows with event times in a range from a view's files.
     ///
     /// # Errors
     /// [`MaterializeError`]; a failure of the source or the store is logged.
@@ -44,7 +44,7 @@ pub trait RowWriter: Send + Sync + Debug {
 
 /// The writer for the current definitions.
 pub trait CurrentWriter: Send + Sync + Debug {
-    /// Returns the current writer, which a change of the definitions replaces.
+    /// Returns the current writer. A change of the definitions replaces it.
     fn current(&self) -> Arc<dyn RowWriter>;
 }
 
@@ -53,7 +53,7 @@ pub trait SourceStatus: Send + Sync + Debug {
     /// Returns the maximum time before a change in the source is detected, if the kind of source determines it.
     fn staleness(&self) -> Option<Duration>;
 
-    /// Returns a notice for users about how the source is followed, if there is one, with a hint.
+    /// Returns a notice for users, with a hint, if there is a problem with following the source.
     fn caveat(&self) -> Option<String>;
 }
 
@@ -70,6 +70,6 @@ pub struct MaterializeError {
 /// The maximum number of concurrent materializations.
 pub const MATERIALIZATIONS_MAX: usize = 4;
 
-/// How long a load may take to reach its next commit during a shutdown. A load that waits for its source is abandoned;
+/// How long a shutdown waits for a load to reach its next commit. A load that waits for its source is abandoned, and
 /// the next start reads uncommitted rows again.
 pub const LAST_COMMIT_WITHIN: Duration = Duration::from_millis(2_500);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 pub(super) use larder_grpc::GrpcServer;
-use larder_grpc::{Calls, Features};
+use larder_grpc::{Calls, Services};
 use larder_serving::{Authenticator, ConnectionLimits, LookupService, WriteService};
 
 use super::{App, AppError};
@@ -20,7 +20,7 @@ impl App {
         limits: ConnectionLimits,
     ) -> Result<Option<GrpcServer>, AppError> {
         let Some(listen) = self.config.grpc_listen else { return Ok(None) };
-        let calls = Calls::new(Features { lookups, writes, authenticator }, limits);
+        let calls = Calls::new(Services { lookups, writes, authenticator }, limits);
         let calls = calls.map_err(|error| AppError::Setup(format!("cannot describe the gRPC services: {error}")))?;
         let server = GrpcServer::start(listen, calls, self.config.http.workers).await;
         Ok(Some(server.map_err(|error| AppError::Grpc(error.into()))?))

@@ -45,8 +45,8 @@ pub(super) fn writer() -> LineSender {
     LineSender(Arc::clone(queue()))
 }
 
-/// Queues a line for standard error, after the log lines that are already queued. Returns without waiting for the write;
-/// see [`flush_logs`].
+/// Queues a line for standard error, after the log lines that are already queued. Returns without waiting for the
+/// write; see [`flush_logs`].
 pub fn write_line(text: &str) {
     queue().push(format!("{text}\n").into_bytes());
 }

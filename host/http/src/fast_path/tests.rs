@@ -125,7 +125,7 @@ fn departure_is_noticed_and_bytes_kept() {
 #[test]
 fn longest_head_fits() {
     for status in (100..600).filter_map(|code| StatusCode::from_u16(code).ok()) {
-        let header = Some((READ_THROUGH, &b"unavailable"[..]));
+        let header = Some((READ_THROUGH_HEADER, &b"unavailable"[..]));
         let head = Head::new(status, header, usize::MAX, i64::MAX, true);
         assert!(head.bytes().ends_with(b"\r\nconnection: close\r\n\r\n"), "{status}");
     }

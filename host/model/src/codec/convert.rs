@@ -1,8 +1,8 @@
 //! Converts values from a feature's previous type to its current type, if no information is lost.
 //!
 //! A definition may change the type of a feature while rows of the previous type are stored. [`Conversion::between`]
-//! decides once for each pair of types whether a conversion exists. [`Conversion::apply`] decides for each value, because
-//! some pairs lose information only for some values: an `Int64` fits an `Int32` if it is small enough.
+//! decides once for each pair of types whether a conversion exists. [`Conversion::apply`] decides for each value,
+//! because some pairs lose information only for some values: an `Int64` fits an `Int32` if it is small enough.
 //!
 //! | from | to | condition for a value |
 //! |---|---|---|

@@ -126,8 +126,8 @@ fn map(out: &mut Vec<u8>, map: &FeastMap) {
     out.push(b'}');
 }
 
-/// Appends ISO 8601 text in the value's own zone; null if the instant is out of range, as the null placeholder is, or if
-/// the zone is unknown.
+/// Appends ISO 8601 text in the value's own zone; null if the instant is out of range, as the null placeholder is, or
+/// if the zone is unknown.
 fn zoned(out: &mut Vec<u8>, zoned: &ZonedTimestamp) {
     let zone = TimeZone::get(&zoned.zone).ok().or_else(|| fixed_offset(&zoned.zone));
     match (Timestamp::from_second(zoned.unix_timestamp), zone) {

@@ -6,10 +6,11 @@
 //! ```
 //!
 //! Starts and ends are offsets from the start of the first piece. The first piece is the event time, and the others are
-//! the fields in their order. Each piece begins with a comma, so a column of a response is a sequence of pieces, without
-//! the comma of the first one. If at least 32 bytes follow the start of a short piece, 32 bytes are copied, which is one
-//! instruction; if other bytes are stored after the text, that includes the last pieces. The offsets are small and
-//! adjacent, because a hundred rows exceed a processor's L1 cache, and most of the time is spent waiting for L2.
+//! the fields in their order. Each piece begins with a comma, so a column of a response is a sequence of pieces,
+//! without the comma of the first one. If at least 32 bytes follow the start of a short piece, 32 bytes are copied,
+//! which is one instruction; if other bytes are stored after the text, that includes the last pieces. The offsets are
+//! small and adjacent, because a hundred rows exceed a processor's L1 cache, and most of the time is spent waiting for
+//! L2.
 
 use std::ops::Range;
 
@@ -80,8 +81,8 @@ impl<'a> RowText<'a> {
         out.extend_from_slice(self.text_of(0, with_comma));
     }
 
-    /// Adds the start of each piece, and the end of the last one, to `sums`, which has the sums for other rows. The sums
-    /// over all rows of a response determine the space for each field: see [`RowText::width_of_sums`].
+    /// Adds the start of each piece, and the end of the last one, to `sums`, which has the sums for other rows. The
+    /// sums over all rows of a response determine the space for each field: see [`RowText::width_of_sums`].
     #[inline]
     pub fn add_bounds(&self, sums: &mut [u32]) {
         for (sum, bound) in sums.iter_mut().zip(self.bounds.as_chunks().0) {

@@ -93,7 +93,8 @@ pub struct FeatureView {
 pub struct Source {
     /// The kind of source.
     pub from: SourceKind,
-    /// How often it is read again while the server runs; `None`: only at startup, on demand, and at the times in `cron`.
+    /// How often it is read again while the server runs; `None`: only at startup, on demand, and at the times in
+    /// `cron`.
     pub every: Option<Duration>,
     /// When it is read again, as a cron expression in UTC.
     pub cron: Option<String>,

@@ -8,9 +8,9 @@ use crate::{
     yaml::Place,
 };
 
-/// The served definitions of a project, as [`super::validate()`] returns them. Its parts are consistent: every name that
-/// one part mentions is defined, and no derived view depends on itself. ([`super::Validated::sound`] does not ensure
-/// that.) Entities, views and services are sorted by name.
+/// The served definitions of a project, as [`super::validate()`] returns them. Its parts are consistent: every name
+/// that one part mentions is defined, and no derived view depends on itself. ([`super::Validated::sound`] does not
+/// ensure that.) Entities, views and services are sorted by name.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Catalog {
     pub(super) project: Arc<str>,
@@ -155,8 +155,8 @@ impl Catalog {
         Some(feature.and_then(|feature| places.features.get(feature)).unwrap_or(&places.view))
     }
 
-    /// Returns the position of a view's source or `batch_source`, or of the view if it has neither. `None` if there is no
-    /// such view.
+    /// Returns the position of a view's source or `batch_source`, or of the view if it has neither. `None` if there is
+    /// no such view.
     #[must_use]
     pub fn place_of_source(&self, view: &str) -> Option<&Place> {
         let places = self.places.views.get(view)?;

@@ -2,8 +2,8 @@
 //!
 //! The file is one protobuf message, `feast.core.Registry`, without a header. It has settings that Larder does not
 //! need, and some that it does not support. `fields.rs` has the effect of each field, or the reason why it is not read.
-//! Definitions that cannot be served are left out with the reason, and all others are served, so that one view on a data
-//! warehouse does not affect the others.
+//! Definitions that cannot be served are left out with the reason, and all others are served, so that one view on a
+//! data warehouse does not affect the others.
 
 mod fields;
 mod proto;
@@ -32,8 +32,8 @@ pub struct FeastRegistry {
     unknown_fields: Vec<String>,
 }
 
-/// The unsupported settings of each definition. Keys are the numbers of the registry's fields that list definitions, and
-/// values are in the order of these lists.
+/// The unsupported settings of each definition. Keys are the numbers of the registry's fields that list definitions,
+/// and values are in the order of these lists.
 #[derive(Clone, Debug, Default)]
 struct Audit(BTreeMap<u32, Vec<Vec<Finding>>>);
 
@@ -122,8 +122,8 @@ impl FeastRegistry {
         projects
     }
 
-    /// Returns a message for each field of the registry itself that this version of Larder does not know, for example the
-    /// list of a kind of definitions that a newer Feast has.
+    /// Returns a message for each field of the registry itself that this version of Larder does not know, for example
+    /// the list of a kind of definitions that a newer Feast has.
     #[must_use]
     pub fn unknown_fields(&self) -> &[String] {
         &self.unknown_fields

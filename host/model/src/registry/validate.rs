@@ -58,8 +58,8 @@ pub fn validate(
 }
 
 /// Checks definitions against each other and keeps those that can be checked further. Views with errors are left out,
-/// except for stored views of which only some features could not be read, and for derived views that depend on each other
-/// in a cycle.
+/// except for stored views of which only some features could not be read, and for derived views that depend on each
+/// other in a cycle.
 #[must_use]
 pub fn validate_each(
     project: &str,
@@ -464,8 +464,8 @@ impl Validated {
 // === impl Rules ===
 
 impl Rules<'_> {
-    /// Notes the name of a view or a service if it does not have the form `<domain>_<feature>`, which makes names easier
-    /// to find.
+    /// Notes the name of a view or a service if it does not have the form `<domain>_<feature>`, which makes names
+    /// easier to find.
     fn check_domain(&self, what: &str, name: &Located<String>) {
         if !(is_snake_case(&name.value) && name.value.trim_matches('_').contains('_')) {
             self.note_unusual(what, name);
@@ -537,8 +537,8 @@ impl<T> Known<T> {
         Self { what, items: BTreeMap::new(), unread }
     }
 
-    /// Returns the definition with this name. Reports an unknown name as an error, unless it may be the name of an item that
-    /// could not be read.
+    /// Returns the definition with this name. Reports an unknown name as an error, unless it may be the name of an item
+    /// that could not be read.
     fn lookup(&self, name: &Located<String>, problems: &Problems) -> Option<&T> {
         let found = self.items.get(name.value.as_str());
         if found.is_none() && !self.unread.may_include(&name.value) {

@@ -135,8 +135,8 @@ impl Problems {
     }
 }
 
-/// Returns the help text "did you mean 'x'?" for the known name that is most similar to the given one, if one is similar
-/// enough.
+/// Returns the help text "did you mean 'x'?" for the known name that is most similar to the given one, if one is
+/// similar enough.
 #[must_use]
 pub fn nearest<'k>(written: &str, known: impl IntoIterator<Item = &'k str>) -> Option<String> {
     nearest_name(written, known).map(|name| format!("did you mean '{name}'?"))

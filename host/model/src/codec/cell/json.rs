@@ -1,7 +1,7 @@
 //! Parses JSON to cells, with exact integers and names in their order.
 //!
-//! The parser returns integers beyond 64 bits, and `-0`, as doubles. Such a double ends the parse with an error. The text
-//! is then parsed again on a slow path that reads each number as it is written.
+//! The parser returns integers beyond 64 bits, and `-0`, as doubles. Such a double ends the parse with an error. The
+//! text is then parsed again on a slow path that reads each number as it is written.
 
 use std::fmt;
 
@@ -23,8 +23,8 @@ struct RawEntries<'a>(Vec<(String, &'a RawValue)>);
 
 struct RawEntriesVisitor;
 
-/// Returns whether a double may stand for an integer that it does not represent exactly, so that its text must be parsed
-/// again.
+/// Returns whether a double may stand for an integer that it does not represent exactly, so that its text must be
+/// parsed again.
 #[must_use]
 pub fn may_be_integer(value: f64) -> bool {
     value.abs() >= INT_EDGE || (value == 0.0 && value.is_sign_negative())

@@ -18,8 +18,8 @@ pub(super) enum Effect {
     Read,
     /// A message whose fields have their own effects.
     Inside(&'static Message),
-    /// The same, for a message that describes how a view's rows are produced. Settings in it that Larder does not support
-    /// prevent loading or computing the rows, but not serving rows that Feast wrote.
+    /// The same, for a message that describes how a view's rows are produced. Settings in it that Larder does not
+    /// support prevent loading or computing the rows, but not serving rows that Feast wrote.
     Files(&'static Message),
     /// It does not change Larder's online responses, for this reason.
     Unused(#[cfg_attr(not(test), expect(dead_code, reason = "documents the table"))] &'static str),

@@ -257,8 +257,8 @@ pub(super) const PUSH_SOURCE: i32 = 9;
 // === impl Span ===
 
 impl Span {
-    /// Returns a duration in whole microseconds, as in Feast; `None` if it is zero, negative, or too long to be added to an
-    /// instant.
+    /// Returns a duration in whole microseconds, as in Feast; `None` if it is zero, negative, or too long to be added
+    /// to an instant.
     pub(super) fn duration(&self) -> Option<Duration> {
         let (seconds, nanos) = (u64::try_from(self.seconds).ok()?, u32::try_from(self.nanos).ok()?);
         let micros = i64::try_from(Duration::new(seconds, nanos.min(999_999_999)).as_micros()).ok()?;

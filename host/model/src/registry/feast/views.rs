@@ -131,8 +131,8 @@ impl<'i> Importer<'i> {
         self.into.unservable_views.push(Unservable { name: name.to_owned(), why });
     }
 
-    /// Returns the first unsupported setting as an error: with `in_files`, of the settings for producing rows, otherwise of
-    /// all others.
+    /// Returns the first unsupported setting as an error: with `in_files`, of the settings for producing rows,
+    /// otherwise of all others.
     fn check(&self, findings: &[Finding], in_files: bool) -> Result<(), Why> {
         let counts = |finding: &&Finding| {
             finding.in_files == in_files
@@ -179,8 +179,8 @@ impl<'i> Importer<'i> {
         Located { value, at: self.at.clone() }
     }
 
-    /// Adds the entities. If an entity has no type, it gets the type of the key in a view that uses it, or else `String`,
-    /// as in Feast.
+    /// Adds the entities. If an entity has no type, it gets the type of the key in a view that uses it, or else
+    /// `String`, as in Feast.
     fn entities<'p>(
         &mut self,
         specs: impl Iterator<Item = (&'p proto::EntitySpec, &'p [Finding])>,
@@ -461,8 +461,8 @@ impl<'i> Importer<'i> {
         Ok(())
     }
 
-    /// Converts an input from the request. If it has the name of a join key, it reads that key, because a request has only
-    /// one column of each name.
+    /// Converts an input from the request. If it has the name of a join key, it reads that key, because a request has
+    /// only one column of each name.
     fn request(&self, field: &proto::FeatureSpec) -> Result<InputDefinition, Why> {
         let value_type = known_type("the type of its request field", field)?;
         if matches!(value_type, ValueType::Nested(_)) {

@@ -128,8 +128,8 @@ fn full_registry() -> Vec<u8> {
     registry.encode_to_vec()
 }
 
-/// Returns all definitions of a registry, in three ways: with rows from files, with rows from an online store that has a
-/// table for each version of a view, and with on-demand views whose values are computed when rows are written.
+/// Returns all definitions of a registry, in three ways: with rows from files, with rows from an online store that has
+/// a table for each version of a view, and with on-demand views whose values are computed when rows are written.
 fn served(bytes: &[u8]) -> Vec<String> {
     let Ok(registry) = FeastRegistry::parse(bytes) else { return vec!["no registry".to_owned()] };
     let mut stored = proto::Registry::decode(bytes).unwrap();
