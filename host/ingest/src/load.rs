@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub struct SyncRequest {
     /// Whether to read the whole source, including the data that earlier loads read.
     pub full: bool,
-    /// The event times of the rows to load. If it is limited, the stored position does not change.
+    /// The event times of the rows to load. If the range is limited, the stored position does not change.
     pub window: Window,
     /// Whether to load the rows even if the sanity checks of `sync: guard` reject them.
     pub force: bool,
@@ -73,7 +73,7 @@ pub struct Skipped {
     pub null_event_time: u64,
     /// Rows that are too large.
     pub too_large: u64,
-    /// Rows whose key or event time cannot be decoded.
+    /// Rows that cannot be decoded, for example because of an invalid key or event time.
     #[serde(default)]
     pub unreadable: u64,
     /// Rows outside of the requested event times. They are valid.

@@ -53,7 +53,7 @@ pub trait SourceStatus: Send + Sync + Debug {
     /// Returns the maximum time before a change in the source is detected, if the kind of source determines it.
     fn staleness(&self) -> Option<Duration>;
 
-    /// Returns a notice for users, with a hint, if there is a problem with following the source.
+    /// Returns a notice for users, with a hint, if changes of the source cannot be followed as configured.
     fn caveat(&self) -> Option<String>;
 }
 

@@ -155,7 +155,7 @@ fn targets<'c>(args: &MaterializeArgs, catalog: &'c Catalog, failed: &mut usize)
         let Some(view) = catalog.views().iter().find(|view| &*view.name == name) else {
             let hint = nearest(name, catalog.views().iter().map(|view| &*view.name));
             let hint = hint.map_or_else(String::new, |help| format!(" ({help})"));
-            add_error(format!("there is no feature view '{name}'{hint}"));
+            add_error(format!("feature view '{name}' does not exist{hint}"));
             continue;
         };
         if view.files().is_none() {

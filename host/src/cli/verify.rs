@@ -116,7 +116,7 @@ fn sampled(args: &VerifyArgs) -> Result<(Vec<SampleRequest>, u64)> {
     for (view, features) in selected_views(&args.selection, &catalog)? {
         let Some(view) = catalog.view(&view) else {
             let hint = hint(&view, catalog.views().iter().map(|view| &*view.name));
-            bail!(CliError::Failed(format!("there is no feature view '{view}'{hint}")));
+            bail!(CliError::Failed(format!("feature view '{view}' does not exist{hint}")));
         };
         if view.files().is_none() {
             output::note(&format!(
@@ -153,7 +153,7 @@ fn selected_views(selection: &SelectionArgs, catalog: &Catalog) -> Result<BTreeM
     if let Some(name) = &selection.service {
         let Some(service) = catalog.service(name) else {
             let hint = hint(name, catalog.services().iter().map(|service| &*service.name));
-            bail!(CliError::Failed(format!("there is no feature service '{name}'{hint}")));
+            bail!(CliError::Failed(format!("feature service '{name}' does not exist{hint}")));
         };
         for projection in &service.projections {
             let features = selected.entry(projection.view.to_string()).or_default();

@@ -40,7 +40,7 @@ pub enum SyncError {
         view: String,
     },
     /// The view does not exist.
-    #[error("there is no feature view '{view}'{hint}")]
+    #[error("feature view '{view}' does not exist{hint}")]
     UnknownView {
         /// The requested name.
         view: String,

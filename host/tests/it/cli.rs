@@ -54,7 +54,7 @@ fn check_errors_exit_3() {
     expect![[r#"
         features/more.yaml:2:11: error: feature view 'late_stats' has no features
         features/more.yaml:3:10: error: feature view: 'ttl' needs a unit (write, for example, 5s or 5d)
-        features/other.yaml:2:36: error: there is no feature view 'user_stat' (did you mean 'user_stats'?)
+        features/other.yaml:2:36: error: feature view 'user_stat' does not exist (did you mean 'user_stats'?)
         features/other.yaml:2:47: error: feature view 'user_stats' has no feature 'click' (did you mean 'clicks'?)
     "#]]
     .assert_eq(&checked.err);
@@ -100,9 +100,11 @@ fn invalid_configuration_exits_3_with_position() {
 fn sync_of_unknown_view_syncs_others() {
     let home = Home::golden();
     let synced = home.run(["sync", "driver_stat", "pair_stats"]);
-    synced.assert_code(1).assert_complains(&["there is no feature view 'driver_stat' (did you mean 'driver_stats'?)"]);
+    synced
+        .assert_code(1)
+        .assert_complains(&["feature view 'driver_stat' does not exist (did you mean 'driver_stats'?)"]);
     assert!(synced.out.starts_with("pair_stats: 2 rows in "), "{}", synced.out);
-    home.run(["sync", "nope"]).assert_code(1).assert_complains(&["there is no feature view 'nope'"]);
+    home.run(["sync", "nope"]).assert_code(1).assert_complains(&["feature view 'nope' does not exist"]);
 }
 
 #[test]
@@ -445,10 +447,10 @@ feature_services:
     checked.assert_code(3);
     expect![[r#"
         features/more.yaml:5:20: error: feature view 'lost_stats': cannot read ./data/lost.parquet: No such file or directory (os error 2)
-        features/more.yaml:7:16: error: there is no entity 'drivr' (did you mean 'driver'?)
+        features/more.yaml:7:16: error: entity 'drivr' does not exist (did you mean 'driver'?)
         features/more.yaml:12:32: error: unknown type 'Int46' (did you mean 'Int64'?)
         features/more.yaml:12:47: error: feature view 'unknown_type': ./data/driver_stats.parquet has no column 'conv_rat' (did you mean 'conv_rate'?)
-        features/more.yaml:16:69: error: there is no feature view 'nowhere'
+        features/more.yaml:16:69: error: feature view 'nowhere' does not exist
         features/more.yaml:18:60: error: feature view 'unknown_type' has no feature 'x'
         larder.yaml:5:16: error: serving: 'ttl' is 'never', expected one of mark, null, ignore"#]].assert_eq(&checked.errors().join("\n"));
 }

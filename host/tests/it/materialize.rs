@@ -393,7 +393,7 @@ fn invalid_views_do_not_affect_others() {
     let ended = materialize(&home, &["pushed_stats", "driver_stat", "driver_stats"]);
     ended.assert_code(1).assert_complains(&[
         "view 'pushed_stats' has no files to materialize",
-        "there is no feature view 'driver_stat' (did you mean 'driver_stats'?)",
+        "feature view 'driver_stat' does not exist (did you mean 'driver_stats'?)",
         "2 feature views could not be materialized",
     ]);
     assert!(ended.out.contains("driver_stats: 3 rows to "), "{}", ended.out);

@@ -543,7 +543,7 @@ impl<T> Known<T> {
         let found = self.items.get(name.value.as_str());
         if found.is_none() && !self.unread.may_include(&name.value) {
             let help = nearest(&name.value, self.items.keys().map(|name| &**name));
-            problems.error_with_help(&name.at, format!("there is no {} '{}'", self.what, name.value), help);
+            problems.error_with_help(&name.at, format!("{} '{}' does not exist", self.what, name.value), help);
         }
         found
     }

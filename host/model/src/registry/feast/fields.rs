@@ -190,7 +190,7 @@ messages! {
         10 owner: OWNER;
         11 entity_columns: Inside(&KEY_COLUMN);
         12 labeler_field: TRAINING;
-        13 conflict_policy: Unused("online, Feast always serves the last label, whatever the policy");
+        13 conflict_policy: Unused("in the online store, Feast always keeps the last label, regardless of the policy");
         14 retain_history: TRAINING;
         15 reference_feature_view: Unused("it names the view that the labels are about");
     }

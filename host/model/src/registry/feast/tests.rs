@@ -364,7 +364,7 @@ fn transformed_views_are_not_loaded() {
     let online = catalog(&registry, &FeastValues::OnlineStore("x.db".into()));
     for (view, reason) in [
         ("batch", "it has a transformation"),
-        ("joined", "it is made of other feature views"),
+        ("joined", "it combines other feature views"),
         ("udf", "it has a transformation"),
         ("newer_udf", "it has a transformation"),
         ("aggregated", "it has aggregations"),

@@ -537,7 +537,7 @@ const DISABLED: &str = "it is disabled in the registry";
 const TRANSFORMED: &str = "it has a transformation, which Larder does not run: its rows are those that Feast's own \
                            'materialize' writes to the online store";
 const AGGREGATED: &str = "it has aggregations, which Larder does not compute";
-const OF_VIEWS: &str = "it is made of other feature views, which Larder does not join: its rows are those that Feast's \
+const OF_VIEWS: &str = "it combines other feature views, which Larder does not do: its rows are those that Feast's \
                         own 'materialize' writes to the online store";
 const ON_DEMAND: &str = "it is an on-demand view with write_to_online_store=True, whose Python Larder does not run: its \
                          rows are those that Feast's own 'materialize' or callers write";

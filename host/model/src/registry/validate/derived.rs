@@ -130,7 +130,7 @@ fn origin(
             let Some(entity) = find(&key.value) else {
                 if entities.unread.is_empty() {
                     let help = nearest(&key.value, entities.items.values().map(|entity| &*entity.join_key));
-                    problems.error_with_help(&key.at, format!("there is no join key '{}'", key.value), help);
+                    problems.error_with_help(&key.at, format!("join key '{}' does not exist", key.value), help);
                 }
                 return None;
             };
@@ -157,7 +157,7 @@ fn on_error(definition: OnErrorDefinition, features: &[Feature], problems: &Prob
     for (name, node) in values {
         let Some(feature) = features.iter().find(|feature| *feature.name == name.value) else {
             let help = nearest(&name.value, features.iter().map(|feature| &*feature.name));
-            problems.error_with_help(&name.at, format!("on_error: there is no feature '{}'", name.value), help);
+            problems.error_with_help(&name.at, format!("on_error: feature '{}' does not exist", name.value), help);
             continue;
         };
         match value(&node, feature.value_type) {

@@ -52,7 +52,7 @@ fn catalog_has_all_definitions() {
     let catalog = catalog.unwrap();
     let pair = catalog.view("pair_stats").unwrap();
     let keys: Vec<_> = pair.join_keys.iter().map(|key| &*key.name).collect();
-    assert_eq!(keys, ["customer_id", "driver_id"], "sorted by name, whatever the order of the entities");
+    assert_eq!(keys, ["customer_id", "driver_id"], "sorted by name, regardless of the order of the entities");
     assert_eq!(&*catalog.view("global_stats").unwrap().join_keys[0].name, JOIN_KEY_DUMMY);
     assert_eq!(catalog.join_keys().keys().map(|key| &**key).collect::<Vec<_>>(), ["customer_id", "driver_id"]);
     let service = catalog.service("churn_online").unwrap();
@@ -106,7 +106,7 @@ feature_services:
             1.yaml:14:11: error: feature view 'a:b' has no features
             1.yaml:14:11: warning: these names do not follow the convention <domain>_<feature> for views and services, and snake_case for features: feature view 'a:b' ('naming_warnings: false' turns this off)
             1.yaml:16:48: error: feature view 'a:b': two columns are mapped to 'c'
-            1.yaml:19:16: error: there is no feature view 'customer_stat' (did you mean 'customer_stats'?)
+            1.yaml:19:16: error: feature view 'customer_stat' does not exist (did you mean 'customer_stats'?)
             1.yaml:19:31: error: feature view 'customer_stats' has no feature 'txn_cont' (did you mean 'txn_count'?)
             1.yaml:19:86: error: feature service 'svc_one' selects 'customer_stats:txn_count' twice (give one of them an alias)
             1.yaml:20:11: error: feature service 'svc_two' selects no features
