@@ -23,7 +23,7 @@ use tracing::Instrument as _;
 
 use super::{
     Services, error,
-    in_flight::{CallGuard, InFlightCalls},
+    in_flight::InFlightCalls,
     lookup::Grpc,
     message::{ACCEPT_ENCODING, ENCODING, ENCODINGS, Encoding, MessageBody, PREFIX_BYTES, plain, read},
     metrics::GrpcMetrics,

@@ -478,8 +478,8 @@ impl Output {
 // === impl Head ===
 
 impl Head {
-    /// Formats the head of a response with a body of `body_bytes` and one optional header, in hyper's order. After the
-    /// last response, the connection closes.
+    /// Formats the head of a response with a body of `body_bytes` and one optional header, in hyper's order. After the last
+    /// response, the connection closes.
     fn new(status: StatusCode, header: Option<(&str, &[u8])>, body_bytes: usize, now: Micros, is_last: bool) -> Self {
         let mut head = Self { bytes: [0; HEAD_BYTES], len: 0 };
         if status == StatusCode::OK {

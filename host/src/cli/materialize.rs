@@ -31,8 +31,8 @@ use crate::config::{Config, load_definitions};
 
 #[derive(Debug, Args)]
 pub(super) struct MaterializeArgs {
-    /// The feature views to write [default: all views with files; with --create-tables and without --table-template,
-    /// only those that also name a table]
+    /// The feature views to write [default: all views with files; with --create-tables and without --table-template, only
+    /// those that also name a table]
     #[arg(value_name = "VIEW")]
     views: Vec<String>,
     #[command(flatten)]
