@@ -61,7 +61,7 @@ const ALIASES: [Alias; 7] = [
     },
 ];
 
-/// How long a panic of the main thread waits until the log is written.
+/// The maximum time for which a panic of the main thread waits until the log is written.
 const PANIC_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The format of log lines.

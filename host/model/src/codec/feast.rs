@@ -62,7 +62,7 @@ pub fn to_feast_value(value: ValueRef<'_>, value_type: ValueType) -> FeastValue 
         (value, ValueType::Scalar(scalar)) => kind_of_scalar(value, scalar),
         (ValueRef::List(list), ValueType::List(item)) => Some(kind_of_list(list, item)),
         (ValueRef::List(list), ValueType::Set(item)) => Some(into_set(kind_of_list(list, item))),
-        // Unreachable: values in a row have the shape of their type.
+        // A null. No other combination occurs, because values in a row have the shape of their type.
         _ => None,
     };
     FeastValue { kind }

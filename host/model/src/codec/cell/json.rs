@@ -23,8 +23,8 @@ struct RawEntries<'a>(Vec<(String, &'a RawValue)>);
 
 struct RawEntriesVisitor;
 
-/// Returns whether a double may stand for an integer that it does not represent exactly, so that its text must be
-/// parsed again.
+/// Returns whether the parser may have read a double from the text of an integer, so that the text must be parsed
+/// again.
 #[must_use]
 pub fn may_be_integer(value: f64) -> bool {
     value.abs() >= INT_EDGE || (value == 0.0 && value.is_sign_negative())
