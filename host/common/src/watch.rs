@@ -453,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn overwritten_file_wakes() {
+    fn overwritten_file_wakes_subscriber() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         fs::write(&path, "1").unwrap();
@@ -468,7 +468,7 @@ mod tests {
     }
 
     #[test]
-    fn file_replaced_by_rename_wakes() {
+    fn file_replaced_by_rename_wakes_subscriber() {
         let dir = tempfile::tempdir().unwrap();
         let (path, new) = (dir.path().join("file"), dir.path().join("new"));
         fs::write(&path, "1").unwrap();
@@ -481,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn swapped_config_map_link_wakes() {
+    fn swapped_config_map_wakes_subscriber() {
         let dir = tempfile::tempdir().unwrap();
         let at = |path: &str| dir.path().join(path);
         // The layout of a ConfigMap that Kubernetes mounts.
@@ -515,7 +515,7 @@ mod tests {
     }
 
     #[test]
-    fn directory_created_later_wakes() {
+    fn created_directory_wakes_subscriber() {
         let dir = tempfile::tempdir().unwrap();
         let plugins = dir.path().join("a/plugins");
         let subscription = watched(&plugins);
@@ -592,7 +592,7 @@ mod tests {
     }
 
     #[test]
-    fn lost_events_wake_all() {
+    fn lost_events_wake_all_subscribers() {
         let dir = tempfile::tempdir().unwrap();
         let subscription = watched(dir.path());
         let overflow = Event::new(EventKind::Other).set_flag(notify::event::Flag::Rescan);

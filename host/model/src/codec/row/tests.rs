@@ -90,7 +90,7 @@ fn any_row() -> impl Strategy<Value = (Vec<&'static str>, Vec<Value>)> {
 
 proptest! {
     #[test]
-    fn pushed_values_are_read_back((types, values) in any_row()) {
+    fn pushed_values_round_trip((types, values) in any_row()) {
         let schema = schema(&types);
         let row = encode(&schema, &values);
         prop_assert_eq!(bits(&decode(&schema, &row).unwrap()), bits(&values));
@@ -145,7 +145,7 @@ fn reused_builder_keeps_no_state() {
 }
 
 #[test]
-fn the_header_reads_without_a_schema() {
+fn header_is_readable_without_schema() {
     let schema = schema(&["Int32"]);
     let mut builder = RowBuilder::new(&schema);
     builder.begin(-5, None);
