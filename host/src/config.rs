@@ -14,11 +14,13 @@ mod environment;
 mod error;
 mod feast;
 mod foreign;
+mod load;
 mod patterns;
 mod plugins;
 mod read;
 mod section;
 mod types;
+mod units;
 
 pub use self::{
     access::{LoadedAccess, access_files, load_access, read_tls, read_tokens},

@@ -6,14 +6,14 @@ use larder_source::aws::{Aws, AwsConfig};
 
 use super::{
     BuildFeatures, BuildPart,
-    read::{HOUR, TIMEOUT_MIN, is_off},
     section::Section,
+    units::{HOUR, TIMEOUT_MIN},
 };
 
 pub(super) fn aws(mut section: Section<'_>, build: BuildFeatures) -> Arc<Aws> {
     let default = AwsConfig::default();
     let text = |section: &mut Section<'_>, key| {
-        if is_off(section, key) { None } else { section.text(key).map(|text| text.value) }
+        if section.is_off(key) { None } else { section.text(key).map(|text| text.value) }
     };
     let within = TIMEOUT_MIN..=HOUR;
     let config = AwsConfig {
@@ -59,7 +59,7 @@ pub(super) fn aws(mut section: Section<'_>, build: BuildFeatures) -> Arc<Aws> {
 
 /// Returns the endpoint of a service. Adds an error if it is not a URL.
 fn endpoint(section: &mut Section<'_>, key: &'static str) -> Option<String> {
-    let written = if is_off(section, key) { None } else { section.text(key) }?;
+    let written = if section.is_off(key) { None } else { section.text(key) }?;
     let is_url = ["http://", "https://"]
         .iter()
         .any(|scheme| written.value.len() > scheme.len() && written.value.starts_with(scheme));

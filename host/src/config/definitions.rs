@@ -14,10 +14,9 @@ use super::{
     environment::process_environment,
     feast,
     patterns::{Pattern, resolve},
+    units::TEXT_BYTES_MAX,
 };
 
-/// The size limit of a configuration file or a definition file.
-pub(super) const TEXT_BYTES_MAX: u64 = 64 << 20;
 /// The default project name.
 const PROJECT: &str = "default";
 

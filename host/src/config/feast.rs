@@ -26,10 +26,9 @@ use larder_source::{
 
 use super::{
     BuildFeatures, BuildPart, Environment,
-    definitions::TEXT_BYTES_MAX,
     patterns::resolve,
-    read::{HOUR, TIMEOUT_MIN, is_off},
     section::Section,
+    units::{HOUR, TEXT_BYTES_MAX, TIMEOUT_MIN},
 };
 
 /// A Feast repository, as `larder.yaml` or the command line names it.
@@ -172,7 +171,7 @@ pub(super) fn feast(mut section: Section<'_>, base_dir: &Path) -> Option<FeastCo
     let from = section.word("values", &FEAST_VALUES_FROM);
     let every = section.duration("every", TIMEOUT_MIN..=HOUR * 24 * 30, DynamoDb::RESCAN_EVERY);
     let unknown_fields = section.word("unknown_fields", &UNKNOWN_FIELDS).unwrap_or_default();
-    let repo = if is_off(&mut section, "repo") { None } else { section.path("repo", Path::new(".")) };
+    let repo = if section.is_off("repo") { None } else { section.path("repo", Path::new(".")) };
     if repo.is_none() && from.is_some_and(|from| from != FeastValuesFrom::default()) {
         section.error(
             section.at(),

@@ -7,9 +7,9 @@ use larder_plugin_host::{CompileLimits, PluginLimits, PluginSettings};
 use larder_store::StoreConfig;
 
 use super::{
-    read::{KIB, MIB, is_off, memory},
+    PluginConfig,
     section::Section,
-    types::PluginConfig,
+    units::{KIB, MIB, memory},
 };
 
 /// The default plugin directory, relative to the configuration's directory.
@@ -24,7 +24,7 @@ pub(super) fn plugins(
     store: &StoreConfig,
     http: &HttpConfig,
 ) -> PluginConfig {
-    let off = is_off(&mut section, "dir");
+    let off = section.is_off("dir");
     let dir = if off { None } else { section.path("dir", base_dir).map(|path| path.value) };
     let dir = if off { None } else { dir.or_else(|| Some(base_dir.join(DIR))) };
     let own_dir = store.data_dir.join(OWN_DIR);

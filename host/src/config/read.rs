@@ -25,6 +25,7 @@ use super::{
     patterns::{Pattern, resolve},
     plugins,
     section::Section,
+    units::{HOUR, KIB, MIB, TIB, TIMEOUT_MIN, memory},
 };
 
 /// The port of Feast's feature server.
@@ -44,14 +45,6 @@ const PROJECT_CHARS_MAX: usize = 200;
 
 /// The log levels, most important first.
 const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
-
-pub(super) const KIB: u64 = 1 << 10;
-pub(super) const MIB: u64 = 1 << 20;
-const TIB: u64 = 1 << 40;
-
-/// Shorter timeouts would disconnect healthy clients.
-pub(super) const TIMEOUT_MIN: Duration = Duration::from_millis(100);
-pub(super) const HOUR: Duration = Duration::from_hours(1);
 
 /// Reads a configuration. Values with errors are replaced by a valid value, usually the default. Returns `None` if the
 /// text is not YAML.
@@ -174,7 +167,7 @@ fn server(mut section: Section<'_>, base_dir: &Path) -> HttpConfig {
         section.check_reach("listen", &listen, insecure, Some("set 'tls'"));
     }
     let tls = tls.unwrap_or_default();
-    let unix_socket = if is_off(&mut section, "unix_socket") { None } else { section.path("unix_socket", base_dir) };
+    let unix_socket = if section.is_off("unix_socket") { None } else { section.path("unix_socket", base_dir) };
     if let Some(socket) = &unix_socket {
         section.check_socket("unix_socket", socket);
     }
@@ -238,7 +231,7 @@ fn bytes_or(section: &mut Section<'_>, key: &'static str, word: &str, within: Ra
 
 /// Reads `grpc`. It is off by default, so that no port is opened unintentionally.
 fn grpc(mut section: Section<'_>, http: &HttpConfig, build: BuildFeatures) -> Option<SocketAddr> {
-    let off = is_off(&mut section, "listen") || section.get("listen").is_none();
+    let off = section.is_off("listen") || section.get("listen").is_none();
     let listen = if off { None } else { Some(section.address("listen", loopback(GRPC_PORT))) };
     let insecure = section.bool("insecure", false);
     if let Some(listen) = &listen {
@@ -251,7 +244,7 @@ fn grpc(mut section: Section<'_>, http: &HttpConfig, build: BuildFeatures) -> Op
 }
 
 fn metrics(mut section: Section<'_>, http: &HttpConfig, grpc: Option<SocketAddr>) -> Option<SocketAddr> {
-    let off = is_off(&mut section, "listen");
+    let off = section.is_off("listen");
     let listen = if off { None } else { Some(section.address("listen", loopback(METRICS_PORT))) };
     let insecure = section.bool("insecure", false);
     if let Some(listen) = &listen {
@@ -392,11 +385,6 @@ fn check_filter(filter: &str) -> Result<(), (String, Option<String>)> {
     EnvFilter::try_new(filter).map(|_| ()).map_err(|error| (error.to_string(), None))
 }
 
-/// Returns whether a key has the value `off`.
-pub(super) fn is_off(section: &mut Section<'_>, key: &'static str) -> bool {
-    section.get(key).is_some_and(|node| node.tree == Tree::Text("off".to_owned()))
-}
-
 /// Returns whether a value was written as this word.
 fn stands_at(text: &str, node: &Node, word: &str) -> bool {
     let place = |number: u32| usize::try_from(number).ok()?.checked_sub(1);
@@ -408,9 +396,4 @@ fn stands_at(text: &str, node: &Node, word: &str) -> bool {
 
 fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
-}
-
-/// Converts a size in bytes; sizes beyond the address space become its maximum.
-pub(super) fn memory(bytes: u64) -> usize {
-    usize::try_from(bytes).unwrap_or(usize::MAX)
 }

@@ -104,6 +104,11 @@ impl<'n> Section<'n> {
         self.table.as_mut().and_then(|table| table.bool(key)).unwrap_or(default)
     }
 
+    /// Returns whether a key has the value `off`.
+    pub(super) fn is_off(&mut self, key: &'static str) -> bool {
+        self.get(key).is_some_and(|node| node.tree == Tree::Text("off".to_owned()))
+    }
+
     /// Returns an integer within limits.
     pub(super) fn int(&mut self, key: &'static str, within: RangeInclusive<i64>) -> Option<Located<i64>> {
         self.table.as_mut()?.int(key, *within.start(), *within.end())
