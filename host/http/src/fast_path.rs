@@ -100,11 +100,11 @@ enum Parsed<'b> {
 
 /// A complete `POST /get-online-features` request that accepts JSON.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct FastRequest<'b> {
+struct FastRequest<'b> {
     /// The value of the `Authorization` header, if there is one.
-    pub(super) authorization: Option<&'b [u8]>,
+    authorization: Option<&'b [u8]>,
     /// The body.
-    pub(super) body: &'b [u8],
+    body: &'b [u8],
     /// The length of the complete request in bytes.
     len: usize,
 }
@@ -422,7 +422,7 @@ impl Output {
         let start = self.bytes.len();
         let body = start + HEAD_BYTES;
         self.bytes.resize(body, 0);
-        let took = match router.answer_fast(request, &mut self.bytes, client) {
+        let took = match router.answer_fast(request.authorization, request.body, &mut self.bytes, client) {
             FastAnswer::Done(now, took) => {
                 let head = Head::new(StatusCode::OK, None, self.bytes.len() - body, now, is_last);
                 // The head goes directly in front of the body, because it contains the body's length.

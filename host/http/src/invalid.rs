@@ -4,7 +4,7 @@ use hyper::StatusCode;
 use larder_serving::LISTED_MAX;
 use serde_json::{Value, json};
 
-use super::{HttpError, diagnose::Echo};
+use super::{HttpError, echo::Echo};
 
 /// Parses a body that must be a JSON object.
 ///

@@ -16,6 +16,7 @@ mod decode;
 mod diagnose;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod differential;
+mod echo;
 mod encode;
 mod error;
 mod fast_path;

@@ -36,7 +36,6 @@ use super::{
     accept::{JSON, LookupFormat},
     catalog::{catalog_bytes, describe_catalog},
     commands,
-    fast_path::FastRequest,
     limited_io::{LingerFlag, yield_to_events},
     metrics::HttpMetrics,
     readiness::readiness,
@@ -226,7 +225,8 @@ impl Router {
     /// within a few milliseconds. Records the result in the metrics and the log, unless it is pending.
     pub(super) fn answer_fast(
         &self,
-        request: &FastRequest<'_>,
+        authorization: Option<&[u8]>,
+        body: &[u8],
         out: &mut Vec<u8>,
         client: Option<SocketAddr>,
     ) -> FastAnswer {
@@ -234,16 +234,16 @@ impl Router {
             tracing::debug_span!("request", endpoint = ONLINE_FEATURES, client = client.map(tracing::field::display))
                 .entered();
         let started = Instant::now();
-        let served = self.authenticator.authenticate(request.authorization).map_err(HttpError::from);
+        let served = self.authenticator.authenticate(authorization).map_err(HttpError::from);
         let served = served.and_then(|authorization| {
-            let attempt = self.lookups.try_serve(&LookupFormat::Json, &authorization, request.body, out)?;
+            let attempt = self.lookups.try_serve(&LookupFormat::Json, &authorization, body, out)?;
             Ok((attempt, authorization))
         });
         match served {
             Ok((Attempt::Done(now), _)) => FastAnswer::Done(now, self.note_fast(started, None, client)),
             Ok((Attempt::Unfinished(unfinished), authorization)) => {
                 let lookups = Arc::clone(&self.lookups);
-                let body = Bytes::copy_from_slice(request.body);
+                let body = Bytes::copy_from_slice(body);
                 let lookup = Lookup { protocol: LookupFormat::Json, authorization, body };
                 let pending = async move { Ok(lookups.resume(lookup, unfinished).await?) };
                 FastAnswer::Pending(Box::pin(pending), started)

@@ -3,6 +3,7 @@
 
 mod cell;
 mod coerce;
+mod conversion_error;
 mod convert;
 mod entity_key;
 mod feast;
@@ -11,13 +12,15 @@ mod key_part;
 mod murmur3;
 pub mod python;
 mod row;
+mod row_layout;
 mod row_text;
 mod schema;
 mod tree;
 
 pub use self::{
     cell::{Cell, may_be_integer},
-    coerce::{ConversionError, is_text_of, key_value, null_item, set, single, uuid_text},
+    coerce::{is_text_of, key_value, null_item, set, single, uuid_text},
+    conversion_error::ConversionError,
     convert::{Conversion, Retyped, retyped},
     entity_key::{KeyEncoder, KeyValue, KeyVersion},
     feast::{push_feast_value, to_feast_value},

@@ -13,6 +13,7 @@ mod derive;
 mod error;
 mod keys;
 mod limits;
+mod lookup_error;
 mod lookup_service;
 mod metrics;
 mod plan;
@@ -33,9 +34,8 @@ pub use self::{
     derive::typed_column,
     error::{Cut, LISTED_MAX, RequestError},
     limits::{ConnectionLimits, ServingLimits},
-    lookup_service::{
-        Attempt, Lookup, LookupError, LookupResponse, LookupService, Protocol, THREAD_BODY_BYTES_MAX, Unfinished,
-    },
+    lookup_error::LookupError,
+    lookup_service::{Attempt, Lookup, LookupResponse, LookupService, Protocol, THREAD_BODY_BYTES_MAX, Unfinished},
     plan::{ColumnFrom, EntityColumn, FeatureColumn, Plan, RequestInput, Step, StepInput, ViewRead},
     readiness::Readiness,
     renew::RenewDefinitions,

@@ -18,10 +18,8 @@ use larder_ingest::{FETCH_ROUNDS, Fetched, Wanted, fetch_all};
 use larder_model::model::Micros;
 
 use super::{
-    Answer, Authorization, CurrentSnapshot, Cut, Denied, OnlineRequest, Readiness, RequestError, Resources,
-    ResponseBudget, Selection, Snapshot,
-    renew::Renewal,
-    resources::{OffloadError, offload},
+    Answer, Authorization, CurrentSnapshot, Cut, LookupError, OnlineRequest, Readiness, RequestError, Resources,
+    ResponseBudget, Selection, Snapshot, renew::Renewal, resources::offload,
 };
 
 /// How a protocol decodes lookups and encodes answers.
@@ -56,19 +54,6 @@ pub trait Protocol: Send + Sync + 'static {
         out: &mut Vec<u8>,
         budget: &mut ResponseBudget,
     ) -> Result<(), LookupError<Self::Error>>;
-}
-
-/// Why a lookup failed.
-#[derive(Debug)]
-pub enum LookupError<E> {
-    /// A problem with the request, a plugin or the store.
-    Request(RequestError),
-    /// The caller lacks permission.
-    Denied(Denied),
-    /// The lookup could not be moved to a compute thread.
-    Offload(OffloadError),
-    /// An error that only the protocol has.
-    Protocol(E),
 }
 
 /// A lookup as a protocol received it.
@@ -157,26 +142,6 @@ pub struct LookupService {
 
 /// A larger body is decoded on a compute thread.
 pub const THREAD_BODY_BYTES_MAX: usize = 64 << 10;
-
-// === impl LookupError ===
-
-impl<E> From<RequestError> for LookupError<E> {
-    fn from(error: RequestError) -> Self {
-        Self::Request(error)
-    }
-}
-
-impl<E> From<Denied> for LookupError<E> {
-    fn from(denied: Denied) -> Self {
-        Self::Denied(denied)
-    }
-}
-
-impl<E> From<OffloadError> for LookupError<E> {
-    fn from(error: OffloadError) -> Self {
-        Self::Offload(error)
-    }
-}
 
 // === impl LookupService ===
 

@@ -9,6 +9,7 @@ mod cut;
 mod footer;
 mod input;
 mod levels;
+mod page_header;
 mod pages;
 mod rows;
 mod thread;

@@ -14,6 +14,7 @@ mod erase;
 mod error;
 mod fetch;
 mod guard;
+mod limits;
 mod load_plan;
 mod metrics;
 mod open_source;
@@ -36,8 +37,9 @@ pub use self::{
     error::SyncError,
     fetch::Fetcher,
     guard::Guard,
+    limits::SyncLimits,
     open_source::SyncSetting,
-    run::{SyncLimits, SyncRun, sync_view},
+    run::{SyncRun, sync_view},
     sample::{Sample, sample_keys},
     scheduler::SyncScheduler,
     slots::CONCURRENT_LOADS_MAX,

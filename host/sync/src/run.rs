@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use larder_ingest::{MATERIALIZATIONS_MAX, Outcome, Progress, Skipped, SyncReport, SyncRequest};
+use larder_ingest::{Outcome, Progress, Skipped, SyncReport, SyncRequest};
 use larder_model::{
-    codec::{KeyVersion, ROW_BYTES_MAX},
-    model::{FeatureView, Micros, Window, WriteMode},
+    codec::KeyVersion,
+    model::{FeatureView, Window, WriteMode},
 };
 use larder_source::{Batches, Source, SourceError};
 use larder_store::{
@@ -13,71 +13,18 @@ use larder_store::{
 };
 
 use super::{
-    Guard, SyncError,
+    SyncError, SyncLimits,
     encode::RowEncoder,
     load_plan::{Begin, Facts},
     scheduler::SyncScheduler,
     slots::LoadSlots,
 };
 
-/// Limits of a run.
-#[derive(Clone, Copy, Debug)]
-pub struct SyncLimits {
-    /// The limit on rows of a transaction.
-    pub commit_rows: usize,
-    /// The limit on bytes of rows of a transaction.
-    pub commit_bytes: usize,
-    /// The delay before a failed run is retried. It doubles with each further failure, up to five minutes.
-    pub retry: Duration,
-    /// The sanity checks of a source.
-    pub guard: Guard,
-    /// How far in the future a row's event time may be. Rows with later event times are held back until they are due.
-    pub future_tolerance: Duration,
-}
-
 /// A first load with fewer transactions ends soon, so its rows are served as they are committed.
 const FIRST_COMMITS_MIN: u64 = 2;
 
-/// The number of runs that share the memory of one.
-const SHARED_BY: usize = MATERIALIZATIONS_MAX;
-
 /// The interval at which a change stream without changes commits that it was polled.
 const IDLE_COMMIT: Duration = Duration::from_secs(10);
-
-impl Default for SyncLimits {
-    fn default() -> Self {
-        // Transactions are large because each one rewrites the pages that it changes, and random IDs change all pages.
-        let (retry, guard) = (Duration::from_secs(5), Guard::default());
-        // Clocks of producers may be slightly ahead, while a wrong time zone shifts times by an hour or more.
-        let future_tolerance = Duration::from_hours(1);
-        Self { commit_rows: 262_144, commit_bytes: 64 << 20, retry, guard, future_tolerance }
-    }
-}
-
-// === impl SyncLimits ===
-
-impl SyncLimits {
-    /// Returns how the times of a source's rows are interpreted.
-    #[must_use]
-    pub fn times(&self, source: &dyn Source) -> RowTimes {
-        // DynamoDB tables cannot be read by event time either, but their streams have the order of the writes.
-        let properties = source.properties();
-        let is_static = !properties.has_windows && !properties.last_put_wins;
-        RowTimes { is_static, ..self.times_of(properties.time_unit) }
-    }
-
-    /// Returns the limits of a run that shares the memory of one run with others.
-    pub(super) fn shared(self) -> Self {
-        let (commit_rows, commit_bytes) = (self.commit_rows / SHARED_BY, self.commit_bytes / SHARED_BY);
-        Self { commit_rows: commit_rows.max(1), commit_bytes: commit_bytes.max(ROW_BYTES_MAX), ..self }
-    }
-
-    /// Returns the same as [`SyncLimits::times`], for a source with times in whole units of this many microseconds.
-    pub(super) fn times_of(&self, unit: Option<Micros>) -> RowTimes {
-        let tolerance = Micros::try_from(self.future_tolerance.as_micros()).unwrap_or(Micros::MAX);
-        RowTimes { tolerance, coarse: unit.is_some(), is_static: false }
-    }
-}
 
 /// The parameters of a sync run.
 #[derive(Clone, Copy, Debug)]

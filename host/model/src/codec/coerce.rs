@@ -11,47 +11,11 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 
 use super::{
-    Cell, KeyEncoder, KeyValue, RowBuilder, RowError,
+    Cell, ConversionError, KeyEncoder, KeyValue, RowBuilder,
     python::{self, IntError},
     tree,
 };
 use crate::model::{ItemType, NULL_TIMESTAMP_SECONDS, ScalarType, Value, ValueType, parse_time};
-
-/// Why a cell cannot be converted to a type.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ConversionError {
-    /// A value of another type, or out of the type's range.
-    #[error("{found} is not {declared}")]
-    Type {
-        /// A short description of the value.
-        found: String,
-        /// The type.
-        declared: ValueType,
-    },
-    /// Text that is not valid JSON.
-    #[error("{found} is not valid JSON: {why}")]
-    Json {
-        /// The text.
-        found: String,
-        /// The parser's message.
-        why: String,
-    },
-    /// Text that is not valid base64.
-    #[error("{found} is not valid base64")]
-    Base64 {
-        /// The text.
-        found: String,
-    },
-    /// A value that cannot be decoded, or is nested too deeply, with the message.
-    #[error("{0}")]
-    Unreadable(String),
-    /// A key without a value.
-    #[error("the key is null")]
-    NullKey,
-    /// The row cannot contain the value.
-    #[error(transparent)]
-    Row(#[from] RowError),
-}
 
 /// Which losses are accepted.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -96,10 +60,10 @@ impl Cell {
             (Self::Bytes(bytes), ValueType::List(_) | ValueType::Set(_)) => {
                 match std::str::from_utf8(bytes).ok().and_then(|text| Self::from_json(text).ok()) {
                     Some(list @ Self::List(_)) => list.convert(declared, rule, rule_of_items),
-                    _ => Err(conversion_error(self, declared)),
+                    _ => Err(ConversionError::of_type(self, declared)),
                 }
             }
-            (cell, ValueType::List(_) | ValueType::Set(_)) => Err(conversion_error(cell, declared)),
+            (cell, ValueType::List(_) | ValueType::Set(_)) => Err(ConversionError::of_type(cell, declared)),
             (cell, ValueType::Nested(nested)) => Ok(Value::Bytes(tree::encode(cell, nested)?)),
         }
     }
@@ -209,7 +173,7 @@ fn scalar(cell: &Cell, wanted: ScalarType, rule: Rule) -> Result<Value, Conversi
         (ScalarType::Decimal, Cell::Single(value)) if value.is_finite() => text_value(&python::single_text(*value)),
         _ => None,
     };
-    value.ok_or_else(|| conversion_error(cell, declared))
+    value.ok_or_else(|| ConversionError::of_type(cell, declared))
 }
 
 /// Converts the items of a list or a set. Null items are replaced: see [`null_item`].
@@ -227,7 +191,7 @@ fn one_item(cell: &Cell, item: ScalarType, all_null: bool, rule: Rule) -> Result
         (ScalarType::Float32, Cell::Single(value)) => Ok(Value::Float32(*value)),
         (ScalarType::Float64, Cell::Single(value)) => Ok(Value::Float64(f64::from(*value))),
         _ => match scalar(cell, item, rule)? {
-            Value::Null => Err(conversion_error(cell, ValueType::Scalar(item))),
+            Value::Null => Err(ConversionError::of_type(cell, ValueType::Scalar(item))),
             value => Ok(value),
         },
     }
@@ -399,11 +363,6 @@ pub fn uuid_text(bytes: &[u8]) -> Option<String> {
     let bytes: &[u8; 16] = bytes.try_into().ok()?;
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     Some(format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]))
-}
-
-/// Returns the error for a cell that does not match a type.
-pub(super) fn conversion_error(cell: &Cell, declared: ValueType) -> ConversionError {
-    ConversionError::Type { found: cell.describe(), declared }
 }
 
 #[cfg(test)]

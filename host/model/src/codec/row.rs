@@ -36,7 +36,11 @@
 
 use std::cmp::Ordering;
 
-use super::{Fingerprint, RowSchema, schema::Field};
+use super::{
+    Fingerprint, RowSchema,
+    row_layout::{CREATED_AT, EVENT_TIME_AT, FIELD_COUNT_AT, FINGERPRINT_AT, FLAGS_AT, HEADER_BYTES},
+    schema::Field,
+};
 use crate::model::{ItemType, ListRef, Micros, Physical, Value, ValueRef};
 
 /// The version that this code writes, and the only one so far.
@@ -44,13 +48,6 @@ pub const FORMAT_VERSION: u8 = 1;
 
 /// The maximum size of one row in bytes. DynamoDB's items end at 400 kB; a larger row is a mistake in the source.
 pub const ROW_BYTES_MAX: usize = 4 << 20;
-
-const FLAGS_AT: usize = 1;
-const FIELD_COUNT_AT: usize = 2;
-const FINGERPRINT_AT: usize = FIELD_COUNT_AT + size_of::<u16>();
-const EVENT_TIME_AT: usize = FINGERPRINT_AT + size_of::<u32>();
-const CREATED_AT: usize = EVENT_TIME_AT + size_of::<i64>();
-pub(super) const HEADER_BYTES: usize = CREATED_AT + size_of::<i64>();
 
 /// The flag of a row that ends with nanoseconds.
 const HAS_NANOS: u8 = 1;

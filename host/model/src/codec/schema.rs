@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{murmur3_x64_128, row::HEADER_BYTES};
+use super::{murmur3_x64_128, row_layout::HEADER_BYTES};
 use crate::model::{Feature, FeatureView, Physical, ScalarType, ValueType};
 
 /// Distinguishes rows of different schemas: 32 bits of a hash over the fields' names and types.

@@ -2,7 +2,7 @@
 
 use prost::Message as _;
 
-use super::{Cell, ConversionError, coerce::conversion_error};
+use super::{Cell, ConversionError};
 use crate::model::{
     BoolList, BytesList, DoubleList, FeastMap, FeastMapList, FeastValue, FloatList, Int64List, Kind, Micros,
     NULL_TIMESTAMP_SECONDS, NestedType, RepeatedValue, StringList, ValueType, ZonedTimestamp, parse_time,
@@ -36,7 +36,7 @@ fn message_depth(cell: &Cell) -> usize {
 }
 
 fn kind(cell: &Cell, nested: NestedType) -> Result<Kind, ConversionError> {
-    let wrong = || conversion_error(cell, ValueType::Nested(nested));
+    let wrong = || ConversionError::of_type(cell, ValueType::Nested(nested));
     // Feast's remote client sends maps as JSON text.
     if let Cell::Text(text) = cell
         && nested != NestedType::ZonedTimestamp

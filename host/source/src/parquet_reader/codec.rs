@@ -12,7 +12,7 @@ use parquet::{
     errors::ParquetError,
 };
 
-use super::pages::Header;
+use super::page_header::Header;
 
 /// A codec that may decompress to more than the header's size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
