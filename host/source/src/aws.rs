@@ -1,8 +1,9 @@
-//! AWS: clients of its services, and the threads of their connections.
+//! AWS: clients of its services, and the runtime for their connections.
 //!
-//! This module does not depend on what is requested. [`Aws`] creates clients on demand, with timeouts that the SDK
-//! leaves unset, and runs their work on its own runtime. Callers are threads that may block, or tasks of other runtimes
-//! that receive the result. A server that does not use AWS has neither the runtime nor clients.
+//! This module does not depend on the operations that use it. [`Aws`] creates clients on demand, with timeouts that the
+//! SDK leaves unset, and has its own runtime for their connections. Callers are threads that may block, or tasks on
+//! this runtime that pass their result to another one. A server that does not use AWS has neither the runtime nor
+//! clients.
 //!
 //! A build without the feature `aws` has the settings, the errors and the names of objects, and an [`Aws`] without
 //! clients.
@@ -31,17 +32,17 @@ pub use self::{
     object::{ObjectAt, ObjectNow},
 };
 
-/// How AWS is reached. Settings that are not set here are found as in every AWS tool: environment variables, the shared
-/// files, the roles of a pod or machine.
+/// The connection settings of AWS. Settings that are `None` are found as in every AWS tool: in environment variables,
+/// in the shared configuration files, or from the role of a pod or machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AwsConfig {
-    /// The region; `None`: the region of the environment.
+    /// The region; if `None`, the region of the environment.
     pub region: Option<String>,
-    /// A profile of the shared files.
+    /// A profile in the shared configuration files.
     pub profile: Option<String>,
     /// The endpoint of S3, instead of AWS's own.
     pub s3_endpoint: Option<String>,
-    /// The endpoint of DynamoDB and its streams.
+    /// The endpoint of DynamoDB and its streams, instead of AWS's own.
     pub dynamodb_endpoint: Option<String>,
     /// Whether the bucket name is in the path, as most servers other than AWS require, instead of in the host name.
     pub s3_path_style: bool,
@@ -51,14 +52,14 @@ pub struct AwsConfig {
     pub attempt_timeout: Duration,
     /// The maximum time of all attempts at one operation.
     pub operation_timeout: Duration,
-    /// How often an operation is attempted before the sync that needs it fails and is retried itself.
+    /// The maximum number of attempts at one operation. If all fail, the operation's sync fails and is retried later.
     pub attempts_max: u32,
-    /// Fixed keys instead of those that the default chain finds, for servers that emulate AWS. No setting reads them:
+    /// Dummy keys instead of those that the default chain finds, for servers that emulate AWS. No setting sets them:
     /// keys do not belong in a configuration file.
     pub keys: Option<StandInKeys>,
 }
 
-/// Dummy keys.
+/// Dummy keys, which are accepted by servers that emulate AWS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StandInKeys;
 

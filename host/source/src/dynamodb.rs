@@ -1,16 +1,16 @@
-//! A table in DynamoDB: scanned once, then followed by its stream of changes.
+//! A table in DynamoDB: scanned once, then followed through its stream of changes.
 //!
 //! A full read records the current position of the stream, scans the table in segments, and then reads the stream from
-//! that position until it has passed the end of the scan. Rows of a table have no versions: a scanned row may be older
-//! or newer than the stream's. Only after that point, every row has a state that it had at one moment, so the sync
-//! swaps the rows in then, and not earlier. From then on, each read returns the changes since the previous one. The
+//! that position until it has passed the end of the scan. Rows of a table have no versions, so a scanned row may be
+//! older or newer than a row of the stream. Only after the end of the scan is passed do all rows belong to one state of
+//! the table, so the sync swaps them in then. From then on, each read returns the changes since the previous read. The
 //! position contains the table, the segments and the shards, so an interrupted scan resumes in each segment. If a
-//! position becomes invalid (the stream was turned off, the table was recreated, changes were dropped before they were
-//! read), the read returns [`SourceError::Lost`], and the table is read again from the start; the previous rows keep
-//! serving until then.
+//! position becomes invalid (the stream was turned off, the table was recreated, or changes were dropped before they
+//! were read), the read returns [`SourceError::Lost`], and the table is read again from the start. The previous rows
+//! keep serving until then.
 //!
-//! A table without a stream is scanned repeatedly. A table with `on_miss: fetch` is not scanned at all: rows are
-//! fetched one by one, and its stream reports which of them are outdated.
+//! A table without a stream is scanned repeatedly. A table with `on_miss: fetch` is not scanned: rows are fetched when
+//! lookups need them, and the table's stream shows which of them are outdated.
 
 mod attribute;
 mod calls;
@@ -58,10 +58,10 @@ pub struct DynamoDb {
     items: ItemReader,
     /// The interval between scans of a table without a stream.
     rescan_every: Duration,
-    /// Whether the table had a stream to follow at the last check. Lookups read this and must not wait for a read of
-    /// the table.
+    /// Whether the table had a stream to follow at the last check. An atomic, because lookups read it and must not wait
+    /// for a read of the table.
     follows: AtomicBool,
-    /// Whether it was already logged that the table has no stream.
+    /// Whether the current lack of a stream was already logged.
     warned: AtomicBool,
     view: Arc<str>,
     known: Mutex<Known>,
@@ -72,7 +72,7 @@ pub struct DynamoDb {
 struct Known {
     described: Option<(Instant, Described)>,
     shards: Shards,
-    /// The position of the iterators in the stream after the last read.
+    /// The position of the shards' iterators after the last read.
     left_at: Option<StreamPosition>,
 }
 
@@ -83,10 +83,10 @@ struct Loading<'s> {
     position: Position,
     origin: Arc<str>,
     scan: Option<Scan>,
-    /// Items of an entity that may have more items on the next page, by segment.
+    /// For each segment, the items of the last entity, which may have more items on the next page.
     held: HashMap<usize, Vec<Attributes>>,
     scan_ended: Option<Instant>,
-    /// The error to return after the batches that were already returned.
+    /// The error that the next call returns, after the batch with the records of the other shards.
     failed: Option<SourceError>,
     expected: u64,
     rows: u64,
@@ -101,32 +101,34 @@ struct Tail<'s> {
     origin: Arc<str>,
     until: Instant,
     has_ended: bool,
-    /// The error to return after the batches that were already returned; the read is not up to date then.
+    /// The error that the next call returns, after the batch with the records of the other shards.
     failed: Option<SourceError>,
+    /// Whether a shard failed, so that the read is not up to date.
     is_partial: bool,
     rows: u64,
     lag: Duration,
 }
 
-/// How often to check whether a table is still the same table.
+/// How often to check whether a table was recreated, or its stream turned on or off.
 const DESCRIBE_EVERY: Duration = Duration::from_secs(60);
-/// DynamoDB keeps changes for a day. After a pause of nearly that length, it is unknown which changes were missed.
-const KEPT_FOR: Micros = 23 * 3_600 * 1_000_000;
-/// A read of changes ends after this time even if there are more, so that the store can serve the changes so far.
-const TAIL_FOR: Duration = Duration::from_millis(500);
-/// The maximum wait for the items of changes without images.
-const LOOK_UP_FOR: Duration = Duration::from_secs(20);
-/// The pause between two rounds when a stream is read to its end.
-const ROUND_EVERY: Duration = Duration::from_millis(50);
+/// The maximum age of a position in a stream, in microseconds. DynamoDB keeps changes for a day; after a pause of
+/// nearly a day, changes may have been missed.
+const POSITION_AGE_MAX: Micros = 23 * 3_600 * 1_000_000;
+/// A read of changes ends after this time even if more follow, so that the store can serve the changes so far.
+const TAIL_MAX: Duration = Duration::from_millis(500);
+/// The maximum time to retry unprocessed keys while looking up the items of changes without images.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(20);
+/// The pause after a round without changes, while a full read reads the stream to the end of the scan.
+const ROUND_PAUSE: Duration = Duration::from_millis(50);
 
 // === impl DynamoDb ===
 
 impl DynamoDb {
-    /// The default interval between scans of a table without a stream: a scan costs as much as reading the whole table.
+    /// The default interval between scans of a table without a stream. It is long, because AWS charges for each scan.
     pub const RESCAN_EVERY: Duration = Duration::from_hours(1);
 
-    /// Creates the source for the table of a view, whose ids have this key version; `position` is the end of its last
-    /// read, if there was one.
+    /// Creates the source for a view's table. `version` is the key version of entity IDs, `every` the interval between
+    /// scans of a table without a stream, and `position` the position after the last read.
     #[must_use]
     pub fn new(
         aws: Arc<Aws>,
@@ -139,7 +141,7 @@ impl DynamoDb {
     ) -> Self {
         let items = ItemReader::new(view, source, version);
         let rescan_every = every.unwrap_or(Self::RESCAN_EVERY);
-        // Until the first check, assume the previous state.
+        // Until the first check, assume that the table still has a stream if it had one at the last read.
         let had_stream = position.and_then(Position::parse).is_none_or(|position| position.stream.is_some());
         let follows = AtomicBool::new(source.poll.is_some() && had_stream);
         let (warned, view) = (AtomicBool::new(false), Arc::clone(&view.name));
@@ -155,7 +157,7 @@ impl DynamoDb {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the description of the table, no older than `age`.
+    /// Returns a description of the table that is younger than `age`.
     fn describe(&self, calls: &Calls, age: Duration) -> Result<Described, SourceError> {
         if let Some((at, described)) = &self.known().described
             && at.elapsed() < age
@@ -178,7 +180,7 @@ impl DynamoDb {
         Ok(described)
     }
 
-    /// Returns the stream to follow, if there is one.
+    /// Returns the ARN of the stream to follow, if the table has one and the definition does not turn it off.
     fn stream_of<'d>(&self, described: &'d Described) -> Option<&'d str> {
         self.source.poll?;
         described.stream.as_ref().map(|(arn, _)| arn.as_str())
@@ -232,12 +234,12 @@ impl DynamoDb {
         matches!(self.source.on_miss, OnMiss::Fetch(_))
     }
 
-    /// Returns whether changes since a position may be gone.
+    /// Returns whether DynamoDB may have dropped changes since a position.
     fn is_too_old(&self, position: &Position) -> bool {
-        self.clock.now().saturating_sub(position.as_of) > KEPT_FOR
+        self.clock.now().saturating_sub(position.as_of) > POSITION_AGE_MAX
     }
 
-    /// Converts stream records to changes, in order.
+    /// Converts stream records to changes. Records of the same entity stay in order, or become one change.
     fn changes(&self, calls: &Calls, records: Vec<Record>) -> Result<Vec<Change>, SourceError> {
         let has_images = self
             .known()
@@ -246,8 +248,9 @@ impl DynamoDb {
             .is_none_or(|(_, described)| described.stream.as_ref().is_none_or(|(_, has_images)| *has_images));
         let now = self.clock.now();
         if self.is_fetched() {
-            // A fetched row is as new as its fetch, and an older state must not replace it: it is fetched again.
-            return Ok(self.touched(&records).map(Change::Remove).collect());
+            // A record may be older than the fetched row and must not replace it, so the row is only marked as
+            // outdated.
+            return Ok(self.changed_ids(&records).map(Change::Remove).collect());
         }
         if self.items.is_split() || !has_images {
             return self.look_up(calls, &records, now);
@@ -263,24 +266,24 @@ impl DynamoDb {
         Ok(records.into_iter().map(change).collect())
     }
 
-    fn touched<'a>(&'a self, records: &'a [Record]) -> impl Iterator<Item = EntityId> + 'a {
+    fn changed_ids<'a>(&'a self, records: &'a [Record]) -> impl Iterator<Item = EntityId> + 'a {
         records.iter().filter_map(|record| self.items.id(&record.keys).ok())
     }
 
-    /// Looks up rows in the table if the stream does not contain their new state.
+    /// Looks up the current rows of changed entities in the table, for a stream that does not contain their new state.
     fn look_up(&self, calls: &Calls, records: &[Record], now: Micros) -> Result<Vec<Change>, SourceError> {
         let keys = records.iter().filter_map(|record| {
             let key = if self.items.is_split() { self.items.partition_of(&record.keys) } else { record.keys.clone() };
             Some((self.items.id(&record.keys).ok()?, key))
         });
-        let rows = self.aws.wait_for(self.rows(calls, keys.collect(), now, Instant::now() + LOOK_UP_FOR))?;
+        let rows = self.aws.wait_for(self.rows(calls, keys.collect(), now, Instant::now() + LOOKUP_TIMEOUT))?;
         Ok(rows.into_iter().map(|(id, row)| row.map_or(Change::Remove(id), Change::Put)).collect())
     }
 }
 
 impl Source for DynamoDb {
-    fn has_news(&self, _position: &str) -> Result<bool, SourceError> {
-        // Only a read can show that.
+    fn has_changes(&self, _position: &str) -> Result<bool, SourceError> {
+        // Only a read detects changes.
         Ok(true)
     }
 
@@ -301,8 +304,8 @@ impl Source for DynamoDb {
             (Some(_), Some(_)) => return Err(self.lost("its stream was turned off and on")),
             (Some(_), None) => return Err(self.lost("its stream was turned off")),
             (None, Some(_)) => return Err(self.lost("it has a stream now")),
-            // There is nothing to read: rows are fetched on lookups.
-            (None, None) if self.is_fetched() => return Ok(Box::new(self.nothing(calls, position))),
+            // Rows are fetched on lookups, so a read has nothing to return.
+            (None, None) if self.is_fetched() => return Ok(Box::new(self.empty_tail(calls, position))),
             // Without a stream, each read is a full read.
             (None, None) if position.scan.is_none() => return Ok(Box::new(self.load(calls, &described, None)?)),
             (None, None) => {}
@@ -334,20 +337,20 @@ impl Source for DynamoDb {
             last_put_wins: true,
             resumes: true,
             has_windows: false,
-            // Python's `datetime` has microseconds.
+            // Feast stores times of Python's `datetime`, which has microseconds.
             time_unit: matches!(self.source.layout, TableLayout::Feast).then_some(1),
             poll_every: self.poll_every(),
         }
     }
 
-    fn will_do(&self, position: &str, age: Duration) -> Result<bool, SourceError> {
+    fn is_recent_enough(&self, position: &str, age: Duration) -> Result<bool, SourceError> {
         let position =
             Position::parse(position).filter(|position| position.stream.is_none() && position.scan.is_none());
         let Some(position) = position else { return Ok(false) };
         if self.is_fetched() || age >= self.rescan_every / 2 {
             return Ok(false);
         }
-        // A table that has a stream since then must be followed, and a recreated table is a different one.
+        // If the table has a stream by now, it must be followed. If it was recreated, it is a different table.
         let calls = self.aws.wait_for(async { Ok(self.calls().await) })?;
         let described = self.describe(&calls, Duration::ZERO)?;
         Ok(position.table == described.identity && self.stream_of(&described).is_none())
@@ -362,12 +365,12 @@ impl Source for DynamoDb {
     }
 
     fn caveat(&self) -> Option<String> {
-        // No notice if the definitions turn the stream off.
+        // No warning if the definition turns the stream off.
         self.source.poll?;
         let staleness = self.poll_every().is_none().then(|| self.staleness()).flatten()?;
         Some(format!(
-            "{} has no stream: a change is served up to {} later. hint: turn its stream on (NEW_IMAGE), or, to accept \
-             that, set 'stream: off' in the view's source",
+            "{} has no stream: changes are served up to {} late. hint: turn its stream on (NEW_IMAGE), or set 'stream: \
+             off' in the view's source to accept the delay",
             self.name(),
             duration_text(staleness)
         ))
@@ -375,7 +378,7 @@ impl Source for DynamoDb {
 }
 
 impl DynamoDb {
-    /// The poll interval, if the table is followed by its stream.
+    /// Returns the poll interval, if the table is followed through its stream.
     fn poll_every(&self) -> Option<Duration> {
         if self.follows.load(Ordering::Relaxed) { self.source.poll } else { None }
     }
@@ -392,7 +395,7 @@ impl DynamoDb {
             calls,
             position,
             origin: self.name().into(),
-            until: Instant::now() + TAIL_FOR,
+            until: Instant::now() + TAIL_MAX,
             has_ended: false,
             failed: None,
             is_partial: false,
@@ -401,20 +404,20 @@ impl DynamoDb {
         }
     }
 
-    /// Creates a read without changes.
-    fn nothing(&self, calls: Calls, position: Position) -> Tail<'_> {
+    /// Creates a read that returns no changes.
+    fn empty_tail(&self, calls: Calls, position: Position) -> Tail<'_> {
         Tail { has_ended: true, ..self.tail(calls, position) }
     }
 
-    /// Reads the stream's shards once; advances `position` past the returned records.
+    /// Reads the stream's readable shards once, and advances `position` past the returned records.
     fn round(&self, calls: &Calls, position: &mut StreamPosition) -> Result<stream::Round, SourceError> {
         let mut known = self.known();
         let known = &mut *known;
-        let asked = async { Ok(known.shards.round(calls, position).await) };
-        let round = self.aws.wait_for(asked)?;
+        let round = async { Ok(known.shards.round(calls, position).await) };
+        let round = self.aws.wait_for(round)?;
         known.left_at = Some(position.clone());
         if let Err(SourceError::Lost { .. }) = &round {
-            // The table may have been replaced.
+            // The table may have been recreated.
             known.described = None;
         }
         round
@@ -437,7 +440,7 @@ impl Loading<'_> {
             self.scan = None;
             return Ok(None);
         };
-        let page = page.map_err(|error| match error.trouble {
+        let page = page.map_err(|error| match error.kind {
             AwsErrorKind::Missing => self.source.lost(format!("the table no longer exists ({})", error.why)),
             _ => SourceError::Aws(error),
         })?;
@@ -459,7 +462,7 @@ impl Loading<'_> {
                 }
             };
             if !held.is_empty() {
-                // A resumed read starts after the last item that was returned.
+                // The held items are not returned yet, so the position is after the last returned item.
                 reached = match waiting.last() {
                     Some(last) => SegmentPosition::after(Some(&self.primary_key(last))),
                     None => self.segment(segment),
@@ -479,19 +482,21 @@ impl Loading<'_> {
         Ok(Some(SourceRows::Items(rows)))
     }
 
+    /// Returns the position of a segment.
     fn segment(&self, segment: usize) -> SegmentPosition {
         let scan = self.position.scan.as_ref();
         scan.and_then(|scan| scan.segments.get(segment).cloned()).unwrap_or(SegmentPosition::Start)
     }
 
+    /// Returns the attributes of an item that are its primary key.
     fn primary_key(&self, item: &Attributes) -> Attributes {
         let known = self.source.known();
         let keys = known.described.as_ref().map(|(_, described)| described.keys.clone()).unwrap_or_default();
         keys.into_iter().filter_map(|name| Some((name.clone(), item.get(&name)?.clone()))).collect()
     }
 
-    /// Returns when the scan's last page arrived. For a read that resumes after the scan, this is the time of the first
-    /// call.
+    /// Returns when the scan ended, by both clocks. For a read that resumes after the scan, the instant is that of the
+    /// first call.
     fn scan_ended(&mut self) -> (Micros, Instant) {
         let moment = *self.scan_ended.get_or_insert_with(Instant::now);
         let now = self.source.clock.now();
@@ -514,8 +519,8 @@ impl Batches for Loading<'_> {
             return Ok(Some(self.batch(rows)));
         }
         if self.scan_ended.is_none() && self.position.stream.is_some() && self.source.is_too_old(&self.position) {
-            // The shards were not read since the scan began, so changes since then may be gone, and starting again
-            // would end the same way.
+            // The shards were not read since the scan began, so DynamoDB may have dropped changes since then. Another
+            // scan would fail in the same way.
             let why = "the scan took nearly a day, and DynamoDB keeps changes for only one day. hint: raise 'segments' \
                        or 'read_units', or set 'stream: off'";
             return Err(SourceError::Table { table: self.source.source.table.clone(), why: why.to_owned() });
@@ -533,7 +538,7 @@ impl Batches for Loading<'_> {
                 self.has_ended = true;
                 return Ok(None);
             }
-            thread::sleep(ROUND_EVERY);
+            thread::sleep(ROUND_PAUSE);
         }
         Ok(Some(self.batch(SourceRows::Changes(changes))))
     }
@@ -543,7 +548,8 @@ impl Batches for Loading<'_> {
     }
 
     fn position(&self) -> String {
-        // Until the stream was read to its end, all rows are as of the start of the read, when the shards were listed.
+        // Until the stream is read to the end of the scan, `as_of` stays at the start of the read, when the shards were
+        // listed.
         if !self.has_ended {
             return self.position.print();
         }
@@ -567,7 +573,7 @@ impl Batches for Tail<'_> {
         }
         let Some(stream) = &mut self.position.stream else { return Ok(None) };
         let round = self.source.round(&self.calls, stream)?;
-        let goes_on = round.has_closed || round.has_more;
+        let has_more = round.has_closed || round.has_more;
         self.failed = round.failed;
         self.is_partial |= self.failed.is_some();
         let changes = self.source.changes(&self.calls, round.records)?;
@@ -575,10 +581,10 @@ impl Batches for Tail<'_> {
         self.lag = self.source.known().shards.lag(now);
         let first_row = self.rows;
         self.rows += changes.len() as u64;
-        // A shard accepts five requests a second: waiting for a response without records would delay the records that
-        // already arrived.
+        // A shard accepts only five requests a second, so reading on until a response has no records would delay the
+        // records that already arrived.
         let is_late = self.rows > 0 && Instant::now() >= self.until;
-        self.has_ended = !goes_on || is_late;
+        self.has_ended = !has_more || is_late;
         let rows = SourceRows::Changes(changes);
         Ok(Some(SourceBatch { rows, origin: Arc::clone(&self.origin), first_row }))
     }

@@ -1,4 +1,4 @@
-//! Errors of sources. Every message names the file, and the column if there is one.
+//! Errors of sources. Every message names the file, object or table, and the column if one is involved.
 
 use std::io;
 
@@ -16,12 +16,12 @@ pub enum SourceError {
         /// The operating system's reason.
         source: io::Error,
     },
-    /// There are no rows, with or without files.
+    /// The source has no files, or no rows in its files.
     #[error("No data found in source {path}{hint}")]
     Empty {
         /// The file or directory.
         path: String,
-        /// A hint about what is there instead, if anything.
+        /// Details to append to the message, or an empty string.
         hint: &'static str,
     },
     /// The bytes are not Parquet, or are truncated.
@@ -29,7 +29,7 @@ pub enum SourceError {
     Unreadable {
         /// The file.
         path: String,
-        /// The reader's reason.
+        /// The Parquet reader's error.
         why: String,
     },
     /// A column that the view needs is missing.
@@ -39,7 +39,7 @@ pub enum SourceError {
         path: String,
         /// The column, by its name in the file.
         column: String,
-        /// The most similar column.
+        /// The most similar column, to append to the message, or an empty string.
         hint: String,
     },
     /// A column cannot be read as the type that the view declares.
@@ -52,7 +52,7 @@ pub enum SourceError {
         /// The reason.
         why: String,
     },
-    /// A limit was exceeded that protects the process's memory.
+    /// A file, or another resource of the source, exceeds a limit that protects the process's memory.
     #[error("{path}: {what} is {found}, but at most {limit} is allowed{hint}")]
     Limit {
         /// The file.
@@ -63,16 +63,16 @@ pub enum SourceError {
         found: u64,
         /// The maximum.
         limit: u64,
-        /// A hint, if there is one.
+        /// A hint to append to the message, or an empty string.
         hint: &'static str,
     },
-    /// Another process keeps writing to the file.
+    /// Another process holds a lock on the SQLite file.
     #[error("{path} is locked by another process; the next sync tries again")]
     Busy {
         /// The file.
         path: String,
     },
-    /// The bytes are not an SQLite database, or a damaged one.
+    /// The file is not an SQLite database, or is damaged.
     #[error("{path} is not a readable SQLite file: {why}")]
     NotSqlite {
         /// The file.
@@ -80,7 +80,7 @@ pub enum SourceError {
         /// SQLite's reason.
         why: String,
     },
-    /// The view has no table in the file.
+    /// The SQLite file does not have the view's table.
     #[error("{path} has no table '{table}'. hint: create it with 'feast apply'")]
     MissingTable {
         /// The file.
@@ -88,8 +88,8 @@ pub enum SourceError {
         /// The table.
         table: String,
     },
-    /// A table whose log determines its valid files: reading it without the log would bring back rows that were deleted
-    /// or overwritten.
+    /// The files belong to a table whose log determines which of them are valid. Reading them without the log would
+    /// bring back rows that were deleted or overwritten.
     #[error(
         "{path} is a table of {format}: its log lists the valid files, but Larder reads only plain Parquet. hint: write \
          its rows to a separate directory"
@@ -101,19 +101,19 @@ pub enum SourceError {
         format: &'static str,
     },
     /// This build leaves the source out.
-    #[error("{path}: this build of larder has no {what}. hint: build with the feature '{feature}'")]
+    #[error("{path}: this build of larder does not support {what}. hint: build with the feature '{feature}'")]
     NotBuilt {
         /// The file or table.
         path: String,
-        /// What is missing.
+        /// The kind of source.
         what: &'static str,
-        /// The Cargo feature that has it.
+        /// The Cargo feature that adds support for it.
         feature: &'static str,
     },
     /// AWS did not respond, or rejected the request.
     #[error(transparent)]
     Aws(#[from] AwsError),
-    /// A table that cannot be read as defined.
+    /// The table cannot be read as the view defines it.
     #[error("DynamoDB table '{table}': {why}")]
     Table {
         /// The table.
@@ -121,7 +121,7 @@ pub enum SourceError {
         /// The reason.
         why: String,
     },
-    /// The position for resuming is no longer valid: the whole source must be read again.
+    /// The position from which to resume is no longer valid: the whole source must be read again.
     #[error("{path}: {why}")]
     Lost {
         /// The source.
@@ -129,15 +129,15 @@ pub enum SourceError {
         /// Why the read cannot resume.
         why: String,
     },
-    /// A set of objects that is not completely written yet.
+    /// The set of objects is not complete yet.
     #[error("{path} is not complete yet: {gate} does not exist")]
     NotWhole {
-        /// The set.
+        /// The object or prefix.
         path: String,
-        /// The marker or manifest whose presence means that the set is complete.
+        /// The URL of the missing marker or manifest, whose presence means that the set is complete.
         gate: String,
     },
-    /// A manifest that cannot be read, or that names missing objects.
+    /// The manifest cannot be parsed, or names a missing object or one in another bucket.
     #[error("{path}: {why}")]
     Manifest {
         /// The manifest.
@@ -146,15 +146,15 @@ pub enum SourceError {
         why: String,
     },
     /// A range of event times was requested from a source that cannot select by time.
-    #[error("{path}: its rows cannot be selected by event time, because it is always read as a whole")]
+    #[error("{path}: its rows cannot be selected by event time, because it is always read in full")]
     NoWindow {
-        /// The table.
+        /// The source.
         path: String,
     },
-    /// The file was replaced while it was read.
+    /// The file or object changed while it was read.
     #[error("{path} changed while it was read; the next sync reads it again")]
     Changed {
-        /// The file.
+        /// The file or object.
         path: String,
     },
 }
@@ -177,7 +177,7 @@ impl SourceError {
             Self::MissingTable { .. } => "missing_table",
             Self::Changed { .. } => "changed",
             Self::NotBuilt { .. } => "not_built",
-            Self::Aws(error) => error.trouble.kind(),
+            Self::Aws(error) => error.kind.label(),
             Self::Table { .. } => "table",
             Self::Lost { .. } => "lost",
             Self::NoWindow { .. } => "no_window",

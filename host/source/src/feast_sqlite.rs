@@ -1,7 +1,8 @@
 //! The SQLite file in which Feast's local provider keeps its online store.
 //!
-//! A table per feature view, `<project>_<view>`, with a line for each feature of each entity (Feast 0.67,
-//! `infra/online_stores/sqlite.py`):
+//! The file has a table per feature view, `<project>_<view>`, with a row for each feature of each entity (Feast 0.67,
+//! `infra/online_stores/sqlite.py`). This module calls such a row a line, because Larder's rows have all features of an
+//! entity:
 //!
 //! ```text
 //! entity_key BLOB      the serialized key, not hashed
@@ -12,16 +13,16 @@
 //! PRIMARY KEY (entity_key, feature_name)
 //! ```
 //!
-//! Feast puts, overwrites and deletes lines without comparing times. So the current table is what Feast serves, and
-//! each read returns all of it. Polls are cheap: the file's stamp shows whether anything was written to it, and a
-//! digest shows whether this table changed.
+//! Feast inserts, overwrites and deletes lines without comparing times. Feast serves the current content of the table,
+//! so each read returns all of it. Polls are cheap: the file's stamp shows whether anything was written to it. Only
+//! then is the table read, and a digest shows whether it changed.
 //!
-//! A SQLite value can be as large as 1 GB. So each query checks lengths first, which does not load the values. A value
-//! longer than a row (`VALUE_BYTES_MAX`, 4 MiB) is reported as unreadable, and a table with a key or feature name
-//! longer than `KEY_BYTES_MAX` (64 KiB) is rejected.
+//! An SQLite value can be as large as 1 GB. So each query checks lengths first, which does not load the values. A value
+//! longer than the longest row (`VALUE_BYTES_MAX`, 4 MiB) is reported as unreadable, and a table with a key or feature
+//! name longer than `KEY_BYTES_MAX` (64 KiB) is rejected.
 //!
-//! This module does not write. The file is opened so that SQLite may roll back the unfinished transaction of a killed
-//! writer, as every reader of the file would.
+//! This module does not write. The file is opened for writing so that SQLite can roll back the unfinished transaction
+//! of a killed writer, as any reader of the file does.
 
 use std::{
     fs,
@@ -48,14 +49,14 @@ use super::{Batches, FileSchema, Item, ItemValue, Source, SourceBatch, SourceErr
 pub struct FeastSqlite {
     path: PathBuf,
     table: String,
-    /// In the order of the view.
+    /// The names of the view's features, in the view's order.
     features: Vec<Arc<str>>,
-    /// The file's stamp at the last check, and the digest of the table then.
+    /// The file's stamp at the last check, and the table's digest at that time.
     seen: Mutex<Option<(Stamp, String)>>,
 }
 
-/// Detects whether a file was written to: the stamps of the file and of its log, and SQLite's change counter in the
-/// header.
+/// Detects whether a file was written to: the stamps of the file and of its write-ahead log, and the change counter in
+/// SQLite's header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Stamp {
     file: FileStamp,
@@ -78,13 +79,13 @@ struct Reading<'s> {
     ended: bool,
 }
 
-/// One entity's lines so far.
+/// The content of one entity's lines so far.
 struct Entity {
     key: Vec<u8>,
     event_time: Option<Micros>,
     created: Option<Micros>,
     values: Vec<Option<ItemValue>>,
-    /// Total bytes of the values read so far, including the ones that were dropped.
+    /// The total bytes of the values read so far, including values that were dropped.
     bytes: usize,
 }
 
@@ -105,11 +106,11 @@ struct Line {
 const SECOND: Micros = 1_000_000;
 /// How long a read waits for a writer to finish.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(if cfg!(test) { 100 } else { 5_000 });
-/// The maximum number of rows of a query, that is of a batch: 8,192 entities of 8 features.
+/// The maximum number of lines of a query: 8,192 entities of 8 features.
 const LINES_PER_BATCH: u32 = 65_536;
-/// The size at which a batch ends. A batch can exceed it by one line.
+/// The size in bytes at which a query ends. A query can exceed it by one line.
 const BATCH_BYTES_MAX: usize = 16 << 20;
-/// The maximum size of a value, and of all values of an entity together: the store accepts no longer rows.
+/// The maximum size in bytes of a value, and of all values of an entity together: that of a row in the store.
 const VALUE_BYTES_MAX: usize = ROW_BYTES_MAX;
 /// The maximum length of a key or feature name.
 const KEY_BYTES_MAX: usize = 64 << 10;
@@ -121,7 +122,7 @@ const CHANGES_AT: usize = 24;
 // === impl FeastSqlite ===
 
 impl FeastSqlite {
-    /// Creates the source for the table of a view, whose features the lines name.
+    /// Creates the source for a view's table. Ignores lines of features that the view does not have.
     #[must_use]
     pub fn new(path: PathBuf, table: &str, view: &FeatureView) -> Self {
         let features = view.features.iter().map(|feature| Arc::clone(&feature.name)).collect();
@@ -129,12 +130,12 @@ impl FeastSqlite {
     }
 
     fn begin(&self) -> Result<Reading<'_>, SourceError> {
-        // SQLite would create an empty file, or only report that it cannot open it. It also blocks on a pipe, including
-        // one with the name of a file that it keeps next to the database.
+        // SQLite does not report why it cannot open a file. It also blocks on a pipe, including one with the name of a
+        // file that it keeps next to the database.
         let is_regular = |path: &Path| check_regular(&fs::metadata(path)?);
         is_regular(&self.path).map_err(|error| self.io(error))?;
         for suffix in ["-wal", "-shm", "-journal"] {
-            let path = beside(&self.path, suffix);
+            let path = companion(&self.path, suffix);
             match is_regular(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(SourceError::Io { path: path.display().to_string(), source: error });
@@ -152,7 +153,7 @@ impl FeastSqlite {
         if begun.map_err(|error| self.failed(&error))? == 0 {
             return Err(SourceError::MissingTable { path: self.shown(), table: self.table.clone() });
         }
-        // Checked first: the queries below compare keys, which would load the long ones.
+        // Checked first, because the queries below compare keys, which loads them however long they are.
         let long = format!(
             "SELECT count(*) FROM {} NOT INDEXED WHERE max(octet_length(entity_key), octet_length(feature_name)) > \
              {KEY_BYTES_MAX}",
@@ -160,7 +161,7 @@ impl FeastSqlite {
         );
         let long = connection.query_row(&long, [], |row| row.get::<_, i64>(0)).map_err(|error| self.failed(&error))?;
         if long > 0 {
-            let what = "the number of rows with a key or feature name longer than 64 KiB".to_owned();
+            let what = format!("the number of rows in table '{}' with a key or name longer than 64 KiB", self.table);
             return Err(SourceError::Limit {
                 path: self.shown(),
                 what,
@@ -185,7 +186,7 @@ impl FeastSqlite {
         })
     }
 
-    /// Returns the table's name, quoted for SQL.
+    /// Returns the table's name as a quoted SQL identifier.
     fn quoted(&self) -> String {
         format!("\"{}\"", self.table.replace('"', "\"\""))
     }
@@ -215,8 +216,8 @@ impl FeastSqlite {
 }
 
 impl Source for FeastSqlite {
-    fn has_news(&self, position: &str) -> Result<bool, SourceError> {
-        // Taken before the lines are read, so that the next poll detects a concurrent write.
+    fn has_changes(&self, position: &str) -> Result<bool, SourceError> {
+        // The stamp is taken before the lines are read, so that the next poll detects a concurrent write.
         let stamp = Stamp::of(&self.path).map_err(|error| self.io(error))?;
         if let Some((known, digest)) = &*self.seen.lock().unwrap_or_else(PoisonError::into_inner)
             && *known == stamp
@@ -226,9 +227,9 @@ impl Source for FeastSqlite {
         let mut reading = self.begin()?;
         while reading.next_batch()?.is_some() {}
         let digest = reading.position();
-        let has_news = digest != position;
+        let has_changes = digest != position;
         self.remember(stamp, digest);
-        Ok(has_news)
+        Ok(has_changes)
     }
 
     fn read(&self, _position: Option<&str>) -> Result<Box<dyn Batches + '_>, SourceError> {
@@ -248,22 +249,22 @@ impl Source for FeastSqlite {
     }
 
     fn watched_files(&self) -> Vec<PathBuf> {
-        vec![self.path.clone(), beside(&self.path, "-wal")]
+        vec![self.path.clone(), companion(&self.path, "-wal")]
     }
 }
 
 // === impl Reading ===
 
 impl Reading<'_> {
-    /// Returns the next lines, in the order of the primary key.
+    /// Returns the next lines, in the order of the primary key; empty at the end.
     fn lines(&mut self) -> Result<Vec<Line>, rusqlite::Error> {
         let behind = if self.last.is_some() { "WHERE (entity_key, feature_name) > (?1, ?2)" } else { "" };
         let sql = format!(
             "SELECT entity_key, feature_name, {}, {}, {}, octet_length(value) FROM {} {behind} \
              ORDER BY entity_key, feature_name LIMIT {LINES_PER_BATCH}",
-            within("value", VALUE_BYTES_MAX),
-            within("event_ts", TIME_BYTES_MAX),
-            within("created_ts", TIME_BYTES_MAX),
+            null_if_longer("value", VALUE_BYTES_MAX),
+            null_if_longer("event_ts", TIME_BYTES_MAX),
+            null_if_longer("created_ts", TIME_BYTES_MAX),
             self.source.quoted()
         );
         let mut statement = self.connection.prepare_cached(&sql)?;
@@ -286,7 +287,7 @@ impl Reading<'_> {
                     ))
                 }
                 ValueRef::Blob(bytes) => ItemValue::Feast(bytes.to_vec()),
-                // The message of a null has no bytes.
+                // A null is an empty `feast.types.Value`, which takes no bytes.
                 ValueRef::Null => ItemValue::Feast(Vec::new()),
                 other => ItemValue::Unreadable(format!("its value is {} in SQLite, not a blob", other.data_type())),
             };
@@ -299,7 +300,7 @@ impl Reading<'_> {
         Ok(lines)
     }
 
-    /// Adds a line to its entity; the previous entity is complete when another one begins.
+    /// Adds a line to its entity. When a new entity begins, the previous one is complete and is added to `items`.
     fn add(&mut self, line: Line, items: &mut Vec<Item>) {
         if self.entity.as_ref().is_none_or(|entity| entity.key != line.key) {
             items.extend(self.entity.take().map(Entity::finish));
@@ -307,14 +308,14 @@ impl Reading<'_> {
             self.entity = Some(Entity { key: line.key, event_time: None, created: None, values, bytes: 0 });
         }
         let Some(entity) = &mut self.entity else { return };
-        // Feast writes all features of a row at once, and takes the time of any of them.
+        // Feast writes all features of a row together, and serves the time of any one of them.
         entity.event_time = entity.event_time.max(line.event_time);
         entity.created = entity.created.max(line.created);
         if let Some(place) = self.source.features.iter().position(|feature| **feature == *line.feature) {
             if let ItemValue::Feast(bytes) = &line.value {
                 entity.bytes += bytes.len();
             }
-            // If the limit is exceeded, the row is skipped; drop the value to save memory.
+            // If the limit is exceeded, the row will be skipped, so the value is dropped to save memory.
             entity.values[place] = (entity.bytes <= VALUE_BYTES_MAX).then_some(line.value);
         }
     }
@@ -385,7 +386,7 @@ impl Digest {
 impl Stamp {
     fn of(path: &Path) -> io::Result<Self> {
         let file = FileStamp::at(path)?;
-        let log = FileStamp::at(&beside(path, "-wal")).ok();
+        let log = FileStamp::at(&companion(path, "-wal")).ok();
         let mut head = Vec::new();
         open_regular(path)?.take(CHANGES_AT as u64 + 4).read_to_end(&mut head)?;
         let changes = head.get(CHANGES_AT..).and_then(|bytes| bytes.first_chunk()).copied().unwrap_or_default();
@@ -393,19 +394,19 @@ impl Stamp {
     }
 }
 
-/// Returns a SQL expression for a column that is null if the value has more than `bytes_max` bytes.
-fn within(column: &str, bytes_max: usize) -> String {
+/// Returns an SQL expression for a column's value, or null if the value has more than `bytes_max` bytes.
+fn null_if_longer(column: &str, bytes_max: usize) -> String {
     format!("CASE WHEN octet_length({column}) <= {bytes_max} THEN {column} END")
 }
 
 /// Returns the path of a file that SQLite keeps next to a database.
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+fn companion(path: &Path, suffix: &str) -> PathBuf {
     let mut path = path.as_os_str().to_owned();
     path.push(suffix);
     path.into()
 }
 
-/// Parses a time written by any version of Feast: seconds, or text without a zone, which is UTC.
+/// Parses a time written by any version of Feast: seconds, or text, which is in UTC if it has no time zone.
 fn instant(value: ValueRef<'_>) -> Option<Micros> {
     match value {
         ValueRef::Integer(seconds) => seconds.checked_mul(SECOND),

@@ -1,6 +1,6 @@
-//! Stand-ins for the sources that this build leaves out. They have the constructors of the real sources, so that callers
-//! need no conditions, and every read is an error that names the Cargo feature. The configuration is checked before:
-//! a view with such a source is not served.
+//! Stand-ins for the sources that this build leaves out. They have the constructors of the real sources, so that
+//! callers need no conditions, and every read returns an error that names the Cargo feature. The configuration check
+//! reports views with such a source, so none of them is served.
 
 #[cfg(not(feature = "aws"))]
 mod aws;
@@ -12,7 +12,7 @@ pub use self::aws::{DynamoDb, S3Parquet};
 #[cfg(not(feature = "sqlite"))]
 pub use self::sqlite::FeastSqlite;
 
-/// Defines a source that has only a name.
+/// Defines a source that has only a name and returns an error from every other method.
 macro_rules! left_out {
     ($(#[$doc:meta])* $source:ident, $what:literal, $feature:literal) => {
         $(#[$doc])*
@@ -28,7 +28,7 @@ macro_rules! left_out {
         }
 
         impl Source for $source {
-            fn has_news(&self, _position: &str) -> Result<bool, SourceError> {
+            fn has_changes(&self, _position: &str) -> Result<bool, SourceError> {
                 Err(self.error())
             }
 

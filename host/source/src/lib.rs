@@ -1,6 +1,6 @@
 //! Sources of a view's rows.
 //!
-//! A [`Source`] yields batches of rows and a position: a text in the source's own format that records how far it was
+//! A [`Source`] yields batches of rows and a position: a string in the source's own format that records how far it was
 //! read. The store keeps the position with the rows, and the next read passes it to the source. A source handles files,
 //! tables and their formats, and does not depend on how its rows are used.
 
@@ -17,7 +17,7 @@ mod listed;
 mod parquet_files;
 #[cfg_attr(
     not(feature = "aws"),
-    expect(dead_code, unused_imports, reason = "files are read in place; only objects in S3 are read in parts")
+    expect(dead_code, unused_imports, reason = "some items are only used for objects in S3")
 )]
 mod parquet_reader;
 mod parquet_shape;
@@ -53,11 +53,11 @@ pub use self::{
 
 /// A source that rows can be read from repeatedly.
 pub trait Source: Send + Sync + Debug {
-    /// Returns whether the source may have data that was not read at this position.
+    /// Returns whether the source may have data that the position does not cover.
     ///
     /// # Errors
     /// If the source cannot be checked.
-    fn has_news(&self, position: &str) -> Result<bool, SourceError>;
+    fn has_changes(&self, position: &str) -> Result<bool, SourceError>;
 
     /// Starts to read all rows that the position does not cover, or all rows if there is no position.
     ///
@@ -65,8 +65,8 @@ pub trait Source: Send + Sync + Debug {
     /// If the source cannot be opened, or has no rows at all.
     fn read(&self, position: Option<&str>) -> Result<Box<dyn Batches + '_>, SourceError>;
 
-    /// Opens the source without reading a row, and returns the columns of its files; empty for a source without files.
-    /// If there are very many files, it opens only some.
+    /// Opens the source without reading a row, and returns the columns of its files; empty for a source without Parquet
+    /// files. Opens only some of the files if there are very many.
     ///
     /// # Errors
     /// If the source cannot be opened.
@@ -80,12 +80,12 @@ pub trait Source: Send + Sync + Debug {
         SourceProperties::default()
     }
 
-    /// Returns whether a sync of this age that succeeded at this position is recent enough to skip the sync at startup.
-    /// For sources that can only be checked by an expensive full read.
+    /// Returns whether a sync that succeeded at this position and is this old is recent enough to skip the sync at
+    /// startup. For sources in which only an expensive full read detects changes.
     ///
     /// # Errors
     /// If the source cannot be checked.
-    fn will_do(&self, _position: &str, _age: Duration) -> Result<bool, SourceError> {
+    fn is_recent_enough(&self, _position: &str, _age: Duration) -> Result<bool, SourceError> {
         Ok(false)
     }
 
@@ -94,32 +94,33 @@ pub trait Source: Send + Sync + Debug {
         None
     }
 
-    /// Returns a warning for users about how the source is followed, with a hint; `None` if there is none.
+    /// Returns a warning for users about how the source is followed, with a hint; `None` if no warning applies.
     fn caveat(&self) -> Option<String> {
         None
     }
 
-    /// Returns local files of which at least one changes with every change of the source; empty if only a poll detects
-    /// changes. Must not block.
+    /// Returns local files to watch: every change of the source changes at least one of them. Empty if only a poll
+    /// detects changes. Must not block.
     fn watched_files(&self) -> Vec<PathBuf> {
         Vec::new()
     }
 }
 
-/// The properties of a source that decide how its rows are loaded. The default is that of files with event times.
+/// The properties of a source that decide how its rows are loaded. The default describes files with event times.
 ///
-/// A snapshot source and a change stream are not two traits, because a DynamoDB table is both: a full read and the changes
-/// after it are one read with one position, and whether changes follow is only known when the table is read.
+/// A snapshot source and a change stream are not two traits, because a DynamoDB table is both: a full read and the
+/// changes after it are one read with one position, and whether changes follow is only known when the table is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SourceProperties {
-    /// Whether a later write to the source replaces a row regardless of event times. Such a source yields changes in the
-    /// order in which they were made, and the last one wins.
+    /// Whether a later write to the source replaces a row regardless of event times. Such a source yields changes in
+    /// the order in which they were made, and the last one wins.
     pub last_put_wins: bool,
     /// Whether an interrupted full read can resume from its position.
     pub resumes: bool,
-    /// Whether rows of a range of event times can be read without the others.
+    /// Whether the rows in a range of event times can be selected. If not, the sync reads the source in full.
     pub has_windows: bool,
-    /// The unit, in microseconds, to which the source truncates the times of its rows; `None` if it keeps them as written.
+    /// The unit, in microseconds, to which the source truncates the times of its rows; `None` if it keeps them as
+    /// written.
     pub time_unit: Option<Micros>,
     /// The poll interval for following the source, if the source determines it.
     pub poll_every: Option<Duration>,
@@ -139,19 +140,19 @@ pub trait Batches {
     /// If the source fails or contains data that cannot be read. The read cannot continue after an error.
     fn next_batch(&mut self) -> Result<Option<SourceBatch>, SourceError>;
 
-    /// Returns how many rows this read will yield, as far as is known at its start.
+    /// Returns an estimate of the number of rows in this read; 0 if unknown. The estimate may grow during the read.
     fn rows_expected(&self) -> u64;
 
     /// Returns the position after all batches so far.
     fn position(&self) -> String;
 
-    /// Returns whether this read yields all rows of the source, and replaces all rows that were read before.
+    /// Returns whether this read yields all rows of the source, so that they replace the rows of earlier reads.
     fn is_whole(&self) -> bool {
         false
     }
 
-    /// Returns the age of the newest change that was read while more changes follow, and zero if none follow; `None` if
-    /// the source does not yield individual changes.
+    /// Returns the age of the newest change that was read, or zero if no unread changes are expected; `None` if the
+    /// source has no stream of changes.
     fn lag(&self) -> Option<Duration> {
         None
     }
@@ -162,17 +163,17 @@ pub trait Batches {
 pub struct SourceBatch {
     /// The rows.
     pub rows: SourceRows,
-    /// The file, for messages.
+    /// The file, object or table, for messages.
     pub origin: std::sync::Arc<str>,
-    /// The index of the batch's first row in the file, from 0, for messages.
+    /// The index of the batch's first row, from 0, for messages: in the file or object, or in this read of a table.
     pub first_row: u64,
 }
 
 /// Rows, in the format of the source.
 #[derive(Debug)]
 pub enum SourceRows {
-    /// Columns with the names from the definitions: exactly the [`Wanted`] columns, in that order, with the types of
-    /// the file.
+    /// Columns with the names from the definitions: exactly the [`Wanted`] columns, in that order. A column of a file
+    /// keeps its type there.
     Columns(RecordBatch),
     /// Rows of an online store.
     Items(Vec<Item>),

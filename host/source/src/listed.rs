@@ -1,4 +1,4 @@
-//! Which files of a directory, or objects of a prefix, are data.
+//! Decides which files of a directory, or objects under a prefix, are data.
 //!
 //! Other tools keep their own files next to data: `_SUCCESS`, `_temporary/`, `.part-0.crc`. As Spark does, names that
 //! begin with `.` or `_` are ignored, except directories that begin with `_` and are partitions, such as
@@ -6,14 +6,14 @@
 
 use std::sync::{Mutex, PoisonError};
 
-/// The files that a listing ignored.
+/// The number of files that a listing ignored, and one of them as an example.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Listing {
     count: u64,
     example: Option<String>,
 }
 
-/// The last logged count of ignored files of a source, so that it is logged only once.
+/// The ignored files that were last logged for a source, so that the same ones are logged only once.
 #[derive(Debug, Default)]
 pub(super) struct Ignored(Mutex<Listing>);
 
@@ -22,12 +22,12 @@ pub(super) fn is_hidden(name: &str) -> bool {
     name.starts_with(['.', '_'])
 }
 
-/// Returns whether a directory with a hidden name has data.
+/// Returns whether a directory with a hidden name is a partition, and so has data.
 pub(super) fn is_data_dir(name: &str) -> bool {
     name.starts_with('_') && name.contains('=')
 }
 
-/// Returns whether a path below a prefix names a file with rows.
+/// Returns whether a path below a prefix names a data file.
 #[cfg(any(feature = "aws", test))]
 pub(super) fn is_data(relative: &str) -> bool {
     let (dirs, file) = relative.rsplit_once('/').unwrap_or(("", relative));
@@ -51,10 +51,10 @@ pub(super) fn table_format(relative: &str) -> Option<&'static str> {
 // === impl Listing ===
 
 impl Listing {
-    /// Counts an ignored file, or an ignored directory with its contents as one.
+    /// Counts an ignored file. An ignored directory counts as one, with all of its contents.
     pub(super) fn ignore(&mut self, relative: &str) {
         self.count += 1;
-        // The first by name, regardless of the order of the listing.
+        // The example is the first one in name order, whatever the order of the listing.
         if self.example.as_deref().is_none_or(|example| relative < example) {
             self.example = Some(relative.to_owned());
         }
@@ -64,15 +64,16 @@ impl Listing {
 // === impl Ignored ===
 
 impl Ignored {
-    /// Logs what a listing ignored, unless it was logged already.
+    /// Logs the files that a listing ignored, unless they are the same as in the last call.
     pub(super) fn log(&self, source: &str, listing: &Listing) {
-        if let Some((ignored, example)) = self.news(listing) {
+        if let Some((ignored, example)) = self.changed(listing) {
             tracing::info!(source, ignored, example, "ignoring files that are not data");
         }
     }
 
-    /// Returns how many names a listing left out and the first of them, if that is not what it was at the last call.
-    fn news<'l>(&self, listing: &'l Listing) -> Option<(u64, &'l str)> {
+    /// Returns the number of ignored files and the example; `None` if no file is ignored, or if the listing is the same
+    /// as in the last call.
+    fn changed<'l>(&self, listing: &'l Listing) -> Option<(u64, &'l str)> {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if *last == *listing {
             return None;
@@ -90,14 +91,14 @@ mod tests {
     fn ignored_names_are_logged_once() {
         let ignored = Ignored::default();
         let mut listing = Listing::default();
-        assert_eq!(ignored.news(&listing), None, "there are none");
+        assert_eq!(ignored.changed(&listing), None, "no ignored file");
         listing.ignore("b/_SUCCESS");
         listing.ignore("a/.crc");
-        assert_eq!(ignored.news(&listing), Some((2, "a/.crc")));
-        assert_eq!(ignored.news(&listing), None, "the same again");
+        assert_eq!(ignored.changed(&listing), Some((2, "a/.crc")));
+        assert_eq!(ignored.changed(&listing), None, "the same files");
         listing.ignore("c/_temporary");
-        assert_eq!(ignored.news(&listing), Some((3, "a/.crc")));
-        assert_eq!(ignored.news(&Listing::default()), None, "none any more");
+        assert_eq!(ignored.changed(&listing), Some((3, "a/.crc")));
+        assert_eq!(ignored.changed(&Listing::default()), None, "no ignored file any more");
     }
 
     #[test]
@@ -127,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn files_of_table_formats_are_told() {
+    fn table_formats_are_detected() {
         for (path, format) in [
             ("_delta_log/00000000000000000000.json", "Delta Lake"),
             ("warehouse/t/_delta_log", "Delta Lake"),
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn listing_counts_with_first_example() {
+    fn listing_keeps_count_and_first_name() {
         let mut listing = Listing::default();
         ["b/_SUCCESS", "README.md", "c"].iter().for_each(|name| listing.ignore(name));
         assert_eq!(listing, Listing { count: 3, example: Some("README.md".to_owned()) });

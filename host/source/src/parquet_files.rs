@@ -1,7 +1,7 @@
-//! Parquet on the local disk: a file, or a directory of them.
+//! Parquet files on the local disk: one file, or a directory.
 //!
 //! Only the columns that the view needs are read, batch by batch, within [`ParquetLimits`]. The position is the list of
-//! files with their stamps and the number of rows read from each: an unchanged file is not read again, and an
+//! files with their stamps and the number of rows read from each. An unchanged file is not read again, and an
 //! interrupted read resumes after its last commit.
 
 use std::{
@@ -57,8 +57,8 @@ struct Reading<'s> {
     source: &'s ParquetFiles,
     wanted: Wanted,
     thread: DecodeThread,
-    /// Files still to be read, the next one last. They were opened once, to count and to check; they are not kept
-    /// open, because a directory may have more of them than a process may open.
+    /// The unread files, the next one last. They were opened once to count their rows and check their columns, but are
+    /// not kept open, because a directory may have more files than a process may open.
     pending: Vec<Pending>,
     current: Option<Current>,
     position: Position,
@@ -82,7 +82,7 @@ struct Current {
     shape: Shape,
 }
 
-/// An open file that has the wanted columns.
+/// An open file that has the required columns.
 struct Opened {
     stamp: FileStamp,
     input: Input,
@@ -93,20 +93,20 @@ struct Opened {
 /// The name of a file below the directory, its path, and its stamp.
 type Listed = (String, PathBuf, FileStamp);
 
-/// The number of files whose columns are checked when no rows are read.
+/// The maximum number of files that [`Source::schemas`] opens.
 const SCHEMAS_MAX: usize = 1_000;
 
 // === impl ParquetFiles ===
 
 impl ParquetFiles {
-    /// Creates the source for a path, which is a file or a directory. The path is read when the source is opened.
+    /// Creates the source for a file or directory, without accessing the path.
     #[must_use]
     pub fn new(path: PathBuf, wanted: Wanted, limits: ParquetLimits, clock: SharedClock) -> Self {
         Self { path, wanted, limits, clock, ignored: Ignored::default() }
     }
 
-    /// Lists the name and stamp of every file, sorted by name. A directory's files are those whose names end in
-    /// `.parquet`, at any depth, except hidden ones (see [`is_hidden`]).
+    /// Lists the data files, sorted by name. In a directory, these are the files whose names end in `.parquet`, at any
+    /// depth, except hidden ones (see [`is_hidden`]).
     fn list(&self) -> Result<Vec<Listed>, SourceError> {
         let meta = fs::metadata(&self.path).map_err(|source| io_error(&self.path, source))?;
         let mut files = Vec::new();
@@ -136,7 +136,7 @@ impl ParquetFiles {
             if let Some(format) = table_format(&relative()) {
                 return Err(SourceError::TableFormat { path: dir.display().to_string(), format });
             }
-            // Without reading its metadata, because a hidden file may disappear at any moment.
+            // Checked before the metadata is read, because a hidden file may disappear at any moment.
             if is_hidden(&name) && !is_data_dir(&name) {
                 listing.ignore(&relative());
                 continue;
@@ -154,7 +154,7 @@ impl ParquetFiles {
         Ok(())
     }
 
-    /// Opens a file and checks that it has the wanted columns.
+    /// Opens a file and finds the wanted columns in it. Fails if a required column is missing.
     fn open(&self, path: &Path, thread: &DecodeThread) -> Result<Opened, SourceError> {
         let (file, meta, metadata) = self.metadata(path, thread)?;
         let relative = path.strip_prefix(&self.path).unwrap_or(path).to_string_lossy();
@@ -188,7 +188,7 @@ impl ParquetFiles {
 }
 
 impl Source for ParquetFiles {
-    fn has_news(&self, position: &str) -> Result<bool, SourceError> {
+    fn has_changes(&self, position: &str) -> Result<bool, SourceError> {
         let position = Position::parse(position);
         let files = self.list()?;
         let same = files.len() == position.files.len()
@@ -215,7 +215,7 @@ impl Source for ParquetFiles {
             let Opened { stamp, metadata, shape, .. } = self.open(&path, &thread)?;
             let rows_skipped = before.map_or(0, |known| known.rows_read);
             let rows = u64::try_from(metadata.file_metadata().num_rows()).unwrap_or(0);
-            // A file can claim any number.
+            // A file can claim any number of rows.
             rows_all = u64::saturating_add(rows_all, rows);
             rows_expected = u64::saturating_add(rows_expected, rows.saturating_sub(rows_skipped));
             position.files.insert(name.clone(), FilePosition { stamp, rows_read: rows_skipped, done: false });
@@ -225,7 +225,7 @@ impl Source for ParquetFiles {
         if rows_all == 0 {
             return Err(SourceError::Empty { path: self.path.display().to_string(), hint: "" });
         }
-        // Files that were read before were checked at that time.
+        // Files that an earlier read finished were checked then, and may have the column.
         check_absent(&self.name(), &absent, pending.len() < position.files.len())?;
         pending.reverse();
         let wanted = self.wanted.read_at(self.clock.now());
@@ -253,7 +253,8 @@ impl Source for ParquetFiles {
     }
 }
 
-/// Returns an error for a column that all files lack, and logs each column that some files lack.
+/// Returns an error for a column that all files lack, and logs each column that some files lack. With `has_others`, the
+/// source has more files than `files`, so no column is an error.
 fn check_absent(source: &str, files: &[(PathBuf, Vec<Absent>)], has_others: bool) -> Result<(), SourceError> {
     let in_all = |absent: &&Absent| files.iter().all(|(_, of)| of.iter().any(|other| other.column == absent.column));
     if let Some((path, absent)) = files.first().filter(|_| !has_others)
@@ -323,8 +324,8 @@ impl Current {
         batch.map(|batch| self.shape.project(wanted, &self.origin, &batch)).transpose()
     }
 
-    /// Fails if the file was rewritten in place while it was read: the rows may be from both versions. A file that was
-    /// replaced by a rename was read in its old state; the next sync finds its successor.
+    /// Fails if the file was rewritten in place while it was read, because the rows may be from both versions. If the
+    /// file was replaced by a rename, the rows are from the old file, and the next sync reads the new one.
     fn check_unchanged(&self) -> Result<(), SourceError> {
         match FileStamp::at(&self.path) {
             Ok(now) if now.is_same_file(&self.stamp) && now != self.stamp => {
@@ -338,7 +339,7 @@ impl Current {
 // === impl Position ===
 
 impl Position {
-    /// Parses a position; text of another format, perhaps from another kind of source, is the start.
+    /// Parses a position. Text in another format, for example from another kind of source, yields the start position.
     fn parse(text: &str) -> Self {
         serde_json::from_str(text).unwrap_or_default()
     }

@@ -1,4 +1,4 @@
-//! Reads Parquet from files and objects with bounded memory and stack.
+//! Reads Parquet from files and objects with bounded memory and stack size.
 //!
 //! A file is untrusted input. Its footer may be nested so deeply that converting it overflows the stack (`footer.rs`,
 //! `thread.rs`), its pages may decompress to any size (`pages.rs`, `codec.rs`), and its rows may be a thousand times
@@ -36,20 +36,21 @@ use super::SourceError;
 pub struct ParquetLimits {
     /// The maximum number of rows decoded at a time.
     pub batch_rows: usize,
-    /// The maximum number of columns in a file; nested ones count individually.
+    /// The maximum number of columns in a file. Each leaf of a nested column counts.
     pub columns_max: usize,
-    /// The maximum memory in bytes for decoding a file: for its metadata, and then for pages and decoded rows.
+    /// The maximum memory in bytes for a file's metadata, and then for its pages and decoded rows.
     pub memory_max: u64,
-    /// The addition to that limit for each column that is read: a dictionary and a page of usual size, with their
-    /// decoded values.
+    /// The bytes that each column that is read adds to the limit for pages and decoded rows: enough for a dictionary
+    /// and a page of usual size, with their decoded values.
     pub column_bytes: u64,
-    /// The maximum size of decoded rows that are returned at once, unless a single row is larger.
+    /// The maximum size in bytes of the decoded rows in one batch, unless a single row is larger.
     pub piece_bytes: u64,
-    /// The maximum stored size of an object's row group, in the wanted columns, that is fetched as a whole. Larger row
-    /// groups are fetched on demand, in parts of this total size.
+    /// The maximum stored size in bytes of the wanted columns of an object's row group that is fetched as a whole.
+    /// Larger row groups are fetched on demand, in parts of about this total size.
     pub fetch_bytes: u64,
 }
 
+/// The default of `sync: commit_bytes`.
 const COMMIT_BYTES: usize = 64 << 20;
 
 impl Default for ParquetLimits {
@@ -95,7 +96,7 @@ impl ParquetLimits {
     }
 }
 
-/// Checks a fixed limit.
+/// Checks a limit that no setting changes.
 pub(super) fn check(path: &str, what: &str, found: u64, limit: u64) -> Result<(), SourceError> {
     if found <= limit {
         return Ok(());
@@ -120,12 +121,12 @@ pub(super) fn metadata(
 /// Returns the columns of a file, with the types that they are decoded to.
 ///
 /// # Errors
-/// Why the file cannot be read.
+/// A message with the reason why the file cannot be read.
 pub(super) fn schema(metadata: ParquetMetaData, thread: &DecodeThread) -> Result<SchemaRef, String> {
     thread.guarded(move || rows::decoded_schema(&metadata))
 }
 
-/// The reader's message about a file, without its error type in front.
+/// The Parquet reader's error message, without the error type in front.
 #[derive(Debug)]
 pub(super) struct ReadFailure(String);
 

@@ -1,4 +1,5 @@
-//! Finds the wanted columns in a Parquet file, local or in S3: among its columns and its partition.
+//! Finds the wanted columns in a Parquet file, local or in S3: among its own columns, and in the partitions of its
+//! path.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -19,9 +20,9 @@ use super::{SourceError, Wanted, WantedColumn};
 /// Where each wanted column comes from, in files of one schema.
 #[derive(Debug)]
 pub(super) struct Shape {
-    /// The file's columns that are read, in its order, each once.
+    /// The indexes of the file's columns to read, in ascending order, each once.
     roots: Vec<usize>,
-    /// For each of them, whether its values become messages.
+    /// For each of these columns, whether its values become protobuf messages.
     is_message: Vec<bool>,
     columns: Vec<Origin>,
     absent: Vec<Absent>,
@@ -32,11 +33,12 @@ pub(super) struct Shape {
 enum Origin {
     /// The column at this index of the reader's columns.
     File(usize),
-    /// The file's path, which gives one value for all of its rows, as Hive writes partitions: `day=2026-11-25/part-0`.
+    /// The file's path, which has one value for all rows of the file, as in Hive's partitions: `day=2026-11-25/part-0`.
+    /// `None` is a null.
     Partition(Option<String>),
-    /// Missing: it is null in all rows of the file.
+    /// The file does not have the column, so it is null in all rows.
     Absent,
-    /// Missing: it is the time at which a static table is read.
+    /// The event time of a static table: the time of the read.
     AsOf,
 }
 
@@ -45,11 +47,11 @@ enum Origin {
 pub(super) struct Absent {
     /// The column, by its name in files.
     pub(super) column: String,
-    /// The most similar column name.
+    /// The most similar column name, to append to the message, or an empty string.
     pub(super) hint: String,
 }
 
-/// What Hive writes for a null.
+/// The partition value that Hive writes for a null.
 const NULL_PARTITION: &str = "__HIVE_DEFAULT_PARTITION__";
 
 // === impl Shape ===
@@ -57,11 +59,11 @@ const NULL_PARTITION: &str = "__HIVE_DEFAULT_PARTITION__";
 impl Shape {
     /// Finds the wanted columns in a file. `relative` is the file's path below the configured path.
     ///
-    /// A file of a directory may lack features and created times that other files have, as schemas evolve: they are
-    /// [`Shape::absent`], and null. Every file must have keys and event times.
+    /// Schemas evolve, so a file may lack features and created times that other files have. These columns are in
+    /// [`Shape::absent`], and null. Every file must have the keys and, unless the table is static, the event time.
     ///
     /// # Errors
-    /// If a required column is missing, or a name is ambiguous.
+    /// If a required column is missing, or if the file has a wanted name more than once.
     pub(super) fn of(
         wanted: &Wanted,
         path: &str,
@@ -86,7 +88,7 @@ impl Shape {
             let mut of_name = (0..names.len()).filter(|root| names[*root] == &*column.column);
             let (root, second) = (of_name.next(), of_name.next());
             if second.is_some() {
-                let why = "the file has more than one column of this name".to_owned();
+                let why = "the file has more than one column with this name".to_owned();
                 return Err(SourceError::Column { path: path.to_owned(), column: column.column.to_string(), why });
             }
             found.push(match (root, partition(relative, &column.column)) {
@@ -123,12 +125,12 @@ impl Shape {
         Ok(Self { roots, is_message, columns, absent })
     }
 
-    /// Returns the file's columns to read.
+    /// Returns the indexes of the file's columns to read, in ascending order.
     pub(super) fn roots(&self) -> &[usize] {
         &self.roots
     }
 
-    /// Returns, for each of [`Shape::roots`], whether its values become messages.
+    /// Returns, for each of [`Shape::roots`], whether its values become protobuf messages.
     pub(super) fn is_message(&self) -> &[bool] {
         &self.is_message
     }
@@ -153,7 +155,7 @@ impl Shape {
             Ok((Field::new(wanted.name.as_ref(), array.data_type().clone(), true), array))
         };
         let columns = wanted.columns().zip(&self.columns).map(column).collect::<Result<Vec<_>, SourceError>>()?;
-        // Two wanted columns can be the same column in the file, under two names; this cannot fail in any other way.
+        // All columns have `rows` rows and match their fields, so this does not fail.
         let (fields, columns): (Vec<_>, Vec<_>) = columns.into_iter().unzip();
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)
@@ -169,14 +171,14 @@ impl Absent {
         SourceError::MissingColumn { path: path.to_owned(), column: self.column, hint: self.hint }
     }
 
-    /// Logs that one file lacks the column while others have it.
+    /// Logs that the file lacks the column, although other files have it.
     pub(super) fn warn(&self, source: &str, path: &str) {
         let column = &self.column;
         tracing::warn!(source, file = path, column, "column is missing in this file; it is null in the file's rows");
     }
 }
 
-/// Returns a column of the given type with null in all rows.
+/// Returns a column of nulls.
 fn nulls(value_type: ValueType, rows: usize) -> ArrayRef {
     let item = |item: ScalarType| match item.item() {
         ItemType::Bool => DataType::Boolean,
@@ -199,7 +201,7 @@ fn nulls(value_type: ValueType, rows: usize) -> ArrayRef {
     new_null_array(&of, rows)
 }
 
-/// Returns a column's value in a path: `Some(None)` is a null.
+/// Returns a column's value in the partitions of a path: `Some(None)` for a null, `None` if no partition has this name.
 pub(super) fn partition(relative: &str, column: &str) -> Option<Option<String>> {
     let (dirs, _file) = relative.rsplit_once('/')?;
     let value = dirs.split('/').filter_map(|dir| dir.split_once('=')).find(|(name, _)| unescaped(name) == column)?.1;
@@ -236,10 +238,10 @@ fn constant(wanted: &WantedColumn, value: Option<&str>, rows: usize) -> Result<A
         }};
     }
     fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
-        text.parse().map_err(|_| format!("the path has '{text}', which is not valid"))
+        text.parse().map_err(|_| format!("the path has '{text}', which does not match the column's type"))
     }
     let ValueType::Scalar(scalar) = wanted.value_type else {
-        return Err(format!("the column is in the path, which cannot contain {}", wanted.value_type));
+        return Err(format!("the column is in the path, which cannot contain a value of type {}", wanted.value_type));
     };
     Ok(match scalar {
         ScalarType::Int64 => all!(Int64Array, number),
@@ -268,7 +270,7 @@ mod tests {
         assert_eq!(of("day=__HIVE_DEFAULT_PARTITION__/x.parquet", "day"), Some(None));
         assert_eq!(of("city=S%C3%A3o%20Paulo%2F1/x.parquet", "city"), Some(Some("São Paulo/1".into())));
         assert_eq!(of("odd=50%/x.parquet", "odd"), Some(Some("50%".into())));
-        assert_eq!(of("day=1.parquet", "day"), None, "the file's own name is no partition");
+        assert_eq!(of("day=1.parquet", "day"), None, "the file's own name is not a partition");
         assert_eq!(of("day=1/x.parquet", "month"), None);
     }
 }

@@ -1,19 +1,19 @@
-//! Parquet in S3: an object, or all objects under a prefix.
+//! Parquet files in S3: one object, or all objects under a prefix.
 //!
-//! For each object, the footer is read first, and then, row group by row group, the parts of the needed columns. A
-//! small object is fetched as a whole, together with the next ones. Every request names the version of the object
-//! (`If-Match`): if the object was replaced meanwhile, the read fails, so two versions are never mixed. In memory are
-//! one row group's part of the needed columns, as stored, and that of the next row group, which is fetched meanwhile;
-//! of a large row group, only a part of each column.
+//! Larder reads the footer of each object, and then the needed columns, row group by row group. It fetches small
+//! objects as a whole, several at a time. Every request names the version of the object (`If-Match`): if the object was
+//! replaced meanwhile, the read fails, so two versions are never mixed. Memory holds the needed columns of one row
+//! group, as stored, and of the next row group, which is fetched meanwhile. If a row group is large, memory holds only
+//! a part of each of its columns.
 //!
 //! The position has a hash for each object that was read, and the version and row count of an object that was partly
 //! read (`position.rs`, which also describes the size). An unchanged object is not read again, and an interrupted read
 //! resumes after its last commit.
 //!
 //! A set of objects cannot be replaced atomically, so a definition can name an object that shows that the set is
-//! complete: a marker that is written last, or a manifest that lists the objects (`Gate`). Nothing is read before it
-//! exists. With a marker, nothing is read again until the marker is written again. S3 reports that time in seconds, so
-//! two writes within one second count as one.
+//! complete: a marker that is written last, or a manifest that lists the objects (`Gate`). Nothing is read before that
+//! object exists. With a marker, a complete set is read again only after the marker was written again. S3 reports the
+//! time of a write in seconds, so two writes within one second count as one.
 
 mod listing;
 mod manifest;
@@ -61,7 +61,7 @@ struct Reading<'s> {
     source: &'s S3Parquet,
     wanted: Wanted,
     thread: DecodeThread,
-    /// Columns that some objects lack and at least one object has.
+    /// Columns that some objects lack, and for which this was found not to be an error.
     known: HashSet<String>,
     client: Client,
     base: String,
@@ -74,21 +74,22 @@ struct Reading<'s> {
 
 struct Pending {
     listed: Listed,
-    /// The fetch of its bytes, in progress.
+    /// The fetch of the object's bytes, if it was started ahead.
     ahead: Option<JoinHandle<Result<bytes::Bytes, AwsError>>>,
 }
 
-/// The number of objects, last by name, that are searched for a column that the first one lacks.
-const LOOKED_AT_MAX: usize = 256;
-/// The number of objects whose columns are checked when no rows are read: each takes one or two requests.
+/// The maximum number of pending objects that are searched, from the last one backwards, for a column that an object
+/// lacks.
+const SEARCHED_MAX: usize = 256;
+/// The maximum number of objects that [`Source::schemas`] opens: each takes one or two requests.
 const SCHEMAS_MAX: usize = 32;
-/// The number of small objects that are fetched ahead.
+/// The number of next objects that are fetched ahead if they are small.
 const AHEAD: usize = 16;
 
 // === impl S3Parquet ===
 
 impl S3Parquet {
-    /// Creates the source for the objects at `s3://bucket/key`; they are listed when they are read.
+    /// Creates the source for the objects at `s3://bucket/key`, without sending a request.
     #[must_use]
     pub fn new(aws: Arc<Aws>, source: &FileSource, wanted: Wanted, limits: ParquetLimits, clock: SharedClock) -> Self {
         let path = source.path.strip_prefix("s3://").unwrap_or(&source.path);
@@ -101,8 +102,8 @@ impl S3Parquet {
         format!("s3://{}/{key}", self.bucket)
     }
 
-    /// Returns a client and the current objects.
-    fn look(&self) -> Result<(Client, Found), SourceError> {
+    /// Returns a client and the result of a listing.
+    fn list_objects(&self) -> Result<(Client, Found), SourceError> {
         self.aws.wait(async {
             let client = self.aws.s3(&self.source.place).await;
             let found = self.find(&client).await?;
@@ -127,8 +128,8 @@ impl S3Parquet {
             return Ok(());
         }
         Err(self.empty(match self.source.gate {
-            Gate::Manifest(_) => ": the manifest names no object",
-            Gate::Open | Gate::Marker(_) => ": it has no object *.parquet",
+            Gate::Manifest(_) => ": the manifest names no objects",
+            Gate::Open | Gate::Marker(_) => ": it has no *.parquet object",
         }))
     }
 
@@ -138,24 +139,24 @@ impl S3Parquet {
 }
 
 impl Source for S3Parquet {
-    fn has_news(&self, position: &str) -> Result<bool, SourceError> {
+    fn has_changes(&self, position: &str) -> Result<bool, SourceError> {
         let known = Position::parse(position);
-        Ok(match self.look()?.1 {
-            // The next set is being written; if the previous one was read completely, the state is still complete.
-            Found::NotYet { .. } => !known.is_whole(),
-            Found::Whole(Set { gate: Some(gate), .. }) if matches!(self.source.gate, Gate::Marker(_)) => {
+        Ok(match self.list_objects()?.1 {
+            // The next set is being written. If the previous set was read completely, its rows keep serving.
+            Found::Incomplete { .. } => !known.is_whole(),
+            Found::Complete(Set { gate: Some(gate), .. }) if matches!(self.source.gate, Gate::Marker(_)) => {
                 !known.is_whole() || known.gate != Some(gate.version)
             }
-            Found::Whole(set) => !known.is_all_of(&set.objects),
+            Found::Complete(set) => !known.is_all_of(&set.objects),
         })
     }
 
     fn read(&self, position: Option<&str>) -> Result<Box<dyn Batches + '_>, SourceError> {
         let known = position.map(Position::parse).unwrap_or_default();
-        let (client, found) = self.look()?;
+        let (client, found) = self.list_objects()?;
         let set = match found {
-            Found::Whole(set) => set,
-            Found::NotYet { gate } => return Err(SourceError::NotWhole { path: self.source.path.clone(), gate }),
+            Found::Complete(set) => set,
+            Found::Incomplete { gate } => return Err(SourceError::NotWhole { path: self.source.path.clone(), gate }),
         };
         self.check_objects(&set)?;
         let Set { base, objects, gate } = set;
@@ -179,10 +180,10 @@ impl Source for S3Parquet {
     }
 
     fn schemas(&self) -> Result<Vec<FileSchema>, SourceError> {
-        let (client, found) = self.look()?;
+        let (client, found) = self.list_objects()?;
         let set = match found {
-            Found::Whole(set) => set,
-            Found::NotYet { gate } => return Err(SourceError::NotWhole { path: self.source.path.clone(), gate }),
+            Found::Complete(set) => set,
+            Found::Incomplete { gate } => return Err(SourceError::NotWhole { path: self.source.path.clone(), gate }),
         };
         self.check_objects(&set)?;
         let thread = DecodeThread::start().map_err(|source| SourceError::Io { path: self.name(), source })?;
@@ -207,8 +208,8 @@ impl Source for S3Parquet {
 // === impl Reading ===
 
 impl Reading<'_> {
-    /// Starts to fetch the next objects, if they are small.
-    fn look_ahead(&mut self) -> Result<(), AwsError> {
+    /// Starts to fetch the small objects among the next ones.
+    fn fetch_ahead(&mut self) -> Result<(), AwsError> {
         let handle = self.source.aws.handle()?;
         let next = self.pending.iter_mut().take(AHEAD);
         for pending in next.filter(|pending| pending.ahead.is_none() && pending.listed.version.bytes <= SMALL) {
@@ -241,11 +242,12 @@ impl Reading<'_> {
         Ok((next.listed, opened))
     }
 
-    /// Searches the other objects for a column that one lacks: if none of them has it, the definition is wrong.
+    /// Returns an error if no object seems to have a column that this object lacks: no object was read to its end, and
+    /// none of the last pending objects has the column. Otherwise logs that this object lacks it.
     fn check_absent(&mut self, absent: &Absent, path: &str) -> Result<(), SourceError> {
         let source = self.source;
         if !self.known.contains(&absent.column) && !self.position.has_done() {
-            let mut others = self.pending.iter().rev().take(LOOKED_AT_MAX);
+            let mut others = self.pending.iter().rev().take(SEARCHED_MAX);
             let has_it = others.try_fold(false, |has_it, other| {
                 if has_it {
                     return Ok(true);
@@ -266,8 +268,8 @@ impl Reading<'_> {
         Ok(())
     }
 
-    /// Checks that the marker or manifest is unchanged; otherwise some of the objects that were read belong to another
-    /// set.
+    /// Checks that the marker or manifest is unchanged. If it changed, some of the objects that were read may belong to
+    /// another set.
     fn check_gate(&self) -> Result<(), SourceError> {
         let Some(gate) = &self.gate else { return Ok(()) };
         let now = self.source.aws.wait(self.source.one(&self.client, &gate.key))?;
@@ -282,7 +284,7 @@ impl Batches for Reading<'_> {
     fn next_batch(&mut self) -> Result<Option<SourceBatch>, SourceError> {
         loop {
             if self.current.is_none() {
-                self.look_ahead()?;
+                self.fetch_ahead()?;
                 let Some(next) = self.pending.pop_front() else {
                     if !self.position.has_rows() {
                         return Err(self.source.empty(""));

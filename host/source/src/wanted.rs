@@ -1,15 +1,16 @@
-//! The columns that a view needs from its source, and their names there.
+//! The columns that a view needs from its source, and their names in the source.
 
 use std::sync::Arc;
 
 use larder_model::model::{FeatureView, FileSource, Micros, ScalarType, ValueType};
 
-/// The columns that make a view's rows.
+/// The columns of a view's rows.
 #[derive(Clone, Debug)]
 pub struct Wanted {
     /// The column of event times. For a static table, files have no such column: its values are [`Wanted::as_of`].
     pub event_time: WantedColumn,
-    /// For a static table, the event time of its rows: the time at which the read begins.
+    /// For a static table, the event time of its rows: the time at which the read begins, or 0 before
+    /// [`Wanted::read_at`] sets it.
     pub as_of: Option<Micros>,
     /// The column of creation times, if there is one.
     pub created: Option<WantedColumn>,
@@ -30,7 +31,7 @@ pub struct WantedColumn {
     pub value_type: ValueType,
 }
 
-/// The name of a static table's event time.
+/// The name of a static table's event time column.
 const EVENT_TIME: &str = "event_timestamp";
 
 // === impl Wanted ===
@@ -60,20 +61,21 @@ impl Wanted {
         self.as_of.is_some()
     }
 
-    /// Returns the same columns with this read time, if the table is static.
+    /// Returns the same columns, with `now` as the event time of the rows if the table is static.
     #[must_use]
     pub fn read_at(&self, now: Micros) -> Self {
         Self { as_of: self.as_of.map(|_| now), ..self.clone() }
     }
 
-    /// Returns whether the column at this index of [`Wanted::columns`] must be in every file: event time and keys.
+    /// Returns whether every file must have the column at this index of [`Wanted::columns`]: keys, and the event time
+    /// unless the table is static.
     #[must_use]
-    pub fn is_required(&self, place: usize) -> bool {
+    pub fn is_required(&self, index: usize) -> bool {
         let created = usize::from(self.created.is_some());
-        (place == 0 && !self.is_static()) || (1 + created..1 + created + self.keys.len()).contains(&place)
+        (index == 0 && !self.is_static()) || (1 + created..1 + created + self.keys.len()).contains(&index)
     }
 
-    /// Returns all of them: event time, created time, keys, features.
+    /// Returns all columns in this order: event time, created time, keys, features.
     pub fn columns(&self) -> impl Iterator<Item = &WantedColumn> {
         std::iter::once(&self.event_time).chain(&self.created).chain(&self.keys).chain(&self.features)
     }
@@ -82,8 +84,8 @@ impl Wanted {
 // === impl WantedColumn ===
 
 impl WantedColumn {
-    /// Creates a wanted column. A field mapping maps columns to names; this is the reverse, as in Feast, for time
-    /// columns, too.
+    /// Finds the column for a name. A field mapping maps columns to names, so it is applied in reverse; as in Feast, it
+    /// applies to time columns, too.
     fn new(name: &str, value_type: ValueType, source: &FileSource) -> Self {
         let mapped = source.field_mapping.iter().find(|(_, target)| *target == name);
         let column = mapped.map_or(name, |(column, _)| column);

@@ -96,8 +96,11 @@ pub(super) fn run(args: &MaterializeArgs) -> Result<()> {
     let targets = targets(args, catalog, &mut failed)?;
     let work_dir = work_dir(args, &config)?;
     let setting = config.sync_setting(Arc::new(SystemClock));
-    let options =
-        WriteOptions { overwrite: args.overwrite, at_once: usize::from(args.concurrency), timeout: args.retry_timeout };
+    let options = WriteOptions {
+        overwrite: args.overwrite,
+        concurrency: usize::from(args.concurrency),
+        timeout: args.retry_timeout,
+    };
     for Target { view, table, place } in targets {
         let dir = work_dir.join(dir_name(&view.name));
         check_scratch_dir(&dir, &config.store.data_dir)?;

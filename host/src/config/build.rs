@@ -133,6 +133,6 @@ impl fmt::Display for BuildPart {
             Self::Sqlite => "SQLite",
             Self::Grpc => "gRPC",
         };
-        write!(f, "this build of larder has no {name}")
+        write!(f, "this build of larder does not support {name}")
     }
 }

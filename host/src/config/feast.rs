@@ -383,10 +383,10 @@ impl RegistryAt {
                     problems.warning(at, message, "using the local copy instead".to_owned());
                     return Some((bytes, None));
                 }
-                if error.trouble == AwsErrorKind::Missing && need == RegistryNeed::Later {
+                if error.kind == AwsErrorKind::Missing && need == RegistryNeed::Later {
                     return absent(&self.to_string());
                 }
-                let help = (error.trouble == AwsErrorKind::Missing).then(|| "'feast apply' writes it".to_owned());
+                let help = (error.kind == AwsErrorKind::Missing).then(|| "'feast apply' writes it".to_owned());
                 problems.error_with_help(at, format!("the registry cannot be read: {error}"), help);
                 None
             }

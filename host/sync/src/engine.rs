@@ -419,9 +419,7 @@ impl SourceStatus for StatusOf {
 fn ended(view: &FeatureView, run: impl FnOnce() -> Result<SyncReport, SyncError>) -> Result<SyncReport, SyncError> {
     let view = || view.name.to_string();
     match catch_unwind(AssertUnwindSafe(run)) {
-        Ok(Err(SyncError::Source { source: SourceError::Aws(error), .. }))
-            if error.trouble == AwsErrorKind::Stopping =>
-        {
+        Ok(Err(SyncError::Source { source: SourceError::Aws(error), .. })) if error.kind == AwsErrorKind::Stopping => {
             Err(SyncError::Stopped { view: view() })
         }
         Ok(result) => result,

@@ -164,12 +164,12 @@ fn read_from(
     let facts = run.facts(request, begin, status);
     if request.skip_recent
         && let Some((position, last)) = facts.usable_position().zip(last_success)
-        && source.will_do(position, store.age(last)).map_err(in_source)?
+        && source.is_recent_enough(position, store.age(last)).map_err(in_source)?
     {
         return report(Outcome::SkippedRecent, Applied::default(), Skipped::default(), None);
     }
     if let Some(position) = facts.usable_position()
-        && !source.has_news(position).map_err(in_source)?
+        && !source.has_changes(position).map_err(in_source)?
     {
         // The source was checked and is complete, which also counts as a success.
         let load = store.begin_load(id, LoadMode::Upsert).map_err(in_store)?;

@@ -179,7 +179,7 @@ pub fn materialize_to_table(
     let known =
         known.filter(|note| store.status(id).and_then(|status| status.position).as_ref() == Some(&note.position));
     let known = match known {
-        Some(note) if !files.has_news(&note.position).map_err(in_source)? => Some(note),
+        Some(note) if !files.has_changes(&note.position).map_err(in_source)? => Some(note),
         _ => None,
     };
     let mut file = match known {
@@ -255,7 +255,7 @@ fn write_rows(
         }
         chunk.passed += 1;
         chunk.last_id = Some(id);
-        if chunk.rows.len() >= writer.rows_at_once() || chunk.bytes >= CHUNK_BYTES_MAX {
+        if chunk.rows.len() >= writer.rows_per_call() || chunk.bytes >= CHUNK_BYTES_MAX {
             flush(&mut chunk, file)?;
         }
         Ok::<_, ToTableError>(())

@@ -284,7 +284,7 @@ fn table_without_stream_reports_its_staleness() {
     let view = catalogued(&host);
     assert_eq!(view["staleness_bound_seconds"], json!(1800.0));
     let caveat = view["caveat"].as_str().unwrap();
-    for words in ["DynamoDB table 'shop.driver_stats' has no stream", "up to 30m", "hint: turn its stream on"] {
+    for words in ["DynamoDB table 'shop.driver_stats' has no stream", "up to 30m late", "hint: turn its stream on"] {
         assert!(caveat.contains(words), "{caveat}");
     }
 

@@ -335,7 +335,7 @@ fn stuck_table_is_an_error() {
     {
         dynamo.throttle(operation, 1_000_000);
         materialize(&home, args).assert_code(1).assert_complains(&[
-            "view 'driver_stats': DynamoDB table 'churn_prediction.driver_stats': no row was written for 1s; the last",
+            "view 'driver_stats': DynamoDB table 'churn_prediction.driver_stats': no progress for 1s: ",
             operation,
             "ProvisionedThroughputExceededException",
         ]);
@@ -347,7 +347,7 @@ fn missing_table_is_created_on_demand() {
     let dynamo = FakeDynamo::start();
     let home = home(&dynamo.url(), &drivers(3, 1));
     materialize(&home, &[]).assert_code(1).assert_complains(&[
-        "view 'driver_stats': there is no DynamoDB table 'churn_prediction.driver_stats'. hint: --create-tables creates it",
+        "view 'driver_stats': DynamoDB table 'churn_prediction.driver_stats' does not exist. hint: --create-tables creates it",
     ]);
     assert!(!home.path("data/store-materialize").try_exists().unwrap(), "nothing was read");
     dynamo.creating(2);
@@ -368,7 +368,7 @@ fn table_with_other_keys_is_rejected() {
     let home = home(&dynamo.url(), &drivers(3, 1));
     materialize(&home, &["--create-tables", "--table-template", "{project}.{view}"])
         .assert_code(1)
-        .assert_complains(&["its key is 'driver_id' and 'day', but a table of Feast's has only 'entity_id'"]);
+        .assert_complains(&["its key is 'driver_id' and 'day', but the key of Feast's layout is 'entity_id'"]);
 }
 
 #[test]
@@ -381,7 +381,7 @@ fn write_only_role_suffices() {
     let proxy = FaultProxy::start(missing.address());
     proxy.refuse("DescribeTable", When::Always, 400, "AccessDeniedException");
     let ended = materialize(&home(&proxy.url(), &drivers(3, 1)), &[]);
-    ended.assert_code(1).assert_complains(&["there is no DynamoDB table"]);
+    ended.assert_code(1).assert_complains(&["DynamoDB table 'churn_prediction.driver_stats' does not exist"]);
 }
 
 #[test]
@@ -466,7 +466,7 @@ fn s3_files_work_with_other_dynamodb() {
     // Conditions, batches and new tables in an independent implementation of AWS's documentation.
     let config = fs::read_to_string(home.path("larder.yaml")).unwrap();
     home.write("larder.yaml", &config.replace(&dynamo.url(), &moto.url()));
-    materialize(&home, &[]).assert_code(1).assert_complains(&["there is no DynamoDB table"]);
+    materialize(&home, &[]).assert_code(1).assert_complains(&["DynamoDB table '", "' does not exist"]);
     assert_says(
         &materialize(&home, &["--create-tables", "--table-template", "{project}.{view}"]),
         &["): 20 written\n"],

@@ -1,4 +1,4 @@
-//! The clients of AWS's services, and the threads of their connections.
+//! The clients of AWS's services, and the runtime for their connections.
 
 use std::{
     collections::HashMap,
@@ -22,9 +22,9 @@ use super::{AwsConfig, AwsError, AwsErrorKind, limit::LimitResponses};
 pub struct Aws {
     config: AwsConfig,
     runtime: OnceLock<Runtime>,
-    /// Whether a shutdown has begun: all waits for AWS have ended.
+    /// Whether shutdown has begun, which ends all waits for AWS.
     stop: watch::Sender<bool>,
-    /// The result of the default chain, which runs once.
+    /// The configuration that the default chain found. The chain runs once.
     found: OnceCell<SdkConfig>,
     s3: Mutex<HashMap<AwsPlace, aws_sdk_s3::Client>>,
     dynamodb: Mutex<HashMap<AwsPlace, Dynamo>>,
@@ -39,13 +39,13 @@ pub struct Dynamo {
     pub streams: aws_sdk_dynamodbstreams::Client,
 }
 
-/// There are few connections with little work: callers do the expensive work themselves.
+/// The number of worker threads. Two are enough: there are few connections, and callers do the expensive work.
 const THREADS: usize = 2;
 
 // === impl Aws ===
 
 impl Aws {
-    /// Creates the connection to AWS. Sends no request before one is needed.
+    /// Creates the connection to AWS, without sending a request.
     #[must_use]
     pub fn new(config: AwsConfig) -> Arc<Self> {
         Arc::new(Self {
@@ -64,7 +64,7 @@ impl Aws {
         &self.config
     }
 
-    /// Waits for work to be done. Only for threads that may block: panics on a thread that runs async tasks.
+    /// Blocks until `work` is done. Only for threads that may block: panics on a thread that runs async tasks.
     ///
     /// # Errors
     /// [`AwsError`] if no thread can be started or [`Aws::stop`] was called, and the errors of the work.
@@ -72,7 +72,7 @@ impl Aws {
         self.wait(work)
     }
 
-    /// Waits for work with errors other than those of AWS, like [`Aws::wait_for`].
+    /// Blocks until `work` is done, like [`Aws::wait_for`], but for any error type.
     ///
     /// # Errors
     /// As [`Aws::wait_for`].
@@ -94,7 +94,7 @@ impl Aws {
         self.stop.send_replace(true);
     }
 
-    /// Returns the handle of the runtime that runs its tasks.
+    /// Returns the handle of the runtime, and starts the runtime on the first call.
     ///
     /// # Errors
     /// [`AwsErrorKind::Setup`] if no thread can be started.
@@ -105,13 +105,13 @@ impl Aws {
         let made = Builder::new_multi_thread().worker_threads(THREADS).thread_name("larder-aws").enable_all().build();
         let made = made.map_err(|error: io::Error| AwsError {
             what: "AWS".to_owned(),
-            trouble: AwsErrorKind::Setup,
+            kind: AwsErrorKind::Setup,
             why: format!("cannot start a thread for connections: {error}"),
         })?;
         Ok(self.runtime.get_or_init(|| made).handle())
     }
 
-    /// Creates a client of S3.
+    /// Returns the S3 client for this region and endpoint, and creates it on the first call.
     pub async fn s3(&self, place: &AwsPlace) -> aws_sdk_s3::Client {
         let found = self.found().await;
         let mut clients = self.s3.lock().unwrap_or_else(PoisonError::into_inner);
@@ -130,7 +130,8 @@ impl Aws {
         client.clone()
     }
 
-    /// Creates clients of DynamoDB and its streams.
+    /// Returns the clients of DynamoDB and its streams for this region and endpoint, and creates them on the first
+    /// call.
     pub async fn dynamodb(&self, place: &AwsPlace) -> Dynamo {
         let found = self.found().await;
         let mut clients = self.dynamodb.lock().unwrap_or_else(PoisonError::into_inner);
@@ -183,7 +184,7 @@ impl Aws {
 impl Drop for Aws {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            // It may be dropped in a task, which must not block; no caller needs a result any more.
+            // `Aws` may be dropped in a task, which must not block. No caller needs a result any more.
             runtime.shutdown_background();
         }
     }

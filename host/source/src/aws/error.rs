@@ -1,14 +1,14 @@
-//! Errors of AWS, in a few kinds: the kind determines what the caller does, and the message tells users what to do.
+//! Errors of AWS, in a few kinds. Callers decide by the kind; the message is for users.
 
 /// Why a request to AWS failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what}: {why}")]
 pub struct AwsError {
-    /// The operation and its target: `s3://bucket/key: GetObject`.
+    /// The target and the operation: `s3://bucket/key: GetObject`.
     pub what: String,
     /// The kind of error.
-    pub trouble: AwsErrorKind,
-    /// The message of AWS or of the network.
+    pub kind: AwsErrorKind,
+    /// The reason: usually the message of AWS or of the network.
     pub why: String,
 }
 
@@ -21,21 +21,21 @@ pub enum AwsErrorKind {
     Server,
     /// No response, or a timeout.
     Unreachable,
-    /// An invalid response: truncated, with a wrong checksum, or of an unexpected form.
+    /// The response is invalid: truncated, with a wrong checksum, or without a required part.
     Garbled,
     /// Permission was denied, or the credentials are missing or unknown.
     Denied,
-    /// The requested object does not exist.
+    /// The requested object, bucket, table or stream does not exist.
     Missing,
     /// The requested object changed: a precondition failed.
     Changed,
     /// AWS redirected the request; redirects are not followed.
     Redirected,
-    /// A position in a stream that no longer exists.
+    /// The requested position in a stream no longer exists.
     Trimmed,
-    /// A stream iterator that was not used for too long.
+    /// The stream iterator was not used for too long.
     Expired,
-    /// The request was rejected because of its content.
+    /// AWS rejected the request because of its content, or the object is too large.
     Refused,
     /// The local setup is incomplete, for example no thread or no region.
     Setup,
@@ -49,20 +49,20 @@ impl AwsError {
     /// Creates an error for an operation that took too long.
     #[must_use]
     pub fn timed_out(what: impl Into<String>, after: std::time::Duration) -> Self {
-        Self { what: what.into(), trouble: AwsErrorKind::Unreachable, why: format!("timeout after {after:?}") }
+        Self { what: what.into(), kind: AwsErrorKind::Unreachable, why: format!("timed out after {after:?}") }
     }
 
     /// Creates the error of a wait that a shutdown ended.
     #[must_use]
     pub fn stopping() -> Self {
         let why = "Larder is stopping and no longer waits for the response".to_owned();
-        Self { what: "AWS".to_owned(), trouble: AwsErrorKind::Stopping, why }
+        Self { what: "AWS".to_owned(), kind: AwsErrorKind::Stopping, why }
     }
 
-    /// Creates an error for a response without a required part.
+    /// Creates an error for an invalid response.
     #[must_use]
     pub fn garbled(what: impl Into<String>, why: impl Into<String>) -> Self {
-        Self { what: what.into(), trouble: AwsErrorKind::Garbled, why: why.into() }
+        Self { what: what.into(), kind: AwsErrorKind::Garbled, why: why.into() }
     }
 }
 
@@ -71,7 +71,7 @@ impl AwsError {
 impl AwsErrorKind {
     /// Returns the kind, as a metric label.
     #[must_use]
-    pub fn kind(self) -> &'static str {
+    pub fn label(self) -> &'static str {
         match self {
             Self::Throttled => "throttled",
             Self::Server => "aws_server",
@@ -89,9 +89,9 @@ impl AwsErrorKind {
         }
     }
 
-    /// Returns whether the same request may succeed soon.
+    /// Returns whether the error is temporary: the same request may succeed soon.
     #[must_use]
-    pub fn may_pass(self) -> bool {
+    pub fn is_transient(self) -> bool {
         matches!(self, Self::Throttled | Self::Server | Self::Unreachable | Self::Garbled)
     }
 }

@@ -1,4 +1,4 @@
-//! A limit on the bytes of AWS responses: a server that does not stop sending must not fill the memory.
+//! A limit on the size of AWS responses, so that a server that does not stop sending cannot exhaust memory.
 
 use aws_smithy_runtime_api::{
     box_error::BoxError,
@@ -11,11 +11,11 @@ use aws_smithy_runtime_api::{
 use aws_smithy_types::{body::SdkBody, config_bag::ConfigBag};
 use http_body_util::Limited;
 
-/// Fails a response that has more bytes than any operation of S3 and DynamoDB returns.
+/// Limits the body of every response except objects, to more than any operation of S3 and DynamoDB returns.
 #[derive(Debug)]
 pub(super) struct LimitResponses;
 
-/// The limit. DynamoDB returns at most 16 MB of items, and S3 at most 1,000 keys of 1 kB each.
+/// The maximum size of a response in bytes. DynamoDB returns at most 16 MB of items, and S3 at most 1,000 keys of 1 kB.
 const RESPONSE_BYTES_MAX: usize = 64 << 20;
 /// The operation that reads an object. Its callers read the body in pieces and limit it themselves.
 const GET_OBJECT: &str = "GetObject";

@@ -1,4 +1,5 @@
-//! AWS in a build without the feature `aws`: settings, but no clients. Every request is an error that names the feature.
+//! AWS in a build without the feature `aws`: settings, but no clients. Every request returns an error that names the
+//! feature.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,7 +16,7 @@ pub struct Aws {
 // === impl Aws ===
 
 impl Aws {
-    /// Keeps the settings.
+    /// Creates a stand-in that keeps the settings.
     #[must_use]
     pub fn new(config: AwsConfig) -> Arc<Self> {
         Arc::new(Self { config })
@@ -27,10 +28,10 @@ impl Aws {
         &self.config
     }
 
-    /// Does nothing: no caller waits for AWS.
+    /// Does nothing, because no caller can be waiting for AWS.
     pub fn stop(&self) {}
 
-    /// Returns an error: there is no runtime.
+    /// Returns an error: this build has no runtime for AWS.
     ///
     /// # Errors
     /// Always, [`AwsErrorKind::Setup`].
@@ -42,15 +43,15 @@ impl Aws {
 // === impl ObjectAt ===
 
 impl ObjectAt {
-    /// Returns an error: there is no client of S3.
+    /// Returns an error: this build has no S3 client.
     ///
     /// # Errors
     /// Always, [`AwsErrorKind::Setup`].
-    pub fn read(&self, _: &Aws, _bytes_max: i64, _patience: Duration) -> Result<ObjectNow, AwsError> {
+    pub fn read(&self, _: &Aws, _bytes_max: i64, _timeout: Duration) -> Result<ObjectNow, AwsError> {
         Err(not_built(self.url()))
     }
 
-    /// Returns an error: there is no client of S3.
+    /// Returns an error: this build has no S3 client.
     ///
     /// # Errors
     /// Always, [`AwsErrorKind::Setup`].
@@ -60,6 +61,6 @@ impl ObjectAt {
 }
 
 fn not_built(what: String) -> AwsError {
-    let why = "this build of larder has no AWS. hint: build with the feature 'aws'".to_owned();
-    AwsError { what, trouble: AwsErrorKind::Setup, why }
+    let why = "this build of larder does not support AWS. hint: build with the feature 'aws'".to_owned();
+    AwsError { what, kind: AwsErrorKind::Setup, why }
 }

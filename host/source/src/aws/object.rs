@@ -1,4 +1,4 @@
-//! Single objects in S3, for callers that need only one, such as a registry.
+//! Single objects in S3, for callers that need only one object, such as a Feast registry.
 
 use larder_model::model::AwsPlace;
 
@@ -18,19 +18,19 @@ pub struct ObjectAt {
 pub struct ObjectNow {
     /// Its bytes.
     pub bytes: Vec<u8>,
-    /// The version, which differs from those of other contents.
+    /// The object's ETag, which differs for different contents.
     pub version: String,
 }
 
 // === impl ObjectAt ===
 
 impl ObjectAt {
-    /// Parses a URL, `s3://bucket/key`; returns `None` for any other URL.
+    /// Parses a URL of the form `s3://bucket/key`; returns `None` for any other URL.
     #[must_use]
     pub fn parse(url: &str, place: AwsPlace) -> Option<Self> {
         let (bucket, key) = url.strip_prefix("s3://")?.split_once('/')?;
-        let is_whole = !bucket.is_empty() && !key.is_empty();
-        is_whole.then(|| Self { bucket: bucket.to_owned(), key: key.to_owned(), place })
+        let has_both = !bucket.is_empty() && !key.is_empty();
+        has_both.then(|| Self { bucket: bucket.to_owned(), key: key.to_owned(), place })
     }
 
     /// Returns its URL.

@@ -5,10 +5,10 @@ use std::time::Duration;
 use super::{Aws, AwsError, AwsErrorKind, ObjectAt, ObjectNow};
 
 impl ObjectAt {
-    /// Reads the object, at most this many bytes, within this time. For threads that may block.
+    /// Reads the object. For threads that may block.
     ///
     /// # Errors
-    /// [`AwsError`].
+    /// [`AwsError`], including if the object is larger than `bytes_max`, or if the read takes longer than `timeout`.
     pub fn read(&self, aws: &Aws, bytes_max: i64, timeout: Duration) -> Result<ObjectNow, AwsError> {
         let what = format!("{}: GetObject", self.url());
         aws.wait_for(async {
@@ -17,8 +17,8 @@ impl ObjectAt {
                 let output = client.get_object().bucket(&self.bucket).key(&self.key).send().await;
                 let output = output.map_err(|error| AwsError::of(&what, error))?;
                 let too_large = |bytes: i64| {
-                    let why = format!("it has at least {bytes} bytes, but at most {bytes_max} are read");
-                    AwsError { what: what.clone(), trouble: AwsErrorKind::Refused, why }
+                    let why = format!("the object has at least {bytes} bytes, but the limit is {bytes_max}");
+                    AwsError { what: what.clone(), kind: AwsErrorKind::Refused, why }
                 };
                 let bytes = output.content_length().unwrap_or(0);
                 if bytes > bytes_max {
@@ -30,7 +30,7 @@ impl ObjectAt {
                     let broken = |error| AwsError::garbled(&what, format!("the body ended early: {error}"));
                     bytes.extend_from_slice(&chunk.map_err(broken)?);
                     if i64::try_from(bytes.len()).unwrap_or(i64::MAX) > bytes_max {
-                        return Err(too_large(bytes_max));
+                        return Err(too_large(i64::try_from(bytes.len()).unwrap_or(i64::MAX)));
                     }
                 }
                 Ok(ObjectNow { bytes, version })
@@ -41,7 +41,7 @@ impl ObjectAt {
         })
     }
 
-    /// Returns the current version of the object. For threads that may block.
+    /// Returns the current version of the object: its ETag. For threads that may block.
     ///
     /// # Errors
     /// [`AwsError`].

@@ -1,4 +1,4 @@
-//! Converts errors of the SDK.
+//! Converts the SDK's errors to [`AwsError`].
 
 use aws_smithy_runtime_api::client::{orchestrator::HttpResponse, result::SdkError};
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
@@ -46,7 +46,7 @@ impl AwsError {
         let status = error.raw_response().map(|response| response.status().as_u16());
         let metadata = error.as_service_error().map(ProvideErrorMetadata::meta);
         let code = metadata.and_then(|metadata| metadata.code()).unwrap_or_default().to_owned();
-        let trouble = match &error {
+        let kind = match &error {
             SdkError::ConstructionFailure(_) => AwsErrorKind::Setup,
             SdkError::TimeoutError(_) => AwsErrorKind::Unreachable,
             SdkError::DispatchFailure(failure) if failure.is_other() => AwsErrorKind::Setup,
@@ -62,12 +62,12 @@ impl AwsError {
                 None => causes(&error),
             },
         };
-        Self { what, trouble, why }
+        Self { what, kind, why }
     }
 }
 
-/// Formats an error with its causes. The outermost error only reports that something failed, and the SDK's own
-/// formatting appends Rust's debug output.
+/// Formats an error with its causes. The outermost error does not include its cause, and the SDK's own formatter of
+/// causes (`DisplayErrorContext`) appends Rust's debug output.
 fn causes(error: &dyn std::error::Error) -> String {
     let mut messages: Vec<String> = Vec::new();
     let mut next = Some(error);
@@ -96,7 +96,7 @@ impl AwsErrorKind {
             "PermanentRedirect" | "TemporaryRedirect" | "Redirect" => Self::Redirected,
             "SerializationException" => Self::Garbled,
             "InternalServerError" | "InternalError" | "InternalFailure" | "ServiceUnavailable" => Self::Server,
-            // Another writer is writing the same item.
+            // Another request is writing the same item.
             "TransactionConflictException" | "ReplicatedWriteConflictException" => Self::Throttled,
             _ => match status {
                 Some(301 | 302 | 307 | 308) => Self::Redirected,
@@ -122,13 +122,13 @@ mod tests {
         type Error = SdkError<aws_smithy_types::error::ErrorMetadata, HttpResponse>;
         let refused = std::io::Error::new(std::io::ErrorKind::ConnectionRefused, "connection refused");
         let error: Error = SdkError::dispatch_failure(ConnectorError::io(refused.into()));
-        let told = AwsError::of("s3://b/k: GetObject", error).to_string();
-        assert_eq!(told, "s3://b/k: GetObject: dispatch failure: io error: connection refused");
-        let error: Error = SdkError::timeout_error("no answer within 3 s");
-        let told = AwsError::of("s3://b/k: GetObject", error);
+        let message = AwsError::of("s3://b/k: GetObject", error).to_string();
+        assert_eq!(message, "s3://b/k: GetObject: dispatch failure: io error: connection refused");
+        let error: Error = SdkError::timeout_error("no response within 3 s");
+        let converted = AwsError::of("s3://b/k: GetObject", error);
         assert_eq!(
-            (told.trouble, told.why.as_str()),
-            (AwsErrorKind::Unreachable, "request has timed out: no answer within 3 s")
+            (converted.kind, converted.why.as_str()),
+            (AwsErrorKind::Unreachable, "request has timed out: no response within 3 s")
         );
     }
 

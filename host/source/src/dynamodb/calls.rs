@@ -1,4 +1,5 @@
-//! Requests to DynamoDB, each with its name in errors, and without retries beyond the SDK's own.
+//! Sends requests to DynamoDB. Errors name the table and the operation. Beyond the SDK's own retries, only unprocessed
+//! keys are retried.
 
 use std::{
     collections::HashMap,
@@ -27,11 +28,11 @@ pub(super) struct Calls {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Described {
     pub(super) identity: TableIdentity,
-    /// The attributes of its primary key.
+    /// The names of the attributes of its primary key.
     pub(super) keys: Vec<String>,
-    /// The name of its stream, if it is on, and whether its records contain the new state of the items.
+    /// The ARN of its stream, if it is on, and whether its records contain the new state of the items.
     pub(super) stream: Option<(String, bool)>,
-    /// DynamoDB's own count, which is some hours old.
+    /// DynamoDB's own count of the items, which can be some hours old.
     pub(super) items: u64,
 }
 
@@ -45,9 +46,9 @@ pub(super) struct Page {
 
 /// The records of a shard from one request.
 #[derive(Debug)]
-pub(super) struct Told {
+pub(super) struct ShardRecords {
     pub(super) records: Vec<Record>,
-    /// `None`: the shard is closed, and these were its last records.
+    /// The next iterator; `None` if the shard is closed and these are its last records.
     pub(super) next: Option<String>,
 }
 
@@ -58,16 +59,16 @@ pub(super) struct Record {
     /// The approximate time of the change.
     pub(super) at: Option<Micros>,
     pub(super) keys: Attributes,
-    /// The new state of the item: `None` if the item was removed, or if the stream does not contain it.
+    /// The new state of the item; `None` if the item was removed, or if the stream does not contain new states.
     pub(super) image: Option<Attributes>,
     pub(super) is_removal: bool,
 }
 
-/// The maximum number of keys of one BatchGetItem.
+/// The maximum number of keys in one BatchGetItem request.
 const KEYS_MAX: usize = 100;
-/// The pause before a retry of keys that DynamoDB did not process; doubled each time.
-const LEFT_OVER_PAUSE: Duration = Duration::from_millis(20);
-const LEFT_OVER_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// The pause before the first retry of keys that DynamoDB did not process; doubled before each further retry.
+const UNPROCESSED_PAUSE: Duration = Duration::from_millis(20);
+const UNPROCESSED_PAUSE_MAX: Duration = Duration::from_secs(2);
 
 // === impl Calls ===
 
@@ -129,7 +130,7 @@ impl Calls {
         let what = self.what("BatchGetItem");
         let mut items = Vec::new();
         for keys in keys.chunks(KEYS_MAX) {
-            let mut pause = LEFT_OVER_PAUSE;
+            let mut pause = UNPROCESSED_PAUSE;
             let mut left = Some(keys.to_vec());
             while let Some(keys) = left.take() {
                 let wanted = KeysAndAttributes::builder().set_keys(Some(keys)).consistent_read(consistent).build();
@@ -143,12 +144,12 @@ impl Calls {
                     if Instant::now() + pause > until {
                         return Err(AwsError {
                             what,
-                            trouble: crate::aws::AwsErrorKind::Throttled,
-                            why: "some keys were not processed in time".to_owned(),
+                            kind: crate::aws::AwsErrorKind::Throttled,
+                            why: "DynamoDB did not process all keys in time".to_owned(),
                         });
                     }
                     tokio::time::sleep(pause).await;
-                    pause = (2 * pause).min(LEFT_OVER_PAUSE_MAX);
+                    pause = (2 * pause).min(UNPROCESSED_PAUSE_MAX);
                 }
             }
         }
@@ -225,7 +226,7 @@ impl Calls {
         output.shard_iterator.ok_or_else(|| AwsError::garbled(&what, "the response has no iterator"))
     }
 
-    pub(super) async fn records(&self, iterator: &str) -> Result<Told, AwsError> {
+    pub(super) async fn records(&self, iterator: &str) -> Result<ShardRecords, AwsError> {
         let what = self.what("GetRecords");
         let output = self.dynamo.streams.get_records().shard_iterator(iterator).send().await;
         let output = output.map_err(|error| AwsError::of(&what, error))?;
@@ -244,14 +245,14 @@ impl Calls {
                 is_removal,
             })
         };
-        let told = output.records.unwrap_or_default();
-        let count = told.len();
-        let records: Vec<Record> = told.into_iter().filter_map(record).collect();
+        let returned = output.records.unwrap_or_default();
+        let count = returned.len();
+        let records: Vec<Record> = returned.into_iter().filter_map(record).collect();
         if records.len() < count {
-            // Continuing after such a record would lose a change.
+            // Skipping such a record would lose a change.
             return Err(AwsError::garbled(&what, "a record has no sequence number or no keys"));
         }
-        Ok(Told { records, next: output.next_shard_iterator })
+        Ok(ShardRecords { records, next: output.next_shard_iterator })
     }
 }
 
@@ -259,7 +260,7 @@ fn attributes(values: HashMap<String, StreamValue>) -> Attributes {
     values.into_iter().map(|(name, value)| (name, attribute(value))).collect()
 }
 
-/// Converts an attribute: the streams API has its own types for the values of tables.
+/// Converts an attribute. The streams API has a separate type for the same values.
 fn attribute(value: StreamValue) -> AttributeValue {
     match value {
         StreamValue::S(text) => AttributeValue::S(text),
@@ -271,7 +272,7 @@ fn attribute(value: StreamValue) -> AttributeValue {
         StreamValue::Ss(items) => AttributeValue::Ss(items),
         StreamValue::Ns(items) => AttributeValue::Ns(items),
         StreamValue::Bs(items) => AttributeValue::Bs(items),
-        // An unknown kind of value is treated as null.
+        // A null, or a value of a type that the SDK does not know.
         _ => AttributeValue::Null(true),
     }
 }

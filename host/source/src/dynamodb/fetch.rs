@@ -16,16 +16,16 @@ use crate::{Item, SourceError, aws::AwsError};
 
 /// The maximum number of concurrent partition queries: in the item-per-feature layout, each entity has its own
 /// partition.
-const QUERIES_AT_ONCE: usize = 32;
+const CONCURRENT_QUERIES_MAX: usize = 32;
 
 impl DynamoDb {
-    /// Fetches the current rows of these entities from the table; `None` for those that it does not have. Takes at most
-    /// `within`.
+    /// Fetches the current rows of these entities from the table; `None` for entities that the table does not have.
     ///
     /// Run this on [`crate::aws::Aws::handle`].
     ///
     /// # Errors
-    /// [`SourceError::Aws`]; the state of all of them is unknown then.
+    /// [`SourceError::Aws`] if a request fails, or if the fetch takes longer than `within`. No rows are returned then,
+    /// not even those that were fetched before the error.
     pub async fn fetch(
         &self,
         keys: &[EntityKey],
@@ -42,8 +42,8 @@ impl DynamoDb {
         self.rows(&calls, keys, self.clock.now(), until).await
     }
 
-    /// Fetches the rows of these entities, each with the key of its item or of its items' partition; `None` for those
-    /// that the table does not have.
+    /// Fetches the rows of these entities; `None` for entities that the table does not have. `keys` has the key of each
+    /// entity's item, or of the partition with its items.
     pub(super) async fn rows(
         &self,
         calls: &Calls,
@@ -55,7 +55,7 @@ impl DynamoDb {
         if self.items.is_split() {
             let queries = stream::iter(keys)
                 .map(|(id, partition)| async move { Ok::<_, AwsError>((id, calls.query(&partition, true).await?)) });
-            let mut queries = queries.buffer_unordered(QUERIES_AT_ONCE);
+            let mut queries = queries.buffer_unordered(CONCURRENT_QUERIES_MAX);
             while let Some((id, items)) = queries.try_next().await? {
                 rows.insert(id, (!items.is_empty()).then(|| self.items.entity_row(&items, now)));
             }

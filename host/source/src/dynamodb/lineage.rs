@@ -1,9 +1,9 @@
-//! The shards of a stream, and which of them may be read.
+//! Decides which shards of a stream may be read.
 //!
 //! A shard is closed after some hours, or when its share of the table is split; later changes go to its children. The
 //! changes of a key are in order along a shard and its descendants, so a child is read only after its parent was read
-//! to its end. A closed shard is removed from the stream after some time: a child of a removed shard does not wait. If
-//! a shard is removed before it was read, changes are lost, and the whole table must be read again.
+//! to its end. A closed shard is removed from the stream after some time, and its children do not wait for it any more.
+//! If a shard is removed before it was read, changes are lost, and the whole table must be read again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,21 +17,23 @@ pub(super) struct Shard {
     pub(super) is_closed: bool,
 }
 
-/// Returns the start position of each shard, for changes from now on. Closed shards are skipped, except the parents of
-/// open ones: a scan may miss a write from the moment before it.
+/// Returns the start position of each shard, for reading the changes since the start of a scan. Skips closed shards,
+/// except the parents of open ones: a scan may miss a write from the moment before it, which may be in the parent.
 pub(super) fn begin(listed: &[Shard]) -> BTreeMap<String, ShardPosition> {
     let parents: BTreeSet<&str> =
         listed.iter().filter(|shard| !shard.is_closed).filter_map(|shard| shard.parent.as_deref()).collect();
     let position = |shard: &Shard| {
-        let is_behind = shard.is_closed && !parents.contains(&*shard.id);
-        (shard.id.clone(), if is_behind { ShardPosition::Done } else { ShardPosition::Start })
+        let is_skipped = shard.is_closed && !parents.contains(&*shard.id);
+        (shard.id.clone(), if is_skipped { ShardPosition::Done } else { ShardPosition::Start })
     };
     listed.iter().map(position).collect()
 }
 
-/// Updates positions from the stream's current list: adds new shards, and drops those that are done and removed. An
-/// error names a shard that was removed before it was read to its end.
-pub(super) fn take_in(positions: &mut BTreeMap<String, ShardPosition>, listed: &[Shard]) -> Result<(), String> {
+/// Updates positions from the stream's current list: adds new shards, and drops removed ones.
+///
+/// # Errors
+/// The ID of a shard that was removed before it was read to its end.
+pub(super) fn update(positions: &mut BTreeMap<String, ShardPosition>, listed: &[Shard]) -> Result<(), String> {
     let known: BTreeSet<&str> = listed.iter().map(|shard| &*shard.id).collect();
     let lost =
         positions.iter().find(|(id, position)| **position != ShardPosition::Done && !known.contains(id.as_str()));
@@ -45,14 +47,14 @@ pub(super) fn take_in(positions: &mut BTreeMap<String, ShardPosition>, listed: &
     Ok(())
 }
 
-/// Returns the shards that may be read: those not done whose parent is done or removed.
+/// Returns the shards that may be read now: shards that are not done and whose parent is done or removed.
 pub(super) fn readable(positions: &BTreeMap<String, ShardPosition>, listed: &[Shard]) -> Vec<String> {
     let is_open = |shard: &&Shard| positions.get(&shard.id).is_some_and(|position| *position != ShardPosition::Done);
-    let is_free = |shard: &&Shard| {
+    let is_readable = |shard: &&Shard| {
         let parent = shard.parent.as_ref().and_then(|parent| positions.get(parent));
         parent.is_none_or(|position| *position == ShardPosition::Done)
     };
-    listed.iter().filter(is_open).filter(is_free).map(|shard| shard.id.clone()).collect()
+    listed.iter().filter(is_open).filter(is_readable).map(|shard| shard.id.clone()).collect()
 }
 
 #[cfg(test)]
@@ -67,7 +69,7 @@ mod tests {
     fn child_is_read_after_its_parent() {
         let listed = [shard("a", None, true), shard("b", Some("a"), false), shard("c", Some("a"), false)];
         let mut positions = BTreeMap::from([("a".to_owned(), After("9".into()))]);
-        take_in(&mut positions, &listed).unwrap();
+        update(&mut positions, &listed).unwrap();
         assert_eq!(readable(&positions, &listed), ["a"]);
         positions.insert("a".into(), Done);
         assert_eq!(readable(&positions, &listed), ["b", "c"]);
@@ -77,19 +79,19 @@ mod tests {
     fn child_of_removed_parent_is_readable() {
         let listed = [shard("b", Some("a"), false)];
         let mut positions = BTreeMap::from([("a".to_owned(), Done)]);
-        take_in(&mut positions, &listed).unwrap();
+        update(&mut positions, &listed).unwrap();
         assert_eq!(readable(&positions, &listed), ["b"]);
-        assert!(!positions.contains_key("a"), "and is forgotten");
+        assert!(!positions.contains_key("a"), "the removed shard is dropped");
     }
 
     #[test]
-    fn unread_removed_shard_is_a_loss() {
+    fn removal_of_unread_shard_is_an_error() {
         let mut positions = BTreeMap::from([("a".to_owned(), After("9".into()))]);
-        assert_eq!(take_in(&mut positions, &[shard("b", Some("a"), false)]), Err("a".to_owned()));
+        assert_eq!(update(&mut positions, &[shard("b", Some("a"), false)]), Err("a".to_owned()));
     }
 
     #[test]
-    fn read_starts_with_shards_and_parents() {
+    fn read_starts_at_open_shards_and_parents() {
         let listed = [
             shard("a", None, true),
             shard("b", Some("a"), true),
@@ -114,7 +116,7 @@ mod tests {
             // The oldest shards are already removed.
             let listed = &all[gone.min(all.len() - 1)..];
             let mut positions = BTreeMap::new();
-            take_in(&mut positions, listed).unwrap();
+            update(&mut positions, listed).unwrap();
             let mut order: Vec<String> = Vec::new();
             loop {
                 let next = readable(&positions, listed);

@@ -1,5 +1,5 @@
-//! How far a table was read: the identity of the table, the finished segments of a scan, and the position in each shard
-//! of its stream.
+//! How far a table was read: the identity of the table, the position in each segment of a scan, and the position in
+//! each shard of its stream.
 
 use std::collections::BTreeMap;
 
@@ -14,26 +14,26 @@ use super::item::Attributes;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Position {
     pub(super) table: TableIdentity,
-    /// `None`: the table is not followed.
+    /// The position in the table's stream; `None` if the table is not followed through a stream.
     pub(super) stream: Option<StreamPosition>,
-    /// The scan in progress; `None` after its end.
+    /// The progress of the scan; `None` after the full read.
     pub(super) scan: Option<ScanPosition>,
-    /// Everything that existed at this time was read.
+    /// The time up to which all changes were read; during a full read, the time of its start.
     pub(super) as_of: Micros,
 }
 
-/// The identity of a table: another table of the same name has another history.
+/// The identity of a table, which distinguishes it from another table of the same name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct TableIdentity {
     pub(super) arn: String,
-    /// DynamoDB's own id, or the creation time if there is none.
+    /// DynamoDB's ID of the table, or the creation time if the server has no IDs.
     pub(super) id: String,
 }
 
 /// A position in a stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct StreamPosition {
-    /// Differs after the stream was turned off and on.
+    /// The stream's ARN, which changes if the stream is turned off and on.
     pub(super) arn: String,
     pub(super) shards: BTreeMap<String, ShardPosition>,
 }
@@ -42,9 +42,9 @@ pub(super) struct StreamPosition {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum ShardPosition {
-    /// Nothing of it was read.
+    /// No record was read.
     Start,
-    /// Everything up to this sequence number was read.
+    /// All records up to this sequence number were read.
     After(String),
     /// The shard is closed, and was read to its end.
     Done,
@@ -54,7 +54,7 @@ pub(super) enum ShardPosition {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ScanPosition {
     pub(super) segments: Vec<SegmentPosition>,
-    /// When its last page arrived: changes up to this time must be read before the scanned rows are served.
+    /// When the last page was processed: changes up to this time must be read before the scanned rows are served.
     pub(super) ended: Option<Micros>,
 }
 
@@ -78,7 +78,7 @@ pub(super) enum KeyAttribute {
 // === impl Position ===
 
 impl Position {
-    /// Parses a position; returns `None` for the text of another kind of source.
+    /// Parses a position; returns `None` for text in another format, for example from another kind of source.
     pub(super) fn parse(text: &str) -> Option<Self> {
         serde_json::from_str(text).ok()
     }
@@ -104,7 +104,7 @@ impl ScanPosition {
 // === impl SegmentPosition ===
 
 impl SegmentPosition {
-    /// Returns the position after a page that ended with this key, or that was the last.
+    /// Returns the position after a page that ended with this key; `None` means that the page was the last one.
     pub(super) fn after(key: Option<&Attributes>) -> Self {
         let Some(key) = key.filter(|key| !key.is_empty()) else { return Self::Done };
         let attributes = key.iter().filter_map(|(name, value)| {
@@ -120,7 +120,7 @@ impl SegmentPosition {
         Self::After(attributes.collect())
     }
 
-    /// Returns the start key of the next page.
+    /// Returns the exclusive start key of the next page; `None` to start at the beginning.
     pub(super) fn start_key(&self) -> Option<Attributes> {
         let Self::After(key) = self else { return None };
         let attributes = key.iter().filter_map(|(name, value)| {
@@ -156,6 +156,6 @@ mod tests {
         assert_eq!(read, position);
         assert_eq!(read.scan.unwrap().segments[0].start_key(), Some(key));
         assert_eq!(SegmentPosition::after(None), SegmentPosition::Done);
-        assert_eq!(Position::parse("{\"files\":{}}"), None, "a position in files is none in a table");
+        assert_eq!(Position::parse("{\"files\":{}}"), None, "the position of another kind of source");
     }
 }

@@ -1,4 +1,4 @@
-//! Scans the segments of a table concurrently, at a rate that respects its read capacity.
+//! Scans the segments of a table concurrently, within a limit on read units per second if one is set.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -25,20 +25,21 @@ pub(super) struct Scan {
     _tasks: JoinSet<()>,
 }
 
-/// The segment, and its page or the error.
+/// The index of a segment, and its next page or an error.
 type SegmentPage = (usize, Result<Page, AwsError>);
 
 /// A limit on read units per second.
 #[derive(Debug)]
 struct Budget {
     per_second: Option<f64>,
-    /// The time at which the units used so far are within the limit again.
+    /// The time at which the units used so far are back within the limit.
     free_at: Mutex<Instant>,
 }
 
-/// The number of attempts at a page, beyond the SDK's own, before the sync fails. The scan could continue, but the
-/// failure must be reported.
-const ATTEMPTS: u32 = 5;
+/// The maximum number of retries of a page, beyond the SDK's own. After them the sync fails, so that the error is
+/// reported, and the next sync resumes the scan.
+const RETRIES_MAX: u32 = 5;
+/// The pause before the first retry; doubled before each further retry.
 const PAUSE: Duration = Duration::from_millis(200);
 
 // === impl Scan ===
@@ -52,7 +53,7 @@ impl Scan {
     ) -> Result<Self, AwsError> {
         let handle = aws.handle()?;
         let budget = Arc::new(Budget { per_second: read_units.map(f64::from), free_at: Mutex::new(Instant::now()) });
-        // One page waits while another one is written: memory is limited to pages of 1 MB.
+        // The channel limits memory: each segment has about one page in it, and a page has at most 1 MB.
         let (sender, pages) = mpsc::channel(segments.len().max(1));
         let mut tasks = JoinSet::new();
         let total = segments.len();
@@ -67,7 +68,7 @@ impl Scan {
     /// Returns the next page and its segment; `None` when all segments are done.
     ///
     /// # Errors
-    /// If the server stops.
+    /// If the server is stopping. The error of a page is inside the [`SegmentPage`].
     pub(super) fn next(&mut self, aws: &Aws) -> Result<Option<SegmentPage>, AwsError> {
         aws.wait_for(async { Ok(self.pages.recv().await) })
     }
@@ -84,8 +85,8 @@ async fn scan_segment(
     loop {
         let page = page(&calls, &budget, segment, segments, start).await;
         let next = page.as_ref().ok().and_then(|page| page.last_key.clone()).filter(|key| !key.is_empty());
-        let goes_on = page.is_ok() && next.is_some();
-        if pages.send((segment, page)).await.is_err() || !goes_on {
+        let has_more = page.is_ok() && next.is_some();
+        if pages.send((segment, page)).await.is_err() || !has_more {
             return;
         }
         start = next;
@@ -104,10 +105,10 @@ async fn page(
         sleep_until(budget.free_at().into()).await;
         match calls.scan(segment, segments, start.clone()).await {
             Ok(page) => {
-                budget.used(page.read_units);
+                budget.spend(page.read_units);
                 return Ok(page);
             }
-            Err(error) if error.trouble.may_pass() && attempt < ATTEMPTS => {
+            Err(error) if error.kind.is_transient() && attempt < RETRIES_MAX => {
                 sleep(PAUSE * 2_u32.pow(attempt)).await;
                 attempt += 1;
             }
@@ -123,7 +124,7 @@ impl Budget {
         *self.free_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn used(&self, units: f64) {
+    fn spend(&self, units: f64) {
         let Some(per_second) = self.per_second else { return };
         let mut free_at = self.free_at.lock().unwrap_or_else(PoisonError::into_inner);
         *free_at = (*free_at).max(Instant::now()) + Duration::from_secs_f64(units / per_second);

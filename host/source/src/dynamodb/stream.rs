@@ -1,4 +1,4 @@
-//! A table's stream: lists its shards and reads all of them concurrently, in rounds.
+//! Reads a table's stream: lists its shards, and reads the readable ones concurrently, in rounds.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use larder_model::model::Micros;
 
 use super::{
-    calls::{Calls, Record, Told},
+    calls::{Calls, Record, ShardRecords},
     lineage::{self, Shard},
     position::{ShardPosition, StreamPosition},
 };
@@ -29,12 +29,12 @@ pub(super) struct Shards {
 /// The position in a shard that is being read.
 #[derive(Debug, Default)]
 struct Cursor {
-    /// `None`: to be requested, from the position.
+    /// The next iterator; `None` if a new one must be requested for the shard's position.
     iterator: Option<String>,
-    asked_at: Option<Instant>,
-    /// Consecutive responses without records. A single one can come from the middle of a shard.
-    empties: u32,
-    /// When the first of those was requested.
+    requested_at: Option<Instant>,
+    /// The number of consecutive responses without records. A single one does not mean that the shard has no more.
+    empty_responses: u32,
+    /// When the first of these responses arrived.
     empty_since: Option<Instant>,
     /// The time of the last change that was read.
     last_at: Option<Micros>,
@@ -43,45 +43,45 @@ struct Cursor {
 /// The result of one round.
 #[derive(Debug, Default)]
 pub(super) struct Round {
-    /// The changes, shard by shard, in order; the shards' positions are after them.
+    /// The records, shard by shard, in order. The shards' positions are after them.
     pub(super) records: Vec<Record>,
-    /// Whether a shard came to its end, so that its children may start.
+    /// Whether a shard was read to its end, so that its children may start.
     pub(super) has_closed: bool,
     /// Whether a shard returned so many records that more may follow.
     pub(super) has_more: bool,
-    /// The error of a shard, if one failed. The records of the other shards are applied first.
+    /// The error of a shard, if one failed. The caller returns the records of the other shards first.
     pub(super) failed: Option<SourceError>,
 }
 
-/// How often to look for new shards while no known shard ends.
+/// How often to list the shards while no known shard ends.
 const LIST_EVERY: Duration = Duration::from_secs(10);
-/// DynamoDB accepts five requests a second for a shard.
-const ASK_EVERY: Duration = Duration::from_millis(200);
-/// A response ends at 1,000 records or 1 MB. One with fewer records than this usually contains all that there were.
-const MUCH: usize = 100;
-/// This many consecutive responses without records mean that a shard has no more.
-const EMPTIES: u32 = 5;
+/// The minimum interval between requests to a shard: DynamoDB accepts five a second.
+const REQUEST_EVERY: Duration = Duration::from_millis(200);
+/// After a response with at least this many records, more may follow. A response has at most 1,000 records or 1 MB.
+const MANY_RECORDS: usize = 100;
+/// After this many consecutive responses without records, a shard has no more.
+const EMPTY_RESPONSES: u32 = 5;
 
 // === impl Shards ===
 
 impl Shards {
-    /// Drops the iterators: the positions are those of the last commit.
+    /// Drops the iterators, so that reading resumes at the committed positions.
     pub(super) fn rewind(&mut self) {
         self.cursors.clear();
     }
 
-    /// Returns the current shards of the stream.
+    /// Lists the current shards of the stream.
     pub(super) async fn list(&mut self, calls: &Calls, stream: &str) -> Result<&[Shard], AwsError> {
         self.listed = calls.shards(stream).await?;
         self.listed_at = Some(Instant::now());
         Ok(&self.listed)
     }
 
-    /// Reads every readable shard once. Advances `position` past the returned records.
+    /// Reads every readable shard once, and advances `position` past the returned records.
     pub(super) async fn round(&mut self, calls: &Calls, position: &mut StreamPosition) -> Result<Round, SourceError> {
         if self.listed_at.is_none_or(|at| at.elapsed() >= LIST_EVERY) {
             self.list(calls, &position.arn).await.map_err(|error| lost_or(error, "its stream no longer exists"))?;
-            self.take_in(position, &calls.table)?;
+            self.update(position, &calls.table)?;
         }
         let readable = lineage::readable(&position.shards, &self.listed);
         self.cursors.retain(|id, _| readable.contains(id));
@@ -89,22 +89,23 @@ impl Shards {
             self.cursors.entry(id.clone()).or_default();
         }
         let at: &StreamPosition = position;
-        let asked = self.cursors.iter_mut().filter_map(|(id, cursor)| {
+        let requests = self.cursors.iter_mut().filter_map(|(id, cursor)| {
             let shard = at.shards.get(id)?;
-            Some(async move { (id.clone(), cursor.ask(calls, &at.arn, id, shard).await) })
+            Some(async move { (id.clone(), cursor.request(calls, &at.arn, id, shard).await) })
         });
-        let answers: BTreeMap<String, Result<Told, AwsError>> = join_all(asked).await.into_iter().collect();
+        let responses: BTreeMap<String, Result<ShardRecords, AwsError>> =
+            join_all(requests).await.into_iter().collect();
 
         let mut round = Round::default();
         let mut failed = None;
-        for (id, told) in answers {
-            match told {
-                Ok(told) => self.take(id, told, position, &mut round),
+        for (id, response) in responses {
+            match response {
+                Ok(response) => self.apply(id, response, position, &mut round),
                 Err(error) => failed = Some(error),
             }
         }
         if round.has_closed {
-            // Its children are waiting.
+            // List the shards in the next round, because the children of the closed shard can be read now.
             self.listed_at = None;
         }
         let failed = failed.map(|error| lost_or(error, "records were removed before they were read"));
@@ -114,21 +115,22 @@ impl Shards {
         }
     }
 
-    fn take(&mut self, id: String, told: Told, position: &mut StreamPosition, round: &mut Round) {
+    /// Adds the records of a shard to the round, and advances the shard's position.
+    fn apply(&mut self, id: String, response: ShardRecords, position: &mut StreamPosition, round: &mut Round) {
         let at = position.shards.get(&id).cloned().unwrap_or(ShardPosition::Start);
-        // A repeated record is applied once: an older state must not reappear even briefly.
+        // Drop repeated records, because an older state must not reappear even briefly.
         let is_new = |record: &Record| match &at {
-            ShardPosition::After(last) => is_behind(&record.sequence, last),
+            ShardPosition::After(last) => is_after(&record.sequence, last),
             ShardPosition::Start | ShardPosition::Done => true,
         };
-        round.has_more |= told.records.len() >= MUCH;
-        let records: Vec<Record> = told.records.into_iter().filter(is_new).collect();
+        round.has_more |= response.records.len() >= MANY_RECORDS;
+        let records: Vec<Record> = response.records.into_iter().filter(is_new).collect();
         if let Some(cursor) = self.cursors.get_mut(&id)
             && let Some(last) = records.last()
         {
             cursor.last_at = last.at.or(cursor.last_at);
         }
-        let reached = if told.next.is_none() {
+        let reached = if response.next.is_none() {
             round.has_closed = true;
             Some(ShardPosition::Done)
         } else {
@@ -140,75 +142,88 @@ impl Shards {
         round.records.extend(records);
     }
 
-    fn take_in(&mut self, position: &mut StreamPosition, table: &str) -> Result<(), SourceError> {
-        lineage::take_in(&mut position.shards, &self.listed).map_err(|shard| SourceError::Lost {
+    /// Updates the positions from the list of shards.
+    fn update(&mut self, position: &mut StreamPosition, table: &str) -> Result<(), SourceError> {
+        lineage::update(&mut position.shards, &self.listed).map_err(|shard| SourceError::Lost {
             path: format!("DynamoDB table '{table}'"),
             why: format!("shard {shard} of its stream was removed before it was read to its end"),
         })
     }
 
-    /// Returns whether every shard that is read has returned a change after a time, or has been empty for a while since
-    /// then. `moment` is the same time by the monotonic clock.
+    /// Returns whether every readable shard has returned a change after `time`, or only responses without records since
+    /// then, several in a row. `moment` is the same time by the monotonic clock.
     pub(super) fn have_passed(&self, time: Micros, moment: Instant) -> bool {
         self.listed_at.is_some()
             && self.cursors.values().all(|cursor| {
                 cursor.last_at.is_some_and(|at| at > time + MARGIN)
-                    || (cursor.empties >= EMPTIES && cursor.empty_since.is_some_and(|since| since > moment))
+                    || (cursor.empty_responses >= EMPTY_RESPONSES
+                        && cursor.empty_since.is_some_and(|since| since > moment))
             })
     }
 
-    /// Returns the maximum age of unread changes in the shards.
+    /// Returns the age of the last change that was read from the shard that is furthest behind; zero if the last
+    /// response of every shard had no records.
     pub(super) fn lag(&self, now: Micros) -> Duration {
-        let behind = self.cursors.values().filter(|cursor| cursor.empties == 0).filter_map(|cursor| cursor.last_at);
+        let behind =
+            self.cursors.values().filter(|cursor| cursor.empty_responses == 0).filter_map(|cursor| cursor.last_at);
         let behind = behind.map(|at| u64::try_from(now.saturating_sub(at)).unwrap_or(0)).max();
         Duration::from_micros(behind.unwrap_or(0))
     }
 }
 
-/// Times of records are rounded, and come from other clocks.
+/// A tolerance, because the times of records are rounded and come from other clocks.
 const MARGIN: Micros = 1_000_000;
 
 // === impl Cursor ===
 
 impl Cursor {
-    async fn ask(&mut self, calls: &Calls, stream: &str, id: &str, position: &ShardPosition) -> Result<Told, AwsError> {
-        if let Some(wait) = self.asked_at.and_then(|at| ASK_EVERY.checked_sub(at.elapsed())) {
+    /// Requests the next records of the shard.
+    async fn request(
+        &mut self,
+        calls: &Calls,
+        stream: &str,
+        id: &str,
+        position: &ShardPosition,
+    ) -> Result<ShardRecords, AwsError> {
+        if let Some(wait) = self.requested_at.and_then(|at| REQUEST_EVERY.checked_sub(at.elapsed())) {
             tokio::time::sleep(wait).await;
         }
         let iterator = match self.iterator.take() {
             Some(iterator) => iterator,
             None => calls.iterator(stream, id, position).await?,
         };
-        self.asked_at = Some(Instant::now());
-        let told = match calls.records(&iterator).await {
-            // The iterator was not used for 15 minutes. Its position is known.
-            Err(error) if error.trouble == AwsErrorKind::Expired => {
+        self.requested_at = Some(Instant::now());
+        let response = match calls.records(&iterator).await {
+            // The iterator was not used for 15 minutes. A new one starts at the known position.
+            Err(error) if error.kind == AwsErrorKind::Expired => {
                 let iterator = calls.iterator(stream, id, position).await?;
                 calls.records(&iterator).await?
             }
-            // After any other error, the iterator could be reused, but a new one is equally good.
-            told => told?,
+            // After any other error, the next round requests a new iterator.
+            response => response?,
         };
-        self.iterator.clone_from(&told.next);
-        if told.records.is_empty() {
-            self.empties += 1;
+        self.iterator.clone_from(&response.next);
+        if response.records.is_empty() {
+            self.empty_responses += 1;
             self.empty_since.get_or_insert_with(Instant::now);
         } else {
-            (self.empties, self.empty_since) = (0, None);
+            (self.empty_responses, self.empty_since) = (0, None);
         }
-        Ok(told)
+        Ok(response)
     }
 }
 
-/// Returns whether `one` is greater than `other`, in the same shard. Sequence numbers can be too long for an integer
-/// type, so they are compared by length and then as text.
-fn is_behind(one: &str, other: &str) -> bool {
+/// Returns whether the sequence number `one` is greater than `other`, in the same shard. Sequence numbers can be too
+/// long for an integer type, so they are compared by length and then as text.
+fn is_after(one: &str, other: &str) -> bool {
     let digits = |text: &str| text.trim_start_matches('0').len();
     (digits(one), one.trim_start_matches('0')) > (digits(other), other.trim_start_matches('0'))
 }
 
+/// Converts the error of a request: [`SourceError::Lost`] with the reason `why` if the stream or the position no longer
+/// exists.
 fn lost_or(error: AwsError, why: &str) -> SourceError {
-    match error.trouble {
+    match error.kind {
         AwsErrorKind::Trimmed | AwsErrorKind::Missing => {
             SourceError::Lost { path: error.what, why: format!("{why} ({})", error.why) }
         }
@@ -222,9 +237,9 @@ mod tests {
 
     #[test]
     fn sequence_numbers_are_compared_as_numbers() {
-        assert!(is_behind("10", "9"));
-        assert!(is_behind("100000000000000000000002", "100000000000000000000001"));
-        assert!(!is_behind("5", "5"));
-        assert!(!is_behind("0005", "6"));
+        assert!(is_after("10", "9"));
+        assert!(is_after("100000000000000000000002", "100000000000000000000001"));
+        assert!(!is_after("5", "5"));
+        assert!(!is_after("0005", "6"));
     }
 }

@@ -1,9 +1,9 @@
 //! Writes rows to a table in Feast's own layout, the reverse of [`super::item`], with many rows in flight.
 //!
-//! By default an item is put only if there is none, or an older one. `event_ts` is text, and the order of Feast's texts
-//! is that of their times as long as both are in UTC. Feast's are, unless a caller passed it times of another zone.
-//! Temporary errors (too many requests, internal errors of AWS, the network) are retried for as long as any request
-//! succeeds.
+//! By default, an item is put only if the table has none for the entity, or an older one. `event_ts` is text, and
+//! Feast's texts sort like their times if all are in UTC. They are, unless a caller of Feast passed times in another
+//! time zone. Temporary errors (too many requests, internal errors of AWS, the network) are retried until no request
+//! has succeeded for [`WriteOptions::timeout`].
 
 use std::{
     collections::HashMap,
@@ -46,15 +46,15 @@ pub struct WriteOptions {
     /// Whether a row replaces any item, including a newer one. This takes fewer requests.
     pub overwrite: bool,
     /// The maximum number of concurrent requests.
-    pub at_once: usize,
-    /// How long to retry without any success.
+    pub concurrency: usize,
+    /// How long to retry while no request succeeds.
     pub timeout: Duration,
 }
 
 /// Options for creating a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NewTable {
-    /// Whether to turn on its stream, so that servers see changes within seconds instead of with the next scan.
+    /// Whether to turn on its stream, so that servers read changes within seconds instead of with the next scan.
     pub stream: bool,
 }
 
@@ -72,10 +72,10 @@ pub struct TableRow {
 /// The counts of written rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Written {
-    /// Rows that are in the table now.
+    /// The number of rows that were written.
     pub written: u64,
-    /// Rows for which the table had an item that is as new or newer. A row whose first attempt succeeded without a
-    /// response counts here, too: the second attempt finds it.
+    /// The number of rows for which the table had an item that is as new or newer. A row whose first attempt succeeded
+    /// without a response counts here, too, because the second attempt finds it.
     pub older: u64,
 }
 
@@ -83,28 +83,28 @@ pub struct Written {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TableError {
-    /// There is no table of this name.
-    #[error("there is no DynamoDB table '{table}'")]
+    /// The table does not exist.
+    #[error("DynamoDB table '{table}' does not exist")]
     Missing {
-        /// The name.
+        /// The table.
         table: String,
     },
     /// The table does not have Feast's layout.
-    #[error("DynamoDB table '{table}': its key is {found}, but a table of Feast's has only '{ENTITY_ID}'")]
+    #[error("DynamoDB table '{table}': its key is {found}, but the key of Feast's layout is '{ENTITY_ID}'")]
     Keys {
         /// The table.
         table: String,
         /// The attributes of its key.
         found: String,
     },
-    /// No request succeeded for too long.
-    #[error("DynamoDB table '{table}': no row was written for {timeout:?}; the last error: {why}")]
+    /// No request succeeded for the timeout, or the table did not become active.
+    #[error("DynamoDB table '{table}': no progress for {timeout:?}: {why}")]
     NoProgress {
         /// The table.
         table: String,
-        /// How long it was retried.
+        /// The timeout.
         timeout: Duration,
-        /// The error of the last attempt.
+        /// The error of the last attempt, or the state of the table.
         why: String,
     },
     /// AWS rejected the request for a permanent reason.
@@ -124,23 +124,23 @@ struct Shared {
 /// The time of the last success.
 struct Progress(Mutex<Instant>);
 
-/// The maximum number of items of one BatchWriteItem.
+/// The maximum number of items in one BatchWriteItem request.
 const BATCH: usize = 25;
-/// The maximum size of an item in bytes, names included.
+/// DynamoDB's maximum size of an item in bytes, including attribute names.
 const ITEM_BYTES_MAX: usize = 400 << 10;
-/// The pause before the first retry, doubled each time. Each pause is shortened randomly, so that requests that were
-/// rejected together are not retried together.
+/// The pause before the first retry; doubled before each further retry. Each pause is shortened randomly, so that
+/// requests that were rejected together are not retried together.
 const PAUSE: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// How often a table that is being created is polled.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// How often progress is reported.
-const TELL_EVERY: Duration = Duration::from_millis(200);
+/// The interval between polls of a table that is being created.
+const POLL_EVERY: Duration = Duration::from_millis(500);
+/// The interval between progress reports.
+const REPORT_EVERY: Duration = Duration::from_millis(200);
 
 // === impl TableWriter ===
 
 impl TableWriter {
-    /// Creates a writer. `features` are the view's, in the order of the values in rows.
+    /// Creates a writer. `features` are the names of the view's features, in the order of the values in rows.
     #[must_use]
     pub fn new(
         aws: Arc<Aws>,
@@ -164,43 +164,43 @@ impl TableWriter {
         self.options
     }
 
-    /// Returns how many rows to pass to one call of [`TableWriter::write`]: it waits for its last requests, so each
-    /// concurrent request should have many rows.
+    /// Returns how many rows to pass to one call of [`TableWriter::write`]. Each call waits for its last requests, so
+    /// it should have many rows for each concurrent writer.
     #[must_use]
-    pub fn rows_at_once(&self) -> usize {
-        let turns = if self.options.overwrite { 8 * BATCH } else { 64 };
-        self.options.at_once * turns
+    pub fn rows_per_call(&self) -> usize {
+        let rows_per_writer = if self.options.overwrite { 8 * BATCH } else { 64 };
+        self.options.concurrency * rows_per_writer
     }
 
-    /// Checks that the table exists, is active, and has Feast's layout; creates it if `new` is set. Returns what
-    /// distinguishes it from another table of the same name, or `None` if the role may write but not describe the
-    /// table.
+    /// Waits until the table is no longer being created, and checks that it has Feast's layout. If it does not exist
+    /// and `new` is set, creates it. Returns an ID that distinguishes the table from another one of the same name, or
+    /// `None` if the role is not allowed to describe the table.
     ///
     /// # Errors
     /// [`TableError`].
     pub fn prepare(&self, new: Option<NewTable>) -> Result<Option<String>, TableError> {
-        self.aws.handle()?.block_on(self.look(new))
+        self.aws.handle()?.block_on(self.prepare_table(new))
     }
 
-    /// Returns why a row cannot become an item, if it cannot.
+    /// Returns the reason why a row cannot become an item; `None` if it can.
     #[must_use]
     pub fn mismatch(&self, row: &TableRow) -> Option<String> {
         let Some(time) = python_text(row.event_time) else {
             return Some(format!("its event time, {} us from 1970, is not in the years 1 to 9999", row.event_time));
         };
-        // As DynamoDB counts: names and values, three bytes for a map and one for each of its entries.
+        // DynamoDB counts names and values, and for a map three bytes and one byte for each entry.
         let values = self.features.iter().zip(&row.values).map(|(name, value)| name.len() + value.len() + 1);
         let fixed = ENTITY_ID.len() + 32 + EVENT_TS.len() + time.len() + VALUES.len() + 3;
         let bytes = fixed + values.sum::<usize>();
-        (bytes > ITEM_BYTES_MAX).then(|| format!("it is {bytes} bytes, but DynamoDB accepts at most {ITEM_BYTES_MAX}"))
+        (bytes > ITEM_BYTES_MAX).then(|| format!("it has {bytes} bytes, but DynamoDB accepts at most {ITEM_BYTES_MAX}"))
     }
 
-    /// Writes rows of different entities, and returns when all of them are acknowledged. Calls `tell` regularly with
-    /// the progress. Blocks its thread.
+    /// Writes rows of different entities, and returns when all of them are acknowledged. Calls `report` regularly with
+    /// the counts so far. Blocks its thread.
     ///
     /// # Errors
-    /// [`TableError`]: some of the rows were written then; it is unknown which.
-    pub fn write(&self, rows: Vec<TableRow>, tell: &mut dyn FnMut(Written)) -> Result<Written, TableError> {
+    /// [`TableError`]; an unknown part of the rows was written.
+    pub fn write(&self, rows: Vec<TableRow>, report: &mut dyn FnMut(Written)) -> Result<Written, TableError> {
         let handle = self.aws.handle()?;
         handle.block_on(async {
             let shared = Arc::new(Shared {
@@ -210,21 +210,20 @@ impl TableWriter {
                 older: AtomicU64::new(0),
                 progress: Progress::now(),
             });
-            // Tasks of the runtime: signing is work for more threads than the one that waits. Dropping the set ends
-            // them.
+            // The writers are tasks of the runtime, so that several threads sign requests. Dropping the set ends them.
             let mut tasks = JoinSet::new();
-            for _ in 0..self.options.at_once {
-                tasks.spawn_on(self.clone().take_turns(Arc::clone(&shared)), handle);
+            for _ in 0..self.options.concurrency {
+                tasks.spawn_on(self.clone().write_remaining(Arc::clone(&shared)), handle);
             }
-            let mut ticks = tokio::time::interval(TELL_EVERY);
+            let mut ticks = tokio::time::interval(REPORT_EVERY);
             loop {
                 tokio::select! {
                     ended = tasks.join_next() => match ended {
                         None => return Ok(shared.counts()),
                         Some(Ok(ended)) => ended?,
-                        Some(Err(error)) => return Err(self.broken(&error.to_string())),
+                        Some(Err(error)) => return Err(self.write_error(&error.to_string())),
                     },
-                    _ = ticks.tick() => tell(shared.counts()),
+                    _ = ticks.tick() => report(shared.counts()),
                 }
             }
         })
@@ -238,37 +237,40 @@ impl TableWriter {
         format!("DynamoDB table '{}': {operation}", self.table)
     }
 
-    fn broken(&self, why: &str) -> TableError {
-        AwsError { what: self.what("write"), trouble: AwsErrorKind::Setup, why: why.to_owned() }.into()
+    fn write_error(&self, why: &str) -> TableError {
+        AwsError { what: self.what("write"), kind: AwsErrorKind::Setup, why: why.to_owned() }.into()
     }
 
-    fn refused(&self, error: AwsError) -> TableError {
-        match error.trouble {
+    fn table_error(&self, error: AwsError) -> TableError {
+        match error.kind {
             AwsErrorKind::Missing => TableError::Missing { table: self.table.to_string() },
             _ => error.into(),
         }
     }
 
-    /// Decides whether to retry after this error, and if so, waits until it is time.
-    async fn again(&self, error: AwsError, attempt: u32, progress: &Progress) -> Result<(), TableError> {
-        if !error.trouble.may_pass() {
-            return Err(self.refused(error));
+    /// Waits for the next attempt after a temporary error.
+    ///
+    /// # Errors
+    /// Any other error, and [`TableError::NoProgress`] after the timeout.
+    async fn wait_to_retry(&self, error: AwsError, attempt: u32, progress: &Progress) -> Result<(), TableError> {
+        if !error.kind.is_transient() {
+            return Err(self.table_error(error));
         }
-        if progress.none_for() >= self.options.timeout {
+        if progress.elapsed() >= self.options.timeout {
             let (table, timeout) = (self.table.to_string(), self.options.timeout);
             return Err(TableError::NoProgress { table, timeout, why: format!("{}: {}", error.what, error.why) });
         }
-        tracing::debug!(%error, attempt, "a write to DynamoDB failed; retrying");
+        tracing::debug!(%error, attempt, "request to DynamoDB failed; retrying");
         sleep(pause(attempt)).await;
         Ok(())
     }
 
-    async fn look(&self, new: Option<NewTable>) -> Result<Option<String>, TableError> {
+    async fn prepare_table(&self, new: Option<NewTable>) -> Result<Option<String>, TableError> {
         let client = self.client().await;
         let what = self.what("DescribeTable");
         let progress = Progress::now();
         let mut attempt = 0;
-        let mut is_made = false;
+        let mut is_created = false;
         loop {
             let described = client.describe_table().table_name(&*self.table).send().await;
             let not_yet = match described.map_err(|error| AwsError::of(&what, error)) {
@@ -285,31 +287,31 @@ impl TableWriter {
                         let created = table.creation_date_time().map(|time| time.as_nanos().to_string());
                         return Ok(table.table_id().map(str::to_owned).or(created));
                     }
-                    "it is being created"
+                    "the table is still being created"
                 }
-                Err(error) if error.trouble == AwsErrorKind::Missing && is_made => "it does not exist yet",
+                Err(error) if error.kind == AwsErrorKind::Missing && is_created => "the table does not exist yet",
                 Err(error) => {
-                    match (error.trouble, new) {
+                    match (error.kind, new) {
                         (AwsErrorKind::Missing, Some(new)) => {
                             self.create(&client, new, &progress).await?;
-                            is_made = true;
+                            is_created = true;
                             continue;
                         }
-                        // A role that may write need not be allowed to describe the table: the writes report what is
-                        // wrong.
+                        // A role that may write to the table may not be allowed to describe it. If the table is missing
+                        // or has other keys, the writes fail.
                         (AwsErrorKind::Denied, None) => return Ok(None),
                         _ => {}
                     }
-                    self.again(error, attempt, &progress).await?;
+                    self.wait_to_retry(error, attempt, &progress).await?;
                     attempt += 1;
                     continue;
                 }
             };
-            if progress.none_for() >= self.options.timeout {
+            if progress.elapsed() >= self.options.timeout {
                 let (table, timeout) = (self.table.to_string(), self.options.timeout);
                 return Err(TableError::NoProgress { table, timeout, why: not_yet.to_owned() });
             }
-            sleep(LOOK_EVERY).await;
+            sleep(POLL_EVERY).await;
         }
     }
 
@@ -336,18 +338,18 @@ impl TableWriter {
         loop {
             match request.clone().send().await {
                 Ok(_) => return Ok(()),
-                // Another process is creating it, or an attempt without a response did.
+                // Another process created the table, or an earlier attempt did but its response was lost.
                 Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_in_use_exception()) => {
                     return Ok(());
                 }
-                Err(error) => self.again(AwsError::of(&what, error), attempt, progress).await?,
+                Err(error) => self.wait_to_retry(AwsError::of(&what, error), attempt, progress).await?,
             }
             attempt += 1;
         }
     }
 
-    /// Runs one of the concurrent writers: takes the rows of a request until none are left.
-    async fn take_turns(self, shared: Arc<Shared>) -> Result<(), TableError> {
+    /// Runs one of the concurrent writers: takes and writes the rows of a request until none are left.
+    async fn write_remaining(self, shared: Arc<Shared>) -> Result<(), TableError> {
         loop {
             let rows = shared.take(if self.options.overwrite { BATCH } else { 1 });
             if rows.is_empty() {
@@ -363,10 +365,10 @@ impl TableWriter {
         }
     }
 
-    /// Puts an item unless there is one that is as new.
+    /// Puts an item, unless the table has one that is as new or newer.
     async fn put_newer(&self, row: TableRow, shared: &Shared) -> Result<(), TableError> {
         let what = self.what("PutItem");
-        let item = self.item(row).map_err(|why| self.broken(&why))?;
+        let item = self.item(row).map_err(|why| self.write_error(&why))?;
         let time = item.get(EVENT_TS).cloned().unwrap_or(AttributeValue::Null(true));
         let request = shared
             .client
@@ -388,23 +390,23 @@ impl TableWriter {
                     &shared.older
                 }
                 Err(error) => {
-                    self.again(AwsError::of(&what, error), attempt, &shared.progress).await?;
+                    self.wait_to_retry(AwsError::of(&what, error), attempt, &shared.progress).await?;
                     attempt += 1;
                     continue;
                 }
             };
             count.fetch_add(1, Ordering::Relaxed);
-            shared.progress.note();
+            shared.progress.record();
             return Ok(());
         }
     }
 
-    /// Puts items unconditionally. Items that DynamoDB did not process are put again.
+    /// Puts items unconditionally. Retries items that DynamoDB did not process.
     async fn put_all(&self, rows: Vec<TableRow>, shared: &Shared) -> Result<(), TableError> {
         let what = self.what("BatchWriteItem");
         let mut left = Vec::with_capacity(rows.len());
         for row in rows {
-            let item = self.item(row).map_err(|why| self.broken(&why))?;
+            let item = self.item(row).map_err(|why| self.write_error(&why))?;
             let put = PutRequest::builder().set_item(Some(item)).build();
             let put = put.map_err(|error| AwsError::garbled(&what, error.to_string()))?;
             left.push(WriteRequest::builder().put_request(put).build());
@@ -420,18 +422,18 @@ impl TableWriter {
                     left = rest;
                     if done > 0 {
                         shared.written.fetch_add(done as u64, Ordering::Relaxed);
-                        shared.progress.note();
+                        shared.progress.record();
                         attempt = 0;
                     }
                     if left.is_empty() {
                         return Ok(());
                     }
-                    let why = "some items were not processed".to_owned();
-                    AwsError { what: what.clone(), trouble: AwsErrorKind::Throttled, why }
+                    let why = "DynamoDB did not process all items".to_owned();
+                    AwsError { what: what.clone(), kind: AwsErrorKind::Throttled, why }
                 }
                 Err(error) => AwsError::of(&what, error),
             };
-            self.again(error, attempt, &shared.progress).await?;
+            self.wait_to_retry(error, attempt, &shared.progress).await?;
             attempt += 1;
         }
         Ok(())
@@ -468,19 +470,19 @@ impl Progress {
         Self(Mutex::new(Instant::now()))
     }
 
-    fn note(&self) {
+    fn record(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    fn none_for(&self) -> Duration {
+    fn elapsed(&self) -> Duration {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
     }
 }
 
-/// Returns a random pause between half of the nominal one and all of it.
+/// Returns a random pause of at least half the nominal pause before this retry, and at most all of it.
 fn pause(attempt: u32) -> Duration {
-    let due = PAUSE.saturating_mul(2_u32.saturating_pow(attempt)).min(PAUSE_MAX);
-    // The keys of a hasher are the standard library's only source of randomness.
-    let chance = RandomState::new().build_hasher().finish() % 1_000;
-    due / 2 + due / 2 * u32::try_from(chance).unwrap_or(0) / 1_000
+    let nominal = PAUSE.saturating_mul(2_u32.saturating_pow(attempt)).min(PAUSE_MAX);
+    // The keys of a hasher are the standard library's only stable source of randomness.
+    let random = RandomState::new().build_hasher().finish() % 1_000;
+    nominal / 2 + nominal / 2 * u32::try_from(random).unwrap_or(0) / 1_000
 }

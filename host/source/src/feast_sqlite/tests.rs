@@ -1,4 +1,4 @@
-//! Tests with files as Feast writes them, also when it is killed.
+//! Tests with files as Feast writes them, including a file whose writer was killed.
 
 use std::fs;
 
@@ -26,7 +26,7 @@ struct Shop {
 }
 
 impl Shop {
-    /// Creates a file with the table that `feast apply` creates.
+    /// Creates a file with a table like the one that `feast apply` creates.
     fn open() -> Self {
         let dir = TempDir::new().unwrap();
         let feast = Connection::open(dir.path().join("online.db")).unwrap();
@@ -76,18 +76,18 @@ fn read(source: &FeastSqlite) -> Result<(Vec<Item>, String), SourceError> {
     while let Some(batch) = reading.next_batch()? {
         match batch.rows {
             SourceRows::Items(batch) => items.extend(batch),
-            SourceRows::Columns(_) | SourceRows::Changes(_) => panic!("an online store has items"),
+            SourceRows::Columns(_) | SourceRows::Changes(_) => panic!("SQLite yields only items"),
         }
     }
     Ok((items, reading.position()))
 }
 
 #[test]
-fn lines_become_items_by_entity_id() {
+fn lines_are_grouped_into_items() {
     let shop = Shop::open();
     shop.put(TABLE, "A", "orders", &[0x20, 7], &100);
     shop.put(TABLE, "A", "spent", &[], &100);
-    // From a version of the view that had another feature, and did not have this one yet.
+    // From a previous version of the view, which had a feature `gone`, and did not have `spent` yet.
     shop.put(TABLE, "B", "gone", &[1], &200);
     shop.put(TABLE, "B", "orders", &[0x20, 8], &"2026-01-31 12:00:00.25");
     let (mut items, _) = read(&shop.source()).unwrap();
@@ -108,7 +108,7 @@ fn lines_become_items_by_entity_id() {
 }
 
 #[test]
-fn mistyped_sqlite_value_costs_itself() {
+fn mistyped_value_is_unreadable_alone() {
     let shop = Shop::open();
     shop.put(TABLE, "A", "orders", &[0x20, 7], &100);
     shop.put(TABLE, "A", "spent", &[], &100);
@@ -142,7 +142,7 @@ fn oversized_value_is_skipped_alone() {
     set("value", &long(900_000_000), "spent");
     assert_ne!(read(&shop.source()).unwrap().1, before);
 
-    // Each value is allowed, but the row is too long.
+    // Each value is within the limit, but the row is too long.
     set("value", &long(VALUE_BYTES_MAX - 10), "spent");
     set("value", &long(11), "orders");
     let a = of(&read(&shop.source()).unwrap().0, "a");
@@ -158,7 +158,10 @@ fn oversized_value_is_skipped_alone() {
     assert_eq!(read(&shop.source()).unwrap().0.len(), 3);
     shop.put(TABLE, "c", &"x".repeat(KEY_BYTES_MAX + 1), b"", &1_000);
     let error = read(&shop.source()).unwrap_err().to_string();
-    assert!(error.contains("longer than 64 KiB is 1, but at most 0"), "{error}");
+    assert!(
+        error.contains("'shop_customer_stats' with a key or name longer than 64 KiB is 1, but at most 0"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -184,7 +187,7 @@ fn batches_of_large_values_stay_small() {
 fn entity_across_queries_is_one_item() {
     let shop = Shop::open();
     shop.feast.execute_batch("BEGIN").unwrap();
-    // An odd line at the front, then pairs: the last line of the first query is the first of a pair.
+    // One line first, then pairs: the last line of the first query is the first line of a pair.
     shop.put(TABLE, "", "spent", &[1], &1);
     let entities = LINES_PER_BATCH / 2 + 10;
     for i in 0..entities {
@@ -199,25 +202,25 @@ fn entity_across_queries_is_one_item() {
 }
 
 #[test]
-fn only_table_changes_are_news() {
+fn only_table_changes_are_detected() {
     let shop = Shop::open();
     shop.make_table("shop_other");
     shop.put(TABLE, "A", "orders", &[0x20, 7], &100);
     let source = shop.source();
     let (_, position) = read(&source).unwrap();
-    assert!(!source.has_news(&position).unwrap());
+    assert!(!source.has_changes(&position).unwrap());
     shop.put("shop_other", "A", "orders", &[0x20, 7], &100);
-    assert!(!source.has_news(&position).unwrap(), "another table");
+    assert!(!source.has_changes(&position).unwrap(), "another table");
     shop.put(TABLE, "A", "orders", &[0x20, 9], &100);
-    assert!(source.has_news(&position).unwrap(), "a value");
-    // A second check before any read.
-    assert!(source.has_news(&position).unwrap());
+    assert!(source.has_changes(&position).unwrap(), "a value");
+    // Another check without a read in between.
+    assert!(source.has_changes(&position).unwrap());
     let (_, position) = read(&source).unwrap();
-    assert!(!source.has_news(&position).unwrap());
+    assert!(!source.has_changes(&position).unwrap());
     // A restarted server has no state except the position in its store.
-    assert!(!shop.source().has_news(&position).unwrap());
+    assert!(!shop.source().has_changes(&position).unwrap());
     shop.feast.execute(&format!("DELETE FROM {TABLE}"), []).unwrap();
-    assert!(source.has_news(&position).unwrap(), "a deleted line");
+    assert!(source.has_changes(&position).unwrap(), "a deleted line");
     assert_eq!(read(&source).unwrap().0, []);
 }
 
@@ -259,8 +262,8 @@ fn invalid_feast_store_is_reported() {
     let shop = Shop::open();
     let error = |file: &str| read(&shop.source_at(file)).unwrap_err().to_string();
     assert!(error("none.db").contains("none.db"), "{}", error("none.db"));
-    assert!(!shop.dir.path().join("none.db").try_exists().unwrap(), "nothing is made by looking");
-    fs::write(shop.dir.path().join("text.db"), "not a database, and long enough to be looked at: ".repeat(50)).unwrap();
+    assert!(!shop.dir.path().join("none.db").try_exists().unwrap(), "the read created no file");
+    fs::write(shop.dir.path().join("text.db"), "not a database, but longer than SQLite's header: ".repeat(50)).unwrap();
     assert!(error("text.db").contains("is not a readable SQLite file"), "{}", error("text.db"));
     fs::write(shop.dir.path().join("empty.db"), "").unwrap();
     assert!(error("empty.db").contains("has no table 'shop_customer_stats'"), "{}", error("empty.db"));
@@ -286,6 +289,6 @@ fn pipe_as_file_or_log_fails() {
     for (file, named) in [("pipe.db", "pipe.db"), ("online.db", "online.db-wal")] {
         let error = read(&shop.source_at(file)).unwrap_err().to_string();
         assert!(error.ends_with(&format!("{named}: it is a named pipe, not a regular file")), "{error}");
-        assert!(file == "online.db" || shop.source_at(file).has_news("").is_err());
+        assert!(file == "online.db" || shop.source_at(file).has_changes("").is_err());
     }
 }

@@ -27,7 +27,7 @@ impl DynamoDb {
     /// The default interval between scans of a table without a stream.
     pub const RESCAN_EVERY: Duration = Duration::from_hours(1);
 
-    /// Keeps the name of the table.
+    /// Creates a stand-in that keeps the table's name.
     #[must_use]
     pub fn new(
         _: Arc<Aws>,
@@ -41,7 +41,7 @@ impl DynamoDb {
         Self { name: format!("DynamoDB table '{}'", source.table) }
     }
 
-    /// Returns an error: there is no client of DynamoDB.
+    /// Returns an error: this build has no DynamoDB client.
     ///
     /// # Errors
     /// Always.
@@ -53,7 +53,7 @@ impl DynamoDb {
 // === impl S3Parquet ===
 
 impl S3Parquet {
-    /// Keeps the path of the objects.
+    /// Creates a stand-in that keeps the path of the objects.
     #[must_use]
     pub fn new(_: Arc<Aws>, source: &FileSource, _: Wanted, _: ParquetLimits, _: SharedClock) -> Self {
         Self { name: source.path.clone() }

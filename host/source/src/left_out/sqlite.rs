@@ -15,7 +15,7 @@ left_out! {
 // === impl FeastSqlite ===
 
 impl FeastSqlite {
-    /// Keeps the path of the file.
+    /// Creates a stand-in that keeps the path of the file.
     #[must_use]
     pub fn new(path: PathBuf, _table: &str, _: &FeatureView) -> Self {
         Self { name: path.display().to_string() }

@@ -1,7 +1,7 @@
 //! Decompresses pages with codecs for which the Parquet reader has no size limit.
 //!
-//! For zstd, Snappy and raw LZ4, it allocates the size in the page's header. Gzip, Brotli and LZ4 frames it reads to
-//! their ends, which can be a thousand times the size of the page or more.
+//! For zstd, Snappy and raw LZ4, the reader allocates the size in the page's header. It decompresses gzip, Brotli and
+//! LZ4 frames to their ends, which can be a thousand times the size of the page or more.
 
 use std::io::Read;
 
@@ -14,7 +14,7 @@ use parquet::{
 
 use super::page_header::Header;
 
-/// A codec that may decompress to more than the header's size.
+/// A codec that the Parquet reader may decompress to more than the size in the page's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unbounded {
     Gzip,
@@ -34,7 +34,7 @@ const DATA_PAGE_V2: i64 = 3;
 // === impl Unbounded ===
 
 impl Unbounded {
-    /// Returns the codec of a page's bytes, if it is one of these.
+    /// Returns the codec of a page's bytes, if the Parquet reader has no size limit for it.
     pub(super) fn of(compression: Compression, page: &[u8]) -> Option<Self> {
         match compression {
             Compression::GZIP(_) => Some(Self::Gzip),
@@ -49,7 +49,7 @@ impl Unbounded {
 
     /// Decompresses bytes to exactly this size.
     fn decompress(self, bytes: &[u8], out: &mut Vec<u8>, length: usize) -> Result<(), ParquetError> {
-        // One byte beyond, to notice that there are more.
+        // Reads up to one byte more, to detect a page that is too long.
         let bound = length as u64 + 1;
         let before = out.len();
         let read = match self {
@@ -66,12 +66,12 @@ impl Unbounded {
     }
 }
 
-/// Builds a page from its header and bytes.
+/// Builds a page from its header and compressed bytes.
 pub(super) fn page(codec: Unbounded, header: &Header, bytes: &Bytes) -> Result<Page, ParquetError> {
-    let invalid = |what: &str| ParquetError::General(format!("a page's header {what}"));
+    let invalid = |what: &str| ParquetError::General(format!("a page header {what}"));
     let at = |length: u64| usize::try_from(length).unwrap_or(usize::MAX);
     let is_v2 = header.kind == DATA_PAGE_V2;
-    // Levels of the second version are never compressed.
+    // The levels of a version 2 page are never compressed.
     let levels = if is_v2 { at(header.levels[0].saturating_add(header.levels[1])) } else { 0 };
     let length = at(header.uncompressed);
     if levels > bytes.len() || levels > length {
@@ -87,10 +87,12 @@ pub(super) fn page(codec: Unbounded, header: &Header, bytes: &Bytes) -> Result<P
         }
         out.into()
     };
-    let count = |number: u64| u32::try_from(number).map_err(|_| invalid("has too large a number"));
+    let count = |number: u64| {
+        u32::try_from(number).map_err(|_| invalid(&format!("has a count of {number}, which is too large")))
+    };
     let encoding = |number: Option<i64>| {
-        let number = number.ok_or_else(|| invalid("names no encoding"))?;
-        encoding(number).ok_or_else(|| invalid(&format!("names the unknown encoding {number}")))
+        let number = number.ok_or_else(|| invalid("has no encoding"))?;
+        encoding(number).ok_or_else(|| invalid(&format!("has the unknown encoding {number}")))
     };
     let num_values = count(header.values.ok_or_else(|| invalid("has no number of values"))?)?;
     Ok(match header.kind {
@@ -126,7 +128,7 @@ fn encoding(number: i64) -> Option<Encoding> {
         0 => Encoding::PLAIN,
         2 => Encoding::PLAIN_DICTIONARY,
         3 => Encoding::RLE,
-        #[expect(deprecated, reason = "levels of old files have it")]
+        #[expect(deprecated, reason = "old files use it for levels")]
         4 => Encoding::BIT_PACKED,
         5 => Encoding::DELTA_BINARY_PACKED,
         6 => Encoding::DELTA_LENGTH_BYTE_ARRAY,

@@ -1,4 +1,4 @@
-//! Cuts decoded batches into pieces whose rows are small enough together.
+//! Cuts decoded batches into pieces of limited size.
 //!
 //! Strings are decoded as views of 16 bytes, which refer to pages or to a dictionary. A batch of views can be small
 //! although the strings are large, so this module computes the size of the copied rows and copies one piece at a time.
@@ -16,7 +16,7 @@ use arrow::{
     error::ArrowError,
 };
 
-/// The size of a value within a struct while it is converted, in addition to the value.
+/// The overhead of a value within a struct while it is converted, in bytes.
 const CELL_BYTES: u64 = 64;
 
 /// Returns the type that a column is decoded to: strings and bytes as views, never as a dictionary.
@@ -52,7 +52,7 @@ pub(super) fn row_sizes(batch: &RecordBatch) -> Vec<u64> {
     sizes
 }
 
-/// Adds the size of each value of an array.
+/// Adds the size of each value of an array to the size of its row.
 fn add_sizes(array: &ArrayRef, sizes: &mut [u64]) {
     let each = |sizes: &mut [u64], bytes: u64| sizes.iter_mut().for_each(|size| *size = size.saturating_add(bytes));
     // The length of a view is its lowest 32 bits.
@@ -160,7 +160,7 @@ fn list_piece<O: OffsetSizeTrait>(list: &GenericListArray<O>, item: &FieldRef) -
     Ok(Arc::new(GenericListArray::try_new(field, offsets, values, list.nulls().cloned())?))
 }
 
-/// Offsets that start at 0, and the range of the values to which they refer.
+/// Returns the offsets, shifted to start at 0, and the range of the values to which they referred.
 fn rebased<O: OffsetSizeTrait>(offsets: &[O]) -> (OffsetBuffer<O>, Range<usize>) {
     let first = offsets.first().copied().unwrap_or_default();
     let last = offsets.last().copied().unwrap_or_default();
@@ -181,7 +181,7 @@ mod tests {
         cast(&(Arc::new(StringArray::from(texts.to_vec())) as ArrayRef), &DataType::Utf8View).unwrap()
     }
 
-    /// Returns a list of strings in each row, the second one null.
+    /// Returns a column of lists of strings; the list in the second row is null.
     fn lists() -> ArrayRef {
         let item = Arc::new(Field::new("item", DataType::Utf8View, true));
         let offsets = OffsetBuffer::new(vec![0, 2, 2, 3].into());

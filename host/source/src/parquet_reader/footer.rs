@@ -1,4 +1,4 @@
-//! The footer of a Parquet file, checked before it is converted.
+//! Reads the footer of a Parquet file, and checks it before it is converted.
 //!
 //! A schema is a tree in which each node has the number of its children. The Parquet reader builds it recursively,
 //! copies the names of all ancestors to each leaf, and allocates some 500 bytes for each column of each row group,
@@ -16,33 +16,34 @@ use parquet::file::metadata::{
 use super::{DecodeThread, ParquetLimits, ReadFailure, check, thrift::Compact};
 use crate::SourceError;
 
-/// The size of a file's metadata after conversion.
+/// The size of a file's metadata after conversion, as computed by scanning the footer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Extent {
-    /// Leaves of the schema.
+    /// The number of leaves of the schema.
     columns: u64,
-    /// Approximate memory in bytes.
+    /// The approximate memory in bytes.
     bytes: u64,
-    /// Where the list of row groups begins, if it is empty.
+    /// The offset of the list of row groups, if the list is empty.
     no_row_groups: Option<u64>,
 }
 
 /// The maximum nesting depth of a schema. A list counts as two levels.
 const DEPTH_MAX: u64 = 64;
-/// Thrift's compact encoding of the header.
+/// The header of an empty list of structs in Thrift's compact protocol.
 const EMPTY_LIST_OF_STRUCTS: u8 = 0x0c;
-/// The last bytes of a file: the footer's length and a magic number.
+/// The number of bytes after the footer: its length and a magic number.
 const TAIL: u64 = 8;
-/// How much of the end of a file is read first: most footers are shorter.
+/// The number of bytes at the end of a file that are read first. Most footers are shorter.
 const FIRST_READ: u64 = 64 << 10;
-/// The reader's allocations for a column of a row group, for a schema node, and for a leaf's path, in bytes.
+/// The Parquet reader's allocations in bytes: for a column of a row group, for a schema node, and for each name in a
+/// leaf's path.
 const CHUNK_BYTES: u64 = 640;
 const NODE_BYTES: u64 = 512;
 const PATH_PART_BYTES: u64 = 32;
-/// Key-value pairs are copied, and the Arrow schema among them is decoded: bytes of memory for each of their bytes.
+/// The bytes of memory for each byte of key-value metadata, which is copied; the Arrow schema in it is also decoded.
 const KEY_VALUE_FACTOR: u64 = 6;
 
-/// Reads the footer of a file of `size` bytes. `fetch` reads a range of it.
+/// Reads the footer of a file of `size` bytes. `fetch` reads a range of the file.
 ///
 /// # Errors
 /// [`SourceError::Unreadable`], [`SourceError::Limit`], and those of `fetch`.
@@ -55,29 +56,29 @@ pub(super) fn read(
 ) -> Result<ParquetMetaData, SourceError> {
     let unreadable = |why: String| SourceError::Unreadable { path: path.to_owned(), why };
     if size < TAIL {
-        return Err(unreadable(format!("it has {size} bytes, which is too few for a footer")));
+        return Err(unreadable(format!("the file has only {size} bytes, which is too short for a footer")));
     }
     let first = size.saturating_sub(FIRST_READ)..size;
     let end = fetch(first.clone())?;
     let tail = end.len().checked_sub(TAIL.try_into().unwrap_or(0)).and_then(|at| end[at..].first_chunk());
-    let tail = tail.ok_or_else(|| unreadable("its end is cut off".to_owned()))?;
+    let tail = tail.ok_or_else(|| unreadable("the end of the file is truncated".to_owned()))?;
     let tail = FooterTail::try_new(tail).map_err(|error| unreadable(ReadFailure::from(error).0))?;
     if tail.is_encrypted_footer() {
-        return Err(unreadable("its footer is encrypted".to_owned()));
+        return Err(unreadable("the footer is encrypted, which is not supported".to_owned()));
     }
     let length = tail.metadata_length() as u64;
     let Some(start) = (size - TAIL).checked_sub(length) else {
-        return Err(unreadable(format!("its footer has {length} bytes, but the file has {size}")));
+        return Err(unreadable(format!("the footer has {length} bytes, but the file has only {size}")));
     };
     limits.check_memory(path, "the size of the footer in bytes", length)?;
     let footer = if start >= first.start {
-        let at = |place: u64| usize::try_from(place - first.start).unwrap_or(usize::MAX);
+        let at = |offset: u64| usize::try_from(offset - first.start).unwrap_or(usize::MAX);
         end.slice(at(start)..at(size - TAIL))
     } else {
         fetch(start..size - TAIL)?
     };
-    let extent = extent(&footer).map_err(|why| unreadable(format!("in its footer {why}")))?;
-    // fastparquet writes an empty list of row groups as one of bytes, which the Parquet library does not accept.
+    let extent = extent(&footer).map_err(|why| unreadable(format!("invalid footer: {why}")))?;
+    // fastparquet writes an empty list of row groups as a list of bytes, which the Parquet library does not accept.
     let short_list = |at: &usize| footer.get(*at).is_some_and(|head| head >> 4 == 0);
     let footer = match extent.no_row_groups.and_then(|at| usize::try_from(at).ok()).filter(short_list) {
         Some(at) => {
@@ -92,7 +93,7 @@ pub(super) fn read(
     thread.guarded(move || decode(&footer)).map_err(unreadable)
 }
 
-/// Converts a checked footer, without statistics, which are not used.
+/// Converts a checked footer. Skips statistics, which are not used.
 fn decode(footer: &[u8]) -> Result<ParquetMetaData, parquet::errors::ParquetError> {
     let mut options = ParquetMetaDataOptions::new();
     options.set_column_stats_policy(ParquetStatisticsPolicy::SkipAll);
@@ -101,7 +102,7 @@ fn decode(footer: &[u8]) -> Result<ParquetMetaData, parquet::errors::ParquetErro
     ParquetMetaDataReader::decode_metadata_with_options(footer, Some(&options))
 }
 
-/// Scans a footer and computes the size of its conversion. Stops at a schema that is too deep.
+/// Scans a footer and computes the size of its metadata. Fails if the schema is too deep.
 fn extent(footer: &[u8]) -> Result<Extent, String> {
     // struct FileMetaData { 1: version, 2: list<SchemaElement> schema, 3: num_rows, 4: list<RowGroup> row_groups,
     //                       5: list<KeyValue> key_value_metadata, .. }
@@ -128,9 +129,11 @@ fn extent(footer: &[u8]) -> Result<Extent, String> {
 }
 
 fn schema(input: &mut Compact<&[u8]>, extent: &mut Extent) -> Result<(), String> {
-    /// An unfinished node: the number of remaining children, and the length of the names on the path to it.
+    /// A node whose children are being read.
     struct Open {
+        /// The number of remaining children.
         children: u64,
+        /// The memory for the names on the path to the node.
         path_bytes: u64,
     }
     let mut open: Vec<Open> = Vec::new();
@@ -167,7 +170,7 @@ fn schema(input: &mut Compact<&[u8]>, extent: &mut Extent) -> Result<(), String>
     Ok(())
 }
 
-/// Returns how many row groups there are.
+/// Adds the memory for the row groups to `extent`, and returns the number of row groups.
 fn row_groups(input: &mut Compact<&[u8]>, extent: &mut Extent) -> Result<u64, String> {
     let (_, groups) = input.list()?;
     for _ in 0..groups {

@@ -1,4 +1,4 @@
-//! The bytes of a file for the Parquet reader: a file on disk, or parts of an object.
+//! Provides the bytes of a file to the Parquet reader: from a file on disk, or from parts of an object.
 
 use std::{
     collections::HashMap,
@@ -23,18 +23,19 @@ use crate::SourceError;
 pub(crate) enum Input {
     /// A file on disk, and its length.
     File(Arc<File>, u64),
-    /// Parts of an object with their offsets, in order, and the object's length.
+    /// Parts of an object with their offsets, sorted by offset, and the object's length.
     Parts(Arc<Vec<(u64, Bytes)>>, u64),
     /// An object whose parts are fetched on demand.
     Windows(Arc<Windows>),
 }
 
-/// Columns of an object, with a part of each in memory.
+/// Columns of an object, with a part of each column in memory.
 pub(crate) struct Windows {
-    /// The ranges of the columns.
+    /// The byte ranges of the columns.
     chunks: Vec<Range<u64>>,
-    /// The bytes of a part, and the length of the object.
+    /// The size of a part in bytes.
     window: u64,
+    /// The length of the object in bytes.
     length: u64,
     fetch: Box<Fetch>,
     state: Mutex<WindowState>,
@@ -44,25 +45,26 @@ type Fetch = dyn Fn(Range<u64>) -> Result<Bytes, SourceError> + Send + Sync;
 
 #[derive(Default)]
 struct WindowState {
-    /// For each column, a part and its offset.
+    /// For each column, the offset of the part in memory, and the part.
     parts: HashMap<usize, (u64, Bytes)>,
+    /// The error of the last failed fetch, until it is taken.
     failure: Option<SourceError>,
 }
 
-/// Reads an input from an offset on.
+/// Reads an input sequentially, starting at an offset.
 #[derive(Debug)]
 pub(crate) struct From {
     input: Input,
     at: u64,
 }
 
-/// Page headers take about 50 bytes.
+/// The buffer for reading page headers, which take about 50 bytes.
 const HEADER_BUFFER: usize = 256;
 
 // === impl Windows ===
 
 impl Windows {
-    /// Reads the columns of an object at these ranges by `fetch`, `window` bytes of each at a time.
+    /// Creates an input for the columns of an object at these ranges. Parts of `window` bytes are read with `fetch`.
     pub(crate) fn new(
         chunks: Vec<Range<u64>>,
         window: u64,
@@ -72,7 +74,8 @@ impl Windows {
         Self { chunks, window, length, fetch: Box::new(fetch), state: Mutex::default() }
     }
 
-    /// Returns at least `least` bytes from an offset on, and more if they are in memory.
+    /// Returns at least `least` bytes from `start` on, and more if they are in memory. Returns `None` if `start` is in
+    /// no column, if the column has fewer bytes left, or if the fetch failed ([`Input::take_failure`]).
     fn at(&self, start: u64, least: u64) -> Option<Bytes> {
         let column = self.chunks.iter().position(|chunk| chunk.contains(&start))?;
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -108,7 +111,7 @@ impl fmt::Debug for Windows {
 // === impl Input ===
 
 impl Input {
-    /// Returns the error if a part could not be fetched.
+    /// Returns the error of a failed fetch, if there was one, and clears it.
     pub(super) fn take_failure(&self) -> Option<SourceError> {
         match self {
             Self::Windows(windows) => windows.state.lock().unwrap_or_else(PoisonError::into_inner).failure.take(),
@@ -143,9 +146,10 @@ impl ChunkReader for Input {
 
     fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
         let beyond = || {
-            ParquetError::EOF(format!("it refers to {length} bytes at offset {start}, but has {}", Length::len(self)))
+            let size = Length::len(self);
+            ParquetError::EOF(format!("it refers to {length} bytes at offset {start}, but has only {size}"))
         };
-        // Checked before memory is allocated: a header may claim any length.
+        // Checked before memory is allocated, because a header may claim any length.
         if start.checked_add(length as u64).is_none_or(|end| end > Length::len(self)) {
             return Err(beyond());
         }

@@ -1,56 +1,56 @@
-//! Computes the decoded size of an encoded page, without decoding it.
+//! Computes how many values the rows of an encoded page have, and how long its strings are, without decoding it.
 //!
-//! Repetition levels determine which values belong to one row: a run of them takes a few bytes and can stand for any
-//! number of values, so a list in a small page can have a thousand million values. The same applies to the lengths of
+//! Repetition levels determine which values belong to one row: a run of levels takes a few bytes and can stand for any
+//! number of values, so a list in a small page can have a billion values. The same applies to the lengths of
 //! delta-encoded strings.
 
 use bytes::Bytes;
 
-/// The repetition levels of a data page: the hybrid of run lengths and bit-packed groups.
+/// The repetition levels of a data page, in Parquet's hybrid encoding of runs and bit-packed groups.
 #[derive(Clone, Debug)]
 pub(super) struct Levels {
     data: Bytes,
-    /// The next unread byte.
+    /// The offset of the next unread byte.
     at: usize,
-    /// Bits of a level.
+    /// The number of bits of a level.
     width: usize,
-    /// The number of levels not consumed.
+    /// The number of levels that are not consumed yet.
     left: u64,
     run: Run,
 }
 
 #[derive(Clone, Debug)]
 enum Run {
-    /// The same level, repeated this many times.
+    /// One level, repeated `left` more times. A level of 0 begins a row.
     Same { begins_row: bool, left: u64 },
-    /// This many bit-packed levels, from this bit on.
+    /// `left` more bit-packed levels, starting at bit `bit` of the data.
     Packed { bit: usize, left: u64 },
 }
 
-/// The number of levels consumed.
+/// The result of consuming levels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Taken {
-    /// The number of rows that begin among them.
+pub(super) struct Consumed {
+    /// The number of rows that begin at the consumed levels.
     pub(super) rows: u64,
-    /// Their number.
+    /// The number of consumed levels.
     pub(super) levels: u64,
 }
 
-/// The lengths of a delta-encoded page.
+/// A summary of the lengths of the strings in a delta-encoded page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Lengths {
-    /// Their number.
+    /// The number of lengths.
     pub(super) count: u64,
-    /// The largest one.
+    /// The largest length.
     pub(super) max: u64,
-    /// The offset of the byte after them.
+    /// The offset of the first byte after the lengths.
     pub(super) end: usize,
 }
 
 // === impl Levels ===
 
 impl Levels {
-    /// Creates the levels of a page with `count` values; the largest level of the column is `max`.
+    /// Creates the levels of a page with `count` values. `max` is the largest level of the column.
     pub(super) fn new(data: Bytes, max: i16, count: u64) -> Self {
         let width = usize::try_from(i16::BITS - max.max(0).leading_zeros()).unwrap_or(0);
         Self { data, at: 0, width, left: count, run: Run::Same { begins_row: false, left: 0 } }
@@ -61,14 +61,15 @@ impl Levels {
         self.left == 0
     }
 
-    /// Consumes the levels of the current row and of `rows` further rows, up to the start of the row after them.
-    pub(super) fn take(&mut self, rows: u64) -> Taken {
-        let mut taken = Taken::default();
+    /// Consumes the remaining levels of the current row, and those of the next `rows` rows.
+    pub(super) fn consume(&mut self, rows: u64) -> Consumed {
+        let mut taken = Consumed::default();
         while self.left > 0 {
             match &mut self.run {
                 Run::Same { left: 0, .. } | Run::Packed { left: 0, .. } => {
                     if !self.next_run() {
-                        // The reader will reject the page. Until then it may treat these as values of one row.
+                        // The data is too short, so the Parquet reader will reject the page. Until then, it may treat
+                        // the missing levels as values of one row.
                         taken.levels += self.left;
                         self.left = 0;
                     }
@@ -89,7 +90,7 @@ impl Levels {
                 }
                 Run::Packed { bit, left } => {
                     let count = (*left).min(self.left);
-                    let (passed, begun) = packed(&self.data, *bit, self.width, count, rows - taken.rows);
+                    let (passed, begun) = skip_packed(&self.data, *bit, self.width, count, rows - taken.rows);
                     *bit += usize::try_from(passed).unwrap_or(usize::MAX).saturating_mul(self.width);
                     (*left, self.left) = (*left - passed, self.left - passed);
                     taken.levels += passed;
@@ -103,7 +104,7 @@ impl Levels {
         taken
     }
 
-    /// Moves to the next run; returns false if there is none.
+    /// Reads the header of the next run; returns false if the data has none.
     fn next_run(&mut self) -> bool {
         let Some(head) = varint(&self.data, &mut self.at) else { return false };
         let count = head >> 1;
@@ -123,9 +124,9 @@ impl Levels {
     }
 }
 
-/// Skips at most `count` bit-packed levels, and stops where more than `rows` rows would begin. Returns how many were
-/// skipped, and how many rows begin among them.
-fn packed(data: &[u8], bit: usize, width: usize, count: u64, rows: u64) -> (u64, u64) {
+/// Skips at most `count` bit-packed levels, and stops before more than `rows` rows begin. Returns the number of skipped
+/// levels, and the number of rows that begin at them.
+fn skip_packed(data: &[u8], bit: usize, width: usize, count: u64, rows: u64) -> (u64, u64) {
     let (mut passed, mut begun, mut bit) = (0, 0, bit);
     while passed < count {
         if width == 1 && bit.is_multiple_of(8) && count - passed >= 8 && rows - begun >= 8 {
@@ -149,16 +150,16 @@ fn packed(data: &[u8], bit: usize, width: usize, count: u64, rows: u64) -> (u64,
 // === impl Lengths ===
 
 impl Lengths {
-    /// Reads lengths in the encoding `DELTA_BINARY_PACKED` without storing them. The time is bounded by the number of
-    /// bytes, not by the number of values.
+    /// Reads lengths in the encoding `DELTA_BINARY_PACKED` without storing them. The running time is bounded by the
+    /// number of bytes, not by the number of values.
     pub(super) fn of(data: &[u8]) -> Result<Self, String> {
         let mut at = 0;
-        let mut number = |what: &str| varint(data, &mut at).ok_or_else(|| format!("{what} is cut off"));
+        let mut number = |what: &str| varint(data, &mut at).ok_or_else(|| format!("{what} is truncated"));
         let (block, minis) = (number("the size of a block")?, number("the number of miniblocks")?);
         let count = number("the number of lengths")?;
         let first = zigzag(number("the first length")?);
         let per_mini = block.checked_div(minis).filter(|per_mini| *per_mini > 0 && per_mini.is_multiple_of(32));
-        let per_mini = per_mini.ok_or("the blocks of lengths have no valid size")?;
+        let per_mini = per_mini.ok_or("the block size of the lengths is invalid")?;
         let minis = usize::try_from(minis).unwrap_or(usize::MAX);
         let mut lengths = Self { count, max: 0, end: 0 };
         let (mut last, mut left) = (0, count);
@@ -168,9 +169,9 @@ impl Lengths {
             left -= 1;
         }
         while left > 0 {
-            let min_delta = zigzag(varint(data, &mut at).ok_or("a block of lengths is cut off")?);
+            let min_delta = zigzag(varint(data, &mut at).ok_or("a block of lengths is truncated")?);
             let widths =
-                at.checked_add(minis).and_then(|end| data.get(at..end)).ok_or("a block of lengths is cut off")?;
+                at.checked_add(minis).and_then(|end| data.get(at..end)).ok_or("a block of lengths is truncated")?;
             at += minis;
             for width in widths.iter().map(|width| usize::from(*width)) {
                 let values = left.min(per_mini);
@@ -178,14 +179,15 @@ impl Lengths {
                     break;
                 }
                 if width == 0 {
-                    // They increase or decrease evenly, so the first or the last is the largest.
+                    // All deltas of the miniblock are equal, so no length exceeds both the previous one and the last
+                    // one.
                     let grown = i64::try_from(values).ok().and_then(|values| min_delta.checked_mul(values));
                     last = grown.and_then(|grown| last.checked_add(grown)).ok_or("a length is too large")?;
                     lengths.note(last)?;
                 } else {
                     for value in 0..values {
                         let bit = usize::try_from(value).unwrap_or(usize::MAX).saturating_mul(width);
-                        let delta = bits(data, at, bit, width).ok_or("a block of lengths is cut off")?;
+                        let delta = bits(data, at, bit, width).ok_or("a block of lengths is truncated")?;
                         last = last.wrapping_add(min_delta).wrapping_add(delta.cast_signed());
                         lengths.note(last)?;
                     }
@@ -209,7 +211,7 @@ impl Lengths {
     }
 }
 
-/// Reads this many bits as a number, the lowest first.
+/// Reads `width` bits as a number, lowest bit first. `bit` counts from the byte at offset `at`.
 fn bits(data: &[u8], at: usize, bit: usize, width: usize) -> Option<u64> {
     let start = at.checked_add(bit / 8)?;
     let end = at.checked_add(bit.checked_add(width)?.div_ceil(8))?;
@@ -258,9 +260,9 @@ mod tests {
         bytes
     }
 
-    /// Returns the expected result, from a loop over the levels themselves.
-    fn expected(levels: &[u8], from: &mut usize, rows: u64) -> Taken {
-        let mut taken = Taken::default();
+    /// Computes the expected result with a loop over the decoded levels.
+    fn expected(levels: &[u8], from: &mut usize, rows: u64) -> Consumed {
+        let mut taken = Consumed::default();
         while let Some(level) = levels.get(*from) {
             if *level == 0 {
                 if taken.rows == rows {
@@ -275,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn counted_levels_equal_a_loop() {
+    fn consumed_levels_match_decoded_levels() {
         let mut seed = 7_u32;
         let mut random = || {
             seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -302,9 +304,9 @@ mod tests {
                 let mut from = 0;
                 while !counted.is_empty() {
                     let rows = u64::from(random() % 9);
-                    assert_eq!(counted.take(rows), expected(&levels, &mut from, rows), "{levels:?} from {from}");
+                    assert_eq!(counted.consume(rows), expected(&levels, &mut from, rows), "{levels:?} from {from}");
                     if rows == 0 && !counted.is_empty() {
-                        assert_eq!(counted.take(1), expected(&levels, &mut from, 1));
+                        assert_eq!(counted.consume(1), expected(&levels, &mut from, 1));
                     }
                 }
                 assert_eq!(from, levels.len());
@@ -313,16 +315,16 @@ mod tests {
     }
 
     #[test]
-    fn huge_run_is_counted_at_once() {
-        // One row begins, and has 2^30 values.
+    fn huge_run_is_consumed_at_once() {
+        // One row with 2^30 values.
         let bytes = [&[2_u8, 0][..], &[0xfe, 0xff, 0xff, 0xff, 0x07, 1]].concat();
         let mut levels = Levels::new(Bytes::from(bytes), 1, 1 << 30);
-        assert_eq!(levels.take(5), Taken { rows: 1, levels: 1 << 30 });
+        assert_eq!(levels.consume(5), Consumed { rows: 1, levels: 1 << 30 });
         assert!(levels.is_empty());
     }
 
     #[test]
-    fn lengths_are_summed_without_storing() {
+    fn lengths_report_count_maximum_and_end() {
         // A block of 128 deltas in four miniblocks: the first value is 3, then 40 deltas of 2 with a bit width of 0.
         let mut even = vec![0x80, 0x01, 4, 41, 6];
         even.extend([4, 0, 0, 0, 0]);
@@ -333,6 +335,6 @@ mod tests {
         uneven.extend([0; 15]);
         assert_eq!(Lengths::of(&uneven), Ok(Lengths { count: 3, max: 9, end: uneven.len() }));
         assert!(Lengths::of(&[0x80, 0x01, 0, 1, 0]).is_err(), "no miniblocks");
-        assert!(Lengths::of(&even[..7]).unwrap_err().contains("cut off"));
+        assert!(Lengths::of(&even[..7]).unwrap_err().contains("truncated"));
     }
 }

@@ -5,21 +5,23 @@ use super::thrift::{Compact, Kind};
 /// A page's header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Header {
-    /// The number of its type.
+    /// The number of the page's type in Parquet's Thrift definition.
     pub(super) kind: i64,
     pub(super) uncompressed: u64,
     pub(super) compressed: u64,
-    /// Its own length.
+    /// The length of the header itself.
     pub(super) length: u64,
     pub(super) values: Option<u64>,
-    /// Nulls and rows of a page of the second version.
+    /// The number of nulls of a version 2 page.
     pub(super) nulls: u64,
+    /// The number of rows of a version 2 page.
     pub(super) rows: Option<u64>,
     pub(super) encoding: Option<i64>,
-    /// For definition and repetition levels: encodings in the first version, sizes in bytes in the second.
+    /// The encodings of the definition and repetition levels of a version 1 page.
     pub(super) level_encodings: [Option<i64>; 2],
+    /// The sizes of the definition and repetition levels of a version 2 page, in bytes.
     pub(super) levels: [u64; 2],
-    /// Whether a page of the second version is not compressed.
+    /// Whether a version 2 page is not compressed.
     pub(super) is_plain: bool,
 }
 
@@ -43,7 +45,7 @@ impl Header {
             }
         }
         if sizes != 3 {
-            return Err("a page's size is missing".to_owned());
+            return Err("the page's size is missing".to_owned());
         }
         header.length = input.position();
         Ok(header)

@@ -1,8 +1,8 @@
-//! Pages of a row group, each checked before it is decompressed and before it is decoded.
+//! Reads the pages of a row group, and checks each page before it is decompressed and before it is decoded.
 //!
-//! A few bytes of a page determine its decompressed size (up to 2 GiB), its number of values, and how many values of a
-//! dictionary or a list make up a row. [`Budget`] sums the memory that is held and the decoded size of a batch. A page
-//! that does not fit is rejected, and the caller reads again with fewer rows at a time.
+//! A few bytes of a page determine its decompressed size (up to 2 GiB), its number of values, and how many of them make
+//! up a row. [`Budget`] tracks the memory that is held and the decoded size of a batch. A page that does not fit is
+//! rejected, and the caller reads again with fewer rows at a time.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -31,39 +31,39 @@ pub(super) struct CheckedPages {
     pub(super) metadata: Arc<ParquetMetaData>,
     pub(super) group: usize,
     pub(super) budget: Arc<Budget>,
-    /// The index of a schema leaf among the budget's columns.
+    /// For each leaf of the schema, its index among the budget's columns, if it is read.
     pub(super) columns: Arc<Vec<Option<usize>>>,
 }
 
-/// The memory for decoding a row group, and its limit.
+/// The memory that decoding a row group takes, and its limit.
 #[derive(Debug)]
 pub(super) struct Budget {
     limit: u64,
     state: Mutex<State>,
 }
 
-/// The cost of a column.
+/// The cost of decoding a column.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cost {
     /// The memory of a decoded value with its levels and null bits, in bytes.
     pub(super) value: u64,
-    /// Whether values are copied out of a page instead of referenced.
+    /// Whether values of variable length are copied out of a page, instead of being views that refer to it.
     pub(super) copies: bool,
 }
 
-/// Why a batch does not fit.
+/// Why a batch does not fit into the budget.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Excess {
-    /// The path of the column.
+    /// The path of the column whose page did not fit, or else of the largest column.
     pub(super) column: String,
-    /// The number of bytes needed.
+    /// The number of bytes that all columns together need.
     pub(super) bytes: u64,
 }
 
 #[derive(Debug)]
 struct State {
     columns: Vec<Held>,
-    /// Rows of the batch that is being decoded.
+    /// The maximum number of rows of the batch that is being decoded.
     rows: u64,
     excess: Option<Excess>,
 }
@@ -74,29 +74,29 @@ struct Held {
     path: String,
     cost: Cost,
     is_repeated: bool,
-    /// The dictionary, in bytes and decoded.
+    /// The bytes of the dictionary: its page, and its decoded values.
     dictionary: u64,
-    /// The longest value of the dictionary, if values are copied.
+    /// The length of the dictionary's longest value, if values are copied.
     dictionary_value: u64,
-    /// The page that is being decoded.
+    /// The bytes of the page that is being decoded.
     page: u64,
-    /// What a value of that page may add to the batch in addition to [`Cost::value`].
+    /// The maximum bytes that a value of that page adds to the batch, in addition to [`Cost::value`].
     page_value: u64,
-    /// The batch's memory for it so far: decoded values, and pages that it references.
+    /// The bytes of the batch so far: decoded values, and earlier pages to which they refer.
     batch: u64,
-    /// The number of rows to skip before the first batch.
+    /// The number of rows that are still to be skipped before the first batch.
     skip: u64,
     is_skipping: bool,
-    /// The number of rows of the batch that were started.
+    /// The number of rows of the batch that began so far.
     begun: u64,
-    /// The levels of the page, if they can be counted.
+    /// The repetition levels of the page, if their encoding is supported.
     levels: Option<Levels>,
-    /// The number of values of the page, if levels cannot be counted.
+    /// The number of values of the page, if its levels have an unsupported encoding.
     uncounted: u64,
 }
 
-/// Reads the pages of one column.
-struct Checked {
+/// Reads and checks the pages of one column.
+struct CheckedColumn {
     inner: SerializedPageReader<Input>,
     input: Arc<Input>,
     budget: Arc<Budget>,
@@ -106,17 +106,17 @@ struct Checked {
     type_length: usize,
     max_rep_level: i16,
     max_def_level: i16,
-    /// The offset of the next header, and the number of bytes that follow.
+    /// The offset of the next header, and the number of bytes of the column from there on.
     at: u64,
     left: u64,
     /// The next header, if it was already read.
     next: Option<Header>,
-    /// A skipped dictionary, which may be needed later, and the offset of its bytes.
+    /// The header of a skipped dictionary, which may be needed later, and the offset of the dictionary's bytes.
     deferred: Option<(Header, u64)>,
 }
 
-/// Allowances in the size check of a page: a fixed number of bytes per page, and for each value the bytes of its levels
-/// and of its share of an encoding block.
+/// Allowances in the size check of a page: a fixed number of bytes, and for each value the bytes of its levels and of
+/// its share of an encoding block.
 const PAGE_BYTES_FREE: u64 = 1 << 20;
 const VALUE_BYTES_FREE: u64 = 16;
 /// The maximum length of a header. Headers contain statistics, whose values writers truncate.
@@ -127,8 +127,8 @@ const DICTIONARY_PAGE: i64 = 2;
 // === impl Budget ===
 
 impl Budget {
-    /// Creates a budget of `limit` bytes for these columns, given by path, cost and whether they are repeated. `skip`
-    /// rows are skipped before the first batch.
+    /// Creates a budget of `limit` bytes for these columns. Each has a path, a cost, and a flag for a repeated column.
+    /// `skip` rows are skipped before the first batch.
     pub(super) fn new(limit: u64, columns: impl Iterator<Item = (String, Cost, bool)>, skip: u64) -> Self {
         let held = |(path, cost, is_repeated)| Held {
             path,
@@ -149,10 +149,10 @@ impl Budget {
         Self { limit, state: Mutex::new(state) }
     }
 
-    /// Begins a batch of this many rows; the previous batch was released.
+    /// Begins a batch of at most this many rows, after the previous batch was released.
     ///
     /// # Errors
-    /// It does not fit.
+    /// If the batch does not fit.
     pub(super) fn begin(&self, rows: u64) -> Result<(), Excess> {
         let mut state = self.state();
         state.rows = rows;
@@ -162,12 +162,13 @@ impl Budget {
         self.check(&mut state, None, 0)
     }
 
-    /// Returns why a page was rejected, if one was.
+    /// Returns the reason of the last rejection, if a batch or page was rejected.
     pub(super) fn excess(&self) -> Option<Excess> {
         self.state().excess.clone()
     }
 
-    /// Records a column as the cause if all columns together with `more` bytes do not fit.
+    /// Fails if all columns and `more` bytes do not fit, and records `column`, or else the largest column, as the
+    /// cause.
     fn check(&self, state: &mut State, column: Option<usize>, more: u64) -> Result<(), Excess> {
         let sum = state.columns.iter().map(Held::bytes).fold(more, u64::saturating_add);
         if sum <= self.limit {
@@ -181,7 +182,7 @@ impl Budget {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // The state is consistent at every step.
+        // The state is consistent even if a thread panicked while it held the lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -199,19 +200,19 @@ impl Held {
             self.batch = rows.saturating_mul(self.cost.value.saturating_add(self.page_value));
             return;
         }
-        self.take(rows);
+        self.count_page(rows);
     }
 
-    /// Counts the batch's memory for the page.
-    fn take(&mut self, rows: u64) {
+    /// Adds the memory of the page's values that belong to the batch.
+    fn count_page(&mut self, rows: u64) {
         let mut values = self.uncounted;
         if let Some(levels) = &mut self.levels {
             if self.is_skipping {
-                self.skip -= levels.take(self.skip).rows.min(self.skip);
+                self.skip -= levels.consume(self.skip).rows.min(self.skip);
                 self.is_skipping = levels.is_empty();
             }
             if !self.is_skipping {
-                let taken = levels.take(rows.saturating_sub(self.begun));
+                let taken = levels.consume(rows.saturating_sub(self.begun));
                 self.begun += taken.rows;
                 values = taken.levels;
             }
@@ -221,33 +222,34 @@ impl Held {
     }
 }
 
-// === impl Checked ===
+// === impl CheckedColumn ===
 
-impl Checked {
+impl CheckedColumn {
     /// Returns the header of the next page; `None` at the end.
     fn header(&mut self) -> Result<Option<Header>, ParquetError> {
         if self.next.is_none() && self.left > 0 {
             let bytes_max = self.left.min(HEADER_BYTES_MAX);
             let header = Header::read(self.input.get_read(self.at)?, bytes_max);
-            let header = header.map_err(|why| general(format!("in a page's header {why}")))?;
+            let header = header.map_err(|why| general(format!("invalid page header: {why}")))?;
             if header.kind == INDEX_PAGE {
-                return Err(general("it has index pages".to_owned()));
+                return Err(general("a column has an index page, which is not supported".to_owned()));
             }
             if header.length.checked_add(header.compressed).is_none_or(|length| length > self.left) {
-                return Err(general(format!("a page has {} bytes, and {} are left", header.compressed, self.left)));
+                let (bytes, left) = (header.compressed, self.left);
+                return Err(general(format!("a page claims {bytes} bytes, but its column has only {left} left")));
             }
             self.next = Some(header);
         }
         Ok(self.next)
     }
 
-    fn pass(&mut self, header: Header) {
+    fn advance(&mut self, header: Header) {
         self.next = None;
         self.at += header.length + header.compressed;
         self.left -= header.length + header.compressed;
     }
 
-    /// Rejects a page that is larger than its values can be, because decompressing it would waste seconds.
+    /// Rejects a page that is larger than its values can be, because decompressing it could take seconds.
     fn check_size(&self, header: Header) -> Result<(), ParquetError> {
         // Values of type `BYTE_ARRAY` can have any length.
         let Some(values) = header.values.filter(|_| self.physical != Type::BYTE_ARRAY) else { return Ok(()) };
@@ -261,8 +263,8 @@ impl Checked {
         )))
     }
 
-    /// Returns the bytes of a value in `PLAIN` encoding; for `BYTE_ARRAY`, the bytes of its length prefix. Rounds the
-    /// single bit of a boolean up to 1.
+    /// Returns the size of a value in `PLAIN` encoding in bytes; for `BYTE_ARRAY`, the size of its length prefix. A
+    /// boolean takes one bit, which is rounded up to a byte.
     fn fixed_width(&self) -> u64 {
         match self.physical {
             Type::BOOLEAN => 1,
@@ -281,7 +283,7 @@ impl Checked {
             if header.kind == DICTIONARY_PAGE {
                 held.dictionary = header.uncompressed.max(header.compressed);
             } else {
-                // Strings of a batch refer to their page, which stays in memory until the batch is dropped.
+                // The strings of a batch refer to the previous page, which stays in memory until the batch is dropped.
                 if self.physical == Type::BYTE_ARRAY && !held.cost.copies {
                     held.batch = held.batch.saturating_add(held.page);
                 }
@@ -290,11 +292,11 @@ impl Checked {
             }
         }
         // The compressed bytes stay in memory until they are decompressed.
-        self.budget.check(&mut state, Some(self.column), header.compressed).map_err(refused)
+        self.budget.check(&mut state, Some(self.column), header.compressed).map_err(excess_error)
     }
 
-    /// Decompresses a page whose codec has no size limit of its own, with a limit.
-    fn bounded(&self, header: Header, at: u64) -> Result<Option<Page>, ParquetError> {
+    /// Decompresses a page with a size limit, if the Parquet reader has none for its codec; returns `None` otherwise.
+    fn decompress_bounded(&self, header: Header, at: u64) -> Result<Option<Page>, ParquetError> {
         if !matches!(self.compression, Compression::GZIP(_) | Compression::BROTLI(_) | Compression::LZ4) {
             return Ok(None);
         }
@@ -303,8 +305,8 @@ impl Checked {
         codec.map(|codec| codec::page(codec, &header, &bytes)).transpose()
     }
 
-    /// Counts the decoded size of a decompressed page.
-    fn note(&self, page: &Page) -> Result<(), ParquetError> {
+    /// Adds the decoded size of a decompressed page to the budget.
+    fn count(&self, page: &Page) -> Result<(), ParquetError> {
         let mut state = self.budget.state();
         let rows = state.rows;
         let Some(held) = state.columns.get_mut(self.column) else { return Ok(()) };
@@ -314,7 +316,7 @@ impl Checked {
                 let (mut rest, count) = (buf.clone(), u64::from(*num_values));
                 if self.max_rep_level > 0 {
                     let levels = level_section(&mut rest, *rep_level_encoding, self.max_rep_level, count)?;
-                    held.note_levels(levels, self.max_rep_level, count);
+                    held.set_levels(levels, self.max_rep_level, count);
                 }
                 if self.max_def_level > 0 {
                     level_section(&mut rest, *def_level_encoding, self.max_def_level, count)?;
@@ -327,24 +329,24 @@ impl Checked {
                 let levels_end = at(*rep_levels_byte_len);
                 let end = levels_end.saturating_add(at(*def_levels_byte_len));
                 if end > buf.len() {
-                    return Err(general(format!("a page has {} bytes, and levels of {end}", buf.len())));
+                    return Err(general(format!("a page has {} bytes, but claims {end} bytes of levels", buf.len())));
                 }
                 if self.max_rep_level > 0 {
-                    held.note_levels(Some(buf.slice(..levels_end)), self.max_rep_level, count);
+                    held.set_levels(Some(buf.slice(..levels_end)), self.max_rep_level, count);
                 }
                 self.count_values(held, &buf.slice(end..), *encoding, count, rows)?;
             }
         }
-        self.budget.check(&mut state, Some(self.column), 0).map_err(refused)
+        self.budget.check(&mut state, Some(self.column), 0).map_err(excess_error)
     }
 
-    /// Counts a dictionary, which is decoded as a whole, with as many values as its header claims.
+    /// Adds the memory of a dictionary, which is decoded as a whole, with as many values as its header claims.
     fn count_dictionary(&self, held: &mut Held, buf: &Bytes, count: u64) -> Result<(), ParquetError> {
         let width = self.fixed_width();
         if count.checked_mul(width).is_none_or(|bytes| bytes > buf.len() as u64) {
-            return Err(general(format!("a dictionary has {count} values in {} bytes", buf.len())));
+            return Err(general(format!("a dictionary claims {count} values in {} bytes", buf.len())));
         }
-        // Strings refer to the page by views of 16 bytes; other values are copied, and the page is dropped.
+        // Strings become views of 16 bytes that refer to the page; other values are copied, and the page is dropped.
         held.dictionary = match self.physical {
             Type::BYTE_ARRAY => held.dictionary.saturating_add(count.saturating_mul(16)),
             _ => count.saturating_mul(width),
@@ -355,6 +357,7 @@ impl Checked {
         Ok(())
     }
 
+    /// Adds the memory of a data page's values to the page and the batch.
     fn count_values(
         &self,
         held: &mut Held,
@@ -364,9 +367,9 @@ impl Checked {
         rows: u64,
     ) -> Result<(), ParquetError> {
         let lengths = |data: &[u8]| {
-            let lengths = Lengths::of(data).map_err(|why| general(format!("in a page {why}")))?;
+            let lengths = Lengths::of(data).map_err(|why| general(format!("invalid page: {why}")))?;
             if lengths.count > count {
-                return Err(general(format!("a page has {count} values, and {} lengths", lengths.count)));
+                return Err(general(format!("a page has {count} values, but claims {} lengths", lengths.count)));
             }
             Ok(lengths)
         };
@@ -389,7 +392,7 @@ impl Checked {
             _ => {}
         }
         if held.is_repeated {
-            held.take(rows);
+            held.count_page(rows);
         } else {
             held.batch = held.batch.saturating_add(rows.min(count).saturating_mul(held.page_value));
         }
@@ -397,20 +400,20 @@ impl Checked {
     }
 }
 
-impl PageReader for Checked {
+impl PageReader for CheckedColumn {
     fn get_next_page(&mut self) -> Result<Option<Page>, ParquetError> {
         let Some(header) = self.header()? else { return Ok(None) };
         self.admit(header)?;
         let at = self.at + header.length;
-        self.pass(header);
-        let page = match self.bounded(header, at)? {
+        self.advance(header);
+        let page = match self.decompress_bounded(header, at)? {
             Some(page) => {
                 self.inner.skip_next_page()?;
                 Some(page)
             }
             None => self.inner.get_next_page()?,
         };
-        page.iter().try_for_each(|page| self.note(page))?;
+        page.iter().try_for_each(|page| self.count(page))?;
         Ok(page)
     }
 
@@ -424,7 +427,7 @@ impl PageReader for Checked {
     fn skip_next_page(&mut self) -> Result<(), ParquetError> {
         let Some(header) = self.header()? else { return Ok(()) };
         let at = self.at + header.length;
-        self.pass(header);
+        self.advance(header);
         if header.kind == DICTIONARY_PAGE {
             self.deferred = Some((header, at));
         } else if let Some(held) = self.budget.state().columns.get_mut(self.column) {
@@ -439,13 +442,13 @@ impl PageReader for Checked {
 
     fn take_deferred_dictionary(&mut self) -> Result<Option<Page>, ParquetError> {
         let Some((header, at)) = self.deferred.take() else { return Ok(None) };
-        // The data page that needs it was counted as if there were no dictionary.
+        // The data page that needs the dictionary was counted without it.
         self.admit(header)?;
-        let page = match self.bounded(header, at)? {
+        let page = match self.decompress_bounded(header, at)? {
             Some(page) => Some(page),
             None => self.inner.take_deferred_dictionary()?,
         };
-        page.iter().try_for_each(|page| self.note(page))?;
+        page.iter().try_for_each(|page| self.count(page))?;
         let mut state = self.budget.state();
         let rows = state.rows;
         if let Some(held) = state.columns.get_mut(self.column).filter(|held| held.dictionary_value > 0) {
@@ -453,7 +456,7 @@ impl PageReader for Checked {
             let values = if held.is_repeated { held.batch / held.cost.value.max(1) } else { rows };
             held.batch = held.batch.saturating_add(values.saturating_mul(held.page_value));
         }
-        self.budget.check(&mut state, Some(self.column), 0).map_err(refused)?;
+        self.budget.check(&mut state, Some(self.column), 0).map_err(excess_error)?;
         Ok(page)
     }
 
@@ -463,7 +466,7 @@ impl PageReader for Checked {
     }
 }
 
-impl Iterator for Checked {
+impl Iterator for CheckedColumn {
     type Item = Result<Page, ParquetError>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -472,8 +475,8 @@ impl Iterator for Checked {
 }
 
 impl Held {
-    /// Records the levels of a new page; without them all of its values may belong to one row.
-    fn note_levels(&mut self, levels: Option<Bytes>, max: i16, count: u64) {
+    /// Sets the levels of a new page. Without levels, all values of the page may belong to one row.
+    fn set_levels(&mut self, levels: Option<Bytes>, max: i16, count: u64) {
         match levels {
             Some(levels) => self.levels = Some(Levels::new(levels, max, count)),
             None => self.uncounted = count,
@@ -481,7 +484,7 @@ impl Held {
     }
 }
 
-/// Splits the levels off the beginning of a page of the first version; `None` if they cannot be counted.
+/// Splits the levels off the beginning of a version 1 page. Returns `None` if their encoding is not supported.
 fn level_section(page: &mut Bytes, encoding: Encoding, max: i16, count: u64) -> Result<Option<Bytes>, ParquetError> {
     let short = || general("a page is too short for its levels".to_owned());
     if encoding == Encoding::RLE {
@@ -492,7 +495,7 @@ fn level_section(page: &mut Bytes, encoding: Encoding, max: i16, count: u64) -> 
         *page = page.slice(end..);
         return Ok(Some(levels));
     }
-    // The deprecated bit-packed encoding.
+    // Any other encoding is the deprecated `BIT_PACKED`.
     let width = u64::from(i16::BITS - max.leading_zeros());
     let length = usize::try_from(count.saturating_mul(width).div_ceil(8)).unwrap_or(usize::MAX);
     if length > page.len() {
@@ -517,7 +520,7 @@ fn general(why: String) -> ParquetError {
     ParquetError::General(why)
 }
 
-fn refused(excess: Excess) -> ParquetError {
+fn excess_error(excess: Excess) -> ParquetError {
     general(format!("column '{}' takes {} bytes to decode", excess.column, excess.bytes))
 }
 
@@ -530,22 +533,22 @@ impl RowGroups for CheckedPages {
 
     fn column_chunks(&self, leaf: usize) -> Result<Box<dyn PageIterator>, ParquetError> {
         let chunk = self.metadata.row_group(self.group).column(leaf);
-        // The reader adds the two and would overflow.
+        // The Parquet reader adds offset and size without a check, which could overflow.
         if chunk.data_page_offset() < 0
             || chunk.compressed_size() < 0
             || chunk.dictionary_page_offset().is_some_and(|offset| offset < 0)
         {
-            return Err(general("a column is at a negative offset".to_owned()));
+            return Err(general("a column has a negative offset or size".to_owned()));
         }
         let (at, left) = chunk.byte_range();
         let descr = chunk.column_descr();
         let column = self.columns.get(leaf).copied().flatten();
         let physical = descr.physical_type();
-        let checked = Checked {
+        let checked = CheckedColumn {
             inner: SerializedPageReader::new(Arc::clone(&self.input), chunk, self.num_rows(), None)?,
             input: Arc::clone(&self.input),
             budget: Arc::clone(&self.budget),
-            column: column.ok_or_else(|| general("a column is read that was not requested".to_owned()))?,
+            column: column.ok_or_else(|| general("the reader requested a column that is not wanted".to_owned()))?,
             compression: chunk.compression(),
             physical,
             type_length: usize::try_from(descr.type_length()).unwrap_or(0),
@@ -568,7 +571,8 @@ impl RowGroups for CheckedPages {
     }
 }
 
-struct OneChunk(Option<Box<Checked>>);
+/// Yields the reader of one column.
+struct OneChunk(Option<Box<CheckedColumn>>);
 
 impl Iterator for OneChunk {
     type Item = Result<Box<dyn PageReader>, ParquetError>;

@@ -1,8 +1,7 @@
-//! The rows of a Parquet file, batch by batch, within a budget of memory.
+//! Reads the rows of a Parquet file, batch by batch, within a memory budget.
 //!
-//! A row group is read with as many rows at a time as fit into the budget. If a page does not fit, the row group is
-//! read again from the first row that was not returned, with half as many rows at a time. A single row that does not
-//! fit is an error.
+//! The number of rows at a time is estimated from the budget. If a page does not fit, the row group is read again from
+//! the first row that was not returned, with half as many rows at a time. A single row that does not fit is an error.
 
 use std::{ops::Range, sync::Arc};
 
@@ -35,19 +34,20 @@ pub(crate) struct Plan {
     levels: FieldLevels,
     /// For each leaf of the schema, its index in `costs`, if it is read.
     columns: Arc<Vec<Option<usize>>>,
+    /// For each leaf that is read, its path, its cost, and whether it is repeated.
     costs: Vec<(String, Cost, bool)>,
-    /// The number of root columns: a memory limit has a share for each of these, however many leaves it has.
+    /// The number of root columns. Each root column adds to the memory limit, regardless of its number of leaves.
     roots: usize,
 }
 
-/// Reads the rows of a file, from the first unread one on.
+/// Reads the rows of a file, starting at the first unread row.
 pub(crate) struct FileRows {
     path: Arc<str>,
     plan: Arc<Plan>,
     limits: ParquetLimits,
-    /// The next row group.
+    /// The index of the next row group.
     next: usize,
-    /// The number of rows to skip.
+    /// The number of rows that are still to be skipped.
     skip: u64,
     group: Option<Group>,
     batch: Option<Batch>,
@@ -59,7 +59,7 @@ struct Group {
     number: usize,
     input: Arc<Input>,
     rows: u64,
-    /// The number of rows returned or skipped.
+    /// The number of rows that were decoded or skipped.
     done: u64,
     batch_rows: u64,
     open: Option<(ParquetRecordBatchReader, Arc<Budget>)>,
@@ -72,9 +72,9 @@ struct Batch {
     from: usize,
 }
 
-/// The size of a nested value's message, in addition to the value.
+/// The bytes of a nested value's protobuf message, in addition to the value.
 const MESSAGE_BYTES: u64 = 256;
-/// Levels, and capacity for a growing list.
+/// The bytes for the levels of a repeated value, and for the spare capacity of a growing list.
 const LEVEL_BYTES: u64 = 24;
 
 /// Returns the columns of a file, with the types that they are decoded to.
@@ -87,11 +87,11 @@ pub(super) fn decoded_schema(metadata: &ParquetMetaData) -> Result<SchemaRef, Pa
 // === impl Plan ===
 
 impl Plan {
-    /// Plans how to read these root columns. `is_message` has a flag for each of them, in the same order: whether its
-    /// values become messages.
+    /// Plans how to read these root columns, which are in ascending order. `is_message` has a flag for each of them, in
+    /// the same order: whether its values become protobuf messages.
     ///
     /// # Errors
-    /// Why the file cannot be read.
+    /// A message with the reason why the file cannot be read.
     pub(crate) fn new(
         metadata: Arc<ParquetMetaData>,
         roots: &[usize],
@@ -106,7 +106,7 @@ impl Plan {
         let file = metadata.file_metadata();
         let schema = file.schema_descr();
         let mask = ProjectionMask::roots(schema, roots.iter().copied());
-        // A file's metadata has the Arrow types that it was written from.
+        // The file's metadata may contain the Arrow schema from which the file was written.
         let arrow = parquet_to_arrow_schema(schema, file.key_value_metadata())?;
         let levels = parquet_to_arrow_field_levels(schema, mask.clone(), Some(&decoded_fields(arrow.fields())))?;
         let (mut columns, mut costs) = (Vec::with_capacity(schema.num_columns()), Vec::new());
@@ -114,22 +114,22 @@ impl Plan {
         roots.iter().for_each(|root| leaf_types(arrow.field(*root).data_type(), &mut types));
         for (leaf, descr) in schema.columns().iter().enumerate() {
             let root = roots.binary_search(&schema.get_column_root_idx(leaf));
-            let Some(place) = root.ok().filter(|_| mask.leaf_included(leaf)) else {
+            let Some(index) = root.ok().filter(|_| mask.leaf_included(leaf)) else {
                 columns.push(None);
                 continue;
             };
             columns.push(Some(costs.len()));
-            let cost = cost(descr, types.get(costs.len()), is_message.get(place).copied().unwrap_or(false));
+            let cost = cost(descr, types.get(costs.len()), is_message.get(index).copied().unwrap_or(false));
             costs.push((descr.path().string(), cost, descr.max_rep_level() > 0));
         }
         if types.len() != costs.len() {
-            // The type of a leaf is then unknown.
+            // The leaves cannot be matched to their types, so assume that all values are copied.
             costs.iter_mut().for_each(|(_, cost, _)| cost.copies = true);
         }
         Ok(Self { columns: Arc::new(columns), costs, roots: roots.len(), levels, metadata })
     }
 
-    /// Returns the ranges of the columns to read in a row group.
+    /// Returns the byte ranges of the columns to read in a row group.
     pub(crate) fn ranges(&self, group: usize) -> Vec<Range<u64>> {
         let chunks = self.metadata.row_group(group).columns().iter().zip(self.columns.iter());
         let chunks = chunks.filter(|(_, column)| column.is_some());
@@ -150,7 +150,7 @@ impl Plan {
         self.metadata.num_row_groups()
     }
 
-    /// Returns the decoded size of a row without lists, in bytes.
+    /// Returns the decoded size of a row in bytes, without lists and the contents of strings; at least 1.
     fn row_bytes(&self) -> u64 {
         self.costs.iter().filter(|(.., is_repeated)| !is_repeated).map(|(_, cost, _)| cost.value).sum::<u64>().max(1)
     }
@@ -202,7 +202,7 @@ fn cost(descr: &ColumnDescriptor, arrow: Option<&DataType>, is_message: bool) ->
         Type::INT32 | Type::FLOAT => 8,
         Type::INT64 | Type::DOUBLE | Type::INT96 => 16,
         Type::BYTE_ARRAY => 32,
-        // Nulls take the same memory.
+        // A null takes the same memory as a value.
         Type::FIXED_LEN_BYTE_ARRAY => {
             u64::try_from(descr.type_length()).unwrap_or(0).saturating_mul(2).saturating_add(32)
         }
@@ -238,7 +238,7 @@ impl FileRows {
         Self { path, plan, limits, next: 0, skip, group: None, batch: None, rows_read: skip }
     }
 
-    /// Returns the number of rows returned or skipped.
+    /// Returns the number of rows that were returned or skipped.
     pub(crate) fn rows_read(&self) -> u64 {
         self.rows_read
     }
@@ -283,8 +283,8 @@ impl FileRows {
                 continue;
             }
             let input = Arc::new(input_of(&self.plan, number)?);
-            let at_once = self.limits.memory_of(self.plan.roots) / 8 / self.plan.row_bytes();
-            let batch_rows = at_once.clamp(1, self.limits.batch_rows as u64);
+            let rows_max = self.limits.memory_of(self.plan.roots) / 8 / self.plan.row_bytes();
+            let batch_rows = rows_max.clamp(1, self.limits.batch_rows as u64);
             self.group = Some(Group { number, input, rows, done, batch_rows, open: None });
         }
     }
@@ -326,7 +326,7 @@ impl Group {
                 }
                 (Ok((_, None)), _) => {
                     let why =
-                        format!("row group {} has {} rows, and {} in the footer", self.number, self.done, self.rows);
+                        format!("row group {} has {} rows, but {} in the footer", self.number, self.done, self.rows);
                     return Err(unreadable(path, why));
                 }
                 (Ok((reader, Some(batch))), _) => {
@@ -339,6 +339,7 @@ impl Group {
         Ok(None)
     }
 
+    /// Halves the number of rows at a time after a batch did not fit. Fails if a single row does not fit.
     fn read_fewer(
         &mut self,
         path: &str,
@@ -363,7 +364,8 @@ impl Batch {
         Self { rows, sizes, from: 0 }
     }
 
-    /// Returns the next rows that are small enough together; `first_row` is the number of the first one in the file.
+    /// Returns the next rows, up to the maximum size of a piece; `None` at the end of the batch. `first_row` is the
+    /// index of the first of them in the file, for messages.
     fn piece(
         &mut self,
         path: &str,

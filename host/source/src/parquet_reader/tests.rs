@@ -1,4 +1,4 @@
-//! Tests of files that would exhaust stack or memory, and of files that are read in small pieces.
+//! Tests of files that would exhaust the stack or memory, and of files that are read in small pieces.
 
 use std::sync::Arc;
 
@@ -42,7 +42,7 @@ fn written(columns: &[(&str, ArrayRef)], properties: WriterPropertiesBuilder) ->
 fn read(file: &Bytes, limits: &ParquetLimits, skip: u64) -> Result<Vec<RecordBatch>, SourceError> {
     let thread = DecodeThread::start().unwrap();
     let size = file.len() as u64;
-    let at = |place: u64| usize::try_from(place).unwrap();
+    let at = |offset: u64| usize::try_from(offset).unwrap();
     let fetch = &mut |range: Range<u64>| Ok(file.slice(at(range.start)..at(range.end)));
     let metadata = metadata("a.parquet", size, limits, &thread, fetch)?;
     let columns = metadata.file_metadata().schema_descr().root_schema().get_fields().len();
@@ -59,7 +59,7 @@ fn read(file: &Bytes, limits: &ParquetLimits, skip: u64) -> Result<Vec<RecordBat
 }
 
 fn message(file: &Bytes, limits: &ParquetLimits) -> String {
-    let Err(error) = read(file, limits, 0) else { panic!("it was read") };
+    let Err(error) = read(file, limits, 0) else { panic!("the file was read without an error") };
     assert!(error.to_string().starts_with("a.parquet"), "{error}");
     error.to_string()
 }
@@ -133,10 +133,10 @@ fn oversized_footer_is_an_error() {
     let message = message(&file, &ParquetLimits::default());
     assert!(message.contains("the memory for the file's metadata in bytes is 4"), "{message}");
     assert!(message.contains("hint: raise 'sync: commit_bytes'"), "{message}");
-    // Many row groups, each of which takes seven bytes.
+    // 10,000 row groups, each of which takes seven bytes.
     let file = footer_only(&footer(&[node("root", 1), node("x", 0)], 10_000));
     assert!(self::message(&file, &limits(MIB)).contains("the memory for the file's metadata"));
-    // The length alone.
+    // A footer that is itself larger than the limit.
     assert!(self::message(&file, &limits(60_000)).contains("the size of the footer in bytes is 7"));
 }
 
@@ -167,7 +167,7 @@ fn repeated_text_is_returned_in_pieces() {
     }
 }
 
-/// Lists of a repeated number, each of this length.
+/// Returns a column of lists of these lengths, in which all items are the same number.
 fn lists(lengths: &[usize]) -> ArrayRef {
     let mut builder = ListBuilder::new(Int64Builder::new());
     for length in lengths {
@@ -178,7 +178,7 @@ fn lists(lengths: &[usize]) -> ArrayRef {
 
 #[test]
 fn long_lists_reduce_batch_rows() {
-    // The first rows are heavy, and there are as many of them as a batch may have.
+    // The first rows are large, and more of them than fit into a batch.
     let lengths: Vec<usize> = (0..3_000).map(|row| if row < 200 { 10_000 } else { row % 3 }).collect();
     for version in [WriterVersion::PARQUET_1_0, WriterVersion::PARQUET_2_0] {
         let file = written(&[("list", lists(&lengths))], properties().set_writer_version(version));
@@ -202,7 +202,7 @@ fn oversized_row_is_an_error() {
     assert!(message.starts_with("a.parquet: the memory to decode row group 0, column 'list.list.item', in bytes is"));
     assert!(message.contains("at most 33554432 is allowed; hint: raise 'sync: commit_bytes'"), "{message}");
     assert_eq!(read(&file, &limits(256 * MIB), 0).unwrap().len(), 1);
-    // The memory is in the values of a dictionary that a list refers to.
+    // A list whose items are references to large values in a dictionary.
     let mut builder = ListBuilder::new(StringBuilder::new());
     builder.append_value((0..50_000).map(|_| Some("y".repeat(1_000))));
     let file = written(&[("list", Arc::new(builder.finish()))], properties());
@@ -284,14 +284,14 @@ fn page_larger_than_its_values_fails() {
     assert!(read(&file.clone().into(), &ParquetLimits::default(), 0).unwrap().len() > 1);
     // The second field of the page header is the uncompressed page size.
     assert_eq!((file[4], file[6]), (0x15, 0x15));
-    for (claimed, is_refused) in [(100 << 20, true), (6 << 20, true), (5 << 20, false)] {
+    for (claimed, is_rejected) in [(100 << 20, true), (6 << 20, true), (5 << 20, false)] {
         let bytes = varint(claimed * 2);
         assert_eq!(bytes.len(), 4);
         file[7..11].copy_from_slice(&bytes);
         // A claimed size that passes the check fails later, because the page does not decompress to that size.
         let message = message(&file.clone().into(), &ParquetLimits::default());
         let found = message.contains(&format!("a page claims {claimed} bytes for 200000 values"));
-        assert_eq!(found, is_refused, "{message}");
+        assert_eq!(found, is_rejected, "{message}");
     }
 }
 
@@ -303,10 +303,10 @@ fn dictionary_with_excess_values_fails() {
     let head = file.windows(3).position(|bytes| bytes == [0x4c, 0x15, 0x02]).unwrap();
     file[head + 2] = 0x7e;
     let message = message(&file.into(), &ParquetLimits::default());
-    assert!(message.contains("a dictionary has 63 values in 8 bytes"), "{message}");
+    assert!(message.contains("a dictionary claims 63 values in 8 bytes"), "{message}");
 }
 
-/// Columns of all shapes, with nulls.
+/// Returns a batch with columns of strings, numbers, lists, maps, dictionaries, structs and bytes, with nulls.
 fn shapes(rows: usize) -> RecordBatch {
     let text = |row: usize| (row % 7 != 3).then(|| format!("text {}", "ab".repeat(row % 40)));
     let mut lists = ListBuilder::new(ListBuilder::new(StringBuilder::new()));
@@ -389,20 +389,20 @@ fn fixed_width_values_are_bounded() {
     let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties().build())).unwrap();
     writer.write(&batch).unwrap();
     let file: Bytes = writer.into_inner().unwrap().into();
-    // Nulls take no bytes of the file, and a megabyte each in memory.
+    // A null takes no space in the file, but a mebibyte in memory.
     let batches = read(&file, &limits(64 * MIB), 0).unwrap();
     assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 100);
     assert!(batches.iter().all(|batch| batch.num_rows() <= 8), "{:?}", batches.len());
 }
 
 #[test]
-fn null_fixed_size_list_takes_nothing() {
+fn null_fixed_size_list_takes_no_memory() {
     let item = Arc::new(Field::new("item", DataType::Int64, true));
     let list = Field::new("list", DataType::FixedSizeList(item, 1 << 30), true);
     let schema = Arc::new(Schema::new(vec![list]));
     let nulls = lists(&[]);
     let nulls = arrow::compute::concat(&[&nulls, &arrow::array::new_null_array(nulls.data_type(), 50)]).unwrap();
-    // The file contains lists, and its Arrow schema claims that they have a thousand million items.
+    // The file contains lists, and its Arrow schema claims that each has 2^30 items.
     let encoded = parquet::arrow::encode_arrow_schema(&schema);
     let hint = parquet::file::metadata::KeyValue::new(parquet::arrow::ARROW_SCHEMA_META_KEY.to_owned(), encoded);
     let batch = RecordBatch::try_from_iter_with_nullable([("list", nulls, true)]).unwrap();
@@ -417,10 +417,10 @@ fn null_fixed_size_list_takes_nothing() {
 }
 
 #[test]
-fn empty_row_groups_have_any_type() {
+fn empty_row_group_list_of_bytes_is_read() {
     let nodes = [node("g", 1), node("x", 0)];
     let of_structs = footer(&nodes, 0);
-    // fastparquet writes a list of no bytes.
+    // fastparquet writes an empty list of bytes.
     let of_bytes = [&of_structs[..of_structs.len() - 3], &[0x03, 0x00]].concat();
     for footer in [of_structs, of_bytes] {
         assert_eq!(read(&footer_only(&footer), &ParquetLimits::default(), 0).unwrap().len(), 0);

@@ -1,7 +1,7 @@
 //! A thread with a stack of known size, on which files are parsed and decoded.
 //!
-//! Files are untrusted input. The Parquet reader may need more stack for one than the caller's thread has, and it may
-//! panic. On this thread the stack is the same for all callers, recursion is bounded (`footer.rs`), and a panic becomes
+//! Files are untrusted input. The Parquet reader may need a larger stack than the caller's thread has, and it may
+//! panic. This thread has the same stack size for all callers, recursion is bounded (`footer.rs`), and a panic becomes
 //! an error.
 
 use std::{
@@ -15,7 +15,7 @@ use larder_common::telemetry::panic_message;
 
 use super::ReadFailure;
 
-/// A thread that runs jobs one after the other. It ends when this is dropped.
+/// A thread that runs jobs one after the other. The thread ends when this handle is dropped.
 #[derive(Debug)]
 pub(crate) struct DecodeThread {
     jobs: mpsc::Sender<Job>,
@@ -23,7 +23,7 @@ pub(crate) struct DecodeThread {
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Enough for a schema of the maximum depth, even without optimizations.
+/// The stack size in bytes: enough for a schema of the maximum depth, even without compiler optimizations.
 const STACK_BYTES: usize = 8 << 20;
 
 // === impl DecodeThread ===
@@ -37,24 +37,24 @@ impl DecodeThread {
         Ok(Self { jobs })
     }
 
-    /// Runs the Parquet reader on the thread, and waits for it. A panic of the reader is an error.
+    /// Runs `read` on the thread, and waits for its result. A panic becomes an error.
     pub(crate) fn guarded<T, E>(&self, read: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, String>
     where
         T: Send + 'static,
         E: Into<ReadFailure> + 'static,
     {
-        let (answer, answered) = mpsc::sync_channel(1);
+        let (sender, receiver) = mpsc::sync_channel(1);
         let job = move || {
             let result = match catch_unwind(AssertUnwindSafe(read)) {
                 Ok(result) => result.map_err(|error| error.into().0),
                 Err(panic) => Err(format!("the reader panicked: {}", panic_message(&*panic))),
             };
-            // The caller waits for it.
-            let _ = answer.send(result);
+            // The caller waits for the result, so the receiver still exists.
+            let _ = sender.send(result);
         };
-        let lost = || "the thread that decodes files has ended".to_owned();
-        self.jobs.send(Box::new(job)).map_err(|_| lost())?;
-        answered.recv().map_err(|_| lost())?
+        let ended = || "the thread that decodes files has ended".to_owned();
+        self.jobs.send(Box::new(job)).map_err(|_| ended())?;
+        receiver.recv().map_err(|_| ended())?
     }
 }
 
@@ -69,6 +69,6 @@ mod tests {
         let thread = DecodeThread::start().unwrap();
         let failed: Result<(), String> = thread.guarded(|| -> Result<(), ParquetError> { panic!("of the reader") });
         assert_eq!(failed.unwrap_err(), "the reader panicked: of the reader");
-        assert_eq!(thread.guarded(|| Ok::<_, ParquetError>(7)), Ok(7), "the thread is there for the next file");
+        assert_eq!(thread.guarded(|| Ok::<_, ParquetError>(7)), Ok(7), "the thread continues with the next file");
     }
 }

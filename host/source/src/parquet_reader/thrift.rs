@@ -1,11 +1,11 @@
-//! Reads the structure of Thrift's compact protocol without keeping any of it.
+//! Scans data in Thrift's compact protocol without storing it.
 //!
-//! Footers and page headers are checked with this before the Parquet reader converts them, because that reader
+//! Footers and page headers are checked with this scanner before the Parquet reader converts them, because that reader
 //! allocates the sizes that a header claims, and reads nested types recursively.
 
 use std::io::{self, Read};
 
-/// Bytes of the compact protocol, with a limit on the bytes read.
+/// A scanner of the compact protocol, with a limit on the number of bytes read.
 pub(super) struct Compact<R> {
     input: R,
     left: u64,
@@ -27,7 +27,7 @@ pub(super) enum Kind {
     Uuid,
 }
 
-/// Structures of Parquet are nested four levels deep.
+/// The maximum nesting depth. Parquet's structures are nested only a few levels deep.
 const DEPTH_MAX: usize = 32;
 
 // === impl Kind ===
@@ -45,7 +45,7 @@ impl Kind {
             11 => Self::Map,
             12 => Self::Struct,
             13 => Self::Uuid,
-            other => return Err(format!("a field has the unknown type {other}")),
+            other => return Err(format!("a value has the unknown type {other}")),
         })
     }
 }
@@ -53,7 +53,7 @@ impl Kind {
 // === impl Compact ===
 
 impl<R: Read> Compact<R> {
-    /// Reads at most `bytes_max` bytes of the input.
+    /// Creates a scanner that reads at most `bytes_max` bytes of the input.
     pub(super) fn new(input: R, bytes_max: u64) -> Self {
         Self { input, left: bytes_max, start: bytes_max }
     }
@@ -97,10 +97,10 @@ impl<R: Read> Compact<R> {
         Ok((value >> 1).cast_signed() ^ -(value & 1).cast_signed())
     }
 
-    /// Reads the length of a string or of bytes, and skips them.
+    /// Skips a string or bytes, and returns the length.
     pub(super) fn binary(&mut self) -> Result<u64, String> {
         let length = self.varint()?;
-        self.pass(length)?;
+        self.skip_bytes(length)?;
         Ok(length)
     }
 
@@ -110,14 +110,14 @@ impl<R: Read> Compact<R> {
     }
 
     fn skip_within(&mut self, kind: Kind, is_element: bool, depth: usize) -> Result<(), String> {
-        let Some(depth) = depth.checked_sub(1) else { return Err("structures are nested too deep".to_owned()) };
+        let Some(depth) = depth.checked_sub(1) else { return Err("structures are nested too deeply".to_owned()) };
         match kind {
-            // In a structure, the field header contains the value.
-            Kind::True | Kind::False => self.pass(u64::from(is_element)),
-            Kind::Byte => self.pass(1),
+            // The header of a boolean field contains its value; a boolean element takes a byte.
+            Kind::True | Kind::False => self.skip_bytes(u64::from(is_element)),
+            Kind::Byte => self.skip_bytes(1),
             Kind::Int => self.varint().map(|_| ()),
-            Kind::Double => self.pass(8),
-            Kind::Uuid => self.pass(16),
+            Kind::Double => self.skip_bytes(8),
+            Kind::Uuid => self.skip_bytes(16),
             Kind::Binary => self.binary().map(|_| ()),
             Kind::Struct => {
                 let mut last = 0;
@@ -146,9 +146,9 @@ impl<R: Read> Compact<R> {
         }
     }
 
-    /// Checks a number of elements, each of which takes at least one byte.
+    /// Checks that this many elements can follow, each of at least one byte.
     fn check_count(&self, count: u64) -> Result<(), String> {
-        if count <= self.left { Ok(()) } else { Err(format!("a list has {count} elements in {} bytes", self.left)) }
+        if count <= self.left { Ok(()) } else { Err(format!("a list claims {count} elements in {} bytes", self.left)) }
     }
 
     fn varint(&mut self) -> Result<u64, String> {
@@ -164,31 +164,32 @@ impl<R: Read> Compact<R> {
     }
 
     fn byte(&mut self) -> Result<u8, String> {
-        self.take(1)?;
+        self.consume(1)?;
         let mut byte = [0];
-        self.input.read_exact(&mut byte).map_err(|error| cut_off(&error))?;
+        self.input.read_exact(&mut byte).map_err(|error| message(&error))?;
         Ok(byte[0])
     }
 
-    fn pass(&mut self, bytes: u64) -> Result<(), String> {
-        self.take(bytes)?;
-        let passed = io::copy(&mut Read::by_ref(&mut self.input).take(bytes), &mut io::sink());
-        match passed {
-            Ok(passed) if passed == bytes => Ok(()),
-            Ok(_) => Err("it is cut off".to_owned()),
-            Err(error) => Err(cut_off(&error)),
+    fn skip_bytes(&mut self, bytes: u64) -> Result<(), String> {
+        self.consume(bytes)?;
+        let skipped = io::copy(&mut Read::by_ref(&mut self.input).take(bytes), &mut io::sink());
+        match skipped {
+            Ok(skipped) if skipped == bytes => Ok(()),
+            Ok(_) => Err("it is truncated".to_owned()),
+            Err(error) => Err(message(&error)),
         }
     }
 
-    fn take(&mut self, bytes: u64) -> Result<(), String> {
-        self.left = self.left.checked_sub(bytes).ok_or("it is cut off")?;
+    /// Counts bytes against the limit.
+    fn consume(&mut self, bytes: u64) -> Result<(), String> {
+        self.left = self.left.checked_sub(bytes).ok_or("it is truncated")?;
         Ok(())
     }
 }
 
-fn cut_off(error: &io::Error) -> String {
+fn message(error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::UnexpectedEof => "it is cut off".to_owned(),
+        io::ErrorKind::UnexpectedEof => "it is truncated".to_owned(),
         _ => error.to_string(),
     }
 }
@@ -215,16 +216,16 @@ mod tests {
 
     #[test]
     fn excessive_claimed_lengths_are_errors() {
-        // A list of 2^31 - 1 booleans, and a text of 2^62 bytes.
+        // A list that claims 2^31 - 1 booleans, and a string that claims 2^62 bytes.
         assert!(skip(&[0x19, 0xf1, 0xff, 0xff, 0xff, 0xff, 0x07, 0]).unwrap_err().contains("in 1 bytes"));
         let long = [0x18, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x3f, 0];
-        assert_eq!(skip(&long).unwrap_err(), "it is cut off");
+        assert_eq!(skip(&long).unwrap_err(), "it is truncated");
         let endless = [0x15, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0];
         assert!(skip(&endless).unwrap_err().contains("ten bytes"));
     }
 
     #[test]
     fn deep_nesting_is_an_error() {
-        assert!(skip(&vec![0x1c; 1 << 20]).unwrap_err().contains("nested too deep"));
+        assert!(skip(&vec![0x1c; 1 << 20]).unwrap_err().contains("nested too deeply"));
     }
 }

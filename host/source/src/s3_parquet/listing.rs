@@ -1,4 +1,4 @@
-//! Lists the objects, and checks whether they are a complete set.
+//! Lists the objects to read, and checks whether the set is complete.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -8,7 +8,7 @@ use larder_model::model::Gate;
 
 use super::{
     S3Parquet, manifest,
-    object::{AT_ONCE, changed, fetch_whole},
+    object::{CONCURRENCY, changed, fetch_whole},
     position::{Listed, Version},
 };
 use crate::{
@@ -20,11 +20,11 @@ use crate::{
 
 /// The result of a listing.
 pub(super) enum Found {
-    /// The complete set of objects to read.
-    Whole(Set),
-    /// The marker or manifest that shows that the set is complete is missing.
-    NotYet {
-        /// Its URL.
+    /// The objects to read.
+    Complete(Set),
+    /// The set is not complete: its marker or manifest does not exist.
+    Incomplete {
+        /// The URL of the missing marker or manifest.
         gate: String,
     },
 }
@@ -32,7 +32,7 @@ pub(super) enum Found {
 /// The objects to read.
 #[derive(Debug)]
 pub(super) struct Set {
-    /// The prefix below which paths are relative.
+    /// The prefix to which the paths of partitions and the names in a manifest are relative.
     pub(super) base: String,
     pub(super) objects: Vec<Listed>,
     /// The marker or manifest that shows that the set is complete, if one is configured.
@@ -41,19 +41,19 @@ pub(super) struct Set {
 
 /// The maximum number of objects in a set.
 const OBJECTS_MAX: u64 = 1_000_000;
-/// The maximum size of a manifest in bytes: names of about 100,000 objects.
+/// The maximum size of a manifest in bytes: enough for the names of about 100,000 objects.
 const MANIFEST_MAX: u64 = 32 << 20;
 
 // === impl S3Parquet ===
 
 impl S3Parquet {
-    /// Lists the objects.
+    /// Lists the objects, and selects those to read.
     pub(super) async fn find(&self, client: &Client) -> Result<Found, SourceError> {
         // A key that ends with a slash is a prefix, even if a tool has put an empty object with that name.
         let is_prefix = self.key.is_empty() || self.key.ends_with('/');
         let single = if is_prefix { None } else { self.one(client, &self.key).await? };
-        // Consoles and some tools mark a directory with an empty object of its name. Such an object has objects below
-        // it. An empty object without any is an unreadable file.
+        // Consoles and some tools mark a directory with an empty object of its name, which has objects below it. An
+        // empty object with no objects below it is treated as a file, and cannot be read.
         let single = match single {
             Some(object) if object.version.bytes == 0 && self.has_below(client, &format!("{}/", self.key)).await? => {
                 None
@@ -77,13 +77,13 @@ impl S3Parquet {
                 let listed = objects.iter().find(|object| object.key == key).cloned();
                 let listed = if is_single { self.one(client, &key).await? } else { listed };
                 match listed {
-                    None => return Ok(Found::NotYet { gate: self.url(&key) }),
+                    None => return Ok(Found::Incomplete { gate: self.url(&key) }),
                     found => found,
                 }
             }
         };
         let objects = match (&self.source.gate, &gate) {
-            (Gate::Manifest(_), Some(gate)) => self.named(client, gate, &base, objects).await?,
+            (Gate::Manifest(_), Some(gate)) => self.manifest_objects(client, gate, &base, objects).await?,
             _ if is_single => objects,
             _ => {
                 let table = |object: &Listed| object.key.strip_prefix(&base).and_then(table_format);
@@ -105,11 +105,12 @@ impl S3Parquet {
                 objects
             }
         };
-        Ok(Found::Whole(Set { base, objects, gate }))
+        Ok(Found::Complete(Set { base, objects, gate }))
     }
 
     /// Returns an object, if it exists. Uses a list request, because a role with permission to list may not be allowed
-    /// to probe missing keys; the object itself comes before all objects of whose keys it is a prefix.
+    /// to probe missing keys. S3 lists keys in order, so the object comes before all longer keys that begin with its
+    /// key.
     pub(super) async fn one(&self, client: &Client, key: &str) -> Result<Option<Listed>, SourceError> {
         let request = client.list_objects_v2().bucket(&self.bucket).prefix(key).max_keys(1);
         let page = request.send().await;
@@ -117,7 +118,7 @@ impl S3Parquet {
         Ok(page.contents().iter().filter_map(listed).find(|object| object.key == key))
     }
 
-    /// Returns whether there is an object below a prefix.
+    /// Returns whether any object is below a prefix.
     async fn has_below(&self, client: &Client, prefix: &str) -> Result<bool, AwsError> {
         let request = client.list_objects_v2().bucket(&self.bucket).prefix(prefix).max_keys(1);
         let page = request.send().await;
@@ -125,6 +126,7 @@ impl S3Parquet {
         Ok(!page.contents().is_empty())
     }
 
+    /// Returns all objects below a prefix.
     async fn list(&self, client: &Client, prefix: &str) -> Result<Vec<Listed>, SourceError> {
         let what = format!("{}: ListObjectsV2", self.url(prefix));
         let mut objects = Vec::new();
@@ -139,15 +141,17 @@ impl S3Parquet {
             match page.next_continuation_token().filter(|_| page.is_truncated() != Some(false)) {
                 None => return Ok(objects),
                 Some(next) if token.as_deref() == Some(next) => {
-                    return Err(AwsError::garbled(what, "the listing returned the same page again").into());
+                    return Err(
+                        AwsError::garbled(what, "the listing returned the same continuation token again").into()
+                    );
                 }
                 Some(next) => token = Some(next.to_owned()),
             }
         }
     }
 
-    /// Returns the objects that a manifest names, each once.
-    async fn named(
+    /// Returns the objects that a manifest names, each once. `listed` are the objects that were already listed.
+    async fn manifest_objects(
         &self,
         client: &Client,
         gate: &Listed,
@@ -161,7 +165,7 @@ impl S3Parquet {
         let mut names = names.map_err(|why| SourceError::Manifest { path: path.clone(), why })?;
         let mut seen = HashSet::new();
         names.retain(|name| seen.insert(name.clone()));
-        check(&path, "the number of objects that it names", names.len() as u64, OBJECTS_MAX)?;
+        check(&path, "the number of objects in the manifest", names.len() as u64, OBJECTS_MAX)?;
         let known: BTreeMap<&str, &Listed> = listed.iter().map(|object| (object.key.as_str(), object)).collect();
         // The listing of a prefix contains everything below it, including the manifest; the listing of a single object
         // contains nothing else.
@@ -176,7 +180,7 @@ impl S3Parquet {
             let why = || format!("{} does not exist", self.url(key));
             found.ok_or_else(|| SourceError::Manifest { path: path.clone(), why: why() })
         });
-        objects.buffered(AT_ONCE).try_collect().await
+        objects.buffered(CONCURRENCY).try_collect().await
     }
 
     /// Returns an object by its key, anywhere in the bucket.
@@ -188,7 +192,7 @@ impl S3Parquet {
                 let etag = head.e_tag().unwrap_or_default().to_owned();
                 Ok(Some(Listed { key: key.to_owned(), version: Version { etag, bytes, modified: None } }))
             }
-            Err(error) if error.trouble == AwsErrorKind::Missing => Ok(None),
+            Err(error) if error.kind == AwsErrorKind::Missing => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -1,4 +1,4 @@
-//! A manifest: a list of the objects of a set.
+//! Parses a manifest, which lists the objects of a set.
 //!
 //! ```text
 //! ["a.parquet", "sub/b.parquet"]
@@ -6,7 +6,7 @@
 //! {"entries": [{"url": "s3://bucket/prefix/a.parquet", "mandatory": true}]}    as Redshift's UNLOAD writes it
 //! ```
 //!
-//! Names are relative to the manifest's prefix, or whole URLs in the same bucket.
+//! Names are relative to the set's prefix, or full URLs in the same bucket.
 
 use serde::Deserialize;
 

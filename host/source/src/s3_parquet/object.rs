@@ -1,4 +1,4 @@
-//! One object: ranges of it, always of the same version, and the rows in them.
+//! Reads one object: fetches ranges, always of the same version, and decodes their rows.
 
 use std::{ops::Range, sync::Arc, time::Duration};
 
@@ -23,17 +23,17 @@ pub(super) struct Object {
     pub(super) key: String,
     pub(super) etag: String,
     pub(super) bytes: u64,
-    /// The timeout for a range: the SDK's own timeouts end with the response headers.
+    /// The timeout for one attempt at a range. The SDK's own timeouts cover only the response headers.
     pub(super) timeout: Duration,
-    /// How often to request a range whose body breaks off.
+    /// The maximum number of attempts at a range whose response body is truncated.
     pub(super) attempts: u32,
 }
 
 /// Why fetching a range failed.
 enum Failure {
-    /// The server rejected every attempt, or did not respond.
-    Answer(AwsError),
-    /// The response was valid, but its body broke off.
+    /// The request failed after the SDK's own retries, or the response is not for the requested version or range.
+    Final(AwsError),
+    /// The response body is truncated; another attempt may succeed.
     Body(AwsError),
 }
 
@@ -61,17 +61,17 @@ struct Ahead {
     fetched: JoinHandle<Result<Vec<Bytes>, AwsError>>,
 }
 
-/// An object up to this size is fetched with one request.
+/// The maximum size of an object that is fetched as a whole, with one request.
 pub(super) const SMALL: u64 = 1 << 20;
-/// The maximum number of bytes of one request.
+/// The maximum number of bytes in one request.
 const PART: u64 = 8 << 20;
-/// The maximum number of concurrent requests for one object.
-pub(super) const AT_ONCE: usize = 8;
-/// Ranges with at most this gap are fetched with one request.
+/// The maximum number of concurrent requests for ranges of an object, or for the objects of a manifest.
+pub(super) const CONCURRENCY: usize = 8;
+/// Ranges are fetched together if the gap between them is at most this many bytes.
 const GAP: u64 = 256 << 10;
-/// The pause after a body that broke off; longer with each attempt.
+/// The pause before the first retry of a truncated response. It grows with each attempt.
 const PAUSE: Duration = Duration::from_millis(100);
-/// The minimum part of a column that is fetched at once.
+/// The minimum size of the part of a column that is fetched on demand.
 const WINDOW_MIN: u64 = 256 << 10;
 
 // === impl Object ===
@@ -81,8 +81,8 @@ impl Object {
         format!("s3://{}/{}", self.bucket, self.key)
     }
 
-    /// Fetches a range. The SDK retries a request without a response, but not a response that breaks off, so this
-    /// function does.
+    /// Fetches a range. The SDK retries a request without a response, but not a truncated response, so this function
+    /// does.
     async fn fetch(&self, client: &Client, range: Range<u64>) -> Result<Bytes, AwsError> {
         if range.is_empty() {
             return Ok(Bytes::new());
@@ -97,7 +97,7 @@ impl Object {
                     tokio::time::sleep(PAUSE * attempt).await;
                     attempt += 1;
                 }
-                Err(Failure::Answer(error) | Failure::Body(error)) => return Err(error),
+                Err(Failure::Final(error) | Failure::Body(error)) => return Err(error),
             }
         }
     }
@@ -107,12 +107,12 @@ impl Object {
         let garbled = |why: String| AwsError::garbled(self.what(), why);
         let request = client.get_object().bucket(&self.bucket).key(&self.key).if_match(&self.etag);
         let output = request.range(format!("bytes={}-{}", range.start, range.end - 1)).send().await;
-        let output = output.map_err(|error| Failure::Answer(AwsError::of(self.what(), error)))?;
-        // A server without support for `If-Match` would return another version.
+        let output = output.map_err(|error| Failure::Final(AwsError::of(self.what(), error)))?;
+        // A server without support for `If-Match` may return another version.
         let etag = output.e_tag().unwrap_or(&self.etag).trim_matches('"');
         if etag != self.etag.trim_matches('"') {
-            let why = "the returned version is not the requested one".to_owned();
-            return Err(Failure::Answer(AwsError { what: self.what(), trouble: AwsErrorKind::Changed, why }));
+            let why = "the server returned another version of the object".to_owned();
+            return Err(Failure::Final(AwsError { what: self.what(), kind: AwsErrorKind::Changed, why }));
         }
         let mut body = output.body;
         let mut bytes = BytesMut::with_capacity(usize::try_from(length).unwrap_or(0));
@@ -121,7 +121,7 @@ impl Object {
             bytes.extend_from_slice(&chunk.map_err(broken)?);
             if bytes.len() as u64 > length {
                 // A server without support for ranges sends the whole object.
-                return Err(Failure::Answer(garbled(format!(
+                return Err(Failure::Final(garbled(format!(
                     "the response has more than the {length} requested bytes"
                 ))));
             }
@@ -137,7 +137,7 @@ impl Object {
         format!("{}: GetObject", self.url())
     }
 
-    /// Fetches ranges, several at once; neighboring ranges share a request, and large ranges are split.
+    /// Fetches ranges concurrently. Ranges that are close together share a request, and large ones are split.
     async fn fetch_all(&self, client: &Client, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, AwsError> {
         let spans = coalesced(ranges);
         let mut parts = Vec::new();
@@ -146,8 +146,8 @@ impl Object {
         }
         let fetched = stream::iter(parts);
         let fetched = fetched.map(|(length, part)| async move { Ok((length, self.fetch(client, part).await?)) });
-        let mut fetched = fetched.buffered(AT_ONCE);
-        // Parts arrive in order, and are assembled as they arrive: only those in flight are held in memory.
+        let mut fetched = fetched.buffered(CONCURRENCY);
+        // Parts are returned in order and appended as they arrive, so only the parts in flight take additional memory.
         let (mut whole, mut growing) = (Vec::with_capacity(spans.len()), BytesMut::new());
         while let Some((length, bytes)) = fetched.try_next().await? {
             let length = usize::try_from(length).unwrap_or(usize::MAX);
@@ -165,9 +165,9 @@ impl Object {
             if range.is_empty() {
                 return Bytes::new();
             }
-            let place = spans.partition_point(|span| span.end < range.end);
-            let at = |offset: u64| usize::try_from(offset - spans[place].start).unwrap_or(usize::MAX);
-            whole[place].slice(at(range.start)..at(range.end))
+            let index = spans.partition_point(|span| span.end < range.end);
+            let at = |offset: u64| usize::try_from(offset - spans[index].start).unwrap_or(usize::MAX);
+            whole[index].slice(at(range.start)..at(range.end))
         };
         Ok(ranges.iter().map(piece).collect())
     }
@@ -178,7 +178,7 @@ pub(super) async fn fetch_whole(client: &Client, object: Object) -> Result<Bytes
     object.fetch(client, 0..object.bytes).await
 }
 
-/// Merges ranges that are close together; returns them in order.
+/// Sorts ranges, and merges those that are close together.
 fn coalesced(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
     let mut sorted: Vec<Range<u64>> = ranges.iter().filter(|range| !range.is_empty()).cloned().collect();
     sorted.sort_by_key(|range| range.start);
@@ -197,9 +197,9 @@ fn split(span: Range<u64>) -> impl Iterator<Item = Range<u64>> {
     (span.start..end).step_by(usize::try_from(PART).unwrap_or(usize::MAX)).map(move |from| from..end.min(from + PART))
 }
 
-/// Creates the error for an object that changed.
+/// Converts the error of a fetch. If the object changed or was deleted, this is [`SourceError::Changed`].
 pub(super) fn changed(url: &str, error: AwsError) -> SourceError {
-    match error.trouble {
+    match error.kind {
         AwsErrorKind::Changed | AwsErrorKind::Missing => SourceError::Changed { path: url.to_owned() },
         _ => SourceError::Aws(error),
     }
@@ -208,8 +208,8 @@ pub(super) fn changed(url: &str, error: AwsError) -> SourceError {
 // === impl Opened ===
 
 impl Opened {
-    /// Reads the footer of an object, and checks that it has the wanted columns.
-    #[expect(clippy::too_many_arguments, reason = "what an object is read by, each once")]
+    /// Reads the footer of an object, and finds the wanted columns in it. Fails if a required column is missing.
+    #[expect(clippy::too_many_arguments, reason = "has one caller, and a struct would only repeat the names")]
     pub(super) fn open(
         aws: &Aws,
         client: &Client,
@@ -247,7 +247,7 @@ impl Opened {
         self.rows
     }
 
-    /// Returns the number of rows that were read.
+    /// Returns the number of rows that were returned or skipped.
     pub(super) fn rows_read(&self) -> u64 {
         self.file_rows.rows_read()
     }
@@ -269,7 +269,7 @@ impl Opened {
 // === impl Groups ===
 
 impl Groups {
-    /// Returns the bytes of a row group. The next one is fetched while this one is decoded.
+    /// Returns the bytes of a row group. The next row group is fetched while this one is decoded, unless it is large.
     fn input(&mut self, aws: &Arc<Aws>, client: &Client, plan: &Plan, group: usize) -> Result<Input, SourceError> {
         let length = self.object.bytes;
         if let Some(whole) = &self.whole {
@@ -322,11 +322,11 @@ fn sum(ranges: &[Range<u64>]) -> u64 {
     ranges.iter().fold(0, |sum: u64, range| sum.saturating_add(range.end.saturating_sub(range.start)))
 }
 
-/// Checks ranges from a footer, which can contain any offsets.
+/// Checks that ranges from a footer, which can contain any offsets, are within the object.
 fn check_ranges(object: &Object, ranges: &[Range<u64>]) -> Result<(), SourceError> {
     let beyond = ranges.iter().find(|range| range.end > object.bytes || range.start > range.end);
     let Some(beyond) = beyond else { return Ok(()) };
-    let why = format!("it refers to bytes {} to {}, but has {}", beyond.start, beyond.end, object.bytes);
+    let why = format!("it refers to bytes {} to {}, but has only {}", beyond.start, beyond.end, object.bytes);
     Err(SourceError::Unreadable { path: object.url(), why })
 }
 
@@ -338,7 +338,7 @@ impl Drop for Ahead {
     }
 }
 
-/// Returns the footer of an object.
+/// Reads the footer of an object.
 pub(super) fn metadata(
     aws: &Aws,
     client: &Client,
@@ -350,7 +350,7 @@ pub(super) fn metadata(
     let url = object.url();
     let fetch = &mut |range: Range<u64>| {
         if let Some(whole) = whole {
-            let at = |place: u64| usize::try_from(place).unwrap_or(usize::MAX);
+            let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX);
             return Ok(whole.slice(at(range.start)..at(range.end)));
         }
         let mut parts = aws.wait_for(object.fetch_all(client, &[range])).map_err(|error| changed(&url, error))?;

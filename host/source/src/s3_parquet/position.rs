@@ -1,8 +1,8 @@
 //! The state of the objects that were read.
 //!
-//! It is written with every commit, so it must be small: for an object that was read to its end, it contains only a
-//! hash of the key and version. That is 22 bytes of text per object, 2 MB for 100,000. Only an object that was partly
-//! read when a commit was made is stored by name.
+//! The position is written with every commit, so it must be small. For an object that was read to its end, it contains
+//! only a hash of the key and version: 22 bytes of text per object, or 2 MB for 100,000. Only an object that was partly
+//! read at a commit is stored with its key.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,13 +14,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Position {
     /// Hashes of the objects that were read to their ends.
-    #[serde(serialize_with = "print_marks", deserialize_with = "parse_marks")]
-    done: BTreeSet<Mark>,
-    /// Whether one of them had rows.
+    #[serde(serialize_with = "print_hashes", deserialize_with = "parse_hashes")]
+    done: BTreeSet<ObjectHash>,
+    /// Whether any of these objects had rows.
     has_rows: bool,
-    /// Objects that were partly read.
+    /// Objects that were partly read, by key.
     begun: BTreeMap<String, Begun>,
-    /// The number of objects of the set that were not read to their ends.
+    /// The number of objects of the set that were not yet read to their ends.
     left: usize,
     /// The version of the marker or manifest.
     pub(super) gate: Option<Version>,
@@ -32,32 +32,32 @@ struct Begun {
     rows: u64,
 }
 
-/// Distinguishes an object from its successor with the same key.
+/// The version of an object: distinguishes it from a later object with the same key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Version {
     pub(super) etag: String,
     pub(super) bytes: u64,
-    /// Only compared for a marker, which has no content. Ignored for other objects: a copy that was written again has
-    /// another time and the same rows.
+    /// The modification time, in milliseconds. Compared only for a marker or manifest, because writing a marker again
+    /// does not change its content. Ignored for objects with rows: if the same content is written again, only the time
+    /// changes.
     pub(super) modified: Option<i64>,
 }
 
-/// An existing object.
+/// An object in a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Listed {
     pub(super) key: String,
     pub(super) version: Version,
 }
 
-/// A hash of a key and a version. A collision among 100,000 objects is not to be expected within the age of the
-/// universe.
+/// A hash of an object's key and version. Among 100,000 objects, the probability of a collision is about 1e-29.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Mark([u8; 16]);
+struct ObjectHash([u8; 16]);
 
 // === impl Position ===
 
 impl Position {
-    /// Parses a position; text of another format, perhaps from another kind of source, is the start.
+    /// Parses a position. Text in another format, for example from another kind of source, yields the start position.
     pub(super) fn parse(text: &str) -> Self {
         serde_json::from_str(text).unwrap_or_default()
     }
@@ -67,11 +67,12 @@ impl Position {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// Returns the position at the start of a read: the objects of this position that still exist.
+    /// Returns the position at the start of a read of these objects: keeps the ones that were read and did not change.
     pub(super) fn begin(&self, objects: &[Listed], gate: Option<Version>) -> Self {
-        let done: BTreeSet<Mark> = objects.iter().map(Mark::of).filter(|mark| self.done.contains(mark)).collect();
+        let done: BTreeSet<ObjectHash> =
+            objects.iter().map(ObjectHash::of).filter(|hash| self.done.contains(hash)).collect();
         let begun = objects.iter().filter_map(|object| {
-            let begun = self.begun.get(&object.key).filter(|begun| begun.version.is(&object.version))?;
+            let begun = self.begun.get(&object.key).filter(|begun| begun.version.has_same_content(&object.version))?;
             Some((object.key.clone(), begun.clone()))
         });
         let (has_rows, left) = (self.has_rows && !done.is_empty(), objects.len() - done.len());
@@ -80,7 +81,7 @@ impl Position {
 
     /// Returns whether an object was read to its end.
     pub(super) fn has(&self, object: &Listed) -> bool {
-        self.done.contains(&Mark::of(object))
+        self.done.contains(&ObjectHash::of(object))
     }
 
     /// Returns whether exactly these objects were read to their ends.
@@ -93,17 +94,17 @@ impl Position {
         !self.done.is_empty()
     }
 
-    /// Returns whether a complete set was read.
+    /// Returns whether all objects of the set were read to their ends.
     pub(super) fn is_whole(&self) -> bool {
         self.left == 0 && !self.done.is_empty()
     }
 
-    /// Returns whether a row was read.
+    /// Returns whether any row was read.
     pub(super) fn has_rows(&self) -> bool {
         self.has_rows || !self.begun.is_empty()
     }
 
-    /// Returns how many rows of an object were read.
+    /// Returns how many rows of a partly read object were read; 0 for any other object.
     pub(super) fn rows_of(&self, object: &Listed) -> u64 {
         self.begun.get(&object.key).map_or(0, |begun| begun.rows)
     }
@@ -122,7 +123,7 @@ impl Position {
     pub(super) fn end(&mut self, object: &Listed, rows: u64) {
         self.begun.remove(&object.key);
         self.has_rows |= rows > 0;
-        if self.done.insert(Mark::of(object)) {
+        if self.done.insert(ObjectHash::of(object)) {
             self.left = self.left.saturating_sub(1);
         }
     }
@@ -131,15 +132,15 @@ impl Position {
 // === impl Version ===
 
 impl Version {
-    /// Returns whether both have the same bytes.
-    pub(super) fn is(&self, other: &Self) -> bool {
+    /// Returns whether both versions have the same content, according to their ETags and sizes.
+    pub(super) fn has_same_content(&self, other: &Self) -> bool {
         self.etag == other.etag && self.bytes == other.bytes
     }
 }
 
-// === impl Mark ===
+// === impl ObjectHash ===
 
-impl Mark {
+impl ObjectHash {
     fn of(object: &Listed) -> Self {
         let Listed { key, version: Version { etag, bytes, .. } } = object;
         // The key comes last, because it may contain any character.
@@ -147,19 +148,19 @@ impl Mark {
     }
 }
 
-fn print_marks<S: Serializer>(marks: &BTreeSet<Mark>, serializer: S) -> Result<S::Ok, S::Error> {
-    let bytes: Vec<u8> = marks.iter().flat_map(|mark| mark.0).collect();
+fn print_hashes<S: Serializer>(hashes: &BTreeSet<ObjectHash>, serializer: S) -> Result<S::Ok, S::Error> {
+    let bytes: Vec<u8> = hashes.iter().flat_map(|hash| hash.0).collect();
     serializer.serialize_str(&STANDARD_NO_PAD.encode(bytes))
 }
 
-fn parse_marks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeSet<Mark>, D::Error> {
+fn parse_hashes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeSet<ObjectHash>, D::Error> {
     let text = String::deserialize(deserializer)?;
     let bytes = STANDARD_NO_PAD.decode(text).map_err(serde::de::Error::custom)?;
-    let (marks, rest) = bytes.as_chunks::<16>();
+    let (hashes, rest) = bytes.as_chunks::<16>();
     if rest.is_empty() {
-        Ok(marks.iter().copied().map(Mark).collect())
+        Ok(hashes.iter().copied().map(ObjectHash).collect())
     } else {
-        Err(serde::de::Error::custom("a mark is cut off"))
+        Err(serde::de::Error::custom("a hash is truncated"))
     }
 }
 
@@ -189,14 +190,14 @@ mod tests {
         position = position.begin(&objects, None);
         objects.iter().for_each(|object| position.end(object, 9));
         assert!(position.is_all_of(&objects) && position.has_rows());
-        assert!(!position.is_all_of(&objects[..2]), "one is gone");
-        // The modification time alone changes nothing.
+        assert!(!position.is_all_of(&objects[..2]), "an object was deleted");
+        // A change of the modification time alone is ignored.
         objects[2].version.modified = Some(2);
         assert!(position.is_all_of(&objects));
     }
 
     #[test]
-    fn invalid_position_is_the_start() {
+    fn invalid_position_parses_as_the_start() {
         for text in ["", "{}", "{\"files\": {}}", "{\"done\":\"AAA\",\"has_rows\":true,\"begun\":{},\"left\":0}"] {
             assert_eq!(Position::parse(text), Position::default(), "{text}");
         }

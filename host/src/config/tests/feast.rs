@@ -139,13 +139,13 @@ fn repository_needs_features_of_its_stores() {
     let (repo, messages) = open_in(none, dynamodb, FeastValuesFrom::Auto);
     assert!(repo.is_none());
     expect![[r#"
-        feature_store.yaml:3:11: error: registry: s3://bucket/registry.db: this build of larder has no S3 (build with the feature 'aws')
-        feature_store.yaml:4:15: error: online_store: dynamodb: this build of larder has no DynamoDB (build with the feature 'aws')"#]]
+        feature_store.yaml:3:11: error: registry: s3://bucket/registry.db: this build of larder does not support S3 (build with the feature 'aws')
+        feature_store.yaml:4:15: error: online_store: dynamodb: this build of larder does not support DynamoDB (build with the feature 'aws')"#]]
     .assert_eq(&messages);
     let sqlite = "online_store: {path: a.db}\n";
     let (repo, messages) = open_in(none, sqlite, FeastValuesFrom::Online);
     assert!(repo.is_none());
-    expect!["feature_store.yaml:4:15: error: online_store: a.db: this build of larder has no SQLite (build with the feature 'sqlite')"]
+    expect!["feature_store.yaml:4:15: error: online_store: a.db: this build of larder does not support SQLite (build with the feature 'sqlite')"]
         .assert_eq(&messages);
     assert!(open_in(BuildFeatures { sqlite: true, ..none }, sqlite, FeastValuesFrom::Online).0.is_some());
     // The values of the batch sources need no online store.

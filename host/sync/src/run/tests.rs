@@ -37,7 +37,7 @@ struct Reading<'s> {
 }
 
 impl Source for Fake {
-    fn has_news(&self, position: &str) -> Result<bool, SourceError> {
+    fn has_changes(&self, position: &str) -> Result<bool, SourceError> {
         Ok(position != self.keys.len().to_string())
     }
 

@@ -148,7 +148,7 @@ fn missing_source_is_reported() {
         fs::remove_file(setup.path(FILE)).unwrap();
         symlink("nowhere", setup.path(FILE)).unwrap();
     });
-    assert_refused_at(Place::S3, DEFINITIONS, &["No data found in source", "it has no object *.parquet"], |setup| {
+    assert_refused_at(Place::S3, DEFINITIONS, &["No data found in source", "it has no *.parquet object"], |setup| {
         fs::remove_dir_all(setup.path("data/stats")).unwrap();
     });
 }

@@ -74,7 +74,10 @@ feature_views:
         write(&fixture.path("data/parts/day=2026-11-23/city=Oslo/n=many/share=1/is_new=true/x.parquet"), &columns(3));
         let synced = sync_all(&fixture);
         let error = &synced.failures[0].1;
-        assert!(error.contains("x.parquet, column 'n': the path has 'many', which is not valid"), "{error}");
+        assert!(
+            error.contains("x.parquet, column 'n': the path has 'many', which does not match the column's type"),
+            "{error}"
+        );
     });
 }
 
@@ -245,5 +248,5 @@ fn replaced_file_is_read_as_before() {
     assert_eq!(batches.next_batch().unwrap().unwrap().rows.len(), 2);
     write(&fixture.path(FILE), &stats(&[(1, 1, 0.9)]));
     assert!(batches.next_batch().unwrap().is_none());
-    assert!(files.has_news(&batches.position()).unwrap(), "its successor is news");
+    assert!(files.has_changes(&batches.position()).unwrap(), "its successor is news");
 }

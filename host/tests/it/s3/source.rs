@@ -159,7 +159,7 @@ fn only_footer_and_columns_are_requested() {
     assert!(s3.concurrent_max() <= 8, "{}", s3.concurrent_max());
 
     s3.forget_calls();
-    assert!(!source.has_news(&position).unwrap());
+    assert!(!source.has_changes(&position).unwrap());
     assert_eq!((gets(&s3).len(), s3.calls().len()), (0, 1), "a look at what is known is one list");
 }
 
@@ -195,11 +195,11 @@ fn small_objects_are_fetched_ahead() {
     assert!(s3.concurrent_max() > 4 && s3.concurrent_max() <= 16, "{}", s3.concurrent_max());
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
     assert!(position.len() < 2_500, "{}: {position}", position.len());
-    assert!(!source.has_news(&position).unwrap());
+    assert!(!source.has_changes(&position).unwrap());
     // Only a new object is read.
     s3.put(BUCKET, "set/dt=2026-11-24/x.parquet", file(9..=9, 9));
     s3.forget_calls();
-    assert!(source.has_news(&position).unwrap());
+    assert!(source.has_changes(&position).unwrap());
     assert_eq!(read(&source, Some(&position)).unwrap().0, [(9, 9)]);
     assert_eq!(gets(&s3).len(), 1);
 }
@@ -213,7 +213,7 @@ fn interrupted_read_resumes_same_version() {
     assert_eq!(whole.len(), 200_001);
     for batches in [1, 2, 5, 13] {
         let (mut begun, position) = cut_off(&source, None, batches);
-        assert!(source.has_news(&position).unwrap(), "after {batches} batches");
+        assert!(source.has_changes(&position).unwrap(), "after {batches} batches");
         // It may be interrupted again.
         let (more, position) = cut_off(&source, Some(&position), 1);
         let (rest, last) = read(&source, Some(&position)).unwrap();
@@ -270,7 +270,7 @@ fn row_30_replaced_object_never_mixes_versions() {
         s3.stale_list(false);
     }
     assert_eq!(changed, requests);
-    assert!(source.has_news(&position).unwrap());
+    assert!(source.has_changes(&position).unwrap());
     assert!(read(&source, Some(&position)).unwrap().0.iter().all(|row| row.1 == 2));
 }
 
@@ -301,11 +301,11 @@ fn row_31_interrupted_marker_set_is_news() {
     let source = source(&s3, "path: \"s3://features/set/\", marker: _SUCCESS");
     let (first, position) = cut_off(&source, None, 1);
     assert_eq!(first, [(1, 1)]);
-    assert!(source.has_news(&position).unwrap(), "the marker is the same, and half of the set was not read");
+    assert!(source.has_changes(&position).unwrap(), "the marker is the same, and half of the set was not read");
     assert_eq!(read(&source, Some(&position)).unwrap().0, [(2, 1)]);
     // The next set is being written: it is not read, and half of the current one is not treated as complete.
     s3.delete(BUCKET, "set/_SUCCESS");
-    assert!(source.has_news(&position).unwrap());
+    assert!(source.has_changes(&position).unwrap());
     let error = read(&source, Some(&position)).unwrap_err();
     assert!(matches!(&error, SourceError::NotWhole { gate, .. } if gate == "s3://features/set/_SUCCESS"), "{error}");
     assert_eq!(error.kind(), "not_whole");
@@ -336,7 +336,7 @@ fn row_31_single_object_has_adjacent_marker() {
     s3.put(BUCKET, "set/a.done", "");
     let (all, position) = read(&source, None).unwrap();
     assert_eq!(all, [(1, 1)]);
-    assert!(!source.has_news(&position).unwrap());
+    assert!(!source.has_changes(&position).unwrap());
 }
 
 #[test]
@@ -352,10 +352,10 @@ fn row_31_manifest_may_name_any_object() {
     let listed = source(&s3, "path: \"s3://features/set/\", manifest: manifest");
     let (all, position) = read(&listed, None).unwrap();
     assert_eq!(all, [(1, 1), (2, 1)]);
-    assert!(!listed.has_news(&position).unwrap());
+    assert!(!listed.has_changes(&position).unwrap());
     // The version of this object comes from a HEAD instead of the list: both must agree.
     s3.put(BUCKET, "else where/b.parquet", file(2..=2, 2));
-    assert!(listed.has_news(&position).unwrap());
+    assert!(listed.has_changes(&position).unwrap());
     assert_eq!(read(&listed, Some(&position)).unwrap().0, [(2, 2)]);
 
     let refused = |text: &str| {
@@ -421,9 +421,9 @@ fn directory_marker_object_is_skipped() {
     }
     let nothing = source(&s3, "path: \"s3://features/se\"");
     let error = read(&nothing, None).unwrap_err().to_string();
-    assert_eq!(error, "No data found in source s3://features/se: it has no object *.parquet");
+    assert_eq!(error, "No data found in source s3://features/se: it has no *.parquet object");
     let error = read(&source(&s3, "path: \"s3://nowhere/set/\""), None).unwrap_err();
-    assert!(matches!(&error, SourceError::Aws(error) if error.trouble == AwsErrorKind::Missing), "{error}");
+    assert!(matches!(&error, SourceError::Aws(error) if error.kind == AwsErrorKind::Missing), "{error}");
 }
 
 #[test]
@@ -439,12 +439,12 @@ fn broken_body_is_requested_again() {
     proxy.heal();
     proxy.rule("GET /features/set/", When::Always, Fault::ShortBody(1_000));
     let error = read(&source, None).unwrap_err();
-    assert!(matches!(&error, SourceError::Aws(error) if error.trouble == AwsErrorKind::Garbled), "{error}");
+    assert!(matches!(&error, SourceError::Aws(error) if error.kind == AwsErrorKind::Garbled), "{error}");
     assert!(error.to_string().starts_with("s3://features/set/a.parquet: GetObject: the body ended early"), "{error}");
 }
 
 #[test]
-fn kinds_of_trouble_are_told_apart() {
+fn aws_faults_are_reported_by_kind() {
     let s3 = server(&[(KEY, &file(1..=1, 1))]);
     let proxy = FaultProxy::start(s3.address());
     let source = source_at(proxy.url(), "path: \"s3://features/set/\"", ParquetLimits::default());
@@ -456,12 +456,12 @@ fn kinds_of_trouble_are_told_apart() {
         (Fault::s3_error(403, "AccessDenied"), AwsErrorKind::Denied),
         (Fault::Reset, AwsErrorKind::Unreachable),
     ];
-    for (fault, trouble) in cases {
+    for (fault, kind) in cases {
         for what in ["GET /features/set/", "GET /features"] {
             proxy.rule(what, When::Always, fault.clone());
             let error = read(&source, None).unwrap_err();
             let SourceError::Aws(found) = &error else { panic!("{fault:?}: {error}") };
-            assert_eq!(found.trouble, trouble, "{fault:?}: {error}");
+            assert_eq!(found.kind, kind, "{fault:?}: {error}");
             let message = error.to_string();
             assert!(message.starts_with("s3://features/set/"), "{message}");
             assert!(!message.contains("stand-in") && !message.contains("AWS4-HMAC"), "{message}");
