@@ -1,8 +1,8 @@
-//! DynamoDB in memory, with its own protocol, and with a script for the behavior of its streams.
+//! DynamoDB in memory. It implements DynamoDB's protocol, and tests can script the behavior of tables and streams.
 //!
 //! The protocol is JSON 1.0: `POST /`, with the operation in `X-Amz-Target`. Operations and their errors follow AWS's
-//! API reference (2012-08-10), as far as a reader and a writer of feature tables need them. An operation, a parameter
-//! or an expression that is not modelled is rejected, not ignored.
+//! API reference (2012-08-10), as far as a reader and a writer of feature tables need them. Operations and expressions
+//! that are not supported are rejected, and so are the parameters in `expressions.rs`.
 
 mod expressions;
 mod items;
@@ -29,13 +29,13 @@ use serde_json::{Value, json};
 use self::table::Table;
 use crate::serve::{Running, serve};
 
-/// The prefix of its tables' ARNs.
+/// The prefix of all ARNs.
 const ACCOUNT: &str = "arn:aws:dynamodb:eu-west-1:123456789012";
 
-/// A fake DynamoDB; it stops when its last handle is dropped.
+/// A fake DynamoDB. The server stops when its last handle is dropped.
 ///
-/// Its methods are the script: they take effect immediately, without the network, and panic if the test names something
-/// that does not exist.
+/// Tests script the server with its methods. They take effect immediately, without the network, and panic if a table or
+/// an open shard does not exist, or if another argument is invalid.
 #[derive(Clone, Debug)]
 pub struct FakeDynamo {
     state: Arc<Mutex<State>>,
@@ -45,65 +45,65 @@ pub struct FakeDynamo {
 /// The state of a shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardInfo {
-    /// Its id.
+    /// The shard's ID.
     pub id: String,
-    /// The id of its parent, which may be removed.
+    /// The ID of its parent, which may already be removed.
     pub parent: Option<String>,
-    /// Whether it is closed: it gets no more records.
+    /// Whether the shard is closed, so that it gets no more records.
     pub is_closed: bool,
 }
 
 #[derive(Debug)]
 pub(crate) struct State {
     tables: BTreeMap<String, Table>,
-    /// A counter for new names and for records.
+    /// A counter for IDs and sequence numbers.
     counter: u64,
-    /// Iterators of an earlier epoch have expired.
+    /// The current epoch. Iterators from an earlier epoch have expired.
     epoch: u64,
     calls: BTreeMap<String, u64>,
     throttled: BTreeMap<String, u64>,
-    /// The number of empty GetRecords responses for every shard.
+    /// The number of empty GetRecords responses that each shard returns first.
     empty_pages: u64,
-    /// The number of such responses that a shard already had.
+    /// The number of these responses that each shard already returned.
     emptied: BTreeMap<String, u64>,
-    /// The number of next scan pages without items.
+    /// The number of scan pages without items that are still to be returned.
     empty_scan_pages: u64,
-    /// The number of next DescribeTable responses with the status CREATING.
+    /// The number of DescribeTable responses with the status CREATING that are still to be returned.
     creating: u64,
-    /// The number of next BatchGetItem calls that leave some keys unprocessed.
+    /// The number of BatchGetItem calls that are still to leave some keys unprocessed.
     unprocessed_keys: u64,
-    /// The number of next BatchWriteItem calls that leave some writes unprocessed.
+    /// The number of BatchWriteItem calls that are still to leave some writes unprocessed.
     unprocessed_items: u64,
-    /// The maximum number of items of one page of a scan or a query.
+    /// The maximum number of items in a page of a scan or a query.
     page_items: usize,
     /// The maximum number of keys that a BatchGetItem call processes.
     batch_get_items: usize,
-    /// Whether a page that ends with the last item still has a key to continue from.
-    full_page_goes_on: bool,
-    /// The maximum number of shards of one page of DescribeStream.
+    /// Whether a full page that ends with the last item has a key from which to continue.
+    full_page_has_key: bool,
+    /// The maximum number of shards in a page of DescribeStream.
     page_shards: usize,
-    /// How many records the next GetRecords repeats.
+    /// The number of records that the next GetRecords call repeats, if its position has earlier records.
     redeliver: usize,
     /// The maximum number of readers of a shard.
     readers_max: usize,
-    /// By shard, its readers and when each last read.
+    /// For each shard, its readers and the time of their last read.
     readers: BTreeMap<String, BTreeMap<u64, Instant>>,
 }
 
-/// Why an operation is rejected.
-struct Refusal(&'static str, String);
+/// Why an operation is rejected: DynamoDB's error type and message.
+struct Rejection(&'static str, String);
 
-type Answer = Result<Value, Refusal>;
+type OperationResult = Result<Value, Rejection>;
 
-fn invalid(message: &str) -> Refusal {
-    Refusal("ValidationException", message.to_owned())
+fn invalid(message: &str) -> Rejection {
+    Rejection("ValidationException", message.to_owned())
 }
 
-fn missing(what: &str) -> Refusal {
-    Refusal("ResourceNotFoundException", format!("Requested resource not found: {what} not found"))
+fn missing(what: &str) -> Rejection {
+    Rejection("ResourceNotFoundException", format!("Requested resource not found: {what} not found"))
 }
 
-/// Returns a text in a body; an absent one is empty.
+/// Returns a string in a body; an empty string if it is absent.
 fn text<'v>(body: &'v Value, name: &str) -> &'v str {
     body.get(name).and_then(Value::as_str).unwrap_or_default()
 }
@@ -124,7 +124,7 @@ impl Default for State {
             unprocessed_items: 0,
             page_items: usize::MAX,
             batch_get_items: usize::MAX,
-            full_page_goes_on: false,
+            full_page_has_key: false,
             page_shards: streams::SHARDS_MAX,
             redeliver: 0,
             readers_max: usize::MAX,
@@ -142,25 +142,25 @@ impl Default for FakeDynamo {
 // === impl FakeDynamo ===
 
 impl FakeDynamo {
-    /// Starts a server on a free port of loopback.
+    /// Starts a server on a free loopback port.
     #[must_use]
     pub fn start() -> Self {
         let state = Arc::<Mutex<State>>::default();
-        let answering = Arc::clone(&state);
+        let shared = Arc::clone(&state);
         let running = serve(move |request| {
-            let answer = respond(&answering, &request);
-            async { answer }
+            let response = respond(&shared, &request);
+            async { response }
         });
         Self { state, running: Arc::new(running) }
     }
 
-    /// Returns its URL.
+    /// Returns the server's URL.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.running.address)
     }
 
-    /// Returns its address.
+    /// Returns the server's address.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.running.address
@@ -170,14 +170,14 @@ impl FakeDynamo {
 fn respond(state: &Mutex<State>, request: &Request<Bytes>) -> Response<Full<Bytes>> {
     let target = request.headers().get("x-amz-target").and_then(|target| target.to_str().ok()).unwrap_or_default();
     let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-    let answer = match serde_json::from_slice(request.body()) {
+    let result = match serde_json::from_slice(request.body()) {
         _ if request.method() != "POST" || request.uri().path() != "/" => Err(unknown(target)),
-        Ok(body) => state.answer(target, &body),
-        Err(error) => Err(Refusal("SerializationException", error.to_string())),
+        Ok(body) => state.call(target, &body),
+        Err(error) => Err(Rejection("SerializationException", error.to_string())),
     };
-    let (status, body) = match answer {
+    let (status, body) = match result {
         Ok(body) => (200, body),
-        Err(Refusal(kind, message)) => {
+        Err(Rejection(kind, message)) => {
             (400, json!({ "__type": format!("com.amazonaws.dynamodb.v20120810#{kind}"), "message": message }))
         }
     };
@@ -192,19 +192,19 @@ fn respond(state: &Mutex<State>, request: &Request<Bytes>) -> Response<Full<Byte
         .expect("the head is valid")
 }
 
-fn unknown(target: &str) -> Refusal {
-    Refusal("UnknownOperationException", format!("'{target}' is not an operation"))
+fn unknown(target: &str) -> Rejection {
+    Rejection("UnknownOperationException", format!("'{target}' is not an operation"))
 }
 
 // === impl State ===
 
 impl State {
-    fn answer(&mut self, target: &str, body: &Value) -> Answer {
+    fn call(&mut self, target: &str, body: &Value) -> OperationResult {
         let (service, operation) = target.rsplit_once('.').unwrap_or_default();
         *self.calls.entry(operation.to_owned()).or_default() += 1;
         if let Some(left) = self.throttled.get_mut(operation).filter(|left| **left > 0) {
             *left -= 1;
-            return Err(Refusal(
+            return Err(Rejection(
                 "ProvisionedThroughputExceededException",
                 "The level of configured provisioned throughput for the table was exceeded.".to_owned(),
             ));
@@ -237,12 +237,12 @@ impl State {
         }
     }
 
-    fn table(&self, body: &Value) -> Result<&Table, Refusal> {
+    fn table(&self, body: &Value) -> Result<&Table, Rejection> {
         let name = text(body, "TableName");
         self.tables.get(name).ok_or_else(|| missing(&format!("Table: {name}")))
     }
 
-    fn table_to_write(&mut self, name: &str) -> Result<(&mut Table, &mut u64), Refusal> {
+    fn table_to_write(&mut self, name: &str) -> Result<(&mut Table, &mut u64), Rejection> {
         let Self { tables, counter, .. } = self;
         let table = tables.get_mut(name).ok_or_else(|| missing(&format!("Table: {name}")))?;
         Ok((table, counter))

@@ -1,8 +1,8 @@
 //! A proxy that injects faults of networks and of AWS.
 //!
-//! Between the client's socket and the proxy's HTTP server, a pump passes bytes on with the current properties of the
-//! wire: slow, cut off, silent. The HTTP server sees requests, and applies rules to them. A test changes both while
-//! requests are in progress.
+//! A pump copies bytes between the client's socket and the proxy's HTTP server. It simulates a wire that is slow,
+//! unplugged or silent. The HTTP server reads requests and applies rules to them. A test can change both the wire and
+//! the rules while requests are in progress.
 
 mod faults;
 mod pump;
@@ -44,10 +44,10 @@ use self::{
 };
 use crate::serve::{Running, run};
 
-/// The timeout of the upstream server: a test that waits longer has failed.
-const UPSTREAM_WITHIN: Duration = Duration::from_secs(60);
+/// The timeout for a response of the upstream server. A test that waits longer has failed.
+const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A proxy in front of a server; it stops when its last handle is dropped.
+/// A proxy in front of a server. It stops when its last handle is dropped.
 #[derive(Clone, Debug)]
 pub struct FaultProxy {
     control: Arc<Control>,
@@ -60,7 +60,9 @@ struct Control {
     rules: Mutex<Vec<Rule>>,
     wire: watch::Sender<Wire>,
     connections: AtomicU64,
+    /// The number of requests without a fault.
     passed: AtomicU64,
+    /// The number of requests with a fault.
     faulted: AtomicU64,
     bytes: AtomicU64,
 }
@@ -68,7 +70,7 @@ struct Control {
 // === impl FaultProxy ===
 
 impl FaultProxy {
-    /// Starts a proxy in front of this server, without faults.
+    /// Starts a proxy without faults in front of this server.
     #[must_use]
     pub fn start(upstream: SocketAddr) -> Self {
         let control = Arc::new(Control {
@@ -85,72 +87,72 @@ impl FaultProxy {
         Self { control, running: Arc::new(running) }
     }
 
-    /// Returns its URL.
+    /// Returns the proxy's URL.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.running.address)
     }
 
-    /// Returns its address.
+    /// Returns the proxy's address.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.running.address
     }
 
-    /// Unplugs the wire, or plugs it in again: unplugging resets open connections, and new ones are refused.
-    pub fn plug(&self, is_in: bool) {
-        self.turn(|wire| wire.is_plugged = is_in);
+    /// Plugs the wire in, or unplugs it. Unplugging resets open connections, and new ones are refused.
+    pub fn plug(&self, is_plugged: bool) {
+        self.change_wire(|wire| wire.is_plugged = is_plugged);
     }
 
-    /// Sets whether it listens: if not, new connections are refused, and open ones continue.
+    /// Sets whether the proxy listens. If not, new connections are refused, and open ones continue.
     pub fn listen(&self, is_listening: bool) {
-        self.turn(|wire| wire.is_listening = is_listening);
+        self.change_wire(|wire| wire.is_listening = is_listening);
     }
 
     /// Delays the bytes that clients send.
     pub fn delay(&self, delay: Duration) {
-        self.turn(|wire| wire.delay = delay);
+        self.change_wire(|wire| wire.delay = delay);
     }
 
-    /// Sets the bandwidth in bytes per second, for each connection and direction; `None`: unlimited.
+    /// Sets the bandwidth in bytes per second, for each connection and direction; `None` for no limit.
     pub fn bandwidth(&self, bytes: Option<u64>) {
-        self.turn(|wire| wire.bandwidth = bytes);
+        self.change_wire(|wire| wire.bandwidth = bytes);
     }
 
-    /// Sets whether connections are accepted and read, but never answered. A connection that was silent once stays
-    /// silent.
+    /// Sets whether connections are accepted and read, but get no response. A connection that dropped bytes while
+    /// silent stays silent.
     pub fn silence(&self, is_silent: bool) {
-        self.turn(|wire| wire.is_silent = is_silent);
+        self.change_wire(|wire| wire.is_silent = is_silent);
     }
 
-    /// Ends connections after this many bytes of a response, including its head; `None`: responses are complete.
+    /// Closes connections after this many bytes of a response, including its head; `None` for complete responses.
     pub fn truncate(&self, bytes: Option<usize>) {
-        self.turn(|wire| wire.truncate = bytes);
+        self.change_wire(|wire| wire.truncate = bytes);
     }
 
-    /// Sets whether connections are closed in the direction of the client, while they are still read. A closed one
-    /// stays closed.
+    /// Sets whether connections are closed in the direction of the client, but still read. A closed connection stays
+    /// closed.
     pub fn half_close(&self, is_closed: bool) {
-        self.turn(|wire| wire.is_half_closed = is_closed);
+        self.change_wire(|wire| wire.is_half_closed = is_closed);
     }
 
-    /// Adds a rule for requests. If several rules match a request, the first one that is due applies.
+    /// Adds a rule for requests. At most one rule applies to a request: the first one that matches and is due.
     pub fn rule(&self, what: impl Into<Match>, when: When, fault: Fault) {
         self.control.rules().push(Rule::new(what.into(), when, fault));
     }
 
-    /// Adds a rule that answers a call with an error of DynamoDB.
+    /// Adds a rule that responds to calls of an operation with an error of DynamoDB.
     pub fn refuse(&self, operation: &str, when: When, status: u16, kind: &str) {
         self.rule(operation, when, Fault::error(status, kind));
     }
 
-    /// Removes all rules, and resets the wire to plugged and without faults.
+    /// Removes all rules, and resets the wire: plugged in, listening, without faults.
     pub fn heal(&self) {
         self.control.rules().clear();
-        self.turn(|wire| *wire = Wire::default());
+        self.change_wire(|wire| *wire = Wire::default());
     }
 
-    /// Returns the number of requests without and with a fault.
+    /// Returns the number of requests without a fault, and the number with one.
     #[must_use]
     pub fn counts(&self) -> (u64, u64) {
         (self.control.passed.load(Ordering::Relaxed), self.control.faulted.load(Ordering::Relaxed))
@@ -162,13 +164,13 @@ impl FaultProxy {
         self.control.bytes.load(Ordering::Relaxed)
     }
 
-    /// Returns the number of connections so far. Refused ones do not count.
+    /// Returns the number of connections that were accepted so far.
     #[must_use]
     pub fn connections(&self) -> u64 {
         self.control.connections.load(Ordering::Relaxed)
     }
 
-    fn turn(&self, change: impl FnOnce(&mut Wire)) {
+    fn change_wire(&self, change: impl FnOnce(&mut Wire)) {
         self.control.wire.send_modify(change);
         let wire = *self.control.wire.borrow();
         self.running.listen(wire.is_plugged && wire.is_listening);
@@ -185,8 +187,8 @@ impl Control {
     fn fault(&self, method: &Method, path: &str, headers: &HeaderMap) -> Option<Fault> {
         let target = headers.get("x-amz-target").and_then(|target| target.to_str().ok()).unwrap_or_default();
         let mut rules = self.rules();
-        let mut due = rules.iter_mut().filter(|rule| rule.matches(method, path, target));
-        due.find_map(Rule::due)
+        let mut matching = rules.iter_mut().filter(|rule| rule.matches(method, path, target));
+        matching.find_map(Rule::apply)
     }
 }
 
@@ -196,13 +198,13 @@ async fn connection(stream: TcpStream, control: Arc<Control>) {
     let upstream = Rc::new(RefCell::new(None));
     let wire = control.wire.subscribe();
     let (near, far) = pump::pipe();
-    let (answering, counting) = (Rc::clone(&orders), Arc::clone(&control));
+    let (service_orders, counting) = (Rc::clone(&orders), Arc::clone(&control));
     let service = service_fn(move |request: Request<Incoming>| {
-        let (control, orders, upstream) = (Arc::clone(&control), Rc::clone(&answering), Rc::clone(&upstream));
-        async move { Ok::<_, Infallible>(answer(request, &control, &orders, &upstream).await) }
+        let (control, orders, upstream) = (Arc::clone(&control), Rc::clone(&service_orders), Rc::clone(&upstream));
+        async move { Ok::<_, Infallible>(respond(request, &control, &orders, &upstream).await) }
     });
     let http = async move {
-        // The error of a connection that was cut is what the test wants.
+        // A connection that a test breaks causes an error, which is ignored.
         let _ = server::Builder::new().serve_connection(TokioIo::new(far), service).await;
     };
     pump::run(stream, near, http, wire, &orders, &counting.bytes).await;
@@ -210,8 +212,8 @@ async fn connection(stream: TcpStream, control: Arc<Control>) {
 
 type Upstream = RefCell<Option<SendRequest<Full<Bytes>>>>;
 
-/// Answers one request: by a rule, or with the upstream server's response.
-async fn answer(
+/// Responds to a request: with the fault of a rule, or with the upstream server's response.
+async fn respond(
     request: Request<Incoming>,
     control: &Control,
     orders: &Orders,
@@ -228,37 +230,37 @@ async fn answer(
         Some(Fault::Reset) => return orders.reset().await,
         Some(Fault::Silence) => return std::future::pending().await,
         Some(Fault::Delay(delay)) => sleep(*delay).await,
-        Some(Fault::Answer(status, headers, body)) => {
-            let answer = headers.iter().fold(Response::builder().status(*status), |answer, (name, value)| {
-                answer.header(name.as_str(), value.as_str())
+        Some(Fault::Respond(status, headers, body)) => {
+            let response = headers.iter().fold(Response::builder().status(*status), |response, (name, value)| {
+                response.header(name.as_str(), value.as_str())
             });
-            return answer.body(Full::from(body.clone())).expect("a rule's answer is a valid one");
+            return response.body(Full::from(body.clone())).expect("the response of a rule is valid");
         }
         _ => {}
     }
-    let passed = pass(Request::from_parts(head, body), control.upstream, upstream);
-    let Some(mut answer) = timeout(UPSTREAM_WITHIN, passed).await.ok().flatten() else {
-        // The upstream server is not reachable: the client must see that as it would without the proxy.
+    let forwarded = forward(Request::from_parts(head, body), control.upstream, upstream);
+    let Some(mut response) = timeout(UPSTREAM_TIMEOUT, forwarded).await.ok().flatten() else {
+        // The upstream server does not respond, so the client gets a connection error, as without the proxy.
         return orders.reset().await;
     };
     match fault {
-        Some(Fault::Truncate(bytes)) => orders.cut(Cut::Answer(bytes)),
+        Some(Fault::Truncate(bytes)) => orders.cut(Cut::Response(bytes)),
         Some(Fault::ShortBody(bytes)) => orders.cut(Cut::Body(bytes)),
         Some(Fault::WrongChecksum) => {
-            let right = answer.headers().get("x-amz-crc32").and_then(|text| text.to_str().ok()?.parse::<u32>().ok());
+            let right = response.headers().get("x-amz-crc32").and_then(|text| text.to_str().ok()?.parse::<u32>().ok());
             let wrong = right.unwrap_or(0).wrapping_add(1);
-            answer.headers_mut().insert("x-amz-crc32", wrong.into());
+            response.headers_mut().insert("x-amz-crc32", wrong.into());
         }
         _ => {}
     }
-    answer
+    response
 }
 
-/// Sends a request to the upstream server, over a connection that is kept for the client's; `None` if it does not
-/// answer.
-async fn pass(request: Request<Bytes>, address: SocketAddr, upstream: &Upstream) -> Option<Response<Full<Bytes>>> {
+/// Sends a request to the upstream server, over a connection that is reused for the same client connection. Returns
+/// `None` if the upstream server does not respond.
+async fn forward(request: Request<Bytes>, address: SocketAddr, upstream: &Upstream) -> Option<Response<Full<Bytes>>> {
     let (mut head, body) = request.into_parts();
-    // The body is complete: it is sent with its length, without waiting for `100 Continue`.
+    // The body is complete, so it is sent with its length and without waiting for `100 Continue`.
     head.headers.remove(EXPECT);
     if head.headers.remove(TRANSFER_ENCODING).is_some() {
         head.headers.insert(CONTENT_LENGTH, body.len().into());
@@ -275,8 +277,8 @@ async fn pass(request: Request<Bytes>, address: SocketAddr, upstream: &Upstream)
         }
     };
     sender.ready().await.ok()?;
-    let answer = sender.send_request(Request::from_parts(head, Full::from(body))).await.ok()?;
-    let (mut head, body) = answer.into_parts();
+    let response = sender.send_request(Request::from_parts(head, Full::from(body))).await.ok()?;
+    let (mut head, body) = response.into_parts();
     let body = body.collect().await.ok()?.to_bytes();
     head.headers.remove(TRANSFER_ENCODING);
     *upstream.borrow_mut() = Some(sender);

@@ -1,6 +1,6 @@
-//! S3 in memory, path style, for readers of objects.
+//! S3 in memory, with path-style URLs, for tests that read objects.
 //!
-//! Not modelled, and rejected: multipart uploads, copies, delimiters, versions, signatures.
+//! Multipart uploads, copies, delimiters and versions are not supported and are rejected. Signatures are not checked.
 
 mod http;
 mod objects;
@@ -17,7 +17,7 @@ use tokio::time::sleep;
 
 use crate::serve::{Running, hash, now, serve};
 
-/// A fake S3; it stops when its last handle is dropped.
+/// A fake S3. The server stops when its last handle is dropped.
 #[derive(Clone, Debug)]
 pub struct FakeS3 {
     state: Arc<Mutex<State>>,
@@ -33,7 +33,7 @@ pub struct S3Call {
     pub bucket: String,
     /// The key; for a list, the prefix.
     pub key: String,
-    /// The requested bytes, as in the header.
+    /// The value of the `Range` header.
     pub range: Option<String>,
     /// The status of the response.
     pub status: u16,
@@ -44,28 +44,28 @@ type Buckets = BTreeMap<String, BTreeMap<String, Object>>;
 #[derive(Debug)]
 struct State {
     buckets: Buckets,
-    /// The contents of lists, if they differ from the current objects.
+    /// The objects that lists return, if they are not the current objects.
     listed: Option<Buckets>,
-    /// The maximum number of keys of one page of a list.
+    /// The maximum number of keys in a page of a list.
     page_size: usize,
     delay: Duration,
     calls: Vec<S3Call>,
     in_flight: usize,
     in_flight_max: usize,
-    /// By bucket and key: how many more GETs return the current object, and the next object.
+    /// For a bucket and key, how many more GETs return the current object, and the content that replaces it.
     swaps: HashMap<(String, String), (u64, Bytes)>,
 }
 
 #[derive(Clone, Debug)]
 struct Object {
     bytes: Bytes,
-    /// With its quotes.
+    /// The ETag, including its quotes.
     etag: String,
-    /// Seconds since 1970.
+    /// The modification time in seconds since 1970.
     modified: u64,
 }
 
-/// Counts a request while it exists.
+/// Counts a request as in flight until this is dropped.
 struct InFlight<'s>(&'s Mutex<State>);
 
 impl Default for State {
@@ -96,15 +96,15 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 // === impl FakeS3 ===
 
 impl FakeS3 {
-    /// Starts a server on a free port of loopback.
+    /// Starts a server on a free loopback port.
     #[must_use]
     pub fn start() -> Self {
         let state = Arc::<Mutex<State>>::default();
-        let answering = Arc::clone(&state);
+        let shared = Arc::clone(&state);
         let running = serve(move |request| {
-            let state = Arc::clone(&answering);
+            let state = Arc::clone(&shared);
             async move {
-                let _here = InFlight::new(&state);
+                let _in_flight = InFlight::new(&state);
                 let delay = lock(&state).delay;
                 if !delay.is_zero() {
                     sleep(delay).await;
@@ -115,13 +115,13 @@ impl FakeS3 {
         Self { state, running: Arc::new(running) }
     }
 
-    /// Returns its URL.
+    /// Returns the server's URL.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.running.address)
     }
 
-    /// Returns its address.
+    /// Returns the server's address.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.running.address
@@ -140,12 +140,12 @@ impl FakeS3 {
         etag
     }
 
-    /// Deletes an object, if there is one.
+    /// Deletes an object, if it exists.
     pub fn delete(&self, bucket: &str, key: &str) {
         lock(&self.state).buckets.get_mut(bucket).and_then(|objects| objects.remove(key));
     }
 
-    /// Returns an object's bytes.
+    /// Returns an object's bytes; `None` if it does not exist.
     #[must_use]
     pub fn get(&self, bucket: &str, key: &str) -> Option<Bytes> {
         lock(&self.state).buckets.get(bucket)?.get(key).map(|object| object.bytes.clone())
@@ -157,13 +157,13 @@ impl FakeS3 {
         lock(&self.state).buckets.get(bucket).into_iter().flat_map(|objects| objects.keys().cloned()).collect()
     }
 
-    /// Sets the maximum number of keys of a page of a list.
+    /// Sets the maximum number of keys in a page of a list.
     pub fn page_size(&self, n: usize) {
         lock(&self.state).page_size = n.clamp(1, 1_000);
     }
 
-    /// Sets whether lists keep showing the current state, regardless of later writes and deletions. Reads of objects
-    /// are not affected.
+    /// Sets whether lists keep returning the current objects, regardless of later writes and deletions. Reads of
+    /// objects are not affected.
     pub fn stale_list(&self, is_stale: bool) {
         let mut state = lock(&self.state);
         state.listed = is_stale.then(|| state.buckets.clone());
@@ -187,8 +187,8 @@ impl FakeS3 {
         lock(&self.state).calls.clone()
     }
 
-    /// Clears the requests so far, and the maximum concurrency.
-    pub fn forget_calls(&self) {
+    /// Clears the requests so far, and resets the maximum number of concurrent requests.
+    pub fn clear_calls(&self) {
         let mut state = lock(&self.state);
         state.calls.clear();
         state.in_flight_max = state.in_flight;
@@ -204,7 +204,7 @@ impl FakeS3 {
 // === impl State ===
 
 impl State {
-    /// Replaces an object whose GETs are used up.
+    /// Replaces an object if no more GETs are to return its current content.
     fn swap(&mut self, bucket: &str, key: &str) {
         let name = (bucket.to_owned(), key.to_owned());
         if self.swaps.get(&name).is_some_and(|(left, _)| *left == 0)
@@ -229,7 +229,7 @@ impl Object {
     fn new(bytes: Bytes) -> Self {
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         let etag = format!("\"{:016x}{:016x}\"", hash(&bytes), hash(&[&bytes[..], &length.to_le_bytes()].concat()));
-        // S3 returns times in whole seconds.
+        // S3's times are in whole seconds.
         let modified = Duration::try_from_secs_f64(now()).map_or(0, |since| since.as_secs());
         Self { bytes, etag, modified }
     }

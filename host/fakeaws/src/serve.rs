@@ -21,36 +21,37 @@ use tokio::{
     task::{LocalSet, spawn_local},
 };
 
-/// A server; it stops when it is dropped, and its port is free then.
+/// A running server. Dropping it stops the server and frees its port.
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
-    door: mpsc::UnboundedSender<Door>,
+    orders: mpsc::UnboundedSender<ListenOrder>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// An instruction to listen or not, and the sender to notify once it is carried out.
-type Door = (bool, blocking::Sender<()>);
+/// Whether to listen, and the sender to notify once this is in effect.
+type ListenOrder = (bool, blocking::Sender<()>);
 
 /// The maximum number of connections that wait to be accepted.
 const BACKLOG: u32 = 1_024;
 
-/// Runs a server with this handler of connections.
+/// Starts a server that passes each connection to this handler.
 pub(crate) fn run<C, F>(connection: C) -> Running
 where
     C: Fn(TcpStream) -> F + Send + 'static,
     F: Future<Output = ()> + 'static,
 {
-    // Bound as long as the server runs, so that no other process can take the port while it does not listen.
+    // This socket stays bound while the server runs, so that no other process can take the port while the server does
+    // not listen.
     let port = socket(SocketAddr::from(([127, 0, 0, 1], 0))).expect("loopback has a free port");
     let address = port.local_addr().expect("a bound socket has an address");
-    let (door, orders) = mpsc::unbounded_channel();
+    let (sender, orders) = mpsc::unbounded_channel();
     let (stop, stopped) = oneshot::channel();
     let thread = thread::spawn(move || {
         let _port = port;
-        let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime can be made");
-        // Tasks that are left when it stops are dropped, and their connections are closed.
+        let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime can be created");
+        // When the server stops, the remaining tasks are dropped, which closes their connections.
         LocalSet::new().block_on(&runtime, async move {
             tokio::select! {
                 () = accept(address, orders, connection) => {}
@@ -58,12 +59,13 @@ where
             }
         });
     });
-    let running = Running { address, door, stop: Some(stop), thread: Some(thread) };
+    let running = Running { address, orders: sender, stop: Some(stop), thread: Some(thread) };
     running.listen(true);
     running
 }
 
-/// Binds a socket to an address. Several sockets may share the address, but only a listening one gets connections.
+/// Binds a socket to an address. Several sockets may be bound to the address, but only a listening one gets
+/// connections.
 fn socket(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;
@@ -72,8 +74,8 @@ fn socket(address: SocketAddr) -> io::Result<TcpSocket> {
     Ok(socket)
 }
 
-/// Accepts connections while listening is on.
-async fn accept<C, F>(address: SocketAddr, mut orders: mpsc::UnboundedReceiver<Door>, connection: C)
+/// Accepts connections while the server listens, as set by `orders`.
+async fn accept<C, F>(address: SocketAddr, mut orders: mpsc::UnboundedReceiver<ListenOrder>, connection: C)
 where
     C: Fn(TcpStream) -> F,
     F: Future<Output = ()> + 'static,
@@ -88,18 +90,18 @@ where
         };
         tokio::select! {
             biased;
-            Some((is_open, done)) = orders.recv() => {
-                if !is_open {
+            Some((is_listening, done)) = orders.recv() => {
+                if !is_listening {
                     listener = None;
                 } else if listener.is_none() {
                     let opened = socket(address).and_then(|socket| socket.listen(BACKLOG));
-                    listener = Some(opened.expect("the port is ours"));
+                    listener = Some(opened.expect("the port is reserved"));
                 }
                 let _ = done.send(());
             }
             accepted = accepted => {
                 if let Ok((stream, _)) = accepted {
-                    // Responses are small, so they are sent without delay.
+                    // Small responses are sent without delay.
                     let _ = stream.set_nodelay(true);
                     spawn_local(connection(stream));
                 }
@@ -108,37 +110,37 @@ where
     }
 }
 
-/// Answers requests with collected bodies.
-pub(crate) fn serve<A, R>(answer: A) -> Running
+/// Starts an HTTP server that passes each request with its complete body to this handler.
+pub(crate) fn serve<A, R>(respond: A) -> Running
 where
     A: Fn(Request<Bytes>) -> R + Send + Sync + 'static,
     R: Future<Output = Response<Full<Bytes>>> + 'static,
 {
-    let answer = Arc::new(answer);
+    let respond = Arc::new(respond);
     run(move |stream| {
-        let answer = Arc::clone(&answer);
+        let respond = Arc::clone(&respond);
         async move {
             let service = service_fn(move |request: Request<Incoming>| {
-                let answer = Arc::clone(&answer);
+                let respond = Arc::clone(&respond);
                 async move {
                     let (head, body) = request.into_parts();
                     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-                    Ok::<_, Infallible>(answer(Request::from_parts(head, body)).await)
+                    Ok::<_, Infallible>(respond(Request::from_parts(head, body)).await)
                 }
             });
-            // Errors of clients that disconnect do not matter.
+            // A client that disconnects causes an error, which is ignored.
             let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
         }
     })
 }
 
 /// Returns the seconds since 1970.
-#[expect(clippy::disallowed_methods, reason = "what AWS says of the time is not in the hands of a test either")]
+#[expect(clippy::disallowed_methods, reason = "AWS's clock is not under a test's control either")]
 pub(crate) fn now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
-/// Any hash with good bits in all bytes works: FNV-1a, and a mixer for its upper bits.
+/// Returns a hash whose bits are all well distributed: FNV-1a, and a mixer for its upper bits.
 pub(crate) fn hash(bytes: &[u8]) -> u64 {
     let start = 0xcbf2_9ce4_8422_2325;
     let hash = bytes.iter().fold(start, |hash: u64, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
@@ -150,11 +152,11 @@ pub(crate) fn hash(bytes: &[u8]) -> u64 {
 // === impl Running ===
 
 impl Running {
-    /// Listens, or refuses connections; returns once this is in effect.
-    pub(crate) fn listen(&self, is_open: bool) {
-        let (done, waited) = blocking::channel();
-        let _ = self.door.send((is_open, done));
-        waited.recv().expect("the server runs");
+    /// Sets whether the server listens; if not, it refuses connections. Returns once this is in effect.
+    pub(crate) fn listen(&self, is_listening: bool) {
+        let (done, in_effect) = blocking::channel();
+        let _ = self.orders.send((is_listening, done));
+        in_effect.recv().expect("the server runs");
     }
 }
 

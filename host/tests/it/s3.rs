@@ -222,13 +222,13 @@ fn row_37_slow_down_retried_redirects_rejected() {
     let proxy = FaultProxy::start(moto.address);
     let error =
         |code: &str| format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>by order</Message></Error>");
-    proxy.rule("get /features", When::First(3), Fault::Answer(503, vec![], error("SlowDown")));
+    proxy.rule("get /features", When::First(3), Fault::Respond(503, vec![], error("SlowDown")));
     let host = setup(&proxy.url(), "path: \"s3://features/stats/\"").start();
     assert_eq!(trips(&host, &[1]), json!([1]));
     let elsewhere = FaultProxy::start(moto.address);
     let location = vec![("location".to_owned(), format!("{}/features/", elsewhere.url()))];
     proxy.heal();
-    proxy.rule("get /features", When::Always, Fault::Answer(307, location, error("TemporaryRedirect")));
+    proxy.rule("get /features", When::Always, Fault::Respond(307, location, error("TemporaryRedirect")));
     let error = sync(&host).unwrap_err();
     assert!(error.contains("s3://features/stats/: ListObjectsV2: TemporaryRedirect"), "{error}");
     assert_eq!(elsewhere.counts(), (0, 0), "nobody was followed");
@@ -241,7 +241,7 @@ fn row_38_skewed_clock_is_reported() {
     moto.put(BUCKET, "stats/a.parquet", &file(1..=3, 1));
     let proxy = FaultProxy::start(moto.address);
     let body = "<Error><Code>RequestTimeTooSkewed</Code><Message>The difference is too large.</Message></Error>";
-    proxy.rule("get /features", When::Always, Fault::Answer(403, vec![], body.to_owned()));
+    proxy.rule("get /features", When::Always, Fault::Respond(403, vec![], body.to_owned()));
     let host = setup(&proxy.url(), "path: \"s3://features/stats/\"").unready().start();
     let error = sync(&host).unwrap_err();
     assert!(error.contains("RequestTimeTooSkewed: The difference is too large."), "{error}");

@@ -1,5 +1,5 @@
-//! Runs Dynoxide on a free port of loopback, in memory, and prints its address on one line. It ends when its input
-//! ends, so that it does not outlive the test that started it.
+//! Runs Dynoxide in memory on a free loopback port, and prints its address on one line. The process exits when its
+//! standard input ends, so that it does not outlive the test that started it.
 
 use std::{
     error::Error,
@@ -12,7 +12,7 @@ use tokio::{net::TcpListener, runtime::Builder, sync::oneshot};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let (stop, stopped) = oneshot::channel::<()>();
-    // The input is only read to detect its end.
+    // Standard input is only read to detect its end.
     thread::spawn(move || {
         let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
         let _ = stop.send(());
@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         writeln!(out, "{}", listener.local_addr()?)?;
         out.flush()?;
         drop(out);
-        // Dynoxide's own shutdown waits for every client with an open connection, which tests do not need.
+        // Dynoxide's own shutdown is not used, because it waits until all clients have closed their connections.
         tokio::select! {
             served = server::serve_with_shutdown(listener, Database::memory()?, std::future::pending()) => Ok(served?),
             _ = stopped => Ok(()),

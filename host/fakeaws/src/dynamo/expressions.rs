@@ -1,11 +1,12 @@
-//! The expressions that feature tables need.
+//! Evaluates the expressions that readers and writers of feature tables use.
 
 use serde_json::Value;
 
-use super::{Refusal, invalid, value::ordered};
+use super::{Rejection, invalid, value::ordered};
 
-/// Parameters that are not modelled: a test that relies on one would test nothing.
-const NOT_MODELLED: [&str; 11] = [
+/// Parameters that are not supported. They are rejected, because a test that relies on an ignored one would test
+/// nothing.
+const UNSUPPORTED: [&str; 11] = [
     "FilterExpression",
     "AttributesToGet",
     "ScanFilter",
@@ -19,10 +20,10 @@ const NOT_MODELLED: [&str; 11] = [
     "ReturnItemCollectionMetrics",
 ];
 
-/// Rejects parameters that are not modelled, and names that no expression uses.
-pub(super) fn check(body: &Value) -> Result<(), Refusal> {
-    if let Some(name) = NOT_MODELLED.iter().find(|name| body.get(**name).is_some_and(|value| !value.is_null())) {
-        return Err(invalid(&format!("{name} is not modelled by this server")));
+/// Rejects unsupported parameters, and names and values that no expression uses.
+pub(super) fn check(body: &Value) -> Result<(), Rejection> {
+    if let Some(name) = UNSUPPORTED.iter().find(|name| body.get(**name).is_some_and(|value| !value.is_null())) {
+        return Err(invalid(&format!("this server does not support {name}")));
     }
     let expressions: Vec<&str> = ["ConditionExpression", "KeyConditionExpression", "ProjectionExpression"]
         .iter()
@@ -42,7 +43,7 @@ pub(super) fn check(body: &Value) -> Result<(), Refusal> {
 }
 
 /// Resolves a `#name`, or returns the name itself.
-pub(super) fn name<'v>(body: &'v Value, word: &'v str) -> Result<&'v str, Refusal> {
+pub(super) fn name<'v>(body: &'v Value, word: &'v str) -> Result<&'v str, Rejection> {
     if !word.starts_with('#') {
         return Ok(word);
     }
@@ -52,14 +53,14 @@ pub(super) fn name<'v>(body: &'v Value, word: &'v str) -> Result<&'v str, Refusa
     })
 }
 
-fn value<'v>(body: &'v Value, word: &str) -> Result<&'v Value, Refusal> {
+fn value<'v>(body: &'v Value, word: &str) -> Result<&'v Value, Rejection> {
     let known = body.get("ExpressionAttributeValues").and_then(|values| values.get(word));
     known.ok_or_else(|| invalid(&format!("An expression attribute value used in expression is not defined: {word}")))
 }
 
-/// Returns whether the condition of a write is true: `attribute_not_exists(x)`, optionally with `or y < :v` or `or y <=
-/// :v`.
-pub(super) fn holds(body: &Value, item: Option<&Value>) -> Result<bool, Refusal> {
+/// Returns whether the condition of a write is true. Supports `attribute_not_exists(x)`, `y < :v`, `y <= :v`, and `OR`
+/// between them.
+pub(super) fn holds(body: &Value, item: Option<&Value>) -> Result<bool, Rejection> {
     let Some(condition) = body.get("ConditionExpression").and_then(Value::as_str) else { return Ok(true) };
     let mut holds = false;
     for part in condition.split(" OR ") {
@@ -73,7 +74,7 @@ pub(super) fn holds(body: &Value, item: Option<&Value>) -> Result<bool, Refusal>
         }
         let words: Vec<&str> = part.split_whitespace().collect();
         let [left, operator @ ("<" | "<="), right] = words.as_slice() else {
-            return Err(invalid(&format!("the condition '{condition}' is not modelled by this server")));
+            return Err(invalid(&format!("this server does not support the condition '{condition}'")));
         };
         let (left, right) = (name(body, left)?, value(body, right)?);
         let Some(left) = item.and_then(|item| item.get(left)) else { continue };
@@ -89,14 +90,14 @@ fn kind(value: &Value) -> Option<&String> {
     value.as_object()?.keys().next()
 }
 
-/// Returns the value in `#key = :key` for this partition key.
-pub(super) fn wanted<'v>(body: &'v Value, partition: &str) -> Result<&'v Value, Refusal> {
+/// Returns the value that a query's condition, `#key = :key`, requires of this partition key.
+pub(super) fn wanted<'v>(body: &'v Value, partition: &str) -> Result<&'v Value, Rejection> {
     let condition = body.get("KeyConditionExpression").and_then(Value::as_str);
     let condition =
         condition.ok_or_else(|| invalid("Either the KeyConditions or KeyConditionExpression is required"))?;
     let (left, right) = condition.split_once('=').map(|(left, right)| (left.trim(), right.trim())).unwrap_or_default();
     if right.is_empty() || right.contains(char::is_whitespace) {
-        return Err(invalid(&format!("the condition '{condition}' is not modelled by this server")));
+        return Err(invalid(&format!("this server does not support the condition '{condition}'")));
     }
     if name(body, left)? != partition {
         return Err(invalid(&format!("Query condition missed key schema element: {partition}")));

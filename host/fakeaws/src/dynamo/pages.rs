@@ -5,11 +5,11 @@ use std::ops::Bound;
 use serde_json::{Value, json};
 
 use super::{
-    Answer, Refusal, State,
+    OperationResult, Rejection, State,
     expressions::{check, wanted},
     invalid,
     projection::Projection,
-    table::{Place, Table},
+    table::{ItemPosition, Table},
     value::{normal_value, size},
 };
 
@@ -17,10 +17,10 @@ use super::{
 const PAGE_BYTES: usize = 1 << 20;
 
 /// A range of hashes, both ends included.
-type Part = (u64, u64);
+type HashRange = (u64, u64);
 
-/// Returns the hashes of a segment: segments are ranges of equal size.
-fn segment_part(body: &Value) -> Result<Part, Refusal> {
+/// Returns the hashes of a request's segment. Segments are ranges of equal size.
+fn segment_range(body: &Value) -> Result<HashRange, Rejection> {
     let number = |name: &str| body.get(name).and_then(Value::as_u64);
     let (segment, total) = match (number("Segment"), number("TotalSegments")) {
         (None, None) => return Ok((0, u64::MAX)),
@@ -33,7 +33,8 @@ fn segment_part(body: &Value) -> Result<Part, Refusal> {
     Ok((bound(start(segment)), bound(start(segment + 1) - 1)))
 }
 
-fn start(body: &Value, table: &Table) -> Result<Option<Place>, Refusal> {
+/// Returns the position after which the page starts; `None` to start at the beginning.
+fn start(body: &Value, table: &Table) -> Result<Option<ItemPosition>, Rejection> {
     match body.get("ExclusiveStartKey") {
         None | Some(Value::Null) => Ok(None),
         Some(key) => table.start(key).ok_or_else(|| invalid("The provided starting key is invalid")),
@@ -43,9 +44,9 @@ fn start(body: &Value, table: &Table) -> Result<Option<Place>, Refusal> {
 // === impl State ===
 
 impl State {
-    pub(super) fn scan(&mut self, body: &Value) -> Answer {
+    pub(super) fn scan(&mut self, body: &Value) -> OperationResult {
         check(body)?;
-        let part = segment_part(body)?;
+        let range = segment_range(body)?;
         let table = self.table(body)?;
         let start = start(body, table)?;
         if self.empty_scan_pages > 0 {
@@ -53,22 +54,21 @@ impl State {
             self.counter += 1;
             let number = self.counter;
             let (table, _) = self.table_to_write(super::text(body, "TableName"))?;
-            let mut answer = json!({ "Items": [], "Count": 0, "ScannedCount": 0 });
-            answer["LastEvaluatedKey"] = table.make_up(start, number);
-            count_capacity(&mut answer, body, 0);
-            return Ok(answer);
+            let mut response = json!({ "Items": [], "Count": 0, "ScannedCount": 0 });
+            response["LastEvaluatedKey"] = table.generate_key(start, number);
+            add_capacity(&mut response, body, 0);
+            return Ok(response);
         }
-        self.page(body, table, start, part, &|_| true)
+        self.page(body, table, start, range, &|_| true)
     }
 
-    pub(super) fn query(&mut self, body: &Value) -> Answer {
+    pub(super) fn query(&mut self, body: &Value) -> OperationResult {
         check(body)?;
         let table = self.table(body)?;
         let name = table.partition();
         let value = normal_value(wanted(body, name)?).map_err(|why| invalid(&why))?;
-        // The smallest position of the partition key has no sort key.
-        let first = table.keys.first().and_then(|(_, kind)| value.get(kind));
-        if first.is_none() {
+        let typed = table.keys.first().and_then(|(_, kind)| value.get(kind));
+        if typed.is_none() {
             return Err(invalid("Condition parameter type does not match schema type"));
         }
         let hash = super::value::ordered(&value).map(|bytes| crate::serve::hash(&bytes)).unwrap_or_default();
@@ -79,12 +79,12 @@ impl State {
         &self,
         body: &Value,
         table: &Table,
-        start: Option<Place>,
-        part: Part,
+        start: Option<ItemPosition>,
+        range: HashRange,
         is_wanted: &dyn Fn(&Value) -> bool,
-    ) -> Answer {
+    ) -> OperationResult {
         let limit = match body.get("Limit").and_then(Value::as_u64) {
-            Some(0) => return Err(invalid("Limit is at least 1")),
+            Some(0) => return Err(invalid("Limit must be at least 1")),
             Some(limit) => usize::try_from(limit).unwrap_or(usize::MAX),
             None => usize::MAX,
         };
@@ -93,8 +93,8 @@ impl State {
         let from = start.map_or(Bound::Unbounded, Bound::Excluded);
         let found = table.items.range((from, Bound::Unbounded));
         let mut found = found
-            .skip_while(|(place, _)| place.hash < part.0)
-            .take_while(|(place, _)| place.hash <= part.1)
+            .skip_while(|(position, _)| position.hash < range.0)
+            .take_while(|(position, _)| position.hash <= range.1)
             .filter(|(_, item)| is_wanted(item))
             .map(|(_, item)| item)
             .peekable();
@@ -104,27 +104,28 @@ impl State {
             bytes += size(item);
             items.push(item);
         }
-        let goes_on = found.peek().is_some() || (items.len() == limit && self.full_page_goes_on);
-        let told: Vec<Value> = items.iter().map(|item| parts.of(item)).collect();
-        let mut answer = json!({ "Items": told, "Count": items.len(), "ScannedCount": items.len() });
-        if let Some(last) = items.last().filter(|_| goes_on) {
-            answer["LastEvaluatedKey"] = table.key_of(last);
+        let has_key = found.peek().is_some() || (items.len() == limit && self.full_page_has_key);
+        let projected: Vec<Value> = items.iter().map(|item| parts.of(item)).collect();
+        let mut response = json!({ "Items": projected, "Count": items.len(), "ScannedCount": items.len() });
+        if let Some(last) = items.last().filter(|_| has_key) {
+            response["LastEvaluatedKey"] = table.key_of(last);
         }
-        count_capacity(&mut answer, body, bytes);
-        if let Some(capacity) = answer.get_mut("ConsumedCapacity") {
+        add_capacity(&mut response, body, bytes);
+        if let Some(capacity) = response.get_mut("ConsumedCapacity") {
             capacity["TableName"] = json!(table.name);
         }
-        Ok(answer)
+        Ok(response)
     }
 }
 
-/// Counts half a unit for every 4 KiB that are read, and at least one half; consistent reads cost twice that.
-fn count_capacity(answer: &mut Value, body: &Value, bytes: usize) {
+/// Adds the consumed capacity to the response, if requested: half a unit for every started 4 KiB, and at least half a
+/// unit. Consistent reads cost twice that.
+fn add_capacity(response: &mut Value, body: &Value, bytes: usize) {
     if !matches!(super::text(body, "ReturnConsumedCapacity"), "TOTAL" | "INDEXES") {
         return;
     }
     let blocks = u32::try_from(bytes.div_ceil(4 << 10).max(1)).unwrap_or(u32::MAX);
     let unit = if body["ConsistentRead"] == true { 1.0 } else { 0.5 };
-    answer["ConsumedCapacity"] =
+    response["ConsumedCapacity"] =
         json!({ "TableName": super::text(body, "TableName"), "CapacityUnits": f64::from(blocks) * unit });
 }

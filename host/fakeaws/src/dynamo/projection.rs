@@ -1,20 +1,21 @@
-//! The parts of an item that a response contains.
+//! Selects the parts of an item that a response contains.
 
 use serde_json::{Map, Value, json};
 
-use super::{Refusal, expressions::name, invalid};
+use super::{Rejection, expressions::name, invalid};
 
-/// The requested parts; all of them if a request has no projection.
+/// The paths of the requested parts; `None` if the request has no projection, which selects the whole item.
 #[derive(Debug)]
 pub(super) struct Projection(Option<Vec<Path>>);
 
-/// Names of attributes, outermost first.
+/// The names of nested attributes, outermost first.
 type Path = Vec<String>;
 
-fn path(body: &Value, text: &str) -> Result<Path, Refusal> {
+/// Parses a path, and resolves its names.
+fn path(body: &Value, text: &str) -> Result<Path, Rejection> {
     let step = |word: &str| {
         let is_word = |word: &str| !word.is_empty() && word.chars().all(|c| c.is_alphanumeric() || c == '_');
-        // An index of a list, which is valid elsewhere, is not modelled.
+        // A list index, which DynamoDB allows, is not supported.
         if !is_word(word.strip_prefix('#').unwrap_or(word)) {
             return Err(invalid(&format!("Invalid ProjectionExpression: Syntax error; token: \"{text}\"")));
         }
@@ -44,9 +45,9 @@ fn copy(from: &Map<String, Value>, path: &[String], to: &mut Map<String, Value>)
             to.insert(first.clone(), value.clone());
         }
     } else if let Some(inner) = inner(from, first) {
-        let place = to.entry(first.clone()).or_insert_with(|| json!({ "M": {} }));
-        if let Some(place) = place.get_mut("M").and_then(Value::as_object_mut) {
-            copy(inner, rest, place);
+        let entry = to.entry(first.clone()).or_insert_with(|| json!({ "M": {} }));
+        if let Some(map) = entry.get_mut("M").and_then(Value::as_object_mut) {
+            copy(inner, rest, map);
         }
     }
 }
@@ -55,21 +56,21 @@ fn copy(from: &Map<String, Value>, path: &[String], to: &mut Map<String, Value>)
 
 impl Projection {
     /// Parses a request's `ProjectionExpression`.
-    pub(super) fn parse(body: &Value) -> Result<Self, Refusal> {
+    pub(super) fn parse(body: &Value) -> Result<Self, Rejection> {
         let Some(text) = body.get("ProjectionExpression").filter(|text| !text.is_null()) else {
             return Ok(Self(None));
         };
-        let text = text.as_str().ok_or_else(|| invalid("ProjectionExpression is a text"))?;
+        let text = text.as_str().ok_or_else(|| invalid("ProjectionExpression must be a string"))?;
         let paths = text.split(',').map(|text| path(body, text.trim())).collect::<Result<Vec<_>, _>>()?;
-        for (place, one) in paths.iter().enumerate() {
-            if paths[..place].iter().any(|other| one.starts_with(other) || other.starts_with(one)) {
+        for (index, one) in paths.iter().enumerate() {
+            if paths[..index].iter().any(|other| one.starts_with(other) || other.starts_with(one)) {
                 return Err(invalid("Invalid ProjectionExpression: Two document paths overlap with each other"));
             }
         }
         Ok(Self(Some(paths)))
     }
 
-    /// Returns the requested parts of an item. Missing parts are left out, with the maps around them.
+    /// Returns the requested parts of an item. Leaves out missing parts, and maps that would contain only these.
     pub(super) fn of(&self, item: &Value) -> Value {
         let (Some(paths), Some(item)) = (&self.0, item.as_object()) else { return item.clone() };
         let mut parts = Map::new();

@@ -1,4 +1,4 @@
-//! The script: methods with which a test changes and inspects tables and streams.
+//! The methods with which a test changes and inspects tables and streams.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +17,7 @@ use super::{
 
 impl FakeDynamo {
     fn state(&self) -> MutexGuard<'_, State> {
-        // The lock is poisoned only if a script method panicked, and then the test has failed already.
+        // The lock is poisoned only if a method panicked, and then the test has already failed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -27,10 +27,10 @@ impl FakeDynamo {
         work(tables.get_mut(table).unwrap_or_else(|| panic!("no table '{table}'")), counter)
     }
 
-    /// Creates a table with these key attributes and types (`S`, `N` or `B`), the partition key first; with a stream of
-    /// this view type, if one is given. Replaces any table of this name.
+    /// Creates a table with these key attributes and types (`S`, `N` or `B`), the partition key first, and with a
+    /// stream of this view type, if one is given. Replaces an existing table with this name.
     pub fn create_table(&self, name: &str, keys: &[(&str, &str)], stream: Option<&str>) {
-        assert!(matches!(keys.len(), 1 | 2), "a key has one part or two");
+        assert!(matches!(keys.len(), 1 | 2), "a table must have one or two key attributes");
         let mut state = self.state();
         let keys = keys.iter().map(|(name, kind)| ((*name).to_owned(), (*kind).to_owned())).collect();
         state.add_table(name, keys, stream);
@@ -42,103 +42,103 @@ impl FakeDynamo {
         put.unwrap_or_else(|why| panic!("{item} cannot be put: {why}"));
     }
 
-    /// Deletes the item of a key, if there is one.
+    /// Deletes the item with this key, if it exists.
     pub fn delete(&self, table: &str, key: &Value) {
         let delete = self.with(table, |table, counter| table.delete(key, counter));
         delete.unwrap_or_else(|why| panic!("{key} cannot be deleted: {why}"));
     }
 
-    /// Returns its items, in the order of a scan.
+    /// Returns a table's items, in the order of a scan.
     #[must_use]
     pub fn items(&self, table: &str) -> Vec<Value> {
         self.with(table, |table, _| table.items.values().cloned().collect())
     }
 
-    /// Returns the shards in its stream, in the order in which they were opened.
+    /// Returns the shards that a table's stream lists, in the order in which they were opened.
     #[must_use]
     pub fn shards(&self, table: &str) -> Vec<ShardInfo> {
         let infos = |table: &mut Table, _: &mut u64| {
-            let listed = table.stream_now().shards.iter().filter(|shard| shard.is_listed);
+            let listed = table.stream_mut().shards.iter().filter(|shard| shard.is_listed);
             listed.map(|shard| shard.info()).collect()
         };
         self.with(table, infos)
     }
 
-    /// Closes a shard, and opens two that share its keys.
+    /// Closes a shard, and opens two children that divide its keys.
     pub fn split(&self, table: &str, shard: &str) {
-        self.with(table, |table, counter| table.stream_now().replace(shard, 2, counter));
+        self.with(table, |table, counter| table.stream_mut().replace(shard, 2, counter));
     }
 
-    /// Closes every open shard, and opens a new one for each.
+    /// Closes every open shard, and opens a child for each.
     pub fn rotate(&self, table: &str) {
         self.with(table, |table, counter| {
-            let stream = table.stream_now();
+            let stream = table.stream_mut();
             stream.open_ids().iter().for_each(|id| stream.replace(id, 1, counter));
         });
     }
 
-    /// Closes a shard without a child. A new shard is opened with the next write to a key of the closed one.
+    /// Closes a shard without opening a child. The next write to a key of the closed shard opens one.
     pub fn close(&self, table: &str, shard: &str) {
-        self.with(table, |table, counter| table.stream_now().close(shard, counter));
+        self.with(table, |table, counter| table.stream_mut().close(shard, counter));
     }
 
-    /// Removes closed shards: children stay, and name removed parents.
+    /// Removes closed shards. Their children stay, and still name the removed parents.
     pub fn trim_closed(&self, table: &str) {
-        self.with(table, |table, _| table.stream_now().trim_closed());
+        self.with(table, |table, _| table.stream_mut().trim_closed());
     }
 
     /// Returns the sequence numbers of the remaining records, in the order of writes, including withheld ones.
     #[must_use]
     pub fn sequences(&self, table: &str) -> Vec<String> {
-        let sequences = self.with(table, |table, _| table.stream_now().sequences());
+        let sequences = self.with(table, |table, _| table.stream_mut().sequences());
         sequences.into_iter().map(sequence_text).collect()
     }
 
-    /// Removes records before the one with this sequence number; that one stays.
+    /// Removes the records before the one with this sequence number.
     pub fn trim_to(&self, table: &str, sequence: &str) {
-        let sequence = sequence_of(sequence).unwrap_or_else(|| panic!("'{sequence}' is no sequence number"));
-        self.with(table, |table, _| table.stream_now().trim_to(sequence));
+        let sequence = sequence_of(sequence).unwrap_or_else(|| panic!("'{sequence}' is not a sequence number"));
+        self.with(table, |table, _| table.stream_mut().trim_to(sequence));
     }
 
-    /// Removes all records so far, visible or withheld.
+    /// Removes all records so far, including withheld ones.
     pub fn trim_records(&self, table: &str) {
         self.with(table, |table, counter| {
             *counter += 1;
-            table.stream_now().trim_records(*counter);
+            table.stream_mut().trim_records(*counter);
         });
     }
 
-    /// Withholds records of later writes.
+    /// Withholds the records of later writes until [`FakeDynamo::release`].
     pub fn hold(&self, table: &str) {
-        self.with(table, |table, _| table.stream_now().hold(true));
+        self.with(table, |table, _| table.stream_mut().hold(true));
     }
 
-    /// Shows the withheld records.
+    /// Makes withheld records visible, and stops withholding records.
     pub fn release(&self, table: &str) {
-        self.with(table, |table, _| table.stream_now().hold(false));
+        self.with(table, |table, _| table.stream_mut().hold(false));
     }
 
-    /// Turns the stream off. It cannot be read any more, although the table still names it as its latest.
+    /// Turns the stream off. It can no longer be read, although the table still names it as its latest stream.
     pub fn disable_stream(&self, table: &str) {
         self.with(table, |table, _| table.stream = None);
     }
 
-    /// Turns on a new stream with another ARN, and removes the previous one.
+    /// Turns on a new stream with another ARN, which replaces the previous stream.
     pub fn enable_stream(&self, table: &str, view: &str) {
         self.with(table, |table, counter| table.enable_stream(view, counter));
     }
 
-    /// Replaces a table by a new one with the same name, keys and kind of stream, without items.
+    /// Replaces a table with an empty one that has the same name, keys and stream view type.
     pub fn recreate(&self, name: &str) {
         let (keys, view) =
             self.with(name, |table, _| (table.keys.clone(), table.stream.as_ref().map(|stream| stream.view.clone())));
         self.state().add_table(name, keys, view.as_deref());
     }
 
-    /// Adds an INSERT record of an item that has only its key, as some DynamoDB imitations send it; no item is written.
+    /// Adds an INSERT record of an item that has only its key, as some DynamoDB emulators do. Writes no item.
     pub fn phantom_insert(&self, table: &str, key: &Value) {
         self.with(table, |table, counter| {
-            assert!(table.place_of_key(key).is_some(), "{key} is no key of '{}'", table.name);
+            assert!(table.position_of_key(key).is_some(), "{key} is not a key of table '{}'", table.name);
             table.record("INSERT", key.clone(), Some(key.clone()), None, counter);
         });
     }
@@ -148,24 +148,25 @@ impl FakeDynamo {
         self.state().epoch += 1;
     }
 
-    /// Makes the next `n` GetRecords responses of every shard, including new shards, empty.
+    /// Makes the next `n` GetRecords responses of every shard empty, including those of new shards.
     pub fn empty_pages(&self, n: u64) {
         let mut state = self.state();
         state.empty_pages = n;
         state.emptied.clear();
     }
 
-    /// Makes the next possible GetRecords repeat the `n` records of its shard before its position.
+    /// Makes one GetRecords call repeat the `n` records before its position: the next call whose shard has such
+    /// records.
     pub fn redeliver(&self, n: usize) {
         self.state().redeliver = n;
     }
 
-    /// Sets the maximum number of shards of a DescribeStream page.
+    /// Sets the maximum number of shards in a DescribeStream page.
     pub fn page_shards(&self, n: usize) {
         self.state().page_shards = n.max(1);
     }
 
-    /// Sets the maximum number of items of a page of a scan or a query.
+    /// Sets the maximum number of items in a page of a scan or a query.
     pub fn page_items(&self, n: usize) {
         self.state().page_items = n.max(1);
     }
@@ -175,17 +176,17 @@ impl FakeDynamo {
         self.state().creating = n;
     }
 
-    /// Makes the next `n` scan pages empty, with a key to continue from that no item has.
+    /// Makes the next `n` scan pages empty. They have a key from which to continue, which no item has.
     pub fn empty_scan_pages(&self, n: u64) {
         self.state().empty_scan_pages = n;
     }
 
-    /// Sets whether a full page that ends with the last item still has a key to continue from.
-    pub fn full_page_goes_on(&self, does: bool) {
-        self.state().full_page_goes_on = does;
+    /// Sets whether a full page that ends with the last item has a key from which to continue.
+    pub fn full_page_has_key(&self, has_key: bool) {
+        self.state().full_page_has_key = has_key;
     }
 
-    /// Sets the maximum number of keys that a BatchGetItem call processes; the rest stays unprocessed.
+    /// Sets the maximum number of keys that a BatchGetItem call processes. It leaves the others unprocessed.
     pub fn batch_get_items(&self, n: usize) {
         self.state().batch_get_items = n.max(1);
     }
@@ -200,14 +201,15 @@ impl FakeDynamo {
         self.state().unprocessed_items = n;
     }
 
-    /// Rejects the next `n` calls of an operation for too many requests.
+    /// Rejects the next `n` calls of an operation because of too many requests.
     pub fn throttle(&self, operation: &str, n: u64) {
         self.state().throttled.insert(operation.to_owned(), n);
     }
 
-    /// Sets the maximum number of readers of a shard; further ones are rejected.
+    /// Sets the maximum number of readers of a shard. Further readers are rejected.
     ///
-    /// All iterators that derive from one GetShardIterator call are one reader, until it has not read for a second.
+    /// All iterators that derive from one GetShardIterator call count as one reader. A reader that has not read for a
+    /// second no longer counts.
     pub fn readers_max_per_shard(&self, n: usize) {
         let mut state = self.state();
         state.readers_max = n;

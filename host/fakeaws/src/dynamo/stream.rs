@@ -1,4 +1,4 @@
-//! A stream: shards, each with a range of key hashes, and their records.
+//! A stream: its shards, each with a range of key hashes, and their records.
 
 use serde_json::{Value, json};
 
@@ -21,21 +21,21 @@ pub(super) struct Stream {
 pub(super) struct Shard {
     pub(super) id: String,
     pub(super) parent: Option<String>,
-    /// The range of partition key hashes whose records it has, both ends included.
+    /// The range of hashes of the partition keys whose records the shard has, both ends included.
     range: (u64, u64),
-    /// Its first sequence number, which no record has.
+    /// The shard's starting sequence number, which no record has.
     pub(super) first: u64,
-    /// Its last sequence number, which no record has either.
+    /// The shard's ending sequence number, which no record has either; `None` while the shard is open.
     pub(super) last: Option<u64>,
-    /// Whether DescribeStream lists it.
+    /// Whether the shard exists: closed shards can be removed.
     pub(super) is_listed: bool,
-    /// All records that it ever had.
+    /// All records that were ever added, including removed ones.
     pub(super) records: Vec<Record>,
-    /// The number of removed records at the beginning.
+    /// The number of removed records at the start.
     pub(super) trimmed: usize,
     /// Records before this sequence number are removed.
     pub(super) trim_point: u64,
-    /// The number of visible records.
+    /// The number of records that are not withheld, including removed ones.
     pub(super) visible: usize,
 }
 
@@ -45,12 +45,12 @@ pub(super) struct Record {
     pub(super) body: Value,
 }
 
-/// Formats a sequence number as AWS does: with many digits.
+/// Formats a sequence number with many digits, as AWS does.
 pub(super) fn sequence_text(sequence: u64) -> String {
     format!("1{sequence:024}")
 }
 
-/// Parses such a sequence number.
+/// Parses a sequence number that [`sequence_text`] formatted.
 pub(super) fn sequence_of(text: &str) -> Option<u64> {
     text.strip_prefix('1').filter(|digits| digits.len() == 24)?.parse().ok()
 }
@@ -60,7 +60,7 @@ pub(super) fn sequence_of(text: &str) -> Option<u64> {
 impl Stream {
     pub(super) fn new(table: &str, view: &str, counter: &mut u64) -> Self {
         let known = ["KEYS_ONLY", "NEW_IMAGE", "OLD_IMAGE", "NEW_AND_OLD_IMAGES"];
-        assert!(known.contains(&view), "'{view}' is no view type of a stream");
+        assert!(known.contains(&view), "'{view}' is not a view type of a stream");
         *counter += 1;
         let (minutes, millis) = (*counter / 60_000, *counter % 60_000);
         let label = format!(
@@ -94,7 +94,7 @@ impl Stream {
         });
     }
 
-    /// Closes a shard, and opens `children` new ones for its range, one or two.
+    /// Closes a shard, and opens one or two children for its range.
     pub(super) fn replace(&mut self, id: &str, children: u64, counter: &mut u64) {
         let shard = self.shards.iter_mut().find(|shard| shard.id == id && shard.last.is_none());
         let shard = shard.unwrap_or_else(|| panic!("no open shard '{id}'"));
@@ -104,14 +104,14 @@ impl Stream {
         if children == 1 {
             self.open(Some(id), (low, high), counter);
         } else {
-            assert!(low < high, "shard '{id}' owns one hash, which cannot be split");
+            assert!(low < high, "shard '{id}' has only one hash and cannot be split");
             let middle = low + (high - low) / 2;
             self.open(Some(id), (low, middle), counter);
             self.open(Some(id), (middle + 1, high), counter);
         }
     }
 
-    /// Closes a shard without a new one: the next write to one of its keys opens that.
+    /// Closes a shard without opening a child. The next write to one of its keys opens one.
     pub(super) fn close(&mut self, id: &str, counter: &mut u64) {
         let shard = self.shards.iter_mut().find(|shard| shard.id == id && shard.last.is_none());
         let shard = shard.unwrap_or_else(|| panic!("no open shard '{id}'"));
@@ -119,18 +119,18 @@ impl Stream {
         shard.last = Some(*counter);
     }
 
-    /// Returns the ids of open shards.
+    /// Returns the IDs of the open shards.
     pub(super) fn open_ids(&self) -> Vec<String> {
         self.shards.iter().filter(|shard| shard.last.is_none()).map(|shard| shard.id.clone()).collect()
     }
 
-    /// Adds a record to the open shard that owns its key.
+    /// Adds a record to the open shard of its key.
     pub(super) fn append(&mut self, key_hash: u64, kind: &str, mut change: Value, counter: &mut u64) {
         let owns = |shard: &Shard| (shard.range.0..=shard.range.1).contains(&key_hash);
         if !self.shards.iter().any(|shard| shard.last.is_none() && owns(shard)) {
-            // The owner was closed without a child. The youngest shard that ever owned the key is the parent.
+            // The key's shard was closed without a child. The newest shard that had the key becomes the parent.
             let owner = self.shards.iter().rfind(|shard| owns(shard)).map(|shard| (shard.id.clone(), shard.range));
-            let (id, range) = owner.expect("all hashes have had an owner");
+            let (id, range) = owner.expect("every hash has had a shard");
             self.open(Some(&id), range, counter);
         }
         *counter += 1;
@@ -141,7 +141,7 @@ impl Stream {
         });
         let is_held = self.is_held;
         let owner = self.shards.iter_mut().find(|shard| shard.last.is_none() && owns(shard));
-        let owner = owner.expect("the open shards own all hashes");
+        let owner = owner.expect("every hash has an open shard");
         owner.records.push(Record { sequence: *counter, body });
         if !is_held {
             owner.visible = owner.records.len();
@@ -160,11 +160,11 @@ impl Stream {
         self.shards.iter_mut().filter(|shard| shard.last.is_some()).for_each(|shard| shard.is_listed = false);
     }
 
-    /// Removes records before a sequence number.
+    /// Removes the records before a sequence number.
     pub(super) fn trim_to(&mut self, sequence: u64) {
         for shard in &mut self.shards {
-            let gone = shard.records.partition_point(|record| record.sequence < sequence);
-            shard.trimmed = shard.trimmed.max(gone);
+            let removed = shard.records.partition_point(|record| record.sequence < sequence);
+            shard.trimmed = shard.trimmed.max(removed);
             shard.visible = shard.visible.max(shard.trimmed);
             shard.trim_point = shard.trim_point.max(sequence);
         }
@@ -207,7 +207,7 @@ impl Shard {
         described
     }
 
-    /// Parses a sequence number, and returns it if this shard contains it.
+    /// Parses a sequence number; returns `None` if it is not one of this shard.
     pub(super) fn sequence(&self, text: &str) -> Option<u64> {
         let own = self.records.iter().map(|record| record.sequence).chain([self.first]).chain(self.last);
         own.into_iter().find(|sequence| sequence_text(*sequence) == text)

@@ -11,9 +11,9 @@ use super::{
 };
 use crate::serve::{hash, now};
 
-/// The position of an item: the hash of its partition key, then its sort key.
+/// The position of an item in a scan: ordered by the hash of the partition key, and then by the sort key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
+pub(super) struct ItemPosition {
     pub(super) hash: u64,
     partition: Vec<u8>,
     sort: Vec<u8>,
@@ -24,16 +24,16 @@ pub(super) struct Table {
     pub(super) name: String,
     pub(super) id: u64,
     created: f64,
-    /// Names and types, the partition key first.
+    /// The names and types of the key attributes, the partition key first.
     pub(super) keys: Vec<(String, String)>,
-    pub(super) items: BTreeMap<Place, Value>,
+    pub(super) items: BTreeMap<ItemPosition, Value>,
     pub(super) stream: Option<Stream>,
-    /// The newest stream's ARN and label, which a table reports even after its stream is turned off.
+    /// The latest stream's ARN and label, which a table reports even after its stream is turned off.
     latest: Option<(String, String)>,
-    /// The attribute with the expiry of an item.
+    /// The attribute with the expiration time of an item.
     pub(super) ttl: Option<String>,
-    /// Generated keys that ended a page without items, with the position after which each one is.
-    made_up: BTreeMap<String, Option<Place>>,
+    /// The generated keys of pages without items, and for each key the position after which a scan continues.
+    generated: BTreeMap<String, Option<ItemPosition>>,
 }
 
 // === impl Table ===
@@ -41,8 +41,18 @@ pub(super) struct Table {
 impl Table {
     pub(super) fn new(name: &str, keys: Vec<(String, String)>, id: u64) -> Self {
         let items = BTreeMap::new();
-        let made_up = BTreeMap::new();
-        Self { name: name.to_owned(), id, created: now(), keys, items, stream: None, latest: None, ttl: None, made_up }
+        let generated = BTreeMap::new();
+        Self {
+            name: name.to_owned(),
+            id,
+            created: now(),
+            keys,
+            items,
+            stream: None,
+            latest: None,
+            ttl: None,
+            generated,
+        }
     }
 
     pub(super) fn enable_stream(&mut self, view: &str, counter: &mut u64) {
@@ -51,64 +61,66 @@ impl Table {
         self.stream = Some(stream);
     }
 
-    pub(super) fn stream_now(&mut self) -> &mut Stream {
+    /// Returns the table's stream. Panics if the table has none.
+    pub(super) fn stream_mut(&mut self) -> &mut Stream {
         self.stream.as_mut().unwrap_or_else(|| panic!("table '{}' has no stream", self.name))
     }
 
-    /// Returns the partition key's name.
+    /// Returns the name of the partition key.
     pub(super) fn partition(&self) -> &str {
         self.keys.first().map_or("", |(name, _)| name)
     }
 
-    /// Extracts the key from an item, or from a key with other attributes.
+    /// Returns the key attributes of an item.
     pub(super) fn key_of(&self, item: &Value) -> Value {
         let key = self.keys.iter().filter_map(|(name, _)| Some((name.clone(), item.get(name)?.clone())));
         Value::Object(key.collect::<Map<_, _>>())
     }
 
     /// Returns the position of an item; `None` if its key is incomplete.
-    pub(super) fn place(&self, item: &Value) -> Option<Place> {
+    pub(super) fn position(&self, item: &Value) -> Option<ItemPosition> {
         let part = |name: &str, kind: &str| {
             let value = item.get(name)?;
             value.get(kind).and_then(|_| ordered(value))
         };
         let mut parts = self.keys.iter().map(|(name, kind)| part(name, kind)).collect::<Option<Vec<_>>>()?.into_iter();
         let partition = parts.next()?;
-        Some(Place { hash: hash(&partition), partition, sort: parts.next().unwrap_or_default() })
+        Some(ItemPosition { hash: hash(&partition), partition, sort: parts.next().unwrap_or_default() })
     }
 
-    /// Returns the position of a key without other attributes.
-    pub(super) fn place_of_key(&self, key: &Value) -> Option<Place> {
-        let is_alone = key.as_object().is_some_and(|key| key.len() == self.keys.len());
-        self.place(key).filter(|_| is_alone)
+    /// Returns the position of a key; `None` if the key is incomplete or has other attributes.
+    pub(super) fn position_of_key(&self, key: &Value) -> Option<ItemPosition> {
+        let has_no_others = key.as_object().is_some_and(|key| key.len() == self.keys.len());
+        self.position(key).filter(|_| has_no_others)
     }
 
-    /// Generates a key whose position is directly after a given one.
-    pub(super) fn make_up(&mut self, place: Option<Place>, number: u64) -> Value {
+    /// Generates a key from which a scan continues after a given position.
+    pub(super) fn generate_key(&mut self, position: Option<ItemPosition>, number: u64) -> Value {
         let value = |kind: &str| match kind {
             "N" => json!({ "N": (9_000_000_000_000_000_000 + number).to_string() }),
             "B" => json!({ "B": format!("{:016}", number) }),
-            _ => json!({ "S": format!("made-up-{number}") }),
+            _ => json!({ "S": format!("generated-{number}") }),
         };
         let key: Map<_, _> = self.keys.iter().map(|(name, kind)| (name.clone(), value(kind))).collect();
         let key = Value::Object(key);
-        self.made_up.insert(key.to_string(), place);
+        self.generated.insert(key.to_string(), position);
         key
     }
 
-    /// Returns the position after which a scan continues; the outer `None` is for an invalid key.
-    pub(super) fn start(&self, key: &Value) -> Option<Option<Place>> {
-        match self.made_up.get(&key.to_string()) {
-            Some(place) => Some(place.clone()),
-            None => self.place_of_key(key).map(Some),
+    /// Returns the position after which a scan or query continues. The outer `None` means that the key is invalid, the
+    /// inner one that the scan starts at the beginning.
+    pub(super) fn start(&self, key: &Value) -> Option<Option<ItemPosition>> {
+        match self.generated.get(&key.to_string()) {
+            Some(position) => Some(position.clone()),
+            None => self.position_of_key(key).map(Some),
         }
     }
 
-    /// Puts an item, and returns the previous one; or returns why it is rejected.
+    /// Puts an item, and returns the previous one; or returns the reason why the item is rejected.
     pub(super) fn put(&mut self, item: &Value, counter: &mut u64) -> Result<Option<Value>, String> {
         let item = normal_item(item)?;
-        let place = self.place(&item).ok_or("One of the required keys was not given a value")?;
-        let before = self.items.insert(place, item.clone());
+        let position = self.position(&item).ok_or("One of the required keys was not given a value")?;
+        let before = self.items.insert(position, item.clone());
         // A write that changes nothing creates no record.
         if before.as_ref() != Some(&item) {
             let kind = if before.is_some() { "MODIFY" } else { "INSERT" };
@@ -118,10 +130,10 @@ impl Table {
         Ok(before)
     }
 
-    /// Deletes the item of a key, and returns it; or returns why this is rejected.
+    /// Deletes the item with this key, and returns it; or returns the reason why the key is rejected.
     pub(super) fn delete(&mut self, key: &Value, counter: &mut u64) -> Result<Option<Value>, String> {
-        let place = self.place_of_key(key).ok_or("The provided key element does not match the schema")?;
-        let before = self.items.remove(&place);
+        let position = self.position_of_key(key).ok_or("The provided key element does not match the schema")?;
+        let before = self.items.remove(&position);
         if let Some(before) = &before {
             let key = self.key_of(before);
             self.record("REMOVE", key, None, Some(before.clone()), counter);
@@ -129,9 +141,9 @@ impl Table {
         Ok(before)
     }
 
-    /// Adds a record of a change to the stream, if there is one.
+    /// Adds a record of a change to the stream, if the stream is on.
     pub(super) fn record(&mut self, kind: &str, key: Value, new: Option<Value>, old: Option<Value>, counter: &mut u64) {
-        let Some(place) = self.place(&key) else { return };
+        let Some(position) = self.position(&key) else { return };
         let Some(stream) = &mut self.stream else { return };
         let mut change = json!({ "Keys": key, "ApproximateCreationDateTime": now().floor() });
         let mut bytes = size(&key);
@@ -149,12 +161,12 @@ impl Table {
         }
         change["SizeBytes"] = json!(bytes);
         change["StreamViewType"] = json!(stream.view);
-        stream.append(place.hash, kind, change, counter);
+        stream.append(position.hash, kind, change, counter);
     }
 
     pub(super) fn describe(&self) -> Value {
         let keys = self.keys.iter().enumerate().map(
-            |(place, (name, _))| json!({ "AttributeName": name, "KeyType": if place == 0 { "HASH" } else { "RANGE" } }),
+            |(index, (name, _))| json!({ "AttributeName": name, "KeyType": if index == 0 { "HASH" } else { "RANGE" } }),
         );
         let kinds = self.keys.iter().map(|(name, kind)| json!({ "AttributeName": name, "AttributeType": kind }));
         let mut described = json!({
@@ -162,7 +174,7 @@ impl Table {
             "TableStatus": "ACTIVE",
             "TableId": format!("00000000-0000-4000-8000-{:012x}", self.id),
             "TableArn": format!("{ACCOUNT}:table/{}", self.name),
-            // Tables that are created in the same moment have different times.
+            // Tables that are created in the same millisecond get different times.
             "CreationDateTime": ((self.created * 1_000.0).floor() + f64::from(u32::try_from(self.id % 1_000).unwrap_or(0))) / 1_000.0,
             "ItemCount": self.items.len(),
             "TableSizeBytes": self.items.values().map(size).sum::<usize>(),

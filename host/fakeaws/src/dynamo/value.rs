@@ -1,9 +1,9 @@
-//! Attribute values: validation, normal form of numbers, and order of keys.
+//! Attribute values: validation, the normal form of numbers, and the order of keys.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value, json};
 
-/// The maximum number of significant digits.
+/// The maximum number of significant digits of a number.
 const DIGITS_MAX: usize = 38;
 
 /// The maximum size of an item in bytes.
@@ -16,9 +16,9 @@ struct Decimal {
     magnitude: i32,
 }
 
-/// Returns an item as DynamoDB would return it, with numbers in their normal form, or why it would reject it.
+/// Returns an item as DynamoDB returns it, with numbers in their normal form, or the reason why DynamoDB rejects it.
 pub(super) fn normal_item(item: &Value) -> Result<Value, String> {
-    let attributes = item.as_object().ok_or("an item is a map of attributes")?;
+    let attributes = item.as_object().ok_or("an item must be a map of attributes")?;
     let mut normal = Map::new();
     for (name, value) in attributes {
         normal.insert(name.clone(), normal_value(value)?);
@@ -39,9 +39,9 @@ pub(super) fn normal_value(value: &Value) -> Result<Value, String> {
     let texts = || {
         let list = inner.as_array().filter(|list| !list.is_empty());
         let list = list.ok_or("One or more parameter values were invalid: An set may not be empty")?;
-        list.iter().map(|text| text.as_str().ok_or("a set has texts")).collect::<Result<Vec<_>, _>>()
+        list.iter().map(|text| text.as_str().ok_or("a set must contain strings")).collect::<Result<Vec<_>, _>>()
     };
-    let wrong = || format!("a value of type {kind} is not {inner}");
+    let wrong = || format!("{inner} is not a valid value of type {kind}");
     Ok(match kind.as_str() {
         "S" if inner.is_string() => value.clone(),
         "BOOL" if inner.is_boolean() => value.clone(),
@@ -72,12 +72,12 @@ pub(super) fn normal_value(value: &Value) -> Result<Value, String> {
     })
 }
 
-/// Returns the approximate size of an item, as DynamoDB counts it.
+/// Returns the approximate size of an item or a value, as DynamoDB counts it.
 pub(super) fn size(value: &Value) -> usize {
     match value {
         Value::String(text) => text.len(),
         Value::Array(list) => list.iter().map(size).sum(),
-        // Types do not count, names of attributes do.
+        // The name of an attribute counts; the name of a type counts as one byte.
         Value::Object(map) => {
             map.iter().map(|(name, value)| if is_type(name) { 1 } else { name.len() } + size(value)).sum()
         }
@@ -89,7 +89,7 @@ fn is_type(name: &str) -> bool {
     matches!(name, "S" | "N" | "B" | "SS" | "NS" | "BS" | "M" | "L" | "BOOL" | "NULL")
 }
 
-/// Returns bytes that sort like the values of a type; `None` for a type without an order.
+/// Returns bytes that sort like the values of the same type; `None` for a type that cannot be a key.
 pub(super) fn ordered(value: &Value) -> Option<Vec<u8>> {
     let (kind, inner) = value.as_object()?.iter().next()?;
     let text = inner.as_str()?;
@@ -129,8 +129,8 @@ impl Decimal {
         if digits.is_empty() {
             return Ok(Self { is_negative: false, digits, magnitude: 0 });
         }
-        let place = i32::try_from(whole.len()).ok().zip(i32::try_from(zeros).ok()).ok_or_else(wrong)?;
-        let magnitude = exponent.checked_add(place.0 - place.1).ok_or_else(wrong)?;
+        let position = i32::try_from(whole.len()).ok().zip(i32::try_from(zeros).ok()).ok_or_else(wrong)?;
+        let magnitude = exponent.checked_add(position.0 - position.1).ok_or_else(wrong)?;
         match magnitude {
             ..-129 => {
                 Err("Number underflow. Attempting to store a number with magnitude smaller than supported".to_owned())
@@ -142,7 +142,7 @@ impl Decimal {
         }
     }
 
-    /// Formats without an exponent.
+    /// Formats the number without an exponent.
     fn text(&self) -> String {
         let digits = String::from_utf8_lossy(&self.digits);
         let sign = if self.is_negative { "-" } else { "" };
@@ -166,7 +166,7 @@ impl Decimal {
         bytes.extend_from_slice(&self.digits);
         if self.is_negative {
             bytes.iter_mut().for_each(|byte| *byte = !*byte);
-            // If one number is a prefix of the other, the longer one is smaller.
+            // If the digits of one negative number are a prefix of another's, the longer number is smaller.
             bytes.push(u8::MAX);
         }
         bytes.insert(0, if self.is_negative { 0 } else { 2 });
@@ -179,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_written_in_one_form() {
+    fn equal_numbers_have_one_form() {
         for (text, normal) in [
             ("1.2300e2", "123"),
             ("1.0", "1"),

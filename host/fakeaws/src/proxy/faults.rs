@@ -1,4 +1,4 @@
-//! Rules: which requests, when, and which fault.
+//! Rules: which requests they match, when they apply, and which fault they inject.
 
 use std::time::Duration;
 
@@ -7,48 +7,48 @@ use serde_json::{Value, json};
 
 /// Which requests a rule matches.
 ///
-/// A text is one: `GET /bucket/` is a method and the beginning of a path, anything else an operation's name.
+/// A string converts to a match: `GET /bucket/` to a method and the start of a path, a single word to an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Match {
-    /// All.
+    /// All requests.
     Any,
-    /// Calls whose `X-Amz-Target` has this suffix, in any case.
+    /// Calls of this operation, whose name is the last part of `X-Amz-Target`; case is ignored.
     Operation(String),
-    /// A method, and the beginning of the path with its query.
+    /// Requests with this method, and with a path and query that start with this text.
     Path(String, String),
 }
 
-/// When a rule is due, among the requests that it matches.
+/// For which of the requests that a rule matches it applies. Requests for which an earlier rule applies do not count.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum When {
-    /// Always.
+    /// For all of them.
     Always,
-    /// For the first requests, this many.
+    /// For the first `n`.
     First(u64),
-    /// For one request, by its number from 1.
+    /// For the `n`-th one, counted from 1.
     Nth(u64),
-    /// For every n-th request.
+    /// For every `n`-th one.
     Every(u64),
-    /// With a probability from 0 to 1, drawn from this seed.
+    /// With this probability from 0 to 1, by pseudorandom numbers with this seed.
     Chance(f64, u64),
 }
 
 /// A fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The request is passed on with this delay.
+    /// Forwards the request after this delay.
     Delay(Duration),
-    /// The connection is reset; the upstream server receives nothing.
+    /// Resets the connection. The upstream server receives nothing.
     Reset,
-    /// There is no response, and no end; the upstream server receives nothing.
+    /// Sends no response, and keeps the connection open. The upstream server receives nothing.
     Silence,
-    /// The connection ends after this many bytes of the response, including its head.
+    /// Closes the connection after this many bytes of the response, including its head.
     Truncate(usize),
-    /// The connection ends after this many bytes of the response's body: fewer than its head announces.
+    /// Closes the connection after this many bytes of the response's body.
     ShortBody(usize),
-    /// Another response instead of the server's: a status, headers, a body.
-    Answer(u16, Vec<(String, String)>, String),
-    /// The server's response with an incorrect `x-amz-crc32`.
+    /// Responds with this status, these headers and this body. The upstream server receives nothing.
+    Respond(u16, Vec<(String, String)>, String),
+    /// Returns the server's response with an incorrect `x-amz-crc32`.
     WrongChecksum,
 }
 
@@ -57,7 +57,8 @@ pub(super) struct Rule {
     what: Match,
     when: When,
     fault: Fault,
-    met: u64,
+    /// The number of requests so far that the rule matched.
+    matched: u64,
 }
 
 // === impl Match ===
@@ -74,50 +75,50 @@ impl From<&str> for Match {
 // === impl Fault ===
 
 impl Fault {
-    /// Creates an error of DynamoDB.
+    /// Creates an error response of DynamoDB.
     #[must_use]
     pub fn error(status: u16, kind: &str) -> Self {
         let body =
-            json!({ "__type": format!("com.amazonaws.dynamodb.v20120810#{kind}"), "message": "by order of a test" });
-        Self::Answer(status, vec![json_type()], body.to_string())
+            json!({ "__type": format!("com.amazonaws.dynamodb.v20120810#{kind}"), "message": "requested by a test" });
+        Self::Respond(status, vec![json_type()], body.to_string())
     }
 
-    /// Creates a response with this JSON, with the right checksum, whatever its shape.
+    /// Creates a response with this JSON and a correct checksum, even if DynamoDB would not return such JSON.
     #[must_use]
     pub fn json(body: &Value) -> Self {
         let body = body.to_string();
         let checksum = ("x-amz-crc32".to_owned(), crc32fast::hash(body.as_bytes()).to_string());
-        Self::Answer(200, vec![json_type(), checksum], body)
+        Self::Respond(200, vec![json_type(), checksum], body)
     }
 
-    /// Creates an error of S3.
+    /// Creates an error response of S3.
     #[must_use]
     pub fn s3_error(status: u16, code: &str) -> Self {
         let kind = ("content-type".to_owned(), "application/xml".to_owned());
         let body = format!(
-            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>by order of a test</Message>\
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>requested by a test</Message>\
              <RequestId>FAKE</RequestId></Error>"
         );
-        Self::Answer(status, vec![kind], body)
+        Self::Respond(status, vec![kind], body)
     }
 
-    /// Creates S3's error for too many requests.
+    /// Creates S3's error response for too many requests.
     #[must_use]
     pub fn slow_down() -> Self {
         Self::s3_error(503, "SlowDown")
     }
 
-    /// Creates S3's error for a skewed clock.
+    /// Creates S3's error response for a skewed clock.
     #[must_use]
     pub fn skewed() -> Self {
         Self::s3_error(403, "RequestTimeTooSkewed")
     }
 
-    /// Creates a redirect of S3.
+    /// Creates a redirect response of S3.
     #[must_use]
     pub fn redirect(location: &str) -> Self {
         let mut fault = Self::s3_error(307, "TemporaryRedirect");
-        if let Self::Answer(_, headers, _) = &mut fault {
+        if let Self::Respond(_, headers, _) = &mut fault {
             headers.push(("location".to_owned(), location.to_owned()));
         }
         fault
@@ -132,7 +133,7 @@ fn json_type() -> (String, String) {
 
 impl Rule {
     pub(super) fn new(what: Match, when: When, fault: Fault) -> Self {
-        Self { what, when, fault, met: 0 }
+        Self { what, when, fault, matched: 0 }
     }
 
     pub(super) fn matches(&self, method: &Method, path: &str, target: &str) -> bool {
@@ -148,17 +149,17 @@ impl Rule {
         }
     }
 
-    /// Returns the fault for a request that the rule matches, if it is due.
-    pub(super) fn due(&mut self) -> Option<Fault> {
-        self.met += 1;
-        let is_due = match self.when {
+    /// Counts a request that the rule matches, and returns the fault if the rule applies to it.
+    pub(super) fn apply(&mut self) -> Option<Fault> {
+        self.matched += 1;
+        let applies = match self.when {
             When::Always => true,
-            When::First(count) => self.met <= count,
-            When::Nth(place) => self.met == place,
-            When::Every(count) => self.met.is_multiple_of(count),
-            When::Chance(chance, seed) => draw(seed, self.met) < chance,
+            When::First(count) => self.matched <= count,
+            When::Nth(number) => self.matched == number,
+            When::Every(count) => self.matched.is_multiple_of(count),
+            When::Chance(chance, seed) => draw(seed, self.matched) < chance,
         };
-        is_due.then(|| self.fault.clone())
+        applies.then(|| self.fault.clone())
     }
 }
 

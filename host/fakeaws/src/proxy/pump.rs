@@ -1,4 +1,4 @@
-//! The pump between a client's socket and the proxy's HTTP server.
+//! The pump, which copies bytes between a client's socket and the proxy's HTTP server.
 
 use std::{
     cell::Cell,
@@ -18,10 +18,10 @@ use tokio::{
     time::sleep,
 };
 
-/// The number of bytes that are passed on at once.
+/// The maximum number of bytes that are read at a time.
 const CHUNK: usize = 16 << 10;
 
-/// The properties of the wire.
+/// The properties of the connection to the client, which a test can change at any time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wire {
     pub(super) is_plugged: bool,
@@ -30,18 +30,18 @@ pub(super) struct Wire {
     pub(super) is_silent: bool,
     pub(super) is_half_closed: bool,
     pub(super) delay: Duration,
-    /// Bytes per second.
+    /// The maximum number of bytes per second.
     pub(super) bandwidth: Option<u64>,
-    /// The maximum number of bytes of a response.
+    /// The number of bytes of a response after which the connection is closed.
     pub(super) truncate: Option<usize>,
 }
 
-/// Where a response ends early.
+/// Where a response is truncated.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Cut {
-    /// After this many bytes.
-    Answer(usize),
-    /// After this many bytes of its body.
+    /// After this many bytes, including the head.
+    Response(usize),
+    /// After this many bytes of the body.
     Body(usize),
 }
 
@@ -49,7 +49,7 @@ pub(super) enum Cut {
 #[derive(Debug, Default)]
 pub(super) struct Orders {
     cut: Cell<Option<Cut>>,
-    /// Whether the next bytes are those of another response.
+    /// Whether the next bytes are the start of another response.
     begins: Cell<bool>,
     reset: Notify,
 }
@@ -78,30 +78,30 @@ impl Default for Wire {
 // === impl Orders ===
 
 impl Orders {
-    /// Announces another response.
+    /// Marks the start of another response.
     pub(super) fn begin(&self) {
         self.begins.set(true);
         self.cut.set(None);
     }
 
-    /// Cuts this response off.
+    /// Truncates the current response.
     pub(super) fn cut(&self, cut: Cut) {
         self.cut.set(Some(cut));
     }
 
-    /// Resets the connection; never returns.
+    /// Resets the connection. Never returns.
     pub(super) async fn reset<T>(&self) -> T {
         self.reset.notify_one();
         pending().await
     }
 }
 
-/// Creates both ends of the pipe between the pump and the server.
+/// Creates both ends of the pipe between the pump and the HTTP server.
 pub(super) fn pipe() -> (DuplexStream, DuplexStream) {
     tokio::io::duplex(64 << 10)
 }
 
-/// Pumps until one of the ends is closed, or the wire is unplugged.
+/// Copies bytes until one of the ends is closed, the connection is reset, or the wire is unplugged.
 pub(super) async fn run(
     mut client: TcpStream,
     near: DuplexStream,
@@ -116,7 +116,7 @@ pub(super) async fn run(
         let mut plug = wire.clone();
         let serving = async {
             http.await;
-            // The rest of its output still comes out of the pipe, which then ends.
+            // The rest of the server's output is still in the pipe; `down` ends after it.
             pending::<End>().await
         };
         tokio::select! {
@@ -134,30 +134,30 @@ pub(super) async fn run(
     }
 }
 
-/// Passes on the client's bytes.
+/// Copies the client's bytes to the HTTP server.
 async fn up(mut from: ClientReadHalf<'_>, mut to: WriteHalf<DuplexStream>, wire: watch::Receiver<Wire>) -> End {
     let mut buffer = vec![0; CHUNK];
-    let mut is_deaf = false;
+    let mut drops_bytes = false;
     loop {
         let count = match from.read(&mut buffer).await {
             Ok(0) | Err(_) => return End::Closed,
             Ok(count) => count,
         };
         let now = *wire.borrow();
-        // Later bytes would be out of sequence after dropped ones.
-        is_deaf |= now.is_silent || now.is_half_closed;
-        if is_deaf {
+        // After a dropped byte, all later ones must be dropped, too.
+        drops_bytes |= now.is_silent || now.is_half_closed;
+        if drops_bytes {
             continue;
         }
         sleep_for(now.delay).await;
         if write(&mut to, &buffer[..count], &wire).await.is_err() {
-            // The server has closed: its earlier output is still passed on.
-            is_deaf = true;
+            // The server has closed its end, but its earlier output is still copied to the client.
+            drops_bytes = true;
         }
     }
 }
 
-/// Passes on the server's response.
+/// Copies the HTTP server's responses to the client.
 async fn down(
     mut from: ReadHalf<DuplexStream>,
     mut to: ClientWriteHalf<'_>,
@@ -166,7 +166,7 @@ async fn down(
     bytes: &AtomicU64,
 ) -> End {
     let mut buffer = vec![0; CHUNK];
-    let mut answer = Answer::default();
+    let mut progress = Progress::default();
     let mut half = wire.clone();
     loop {
         let count = tokio::select! {
@@ -186,25 +186,26 @@ async fn down(
             return pending().await;
         }
         if orders.begins.take() {
-            answer = Answer::default();
+            progress = Progress::default();
         }
-        let cut = orders.cut.get().or(now.truncate.map(Cut::Answer));
-        let told = answer.until(cut, &buffer[..count]);
-        if write(&mut to, told, &wire).await.is_err() {
+        let cut = orders.cut.get().or(now.truncate.map(Cut::Response));
+        let sent = progress.until(cut, &buffer[..count]);
+        if write(&mut to, sent, &wire).await.is_err() {
             return End::Closed;
         }
-        bytes.fetch_add(u64::try_from(told.len()).unwrap_or(u64::MAX), Ordering::Relaxed);
-        if told.len() < count || answer.is_at(cut) {
+        bytes.fetch_add(u64::try_from(sent.len()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        if sent.len() < count || progress.is_at(cut) {
             let _ = to.shutdown().await;
             return End::Closed;
         }
     }
 }
 
-/// Waits until the wire has a property. Drops the channel's value immediately, because changing the wire waits for it.
-async fn until(wire: &mut watch::Receiver<Wire>, is_so: fn(&Wire) -> bool) {
-    if wire.wait_for(is_so).await.is_err() {
-        // No handle is left that could change it.
+/// Waits until the wire meets a condition. Returns no borrow of the channel's value, because a change of the wire would
+/// have to wait for it.
+async fn until(wire: &mut watch::Receiver<Wire>, condition: fn(&Wire) -> bool) {
+    if wire.wait_for(condition).await.is_err() {
+        // The proxy's handles are dropped, so the wire cannot change any more.
         pending::<()>().await;
     }
 }
@@ -215,11 +216,11 @@ async fn sleep_for(delay: Duration) {
     }
 }
 
-/// Writes at the bandwidth of the wire.
+/// Writes bytes at the bandwidth of the wire.
 async fn write(to: &mut (impl AsyncWrite + Unpin), mut bytes: &[u8], wire: &watch::Receiver<Wire>) -> io::Result<()> {
     while !bytes.is_empty() {
         let bandwidth = wire.borrow().bandwidth.map(|bandwidth| bandwidth.max(1));
-        // 50 times a second, so that changes take effect immediately.
+        // Writes 50 times a second, so that changes of the bandwidth take effect quickly.
         let len = bandwidth.map_or(bytes.len(), |bandwidth| usize::try_from(bandwidth / 50).unwrap_or(CHUNK).max(1));
         let (piece, rest) = bytes.split_at(len.min(bytes.len()));
         to.write_all(piece).await?;
@@ -232,46 +233,49 @@ async fn write(to: &mut (impl AsyncWrite + Unpin), mut bytes: &[u8], wire: &watc
     Ok(())
 }
 
-/// The progress of a response.
+/// The progress of sending a response.
 #[derive(Debug, Default)]
-struct Answer {
-    told: usize,
-    /// The last bytes of the head so far, and the length of the head once it is complete.
+struct Progress {
+    /// The number of bytes sent so far.
+    sent: usize,
+    /// The last bytes of the head so far.
     tail: Vec<u8>,
+    /// The length of the head, once it is complete.
     head: Option<usize>,
 }
 
-// === impl Answer ===
+// === impl Progress ===
 
-impl Answer {
-    /// Returns the part of the next bytes of a response that is passed on.
+impl Progress {
+    /// Returns the part of the next bytes of a response that is before the cut.
     fn until<'b>(&mut self, cut: Option<Cut>, bytes: &'b [u8]) -> &'b [u8] {
         let Some(cut) = cut else {
-            self.told += bytes.len();
+            self.sent += bytes.len();
             return bytes;
         };
         if self.head.is_none() {
             let before = self.tail.len();
             self.tail.extend_from_slice(bytes);
             match self.tail.windows(4).position(|window| window == b"\r\n\r\n") {
-                Some(place) => self.head = Some(self.told + place + 4 - before),
+                Some(index) => self.head = Some(self.sent + index + 4 - before),
                 None => drop(self.tail.drain(..self.tail.len().saturating_sub(3))),
             }
         }
-        let left = self.end(cut).map_or(bytes.len(), |end| end.saturating_sub(self.told));
-        let told = &bytes[..left.min(bytes.len())];
-        self.told += told.len();
-        told
+        let left = self.end(cut).map_or(bytes.len(), |end| end.saturating_sub(self.sent));
+        let sent = &bytes[..left.min(bytes.len())];
+        self.sent += sent.len();
+        sent
     }
 
     /// Returns whether the response has reached its cut.
     fn is_at(&self, cut: Option<Cut>) -> bool {
-        cut.and_then(|cut| self.end(cut)).is_some_and(|end| self.told >= end)
+        cut.and_then(|cut| self.end(cut)).is_some_and(|end| self.sent >= end)
     }
 
+    /// Returns the number of bytes before the cut; `None` if it is not known yet.
     fn end(&self, cut: Cut) -> Option<usize> {
         match cut {
-            Cut::Answer(bytes) => Some(bytes),
+            Cut::Response(bytes) => Some(bytes),
             Cut::Body(bytes) => self.head.map(|head| head + bytes),
         }
     }

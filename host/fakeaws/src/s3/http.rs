@@ -1,4 +1,4 @@
-//! S3's use of HTTP: names in paths, times, errors, chunked bodies.
+//! S3's use of HTTP: names in paths, times, errors, and chunked bodies.
 
 use std::fmt::Write as _;
 
@@ -8,10 +8,10 @@ use hyper::{HeaderMap, Request, Response, http::response::Builder};
 
 use super::{S3Call, State};
 
-pub(super) type Answer = Response<Full<Bytes>>;
+pub(super) type HttpResponse = Response<Full<Bytes>>;
 
-/// Why a request is rejected: a status, and the code of the error.
-pub(super) struct Refusal(pub(super) u16, pub(super) &'static str);
+/// Why a request is rejected: the HTTP status, and S3's error code.
+pub(super) struct Rejection(pub(super) u16, pub(super) &'static str);
 
 /// A parsed request.
 pub(super) struct Wanted<'r> {
@@ -22,8 +22,8 @@ pub(super) struct Wanted<'r> {
     pub(super) body: &'r Bytes,
 }
 
-/// Answers a request, and records it.
-pub(super) fn respond(state: &mut State, request: &Request<Bytes>) -> Answer {
+/// Responds to a request, and records the call.
+pub(super) fn respond(state: &mut State, request: &Request<Bytes>) -> HttpResponse {
     let path = request.uri().path().trim_start_matches('/');
     let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
     let query = request.uri().query().unwrap_or_default().split('&').filter(|part| !part.is_empty());
@@ -49,8 +49,8 @@ pub(super) fn respond(state: &mut State, request: &Request<Bytes>) -> Answer {
         "DELETE" if is_object => "DeleteObject",
         _ => "Unknown",
     };
-    let answer = state.answer(operation, &wanted);
-    let answer = answer.unwrap_or_else(|refusal| refusal.answer(&wanted, request.method() == "HEAD"));
+    let result = state.call(operation, &wanted);
+    let response = result.unwrap_or_else(|rejection| rejection.response(&wanted, request.method() == "HEAD"));
     let key = if operation == "ListObjectsV2" {
         wanted.query("prefix").unwrap_or_default().to_owned()
     } else {
@@ -61,18 +61,18 @@ pub(super) fn respond(state: &mut State, request: &Request<Bytes>) -> Answer {
         bucket: wanted.bucket.clone(),
         key,
         range: wanted.header("range").map(str::to_owned),
-        status: answer.status().as_u16(),
+        status: response.status().as_u16(),
     });
-    answer
+    response
 }
 
-/// Starts a response.
+/// Starts a response with the headers that all responses have.
 pub(super) fn head(status: u16) -> Builder {
     Response::builder().status(status).header("server", "AmazonS3").header("x-amz-request-id", "FAKE")
 }
 
-/// Completes a response with XML, or with an empty body.
-pub(super) fn told(head: Builder, body: impl Into<Bytes>) -> Answer {
+/// Completes a response with a body.
+pub(super) fn complete(head: Builder, body: impl Into<Bytes>) -> HttpResponse {
     head.body(Full::new(body.into())).expect("the head is valid")
 }
 
@@ -87,7 +87,7 @@ impl Wanted<'_> {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// Returns the body, which the SDKs may encode in their own chunks instead of HTTP's.
+    /// Returns the decoded body; `None` if it is incomplete. The SDKs may encode it in chunks of their own format.
     pub(super) fn content(&self) -> Option<Bytes> {
         let is_chunked = self.header("x-amz-content-sha256").is_some_and(|sum| sum.starts_with("STREAMING-"));
         if !is_chunked {
@@ -108,24 +108,25 @@ impl Wanted<'_> {
     }
 }
 
-// === impl Refusal ===
+// === impl Rejection ===
 
-impl Refusal {
-    fn answer(&self, wanted: &Wanted<'_>, is_head: bool) -> Answer {
+impl Rejection {
+    fn response(&self, wanted: &Wanted<'_>, is_head: bool) -> HttpResponse {
         let Self(status, code) = self;
-        // A response to HEAD has no body, and so no reason; the same applies to 304.
+        // A response to HEAD, or with the status 304, has no body.
         if is_head || *status == 304 {
-            return told(head(*status), "");
+            return complete(head(*status), "");
         }
         let resource = escape(&format!("/{}/{}", wanted.bucket, wanted.key));
         let body = format!(
             "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>{code}</Message>\
              <Resource>{resource}</Resource><RequestId>FAKE</RequestId></Error>"
         );
-        told(head(*status).header("content-type", "application/xml"), body)
+        complete(head(*status).header("content-type", "application/xml"), body)
     }
 }
 
+/// Decodes URL escapes.
 fn decode(text: &str) -> String {
     let (mut bytes, mut rest) = (Vec::new(), text.as_bytes());
     while let Some((first, after)) = rest.split_first() {
@@ -144,7 +145,7 @@ fn decode(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Encodes as `encoding-type=url` requires.
+/// Encodes a key as `encoding-type=url` requires.
 pub(super) fn encode(text: &str) -> String {
     text.bytes().fold(String::new(), |mut encoded, byte| {
         if byte.is_ascii_alphanumeric() || b"-_.~/*".contains(&byte) {
@@ -156,13 +157,14 @@ pub(super) fn encode(text: &str) -> String {
     })
 }
 
+/// Escapes text for XML.
 pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// Returns year, month, day, and the time of day.
+/// Returns the year, the month, the day, and the time of day as text.
 fn civil(seconds: u64) -> (u64, u64, u64, String) {
-    // Days are counted from March 1 of the year 0, so that a leap day is the last day of a year.
+    // Days are counted from March 1 of the year 0, so that a leap day is the last day of its year.
     let days = seconds / 86_400 + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
     let year = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
@@ -175,12 +177,12 @@ fn civil(seconds: u64) -> (u64, u64, u64, String) {
     (year, month, day, format!("{:02}:{:02}:{:02}", time / 3_600, time / 60 % 60, time % 60))
 }
 
-/// Formats a time for headers.
+/// Formats a time for HTTP headers.
 pub(super) fn http_date(seconds: u64) -> String {
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
     const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let (year, month, day, time) = civil(seconds);
-    let at = |place: u64| usize::try_from(place).unwrap_or(0);
+    let at = |index: u64| usize::try_from(index).unwrap_or(0);
     format!("{}, {day:02} {} {year} {time} GMT", DAYS[at(seconds / 86_400 % 7)], MONTHS[at(month - 1)])
 }
 
@@ -195,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_written_both_ways() {
+    fn times_have_http_and_xml_forms() {
         for (seconds, http, iso) in [
             (0, "Thu, 01 Jan 1970 00:00:00 GMT", "1970-01-01T00:00:00.000Z"),
             (951_868_799, "Tue, 29 Feb 2000 23:59:59 GMT", "2000-02-29T23:59:59.000Z"),
@@ -206,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_written_and_read() {
+    fn encoded_names_decode_to_themselves() {
         let name = "a b/ü%&+.parquet";
         assert_eq!(encode(name), "a%20b/%C3%BC%25%26%2B.parquet");
         assert_eq!(decode(&encode(name)), name);

@@ -6,11 +6,11 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use super::{
     Object, State,
-    http::{Answer, Refusal, Wanted, encode, escape, head, http_date, iso_date, told},
+    http::{HttpResponse, Rejection, Wanted, complete, encode, escape, head, http_date, iso_date},
 };
 
-/// Query parameters of operations that are not modelled.
-const NOT_MODELLED: [&str; 12] = [
+/// Query parameters of operations that are not supported.
+const UNSUPPORTED: [&str; 12] = [
     "delimiter",
     "uploads",
     "uploadId",
@@ -25,15 +25,16 @@ const NOT_MODELLED: [&str; 12] = [
     "attributes",
 ];
 
-/// The requested byte range.
+/// The requested part of an object.
 enum Part {
     All,
-    /// From and to, the end not included.
+    /// The bytes from the first index up to, but not including, the second one.
     Some(usize, usize),
+    /// The range is outside the object.
     None,
 }
 
-/// Parses `bytes=a-b`, `a-` or `-n`; anything else is ignored.
+/// Parses `bytes=a-b`, `bytes=a-` or `bytes=-n`; any other text selects the whole object.
 fn part(range: Option<&str>, len: usize) -> Part {
     let Some((first, last)) = range.and_then(|range| range.strip_prefix("bytes=")?.split_once('-')) else {
         return Part::All;
@@ -50,7 +51,7 @@ fn part(range: Option<&str>, len: usize) -> Part {
     }
 }
 
-/// Returns whether a condition's list of ETags contains this one.
+/// Returns whether a condition's list of ETags contains this one, or `*`.
 fn has(condition: &str, etag: &str) -> bool {
     condition.split(',').map(str::trim).any(|one| one == "*" || one.trim_matches('"') == etag.trim_matches('"'))
 }
@@ -58,70 +59,70 @@ fn has(condition: &str, etag: &str) -> bool {
 // === impl State ===
 
 impl State {
-    pub(super) fn answer(&mut self, operation: &str, wanted: &Wanted<'_>) -> Result<Answer, Refusal> {
+    pub(super) fn call(&mut self, operation: &str, wanted: &Wanted<'_>) -> Result<HttpResponse, Rejection> {
         let is_copy = wanted.headers.contains_key("x-amz-copy-source");
         if is_copy
-            || NOT_MODELLED
+            || UNSUPPORTED
                 .iter()
                 .any(|name| wanted.query(name).is_some_and(|value| *name != "delimiter" || !value.is_empty()))
         {
-            return Err(Refusal(501, "NotImplemented"));
+            return Err(Rejection(501, "NotImplemented"));
         }
         if operation == "CreateBucket" {
             self.buckets.entry(wanted.bucket.clone()).or_default();
-            return Ok(told(head(200), ""));
+            return Ok(complete(head(200), ""));
         }
-        let objects = self.buckets.get_mut(&wanted.bucket).ok_or(Refusal(404, "NoSuchBucket"))?;
+        let objects = self.buckets.get_mut(&wanted.bucket).ok_or(Rejection(404, "NoSuchBucket"))?;
         let found = objects.get(&wanted.key);
         match operation {
-            "HeadBucket" => Ok(told(head(200).header("x-amz-bucket-region", "eu-west-1"), "")),
+            "HeadBucket" => Ok(complete(head(200).header("x-amz-bucket-region", "eu-west-1"), "")),
             "ListObjectsV2" => self.list(wanted),
             "GetObject" => {
-                let answer = found.ok_or(Refusal(404, "NoSuchKey")).and_then(|object| get(object, wanted));
+                let response = found.ok_or(Rejection(404, "NoSuchKey")).and_then(|object| get(object, wanted));
                 self.count_get(&wanted.bucket, &wanted.key);
-                answer
+                response
             }
-            "HeadObject" => get(found.ok_or(Refusal(404, "NoSuchKey"))?, wanted),
+            "HeadObject" => get(found.ok_or(Rejection(404, "NoSuchKey"))?, wanted),
             "PutObject" => {
                 let etag = found.map(|object| object.etag.as_str());
                 if let Some(condition) = wanted.header("if-match")
                     && !etag.is_some_and(|etag| has(condition, etag))
                 {
                     return Err(if etag.is_some() {
-                        Refusal(412, "PreconditionFailed")
+                        Rejection(412, "PreconditionFailed")
                     } else {
-                        Refusal(404, "NoSuchKey")
+                        Rejection(404, "NoSuchKey")
                     });
                 }
                 if let Some(condition) = wanted.header("if-none-match")
                     && etag.is_some_and(|etag| has(condition, etag))
                 {
-                    return Err(Refusal(412, "PreconditionFailed"));
+                    return Err(Rejection(412, "PreconditionFailed"));
                 }
-                let object = Object::new(wanted.content().ok_or(Refusal(400, "IncompleteBody"))?);
-                let answer = told(head(200).header("etag", &object.etag), "");
+                let object = Object::new(wanted.content().ok_or(Rejection(400, "IncompleteBody"))?);
+                let response = complete(head(200).header("etag", &object.etag), "");
                 objects.insert(wanted.key.clone(), object);
-                Ok(answer)
+                Ok(response)
             }
             "DeleteObject" => {
                 objects.remove(&wanted.key);
-                Ok(told(head(204), ""))
+                Ok(complete(head(204), ""))
             }
-            _ => Err(Refusal(405, "MethodNotAllowed")),
+            _ => Err(Rejection(405, "MethodNotAllowed")),
         }
     }
 
-    fn list(&self, wanted: &Wanted<'_>) -> Result<Answer, Refusal> {
+    fn list(&self, wanted: &Wanted<'_>) -> Result<HttpResponse, Rejection> {
         if wanted.query("list-type") != Some("2") {
-            return Err(Refusal(501, "NotImplemented"));
+            return Err(Rejection(501, "NotImplemented"));
         }
         let nothing = BTreeMap::new();
-        // A bucket that was created after a stale list is empty in it.
+        // A bucket that was created after the stale list was taken is empty in it.
         let objects = match &self.listed {
             Some(listed) => listed.get(&wanted.bucket).unwrap_or(&nothing),
-            None => self.buckets.get(&wanted.bucket).ok_or(Refusal(404, "NoSuchBucket"))?,
+            None => self.buckets.get(&wanted.bucket).ok_or(Rejection(404, "NoSuchBucket"))?,
         };
-        let invalid = || Refusal(400, "InvalidArgument");
+        let invalid = || Rejection(400, "InvalidArgument");
         let max = wanted.query("max-keys").map_or(Ok(1_000), str::parse::<usize>).map_err(|_| invalid())?;
         let prefix = wanted.query("prefix").unwrap_or_default();
         let after = match wanted.query("continuation-token") {
@@ -133,7 +134,7 @@ impl State {
         };
         let all = objects.range::<str, _>((Bound::Excluded(after.as_str()), Bound::Unbounded));
         let mut all = all.filter(|(key, _)| key.starts_with(prefix)).peekable();
-        let here: Vec<(&String, &Object)> = all.by_ref().take(max.min(self.page_size)).collect();
+        let page: Vec<(&String, &Object)> = all.by_ref().take(max.min(self.page_size)).collect();
         let name = |text: &str| {
             let is_url = wanted.query("encoding-type") == Some("url");
             if is_url { encode(text) } else { escape(text) }
@@ -143,10 +144,10 @@ impl State {
              <Name>{}</Name><Prefix>{}</Prefix><MaxKeys>{max}</MaxKeys><KeyCount>{}</KeyCount>",
             escape(&wanted.bucket),
             name(prefix),
-            here.len(),
+            page.len(),
         );
-        // A list with a page size of 0 ends after its first page.
-        let next = here.last().filter(|_| all.peek().is_some());
+        // A list with `max-keys=0` ends after its first page.
+        let next = page.last().filter(|_| all.peek().is_some());
         let _ = write!(body, "<IsTruncated>{}</IsTruncated>", next.is_some());
         if let Some(encoding) = wanted.query("encoding-type") {
             let _ = write!(body, "<EncodingType>{}</EncodingType>", escape(encoding));
@@ -157,7 +158,7 @@ impl State {
         if let Some((key, _)) = next {
             let _ = write!(body, "<NextContinuationToken>{}</NextContinuationToken>", STANDARD.encode(key.as_bytes()));
         }
-        for (key, object) in here {
+        for (key, object) in page {
             let _ = write!(
                 body,
                 "<Contents><Key>{}</Key><LastModified>{}</LastModified><ETag>{}</ETag><Size>{}</Size>\
@@ -169,14 +170,14 @@ impl State {
             );
         }
         body.push_str("</ListBucketResult>");
-        Ok(told(head(200).header("content-type", "application/xml"), body))
+        Ok(complete(head(200).header("content-type", "application/xml"), body))
     }
 }
 
-/// Returns an object: conditions are checked before ranges.
-fn get(object: &Object, wanted: &Wanted<'_>) -> Result<Answer, Refusal> {
+/// Returns an object. Checks conditions before the range.
+fn get(object: &Object, wanted: &Wanted<'_>) -> Result<HttpResponse, Rejection> {
     if wanted.header("if-match").is_some_and(|condition| !has(condition, &object.etag)) {
-        return Err(Refusal(412, "PreconditionFailed"));
+        return Err(Rejection(412, "PreconditionFailed"));
     }
     let common = |status: u16| {
         head(status)
@@ -185,7 +186,7 @@ fn get(object: &Object, wanted: &Wanted<'_>) -> Result<Answer, Refusal> {
             .header("accept-ranges", "bytes")
     };
     if wanted.header("if-none-match").is_some_and(|condition| has(condition, &object.etag)) {
-        return Ok(told(common(304), ""));
+        return Ok(complete(common(304), ""));
     }
     let len = object.bytes.len();
     let (head, bytes) = match part(wanted.header("range"), len) {
@@ -194,9 +195,9 @@ fn get(object: &Object, wanted: &Wanted<'_>) -> Result<Answer, Refusal> {
             common(206).header("content-range", format!("bytes {from}-{}/{len}", to - 1)),
             object.bytes.slice(from..to),
         ),
-        Part::None => return Err(Refusal(416, "InvalidRange")),
+        Part::None => return Err(Rejection(416, "InvalidRange")),
     };
     let head = head.header("content-type", "binary/octet-stream").header("content-length", bytes.len());
-    // For HEAD, the HTTP server only sends the head.
-    Ok(told(head, bytes))
+    // For HEAD, the HTTP server sends only the head.
+    Ok(complete(head, bytes))
 }

@@ -57,7 +57,7 @@ impl Connection {
     }
 }
 
-/// Creates a DynamoDB call.
+/// Creates the request of a DynamoDB call.
 pub(crate) fn call_request(operation: &str, body: &Value) -> Request<Full<Bytes>> {
     let is_stream = ["ListStreams", "DescribeStream", "GetShardIterator", "GetRecords"].contains(&operation);
     let service = if is_stream { "DynamoDBStreams_20120810" } else { "DynamoDB_20120810" };
@@ -81,7 +81,7 @@ pub(crate) async fn send(address: SocketAddr, request: Request<Full<Bytes>>) -> 
     Connection::open(address).await?.send(request).await
 }
 
-/// Returns DynamoDB's response, or the name of its error; checks the checksum of the body.
+/// Sends a call. Returns DynamoDB's response, or the name of its error. Checks the response's headers and checksum.
 pub(crate) async fn call(dynamo: &FakeDynamo, operation: &str, body: Value) -> Result<Value, String> {
     let answer = send(dynamo.address(), call_request(operation, &body)).await.unwrap();
     assert_eq!(answer.header("x-amz-crc32"), crc32fast::hash(&answer.body).to_string());

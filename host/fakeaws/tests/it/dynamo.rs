@@ -7,11 +7,11 @@ use crate::client::{Connection, call, call_request};
 
 const TABLE: &str = "shop.stats";
 
-fn refused(kind: &str) -> Result<Value, String> {
+fn rejected(kind: &str) -> Result<Value, String> {
     Err(kind.to_owned())
 }
 
-/// Creates a table with items 1 to `count`, whose key is a number.
+/// Starts a server with a table of items 1 to `count`, whose key is a number.
 fn numbers(count: u32) -> FakeDynamo {
     let dynamo = FakeDynamo::start();
     dynamo.create_table(TABLE, &[("id", "N")], None);
@@ -19,7 +19,7 @@ fn numbers(count: u32) -> FakeDynamo {
     dynamo
 }
 
-/// Returns the keys on all pages of a scan, and the number of pages.
+/// Scans all pages. Returns the keys, and the number of pages.
 async fn scan(dynamo: &FakeDynamo, mut body: Value) -> (Vec<String>, usize) {
     body["TableName"] = json!(TABLE);
     let (mut ids, mut pages) = (Vec::new(), 0);
@@ -29,7 +29,7 @@ async fn scan(dynamo: &FakeDynamo, mut body: Value) -> (Vec<String>, usize) {
         ids.extend(page["Items"].as_array().unwrap().iter().map(|item| item["id"]["N"].as_str().unwrap().to_owned()));
         match page.get("LastEvaluatedKey") {
             Some(key) => {
-                assert_ne!(body.get("ExclusiveStartKey"), Some(key), "a page goes on");
+                assert_ne!(body.get("ExclusiveStartKey"), Some(key), "each page ends at another key");
                 body["ExclusiveStartKey"] = key.clone();
             }
             None => return (ids, pages),
@@ -38,7 +38,7 @@ async fn scan(dynamo: &FakeDynamo, mut body: Value) -> (Vec<String>, usize) {
 }
 
 #[tokio::test]
-async fn tables_are_made_and_described() {
+async fn tables_are_created_and_described() {
     let dynamo = FakeDynamo::start();
     let wanted = json!({
         "TableName": TABLE,
@@ -49,7 +49,7 @@ async fn tables_are_made_and_described() {
         "StreamSpecification": { "StreamEnabled": true, "StreamViewType": "NEW_IMAGE" },
     });
     call(&dynamo, "CreateTable", wanted.clone()).await.unwrap();
-    assert_eq!(call(&dynamo, "CreateTable", wanted).await, refused("ResourceInUseException"));
+    assert_eq!(call(&dynamo, "CreateTable", wanted).await, rejected("ResourceInUseException"));
     let table = call(&dynamo, "DescribeTable", json!({ "TableName": TABLE })).await.unwrap()["Table"].clone();
     assert_eq!(table["TableStatus"], "ACTIVE");
     assert_eq!(table["KeySchema"][0], json!({ "AttributeName": "p", "KeyType": "HASH" }));
@@ -68,20 +68,20 @@ async fn tables_are_made_and_described() {
     call(&dynamo, "DeleteTable", json!({ "TableName": TABLE })).await.unwrap();
     assert_eq!(
         call(&dynamo, "DescribeTable", json!({ "TableName": TABLE })).await,
-        refused("ResourceNotFoundException")
+        rejected("ResourceNotFoundException")
     );
-    assert_eq!(call(&dynamo, "MakeTea", json!({})).await, refused("UnknownOperationException"));
+    assert_eq!(call(&dynamo, "MakeTea", json!({})).await, rejected("UnknownOperationException"));
     assert_eq!(dynamo.calls()["DescribeTable"], 3);
 }
 
 #[tokio::test]
-async fn items_are_put_got_and_deleted() {
+async fn put_items_are_returned_until_deleted() {
     let dynamo = numbers(1);
     let key = json!({ "id": { "N": "1.0" } });
     let item = json!({ "id": { "N": "7" }, "v": { "N": "1.50" } });
     call(&dynamo, "PutItem", json!({ "TableName": TABLE, "Item": item })).await.unwrap();
     let got = call(&dynamo, "GetItem", json!({ "TableName": TABLE, "Key": { "id": { "N": "7.00" } } })).await.unwrap();
-    assert_eq!(got["Item"]["v"], json!({ "N": "1.5" }), "numbers have one form");
+    assert_eq!(got["Item"]["v"], json!({ "N": "1.5" }), "numbers have a normal form");
     let delete = json!({ "TableName": TABLE, "Key": key, "ReturnValues": "ALL_OLD" });
     let old = call(&dynamo, "DeleteItem", delete.clone()).await.unwrap();
     assert_eq!(old["Attributes"]["v"], json!({ "S": "x" }));
@@ -91,14 +91,14 @@ async fn items_are_put_got_and_deleted() {
 
     for item in [json!({ "v": { "S": "x" } }), json!({ "id": { "S": "1" } }), json!({ "id": { "N": "NaN" } })] {
         let put = call(&dynamo, "PutItem", json!({ "TableName": TABLE, "Item": item })).await;
-        assert_eq!(put, refused("ValidationException"), "{item}");
+        assert_eq!(put, rejected("ValidationException"), "{item}");
     }
     let filtered = json!({ "TableName": TABLE, "FilterExpression": "v = :v" });
-    assert_eq!(call(&dynamo, "Scan", filtered).await, refused("ValidationException"), "it is not modelled");
+    assert_eq!(call(&dynamo, "Scan", filtered).await, rejected("ValidationException"), "filters are not supported");
 }
 
 #[tokio::test]
-async fn conditions_are_kept() {
+async fn failed_conditions_reject_writes() {
     let dynamo = numbers(0);
     let put = async |ts: &str, condition: &str| {
         let mut body = json!({
@@ -116,22 +116,22 @@ async fn conditions_are_kept() {
         }
         call(&dynamo, "PutItem", body).await
     };
-    let failed = refused("ConditionalCheckFailedException");
+    let failed = rejected("ConditionalCheckFailedException");
     let newer = "attribute_not_exists(#id) OR #ts < :ts";
     assert_eq!(put("5", newer).await, Ok(json!({})));
     assert_eq!(put("5", newer).await, failed);
-    assert_eq!(put("10", newer).await, Ok(json!({})), "as numbers, not as texts");
+    assert_eq!(put("10", newer).await, Ok(json!({})), "numbers are compared as numbers, not as text");
     assert_eq!(put("10", "attribute_not_exists(#id) OR #ts <= :ts").await, Ok(json!({})));
     assert_eq!(put("9", "attribute_not_exists(id) OR ts <= :ts").await, failed);
     assert_eq!(put("99", "attribute_not_exists(#id)").await, failed);
-    assert_eq!(put("99", "size(#id) > :ts").await, refused("ValidationException"));
+    assert_eq!(put("99", "size(#id) > :ts").await, rejected("ValidationException"));
     let unused =
         json!({ "TableName": TABLE, "Item": { "id": { "N": "1" } }, "ExpressionAttributeNames": { "#x": "x" } });
-    assert_eq!(call(&dynamo, "PutItem", unused).await, refused("ValidationException"));
+    assert_eq!(call(&dynamo, "PutItem", unused).await, rejected("ValidationException"));
 }
 
 #[tokio::test]
-async fn batches_are_limited_and_return_unprocessed() {
+async fn batches_are_limited_and_return_leftovers() {
     let dynamo = numbers(50);
     let keys =
         |from: u32, to: u32| -> Vec<Value> { (from..=to).map(|n| json!({ "id": { "N": n.to_string() } })).collect() };
@@ -141,8 +141,8 @@ async fn batches_are_limited_and_return_unprocessed() {
     let got = get(keys(41, 60)).await.unwrap();
     assert_eq!(got["Responses"][TABLE].as_array().unwrap().len(), 10);
     assert_eq!(got["UnprocessedKeys"], json!({}));
-    assert_eq!(get(keys(1, 101)).await, refused("ValidationException"));
-    assert_eq!(get([keys(1, 2), keys(2, 2)].concat()).await, refused("ValidationException"));
+    assert_eq!(get(keys(1, 101)).await, rejected("ValidationException"));
+    assert_eq!(get([keys(1, 2), keys(2, 2)].concat()).await, rejected("ValidationException"));
 
     dynamo.unprocessed_keys(2);
     let mut left = keys(1, 5);
@@ -165,22 +165,22 @@ async fn batches_are_limited_and_return_unprocessed() {
     assert_eq!(write(&left).await, Ok(json!({ "UnprocessedItems": {} })));
     assert_eq!(dynamo.items(TABLE).len(), 50 + 24 - 1);
     writes.push(writes[0].clone());
-    assert_eq!(write(&writes).await, refused("ValidationException"), "26 are too many");
-    assert_eq!(write(&[writes[0].clone(), writes[0].clone()]).await, refused("ValidationException"));
+    assert_eq!(write(&writes).await, rejected("ValidationException"), "26 are too many");
+    assert_eq!(write(&[writes[0].clone(), writes[0].clone()]).await, rejected("ValidationException"));
 }
 
 #[tokio::test]
-async fn scans_have_pages_and_segments() {
+async fn scans_return_pages_of_segments() {
     let dynamo = numbers(100);
     let (all, pages) = scan(&dynamo, json!({})).await;
     assert_eq!((all.len(), pages), (100, 1));
-    assert!(!all.is_sorted_by_key(|id| id.parse::<u32>().unwrap()), "the order is that of hashes");
+    assert!(!all.is_sorted_by_key(|id| id.parse::<u32>().unwrap()), "items are in the order of their hashes");
     assert_eq!(scan(&dynamo, json!({ "Limit": 7 })).await, (all.clone(), 15));
     dynamo.page_items(10);
     assert_eq!(scan(&dynamo, json!({})).await, (all.clone(), 10));
-    dynamo.full_page_goes_on(true);
+    dynamo.full_page_has_key(true);
     assert_eq!(scan(&dynamo, json!({})).await, (all.clone(), 11), "the last page is empty");
-    dynamo.full_page_goes_on(false);
+    dynamo.full_page_has_key(false);
     dynamo.empty_scan_pages(3);
     assert_eq!(scan(&dynamo, json!({})).await, (all.clone(), 13));
 
@@ -193,15 +193,15 @@ async fn scans_have_pages_and_segments() {
     assert_eq!(together, all);
     for (segment, total) in [(3, 3), (0, 0)] {
         let bad = json!({ "TableName": TABLE, "Segment": segment, "TotalSegments": total });
-        assert_eq!(call(&dynamo, "Scan", bad).await, refused("ValidationException"));
+        assert_eq!(call(&dynamo, "Scan", bad).await, rejected("ValidationException"));
     }
 
-    // A key that no item has is also a valid position.
+    // A scan can also start after a key that no item has.
     let start = json!({ "id": { "N": "4711" } });
     let (rest, _) = scan(&dynamo, json!({ "ExclusiveStartKey": start })).await;
     assert_eq!(rest, all[all.len() - rest.len()..]);
     let bad = json!({ "TableName": TABLE, "ExclusiveStartKey": { "x": { "N": "1" } } });
-    assert_eq!(call(&dynamo, "Scan", bad).await, refused("ValidationException"));
+    assert_eq!(call(&dynamo, "Scan", bad).await, rejected("ValidationException"));
 
     let counted = json!({ "TableName": TABLE, "ReturnConsumedCapacity": "TOTAL" });
     let page = call(&dynamo, "Scan", counted).await.unwrap();
@@ -209,7 +209,7 @@ async fn scans_have_pages_and_segments() {
 }
 
 #[tokio::test]
-async fn a_page_has_a_megabyte() {
+async fn scan_pages_end_at_one_mebibyte() {
     let dynamo = numbers(0);
     for n in 0..30 {
         dynamo.put(TABLE, json!({ "id": { "N": n.to_string() }, "v": { "S": "x".repeat(100_000) } }));
@@ -243,33 +243,33 @@ async fn partition_items_sort_by_sort_key() {
         (json!({ "p": { "S": "b" }, "id": { "N": "200" } }), None)
     );
     body["ExpressionAttributeNames"]["#key"] = json!("id");
-    assert_eq!(call(&dynamo, "Query", body).await, refused("ValidationException"));
+    assert_eq!(call(&dynamo, "Query", body).await, rejected("ValidationException"));
 }
 
 #[tokio::test]
-async fn ttl_is_told() {
+async fn ttl_setting_is_described() {
     let dynamo = numbers(0);
     let describe = async || call(&dynamo, "DescribeTimeToLive", json!({ "TableName": TABLE })).await.unwrap();
     assert_eq!(describe().await, json!({ "TimeToLiveDescription": { "TimeToLiveStatus": "DISABLED" } }));
     let on = json!({ "TableName": TABLE, "TimeToLiveSpecification": { "AttributeName": "ends", "Enabled": true } });
     call(&dynamo, "UpdateTimeToLive", on.clone()).await.unwrap();
     assert_eq!(describe().await["TimeToLiveDescription"]["AttributeName"], "ends");
-    assert_eq!(call(&dynamo, "UpdateTimeToLive", on).await, refused("ValidationException"));
+    assert_eq!(call(&dynamo, "UpdateTimeToLive", on).await, rejected("ValidationException"));
 }
 
 #[tokio::test]
-async fn throttling_ends() {
+async fn throttling_ends_after_given_calls() {
     let dynamo = numbers(1);
     dynamo.throttle("Scan", 2);
     let scan = async || call(&dynamo, "Scan", json!({ "TableName": TABLE })).await;
-    assert_eq!(scan().await, refused("ProvisionedThroughputExceededException"));
-    assert_eq!(scan().await, refused("ProvisionedThroughputExceededException"));
+    assert_eq!(scan().await, rejected("ProvisionedThroughputExceededException"));
+    assert_eq!(scan().await, rejected("ProvisionedThroughputExceededException"));
     assert_eq!(scan().await.unwrap()["Count"], 1);
     assert_eq!(dynamo.calls()["Scan"], 3);
 }
 
 #[tokio::test]
-async fn connection_serves_many_requests() {
+async fn server_stops_with_last_handle() {
     let dynamo = numbers(1);
     let other = dynamo.clone();
     let address = dynamo.address();
@@ -302,14 +302,14 @@ async fn responses_have_the_projected_parts() {
         "id": { "N": "1" }, "values": { "M": { "a.b": { "N": "7" }, "c": { "M": { "d": { "S": "x" } } } } },
     });
     let keys = json!([{ "id": { "N": "1" } }]);
-    let asked = json!({
+    let request = json!({
         "Keys": keys, "ProjectionExpression": wanted, "ExpressionAttributeNames": names, "ConsistentRead": true,
     });
-    let got = call(&dynamo, "BatchGetItem", json!({ "RequestItems": { TABLE: asked } })).await.unwrap();
+    let got = call(&dynamo, "BatchGetItem", json!({ "RequestItems": { TABLE: request } })).await.unwrap();
     assert_eq!(got["Responses"][TABLE], json!([parts]));
     dynamo.unprocessed_keys(1);
-    let got = call(&dynamo, "BatchGetItem", json!({ "RequestItems": { TABLE: asked } })).await.unwrap();
-    assert_eq!(got["UnprocessedKeys"][TABLE], asked, "what is left over is asked for in the same words");
+    let got = call(&dynamo, "BatchGetItem", json!({ "RequestItems": { TABLE: request } })).await.unwrap();
+    assert_eq!(got["UnprocessedKeys"][TABLE], request, "unprocessed keys keep the projection");
 
     let with = |expression: &str| {
         json!({
@@ -326,13 +326,13 @@ async fn responses_have_the_projected_parts() {
     assert_eq!(call(&dynamo, "Query", query).await.unwrap()["Items"], json!([parts]));
 
     for bad in ["#vals, #vals.#f", "#f, #vals.#f, #f", "#vals.#f, #none", "#vals.#f,", "#vals.#f, c[0]"] {
-        assert_eq!(call(&dynamo, "Scan", with(bad)).await, refused("ValidationException"), "{bad}");
+        assert_eq!(call(&dynamo, "Scan", with(bad)).await, rejected("ValidationException"), "{bad}");
     }
-    assert_eq!(call(&dynamo, "Scan", with("#vals")).await, refused("ValidationException"), "#f is not used");
+    assert_eq!(call(&dynamo, "Scan", with("#vals")).await, rejected("ValidationException"), "#f is not used");
 }
 
 #[tokio::test]
-async fn projected_pages_continue_from_whole_keys() {
+async fn projected_pages_return_full_keys() {
     let dynamo = numbers(10);
     let mut body = json!({ "TableName": TABLE, "ProjectionExpression": "v", "Limit": 4 });
     let mut counts = Vec::new();
@@ -348,7 +348,7 @@ async fn projected_pages_continue_from_whole_keys() {
 }
 
 #[tokio::test]
-async fn batch_processes_the_configured_keys() {
+async fn batch_key_limit_spans_tables() {
     let dynamo = numbers(50);
     dynamo.create_table("other", &[("id", "N")], None);
     dynamo.batch_get_items(30);
@@ -359,19 +359,19 @@ async fn batch_processes_the_configured_keys() {
         let tables = got["UnprocessedKeys"].as_object().unwrap().values();
         tables.map(|table| table["Keys"].as_array().unwrap().len()).sum::<usize>()
     };
-    assert_eq!(left(&got), 20, "the bound is that of a call, not of a table");
+    assert_eq!(left(&got), 20, "the limit applies to a call, not to a table");
     let got = call(&dynamo, "BatchGetItem", json!({ "RequestItems": got["UnprocessedKeys"] })).await.unwrap();
     assert_eq!(left(&got), 0);
 }
 
 #[test]
-fn blocking_tests_can_use_it() {
+fn blocking_client_gets_responses() {
     let dynamo = numbers(2);
     let mut socket = std::net::TcpStream::connect(dynamo.address()).unwrap();
     let body = json!({ "TableName": TABLE }).to_string();
     let head = "POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-amz-target: DynamoDB_20120810.Scan\r\n";
     std::io::Write::write_all(&mut socket, format!("{head}content-length: {}\r\n\r\n{body}", body.len()).as_bytes())
         .unwrap();
-    let told = std::io::read_to_string(socket).unwrap();
-    assert!(told.starts_with("HTTP/1.1 200 OK") && told.contains("x-amzn-requestid"), "{told}");
+    let response = std::io::read_to_string(socket).unwrap();
+    assert!(response.starts_with("HTTP/1.1 200 OK") && response.contains("x-amzn-requestid"), "{response}");
 }

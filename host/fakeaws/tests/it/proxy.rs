@@ -14,10 +14,11 @@ use crate::client::{Answer, Connection, call_request, request, send};
 
 const TABLE: &str = "shop.stats";
 
-/// If nothing arrives within this time, nothing will.
+/// The time after which a test concludes that no response will arrive.
 const SHORT: Duration = Duration::from_millis(150);
 
-fn behind() -> (FakeDynamo, FaultProxy) {
+/// Starts a server with one item, and a proxy in front of it.
+fn proxied() -> (FakeDynamo, FaultProxy) {
     let dynamo = FakeDynamo::start();
     dynamo.create_table(TABLE, &[("id", "N")], None);
     dynamo.put(TABLE, json!({ "id": { "N": "1" }, "v": { "S": "x".repeat(1_000) } }));
@@ -37,7 +38,7 @@ fn is_whole(answer: &Answer) -> bool {
     answer.header("x-amz-crc32") == crc32fast::hash(&answer.body).to_string() && answer.json()["Count"] == 1
 }
 
-/// Returns the bytes that a socket receives after a request, and how it ends.
+/// Returns the bytes that a socket receives after a request, and the result of reading to the end.
 async fn raw(proxy: &FaultProxy) -> (Vec<u8>, std::io::Result<usize>) {
     let mut socket = TcpStream::connect(proxy.address()).await.unwrap();
     let body = json!({ "TableName": TABLE }).to_string();
@@ -46,14 +47,14 @@ async fn raw(proxy: &FaultProxy) -> (Vec<u8>, std::io::Result<usize>) {
         body.len()
     );
     let _ = socket.write_all((head + &body).as_bytes()).await;
-    let mut told = Vec::new();
-    let end = socket.read_to_end(&mut told).await;
-    (told, end)
+    let mut received = Vec::new();
+    let end = socket.read_to_end(&mut received).await;
+    (received, end)
 }
 
 #[tokio::test]
-async fn all_passes_if_nothing_is_ordered() {
-    let (dynamo, proxy) = behind();
+async fn proxy_without_rules_forwards_everything() {
+    let (dynamo, proxy) = proxied();
     let mut connection = Connection::open(proxy.address()).await.unwrap();
     for _ in 0..3 {
         assert!(is_whole(&connection.send(scan_request()).await.unwrap()));
@@ -63,12 +64,12 @@ async fn all_passes_if_nothing_is_ordered() {
     assert_eq!(proxy.url(), format!("http://{}", proxy.address()));
     let address = dynamo.address();
     drop(dynamo);
-    assert!(scan(&proxy).await.is_err(), "nobody listens at {address}");
+    assert!(scan(&proxy).await.is_err(), "no server listens on {address}");
 }
 
 #[tokio::test]
-async fn without_its_plug_connections_are_reset() {
-    let (_dynamo, proxy) = behind();
+async fn unplugging_resets_connections() {
+    let (_dynamo, proxy) = proxied();
     let mut open = TcpStream::connect(proxy.address()).await.unwrap();
     assert!(scan(&proxy).await.is_ok());
     proxy.plug(false);
@@ -81,8 +82,8 @@ async fn without_its_plug_connections_are_reset() {
 }
 
 #[tokio::test]
-async fn a_wire_is_slow() {
-    let (_dynamo, proxy) = behind();
+async fn delay_and_bandwidth_slow_responses() {
+    let (_dynamo, proxy) = proxied();
     let begin = Instant::now();
     proxy.delay(Duration::from_millis(80));
     assert!(is_whole(&scan(&proxy).await.unwrap()));
@@ -95,8 +96,8 @@ async fn a_wire_is_slow() {
 }
 
 #[tokio::test]
-async fn silent_and_half_closed_wires_work() {
-    let (dynamo, proxy) = behind();
+async fn silent_and_half_closed_wires_send_nothing() {
+    let (dynamo, proxy) = proxied();
     proxy.silence(true);
     assert!(timeout(SHORT, scan(&proxy)).await.is_err());
     assert_eq!(dynamo.calls().get("Scan"), None);
@@ -106,7 +107,7 @@ async fn silent_and_half_closed_wires_work() {
     let mut socket = TcpStream::connect(proxy.address()).await.unwrap();
     proxy.half_close(true);
     let end = timeout(Duration::from_secs(2), socket.read(&mut [0; 8])).await;
-    assert_eq!(end.expect("first read").unwrap(), 0, "there is an end");
+    assert_eq!(end.expect("first read").unwrap(), 0, "the stream ends");
     for _ in 0..3 {
         socket.write_all(b"POST / HTTP/1.1\r\n").await.unwrap();
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -117,8 +118,8 @@ async fn silent_and_half_closed_wires_work() {
 }
 
 #[tokio::test]
-async fn answers_are_cut_off() {
-    let (_dynamo, proxy) = behind();
+async fn responses_are_truncated() {
+    let (_dynamo, proxy) = proxied();
     let (whole, head) = {
         let answer = scan(&proxy).await.unwrap();
         proxy.rule(Match::Any, When::First(1), Fault::ShortBody(0));
@@ -126,8 +127,8 @@ async fn answers_are_cut_off() {
         (head.len() + answer.body.len(), head.len())
     };
     proxy.truncate(Some(300));
-    let (told, end) = raw(&proxy).await;
-    assert_eq!((told.len(), end.unwrap()), (300, 300));
+    let (received, end) = raw(&proxy).await;
+    assert_eq!((received.len(), end.unwrap()), (300, 300));
     assert_eq!(proxy.bytes_passed(), u64::try_from(whole + head + 300).unwrap());
     assert!(scan(&proxy).await.is_err());
     // Each response is counted separately.
@@ -141,16 +142,16 @@ async fn answers_are_cut_off() {
     proxy.rule("Scan", When::First(1), Fault::ShortBody(10));
     proxy.rule("Scan", When::First(1), Fault::ShortBody(1 << 20));
     assert_eq!(raw(&proxy).await.0.len(), 17);
-    let (told, _) = raw(&proxy).await;
-    assert_eq!(told.len(), head + 10);
-    assert!(String::from_utf8(told).unwrap().to_lowercase().contains("content-length: 1"));
-    assert!(is_whole(&connection.send(scan_request()).await.unwrap()), "there was less to cut");
+    let (received, _) = raw(&proxy).await;
+    assert_eq!(received.len(), head + 10);
+    assert!(String::from_utf8(received).unwrap().to_lowercase().contains("content-length: 1"));
+    assert!(is_whole(&connection.send(scan_request()).await.unwrap()), "the body is shorter than the limit");
     assert!(is_whole(&connection.send(scan_request()).await.unwrap()));
 }
 
 #[tokio::test]
 async fn rules_match_operations_and_paths() {
-    let (dynamo, proxy) = behind();
+    let (dynamo, proxy) = proxied();
     proxy.refuse("Scan", When::First(2), 400, "ThrottlingException");
     proxy.refuse(".scan", When::First(1), 500, "InternalServerError");
     let describe = || send(proxy.address(), call_request("DescribeTable", &json!({ "TableName": TABLE })));
@@ -167,7 +168,7 @@ async fn rules_match_operations_and_paths() {
     proxy.rule("GET /bucket/a", When::First(1), Fault::redirect("http://elsewhere/"));
     proxy.rule("GET /bucket/a", When::First(1), Fault::skewed());
     let get = async |method: &str, path: &str| send(proxy.address(), request(method, path, &[])).await.unwrap();
-    assert_eq!(get("GET", "/bucket/b").await.status, 400, "what the server says");
+    assert_eq!(get("GET", "/bucket/b").await.status, 400, "the response of the server");
     assert_eq!(get("PUT", "/bucket/a").await.status, 400);
     let slow = get("GET", "/bucket/a/1?x=y").await;
     assert_eq!((slow.status, slow.text().contains("<Code>SlowDown</Code>")), (503, true));
@@ -179,7 +180,7 @@ async fn rules_match_operations_and_paths() {
 
 #[tokio::test]
 async fn rules_apply_at_configured_frequency() {
-    let (_dynamo, proxy) = behind();
+    let (_dynamo, proxy) = proxied();
     let failures = async |count: u32| {
         let mut failed = Vec::new();
         for n in 1..=count {
@@ -207,8 +208,8 @@ async fn rules_apply_at_configured_frequency() {
 }
 
 #[tokio::test]
-async fn answers_lie() {
-    let (_dynamo, proxy) = behind();
+async fn faults_change_checksum_and_body() {
+    let (_dynamo, proxy) = proxied();
     proxy.rule("Scan", When::First(1), Fault::WrongChecksum);
     proxy.rule("Scan", When::First(1), Fault::json(&json!({ "Items": "none" })));
     let wrong = scan(&proxy).await.unwrap();
@@ -222,7 +223,7 @@ async fn answers_lie() {
 
 #[tokio::test]
 async fn requests_are_reset_silenced_and_delayed() {
-    let (dynamo, proxy) = behind();
+    let (dynamo, proxy) = proxied();
     proxy.rule("Scan", When::First(1), Fault::Reset);
     proxy.rule("Scan", When::First(1), Fault::Silence);
     proxy.rule("Scan", When::First(1), Fault::Delay(Duration::from_millis(60)));
@@ -237,7 +238,7 @@ async fn requests_are_reset_silenced_and_delayed() {
 
 #[tokio::test]
 async fn proxy_without_listening_keeps_connections() {
-    let (_dynamo, proxy) = behind();
+    let (_dynamo, proxy) = proxied();
     let mut open = Connection::open(proxy.address()).await.unwrap();
     assert!(is_whole(&open.send(scan_request()).await.unwrap()));
     for _ in 0..20 {
@@ -258,18 +259,18 @@ async fn proxy_without_listening_keeps_connections() {
 }
 
 #[tokio::test]
-async fn upstream_gets_the_unchanged_request() {
+async fn upstream_receives_unchanged_request() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let proxy = FaultProxy::start(listener.local_addr().unwrap());
-    let asked = request("GET", "/lake/a%20b?x=%2F", &[("authorization", "AWS4-HMAC-SHA256 x"), ("x-amz-date", "now")]);
-    let behind = async {
+    let sent = request("GET", "/lake/a%20b?x=%2F", &[("authorization", "AWS4-HMAC-SHA256 x"), ("x-amz-date", "now")]);
+    let upstream = async {
         let (mut socket, _) = listener.accept().await.unwrap();
         let mut buffer = [0; 4_096];
         let count = socket.read(&mut buffer).await.unwrap();
         socket.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
         String::from_utf8(buffer[..count].to_vec()).unwrap()
     };
-    let (answer, seen) = tokio::join!(send(proxy.address(), asked), behind);
+    let (answer, seen) = tokio::join!(send(proxy.address(), sent), upstream);
     assert_eq!(answer.unwrap().status, 204);
     assert!(seen.starts_with("GET /lake/a%20b?x=%2F HTTP/1.1\r\n"), "{seen}");
     for header in ["host: localhost\r\n", "authorization: AWS4-HMAC-SHA256 x\r\n", "x-amz-date: now\r\n"] {

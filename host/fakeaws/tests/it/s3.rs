@@ -1,4 +1,4 @@
-//! Tests of objects: listed, read in parts, replaced.
+//! Tests of objects that are listed, read in parts, and replaced.
 
 use std::time::{Duration, Instant};
 
@@ -18,13 +18,14 @@ async fn put(s3: &FakeS3, path: &str, headers: &[(&str, &str)], body: &'static s
     send(s3.address(), request.body(Full::from(body)).unwrap()).await.unwrap()
 }
 
-/// Returns the contents of each element with this tag.
+/// Returns the content of each element with this tag.
 fn all(xml: &str, tag: &str) -> Vec<String> {
     let begin = format!("<{tag}>");
     let parts = xml.split(&begin).skip(1);
     parts.map(|part| part.split(&format!("</{tag}>")).next().unwrap().to_owned()).collect()
 }
 
+/// Starts a server with an object of ten bytes.
 fn ten() -> FakeS3 {
     let s3 = FakeS3::start();
     s3.put("lake", "a/ten", "0123456789");
@@ -32,7 +33,7 @@ fn ten() -> FakeS3 {
 }
 
 #[tokio::test]
-async fn objects_are_put_read_and_deleted() {
+async fn put_objects_are_returned_until_deleted() {
     let s3 = FakeS3::start();
     assert_eq!(put(&s3, "/lake/a", &[], "x").await.status, 404);
     assert_eq!(ask(&s3, "HEAD", "/lake", &[]).await.status, 404);
@@ -44,7 +45,7 @@ async fn objects_are_put_read_and_deleted() {
     let got = ask(&s3, "GET", "/lake/a%20b/%C3%BC", &[]).await;
     assert_eq!((got.status, got.text().as_str(), got.header("etag")), (200, "hello", etag.as_str()));
     assert!(got.header("last-modified").ends_with(" GMT"));
-    // A response to HEAD does not disturb the connection.
+    // The connection can be used after a response to HEAD, which has no body.
     let mut connection = Connection::open(s3.address()).await.unwrap();
     for _ in 0..2 {
         let head = connection.send(request("HEAD", "/lake/a%20b/%C3%BC", &[])).await.unwrap();
@@ -55,16 +56,16 @@ async fn objects_are_put_read_and_deleted() {
     assert_eq!((missing.status, all(&missing.text(), "Code")), (404, vec!["NoSuchKey".to_owned()]));
     assert_eq!(ask(&s3, "DELETE", "/lake/a%20b/%C3%BC", &[]).await.status, 204);
     assert_eq!(s3.get("lake", "a b/ü"), None);
-    assert_eq!(ask(&s3, "GET", "/lake/a?versionId=1", &[]).await.status, 501, "it is not modelled");
+    assert_eq!(ask(&s3, "GET", "/lake/a?versionId=1", &[]).await.status, 501, "versions are not supported");
     let operations: Vec<&str> = s3.calls().iter().map(|call| call.operation).collect();
     assert_eq!(operations[..4], ["PutObject", "HeadBucket", "CreateBucket", "HeadBucket"]);
     assert_eq!(s3.url(), format!("http://{}", s3.address()));
 }
 
 #[tokio::test]
-async fn objects_are_read_in_parts() {
+async fn range_requests_return_parts() {
     let s3 = ten();
-    for (range, status, body, told) in [
+    for (range, status, body, content_range) in [
         ("bytes=2-4", 206, "234", "bytes 2-4/10"),
         ("bytes=7-", 206, "789", "bytes 7-9/10"),
         ("bytes=-3", 206, "789", "bytes 7-9/10"),
@@ -74,7 +75,11 @@ async fn objects_are_read_in_parts() {
         ("lines=1-2", 200, "0123456789", ""),
     ] {
         let got = ask(&s3, "GET", "/lake/a/ten", &[("range", range)]).await;
-        assert_eq!((got.status, got.text().as_str(), got.header("content-range")), (status, body, told), "{range}");
+        assert_eq!(
+            (got.status, got.text().as_str(), got.header("content-range")),
+            (status, body, content_range),
+            "{range}"
+        );
     }
     for range in ["bytes=10-", "bytes=10-12", "bytes=-0"] {
         let got = ask(&s3, "GET", "/lake/a/ten", &[("range", range)]).await;
@@ -83,12 +88,12 @@ async fn objects_are_read_in_parts() {
     let call = s3.calls()[0].clone();
     assert_eq!((call.bucket.as_str(), call.key.as_str()), ("lake", "a/ten"));
     assert_eq!((call.range.as_deref(), call.status), (Some("bytes=2-4"), 206));
-    s3.forget_calls();
+    s3.clear_calls();
     assert!(s3.calls().is_empty());
 }
 
 #[tokio::test]
-async fn conditions_come_before_ranges() {
+async fn conditions_are_checked_before_ranges() {
     let s3 = ten();
     let etag = s3.put("lake", "a/ten", "0123456789");
     let ranged = ("range", "bytes=0-1");
@@ -107,7 +112,7 @@ async fn conditions_come_before_ranges() {
 }
 
 #[tokio::test]
-async fn lists_have_pages() {
+async fn lists_are_returned_in_pages() {
     let s3 = FakeS3::start();
     for n in 0..25 {
         s3.put("lake", &format!("data/{n:02}&.parquet"), "x");
@@ -180,14 +185,14 @@ async fn responses_are_delayed_and_counted() {
     assert_eq!((one.status, two.status, three.status), (200, 200, 200));
     assert!(begin.elapsed() >= Duration::from_millis(60));
     assert_eq!(s3.concurrent_max(), 3);
-    s3.forget_calls();
+    s3.clear_calls();
     s3.delay(Duration::ZERO);
     ask(&s3, "GET", "/lake/a/ten", &[]).await;
     assert_eq!(s3.concurrent_max(), 1);
 }
 
 #[tokio::test]
-async fn proxy_passes_objects_and_heads() {
+async fn proxy_forwards_objects_and_heads() {
     let s3 = ten();
     let proxy = FaultProxy::start(s3.address());
     let mut connection = Connection::open(proxy.address()).await.unwrap();
@@ -208,12 +213,12 @@ async fn stale_list_returns_current_objects() {
     s3.stale_list(true);
     s3.put("lake", "a/new", "y");
     s3.delete("lake", "a/gone");
-    s3.create_bucket("younger");
+    s3.create_bucket("newer");
     let list = async |path: &str| all(&ask(&s3, "GET", path, &[]).await.text(), "Key");
     assert_eq!(list("/lake?list-type=2").await, ["a/gone", "a/ten"]);
     assert_eq!(ask(&s3, "GET", "/lake/a/gone", &[]).await.status, 404);
     assert_eq!(ask(&s3, "GET", "/lake/a/new", &[]).await.text(), "y");
-    assert!(list("/younger?list-type=2").await.is_empty());
+    assert!(list("/newer?list-type=2").await.is_empty());
     s3.stale_list(false);
     assert_eq!(list("/lake?list-type=2").await, ["a/new", "a/ten"]);
 }

@@ -1,4 +1,4 @@
-//! Tests of streams, and of the script's effects on them.
+//! Tests of streams, and of the methods that script them.
 
 use larder_fakeaws::FakeDynamo;
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use crate::client::call;
 
 const TABLE: &str = "shop.stats";
 
-fn refused(kind: &str) -> Result<Value, String> {
+fn rejected(kind: &str) -> Result<Value, String> {
     Err(kind.to_owned())
 }
 
@@ -48,6 +48,7 @@ async fn all(dynamo: &FakeDynamo, shard: &str) -> Vec<Value> {
     records(dynamo, &iterator).await.unwrap().0
 }
 
+/// Returns the ID of the only shard.
 fn only(dynamo: &FakeDynamo) -> String {
     let shards = dynamo.shards(TABLE);
     assert_eq!(shards.len(), 1);
@@ -59,7 +60,7 @@ fn ids(records: &[Value]) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn writes_make_records_with_images() {
+async fn writes_create_records_with_images() {
     for (view, has_new, has_old) in [
         ("KEYS_ONLY", false, false),
         ("NEW_IMAGE", true, false),
@@ -75,7 +76,7 @@ async fn writes_make_records_with_images() {
         dynamo.delete(TABLE, &key(1));
         let records = all(&dynamo, &only(&dynamo)).await;
         let names: Vec<&Value> = records.iter().map(|record| &record["eventName"]).collect();
-        assert_eq!(names, ["INSERT", "MODIFY", "REMOVE"], "a write that changes nothing makes none");
+        assert_eq!(names, ["INSERT", "MODIFY", "REMOVE"], "a write that changes nothing creates no record");
         let change = &records[1]["dynamodb"];
         assert_eq!(change.get("NewImage").cloned(), has_new.then(|| item(1, 2)));
         assert_eq!(change.get("OldImage").cloned(), has_old.then(|| item(1, 1)));
@@ -89,7 +90,7 @@ async fn writes_make_records_with_images() {
 }
 
 #[tokio::test]
-async fn a_stream_is_described_in_pages() {
+async fn stream_is_described_in_pages() {
     let dynamo = table("NEW_IMAGE");
     (0..3).for_each(|_| dynamo.rotate(TABLE));
     dynamo.page_shards(3);
@@ -110,13 +111,13 @@ async fn a_stream_is_described_in_pages() {
     assert!(second["Shards"][0]["SequenceNumberRange"].get("EndingSequenceNumber").is_none());
     assert_eq!(second.get("LastEvaluatedShardId"), None);
     let unknown = json!({ "StreamArn": "arn:aws:dynamodb:eu-west-1:123456789012:table/x/stream/y" });
-    assert_eq!(call(&dynamo, "DescribeStream", unknown).await, refused("ResourceNotFoundException"));
+    assert_eq!(call(&dynamo, "DescribeStream", unknown).await, rejected("ResourceNotFoundException"));
     let listed = call(&dynamo, "ListStreams", json!({ "TableName": TABLE })).await.unwrap();
     assert_eq!(listed["Streams"][0]["StreamArn"], body["StreamArn"]);
 }
 
 #[tokio::test]
-async fn iterators_begin_where_they_are_told() {
+async fn iterators_start_at_requested_position() {
     let dynamo = table("NEW_IMAGE");
     (1..=3).for_each(|id| dynamo.put(TABLE, item(id, 1)));
     let shard = only(&dynamo);
@@ -134,17 +135,17 @@ async fn iterators_begin_where_they_are_told() {
     assert_eq!(ids(&records(&dynamo, &latest).await.unwrap().0), ["4"]);
 
     let unknown = "shardId-00000001700000000000-00000000";
-    assert_eq!(iterator(&dynamo, unknown, "LATEST", None).await, refused("ResourceNotFoundException"));
-    assert_eq!(iterator(&dynamo, "short", "LATEST", None).await, refused("ValidationException"));
+    assert_eq!(iterator(&dynamo, unknown, "LATEST", None).await, rejected("ResourceNotFoundException"));
+    assert_eq!(iterator(&dynamo, "short", "LATEST", None).await, rejected("ValidationException"));
     let bogus = json!("123");
-    assert_eq!(iterator(&dynamo, &shard, "AFTER_SEQUENCE_NUMBER", Some(&bogus)).await, refused("ValidationException"));
+    assert_eq!(iterator(&dynamo, &shard, "AFTER_SEQUENCE_NUMBER", Some(&bogus)).await, rejected("ValidationException"));
     assert_eq!(records(&dynamo, &json!("bogus")).await.unwrap_err(), "ValidationException");
     dynamo.expire_iterators();
     assert_eq!(records(&dynamo, &latest).await.unwrap_err(), "ExpiredIteratorException");
 }
 
 #[tokio::test]
-async fn an_answer_has_a_thousand_records() {
+async fn response_ends_at_thousand_records() {
     let dynamo = table("KEYS_ONLY");
     (0..1_001).for_each(|id| dynamo.put(TABLE, item(id, 1)));
     let start = iterator(&dynamo, &only(&dynamo), "TRIM_HORIZON", None).await.unwrap();
@@ -156,7 +157,7 @@ async fn an_answer_has_a_thousand_records() {
 }
 
 #[tokio::test]
-async fn shards_split_and_end() {
+async fn split_shard_ends_and_children_continue() {
     let dynamo = table("KEYS_ONLY");
     (0..20).for_each(|id| dynamo.put(TABLE, item(id, 1)));
     let parent = only(&dynamo);
@@ -168,16 +169,16 @@ async fn shards_split_and_end() {
     assert_eq!((shards[1].parent.as_ref(), shards[2].parent.as_ref()), (Some(&parent), Some(&parent)));
     let (one, two) = (all(&dynamo, &shards[1].id).await, all(&dynamo, &shards[2].id).await);
     assert_eq!(one.len() + two.len(), 20);
-    assert!(one.len() > 2 && two.len() > 2, "both own keys: {} and {}", one.len(), two.len());
+    assert!(one.len() > 2 && two.len() > 2, "both have keys: {} and {}", one.len(), two.len());
 
     let start = iterator(&dynamo, &parent, "TRIM_HORIZON", None).await.unwrap();
-    let (told, next) = records(&dynamo, &start).await.unwrap();
-    assert_eq!((told.len(), next), (20, None), "a closed shard has an end");
-    let last = told[19]["dynamodb"]["SequenceNumber"].clone();
+    let (returned, next) = records(&dynamo, &start).await.unwrap();
+    assert_eq!((returned.len(), next), (20, None), "a closed shard has an end");
+    let last = returned[19]["dynamodb"]["SequenceNumber"].clone();
     let end = iterator(&dynamo, &parent, "AFTER_SEQUENCE_NUMBER", Some(&last)).await.unwrap();
     assert_eq!(records(&dynamo, &end).await.unwrap(), (vec![], None));
 
-    // After two rotations, all records of a key are still there, one generation after another.
+    // After a rotation, a child has the new records of its parent's keys.
     dynamo.rotate(TABLE);
     dynamo.put(TABLE, item(1, 3));
     let shards = dynamo.shards(TABLE);
@@ -190,31 +191,35 @@ async fn shards_split_and_end() {
 }
 
 #[tokio::test]
-async fn what_is_trimmed_is_gone() {
+async fn trimmed_records_and_shards_are_rejected() {
     let dynamo = table("KEYS_ONLY");
     (1..=3).for_each(|id| dynamo.put(TABLE, item(id, 1)));
     let parent = only(&dynamo);
     let start = iterator(&dynamo, &parent, "TRIM_HORIZON", None).await.unwrap();
-    let (told, caught_up) = records(&dynamo, &start).await.unwrap();
-    let sequence = told[1]["dynamodb"]["SequenceNumber"].clone();
+    let (returned, caught_up) = records(&dynamo, &start).await.unwrap();
+    let sequence = returned[1]["dynamodb"]["SequenceNumber"].clone();
     dynamo.trim_records(TABLE);
     assert_eq!(records(&dynamo, &start).await.unwrap_err(), "TrimmedDataAccessException");
     for kind in ["AT_SEQUENCE_NUMBER", "AFTER_SEQUENCE_NUMBER"] {
-        assert_eq!(iterator(&dynamo, &parent, kind, Some(&sequence)).await, refused("TrimmedDataAccessException"));
+        assert_eq!(iterator(&dynamo, &parent, kind, Some(&sequence)).await, rejected("TrimmedDataAccessException"));
     }
     dynamo.put(TABLE, item(4, 1));
     assert_eq!(ids(&all(&dynamo, &parent).await), ["4"], "the horizon has moved");
-    assert_eq!(ids(&records(&dynamo, &caught_up.unwrap()).await.unwrap().0), ["4"], "one that had all lost nothing");
+    assert_eq!(
+        ids(&records(&dynamo, &caught_up.unwrap()).await.unwrap().0),
+        ["4"],
+        "an iterator that had read everything is valid"
+    );
 
     dynamo.rotate(TABLE);
     dynamo.trim_closed(TABLE);
     let shards = dynamo.shards(TABLE);
-    assert_eq!((shards.len(), shards[0].parent.as_ref()), (1, Some(&parent)), "the parent is named, and gone");
-    assert_eq!(iterator(&dynamo, &parent, "TRIM_HORIZON", None).await, refused("ResourceNotFoundException"));
+    assert_eq!((shards.len(), shards[0].parent.as_ref()), (1, Some(&parent)), "the child names its removed parent");
+    assert_eq!(iterator(&dynamo, &parent, "TRIM_HORIZON", None).await, rejected("ResourceNotFoundException"));
 }
 
 #[tokio::test]
-async fn records_are_withheld_and_pages_empty() {
+async fn withheld_records_and_empty_pages_end() {
     let dynamo = table("KEYS_ONLY");
     let shard = only(&dynamo);
     dynamo.hold(TABLE);
@@ -224,25 +229,29 @@ async fn records_are_withheld_and_pages_empty() {
     let start = iterator(&dynamo, &shard, "TRIM_HORIZON", None).await.unwrap();
     let (_, next) = records(&dynamo, &start).await.unwrap();
     dynamo.release(TABLE);
-    let (told, next) = records(&dynamo, &next.unwrap()).await.unwrap();
-    assert_eq!((ids(&told), next), (vec!["1".to_owned()], None), "a closed shard does not end before it was shown");
+    let (returned, next) = records(&dynamo, &next.unwrap()).await.unwrap();
+    let why = "a closed shard does not end before its withheld records are read";
+    assert_eq!((ids(&returned), next), (vec!["1".to_owned()], None), "{why}");
 
     dynamo.empty_pages(2);
-    let mut place = start;
+    let mut current = start;
     for _ in 0..2 {
-        let (told, next) = records(&dynamo, &place).await.unwrap();
-        assert!(told.is_empty());
-        place = next.unwrap();
+        let (returned, next) = records(&dynamo, &current).await.unwrap();
+        assert!(returned.is_empty());
+        current = next.unwrap();
     }
-    assert_eq!(records(&dynamo, &place).await.unwrap().0.len(), 1);
+    assert_eq!(records(&dynamo, &current).await.unwrap().0.len(), 1);
     let child = dynamo.shards(TABLE)[1].id.clone();
     dynamo.put(TABLE, item(2, 1));
-    assert!(all(&dynamo, &child).await.is_empty() && all(&dynamo, &child).await.is_empty(), "every shard has its own");
+    assert!(
+        all(&dynamo, &child).await.is_empty() && all(&dynamo, &child).await.is_empty(),
+        "every shard has its own empty pages"
+    );
     assert_eq!(all(&dynamo, &child).await.len(), 1);
 }
 
 #[tokio::test]
-async fn streams_are_turned_off_and_on() {
+async fn reenabled_stream_has_another_arn() {
     let dynamo = table("KEYS_ONLY");
     let first = arn(&dynamo).await;
     dynamo.disable_stream(TABLE);
@@ -250,27 +259,27 @@ async fn streams_are_turned_off_and_on() {
     let described = call(&dynamo, "DescribeTable", json!({ "TableName": TABLE })).await.unwrap()["Table"].clone();
     assert_eq!((described.get("StreamSpecification"), &described["LatestStreamArn"]), (None, &first));
     let describe = async |arn: &Value| call(&dynamo, "DescribeStream", json!({ "StreamArn": arn })).await;
-    assert_eq!(describe(&first).await, refused("ResourceNotFoundException"));
+    assert_eq!(describe(&first).await, rejected("ResourceNotFoundException"));
     dynamo.enable_stream(TABLE, "NEW_AND_OLD_IMAGES");
     let second = arn(&dynamo).await;
     assert_ne!(first, second);
-    assert_eq!(describe(&first).await, refused("ResourceNotFoundException"));
+    assert_eq!(describe(&first).await, rejected("ResourceNotFoundException"));
     assert_eq!(describe(&second).await.unwrap()["StreamDescription"]["StreamViewType"], "NEW_AND_OLD_IMAGES");
-    assert!(all(&dynamo, &only(&dynamo)).await.is_empty(), "what was before is not in it");
+    assert!(all(&dynamo, &only(&dynamo)).await.is_empty(), "a new stream has no earlier records");
 }
 
 #[tokio::test]
-async fn records_repeat_and_appear_without_writes() {
+async fn scripted_records_repeat_and_appear() {
     let dynamo = table("NEW_IMAGE");
     let shard = only(&dynamo);
     (1..=3).for_each(|id| dynamo.put(TABLE, item(id, 1)));
     let start = iterator(&dynamo, &shard, "TRIM_HORIZON", None).await.unwrap();
     dynamo.redeliver(2);
-    let (told, next) = records(&dynamo, &start).await.unwrap();
-    assert_eq!(ids(&told), ["1", "2", "3"], "there is nothing before the first");
-    let (told, next) = records(&dynamo, &next.unwrap()).await.unwrap();
-    assert_eq!(ids(&told), ["2", "3"]);
-    assert!(records(&dynamo, &next.unwrap()).await.unwrap().0.is_empty(), "the place is where it was");
+    let (returned, next) = records(&dynamo, &start).await.unwrap();
+    assert_eq!(ids(&returned), ["1", "2", "3"], "no record is before the first one");
+    let (returned, next) = records(&dynamo, &next.unwrap()).await.unwrap();
+    assert_eq!(ids(&returned), ["2", "3"]);
+    assert!(records(&dynamo, &next.unwrap()).await.unwrap().0.is_empty(), "the position did not move back");
 
     dynamo.phantom_insert(TABLE, &key(9));
     let last = all(&dynamo, &shard).await[3].clone();
@@ -279,7 +288,7 @@ async fn records_repeat_and_appear_without_writes() {
 }
 
 #[tokio::test]
-async fn an_answer_has_a_megabyte() {
+async fn response_ends_at_one_mebibyte() {
     let dynamo = table("NEW_IMAGE");
     for id in 0..5 {
         dynamo.put(TABLE, json!({ "id": { "N": id.to_string() }, "v": { "S": "x".repeat(300_000) } }));
@@ -297,18 +306,18 @@ async fn closed_shard_gets_late_child() {
     dynamo.put(TABLE, item(1, 1));
     dynamo.close(TABLE, &parent);
     let shards = dynamo.shards(TABLE);
-    assert_eq!((shards.len(), shards[0].is_closed), (1, true), "nobody owns its keys for now");
+    assert_eq!((shards.len(), shards[0].is_closed), (1, true), "no open shard has its keys");
     let start = iterator(&dynamo, &parent, "TRIM_HORIZON", None).await.unwrap();
-    let (told, next) = records(&dynamo, &start).await.unwrap();
-    assert_eq!((ids(&told), next), (vec!["1".to_owned()], None));
+    let (returned, next) = records(&dynamo, &start).await.unwrap();
+    assert_eq!((ids(&returned), next), (vec!["1".to_owned()], None));
 
     dynamo.put(TABLE, item(1, 2));
     let shards = dynamo.shards(TABLE);
     assert_eq!((shards.len(), shards[1].parent.as_ref()), (2, Some(&parent)));
-    let (old, new) = (&told[0]["dynamodb"]["SequenceNumber"], &all(&dynamo, &shards[1].id).await[0]["dynamodb"]);
+    let (old, new) = (&returned[0]["dynamodb"]["SequenceNumber"], &all(&dynamo, &shards[1].id).await[0]["dynamodb"]);
     assert!(old.as_str() < new["SequenceNumber"].as_str());
 
-    // One shard of a split pair is closed: the other one's keys stay with it.
+    // One shard of a split pair is closed; the other one keeps its keys.
     dynamo.split(TABLE, &shards[1].id);
     let pair = dynamo.shards(TABLE)[2..].to_vec();
     dynamo.close(TABLE, &pair[0].id);
@@ -327,20 +336,20 @@ async fn records_are_trimmed_to_sequence() {
     let shard = only(&dynamo);
     let start = iterator(&dynamo, &shard, "TRIM_HORIZON", None).await.unwrap();
     let sequences = dynamo.sequences(TABLE);
-    let told = records(&dynamo, &start).await.unwrap().0;
-    let seen = told.iter().map(|record| record["dynamodb"]["SequenceNumber"].as_str().unwrap());
+    let returned = records(&dynamo, &start).await.unwrap().0;
+    let seen = returned.iter().map(|record| record["dynamodb"]["SequenceNumber"].as_str().unwrap());
     assert!(seen.eq(&sequences), "{sequences:?}");
     dynamo.trim_to(TABLE, &sequences[2]);
     assert_eq!(records(&dynamo, &start).await.unwrap_err(), "TrimmedDataAccessException");
     assert_eq!(ids(&all(&dynamo, &shard).await), ["3", "4"]);
-    let after = async |place: usize| {
-        let sequence = json!(sequences[place]);
+    let after = async |index: usize| {
+        let sequence = json!(sequences[index]);
         iterator(&dynamo, &shard, "AFTER_SEQUENCE_NUMBER", Some(&sequence)).await
     };
-    assert_eq!(after(1).await, refused("TrimmedDataAccessException"));
+    assert_eq!(after(1).await, rejected("TrimmedDataAccessException"));
     assert_eq!(ids(&records(&dynamo, &after(2).await.unwrap()).await.unwrap().0), ["4"]);
     dynamo.trim_to(TABLE, &sequences[0]);
-    assert_eq!(dynamo.sequences(TABLE), sequences[2..], "what is gone does not come back");
+    assert_eq!(dynamo.sequences(TABLE), sequences[2..], "removed records do not reappear");
 }
 
 #[tokio::test]
@@ -356,7 +365,7 @@ async fn excess_shard_readers_are_rejected() {
     let (_, next) = records(&dynamo, &starts[0]).await.unwrap();
     assert!(records(&dynamo, &starts[1]).await.is_ok());
     assert_eq!(records(&dynamo, &starts[2]).await.unwrap_err(), "LimitExceededException");
-    assert!(records(&dynamo, &next.unwrap()).await.is_ok(), "the next iterator is the same reader's");
+    assert!(records(&dynamo, &next.unwrap()).await.is_ok(), "the next iterator belongs to the same reader");
     tokio::time::sleep(std::time::Duration::from_millis(1_050)).await;
-    assert!(records(&dynamo, &starts[2]).await.is_ok(), "the others read no more");
+    assert!(records(&dynamo, &starts[2]).await.is_ok(), "the other readers no longer count");
 }

@@ -81,8 +81,8 @@ fn row_16_invalid_bodies_are_not_applied() {
     let faults = [
         Fault::Truncate(400),
         Fault::WrongChecksum,
-        Fault::Answer(shape.0, shape.1, shape.2),
-        Fault::Answer(200, vec![], "{\"Records\":[{\"dynamodb\":{}}]}".to_owned()),
+        Fault::Respond(shape.0, shape.1, shape.2),
+        Fault::Respond(200, vec![], "{\"Records\":[{\"dynamodb\":{}}]}".to_owned()),
     ];
     for (round, fault) in faults.into_iter().enumerate() {
         let trips = 100 + i64::try_from(round).unwrap();

@@ -158,7 +158,7 @@ fn only_footer_and_columns_are_requested() {
     assert!(asked.len() as u64 <= 1 + 2 * (3 + sides.div_ceil(8 << 20)), "{asked:?}");
     assert!(s3.concurrent_max() <= 8, "{}", s3.concurrent_max());
 
-    s3.forget_calls();
+    s3.clear_calls();
     assert!(!source.has_changes(&position).unwrap());
     assert_eq!((gets(&s3).len(), s3.calls().len()), (0, 1), "a look at what is known is one list");
 }
@@ -170,7 +170,7 @@ fn one_row_group_is_prefetched() {
     let (all, _) = read(&source, None).unwrap();
     let requests = gets(&s3).len();
     assert_eq!((all.len(), (requests - 1) % 6), (300_000, 0), "the tail, and the same for each of six groups");
-    s3.forget_calls();
+    s3.clear_calls();
     let mut reading = source.read(None).unwrap();
     reading.next_batch().unwrap().unwrap();
     let two_groups = 1 + (requests - 1) / 3;
@@ -198,7 +198,7 @@ fn small_objects_are_fetched_ahead() {
     assert!(!source.has_changes(&position).unwrap());
     // Only a new object is read.
     s3.put(BUCKET, "set/dt=2026-11-24/x.parquet", file(9..=9, 9));
-    s3.forget_calls();
+    s3.clear_calls();
     assert!(source.has_changes(&position).unwrap());
     assert_eq!(read(&source, Some(&position)).unwrap().0, [(9, 9)]);
     assert_eq!(gets(&s3).len(), 1);
@@ -281,12 +281,12 @@ fn row_30_server_ignoring_versions_is_detected() {
     let source = source_at(proxy.url(), "path: \"s3://features/set/\"", ParquetLimits::default());
     let headers = vec![("etag".to_owned(), "\"another\"".to_owned())];
     let body = "x".repeat(file(1..=3, 2).len());
-    proxy.rule("GET /features/set/", When::Always, Fault::Answer(206, headers, body));
+    proxy.rule("GET /features/set/", When::Always, Fault::Respond(206, headers, body));
     let error = read(&source, None).unwrap_err();
     assert!(matches!(error, SourceError::Changed { .. }), "{error}");
     proxy.heal();
     // A server without support for ranges sends more than requested: the response is not read to its end.
-    proxy.rule("GET /features/set/", When::Always, Fault::Answer(200, vec![], "x".repeat(50 << 20)));
+    proxy.rule("GET /features/set/", When::Always, Fault::Respond(200, vec![], "x".repeat(50 << 20)));
     let error = read(&source, None).unwrap_err();
     assert!(
         error.to_string().contains("s3://features/set/a.parquet: GetObject: the response has more than"),
@@ -373,7 +373,7 @@ fn row_31_manifest_may_name_any_object() {
     s3.put(BUCKET, "set/manifest", "[]");
     assert!(matches!(read(&listed, None), Err(SourceError::Empty { .. })));
     s3.put(BUCKET, "set/manifest", vec![b' '; (32 << 20) + 1]);
-    s3.forget_calls();
+    s3.clear_calls();
     assert!(matches!(read(&listed, None), Err(SourceError::Limit { what, .. }) if what.contains("manifest")));
     assert_eq!(gets(&s3).len(), 0, "it is not even asked for");
 }
