@@ -1,7 +1,7 @@
-//! The whole benchmark: every workload on every server, in alternating rounds, and a report of it.
+//! The full benchmark: measures every workload on every server, in alternating rounds, and writes a report.
 
 mod agree;
-mod beside;
+mod background;
 mod feast;
 mod plan;
 mod plots;
@@ -40,16 +40,16 @@ pub(crate) struct RunArgs {
     /// The `larder` program.
     #[arg(long, value_name = "PATH")]
     larder: PathBuf,
-    /// The directory of the report.
+    /// The directory for the report.
     #[arg(long, value_name = "DIR", default_value = "loadtest/report")]
     out: PathBuf,
-    /// Workloads, comma-separated; `sweep` is one [default: all].
+    /// The workloads to measure, comma-separated, including `sweep` [default: all].
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     workloads: Vec<String>,
-    /// Servers to measure, comma-separated. The floor is always measured.
+    /// The servers to measure, comma-separated. The floor and Larder are always measured.
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_values = ["larder", "redis", "feast"])]
     targets: Vec<TargetKind>,
-    /// The number of rounds; the servers alternate in each.
+    /// The number of rounds. Each round measures every server; the order alternates.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
     rounds: u64,
     /// The length of each saturating run in seconds.
@@ -64,42 +64,43 @@ pub(crate) struct RunArgs {
     /// The `redis-server` program.
     #[arg(long, value_name = "PATH")]
     redis: Option<PathBuf>,
-    /// The built plugin of plugins/examples/churn.
+    /// The plugin built from plugins/examples/churn.
     #[arg(long, value_name = "FILE")]
     plugin: Option<PathBuf>,
-    /// The built plugin of plugins/examples/churn-python.
+    /// The plugin built from plugins/examples/churn-python.
     #[arg(long, value_name = "FILE")]
     python_plugin: Option<PathBuf>,
-    /// How requests choose customers.
+    /// How requests select customers.
     #[arg(long, value_name = "HOW", default_value = "uniform")]
     keys: Keys,
     /// The kind of socket for the load.
     #[arg(long, value_name = "KIND", default_value = "tcp")]
     socket: SocketKind,
-    /// Run one short round of everything, to check that it works.
+    /// Run one short round of everything, only to check that it works.
     #[arg(long)]
     quick: bool,
 }
 
-/// Measures, and writes the report.
+/// Runs the benchmark, and writes the report.
 pub(crate) async fn run(args: &RunArgs) -> anyhow::Result<()> {
     let start = Instant::now();
     let specs = args.specs()?;
     let points = args.points();
     let targets = args.targets();
     let plan = args.plan();
-    let cores = Cores::find().context("cannot tell which cores there are")?;
-    cores.pin_load().context("cannot move to the core of the load")?;
+    let cores = Cores::find().context("cannot find the available cores")?;
+    cores.pin_load().context("cannot pin the load to its core")?;
     let total = plan.total(&specs, &points, &targets);
-    eprintln!("{cores}\nthis takes {total}");
+    eprintln!("{cores}\nestimated time: {total}");
     if total.sum() > LIMIT {
-        eprintln!("that is long; fewer --rounds, --seconds or --workloads make it shorter");
+        eprintln!("hint: for a shorter run, reduce --rounds, --seconds or --workloads");
     }
     // Declared before the servers, so that it is dropped after them.
-    let scratch = tempfile::Builder::new().prefix("larder-loadtest-").tempdir().context("cannot make a directory")?;
+    let scratch = tempfile::Builder::new().prefix("larder-loadtest-").tempdir();
+    let scratch = scratch.context("cannot create a temporary directory")?;
     let mut run = Run::set_up(args, scratch.path(), cores, &specs, &targets).await?;
-    for (place, spec) in specs.iter().enumerate() {
-        eprintln!("{} ({} of {}): {}", spec.name, place + 1, specs.len(), spec.what);
+    for (index, spec) in specs.iter().enumerate() {
+        eprintln!("{} ({} of {}): {}", spec.name, index + 1, specs.len(), spec.what);
         run.workload(spec).await;
     }
     for point in &points {
@@ -112,11 +113,11 @@ pub(crate) async fn run(args: &RunArgs) -> anyhow::Result<()> {
     println!("{}", table::headline(&results));
     println!("the report is in {}", args.out.display());
     if results.is_disturbed() {
-        println!("THE MACHINE WAS BUSY: measure again when it is quiet");
+        println!("THE MACHINE WAS BUSY: the results are not reliable; measure again on an idle machine");
     }
     if results.failures > 0 {
         let first = results.first_failure.unwrap_or_default();
-        bail!("{} requests failed: what was measured does not count; the first: {first}", results.failures);
+        bail!("{} requests failed, so the results are not valid; the first failure: {first}", results.failures);
     }
     Ok(())
 }
@@ -134,18 +135,18 @@ impl RunArgs {
         for name in &self.workloads {
             if name != SWEEP && all.iter().all(|spec| spec.name != *name) {
                 let names: Vec<_> = all.iter().map(|spec| spec.name.as_str()).chain([SWEEP]).collect();
-                bail!("there is no workload {name:?}, only {}", names.join(", "));
+                bail!("unknown workload {name:?}; the workloads are {}", names.join(", "));
             }
         }
-        Ok(all.into_iter().filter(|spec| self.means(&spec.name)).collect())
+        Ok(all.into_iter().filter(|spec| self.selects(&spec.name)).collect())
     }
 
     fn points(&self) -> Vec<Spec> {
-        let points = if self.means(SWEEP) { spec::sweep() } else { Vec::new() };
+        let points = if self.selects(SWEEP) { spec::sweep() } else { Vec::new() };
         points.into_iter().map(|(entities, features)| spec::point(entities, features)).collect()
     }
 
-    fn means(&self, name: &str) -> bool {
+    fn selects(&self, name: &str) -> bool {
         self.workloads.is_empty() || self.workloads.iter().any(|wanted| wanted == name)
     }
 
@@ -178,7 +179,7 @@ impl RunArgs {
     }
 
     fn write(&self, results: &Results) -> anyhow::Result<()> {
-        fs::create_dir_all(&self.out).with_context(|| format!("cannot make {}", self.out.display()))?;
+        fs::create_dir_all(&self.out).with_context(|| format!("cannot create {}", self.out.display()))?;
         let write = |name: &str, text: &str| {
             let path = self.out.join(name);
             fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))

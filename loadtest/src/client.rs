@@ -1,5 +1,5 @@
-//! A connection with little overhead: it parses only as much of HTTP/1.1, or of Redis' protocol, as is needed to find
-//! the end of a response. The load has one core, and CPU time of the client is not available for load.
+//! A client with little overhead. It parses only as much of HTTP/1.1, or of Redis' protocol, as is needed to find the
+//! end of a response. The load has a single core, so CPU time that the client takes reduces the load.
 
 use std::io;
 
@@ -13,10 +13,11 @@ use crate::{
 #[cfg(test)]
 mod tests;
 
-/// Heads of responses have a few hundred bytes; anything longer is not a response.
+/// The maximum size of a response's head. Heads have a few hundred bytes.
 const HEAD_BYTES_MAX: usize = 16 << 10;
 
-/// The largest response has 420 kB; this limit only keeps an invalid length from exhausting memory.
+/// The maximum size of a response's body. The largest one has about 500 kB; the limit prevents an invalid length from
+/// exhausting memory.
 const BODY_BYTES_MAX: usize = 64 << 20;
 
 /// One keep-alive connection, with at most one request in progress.
@@ -47,14 +48,14 @@ pub(crate) enum Wire {
 
 /// A complete response.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Answer<'a> {
-    /// The HTTP status; replies of Redis have 200 if none of them is an error, else 500.
+pub(crate) struct Response<'a> {
+    /// The HTTP status. For Redis, 200 if no reply is an error, else 500.
     pub(crate) status: u16,
     head: &'a [u8],
     pub(crate) body: &'a [u8],
 }
 
-/// The properties of the body, from the head of a response.
+/// The status of a response, and the sizes of its head and body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Head {
     status: u16,
@@ -62,14 +63,14 @@ struct Head {
     body_bytes: usize,
 }
 
-/// Why there is no response.
+/// Why a request has no valid response.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClientError {
     #[error("the server closed the connection")]
     Closed,
-    #[error("the connection broke: {0}")]
+    #[error("the connection failed: {0}")]
     Io(#[from] io::Error),
-    #[error("expected {expected} in the answer, got {got:?}")]
+    #[error("expected {expected} in the response, got {got:?}")]
     Malformed { expected: &'static str, got: String },
 }
 
@@ -112,8 +113,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Sends a request and waits for the complete response. After an error the connection cannot be used any more.
-    pub(crate) async fn exchange(&mut self, request: &Request) -> Result<Answer<'_>, ClientError> {
+    /// Sends a request and waits for the complete response. After an error, the connection must be reopened.
+    pub(crate) async fn exchange(&mut self, request: &Request) -> Result<Response<'_>, ClientError> {
         self.buffer.clear();
         match request.wire {
             Wire::Http => {
@@ -127,27 +128,27 @@ impl Connection {
         }
     }
 
-    async fn read_http(&mut self) -> Result<Answer<'_>, ClientError> {
+    async fn read_http(&mut self) -> Result<Response<'_>, ClientError> {
         let head = loop {
             self.read_more().await?;
             if let Some(head) = parse_head(&self.buffer)? {
                 break head;
             }
         };
-        let answer_bytes = head.head_bytes + head.body_bytes;
-        self.buffer.reserve(answer_bytes.saturating_sub(self.buffer.len()));
-        while self.buffer.len() < answer_bytes {
+        let response_bytes = head.head_bytes + head.body_bytes;
+        self.buffer.reserve(response_bytes.saturating_sub(self.buffer.len()));
+        while self.buffer.len() < response_bytes {
             self.read_more().await?;
         }
-        if self.buffer.len() > answer_bytes {
-            return Err(malformed("nothing after the body", &self.buffer[answer_bytes..]));
+        if self.buffer.len() > response_bytes {
+            return Err(malformed("nothing after the body", &self.buffer[response_bytes..]));
         }
         let (head_part, body) = self.buffer.split_at(head.head_bytes);
-        Ok(Answer { status: head.status, head: head_part, body })
+        Ok(Response { status: head.status, head: head_part, body })
     }
 
-    /// Reads while it writes: Redis answers commands before it has read all of them, and stops reading when its replies
-    /// are not read.
+    /// Sends commands, and reads replies at the same time: Redis sends replies before it has read all commands, and
+    /// stops reading if its replies are not read.
     async fn send_and_read(&mut self, mut bytes: &[u8]) -> Result<(), ClientError> {
         let (mut reading, mut writing) = tokio::io::split(&mut self.stream);
         while !bytes.is_empty() {
@@ -162,7 +163,7 @@ impl Connection {
         Ok(())
     }
 
-    async fn read_replies(&mut self, commands: usize) -> Result<Answer<'_>, ClientError> {
+    async fn read_replies(&mut self, commands: usize) -> Result<Response<'_>, ClientError> {
         let mut replies = Replies::to(commands);
         let end = loop {
             if let Some(end) = replies.read(&self.buffer)? {
@@ -173,7 +174,7 @@ impl Connection {
         if self.buffer.len() > end {
             return Err(malformed("nothing after the replies", &self.buffer[end..]));
         }
-        Ok(Answer { status: if replies.failed { 500 } else { 200 }, head: &[], body: &self.buffer })
+        Ok(Response { status: if replies.failed { 500 } else { 200 }, head: &[], body: &self.buffer })
     }
 
     async fn read_more(&mut self) -> Result<(), ClientError> {
@@ -186,13 +187,13 @@ impl Connection {
 
 impl From<NotResp> for ClientError {
     fn from(NotResp(expected): NotResp) -> Self {
-        Self::Malformed { expected, got: "something that is not RESP".to_owned() }
+        Self::Malformed { expected, got: "bytes that are not RESP".to_owned() }
     }
 }
 
-// === impl Answer ===
+// === impl Response ===
 
-impl Answer<'_> {
+impl Response<'_> {
     /// Returns the number of bytes on the wire.
     pub(crate) fn wire_bytes(&self) -> usize {
         self.head.len() + self.body.len()
@@ -204,10 +205,10 @@ impl Answer<'_> {
     }
 }
 
-/// Parses the head if it is complete.
+/// Parses the head of a response; returns `None` if it is not complete yet.
 fn parse_head(buffer: &[u8]) -> Result<Option<Head>, ClientError> {
     let Some(blank) = buffer.windows(4).position(|window| window == b"\r\n\r\n") else {
-        return if buffer.len() < HEAD_BYTES_MAX { Ok(None) } else { Err(malformed("an end of the head", buffer)) };
+        return if buffer.len() < HEAD_BYTES_MAX { Ok(None) } else { Err(malformed("the end of the head", buffer)) };
     };
     let (head, head_bytes) = (&buffer[..blank], blank + 4);
     let status = status(head).ok_or_else(|| malformed("a status line", head))?;
@@ -220,7 +221,7 @@ fn parse_head(buffer: &[u8]) -> Result<Option<Head>, ClientError> {
 
 fn status(head: &[u8]) -> Option<u16> {
     let (code, rest) = head.strip_prefix(b"HTTP/1.1 ")?.split_at_checked(3)?;
-    // An optional reason follows.
+    // A reason may follow.
     matches!(rest.first(), None | Some(b' ' | b'\r')).then_some(())?;
     decimal(code).and_then(|code| u16::try_from(code).ok())
 }
@@ -233,7 +234,7 @@ fn header<'a>(head: &'a [u8], name: &str) -> Option<&'a [u8]> {
     })
 }
 
-/// Parses digits only: `str::parse` would accept a sign.
+/// Parses a number that consists only of digits. `str::parse` would also accept a sign.
 fn decimal(text: &[u8]) -> Option<usize> {
     text.iter().all(u8::is_ascii_digit).then_some(())?;
     std::str::from_utf8(text).ok()?.parse().ok()

@@ -1,4 +1,4 @@
-//! Assigns cores: one to the servers, another to the load, so that neither takes the other's time.
+//! Assigns separate cores to the servers and to the load, so that they do not compete for CPU time.
 
 use std::{fmt, fs, io};
 
@@ -8,7 +8,7 @@ use rustix::{
     thread::{CpuSet, sched_getaffinity, sched_setaffinity},
 };
 
-/// The cores of a run.
+/// The cores that a run uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cores {
     /// One core for the servers, one for the load.
@@ -16,11 +16,11 @@ pub(crate) enum Cores {
     /// Two cores for the servers, and one for the load if there is a third; otherwise the load shares the servers'
     /// cores.
     Pair { servers: [usize; 2], load: Option<usize> },
-    /// There is only one core: the numbers show that things work, not what they cost.
+    /// Only one core is available. A run shows whether everything works, but its numbers are not meaningful.
     Shared,
 }
 
-/// A running process that was pinned to one core. Dropping this restores its previous affinity.
+/// Threads of running processes that were pinned to the servers' cores. Dropping this restores their previous affinity.
 #[derive(Debug)]
 pub(crate) struct Pinned {
     threads: Vec<(Pid, CpuSet)>,
@@ -29,7 +29,7 @@ pub(crate) struct Pinned {
 // === impl Cores ===
 
 impl Cores {
-    /// Returns the first two cores that this process may use.
+    /// Returns the first two cores that this process may use: one for the servers and one for the load.
     pub(crate) fn find() -> io::Result<Self> {
         let allowed = sched_getaffinity(None)?;
         let mut cores = (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core));
@@ -39,7 +39,8 @@ impl Cores {
         })
     }
 
-    /// Returns the first three cores, two of them for servers; `None` if there is only one.
+    /// Returns the first two cores for the servers, and the third for the load if it exists; `None` if only one core is
+    /// available.
     pub(crate) fn find_two_for_servers() -> io::Result<Option<Self>> {
         let allowed = sched_getaffinity(None)?;
         let mut cores = (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core));
@@ -47,7 +48,7 @@ impl Cores {
         Ok(Some(Self::Pair { servers: [first, second], load: cores.next() }))
     }
 
-    /// Pins the calling thread to the core of the load.
+    /// Pins the calling thread to the load's core. If it has none of its own, pins it to the servers' cores.
     pub(crate) fn pin_load(self) -> io::Result<()> {
         match self {
             Self::Split { load, .. } | Self::Pair { load: Some(load), .. } => {
@@ -58,7 +59,7 @@ impl Cores {
         }
     }
 
-    /// Returns the cores of servers; `None` if they are not pinned.
+    /// Returns the servers' cores; `None` if servers are not pinned.
     fn of_servers(self) -> Option<CpuSet> {
         match self {
             Self::Split { server, .. } => Some(only(&[server])),
@@ -67,9 +68,9 @@ impl Cores {
         }
     }
 
-    /// Starts a process on the servers' core. A process inherits the affinity of the thread that started it, and so do
-    /// its threads; pinning it afterwards would only affect its main thread.
-    pub(crate) fn start_on_server_core<T>(self, start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    /// Starts a process on the servers' cores. The process and its threads inherit the affinity of the thread that
+    /// starts it; pinning the process afterwards would only affect its main thread.
+    pub(crate) fn start_on_server_cores<T>(self, start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         let Some(servers) = self.of_servers() else { return start() };
         let before = sched_getaffinity(None)?;
         sched_setaffinity(None, &servers)?;
@@ -78,16 +79,16 @@ impl Cores {
         started
     }
 
-    /// Pins every thread of running processes to the servers' core.
-    pub(crate) fn pin_server(self, pids: &[u32]) -> anyhow::Result<Pinned> {
+    /// Pins every thread of running processes to the servers' cores.
+    pub(crate) fn pin_processes(self, pids: &[u32]) -> anyhow::Result<Pinned> {
         let mut pinned = Pinned { threads: Vec::new() };
         let Some(servers) = self.of_servers() else { return Ok(pinned) };
         for pid in pids {
             for thread in threads_of(*pid).with_context(|| format!("cannot list the threads of process {pid}"))? {
-                // A thread may end meanwhile.
+                // The thread may have ended.
                 let Ok(before) = sched_getaffinity(Some(thread)) else { continue };
                 sched_setaffinity(Some(thread), &servers)
-                    .with_context(|| format!("cannot move process {pid} to the servers' core"))?;
+                    .with_context(|| format!("cannot pin process {pid} to the servers' cores"))?;
                 pinned.threads.push((thread, before));
             }
         }
@@ -105,7 +106,7 @@ impl fmt::Display for Cores {
             Self::Pair { servers: [first, second], load: None } => {
                 write!(f, "servers and load on cores {first} and {second}")
             }
-            Self::Shared => write!(f, "ONE CORE ONLY: servers and load share it, so do not trust the numbers"),
+            Self::Shared => write!(f, "ONLY ONE CORE: servers and load share it, so the numbers are not reliable"),
         }
     }
 }
@@ -141,15 +142,15 @@ mod tests {
 
     /// Pins only this test's thread, which ends with the test.
     #[test]
-    fn server_threads_get_two_cores() {
+    fn servers_get_two_cores() {
         let Some(two) = Cores::find_two_for_servers().unwrap() else { return };
         let Cores::Pair { servers, load } = two else { panic!("{two}") };
         let on =
             |set: &CpuSet, cores: &[usize]| (0..CpuSet::MAX_CPU).all(|core| set.is_set(core) == cores.contains(&core));
         let before = sched_getaffinity(None).unwrap();
-        let started = two.start_on_server_core(|| Ok(sched_getaffinity(None)?)).unwrap();
+        let started = two.start_on_server_cores(|| Ok(sched_getaffinity(None)?)).unwrap();
         assert!(servers[0] != servers[1] && on(&started, &servers));
-        assert!(sched_getaffinity(None).unwrap() == before, "who starts a server stays where it was");
+        assert!(sched_getaffinity(None).unwrap() == before, "the starting thread keeps its affinity");
         two.pin_load().unwrap();
         let loaded = sched_getaffinity(None).unwrap();
         assert!(load.map_or_else(|| on(&loaded, &servers), |load| !servers.contains(&load) && on(&loaded, &[load])));

@@ -1,4 +1,4 @@
-//! Generated data: wide views as Parquet, and data for other servers from existing files.
+//! Generates the data of wide views as Parquet files, and reads Parquet files for other servers.
 //!
 //! A value depends only on its column and row, so every run has the same values.
 
@@ -26,15 +26,16 @@ use crate::{
     random::XorShift,
 };
 
-/// The column of keys.
+/// The name of the key column.
 const KEY: &str = "customer_id";
 const EVENT_TIMESTAMP: &str = "event_timestamp";
 /// The age of all rows.
 const AGE: Duration = Duration::from_hours(1);
-/// The number of rows generated at once, and of rows in a row group.
+/// The number of rows in a generated batch, and in a row group.
 const CHUNK_ROWS: u64 = 1 << 17;
 
-/// Writes one row for each entity from 1 on, named by `id`. Returns the size of the file in bytes.
+/// Writes a file with a row for each entity number from 1 to `entities`; `id` returns the key for a number. Returns the
+/// size of the file in bytes.
 pub(crate) fn write_view(
     path: &Path,
     features: &[Feature],
@@ -46,7 +47,7 @@ pub(crate) fn write_view(
     fields.extend(features.iter().map(|feature| Field::new(&feature.name, feature.kind.data_type(), true)));
     let schema = Arc::new(Schema::new(fields));
     let now = UNIX_EPOCH.elapsed().context("the clock is before 1970")?.saturating_sub(AGE);
-    let micros = i64::try_from(now.as_micros()).context("the clock is far beyond us")?;
+    let micros = i64::try_from(now.as_micros()).context("the clock is too far in the future")?;
     let mut writer = writer(path, &schema)?;
     for first in (1..=entities).step_by(CHUNK_ROWS as usize) {
         let numbers = first..first.saturating_add(CHUNK_ROWS).min(entities + 1);
@@ -62,7 +63,7 @@ pub(crate) fn write_view(
     Ok(path.metadata()?.len())
 }
 
-/// Copies the first rows of a file.
+/// Copies the first `rows` rows of a file.
 pub(crate) fn copy_head(from: &Path, to: &Path, rows: usize) -> anyhow::Result<()> {
     let builder = reader(from)?;
     let mut writer = writer(to, builder.schema())?;
@@ -73,7 +74,8 @@ pub(crate) fn copy_head(from: &Path, to: &Path, rows: usize) -> anyhow::Result<(
     Ok(())
 }
 
-/// Passes every row of a file as text: its key, and the names and values of these columns that are not null.
+/// Calls `each` for every row of a file, with the key and the names and values of these columns as text. Leaves out
+/// nulls.
 pub(crate) fn for_each_row(
     path: &Path,
     columns: &[String],
@@ -83,7 +85,8 @@ pub(crate) fn for_each_row(
     for batch in reader(path)?.build()? {
         let batch = batch?;
         let find = |name: &str| {
-            let column = batch.column_by_name(name).with_context(|| format!("{}: no {name}", path.display()))?;
+            let column =
+                batch.column_by_name(name).with_context(|| format!("{} has no column {name:?}", path.display()))?;
             anyhow::Ok((column, ArrayFormatter::try_new(column, &options)?))
         };
         let (_, keys) = find(KEY)?;
@@ -165,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn written_file_reads_and_truncates() {
+    fn written_rows_are_read_and_copied() {
         let dir = tempfile::tempdir().unwrap();
         let (whole, head) = (dir.path().join("whole.parquet"), dir.path().join("head.parquet"));
         let features = &wide_views()[0].features;
@@ -183,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn values_do_not_depend_on_count() {
+    fn values_do_not_depend_on_range() {
         let feature = Feature { name: "x".to_owned(), kind: Kind::Int };
         assert_eq!(&feature.column(1..300).slice(100, 50), &feature.column(101..151));
     }

@@ -1,4 +1,4 @@
-//! The definitions of a benchmark, for Larder and for Feast: the churn views of the demo, and wide ones.
+//! The definitions of a benchmark, for Larder and for Feast: the churn views of the demo, and wide views.
 
 use std::fmt::Write;
 
@@ -6,7 +6,7 @@ use std::fmt::Write;
 pub(crate) const WIDE_FEATURES: usize = 50;
 /// The number of wide views.
 const WIDE_VIEWS: usize = 4;
-/// Services with the first N wide features, `wide_first_N`, for the sweep.
+/// The numbers of features in the sweep. Each has a service `wide_first_N` with the first N wide features.
 pub(crate) const SWEEP: [usize; 5] = [1, 10, 50, 100, 200];
 
 pub(crate) const CHURN: &str = "churn_prediction_online";
@@ -14,7 +14,7 @@ pub(crate) const CHURN_DERIVED: &str = "churn_prediction_derived";
 pub(crate) const SVC50: &str = "wide_first_50";
 pub(crate) const SVC200: &str = "wide_first_200";
 
-/// The churn plugin as an on-demand view of Feast.
+/// The churn plugin as an on-demand feature view of Feast.
 const ON_DEMAND: &str = include_str!("bench/on_demand.py");
 
 /// The type of a feature.
@@ -33,7 +33,7 @@ pub(crate) struct Feature {
     pub(crate) kind: Kind,
 }
 
-/// A feature view, and its file in the directory of data.
+/// A feature view, and its file in the data directory.
 #[derive(Clone, Debug)]
 pub(crate) struct View {
     pub(crate) name: String,
@@ -41,7 +41,7 @@ pub(crate) struct View {
     pub(crate) features: Vec<Feature>,
 }
 
-/// A feature service: some features of each view.
+/// A feature service: the selected features of each view.
 #[derive(Clone, Debug)]
 pub(crate) struct Service {
     pub(crate) name: String,
@@ -95,7 +95,7 @@ pub(crate) fn churn_views() -> Vec<View> {
     ]
 }
 
-/// Returns views of 50 features each, alternating floats, integers and texts, `f_000` to `f_199`.
+/// Returns views of 50 features each, `f_000` to `f_199`: alternating floats, integers and strings.
 pub(crate) fn wide_views() -> Vec<View> {
     let kinds = [Kind::Float, Kind::Int, Kind::Text];
     (0..WIDE_VIEWS)
@@ -109,7 +109,7 @@ pub(crate) fn wide_views() -> Vec<View> {
         .collect()
 }
 
-/// Returns the demo's service, for Redis and Feast.
+/// Returns the demo's service, which Redis and Feast need, too.
 pub(crate) fn churn_service() -> Service {
     let part =
         |view: &str, features: &[&str]| (view.to_owned(), features.iter().map(|&name| name.to_owned()).collect());
@@ -143,7 +143,7 @@ pub(crate) fn wide_service_name(count: usize) -> String {
     wide_service(count).name
 }
 
-/// Returns definitions of views and services for Larder; the entity `customer_id` is defined elsewhere.
+/// Returns the definitions of views and services for Larder, without the entity `customer_id`.
 pub(crate) fn larder_yaml(views: &[View], services: &[Service]) -> String {
     let mut yaml = String::from("feature_views:\n");
     for View { name, file, features } in views {
@@ -207,7 +207,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn services_have_the_named_size() {
+    fn service_names_match_feature_counts() {
         for service in wide_services() {
             let count: usize = service.parts.iter().map(|(_, features)| features.len()).sum();
             assert_eq!(service.name, format!("wide_first_{count}"));
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn definitions_are_written_in_both_tongues() {
+    fn definitions_have_yaml_and_python_forms() {
         let view = View {
             name: "v".to_owned(),
             file: "v.parquet".to_owned(),

@@ -1,4 +1,4 @@
-//! The address of a server on this machine: loopback, or a Unix socket.
+//! The address of a server on this machine: a loopback address, or a Unix socket.
 
 use std::{
     fmt, io,
@@ -14,7 +14,7 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
-/// Where to connect to.
+/// The address of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Endpoint {
     Tcp(SocketAddr),
@@ -27,7 +27,7 @@ pub(crate) enum SocketKind {
     /// TCP over loopback.
     #[default]
     Tcp,
-    /// A Unix socket; Feast's server has none and uses TCP.
+    /// A Unix socket. Feast's server does not support it and uses TCP.
     Unix,
 }
 
@@ -119,8 +119,8 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// Returns an unused address of this machine. If another process takes it before our server, the server reports that
-/// and the run ends.
+/// Returns an unused loopback address. If another process takes it first, the server reports an error and the run
+/// fails.
 pub(crate) fn free_address() -> io::Result<SocketAddr> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
 }

@@ -1,4 +1,4 @@
-//! The floor: the minimum work of an HTTP/1.1 server for a request. It reads the body and sends fixed bytes.
+//! The floor: a bare hyper server that does the minimum work for a request. It reads the body and sends fixed bytes.
 
 use std::{
     convert::Infallible,
@@ -38,23 +38,23 @@ pub(crate) struct FloorArgs {
     /// The address to listen on.
     #[arg(long, value_name = "ADDR", conflicts_with = "unix", required_unless_present = "unix")]
     pub(crate) listen: Option<SocketAddr>,
-    /// The Unix socket to listen on instead.
+    /// The Unix socket to listen on, instead of an address.
     #[arg(long, value_name = "PATH")]
     pub(crate) unix: Option<PathBuf>,
-    /// The body of responses. Of several, the one that is named for request bodies of this many bytes, or else the
-    /// first.
-    #[arg(long = "answer", value_name = "BYTES:FILE", required = true, value_parser = parse_answer)]
-    pub(crate) answers: Vec<(usize, PathBuf)>,
+    /// A response body, and the size of the request bodies that it responds to. Can be repeated; requests of any other
+    /// size get the first one.
+    #[arg(long = "response", value_name = "BYTES:FILE", required = true, value_parser = parse_response)]
+    pub(crate) responses: Vec<(usize, PathBuf)>,
     /// The content type of every response.
     #[arg(long, value_name = "TYPE", default_value = "application/json")]
     pub(crate) content_type: String,
 }
 
-/// The responses.
+/// The responses of the floor.
 #[derive(Clone, Debug)]
-struct Answers {
+struct Responses {
     content_type: HeaderValue,
-    /// The size of a request's body, and the response to it; never empty.
+    /// The sizes of request bodies, and the response body for each size. Never empty.
     bodies: Arc<[(usize, Bytes)]>,
 }
 
@@ -65,19 +65,19 @@ enum Listener {
     Unix(UnixListener),
 }
 
-/// Starts this program as a floor that answers these requests with these bodies; others get the first one.
+/// Starts this program as a floor that sends these bodies for these requests. Other requests get the first body.
 pub(crate) async fn start(
-    answers: &[(&client::Request, &[u8])],
+    responses: &[(&client::Request, &[u8])],
     dir: &Path,
     kind: SocketKind,
     cores: Cores,
 ) -> anyhow::Result<Server> {
     let mut command = Command::new(env::current_exe().context("cannot find this program")?);
     command.arg("floor");
-    for (place, (request, body)) in answers.iter().enumerate() {
-        let path = dir.join(format!("body-{place}"));
+    for (index, (request, body)) in responses.iter().enumerate() {
+        let path = dir.join(format!("body-{index}"));
         fs::write(&path, body).with_context(|| format!("cannot write {}", path.display()))?;
-        command.arg("--answer").arg(format!("{}:{}", request.body_bytes(), path.display()));
+        command.arg("--response").arg(format!("{}:{}", request.body_bytes(), path.display()));
     }
     let endpoint = match kind {
         SocketKind::Tcp => {
@@ -87,7 +87,7 @@ pub(crate) async fn start(
         }
         SocketKind::Unix => {
             let path = dir.join("floor.sock");
-            // The previous floor has left it.
+            // A previous floor may have left its socket.
             let _ = fs::remove_file(&path);
             command.arg("--unix").arg(&path);
             path.as_path().into()
@@ -96,33 +96,33 @@ pub(crate) async fn start(
     Server::start(&mut command, Startup::new("floor", endpoint, dir.join("floor.log")), cores).await
 }
 
-/// Serves until it is stopped.
+/// Serves until the process is stopped.
 pub(crate) async fn serve(args: &FloorArgs) -> anyhow::Result<()> {
-    // The floor must end with the run that started it.
-    set_parent_process_death_signal(Some(Signal::TERM)).context("cannot tie the floor to its parent")?;
-    let answers = Answers::load(args)?;
+    // The floor must not outlive the run that started it.
+    set_parent_process_death_signal(Some(Signal::TERM)).context("cannot set the signal for the parent's exit")?;
+    let responses = Responses::load(args)?;
     let listener = Listener::bind(args.listen, args.unix.as_deref()).await.context("cannot listen")?;
     loop {
         match listener.accept().await {
             Ok(stream) => {
-                tokio::spawn(serve_connection(stream, answers.clone()));
+                tokio::spawn(serve_connection(stream, responses.clone()));
             }
-            // The connection was closed before it was accepted, or there are no file descriptors at the moment: retry.
+            // Retries if the connection was closed before it was accepted, or if no file descriptor is free.
             Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
         }
     }
 }
 
-// === impl Answers ===
+// === impl Responses ===
 
-impl Answers {
+impl Responses {
     fn load(args: &FloorArgs) -> anyhow::Result<Self> {
         let content_type = HeaderValue::from_str(&args.content_type).context("not a content type")?;
         let load = |(bytes, path): &(usize, PathBuf)| {
             let body = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
             anyhow::Ok((*bytes, Bytes::from(body)))
         };
-        let bodies = args.answers.iter().map(load).collect::<anyhow::Result<Vec<_>>>()?;
+        let bodies = args.responses.iter().map(load).collect::<anyhow::Result<Vec<_>>>()?;
         Ok(Self { content_type, bodies: bodies.into() })
     }
 
@@ -158,16 +158,16 @@ impl Listener {
     }
 }
 
-async fn serve_connection(stream: Stream, answers: Answers) {
-    let answers = &answers;
-    let service = service_fn(async |request: Request<Incoming>| Ok::<_, Infallible>(respond(request, answers).await));
-    // The client counts a broken connection; the error is not needed here.
+async fn serve_connection(stream: Stream, responses: Responses) {
+    let responses = &responses;
+    let service = service_fn(async |request: Request<Incoming>| Ok::<_, Infallible>(respond(request, responses).await));
+    // The client counts failed connections, so the error is ignored here.
     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 
-async fn respond(request: Request<Incoming>, answers: &Answers) -> Response<Full<Bytes>> {
+async fn respond(request: Request<Incoming>, responses: &Responses) -> Response<Full<Bytes>> {
     match request.into_body().collect().await {
-        Ok(body) => answers.to(body.to_bytes().len()),
+        Ok(body) => responses.to(body.to_bytes().len()),
         Err(_) => {
             let mut refusal = Response::new(Full::new(Bytes::new()));
             *refusal.status_mut() = StatusCode::BAD_REQUEST;
@@ -176,7 +176,7 @@ async fn respond(request: Request<Incoming>, answers: &Answers) -> Response<Full
     }
 }
 
-fn parse_answer(text: &str) -> Result<(usize, PathBuf), String> {
+fn parse_response(text: &str) -> Result<(usize, PathBuf), String> {
     let (bytes, path) = text.split_once(':').ok_or("expected BYTES:FILE")?;
     let bytes = bytes.parse().map_err(|error| format!("{bytes:?}: {error}"))?;
     Ok((bytes, path.into()))
@@ -188,15 +188,15 @@ mod tests {
 
     #[tokio::test]
     async fn body_is_chosen_by_request_size() {
-        let answers = Answers {
+        let responses = Responses {
             content_type: HeaderValue::from_static("text/plain"),
             bodies: [(3, Bytes::from_static(b"first")), (7, Bytes::from_static(b"second"))].into(),
         };
         for (request_bytes, expected) in [(3, "first"), (7, "second"), (0, "first")] {
-            let body = answers.to(request_bytes).into_body().collect().await.unwrap().to_bytes();
+            let body = responses.to(request_bytes).into_body().collect().await.unwrap().to_bytes();
             assert_eq!(body, expected.as_bytes());
         }
-        assert_eq!(parse_answer("12:/a:b").unwrap(), (12, "/a:b".into()));
-        assert!(parse_answer("/a").is_err() && parse_answer("x:/a").is_err());
+        assert_eq!(parse_response("12:/a:b").unwrap(), (12, "/a:b".into()));
+        assert!(parse_response("/a").is_err() && parse_response("x:/a").is_err());
     }
 }

@@ -1,11 +1,11 @@
-//! Load on one server, in two modes.
+//! Generates load on one server, in two modes.
 //!
-//! *Saturating* (a closed loop): every connection sends the next request as soon as it has its response. This shows the
-//! maximum throughput and its cost; its latencies are not meaningful, because a slow server gets fewer requests.
+//! *Saturating* (a closed loop): every connection sends the next request as soon as it has its response. This measures
+//! the maximum throughput and its cost. The latencies are not meaningful, because a slow server gets fewer requests.
 //!
 //! *Paced* (an open loop): requests are scheduled before the run begins, and a latency counts from the scheduled time,
-//! even if the request could not be sent then because every connection was still waiting. A stall then shows in all the
-//! requests that it delayed, as it would for independent callers.
+//! even if the request could not be sent then because all connections were waiting for responses. So a stall affects
+//! the latency of all requests that it delays, as it would for independent clients.
 
 use std::{
     sync::{
@@ -29,13 +29,13 @@ use crate::{
 #[cfg(test)]
 mod tests;
 
-/// The maximum overrun of a run; requests without a response then will not get one.
-const OVERTIME: Duration = Duration::from_secs(10);
+/// The maximum time that a run may take beyond its length. A run that takes longer fails.
+const OVERRUN_MAX: Duration = Duration::from_secs(10);
 
 /// The maximum time to send every request once, with cold caches.
 const WARM_UP_LIMIT: Duration = Duration::from_secs(20);
 
-/// The maximum latency that is recorded exactly.
+/// The maximum latency that is recorded; longer ones are recorded as this one.
 const LATENCY_NS_MAX: u64 = 60_000_000_000;
 
 /// Connections to one server, and the requests to send over them.
@@ -45,16 +45,16 @@ pub(crate) struct Load {
     workload: Arc<Workload>,
 }
 
-/// The responses.
+/// Counts of responses.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tally {
-    /// Responses with status 200.
-    pub(crate) answered: u64,
-    /// Their bytes on the wire.
+    /// The number of responses with status 200.
+    pub(crate) succeeded: u64,
+    /// The total size of these responses on the wire, in bytes.
     pub(crate) wire_bytes: u64,
-    /// Other responses, and missing ones.
+    /// The number of other responses, and of requests without a valid response.
     pub(crate) failures: u64,
-    /// The first of the failures.
+    /// The first failure.
     pub(crate) first_failure: Option<String>,
 }
 
@@ -94,7 +94,7 @@ impl Load {
         Ok(Self { connections, workload })
     }
 
-    /// Sends every request once, so that caches on both sides are warm before the measurement.
+    /// Sends every request once, so that the caches of the server and of the load are warm before the measurement.
     pub(crate) async fn warm_up(&mut self) -> anyhow::Result<Tally> {
         let (workload, step) = (Arc::clone(&self.workload), self.connections.len());
         let tallies = self
@@ -103,7 +103,7 @@ impl Load {
                 async move {
                     let mut tally = Tally::default();
                     for request in workload.requests().skip(index).step_by(step) {
-                        if ask(&mut connection, request, &mut tally).await.is_break() {
+                        if send_counted(&mut connection, request, &mut tally).await.is_break() {
                             break;
                         }
                     }
@@ -114,18 +114,18 @@ impl Load {
         Ok(tallies.into_iter().collect())
     }
 
-    /// Sends requests as fast as the server answers.
+    /// Sends requests for `length`, as fast as the server responds.
     pub(crate) async fn saturate(&mut self, length: Duration, seed: u64) -> anyhow::Result<Saturated> {
         let workload = Arc::clone(&self.workload);
         let start = Instant::now();
         let end = start + length;
         let tallies = self
-            .on_every_connection(length + OVERTIME, |index, mut connection| {
+            .on_every_connection(length + OVERRUN_MAX, |index, mut connection| {
                 let workload = Arc::clone(&workload);
                 async move {
                     let (mut tally, mut random) = (Tally::default(), XorShift::new(seed, index));
                     while Instant::now() < end {
-                        if ask(&mut connection, workload.pick(&mut random), &mut tally).await.is_break() {
+                        if send_counted(&mut connection, workload.pick(&mut random), &mut tally).await.is_break() {
                             break;
                         }
                     }
@@ -136,14 +136,14 @@ impl Load {
         Ok(Saturated { tally: tallies.into_iter().collect(), elapsed: start.elapsed() })
     }
 
-    /// Sends requests on schedule. Any free connection takes the next request.
+    /// Sends requests on schedule. The next free connection sends the next request.
     pub(crate) async fn pace(&mut self, schedule: Schedule, seed: u64) -> anyhow::Result<Paced> {
         let workload = Arc::clone(&self.workload);
         let next_arrival = Arc::new(AtomicU64::new(0));
         let empty = latency_histogram()?;
         let start = Instant::now();
         let found = self
-            .on_every_connection(schedule.length() + OVERTIME, |index, mut connection| {
+            .on_every_connection(schedule.length() + OVERRUN_MAX, |index, mut connection| {
                 let (workload, next_arrival) = (Arc::clone(&workload), Arc::clone(&next_arrival));
                 let mut latencies_ns = empty.clone();
                 async move {
@@ -151,7 +151,7 @@ impl Load {
                     while let Some(arrival) = schedule.claim(&next_arrival) {
                         wait_until(start + schedule.offset(arrival)).await;
                         let failures_before = tally.failures;
-                        let flow = ask(&mut connection, workload.pick(&mut random), &mut tally).await;
+                        let flow = send_counted(&mut connection, workload.pick(&mut random), &mut tally).await;
                         if tally.failures == failures_before {
                             latencies_ns.saturating_record(nanos(schedule.latency(arrival, start.elapsed())));
                         }
@@ -167,12 +167,13 @@ impl Load {
         let (mut tallies, mut latencies_ns) = (Vec::new(), empty);
         for (tally, latencies) in found {
             tallies.push(tally);
-            latencies_ns.add(&latencies).context("histograms of different bounds")?;
+            latencies_ns.add(&latencies).context("the histograms have different bounds")?;
         }
         Ok(Paced { tally: tallies.into_iter().collect(), elapsed, latencies_ns })
     }
 
-    /// Runs work on all connections at once and waits for all of them. The connections are closed after an error.
+    /// Runs `work` on all connections concurrently, and waits for all of them. After an error, all connections are
+    /// closed.
     async fn on_every_connection<T, W, F>(&mut self, limit: Duration, work: W) -> anyhow::Result<Vec<T>>
     where
         T: Send + 'static,
@@ -192,17 +193,17 @@ impl Load {
         };
         match tokio::time::timeout(limit, all).await {
             Ok(done) => done.map(|()| found),
-            Err(_) => bail!("{} connections still wait for an answer after {limit:?}", running.len()),
+            Err(_) => bail!("{} connections are still waiting for a response after {limit:?}", running.len()),
         }
     }
 }
 
-/// Sends one request and counts the result. Breaks if the connection cannot be used any more.
-async fn ask(connection: &mut Connection, request: &Request, tally: &mut Tally) -> std::ops::ControlFlow<()> {
+/// Sends one request, and counts the result. Breaks if the connection failed and cannot be reopened.
+async fn send_counted(connection: &mut Connection, request: &Request, tally: &mut Tally) -> std::ops::ControlFlow<()> {
     use std::ops::ControlFlow::{Break, Continue};
     match connection.exchange(request).await {
         Ok(answer) if answer.status == 200 => {
-            tally.answered += 1;
+            tally.succeeded += 1;
             tally.wire_bytes += answer.wire_bytes() as u64;
             Continue(())
         }
@@ -217,8 +218,8 @@ async fn ask(connection: &mut Connection, request: &Request, tally: &mut Tally) 
     }
 }
 
-/// Waits by polling the clock, and the sockets in between: tokio's timers have a resolution of a millisecond, and
-/// responses take hundredths of one. The core is not shared.
+/// Waits by polling the clock, and lets other tasks run in between. Tokio's timers have a resolution of a millisecond,
+/// and a response takes hundredths of a millisecond. Polling is acceptable, because the load does not share its core.
 async fn wait_until(due: Instant) {
     while Instant::now() < due {
         tokio::task::yield_now().await;
@@ -226,8 +227,8 @@ async fn wait_until(due: Instant) {
 }
 
 pub(crate) fn latency_histogram() -> anyhow::Result<Histogram<u64>> {
-    // Three digits: 1,000 µs and 1,001 µs are distinct.
-    Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3).context("cannot make a histogram")
+    // With three significant digits, 1,000 µs and 1,001 µs are distinct.
+    Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3).context("cannot create a histogram")
 }
 
 fn nanos(duration: Duration) -> u64 {
@@ -246,7 +247,7 @@ impl Tally {
 impl FromIterator<Self> for Tally {
     fn from_iter<I: IntoIterator<Item = Self>>(tallies: I) -> Self {
         tallies.into_iter().fold(Self::default(), |sum, each| Self {
-            answered: sum.answered + each.answered,
+            succeeded: sum.succeeded + each.succeeded,
             wire_bytes: sum.wire_bytes + each.wire_bytes,
             failures: sum.failures + each.failures,
             first_failure: sum.first_failure.or(each.first_failure),
@@ -257,29 +258,29 @@ impl FromIterator<Self> for Tally {
 // === impl Schedule ===
 
 impl Schedule {
-    /// Schedules requests at an even rate for this long.
+    /// Creates a schedule of requests at a constant rate, for this long.
     pub(crate) fn new(rate_per_s: f64, length: Duration) -> Self {
-        // The rate that is lost by rounding down is far below what can be measured.
+        // The error from rounding the rate down is too small to be measured.
         let rate_per_s = (rate_per_s as u64).max(1);
         Self { rate_per_s, arrivals: (rate_per_s as f64 * length.as_secs_f64()).ceil() as u64 }
     }
 
-    /// Claims the next request.
+    /// Claims the next request; returns `None` after the last one.
     fn claim(self, next: &AtomicU64) -> Option<u64> {
         let arrival = next.fetch_add(1, Ordering::Relaxed);
         (arrival < self.arrivals).then_some(arrival)
     }
 
-    /// Returns when a request is due. Whole seconds are computed separately, so that errors do not accumulate in long
-    /// runs.
+    /// Returns when a request is due, from the start of the run. Whole seconds are computed separately, so that errors
+    /// do not accumulate in long runs.
     fn offset(self, arrival: u64) -> Duration {
         let rest_ns = (arrival % self.rate_per_s) * 1_000_000_000 / self.rate_per_s;
         Duration::from_secs(arrival / self.rate_per_s) + Duration::from_nanos(rest_ns)
     }
 
-    /// Returns how long a request took that was answered at this time, from when it was due.
-    fn latency(self, arrival: u64, answered: Duration) -> Duration {
-        answered.saturating_sub(self.offset(arrival))
+    /// Returns the latency of a request: the time from when it was due until its response was received.
+    fn latency(self, arrival: u64, received: Duration) -> Duration {
+        received.saturating_sub(self.offset(arrival))
     }
 
     fn length(self) -> Duration {

@@ -1,9 +1,8 @@
-//! Measures a Larder from outside, in comparison with a floor in the same run.
+//! Measures a Larder server from outside, and compares it with a floor in the same run.
 //!
-//! The floor is a bare hyper server that sends exactly the bytes that the measured server sent. The difference between
-//! the measured server and the floor is the cost of its work; the costs of the machine, the kernel and HTTP are in
-//! both.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is a command line")]
+//! The floor is a bare hyper server that sends the same response bodies as the measured server. Both have the costs of
+//! the machine, the kernel and HTTP, so the difference between them is the cost of the measured server's own work.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is a command-line program")]
 
 mod bench;
 mod client;
@@ -61,17 +60,17 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Measure lookups of one customer against the floor, in under a minute.
+    /// Measure lookups of one customer and compare them with the floor, in under a minute.
     Smoke(Measuring<SmokeArgs>),
-    /// Measure every workload against the floor, Redis and Feast, and write a report.
+    /// Measure every workload on Larder, the floor, Redis and Feast, and write a report.
     Run(RunArgs),
     /// Measure loads, restarts, memory and lookups with millions of entities.
     Scale(Measuring<ScaleArgs>),
-    /// Measure the gain of a second serving thread.
+    /// Compare one serving thread with two.
     Threads(Measuring<ThreadsArgs>),
     /// Compare builds with each other and with the floor, in short alternating runs.
     Turns(Measuring<TurnsArgs>),
-    /// Send the same bytes to every client: the server that others are compared with.
+    /// Run the floor: a server that sends fixed responses, with which other servers are compared.
     #[command(hide = true)]
     Floor(FloorArgs),
 }
@@ -81,7 +80,7 @@ enum Command {
 struct Measuring<A: Args> {
     #[command(flatten)]
     args: A,
-    /// Also write the results to this file.
+    /// Also write the results to this file, as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
@@ -90,8 +89,8 @@ fn main() -> ExitCode {
     match run(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Not returned as `Result` from main: with `RUST_BACKTRACE` set, that hides the message below a page of
-            // frames.
+            // `main` does not return a `Result`: with `RUST_BACKTRACE` set, a page of stack frames would follow the
+            // message.
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
@@ -101,62 +100,62 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Smoke(command) => {
-            let report = until_told_to_stop(smoke::run(&command.args))?;
-            tell(&report, command.json.as_deref(), report.failures)
+            let report = until_signal(smoke::run(&command.args))?;
+            print_report(&report, command.json.as_deref(), report.failures)
         }
-        Command::Run(args) => until_told_to_stop(bench::run(&args)),
+        Command::Run(args) => until_signal(bench::run(&args)),
         Command::Scale(command) => {
-            let report = until_told_to_stop(scale::run(&command.args))?;
-            tell(&report, command.json.as_deref(), report.failures)
+            let report = until_signal(scale::run(&command.args))?;
+            print_report(&report, command.json.as_deref(), report.failures)
         }
         Command::Threads(command) => {
-            let report = until_told_to_stop(threads::run(&command.args))?;
-            tell(&report, command.json.as_deref(), report.failures)
+            let report = until_signal(threads::run(&command.args))?;
+            print_report(&report, command.json.as_deref(), report.failures)
         }
         Command::Turns(command) => {
-            let report = until_told_to_stop(turns::run(&command.args))?;
-            tell(&report, command.json.as_deref(), report.failures)
+            let report = until_signal(turns::run(&command.args))?;
+            print_report(&report, command.json.as_deref(), report.failures)
         }
         Command::Floor(args) => runtime()?.block_on(floor::serve(&args)),
     }
 }
 
 /// Prints a report, and writes it as JSON if requested.
-fn tell<R: fmt::Display + Serialize>(report: &R, json: Option<&Path>, failures: u64) -> anyhow::Result<()> {
+fn print_report<R: fmt::Display + Serialize>(report: &R, json: Option<&Path>, failures: u64) -> anyhow::Result<()> {
     print!("{report}");
     if let Some(path) = json {
         write_json(report, path).with_context(|| format!("cannot write {}", path.display()))?;
     }
     if failures > 0 {
-        bail!("{failures} requests failed: what was measured does not count");
+        bail!("{failures} requests failed, so the results are not valid");
     }
     Ok(())
 }
 
-/// Measures until a signal arrives. Dropping a running measurement stops the servers that it started.
-fn until_told_to_stop<T>(measured: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+/// Runs a measurement to its end, or until a signal arrives. Dropping a measurement stops the servers that it started.
+fn until_signal<T>(measured: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     runtime()?.block_on(async {
         tokio::select! {
             done = measured => done,
-            stopped = told_to_stop() => Err(stopped),
+            stopped = stop_signal() => Err(stopped),
         }
     })
 }
 
-/// Creates a single-threaded runtime, for the floor and for the load: a second thread would compete for the same core.
+/// Creates a single-threaded runtime for the floor or the load. A second thread would compete for the same core.
 fn runtime() -> anyhow::Result<Runtime> {
     Builder::new_current_thread().enable_all().build().context("cannot start a tokio runtime")
 }
 
-/// Waits for Ctrl-C or SIGTERM, and returns which one arrived.
-async fn told_to_stop() -> anyhow::Error {
+/// Waits for Ctrl-C or SIGTERM, and returns an error that names the signal.
+async fn stop_signal() -> anyhow::Error {
     let (mut interrupt, mut terminate) = match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
         (Ok(interrupt), Ok(terminate)) => (interrupt, terminate),
-        (Err(error), _) | (_, Err(error)) => return anyhow::Error::new(error).context("cannot listen to signals"),
+        (Err(error), _) | (_, Err(error)) => return anyhow::Error::new(error).context("cannot listen for signals"),
     };
     tokio::select! {
         _ = interrupt.recv() => anyhow::anyhow!("interrupted"),
-        _ = terminate.recv() => anyhow::anyhow!("told to stop"),
+        _ = terminate.recv() => anyhow::anyhow!("terminated"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Measures one server: saturated first, then at 60 % of that rate.
+//! Measures one server: first saturated, and then at 60 % of the saturated rate.
 
 use std::{process as own, sync::Arc, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::{
     workload::Workload,
 };
 
-/// Latency is measured at this fraction of the saturating rate: busy, as a server should be, but not overloaded.
+/// Latency is measured at this fraction of the saturated rate, at which the server is busy but not overloaded.
 const PACE: f64 = 0.6;
 
 /// The amount of load, and its duration.
@@ -23,37 +23,38 @@ pub(crate) struct Effort {
     /// The length of the saturated run. CPU time is counted in ticks of 10 ms, so this should be a second or more.
     pub(crate) saturated: Duration,
     pub(crate) paced: Duration,
-    /// The paced run continues until it has this many samples, if `paced_max` allows.
+    /// The paced run is extended to get this many samples, but to at most `paced_max`.
     pub(crate) samples_min: u64,
     pub(crate) paced_max: Duration,
-    /// Whether every request is sent once before.
+    /// Whether every request is sent once before the measurement.
     pub(crate) warm_up: bool,
 }
 
-/// The results.
+/// The results of a measurement.
 #[derive(Debug)]
 pub(crate) struct Measured {
-    pub(crate) side: Side,
-    /// Latencies of the paced run.
+    pub(crate) figures: Figures,
+    /// The latencies of the paced run.
     pub(crate) latencies_ns: Histogram<u64>,
-    /// Counts of all requests, including those of the warm-up.
+    /// The counts of all requests, including those of the warm-up.
     pub(crate) tally: Tally,
 }
 
 /// The results of one server in one round.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
-pub(crate) struct Side {
+pub(crate) struct Figures {
     /// The throughput of the saturated run.
     pub(crate) requests_per_s: f64,
-    /// The CPU usage of the saturated server. Well below 100, the load was the bottleneck.
+    /// The CPU usage of the saturated server. If it is well below 100, the load was the bottleneck.
     pub(crate) busy_percent: f64,
     pub(crate) cpu_us_per_request: f64,
-    pub(crate) wire_bytes_per_answer: f64,
-    /// The time for which the load was runnable and another process had its core. 0 if the kernel does not report it.
+    pub(crate) wire_bytes_per_response: f64,
+    /// The share of the saturated run in which the load was runnable but did not have its core; 0 if the kernel does
+    /// not report it.
     pub(crate) load_waited_percent: f64,
-    /// The same for the server; threads of a server on one core also wait for each other.
+    /// The same for the server, summed over its threads. Threads on one core also wait for each other.
     pub(crate) server_waited_percent: f64,
-    /// The rate of the paced run, 60 % of that.
+    /// The rate of the paced run: 60 % of the saturated rate, if the server kept up.
     pub(crate) paced_requests_per_s: f64,
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
@@ -62,7 +63,7 @@ pub(crate) struct Side {
     pub(crate) resident_bytes: f64,
 }
 
-/// The CPU times of the processes at some moment.
+/// The CPU and waiting times of the server and the load so far.
 #[derive(Clone, Copy, Debug)]
 struct Clocks {
     server_cpu: Duration,
@@ -70,7 +71,7 @@ struct Clocks {
     load_waited: Duration,
 }
 
-/// Measures a server. The seed determines which keys are requested, in which order.
+/// Measures a server. The seed determines which keys are requested, and in which order.
 pub(crate) async fn measure(
     target: &Target,
     workload: &Arc<Workload>,
@@ -83,25 +84,26 @@ pub(crate) async fn measure(
     let before = Clocks::read(target)?;
     let saturated = load.saturate(effort.saturated, seed).await?;
     let spent = Clocks::read(target)?.since(before);
-    let answered = saturated.tally.answered as f64;
-    if answered == 0.0 {
+    let succeeded = saturated.tally.succeeded as f64;
+    if succeeded == 0.0 {
         let tally: Tally = [warm_up, saturated.tally].into_iter().collect();
-        bail!("{} answered nothing: {}", target.name, tally.first_failure.as_deref().unwrap_or("nothing was sent"));
+        let why = tally.first_failure.as_deref().unwrap_or("no request was sent");
+        bail!("{} sent no successful response: {why}", target.name);
     }
 
-    let requests_per_s = answered / saturated.elapsed.as_secs_f64();
+    let requests_per_s = succeeded / saturated.elapsed.as_secs_f64();
     let rate = requests_per_s * PACE;
     let paced = load.pace(Schedule::new(rate, effort.paced_for(rate)), seed).await?;
     let percent = |time: Duration| time.as_secs_f64() / saturated.elapsed.as_secs_f64() * 100.0;
     let latency_us = |quantile| paced.latencies_ns.value_at_quantile(quantile) as f64 / 1000.0;
-    let side = Side {
+    let figures = Figures {
         requests_per_s,
         busy_percent: percent(spent.server_cpu),
-        cpu_us_per_request: spent.server_cpu.as_secs_f64() * 1e6 / answered,
-        wire_bytes_per_answer: saturated.tally.wire_bytes as f64 / answered,
+        cpu_us_per_request: spent.server_cpu.as_secs_f64() * 1e6 / succeeded,
+        wire_bytes_per_response: saturated.tally.wire_bytes as f64 / succeeded,
         load_waited_percent: percent(spent.load_waited),
         server_waited_percent: percent(spent.server_waited),
-        paced_requests_per_s: paced.tally.answered as f64 / paced.elapsed.as_secs_f64(),
+        paced_requests_per_s: paced.tally.succeeded as f64 / paced.elapsed.as_secs_f64(),
         p50_us: latency_us(0.5),
         p99_us: latency_us(0.99),
         p999_us: latency_us(0.999),
@@ -109,7 +111,7 @@ pub(crate) async fn measure(
     };
     let mut tally: Tally = [warm_up, saturated.tally, paced.tally].into_iter().collect();
     tally.first_failure = tally.first_failure.map(|failure| format!("{}: {failure}", target.name));
-    Ok(Measured { side, latencies_ns: paced.latencies_ns, tally })
+    Ok(Measured { figures, latencies_ns: paced.latencies_ns, tally })
 }
 
 // === impl Effort ===
@@ -122,24 +124,24 @@ impl Effort {
     }
 }
 
-// === impl Side ===
+// === impl Figures ===
 
-impl Side {
-    /// Returns the median of each number; they may come from different rounds.
-    pub(crate) fn median(sides: &[Self]) -> Self {
-        let median = |number: fn(&Self) -> f64| crate::stats::Spread::of(sides.iter().map(number)).median;
+impl Figures {
+    /// Returns the median of each number. The medians may come from different rounds.
+    pub(crate) fn median(rounds: &[Self]) -> Self {
+        let median = |number: fn(&Self) -> f64| crate::stats::Spread::of(rounds.iter().map(number)).median;
         Self {
-            requests_per_s: median(|side| side.requests_per_s),
-            busy_percent: median(|side| side.busy_percent),
-            cpu_us_per_request: median(|side| side.cpu_us_per_request),
-            wire_bytes_per_answer: median(|side| side.wire_bytes_per_answer),
-            load_waited_percent: median(|side| side.load_waited_percent),
-            server_waited_percent: median(|side| side.server_waited_percent),
-            paced_requests_per_s: median(|side| side.paced_requests_per_s),
-            p50_us: median(|side| side.p50_us),
-            p99_us: median(|side| side.p99_us),
-            p999_us: median(|side| side.p999_us),
-            resident_bytes: median(|side| side.resident_bytes),
+            requests_per_s: median(|figures| figures.requests_per_s),
+            busy_percent: median(|figures| figures.busy_percent),
+            cpu_us_per_request: median(|figures| figures.cpu_us_per_request),
+            wire_bytes_per_response: median(|figures| figures.wire_bytes_per_response),
+            load_waited_percent: median(|figures| figures.load_waited_percent),
+            server_waited_percent: median(|figures| figures.server_waited_percent),
+            paced_requests_per_s: median(|figures| figures.paced_requests_per_s),
+            p50_us: median(|figures| figures.p50_us),
+            p99_us: median(|figures| figures.p99_us),
+            p999_us: median(|figures| figures.p999_us),
+            resident_bytes: median(|figures| figures.resident_bytes),
         }
     }
 }
@@ -158,7 +160,7 @@ impl Clocks {
     fn since(self, before: Self) -> Self {
         Self {
             server_cpu: self.server_cpu.saturating_sub(before.server_cpu),
-            // The count of a thread that ended is lost.
+            // The kernel drops the count of a thread that ended, so the sum can decrease.
             server_waited: self.server_waited.saturating_sub(before.server_waited),
             load_waited: self.load_waited.saturating_sub(before.load_waited),
         }

@@ -1,4 +1,4 @@
-//! Lines over logarithmic axes, as SVG.
+//! Draws lines over logarithmic axes, as SVG.
 
 use std::path::Path;
 
@@ -10,20 +10,20 @@ use plotters::{coord::Shift, prelude::*, style::FontTransform};
 pub(crate) struct Line {
     pub(crate) name: String,
     /// Lines with the same index have the same color in every plot.
-    pub(crate) colour: usize,
-    /// Whether it is thin and without a name, because it belongs to another line of its color.
+    pub(crate) color: usize,
+    /// Whether the line is thin and unnamed, because it belongs to another line of its color.
     pub(crate) minor: bool,
     pub(crate) points: Vec<(f64, f64)>,
 }
 
-/// Some lines over the same axes.
+/// A plot of several lines over the same axes.
 #[derive(Clone, Debug)]
 pub(crate) struct Panel {
     pub(crate) title: String,
     pub(crate) x: Axis,
     /// The label of the logarithmic vertical axis.
     pub(crate) y: String,
-    /// Formats its numbers.
+    /// Formats the numbers on the vertical axis.
     pub(crate) y_text: fn(&f64) -> String,
     pub(crate) lines: Vec<Line>,
 }
@@ -33,17 +33,18 @@ pub(crate) struct Panel {
 pub(crate) enum Axis {
     /// Quantiles as nines: 0 is the minimum, 1 is p90, 2 is p99.
     Nines,
-    /// Numbers from 1 up, as powers of ten.
+    /// A logarithmic axis for numbers from 1 up, with its label.
     Log(String),
 }
 
-/// Dark enough for print, and distinct for color-blind readers.
-const COLOURS: [RGBColor; 4] =
+/// Colors that are dark enough for print, and distinct for color-blind readers.
+const COLORS: [RGBColor; 4] =
     [RGBColor(0x80, 0x80, 0x80), RGBColor(0x00, 0x72, 0xb2), RGBColor(0xd5, 0x5e, 0x00), RGBColor(0x00, 0x9e, 0x73)];
 
 const PANEL: (u32, u32) = (560, 400);
 
-/// Draws the panels next to each other; panels without points are left out. Returns false if there is none.
+/// Draws the panels next to each other, without those that have no points. Returns false, and writes no file, if no
+/// panel has points.
 pub(crate) fn draw(path: &Path, panels: &[Panel]) -> anyhow::Result<bool> {
     let panels: Vec<_> = panels.iter().filter(|panel| panel.lines.iter().any(|line| !line.points.is_empty())).collect();
     if panels.is_empty() {
@@ -70,7 +71,7 @@ impl Panel {
         let xs = self.points().map(|(x, _)| x);
         let x_max = xs.fold(1.0, f64::max);
         let (y_min, y_max) = decades(self.points().map(|(_, y)| y));
-        // One more decade, as space for the names of the lines.
+        // Adds a decade as space for the names of the lines.
         let y_max = y_max * 10.0;
         let mut builder = ChartBuilder::on(area);
         builder
@@ -154,12 +155,12 @@ impl Panel {
 
 impl Line {
     fn style(&self) -> ShapeStyle {
-        let colour = COLOURS[self.colour % COLOURS.len()].mix(if self.minor { 0.45 } else { 1.0 });
-        colour.stroke_width(if self.minor { 1 } else { 2 })
+        let color = COLORS[self.color % COLORS.len()].mix(if self.minor { 0.45 } else { 1.0 });
+        color.stroke_width(if self.minor { 1 } else { 2 })
     }
 }
 
-/// Returns the powers of ten around some numbers.
+/// Returns the powers of ten that enclose the positive numbers; they differ.
 fn decades(numbers: impl Iterator<Item = f64>) -> (f64, f64) {
     let (least, most) = numbers
         .filter(|number| *number > 0.0)
@@ -186,7 +187,7 @@ mod tests {
     use super::*;
 
     fn panel(x: Axis, points: &[(f64, f64)]) -> Panel {
-        let line = Line { name: "larder".to_owned(), colour: 1, minor: false, points: points.to_vec() };
+        let line = Line { name: "larder".to_owned(), color: 1, minor: false, points: points.to_vec() };
         Panel {
             title: "A title".to_owned(),
             x,
@@ -216,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn without_points_there_is_no_plot() {
+    fn panel_without_points_is_not_drawn() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("plot.svg");
         assert!(!draw(&path, &[panel(Axis::Nines, &[])]).unwrap());

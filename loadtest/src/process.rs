@@ -1,11 +1,11 @@
-//! Process information from the kernel: CPU time, memory, children.
+//! Reads process information from the kernel: CPU time, memory, and child processes.
 
 use std::{collections::BTreeMap, ffi::OsString, fs, time::Duration};
 
 use anyhow::Context;
 use rustix::param::clock_ticks_per_second;
 
-/// The CPU time of each thread of some processes so far, in nanoseconds.
+/// The CPU time of each thread of some processes so far, by thread ID.
 #[derive(Clone, Debug)]
 pub(crate) struct RunTimes(BTreeMap<OsString, Duration>);
 
@@ -16,14 +16,14 @@ impl RunTimes {
         let mut times = BTreeMap::new();
         for pid in pids {
             let schedules = schedules_of(*pid)
-                .with_context(|| format!("cannot read the schedstat of process {pid}: is the server gone?"))?;
+                .with_context(|| format!("cannot read the schedstat of process {pid}; the server may have exited"))?;
             times.extend(schedules.into_iter().map(|(thread, schedule)| (thread, schedule.ran)));
         }
         Ok(Self(times))
     }
 
-    /// Returns the CPU time since then. It is computed per thread, so that a thread that ended meanwhile does not
-    /// affect others.
+    /// Returns the CPU time since `before`. It is computed per thread, so that a thread that ended meanwhile does not
+    /// reduce the time of others.
     pub(crate) fn since(&self, before: &Self) -> Duration {
         let spent = |(thread, ran): (&OsString, &Duration)| {
             ran.saturating_sub(before.0.get(thread).copied().unwrap_or_default())
@@ -32,20 +32,20 @@ impl RunTimes {
     }
 }
 
-/// Returns the CPU time of processes so far: all of their threads, in user space and in the kernel.
+/// Returns the total CPU time of processes so far: of all their threads, in user space and in the kernel.
 pub(crate) fn cpu_time(pids: &[u32]) -> anyhow::Result<Duration> {
     pids.iter().map(|&pid| cpu_time_of(pid)).sum()
 }
 
-/// Returns how long processes were runnable without a core: all of their threads. `None` if the kernel does not count
-/// it.
+/// Returns the total time for which the threads of processes were runnable without a core; `None` if the kernel does
+/// not count it.
 pub(crate) fn time_without_core(pids: &[u32]) -> Option<Duration> {
     pids.iter()
         .map(|&pid| Some(schedules_of(pid)?.into_values().map(|schedule| schedule.waited).sum::<Duration>()))
         .sum()
 }
 
-/// Returns the resident memory of processes in bytes. Shared memory counts for each process.
+/// Returns the total resident memory of processes in bytes. Shared memory counts for each process.
 pub(crate) fn resident_bytes(pids: &[u32]) -> Option<u64> {
     pids.iter().map(|pid| resident(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?)).sum()
 }
@@ -67,8 +67,8 @@ pub(crate) fn family(pid: u32) -> Vec<u32> {
 
 fn cpu_time_of(pid: u32) -> anyhow::Result<Duration> {
     let path = format!("/proc/{pid}/stat");
-    let stat = fs::read_to_string(&path).with_context(|| format!("cannot read {path}: is the server gone?"))?;
-    let ticks = cpu_ticks(&stat).with_context(|| format!("cannot make sense of {path}: {stat:?}"))?;
+    let stat = fs::read_to_string(&path).with_context(|| format!("cannot read {path}; the server may have exited"))?;
+    let ticks = cpu_ticks(&stat).with_context(|| format!("cannot parse {path}: {stat:?}"))?;
     Ok(Duration::from_secs_f64(ticks as f64 / clock_ticks_per_second() as f64))
 }
 
@@ -76,15 +76,15 @@ fn cpu_time_of(pid: u32) -> anyhow::Result<Duration> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Schedule {
     ran: Duration,
-    /// The time for which it was runnable without a core.
+    /// The time for which the thread was runnable without a core.
     waited: Duration,
 }
 
-/// Returns the counts for all threads of a process, by thread ID. `None` if the kernel does not count.
+/// Returns the counts for all threads of a process, by thread ID; `None` if the kernel does not count.
 fn schedules_of(pid: u32) -> Option<BTreeMap<OsString, Schedule>> {
     let mut schedules = BTreeMap::new();
     for thread in fs::read_dir(format!("/proc/{pid}/task")).ok()? {
-        // A thread that ends meanwhile has no entry, no file or an empty one.
+        // A thread that ends meanwhile has no directory entry, no file, or an empty file.
         let Ok(thread) = thread else { continue };
         let counts = fs::read_to_string(thread.path().join("schedstat")).ok().and_then(|text| schedule(&text));
         schedules.extend(counts.map(|counts| (thread.file_name(), counts)));
@@ -92,14 +92,14 @@ fn schedules_of(pid: u32) -> Option<BTreeMap<OsString, Schedule>> {
     (!schedules.is_empty()).then_some(schedules)
 }
 
-/// Parses the first two fields, which are nanoseconds.
+/// Parses the first two fields of a `schedstat` file, which are nanoseconds.
 fn schedule(schedstat: &str) -> Option<Schedule> {
     let mut fields = schedstat.split_ascii_whitespace().map(|field| field.parse().ok().map(Duration::from_nanos));
     Some(Schedule { ran: fields.next()??, waited: fields.next()?? })
 }
 
-/// Returns utime + stime, the 14th and 15th field. The 2nd is the name in parentheses, which may contain any
-/// characters.
+/// Returns the sum of `utime` and `stime`, the 14th and 15th fields of a `stat` file. The 2nd field is the process name
+/// in parentheses, which may contain any characters.
 fn cpu_ticks(stat: &str) -> Option<u64> {
     let (_, from_state) = stat.rsplit_once(") ")?;
     let mut fields = from_state.split_ascii_whitespace().skip(11);
@@ -108,13 +108,13 @@ fn cpu_ticks(stat: &str) -> Option<u64> {
     Some(user + system)
 }
 
-/// Returns the 4th field.
+/// Returns the ID of the parent process, the 4th field of a `stat` file.
 fn parent(stat: &str) -> Option<u32> {
     let (_, from_state) = stat.rsplit_once(") ")?;
     from_state.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
-/// Parses the line `VmRSS:   1234 kB`.
+/// Returns the resident memory in bytes, from the line `VmRSS:   1234 kB` of a `status` file.
 fn resident(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
@@ -138,7 +138,7 @@ mod tests {
     const STAT: &str = "4711 (a ) 1 2 (b) S 17 4711 4711 0 -1 4194304 2310 0 5 0 123 45 6 7 20 0 3 0 89 1 2 3";
 
     #[test]
-    fn fields_are_found_behind_any_name() {
+    fn process_name_does_not_shift_fields() {
         assert_eq!((cpu_ticks(STAT), parent(STAT)), (Some(123 + 45), Some(17)));
         assert_eq!(cpu_ticks("4711 (short) S 1 2 3"), None);
     }
@@ -160,24 +160,24 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_in_bytes() {
+    fn resident_memory_is_in_bytes() {
         assert_eq!(resident("Name:\tlarder\nVmHWM:\t  2000 kB\nVmRSS:\t  1024 kB\n"), Some(1 << 20));
         assert_eq!(resident("Name:\tkthreadd\n"), None);
     }
 
     #[test]
-    fn our_own_figures_can_be_read() {
+    fn own_process_information_is_read() {
         let own = [std::process::id()];
         cpu_time(&own).unwrap();
         assert!(!RunTimes::read(&own).unwrap().0.is_empty());
         assert!(resident_bytes(&own).unwrap() > 1 << 16);
-        // A kernel that does not count it has no such file, which is fine.
+        // A kernel that does not count waiting times has no such file.
         let counts = fs::exists("/proc/self/schedstat").unwrap();
         assert_eq!(time_without_core(&own).is_some(), counts);
     }
 
     #[test]
-    fn a_family_has_grandchildren_too() {
+    fn family_includes_grandchildren() {
         assert_eq!(descend(1, &[(2, 1), (3, 2), (4, 9), (5, 1)]), [1, 2, 5, 3]);
         assert_eq!(family(std::process::id())[0], std::process::id());
     }

@@ -1,23 +1,23 @@
-//! Cheap random numbers that are the same in every run, and the choice of keys.
+//! Cheap random numbers that are the same in every run, and the selection of keys.
 
 use clap::ValueEnum;
 
-/// The skew of frequent keys: the exponent of YCSB, which is close to real access patterns.
+/// The exponent of the Zipf distribution of keys. It is YCSB's, which is close to real access patterns.
 pub(crate) const ZIPF_EXPONENT: f64 = 0.99;
 
-/// A random number generator that is cheap, good enough to choose keys, and the same in every run.
+/// A cheap random number generator, which is good enough to select keys.
 #[derive(Clone, Debug)]
 pub(crate) struct XorShift {
     state: u64,
 }
 
-/// How keys are chosen.
+/// How keys are selected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Keys {
     /// All keys are equally likely.
     #[default]
     Uniform,
-    /// The n-th likeliest key is chosen in proportion to 1 / n^0.99.
+    /// The probability of the n-th likeliest key is proportional to 1 / n^0.99.
     Zipf,
     /// Always the same key.
     OneHot,
@@ -28,13 +28,13 @@ pub(crate) enum Keys {
 pub(crate) enum Picker {
     Uniform { end: usize },
     Zipf(Zipf),
-    OneHot { place: usize },
+    OneHot { index: usize },
 }
 
-/// Zipf's law over indexes; likely indexes are spread over the whole range.
+/// A Zipf distribution of indexes. The likely indexes are spread over the whole range.
 #[derive(Clone, Debug)]
 pub(crate) struct Zipf {
-    /// The cumulative probability of each rank, from 0 to 1.
+    /// The cumulative probability of each rank, up to 1.
     cumulated: Vec<f64>,
     /// Coprime to the number of indexes, so that ranks and indexes correspond one to one.
     stride: usize,
@@ -43,9 +43,10 @@ pub(crate) struct Zipf {
 // === impl XorShift ===
 
 impl XorShift {
-    /// Creates the generator of one connection: connections of the same run pick different keys.
+    /// Creates the generator of one connection. The connections of a run pick different keys.
     pub(crate) fn new(seed: u64, connection: usize) -> Self {
-        // Spread by the golden ratio; a state of zero would stay zero forever.
+        // The first factor derives from the golden ratio. The lowest bit is set, because a state of zero would stay
+        // zero.
         let state = seed.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(31)
             ^ (connection as u64 + 1).wrapping_mul(0xD134_2543_DE82_EF95);
         Self { state: state | 1 }
@@ -58,12 +59,12 @@ impl XorShift {
         self.state.wrapping_mul(0x2545_F491_4F6C_DD1D)
     }
 
-    /// Returns a number below this one.
+    /// Returns a number from 0 up to, but not including, `end`.
     pub(crate) fn below(&mut self, end: usize) -> usize {
         ((u128::from(self.next()) * end as u128) >> 64) as usize
     }
 
-    /// Returns a number from 0 to 1, 1 not included.
+    /// Returns a number from 0 up to, but not including, 1.
     fn unit(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
@@ -72,12 +73,12 @@ impl XorShift {
 // === impl Picker ===
 
 impl Picker {
-    /// Creates a picker of `count` indexes, at least one; `favourite` is the hot one.
-    pub(crate) fn new(keys: Keys, count: usize, favourite: usize) -> Self {
+    /// Creates a picker of an index below `count`, which is at least 1. With one hot key, always picks `favorite`.
+    pub(crate) fn new(keys: Keys, count: usize, favorite: usize) -> Self {
         match keys {
             Keys::Uniform => Self::Uniform { end: count },
             Keys::Zipf => Self::Zipf(Zipf::new(count)),
-            Keys::OneHot => Self::OneHot { place: favourite },
+            Keys::OneHot => Self::OneHot { index: favorite },
         }
     }
 
@@ -85,7 +86,7 @@ impl Picker {
         match self {
             Self::Uniform { end } => random.below(*end),
             Self::Zipf(zipf) => zipf.pick(random),
-            Self::OneHot { place } => *place,
+            Self::OneHot { index } => *index,
         }
     }
 }
@@ -102,7 +103,7 @@ impl Zipf {
             })
             .collect();
         cumulated.iter_mut().for_each(|chance| *chance /= sum);
-        // Far apart: likely indexes should not share a page of the store.
+        // A large stride keeps likely indexes far apart, so that they do not share a page of the store.
         let wanted = (count as f64 * 0.618) as usize;
         let stride = (wanted.max(1)..).find(|&stride| greatest_common_divisor(stride, count) == 1).unwrap_or(1);
         Self { cumulated, stride }
@@ -135,14 +136,14 @@ mod tests {
     }
 
     #[test]
-    fn picks_are_even_per_connection() {
+    fn uniform_picks_are_even() {
         assert!(counts(Keys::Uniform, 10, 10_000).iter().all(|count| (850..1150).contains(count)));
         assert_ne!(XorShift::new(0, 0).next(), XorShift::new(0, 1).next());
         assert_ne!(XorShift::new(0, 0).next(), XorShift::new(1, 0).next());
     }
 
     #[test]
-    fn zipf_favours_some_and_forgets_none() {
+    fn zipf_picks_follow_the_distribution() {
         let mut counts = counts(Keys::Zipf, 1000, 1_000_000);
         counts.sort_unstable_by(|a, b| b.cmp(a));
         let harmonic: f64 = (1..=1000_u32).map(|rank| f64::from(rank).powf(-ZIPF_EXPONENT)).sum();
@@ -158,13 +159,13 @@ mod tests {
     fn ranks_and_indexes_are_bijective() {
         for count in [1, 2, 200, 1000, 9_973] {
             let zipf = Zipf::new(count);
-            let places: BTreeSet<_> = (0..count).map(|rank| rank * zipf.stride % count).collect();
-            assert_eq!(places.len(), count);
+            let indexes: BTreeSet<_> = (0..count).map(|rank| rank * zipf.stride % count).collect();
+            assert_eq!(indexes.len(), count);
         }
     }
 
     #[test]
-    fn one_hot_is_always_the_same() {
+    fn one_hot_picks_one_index() {
         assert_eq!(counts(Keys::OneHot, 5, 100), [0, 0, 100, 0, 0]);
     }
 }

@@ -4,9 +4,9 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::{measure::Side, stats::Spread};
+use crate::{measure::Figures, stats::Spread};
 
-/// From here on, the report flags a busy machine; an idle machine has well under 1 %.
+/// The minimum disturbance at which the report flags a busy machine. An idle machine has well under 1 %.
 pub(crate) const DISTURBED_PERCENT_MIN: f64 = 3.0;
 
 /// The results of a run.
@@ -15,13 +15,13 @@ pub(crate) struct Report {
     pub(crate) setup: Setup,
     pub(crate) rounds: Vec<Round>,
     pub(crate) summary: Summary,
-    /// Requests without a response of status 200, including those of the warm-up.
+    /// The number of requests without a response of status 200, including those of the warm-up.
     pub(crate) failures: u64,
-    /// The first of them.
+    /// The first failure.
     pub(crate) first_failure: Option<String>,
 }
 
-/// The measured server and the conditions.
+/// The measured server, and the conditions of the measurement.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Setup {
     /// The name of the measured server.
@@ -30,7 +30,7 @@ pub(crate) struct Setup {
     pub(crate) connections: usize,
     pub(crate) saturated_seconds: u64,
     pub(crate) paced_seconds: u64,
-    /// The size of the response that the floor sends.
+    /// The size of the response body that the floor sends.
     pub(crate) sample_body_bytes: usize,
     pub(crate) sample_features: usize,
     pub(crate) sample_features_with_value: usize,
@@ -39,14 +39,14 @@ pub(crate) struct Setup {
     pub(crate) debug_build: bool,
 }
 
-/// The floor and the target, one directly after the other.
+/// One round: the floor and the target, measured directly one after the other.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Round {
-    pub(crate) floor: Side,
-    pub(crate) target: Side,
-    /// The floor's CPU time divided by the target's: 1 is as cheap as bare hyper.
+    pub(crate) floor: Figures,
+    pub(crate) target: Figures,
+    /// The floor's CPU time per request divided by the target's. At 1, the target is as cheap as bare hyper.
     pub(crate) cpu_ratio: f64,
-    /// The target's p99 divided by the floor's, each at 60 % of its own saturation.
+    /// The target's p99 divided by the floor's, each at 60 % of its own saturated rate.
     pub(crate) p99_ratio: f64,
 }
 
@@ -55,18 +55,18 @@ pub(crate) struct Round {
 pub(crate) struct Summary {
     pub(crate) cpu_ratio: Spread,
     pub(crate) p99_ratio: Spread,
-    /// The maximum share of a core that other processes took while they should not run there. Numbers from a busy
-    /// machine are not reliable.
+    /// The maximum share of a run for which the load or the floor waited for its core because of other processes.
+    /// Numbers from a busy machine are not reliable.
     pub(crate) disturbed_percent: f64,
-    /// The median of each number; the numbers of a row may come from different rounds.
-    pub(crate) floor: Side,
-    pub(crate) target: Side,
+    /// The median of each number. The medians may come from different rounds.
+    pub(crate) floor: Figures,
+    pub(crate) target: Figures,
 }
 
 // === impl Round ===
 
 impl Round {
-    pub(crate) fn new(floor: Side, target: Side) -> Self {
+    pub(crate) fn new(floor: Figures, target: Figures) -> Self {
         Self {
             cpu_ratio: floor.cpu_us_per_request / target.cpu_us_per_request,
             p99_ratio: target.p99_us / floor.p99_us,
@@ -75,8 +75,8 @@ impl Round {
         }
     }
 
-    /// Returns how long single-threaded processes waited for their cores. The load and the floor have one thread each,
-    /// so they waited for other processes.
+    /// Returns the maximum share of the run for which the load or the floor waited for its core. Both are
+    /// single-threaded, so they waited for other processes.
     fn disturbed_percent(&self) -> f64 {
         self.floor.server_waited_percent.max(self.floor.load_waited_percent).max(self.target.load_waited_percent)
     }
@@ -90,8 +90,8 @@ impl Summary {
             cpu_ratio: Spread::of(rounds.iter().map(|round| round.cpu_ratio)),
             p99_ratio: Spread::of(rounds.iter().map(|round| round.p99_ratio)),
             disturbed_percent: rounds.iter().map(Round::disturbed_percent).fold(0.0, f64::max),
-            floor: Side::median(&rounds.iter().map(|round| round.floor).collect::<Vec<_>>()),
-            target: Side::median(&rounds.iter().map(|round| round.target).collect::<Vec<_>>()),
+            floor: Figures::median(&rounds.iter().map(|round| round.floor).collect::<Vec<_>>()),
+            target: Figures::median(&rounds.iter().map(|round| round.target).collect::<Vec<_>>()),
         }
     }
 }
@@ -104,25 +104,26 @@ impl fmt::Display for Report {
         writeln!(f, "{setup}\n")?;
         write_heading(f)?;
         for (round, number) in rounds.iter().zip(1..) {
-            write_side(f, &format!("{number}"), "floor", &round.floor)?;
+            write_figures(f, &format!("{number}"), "floor", &round.floor)?;
             writeln!(f)?;
-            write_side(f, "", setup.target, &round.target)?;
+            write_figures(f, "", setup.target, &round.target)?;
             writeln!(f, " {:>9.3} {:>9.2}", round.cpu_ratio, round.p99_ratio)?;
         }
-        write_side(f, "median", "floor", &summary.floor)?;
+        write_figures(f, "median", "floor", &summary.floor)?;
         writeln!(f)?;
-        write_side(f, "", setup.target, &summary.target)?;
+        write_figures(f, "", setup.target, &summary.target)?;
         writeln!(f, " {:>9.3} {:>9.2}\n", summary.cpu_ratio.median, summary.p99_ratio.median)?;
         write_headline(f, setup.target, summary)?;
         if summary.disturbed_percent >= DISTURBED_PERCENT_MIN {
             writeln!(
                 f,
-                "THE MACHINE IS BUSY: others held a core for up to {:.0} % of a run; measure again when it is quiet",
+                "THE MACHINE WAS BUSY: other processes used a core for up to {:.0} % of a run; measure again on an \
+                 idle machine",
                 summary.disturbed_percent
             )?;
         }
         if let Some(first) = &self.first_failure {
-            writeln!(f, "{} REQUESTS FAILED, the first with: {first}", self.failures)?;
+            writeln!(f, "{} REQUESTS FAILED; the first failure: {first}", self.failures)?;
         }
         Ok(())
     }
@@ -130,19 +131,19 @@ impl fmt::Display for Report {
 
 impl fmt::Display for Setup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} beside a floor that sends the same {} B body", self.target, self.sample_body_bytes)?;
+        writeln!(f, "{}, compared with a floor that sends the same body of {} B", self.target, self.sample_body_bytes)?;
         writeln!(
             f,
-            "{}; {} of {} features hold a value in the sample",
+            "{}; {} of {} features have a value in the sample",
             self.workload, self.sample_features_with_value, self.sample_features
         )?;
         write!(
             f,
-            "{} connections, {} s saturated and {} s at 60 % of that; {}",
+            "{} connections, {} s saturated and {} s at 60 % of that rate; {}",
             self.connections, self.saturated_seconds, self.paced_seconds, self.cores
         )?;
         if self.debug_build {
-            write!(f, "\nBUILT WITHOUT OPTIMISATION: the floor is far too slow, so do not trust the ratios")?;
+            write!(f, "\nBUILT WITHOUT OPTIMIZATION: the floor is far too slow, so the ratios are not meaningful")?;
         }
         Ok(())
     }
@@ -158,7 +159,7 @@ fn write_heading(f: &mut fmt::Formatter<'_>) -> fmt::Result {
         "req/s",
         "busy %",
         "cpu us/req",
-        "B/answer",
+        "B/resp",
         "req/s",
         "p50 us",
         "p99 us",
@@ -168,19 +169,19 @@ fn write_heading(f: &mut fmt::Formatter<'_>) -> fmt::Result {
     )
 }
 
-/// Writes one line without its end: the ratios follow after the target's line only.
-fn write_side(f: &mut fmt::Formatter<'_>, round: &str, server: &str, side: &Side) -> fmt::Result {
+/// Writes one line without its end, because ratios follow on the target's line.
+fn write_figures(f: &mut fmt::Formatter<'_>, round: &str, server: &str, figures: &Figures) -> fmt::Result {
     write!(
         f,
         "{round:<7}{server:<8}{:>10.0} {:>7.1} {:>10.2} {:>9.0} {:>10.0} {:>8.1} {:>8.1} {:>9.1}",
-        side.requests_per_s,
-        side.busy_percent,
-        side.cpu_us_per_request,
-        side.wire_bytes_per_answer,
-        side.paced_requests_per_s,
-        side.p50_us,
-        side.p99_us,
-        side.p999_us
+        figures.requests_per_s,
+        figures.busy_percent,
+        figures.cpu_us_per_request,
+        figures.wire_bytes_per_response,
+        figures.paced_requests_per_s,
+        figures.p50_us,
+        figures.p99_us,
+        figures.p999_us
     )
 }
 
@@ -204,8 +205,8 @@ mod tests {
 
     #[test]
     fn slower_target_has_worse_ratios() {
-        let side = |cpu_us_per_request, p99_us| Side { cpu_us_per_request, p99_us, ..Side::default() };
-        let round = Round::new(side(6.0, 40.0), side(8.0, 50.0));
+        let figures = |cpu_us_per_request, p99_us| Figures { cpu_us_per_request, p99_us, ..Figures::default() };
+        let round = Round::new(figures(6.0, 40.0), figures(8.0, 50.0));
         assert_eq!((round.cpu_ratio, round.p99_ratio), (0.75, 1.25));
     }
 }

@@ -2,31 +2,31 @@
 
 use std::ops::Range;
 
-/// Replies that are being read, and where to continue when more bytes arrive.
+/// The state of reading replies, including the offset from which to continue when more bytes arrive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Replies {
-    /// Elements that are not complete: commands without a reply, and items of started arrays.
+    /// The number of elements that are still to be read: replies to commands, and items of arrays.
     open: usize,
-    /// How much of the buffer was parsed.
+    /// The number of bytes that were parsed.
     read: usize,
-    /// Whether one of them was an error.
+    /// Whether any reply was an error.
     pub(crate) failed: bool,
-    /// Strings, without nulls.
+    /// The number of strings, without nulls.
     pub(crate) values: usize,
-    /// Nulls: missing fields.
+    /// The number of nulls, which stand for missing fields.
     pub(crate) nulls: usize,
 }
 
-/// Why bytes are not RESP.
+/// The reason why bytes are not RESP: what was expected instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NotResp(pub(crate) &'static str);
 
-/// Appends one command.
-pub(crate) fn write_command<'a>(words: impl ExactSizeIterator<Item = &'a str>, out: &mut Vec<u8>) {
-    out.extend_from_slice(format!("*{}\r\n", words.len()).as_bytes());
-    for word in words {
-        out.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
-        out.extend_from_slice(word.as_bytes());
+/// Appends one command with its arguments.
+pub(crate) fn write_command<'a>(args: impl ExactSizeIterator<Item = &'a str>, out: &mut Vec<u8>) {
+    out.extend_from_slice(format!("*{}\r\n", args.len()).as_bytes());
+    for arg in args {
+        out.extend_from_slice(format!("${}\r\n", arg.len()).as_bytes());
+        out.extend_from_slice(arg.as_bytes());
         out.extend_from_slice(b"\r\n");
     }
 }
@@ -34,12 +34,12 @@ pub(crate) fn write_command<'a>(words: impl ExactSizeIterator<Item = &'a str>, o
 // === impl Replies ===
 
 impl Replies {
-    /// Creates the state for replies to this many commands.
+    /// Creates the state for reading the replies to this many commands.
     pub(crate) fn to(commands: usize) -> Self {
         Self { open: commands, ..Self::default() }
     }
 
-    /// Continues to read in a buffer that has grown. Returns the end of the last reply once all are complete.
+    /// Continues to parse a buffer that has grown. Returns the end of the last reply once all replies are complete.
     pub(crate) fn read(&mut self, buffer: &[u8]) -> Result<Option<usize>, NotResp> {
         while self.open > 0 {
             let Some((line, after)) = line(buffer, self.read) else { return Ok(None) };
@@ -78,7 +78,7 @@ impl Replies {
     }
 }
 
-/// Returns the line that begins here, and the start of the next one.
+/// Returns the range of the line that begins at `start`, and the start of the next line; `None` if it is not complete.
 fn line(buffer: &[u8], start: usize) -> Option<(Range<usize>, usize)> {
     let end = buffer.get(start..)?.windows(2).position(|window| window == b"\r\n")?;
     Some((start..start + end, start + end + 2))
@@ -102,7 +102,7 @@ mod tests {
     const ANSWER: &[u8] = b"*3\r\n$5\r\n1.5\r\n\r\n$-1\r\n$0\r\n\r\n+OK\r\n:7\r\n";
 
     #[test]
-    fn commands_are_arrays_of_strings() {
+    fn commands_are_written_as_arrays() {
         let mut out = Vec::new();
         write_command(["HMGET", "view:1", "Größe"].into_iter(), &mut out);
         assert_eq!(out, "*3\r\n$5\r\nHMGET\r\n$6\r\nview:1\r\n$7\r\nGröße\r\n".as_bytes());
@@ -123,14 +123,14 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_is_left_alone() {
+    fn bytes_after_replies_are_not_read() {
         assert_eq!(Replies::to(1).read(b"+OK\r\n+more"), Ok(Some(5)));
         assert_eq!(Replies::to(1).read(b"*0\r\n"), Ok(Some(4)));
         assert_eq!(Replies::to(1).read(b"*-1\r\n"), Ok(Some(5)));
     }
 
     #[test]
-    fn errors_count_and_garbage_is_rejected() {
+    fn error_replies_are_flagged_and_garbage_rejected() {
         let mut replies = Replies::to(2);
         assert_eq!(replies.read(b"-ERR no\r\n+OK\r\n"), Ok(Some(14)));
         assert!(replies.failed);

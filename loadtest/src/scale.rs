@@ -1,5 +1,5 @@
-//! Millions of entities: the time to load them, their size on disk and in memory, the restart time of a Larder that was
-//! stopped or killed, and the cost of a lookup with and without the hot cache.
+//! Measures Larder with millions of entities: the time to load them, their size on disk and in memory, the time to
+//! restart after a stop or a kill, and the cost of a lookup with and without the hot cache.
 
 mod report;
 
@@ -33,27 +33,28 @@ use crate::{
     workload::{Entities, Part, Workload, customer_id, feature_server_request},
 };
 
-/// Enough for a hundred million rows on a slow machine.
+/// The maximum time for a load: enough for a hundred million rows on a slow machine.
 const LOAD_LIMIT: Duration = Duration::from_hours(2);
-/// The number of keys that are requested repeatedly: they fit into the hot cache.
+/// The number of keys that are requested repeatedly. They fit into the hot cache.
 const WARM_KEYS: u32 = 100_000;
-/// The number of keys that are spread over all: each is requested once or twice.
+/// The number of random keys that are each requested about once or twice.
 const COLD_KEYS: u32 = 500_000;
 const SERVICE: &str = "scale";
 const MIB: u64 = 1 << 20;
 
-/// The parameters.
+/// The options of the measurement.
 #[derive(Debug, Args)]
 pub(crate) struct ScaleArgs {
     /// The `larder` program.
     #[arg(long, value_name = "PATH")]
     larder: PathBuf,
-    /// The directory of data and store; needs several hundred bytes for each entity.
+    /// The directory for the data and the store. It needs several hundred bytes for each entity.
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
+    /// The number of entities.
     #[arg(long, value_name = "N", default_value_t = 10_000_000, value_parser = clap::value_parser!(u32).range(1000..))]
     entities: u32,
-    /// The number of features of an entity: alternating floats, integers and texts.
+    /// The number of features of an entity: alternating floats, integers and strings.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=50))]
     features: u16,
     /// `store: hot_cache`, in MiB.
@@ -65,13 +66,13 @@ pub(crate) struct ScaleArgs {
     /// The length of each saturating and each paced run in seconds.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60))]
     seconds: u64,
-    /// Seconds that a process runs before it is killed. If a process ended within two minutes, Larder checks the whole
-    /// file at the next start, because damage may have caused a crash.
+    /// The time in seconds that a process runs before it is killed. After a process that ran for less than two minutes,
+    /// Larder checks the whole file at the next start, because damage may have caused a crash.
     #[arg(long, value_name = "SECONDS", default_value_t = 125)]
     kill_after: u64,
 }
 
-/// The data and the servers.
+/// A run of the measurement.
 #[derive(Debug)]
 struct Scale<'a> {
     args: &'a ScaleArgs,
@@ -81,8 +82,8 @@ struct Scale<'a> {
 
 /// Runs the measurement.
 pub(crate) async fn run(args: &ScaleArgs) -> anyhow::Result<ScaleReport> {
-    let cores = Cores::find().context("cannot tell which cores there are")?;
-    cores.pin_load().context("cannot move to the core of the load")?;
+    let cores = Cores::find().context("cannot find the available cores")?;
+    cores.pin_load().context("cannot pin the load to its core")?;
     eprintln!("{cores}");
     Scale { args, cores, failed: Tally::default() }.run().await
 }
@@ -136,8 +137,8 @@ impl Scale<'_> {
         server.stop(Signal::TERM)?;
         let lookups = |name: &str, measured: &Measured| Lookups {
             name: name.to_owned(),
-            side: measured.side,
-            of_the_floor: floor.side.cpu_us_per_request / measured.side.cpu_us_per_request,
+            figures: measured.figures,
+            cpu_ratio: floor.figures.cpu_us_per_request / measured.figures.cpu_us_per_request,
             latency: Latency::of(&measured.latencies_ns),
         };
         Ok(ScaleReport {
@@ -152,8 +153,8 @@ impl Scale<'_> {
             lookups: vec![
                 lookups("floor", &floor),
                 lookups("warm: keys in the hot cache", &warm),
-                lookups("spread: keys of all, hot cache on", &spread),
-                lookups("cold: keys of all, hot cache off", &cold),
+                lookups("spread: random keys, hot cache on", &spread),
+                lookups("cold: random keys, hot cache off", &cold),
             ],
             memory: Memory { cap: (args.hot_cache + args.page_cache) * MIB, after_load, after_lookups },
             failures: self.failed.failures,
@@ -161,13 +162,14 @@ impl Scale<'_> {
         })
     }
 
-    /// Writes data and definitions, without a store. Returns the size of the file in bytes.
+    /// Writes the data and the definitions. Fails if the directory has a store. Returns the size of the data file in
+    /// bytes.
     fn prepare(&self) -> anyhow::Result<u64> {
         let (dir, store) = (&self.args.dir, self.store());
-        fs::create_dir_all(dir.join("data")).with_context(|| format!("cannot make {}", dir.display()))?;
+        fs::create_dir_all(dir.join("data")).with_context(|| format!("cannot create {}", dir.display()))?;
         fs::create_dir_all(dir.join("features"))?;
         if store.try_exists()? {
-            bail!("{} is there: a store that has rows already loads nothing; remove it", store.display());
+            bail!("{} exists, and Larder would not load its rows again. hint: remove it", store.display());
         }
         let features: Vec<Feature> = wide_views()[0].features.iter().take(self.args.features.into()).cloned().collect();
         let names = features.iter().map(|feature| feature.name.clone()).collect();
@@ -203,8 +205,8 @@ impl Scale<'_> {
         Server::start(&mut command, startup, self.cores).await
     }
 
-    /// Starts a server with the existing store, and checks that it gives the same response as before. Returns the
-    /// seconds until it is ready.
+    /// Starts a server with the existing store, and checks that it returns the same response as before. Returns the
+    /// server, and the seconds until it was ready.
     async fn restart(&self, hot_cache: u64, before: &Captured) -> anyhow::Result<(Server, f64)> {
         let start = Instant::now();
         let server = self.start(hot_cache).await?;
@@ -212,7 +214,7 @@ impl Scale<'_> {
         eprintln!("ready again after {seconds:.2} s");
         let again = Target::of_server("larder", &server).capture(self.workload(WARM_KEYS).sample()).await?;
         if again.body != before.body {
-            bail!("the response after a restart differs from the one before: {}", String::from_utf8_lossy(&again.body));
+            bail!("the response after the restart differs from before: {}", String::from_utf8_lossy(&again.body));
         }
         Ok((server, seconds))
     }
@@ -224,20 +226,20 @@ impl Scale<'_> {
         let measured = measure(target, workload, &effort, 1).await?;
         eprintln!(
             "{:<7}{:>9.0} req/s {:>8.2} us cpu {:>9.1} us p99",
-            target.name, measured.side.requests_per_s, measured.side.cpu_us_per_request, measured.side.p99_us
+            target.name, measured.figures.requests_per_s, measured.figures.cpu_us_per_request, measured.figures.p99_us
         );
         self.failed = [std::mem::take(&mut self.failed), measured.tally.clone()].into_iter().collect();
         Ok(measured)
     }
 
-    /// Returns a workload with one entity in each request, from this many that are spread over all.
+    /// Returns a workload of requests for one entity each, of this many randomly drawn entities.
     fn workload(&self, keys: u32) -> Arc<Workload> {
         let (all, keys) = (self.args.entities, keys.min(self.args.entities));
         let entities = Entities { each: 1, customers: keys, offset: 0, pool: 0, keys: Keys::Uniform };
         let mut random = XorShift::new(7, 0);
-        let anywhere: Vec<_> = (0..keys).map(|_| random.below(all as usize) as u32 + 1).collect();
+        let drawn: Vec<_> = (0..keys).map(|_| random.below(all as usize) as u32 + 1).collect();
         Arc::new(Workload::of(vec![Part::numbered(1, &entities, |number| {
-            let id = customer_id(anywhere[number as usize - 1]);
+            let id = customer_id(drawn[number as usize - 1]);
             feature_server_request(SERVICE, &[id], false)
         })]))
     }

@@ -1,4 +1,4 @@
-//! Servers that this program starts: they are ready before the first request, and end with this program.
+//! Starts and stops servers. They are ready before the first request, and stop when they are dropped.
 
 use std::{
     fs::File,
@@ -18,22 +18,22 @@ use crate::{
     endpoint::Endpoint,
 };
 
-/// A demo generates its data first, and Feast's server loads Python: that takes seconds.
+/// The default time within which a server must be ready. A demo first generates its data, which takes seconds.
 const READY_LIMIT: Duration = Duration::from_secs(60);
 
-/// The timeout of a request to `/ready`.
-const READY_ANSWER_LIMIT: Duration = Duration::from_secs(1);
+/// The timeout of a readiness request.
+const READY_RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a server may take to stop after SIGTERM; then it is killed.
+/// The time after which a server that was dropped is killed, if SIGTERM did not stop it.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
-/// The poll interval.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// The interval of polls for a server that starts or stops.
+const POLL_EVERY: Duration = Duration::from_millis(20);
 
-/// How much of a failed server's output is shown.
+/// The size of the end of a server's output that is shown after a failure, in bytes.
 const TAIL_BYTES: u64 = 4 << 10;
 
-/// A server that runs as long as this is held.
+/// A running server. Dropping it stops the server.
 #[derive(Debug)]
 pub(crate) struct Server {
     startup: Startup,
@@ -44,20 +44,20 @@ pub(crate) struct Server {
 #[derive(Clone, Debug)]
 pub(crate) struct Startup {
     pub(crate) name: &'static str,
-    /// Its address.
+    /// The address on which the server listens.
     pub(crate) endpoint: Endpoint,
-    /// The request that it answers with status 200 once it is ready.
+    /// The request to which the server responds with status 200 once it is ready.
     pub(crate) ready: Request,
-    /// The maximum time until then.
+    /// The maximum time until the server is ready.
     pub(crate) limit: Duration,
-    /// The file for its output.
+    /// The file for the server's output.
     pub(crate) log: PathBuf,
 }
 
 // === impl Startup ===
 
 impl Startup {
-    /// Creates the startup of a server that answers `/ready`.
+    /// Creates the startup of a server that has `/ready`.
     pub(crate) fn new(name: &'static str, endpoint: Endpoint, log: PathBuf) -> Self {
         Self { name, endpoint, ready: client::get("/ready"), limit: READY_LIMIT, log }
     }
@@ -66,12 +66,12 @@ impl Startup {
 // === impl Server ===
 
 impl Server {
-    /// Starts a server on the servers' core and waits until it is ready.
+    /// Starts a server on the servers' cores, and waits until it is ready.
     pub(crate) async fn start(command: &mut Command, startup: Startup, cores: Cores) -> anyhow::Result<Self> {
         let output = File::create(&startup.log).with_context(|| format!("cannot write {}", startup.log.display()))?;
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         let child = cores
-            .start_on_server_core(|| command.spawn())
+            .start_on_server_cores(|| command.spawn())
             .with_context(|| format!("cannot start {}", command.get_program().display()))?;
         let mut server = Self { startup, child };
         server.until_ready().await?;
@@ -90,17 +90,17 @@ impl Server {
         self.child.id()
     }
 
-    /// Returns the end of its output, with a heading, or nothing.
-    pub(crate) fn last_words(&self) -> String {
+    /// Returns the end of the server's output with a heading, for a message.
+    pub(crate) fn output_tail(&self) -> String {
         let name = self.name();
         match self.read_tail() {
             Ok(tail) if tail.trim().is_empty() => format!("{name} printed nothing"),
-            Ok(tail) => format!("{name} printed last:\n{}", tail.trim_end()),
-            Err(error) => format!("what {name} printed cannot be read: {error}"),
+            Ok(tail) => format!("the last output of {name}:\n{}", tail.trim_end()),
+            Err(error) => format!("cannot read the output of {name}: {error}"),
         }
     }
 
-    /// Stops it and waits: with SIGTERM, or with SIGKILL.
+    /// Sends a signal that stops the server, such as SIGTERM or SIGKILL, and waits until it has exited.
     pub(crate) fn stop(mut self, signal: Signal) -> anyhow::Result<()> {
         kill_process(Pid::from_child(&self.child), signal).with_context(|| format!("cannot stop {}", self.name()))?;
         self.child.wait().with_context(|| format!("cannot wait for {}", self.name()))?;
@@ -111,12 +111,12 @@ impl Server {
         let start = Instant::now();
         while !is_ready(&self.startup.endpoint, &self.startup.ready).await {
             if let Some(status) = self.child.try_wait()? {
-                bail!("{} exited before it was ready: {status}; {}", self.name(), self.last_words());
+                bail!("{} exited before it was ready: {status}; {}", self.name(), self.output_tail());
             }
             if start.elapsed() > self.startup.limit {
-                bail!("{} is not ready after {:?}; {}", self.name(), self.startup.limit, self.last_words());
+                bail!("{} is not ready after {:?}; {}", self.name(), self.startup.limit, self.output_tail());
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(POLL_EVERY).await;
         }
         Ok(())
     }
@@ -137,7 +137,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // The process is not waited for yet, so its ID cannot belong to another process.
+        // The child was not waited for yet, so its process ID cannot belong to another process.
         if self.has_ended() || kill_process(Pid::from_child(&self.child), Signal::TERM).is_err() {
             return;
         }
@@ -148,18 +148,18 @@ impl Drop for Server {
                 let _ = self.child.wait();
                 return;
             }
-            thread::sleep(LOOK_EVERY);
+            thread::sleep(POLL_EVERY);
         }
     }
 }
 
 async fn is_ready(endpoint: &Endpoint, ready: &Request) -> bool {
-    let look = async {
+    let poll = async {
         let mut connection = Connection::open(endpoint).await.ok()?;
         let answer = connection.exchange(ready).await.ok()?;
         Some(answer.status)
     };
-    matches!(tokio::time::timeout(READY_ANSWER_LIMIT, look).await, Ok(Some(200)))
+    matches!(tokio::time::timeout(READY_RESPONSE_TIMEOUT, poll).await, Ok(Some(200)))
 }
 
 #[cfg(test)]
@@ -168,7 +168,7 @@ mod tests {
     use crate::endpoint::free_address;
 
     #[tokio::test]
-    async fn a_server_that_dies_is_quoted() {
+    async fn output_of_failed_server_is_shown() {
         let dir = tempfile::tempdir().unwrap();
         let mut command = Command::new("sh");
         command.args(["-c", "echo no such table >&2; exit 3"]);

@@ -1,4 +1,5 @@
-//! One workload, one target, in under a minute: the floor and the target alternate, and each round gives a ratio.
+//! Measures one workload on one target in under a minute. The floor and the target alternate, and each round has a
+//! ratio.
 
 use std::{
     fs,
@@ -17,7 +18,7 @@ use crate::{
     endpoint::{SocketKind, free_address},
     floor,
     load::Tally,
-    measure::{Effort, Side, measure},
+    measure::{Effort, Figures, measure},
     random::Keys,
     report::{Report, Round, Setup, Summary},
     server::{Server, Startup},
@@ -25,7 +26,7 @@ use crate::{
     workload::Workload,
 };
 
-/// Tails take longer to measure than means.
+/// The seconds by which the paced run is longer than the saturated one, because tails need more samples than means.
 const PACED_EXTRA_SECONDS: u64 = 1;
 
 /// What to measure, and for how long.
@@ -36,13 +37,13 @@ pub(crate) struct SmokeArgs {
     /// The length of each saturating run in seconds, at least 2, because CPU time is counted in ticks of 10 ms.
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u64).range(2..=60))]
     seconds: u64,
-    /// The number of rounds; the floor and the target alternate in each.
+    /// The number of rounds. Each round measures the floor and the target.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=100))]
     rounds: u64,
     /// The number of open connections.
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
     connections: u16,
-    /// The number of customers to request, from CUST_000001; they must exist.
+    /// The number of customers to request, from CUST_000001 on. They must exist.
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=999_999))]
     customers: u32,
 }
@@ -51,10 +52,10 @@ pub(crate) struct SmokeArgs {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 struct Subject {
-    /// A server that runs on this machine, as http://127.0.0.1:PORT; it is pinned to one core meanwhile.
+    /// A server that runs on this machine, as http://127.0.0.1:PORT. It is pinned to one core during the measurement.
     #[arg(long, value_name = "URL")]
     target: Option<String>,
-    /// A `larder` program, whose demo is started and stopped.
+    /// A `larder` program, whose demo is started for the measurement.
     #[arg(long, value_name = "PATH")]
     larder: Option<PathBuf>,
 }
@@ -63,12 +64,12 @@ struct Subject {
 #[derive(Debug)]
 struct Stage {
     target: Target,
-    /// `None` if it was running before.
+    /// The target's server; `None` if it was already running.
     server: Option<Server>,
     _pinned: Option<Pinned>,
 }
 
-/// A run with everything it needs.
+/// A run of the measurement.
 #[derive(Debug)]
 struct Smoke<'a> {
     args: &'a SmokeArgs,
@@ -78,12 +79,13 @@ struct Smoke<'a> {
 
 /// Runs the measurement.
 pub(crate) async fn run(args: &SmokeArgs) -> anyhow::Result<Report> {
-    let cores = Cores::find().context("cannot tell which cores there are")?;
-    cores.pin_load().context("cannot move to the core of the load")?;
+    let cores = Cores::find().context("cannot find the available cores")?;
+    cores.pin_load().context("cannot pin the load to its core")?;
     eprintln!("{cores}");
     // Declared before the servers, so that it is dropped after them.
-    let scratch = tempfile::Builder::new().prefix("larder-loadtest-").tempdir().context("cannot make a directory")?;
-    let stage = Stage::set(args, &scratch, cores).await?;
+    let scratch = tempfile::Builder::new().prefix("larder-loadtest-").tempdir();
+    let scratch = scratch.context("cannot create a temporary directory")?;
+    let stage = Stage::set_up(args, &scratch, cores).await?;
     let workload = Arc::new(Workload::one_customer("churn_prediction_online", args.customers, Keys::Uniform));
     let captured = stage.target.capture(workload.sample()).await.and_then(Captured::with_values);
     let captured = captured.map_err(|error| stage.explain(error))?;
@@ -94,7 +96,7 @@ pub(crate) async fn run(args: &SmokeArgs) -> anyhow::Result<Report> {
     let rounds = smoke.rounds(&Target::of_server("floor", &floor), &stage.target).await;
     let rounds = rounds.map_err(|error| stage.explain(error))?;
     if let Some(server) = stage.server.as_ref().filter(|_| smoke.failed.failures > 0) {
-        eprintln!("{}", server.last_words());
+        eprintln!("{}", server.output_tail());
     }
     let Tally { failures, first_failure, .. } = smoke.failed;
     Ok(Report { setup, summary: Summary::of(&rounds), rounds, failures, first_failure })
@@ -103,25 +105,25 @@ pub(crate) async fn run(args: &SmokeArgs) -> anyhow::Result<Report> {
 // === impl Stage ===
 
 impl Stage {
-    async fn set(args: &SmokeArgs, scratch: &TempDir, cores: Cores) -> anyhow::Result<Self> {
+    async fn set_up(args: &SmokeArgs, scratch: &TempDir, cores: Cores) -> anyhow::Result<Self> {
         match (&args.subject.target, &args.subject.larder) {
             (Some(url), _) => {
                 let target = Target::at(url)?;
-                let pinned = cores.pin_server(&target.pids)?;
+                let pinned = cores.pin_processes(&target.pids)?;
                 Ok(Self { target, server: None, _pinned: Some(pinned) })
             }
             (None, Some(program)) => {
                 let server = start_larder(program, args.customers, scratch, cores).await?;
                 Ok(Self { target: Target::of_server("larder", &server), server: Some(server), _pinned: None })
             }
-            (None, None) => bail!("give --target or --larder"),
+            (None, None) => bail!("--target or --larder is required"),
         }
     }
 
-    /// Adds our server's output to its error.
+    /// Appends the end of the server's output to an error, if this program started the server.
     fn explain(&self, error: anyhow::Error) -> anyhow::Error {
         match &self.server {
-            Some(server) => anyhow!("{error:#}; {}", server.last_words()),
+            Some(server) => anyhow!("{error:#}; {}", server.output_tail()),
             None => error,
         }
     }
@@ -133,23 +135,23 @@ impl Smoke<'_> {
     async fn rounds(&mut self, floor: &Target, target: &Target) -> anyhow::Result<Vec<Round>> {
         let mut rounds = Vec::new();
         for number in 0..self.args.rounds {
-            // A different server is first in each round, so that a machine that gets slower or faster favors neither.
-            let (floor_side, target_side) = if number % 2 == 0 {
-                let floor_side = self.measure(floor, number).await?;
-                (floor_side, self.measure(target, number).await?)
+            // The order alternates, so that a machine that gets slower or faster does not favor either server.
+            let (floor_figures, target_figures) = if number % 2 == 0 {
+                let floor_figures = self.measure(floor, number).await?;
+                (floor_figures, self.measure(target, number).await?)
             } else {
-                let target_side = self.measure(target, number).await?;
-                (self.measure(floor, number).await?, target_side)
+                let target_figures = self.measure(target, number).await?;
+                (self.measure(floor, number).await?, target_figures)
             };
-            let round = Round::new(floor_side, target_side);
+            let round = Round::new(floor_figures, target_figures);
             eprintln!("round {} of {}: {:.1} % of bare hyper", number + 1, self.args.rounds, round.cpu_ratio * 100.0);
             rounds.push(round);
         }
         Ok(rounds)
     }
 
-    /// Measures one server in one round. Both servers get the same keys in the same order.
-    async fn measure(&mut self, target: &Target, round: u64) -> anyhow::Result<Side> {
+    /// Measures one server in one round. Both servers get the same keys, in the same order on each connection.
+    async fn measure(&mut self, target: &Target, round: u64) -> anyhow::Result<Figures> {
         let paced = Duration::from_secs(self.args.paced_seconds());
         let effort = Effort {
             connections: self.args.connections.into(),
@@ -161,7 +163,7 @@ impl Smoke<'_> {
         };
         let measured = measure(target, &self.workload, &effort, round).await?;
         self.failed = [std::mem::take(&mut self.failed), measured.tally].into_iter().collect();
-        Ok(measured.side)
+        Ok(measured.figures)
     }
 }
 
@@ -175,7 +177,7 @@ impl SmokeArgs {
 
 async fn start_larder(program: &Path, customers: u32, scratch: &TempDir, cores: Cores) -> anyhow::Result<Server> {
     let dir = scratch.path().join("demo");
-    fs::create_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    fs::create_dir(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
     let address = free_address().context("no free port")?;
     let mut command = Command::new(program);
     command.arg("demo").arg("--dir").arg(dir);

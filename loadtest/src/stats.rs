@@ -1,12 +1,12 @@
-//! Medians, and quantiles as far as the samples allow.
+//! Medians, and quantiles for which there are enough samples.
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-/// A quantile of the far tail is reported only if this many samples are beyond it.
+/// A quantile beyond p99 is reported only if at least this many samples are beyond it.
 const BEYOND_MIN: f64 = 100.0;
 
-/// The median of some numbers, with minimum and maximum.
+/// The median, the minimum and the maximum of some numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
@@ -14,7 +14,7 @@ pub(crate) struct Spread {
     pub(crate) max: f64,
 }
 
-/// The median and the quartiles of many numbers, which a few outliers do not affect.
+/// The median and the quartiles of many numbers. A few outliers do not affect them.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Quartiles {
     pub(crate) median: f64,
@@ -30,8 +30,9 @@ pub(crate) struct Latency {
     pub(crate) p90_us: f64,
     /// `None` with fewer than 100 samples.
     pub(crate) p99_us: Option<f64>,
-    /// `None` with fewer than 100 samples beyond it, as for the next one.
+    /// `None` with fewer than 100 samples beyond it.
     pub(crate) p999_us: Option<f64>,
+    /// `None` with fewer than 100 samples beyond it.
     pub(crate) p9999_us: Option<f64>,
     pub(crate) max_us: f64,
 }
@@ -54,21 +55,21 @@ impl Spread {
 // === impl Quartiles ===
 
 impl Quartiles {
-    /// Computes the quartiles, interpolated between two numbers if needed. NaN without numbers.
+    /// Computes the quartiles, interpolated between two numbers if needed. They are NaN if there are no numbers.
     pub(crate) fn of(numbers: impl Iterator<Item = f64>) -> Self {
         let mut sorted: Vec<_> = numbers.collect();
         sorted.sort_by(f64::total_cmp);
         let at = |part: f64| {
-            let place = part * sorted.len().saturating_sub(1) as f64;
-            let number = |place: f64| sorted.get(place as usize).copied().unwrap_or(f64::NAN);
-            number(place.floor()) + (number(place.ceil()) - number(place.floor())) * place.fract()
+            let index = part * sorted.len().saturating_sub(1) as f64;
+            let number = |index: f64| sorted.get(index as usize).copied().unwrap_or(f64::NAN);
+            number(index.floor()) + (number(index.ceil()) - number(index.floor())) * index.fract()
         };
         Self { median: at(0.5), lower: at(0.25), upper: at(0.75) }
     }
 
-    /// Formats the quartiles, each number with `tell`.
-    pub(crate) fn told(&self, tell: impl Fn(f64) -> String) -> String {
-        format!("{} ({} to {})", tell(self.median), tell(self.lower), tell(self.upper))
+    /// Formats the median and the quartiles, each number with `number`.
+    pub(crate) fn text(&self, number: impl Fn(f64) -> String) -> String {
+        format!("{} ({} to {})", number(self.median), number(self.lower), number(self.upper))
     }
 }
 
@@ -78,21 +79,21 @@ impl Latency {
     pub(crate) fn of(latencies_ns: &Histogram<u64>) -> Self {
         let samples = latencies_ns.len();
         let us = |quantile| latencies_ns.value_at_quantile(quantile) as f64 / 1000.0;
-        let told = |quantile| beyond(samples, quantile) >= BEYOND_MIN - 1e-6;
+        let is_reported = |quantile| beyond(samples, quantile) >= BEYOND_MIN - 1e-6;
         Self {
             samples,
             p50_us: us(0.5),
             p90_us: us(0.9),
             p99_us: (samples >= 100).then(|| us(0.99)),
-            p999_us: told(0.999).then(|| us(0.999)),
-            p9999_us: told(0.9999).then(|| us(0.9999)),
+            p999_us: is_reported(0.999).then(|| us(0.999)),
+            p9999_us: is_reported(0.9999).then(|| us(0.9999)),
             max_us: latencies_ns.max() as f64 / 1000.0,
         }
     }
 }
 
-/// Returns the latencies at finer and finer quantiles, as long as at least ten samples are beyond: nines (1 is p90, 2
-/// is p99), and microseconds.
+/// Returns the latencies at increasing quantiles, as long as at least ten samples are beyond them. A quantile is given
+/// as a number of nines (1 is p90, 2 is p99), a latency in microseconds.
 pub(crate) fn tail(latencies_ns: &Histogram<u64>) -> Vec<(f64, f64)> {
     const STEPS_PER_NINE: u32 = 10;
     (0..=5 * STEPS_PER_NINE)
@@ -118,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn the_middle_is_between_the_ends() {
+    fn spread_has_median_and_extremes() {
         let spread = |numbers: &[f64]| Spread::of(numbers.iter().copied());
         assert_eq!(spread(&[3.0, 1.0, 2.0]), Spread { median: 2.0, min: 1.0, max: 3.0 });
         assert_eq!(spread(&[4.0, 1.0, 2.0, 3.0]), Spread { median: 2.5, min: 1.0, max: 4.0 });
@@ -132,25 +133,25 @@ mod tests {
         assert_eq!(quartiles(&[4.0, 1.0, 2.0, 3.0]), Quartiles { median: 2.5, lower: 1.75, upper: 3.25 });
         assert_eq!(quartiles(&[7.0]), Quartiles { median: 7.0, lower: 7.0, upper: 7.0 });
         assert!(quartiles(&[]).median.is_nan());
-        assert_eq!(quartiles(&[1.0, 2.0, 3.0]).told(|number| format!("{number:.1}")), "2.0 (1.5 to 2.5)");
+        assert_eq!(quartiles(&[1.0, 2.0, 3.0]).text(|number| format!("{number:.1}")), "2.0 (1.5 to 2.5)");
     }
 
     #[test]
     fn tail_needs_enough_samples() {
-        let told = |samples| {
+        let reported = |samples| {
             let latency = Latency::of(&histogram(samples));
             (latency.p99_us.is_some(), latency.p999_us.is_some(), latency.p9999_us.is_some())
         };
-        assert_eq!(told(99), (false, false, false));
-        assert_eq!(told(100), (true, false, false));
-        assert_eq!(told(100_000), (true, true, false));
-        assert_eq!(told(1_000_000), (true, true, true));
+        assert_eq!(reported(99), (false, false, false));
+        assert_eq!(reported(100), (true, false, false));
+        assert_eq!(reported(100_000), (true, true, false));
+        assert_eq!(reported(1_000_000), (true, true, true));
         let latency = Latency::of(&histogram(1000));
         assert!((latency.p50_us - 500.0).abs() < 1.0 && (latency.max_us - 1000.0).abs() < 1.0, "{latency:?}");
     }
 
     #[test]
-    fn curve_ends_with_the_samples() {
+    fn curve_ends_before_last_ten_samples() {
         let curve = tail(&histogram(1000));
         assert_eq!(curve.first().map(|&(nines, _)| nines), Some(0.0));
         assert_eq!(curve.last().map(|&(nines, _)| nines), Some(2.0));

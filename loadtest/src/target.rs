@@ -1,4 +1,4 @@
-//! The measured server: an address on this machine, and its process.
+//! The measured server: its address on this machine, and its processes.
 
 use std::{
     fs,
@@ -19,14 +19,14 @@ use crate::{
 /// A server under load.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
-    /// Its name in the report.
+    /// The server's name in the report.
     pub(crate) name: &'static str,
     pub(crate) endpoint: Endpoint,
     /// The processes whose CPU time is measured.
     pub(crate) pids: Vec<u32>,
 }
 
-/// A response that is worth sending again.
+/// A response of the target, whose body the floor sends.
 #[derive(Clone, Debug)]
 pub(crate) struct Captured {
     pub(crate) body: Vec<u8>,
@@ -47,11 +47,11 @@ impl Target {
         Self { name, endpoint: server.endpoint().clone(), pids: process::family(server.pid()) }
     }
 
-    /// Creates the target for a running server, as `http://127.0.0.1:PORT`.
+    /// Creates the target for a running server, whose URL is `http://127.0.0.1:PORT`.
     pub(crate) fn at(url: &str) -> anyhow::Result<Self> {
         let address = loopback_address(url)?;
         let pid =
-            listening_process(address.port()).with_context(|| format!("cannot tell whose time to read for {url}"))?;
+            listening_process(address.port()).with_context(|| format!("cannot find the process that serves {url}"))?;
         Ok(Self { name: "target", endpoint: address.into(), pids: vec![pid] })
     }
 
@@ -59,17 +59,17 @@ impl Target {
     pub(crate) async fn capture(&self, sample: &Request) -> anyhow::Result<Captured> {
         let body = self.body_of(sample).await?;
         let features = Features::in_answer(&body)
-            .with_context(|| format!("not an answer of a feature server: {}", String::from_utf8_lossy(&body)))?;
+            .with_context(|| format!("not a response of a feature server: {}", String::from_utf8_lossy(&body)))?;
         Ok(Captured { body, features })
     }
 
-    /// Returns the body of the response to a request; other statuses than 200 are errors.
+    /// Returns the body of the response to a request. A status other than 200 is an error.
     pub(crate) async fn body_of(&self, request: &Request) -> anyhow::Result<Vec<u8>> {
         let mut connection =
             Connection::open(&self.endpoint).await.with_context(|| format!("cannot connect to {}", self.endpoint))?;
         let answer = connection.exchange(request).await?;
         if answer.status != 200 {
-            bail!("{} answers with status {}: {}", self.name, answer.status, answer.excerpt());
+            bail!("{} responded with status {}: {}", self.name, answer.status, answer.excerpt());
         }
         Ok(answer.body.to_vec())
     }
@@ -78,10 +78,10 @@ impl Target {
 // === impl Captured ===
 
 impl Captured {
-    /// Rejects a response without values: errors are cheap to serve.
+    /// Returns an error if the response has no values, because such a response is cheap to serve.
     pub(crate) fn with_values(self) -> anyhow::Result<Self> {
         if self.features.with_value == 0 {
-            bail!("no value of the sample is known: {}", String::from_utf8_lossy(&self.body));
+            bail!("the sample response has no values: {}", String::from_utf8_lossy(&self.body));
         }
         Ok(self)
     }
@@ -108,7 +108,7 @@ impl Features {
     }
 }
 
-/// Checks that the address is on this machine: otherwise, the network and another machine would be measured.
+/// Parses a URL, and checks that its address is on this machine; otherwise, the network would be measured, too.
 fn loopback_address(url: &str) -> anyhow::Result<SocketAddr> {
     let authority = url.strip_prefix("http://").context("expected http://127.0.0.1:PORT")?.trim_end_matches('/');
     let address = authority
@@ -126,7 +126,7 @@ fn loopback_address(url: &str) -> anyhow::Result<SocketAddr> {
 fn listening_process(port: u16) -> anyhow::Result<u32> {
     let mut sockets = Vec::new();
     for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
-        // Without IPv6 there is no second table.
+        // Without IPv6, the second table does not exist.
         let lines = fs::read_to_string(table).unwrap_or_default();
         sockets.extend(lines.lines().filter_map(|line| listening_inode(line, port)).map(|i| format!("socket:[{i}]")));
     }
@@ -140,8 +140,8 @@ fn listening_process(port: u16) -> anyhow::Result<u32> {
     }
     match owners[..] {
         [pid] => Ok(pid),
-        [] => bail!("no process that we may look into listens on port {port}"),
-        _ => bail!("processes {owners:?} all listen on port {port}: measure a server of one process"),
+        [] => bail!("no process listens on port {port}, or this user may not inspect it"),
+        _ => bail!("several processes listen on port {port}: {owners:?}. hint: measure a server with one process"),
     }
 }
 
@@ -155,7 +155,7 @@ fn listening_inode(line: &str, port: u16) -> Option<&str> {
 }
 
 fn holds_any(process: &Path, sockets: &[String]) -> bool {
-    // Processes may end, and other users' are not readable.
+    // The process may have ended, or belong to another user.
     let Ok(files) = fs::read_dir(process.join("fd")) else { return false };
     files
         .flatten()
@@ -168,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_this_machine_is_loaded() {
+    fn remote_address_is_rejected() {
         assert_eq!(loopback_address("http://127.0.0.1:6566/").unwrap(), ([127, 0, 0, 1], 6566).into());
         assert!(loopback_address("http://localhost:6566").unwrap().ip().is_loopback());
         for wrong in ["https://127.0.0.1:6566", "http://10.1.2.3:6566", "http://127.0.0.1", "127.0.0.1:6566"] {

@@ -8,13 +8,13 @@ use crate::{
     resp,
 };
 
-/// CUST_000123 is the customer in the documentation.
+/// The customer number of samples: CUST_000123 is the customer in the documentation.
 pub(crate) const EXAMPLE: u32 = 123;
 
 /// The requests of a load.
 #[derive(Debug)]
 pub(crate) struct Workload {
-    /// Never empty.
+    /// The kinds of requests. Never empty.
     parts: Vec<Part>,
     /// The sum of the parts' weights.
     weights: usize,
@@ -25,7 +25,7 @@ pub(crate) struct Workload {
 pub(crate) struct Part {
     /// The weight of this kind among all requests.
     weight: usize,
-    /// Never empty.
+    /// The encoded requests. Never empty.
     requests: Vec<Request>,
     /// The index of the request whose response the floor sends.
     sample: usize,
@@ -35,18 +35,18 @@ pub(crate) struct Part {
 /// The entities of one kind of request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entities {
-    /// The number of entities of one request.
+    /// The number of entities in each request.
     pub(crate) each: usize,
-    /// The number of customers, from 1 on.
+    /// The number of customers, whose numbers begin at 1.
     pub(crate) customers: u32,
-    /// Added to a customer's number, so that the customers do not exist.
+    /// An offset that is added to customer numbers; a large one makes requests for customers that do not exist.
     pub(crate) offset: u32,
-    /// The number of generated requests with several entities.
+    /// The number of different requests, if each has several entities.
     pub(crate) pool: usize,
     pub(crate) keys: Keys,
 }
 
-/// Hashes of Redis, one for each view and entity, and the requested fields of each.
+/// The views whose Redis hashes are read, and the requested fields of each. Redis has a hash for each view and entity.
 pub(crate) type Hashes = [(String, Vec<String>)];
 
 // === impl Workload ===
@@ -63,7 +63,7 @@ impl Workload {
         Self { parts, weights }
     }
 
-    /// Returns the request whose response the floor sends: that of the first kind.
+    /// Returns the sample request of the first kind.
     pub(crate) fn sample(&self) -> &Request {
         self.parts[0].sample()
     }
@@ -77,13 +77,13 @@ impl Workload {
         self.parts.iter().flat_map(|part| &part.requests)
     }
 
-    /// Picks a request, by the weights of the kinds and the choice of keys.
+    /// Picks a request at random, by the weights of the kinds and the selection of keys.
     pub(crate) fn pick(&self, random: &mut XorShift) -> &Request {
         let [only] = &self.parts[..] else {
-            let mut place = random.below(self.weights);
+            let mut drawn = random.below(self.weights);
             let chosen = self.parts.iter().find(|part| {
-                let found = place < part.weight;
-                place = place.wrapping_sub(part.weight);
+                let found = drawn < part.weight;
+                drawn = drawn.wrapping_sub(part.weight);
                 found
             });
             return chosen.unwrap_or(&self.parts[0]).pick(random);
@@ -100,23 +100,23 @@ impl Part {
         if entities.each == 1 {
             return Self::numbered(weight, entities, |number| write(&[id(number)]));
         }
-        // The choice of keys is part of the requests, which are all equally likely.
+        // The keys are selected here, when the requests are created. All requests are equally likely.
         let customers = entities.customers as usize;
         let picker = Picker::new(entities.keys, customers, EXAMPLE as usize - 1);
         let mut random = XorShift::new(entities.each as u64, 0);
-        let neighbours = (0..entities.each).map(|place| (100 + place) % customers).collect();
+        let neighbors = (0..entities.each).map(|index| (100 + index) % customers).collect();
         let drawn = (1..entities.pool.max(1))
             .map(|_| (0..entities.each).map(|_| picker.pick(&mut random)).collect::<Vec<_>>())
             .collect::<Vec<_>>();
-        let requests: Vec<_> = std::iter::once(neighbours)
+        let requests: Vec<_> = std::iter::once(neighbors)
             .chain(drawn)
-            .map(|places: Vec<usize>| write(&places.into_iter().map(|place| id(place as u32 + 1)).collect::<Vec<_>>()))
+            .map(|picks: Vec<usize>| write(&picks.into_iter().map(|index| id(index as u32 + 1)).collect::<Vec<_>>()))
             .collect();
         let picker = Picker::Uniform { end: requests.len() };
         Self { weight, requests, sample: 0, picker }
     }
 
-    /// Creates requests with one entity each, numbered from 1 on.
+    /// Creates requests with one entity each. `write` gets the number of the entity, from 1 on.
     pub(crate) fn numbered(weight: usize, entities: &Entities, write: impl Fn(u32) -> Request) -> Self {
         let requests: Vec<_> = (1..=entities.customers).map(write).collect();
         let sample = (EXAMPLE as usize - 1).min(requests.len() - 1);
@@ -137,7 +137,7 @@ pub(crate) fn customer_id(number: u32) -> String {
     format!("CUST_{number:06}")
 }
 
-/// Creates a request for Feast's feature server. `discount` adds the churn plugin's request input.
+/// Creates a request in the format of Feast's feature server. `discount` adds the churn plugin's request input.
 pub(crate) fn feature_server_request(service: &str, ids: &[String], discount: bool) -> Request {
     let mut entities = Map::from_iter([("customer_id".to_owned(), json!(ids))]);
     if discount {
@@ -147,14 +147,14 @@ pub(crate) fn feature_server_request(service: &str, ids: &[String], discount: bo
     post_json("/get-online-features", &body.to_string())
 }
 
-/// Creates a pipeline that reads all hashes of all entities.
+/// Creates a pipeline that reads the hashes of all entities.
 pub(crate) fn redis_request(hashes: &Hashes, ids: &[String]) -> Request {
     let mut bytes = Vec::new();
     for id in ids {
         for (view, fields) in hashes {
             let key = redis_key(view, id);
-            let words: Vec<_> = ["HMGET", &key].into_iter().chain(fields.iter().map(String::as_str)).collect();
-            resp::write_command(words.into_iter(), &mut bytes);
+            let args: Vec<_> = ["HMGET", &key].into_iter().chain(fields.iter().map(String::as_str)).collect();
+            resp::write_command(args.into_iter(), &mut bytes);
         }
     }
     Request { bytes, wire: Wire::Resp { commands: ids.len() * hashes.len() } }
@@ -180,8 +180,8 @@ mod tests {
     #[test]
     fn each_request_has_one_customer() {
         let workload = Workload::one_customer("some", 10_000, Keys::Uniform);
-        let asked = json!({ "feature_service": "some", "entities": { "customer_id": ["CUST_000123"] } });
-        assert_eq!(body(workload.sample()), asked);
+        let expected = json!({ "feature_service": "some", "entities": { "customer_id": ["CUST_000123"] } });
+        assert_eq!(body(workload.sample()), expected);
         assert_eq!(body(workload.requests().last().unwrap())["entities"]["customer_id"][0], "CUST_010000");
         assert_eq!(workload.requests().count(), 10_000);
     }
@@ -198,13 +198,13 @@ mod tests {
     }
 
     #[test]
-    fn unknown_keys_do_not_exist() {
+    fn offset_requests_unknown_customers() {
         let part = Part::new(1, &entities(1, 900_000), |ids| feature_server_request("some", ids, false));
         assert_eq!(body(part.sample())["entities"]["customer_id"][0], "CUST_900123");
     }
 
     #[test]
-    fn kinds_come_by_their_weights() {
+    fn kinds_are_picked_by_weight() {
         let part = |weight, each| Part::new(weight, &entities(each, 0), |ids| feature_server_request("s", ids, false));
         let workload = Workload::of(vec![part(90, 1), part(9, 2), part(1, 100)]);
         let (mut random, mut counts) = (XorShift::new(3, 0), [0_u32; 3]);
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn redis_gets_every_view_and_entity() {
+    fn redis_request_reads_every_view_and_entity() {
         let hashes = [("a".to_owned(), vec!["x".to_owned()]), ("b".to_owned(), vec!["y".to_owned(), "z".to_owned()])];
         let request = redis_request(&hashes, &["1".to_owned(), "2".to_owned()]);
         assert_eq!(request.wire, Wire::Resp { commands: 4 });

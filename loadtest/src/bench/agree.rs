@@ -5,29 +5,34 @@ use std::collections::BTreeMap;
 use anyhow::{Context, bail};
 use serde_json::Value;
 
-/// The number of compared values, all of them equal.
+/// The result of a comparison without differences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Same {
+    /// The number of compared values.
     pub(crate) values: usize,
 }
 
-/// Compares two responses in Feast's format by column name, because servers may order columns differently. Numbers are
-/// equal if they are the same double.
+/// Compares two responses in Feast's format, column by column. Columns are matched by name, because servers may order
+/// them differently. Integers are compared exactly, and other numbers as doubles.
+///
+/// # Errors
+/// If a response is invalid, or at the first difference.
 pub(crate) fn compare(ours: &[u8], theirs: &[u8]) -> anyhow::Result<Same> {
-    let (ours, theirs) = (columns(ours).context("ours")?, columns(theirs).context("theirs")?);
+    let ours = columns(ours).context("Larder's response is invalid")?;
+    let theirs = columns(theirs).context("the other server's response is invalid")?;
     let names = |columns: &BTreeMap<String, Vec<Value>>| columns.keys().cloned().collect::<Vec<_>>();
     if names(&ours) != names(&theirs) {
-        bail!("other columns: {:?} and {:?}", names(&ours), names(&theirs));
+        bail!("the columns differ: {:?} and {:?}", names(&ours), names(&theirs));
     }
     let mut values = 0;
     for (name, ours) in &ours {
         let theirs = &theirs[name];
         if ours.len() != theirs.len() {
-            bail!("{name}: {} values and {}", ours.len(), theirs.len());
+            bail!("column {name}: {} values and {}", ours.len(), theirs.len());
         }
         for (row, (ours, theirs)) in ours.iter().zip(theirs).enumerate() {
             if !equal(ours, theirs) {
-                bail!("{name} of row {row}: {ours} and {theirs}");
+                bail!("column {name}, row {row}: {ours} and {theirs}");
             }
             values += 1;
         }
@@ -37,7 +42,7 @@ pub(crate) fn compare(ours: &[u8], theirs: &[u8]) -> anyhow::Result<Same> {
 
 fn equal(a: &Value, b: &Value) -> bool {
     match (a.as_f64(), b.as_f64()) {
-        // As doubles, integers beyond 2^53 would be equal to their neighbors.
+        // Two integers are not compared as doubles, because integers beyond 2^53 would be equal to their neighbors.
         (Some(x), Some(y)) => {
             if a.is_f64() || b.is_f64() {
                 x == y
@@ -50,12 +55,12 @@ fn equal(a: &Value, b: &Value) -> bool {
 }
 
 fn columns(answer: &[u8]) -> anyhow::Result<BTreeMap<String, Vec<Value>>> {
-    let answer: Value = serde_json::from_slice(answer).context("no JSON")?;
-    let names = answer["metadata"]["feature_names"].as_array().context("no names")?;
-    let results = answer["results"].as_array().context("no results")?;
+    let answer: Value = serde_json::from_slice(answer).context("it is not JSON")?;
+    let names = answer["metadata"]["feature_names"].as_array().context("it has no feature names")?;
+    let results = answer["results"].as_array().context("it has no results")?;
     let column = |(name, result): (&Value, &Value)| {
-        let values = result["values"].as_array().context("no values")?;
-        Ok((name.as_str().context("a name is no text")?.to_owned(), values.clone()))
+        let values = result["values"].as_array().context("a result has no values")?;
+        Ok((name.as_str().context("a feature name is not a string")?.to_owned(), values.clone()))
     };
     names.iter().zip(results).map(column).collect()
 }
@@ -74,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn column_order_and_notation_are_ignored() {
+    fn column_order_and_number_format_are_ignored() {
         let ours = answer(json!([["a", [1, null]], ["b", [2.0, "x"]]]));
         let theirs = answer(json!([["b", [2, "x"]], ["a", [1, null]]]));
         assert_eq!(compare(&ours, &theirs).unwrap(), Same { values: 4 });
@@ -84,10 +89,10 @@ mod tests {
     fn differences_are_named() {
         let ours = answer(json!([["a", [1, 2.5]]]));
         for (theirs, expected) in [
-            (json!([["a", [1, 2.500_000_1]]]), "a of row 1: 2.5 and 2.5000001"),
-            (json!([["a", [1, null]]]), "a of row 1: 2.5 and null"),
-            (json!([["a", [1]]]), "a: 2 values and 1"),
-            (json!([["b", [1, 2.5]]]), "other columns: [\"a\"] and [\"b\"]"),
+            (json!([["a", [1, 2.500_000_1]]]), "column a, row 1: 2.5 and 2.5000001"),
+            (json!([["a", [1, null]]]), "column a, row 1: 2.5 and null"),
+            (json!([["a", [1]]]), "column a: 2 values and 1"),
+            (json!([["b", [1, 2.5]]]), "the columns differ: [\"a\"] and [\"b\"]"),
         ] {
             assert_eq!(compare(&ours, &answer(theirs)).unwrap_err().to_string(), expected);
         }

@@ -1,4 +1,4 @@
-//! Runs `feast serve` over a repository with the same values of the first customers, in a SQLite online store.
+//! Runs `feast serve` with an SQLite online store that has the same values, but only of the first customers.
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ use crate::{
     server::{Server, Startup},
 };
 
-/// Python and its libraries start slowly on a busy core.
+/// The maximum time until the server is ready: Python and its libraries start slowly on a busy core.
 const READY_LIMIT: Duration = Duration::from_secs(120);
 
 const STORE: &str = "\
@@ -31,7 +31,7 @@ offline_store: {type: file}
 entity_key_serialization_version: 3
 ";
 
-/// Creates a repository in this directory from Parquet files, and fills its online store.
+/// Creates a Feast repository with the data of the Parquet files in `data`, and fills its online store.
 pub(crate) fn make_repo(
     program: &Path,
     repo: &Path,
@@ -46,11 +46,11 @@ pub(crate) fn make_repo(
     fs::write(repo.join("feature_store.yaml"), STORE)?;
     fs::write(repo.join("definitions.py"), feast_python(views, services))?;
     run(program, repo, &["apply"])?;
-    // A range that includes all event times.
+    // The range includes all event times.
     run(program, repo, &["materialize", "2020-01-01T00:00:00", "2100-01-01T00:00:00"])
 }
 
-/// Starts its server with one worker.
+/// Starts Feast's server with one worker.
 pub(crate) async fn serve(program: &Path, repo: &Path, cores: Cores) -> anyhow::Result<Server> {
     let address = free_address().context("no free port")?;
     let mut command = command(program, repo);
@@ -64,11 +64,11 @@ pub(crate) async fn serve(program: &Path, repo: &Path, cores: Cores) -> anyhow::
     Server::start(&mut command, startup, cores).await
 }
 
-/// Returns the version that it prints.
+/// Returns the version that `feast version` prints.
 pub(crate) fn version(program: &Path) -> Option<String> {
     let output = Command::new(program).arg("version").env("FEAST_USAGE", "False").output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
-    // The output has colors and quotes.
+    // The output has colors, and may have quotes.
     text.split(['"', ' ', '\n']).find(|word| is_version(word)).map(str::to_owned)
 }
 
@@ -80,8 +80,8 @@ fn run(program: &Path, repo: &Path, args: &[&str]) -> anyhow::Result<()> {
     let output =
         command(program, repo).args(args).output().with_context(|| format!("cannot start {}", program.display()))?;
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        let tail: Vec<_> = said.lines().rev().take(5).collect();
+        let message = String::from_utf8_lossy(&output.stderr);
+        let tail: Vec<_> = message.lines().rev().take(5).collect();
         bail!("feast {} failed: {}", args[0], tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
     }
     Ok(())
@@ -90,17 +90,17 @@ fn run(program: &Path, repo: &Path, args: &[&str]) -> anyhow::Result<()> {
 fn command(program: &Path, repo: &Path) -> Command {
     let mut command = Command::new(program);
     command.current_dir(repo);
-    // Feast writes times in its SQLite store in local time, which is only correct if that is UTC.
+    // Feast writes local times to its SQLite store, which are only correct if the time zone is UTC.
     for (name, value) in [("TZ", "UTC"), ("FEAST_USAGE", "False"), ("PYTHONWARNINGS", "ignore")] {
         command.env(name, value);
     }
     command
 }
 
-/// Returns an absolute path, because it is started in another directory.
+/// Returns the absolute path of the program, which is started in another directory.
 pub(crate) fn absolute(program: &Path) -> anyhow::Result<PathBuf> {
-    // Not canonical: the path identifies a virtual environment, not the target of its links.
-    std::path::absolute(program).with_context(|| format!("no such path: {}", program.display()))
+    // Links are not resolved, because the path of the link determines the virtual environment.
+    std::path::absolute(program).with_context(|| format!("cannot find {}", program.display()))
 }
 
 #[cfg(test)]
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_are_told_from_words() {
+    fn only_version_numbers_are_versions() {
         assert!(is_version("0.67.0") && !is_version("SDK") && !is_version("Version:") && !is_version("3"));
     }
 }

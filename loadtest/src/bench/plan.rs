@@ -1,34 +1,35 @@
-//! Estimates how long a benchmark takes, before it begins.
+//! The length of each run, and an estimate of the total time of a benchmark.
 
 use std::{fmt, time::Duration};
 
 use serde::Serialize;
 
-use super::spec::{Beside, Spec};
+use super::spec::{BackgroundCommand, Spec};
 use crate::measure::Effort;
 
-/// A benchmark that takes longer than this is not run often.
+/// The maximum time of a benchmark with default options. A longer benchmark would not be run often.
 pub(crate) const LIMIT: Duration = Duration::from_secs(9 * 60);
 
 /// The maximum length of one paced run.
 const PACED_MAX: Duration = Duration::from_secs(20);
-/// The overhead of a run: connections, warm-up, starting a floor, stopping servers.
-const AROUND: Duration = Duration::from_millis(500);
-/// The number of concurrent requests to Feast's server, which has one worker.
+/// The overhead of a run: opening connections, warming up, starting and stopping a floor.
+const OVERHEAD: Duration = Duration::from_millis(500);
+/// The number of connections to Feast's server, which has one worker.
 pub(crate) const FEAST_CONNECTIONS: usize = 2;
-/// The number of samples of churn-1 over all rounds: p99.99 then has a hundred samples beyond it, with a margin.
+/// The number of samples of churn-1 over all rounds: enough for a hundred samples beyond p99.99, with a margin.
 const CHURN_SAMPLES: u64 = 1_050_000;
 
 /// The measured servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, clap::ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum TargetKind {
-    /// Bare hyper that sends Larder's responses.
+    /// Bare hyper, which sends Larder's responses.
     Floor,
+    /// `larder serve`.
     Larder,
-    /// redis-server, read with pipelined HMGET.
+    /// `redis-server`, read with pipelined HMGET commands.
     Redis,
-    /// `feast serve` over a SQLite online store.
+    /// `feast serve` with an SQLite online store.
     Feast,
 }
 
@@ -36,16 +37,17 @@ pub(crate) enum TargetKind {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
     pub(crate) rounds: u64,
-    /// The length of a saturated run.
+    /// The length of a saturated run in seconds.
     pub(crate) seconds: u64,
     pub(crate) connections: usize,
-    /// Whether this is a quick check: no stretched runs.
+    /// Whether this is a quick check, in which no run is extended to get more samples.
     pub(crate) quick: bool,
 }
 
-/// The estimated total.
+/// The estimated time of a benchmark.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Total {
+    /// The time to generate data and to start servers.
     pub(crate) stage: Duration,
     pub(crate) workloads: Duration,
     pub(crate) sweep: Duration,
@@ -63,8 +65,8 @@ impl TargetKind {
         }
     }
 
-    /// Returns whether the target can answer a workload.
-    pub(crate) fn takes(self, spec: &Spec) -> bool {
+    /// Returns whether a workload is measured on the target.
+    pub(crate) fn supports(self, spec: &Spec) -> bool {
         match self {
             Self::Floor | Self::Larder => true,
             Self::Redis => spec.redis,
@@ -72,7 +74,7 @@ impl TargetKind {
         }
     }
 
-    /// Returns a rough, low estimate of its requests per second for one entity, which only the plan uses.
+    /// Returns a low estimate of the target's requests per second for one entity. Only the plan uses it.
     fn assumed_rate(self) -> f64 {
         match self {
             Self::Floor => 110_000.0,
@@ -86,7 +88,8 @@ impl TargetKind {
 // === impl Plan ===
 
 impl Plan {
-    /// Returns the number of rounds. Feast's server has one: its numbers are far from all others.
+    /// Returns the number of rounds. Feast's server has only one, because its numbers differ so much from the others
+    /// that their spread does not matter.
     pub(crate) fn rounds_of(&self, target: TargetKind) -> u64 {
         if target == TargetKind::Feast { 1 } else { self.rounds }
     }
@@ -112,7 +115,7 @@ impl Plan {
         }
     }
 
-    /// Returns the total for these workloads and targets, and these points of sweeps.
+    /// Estimates the time for these workloads and targets, and these points of the sweep.
     pub(crate) fn total(&self, specs: &[Spec], points: &[Spec], targets: &[TargetKind]) -> Total {
         let has = |target| targets.contains(&target);
         let seconds = |wanted: bool, seconds| Duration::from_secs(if wanted { seconds } else { 0 });
@@ -124,12 +127,16 @@ impl Plan {
         let all = |specs: &[Spec], effort: &dyn Fn(&Spec, TargetKind) -> (u64, Effort)| -> Duration {
             let pairs = specs.iter().flat_map(|spec| targets.iter().map(move |&target| (spec, target)));
             pairs
-                .filter(|(spec, target)| target.takes(spec))
+                .filter(|(spec, target)| target.supports(spec))
                 .map(|(spec, target)| {
                     let (rounds, effort) = effort(spec, target);
-                    let beside = if matches!(spec.beside, Some(Beside::Sync)) { AROUND } else { Duration::ZERO };
+                    let background = if matches!(spec.background, Some(BackgroundCommand::Sync)) {
+                        OVERHEAD
+                    } else {
+                        Duration::ZERO
+                    };
                     let paced = effort.paced_for(target.assumed_rate() * 0.6);
-                    (AROUND + beside + effort.saturated + paced) * rounds as u32
+                    (OVERHEAD + background + effort.saturated + paced) * rounds as u32
                 })
                 .sum()
         };
@@ -153,7 +160,7 @@ impl fmt::Display for Total {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "about {} min {:02} s: {} s to set up, {} s of workloads, {} s of sweeps",
+            "about {} min {:02} s ({} s for setup, {} s for workloads, {} s for the sweep)",
             self.sum().as_secs() / 60,
             self.sum().as_secs() % 60,
             self.stage.as_secs(),
@@ -175,21 +182,21 @@ mod tests {
     }
 
     #[test]
-    fn by_default_everything_fits() {
+    fn default_benchmark_is_within_limit() {
         let plan = Plan { rounds: 3, seconds: 2, connections: 32, quick: false };
         let total = plan.total(&spec::workloads(), &points(), &TARGETS);
         assert!(total.sum() < LIMIT, "{total}");
     }
 
     #[test]
-    fn a_quick_run_is_much_shorter() {
+    fn quick_run_is_much_shorter() {
         let plan = Plan { rounds: 1, seconds: 1, connections: 32, quick: true };
         let total = plan.total(&spec::workloads(), &points(), &TARGETS);
         assert!(total.sum() < LIMIT / 2, "{total}");
     }
 
     #[test]
-    fn churn_gets_its_million_samples() {
+    fn churn_gets_a_million_samples() {
         let plan = Plan { rounds: 3, seconds: 2, connections: 32, quick: false };
         let churn = &spec::workloads()[0];
         for target in [TargetKind::Floor, TargetKind::Larder, TargetKind::Redis] {
@@ -205,8 +212,8 @@ mod tests {
         let plan = Plan { rounds: 3, seconds: 2, connections: 32, quick: false };
         let cold: Vec<_> = spec::workloads().into_iter().filter(|spec| spec.name == "cold-1").collect();
         let alone = plan.total(&cold, &[], &[TargetKind::Larder]);
-        let beside = plan.total(&cold, &[], &[TargetKind::Larder, TargetKind::Redis]);
-        assert_eq!(alone.workloads, beside.workloads);
+        let with_redis = plan.total(&cold, &[], &[TargetKind::Larder, TargetKind::Redis]);
+        assert_eq!(alone.workloads, with_redis.workloads);
         assert_eq!(alone.workloads, Duration::from_millis(3 * 3500));
     }
 }

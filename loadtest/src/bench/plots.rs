@@ -1,4 +1,4 @@
-//! The report's plots: latency by percentile, and the cost of more entities and more features.
+//! Draws the report's plots: latency by percentile, and latency and throughput by the number of entities and features.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::plot::{Axis, Line, Panel, draw};
 
 const TARGETS: [TargetKind; 4] = [TargetKind::Floor, TargetKind::Larder, TargetKind::Redis, TargetKind::Feast];
 
-/// Draws the plots for which there are numbers. Returns the names of the files.
+/// Draws the plots that have points. Returns the names of their files.
 pub(crate) fn draw_all(results: &Results, dir: &Path) -> anyhow::Result<Vec<&'static str>> {
     let plots = [
         ("latency.svg", vec![latency(results)]),
@@ -36,7 +36,7 @@ pub(crate) fn draw_all(results: &Results, dir: &Path) -> anyhow::Result<Vec<&'st
 fn latency(results: &Results) -> Panel {
     let targets = results.workload("churn-1").map(|workload| &workload.targets[..]).unwrap_or_default();
     Panel {
-        title: "churn-1: latency at 60 % of own saturation".to_owned(),
+        title: "churn-1: latency at 60 % of own saturated rate".to_owned(),
         x: Axis::Nines,
         y: "latency".to_owned(),
         y_text: time,
@@ -44,7 +44,7 @@ fn latency(results: &Results) -> Panel {
     }
 }
 
-/// Draws latency and throughput by size.
+/// Returns panels with latency and throughput by size.
 fn sizes(results: &Results, fixed: &str, axis: &str, size: impl Fn(&Point) -> Option<usize>) -> Vec<Panel> {
     let mut points: Vec<_> = results.sweep.iter().filter_map(|point| Some((size(point)?, point))).collect();
     points.sort_by_key(|&(size, _)| size);
@@ -69,7 +69,7 @@ fn sizes(results: &Results, fixed: &str, axis: &str, size: impl Fn(&Point) -> Op
     };
     vec![
         panel(
-            format!("Latency at 60 % of own saturation, {fixed}: p50, thin p99"),
+            format!("Latency at 60 % of own saturated rate, {fixed}: p50, thin lines p99"),
             "latency",
             time,
             latencies.collect(),
@@ -79,8 +79,8 @@ fn sizes(results: &Results, fixed: &str, axis: &str, size: impl Fn(&Point) -> Op
 }
 
 fn line(target: TargetKind, minor: bool, points: Vec<(f64, f64)>) -> Line {
-    let colour = TARGETS.iter().position(|&candidate| candidate == target).unwrap_or(0);
-    Line { name: target.name().to_owned(), colour, minor, points }
+    let color = TARGETS.iter().position(|&candidate| candidate == target).unwrap_or(0);
+    Line { name: target.name().to_owned(), color, minor, points }
 }
 
 fn time(us: &f64) -> String {
@@ -98,7 +98,7 @@ mod tests {
 
     fn point(entities: usize, features: usize, cpu_us: f64) -> Point {
         let mut result = WorkloadResult { name: "churn-1".to_owned(), ..WorkloadResult::default() };
-        result.take(vec![
+        result.set_targets(vec![
             gathered(TargetKind::Floor, &[(cpu_us / 2.0, 30.0)], 1000),
             gathered(TargetKind::Larder, &[(cpu_us, 60.0)], 1000),
         ]);
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_sorted_and_homogeneous() {
+    fn selected_points_are_sorted_by_size() {
         let sweep = vec![point(100, 50, 100.0), point(1, 50, 10.0), point(1, 200, 20.0)];
         let results = Results { sweep, ..Results::default() };
         let panels =
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn every_measurement_has_a_plot() {
+    fn plots_without_points_are_not_drawn() {
         let dir = tempfile::tempdir().unwrap();
         let churn = point(1, 8, 10.0).result;
         let mut results = Results { workloads: vec![churn], ..Results::default() };

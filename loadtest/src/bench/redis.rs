@@ -1,4 +1,4 @@
-//! A redis-server with the same rows: a hash for each view and entity.
+//! Runs a `redis-server` with the same rows: a hash for each view and entity.
 
 use std::{
     path::{Path, PathBuf},
@@ -49,14 +49,14 @@ pub(crate) async fn fill(endpoint: &Endpoint, data: &Path, views: &[View]) -> an
         for request in requests_of(view, data)? {
             let answer = connection.exchange(&request).await?;
             if answer.status != 200 {
-                bail!("Redis refuses rows: {}", answer.excerpt());
+                bail!("Redis rejected rows: {}", answer.excerpt());
             }
         }
     }
     Ok(())
 }
 
-/// Counts values and nulls in the response to a pipeline of commands.
+/// Counts values and nulls in the response to a pipeline of commands; returns `None` if it is invalid or incomplete.
 pub(crate) fn count(body: &[u8], request: &Request) -> Option<(usize, usize)> {
     let Wire::Resp { commands } = request.wire else { return None };
     let mut replies = Replies::to(commands);
@@ -69,10 +69,10 @@ fn requests_of(view: &View, data: &Path) -> anyhow::Result<Vec<Request>> {
     let (mut requests, mut bytes, mut commands) = (Vec::new(), Vec::new(), 0);
     dataset::for_each_row(&data.join(&view.file), &columns, |id, values| {
         let key = redis_key(&view.name, id);
-        let mut words = vec!["HSET", &key];
-        words.extend(values.iter().flat_map(|(name, value)| [*name, value.as_str()]));
-        if words.len() > 2 {
-            resp::write_command(words.into_iter(), &mut bytes);
+        let mut args = vec!["HSET", &key];
+        args.extend(values.iter().flat_map(|(name, value)| [*name, value.as_str()]));
+        if args.len() > 2 {
+            resp::write_command(args.into_iter(), &mut bytes);
             commands += 1;
         }
         if commands == PIPELINE {
@@ -89,7 +89,7 @@ fn requests_of(view: &View, data: &Path) -> anyhow::Result<Vec<Request>> {
 
 fn request(commands: &[&[&str]]) -> Request {
     let mut bytes = Vec::new();
-    commands.iter().for_each(|words| resp::write_command(words.iter().copied(), &mut bytes));
+    commands.iter().for_each(|args| resp::write_command(args.iter().copied(), &mut bytes));
     Request { bytes, wire: Wire::Resp { commands: commands.len() } }
 }
 
@@ -112,8 +112,8 @@ mod tests {
 
     #[test]
     fn values_and_nulls_are_counted() {
-        let asked = request(&[&["HMGET", "a", "x", "y"], &["HMGET", "b", "x"]]);
-        assert_eq!(count(b"*2\r\n$1\r\n1\r\n$-1\r\n*1\r\n$1\r\n2\r\n", &asked), Some((2, 1)));
-        assert_eq!(count(b"*2\r\n$1\r\n1\r\n", &asked), None);
+        let pipeline = request(&[&["HMGET", "a", "x", "y"], &["HMGET", "b", "x"]]);
+        assert_eq!(count(b"*2\r\n$1\r\n1\r\n$-1\r\n*1\r\n$1\r\n2\r\n", &pipeline), Some((2, 1)));
+        assert_eq!(count(b"*2\r\n$1\r\n1\r\n", &pipeline), None);
     }
 }

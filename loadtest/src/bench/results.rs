@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::plan::TargetKind;
 use crate::{
     load::Tally,
-    measure::{Measured, Side},
+    measure::{Figures, Measured},
     report::DISTURBED_PERCENT_MIN,
     stats::{self, Latency, Spread},
 };
@@ -17,13 +17,13 @@ pub(crate) struct Results {
     pub(crate) setup: BenchSetup,
     pub(crate) workloads: Vec<WorkloadResult>,
     pub(crate) sweep: Vec<Point>,
-    /// What could not be measured.
+    /// The measurements that were not possible.
     pub(crate) absent: Vec<Absent>,
-    /// Requests without a response of status 200, including those of warm-ups.
+    /// The number of requests without a response of status 200, including those of warm-ups, and of failed workloads.
     pub(crate) failures: u64,
-    /// The first of them.
+    /// The first failure.
     pub(crate) first_failure: Option<String>,
-    /// Seconds from the start to the report.
+    /// The time from the start to the report, in seconds.
     pub(crate) took_seconds: u64,
 }
 
@@ -47,40 +47,41 @@ pub(crate) struct BenchSetup {
     pub(crate) debug_build: bool,
 }
 
-/// A workload on every target.
+/// The results of a workload on all targets.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct WorkloadResult {
     pub(crate) name: String,
     pub(crate) what: String,
-    /// The size of the sample response, which the floor sends.
+    /// The size of the sample response body, which the floor sends.
     pub(crate) sample_body_bytes: usize,
     pub(crate) sample_values: usize,
     pub(crate) sample_values_present: usize,
-    /// How the other servers' responses to the sample compare.
+    /// How the other servers' responses to the sample compare with Larder's.
     pub(crate) agreement: Vec<String>,
-    /// The command that ran next to the load.
-    pub(crate) beside: Option<String>,
+    /// What ran during the load on Larder, and how often.
+    pub(crate) background: Option<String>,
     pub(crate) targets: Vec<TargetResult>,
 }
 
-/// A workload on one target.
+/// The results of a workload on one target.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct TargetResult {
     pub(crate) target: TargetKind,
-    pub(crate) rounds: Vec<Side>,
+    pub(crate) rounds: Vec<Figures>,
     /// The median of each number.
-    pub(crate) median: Side,
-    /// The floor's CPU time divided by this target's, of each round: 1 is as cheap as bare hyper.
+    pub(crate) median: Figures,
+    /// The floor's CPU time per request divided by this target's, over all rounds. At 1, the target is as cheap as bare
+    /// hyper.
     pub(crate) cpu_ratio: Option<Spread>,
-    /// This target's p99 divided by the floor's.
+    /// This target's p99 divided by the floor's, over all rounds.
     pub(crate) p99_ratio: Option<Spread>,
     /// The latencies of the paced runs of all rounds together.
     pub(crate) latency: Latency,
-    /// Quantiles as a number of nines, and microseconds: 2 is p99.
+    /// Quantiles as numbers of nines (2 is p99), and their latencies in microseconds.
     pub(crate) tail: Vec<(f64, f64)>,
 }
 
-/// A point of a sweep.
+/// The results of a point of the sweep.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Point {
     pub(crate) entities: usize,
@@ -88,41 +89,44 @@ pub(crate) struct Point {
     pub(crate) result: WorkloadResult,
 }
 
-/// What is missing, why, and how to get it.
+/// A measurement that was not possible, with the reason and, if known, how to make it possible.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Absent {
     pub(crate) what: String,
     pub(crate) why: String,
 }
 
-/// The rounds of one target so far.
+/// The results of one target's rounds so far.
 #[derive(Debug)]
 pub(crate) struct Gathered {
     pub(crate) target: TargetKind,
-    sides: Vec<Side>,
+    rounds: Vec<Figures>,
     latencies_ns: Option<Histogram<u64>>,
 }
 
 // === impl Results ===
 
 impl Results {
-    pub(crate) fn note(&mut self, tally: &Tally) {
+    /// Adds the failures of a tally.
+    pub(crate) fn add_failures(&mut self, tally: &Tally) {
         self.failures += tally.failures;
         if let (None, Some(failure)) = (&self.first_failure, &tally.first_failure) {
             self.first_failure = Some(failure.clone());
         }
     }
 
-    pub(crate) fn absent(&mut self, what: &str, why: impl Into<String>) {
+    /// Records that something could not be measured.
+    pub(crate) fn add_absent(&mut self, what: &str, why: impl Into<String>) {
         self.absent.push(Absent { what: what.to_owned(), why: why.into() });
     }
 
-    /// Returns the maximum share of a core that other processes took while they should not run there.
+    /// Returns the maximum share of a run for which the load or the floor waited for its core because of other
+    /// processes.
     pub(crate) fn disturbed_percent(&self) -> f64 {
-        let all = self.workloads.iter().filter(|result| result.beside.is_none());
+        let all = self.workloads.iter().filter(|result| result.background.is_none());
         all.chain(self.sweep.iter().map(|point| &point.result))
             .flat_map(|result| &result.targets)
-            .flat_map(|target| target.rounds.iter().map(|side| side.disturbed_percent(target.target)))
+            .flat_map(|target| target.rounds.iter().map(|figures| figures.disturbed_percent(target.target)))
             .fold(0.0, f64::max)
     }
 
@@ -142,11 +146,11 @@ impl WorkloadResult {
         self.targets.iter().find(|result| result.target == target)
     }
 
-    /// Adds the gathered rounds; ratios are to the floor of the same round, or to its median if the numbers of rounds
-    /// differ.
-    pub(crate) fn take(&mut self, gathered: Vec<Gathered>) {
+    /// Sets the results of the targets. Ratios are to the floor in the same round, or to the floor's median if the
+    /// target has another number of rounds.
+    pub(crate) fn set_targets(&mut self, gathered: Vec<Gathered>) {
         let floor = gathered.iter().find(|gathered| gathered.target == TargetKind::Floor);
-        let floor = floor.map(|floor| floor.sides.clone()).unwrap_or_default();
+        let floor = floor.map(|floor| floor.rounds.clone()).unwrap_or_default();
         self.targets = gathered.into_iter().filter_map(|gathered| gathered.close(&floor)).collect();
     }
 }
@@ -155,11 +159,11 @@ impl WorkloadResult {
 
 impl Gathered {
     pub(crate) fn of(target: TargetKind) -> Self {
-        Self { target, sides: Vec::new(), latencies_ns: None }
+        Self { target, rounds: Vec::new(), latencies_ns: None }
     }
 
     pub(crate) fn add(&mut self, measured: Measured) -> anyhow::Result<()> {
-        self.sides.push(measured.side);
+        self.rounds.push(measured.figures);
         match &mut self.latencies_ns {
             Some(sum) => sum.add(&measured.latencies_ns)?,
             none => *none = Some(measured.latencies_ns),
@@ -167,36 +171,36 @@ impl Gathered {
         Ok(())
     }
 
-    /// Computes the result; `None` without any round.
-    fn close(self, floor: &[Side]) -> Option<TargetResult> {
+    /// Computes the results; `None` if there were no rounds.
+    fn close(self, floor: &[Figures]) -> Option<TargetResult> {
         let latencies_ns = self.latencies_ns?;
-        let ratio = |ratio: fn(&Side, &Side) -> f64| {
+        let ratio = |ratio: fn(&Figures, &Figures) -> f64| {
             if self.target == TargetKind::Floor || floor.is_empty() {
                 None
-            } else if floor.len() == self.sides.len() {
-                Some(Spread::of(floor.iter().zip(&self.sides).map(|(floor, side)| ratio(floor, side))))
+            } else if floor.len() == self.rounds.len() {
+                Some(Spread::of(floor.iter().zip(&self.rounds).map(|(floor, figures)| ratio(floor, figures))))
             } else {
-                let floor = Side::median(floor);
-                Some(Spread::of(self.sides.iter().map(|side| ratio(&floor, side))))
+                let floor = Figures::median(floor);
+                Some(Spread::of(self.rounds.iter().map(|figures| ratio(&floor, figures))))
             }
         };
         Some(TargetResult {
             target: self.target,
-            median: Side::median(&self.sides),
-            cpu_ratio: ratio(|floor, side| floor.cpu_us_per_request / side.cpu_us_per_request),
-            p99_ratio: ratio(|floor, side| side.p99_us / floor.p99_us),
+            median: Figures::median(&self.rounds),
+            cpu_ratio: ratio(|floor, figures| floor.cpu_us_per_request / figures.cpu_us_per_request),
+            p99_ratio: ratio(|floor, figures| figures.p99_us / floor.p99_us),
             latency: Latency::of(&latencies_ns),
             tail: stats::tail(&latencies_ns),
-            rounds: self.sides,
+            rounds: self.rounds,
         })
     }
 }
 
-// === impl Side ===
+// === impl Figures ===
 
-impl Side {
-    /// Returns how long a single-threaded process waited for its core. The load and the floor have one thread each, so
-    /// they waited for other processes.
+impl Figures {
+    /// Returns the share of the run for which the load, or the floor if it is the target, waited for its core. Both are
+    /// single-threaded, so they waited for other processes.
     fn disturbed_percent(&self, target: TargetKind) -> f64 {
         let server = if target == TargetKind::Floor { self.server_waited_percent } else { 0.0 };
         server.max(self.load_waited_percent)
@@ -212,15 +216,15 @@ pub(crate) mod tests {
     pub(crate) fn measured(cpu_us_per_request: f64, p99_us: f64, samples: u64) -> Measured {
         let mut latencies_ns = crate::load::latency_histogram().unwrap();
         (1..=samples).for_each(|sample| latencies_ns.record(10_000 + sample % 90_000).unwrap());
-        let side = Side {
+        let figures = Figures {
             cpu_us_per_request,
             p99_us,
             requests_per_s: 1e6 / cpu_us_per_request,
             busy_percent: 99.0,
             resident_bytes: Duration::from_secs(1).as_micros() as f64 * 64.0,
-            ..Side::default()
+            ..Figures::default()
         };
-        Measured { side, latencies_ns, tally: Tally::default() }
+        Measured { figures, latencies_ns, tally: Tally::default() }
     }
 
     pub(crate) fn gathered(target: TargetKind, rounds: &[(f64, f64)], samples: u64) -> Gathered {
@@ -230,9 +234,9 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn ratios_are_of_the_same_round() {
+    fn ratios_compare_the_same_round() {
         let mut result = WorkloadResult::default();
-        result.take(vec![
+        result.set_targets(vec![
             gathered(TargetKind::Floor, &[(6.0, 30.0), (8.0, 40.0), (7.0, 35.0)], 10),
             gathered(TargetKind::Larder, &[(12.0, 60.0), (10.0, 40.0), (10.0, 35.0)], 10),
             gathered(TargetKind::Feast, &[(700.0, 3500.0)], 10),
@@ -249,21 +253,22 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn unexpected_load_is_reported() {
+    fn busy_machine_is_flagged() {
         let mut results = Results::default();
-        let side = Side { load_waited_percent: 12.0, ..Side::default() };
-        let target = TargetResult { rounds: vec![side], ..WorkloadResult::with_one() };
-        let workload = WorkloadResult { targets: vec![target], beside: Some("syncs".to_owned()), ..Default::default() };
+        let figures = Figures { load_waited_percent: 12.0, ..Figures::default() };
+        let target = TargetResult { rounds: vec![figures], ..WorkloadResult::with_one() };
+        let workload =
+            WorkloadResult { targets: vec![target], background: Some("syncs".to_owned()), ..Default::default() };
         results.workloads.push(workload.clone());
         assert!(!results.is_disturbed());
-        results.workloads.push(WorkloadResult { beside: None, ..workload });
+        results.workloads.push(WorkloadResult { background: None, ..workload });
         assert!(results.is_disturbed());
     }
 
     impl WorkloadResult {
         fn with_one() -> TargetResult {
             let mut result = Self::default();
-            result.take(vec![gathered(TargetKind::Larder, &[(1.0, 1.0)], 1)]);
+            result.set_targets(vec![gathered(TargetKind::Larder, &[(1.0, 1.0)], 1)]);
             result.targets.remove(0)
         }
     }

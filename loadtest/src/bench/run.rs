@@ -1,4 +1,4 @@
-//! A running benchmark: its servers, and one workload after another.
+//! Runs a benchmark: starts the servers, and measures one workload after another.
 
 use std::{
     fs,
@@ -11,12 +11,12 @@ use anyhow::{Context, anyhow, bail};
 
 use super::{
     RunArgs, agree,
-    beside::{Again, Runs},
+    background::{RepeatedCommand, Runs},
     feast,
     plan::{Plan, TargetKind},
     redis,
     results::{Gathered, Point, Results, WorkloadResult},
-    spec::{Beside, HostKind, Spec, Tongue},
+    spec::{BackgroundCommand, HostKind, RequestFormat, Spec},
     stage::{Host, Stage},
 };
 use crate::{
@@ -31,7 +31,7 @@ use crate::{
     workload::Workload,
 };
 
-/// The servers, and the results so far.
+/// A running benchmark: its servers, and the results so far.
 #[derive(Debug)]
 pub(crate) struct Run<'a> {
     args: &'a RunArgs,
@@ -46,9 +46,9 @@ pub(crate) struct Run<'a> {
     results: Results,
 }
 
-/// A server that can answer a workload.
+/// A server on which a workload is measured, and how.
 #[derive(Debug)]
-struct Taker {
+struct TargetRun {
     target: Target,
     workload: Arc<Workload>,
     effort: Effort,
@@ -58,7 +58,8 @@ struct Taker {
 // === impl Run ===
 
 impl<'a> Run<'a> {
-    /// Generates the data and starts what these workloads and targets need. Missing programs are recorded.
+    /// Generates the data, and starts the servers that these workloads and targets need. Records missing programs and
+    /// plugins in the results.
     pub(crate) async fn set_up(
         args: &'a RunArgs,
         dir: &Path,
@@ -70,8 +71,8 @@ impl<'a> Run<'a> {
         let mut plugin = |path: &Option<PathBuf>, name: &str, project: &str| {
             let found = path.as_ref().filter(|path| path.is_file());
             if found.is_none() {
-                let why = format!("no built plugin was given; larder plugin build {project}, then --{name} FILE");
-                results.absent(&format!("workloads with {name}"), why);
+                let why = format!("no built plugin. hint: run larder plugin build {project}, then set --{name} FILE");
+                results.add_absent(&format!("workloads with {name}"), why);
             }
             found.cloned()
         };
@@ -79,8 +80,8 @@ impl<'a> Run<'a> {
             plugin(&args.plugin, "plugin", "plugins/examples/churn"),
             plugin(&args.python_plugin, "python-plugin", "plugins/examples/churn-python"),
         );
-        eprintln!("making data, and starting larder");
-        let stage = Stage::set(dir, &args.larder, plugins, args.socket, cores).await?;
+        eprintln!("generating data and starting larder");
+        let stage = Stage::set_up(dir, &args.larder, plugins, args.socket, cores).await?;
         let services = [vec![churn_service()], wide_services()].concat();
         let versions = version_of(&args.larder, &["--version"]).into_iter().collect();
         let mut run = Self {
@@ -119,25 +120,25 @@ impl<'a> Run<'a> {
         self.results.clone()
     }
 
-    /// Measures a workload on every target that can answer it, and records the result.
+    /// Measures a workload on every target that supports it, and records the result or the failure.
     pub(crate) async fn workload(&mut self, spec: &Spec) {
         if let Some(why) = self.missing(spec) {
             eprintln!("  not measured: {why}");
-            self.results.absent(&spec.name, why);
+            self.results.add_absent(&spec.name, why);
             return;
         }
         let plan = self.plan;
-        let takes = |target| (plan.rounds_of(target), plan.workload(spec, target));
-        match self.take_turns(spec, &takes).await {
+        let effort = |target| (plan.rounds_of(target), plan.workload(spec, target));
+        match self.measure(spec, &effort).await {
             Ok(result) => self.results.workloads.push(result),
             Err(error) => self.failed(spec, &error),
         }
     }
 
-    /// Measures a point of a sweep.
+    /// Measures a point of the sweep, and records the result or the failure.
     pub(crate) async fn point(&mut self, spec: &Spec) {
         let plan = self.plan;
-        match self.take_turns(spec, &|target| (1, plan.point(target))).await {
+        match self.measure(spec, &|target| (1, plan.point(target))).await {
             Ok(result) => {
                 let (entities, features) = spec.size();
                 self.results.sweep.push(Point { entities, features, result });
@@ -147,11 +148,11 @@ impl<'a> Run<'a> {
     }
 
     async fn start_redis(&mut self) {
-        const INSTALL: &str = "apt-get install redis-server, then --redis PATH";
+        const INSTALL: &str = "hint: run apt-get install redis-server, then set --redis PATH";
         let Some(program) = &self.args.redis else {
-            return self.results.absent("redis", format!("no redis-server was given; {INSTALL}"));
+            return self.results.add_absent("redis", format!("no redis-server program. {INSTALL}"));
         };
-        eprintln!("starting redis and filling it");
+        eprintln!("starting redis and writing rows");
         let filled = async {
             let server = redis::start(program, self.stage.dir(), self.args.socket, self.cores).await?;
             redis::fill(server.endpoint(), &self.stage.data(), &all_views()).await?;
@@ -162,17 +163,17 @@ impl<'a> Run<'a> {
                 self.versions.extend(version_of(program, &["--version"]));
                 self.redis = Some(server);
             }
-            Err(error) => self.results.absent("redis", format!("{error:#}; {INSTALL}")),
+            Err(error) => self.results.add_absent("redis", format!("{error:#}. {INSTALL}")),
         }
     }
 
     async fn start_feast(&mut self) {
-        const INSTALL: &str =
-            "pip install -r host/tests/feast/requirements.txt in a virtual environment, then --feast PATH";
+        const INSTALL: &str = "hint: run pip install -r host/tests/feast/requirements.txt in a virtual environment, \
+                               then set --feast PATH";
         let Some(program) = &self.args.feast else {
-            return self.results.absent("feast", format!("no feast was given; {INSTALL}"));
+            return self.results.add_absent("feast", format!("no feast program. {INSTALL}"));
         };
-        eprintln!("making a Feast repository and starting feast serve");
+        eprintln!("creating a Feast repository and starting feast serve");
         let started = async {
             let program = feast::absolute(program)?;
             let repo = self.stage.dir().join("feast");
@@ -182,53 +183,57 @@ impl<'a> Run<'a> {
         };
         match started.await {
             Ok((server, version)) => {
-                self.versions.push(format!("feast {}", version.as_deref().unwrap_or("of an unknown version")));
+                self.versions.push(format!("feast {}", version.as_deref().unwrap_or("(unknown version)")));
                 if self.args.socket == SocketKind::Unix {
-                    self.results.absent("feast over a Unix socket", "its server has none; it was asked over TCP");
+                    let why = "its server does not support it, so it was measured over TCP";
+                    self.results.add_absent("feast over a Unix socket", why);
                 }
                 self.feast = Some(server);
             }
-            Err(error) => self.results.absent("feast", format!("{error:#}; {INSTALL}")),
+            Err(error) => self.results.add_absent("feast", format!("{error:#}. {INSTALL}")),
         }
     }
 
-    /// Returns why a workload cannot be measured at all.
+    /// Returns the reason why a workload cannot be measured on any target; `None` if it can.
     fn missing(&self, spec: &Spec) -> Option<String> {
-        let plugin = spec.host == HostKind::Python || spec.beside == Some(Beside::Deploy) || spec.needs_plugin();
-        (plugin && !self.stage.has_plugin(spec.host)).then(|| "its plugin was not given".to_owned())
+        let plugin =
+            spec.host == HostKind::Python || spec.background == Some(BackgroundCommand::Deploy) || spec.needs_plugin();
+        (plugin && !self.stage.has_plugin(spec.host)).then(|| "the option with its plugin is not set".to_owned())
     }
 
     fn failed(&mut self, spec: &Spec, error: &anyhow::Error) {
         eprintln!("  FAILED: {error:#}");
-        self.results.absent(&spec.name, format!("it failed: {error:#}"));
+        self.results.add_absent(&spec.name, format!("it failed: {error:#}"));
         let first_failure = Some(format!("{}: {error:#}", spec.name));
-        self.results.note(&Tally { failures: 1, first_failure, ..Tally::default() });
+        self.results.add_failures(&Tally { failures: 1, first_failure, ..Tally::default() });
     }
 
-    async fn take_turns(
+    /// Compares the servers' responses, and measures the servers. `effort_for` returns the number of rounds and the
+    /// effort for a target.
+    async fn measure(
         &mut self,
         spec: &Spec,
-        takes: &dyn Fn(TargetKind) -> (u64, Effort),
+        effort_for: &dyn Fn(TargetKind) -> (u64, Effort),
     ) -> anyhow::Result<WorkloadResult> {
-        let host = self.hosts.iter().find(|host| host.kind == spec.host).context("its larder does not run")?;
+        let host = self.hosts.iter().find(|host| host.kind == spec.host).context("its Larder server is not running")?;
         let larder = Target::of_server("larder", &host.server);
-        let http = Arc::new(spec.requests(Tongue::Http, &self.services, self.args.keys));
+        let http = Arc::new(spec.requests(RequestFormat::Http, &self.services, self.args.keys));
         let mut bodies = Vec::new();
         for part in http.parts() {
             bodies.push(larder.body_of(part.sample()).await?);
         }
         let captured = larder.capture(http.sample()).await?;
-        spec.check(&captured).map_err(|error| anyhow!("{error:#}; {}", host.server.last_words()))?;
+        spec.check(&captured).map_err(|error| anyhow!("{error:#}; {}", host.server.output_tail()))?;
         let answers: Vec<_> =
             http.parts().iter().map(|part| part.sample()).zip(bodies.iter().map(Vec::as_slice)).collect();
         let floor = floor::start(&answers, self.stage.dir(), self.args.socket, self.cores).await?;
-        let taker = |target: Target, kind, workload: &Arc<Workload>| {
-            let (rounds, effort) = takes(kind);
-            (kind, Taker { target, workload: Arc::clone(workload), effort, rounds })
+        let target_run = |target: Target, kind, workload: &Arc<Workload>| {
+            let (rounds, effort) = effort_for(kind);
+            (kind, TargetRun { target, workload: Arc::clone(workload), effort, rounds })
         };
-        let mut takers = vec![
-            taker(Target::of_server("floor", &floor), TargetKind::Floor, &http),
-            taker(larder, TargetKind::Larder, &http),
+        let mut target_runs = vec![
+            target_run(Target::of_server("floor", &floor), TargetKind::Floor, &http),
+            target_run(larder, TargetKind::Larder, &http),
         ];
         let mut result = WorkloadResult {
             name: spec.name.clone(),
@@ -239,46 +244,48 @@ impl<'a> Run<'a> {
             ..WorkloadResult::default()
         };
         if let Some(server) = self.redis.as_ref().filter(|_| spec.redis) {
-            let workload = Arc::new(spec.requests(Tongue::Redis, &self.services, self.args.keys));
+            let workload = Arc::new(spec.requests(RequestFormat::Redis, &self.services, self.args.keys));
             let target = Target::of_server("redis", server);
             result.agreement.push(agree_with_redis(&target, &workload, &captured).await);
-            takers.push(taker(target, TargetKind::Redis, &workload));
+            target_runs.push(target_run(target, TargetKind::Redis, &workload));
         }
         if let Some(server) = self.feast.as_ref().filter(|_| spec.feast) {
-            let workload = Arc::new(spec.requests(Tongue::Feast, &self.services, self.args.keys));
+            let workload = Arc::new(spec.requests(RequestFormat::Feast, &self.services, self.args.keys));
             let target = Target::of_server("feast", server);
             result.agreement.push(agree_with_feast(&target, &http, &captured).await);
-            takers.push(taker(target, TargetKind::Feast, &workload));
+            target_runs.push(target_run(target, TargetKind::Feast, &workload));
         }
-        let (gathered, tally, runs) = self.rounds(spec, host, &takers).await?;
-        result.take(gathered);
-        result.beside = spec.beside.map(|beside| runs.describe(beside)).transpose()?;
-        self.results.note(&tally);
+        let (gathered, tally, runs) = self.rounds(spec, host, &target_runs).await?;
+        result.set_targets(gathered);
+        result.background = spec.background.map(|background| runs.describe(background)).transpose()?;
+        self.results.add_failures(&tally);
         Ok(result)
     }
 
+    /// Measures the servers in all rounds.
     async fn rounds(
         &self,
         spec: &Spec,
         host: &Host,
-        takers: &[(TargetKind, Taker)],
+        target_runs: &[(TargetKind, TargetRun)],
     ) -> anyhow::Result<(Vec<Gathered>, Tally, Runs)> {
-        let mut gathered: Vec<_> = takers.iter().map(|(kind, _)| Gathered::of(*kind)).collect();
+        let mut gathered: Vec<_> = target_runs.iter().map(|(kind, _)| Gathered::of(*kind)).collect();
         let (mut tallies, mut runs) = (Vec::new(), Runs::default());
-        for round in 0..takers.iter().map(|(_, taker)| taker.rounds).max().unwrap_or(0) {
-            // A different target is first in each round, so that a machine that gets slower or faster favors none of
-            // them.
-            let mut order: Vec<_> = (0..takers.len()).filter(|&place| round < takers[place].1.rounds).collect();
+        for round in 0..target_runs.iter().map(|(_, run)| run.rounds).max().unwrap_or(0) {
+            // The order alternates, so that a machine that gets slower or faster does not favor any target.
+            let mut order: Vec<_> =
+                (0..target_runs.len()).filter(|&index| round < target_runs[index].1.rounds).collect();
             if round % 2 == 1 {
                 order.reverse();
             }
-            for place in order {
-                let (kind, taker) = &takers[place];
-                let beside = spec.beside.filter(|_| *kind == TargetKind::Larder);
-                let again = beside.map(|beside| Again::start(self.stage.beside(host, beside), self.cores));
-                let measured = measure(&taker.target, &taker.workload, &taker.effort, round).await;
-                if let Some(again) = again {
-                    runs = runs.and(again.end());
+            for index in order {
+                let (kind, run) = &target_runs[index];
+                let background = spec.background.filter(|_| *kind == TargetKind::Larder);
+                let repeated = background
+                    .map(|background| RepeatedCommand::start(self.stage.background(host, background), self.cores));
+                let measured = measure(&run.target, &run.workload, &run.effort, round).await;
+                if let Some(repeated) = repeated {
+                    runs = runs.and(repeated.end());
                 }
                 let measured = measured.with_context(|| format!("{} in round {}", kind.name(), round + 1))?;
                 tallies.push(measured.tally.clone());
@@ -286,11 +293,11 @@ impl<'a> Run<'a> {
                     "  round {} {:<7}{:>9.0} req/s {:>9.2} us cpu {:>9.1} us p99",
                     round + 1,
                     kind.name(),
-                    measured.side.requests_per_s,
-                    measured.side.cpu_us_per_request,
-                    measured.side.p99_us
+                    measured.figures.requests_per_s,
+                    measured.figures.cpu_us_per_request,
+                    measured.figures.p99_us
                 );
-                gathered[place].add(measured)?;
+                gathered[index].add(measured)?;
             }
         }
         Ok((gathered, tallies.into_iter().collect(), runs))
@@ -304,13 +311,13 @@ impl Runs {
         Self { done: self.done + more.done, failed: self.failed.or(more.failed) }
     }
 
-    fn describe(&self, beside: Beside) -> anyhow::Result<String> {
-        let what = match beside {
-            Beside::Sync => "full syncs of its three views",
-            Beside::Deploy => "deploys of its plugin",
+    fn describe(&self, background: BackgroundCommand) -> anyhow::Result<String> {
+        let what = match background {
+            BackgroundCommand::Sync => "full syncs of the three churn views",
+            BackgroundCommand::Deploy => "deployments of the churn plugin",
         };
         match &self.failed {
-            Some(failed) => bail!("one of the {what} failed: {failed}"),
+            Some(failed) => bail!("{what}: a run failed: {failed}"),
             None => Ok(format!("{} {what}", self.done)),
         }
     }
@@ -322,7 +329,7 @@ async fn agree_with_feast(feast: &Target, http: &Workload, captured: &Captured) 
         agree::compare(&captured.body, &theirs)
     };
     match compared.await {
-        Ok(same) => format!("Feast gives the same {} values", same.values),
+        Ok(same) => format!("Feast returns the same {} values", same.values),
         Err(error) => format!("FEAST DIFFERS: {error:#}"),
     }
 }
@@ -331,9 +338,11 @@ async fn agree_with_redis(server: &Target, workload: &Workload, captured: &Captu
     let body = server.body_of(workload.sample()).await;
     let count = body.as_ref().ok().and_then(|body| redis::count(body, workload.sample()));
     match count {
-        Some((values, _)) if values == captured.features.with_value => format!("Redis has as many values, {values}"),
-        Some((values, _)) => format!("REDIS HAS {values} VALUES of {}", captured.features.with_value),
-        None => format!("REDIS DOES NOT ANSWER: {:?}", body.err()),
+        Some((values, _)) if values == captured.features.with_value => {
+            format!("Redis returns as many values: {values}")
+        }
+        Some((values, _)) => format!("REDIS DIFFERS: {values} values instead of {}", captured.features.with_value),
+        None => format!("REDIS DIFFERS: no valid response: {:?}", body.err()),
     }
 }
 
@@ -353,5 +362,5 @@ pub(crate) fn machine() -> String {
     let model =
         cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':').map(|(_, name)| name.trim()));
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    format!("{}, Linux {}", model.unwrap_or("a processor without a name"), kernel.trim())
+    format!("{}, Linux {}", model.unwrap_or("unknown processor"), kernel.trim())
 }

@@ -1,4 +1,4 @@
-//! The data of a benchmark and its Larder processes, in a directory that is removed afterwards.
+//! Generates the data of a benchmark, and starts its Larder servers.
 
 use std::{
     fs,
@@ -10,7 +10,7 @@ use std::{
 use anyhow::Context;
 use rustix::process::Signal;
 
-use super::spec::{Beside, CUSTOMERS, HostKind};
+use super::spec::{BackgroundCommand, CUSTOMERS, HostKind};
 use crate::{
     cores::Cores,
     dataset,
@@ -20,21 +20,22 @@ use crate::{
     workload::customer_id,
 };
 
-/// A Python plugin is compiled at the first start.
+/// The maximum time until a server is ready: a Python plugin is compiled at the first start.
 const READY_LIMIT: Duration = Duration::from_secs(120);
 
-/// The name of the churn plugins in both languages.
+/// The file name of the churn plugin, in both languages.
 const PLUGIN: &str = "customer_derived_features.wasm";
 
-/// The files that all servers use.
+/// The directory with the data and the configurations of the servers, and how to start them.
 #[derive(Clone, Debug)]
 pub(crate) struct Stage {
     dir: PathBuf,
     larder: PathBuf,
     socket: SocketKind,
     cores: Cores,
-    /// The Rust and Python plugins, if they exist.
+    /// The Rust plugin, if it is available.
     plugin: Option<PathBuf>,
+    /// The Python plugin, if it is available.
     python_plugin: Option<PathBuf>,
 }
 
@@ -49,15 +50,15 @@ pub(crate) struct Host {
 // === impl Stage ===
 
 impl Stage {
-    /// Generates the data: the churn views with `larder demo`, the wide ones in this program.
-    pub(crate) async fn set(
+    /// Generates the data: the churn views with `larder demo`, and the wide views in this program.
+    pub(crate) async fn set_up(
         dir: &Path,
         larder: &Path,
         plugins: (Option<PathBuf>, Option<PathBuf>),
         socket: SocketKind,
         cores: Cores,
     ) -> anyhow::Result<Self> {
-        let larder = larder.canonicalize().with_context(|| format!("there is no {}", larder.display()))?;
+        let larder = larder.canonicalize().with_context(|| format!("cannot find {}", larder.display()))?;
         let (plugin, python_plugin) = plugins;
         let stage = Self { dir: dir.to_owned(), larder, socket, cores, plugin, python_plugin };
         let main = stage.dir_of(HostKind::Main);
@@ -79,7 +80,7 @@ impl Stage {
         Ok(stage)
     }
 
-    /// Returns the same stage, with servers on other cores.
+    /// Returns the same stage, but with servers on these cores.
     pub(crate) fn on(&self, cores: Cores) -> Self {
         Self { cores, ..self.clone() }
     }
@@ -100,7 +101,7 @@ impl Stage {
         }
     }
 
-    /// Starts a server and waits until all views are loaded.
+    /// Starts a server, and waits until it is ready, with all views loaded.
     pub(crate) async fn host(&self, kind: HostKind) -> anyhow::Result<Host> {
         let dir = self.dir_of(kind);
         if kind != HostKind::Main {
@@ -130,11 +131,11 @@ impl Stage {
         Ok(Host { kind, server: Server::start(&mut command, startup, self.cores).await?, config })
     }
 
-    /// Returns the command that runs next to the load of a server.
-    pub(crate) fn beside(&self, host: &Host, beside: Beside) -> Command {
+    /// Returns the command to run repeatedly during the load on a server.
+    pub(crate) fn background(&self, host: &Host, background: BackgroundCommand) -> Command {
         let mut command = Command::new(&self.larder);
-        match (beside, &self.plugin) {
-            (Beside::Deploy, Some(plugin)) => {
+        match (background, &self.plugin) {
+            (BackgroundCommand::Deploy, Some(plugin)) => {
                 command.arg("plugin").arg("deploy").arg(plugin);
             }
             _ => {
@@ -153,7 +154,7 @@ impl Stage {
         })
     }
 
-    /// Copies the churn views, and the Python plugin for the server that needs it.
+    /// Copies the churn views to the directory of a server, and the Python plugin for the server that needs it.
     fn copy_churn(&self, dir: &Path, kind: HostKind) -> anyhow::Result<()> {
         let main = self.dir_of(HostKind::Main);
         let mut files: Vec<_> = churn_views().into_iter().map(|view| format!("data/{}", view.file)).collect();
@@ -173,5 +174,5 @@ impl Stage {
     }
 }
 
-/// As `larder demo` writes it if it has a plugin.
+/// The derived view, as `larder demo` writes it if it gets a plugin.
 const CHURN_DERIVED_YAML: &str = include_str!("../../../configs/features/churn_derived.yaml");

@@ -1,4 +1,4 @@
-//! The report as Markdown.
+//! Formats the report as Markdown.
 
 use std::fmt::Write;
 
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::stats::Spread;
 
-/// Formats the whole report; the plots are next to it.
+/// Formats the whole report. `plots` are the names of plots in the same directory.
 pub(crate) fn markdown(results: &Results, plots: &[&str]) -> String {
     let mut text = String::from("# Larder under load\n\n");
     write_warnings(&mut text, results);
@@ -34,19 +34,20 @@ fn write_warnings(text: &mut String, results: &Results) {
     };
     let setup = &results.setup;
     if setup.debug_build {
-        warn("BUILT WITHOUT OPTIMISATION: the floor is far too slow, so do not trust the ratios.".to_owned());
+        warn("BUILT WITHOUT OPTIMIZATION: the floor is far too slow, so the ratios are not meaningful.".to_owned());
     }
     if setup.quick {
-        warn("A QUICK LOOK: one short round, to see that everything works.".to_owned());
+        warn("QUICK RUN: one short round, only to check that everything works.".to_owned());
     }
     if results.is_disturbed() {
         warn(format!(
-            "THE MACHINE WAS BUSY: others held a core for up to {:.0} % of a run; measure again when it is quiet.",
+            "THE MACHINE WAS BUSY: other processes used a core for up to {:.0} % of a run; measure again on an idle \
+             machine.",
             results.disturbed_percent()
         ));
     }
     if let Some(first) = &results.first_failure {
-        warn(format!("{} REQUESTS FAILED, the first with: {first}", results.failures));
+        warn(format!("{} REQUESTS FAILED; the first failure: {first}", results.failures));
     }
 }
 
@@ -58,12 +59,13 @@ fn write_setup(text: &mut String, results: &Results) {
     let _ = writeln!(text, "* {}", versions.join("; "));
     let _ = writeln!(
         text,
-        "* HTTP/1.1 over {socket}, {connections} keep-alive connections; keys: {keys}, of {customers} customers"
+        "* HTTP/1.1 over {socket}, {connections} keep-alive connections; {customers} customers, key distribution: \
+         {keys}"
     );
     let _ = writeln!(
         text,
-        "* {rounds} rounds in which the servers take turns, {saturated_seconds} s saturated each, then at 60 % of that; \
-         {} min {:02} s in all",
+        "* {rounds} rounds with all servers; in each, {saturated_seconds} s saturated, then at 60 % of that rate; \
+         total time: {} min {:02} s",
         results.took_seconds / 60,
         results.took_seconds % 60
     );
@@ -71,12 +73,12 @@ fn write_setup(text: &mut String, results: &Results) {
 
 fn write_workloads(text: &mut String, workloads: &[WorkloadResult]) {
     text.push_str(
-        "| workload | server | CPU per request | of the floor | requests/s | busy | p50 | p99 | p99.9 | p99.99 | samples \
-         | memory |\n|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
+        "| workload | server | CPU per request | of bare hyper | requests/s | busy | p50 | p99 | p99.9 | p99.99 | \
+         samples | memory |\n|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
     );
     for workload in workloads {
-        for (place, target) in workload.targets.iter().enumerate() {
-            let name = if place == 0 { workload.name.as_str() } else { "" };
+        for (index, target) in workload.targets.iter().enumerate() {
+            let name = if index == 0 { workload.name.as_str() } else { "" };
             let _ = writeln!(text, "| {name} | {} | {} |", target.target.name(), row(target));
         }
     }
@@ -84,7 +86,7 @@ fn write_workloads(text: &mut String, workloads: &[WorkloadResult]) {
     for workload in workloads {
         let _ = writeln!(
             text,
-            "* `{}`: {}; {} bytes in an answer",
+            "* `{}`: {}; {} bytes per response",
             workload.name,
             workload.what,
             thousands(workload.sample_body_bytes as u64)
@@ -112,9 +114,12 @@ fn row(target: &TargetResult) -> String {
 
 fn write_beside(text: &mut String, results: &Results) {
     for workload in &results.workloads {
-        if let Some(beside) = &workload.beside {
-            let _ =
-                writeln!(text, "* Beside `{}`: {beside}. Its CPU counts there as the requests' does.", workload.name);
+        if let Some(background) = &workload.background {
+            let _ = writeln!(
+                text,
+                "* During `{}`: {background}. The CPU time of the server includes this work.",
+                workload.name
+            );
         }
     }
 }
@@ -125,11 +130,12 @@ fn write_values(text: &mut String, results: &Results) {
         .workloads
         .iter()
         .chain(points)
-        .flat_map(|workload| workload.agreement.iter().map(|said| format!("* `{}`: {said}\n", workload.name)))
+        .flat_map(|workload| workload.agreement.iter().map(|result| format!("* `{}`: {result}\n", workload.name)))
         .collect();
     if !agreements.is_empty() {
         text.push_str(
-            "\n## The same values\n\nThe sample of each workload, asked of each server before it is measured:\n\n",
+            "\n## Comparison of values\n\nBefore a workload is measured, its sample request is sent to each server, \
+             and the values are compared with Larder's:\n\n",
         );
         text.push_str(&agreements.concat());
     }
@@ -140,11 +146,11 @@ fn write_sweep(text: &mut String, points: &[Point]) {
         return;
     }
     text.push_str(
-        "\n## Sizes\n\n| entities | features | bytes | server | CPU per request | of the floor | requests/s | p50 | p99 \
-         |\n|--:|--:|--:|---|--:|--:|--:|--:|--:|\n",
+        "\n## Sizes\n\n| entities | features | bytes | server | CPU per request | of bare hyper | requests/s | p50 | \
+         p99 |\n|--:|--:|--:|---|--:|--:|--:|--:|--:|\n",
     );
     for point in points {
-        for (place, target) in point.result.targets.iter().enumerate() {
+        for (index, target) in point.result.targets.iter().enumerate() {
             let size = format!(
                 "{} | {} | {}",
                 point.entities,
@@ -154,7 +160,7 @@ fn write_sweep(text: &mut String, points: &[Point]) {
             let _ = writeln!(
                 text,
                 "| {} | {} | {} | {} | {} | {} | {} |",
-                if place == 0 { &size } else { " | | " },
+                if index == 0 { &size } else { " | | " },
                 target.target.name(),
                 microseconds(target.median.cpu_us_per_request),
                 target.cpu_ratio.map_or(String::new(), percent),
@@ -180,15 +186,17 @@ fn write_reading(text: &mut String) {
     let _ = writeln!(
         text,
         "\n## How to read this\n\n\
-         * The floor is a bare hyper server that reads the request and sends the very bytes that Larder answered to the \
-         sample. CPU is the server's time on its core, user and system, of saturated runs; \"of the floor\" is the floor's \
-         by the server's, median and least to most of the rounds. `busy` well below 100 % means that the load was the \
-         bottleneck, and then requests/s say little.\n\
-         * Latencies are of an open loop at 60 % of a server's own saturation, each from the moment at which its request \
-         was due. A quantile beyond p99 is told where a hundred samples lie beyond it.\n\
-         * Redis is asked by pipelined HMGET in its own protocol, one hash for each view and entity: no JSON, no types, no \
-         times. Feast has one worker, {FEAST_CONNECTIONS} connections, one round, and the first {FEAST_CUSTOMERS} customers only.\n\
-         * Memory is the servers' resident set after the runs; processes that share pages count them each."
+         * The floor is a bare hyper server that reads the request and sends the body of Larder's response to the \
+         sample request. \"CPU per request\" is the server's user and system time in saturated runs. \"Of bare hyper\" \
+         is the floor's CPU time divided by the server's: the median of the rounds, and their minimum and maximum. If \
+         \"busy\" is well below 100 %, the load was the bottleneck, and requests/s are not meaningful.\n\
+         * Latencies are measured in an open loop at 60 % of the server's own saturated rate. Each latency counts from \
+         the time at which its request was due. Quantiles beyond p99 are shown only if at least a hundred samples are \
+         beyond them.\n\
+         * Redis is read with pipelined HMGET commands in its own protocol, from one hash for each view and entity: \
+         without JSON, types and times. Feast is measured with one worker, {FEAST_CONNECTIONS} connections, one round, \
+         and only the first {FEAST_CUSTOMERS} customers.\n\
+         * Memory is the resident memory of the server's processes after the runs. Shared pages count for each process."
     );
 }
 
@@ -201,7 +209,7 @@ fn percent(Spread { median, min, max }: Spread) -> String {
     format!("{} % ({}..{})", percent(median), percent(min), percent(max))
 }
 
-/// Formats with about three digits, in a suitable unit.
+/// Formats a duration in a suitable unit, with about three digits.
 pub(crate) fn microseconds(us: f64) -> String {
     match us {
         us if us < 10.0 => format!("{us:.2} µs"),
@@ -216,8 +224,8 @@ pub(crate) fn microseconds(us: f64) -> String {
 pub(crate) fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -234,10 +242,10 @@ pub(crate) fn headline(results: &Results) -> String {
         let feast = workload.target(TargetKind::Feast).map(|feast| feast.median.cpu_us_per_request / cpu_us);
         let _ = writeln!(
             text,
-            "{:<20} larder {:>8} a request{}{}, p50 {}, p99 {}",
+            "{:<20} larder {:>8} per request{}{}, p50 {}, p99 {}",
             workload.name,
             microseconds(cpu_us),
-            larder.cpu_ratio.map_or(String::new(), |ratio| format!(", {} of the floor", percent(ratio))),
+            larder.cpu_ratio.map_or(String::new(), |ratio| format!(", {} of bare hyper", percent(ratio))),
             feast.map_or(String::new(), |times| format!(", Feast {times:.0} times that")),
             microseconds(larder.latency.p50_us),
             larder.latency.p99_us.map_or("–".to_owned(), microseconds),
@@ -256,10 +264,10 @@ mod tests {
             name: "churn-1".to_owned(),
             what: "8 features".to_owned(),
             sample_body_bytes: 1975,
-            agreement: vec!["Feast gives the same 8 values".to_owned()],
+            agreement: vec!["Feast returns the same 8 values".to_owned()],
             ..WorkloadResult::default()
         };
-        workload.take(vec![
+        workload.set_targets(vec![
             gathered(TargetKind::Floor, &[(6.0, 30.0)], 1000),
             gathered(TargetKind::Larder, &[(8.0, 60.0), (12.0, 60.0)], 1000),
         ]);
@@ -274,8 +282,8 @@ mod tests {
         for expected in [
             "| churn-1 | floor | 6.00 µs |  | 166,666 | 99 % |",
             "|  | larder | 10.0 µs | 62.5 % (50.0..75.0) |",
-            "* `churn-1`: 8 features; 1,975 bytes in an answer",
-            "* `churn-1`: Feast gives the same 8 values",
+            "* `churn-1`: 8 features; 1,975 bytes per response",
+            "* `churn-1`: Feast returns the same 8 values",
             "| 1 | 50 | 1,975 | floor | 6.00 µs |",
             "![latency.svg](latency.svg)",
             "* redis: not installed",
@@ -287,18 +295,19 @@ mod tests {
 
     #[test]
     fn headline_compares_floor_and_feast() {
-        let told = |feast: &[(f64, f64)]| {
+        let headline_with = |feast: &[(f64, f64)]| {
             let mut results = results();
-            results.workloads[0].take(vec![
+            results.workloads[0].set_targets(vec![
                 gathered(TargetKind::Floor, &[(6.0, 30.0)], 1000),
                 gathered(TargetKind::Larder, &[(8.0, 60.0)], 1000),
                 gathered(TargetKind::Feast, feast, 1000),
             ]);
             headline(&results)
         };
-        let text = told(&[(2_800.0, 5_000.0)]);
-        assert!(text.contains("larder  8.00 µs a request, 75.0 % of the floor, Feast 350 times that, p50"), "{text}");
-        assert!(!told(&[]).contains("Feast"), "it was not there");
+        let text = headline_with(&[(2_800.0, 5_000.0)]);
+        let expected = "larder  8.00 µs per request, 75.0 % of bare hyper, Feast 350 times that, p50";
+        assert!(text.contains(expected), "{text}");
+        assert!(!headline_with(&[]).contains("Feast"), "Feast was not measured");
     }
 
     #[test]
@@ -308,12 +317,12 @@ mod tests {
         results.first_failure = Some("larder: status 503".to_owned());
         results.setup.debug_build = true;
         let text = markdown(&results, &[]);
-        assert!(text.contains("3 REQUESTS FAILED, the first with: larder: status 503"), "{text}");
-        assert!(text.contains("BUILT WITHOUT OPTIMISATION"), "{text}");
+        assert!(text.contains("3 REQUESTS FAILED; the first failure: larder: status 503"), "{text}");
+        assert!(text.contains("BUILT WITHOUT OPTIMIZATION"), "{text}");
     }
 
     #[test]
-    fn numbers_have_digits_and_unit() {
+    fn durations_get_unit_and_three_digits() {
         let times = [0.5, 12.34, 123.4, 1234.0, 98_765.0, 1_234_567.0].map(microseconds);
         assert_eq!(times, ["0.50 µs", "12.3 µs", "123 µs", "1.23 ms", "98.8 ms", "1235 ms"]);
         assert_eq!([0, 999, 1000, 1_234_567].map(thousands), ["0", "999", "1,000", "1,234,567"]);

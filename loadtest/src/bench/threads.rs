@@ -1,9 +1,10 @@
-//! Compares one serving thread with two: whether a second core doubles the throughput.
+//! Compares one serving thread with two, to check whether a second core doubles the throughput.
 //!
-//! Larder starts a serving thread for each core that it may use, so it is started on one core, then on two. With a
-//! third core for the load, requests per second show the difference. With two cores, the load shares the servers'
-//! cores, and the CPU time of a request shows it: threads that wait for each other, or evict each other's cache lines,
-//! need more of it, and the capacity of two cores is two divided by that.
+//! Larder starts a serving thread for each core that it may use, so it is started on one core, and then on two. With a
+//! third core for the load, the requests per second show the difference. With only two cores, the load shares the
+//! servers' cores, so the CPU time per request is compared instead: threads that contend for locks, or evict each
+//! other's cache lines, need more CPU time per request. The capacity of two cores relative to one is twice the CPU time
+//! with one thread divided by the CPU time with two.
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
@@ -12,13 +13,13 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{
-    spec::{self, HostKind, Spec, Tongue},
+    spec::{self, HostKind, RequestFormat, Spec},
     stage::Stage,
 };
 use crate::{
     cores::Cores,
     endpoint::SocketKind,
-    measure::{Effort, Side, measure},
+    measure::{Effort, Figures, measure},
     random::Keys,
     stats::Spread,
     target::Target,
@@ -30,10 +31,10 @@ pub(crate) struct ThreadsArgs {
     /// The `larder` program.
     #[arg(long, value_name = "PATH")]
     larder: PathBuf,
-    /// A workload of `run`, with stored features and no other command.
+    /// A workload of `run` that needs neither a plugin nor another command.
     #[arg(long, value_name = "NAME", default_value = "svc50-100")]
     workload: String,
-    /// The number of rounds; one and two threads alternate.
+    /// The number of rounds. Each round measures one thread and two threads; the order alternates.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=100))]
     rounds: u64,
     /// The length of each run in seconds.
@@ -52,54 +53,55 @@ pub(crate) struct ThreadsReport {
     two_requests_per_s: Spread,
     /// The requests per second of two threads divided by those of one.
     throughput_ratio: Spread,
-    /// Twice the CPU time of a request with one thread divided by that with two.
+    /// Twice the CPU time per request with one thread, divided by the CPU time per request with two.
     capacity_ratio: Spread,
     /// Whether the load had its own core next to two threads, so that their throughput is meaningful.
     is_load_apart: bool,
-    /// Requests without a response of status 200.
+    /// The number of requests without a response of status 200.
     pub(crate) failures: u64,
 }
 
 /// Runs the measurement.
 pub(crate) async fn run(args: &ThreadsArgs) -> anyhow::Result<ThreadsReport> {
-    let one = Cores::find().context("cannot tell which cores there are")?;
-    let two = Cores::find_two_for_servers().context("cannot tell which cores there are")?;
+    let one = Cores::find().context("cannot find the available cores")?;
+    let two = Cores::find_two_for_servers().context("cannot find the available cores")?;
     let Some(two) = two else { bail!("only one core is available, but this benchmark needs two") };
     let spec = stored(&args.workload)?;
-    let scratch = tempfile::Builder::new().prefix("larder-loadtest-").tempdir().context("cannot make a directory")?;
+    let scratch = tempfile::Builder::new().prefix("larder-loadtest-").tempdir();
+    let scratch = scratch.context("cannot create a temporary directory")?;
     one.pin_load()?;
-    let stage = Stage::set(scratch.path(), &args.larder, (None, None), SocketKind::Tcp, one).await?;
+    let stage = Stage::set_up(scratch.path(), &args.larder, (None, None), SocketKind::Tcp, one).await?;
     eprintln!("one thread: {one}\ntwo threads: {two}");
 
-    let (mut sides, mut failures) = ([Vec::new(), Vec::new()], 0);
+    let (mut rounds, mut failures) = ([Vec::new(), Vec::new()], 0);
     for round in 0..args.rounds {
         let mut order = [0, 1];
         order.rotate_left(round as usize % 2);
-        for place in order {
-            let cores = [one, two][place];
-            let (side, failed) = args.one_run(&stage.on(cores), cores, &spec, round).await?;
+        for index in order {
+            let cores = [one, two][index];
+            let (figures, failed) = args.run_once(&stage.on(cores), cores, &spec, round).await?;
             failures += failed;
             eprintln!(
                 "  round {} {} thread{} {:>9.0} req/s {:>9.2} us cpu",
                 round + 1,
-                place + 1,
-                if place == 0 { " " } else { "s" },
-                side.requests_per_s,
-                side.cpu_us_per_request
+                index + 1,
+                if index == 0 { " " } else { "s" },
+                figures.requests_per_s,
+                figures.cpu_us_per_request
             );
-            sides[place].push(side);
+            rounds[index].push(figures);
         }
     }
-    let [one, two_sides] = &sides;
-    let spread = |sides: &[Side], of: fn(&Side) -> f64| Spread::of(sides.iter().map(of));
-    let ratio = |of: fn((&Side, &Side)) -> f64| Spread::of(one.iter().zip(two_sides).map(of));
+    let [one, two_rounds] = &rounds;
+    let spread = |rounds: &[Figures], of: fn(&Figures) -> f64| Spread::of(rounds.iter().map(of));
+    let ratio = |of: fn((&Figures, &Figures)) -> f64| Spread::of(one.iter().zip(two_rounds).map(of));
     Ok(ThreadsReport {
         workload: format!("{}: {}", spec.name, spec.what),
         cores: two.to_string(),
-        one_cpu_us: spread(one, |side| side.cpu_us_per_request),
-        two_cpu_us: spread(two_sides, |side| side.cpu_us_per_request),
-        one_requests_per_s: spread(one, |side| side.requests_per_s),
-        two_requests_per_s: spread(two_sides, |side| side.requests_per_s),
+        one_cpu_us: spread(one, |figures| figures.cpu_us_per_request),
+        two_cpu_us: spread(two_rounds, |figures| figures.cpu_us_per_request),
+        one_requests_per_s: spread(one, |figures| figures.requests_per_s),
+        two_requests_per_s: spread(two_rounds, |figures| figures.requests_per_s),
         throughput_ratio: ratio(|(one, two)| two.requests_per_s / one.requests_per_s),
         capacity_ratio: ratio(|(one, two)| 2.0 * one.cpu_us_per_request / two.cpu_us_per_request),
         is_load_apart: matches!(two, Cores::Pair { load: Some(_), .. }),
@@ -107,20 +109,20 @@ pub(crate) async fn run(args: &ThreadsArgs) -> anyhow::Result<ThreadsReport> {
     })
 }
 
-/// Returns a workload by name, which must need only Larder.
+/// Returns the workload with this name. Fails if it needs a plugin, another command, or a special server.
 fn stored(name: &str) -> anyhow::Result<Spec> {
-    let is_stored = |spec: &Spec| spec.host == HostKind::Main && spec.beside.is_none() && !spec.needs_plugin();
+    let is_stored = |spec: &Spec| spec.host == HostKind::Main && spec.background.is_none() && !spec.needs_plugin();
     Ok(spec::named(&[name.to_owned()], is_stored)?.swap_remove(0))
 }
 
 // === impl ThreadsArgs ===
 
 impl ThreadsArgs {
-    /// Runs a server from start to stop.
-    async fn one_run(&self, stage: &Stage, cores: Cores, spec: &Spec, seed: u64) -> anyhow::Result<(Side, u64)> {
-        cores.pin_load().context("cannot move to the core of the load")?;
+    /// Starts a server, measures it, and stops it. Returns the number of failures, too.
+    async fn run_once(&self, stage: &Stage, cores: Cores, spec: &Spec, seed: u64) -> anyhow::Result<(Figures, u64)> {
+        cores.pin_load().context("cannot pin the load to its core")?;
         let host = stage.host(HostKind::Main).await?;
-        let workload = Arc::new(spec.requests(Tongue::Http, &[], Keys::Uniform));
+        let workload = Arc::new(spec.requests(RequestFormat::Http, &[], Keys::Uniform));
         let effort = Effort {
             connections: 32,
             saturated: Duration::from_secs(self.seconds),
@@ -130,7 +132,7 @@ impl ThreadsArgs {
             warm_up: true,
         };
         let measured = measure(&Target::of_server("larder", &host.server), &workload, &effort, seed).await?;
-        Ok((measured.side, measured.tally.failures))
+        Ok((measured.figures, measured.tally.failures))
     }
 }
 
@@ -141,9 +143,9 @@ impl fmt::Display for ThreadsReport {
         let with = |spread: &Spread| format!("{:.1} ({:.1} to {:.1})", spread.median, spread.min, spread.max);
         let ratio = |spread: &Spread| format!("{:.2} ({:.2} to {:.2})", spread.median, spread.min, spread.max);
         writeln!(f, "{}; {}", self.workload, self.cores)?;
-        writeln!(f, "one thread:  {} us of a core a request", with(&self.one_cpu_us))?;
-        writeln!(f, "two threads: {} us of a core a request", with(&self.two_cpu_us))?;
-        writeln!(f, "two cores can do {} times what one can", ratio(&self.capacity_ratio))?;
+        writeln!(f, "one thread:  {} us of CPU time per request", with(&self.one_cpu_us))?;
+        writeln!(f, "two threads: {} us of CPU time per request", with(&self.two_cpu_us))?;
+        writeln!(f, "two cores have {} times the capacity of one", ratio(&self.capacity_ratio))?;
         if self.is_load_apart {
             writeln!(f, "requests per second: {} times those of one thread", ratio(&self.throughput_ratio))
         } else {
@@ -173,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn report_states_where_load_ran() {
+    fn report_states_whether_load_shared_cores() {
         let spread = |median| Spread { median, min: median, max: median };
         let mut report = ThreadsReport {
             workload: "w".to_owned(),
@@ -188,7 +190,7 @@ mod tests {
             failures: 0,
         };
         let shared = report.to_string();
-        assert!(shared.contains("two cores can do 1.80 (1.80 to 1.80) times"), "{shared}");
+        assert!(shared.contains("two cores have 1.80 (1.80 to 1.80) times the capacity"), "{shared}");
         assert!(shared.contains("with the load on the same two cores: 1.50"), "{shared}");
         report.is_load_apart = true;
         assert!(report.to_string().contains("requests per second: 1.50"), "{report}");

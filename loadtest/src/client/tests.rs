@@ -39,7 +39,7 @@ fn head_is_parsed_when_complete() {
 }
 
 #[test]
-fn other_statuses_are_read_too() {
+fn error_statuses_are_parsed() {
     let parsed = |head: &[u8]| parse_head(head).unwrap().unwrap().status;
     assert_eq!(parsed(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n"), 503);
     assert_eq!(parsed(b"HTTP/1.1 404\r\nCONTENT-LENGTH: 0\r\n\r\n"), 404);
@@ -57,7 +57,7 @@ fn invalid_response_is_rejected() {
         (b"HTTP/1.1 200 OK\r\ncontent-length:\r\n\r\n", "a content-length within bounds"),
         (b"HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n", "a content-length within bounds"),
         (b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n", "a content-length within bounds"),
-        (&[b'x'; HEAD_BYTES_MAX], "an end of the head"),
+        (&[b'x'; HEAD_BYTES_MAX], "the end of the head"),
     ] {
         let error = parse_head(head).unwrap_err();
         assert!(matches!(error, ClientError::Malformed { expected: got, .. } if got == expected), "{error}");
@@ -88,7 +88,7 @@ async fn surplus_bytes_are_an_error() {
 }
 
 #[tokio::test]
-async fn replies_in_pieces_are_put_together() {
+async fn replies_in_pieces_are_joined() {
     let request = Request { bytes: b"*1\r\n$4\r\nPING\r\n".to_vec(), wire: Wire::Resp { commands: 2 } };
     let mut connection = Connection::open(&server_of([b"$3\r\na", b"bc\r\n-ERR", b" no\r\n"]).await).await.unwrap();
     let answer = connection.exchange(&request).await.unwrap();
@@ -96,7 +96,7 @@ async fn replies_in_pieces_are_put_together() {
 }
 
 #[tokio::test]
-async fn a_unix_socket_is_as_good() {
+async fn unix_socket_returns_response() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("socket");
     let listener = tokio::net::UnixListener::bind(&path).unwrap();
@@ -111,7 +111,7 @@ async fn a_unix_socket_is_as_good() {
 }
 
 #[test]
-fn requests_are_whole() {
+fn post_request_has_head_and_body() {
     let request = post_json("/path", "{\"ä\":1}");
     let text = String::from_utf8(request.bytes).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap();

@@ -1,4 +1,4 @@
-//! Tests of the schedule's arithmetic, and of a stall that must show in latencies.
+//! Tests of the schedule's arithmetic, and of a stall that must affect latencies.
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -12,7 +12,7 @@ fn ten_customers() -> Workload {
     Workload::one_customer("churn_prediction_online", 10, Keys::Uniform)
 }
 
-/// Starts a server for one connection that stalls before its first response and then answers immediately.
+/// Starts a server for one connection that stalls before its first response, and then responds immediately.
 async fn stalling_server(stall: Duration, answer: &'static [u8]) -> Endpoint {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = listener.local_addr().unwrap().into();
@@ -20,7 +20,7 @@ async fn stalling_server(stall: Duration, answer: &'static [u8]) -> Endpoint {
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut request = [0; 1024];
         let mut stall = Some(stall);
-        // Requests are small and sent one at a time: each arrives in one piece.
+        // Requests are small and sent one at a time, so each arrives in one piece.
         while stream.read(&mut request).await.unwrap() > 0 {
             if let Some(stall) = stall.take() {
                 tokio::time::sleep(stall).await;
@@ -38,17 +38,17 @@ fn arrivals_do_not_drift() {
     let offsets_ns: Vec<_> = (0..4).map(|arrival| schedule.offset(arrival).as_nanos()).collect();
     assert_eq!(offsets_ns, [0, 333_333_333, 666_666_666, 1_000_000_000]);
     assert_eq!(schedule.length(), Duration::from_secs(2));
-    // After a day at 70,000 per second the schedule is still exact.
+    // After a day at 70,000 requests per second, the schedule is still exact.
     assert_eq!(Schedule::new(70_000.0, Duration::from_secs(1)).offset(70_000 * 86_400), Duration::from_secs(86_400));
 }
 
 #[test]
-fn a_rate_is_never_zero() {
+fn rate_is_at_least_one() {
     assert_eq!(Schedule::new(0.2, Duration::from_secs(3)), Schedule { rate_per_s: 1, arrivals: 3 });
 }
 
 #[test]
-fn every_arrival_is_taken_once() {
+fn every_arrival_is_claimed_once() {
     let schedule = Schedule::new(10.0, Duration::from_millis(250));
     let next = AtomicU64::new(0);
     let taken: Vec<_> = std::iter::from_fn(|| schedule.claim(&next)).collect();
@@ -61,7 +61,7 @@ fn latency_counts_from_due_time() {
     let schedule = Schedule::new(1000.0, Duration::from_secs(1));
     let (ms, at) = (Duration::from_millis, Duration::from_millis(50));
     assert_eq!(schedule.latency(0, at), ms(50));
-    assert_eq!(schedule.latency(20, at), ms(30), "it was due at 20 ms, no matter when it could be sent");
+    assert_eq!(schedule.latency(20, at), ms(30), "it was due at 20 ms, whenever it was sent");
     assert_eq!(schedule.latency(60, at), ms(0));
 }
 
@@ -69,18 +69,18 @@ fn latency_counts_from_due_time() {
 async fn stall_delays_all_its_requests() {
     let endpoint = stalling_server(Duration::from_millis(100), b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
     let mut load = Load::open(&endpoint, 1, Arc::new(ten_customers())).await.unwrap();
-    // 200 requests, 1 ms apart: the stall delays the first 100 of them, by 100 ms down to 0.
+    // 200 requests, 1 ms apart: the stall delays the first 100 of them, by 100 ms for the first one down to 0.
     let paced = load.pace(Schedule::new(1000.0, Duration::from_millis(200)), 0).await.unwrap();
-    assert_eq!((paced.tally.answered, paced.tally.failures, paced.latencies_ns.len()), (200, 0, 200));
+    assert_eq!((paced.tally.succeeded, paced.tally.failures, paced.latencies_ns.len()), (200, 0, 200));
     assert!(paced.latencies_ns.value_at_quantile(0.9) > 50_000_000, "{:?}", paced.latencies_ns);
 }
 
 #[tokio::test]
-async fn refusals_are_counted_and_told() {
+async fn error_statuses_count_as_failures() {
     let refusal = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 4\r\n\r\nbusy";
     let mut load =
         Load::open(&stalling_server(Duration::ZERO, refusal).await, 1, Arc::new(ten_customers())).await.unwrap();
     let tally = load.warm_up().await.unwrap();
-    assert_eq!((tally.answered, tally.failures), (0, 10));
+    assert_eq!((tally.succeeded, tally.failures), (0, 10));
     assert_eq!(tally.first_failure.as_deref(), Some("status 503: busy"));
 }

@@ -8,7 +8,7 @@ use larder_fakeaws::{FakeS3, FaultProxy};
 
 use crate::client::{Answer, Connection, request, send};
 
-async fn ask(s3: &FakeS3, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
+async fn call_s3(s3: &FakeS3, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
     send(s3.address(), request(method, path, headers)).await.unwrap()
 }
 
@@ -36,13 +36,13 @@ fn ten() -> FakeS3 {
 async fn put_objects_are_returned_until_deleted() {
     let s3 = FakeS3::start();
     assert_eq!(put(&s3, "/lake/a", &[], "x").await.status, 404);
-    assert_eq!(ask(&s3, "HEAD", "/lake", &[]).await.status, 404);
+    assert_eq!(call_s3(&s3, "HEAD", "/lake", &[]).await.status, 404);
     assert_eq!(put(&s3, "/lake", &[], "").await.status, 200);
-    assert_eq!(ask(&s3, "HEAD", "/lake", &[]).await.status, 200);
+    assert_eq!(call_s3(&s3, "HEAD", "/lake", &[]).await.status, 200);
     let etag = put(&s3, "/lake/a%20b/%C3%BC", &[], "hello").await.header("etag").to_owned();
     assert!(etag.len() == 34 && etag.starts_with('"') && etag.ends_with('"'), "{etag}");
     assert_eq!(s3.keys("lake"), ["a b/ü"]);
-    let got = ask(&s3, "GET", "/lake/a%20b/%C3%BC", &[]).await;
+    let got = call_s3(&s3, "GET", "/lake/a%20b/%C3%BC", &[]).await;
     assert_eq!((got.status, got.text().as_str(), got.header("etag")), (200, "hello", etag.as_str()));
     assert!(got.header("last-modified").ends_with(" GMT"));
     // The connection can be used after a response to HEAD, which has no body.
@@ -54,9 +54,9 @@ async fn put_objects_are_returned_until_deleted() {
     }
     let missing = connection.send(request("GET", "/lake/b", &[])).await.unwrap();
     assert_eq!((missing.status, all(&missing.text(), "Code")), (404, vec!["NoSuchKey".to_owned()]));
-    assert_eq!(ask(&s3, "DELETE", "/lake/a%20b/%C3%BC", &[]).await.status, 204);
+    assert_eq!(call_s3(&s3, "DELETE", "/lake/a%20b/%C3%BC", &[]).await.status, 204);
     assert_eq!(s3.get("lake", "a b/ü"), None);
-    assert_eq!(ask(&s3, "GET", "/lake/a?versionId=1", &[]).await.status, 501, "versions are not supported");
+    assert_eq!(call_s3(&s3, "GET", "/lake/a?versionId=1", &[]).await.status, 501, "versions are not supported");
     let operations: Vec<&str> = s3.calls().iter().map(|call| call.operation).collect();
     assert_eq!(operations[..4], ["PutObject", "HeadBucket", "CreateBucket", "HeadBucket"]);
     assert_eq!(s3.url(), format!("http://{}", s3.address()));
@@ -74,7 +74,7 @@ async fn range_requests_return_parts() {
         ("bytes=4-2", 200, "0123456789", ""),
         ("lines=1-2", 200, "0123456789", ""),
     ] {
-        let got = ask(&s3, "GET", "/lake/a/ten", &[("range", range)]).await;
+        let got = call_s3(&s3, "GET", "/lake/a/ten", &[("range", range)]).await;
         assert_eq!(
             (got.status, got.text().as_str(), got.header("content-range")),
             (status, body, content_range),
@@ -82,7 +82,7 @@ async fn range_requests_return_parts() {
         );
     }
     for range in ["bytes=10-", "bytes=10-12", "bytes=-0"] {
-        let got = ask(&s3, "GET", "/lake/a/ten", &[("range", range)]).await;
+        let got = call_s3(&s3, "GET", "/lake/a/ten", &[("range", range)]).await;
         assert_eq!((got.status, all(&got.text(), "Code")[0].as_str()), (416, "InvalidRange"), "{range}");
     }
     let call = s3.calls()[0].clone();
@@ -98,12 +98,12 @@ async fn conditions_are_checked_before_ranges() {
     let etag = s3.put("lake", "a/ten", "0123456789");
     let ranged = ("range", "bytes=0-1");
     let get =
-        async |name: &'static str, etag: &str| ask(&s3, "GET", "/lake/a/ten", &[(name, etag), ranged]).await.status;
+        async |name: &'static str, etag: &str| call_s3(&s3, "GET", "/lake/a/ten", &[(name, etag), ranged]).await.status;
     assert_eq!(get("if-match", &etag).await, 206);
     assert_eq!(get("if-match", "\"other\"").await, 412);
     assert_eq!(get("if-none-match", &etag).await, 304);
     assert_eq!(get("if-none-match", "\"other\"").await, 206);
-    assert_eq!(ask(&s3, "HEAD", "/lake/a/ten", &[("if-match", "\"other\"")]).await.status, 412);
+    assert_eq!(call_s3(&s3, "HEAD", "/lake/a/ten", &[("if-match", "\"other\"")]).await.status, 412);
     assert_eq!(put(&s3, "/lake/a/ten", &[("if-none-match", "*")], "x").await.status, 412);
     assert_eq!(put(&s3, "/lake/a/new", &[("if-none-match", "*")], "x").await.status, 200);
     assert_eq!(put(&s3, "/lake/a/ten", &[("if-match", "\"other\"")], "x").await.status, 412);
@@ -122,7 +122,7 @@ async fn lists_are_returned_in_pages() {
     let (mut keys, mut pages, mut token) = (Vec::new(), 0, String::new());
     loop {
         let path = format!("/lake?list-type=2&prefix=data%2F{token}");
-        let xml = ask(&s3, "GET", &path, &[]).await.text();
+        let xml = call_s3(&s3, "GET", &path, &[]).await.text();
         keys.extend(all(&xml, "Key"));
         pages += 1;
         assert_eq!(all(&xml, "KeyCount")[0], all(&xml, "Key").len().to_string());
@@ -136,12 +136,13 @@ async fn lists_are_returned_in_pages() {
     }
     assert_eq!((keys.len(), pages), (25, 3));
     assert_eq!(keys[24], "data/24&amp;.parquet");
-    let xml = ask(&s3, "GET", "/lake/?list-type=2&max-keys=2&encoding-type=url&start-after=data/1", &[]).await.text();
+    let xml =
+        call_s3(&s3, "GET", "/lake/?list-type=2&max-keys=2&encoding-type=url&start-after=data/1", &[]).await.text();
     assert_eq!(all(&xml, "Key"), ["data/10%26.parquet", "data/11%26.parquet"]);
     assert!(all(&xml, "ETag")[0].starts_with("&quot;") && all(&xml, "LastModified")[0].ends_with(".000Z"));
-    assert_eq!(all(&ask(&s3, "GET", "/lake?list-type=2&prefix=none", &[]).await.text(), "KeyCount"), ["0"]);
-    assert_eq!(ask(&s3, "GET", "/lake?list-type=2&continuation-token=%21", &[]).await.status, 400);
-    assert_eq!(ask(&s3, "GET", "/none?list-type=2", &[]).await.status, 404);
+    assert_eq!(all(&call_s3(&s3, "GET", "/lake?list-type=2&prefix=none", &[]).await.text(), "KeyCount"), ["0"]);
+    assert_eq!(call_s3(&s3, "GET", "/lake?list-type=2&continuation-token=%21", &[]).await.status, 400);
+    assert_eq!(call_s3(&s3, "GET", "/none?list-type=2", &[]).await.status, 404);
     assert_eq!((s3.calls()[0].operation, s3.calls()[0].key.as_str()), ("ListObjectsV2", "data/"));
 }
 
@@ -150,12 +151,12 @@ async fn object_is_replaced_between_two_reads() {
     let s3 = ten();
     let etag = s3.put("lake", "a/ten", "0123456789");
     s3.swap_after("lake", "a/ten", 2, "abcdefghij");
-    let part = async |range: &str| ask(&s3, "GET", "/lake/a/ten", &[("range", range), ("if-match", &etag)]).await;
+    let part = async |range: &str| call_s3(&s3, "GET", "/lake/a/ten", &[("range", range), ("if-match", &etag)]).await;
     assert_eq!(part("bytes=-2").await.text(), "89");
-    assert_eq!(ask(&s3, "HEAD", "/lake/a/ten", &[]).await.header("etag"), etag, "a HEAD does not count");
+    assert_eq!(call_s3(&s3, "HEAD", "/lake/a/ten", &[]).await.header("etag"), etag, "a HEAD does not count");
     assert_eq!(part("bytes=0-1").await.text(), "01");
     assert_eq!(part("bytes=2-3").await.status, 412);
-    assert_eq!(ask(&s3, "GET", "/lake/a/ten", &[]).await.text(), "abcdefghij");
+    assert_eq!(call_s3(&s3, "GET", "/lake/a/ten", &[]).await.text(), "abcdefghij");
     s3.swap_after("lake", "a/ten", 0, "now");
     assert_eq!(s3.get("lake", "a/ten").unwrap(), "now");
     s3.delete("lake", "a/ten");
@@ -178,16 +179,16 @@ async fn responses_are_delayed_and_counted() {
     s3.delay(Duration::from_millis(60));
     let begin = Instant::now();
     let (one, two, three) = tokio::join!(
-        ask(&s3, "GET", "/lake/a/ten", &[]),
-        ask(&s3, "GET", "/lake/a/ten", &[]),
-        ask(&s3, "GET", "/lake/a/ten", &[])
+        call_s3(&s3, "GET", "/lake/a/ten", &[]),
+        call_s3(&s3, "GET", "/lake/a/ten", &[]),
+        call_s3(&s3, "GET", "/lake/a/ten", &[])
     );
     assert_eq!((one.status, two.status, three.status), (200, 200, 200));
     assert!(begin.elapsed() >= Duration::from_millis(60));
     assert_eq!(s3.concurrent_max(), 3);
     s3.clear_calls();
     s3.delay(Duration::ZERO);
-    ask(&s3, "GET", "/lake/a/ten", &[]).await;
+    call_s3(&s3, "GET", "/lake/a/ten", &[]).await;
     assert_eq!(s3.concurrent_max(), 1);
 }
 
@@ -214,10 +215,10 @@ async fn stale_list_returns_current_objects() {
     s3.put("lake", "a/new", "y");
     s3.delete("lake", "a/gone");
     s3.create_bucket("newer");
-    let list = async |path: &str| all(&ask(&s3, "GET", path, &[]).await.text(), "Key");
+    let list = async |path: &str| all(&call_s3(&s3, "GET", path, &[]).await.text(), "Key");
     assert_eq!(list("/lake?list-type=2").await, ["a/gone", "a/ten"]);
-    assert_eq!(ask(&s3, "GET", "/lake/a/gone", &[]).await.status, 404);
-    assert_eq!(ask(&s3, "GET", "/lake/a/new", &[]).await.text(), "y");
+    assert_eq!(call_s3(&s3, "GET", "/lake/a/gone", &[]).await.status, 404);
+    assert_eq!(call_s3(&s3, "GET", "/lake/a/new", &[]).await.text(), "y");
     assert!(list("/newer?list-type=2").await.is_empty());
     s3.stale_list(false);
     assert_eq!(list("/lake?list-type=2").await, ["a/new", "a/ten"]);

@@ -165,7 +165,7 @@ impl Lengths {
         let (mut last, mut left) = (0, count);
         if left > 0 {
             last = first;
-            lengths.note(last)?;
+            lengths.add(last)?;
             left -= 1;
         }
         while left > 0 {
@@ -183,13 +183,13 @@ impl Lengths {
                     // one.
                     let grown = i64::try_from(values).ok().and_then(|values| min_delta.checked_mul(values));
                     last = grown.and_then(|grown| last.checked_add(grown)).ok_or("a length is too large")?;
-                    lengths.note(last)?;
+                    lengths.add(last)?;
                 } else {
                     for value in 0..values {
                         let bit = usize::try_from(value).unwrap_or(usize::MAX).saturating_mul(width);
                         let delta = bits(data, at, bit, width).ok_or("a block of lengths is truncated")?;
                         last = last.wrapping_add(min_delta).wrapping_add(delta.cast_signed());
-                        lengths.note(last)?;
+                        lengths.add(last)?;
                     }
                 }
                 left -= values;
@@ -201,7 +201,7 @@ impl Lengths {
         Ok(lengths)
     }
 
-    fn note(&mut self, length: i64) -> Result<(), String> {
+    fn add(&mut self, length: i64) -> Result<(), String> {
         let length = u64::try_from(length).map_err(|_| "a length is negative".to_owned())?;
         if length > u64::from(u32::MAX) {
             return Err("a length is too large".to_owned());

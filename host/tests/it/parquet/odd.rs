@@ -96,7 +96,7 @@ fn column_missing_everywhere_is_an_error() {
 
 #[test]
 fn duplicate_column_names_are_an_error() {
-    assert_refused(&["part-0.parquet, column 'rate'", "more than one column of this name"], |fixture| {
+    assert_refused(&["part-0.parquet, column 'rate'", "more than one column with this name"], |fixture| {
         let mut twice = stats(&[(1, 10, 0.9)]);
         twice.push(("rate", Arc::new(Float64Array::from(vec![0.1]))));
         write(&fixture.path(FILE), &twice);

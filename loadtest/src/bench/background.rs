@@ -1,4 +1,4 @@
-//! Runs a command of Larder repeatedly next to the load, on the servers' core.
+//! Runs a command of Larder repeatedly during the load, on the servers' cores.
 
 use std::{
     process::{Command, Stdio},
@@ -11,9 +11,9 @@ use std::{
 
 use crate::cores::Cores;
 
-/// A command that runs repeatedly. It stops after the current run.
+/// A command that runs repeatedly in a thread. Ending or dropping it waits for the current run.
 #[derive(Debug)]
-pub(crate) struct Again {
+pub(crate) struct RepeatedCommand {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<Runs>>,
 }
@@ -21,26 +21,27 @@ pub(crate) struct Again {
 /// The results of the runs.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Runs {
+    /// The number of successful runs.
     pub(crate) done: u64,
-    /// The first failure, after which the command is not run again.
+    /// The failure, after which the command is not run again.
     pub(crate) failed: Option<String>,
 }
 
-// === impl Again ===
+// === impl RepeatedCommand ===
 
-impl Again {
+impl RepeatedCommand {
     pub(crate) fn start(mut command: Command, cores: Cores) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&stop);
+        let stopped = Arc::clone(&stop);
         command.stdin(Stdio::null());
         let thread = thread::spawn(move || {
             let mut runs = Runs::default();
-            while !told.load(Ordering::Relaxed) {
-                match cores.start_on_server_core(|| command.output()) {
+            while !stopped.load(Ordering::Relaxed) {
+                match cores.start_on_server_cores(|| command.output()) {
                     Ok(output) if output.status.success() => runs.done += 1,
                     Ok(output) => {
-                        let said = String::from_utf8_lossy(&output.stderr);
-                        runs.failed = Some(format!("{}: {}", output.status, said.trim()));
+                        let message = String::from_utf8_lossy(&output.stderr);
+                        runs.failed = Some(format!("{}: {}", output.status, message.trim()));
                         break;
                     }
                     Err(error) => {
@@ -54,18 +55,19 @@ impl Again {
         Self { stop, thread: Some(thread) }
     }
 
+    /// Waits for the current run, and returns the results.
     pub(crate) fn end(mut self) -> Runs {
         self.finish()
     }
 
     fn finish(&mut self) -> Runs {
         self.stop.store(true, Ordering::Relaxed);
-        let panicked = || Runs { done: 0, failed: Some("its thread panicked".to_owned()) };
+        let panicked = || Runs { done: 0, failed: Some("the thread that runs the command panicked".to_owned()) };
         self.thread.take().map_or_else(Runs::default, |thread| thread.join().unwrap_or_else(|_| panicked()))
     }
 }
 
-impl Drop for Again {
+impl Drop for RepeatedCommand {
     fn drop(&mut self) {
         self.finish();
     }
@@ -85,21 +87,21 @@ mod tests {
     fn command_repeats_until_stopped() {
         let dir = tempfile::tempdir().unwrap();
         let marks = dir.path().join("marks");
-        let again = Again::start(shell(&format!("echo >> {}", marks.display())), Cores::Shared);
+        let repeated = RepeatedCommand::start(shell(&format!("echo >> {}", marks.display())), Cores::Shared);
         while std::fs::read(&marks).map_or(0, |marks| marks.len()) < 3 {
             thread::yield_now();
         }
-        let runs = again.end();
+        let runs = repeated.end();
         assert!(runs.done >= 3 && runs.failed.is_none(), "{runs:?}");
     }
 
     #[test]
-    fn failure_stops_the_repetition() {
-        let again = Again::start(shell("echo no such view >&2; exit 1"), Cores::Shared);
-        while again.thread.as_ref().is_some_and(|thread| !thread.is_finished()) {
+    fn failed_command_is_not_repeated() {
+        let repeated = RepeatedCommand::start(shell("echo no such view >&2; exit 1"), Cores::Shared);
+        while repeated.thread.as_ref().is_some_and(|thread| !thread.is_finished()) {
             thread::yield_now();
         }
-        let runs = again.end();
+        let runs = repeated.end();
         assert_eq!(runs.done, 0);
         assert!(runs.failed.unwrap().ends_with("no such view"));
     }
