@@ -117,7 +117,7 @@ pub struct SourceProperties {
     pub last_put_wins: bool,
     /// Whether an interrupted full read can resume from its position.
     pub resumes: bool,
-    /// Whether the rows in a range of event times can be selected. If not, the sync reads the source in full.
+    /// Whether a sync of the source can be limited to a range of event times.
     pub has_windows: bool,
     /// The unit, in microseconds, to which the source truncates the times of its rows; `None` if it keeps them as
     /// written.

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 /// A complete response.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct Response {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
@@ -21,9 +21,9 @@ pub(crate) struct Answer {
 /// An open connection.
 pub(crate) struct Connection(http1::SendRequest<Full<Bytes>>);
 
-// === impl Answer ===
+// === impl Response ===
 
-impl Answer {
+impl Response {
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
@@ -48,12 +48,12 @@ impl Connection {
         Ok(Self(sender))
     }
 
-    pub(crate) async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Answer, String> {
+    pub(crate) async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Response, String> {
         self.0.ready().await.map_err(|error| format!("{error:?}"))?;
         let answer = self.0.send_request(request).await.map_err(|error| format!("{error:?}"))?;
         let (head, body) = answer.into_parts();
         let body = body.collect().await.map_err(|error| format!("{error:?}"))?.to_bytes();
-        Ok(Answer { status: head.status.as_u16(), headers: head.headers, body })
+        Ok(Response { status: head.status.as_u16(), headers: head.headers, body })
     }
 }
 
@@ -77,7 +77,7 @@ pub(crate) fn request(method: &str, path: &str, headers: &[(&str, &str)]) -> Req
 }
 
 /// Sends one request over a separate connection.
-pub(crate) async fn send(address: SocketAddr, request: Request<Full<Bytes>>) -> Result<Answer, String> {
+pub(crate) async fn send(address: SocketAddr, request: Request<Full<Bytes>>) -> Result<Response, String> {
     Connection::open(address).await?.send(request).await
 }
 

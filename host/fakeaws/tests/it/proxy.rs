@@ -10,7 +10,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::client::{Answer, Connection, call_request, request, send};
+use crate::client::{Connection, Response, call_request, request, send};
 
 const TABLE: &str = "shop.stats";
 
@@ -30,11 +30,11 @@ fn scan_request() -> hyper::Request<http_body_util::Full<bytes::Bytes>> {
     call_request("Scan", &json!({ "TableName": TABLE }))
 }
 
-async fn scan(proxy: &FaultProxy) -> Result<Answer, String> {
+async fn scan(proxy: &FaultProxy) -> Result<Response, String> {
     send(proxy.address(), scan_request()).await
 }
 
-fn is_whole(answer: &Answer) -> bool {
+fn is_whole(answer: &Response) -> bool {
     answer.header("x-amz-crc32") == crc32fast::hash(&answer.body).to_string() && answer.json()["Count"] == 1
 }
 

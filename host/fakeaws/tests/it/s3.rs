@@ -6,13 +6,13 @@ use http_body_util::Full;
 use hyper::Request;
 use larder_fakeaws::{FakeS3, FaultProxy};
 
-use crate::client::{Answer, Connection, request, send};
+use crate::client::{Connection, Response, request, send};
 
-async fn call_s3(s3: &FakeS3, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
+async fn call_s3(s3: &FakeS3, method: &str, path: &str, headers: &[(&str, &str)]) -> Response {
     send(s3.address(), request(method, path, headers)).await.unwrap()
 }
 
-async fn put(s3: &FakeS3, path: &str, headers: &[(&str, &str)], body: &'static str) -> Answer {
+async fn put(s3: &FakeS3, path: &str, headers: &[(&str, &str)], body: &'static str) -> Response {
     let request =
         headers.iter().fold(Request::put(path).header("host", "x"), |r, (name, value)| r.header(*name, *value));
     send(s3.address(), request.body(Full::from(body)).unwrap()).await.unwrap()
