@@ -1,7 +1,7 @@
-//! The parts of a lookup and of a load, each on its own: codec, store, encoder.
+//! The parts of a lookup and of a load, each measured separately: codec, store, encoder.
 //!
-//! `cargo bench -p larder`. Only compare runs on a quiet machine; `make bench-smoke` measures the whole server, with a
-//! floor for comparison.
+//! `make bench-micro`. Compare only runs on an idle machine. `make bench-smoke` measures the whole server, and a bare
+//! hyper server for comparison.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on panics")]
 

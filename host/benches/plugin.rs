@@ -1,8 +1,8 @@
-//! The cost of plugins: `make bench-plugin`. All figures are medians of one run on one machine; figures that are
-//! compared are measured alternately.
+//! The cost of plugins: `make bench-plugin`. The figures are medians of one run; figures that are compared are measured
+//! alternately.
 //!
-//! The plugins are built by `make` and named in the environment: `LARDER_BENCH_NOOP`, `_FLOATS`, `_FLOATS_PYTHON`,
-//! `_CHURN` and `_HOSTILE`.
+//! `make` builds the plugins and passes their paths in environment variables: `LARDER_BENCH_NOOP`, `_FLOATS`,
+//! `_FLOATS_PYTHON`, `_CHURN` and `_HOSTILE`.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark that cannot go on panics, and prints")]
 
@@ -32,10 +32,10 @@ const FLOAT64: ColumnType = ColumnType { scalar: ColumnScalar::Float64, is_list:
 /// Modes of `plugins/hostile`. The first one is well-behaved.
 const HOSTILE_MODES: [&str; 9] =
     ["good", "spin", "memory", "recurse", "gigantic", "alias", "trap", "log_flood", "wrong_type"];
-/// The time to measure each figure.
+/// How long each figure is measured.
 const EACH: Duration = Duration::from_millis(1_000);
-/// The number of alternations for figures that are compared.
-const TURNS: u32 = 9;
+/// The number of alternating rounds for figures that are compared.
+const ROUNDS: u32 = 9;
 
 fn main() {
     // `cargo test` runs benchmarks with this argument, to check that they start.
@@ -47,11 +47,11 @@ fn main() {
     let runtime = runtime(Some(cache.path().into()));
     let [noop, rust, script] = [&noop, &floats, &python].map(|file| runtime.load(file).unwrap());
 
-    println!("microseconds a call, median (p99); 8 float64 columns in, 8 out\n");
+    println!("microseconds per call, median (p99); 8 float64 columns in, 8 out\n");
     println!("{:<34} {:>16}", "no-op, 1 row", show(&mut calls(&bind(&runtime, &noop), 1, EACH)));
     let (rust_transform, python_transform) = (bind(&runtime, &rust), bind(&runtime, &script));
     for rows in ROWS {
-        beside_the_host(&rust_transform, rows);
+        compare_with_host(&rust_transform, rows);
     }
     for rows in ROWS {
         println!("{:<34} {:>16}", format!("Python, {rows} rows"), show(&mut calls(&python_transform, rows, EACH)));
@@ -64,16 +64,16 @@ fn main() {
         fresh.load(file).unwrap();
         println!("{:<34} {:>16.2}", format!("{name}: check, compile, describe"), millis(compile.elapsed()));
         let cached = median(&mut times(20, || runtime.load(file).unwrap()));
-        println!("{:<34} {:>16.2}", format!("{name}: the same from kept code"), millis(cached));
+        println!("{:<34} {:>16.2}", format!("{name}: the same from cached code"), millis(cached));
         let bound = median(&mut times(20, || bind(&runtime, component)));
         println!("{:<34} {:>16.3}", format!("{name}: instantiate, configure, try"), millis(bound));
     }
-    request();
-    beside_hostile();
+    measure_request();
+    measure_next_to_hostile();
 }
 
-/// Measures one customer over HTTP: the stored features, and the same with the four features of the churn plugin.
-fn request() {
+/// Measures requests for one customer over HTTP: stored features alone, and with the four features of the churn plugin.
+fn measure_request() {
     let dir = tempfile::tempdir().unwrap();
     let demo = Demo::start(dir.path(), &file("CHURN"));
     let mut client = demo.connect();
@@ -96,13 +96,13 @@ fn request() {
     };
     let without = body(&stored, "");
     let with = body(&[stored.as_slice(), derived.as_slice()].concat(), r#","discount_percent":[10.0]"#);
-    println!("\nHTTP, one connection, one customer, microseconds, p50 of 20,000 each, in turns");
+    println!("\nHTTP, one connection, one customer, microseconds, p50 of 20,000 each, alternately");
     let mut ratios = Vec::new();
     for round in 1..=5 {
         let (mut plain, mut more) = (Vec::new(), Vec::new());
         for _ in 0..20_000 {
-            plain.push(client.ask(&without));
-            more.push(client.ask(&with));
+            plain.push(client.measure(&without));
+            more.push(client.measure(&with));
         }
         let (plain, more) = (median(&mut plain), median(&mut more));
         ratios.push(micros(more) - micros(plain));
@@ -116,9 +116,9 @@ fn request() {
     );
 }
 
-/// Measures stored lookups on one connection, while another one requests features of a hostile plugin without a pause.
-/// With a well-behaved plugin, the second connection costs the same: that is the run to compare with.
-fn beside_hostile() {
+/// Measures lookups of a stored feature on one connection, while another one requests features of a hostile plugin
+/// without a pause. The run with a well-behaved plugin is the baseline: it has a second connection too.
+fn measure_next_to_hostile() {
     let dir = tempfile::tempdir().unwrap();
     for part in ["features", "plugins"] {
         fs::create_dir(dir.path().join(part)).unwrap();
@@ -130,11 +130,13 @@ fn beside_hostile() {
     let stored =
         r#"{"features":["customer_behavior_features:monthly_charges"],"entities":{"customer_id":["CUST_000123"]}}"#;
 
-    println!("\nHTTP, one connection, one stored feature, microseconds, p50 (p99) of 60 x 500, while another asks for");
-    let mut beside = HOSTILE_MODES.map(|_| Vec::new());
-    // New connections each time: two may share a thread of the server, which costs more than any plugin does.
+    println!(
+        "\nHTTP, one connection, one stored feature, microseconds, p50 (p99) of 60 x 500, while another connection requests"
+    );
+    let mut times_by_mode = HOSTILE_MODES.map(|_| Vec::new());
+    // New connections in each round: two connections may share a server thread, which costs more than any plugin.
     for _ in 0..60 {
-        for (mode, times) in HOSTILE_MODES.iter().zip(&mut beside) {
+        for (mode, times) in HOSTILE_MODES.iter().zip(&mut times_by_mode) {
             let stop = AtomicBool::new(false);
             let (mut client, mut other) = (demo.connect(), demo.connect());
             thread::scope(|scope| {
@@ -144,13 +146,13 @@ fn beside_hostile() {
                         other.post(&body);
                     }
                 });
-                times.extend((0..500).map(|_| client.ask(stored)));
+                times.extend((0..500).map(|_| client.measure(stored)));
                 stop.store(true, Ordering::Relaxed);
             });
         }
     }
-    for (mode, times) in HOSTILE_MODES.iter().zip(&mut beside) {
-        let name = if *mode == "good" { "a plugin that behaves" } else { mode };
+    for (mode, times) in HOSTILE_MODES.iter().zip(&mut times_by_mode) {
+        let name = if *mode == "good" { "a well-behaved plugin" } else { mode };
         println!("{name:<34} {:>16}", show(times));
     }
 }
@@ -228,20 +230,20 @@ fn number(row: usize, column: usize) -> f64 {
     (row * 8 + column) as f64 * 0.37 + 1.0
 }
 
-/// Alternates calls with the host's own loop, and prints how many times as long they take.
-fn beside_the_host(transform: &Transform, rows: usize) {
-    let each = EACH / TURNS;
+/// Alternates calls with the same loop in the host, and prints the ratio of their times.
+fn compare_with_host(transform: &Transform, rows: usize) {
+    let each = EACH / ROUNDS;
     let (mut guest, mut host, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..TURNS {
+    for _ in 0..ROUNDS {
         let (mut calls, mut loops) = (calls(transform, rows, each), native(rows, each));
         ratios.push(micros(median(&mut calls)) / micros(median(&mut loops)));
         guest.append(&mut calls);
         host.append(&mut loops);
     }
     ratios.sort_by(f64::total_cmp);
-    let [least, middle, most] = [0, ratios.len() / 2, ratios.len() - 1].map(|place| ratios[place]);
+    let [least, middle, most] = [0, ratios.len() / 2, ratios.len() - 1].map(|index| ratios[index]);
     let name = format!("Rust, {rows} rows");
-    println!("{name:<34} {:>16}   {middle:.1} ({least:.1}..{most:.1}) times the host's", show(&mut guest));
+    println!("{name:<34} {:>16}   {middle:.1} ({least:.1}..{most:.1}) times as long as in the host", show(&mut guest));
     println!("{:<34} {:>16}", format!("the same in the host, {rows} rows"), show(&mut host));
 }
 
@@ -260,11 +262,11 @@ fn calls(transform: &Transform, rows: usize, each: Duration) -> Vec<Duration> {
     for_a_while(call, each)
 }
 
-/// Measures the arithmetic of `plugins/bench/floats`, over columns in the host's own memory.
+/// Measures the arithmetic of `plugins/bench/floats` in the host, without a plugin.
 fn native(rows: usize, each: Duration) -> Vec<Duration> {
-    let columns: Vec<Vec<f64>> = (0..8).map(|place| (0..rows).map(|row| number(row, place)).collect()).collect();
+    let columns: Vec<Vec<f64>> = (0..8).map(|index| (0..rows).map(|row| number(row, index)).collect()).collect();
     let call = || {
-        let [a, b, c, d, e, f, g, h] = [0, 1, 2, 3, 4, 5, 6, 7].map(|place| black_box(&columns[place]));
+        let [a, b, c, d, e, f, g, h] = [0, 1, 2, 3, 4, 5, 6, 7].map(|index| black_box(&columns[index]));
         let mut out: [Vec<Option<f64>>; 8] = std::array::from_fn(|_| Vec::with_capacity(rows));
         for i in 0..rows {
             out[0].push(Some(a[i] + b[i]));
@@ -289,9 +291,9 @@ fn for_a_while<T>(mut call: impl FnMut() -> T, each: Duration) -> Vec<Duration> 
         black_box(call());
         times.push(call_started.elapsed());
     }
-    // The first calls warm up caches.
-    let warm = times.len() / 10;
-    times.split_off(warm)
+    // The first calls only warm up caches.
+    let warm_up = times.len() / 10;
+    times.split_off(warm_up)
 }
 
 fn times<T>(count: usize, mut call: impl FnMut() -> T) -> Vec<Duration> {
@@ -323,13 +325,13 @@ fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
-/// A demo with the churn plugin.
+/// A running `larder demo` with the churn plugin.
 struct Demo {
     program: Child,
     address: SocketAddr,
 }
 
-/// A connection to it.
+/// A connection to the demo.
 struct Client(BufReader<TcpStream>);
 
 impl Demo {
@@ -348,7 +350,7 @@ impl Demo {
         let address: SocketAddr = lines
             .find_map(|line| Some(line.ok()?.strip_prefix("Serving on http://")?.split(". ").next()?.parse().unwrap()))
             .unwrap();
-        // The program continues to print.
+        // Reads the rest of the output, so that the program never blocks on a full pipe.
         thread::spawn(move || lines.for_each(drop));
         Self { program, address }
     }
@@ -361,8 +363,8 @@ impl Demo {
 }
 
 impl Client {
-    /// Measures a response in which every value is present.
-    fn ask(&mut self, body: &str) -> Duration {
+    /// Measures a request, and checks that no value in the response is `INVALID`.
+    fn measure(&mut self, body: &str) -> Duration {
         let started = Instant::now();
         let answer = self.post(body);
         let took = started.elapsed();

@@ -1,8 +1,9 @@
-//! The cost of syncs: `make bench-sync`. Rows per second from each kind of source into the store, compared with only
-//! decoding the same Parquet; memory compared with its limit; the time until a change in a table is readable; lookups
-//! during a sync.
+//! The cost of syncs: `make bench-sync`. Measures rows per second from each kind of source into the store, compared
+//! with decoding the same Parquet file alone; memory, next to its limits; the time until a change in a table is
+//! readable; and lookups during a sync.
 //!
-//! AWS is faked on loopback, in this process: the fake's own work is part of the figures, and a real network is not.
+//! S3 and DynamoDB are faked on loopback, in this process: the figures include the work of the fakes, but no real
+//! network.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark that cannot go on panics, and prints")]
 
@@ -50,8 +51,10 @@ fn main() {
         return;
     }
     let world = World::new();
-    let idle = peak();
-    println!("rows a second, {ROWS} rows of 5 features (items: {ITEMS}); {ROUNDS} rounds in turns, each figure\n");
+    let before = peak_memory();
+    println!(
+        "rows per second, {ROWS} rows of 5 features ({ITEMS} items); one figure for each of {ROUNDS} alternating rounds\n"
+    );
     let mut rates: Vec<(&str, Vec<f64>)> =
         ["decode only", "local Parquet", "S3 Parquet", "DynamoDB scan"].map(|name| (name, Vec::new())).into();
     for _ in 0..ROUNDS {
@@ -60,25 +63,25 @@ fn main() {
         rates[2].1.push(world.sync("remote").0);
         rates[3].1.push(world.sync("table").0);
     }
-    let floor = median(&rates[0].1);
+    let baseline = median(&rates[0].1);
     for (name, rates) in &rates {
         let shown: Vec<String> = rates.iter().map(|rate| format!("{:>9.0}", rate)).collect();
-        println!("{name:<16} {}   {:.2} of decoding", shown.join(" "), median(rates) / floor);
+        println!("{name:<16} {}   {:.2} of decoding alone", shown.join(" "), median(rates) / baseline);
     }
-    let bound = SyncLimits::default();
+    let limits = SyncLimits::default();
     println!(
-        "\nmemory: the syncs added {:.0} MiB to the {:.0} MiB of the stand-ins with their items and objects; a transaction \
-         has up to {} MiB of rows, the page cache {} MiB",
-        mib(peak().saturating_sub(idle)),
-        mib(idle),
-        bound.commit_bytes >> 20,
+        "\npeak memory: the syncs added {:.0} MiB to the {:.0} MiB of the process with the fake services; limits: {} MiB of \
+         rows in a transaction, {} MiB of page cache",
+        mib(peak_memory().saturating_sub(before)),
+        mib(before),
+        limits.commit_bytes >> 20,
         StoreConfig::new("").page_cache_bytes_max >> 20,
     );
     world.changes();
     world.lookups();
 }
 
-/// Definitions over three sources with the same rows, and their locations.
+/// A Parquet file, the same file in S3, a table in DynamoDB, and definitions that read them.
 struct World {
     dir: TempDir,
     dynamo: FakeDynamo,
@@ -86,7 +89,7 @@ struct World {
     aws: Arc<Aws>,
 }
 
-/// A store with one engine.
+/// An empty store with an engine for it.
 struct Run {
     _dir: TempDir,
     store: Arc<OnlineStore>,
@@ -161,7 +164,7 @@ impl World {
         Run { _dir: dir, store, engine, ids }
     }
 
-    /// Only decodes the file, as the floor.
+    /// Decodes the local file, as the baseline, and returns rows per second.
     fn decode(&self) -> f64 {
         let catalog = self.catalog();
         let view = catalog.views().iter().find(|view| &*view.name == "local").unwrap();
@@ -182,6 +185,7 @@ impl World {
         f64::from(ROWS) / started.elapsed().as_secs_f64()
     }
 
+    /// Loads a view into a new store, and returns rows per second and the report.
     fn sync(&self, view: &str) -> (f64, SyncReport) {
         let run = self.run();
         let started = Instant::now();
@@ -190,7 +194,7 @@ impl World {
         (f64::from(rows) / started.elapsed().as_secs_f64(), report)
     }
 
-    /// Measures from a change in the table until a reader sees it, with the poll intervals of a server.
+    /// Measures the time from a change in the table until a reader sees it.
     fn changes(&self) {
         let run = self.run();
         run.engine.sync("table", SyncRequest::default(), &mut |_| ()).unwrap();
@@ -198,7 +202,8 @@ impl World {
         let mut took = Vec::new();
         thread::scope(|scope| {
             scope.spawn(|| {
-                // A server polls a stream every second, and checks ten times as often whether it is due.
+                // The stream is polled every second (`poll: 1s`). A server sleeps until the poll is due; this loop
+                // checks every 100 ms.
                 while !is_over.load(Ordering::Relaxed) {
                     let due: Vec<String> = run.engine.due(Instant::now()).map(str::to_owned).collect();
                     due.iter().filter(|view| *view == "table").for_each(|view| {
@@ -226,11 +231,11 @@ impl World {
         );
     }
 
-    /// Measures lookups in the store on one thread, alone and during a full sync of another view, alternately.
+    /// Measures lookups in the store on one thread, alternately alone and during a full sync of another view.
     fn lookups(&self) {
         let run = self.run();
         run.engine.sync("local", SyncRequest::default(), &mut |_| ()).unwrap();
-        let (mut alone, mut beside) = (Vec::new(), Vec::new());
+        let (mut alone, mut during) = (Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
             alone.push(run.p99(&AtomicBool::new(false), Duration::from_secs(3)));
             let is_over = AtomicBool::new(false);
@@ -240,13 +245,13 @@ impl World {
                     run.engine.sync("remote", full, &mut |_| ()).unwrap();
                     is_over.store(true, Ordering::Relaxed);
                 });
-                beside.push(run.p99(&is_over, Duration::from_secs(60)));
+                during.push(run.p99(&is_over, Duration::from_secs(60)));
             });
         }
-        let ratios: Vec<f64> = alone.iter().zip(&beside).map(|(alone, beside)| beside / alone).collect();
+        let ratios: Vec<f64> = alone.iter().zip(&during).map(|(alone, during)| during / alone).collect();
         let list = |figures: &[f64]| figures.iter().map(|figure| format!("{figure:.1}")).collect::<Vec<_>>().join(" ");
-        println!("p99 of a lookup, us: alone {}; beside a full sync {}", list(&alone), list(&beside));
-        println!("beside a sync to alone: {:.2} in the middle of {} rounds", median(&ratios), ROUNDS);
+        println!("p99 of a lookup, us: alone {}; during a full sync {}", list(&alone), list(&during));
+        println!("ratio, during a sync to alone: {:.2}, median of {ROUNDS} rounds", median(&ratios));
     }
 }
 
@@ -255,7 +260,8 @@ impl Run {
         self.store.reader().get(self.ids[view], &id).unwrap().map(|row| row.to_vec())
     }
 
-    /// Returns p99 of lookups at a constant rate until something is over, in microseconds.
+    /// Looks up rows with pauses of 100 µs until `is_over` is set or `at_most` has passed, and returns the 99th
+    /// percentile of their durations in microseconds.
     fn p99(&self, is_over: &AtomicBool, at_most: Duration) -> f64 {
         let until = Instant::now() + at_most;
         let mut took = Vec::new();
@@ -324,9 +330,9 @@ fn median(figures: &[f64]) -> f64 {
 }
 
 #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "few figures")]
-fn quantile(figures: &mut [f64], part: f64) -> f64 {
+fn quantile(figures: &mut [f64], fraction: f64) -> f64 {
     figures.sort_by(f64::total_cmp);
-    figures[((figures.len() as f64 * part) as usize).min(figures.len() - 1)]
+    figures[((figures.len() as f64 * fraction) as usize).min(figures.len() - 1)]
 }
 
 #[expect(clippy::cast_precision_loss, reason = "bytes of memory")]
@@ -334,12 +340,13 @@ fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 
-fn status(line: &str) -> u64 {
+/// Returns a value of `/proc/self/status` in bytes.
+fn status_bytes(key: &str) -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let found = status.lines().find_map(|text| text.strip_prefix(line)?.trim().split(' ').next()?.parse::<u64>().ok());
+    let found = status.lines().find_map(|text| text.strip_prefix(key)?.trim().split(' ').next()?.parse::<u64>().ok());
     found.unwrap_or(0) << 10
 }
 
-fn peak() -> u64 {
-    status("VmHWM:")
+fn peak_memory() -> u64 {
+    status_bytes("VmHWM:")
 }

@@ -476,7 +476,7 @@ impl App {
 
 impl RenewDefinitions for App {
     fn renew(&self, caller_allows_cache: bool) -> bool {
-        let always = self.is_always_wanted();
+        let always = self.forbids_cached();
         // A server without reloads keeps its first definitions, even if a client does not allow cached ones.
         if !always && (caller_allows_cache || self.reload_every().is_zero()) {
             return false;
@@ -499,7 +499,7 @@ impl RenewDefinitions for App {
         }
     }
 
-    fn is_always_wanted(&self) -> bool {
+    fn forbids_cached(&self) -> bool {
         self.cache.load().as_ref().is_some_and(|cache| !cache.allowed)
     }
 }

@@ -1,4 +1,5 @@
-//! Rules that the compiler does not check: layers of modules, circles of files, module docs, sizes of files.
+//! Rules that the compiler does not check: layers of modules, circles between files, module docs, sizes of files, how files
+//! are opened, and the table of crates in `ARCHITECTURE.md`.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
@@ -11,8 +12,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The layers of modules within a crate. The compiler only checks the layers of crates. A module may only use modules
-/// with lower numbers.
+/// The layers of modules within a crate. A module may only use modules of lower layers. The compiler checks only the
+/// layers of crates.
 const LAYERS: [(&str, &[(&str, u8)]); 2] = [
     ("host/src", &[("config", 1), ("app", 2), ("cli", 3), ("main", 4)]),
     ("host/model/src", &[("model", 1), ("codec", 2), ("yaml", 2), ("registry", 3)]),
@@ -24,7 +25,7 @@ const CIRCLES: [(&str, &[(&str, &str)]); 2] = [
     ("host/serving/src", &[("answer", "derive")]),
 ];
 
-/// The directories of our sources.
+/// The directories with Larder's Rust sources.
 const DIRS: [&str; 23] = [
     "host/src",
     "host/common/src",
@@ -84,7 +85,7 @@ fn module(file: &SourceFile, src: &Path) -> String {
     first.trim_end_matches(".rs").to_owned()
 }
 
-/// Returns the modules that a text names after `crate::`, in imports and in paths.
+/// Returns the names after `crate::` in a source text, in imports and in paths.
 fn used_modules(text: &str) -> BTreeSet<String> {
     let mut modules = BTreeSet::new();
     let code: String = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
@@ -121,11 +122,11 @@ fn check_layers(src: &Path, layers: &[(&str, u8)]) {
             continue;
         }
         let Some(own_layer) = layer(&own) else {
-            wrong.push(format!("{}: module '{own}' is in no layer; add it to LAYERS", file.path.display()));
+            wrong.push(format!("{}: module '{own}' has no layer; hint: add it to LAYERS", file.path.display()));
             continue;
         };
         for used in used_modules(&file.text) {
-            // Other words after `crate::` are names in lib.rs.
+            // Names without a layer are items of lib.rs.
             if let Some(used_layer) = layer(&used)
                 && used != own
                 && used_layer >= own_layer
@@ -187,15 +188,19 @@ fn every_source_file_has_module_doc() {
     let root = manifest_dir().parent().unwrap();
     for dir in DIRS {
         for file in sources(&root.join(dir)) {
-            // A test file next to the tested code is named after it.
-            let beside = file.path.ends_with("tests.rs") && file.path.starts_with(root.join("host/model"));
-            assert!(beside || file.text.starts_with("//! "), "{} does not open with a //! doc", file.path.display());
+            // In `larder-model`, a tests.rs is in the directory of the module that it tests.
+            let is_exempt = file.path.ends_with("tests.rs") && file.path.starts_with(root.join("host/model"));
+            assert!(
+                is_exempt || file.text.starts_with("//! "),
+                "{} does not begin with a //! doc",
+                file.path.display()
+            );
         }
     }
 }
 
 #[test]
-fn no_file_exceeds_the_limit() {
+fn no_file_exceeds_line_limit() {
     let root = manifest_dir().parent().unwrap();
     for dir in DIRS {
         for file in sources(&root.join(dir)) {
@@ -205,10 +210,11 @@ fn no_file_exceeds_the_limit() {
     }
 }
 
-/// A path may lead to a pipe or a device, which may block: `files` only opens regular files.
+/// A path may lead to a pipe or a device, which may block. `files` opens only regular files.
 #[test]
-fn only_files_opens_files_for_reading() {
-    // The kernel's own files, directories that are flushed, and output of commands in the user's own project.
+fn files_are_opened_only_by_files_module() {
+    // `files` itself, and code that reads the kernel's own files or the output of compilers. Opening a directory to
+    // flush it is allowed too.
     let allowed = [
         "host/common/src/files.rs",
         "host/common/src/memory/limit.rs",
@@ -229,12 +235,17 @@ fn only_files_opens_files_for_reading() {
         let code = file.text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
         for line in code.lines().filter(|line| !line.contains("sync_all()")) {
             let found = calls.iter().find(|call| line.contains(*call));
-            assert!(found.is_none(), "{}: open it by larder_common::files: {}", name.display(), line.trim());
+            assert!(
+                found.is_none(),
+                "{} opens a file directly; hint: use larder_common::files: {}",
+                name.display(),
+                line.trim()
+            );
         }
     }
 }
 
-/// Returns Larder's own crates among the dependencies of a manifest, without their prefix.
+/// Returns Larder's own crates among the dependencies of a manifest, without the prefix `larder-`.
 fn own_dependencies(manifest: &str) -> Vec<String> {
     let lines = manifest.lines().skip_while(|line| *line != "[dependencies]").skip(1);
     let lines = lines.take_while(|line| !line.starts_with('['));
@@ -266,5 +277,5 @@ fn architecture_lists_the_crates_and_their_dependencies() {
     all.sort();
     let mut of_program = own_dependencies(&fs::read_to_string(manifest_dir().join("Cargo.toml")).unwrap());
     of_program.sort();
-    assert_eq!(all, of_program, "the program uses every crate of the table, and the table has every crate");
+    assert_eq!(all, of_program, "the table must list exactly the crates that `larder` depends on");
 }

@@ -38,7 +38,7 @@ impl<'c> Visible<'c> {
             return None;
         }
         let mut visible = Self::default();
-        for service in catalog.services().iter().filter(|service| authorization.has_service(&service.name)) {
+        for service in catalog.services().iter().filter(|service| authorization.permits_service(&service.name)) {
             for projection in &service.projections {
                 let features = visible.features.entry(&projection.view).or_default();
                 features.extend(projection.features.iter().map(|feature| &**feature));
@@ -174,7 +174,7 @@ pub fn describe_catalog(snapshot: &Snapshot, now: Micros, authorization: &Author
             "features": features(&view.name, &view.features),
         })
     });
-    let in_scope = catalog.services().iter().filter(|service| authorization.has_service(&service.name));
+    let in_scope = catalog.services().iter().filter(|service| authorization.permits_service(&service.name));
     let services = in_scope.map(|service| {
         let features: Vec<String> = service
             .projections
@@ -195,7 +195,7 @@ pub fn describe_catalog(snapshot: &Snapshot, now: Micros, authorization: &Author
     json!({
         "unservable": {
             "feature_views": unservable(catalog.unservable_views(), &|_| sees_all),
-            "feature_services": unservable(catalog.unservable_services(), &|name| authorization.has_service(name)),
+            "feature_services": unservable(catalog.unservable_services(), &|name| authorization.permits_service(name)),
         },
         "unmaterializable": { "feature_views": unservable(catalog.unmaterializable_views(), &|name| sees_view(name)) },
         "project": catalog.project(),

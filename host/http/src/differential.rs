@@ -227,7 +227,7 @@ impl RenewDefinitions for FixedDefinitions {
         false
     }
 
-    fn is_always_wanted(&self) -> bool {
+    fn forbids_cached(&self) -> bool {
         false
     }
 }

@@ -17,14 +17,14 @@ use larder_model::yaml::Located;
 
 use super::{RequestError, Selection};
 
-/// `server: auth`: the accepted tokens, at least one.
+/// The setting `server: auth`: the accepted tokens, at least one.
 #[derive(Clone, Debug)]
 pub struct AuthConfig {
-    /// The tokens. Several can be valid at a time, so that clients can change from one token to another.
+    /// The tokens. Several can be valid at a time, so that clients can switch from one token to another.
     pub tokens: Vec<TokenConfig>,
 }
 
-/// One token.
+/// The configuration of one token.
 #[derive(Clone, Debug)]
 pub struct TokenConfig {
     /// Its name, for messages. It is not secret.
@@ -80,7 +80,7 @@ pub enum TokenError {
     },
     /// The file contains something other than a token.
     #[error("{} {why}", path.display())]
-    Unfit {
+    Invalid {
         /// The file.
         path: PathBuf,
         /// What is wrong with its content.
@@ -92,7 +92,7 @@ pub enum TokenError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
     /// The request has no token.
-    #[error("A bearer token is needed.")]
+    #[error("A bearer token is required.")]
     NoToken,
     /// The token is not one of the valid ones.
     #[error("The bearer token is not valid.")]
@@ -105,13 +105,13 @@ pub enum Denied {
 /// The minimum length of a token. A shorter one can be guessed.
 const TOKEN_CHARS_MIN: usize = 16;
 
-/// The maximum size of a token's file. A larger file does not contain a token.
+/// The maximum size of a token's file. A larger file is rejected.
 const TOKEN_FILE_BYTES_MAX: u64 = 4_096;
 
 // === impl Scope ===
 
 impl Scope {
-    fn has_service(&self, service: &str) -> bool {
+    fn permits_service(&self, service: &str) -> bool {
         match self {
             Self::All => true,
             Self::Services(names) => names.iter().any(|name| **name == *service),
@@ -127,19 +127,21 @@ impl Token {
     /// # Errors
     /// [`TokenError`].
     pub fn read(name: &str, path: &Path, scope: Scope) -> Result<Self, TokenError> {
-        let unfit = |why| TokenError::Unfit { path: path.to_path_buf(), why };
+        let invalid = |why| TokenError::Invalid { path: path.to_path_buf(), why };
         let bytes = read_regular(path, TOKEN_FILE_BYTES_MAX)
             .map_err(|source| TokenError::Read { path: path.to_path_buf(), source })?;
         let token = bytes.trim_ascii();
         if token.is_empty() {
-            return Err(unfit("is empty"));
+            return Err(invalid("is empty"));
         }
         // A client cannot send other characters in a header.
         if !token.iter().all(u8::is_ascii_graphic) {
-            return Err(unfit("has to hold one token of printable ASCII characters, without spaces"));
+            return Err(invalid("must contain one token of printable ASCII characters, without spaces"));
         }
         if token.len() < TOKEN_CHARS_MIN {
-            return Err(unfit("holds a token of fewer than 16 characters"));
+            return Err(invalid(
+                "contains a token of fewer than 16 characters; hint: `openssl rand -hex 32` prints one",
+            ));
         }
         Ok(Self { name: name.into(), digest: digest_of(token), scope: Arc::new(scope) })
     }
@@ -150,7 +152,7 @@ impl Token {
         &self.name
     }
 
-    /// Returns whether two tokens have the same value: the owner of a request would be ambiguous.
+    /// Returns whether two tokens have the same value. Such tokens are rejected, because their scopes could differ.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         verify_slices_are_equal(&self.digest, &other.digest).is_ok()
@@ -200,7 +202,7 @@ impl Authenticator {
         let presented = bearer(headers).ok_or(Denied::NoToken)?;
         let presented = digest_of(presented);
         let mut scope = None;
-        // Compares all tokens in any case, so that the duration does not reveal which one matched.
+        // Always compares all tokens, so that the duration does not reveal which one matched.
         for token in tokens.load().iter() {
             if verify_slices_are_equal(&token.digest, &presented).is_ok() {
                 scope = Some(Arc::clone(&token.scope));
@@ -223,8 +225,8 @@ impl Authenticator {
 impl Authorization {
     /// Returns whether the caller may look up a feature service and learn its name.
     #[must_use]
-    pub fn has_service(&self, service: &str) -> bool {
-        self.scope.as_ref().is_none_or(|scope| scope.has_service(service))
+    pub fn permits_service(&self, service: &str) -> bool {
+        self.scope.as_ref().is_none_or(|scope| scope.permits_service(service))
     }
 
     /// Returns whether the caller may do everything that its listener offers.
@@ -236,13 +238,13 @@ impl Authorization {
     /// Checks a lookup. A scope permits services by name, so a list of features is not within it.
     ///
     /// # Errors
-    /// [`Denied::BeyondScope`], which names what is missing but not whether the service exists.
+    /// [`Denied::BeyondScope`], which does not reveal whether the service exists.
     pub fn check_lookup(&self, selection: &Selection<'_>) -> Result<(), Denied> {
         let Some(Scope::Services(names)) = self.scope.as_deref() else { return Ok(()) };
         match selection {
-            Selection::Service(service) if self.has_service(service) => Ok(()),
+            Selection::Service(service) if self.permits_service(service) => Ok(()),
             Selection::Service(service) => {
-                Err(Denied::BeyondScope(format!("This token's scope does not have feature service '{service}'.")))
+                Err(Denied::BeyondScope(format!("This token's scope does not include feature service '{service}'.")))
             }
             Selection::Features(_) => {
                 let names = names.join(", ");
@@ -260,14 +262,14 @@ impl Authorization {
         if self.is_unlimited() {
             return Ok(());
         }
-        let message = "This token's scope permits only lookups of feature services: it may not write.";
+        let message = "This token's scope permits only lookups of feature services, not writes.";
         Err(Denied::BeyondScope(message.to_owned()))
     }
 
-    /// Removes names that are not within the scope from an error.
+    /// Removes a suggested name from an error if it is not within the scope.
     #[must_use]
     pub fn hide_names(&self, error: RequestError) -> RequestError {
-        if self.is_unlimited() { error } else { error.hide_names(|name| self.has_service(name)) }
+        if self.is_unlimited() { error } else { error.hide_names(|name| self.permits_service(name)) }
     }
 }
 

@@ -55,20 +55,20 @@ pub(super) enum LookupResult {
 /// Feast's status of a value (`feast.serving.FieldStatus`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// A row exists and has the feature, even if its value is null.
+    /// A row has the feature, or a plugin computed it. The value may be null.
     Present,
-    /// No row exists, or the row does not have this feature.
+    /// No row was found, or the row does not have the feature or cannot be read.
     NotFound,
     /// A row exists, but it is older than the view's `ttl`.
     OutsideMaxAge,
-    /// The plugin that computes the value failed. The value is the view's fallback.
+    /// The plugin that computes the value failed, or is not loaded. The value is the view's fallback.
     Invalid,
 }
 
 /// One cell of an answer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Cell<'a> {
-    /// The value; null if there is none.
+    /// The value; null if no value was found.
     pub value: ValueRef<'a>,
     /// The status of the value.
     pub status: Status,
@@ -89,22 +89,25 @@ enum Column<'a> {
     Failed(ValueRef<'a>),
 }
 
-/// The rows of one read as text, if all of them are cached as text. Their values are then copied instead of formatted.
+/// The rows of one read as text, if all found rows are cached as text. Encoders copy the values instead of formatting
+/// them.
 #[derive(Debug)]
 pub struct ReadText<'a> {
     rows: SmallVec<[TextRow<'a>; 1]>,
-    /// The fields of the rows; `None` if no row was found.
+    /// The fields of the rows; `None` if no row was found, so all values are null.
     plan: Option<&'a RowPlan>,
-    /// The sum of the lengths of all rows' values, by field. Empty for a single row, which has them itself.
+    /// The sums of all rows' bounds, which determine the space for each field (see [`RowText::add_bounds`]). Empty for
+    /// a single row, whose own bounds are used.
     bounds: SmallVec<[u32; 4]>,
     /// The number of rows without text.
     nulls: usize,
 }
 
-/// A row as text, and the status of its values. `None` if its values are null.
+/// A row as text, and the status of its values. The text is `None` if the values are null: no row was found, or
+/// [`TtlPolicy::Null`] hides an expired one.
 type TextRow<'a> = (Option<RowText<'a>>, Status);
 
-/// A null that follows another value.
+/// A null with its leading comma.
 const NULL: &[u8] = b",null";
 
 // === impl ReadText ===
@@ -139,7 +142,7 @@ impl ReadText<'_> {
         budget.reserve(out, 0, width + RowText::COPY_BYTES + more)?;
         // The first value has no comma.
         let end = start + width.saturating_sub(1);
-        // The extra room lets the last values be copied in the same way as the others.
+        // With these extra bytes, the last values are copied as fast as the others.
         out.resize(end + RowText::COPY_BYTES, b' ');
         self.copy_values(field, out, start);
         out.truncate(end);
@@ -160,6 +163,7 @@ impl ReadText<'_> {
         }
     }
 
+    /// Computes the sums and the number of nulls.
     fn sum_up(&mut self) {
         for (text, _) in &self.rows {
             match text {
@@ -178,7 +182,8 @@ impl ReadText<'_> {
         self.rows.iter().map(|(_, status)| *status)
     }
 
-    /// Appends a row's event time, with or without a leading comma. Returns false if there is no row.
+    /// Appends a row's event time, with or without a leading comma. Returns false and appends nothing if the row has no
+    /// text.
     #[must_use]
     pub fn append_event_time(&self, row: usize, with_comma: bool, out: &mut Vec<u8>) -> bool {
         let Some((Some(text), _)) = self.rows.get(row) else { return false };
@@ -206,7 +211,7 @@ impl Answer<'_> {
         }
     }
 
-    /// Returns the rows of a read as text, or `None` unless all rows are cached as text with the same schema.
+    /// Returns the rows of a read as text, or `None` unless all found rows are cached as text with the same schema.
     #[must_use]
     pub fn text(&self, read: usize) -> Option<ReadText<'_>> {
         let mut first_schema = None;
@@ -273,8 +278,8 @@ impl<'a> Column<'a> {
 // === impl LookupResult ===
 
 impl LookupResult {
-    /// Reads a row's header to determine its schema and whether it is expired. A row that cannot be read counts as not
-    /// found.
+    /// Reads a row's header to determine its schema and whether it is expired. A row that cannot be read, or whose
+    /// schema is unknown, counts as not found.
     pub(super) fn of(row: Option<Row>, read: &ViewRead, now: Micros) -> Self {
         let Some(row) = row else { return Self::Nothing };
         let Ok(header) = RowHeader::read(&row) else { return Self::Nothing };
@@ -290,7 +295,7 @@ impl LookupResult {
     fn of_schema(row: Row, schema: usize, plan: &RowPlan, header: &RowHeader, read: &ViewRead, now: Micros) -> Self {
         if let Some(field) = plan.expiry {
             let expiry = RowView::new(&plan.schema, &row).and_then(|view| view.get(field));
-            // DynamoDB deletes expired items at its own pace, possibly days later.
+            // DynamoDB may delete an expired item only days later.
             if matches!(expiry, Ok(ValueRef::Int64(expiry)) if expiry <= now) {
                 return Self::Nothing;
             }
@@ -299,7 +304,7 @@ impl LookupResult {
         Self::Row { row, schema, event_time: header.event_time, expired }
     }
 
-    /// Handles a row that was stored before the view's features changed. Converts values whose type changed.
+    /// Handles a row that was stored before the view's features changed, and converts values whose type changed.
     #[cold]
     fn of_earlier(row: Row, header: &RowHeader, read: &ViewRead, now: Micros) -> Self {
         let is = |plan: &RowPlan| plan.fingerprint == header.fingerprint;
@@ -328,7 +333,7 @@ impl LookupResult {
         }
     }
 
-    /// Returns the cell of a feature, except for a row that is read as stored.
+    /// Returns the cell of a feature of a converted row, or of a row that was not found.
     #[cold]
     fn other_cell<'a>(&'a self, read: &'a ViewRead, feature: usize, ttl: TtlPolicy) -> Cell<'a> {
         let Self::Converted(row) = self else { return Cell::NOTHING };

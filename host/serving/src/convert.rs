@@ -13,11 +13,12 @@ use larder_model::{
 /// The conversion of rows of an earlier schema, for one read.
 #[derive(Debug)]
 pub struct RowConversion {
-    /// The schema of a converted row: the read's features that stored rows have, with their current types.
+    /// The schema of a converted row: the read's features that stored rows have and whose type can be converted, with
+    /// their current types.
     schema: RowSchema,
     /// For each field of `schema`, the field of the stored row and the conversion of its values.
     fields: Vec<(usize, Conversion)>,
-    /// For each feature of the read, its field in `schema`.
+    /// For each feature of the read, its field in `schema`, if it has one.
     positions: Vec<Option<usize>>,
 }
 
@@ -26,7 +27,7 @@ pub struct RowConversion {
 pub(super) struct ConvertedRow {
     /// A row of [`RowConversion::schema`].
     row: Box<[u8]>,
-    /// The fields whose values could not be converted, in order.
+    /// The fields of [`RowConversion::schema`] whose values could not be converted, in ascending order.
     pub(super) lost: Vec<usize>,
     pub(super) event_time: Micros,
     pub(super) expired: bool,
@@ -57,7 +58,8 @@ impl RowConversion {
         is_needed.then(|| Self { schema: RowSchema::new(named), fields, positions })
     }
 
-    /// Converts a row. A damaged field counts as lost, like one without a conversion.
+    /// Converts a row, and returns it with its lost fields: values that cannot be converted, and damaged fields.
+    /// Returns `None` if the row cannot be read or encoded.
     pub(super) fn convert(&self, stored: &RowSchema, row: &[u8]) -> Option<(Box<[u8]>, Vec<usize>)> {
         let view = RowView::new(stored, row).ok()?;
         let mut lost = Vec::new();
@@ -73,8 +75,8 @@ impl RowConversion {
         Some((builder.finish().ok()?.into(), lost))
     }
 
-    /// Returns the value of a feature of the read. Returns `None` if the stored row does not have it, or if it was
-    /// lost.
+    /// Returns the value of a feature of the read. Returns `None` if the stored row does not have it, or if the value
+    /// or its type could not be converted.
     pub(super) fn value<'a>(&'a self, converted: &'a ConvertedRow, feature: usize) -> Option<ValueRef<'a>> {
         let field = self.positions[feature].filter(|field| converted.lost.binary_search(field).is_err())?;
         RowView::new(&self.schema, &converted.row).and_then(|view| view.get(field)).ok()

@@ -16,12 +16,12 @@ pub struct CurrentSnapshot {
 // === impl CurrentSnapshot ===
 
 impl CurrentSnapshot {
-    /// Starts with a snapshot.
+    /// Creates the holder of the current snapshot, with a first one.
     pub fn new(snapshot: impl Into<Arc<Snapshot>>) -> Self {
         Self { snapshot: ArcSwap::new(snapshot.into()), readiness: Readiness::default() }
     }
 
-    /// Returns a guard of the current snapshot. Keep it only for a short time.
+    /// Returns a guard of the current snapshot. To keep the snapshot for long, call [`Self::load_full`] instead.
     #[must_use]
     pub fn load(&self) -> Guard<Arc<Snapshot>> {
         self.snapshot.load()
@@ -33,8 +33,8 @@ impl CurrentSnapshot {
         self.snapshot.load_full()
     }
 
-    /// Replaces the current snapshot. Requests in flight keep theirs. Concurrent calls must be serialized by the caller,
-    /// so that each snapshot is made from the one that it replaces.
+    /// Replaces the current snapshot. Requests in flight keep theirs. Callers must serialize calls, so that each
+    /// snapshot is made from the one that it replaces.
     pub fn replace(&self, snapshot: Snapshot) {
         self.readiness.note_replaced(&self.snapshot.load());
         self.snapshot.store(Arc::new(snapshot));

@@ -1,4 +1,4 @@
-//! Errors of requests. If Feast has the same error, its message is used (recorded from Feast 0.67).
+//! Errors of requests. If Feast has the same error, the message is Feast's (recorded from Feast 0.67).
 
 use std::fmt;
 
@@ -24,7 +24,7 @@ pub enum RequestError {
     )]
     Versioned(String),
     /// The view does not exist.
-    #[error("Feature view {} does not exist in project {project}{}", Cut(view), Help(nearest))]
+    #[error("Feature view {} does not exist in project {project}{}", Cut(view), Suggestion(nearest))]
     UnknownView {
         /// The view.
         view: String,
@@ -34,7 +34,7 @@ pub enum RequestError {
         nearest: Option<String>,
     },
     /// The service does not exist.
-    #[error("Feature service {} does not exist in project {project}{}", Cut(service), Help(nearest))]
+    #[error("Feature service {} does not exist in project {project}{}", Cut(service), Suggestion(nearest))]
     UnknownService {
         /// The service.
         service: String,
@@ -46,7 +46,7 @@ pub enum RequestError {
     /// The Feast registry has a definition that Larder cannot serve.
     #[error("Feature {what} {name} cannot be served by Larder: {why}")]
     Unservable {
-        /// Whether it is a view or a service.
+        /// `view` or `service`.
         what: &'static str,
         /// Its name.
         name: String,
@@ -54,7 +54,7 @@ pub enum RequestError {
         why: String,
     },
     /// The view has no such feature.
-    #[error("Feature {} not found in projection {}{}", Cut(feature), Cut(view), Help(nearest))]
+    #[error("Feature {} not found in projection {}{}", Cut(feature), Cut(view), Suggestion(nearest))]
     UnknownFeature {
         /// The feature.
         feature: String,
@@ -77,7 +77,7 @@ pub enum RequestError {
     /// The request has no entity column, but a view needs one.
     #[error("pop from an empty set")]
     NoEntities,
-    /// All of a view's join keys are missing or have no value.
+    /// The request has no columns for any join key of a view, or the columns are empty.
     #[error(
         "Missing join key values for keys: {}. No values provided for keys: {}. Provided join_key_values: {}",
         list(missing),
@@ -85,14 +85,14 @@ pub enum RequestError {
         list(provided)
     )]
     MissingKeys {
-        /// Join keys of the requested views that have no column.
+        /// The join keys of the requested views that the request has no column for.
         missing: Vec<String>,
-        /// Join keys of the requested views with a column that has no values.
+        /// The join keys of the requested views whose column is empty.
         empty: Vec<String>,
-        /// The columns of the request.
+        /// The request's entity columns.
         provided: Vec<String>,
     },
-    /// The request does not have columns that derived views need.
+    /// The request lacks columns that derived views need.
     #[error(
         "Required request data source features {} not found in the entity rows, but required by feature views",
         list(names)
@@ -106,15 +106,15 @@ pub enum RequestError {
     BadRequestData {
         /// The column.
         name: String,
-        /// The row, from 0.
+        /// The index of the row.
         row: usize,
         /// The expected type.
         declared: String,
-        /// A description of the value that was sent.
+        /// A description of the caller's value.
         found: String,
     },
     /// A derived view with `on_error: fail` has no plugin.
-    #[error("derived view {view} has no plugin: nothing computes it until {plugin}.wasm is deployed")]
+    #[error("derived view {view} has no plugin; hint: deploy {plugin}.wasm")]
     NoPlugin {
         /// The view.
         view: String,
@@ -129,40 +129,45 @@ pub enum RequestError {
         /// The reason, as far as clients may see it.
         why: String,
     },
-    /// A key value does not have the key's type.
+    /// A value of an entity column cannot be converted to the column's type.
     #[error("{}", Cut(.0))]
     BadKey(String),
     /// The request exceeds a limit.
-    #[error("{what}: {found} in this request, at most {limit} are allowed; hint: 'server: limits: {}'", setting(what))]
+    #[error(
+        "{what}: {found} in this request, at most {limit} are allowed; hint: split the request, or raise 'server: \
+         limits: {}'",
+        setting(what)
+    )]
     TooLarge {
         /// What the limit applies to.
         what: &'static str,
-        /// The size of the request.
+        /// The number in the request.
         found: usize,
         /// The limit.
         limit: usize,
     },
     /// The response has too many bytes.
     #[error(
-        "the answer has more than {limit} bytes; hint: ask for fewer rows or features, or raise 'server: limits: \
+        "the response has more than {limit} bytes; hint: request fewer rows or features, or raise 'server: limits: \
          answer_bytes_max'"
     )]
     AnswerTooLarge {
         /// The limit.
         limit: usize,
     },
-    /// There is no memory for the request.
+    /// The memory budget has no memory left for the request, or the request exceeds it.
     #[error(transparent)]
     Memory(#[from] OverBudget),
-    /// A serving thread would need too long. Clients never get this error: the request is retried on a compute thread.
+    /// The request takes too long for a serving thread. Clients never get this error, because `LookupService` retries
+    /// the request on a compute thread.
     #[error("the request takes too long for a serving thread")]
     TooLong,
-    /// The store failed. The caller did not cause the error.
+    /// The store failed. The client did not cause the error.
     #[error("the store cannot be read")]
     Store(#[from] StoreError),
 }
 
-/// Returns the setting of the limit that was exceeded.
+/// Returns the name of the setting for a limit.
 fn setting(what: &str) -> &'static str {
     match what {
         "entity rows" => "rows_max",
@@ -205,11 +210,11 @@ const ECHO_CHARS_MAX: usize = 500;
 #[derive(Clone, Copy, Debug)]
 pub struct Cut<'t>(pub &'t str);
 
-/// The number of names that a list omits.
+/// The length of a list, to report how many items beyond [`LISTED_MAX`] are omitted.
 struct More(usize);
 
-/// A suggestion: the most similar name, if there is one.
-struct Help<'n>(&'n Option<String>);
+/// A suggestion in a message: the most similar name, if there is one.
+struct Suggestion<'n>(&'n Option<String>);
 
 // === impl Cut ===
 
@@ -233,9 +238,9 @@ impl fmt::Display for More {
     }
 }
 
-// === impl Help ===
+// === impl Suggestion ===
 
-impl fmt::Display for Help<'_> {
+impl fmt::Display for Suggestion<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|name| write!(f, "; did you mean '{name}'?"))
     }
@@ -250,9 +255,9 @@ impl RequestError {
         !matches!(self, Self::BadKey(_) | Self::BadRequestData { .. } | Self::Plugin { .. } | Self::Store(_))
     }
 
-    /// Returns whether the request names a definition that is not served.
+    /// Returns whether the request has the name of a definition that is not served.
     #[must_use]
-    pub fn names_unknown(&self) -> bool {
+    pub fn has_unknown_name(&self) -> bool {
         matches!(
             self,
             Self::UnknownView { .. }
@@ -262,7 +267,7 @@ impl RequestError {
         )
     }
 
-    /// Returns the error for a caller that may only see these names.
+    /// Removes the suggestion if the caller may not know that name.
     #[must_use]
     pub fn hide_names(mut self, may_know: impl Fn(&str) -> bool) -> Self {
         if let Self::UnknownView { nearest, .. }
@@ -280,7 +285,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn suggestion_hides_names_beyond_scope() {
+    fn names_beyond_scope_are_not_suggested() {
         let unknown = || RequestError::UnknownService {
             service: "fraut".to_owned(),
             project: "p".to_owned(),

@@ -1,9 +1,9 @@
 //! Converts entity values to keys with Feast's coercion rules.
 //!
 //! Feast calls Python's `int()` or `str()` on the caller's value, depending on the key's declared type (`type_map.py`,
-//! `PYTHON_SCALAR_VALUE_TYPE_TO_PROTO_VALUE`). A column that is not a key of the requested views gets the type of its
-//! first value. The response repeats the coerced value. Unlike in Feast, a null finds no row, and a fraction is not an
-//! integer: 5.5 is not the key 5.
+//! `PYTHON_SCALAR_VALUE_TYPE_TO_PROTO_VALUE`). A column that is not a key gets the type of its first value. The
+//! response repeats the coerced value. Unlike in Feast, a null finds no row, and a fraction is not an integer: 5.5 is
+//! not the key 5.
 
 use std::borrow::Cow;
 
@@ -25,7 +25,7 @@ pub enum EchoedValue<'a> {
     Null,
     /// A whole number.
     Int(i64),
-    /// Any other number; only in columns that are not keys.
+    /// A floating-point number; only in columns that are not keys.
     Float(f64),
     /// Text.
     Text(Cow<'a, str>),
@@ -36,15 +36,15 @@ pub enum EchoedValue<'a> {
 /// The values of one entity column. Most requests have one entity.
 pub(super) type EchoedColumn<'a> = SmallVec<[EchoedValue<'a>; 1]>;
 
-/// Coerces a column to the type of its key. If it is not a key of any view, uses the type that Feast infers from the
-/// first value that is not null.
+/// Coerces a column to the type of its key. If the column is not a key, uses the type that Feast infers from the first
+/// value that is not null.
 pub(super) fn coerce<'a>(
     values: &'a [EntityValue<'a>],
     key_type: Option<ScalarType>,
 ) -> Result<EchoedColumn<'a>, RequestError> {
     let wanted = key_type.unwrap_or_else(|| inferred(values));
     let mut column = EchoedColumn::with_capacity(values.len());
-    // Not collected, because each result would be moved as a whole, and an error is large.
+    // A loop instead of `collect`, which would move each `Result` as a whole; its error is large.
     for value in values {
         column.push(match value {
             EntityValue::Text(text) if wanted == ScalarType::String => EchoedValue::Text(Cow::Borrowed(text)),
@@ -65,7 +65,7 @@ pub(super) fn key_value<'a>(value: &'a EchoedValue<'a>, key_type: ScalarType) ->
         (EchoedValue::Int(v), _) => KeyValue::Int64(*v),
         (EchoedValue::Text(v), ScalarType::Bytes) => KeyValue::Bytes(v.as_bytes()),
         (EchoedValue::Text(v), _) => KeyValue::String(v),
-        // Only columns that are not keys have these values.
+        // Columns that are keys never have these values.
         (EchoedValue::Float(_) | EchoedValue::Bool(_), _) => KeyValue::String(""),
     })
 }
@@ -76,7 +76,7 @@ pub(super) fn key_as_value<'a>(value: &'a EchoedValue<'a>, key_type: ScalarType)
         None => ValueRef::Null,
         Some(KeyValue::Int32(value)) => ValueRef::Int32(value),
         Some(KeyValue::Int64(value)) => ValueRef::Int64(value),
-        // As in Feast, keys are whole seconds.
+        // As in Feast, timestamps in keys are whole seconds.
         Some(KeyValue::UnixTimestamp(value)) => ValueRef::Int64(value.saturating_mul(1_000_000)),
         Some(KeyValue::String(value)) => ValueRef::Bytes(value.as_bytes()),
         Some(KeyValue::Bytes(value)) => ValueRef::Bytes(value),
@@ -102,7 +102,7 @@ fn coerce_one<'a>(
         EntityValue::Null => return Ok(EchoedValue::Null),
         EntityValue::List(_) | EntityValue::Nested => {
             return Err(RequestError::BadKey(
-                "an entity's key has to be one value, not a list or a mapping".to_owned(),
+                "the value of an entity column must be a single value, not a list or a mapping".to_owned(),
             ));
         }
         _ => {}

@@ -1,8 +1,8 @@
 //! Serving: lookups of features and writes of rows, for all protocols.
 //!
-//! Servers call [`LookupService`] and [`WriteService`]; both require an [`Authorization`]. A request's shape (its
-//! features, columns and names) is resolved once per catalog into a [`Plan`], which is cached. An [`Answer`] then needs
-//! only keys, lookups and one call for each plugin. JSON, protobuf and status codes belong to the servers.
+//! Servers call [`LookupService`] and [`WriteService`]; both require an [`Authorization`]. A request's shape
+//! (everything except its values) is resolved to a [`Plan`], which is cached. An [`Answer`] then needs only keys,
+//! lookups and one plugin call for each derived view. JSON, protobuf and status codes belong to the servers.
 
 mod access;
 mod answer;

@@ -1,4 +1,4 @@
-//! Limits on clients that hold for all protocols. The servers enforce those on connections, lookups those on requests.
+//! Limits on clients, for all protocols. Servers enforce the limits on connections, lookups the limits on requests.
 
 use std::time::Duration;
 
@@ -21,20 +21,20 @@ pub struct ConnectionLimits {
     /// gRPC: the time limit from the start of a response to its end, while the client reads it. HTTP/2 pings use it as
     /// well: as their interval, and as the time limit for the reply.
     pub write_timeout: Duration,
-    /// The limit on bytes of a request's body, or of a call's message. A larger body gets 413.
+    /// The limit on bytes of a request's body, or of a call's message. HTTP answers a larger body with status 413.
     pub body_bytes_max: usize,
     /// How long a stopping server waits for requests in flight.
     pub drain_timeout: Duration,
 }
 
-/// Limits on one request.
+/// Limits on one lookup. HTTP answers a request that exceeds one of them with status 413.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServingLimits {
-    /// The limit on entity rows. More rows get 413.
+    /// The limit on entity rows.
     pub rows_max: usize,
-    /// The limit on features, and on entity columns. More get 413.
+    /// The limit on features, and on columns of the request.
     pub features_max: usize,
-    /// The limit on values of the response, rows times columns. More values get 413.
+    /// The limit on values of the response: rows times columns.
     pub values_max: usize,
 }
 

@@ -1,9 +1,9 @@
 //! The lookup path of all protocols: decode, authorize, plan, fetch, look up, compute, encode.
 //!
 //! A [`Protocol`] decodes requests and encodes answers; the [`LookupService`] does everything else. A serving thread
-//! tries each lookup itself ([`LookupService::try_serve`]). If that takes too long, or needs rows that are not in the
-//! store, [`LookupService::resume`] continues: on a compute thread, after rows were fetched, or after changed
-//! definitions were reloaded.
+//! tries each lookup itself ([`LookupService::try_serve`]). If the lookup takes too long, needs rows that have to be
+//! fetched, or has an unknown name, [`LookupService::resume`] continues: on a compute thread, after the rows were
+//! fetched, or after changed definitions were reloaded.
 
 use std::sync::Arc;
 
@@ -27,11 +27,11 @@ pub trait Protocol: Send + Sync + 'static {
     /// Errors that only this protocol has: a body that cannot be decoded, or an answer that it cannot represent.
     type Error: Send + 'static;
 
-    /// Answers of up to this many bytes need no lease of memory. The default is for protocols with one answer at a time on
-    /// a connection.
+    /// Answers of up to this many bytes need no lease of memory. The default is for protocols with one answer at a time
+    /// on a connection.
     const UNLEASED_BYTES_MAX: usize = SMALL_BYTES;
 
-    /// Returns the maximum memory of a decoded body, in bytes.
+    /// Returns the maximum size in bytes of the body after decoding.
     fn decoded_bytes(&self, body: &[u8]) -> usize;
 
     /// Decodes a body, and passes the request to `then`. The request may borrow from the body.
@@ -72,7 +72,7 @@ pub struct Lookup<P> {
 pub struct LookupResponse {
     /// The encoded answer.
     pub body: Bytes,
-    /// Whether rows that had to be fetched are missing.
+    /// Whether all rows that had to be fetched were fetched, or why not.
     pub fetched: Fetched,
 }
 
@@ -95,19 +95,20 @@ pub struct Unfinished {
 /// The next step of a lookup.
 #[derive(Debug)]
 enum Next {
-    /// Try it on this thread.
+    /// Try the lookup on this thread.
     Here,
-    /// Run it on the compute threads for large requests.
+    /// Run the lookup on the compute threads for large requests.
     Large,
-    /// Run it on the compute threads for plugins.
+    /// Run the lookup on the compute threads for plugins.
     Plugins,
     /// Fetch rows, then try again. The budget covers the list of rows.
     Fetch(Vec<Wanted>, ResponseBudget),
-    /// Reload changed definitions because of an unknown name, then try again.
+    /// Reload changed definitions because of an unknown name, then try again. If nothing changed, the lookup fails with
+    /// this error.
     Renew(RequestError),
 }
 
-/// The result of a step.
+/// What a step leads to: its result, or the next step of the lookup.
 enum Step<T> {
     Done(T),
     Next(Next),
@@ -123,12 +124,12 @@ enum Pass {
     SlowPlugins,
 }
 
-/// How a pass runs.
+/// What a pass may do.
 #[derive(Clone, Copy)]
 struct Mode {
     /// Whether slow plugins may run on this thread.
     may_be_slow: bool,
-    /// Whether to fetch rows that are not in the store.
+    /// Whether rows that have to be fetched end the pass with [`Pass::Fetch`]. If not, the stored rows are served.
     may_fetch: bool,
 }
 
@@ -140,13 +141,13 @@ pub struct LookupService {
     renewal: Renewal,
 }
 
-/// A larger body is decoded on a compute thread.
+/// The maximum size of a body that a serving thread decodes. A larger one is decoded on a compute thread.
 pub const THREAD_BODY_BYTES_MAX: usize = 64 << 10;
 
 // === impl LookupService ===
 
 impl LookupService {
-    /// Serves lookups with the current snapshot.
+    /// Creates a service that uses the current snapshot, and reloads `definitions` because of unknown names.
     #[must_use]
     pub fn new(
         current: Arc<CurrentSnapshot>,
@@ -157,7 +158,7 @@ impl LookupService {
         Self { current, resources, renewal: Renewal::new(definitions, clock) }
     }
 
-    /// Returns a guard of the current snapshot. Keep it only for a short time.
+    /// Returns a guard of the current snapshot. To keep the snapshot for long, call [`Self::snapshot_full`] instead.
     #[must_use]
     pub fn snapshot(&self) -> Guard<Arc<Snapshot>> {
         self.current.load()
@@ -181,8 +182,8 @@ impl LookupService {
         &self.resources
     }
 
-    /// Serves a lookup on this thread, and appends its answer. Ends after a few milliseconds at most: a longer lookup
-    /// is [`Attempt::Unfinished`].
+    /// Serves a lookup on this thread, and appends its answer. Takes a few milliseconds at most: a longer lookup is
+    /// [`Attempt::Unfinished`].
     ///
     /// # Errors
     /// [`LookupError`]; nothing was appended.
@@ -255,7 +256,7 @@ impl LookupService {
                         fetch_all(wanted).await.unwrap_or_default()
                     };
                     rounds += 1;
-                    // Rows that were removed again meanwhile are fetched again, a limited number of times.
+                    // Rows that are deleted or evicted before the next pass are fetched again, within `FETCH_ROUNDS`.
                     may_fetch = fetched == Fetched::All;
                     Ok(Step::Next(if is_large { Next::Large } else { Next::Here }))
                 }
@@ -308,18 +309,18 @@ impl LookupService {
     /// Returns the step that may succeed after an error.
     ///
     /// # Errors
-    /// The error, if no other step is worth a try.
+    /// The error itself, if no other step can succeed.
     fn next_after<E>(&self, error: LookupError<E>, may_renew: bool) -> Result<Next, LookupError<E>> {
         match error {
             LookupError::Request(RequestError::TooLong) => Ok(Next::Large),
-            LookupError::Request(error) if may_renew && error.names_unknown() && self.renewal.is_due() => {
+            LookupError::Request(error) if may_renew && error.has_unknown_name() && self.renewal.is_due() => {
                 Ok(Next::Renew(error))
             }
             error => Err(error),
         }
     }
 
-    /// Returns an answer with a lease of its size, unless it is small.
+    /// Attaches a lease of memory to an answer, unless the answer is small.
     fn lease<P: Protocol>(&self, answer: Vec<u8>) -> Result<Bytes, RequestError> {
         if answer.len() <= P::UNLEASED_BYTES_MAX {
             return Ok(answer.into());

@@ -1,8 +1,8 @@
-//! Metrics of serving. Handles are bound when a plan is created, so a lookup only increments counters.
+//! Metrics of serving. Handles are bound when a snapshot or a plan is created, so a lookup finds no metric by name.
 
 use metrics::{Counter, Histogram, counter, describe_counter, describe_histogram, histogram};
 
-/// Metrics of all requests.
+/// The metrics of all lookups.
 #[derive(Clone)]
 pub(super) struct ServingMetrics {
     pub(super) entities: Histogram,
@@ -11,7 +11,7 @@ pub(super) struct ServingMetrics {
     pub(super) plans: Counter,
 }
 
-/// The lookups of rows of one view, by result.
+/// The counters of one view: rows by status, and conversions.
 #[derive(Clone)]
 pub(super) struct ViewCounters {
     pub(super) present: Counter,
@@ -33,12 +33,12 @@ impl ServingMetrics {
         describe_histogram!("larder_request_features", "Features per lookup.");
         describe_counter!(
             "larder_plans_total",
-            "Request shapes that were resolved. A shape is resolved once per catalog."
+            "Request shapes that were resolved because no plan for them was cached."
         );
         describe_counter!("larder_rows_served_total", "Rows that were looked up, by view and status.");
         describe_counter!(
             CONVERTED_ROWS,
-            "Rows served from before a feature's type changed, with their values converted, by view."
+            "Rows stored before a feature's type changed and served with converted values, by view."
         );
         describe_counter!(
             NOT_CONVERTED,

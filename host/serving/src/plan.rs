@@ -1,7 +1,7 @@
 //! Plans: the shape of a request, resolved once for a catalog.
 //!
-//! A plan replaces all names by indexes, so that answering a request needs no names: which request column has which
-//! part of which key, which view is read with which key, and which field of a row is which output column.
+//! A plan maps names to indexes: which column of the request has which part of a key, which key each view is read with,
+//! and which field of a row belongs to which column of the response. So an answer needs no search for names.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet, hash_map::Entry},
@@ -32,26 +32,26 @@ pub struct Plan {
     pub feature_columns: Vec<FeatureColumn>,
     /// The reads of stored views.
     pub reads: Vec<ViewRead>,
-    /// The keys of the reads. Views with the same keys share one.
+    /// The keys of the reads. Reads with the same key share one.
     pub keys: Vec<KeyPlan>,
-    /// The derived views to compute. Each one follows the views that it reads.
+    /// The derived views to compute. Each one follows the derived views that it reads.
     pub steps: Vec<Step>,
     /// The request data that the steps need.
     pub request_inputs: Vec<RequestInput>,
-    /// The names of the requested views, if the request asks for them.
+    /// The names of the requested views, or their aliases in the service; `None` if the request does not ask for them.
     pub view_metadata: Option<Vec<String>>,
-    /// Bytes that an encoder computes once and copies into every response. Only encoders use it.
+    /// Bytes that an encoder computes once and copies to every response. Only encoders use them.
     pub encoded: OnceLock<Box<[u8]>>,
 }
 
-/// An entity column, which the response repeats.
+/// An entity column. The response repeats its values.
 #[derive(Debug)]
 pub struct EntityColumn {
-    /// Its name in the response: the join key.
+    /// Its name in the response: the join key, or the column that a projection uses for it.
     pub name: Arc<str>,
     /// Its index among the request's columns.
     pub request_place: usize,
-    /// The type of the key; `None` for a column that is not a key of the requested views.
+    /// The type of the key; `None` if no view is read with it and no plugin reads it.
     pub key_type: Option<ScalarType>,
 }
 
@@ -85,17 +85,18 @@ pub enum ColumnFrom {
     },
 }
 
-/// A view that is read.
+/// A read of a stored view.
 #[derive(Debug)]
 pub struct ViewRead {
     /// The ID of the view in the store.
     pub view: ViewId,
-    /// The maximum age of a row.
+    /// The maximum age of a row that is not expired; `None` if rows do not expire by age.
     pub ttl: Option<Micros>,
     /// The possible schemas of rows, the current one first, each with the field of each feature.
     pub schemas: Vec<RowPlan>,
-    /// The names of the view and of its join keys, for messages.
+    /// The name of the view.
     pub name: Arc<str>,
+    /// The join keys of the view, for messages.
     pub(super) join_keys: Vec<Arc<str>>,
     pub(super) counters: ViewCounters,
 }
@@ -103,15 +104,15 @@ pub struct ViewRead {
 /// The positions of features in rows of one schema.
 #[derive(Debug)]
 pub struct RowPlan {
-    /// The fingerprint in rows of this schema.
+    /// The fingerprint of the schema, which each of its rows has.
     pub fingerprint: Fingerprint,
     /// The schema.
     pub schema: Arc<RowSchema>,
     /// For each feature of the read, its field in the schema. `None` if rows of this schema do not have it.
     pub fields: Vec<Option<usize>>,
-    /// The field with the time at which a row expires, if rows have one.
+    /// The field with the time at which a row expires, if rows of this schema have one.
     pub expiry: Option<usize>,
-    /// The conversion of values, in rows that were stored before a feature's type changed.
+    /// The conversion of rows that were stored before a feature's type changed; `None` if none is needed.
     pub conversion: Option<RowConversion>,
 }
 
@@ -120,11 +121,11 @@ pub struct RowPlan {
 pub struct KeyPlan {
     /// Encodes the IDs.
     pub encoder: KeyEncoder,
-    /// The parts of the key, in the order of their names.
+    /// The parts of the key, sorted by the name of their join key.
     pub parts: Vec<KeyPart>,
     /// The indexes in [`Plan::reads`] of the reads that use this key.
     pub reads: Vec<usize>,
-    /// The views of those reads, in the same order, each with the number of its values in the response.
+    /// The views of those reads, in the same order, each with the number of features that are read.
     pub views: Vec<Lookup>,
 }
 
@@ -135,16 +136,17 @@ pub enum KeyPart {
     Column(usize, ScalarType),
     /// The key of a view without entities: an empty string.
     Dummy,
-    /// A part that the request does not have. Feast then looks up the rest of the key, and finds nothing.
+    /// A join key that the request has no column for. No row is found then, as in Feast, which looks up an incomplete
+    /// key.
     Missing,
 }
 
-/// The approximate size of a feature, a key or a step in a plan, in addition to its name. The plan cache is limited in
-/// bytes.
+/// The approximate size of one part of a plan, such as a column, a read, a key or an input, in addition to its name.
+/// The plan cache is limited in bytes.
 const PART_BYTES: usize = 256;
 
-/// Limits on the length of a name and on the number of known names for suggestions, so that an unknown name costs
-/// little time.
+/// Limits on the search for a suggestion: the length of the unknown name in bytes, and the number of known names that
+/// it is compared with. An unknown name must cost little time.
 const NEAREST_CHARS_MAX: usize = 100;
 const NEAREST_OF_MAX: usize = 500;
 
@@ -155,15 +157,15 @@ struct Wanted<'c> {
     views: Vec<WantedView<'c>>,
     steps: Vec<WantedStep<'c>>,
     columns: Vec<WantedColumn>,
-    /// The first feature that its view does not have.
+    /// The error for the first feature that its view does not have.
     unknown: Option<RequestError>,
 }
 
 struct WantedColumn {
-    /// The part before `__` in its full name.
+    /// The part of its full name before `__`.
     prefix: Arc<str>,
     feature: Arc<str>,
-    /// The index of a feature of a read is that in the view's selection.
+    /// For a stored view, `feature` is an index in [`WantedView::features`].
     from: ColumnFrom,
     value_type: ValueType,
 }
@@ -175,7 +177,7 @@ struct WantedView<'c> {
     features: Vec<Arc<str>>,
 }
 
-/// The input for resolving requests.
+/// Resolves the shapes of requests to plans.
 pub(super) struct Resolver<'c> {
     pub(super) catalog: &'c Catalog,
     pub(super) store: &'c OnlineStore,
@@ -183,7 +185,7 @@ pub(super) struct Resolver<'c> {
     pub(super) ids: &'c [ViewId],
     /// The plugins of the catalog's derived views.
     pub(super) transforms: &'c Transforms,
-    /// The limit on features of a request.
+    /// The maximum number of features of a request.
     pub(super) features_max: usize,
 }
 
@@ -192,7 +194,7 @@ pub(super) struct Resolver<'c> {
 impl Plan {
     /// Returns the approximate size in bytes.
     pub(super) fn bytes(&self) -> usize {
-        // A name is in the plan and in the encoder's data.
+        // Each name is in the plan, and again in the encoder's bytes.
         let names = self.entity_columns.iter().map(|column| column.name.len());
         let names: usize = names.chain(self.feature_columns.iter().map(|column| column.name.len())).sum();
         let fields: usize = self.reads.iter().flat_map(|read| &read.schemas).map(|schema| schema.fields.len()).sum();
@@ -309,8 +311,8 @@ impl<'c> Resolver<'c> {
         Ok(wanted)
     }
 
-    /// Returns the request's columns that are join keys: by their own name, by the name in a projection, or by the
-    /// entity's name.
+    /// Returns the request's columns that have the values of join keys. Such a column has the name of the join key, the
+    /// name that a projection uses for it, or the name of the entity. Other columns are left out.
     fn entity_columns(&self, request: &OnlineRequest<'_>, wanted: &Wanted<'_>) -> Vec<EntityColumn> {
         // A request can have thousands of columns, so they are not compared pairwise.
         let mapped = wanted.views.iter().flat_map(|view| view.join_key_map.values());
@@ -342,7 +344,7 @@ impl<'c> Resolver<'c> {
         columns
     }
 
-    /// Returns the distinct keys of all views.
+    /// Returns the distinct keys of all reads. Fails if the request has no column for any join key of a view.
     fn keys(&self, wanted: &Wanted<'_>, entity_columns: &[EntityColumn]) -> Result<Vec<KeyPlan>, RequestError> {
         let mut keys: Vec<KeyPlan> = Vec::new();
         for (read, view) in wanted.views.iter().enumerate() {
@@ -419,7 +421,7 @@ impl<'c> Resolver<'c> {
 // === impl Wanted ===
 
 impl<'c> Wanted<'c> {
-    /// Returns the names of the requested views, each once.
+    /// Returns the names or aliases of the requested views, each once.
     fn prefixes(&self) -> Vec<String> {
         let mut seen = HashSet::new();
         self.columns
@@ -447,7 +449,8 @@ impl<'c> Wanted<'c> {
         self.column(prefix, feature, from, index.map(|index| view.features[index].value_type), &view.features);
     }
 
-    /// Adds a column. If its view does not have it, the error is returned after all names were resolved.
+    /// Adds a column. If the view does not have the feature, only records the error: Feast reports unknown views and
+    /// colliding names first.
     fn column(
         &mut self,
         prefix: &Arc<str>,
@@ -492,8 +495,9 @@ fn nearest_of<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> Option<St
     if is_short { nearest_name(name, known.take(NEAREST_OF_MAX)).map(str::to_owned) } else { None }
 }
 
-/// Returns the error for a request without values for join keys that its views need, with Feast's message. Feast lists
-/// all join keys of the project; Larder lists only the missing ones.
+/// Returns the error for a request that lacks values of join keys that its views need, with Feast's message. Feast
+/// lists all join keys of the project; Larder lists only those of the requested views. `with_values` is whether the
+/// provided columns have values.
 pub(super) fn missing_keys<'k>(
     needed: impl Iterator<Item = &'k Arc<str>>,
     with_values: bool,
@@ -526,7 +530,7 @@ fn split_reference(reference: &str) -> Result<(&str, &str), RequestError> {
     Ok((view, feature))
 }
 
-/// Returns whether a text is a version: `v2` or `V2`.
+/// Returns whether a text is a version, such as `v2` or `V2`.
 fn is_version(text: &str) -> bool {
     let digits = text.strip_prefix(['v', 'V']);
     digits.is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Snapshot;
 
-/// Remembers whether a previous snapshot was loaded. A server that was ready stays ready regardless of what a reload
-/// adds: one new view whose source is missing must not make every pod unready at once.
+/// Records whether all views of a previous snapshot were loaded. A server that was ready stays ready regardless of what
+/// a reload adds: one new view whose source is missing must not make every pod unready at once.
 #[derive(Debug, Default)]
 pub struct Readiness {
     was_loaded: AtomicBool,
@@ -22,7 +22,7 @@ impl Readiness {
         was_loaded && current.store().failure().is_none() && current.damaged().next().is_none()
     }
 
-    /// Notes that a snapshot is about to be replaced.
+    /// Records whether a snapshot that is about to be replaced is loaded.
     pub(super) fn note_replaced(&self, before: &Snapshot) {
         if is_loaded(before) {
             self.was_loaded.store(true, Ordering::Release);
@@ -31,7 +31,7 @@ impl Readiness {
 }
 
 /// Returns whether the definitions are available, and every view with a source was loaded once. Staleness does not
-/// count: a loaded view keeps being served while its source is unavailable.
+/// count: a loaded view keeps serving while its source is unavailable.
 fn is_loaded(snapshot: &Snapshot) -> bool {
     !snapshot.awaits_registry() && snapshot.not_loaded().next().is_none()
 }
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
     use crate::{CurrentSnapshot, ServingLimits, TtlPolicy};
 
-    /// A store, and snapshots over it.
+    /// A store for the snapshots of a test.
     struct Fixture {
         store: Arc<OnlineStore>,
         clock: SharedClock,

@@ -1,4 +1,4 @@
-//! Reloads of definitions that may have changed since they were read.
+//! Reloads definitions that may have changed since they were read.
 
 use std::{
     fmt,
@@ -12,28 +12,28 @@ use larder_common::clock::SharedClock;
 use larder_model::model::Micros;
 use tokio::task::spawn_blocking;
 
-/// Reloads changed definitions for a request that asks for the current ones.
+/// Reloads changed definitions when a request needs the current ones.
 pub trait RenewDefinitions: fmt::Debug + Send + Sync {
-    /// Reads changed definitions, unless both the caller and the configuration allow cached ones. Returns whether the
-    /// served definitions changed. Blocks: it may read files and objects in S3.
+    /// Reloads changed definitions if the configuration forbids cached ones, or if the caller does and reloads are not
+    /// turned off. Returns whether the served definitions changed. Blocks: it may read files and objects in S3.
     fn renew(&self, caller_allows_cache: bool) -> bool;
 
-    /// Returns whether requests get the current definitions by default.
-    fn is_always_wanted(&self) -> bool;
+    /// Returns whether the configuration forbids cached definitions, so that each request needs the current ones.
+    fn forbids_cached(&self) -> bool;
 }
 
-/// Reloads changed definitions before a name is reported as unknown, because it may just have been applied.
+/// Reloads changed definitions before a name is reported as unknown: its definition may just have been added.
 #[derive(Debug)]
 pub(super) struct Renewal {
     definitions: Arc<dyn RenewDefinitions>,
     clock: SharedClock,
-    /// The time of the last reload.
+    /// The time of the last reload for an unknown name, in microseconds.
     last: AtomicI64,
 }
 
-/// The minimum interval of reloads, in microseconds, unless requests get the current definitions by default. A caller
-/// of unknown names must not slow down other callers.
-const RENEWAL_EVERY: Micros = 100_000;
+/// The minimum interval between reloads, in microseconds, unless the configuration forbids cached definitions. A client
+/// that requests unknown names must not slow down other clients.
+const RENEWAL_INTERVAL: Micros = 100_000;
 
 // === impl Renewal ===
 
@@ -44,24 +44,26 @@ impl Renewal {
 
     /// Returns whether an unknown name is a reason for a reload now.
     pub(super) fn is_due(&self) -> bool {
-        self.definitions.is_always_wanted() || Self::is_after(self.clock.now(), self.last.load(Ordering::Relaxed))
+        self.definitions.forbids_cached()
+            || Self::has_interval_passed(self.clock.now(), self.last.load(Ordering::Relaxed))
     }
 
-    fn is_after(now: Micros, last: Micros) -> bool {
-        now.saturating_sub(last) >= RENEWAL_EVERY || now < last
+    fn has_interval_passed(now: Micros, last: Micros) -> bool {
+        now.saturating_sub(last) >= RENEWAL_INTERVAL || now < last
     }
 
-    /// Reloads definitions if they changed, unless that was done within [`RENEWAL_EVERY`].
+    /// Reloads definitions if they changed. Does nothing within [`RENEWAL_INTERVAL`] after the last reload, unless the
+    /// configuration forbids cached definitions.
     pub(super) async fn renew(&self) {
-        if !self.definitions.is_always_wanted() {
+        if !self.definitions.forbids_cached() {
             let (now, last) = (self.clock.now(), self.last.load(Ordering::Relaxed));
             let is_first = || self.last.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-            if !Self::is_after(now, last) || !is_first() {
+            if !Self::has_interval_passed(now, last) || !is_first() {
                 return;
             }
         }
         let definitions = Arc::clone(&self.definitions);
-        // A panic there is already logged.
+        // A panic of the reload is already logged.
         let _ = spawn_blocking(move || definitions.renew(false)).await;
     }
 }

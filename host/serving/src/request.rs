@@ -1,4 +1,4 @@
-//! A lookup request, as all protocols decode it.
+//! A lookup request, the same for all protocols.
 
 use std::{
     borrow::Cow,
@@ -12,7 +12,7 @@ use larder_model::codec::Cell;
 pub struct OnlineRequest<'a> {
     /// The requested features.
     pub selection: Selection<'a>,
-    /// The entities: columns of equal length, in the caller's order.
+    /// The entity columns and request data, in the caller's order. Columns of different lengths are rejected later.
     pub entities: Vec<(Cow<'a, str>, Vec<EntityValue<'a>>)>,
     /// Whether feature columns are named `view__feature`.
     pub full_feature_names: bool,
@@ -36,7 +36,7 @@ pub enum EntityValue<'a> {
     Null,
     /// True or false.
     Bool(bool),
-    /// A whole number.
+    /// An integer.
     Int(i64),
     /// An integer beyond `i64`, in decimal digits.
     Large(Box<str>),
@@ -46,11 +46,11 @@ pub enum EntityValue<'a> {
     Text(Cow<'a, str>),
     /// A list. It cannot be a key, but it can be an input of a plugin.
     List(Vec<EntityValue<'a>>),
-    /// A mapping. It can be neither a key nor an input.
+    /// A mapping. It can be neither a key nor an input of a plugin.
     Nested,
 }
 
-/// The shape of a request, on which its plan depends: everything except its values.
+/// The shape of a request: everything except its values. The plan depends only on it.
 #[derive(Debug)]
 pub(super) struct Shape<'r>(pub(super) &'r OnlineRequest<'r>);
 
@@ -98,7 +98,7 @@ impl From<Cell> for EntityValue<'_> {
             Cell::Float(value) => Self::Float(value),
             Cell::Text(text) => Self::Text(text.into()),
             Cell::List(items) => Self::List(items.into_iter().map(Self::from).collect()),
-            // JSON does not have the last three types.
+            // JSON does not have bytes, instants or time zones.
             Cell::Map(_) | Cell::Bytes(_) | Cell::Instant(_) | Cell::Zoned(_) => Self::Nested,
         }
     }
@@ -107,7 +107,7 @@ impl From<Cell> for EntityValue<'_> {
 // === impl Shape ===
 
 impl Shape<'_> {
-    /// Returns a hash for the cache. Shapes with the same hash are compared for equality.
+    /// Returns a hash for the cache, which also compares shapes with the same hash for equality.
     pub(super) fn hash(&self, hasher: &impl BuildHasher) -> u64 {
         let mut state = hasher.build_hasher();
         match &self.0.selection {
@@ -137,7 +137,8 @@ impl Shape<'_> {
         features + self.0.entities.len()
     }
 
-    pub(super) fn is(&self, owned: &OwnedShape) -> bool {
+    /// Returns whether the shapes are equal.
+    pub(super) fn matches(&self, owned: &OwnedShape) -> bool {
         let selection = match &self.0.selection {
             Selection::Service(name) => owned.service.as_deref() == Some(name),
             Selection::Features(features) => owned.service.is_none() && *features == owned.features,

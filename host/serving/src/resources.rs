@@ -11,19 +11,19 @@ use super::ResponseBudget;
 pub struct Resources {
     /// The memory budget of request and response bodies in flight, across all listeners.
     pub memory: Arc<MemoryBudget>,
-    /// Threads of lower priority that build large responses.
+    /// Threads of lower priority for large requests.
     pub compute: Arc<Compute>,
     /// The size limit of one response in bytes.
     pub answer_bytes_max: usize,
 }
 
-/// Why work could not be moved to a compute thread.
+/// Why work on a compute thread returned no result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OffloadError {
-    /// Too much work is queued.
-    #[error("too many large requests wait; try again")]
+    /// The queue is full.
+    #[error("too many large requests are queued; hint: retry later")]
     Full,
-    /// The work panicked, which the log reports.
+    /// The work panicked. The panic is in the log.
     #[error("request processing failed because of a bug in Larder; see the server log")]
     Panicked,
 }
@@ -31,7 +31,7 @@ pub enum OffloadError {
 // === impl Resources ===
 
 impl Resources {
-    /// Creates resources with these limits.
+    /// Creates resources from these parts.
     #[must_use]
     pub fn new(memory: Arc<MemoryBudget>, compute: Arc<Compute>, answer_bytes_max: usize) -> Self {
         Self { memory, compute, answer_bytes_max }
@@ -50,8 +50,8 @@ impl Resources {
     }
 }
 
-/// Runs work on one of these threads, and returns its result. If the future is dropped, work that still waits for a
-/// thread is dropped too.
+/// Runs work on a compute thread, and returns its result. If the future is dropped, work that still waits for a thread
+/// is dropped too.
 ///
 /// # Errors
 /// Errors of the work; [`OffloadError`].

@@ -1,10 +1,10 @@
-//! Limits the memory for building one response, and the work of a serving thread for it.
+//! Limits the memory of one response, and the work that a serving thread does for it.
 
 use larder_common::memory::{Lease, leased_bytes};
 
 use super::RequestError;
 
-/// Limits on the memory of one response: the rows that were looked up, and the bytes written.
+/// The memory budget of one response: the rows that were looked up, and the bytes that were written.
 #[derive(Debug)]
 pub struct ResponseBudget {
     account: Account,
@@ -13,19 +13,19 @@ pub struct ResponseBudget {
 
 #[derive(Debug)]
 enum Account {
-    /// A serving thread builds the response. It builds one response at a time.
+    /// A serving thread builds the response. It needs no lease, because it builds one response at a time.
     Thread {
-        /// The bytes left.
+        /// The bytes left for rows, and for the list of rows to fetch.
         left: usize,
     },
     /// A compute thread builds the response.
     Leased(Lease),
-    /// There are no limits.
+    /// No limits apply.
     Unbounded,
 }
 
-/// The limit on bytes of rows and output of a response on a serving thread. Reading or writing this many takes a few
-/// milliseconds.
+/// The limit on bytes of rows, and on bytes of output, of a response on a serving thread. Reading or writing this many
+/// takes a few milliseconds.
 const THREAD_BYTES_MAX: usize = 4 << 20;
 
 /// The limit on lookups of one request on a serving thread: one for each entity row and view. From disk, they take a
@@ -38,21 +38,21 @@ const THREAD_VALUES_MAX: usize = 1 << 15;
 /// The limit on names of a new request shape that a serving thread resolves.
 const THREAD_NAMES_MAX: usize = 1_024;
 
-/// Overhead of each lookup and each value in addition to the bytes themselves.
+/// The overhead of each lookup and of each value, in addition to the bytes of rows and output.
 const LOOKUP_BYTES: usize = 80;
 const VALUE_BYTES: usize = 32;
 
 // === impl ResponseBudget ===
 
 impl ResponseBudget {
-    /// Creates the budget for a serving thread. Work that takes longer than a few milliseconds ends with
+    /// Creates a budget for a serving thread. Work that takes more than a few milliseconds fails with
     /// [`RequestError::TooLong`] and must be retried on a compute thread.
     #[must_use]
     pub fn of_thread(answer_bytes_max: usize) -> Self {
         Self { account: Account::Thread { left: THREAD_BYTES_MAX }, answer_bytes_max }
     }
 
-    /// Creates the budget for a compute thread, limited by a lease.
+    /// Creates a budget for a compute thread, which grows the lease.
     #[must_use]
     pub fn leased(lease: Lease, answer_bytes_max: usize) -> Self {
         Self { account: Account::Leased(lease), answer_bytes_max }
@@ -64,7 +64,7 @@ impl ResponseBudget {
         Self { account: Account::Unbounded, answer_bytes_max: usize::MAX }
     }
 
-    /// Checks how much work a request needs, and reserves its memory except for the rows.
+    /// Checks the number of lookups and values, and reserves memory for their overhead.
     ///
     /// # Errors
     /// [`RequestError::TooLong`] on a serving thread, [`RequestError::Memory`].
@@ -89,7 +89,7 @@ impl ResponseBudget {
         }
     }
 
-    /// Reserves more bytes.
+    /// Reserves memory for rows or other data of the request, but not for output.
     ///
     /// # Errors
     /// [`RequestError::TooLong`] on a serving thread, [`RequestError::Memory`].
@@ -105,7 +105,8 @@ impl ResponseBudget {
         }
     }
 
-    /// Ensures that a response can grow by `at_least` to `at_most` bytes, before it does.
+    /// Reserves capacity for `at_most` more bytes of output. Fails if `at_least` more bytes would exceed the size limit
+    /// of a response.
     ///
     /// # Errors
     /// [`RequestError::AnswerTooLarge`], [`RequestError::TooLong`] on a serving thread, [`RequestError::Memory`].
@@ -123,7 +124,7 @@ impl ResponseBudget {
         let capacity = len.max(out.capacity() / 2 * 3);
         match &mut self.account {
             Account::Thread { .. } if len > THREAD_BYTES_MAX => return Err(RequestError::TooLong),
-            // Both buffers exist while one is copied to the other.
+            // The old and the new buffer exist at the same time while the bytes are copied.
             Account::Leased(lease) => {
                 let before = out.capacity();
                 lease.grow(capacity)?;
@@ -135,8 +136,8 @@ impl ResponseBudget {
         Ok(())
     }
 
-    /// Returns the finished response, and releases all other memory that was reserved. On a compute thread, the
-    /// response keeps a lease of its own size.
+    /// Returns the finished response, and releases all other reserved memory. On a compute thread, the response keeps a
+    /// lease of its own size.
     ///
     /// # Errors
     /// [`RequestError::AnswerTooLarge`], [`RequestError::Memory`].

@@ -38,7 +38,7 @@ pub struct Snapshot {
     transforms: Transforms,
     /// For each view, the fetcher of single rows, if not all of its rows are in the store. Empty if no view has one.
     fetchers: Vec<Option<Arc<dyn RowFetcher>>>,
-    /// The origin of each view's rows; empty if unknown.
+    /// The status of each view's source; empty if it is unknown.
     sources: Vec<Option<Arc<dyn SourceStatus>>>,
     clock: SharedClock,
     ttl: TtlPolicy,
@@ -78,21 +78,22 @@ struct CachedPlan {
     bytes: usize,
 }
 
-/// The limits of the plan cache, in plans and in bytes. Services have few shapes. A caller that keeps sending new
-/// shapes occasionally empties the cache, and pays for resolving its own plans.
+/// The limits of the plan cache, in plans and in bytes. Clients use few shapes. A client that keeps sending new ones
+/// empties the cache now and then, and pays for resolving its own plans.
 const PLANS_MAX: usize = 1_024;
 const PLANS_BYTES_MAX: usize = 32 << 20;
 
 /// Larger plans are not cached, so one client with large requests does not evict the plans of all others.
 const PLAN_BYTES_MAX: usize = PLANS_BYTES_MAX / 4;
 
-/// Shapes with longer names are not cached. A service's shape is its name, regardless of its number of features.
+/// The maximum total length of the names of a cached shape. For a feature service, only the service's own name and the
+/// columns count, regardless of the number of features.
 const SHAPE_BYTES_MAX: usize = 64 << 10;
 
-/// Overhead of a name in a cached shape, in addition to its bytes.
+/// The overhead of a name in a cached shape, in addition to its bytes.
 const NAME_BYTES: usize = 32;
 
-/// Overhead of each row that has to be fetched, in addition to the bytes of its key.
+/// The overhead of each row that has to be fetched, in addition to twice the bytes of its key.
 const FETCH_BYTES: usize = 200;
 
 /// The maximum number of attempts to read the store, if failed writes close it.
@@ -152,7 +153,7 @@ impl Snapshot {
         }
     }
 
-    /// Sets the fetchers of single rows, in the catalog's order, for views whose rows are not all in the store.
+    /// Sets the fetchers of single rows, in the catalog's order; `None` for a view whose rows are all in the store.
     #[must_use]
     pub fn with_fetchers(mut self, fetchers: Vec<Option<Arc<dyn RowFetcher>>>) -> Self {
         self.fetchers = if fetchers.iter().any(Option::is_some) { fetchers } else { Vec::new() };
@@ -171,13 +172,13 @@ impl Snapshot {
         self.awaits_registry
     }
 
-    /// Sets the origins of rows, in the catalog's order.
+    /// Sets the statuses of the views' sources, in the catalog's order; `None` for a view without a source.
     #[must_use]
     pub fn with_sources(self, sources: Vec<Option<Arc<dyn SourceStatus>>>) -> Self {
         Self { sources, ..self }
     }
 
-    /// Returns the origin of a view's rows, by its index in the catalog.
+    /// Returns the status of the source of the view with this index in the catalog, if it is known.
     #[must_use]
     pub fn source(&self, view: usize) -> Option<&dyn SourceStatus> {
         self.sources.get(view)?.as_deref()
@@ -189,7 +190,7 @@ impl Snapshot {
         !self.fetchers.is_empty() && planned.plan.reads.iter().any(fetches)
     }
 
-    /// Returns the rows to fetch before a request is answered, by view.
+    /// Returns the rows to fetch before the lookup, by view.
     ///
     /// # Errors
     /// A problem with the request or the store.
@@ -234,7 +235,7 @@ impl Snapshot {
         })
     }
 
-    /// Returns the views that lost rows to damage and are being loaded again.
+    /// Returns the views that lost rows to damage and have not been loaded in full since.
     pub fn damaged(&self) -> impl Iterator<Item = &str> {
         self.catalog.views().iter().zip(&self.ids).filter_map(|(view, id)| {
             let is_damaged = self.store.status(*id).is_some_and(|status| status.is_damaged);
@@ -268,7 +269,7 @@ impl Snapshot {
         })
     }
 
-    /// Answers a request without limits on memory and work, for tools. Does not fetch missing rows.
+    /// Answers a request without a limit on memory or work, for tools. Does not fetch missing rows.
     ///
     /// # Errors
     /// [`LookupError::Denied`]; a problem with the request or the store.
@@ -292,14 +293,14 @@ impl Snapshot {
         request: &OnlineRequest<'_>,
         budget: &ResponseBudget,
     ) -> Result<PlannedRequest, RequestError> {
-        // Requests that take long to resolve are rejected first.
+        // Checked before the request is resolved, which takes long for many columns.
         let (columns, limit) = (request.entities.len(), self.limits.features_max);
         if columns > limit {
             return Err(RequestError::TooLarge { what: "columns", found: columns, limit });
         }
         let rows = rows(request, self.limits.rows_max)?;
         let plan = self.plan(request, budget)?;
-        // Without any column, a plan exists only for features that have one row for all entities.
+        // A request without columns has a plan only if it reads nothing but views without entities, which have one row.
         Ok(PlannedRequest { plan, rows: rows.unwrap_or(1) })
     }
 
@@ -330,7 +331,7 @@ impl Snapshot {
             .collect::<Result<SmallVec<[_; 1]>, _>>()?;
         let now = self.clock.now();
         let found = self.read_store(|reader| Self::look_up(reader, &plan, &entities, rows, now, budget))?;
-        self.count(&plan, &found, rows);
+        self.record_lookup(&plan, &found, rows);
         let mut answer = Answer { plan, rows, now, entities, found, derived: Vec::new(), ttl: self.ttl };
         if !answer.plan.steps.is_empty() && rows > 0 {
             derive(&mut answer, request, now)?;
@@ -354,18 +355,18 @@ impl Snapshot {
         let shape = Shape(request);
         let hash = shape.hash(&self.plans.hasher);
         if let Some(cached) = self.plans.plans.load().by_hash.get(&hash)
-            && shape.is(&cached.shape)
+            && shape.matches(&cached.shape)
         {
             return Ok(Arc::clone(&cached.plan));
         }
         budget.check_names(shape.names())?;
         let plan = Arc::new(self.resolver().resolve(request)?);
         self.metrics.plans.increment(1);
-        self.plans.keep(hash, &shape, &plan);
+        self.plans.insert(hash, &shape, &plan);
         Ok(plan)
     }
 
-    /// Drops all plans; they are built again on demand.
+    /// Drops all plans. They are resolved again on demand.
     pub fn drop_plans(&self) {
         self.plans.plans.store(Arc::default());
     }
@@ -401,7 +402,7 @@ impl Snapshot {
         }
     }
 
-    /// Looks up every row of every read.
+    /// Looks up all rows of all reads.
     fn look_up(
         reader: &Reader<'_>,
         plan: &Plan,
@@ -414,7 +415,7 @@ impl Snapshot {
             (0..plan.reads.len() * rows).map(|_| LookupResult::Nothing).collect();
         let mut buffer = Vec::with_capacity(64);
         for key in plan.keys.iter().filter(|key| !key.parts.contains(&KeyPart::Missing)) {
-            // If a part of a row's key is null, the row has no ID, so nothing is found for it.
+            // A row has no ID if a part of its key is null. It is not looked up.
             let mut rows_with_id: Option<Vec<usize>> = None;
             let mut ids: SmallVec<[EntityId; 4]> = SmallVec::with_capacity(rows);
             for row in 0..rows {
@@ -427,7 +428,8 @@ impl Snapshot {
                     with_id.push(row);
                 }
             }
-            // Rows of one entity share their memory, even if a request repeats the entity several times in a row.
+            // Cached rows of one entity share a block of memory, also if consecutive rows of the request repeat the
+            // entity. It is counted once.
             let mut last = None;
             reader.get_each(&key.views, &ids, |id_index, view_index, bytes| {
                 let row = rows_with_id.as_ref().map_or(id_index, |with_id| with_id[id_index]);
@@ -446,7 +448,7 @@ impl Snapshot {
     }
 
     #[expect(clippy::cast_precision_loss, reason = "bounded far below 2^53")]
-    fn count(&self, plan: &Plan, found: &[LookupResult], rows: usize) {
+    fn record_lookup(&self, plan: &Plan, found: &[LookupResult], rows: usize) {
         self.metrics.requests.increment(1);
         self.metrics.entities.record(rows as f64);
         self.metrics.features.record(plan.feature_columns.len() as f64);
@@ -496,8 +498,8 @@ impl PlanCache {
         Self { hasher: RandomState::default(), plans: ArcSwap::default() }
     }
 
-    /// Caches a plan, unless it is large.
-    fn keep(&self, hash: u64, shape: &Shape<'_>, plan: &Arc<Plan>) {
+    /// Caches a plan, unless the plan or its shape is large. Empties a full cache first.
+    fn insert(&self, hash: u64, shape: &Shape<'_>, plan: &Arc<Plan>) {
         let shape_bytes = shape.bytes();
         if shape_bytes > SHAPE_BYTES_MAX {
             return;
@@ -517,7 +519,8 @@ impl PlanCache {
     }
 }
 
-/// Returns the number of rows of a request, or `None` if it has no column.
+/// Returns the number of rows of a request, or `None` if it has no column. Fails if columns differ in length, or if the
+/// request has too many rows.
 fn rows(request: &OnlineRequest<'_>, rows_max: usize) -> Result<Option<usize>, RequestError> {
     let Some((_, first)) = request.entities.first() else { return Ok(None) };
     if request.entities.iter().any(|(_, values)| values.len() != first.len()) {
@@ -529,7 +532,7 @@ fn rows(request: &OnlineRequest<'_>, rows_max: usize) -> Result<Option<usize>, R
     Ok(Some(first.len()))
 }
 
-/// Returns a part of a key for a request to the table, or `None` for a null.
+/// Returns a part of the key of a row to fetch, or `None` for a null.
 fn fetched_part(part: KeyPart, entities: &[EchoedColumn<'_>], row: usize) -> Option<FetchedPart> {
     Some(FetchedPart::of(match part {
         KeyPart::Column(index, key_type) => keys::key_value(&entities[index][row], key_type)?,
@@ -537,8 +540,8 @@ fn fetched_part(part: KeyPart, entities: &[EchoedColumn<'_>], row: usize) -> Opt
     }))
 }
 
-/// Returns the ID of a row for one key, or `None` if a part of the key is null, since no row can be found for such a
-/// key.
+/// Returns the entity ID of a request's row for one key, or `None` if a part of the key is null: no row can be found
+/// for such a key.
 #[inline]
 fn entity_id(key: &KeyPlan, entities: &[EchoedColumn<'_>], row: usize, buffer: &mut Vec<u8>) -> Option<EntityId> {
     key.encoder.begin(buffer);

@@ -7,28 +7,28 @@ use larder_plugin_host::{PluginRuntime, Transform};
 /// For each derived view of a catalog, its plugin, if it is loaded.
 #[derive(Clone, Debug, Default)]
 pub struct Transforms {
-    /// In the order of [`larder_model::registry::Catalog::derived_views`].
+    /// The plugins, in the order of [`larder_model::registry::Catalog::derived_views`].
     by_view: Vec<Option<Arc<Transform>>>,
-    /// The runtime for long work; `None` if the server has no plugins.
+    /// The runtime of the plugins; `None` before plugins were set.
     runtime: Option<Arc<PluginRuntime>>,
 }
 
 // === impl Transforms ===
 
 impl Transforms {
-    /// Creates the list of plugins, in the order of the catalog.
+    /// Creates the list of plugins, which must be in the order of the catalog's derived views.
     #[must_use]
     pub fn new(by_view: Vec<Option<Arc<Transform>>>, runtime: Arc<PluginRuntime>) -> Self {
         Self { by_view, runtime: Some(runtime) }
     }
 
-    /// Returns the plugin of a derived view, by the view's index in the catalog.
+    /// Returns the plugin of the derived view with this index in the catalog, if it is loaded.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<&Arc<Transform>> {
         self.by_view.get(index)?.as_ref()
     }
 
-    /// Returns the runtime for long work.
+    /// Returns the runtime of the plugins. Its compute threads run slow plugins.
     #[must_use]
     pub fn runtime(&self) -> Option<&Arc<PluginRuntime>> {
         self.runtime.as_ref()

@@ -11,12 +11,13 @@ use tokio::{
 
 use super::{Authorization, Denied, RenewDefinitions};
 
-/// Runs writes, each with the writer that is current when it begins.
+/// Runs the writes of all protocols.
 #[derive(Debug)]
 pub struct WriteService {
     writer: Arc<dyn CurrentWriter>,
     definitions: Arc<dyn RenewDefinitions>,
-    /// The limit on concurrent writes: each write holds its table in memory while it waits for the store's only writer.
+    /// The limit on concurrent writes: each one keeps its rows in memory while it waits for the store, which runs one
+    /// write transaction at a time.
     permits: Arc<Semaphore>,
 }
 
@@ -46,7 +47,7 @@ pub const CONCURRENT_WRITES_MAX: usize = 32;
 // === impl WriteService ===
 
 impl WriteService {
-    /// Writes with the current one of these writers.
+    /// Creates a service that writes with the current writer, and reloads `definitions` before writes.
     #[must_use]
     pub fn new(writer: Arc<dyn CurrentWriter>, definitions: Arc<dyn RenewDefinitions>) -> Self {
         Self { writer, definitions, permits: Arc::new(Semaphore::new(CONCURRENT_WRITES_MAX)) }
@@ -70,21 +71,22 @@ impl WriteService {
         let access = self.access();
         let done = spawn_blocking(move || {
             let _permit = permit;
-            // These threads run only writes, which must not delay lookups.
+            // Writes must not delay lookups. The thread keeps the lower priority after the write.
             lower_priority(WRITE_NICE);
             work(&access)
         });
         done.await.map_err(WriteFailure::Panicked)?.map_err(WriteFailure::Failed)
     }
 
-    /// Returns the writer for loads that a caller requests, with the current definitions. Loads have their own limits.
+    /// Returns the writer for loads that a caller requests, after a reload of changed definitions. Loads have their own
+    /// limits.
     ///
     /// # Errors
     /// [`Denied`].
     pub async fn loader(&self, authorization: &Authorization) -> Result<Arc<dyn RowWriter>, Denied> {
         authorization.check_write()?;
         let access = self.access();
-        // As in Feast, the views are read from the current registry. A panic there is already logged.
+        // As in Feast, the views are those of the current registry. A panic of the reload is already logged.
         let _ = spawn_blocking(move || access.definitions.renew(false)).await;
         Ok(self.writer.current())
     }
@@ -97,8 +99,8 @@ impl WriteService {
 // === impl WriteAccess ===
 
 impl WriteAccess {
-    /// Returns the writer. Changed definitions are reloaded first, unless both the caller and the configuration allow
-    /// cached ones. Blocks.
+    /// Returns the current writer. Reloads changed definitions first, unless cached ones are allowed: see
+    /// [`RenewDefinitions::renew`]. Blocks.
     #[must_use]
     pub fn writer(&self, caller_allows_cache: bool) -> Arc<dyn RowWriter> {
         self.definitions.renew(caller_allows_cache);
@@ -113,13 +115,13 @@ mod tests {
     use super::*;
     use crate::Authenticator;
 
-    /// A writer that no write of these tests uses.
+    /// The writer and the definitions, which the writes of these tests do not use.
     #[derive(Debug)]
     struct Unused;
 
     impl CurrentWriter for Unused {
         fn current(&self) -> Arc<dyn RowWriter> {
-            unreachable!("no write asks for it")
+            unreachable!("no write of these tests uses it")
         }
     }
 
@@ -128,13 +130,13 @@ mod tests {
             false
         }
 
-        fn is_always_wanted(&self) -> bool {
+        fn forbids_cached(&self) -> bool {
             false
         }
     }
 
     #[tokio::test]
-    async fn all_protocols_share_one_limit() {
+    async fn write_beyond_limit_is_busy() {
         let service = Arc::new(WriteService::new(Arc::new(Unused), Arc::new(Unused)));
         let caller = Authenticator::open().authenticate_anonymous().unwrap();
         let gate = Arc::new(RwLock::new(()));
@@ -150,7 +152,7 @@ mod tests {
         let held: Vec<_> = (0..CONCURRENT_WRITES_MAX).map(|_| tokio::spawn(write())).collect();
         // Each task takes its permit when it is polled first.
         yield_now().await;
-        assert!(matches!(write().await, Err(WriteFailure::Busy)), "one beyond the limit");
+        assert!(matches!(write().await, Err(WriteFailure::Busy)), "one write beyond the limit");
         drop(closed);
         for one in held {
             assert!(one.await.unwrap().is_ok());

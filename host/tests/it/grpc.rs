@@ -516,7 +516,7 @@ fn tokens_are_required_except_for_health() {
     let mut nobody = Client::of(&fixture);
     eventually("healthy", || nobody.health("").unwrap() == ServingStatus::Serving);
     for path in [LOOKUPS[0], LOOKUPS[1], PUSH, WRITE] {
-        assert_refused(nobody.raw(path, &[0xff; 100]), Code::Unauthenticated, "A bearer token is needed.");
+        assert_refused(nobody.raw(path, &[0xff; 100]), Code::Unauthenticated, "A bearer token is required.");
     }
     let mut wrong = Client::of(&fixture).with("wrong-token-0123456789abcdef");
     assert_refused(wrong.look_up(&features), Code::Unauthenticated, "not valid");
@@ -537,7 +537,7 @@ fn tokens_are_required_except_for_health() {
         assert!(status.code() == Code::PermissionDenied && !hidden, "{status:?}");
     }
     let pushed: Result<PushResponse, _> = narrow.call(PUSH, row());
-    assert_refused(pushed, Code::PermissionDenied, "may not write");
+    assert_refused(pushed, Code::PermissionDenied, "not writes");
 }
 
 #[test]

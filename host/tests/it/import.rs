@@ -127,7 +127,7 @@ fn missing_plugin_project_builds() {
     };
     let answer = ask();
     assert_eq!(answer.status, 501);
-    let words = "derived view odfv_python has no plugin: nothing computes it until odfv_python.wasm is deployed";
+    let words = "derived view odfv_python has no plugin; hint: deploy odfv_python.wasm";
     assert!(answer.text().contains(words), "{}", answer.text());
 
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("guests");

@@ -23,7 +23,7 @@ pub struct Step {
     pub transform: Option<Arc<Transform>>,
     /// The origin of each input of the plugin.
     pub inputs: Vec<StepInput>,
-    /// The values of its features if the plugin fails.
+    /// The values of its features if the plugin fails or is not loaded.
     fallback: Fallback,
 }
 
@@ -49,17 +49,17 @@ pub struct RequestInput {
     pub name: Arc<str>,
 }
 
-/// The values of a view's features if the plugin fails, as a row.
+/// The values of a view's features if the plugin fails or is not loaded, as a row.
 #[derive(Debug)]
 struct Fallback {
     schema: RowSchema,
     row: Vec<u8>,
 }
 
-/// A derived view that the request needs.
+/// A derived view that the request needs, directly or for another derived view.
 pub(super) struct WantedStep<'c> {
     pub(super) view: &'c Arc<DerivedView>,
-    /// The origins of the inputs, in the order of the plugin. Request columns and keys are not resolved yet.
+    /// The origins of the inputs, in the plugin's order. Request columns and keys are not resolved to indexes yet.
     inputs: Vec<WantedInput<'c>>,
 }
 
@@ -72,7 +72,7 @@ enum WantedInput<'c> {
 // === impl Step ===
 
 impl Step {
-    /// Returns the value of a feature if the plugin fails.
+    /// Returns the value of a feature for the case that the plugin fails or is not loaded.
     #[must_use]
     pub fn fallback(&self, feature: usize) -> ValueRef<'_> {
         let row = RowView::new(&self.fallback.schema, &self.fallback.row);
@@ -123,7 +123,7 @@ impl WantedStep<'_> {
 // === impl Wanted ===
 
 impl<'c> Wanted<'c> {
-    /// Returns the step of a derived view, and adds it if there is none.
+    /// Returns the index of a derived view's step. Adds the step if it is missing.
     pub(super) fn step(&mut self, view: &'c Arc<DerivedView>) -> usize {
         let known = self.steps.iter().position(|step| step.view.name == view.name);
         known.unwrap_or_else(|| {
@@ -132,7 +132,8 @@ impl<'c> Wanted<'c> {
         })
     }
 
-    /// Returns the origin of a feature that only a plugin reads, under the view's own name and keys.
+    /// Returns the origin of a stored feature that a plugin reads, under the view's own name and keys. Adds the read
+    /// and the feature if they are missing.
     fn hidden(&mut self, view: &'c Arc<larder_model::model::FeatureView>, feature: &Arc<str>) -> ColumnFrom {
         let same = |wanted: &WantedView<'_>| wanted.view.name == view.name && wanted.join_key_map.is_empty();
         let read = self.views.iter().position(same).unwrap_or_else(|| {
@@ -154,7 +155,7 @@ impl<'c> Resolver<'c> {
     /// Adds everything that the wanted derived views read, directly or indirectly. Only inputs that the plugin itself
     /// reads are looked up; the view may declare more.
     pub(super) fn want_inputs(&self, wanted: &mut Wanted<'c>) -> Result<(), RequestError> {
-        // Steps are added at the end while this runs.
+        // The loop may append steps.
         let mut step = 0;
         while step < wanted.steps.len() {
             let view: &'c Arc<DerivedView> = wanted.steps[step].view;
@@ -206,7 +207,7 @@ impl<'c> Resolver<'c> {
         wanted.columns.iter_mut().for_each(|column| column.from = moved(column.from));
         let input = |input: &WantedInput<'_>| match *input {
             WantedInput::Feature(from, column_type) => StepInput::Feature(moved(from), column_type),
-            // `request_inputs` has resolved all of them.
+            // `request_inputs` has found all of them.
             WantedInput::Request(name, column_type) => {
                 let same = |input: &RequestInput| input.name == *name && input.column_type == column_type;
                 StepInput::Request(request_inputs.iter().position(same).unwrap_or_default())
@@ -251,8 +252,8 @@ fn order(steps: &[WantedStep<'_>]) -> Vec<usize> {
     order
 }
 
-/// Returns the columns of the request that derived views need. As in Feast, the request must have all inputs of a view,
-/// even if its plugin does not use them.
+/// Returns the request data that derived views need. As in Feast, the request must have all request inputs of a view,
+/// even if its plugin does not read them.
 pub(super) fn request_inputs(
     request: &OnlineRequest<'_>,
     wanted: &Wanted<'_>,

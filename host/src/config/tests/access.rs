@@ -204,7 +204,7 @@ fn unusable_files_are_reported_with_key() {
         DIR/larder.yaml:8:25: error: server.auth.tokens: 'b' and 'a' are the same token
         DIR/larder.yaml:9:25: error: server.auth.tokens: 'file' of 'c': cannot read DIR/c.token: No such file or directory (os error 2)
         DIR/larder.yaml:10:25: warning: server.auth.tokens: 'file': DIR/d.open is readable by all users of this machine (chmod o-r DIR/d.open; for a volume of Kubernetes, set its defaultMode to 0440)
-        DIR/larder.yaml:10:25: error: server.auth.tokens: 'file' of 'd': DIR/d.open holds a token of fewer than 16 characters"#]],
+        DIR/larder.yaml:10:25: error: server.auth.tokens: 'file' of 'd': DIR/d.open contains a token of fewer than 16 characters; hint: `openssl rand -hex 32` prints one"#]],
     );
 }
 
