@@ -72,7 +72,7 @@ enum WantedInput<'c> {
 // === impl Step ===
 
 impl Step {
-    /// Returns the value of a feature for the case that the plugin fails or is not loaded.
+    /// Returns the value of a feature that is served if the plugin fails or is not loaded.
     #[must_use]
     pub fn fallback(&self, feature: usize) -> ValueRef<'_> {
         let row = RowView::new(&self.fallback.schema, &self.fallback.row);
