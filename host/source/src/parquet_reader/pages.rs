@@ -306,7 +306,7 @@ impl CheckedColumn {
     }
 
     /// Adds the decoded size of a decompressed page to the budget.
-    fn count(&self, page: &Page) -> Result<(), ParquetError> {
+    fn add_to_budget(&self, page: &Page) -> Result<(), ParquetError> {
         let mut state = self.budget.state();
         let rows = state.rows;
         let Some(held) = state.columns.get_mut(self.column) else { return Ok(()) };
@@ -413,7 +413,7 @@ impl PageReader for CheckedColumn {
             }
             None => self.inner.get_next_page()?,
         };
-        page.iter().try_for_each(|page| self.count(page))?;
+        page.iter().try_for_each(|page| self.add_to_budget(page))?;
         Ok(page)
     }
 
@@ -448,7 +448,7 @@ impl PageReader for CheckedColumn {
             Some(page) => Some(page),
             None => self.inner.take_deferred_dictionary()?,
         };
-        page.iter().try_for_each(|page| self.count(page))?;
+        page.iter().try_for_each(|page| self.add_to_budget(page))?;
         let mut state = self.budget.state();
         let rows = state.rows;
         if let Some(held) = state.columns.get_mut(self.column).filter(|held| held.dictionary_value > 0) {
