@@ -319,6 +319,14 @@ mod tests {
         Duration::from_secs(n)
     }
 
+    /// Waits until the clock has a later time.
+    fn tick() {
+        let now = Instant::now();
+        while now.elapsed().is_zero() {
+            std::hint::spin_loop();
+        }
+    }
+
     impl SyncScheduler {
         fn is_due(&self, view: ViewId, schedule: Schedule, retry: Duration, now: Instant) -> bool {
             self.due_at(view, schedule, retry).is_some_and(|at| at <= now)
@@ -449,7 +457,7 @@ mod tests {
         scheduler.set_watched_files(file("a"));
         assert!(!scheduler.are_unchanged(VIEW, &file("a")), "never read");
         let sync = || {
-            thread::sleep(Duration::from_millis(2));
+            tick();
             scheduler.take(VIEW).unwrap().ended(true);
         };
         sync();
@@ -465,7 +473,7 @@ mod tests {
         scheduler.set_watched_files([file("a"), file("b")].concat());
         assert!(!scheduler.are_unchanged(VIEW, &file("a")), "the watch of another file began late");
         let permit = scheduler.take(VIEW).unwrap();
-        thread::sleep(Duration::from_millis(2));
+        tick();
         scheduler.note_changed_files();
         permit.ended(true);
         assert!(!scheduler.are_unchanged(VIEW, &file("a")), "changed during the sync");

@@ -97,6 +97,7 @@ fn pipelined_requests_stay_in_order() {
     }
     for (place, byte) in many[..many.len() / 25].iter().enumerate() {
         stream.write_all(&[*byte]).unwrap();
+        // So that bytes arrive in several pieces.
         if place % 37 == 0 {
             std::thread::sleep(Duration::from_millis(2));
         }
@@ -164,6 +165,7 @@ fn client_that_never_reads_is_disconnected() {
     let reader = std::thread::spawn({
         let mut stream = late.try_clone().unwrap();
         move || {
+            // A client that reads late, but within the timeout.
             std::thread::sleep(Duration::from_millis(300));
             (0..60).map(|_| keys(&wire_answer(&mut stream)).as_array().unwrap().len()).collect::<Vec<_>>()
         }
@@ -198,12 +200,11 @@ fn stop_finishes_begun_responses() {
     let mut fixture = Setup::golden().start();
     let whole = request(&body(&[1]));
     let (mut idle, mut begun) = (wire::connect(fixture.address()), wire::connect(fixture.address()));
-    for stream in [&mut idle, &mut begun] {
-        stream.write_all(&whole).unwrap();
-        assert_eq!(keys(&next(stream)), json!([1]));
-    }
-    begun.write_all(&whole[..whole.len() - 5]).unwrap();
-    std::thread::sleep(Duration::from_millis(100));
+    idle.write_all(&whole).unwrap();
+    assert_eq!(keys(&next(&mut idle)), json!([1]));
+    // The server reads both requests at once, so the second one has begun when the first one is answered.
+    begun.write_all(&[&whole[..], &whole[..whole.len() - 5]].concat()).unwrap();
+    assert_eq!(keys(&next(&mut begun)), json!([1]));
     let stopping = std::thread::spawn(move || {
         fixture.stop();
         fixture
@@ -333,17 +334,19 @@ fn error_computed_elsewhere_equals_hyper() {
 #[test]
 fn stop_finishes_response_computed_elsewhere() {
     let mut fixture = with_slow();
+    let mut idle = wire::connect(fixture.address());
+    idle.write_all(&request(&body(&[1]))).unwrap();
+    assert_eq!(next(&mut idle).status, 200);
     let mut stream = wire::connect(fixture.address());
-    stream.write_all(&request(&slow(1))).unwrap();
-    assert_eq!(next(&mut stream).status, 200);
     let whole = request(&slow(2));
-    stream.write_all(&whole[..whole.len() - 5]).unwrap();
-    std::thread::sleep(Duration::from_millis(100));
+    // The server reads both requests at once, so the second one has begun when the first one is answered.
+    stream.write_all(&[&request(&slow(1))[..], &whole[..whole.len() - 5]].concat()).unwrap();
+    assert_eq!(next(&mut stream).status, 200);
     let stopping = std::thread::spawn(move || {
         fixture.stop();
         fixture
     });
-    std::thread::sleep(Duration::from_millis(100));
+    assert!(is_closed(&mut idle), "the server drains");
     stream.write_all(&whole[whole.len() - 5..]).unwrap();
     let answer = next(&mut stream);
     assert_eq!(answer.column("y")["values"], json!([4.0]));

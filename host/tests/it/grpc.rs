@@ -394,7 +394,7 @@ fn waits_have_bounds() {
     // An incomplete message. The sender is kept, so that the stream stays open.
     let mut client = Client::of(&fixture);
     let (_sender, messages) = mpsc::channel(1);
-    assert_refused(begin(&mut client, messages), Code::DeadlineExceeded, "too long to arrive");
+    assert_refused(begin(&mut client, messages, || {}), Code::DeadlineExceeded, "too long to arrive");
     // A connection beyond the limit is closed at once.
     let _held = [wire::connect(fixture.grpc_address()), wire::connect(fixture.grpc_address())];
     let started = Instant::now();
@@ -441,17 +441,30 @@ fn client_that_never_reads_is_disconnected() {
     assert!(kinds.contains(&1) && !kinds.contains(&0), "an answer began, and did not end: {kinds:?}");
 }
 
-/// Starts a lookup, which is complete once its message is sent, and waits for its response.
+/// Starts a lookup, which is complete once its message is sent, and waits for its response. Calls `begun` when the
+/// server has received the start.
 fn begin(
     client: &mut Client,
     messages: mpsc::Receiver<GetOnlineFeaturesRequest>,
+    begun: impl FnOnce(),
 ) -> Result<GetOnlineFeaturesResponse, Status> {
     client.runtime.block_on(async {
         client.channel.ready().await.unwrap();
         let codec = ProstCodec::<GetOnlineFeaturesRequest, GetOnlineFeaturesResponse>::default();
         let path = PathAndQuery::from_static(LOOKUPS[1]);
         let request = Request::new(ReceiverStream::new(messages));
-        Ok(client.channel.client_streaming(request, path, codec).await?.into_inner())
+        let mut checks = client.channel.clone();
+        let lookup = client.channel.client_streaming(request, path, codec);
+        // The server receives the calls of a connection in order.
+        let check = async {
+            checks.ready().await.unwrap();
+            let codec = ProstCodec::<HealthCheckRequest, HealthCheckResponse>::default();
+            let request = Request::new(HealthCheckRequest::default());
+            checks.unary(request, PathAndQuery::from_static(CHECK), codec).await.unwrap();
+            begun();
+        };
+        let (answer, ()) = tokio::join!(lookup, check);
+        Ok(answer?.into_inner())
     })
 }
 
@@ -468,18 +481,11 @@ fn stop_finishes_calls_but_not_watches() {
         watcher.channel.server_streaming(request, path, codec).await.unwrap().into_inner()
     });
     let (sender, messages) = mpsc::channel(1);
-    let underway = thread::spawn(move || begin(&mut Client::to(address), messages));
-    // Long enough for the call to arrive on any normal machine; otherwise, the test checks less and still passes.
-    thread::sleep(Duration::from_millis(300));
+    let (begun, has_begun) = std::sync::mpsc::channel();
+    let underway = thread::spawn(move || begin(&mut Client::to(address), messages, || begun.send(()).unwrap()));
+    has_begun.recv().unwrap();
     let started = Instant::now();
     let stopping = thread::spawn(move || fixture.stop());
-    thread::sleep(Duration::from_millis(300));
-    assert!(!stopping.is_finished(), "a call is under way");
-    sender.blocking_send(conv_rate(int(1001))).unwrap();
-    drop(sender);
-    assert_eq!(value(&underway.join().unwrap().unwrap(), "conv_rate"), Some(Kind::Double(0.6001)));
-    stopping.join().unwrap();
-    assert!(started.elapsed() < Duration::from_secs(15), "far less than the drain may take");
     let last = watcher.runtime.block_on(async {
         let mut last = None;
         while let Some(Ok(answer)) = watched.next().await {
@@ -488,6 +494,14 @@ fn stop_finishes_calls_but_not_watches() {
         last
     });
     assert_eq!(last, Some(ServingStatus::NotServing));
+    // The server closes connections without calls, and checks the others again. Only time shows that it keeps one.
+    thread::sleep(Duration::from_millis(300));
+    assert!(!stopping.is_finished(), "a call is under way");
+    sender.blocking_send(conv_rate(int(1001))).unwrap();
+    drop(sender);
+    assert_eq!(value(&underway.join().unwrap().unwrap(), "conv_rate"), Some(Kind::Double(0.6001)));
+    stopping.join().unwrap();
+    assert!(started.elapsed() < Duration::from_secs(15), "far less than the drain may take");
 }
 
 #[test]
