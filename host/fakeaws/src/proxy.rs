@@ -65,6 +65,7 @@ struct Control {
     /// The number of requests with a fault.
     faulted: AtomicU64,
     bytes: AtomicU64,
+    ignored: AtomicU64,
 }
 
 // === impl FaultProxy ===
@@ -81,6 +82,7 @@ impl FaultProxy {
             passed: AtomicU64::new(0),
             faulted: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
+            ignored: AtomicU64::new(0),
         });
         let accepting = Arc::clone(&control);
         let running = run(move |stream| connection(stream, Arc::clone(&accepting)));
@@ -164,6 +166,12 @@ impl FaultProxy {
         self.control.bytes.load(Ordering::Relaxed)
     }
 
+    /// Returns the number of request bytes that were read and dropped, because the wire was silent or half closed.
+    #[must_use]
+    pub fn bytes_ignored(&self) -> u64 {
+        self.control.ignored.load(Ordering::Relaxed)
+    }
+
     /// Returns the number of connections that were accepted so far.
     #[must_use]
     pub fn connections(&self) -> u64 {
@@ -207,7 +215,7 @@ async fn connection(stream: TcpStream, control: Arc<Control>) {
         // A connection that a test breaks causes an error, which is ignored.
         let _ = server::Builder::new().serve_connection(TokioIo::new(far), service).await;
     };
-    pump::run(stream, near, http, wire, &orders, &counting.bytes).await;
+    pump::run(stream, near, http, wire, &orders, (&counting.bytes, &counting.ignored)).await;
 }
 
 type Upstream = RefCell<Option<SendRequest<Full<Bytes>>>>;

@@ -9,7 +9,7 @@ use larder_http::SyncCommand;
 use serde_json::{Value, json};
 
 use crate::{
-    fixture::{Fixture, RECORDED_AT, Setup, eventually, eventually_within},
+    fixture::{Fixture, RECORDED_AT, Setup, eventually, eventually_within, metric},
     wire::Answer,
 };
 
@@ -126,7 +126,8 @@ fn lagging_server_is_not_ready() {
     proxy.refuse("GetRecords", When::Always, 500, "InternalServerError");
     let host = setup(&proxy.url(), "").unready().start();
     eventually("the scan is over", || dynamo.calls().get("Scan").is_some_and(|scans| *scans >= 3));
-    std::thread::sleep(Duration::from_millis(300));
+    let refused = proxy.counts().1;
+    eventually("the stream is read again", || proxy.counts().1 >= refused + 4);
     assert_eq!(host.get("/ready").status, 503, "what was scanned is not served before the stream has passed it");
     assert_eq!(trips(&host, 1), Value::Null);
     proxy.heal();
@@ -193,9 +194,12 @@ fn recent_scan_is_skipped_unless_requested() {
     dynamo.put(TABLE, item(1, 1));
     let host = setup(&dynamo.url(), ", every: 1h").start();
     assert_eq!((trips(&host, 1), dynamo.calls()["Scan"]), (json!(1), 3));
+    let syncs = || metric("larder_sync_duration_seconds_count{view=\"driver_stats\"}");
+    eventually("the first sync is over", || syncs() == 1.0);
     let host = host.restart();
+    eventually("a sync after the start", || syncs() == 2.0);
     host.app.reload_definitions().unwrap();
-    std::thread::sleep(Duration::from_millis(1_500));
+    eventually("a sync after the reload", || syncs() == 3.0);
     assert_eq!(dynamo.calls()["Scan"], 3, "each scan costs as much as the table is large");
     dynamo.put(TABLE, item(1, 2));
     sync(&host).unwrap();

@@ -393,7 +393,9 @@ fn silent_s3_registry_delays_start_briefly() {
     s3.put("acme", "registry.db", registry(&home));
     proxy.heal();
     host.eventually("the registry is read", || has(&host, "driver_facts"));
-    let now = reads();
-    std::thread::sleep(Duration::from_millis(1_500));
+    let polls = || s3.calls().iter().filter(|call| call.operation == "HeadObject").count();
+    let (now, polled) = (reads(), polls());
+    // When the third poll begins, the two before are over.
+    host.eventually("the registry is polled again", || polls() >= polled + 3);
     assert_eq!(reads(), now, "a version that was read is not read again");
 }

@@ -12,7 +12,10 @@ use larder::{
     app::{App, Serving},
     config::Config,
 };
-use larder_common::clock::{Clock, ManualClock};
+use larder_common::{
+    clock::{Clock, ManualClock},
+    telemetry,
+};
 use larder_http::{AdminEvent, Control, HttpLimits, SyncCommand};
 use larder_source::aws::{Aws, AwsConfig, StandInKeys};
 use serde_json::{Value, json};
@@ -140,6 +143,8 @@ impl Setup {
     }
 
     fn open(self) -> Fixture {
+        // As in the program: before the first handle of a metric is bound.
+        telemetry::install_metrics().unwrap();
         let file = self.path("larder.yaml");
         fs::write(&file, &self.config).unwrap();
         let mut config = Config::load(&file, &|_: &str| None).unwrap_or_else(|error| panic!("{error}"));
@@ -270,6 +275,13 @@ pub(crate) fn eventually_within(what: &str, patience: Duration, mut holds: impl 
         assert!(Instant::now() < patience, "never: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Returns the sum of the series whose names and labels begin with `series`. All servers of a test share them.
+pub(crate) fn metric(series: &str) -> f64 {
+    let text = telemetry::install_metrics().unwrap().render();
+    let lines = text.lines().filter(|line| line.starts_with(series));
+    lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
 }
 
 pub(crate) fn copy_dir(from: &Path, to: &Path) {

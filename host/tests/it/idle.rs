@@ -98,7 +98,7 @@ fn idle_server_of_feasts_store_rarely_wakes() {
 fn idle_server_reacts_to_changed_files() {
     let home = Home::golden();
     let mut host = serve(&home);
-    // The checks after the start are over.
+    // The first checks after the start would notice a change without an event. Nothing shows that they are over.
     thread::sleep(Duration::from_secs(1));
     let definitions = home.path("features/derived.yaml");
     let replace = |path: &Path, text: &[u8]| {

@@ -125,6 +125,7 @@ fn lookup_during_a_reload_finds_a_new_name() {
         let view = format!("feature_views: [{{name: new_{round}, features: [{{name: x, type: Int64}}]}}]\n");
         fs::write(fixture.path("new"), view).unwrap();
         fs::rename(fixture.path("new"), fixture.path(&format!("features/new_{round}.yaml"))).unwrap();
+        // The lookup arrives at another moment of the watcher's reload each time.
         thread::sleep(Duration::from_millis(20 * u64::try_from(round).unwrap()));
         let answer = fixture.features(&[&format!("new_{round}:x")], json!({}));
         assert_eq!(answer.status, 200, "round {round}: {}", answer.text());

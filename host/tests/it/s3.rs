@@ -178,6 +178,7 @@ fn row_31_marker_gates_the_set() {
     moto.put(BUCKET, "set/a.parquet", &file(1..=1, 2));
     assert_eq!(sync(&host).unwrap().outcome, Outcome::UpToDate);
     assert_eq!(trips(&host, &[1, 2]), json!([1, 1]));
+    // S3 reports the time of the marker in seconds, by the real clock.
     std::thread::sleep(Duration::from_millis(1_100));
     moto.put(BUCKET, "set/_SUCCESS", b"");
     sync(&host).unwrap();

@@ -101,14 +101,15 @@ pub(super) fn pipe() -> (DuplexStream, DuplexStream) {
     tokio::io::duplex(64 << 10)
 }
 
-/// Copies bytes until one of the ends is closed, the connection is reset, or the wire is unplugged.
+/// Copies bytes until one of the ends is closed, the connection is reset, or the wire is unplugged. Counts the response
+/// bytes that are copied, and the request bytes that are dropped.
 pub(super) async fn run(
     mut client: TcpStream,
     near: DuplexStream,
     http: impl Future<Output = ()>,
     wire: watch::Receiver<Wire>,
     orders: &Orders,
-    bytes: &AtomicU64,
+    (passed, ignored): (&AtomicU64, &AtomicU64),
 ) {
     let end = {
         let (from_client, to_client) = client.split();
@@ -123,8 +124,8 @@ pub(super) async fn run(
             biased;
             () = until(&mut plug, |wire| !wire.is_plugged) => End::Reset,
             () = orders.reset.notified() => End::Reset,
-            end = up(from_client, to_http, wire.clone()) => end,
-            end = down(from_http, to_client, wire, orders, bytes) => end,
+            end = up(from_client, to_http, wire.clone(), ignored) => end,
+            end = down(from_http, to_client, wire, orders, passed) => end,
             end = serving => end,
         }
     };
@@ -135,7 +136,12 @@ pub(super) async fn run(
 }
 
 /// Copies the client's bytes to the HTTP server.
-async fn up(mut from: ClientReadHalf<'_>, mut to: WriteHalf<DuplexStream>, wire: watch::Receiver<Wire>) -> End {
+async fn up(
+    mut from: ClientReadHalf<'_>,
+    mut to: WriteHalf<DuplexStream>,
+    wire: watch::Receiver<Wire>,
+    ignored: &AtomicU64,
+) -> End {
     let mut buffer = vec![0; CHUNK];
     let mut drops_bytes = false;
     loop {
@@ -147,6 +153,7 @@ async fn up(mut from: ClientReadHalf<'_>, mut to: WriteHalf<DuplexStream>, wire:
         // After a dropped byte, all later ones must be dropped, too.
         drops_bytes |= now.is_silent || now.is_half_closed;
         if drops_bytes {
+            ignored.fetch_add(u64::try_from(count).unwrap_or(u64::MAX), Ordering::Relaxed);
             continue;
         }
         sleep_for(now.delay).await;

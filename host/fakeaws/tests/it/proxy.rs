@@ -99,8 +99,10 @@ async fn delay_and_bandwidth_slow_responses() {
 async fn silent_and_half_closed_wires_send_nothing() {
     let (dynamo, proxy) = proxied();
     proxy.silence(true);
+    assert_eq!(proxy.bytes_ignored(), 0);
     assert!(timeout(SHORT, scan(&proxy)).await.is_err());
     assert_eq!(dynamo.calls().get("Scan"), None);
+    assert!(proxy.bytes_ignored() > 0);
     proxy.silence(false);
     assert!(is_whole(&scan(&proxy).await.unwrap()));
 
@@ -110,6 +112,8 @@ async fn silent_and_half_closed_wires_send_nothing() {
     assert_eq!(end.expect("first read").unwrap(), 0, "the stream ends");
     for _ in 0..3 {
         socket.write_all(b"POST / HTTP/1.1\r\n").await.unwrap();
+        // If the proxy had closed the connection, a reset would arrive, and the next write would fail. Only time shows
+        // that none arrives.
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert!(timeout(Duration::from_secs(2), scan(&proxy)).await.expect("second scan").is_err());

@@ -11,7 +11,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
-use crate::fixture::{Setup, eventually};
+use crate::fixture::{Setup, eventually, metric};
 
 const DIR: &str = "configs/k8s";
 const CONFIG_DIR: &str = "/etc/larder/";
@@ -493,12 +493,15 @@ fn probes_do_not_depend_on_aws() {
         )
     };
     // Never loaded, and no AWS: it responds and is not ready, because there is nothing to serve.
-    let away = Setup::with(text(&definitions)).config(&aws("http://127.0.0.1:9")).unready().start();
-    assert_eq!((away.get("/health").status, away.get("/ready").status), (200, 503));
+    let unreachable = Setup::with(text(&definitions)).config(&aws("http://127.0.0.1:9")).unready().start();
+    assert_eq!((unreachable.get("/health").status, unreachable.get("/ready").status), (200, 503));
+    drop(unreachable);
     // Loaded before, and no AWS: it is ready, also right after its start.
     let host = Setup::with(text(&definitions)).config(&aws(&dynamo.url())).start();
+    let errors = || metric("larder_sync_errors_total{");
+    let before = errors();
     drop(dynamo);
-    std::thread::sleep(Duration::from_millis(500));
+    eventually("a sync fails", || errors() > before);
     assert_eq!((host.get("/health").status, host.get("/ready").status), (200, 200));
     let host = host.restart();
     eventually("ready", || host.get("/ready").status == 200);
