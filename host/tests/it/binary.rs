@@ -14,7 +14,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::fixture::copy_dir;
+use crate::fixture::{copy_dir, replace};
 
 /// Far longer than anything here takes; only a failure reaches it.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
@@ -88,10 +88,11 @@ impl Home {
         self.dir.path().join(path)
     }
 
+    /// Creates or replaces a file, also while a server runs.
     pub(crate) fn write(&self, path: &str, text: &str) {
         let path = self.path(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
+        replace(path, text);
     }
 
     /// Adds lines to `larder.yaml`.

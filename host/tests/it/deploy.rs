@@ -12,7 +12,7 @@ use larder_http::Control;
 use serde_json::{Value, json};
 
 use crate::{
-    fixture::{Fixture, Setup, eventually_within},
+    fixture::{Fixture, Setup, eventually_within, replace},
     guests::{guest, guest_with},
     wire,
 };
@@ -35,12 +35,10 @@ fn trips(fixture: &Fixture) -> Value {
     if answer.status == 200 { answer.column("trips_plus_one")["values"][0].clone() } else { answer.json() }
 }
 
-/// Writes a file with a rename, as `mv` in one file system does.
+/// Puts a file into a directory, which may not exist.
 fn bring(bytes: &[u8], path: &Path) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
-    let beside = path.with_extension("tmp");
-    fs::write(&beside, bytes).unwrap();
-    fs::rename(beside, path).unwrap();
+    replace(path, bytes);
 }
 
 #[test]
@@ -159,7 +157,7 @@ fn incompatible(fixture: Fixture) -> Fixture {
     inputs: ['driver_stats:conv_rate', {name: amount, request: Float64}, {name: hour, request: Int64}]
     features: [{name: label, type: Int64}]
 ";
-    fs::write(fixture.path("features/more.yaml"), definitions).unwrap();
+    replace(fixture.path("features/more.yaml"), definitions);
     fixture.app.reload_definitions().unwrap();
     let why = fixture.app.deploy(&fs::read(guest("feast_odfv/odfv_python")).unwrap()).unwrap_err();
     let told = "derived view 'wants_text' and plugin 'odfv_python' 1.0.0 are incompatible: feature 'label' is Int64 in the view, \
@@ -175,11 +173,11 @@ fn incompatible_definitions_are_rejected() {
     let good = fs::read_to_string(&file).unwrap();
     let bad = good.replace("{ name: trips_plus_one, type: Int64 }", "{ name: trips_plus_one, type: String }");
     assert_ne!(good, bad);
-    fs::write(&file, bad).unwrap();
+    replace(&file, bad);
     let why = fixture.app.reload_definitions().unwrap_err().to_string();
     assert!(why.contains("feature 'trips_plus_one' is String in the view, but Int64 in the plugin"), "{why}");
     assert_eq!(trips(&fixture), json!(1002));
-    fs::write(&file, good.replace("on_error: fail", "on_error: null")).unwrap();
+    replace(&file, good.replace("on_error: fail", "on_error: null"));
     fixture.app.reload_definitions().unwrap();
     let answer = fixture.features(&["odfv_singleton:trips_plus_one"], json!({ "driver_id": [9999] }));
     assert_eq!(

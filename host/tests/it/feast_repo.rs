@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::{
     binary::Home,
-    fixture::{Fixture, Setup, copy_dir},
+    fixture::{Fixture, Setup, copy_dir, eventually, replace},
     guests::{FEAST_ODFV, place},
     http::assert_all_recorded,
     wire,
@@ -61,8 +61,7 @@ pub(crate) fn patch(home: &Home, from: &str, to: &str) {
         bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
     }
     // With a rename, as Feast does.
-    fs::write(home.path("data/registry.new"), bytes).unwrap();
-    fs::rename(home.path("data/registry.new"), home.path("data/registry.db")).unwrap();
+    replace(home.path("data/registry.db"), bytes);
 }
 
 pub(crate) fn ask(address: std::net::SocketAddr, features: &[&str], entities: Value) -> wire::Answer {
@@ -128,7 +127,7 @@ fn broken_registry_keeps_last_good_one() {
         let body = json!({ "feature_service": service, "entities": entities }).to_string();
         wire::send(address, "POST", "/get-online-features", &[], body.as_bytes()).status
     };
-    crate::fixture::eventually("the other name", || by_service("fs_other") == 200);
+    eventually("the other name", || by_service("fs_other") == 200);
     assert_eq!(by_service("fs_basic"), 404);
     host.stop(Signal::TERM);
 }
@@ -164,7 +163,7 @@ fn missing_files_spare_other_views() {
     let (mut host, address) = home.serve();
     host.until("pair_stats.parquet");
     let driver = || ask(address, &["driver_stats:avg_daily_trips"], json!({ "driver_id": [1001] }));
-    crate::fixture::eventually("the others", || driver().column("avg_daily_trips")["values"] == json!([1001]));
+    eventually("the others", || driver().column("avg_daily_trips")["values"] == json!([1001]));
     host.stop(Signal::TERM);
 }
 
@@ -198,16 +197,16 @@ fn online_store_changes_are_served() {
         let answer = ask(address, &["driver_stats:avg_daily_trips"], json!({ "driver_id": [driver] }));
         answer.column("avg_daily_trips")["values"][0].clone()
     };
-    crate::fixture::eventually("loaded", || trips(1001) == 7);
+    eventually("loaded", || trips(1001) == 7);
     // The file has a row of 1002, but the online store has none, and the online store counts.
     assert_eq!(trips(1002), Value::Null);
     put_driver(&store, 1002, 9, 1_764_000_001);
-    crate::fixture::eventually("a new row", || trips(1002) == 9);
+    eventually("a new row", || trips(1002) == 9);
     // An older event that Feast wrote later: the last write wins in Feast, and also here.
     put_driver(&store, 1001, 8, 1_763_000_000);
-    crate::fixture::eventually("the last write", || trips(1001) == 8);
+    eventually("the last write", || trips(1001) == 8);
     store.execute("DELETE FROM churn_prediction_driver_stats WHERE event_ts = 1764000001", []).unwrap();
-    crate::fixture::eventually("a deleted row", || trips(1002) == Value::Null);
+    eventually("a deleted row", || trips(1002) == Value::Null);
 
     // A row that a caller writes to Larder stays, regardless of Feast's writes.
     let df =
@@ -215,7 +214,7 @@ fn online_store_changes_are_served() {
     let body = json!({ "feature_view_name": "driver_stats", "df": df }).to_string();
     assert_eq!(wire::send(address, "POST", "/write-to-online-store", &[], body.as_bytes()).status, 200);
     put_driver(&store, 1003, 3, 1_764_000_002);
-    crate::fixture::eventually("another new row", || trips(1003) == 3);
+    eventually("another new row", || trips(1003) == 3);
     assert_eq!(trips(77), 5);
     // Also rows that are materialized from the view's files.
     let body = json!({ "disable_event_timestamp": true, "feature_views": ["driver_stats"] }).to_string();
@@ -237,7 +236,7 @@ fn correction_written_by_feast_is_served() {
         let body = json!({ "feature_view_name": "driver_stats", "df": df }).to_string();
         assert_eq!(wire::send(address, "POST", "/write-to-online-store", &[], body.as_bytes()).status, 200);
     };
-    crate::fixture::eventually("loaded", || wire::send(address, "GET", "/ready", &[], b"").status == 200);
+    eventually("loaded", || wire::send(address, "GET", "/ready", &[], b"").status == 200);
     write("2025-11-24T16:00:00.987654Z", 5);
     assert_eq!(trips(), 5);
     // As Feast returns it after storing the row, in whole seconds.
@@ -245,11 +244,11 @@ fn correction_written_by_feast_is_served() {
     // A later sync of the store, which does not have the row yet.
     put_driver(&store, 1002, 1, 1_764_000_000);
     let other = || ask(address, &["driver_stats:avg_daily_trips"], json!({ "driver_id": [1002] }));
-    crate::fixture::eventually("another row", || other().column("avg_daily_trips")["values"] == json!([1]));
+    eventually("another row", || other().column("avg_daily_trips")["values"] == json!([1]));
     assert_eq!(trips(), 5);
     // Feast materializes the same event time with a corrected value; its store truncates the time to seconds.
     put_driver(&store, 77, 6, 1_764_000_000);
-    crate::fixture::eventually("the correction", || trips() == 6);
+    eventually("the correction", || trips() == 6);
     write("2025-11-24T16:00:01Z", 7);
     assert_eq!(trips(), 7);
     host.stop(Signal::TERM);
@@ -270,7 +269,7 @@ fn future_row_in_online_store_waits() {
         let answer = ask(address, &["driver_stats:avg_daily_trips"], json!({ "driver_id": [1001, 1002, 1003] }));
         answer.column("avg_daily_trips")["values"].clone()
     };
-    crate::fixture::eventually("it is due", || trips() == json!([7, 8, null]));
+    eventually("it is due", || trips() == json!([7, 8, null]));
     assert!(SystemClock.now() / 1_000_000 >= now + 4, "not before its time");
     host.stop(Signal::TERM);
 }
@@ -284,9 +283,9 @@ fn locked_or_damaged_store_keeps_rows() {
         let answer = ask(address, &["driver_stats:avg_daily_trips"], json!({ "driver_id": [1001] }));
         answer.column("avg_daily_trips")["values"][0].clone()
     };
-    crate::fixture::eventually("loaded", || trips() == 7);
+    eventually("loaded", || trips() == 7);
     put_driver(&store, 1001, 8, 1_764_000_005);
-    crate::fixture::eventually("in step", || trips() == 8);
+    eventually("in step", || trips() == 8);
     drop(store);
     fs::write(home.path("data/online_store.db"), "no database any more, only a long enough text".repeat(100)).unwrap();
     host.until("is not a readable SQLite file");
@@ -305,9 +304,7 @@ fn store_locked_at_start_loads_later() {
     let ask = || ask(address, &["driver_stats:avg_daily_trips"], json!({ "driver_id": [1001] }));
     assert_eq!(wire::send(address, "GET", "/ready", &[], b"").status, 503);
     store.execute_batch("COMMIT").unwrap();
-    crate::fixture::eventually("loaded", || {
-        ask().status == 200 && ask().column("avg_daily_trips")["values"] == json!([7])
-    });
+    eventually("loaded", || ask().status == 200 && ask().column("avg_daily_trips")["values"] == json!([7]));
     host.stop(Signal::TERM);
 }
 
@@ -324,7 +321,7 @@ fn half_written_rows_are_not_served() {
     copy("data/online_store.db-journal", "data/killed.db-journal");
     home.write("feature_store.yaml", &FEATURE_STORE.replace("online_store.db", "killed.db"));
     let (host, address) = home.serve();
-    crate::fixture::eventually("ready", || wire::send(address, "GET", "/ready", &[], b"").status == 200);
+    eventually("ready", || wire::send(address, "GET", "/ready", &[], b"").status == 200);
     let answer = ask(address, &["driver_stats:avg_daily_trips"], json!({ "driver_id": [0, 199, 200, 1999] }));
     assert_eq!(answer.column("avg_daily_trips")["values"], json!([1, 1, null, null]));
     host.stop(Signal::TERM);

@@ -10,7 +10,7 @@ use std::{
 
 use larder::{
     app::{App, Serving},
-    config::Config,
+    config::{Config, SyncConfig},
 };
 use larder_common::{
     clock::{Clock, ManualClock},
@@ -157,7 +157,9 @@ impl Setup {
         config.aws = Aws::new(AwsConfig { keys: Some(StandInKeys), region, ..aws });
         config.store.data_dir = self.path("store");
         config.admin_socket = self.path("admin.sock");
-        config.sync.reload_every = Duration::from_millis(50);
+        if config.sync.reload_every == SyncConfig::default().reload_every {
+            config.sync.reload_every = Duration::from_millis(50);
+        }
         config.plugins.settings.compiler = guests::compiler();
         // Debug builds on a busy machine are slow.
         config.plugins.settings.native.time = Duration::from_secs(2);
@@ -282,6 +284,16 @@ pub(crate) fn metric(series: &str) -> f64 {
     let text = telemetry::install_metrics().unwrap().render();
     let lines = text.lines().filter(|line| line.starts_with(series));
     lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+}
+
+/// Creates or replaces a file with a rename, so that a server never reads a part of it.
+pub(crate) fn replace(path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) {
+    let path = path.as_ref();
+    let mut name = path.file_name().unwrap().to_owned();
+    name.push(".new");
+    let new = path.with_file_name(name);
+    fs::write(&new, bytes).unwrap();
+    fs::rename(new, path).unwrap();
 }
 
 pub(crate) fn copy_dir(from: &Path, to: &Path) {

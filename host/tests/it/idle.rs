@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::{
     binary::{Home, LARDER_YAML, Running},
     feast_repo,
-    fixture::{eventually, eventually_within},
+    fixture::{eventually, eventually_within, replace},
     guests, wire,
 };
 
@@ -101,16 +101,14 @@ fn idle_server_reacts_to_changed_files() {
     // The first checks after the start would notice a change without an event. Nothing shows that they are over.
     thread::sleep(Duration::from_secs(1));
     let definitions = home.path("features/derived.yaml");
-    let replace = |path: &Path, text: &[u8]| {
-        let new = path.with_extension("new");
-        fs::write(&new, text).unwrap();
-        fs::rename(&new, path).unwrap();
+    let change = |path: &Path, text: &[u8]| {
+        replace(path, text);
         Instant::now()
     };
-    let changed = replace(&definitions, &[&fs::read(&definitions).unwrap()[..], b"\n# changed\n"].concat());
+    let changed = change(&definitions, &[&fs::read(&definitions).unwrap()[..], b"\n# changed\n"].concat());
     host.until("definitions reloaded");
     assert!(changed.elapsed() < REACTS_WITHIN, "definitions: {:?}", changed.elapsed());
-    let changed = replace(&home.path("plugins/odfv_singleton.wasm"), b"no plugin");
+    let changed = change(&home.path("plugins/odfv_singleton.wasm"), b"no plugin");
     host.until("plugin rejected");
     assert!(changed.elapsed() < REACTS_WITHIN, "plugin: {:?}", changed.elapsed());
 }

@@ -22,7 +22,7 @@ use larder_serving::{ConnectionLimits, CurrentSnapshot, LookupService, RenewDefi
 use serde_json::json;
 
 use crate::{
-    fixture::{RECORDED_AT, Setup},
+    fixture::{RECORDED_AT, Setup, replace},
     wire::{self, Underway},
 };
 
@@ -70,7 +70,7 @@ fn broken_definitions_keep_previous_ones() {
         catalog["feature_views"].as_array().unwrap().iter().any(|known| known["name"] == view)
     };
 
-    fs::write(&file, good.replace("name: driver_stats", "nam: driver_stats")).unwrap();
+    replace(&file, good.replace("name: driver_stats", "nam: driver_stats"));
     let refused = fixture.app.reload_definitions().unwrap_err().to_string();
     assert!(refused.contains("unknown key 'nam'"), "{refused}");
     assert!(serves("driver_stats"), "the previous data keeps serving");
@@ -123,8 +123,7 @@ fn lookup_during_a_reload_finds_a_new_name() {
         // Such reloads are limited by this clock.
         fixture.clock.set(RECORDED_AT + 1_000_000 * (round + 1));
         let view = format!("feature_views: [{{name: new_{round}, features: [{{name: x, type: Int64}}]}}]\n");
-        fs::write(fixture.path("new"), view).unwrap();
-        fs::rename(fixture.path("new"), fixture.path(&format!("features/new_{round}.yaml"))).unwrap();
+        replace(fixture.path(&format!("features/new_{round}.yaml")), view);
         // The lookup arrives at another moment of the watcher's reload each time.
         thread::sleep(Duration::from_millis(20 * u64::try_from(round).unwrap()));
         let answer = fixture.features(&[&format!("new_{round}:x")], json!({}));

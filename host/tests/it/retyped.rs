@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{
     arrow::assert_same,
-    fixture::{Fixture, Setup},
+    fixture::{Fixture, Setup, replace},
     parquet::{Columns, times, write},
 };
 
@@ -55,7 +55,7 @@ fn loaded(mode: &str) -> Fixture {
 
 /// Reloads changed definitions, without waiting for the file watcher.
 fn redefine(fixture: &Fixture, mode: &str, features: &str) {
-    fs::write(fixture.path("features/defined.yaml"), definitions(mode, features)).unwrap();
+    replace(fixture.path("features/defined.yaml"), definitions(mode, features));
     fixture.app.reload_definitions().unwrap_or_else(|error| panic!("{error}"));
 }
 

@@ -62,8 +62,10 @@ fn with_tokens() -> Setup {
 }
 
 fn write_token(path: &Path, token: &str) {
-    fs::write(path, format!("{token}\n")).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+    let new = path.with_extension("new");
+    fs::write(&new, format!("{token}\n")).unwrap();
+    fs::set_permissions(&new, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::rename(new, path).unwrap();
 }
 
 /// Sends a request with or without an `Authorization` header.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     binary::{Home, Running},
-    fixture::{Fixture, Setup},
+    fixture::{Fixture, Setup, copy_dir, replace},
     parquet::{Columns, times, write},
     wire,
 };
@@ -171,7 +171,7 @@ fn moved_store_rejects_writes() {
     let fixture = started();
     let (store, aside) = (fixture.path("store"), fixture.path("aside"));
     let another = fixture.path("another");
-    crate::fixture::copy_dir(&store, &another);
+    copy_dir(&store, &another);
     for replacement in [None, Some(another)] {
         fs::rename(&store, &aside).unwrap();
         replacement.iter().for_each(|another| fs::rename(another, &store).unwrap());
@@ -197,7 +197,7 @@ fn readded_view_has_no_local_writes() {
     assert_eq!(put(&fixture, "loaded", 3, "local").status, 200);
     assert_eq!(texts(&fixture, "loaded"), Some(json!(["local", "loaded-other"])));
     let define = |definitions: &str| {
-        fs::write(fixture.path("features/defined.yaml"), definitions).unwrap();
+        replace(fixture.path("features/defined.yaml"), definitions);
         fixture.app.reload_definitions().unwrap_or_else(|error| panic!("{error}"));
     };
     let entities = DEFINITIONS.split("feature_views:").next().unwrap();

@@ -1,13 +1,16 @@
 //! Writes over gRPC: served when they are acknowledged, or rejected with a message.
 
-use std::{collections::BTreeMap, fs};
+use std::collections::BTreeMap;
 
 use larder_grpc::proto::{PushRequest, PushResponse, WriteToOnlineStoreRequest, WriteToOnlineStoreResponse};
 use larder_model::model::{FeastValue, Kind};
 use tonic::Code;
 
 use super::{GRPC, PUSH, WRITE, asks, assert_refused, by_name, double, int, text, value};
-use crate::{fixture::Setup, grpc_client::Client};
+use crate::{
+    fixture::{Setup, replace},
+    grpc_client::Client,
+};
 
 /// A view that only callers write, and a push source that feeds it and another.
 const SHOP: &str = "
@@ -93,18 +96,29 @@ fn acknowledged_writes_are_served() {
 fn uncached_write_accepts_new_view() {
     let fixture = Setup::with(SHOP).config(&format!("reload: {{every: 1h}}\n{GRPC}")).start();
     let mut client = Client::of(&fixture);
-    let more = "feature_views: [{name: stars, entities: [customer], features: [{name: stars, type: Int64}]}]\n";
-    fs::write(fixture.path("features/more.yaml"), more).unwrap();
-    let mut write = |allow_registry_cache| {
+    let mut write = |view: &str, allow_registry_cache| {
         let features = texts(&[("customer_id", "A"), ("event_timestamp", "2025-11-23T00:00:00Z"), ("stars", "3")]);
-        let feature_view_name = "stars".to_owned();
+        let feature_view_name = view.to_owned();
         let request =
             WriteToOnlineStoreRequest { features, feature_view_name, allow_registry_cache, ..Default::default() };
         client.call::<_, WriteToOnlineStoreResponse>(WRITE, request)
     };
-    assert_refused(write(true), Code::NotFound, "stars");
-    assert!(write(false).unwrap().status);
-    let ask = asks(&["stars:stars"], &[("customer_id", &[text("A")])]);
+    // The first checks of the file watcher may find a new view before it is written to.
+    let mut views = (0..10).map(|n| format!("stars_{n}"));
+    let (view, cached) = loop {
+        let view = views.next().expect("a view that is unknown");
+        let more = format!(
+            "feature_views: [{{name: {view}, entities: [customer], features: [{{name: stars, type: Int64}}]}}]\n"
+        );
+        replace(fixture.path("features/more.yaml"), more);
+        let cached = write(&view, true);
+        if cached.is_err() {
+            break (view, cached);
+        }
+    };
+    assert_refused(cached, Code::NotFound, &view);
+    assert!(write(&view, false).unwrap().status);
+    let ask = asks(&[&format!("{view}:stars")], &[("customer_id", &[text("A")])]);
     assert_eq!(value(&client.look_up(&ask).unwrap(), "stars"), Some(Kind::Int64(3)));
 }
 
