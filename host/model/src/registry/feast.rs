@@ -7,6 +7,7 @@
 
 mod fields;
 mod proto;
+mod stored;
 mod views;
 mod wire;
 

@@ -9,9 +9,10 @@ use super::{
     Audit, FeastOptions, FeastValues, UnknownFields,
     fields::Finding,
     proto::{self, BATCH_FILE, PUSH_SOURCE, SourceOf},
+    stored::{AGGREGATED, Stored},
 };
 use crate::{
-    model::{AwsPlace, Gate, JOIN_KEY_DUMMY, Micros, ScalarType, TableSource, ValueType, WriteMode},
+    model::{AwsPlace, Gate, JOIN_KEY_DUMMY, ScalarType, TableSource, ValueType, WriteMode},
     registry::{
         Definitions, DerivedDefinition, EntityDefinition, FeatureDefinition, FilesDefinition, InputDefinition,
         InputFrom, OnErrorDefinition, ProjectionDefinition, ServiceDefinition, SourceDefinition, SourceFrom, Unread,
@@ -40,35 +41,11 @@ pub(super) struct Importer<'i> {
     keys_of: BTreeMap<String, Vec<String>>,
 }
 
-/// A stored view of any kind.
-struct Stored<'p> {
-    name: &'p str,
-    project: &'p str,
-    entities: &'p [String],
-    entity_columns: &'p [proto::FeatureSpec],
-    features: &'p [proto::FeatureSpec],
-    ttl: Option<&'p proto::Span>,
-    batch_source: Option<&'p proto::DataSource>,
-    stream_source: Option<&'p proto::DataSource>,
-    disabled: bool,
-    online: bool,
-    /// Why its rows cannot be loaded from its batch source, if they cannot.
-    unloadable_because: Option<&'static str>,
-    /// Whether rows only come from pushes, without files to load them from.
-    is_only_pushed: bool,
-    /// The number of its current version.
-    version: i32,
-    /// Its state in Feast.
-    state: i32,
-    created: Option<Micros>,
-    description: &'p str,
-    tags: &'p HashMap<String, String>,
-    /// Its settings that are not served.
-    findings: &'p [Finding],
-}
-
 /// The reason why a definition cannot be served.
 type Why = String;
+
+/// Why a view is not served, or its files are not loaded.
+const DISABLED: &str = "it is disabled in the registry";
 
 // === impl Importer ===
 
@@ -527,132 +504,6 @@ impl<'i> Importer<'i> {
             description: spec.description.trim().to_owned(),
             tags: sorted(&spec.tags),
         })
-    }
-}
-
-// === impl Stored ===
-
-/// Why a view is not served, or its files are not loaded.
-const DISABLED: &str = "it is disabled in the registry";
-const TRANSFORMED: &str = "it has a transformation, which Larder does not run: its rows are those that Feast's own \
-                           'materialize' writes to the online store";
-const AGGREGATED: &str = "it has aggregations, which Larder does not compute";
-const OF_VIEWS: &str = "it combines other feature views, which Larder does not do: its rows are those that Feast's \
-                        own 'materialize' writes to the online store";
-const ON_DEMAND: &str = "it is an on-demand view with write_to_online_store=True, whose Python Larder does not run: its \
-                         rows are those that Feast's own 'materialize' or callers write";
-const LABELS: &str = "it is a label view: its rows are pushed, as in Feast";
-
-impl<'p> Stored<'p> {
-    fn of_view((view, findings): (&'p proto::FeatureView, &'p [Finding])) -> Option<Self> {
-        let spec = view.spec.as_ref()?;
-        let unloadable_because = if spec.feature_transformation.is_some() {
-            Some(TRANSFORMED)
-        } else {
-            (!spec.source_views.is_empty()).then_some(OF_VIEWS)
-        };
-        Some(Self {
-            name: &spec.name,
-            project: &spec.project,
-            entities: &spec.entities,
-            entity_columns: &spec.entity_columns,
-            features: &spec.features,
-            ttl: spec.ttl.as_ref(),
-            batch_source: spec.batch_source.as_ref(),
-            stream_source: spec.stream_source.as_ref(),
-            disabled: spec.disabled,
-            online: spec.online,
-            unloadable_because,
-            is_only_pushed: false,
-            version: view.meta.as_ref().map_or(0, |meta| meta.current_version_number),
-            state: view.meta.as_ref().map_or(0, |meta| meta.state),
-            created: view.meta.as_ref().and_then(|meta| meta.created_timestamp.as_ref()?.micros()),
-            description: &spec.description,
-            tags: &spec.tags,
-            findings,
-        })
-    }
-
-    fn of_stream_view((view, findings): (&'p proto::StreamFeatureView, &'p [Finding])) -> Option<Self> {
-        let spec = view.spec.as_ref()?;
-        let unloadable_because = if spec.feature_transformation.is_some() || spec.user_defined_function.is_some() {
-            Some(TRANSFORMED)
-        } else {
-            (!spec.aggregations.is_empty()).then_some(AGGREGATED)
-        };
-        Some(Self {
-            name: &spec.name,
-            project: &spec.project,
-            entities: &spec.entities,
-            entity_columns: &spec.entity_columns,
-            features: &spec.features,
-            ttl: spec.ttl.as_ref(),
-            batch_source: spec.batch_source.as_ref(),
-            stream_source: spec.stream_source.as_ref(),
-            disabled: spec.disabled,
-            online: spec.online,
-            unloadable_because,
-            is_only_pushed: false,
-            version: view.meta.as_ref().map_or(0, |meta| meta.current_version_number),
-            state: view.meta.as_ref().map_or(0, |meta| meta.state),
-            created: view.meta.as_ref().and_then(|meta| meta.created_timestamp.as_ref()?.micros()),
-            description: &spec.description,
-            tags: &spec.tags,
-            findings,
-        })
-    }
-
-    fn of_label_view((view, findings): (&'p proto::LabelView, &'p [Finding])) -> Option<Self> {
-        let spec = view.spec.as_ref()?;
-        Some(Self {
-            name: &spec.name,
-            project: &spec.project,
-            entities: &spec.entities,
-            entity_columns: &spec.entity_columns,
-            features: &spec.features,
-            ttl: spec.ttl.as_ref(),
-            // The batch source is for training; Feast does not load it into the online store.
-            batch_source: None,
-            stream_source: spec.source.as_ref(),
-            disabled: false,
-            online: spec.online,
-            unloadable_because: Some(LABELS),
-            is_only_pushed: true,
-            version: 0,
-            state: 0,
-            created: None,
-            description: &spec.description,
-            tags: &spec.tags,
-            findings,
-        })
-    }
-
-    /// Converts an on-demand view whose values are computed when rows are written.
-    fn of_on_demand_view(
-        spec: &'p proto::OnDemandFeatureViewSpec,
-        meta: Option<&'p proto::OnDemandFeatureViewMeta>,
-        findings: &'p [Finding],
-    ) -> Self {
-        Self {
-            name: &spec.name,
-            project: &spec.project,
-            entities: &spec.entities,
-            entity_columns: &spec.entity_columns,
-            features: &spec.features,
-            ttl: None,
-            batch_source: None,
-            stream_source: None,
-            disabled: spec.disabled,
-            online: true,
-            unloadable_because: Some(ON_DEMAND),
-            is_only_pushed: false,
-            version: meta.map_or(0, |meta| meta.current_version_number),
-            state: meta.map_or(0, |meta| meta.state),
-            created: None,
-            description: &spec.description,
-            tags: &spec.tags,
-            findings,
-        }
     }
 }
 
