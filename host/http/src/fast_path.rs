@@ -10,35 +10,42 @@
 //! A connection waits only for responses that another thread computes and for rows that are fetched. Meanwhile, it
 //! keeps the bytes that follow the request.
 
+mod request;
+mod response;
+#[cfg(test)]
+mod tests;
+
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     future::Future,
     io,
     net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use bytes::{Buf, Bytes};
-use httpdate::HttpDate;
 use hyper::StatusCode;
-use larder_common::memory::{Lease, OverBudget, SMALL_BYTES};
+use larder_common::memory::{Lease, SMALL_BYTES};
 use larder_ingest::READ_THROUGH_HEADER;
-use larder_model::model::Micros;
 use larder_serving::LookupResponse;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) use self::request::lookup_length;
+pub(super) use self::request::{FastRequest, is_lookup};
+use self::{
+    request::{Parsed, REQUEST_BYTES_MAX, parse},
+    response::{Head, Output},
+};
 use super::{
-    HttpError, Router,
+    Router,
     limited_io::yield_poll,
-    router::{FastAnswer, PendingAnswer},
+    router::PendingAnswer,
     timer::{CoarseSleep, CoarseTimer},
 };
-
-#[cfg(test)]
-mod tests;
 
 /// A connection that has sent only fast-path requests so far.
 pub(super) struct FastConnection<S> {
@@ -89,75 +96,23 @@ struct Waiting {
     bytes: Vec<u8>,
 }
 
-/// The result of [`parse`].
-#[derive(Debug, PartialEq, Eq)]
-enum Parsed<'b> {
-    Lookup(FastRequest<'b>),
-    /// The beginning of a request that can still be a fast-path request.
-    Partial,
-    Other,
-}
-
-/// A complete `POST /get-online-features` request that accepts JSON.
-#[derive(Debug, PartialEq, Eq)]
-struct FastRequest<'b> {
-    /// The value of the `Authorization` header, if there is one.
-    authorization: Option<&'b [u8]>,
-    /// The body.
-    body: &'b [u8],
-    /// The length of the complete request in bytes.
-    len: usize,
-}
-
 /// A worker's buffers.
 struct Buffers {
     input: Vec<u8>,
     output: Output,
 }
 
-/// The head of a response.
-struct Head {
-    bytes: [u8; HEAD_BYTES],
-    len: usize,
-}
-
-/// Consecutive responses.
-#[derive(Default)]
-struct Output {
-    bytes: Vec<u8>,
-    /// The offset of the first response.
-    from: usize,
-    /// The lease on the in-flight memory budget for `bytes`, unless they are small.
-    lease: Option<Lease>,
-}
-
-/// The beginning of a lookup request.
-const START: &[u8] = b"POST /get-online-features HTTP/1.1\r\n";
-/// The fast path hands longer requests to hyper.
-const REQUEST_BYTES_MAX: usize = 64 << 10;
-/// The maximum number of headers; clients usually send fewer. The fast path hands a request with more headers to hyper.
-const HEADERS_MAX: usize = 32;
-/// The offset of a successful response's body in its buffer. The head is shorter, and is written directly in front of
-/// the body.
-const HEAD_BYTES: usize = 256;
 /// Once this many bytes are ready to send, further requests wait until the client has accepted them, because a request
 /// of a few bytes can have a large response.
 const OUTPUT_BYTES_FULL: usize = 64 << 10;
-/// An output buffer with a larger capacity is freed after use.
-const OUTPUT_BYTES_KEPT: usize = 4 << 20;
 /// How long consecutive responses may take before other connections are served.
 const YIELD_AFTER: Duration = super::router::YIELD_AFTER;
 /// How long the fast path waits for the rest of a request before it hands the connection to hyper, which has its own
 /// limits for that.
 const STALL_CHECK: Duration = Duration::from_secs(1);
-/// The last second of the year 9999. HTTP has no later dates.
-const LAST_SECOND: u64 = 253_402_300_799;
-
 thread_local! {
     static BUFFERS: RefCell<Buffers> =
         RefCell::new(Buffers { input: vec![0; REQUEST_BYTES_MAX], output: Output::default() });
-    /// The `Date` value of a time, in seconds since 1970.
-    static DATE: Cell<(u64, [u8; 29])> = const { Cell::new((0, [0; 29])) };
 }
 
 // === impl FastConnection ===
@@ -394,155 +349,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> FastConnection<S> {
     }
 }
 
-// === impl Output ===
-
-impl Output {
-    fn clear(&mut self) {
-        self.bytes.clear();
-        self.from = 0;
-        self.lease = None;
-        if self.bytes.capacity() > OUTPUT_BYTES_KEPT {
-            self.bytes = Vec::new();
-        }
-    }
-
-    fn answers(&self) -> &[u8] {
-        &self.bytes[self.from..]
-    }
-
-    /// Appends the complete response to a request, and returns how long it took. If the response is pending, returns it
-    /// and the start time as the error.
-    fn answer(
-        &mut self,
-        router: &Router,
-        request: &FastRequest<'_>,
-        client: Option<SocketAddr>,
-        is_last: bool,
-    ) -> Result<Duration, (PendingAnswer, Instant)> {
-        let start = self.bytes.len();
-        let body = start + HEAD_BYTES;
-        self.bytes.resize(body, 0);
-        let took = match router.answer_fast(request.authorization, request.body, &mut self.bytes, client) {
-            FastAnswer::Done(now, took) => {
-                let head = Head::new(StatusCode::OK, None, self.bytes.len() - body, now, is_last);
-                // The head goes directly in front of the body, because it contains the body's length.
-                let head_at = body - head.len;
-                self.bytes[head_at..body].copy_from_slice(head.bytes());
-                if start == 0 {
-                    self.from = head_at;
-                } else {
-                    self.bytes.copy_within(head_at.., start);
-                    self.bytes.truncate(self.bytes.len() - (head_at - start));
-                }
-                took
-            }
-            FastAnswer::Failed(error, took) => {
-                self.bytes.truncate(start);
-                self.fail(&error, router.now(), is_last);
-                took
-            }
-            FastAnswer::Pending(answer, started) => {
-                self.bytes.truncate(start);
-                return Err((answer, started));
-            }
-        };
-        // If the client does not read the response, it stays in memory.
-        if let Err(error) = self.lease(router) {
-            self.bytes.truncate(start);
-            if start == 0 {
-                self.from = 0;
-            }
-            let error = HttpError::from(error);
-            router.note_refused(&error, client);
-            self.fail(&error, router.now(), is_last);
-        }
-        Ok(took)
-    }
-
-    /// Appends an error response.
-    fn fail(&mut self, error: &HttpError, now: Micros, is_last: bool) {
-        let body = error.body.to_string();
-        self.bytes.extend_from_slice(Head::of_error(error, body.len(), now, is_last).bytes());
-        self.bytes.extend_from_slice(body.as_bytes());
-    }
-
-    fn lease(&mut self, router: &Router) -> Result<(), OverBudget> {
-        let bytes = self.bytes.len();
-        if bytes <= SMALL_BYTES {
-            return Ok(());
-        }
-        self.lease.get_or_insert_with(|| router.lease()).resize(bytes)
-    }
-}
-
-// === impl Head ===
-
-impl Head {
-    /// Formats the head of a response with a body of `body_bytes` and one optional header, in hyper's order. After the last
-    /// response, the connection closes.
-    fn new(status: StatusCode, header: Option<(&str, &[u8])>, body_bytes: usize, now: Micros, is_last: bool) -> Self {
-        let mut head = Self { bytes: [0; HEAD_BYTES], len: 0 };
-        if status == StatusCode::OK {
-            head.push(b"HTTP/1.1 200 OK\r\ncontent-type: application/json");
-        } else {
-            head.push(b"HTTP/1.1 ");
-            head.push(status.as_str().as_bytes());
-            head.push(b" ");
-            head.push(status.canonical_reason().unwrap_or_default().as_bytes());
-            head.push(b"\r\ncontent-type: application/json");
-        }
-        if let Some((name, value)) = header {
-            head.push(b"\r\n");
-            head.push(name.as_bytes());
-            head.push(b": ");
-            head.push(value);
-        }
-        head.push(b"\r\ncontent-length: ");
-        head.push(itoa::Buffer::new().format(body_bytes).as_bytes());
-        head.push(b"\r\ndate: ");
-        head.push(&date(now));
-        head.push(if is_last { b"\r\nconnection: close\r\n\r\n" } else { b"\r\n\r\n" });
-        head
-    }
-
-    /// Formats the head of an error response.
-    fn of_error(error: &HttpError, body_bytes: usize, now: Micros, is_last: bool) -> Self {
-        let header = error.header.as_deref().map(|(name, value)| (name.as_str(), value.as_bytes()));
-        Self::new(error.status, header, body_bytes, now, is_last)
-    }
-
-    fn bytes(&self) -> &[u8] {
-        &self.bytes[..self.len]
-    }
-
-    /// Appends bytes. The statuses and headers of lookups are known, and fit.
-    fn push(&mut self, bytes: &[u8]) {
-        self.bytes[self.len..self.len + bytes.len()].copy_from_slice(bytes);
-        self.len += bytes.len();
-    }
-}
-
-/// Returns the `Date` value of a time. It is formatted at most once per second.
-fn date(now: Micros) -> [u8; 29] {
-    let second = u64::try_from(now / 1_000_000).unwrap_or(0);
-    let (cached, text) = DATE.get();
-    if cached == second && second > 0 {
-        return text;
-    }
-    let mut text = [b' '; 29];
-    let fresh = HttpDate::from(SystemTime::UNIX_EPOCH + Duration::from_secs(second.min(LAST_SECOND))).to_string();
-    // Always 29 characters, up to the year 9999.
-    let len = fresh.len().min(text.len());
-    text[..len].copy_from_slice(&fresh.as_bytes()[..len]);
-    DATE.set((second, text));
-    text
-}
-
-/// Returns whether the bytes begin with the request line of a lookup.
-pub(super) fn is_lookup(bytes: &[u8]) -> bool {
-    bytes.starts_with(START)
-}
-
 /// Waits until the client closes its connection, or its sending half, while a response is computed. hyper also closes a
 /// connection in this case. Appends bytes that follow the request to `bytes`, up to [`REQUEST_BYTES_MAX`] in total.
 fn poll_departure<S: AsyncRead + Unpin>(stream: &mut S, bytes: &mut Vec<u8>, cx: &mut Context<'_>) -> Poll<()> {
@@ -556,61 +362,4 @@ fn poll_departure<S: AsyncRead + Unpin>(stream: &mut S, bytes: &mut Vec<u8>, cx:
         }
     }
     Poll::Pending
-}
-
-/// Returns the length of the lookup that the bytes begin with, if the fast path can serve it.
-#[cfg(any(test, feature = "fuzzing"))]
-pub(super) fn lookup_length(bytes: &[u8], body_bytes_max: usize) -> Option<usize> {
-    match parse(bytes, body_bytes_max) {
-        Parsed::Lookup(request) => Some(request.len),
-        Parsed::Partial | Parsed::Other => None,
-    }
-}
-
-/// Parses the request at the beginning of the bytes.
-fn parse(bytes: &[u8], body_bytes_max: usize) -> Parsed<'_> {
-    let Some(rest) = bytes.strip_prefix(START) else {
-        return if START.starts_with(bytes) { Parsed::Partial } else { Parsed::Other };
-    };
-    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-    let (head, headers) = match httparse::parse_headers(rest, &mut headers) {
-        Ok(httparse::Status::Complete((len, headers))) => (START.len() + len, headers),
-        Ok(httparse::Status::Partial) => return Parsed::Partial,
-        Err(_) => return Parsed::Other,
-    };
-    let (mut length, mut authorization, mut has_host) = (None, None, false);
-    for header in headers {
-        let is = |name: &str| header.name.eq_ignore_ascii_case(name);
-        // The first letter is checked first, because most headers match none of the names.
-        match header.name.as_bytes().first().map(u8::to_ascii_lowercase) {
-            Some(b'c') if is("content-length") => match (length, decimal(header.value)) {
-                (None, Some(bytes)) => length = Some(bytes),
-                _ => return Parsed::Other,
-            },
-            Some(b'c') if is("connection") && !header.value.eq_ignore_ascii_case(b"keep-alive") => {
-                return Parsed::Other;
-            }
-            Some(b'a') if is("accept") && !matches!(header.value, b"*/*" | b"application/json") => {
-                return Parsed::Other;
-            }
-            Some(b'a') if is("authorization") && authorization.replace(header.value).is_some() => return Parsed::Other,
-            Some(b'h') if is("host") && std::mem::replace(&mut has_host, true) => return Parsed::Other,
-            Some(b't' | b'e' | b'u') if is("transfer-encoding") || is("expect") || is("upgrade") => {
-                return Parsed::Other;
-            }
-            _ => {}
-        }
-    }
-    let is_small = |length: &usize| *length < REQUEST_BYTES_MAX && *length <= body_bytes_max;
-    let Some(length) = length.filter(is_small).filter(|_| has_host) else { return Parsed::Other };
-    match bytes.get(head..head + length) {
-        Some(body) => Parsed::Lookup(FastRequest { authorization, body, len: head + length }),
-        None => Parsed::Partial,
-    }
-}
-
-/// Parses a number of 1 to 9 decimal digits, which cannot overflow.
-fn decimal(digits: &[u8]) -> Option<usize> {
-    let is_number = matches!(digits.len(), 1..=9) && digits.iter().all(u8::is_ascii_digit);
-    is_number.then(|| digits.iter().fold(0, |number, digit| number * 10 + usize::from(digit - b'0')))
 }
