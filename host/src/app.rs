@@ -4,6 +4,8 @@
 //! [`App::serve`] adds the listeners, the first sync, the schedules, reloads and the drain.
 
 mod access;
+mod changes;
+mod control;
 mod files;
 #[cfg_attr(not(feature = "grpc"), path = "app/no_grpc.rs")]
 mod grpc;
@@ -11,7 +13,9 @@ mod keeper;
 mod loads;
 mod plugins;
 mod pressure;
+mod schedule;
 mod serve;
+mod signals;
 mod writer;
 
 use std::{
@@ -30,22 +34,23 @@ use larder_common::{
     telemetry,
     watch::FileWatcher,
 };
-use larder_http::{
-    AdminEvent, Control, DeleteCommand, DeployReport, EraseReport, HttpConfig, PluginStatus, ResetCommand, SyncCommand,
-};
+use larder_http::{DeployReport, HttpConfig};
 use larder_ingest::LAST_COMMIT_WITHIN;
 use larder_model::yaml::Problem;
 use larder_plugin_host::{Component, PluginError};
-use larder_serving::{CurrentSnapshot, RenewDefinitions, Snapshot};
+use larder_serving::{CurrentSnapshot, Snapshot};
 use larder_source::aws::Aws;
 use larder_store::{OnlineStore, StoreError};
 use larder_sync::{SyncEngine, SyncScheduler};
 use tokio::sync::Notify;
 
-pub use self::serve::{Serving, ShutdownReason, Signals};
 use self::{
     access::Access,
     plugins::{DeployError, FileOrigin, Loading, Plugins},
+};
+pub use self::{
+    serve::{Serving, ShutdownReason},
+    signals::Signals,
 };
 use crate::config::{
     Config, ConfigError, LoadedDefinitions, RegistryCache, RegistryNeed, RemoteRegistry, load_definitions_with,
@@ -474,94 +479,6 @@ impl App {
     }
 }
 
-impl RenewDefinitions for App {
-    fn renew(&self, caller_allows_cache: bool) -> bool {
-        let always = self.forbids_cached();
-        // A server without reloads keeps its first definitions, even if a client does not allow cached ones.
-        if !always && (caller_allows_cache || self.reload_every().is_zero()) {
-            return false;
-        }
-        let _renewing = self.renewing();
-        if !self.seen.differ(self.definition_files()) && !self.remote_registry_changed() {
-            return false;
-        }
-        match self.read_definitions() {
-            Ok(warnings) => {
-                warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-                tracing::info!(why = "a request needs the current definitions", "definitions reloaded");
-                true
-            }
-            Err(error) => {
-                let error = error.brief();
-                tracing::error!("reload failed; keeping the previous definitions:\n{error}");
-                false
-            }
-        }
-    }
-
-    fn forbids_cached(&self) -> bool {
-        self.cache.load().as_ref().is_some_and(|cache| !cache.allowed)
-    }
-}
-
-impl Control for App {
-    fn sync(&self, command: &SyncCommand, notify: &mut dyn FnMut(AdminEvent)) {
-        loads::sync(&self.engine.load_full(), command, notify);
-    }
-
-    fn reload(&self) -> Result<String, String> {
-        let Reloaded { definitions, access } = self.reload_all();
-        match (definitions, access) {
-            (Ok(definitions), Ok(access)) if definitions.is_empty() && access.is_empty() => Ok("reloaded".to_owned()),
-            (Ok(definitions), Ok(access)) => {
-                let lines: Vec<String> = definitions.iter().chain(&access).map(ToString::to_string).collect();
-                Ok(format!("reloaded, with warnings:\n{}", lines.join("\n")))
-            }
-            (Err(error), Ok(_)) | (Ok(_), Err(error)) => Err(error.brief()),
-            (Err(definitions), Err(access)) => Err(format!("{}\n{}", definitions.brief(), access.brief())),
-        }
-    }
-
-    fn delete(&self, command: &DeleteCommand) -> Result<EraseReport, String> {
-        let was_there = self.engine.load().delete(&command.view, &command.key).map_err(|error| error.to_string())?;
-        Ok(EraseReport { rows: u64::from(was_there) })
-    }
-
-    fn reset(&self, command: &ResetCommand) -> Result<EraseReport, String> {
-        let rows = self.engine.load().reset(&command.view, command.confirmed).map_err(|error| error.to_string())?;
-        Ok(EraseReport { rows })
-    }
-
-    fn deploy(&self, file: &[u8]) -> Result<DeployReport, String> {
-        let plugins = self.plugins.get().ok_or(NO_PLUGINS)?;
-        let deployed = self.deploy_file(plugins, file, None);
-        plugins.note(None, &deployed);
-        deployed.map_err(|error| error.to_string())
-    }
-
-    fn roll_back(&self, plugin: &str) -> Result<DeployReport, String> {
-        let plugins = self.plugins.get().ok_or(NO_PLUGINS)?;
-        let _changing = self.changing();
-        let rolled_back = plugins.roll_back(plugin);
-        // The previous version is live even if a file could not be written.
-        self.swap_plugins(plugins);
-        rolled_back.map_err(|error| error.to_string())
-    }
-
-    fn plugins(&self) -> Vec<PluginStatus> {
-        self.plugins.get().map(Plugins::list).unwrap_or_default()
-    }
-
-    fn plugin_bytes_max(&self) -> usize {
-        let max = self.plugins.get().map_or(0, Plugins::file_bytes_max);
-        usize::try_from(max).unwrap_or(usize::MAX)
-    }
-}
-
-/// The error of commands for plugins if the server runs none.
-const NO_PLUGINS: &str =
-    "this server runs no plugins: 'plugins: dir' is off, or plugins cannot run here; see the server's log";
-
 /// Creates the snapshot for definitions, and the engine that syncs their views.
 fn build(
     config: &Config,
@@ -585,6 +502,7 @@ mod tests {
     use std::fs;
 
     use larder_common::clock::SystemClock;
+    use larder_serving::RenewDefinitions as _;
 
     use super::*;
 

@@ -1,47 +1,32 @@
 //! A server with its listeners: from startup to drain.
 
-use std::{
-    collections::HashMap,
-    future::pending,
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, sync::Arc};
 
 use futures_util::future::join_all;
 use larder_common::{
-    clock::next_beat,
     compute::Compute,
-    files::{FileStamps, stamps},
     memory::{MemoryBudget, default_budget, memory_limit},
     telemetry,
-    watch::RECHECK_EVERY,
 };
 use larder_http::{Control, Listener, ListenerRole, Router, Server, Writes};
-use larder_ingest::{CurrentWriter, SyncRequest};
-use larder_model::yaml::Problem;
+use larder_ingest::CurrentWriter;
 use larder_serving::{ConnectionLimits, LookupService, RenewDefinitions, Resources, WriteService};
-use larder_source::aws::ObjectAt;
-use larder_sync::CONCURRENT_LOADS_MAX;
-use metrics::{describe_gauge, gauge};
 use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    sync::{Semaphore, watch},
-    task::{self, JoinError, JoinHandle, JoinSet},
-    time::{sleep, sleep_until},
+    task::{JoinError, JoinHandle},
+    time::sleep,
 };
 
 use super::{
-    App, AppError, Reloaded,
+    App, AppError,
     access::Access,
+    changes::{reload, watch_files, watch_plugins, watch_registry, watch_sources},
     files::{ADMIN_IDLE_MAX, CONTROL_CONNECTIONS_MAX, fit_connections, raise_file_limit},
     grpc::GrpcServer,
     keeper,
-    plugins::{Loading, Plugins},
+    plugins::Plugins,
     pressure::watch_memory,
+    schedule::schedule,
+    signals::{SignalAction, Signals},
     writer::EngineWriter,
 };
 
@@ -56,15 +41,6 @@ pub struct Serving {
     background: Vec<JoinHandle<()>>,
 }
 
-/// The signals of the process. They are handled from [`Signals::listen`] on. Before that, SIGTERM ends the process
-/// immediately, so call it before the server is visible to others.
-#[derive(Debug)]
-pub struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-}
-
 /// Why a server stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShutdownReason {
@@ -74,25 +50,8 @@ pub enum ShutdownReason {
     Hurried,
 }
 
-/// The poll interval of the plugin directory if no events report changes. At most two seconds may pass from a file's
-/// arrival to its first response, including its compilation.
-const PLUGINS_EVERY: Duration = Duration::from_millis(300);
-
-/// The minimum time between two rounds of due syncs. It limits the rate if syncs fail immediately, for example because
-/// of a missing file.
-const SCHEDULE_PAUSE: Duration = Duration::from_millis(100);
-/// The maximum sleep of the scheduler. Cron schedules and postponed rows are due by the wall clock, which may be set
-/// meanwhile.
-const SCHEDULE_CHECK_EVERY: Duration = Duration::from_secs(8);
-
-/// The minimum time from the end of a reload to the next check of the files, for files that change continuously. It is
-/// shorter if `reload: every` is.
-const RELOAD_PAUSE: Duration = Duration::from_millis(500);
-
 /// The limit on large requests that are queued for a thread. Further ones are rejected.
 const LARGE_WAITING_MAX: usize = 256;
-/// A scheduled sync without a commit for this long is stalled by its source; the next sync may start.
-const STALLED_AFTER: Duration = Duration::from_secs(2);
 
 // === impl App ===
 
@@ -308,298 +267,4 @@ impl Serving {
         let drained = data && grpc && others.into_iter().all(|drained| drained);
         if drained { ShutdownReason::Drained } else { ShutdownReason::Hurried }
     }
-}
-
-/// The action of a signal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum SignalAction {
-    Reload,
-    Stop,
-}
-
-// === impl Signals ===
-
-impl Signals {
-    /// Starts handling signals.
-    ///
-    /// # Errors
-    /// [`AppError::Setup`] if the operating system refuses.
-    pub fn listen() -> Result<Self, AppError> {
-        let of = |kind| signal(kind).map_err(|error| AppError::Setup(format!("cannot listen to signals: {error}")));
-        // A write beyond the limit on file sizes then fails instead of ending the process. The handler stays installed.
-        drop(of(SignalKind::from_raw(libc::SIGXFSZ))?);
-        let (terminate, interrupt) = (of(SignalKind::terminate())?, of(SignalKind::interrupt())?);
-        Ok(Self { terminate, interrupt, hangup: of(SignalKind::hangup())? })
-    }
-
-    async fn next(&mut self) -> SignalAction {
-        tokio::select! {
-            _ = self.terminate.recv() => SignalAction::Stop,
-            _ = self.interrupt.recv() => SignalAction::Stop,
-            _ = self.hangup.recv() => SignalAction::Reload,
-        }
-    }
-
-    async fn stop(&mut self) {
-        while self.next().await != SignalAction::Stop {}
-    }
-
-    /// Waits for work to end, or for a shutdown.
-    pub async fn unless_stopped<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
-        tokio::select! {
-            done = work => Some(done),
-            () = self.stop() => None,
-        }
-    }
-}
-
-/// Reloads everything that changed. If there is an error, logs it and keeps the previous state.
-async fn reload(app: &Arc<App>, why: &'static str) {
-    let reloading = Arc::clone(app);
-    let reloaded = tokio::task::spawn_blocking(move || reloading.reload_all()).await;
-    let Reloaded { definitions, access } = match reloaded {
-        Ok(reloaded) => reloaded,
-        Err(error) => {
-            tracing::error!(why, %error, "reload failed because of a bug in Larder");
-            return;
-        }
-    };
-    note_access(app, why, access);
-    match definitions {
-        Ok(warnings) => {
-            warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-            tracing::info!(why, "definitions reloaded");
-        }
-        Err(error) => {
-            let error = error.brief();
-            tracing::error!(why, "reload failed; keeping the previous definitions:\n{error}");
-        }
-    }
-}
-
-/// Reloads keys and tokens only, because a renewed certificate does not require syncing the sources.
-async fn renew(app: &Arc<App>, why: &'static str) {
-    let renewing = Arc::clone(app);
-    match tokio::task::spawn_blocking(move || renewing.renew_access(None)).await {
-        Ok(access) => note_access(app, why, access),
-        Err(error) => tracing::error!(why, %error, "reload failed because of a bug in Larder"),
-    }
-}
-
-fn note_access(app: &App, why: &'static str, access: Result<Vec<Problem>, AppError>) {
-    describe_gauge!(
-        "larder_access_last_reload_success",
-        "1 if the last reload of keys and tokens succeeded, 0 if it failed."
-    );
-    if app.access_files().is_empty() && access.as_ref().is_ok_and(Vec::is_empty) {
-        return;
-    }
-    gauge!("larder_access_last_reload_success").set(if access.is_ok() { 1.0 } else { 0.0 });
-    match access {
-        Ok(warnings) => {
-            warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-            tracing::info!(why, "keys and tokens reloaded");
-        }
-        Err(error) => tracing::error!(why, "reload of keys or tokens failed; keeping the previous ones:\n{error}"),
-    }
-}
-
-/// Reloads definitions, configuration, keys and tokens when their files change. Events only wake this task; stamps of
-/// the files decide.
-async fn watch_files(app: Arc<App>) {
-    if app.reload_every().is_zero() {
-        return;
-    }
-    let changes = Arc::new(app.watcher.subscribe());
-    let check = || {
-        let (app, changes) = (Arc::clone(&app), Arc::clone(&changes));
-        // A file system that hangs must not block this runtime, which accepts connections and receives signals.
-        tokio::task::spawn_blocking(move || {
-            let (definitions, access) = (app.definition_files(), app.access_files());
-            // Watch first, so that no change between the check and the watch is missed.
-            changes.watch(definitions.iter().chain(&access));
-            (app.seen.differ(definitions), app.access_changed())
-        })
-    };
-    loop {
-        // A panic there is already logged.
-        if let Ok((definitions, access)) = check().await {
-            if definitions {
-                reload(&app, "a file changed").await;
-            } else if access {
-                renew(&app, "a file changed").await;
-            }
-            if definitions || access {
-                // The new configuration may name other files, which are not watched yet.
-                sleep(RELOAD_PAUSE.min(app.reload_every())).await;
-                continue;
-            }
-        }
-        let every = app.definitions_every(app.reload_every());
-        if every > RECHECK_EVERY {
-            // In this configuration, cached definitions are intended.
-            sleep(every).await;
-        } else {
-            changes.changed(every).await;
-        }
-    }
-}
-
-/// Compiles the plugins that were present at startup, then checks their directory when it changes.
-async fn watch_plugins(app: Arc<App>) {
-    let compiling = Arc::clone(&app);
-    // A panic there is already logged.
-    let _ = tokio::task::spawn_blocking(move || compiling.compile_plugins()).await;
-    if app.reload_every().is_zero() || app.plugins.get().is_none() {
-        return;
-    }
-    let changes = Arc::new(app.watcher.subscribe());
-    loop {
-        let (checking, watching) = (Arc::clone(&app), Arc::clone(&changes));
-        let check = move || {
-            watching.watch(checking.plugins.get().map(Plugins::watched_paths).unwrap_or_default());
-            checking.check_plugin_dir(Loading::Compiled);
-        };
-        let _ = tokio::task::spawn_blocking(check).await;
-        changes.changed(PLUGINS_EVERY.min(app.reload_every())).await;
-    }
-}
-
-/// Watches files of sources, so that the schedule need not sync their views to detect changes.
-async fn watch_sources(app: Arc<App>) {
-    let changes = Arc::new(app.watcher.subscribe());
-    let mut before = FileStamps::new();
-    loop {
-        let files = app.engine.load().watched_files();
-        if files.is_empty() {
-            // A reload may add some.
-            sleep_until(next_beat(RECHECK_EVERY).into()).await;
-            continue;
-        }
-        let (watching, watched) = (Arc::clone(&changes), files.clone());
-        let check = move || {
-            watching.watch(&watched);
-            (watching.is_covered(), stamps(watched))
-        };
-        // A panic there is already logged.
-        let (is_covered, now) = tokio::task::spawn_blocking(check).await.unwrap_or_default();
-        app.scheduler.set_watched_files(if is_covered { files } else { Vec::new() });
-        if now != before {
-            app.scheduler.note_changed_files();
-        }
-        before = now;
-        changes.changed(RECHECK_EVERY).await;
-    }
-}
-
-/// Polls the version of a registry in S3, and reloads definitions if it changed.
-async fn watch_registry(app: Arc<App>) {
-    if app.reload_every().is_zero() {
-        return;
-    }
-    // The last version that was tried. A rejected version is not read repeatedly.
-    let mut tried: Option<(ObjectAt, String)> = None;
-    loop {
-        sleep(app.definitions_every(app.config.sync.registry_every)).await;
-        let Some(registry) = app.registry.load_full() else { continue };
-        let object = registry.at.clone();
-        let aws = Arc::clone(&app.aws);
-        // This thread must not wait for S3.
-        let version = match tokio::task::spawn_blocking(move || object.version(&aws)).await {
-            Ok(Ok(version)) => version,
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "cannot read the registry; keeping the previous definitions");
-                continue;
-            }
-            Err(_) => continue,
-        };
-        if registry.version.as_ref() == Some(&version) {
-            continue;
-        }
-        let now = Some((registry.at.clone(), version));
-        // Without a version, the definitions are from a cached copy, because the registry could not be read.
-        if registry.version.is_none() || tried != now {
-            reload(&app, "the registry changed").await;
-            tried = now;
-        }
-    }
-}
-
-/// Syncs all views after a reload, and each view when it is due: by its `every`, or after a failure. Sleeps until then.
-/// Anything that may change when views are due wakes it.
-async fn schedule(app: Arc<App>) {
-    // While one load writes, the other reads its source. Views with a followed change stream take no slot.
-    let slots = Arc::new(Semaphore::new(CONCURRENT_LOADS_MAX));
-    let mut syncs = JoinSet::new();
-    // The last sync that was started for each view.
-    let mut running: HashMap<String, task::Id> = HashMap::new();
-    let mut clock_changes = app.clock.changes();
-    let mut earliest = Instant::now();
-    loop {
-        let engine = app.engine.load_full();
-        let now = Instant::now();
-        let next = engine.next_due(now, |view| !running.contains_key(view));
-        let wake_at = next_beat(SCHEDULE_CHECK_EVERY).min(next.unwrap_or(now + SCHEDULE_CHECK_EVERY)).max(earliest);
-        let mut skip_recent = false;
-        let views: Vec<String> = tokio::select! {
-            // Includes views that are being synced, because their syncs may use the previous definitions.
-            () = app.resync.notified() => {
-                skip_recent = true;
-                app.engine.load().views().map(str::to_owned).collect()
-            }
-            () = sleep_until(wake_at.into()) => {
-                let now = Instant::now();
-                earliest = now + SCHEDULE_PAUSE;
-                engine.due(now).filter(|view| !running.contains_key(*view)).map(str::to_owned).collect()
-            }
-            Some(ended) = syncs.join_next_with_id() => {
-                let ended = ended.map_or_else(|error| error.id(), |(id, ())| id);
-                running.retain(|_, sync| *sync != ended);
-                continue;
-            }
-            () = app.scheduler.changed() => continue,
-            () = changed(&mut clock_changes) => continue,
-        };
-        for view in views {
-            let sync = syncs.spawn(sync_one(Arc::clone(&app), view.clone(), skip_recent, Arc::clone(&slots)));
-            running.insert(view, sync.id());
-        }
-    }
-}
-
-/// Waits until a clock is set. Waits forever if the clock cannot be set.
-async fn changed(clock: &mut Option<watch::Receiver<()>>) {
-    if let Some(changes) = clock
-        && changes.changed().await.is_ok()
-    {
-        return;
-    }
-    pending().await
-}
-
-async fn sync_one(app: Arc<App>, view: String, skip_recent: bool, slots: Arc<Semaphore>) {
-    let engine = app.engine.load_full();
-    // The semaphore is never closed.
-    let mut slot = if engine.is_followed(&view) { None } else { slots.acquire().await.ok() };
-    let commits = Arc::new(AtomicU64::new(0));
-    let counted = Arc::clone(&commits);
-    // The result is in the log and in the metrics.
-    let mut sync = tokio::task::spawn_blocking(move || {
-        let request = SyncRequest { skip_recent, ..SyncRequest::default() };
-        let _ = engine.sync(&view, request, &mut |_| _ = counted.fetch_add(1, Ordering::Relaxed));
-    });
-    let mut seen = 0;
-    while slot.is_some() {
-        tokio::select! {
-            _ = &mut sync => return,
-            () = sleep(STALLED_AFTER) => {
-                let now = commits.load(Ordering::Relaxed);
-                if now == seen {
-                    slot = None;
-                }
-                seen = now;
-            }
-        }
-    }
-    let _ = sync.await;
 }

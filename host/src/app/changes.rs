@@ -1,0 +1,199 @@
+//! Reacts to changes of files and of a registry in S3: reloads definitions, keys, tokens and plugins, and records which
+//! sources changed.
+
+use std::{sync::Arc, time::Duration};
+
+use larder_common::{
+    clock::next_beat,
+    files::{FileStamps, stamps},
+    watch::RECHECK_EVERY,
+};
+use larder_model::yaml::Problem;
+use larder_source::aws::ObjectAt;
+use metrics::{describe_gauge, gauge};
+use tokio::time::{sleep, sleep_until};
+
+use super::{
+    App, AppError, Reloaded,
+    plugins::{Loading, Plugins},
+};
+
+/// The poll interval of the plugin directory if no events report changes. At most two seconds may pass from a file's
+/// arrival to its first response, including its compilation.
+const PLUGINS_EVERY: Duration = Duration::from_millis(300);
+
+/// The minimum time from the end of a reload to the next check of the files, for files that change continuously. It is
+/// shorter if `reload: every` is.
+const RELOAD_PAUSE: Duration = Duration::from_millis(500);
+
+/// Reloads everything that changed. If there is an error, logs it and keeps the previous state.
+pub(super) async fn reload(app: &Arc<App>, why: &'static str) {
+    let reloading = Arc::clone(app);
+    let reloaded = tokio::task::spawn_blocking(move || reloading.reload_all()).await;
+    let Reloaded { definitions, access } = match reloaded {
+        Ok(reloaded) => reloaded,
+        Err(error) => {
+            tracing::error!(why, %error, "reload failed because of a bug in Larder");
+            return;
+        }
+    };
+    note_access(app, why, access);
+    match definitions {
+        Ok(warnings) => {
+            warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+            tracing::info!(why, "definitions reloaded");
+        }
+        Err(error) => {
+            let error = error.brief();
+            tracing::error!(why, "reload failed; keeping the previous definitions:\n{error}");
+        }
+    }
+}
+
+/// Reloads keys and tokens only, because a renewed certificate does not require syncing the sources.
+async fn renew(app: &Arc<App>, why: &'static str) {
+    let renewing = Arc::clone(app);
+    match tokio::task::spawn_blocking(move || renewing.renew_access(None)).await {
+        Ok(access) => note_access(app, why, access),
+        Err(error) => tracing::error!(why, %error, "reload failed because of a bug in Larder"),
+    }
+}
+
+fn note_access(app: &App, why: &'static str, access: Result<Vec<Problem>, AppError>) {
+    describe_gauge!(
+        "larder_access_last_reload_success",
+        "1 if the last reload of keys and tokens succeeded, 0 if it failed."
+    );
+    if app.access_files().is_empty() && access.as_ref().is_ok_and(Vec::is_empty) {
+        return;
+    }
+    gauge!("larder_access_last_reload_success").set(if access.is_ok() { 1.0 } else { 0.0 });
+    match access {
+        Ok(warnings) => {
+            warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+            tracing::info!(why, "keys and tokens reloaded");
+        }
+        Err(error) => tracing::error!(why, "reload of keys or tokens failed; keeping the previous ones:\n{error}"),
+    }
+}
+
+/// Reloads definitions, configuration, keys and tokens when their files change. Events only wake this task; stamps of
+/// the files decide.
+pub(super) async fn watch_files(app: Arc<App>) {
+    if app.reload_every().is_zero() {
+        return;
+    }
+    let changes = Arc::new(app.watcher.subscribe());
+    let check = || {
+        let (app, changes) = (Arc::clone(&app), Arc::clone(&changes));
+        // A file system that hangs must not block this runtime, which accepts connections and receives signals.
+        tokio::task::spawn_blocking(move || {
+            let (definitions, access) = (app.definition_files(), app.access_files());
+            // Watch first, so that no change between the check and the watch is missed.
+            changes.watch(definitions.iter().chain(&access));
+            (app.seen.differ(definitions), app.access_changed())
+        })
+    };
+    loop {
+        // A panic there is already logged.
+        if let Ok((definitions, access)) = check().await {
+            if definitions {
+                reload(&app, "a file changed").await;
+            } else if access {
+                renew(&app, "a file changed").await;
+            }
+            if definitions || access {
+                // The new configuration may name other files, which are not watched yet.
+                sleep(RELOAD_PAUSE.min(app.reload_every())).await;
+                continue;
+            }
+        }
+        let every = app.definitions_every(app.reload_every());
+        if every > RECHECK_EVERY {
+            // In this configuration, cached definitions are intended.
+            sleep(every).await;
+        } else {
+            changes.changed(every).await;
+        }
+    }
+}
+
+/// Compiles the plugins that were present at startup, then checks their directory when it changes.
+pub(super) async fn watch_plugins(app: Arc<App>) {
+    let compiling = Arc::clone(&app);
+    // A panic there is already logged.
+    let _ = tokio::task::spawn_blocking(move || compiling.compile_plugins()).await;
+    if app.reload_every().is_zero() || app.plugins.get().is_none() {
+        return;
+    }
+    let changes = Arc::new(app.watcher.subscribe());
+    loop {
+        let (checking, watching) = (Arc::clone(&app), Arc::clone(&changes));
+        let check = move || {
+            watching.watch(checking.plugins.get().map(Plugins::watched_paths).unwrap_or_default());
+            checking.check_plugin_dir(Loading::Compiled);
+        };
+        let _ = tokio::task::spawn_blocking(check).await;
+        changes.changed(PLUGINS_EVERY.min(app.reload_every())).await;
+    }
+}
+
+/// Watches files of sources, so that the schedule need not sync their views to detect changes.
+pub(super) async fn watch_sources(app: Arc<App>) {
+    let changes = Arc::new(app.watcher.subscribe());
+    let mut before = FileStamps::new();
+    loop {
+        let files = app.engine.load().watched_files();
+        if files.is_empty() {
+            // A reload may add some.
+            sleep_until(next_beat(RECHECK_EVERY).into()).await;
+            continue;
+        }
+        let (watching, watched) = (Arc::clone(&changes), files.clone());
+        let check = move || {
+            watching.watch(&watched);
+            (watching.is_covered(), stamps(watched))
+        };
+        // A panic there is already logged.
+        let (is_covered, now) = tokio::task::spawn_blocking(check).await.unwrap_or_default();
+        app.scheduler.set_watched_files(if is_covered { files } else { Vec::new() });
+        if now != before {
+            app.scheduler.note_changed_files();
+        }
+        before = now;
+        changes.changed(RECHECK_EVERY).await;
+    }
+}
+
+/// Polls the version of a registry in S3, and reloads definitions if it changed.
+pub(super) async fn watch_registry(app: Arc<App>) {
+    if app.reload_every().is_zero() {
+        return;
+    }
+    // The last version that was tried. A rejected version is not read repeatedly.
+    let mut tried: Option<(ObjectAt, String)> = None;
+    loop {
+        sleep(app.definitions_every(app.config.sync.registry_every)).await;
+        let Some(registry) = app.registry.load_full() else { continue };
+        let object = registry.at.clone();
+        let aws = Arc::clone(&app.aws);
+        // This thread must not wait for S3.
+        let version = match tokio::task::spawn_blocking(move || object.version(&aws)).await {
+            Ok(Ok(version)) => version,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "cannot read the registry; keeping the previous definitions");
+                continue;
+            }
+            Err(_) => continue,
+        };
+        if registry.version.as_ref() == Some(&version) {
+            continue;
+        }
+        let now = Some((registry.at.clone(), version));
+        // Without a version, the definitions are from a cached copy, because the registry could not be read.
+        if registry.version.is_none() || tried != now {
+            reload(&app, "the registry changed").await;
+            tried = now;
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! The server's interfaces for its listeners: current definitions for a request, and the commands of the admin socket.
+
+use larder_http::{
+    AdminEvent, Control, DeleteCommand, DeployReport, EraseReport, PluginStatus, ResetCommand, SyncCommand,
+};
+use larder_serving::RenewDefinitions;
+
+use super::{App, Reloaded, loads, plugins::Plugins};
+
+/// The error of commands for plugins if the server runs none.
+const NO_PLUGINS: &str =
+    "this server runs no plugins: 'plugins: dir' is off, or plugins cannot run here; see the server's log";
+
+// === impl App ===
+
+impl RenewDefinitions for App {
+    fn renew(&self, caller_allows_cache: bool) -> bool {
+        let always = self.forbids_cached();
+        // A server without reloads keeps its first definitions, even if a client does not allow cached ones.
+        if !always && (caller_allows_cache || self.reload_every().is_zero()) {
+            return false;
+        }
+        let _renewing = self.renewing();
+        if !self.seen.differ(self.definition_files()) && !self.remote_registry_changed() {
+            return false;
+        }
+        match self.read_definitions() {
+            Ok(warnings) => {
+                warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+                tracing::info!(why = "a request needs the current definitions", "definitions reloaded");
+                true
+            }
+            Err(error) => {
+                let error = error.brief();
+                tracing::error!("reload failed; keeping the previous definitions:\n{error}");
+                false
+            }
+        }
+    }
+
+    fn forbids_cached(&self) -> bool {
+        self.cache.load().as_ref().is_some_and(|cache| !cache.allowed)
+    }
+}
+
+impl Control for App {
+    fn sync(&self, command: &SyncCommand, notify: &mut dyn FnMut(AdminEvent)) {
+        loads::sync(&self.engine.load_full(), command, notify);
+    }
+
+    fn reload(&self) -> Result<String, String> {
+        let Reloaded { definitions, access } = self.reload_all();
+        match (definitions, access) {
+            (Ok(definitions), Ok(access)) if definitions.is_empty() && access.is_empty() => Ok("reloaded".to_owned()),
+            (Ok(definitions), Ok(access)) => {
+                let lines: Vec<String> = definitions.iter().chain(&access).map(ToString::to_string).collect();
+                Ok(format!("reloaded, with warnings:\n{}", lines.join("\n")))
+            }
+            (Err(error), Ok(_)) | (Ok(_), Err(error)) => Err(error.brief()),
+            (Err(definitions), Err(access)) => Err(format!("{}\n{}", definitions.brief(), access.brief())),
+        }
+    }
+
+    fn delete(&self, command: &DeleteCommand) -> Result<EraseReport, String> {
+        let was_there = self.engine.load().delete(&command.view, &command.key).map_err(|error| error.to_string())?;
+        Ok(EraseReport { rows: u64::from(was_there) })
+    }
+
+    fn reset(&self, command: &ResetCommand) -> Result<EraseReport, String> {
+        let rows = self.engine.load().reset(&command.view, command.confirmed).map_err(|error| error.to_string())?;
+        Ok(EraseReport { rows })
+    }
+
+    fn deploy(&self, file: &[u8]) -> Result<DeployReport, String> {
+        let plugins = self.plugins.get().ok_or(NO_PLUGINS)?;
+        let deployed = self.deploy_file(plugins, file, None);
+        plugins.note(None, &deployed);
+        deployed.map_err(|error| error.to_string())
+    }
+
+    fn roll_back(&self, plugin: &str) -> Result<DeployReport, String> {
+        let plugins = self.plugins.get().ok_or(NO_PLUGINS)?;
+        let _changing = self.changing();
+        let rolled_back = plugins.roll_back(plugin);
+        // The previous version is live even if a file could not be written.
+        self.swap_plugins(plugins);
+        rolled_back.map_err(|error| error.to_string())
+    }
+
+    fn plugins(&self) -> Vec<PluginStatus> {
+        self.plugins.get().map(Plugins::list).unwrap_or_default()
+    }
+
+    fn plugin_bytes_max(&self) -> usize {
+        let max = self.plugins.get().map_or(0, Plugins::file_bytes_max);
+        usize::try_from(max).unwrap_or(usize::MAX)
+    }
+}

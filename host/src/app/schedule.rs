@@ -1,0 +1,111 @@
+//! The schedule of syncs: starts each view's sync when it is due, a few at a time.
+
+use std::{
+    collections::HashMap,
+    future::pending,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use larder_common::clock::next_beat;
+use larder_ingest::SyncRequest;
+use larder_sync::CONCURRENT_LOADS_MAX;
+use tokio::{
+    sync::{Semaphore, watch},
+    task::{self, JoinSet},
+    time::{sleep, sleep_until},
+};
+
+use super::App;
+
+/// The minimum time between two rounds of due syncs. It limits the rate if syncs fail immediately, for example because
+/// of a missing file.
+const SCHEDULE_PAUSE: Duration = Duration::from_millis(100);
+/// The maximum sleep of the scheduler. Cron schedules and postponed rows are due by the wall clock, which may be set
+/// meanwhile.
+const SCHEDULE_CHECK_EVERY: Duration = Duration::from_secs(8);
+
+/// A scheduled sync without a commit for this long is stalled by its source; the next sync may start.
+const STALLED_AFTER: Duration = Duration::from_secs(2);
+
+/// Syncs all views after a reload, and each view when it is due: by its `every`, or after a failure. Sleeps until then.
+/// Anything that may change when views are due wakes it.
+pub(super) async fn schedule(app: Arc<App>) {
+    // While one load writes, the other reads its source. Views with a followed change stream take no slot.
+    let slots = Arc::new(Semaphore::new(CONCURRENT_LOADS_MAX));
+    let mut syncs = JoinSet::new();
+    // The last sync that was started for each view.
+    let mut running: HashMap<String, task::Id> = HashMap::new();
+    let mut clock_changes = app.clock.changes();
+    let mut earliest = Instant::now();
+    loop {
+        let engine = app.engine.load_full();
+        let now = Instant::now();
+        let next = engine.next_due(now, |view| !running.contains_key(view));
+        let wake_at = next_beat(SCHEDULE_CHECK_EVERY).min(next.unwrap_or(now + SCHEDULE_CHECK_EVERY)).max(earliest);
+        let mut skip_recent = false;
+        let views: Vec<String> = tokio::select! {
+            // Includes views that are being synced, because their syncs may use the previous definitions.
+            () = app.resync.notified() => {
+                skip_recent = true;
+                app.engine.load().views().map(str::to_owned).collect()
+            }
+            () = sleep_until(wake_at.into()) => {
+                let now = Instant::now();
+                earliest = now + SCHEDULE_PAUSE;
+                engine.due(now).filter(|view| !running.contains_key(*view)).map(str::to_owned).collect()
+            }
+            Some(ended) = syncs.join_next_with_id() => {
+                let ended = ended.map_or_else(|error| error.id(), |(id, ())| id);
+                running.retain(|_, sync| *sync != ended);
+                continue;
+            }
+            () = app.scheduler.changed() => continue,
+            () = changed(&mut clock_changes) => continue,
+        };
+        for view in views {
+            let sync = syncs.spawn(sync_one(Arc::clone(&app), view.clone(), skip_recent, Arc::clone(&slots)));
+            running.insert(view, sync.id());
+        }
+    }
+}
+
+/// Waits until a clock is set. Waits forever if the clock cannot be set.
+async fn changed(clock: &mut Option<watch::Receiver<()>>) {
+    if let Some(changes) = clock
+        && changes.changed().await.is_ok()
+    {
+        return;
+    }
+    pending().await
+}
+
+async fn sync_one(app: Arc<App>, view: String, skip_recent: bool, slots: Arc<Semaphore>) {
+    let engine = app.engine.load_full();
+    // The semaphore is never closed.
+    let mut slot = if engine.is_followed(&view) { None } else { slots.acquire().await.ok() };
+    let commits = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&commits);
+    // The result is in the log and in the metrics.
+    let mut sync = tokio::task::spawn_blocking(move || {
+        let request = SyncRequest { skip_recent, ..SyncRequest::default() };
+        let _ = engine.sync(&view, request, &mut |_| _ = counted.fetch_add(1, Ordering::Relaxed));
+    });
+    let mut seen = 0;
+    while slot.is_some() {
+        tokio::select! {
+            _ = &mut sync => return,
+            () = sleep(STALLED_AFTER) => {
+                let now = commits.load(Ordering::Relaxed);
+                if now == seen {
+                    slot = None;
+                }
+                seen = now;
+            }
+        }
+    }
+    let _ = sync.await;
+}
