@@ -154,9 +154,8 @@ fn subscribers_share_a_directory() {
 fn failed_watch_falls_back_to_polling() {
     let dir = tempfile::tempdir().unwrap();
     let poll = Duration::from_millis(20);
-    let wakes_after_poll = |subscription: &Subscription| {
-        on_one_thread(async { timeout(SOON, subscription.changed(poll)).await }).is_ok()
-    };
+    let wakes_after_poll =
+        |subscription: &Subscription| on_one_thread(async { timeout(SOON, subscription.changed(poll)).await }).is_ok();
     let off = FileWatcher::with(true).subscribe();
     off.watch([dir.path()]);
     assert!(!off.is_covered() && wakes_after_poll(&off));
