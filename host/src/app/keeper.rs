@@ -71,7 +71,7 @@ impl App {
         // The error is logged, and the repair is retried.
         let _ = self.store.repair();
         let damaged = self.store.damaged_views();
-        if damaged.is_empty() { damaged } else { self.engine.load().to_reload(damaged) }
+        if damaged.is_empty() { damaged } else { self.engine.load().handle_damaged_views(damaged) }
     }
 
     /// Scans the whole store. Returns false if the scan was interrupted, or ended with an error such as damage.

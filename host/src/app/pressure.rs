@@ -170,7 +170,7 @@ pub(super) async fn watch_memory(app: Arc<App>, memory: Arc<MemoryBudget>) {
             log_level(before, level, resident, limit);
             metrics.level.set(f64::from(level as u8));
             memory.set_tight(level == Level::RejectLarge);
-            app.store.close_hot_cache(level >= Level::ShrinkCaches);
+            app.store.pause_hot_cache(level >= Level::ShrinkCaches);
             if level == Level::RejectLarge {
                 metrics.refusals.increment(1);
             }

@@ -16,7 +16,7 @@ use larder_model::{
 };
 use larder_serving::{ConnectionLimits, ServingLimits, TtlPolicy};
 use larder_store::{HotCacheConfig, SpaceLimits, StoreConfig};
-use larder_sync::{Guard, SyncLimits};
+use larder_sync::{SanityLimits, SyncLimits};
 use tracing_subscriber::EnvFilter;
 
 use super::{
@@ -330,7 +330,7 @@ fn sync(mut section: Section<'_>) -> SyncConfig {
                 default.limits.commit_bytes as u64,
             )),
             retry: section.duration("retry", TIMEOUT_MIN..=HOUR, default.limits.retry),
-            guard: guard(&mut section, default.limits.guard),
+            sanity: sanity_limits(&mut section, default.limits.sanity),
             future_tolerance: section.duration(
                 "future_tolerance",
                 Duration::ZERO..=3_650 * 24 * HOUR,
@@ -343,9 +343,9 @@ fn sync(mut section: Section<'_>) -> SyncConfig {
     config
 }
 
-fn guard(section: &mut Section<'_>, default: Guard) -> Guard {
+fn sanity_limits(section: &mut Section<'_>, default: SanityLimits) -> SanityLimits {
     let mut number = |key, within, default: u64| section.count(key, within, memory(default)) as u64;
-    Guard {
+    SanityLimits {
         bad_percent_max: number("bad_percent_max", 0..=100, default.bad_percent_max),
         shrink_percent_max: number("shrink_percent_max", 0..=100, default.shrink_percent_max),
         growth_max: number("growth_max", 1..=1_000_000, default.growth_max),

@@ -7,7 +7,7 @@ use larder_model::{
 
 use super::{
     StoreError,
-    record::{Postponed, seal, without_seal},
+    record::{Postponed, append_with_checksum, without_checksum},
     rule::{RowTimes, Rule},
 };
 
@@ -16,17 +16,17 @@ use super::{
 pub struct RowBatch {
     rule: Rule,
     times: RowTimes,
-    /// Event times of rows that were skipped because they are in the future.
+    /// The span of the event times of rows that were skipped because they are in the future.
     postponed: Option<Postponed>,
     ids: Vec<EntityId>,
-    /// The end of each row in `bytes`. An empty row stands for a removal, because a row has at least a seal.
+    /// The end of each row in `bytes`. A removal has no bytes; a row has at least its checksum.
     ends: Vec<usize>,
     bytes: Vec<u8>,
 }
 
-/// An arrival for one entity.
+/// A row or a removal that arrived for one entity.
 pub(super) enum Arrival<'b> {
-    /// A row with its seal, and its times.
+    /// A row with its checksum, and its rank.
     Row(&'b [u8], RowRank),
     /// The entity no longer has a row.
     Removal,
@@ -35,13 +35,14 @@ pub(super) enum Arrival<'b> {
 /// The effect of a batch, or of a load, on the store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
-    /// Rows of new keys.
+    /// Rows of entities that had no row.
     pub inserted: u64,
-    /// Rows that replaced another one.
+    /// Rows that replaced a stored row.
     pub updated: u64,
     /// Rows that were stored already, byte for byte.
     pub unchanged: u64,
-    /// Rows that lost against a newer one, in the store or in the same batch.
+    /// Rows that were dropped because another row won, in the store or in the same batch, or because their entity was
+    /// deleted.
     pub stale: u64,
     /// Rows that were removed.
     pub removed: u64,
@@ -50,18 +51,19 @@ pub struct Applied {
 // === impl RowBatch ===
 
 impl RowBatch {
-    /// Creates an empty batch with a rule.
+    /// Creates an empty batch whose rows are compared by this rule.
     #[must_use]
     pub fn new(rule: Rule, times: RowTimes) -> Self {
         Self { rule, times, ..Self::default() }
     }
 
-    /// Records a row that is skipped because of its event time, to read it again when it is due.
+    /// Records the event time of a row that is skipped because it is in the future, so that it is read again when it is
+    /// due.
     pub fn postpone(&mut self, event_time: Micros) {
         self.postponed = Postponed::union(self.postponed, Some(Postponed::at(event_time)));
     }
 
-    /// Adds the removal of a row. It only counts under [`Rule::Latest`], where arrivals have an order.
+    /// Adds the removal of a row. Only [`Rule::Latest`], where arrivals have an order, supports removals.
     pub fn remove(&mut self, id: EntityId) {
         self.ids.push(id);
         self.ends.push(self.bytes.len());
@@ -70,17 +72,17 @@ impl RowBatch {
     /// Adds a row.
     pub fn push(&mut self, id: EntityId, row: &[u8]) {
         self.ids.push(id);
-        seal(&id, row, &mut self.bytes);
+        append_with_checksum(&id, row, &mut self.bytes);
         self.ends.push(self.bytes.len());
     }
 
-    /// Returns the number of rows.
+    /// Returns the number of rows and removals.
     #[must_use]
     pub fn len(&self) -> usize {
         self.ids.len()
     }
 
-    /// Returns whether there is nothing to commit: no rows and no postponed rows.
+    /// Returns whether there is nothing to commit: no rows, no removals, and no postponed event times.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty() && self.postponed.is_none()
@@ -92,7 +94,7 @@ impl RowBatch {
         self.bytes.len()
     }
 
-    /// Removes the rows and keeps the allocated memory.
+    /// Empties the batch and keeps the allocated memory.
     pub fn clear(&mut self) {
         self.ids.clear();
         self.ends.clear();
@@ -114,24 +116,24 @@ impl RowBatch {
         self.rule
     }
 
-    /// Passes on the winning row of each id, with its seal, in the order for writing; counts the rows that lose within
-    /// their own batch.
-    pub(super) fn each_winner(
+    /// Calls `apply` with the winning arrival of each id, in the order for writing. Adds the results of `apply`, and
+    /// the rows that lose within the batch, to `applied`.
+    pub(super) fn for_each_winner(
         &self,
         applied: &mut Applied,
         row_error: impl Fn(RowError) -> StoreError,
-        mut take: impl FnMut(EntityId, Arrival<'_>) -> Result<Applied, StoreError>,
+        mut apply: impl FnMut(EntityId, Arrival<'_>) -> Result<Applied, StoreError>,
     ) -> Result<(), StoreError> {
         let order = self.order();
         for arrivals in order.chunk_by(|&a, &b| self.ids[a] == self.ids[b]) {
             let Some((i, arrival)) = self.winner(arrivals, applied).map_err(&row_error)? else { continue };
-            applied.add(take(self.ids[i], arrival)?);
+            applied.add(apply(self.ids[i], arrival)?);
         }
         Ok(())
     }
 
-    /// Returns a row and its seal.
-    fn sealed(&self, i: usize) -> &[u8] {
+    /// Returns a row with its checksum; empty for a removal.
+    fn checksummed(&self, i: usize) -> &[u8] {
         let start = if i == 0 { 0 } else { self.ends[i - 1] };
         &self.bytes[start..self.ends[i]]
     }
@@ -145,21 +147,25 @@ impl RowBatch {
         order.into_iter().map(|(_, i)| i).collect()
     }
 
-    /// Returns which row of one id wins if the others arrive with it; counts the others. If they were merged one after
-    /// another, rows that tie would alternate whenever the batch is applied again.
+    /// Returns the arrival of one id that wins over the others in the batch, and counts the others. If they were merged
+    /// one after another, rows that tie would replace each other whenever the batch is applied again.
     fn winner(&self, arrivals: &[usize], lost: &mut Applied) -> Result<Option<(usize, Arrival<'_>)>, RowError> {
         if self.rule == Rule::Latest {
             let Some((&last, before)) = arrivals.split_last() else { return Ok(None) };
             lost.stale += before.len() as u64;
-            let sealed = self.sealed(last);
-            let arrival = if sealed.is_empty() { Arrival::Removal } else { Arrival::Row(sealed, rank_of(sealed)?) };
+            let checksummed = self.checksummed(last);
+            let arrival = if checksummed.is_empty() {
+                Arrival::Removal
+            } else {
+                Arrival::Row(checksummed, rank_of(checksummed)?)
+            };
             return Ok(Some((last, arrival)));
         }
         let mut winner: Option<(usize, RowRank)> = None;
         for &i in arrivals {
-            let rank = rank_of(self.sealed(i))?;
+            let rank = rank_of(self.checksummed(i))?;
             match winner {
-                Some((best, _)) if self.sealed(best) == self.sealed(i) => lost.unchanged += 1,
+                Some((best, _)) if self.checksummed(best) == self.checksummed(i) => lost.unchanged += 1,
                 Some(_) => lost.stale += 1,
                 None => {}
             }
@@ -167,7 +173,7 @@ impl RowBatch {
                 winner = Some((i, rank));
             }
         }
-        Ok(winner.map(|(i, rank)| (i, Arrival::Row(self.sealed(i), rank))))
+        Ok(winner.map(|(i, rank)| (i, Arrival::Row(self.checksummed(i), rank))))
     }
 }
 
@@ -180,7 +186,7 @@ impl Applied {
         self.inserted + self.updated + self.unchanged + self.stale + self.removed
     }
 
-    /// Returns the number of rows that changed the store.
+    /// Returns the number of rows that were inserted, updated or removed.
     #[must_use]
     pub fn changed(&self) -> u64 {
         self.inserted + self.updated + self.removed
@@ -196,7 +202,7 @@ impl Applied {
     }
 }
 
-/// Returns the times of a row with its seal.
-fn rank_of(sealed: &[u8]) -> Result<RowRank, RowError> {
-    RowRank::read(without_seal(sealed))
+/// Returns the rank of a row with its checksum.
+fn rank_of(checksummed: &[u8]) -> Result<RowRank, RowError> {
+    RowRank::read(without_checksum(checksummed))
 }

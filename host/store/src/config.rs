@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::{HotCacheConfig, SpaceLimits};
 
-/// The location of the store and its memory limits.
+/// The location of the store and its limits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreConfig {
     /// The directory of the store file; created if it does not exist.
@@ -23,7 +23,7 @@ pub struct StoreConfig {
 // === impl StoreConfig ===
 
 impl StoreConfig {
-    /// Configures a store in this directory, with production limits.
+    /// Returns the configuration of a store in this directory, with the default limits.
     #[must_use]
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
         Self {

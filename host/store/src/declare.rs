@@ -1,4 +1,4 @@
-//! Declares views, and records facts about them that do not come with rows.
+//! Declares views, and records materializations and accepted losses of rows.
 
 use std::sync::Arc;
 
@@ -21,7 +21,8 @@ use super::{
 impl OnlineStore {
     /// Declares views and returns their ids, in order. Stored rows of a view stay, unless they were stored under other
     /// keys (another type or name of a join key, another key version): such rows can no longer be found and are
-    /// deleted. If a view's features changed, its rows stay and its source will be read from the start.
+    /// deleted. If a view's features changed, its rows stay and its source will be read from the start. If a view was
+    /// removed and created again, rows that callers wrote are dropped.
     ///
     /// # Errors
     /// Errors of a failed transaction.
@@ -76,7 +77,7 @@ impl OnlineStore {
             }
             let mut rows = Vec::new();
             for name in recreated {
-                // The view was removed and added again before the removal was noticed.
+                // The view was removed and created again before the removal was detected.
                 let mut record = read_record(txn, &name)?;
                 drop_rows_of_callers(txn, &name, &mut record, &mut rows)?;
                 put_record(txn, &name, &record)?;
@@ -85,7 +86,8 @@ impl OnlineStore {
         })
     }
 
-    /// Records a successful materialization of a time range. The view counts as neither loaded nor fresh because of it.
+    /// Records a successful materialization of a time range. It changes neither the freshness of the view nor whether
+    /// the view counts as loaded.
     ///
     /// # Errors
     /// Errors of a failed transaction.
@@ -123,7 +125,7 @@ impl OnlineStore {
     }
 }
 
-/// Builds a view's record after a declaration.
+/// Returns a view's record after its declaration. A new view gets the next id.
 fn declared(known: Option<&ViewRecord>, view: &FeatureView, version: KeyVersion, next_id: &mut u32) -> ViewRecord {
     let key = KeySignature::of(view, version);
     let schema = RowSchema::of_view(view);

@@ -5,7 +5,7 @@
 //! of the deleted row, and an arriving row is dropped unless it is newer. The first newer row ends the deletion.
 //!
 //! ```text
-//! deleted/<view>   entity id → event time i64, created time i64 (the least if none), seal
+//! deleted/<view>   entity id → event time i64, created time i64 (the minimum if none), checksum
 //! ```
 
 use std::collections::HashSet;
@@ -18,7 +18,7 @@ use redb::{ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
 
 use super::{
     KeySignature, OnlineStore, StoreError, ViewId,
-    record::{RowKey, RowTable, VIEWS, ViewRecord, seal, unseal},
+    record::{RowKey, RowTable, VIEWS, ViewRecord, append_with_checksum, verified_row},
     tables::{cost, delete_building, put_record, read_record},
     transaction::Written,
 };
@@ -38,8 +38,8 @@ impl<'t> Deletions<'t> {
     }
 
     /// Returns whether an entity was deleted and the arriving row is not newer than the deleted one. A newer row ends
-    /// the deletion.
-    pub(super) fn bars(&mut self, id: &EntityId, arriving: &RowHeader, is_static: bool) -> Result<bool, StoreError> {
+    /// the deletion. Rows of a static source never count as newer.
+    pub(super) fn rejects(&mut self, id: &EntityId, arriving: &RowHeader, is_static: bool) -> Result<bool, StoreError> {
         let Some(table) = &mut self.0 else { return Ok(false) };
         let Some(deleted) = table.get(&id.0)?.map(|stored| precedence(id, stored.value())) else { return Ok(false) };
         // An unreadable entry rejects no rows.
@@ -90,7 +90,7 @@ impl OnlineStore {
     /// Returns whether there was a row.
     ///
     /// # Errors
-    /// [`StoreError::Superseded`] if the view was redeclared with other keys, and those of a failed transaction.
+    /// [`StoreError::Superseded`] if the view was redeclared with other keys, and errors of a failed transaction.
     pub fn delete(&self, view: ViewId, key: &KeySignature, id: &EntityId) -> Result<bool, StoreError> {
         let (name, _) = self.record(view)?;
         self.write(|txn| {
@@ -103,9 +103,9 @@ impl OnlineStore {
                 deleted = deleted.max(header(id, stored).map(|header| header.precedence()));
             };
             let mut rows = txn.open_table(RowTable::new(&record.table_name(record.generation)))?;
-            let mut was_there = false;
+            let mut existed = false;
             if let Some(stored) = rows.remove(&id.0)? {
-                was_there = true;
+                existed = true;
                 record.bytes = record.bytes.saturating_sub(cost(stored.value()));
                 note(stored.value());
             }
@@ -114,25 +114,25 @@ impl OnlineStore {
             if record.written
                 && let Some(stored) = txn.open_table(RowTable::new(&record.written_name()))?.remove(&id.0)?
             {
-                was_there = true;
+                existed = true;
                 note(stored.value());
             }
             let mut table = txn.open_table(RowTable::new(&record.deleted_name()))?;
             let before = table.get(&id.0)?.and_then(|stored| precedence(id, stored.value()));
-            // If the entity has no row here, the deletion drops rows up to now.
+            // If the entity has no row, the deletion rejects rows with event times up to now.
             let deleted = deleted.max(before).unwrap_or((self.clock.now(), None));
-            let mut sealed = Vec::with_capacity(size_of::<Precedence>());
-            seal(id, &encode(deleted), &mut sealed);
-            table.insert(&id.0, sealed.as_slice())?;
+            let mut checksummed = Vec::with_capacity(size_of::<Precedence>());
+            append_with_checksum(id, &encode(deleted), &mut checksummed);
+            table.insert(&id.0, checksummed.as_slice())?;
             drop(table);
             record.has_deletions = true;
             put_record(txn, &name, &record)?;
-            Ok(Written::Commit { value: was_there, changed: vec![*id] })
+            Ok(Written::Commit { value: existed, changed: vec![*id] })
         })
     }
 
     /// Drops all rows of a view, including those that callers wrote, so that the next load reads its source from the
-    /// start. Deleted entities stay deleted. Returns how many rows there were.
+    /// start. Deleted entities stay deleted. Returns the number of served rows that were dropped.
     ///
     /// # Errors
     /// Errors of a failed transaction.
@@ -156,7 +156,7 @@ impl OnlineStore {
     }
 
     /// Drops the rows that callers wrote to views that are no longer defined: if such a view is added again, it only
-    /// has the rows of its source. `is_kept` returns whether a view stays.
+    /// has the rows of its source. `is_kept` returns whether a view is still defined.
     ///
     /// # Errors
     /// Errors of a failed transaction.
@@ -187,7 +187,7 @@ impl OnlineStore {
     }
 }
 
-/// Drops the rows that callers wrote to a view that was removed.
+/// Drops the rows that callers wrote to a removed view.
 pub(super) fn drop_rows_of_callers(
     txn: &WriteTransaction,
     name: &str,
@@ -207,7 +207,7 @@ pub(super) fn drop_rows_of_callers(
     Ok(())
 }
 
-/// Deletes all tables of a view's rows.
+/// Drops all rows of a view, and deletes their tables.
 fn drop_rows(txn: &WriteTransaction, record: &mut ViewRecord) -> Result<(), StoreError> {
     let tables = [record.table_name(record.generation), record.written_name()];
     let generation = record.building.unwrap_or(record.generation);
@@ -216,12 +216,12 @@ fn drop_rows(txn: &WriteTransaction, record: &mut ViewRecord) -> Result<(), Stor
         txn.delete_table(RowTable::new(&table))?;
     }
     record.generation = generation;
-    record.forget_rows();
+    record.clear_rows();
     Ok(())
 }
 
-/// Deletes the rows that callers wrote, and makes the next load read the source again: it may have older rows of the
-/// same entities.
+/// Deletes the rows that callers wrote, and makes the next load read the source from the start, because it may have
+/// older rows of the same entities.
 fn drop_written(
     txn: &WriteTransaction,
     record: &mut ViewRecord,
@@ -245,8 +245,8 @@ fn drop_written(
     Ok(())
 }
 
-fn header(id: &EntityId, sealed: &[u8]) -> Option<RowHeader> {
-    unseal(id, sealed).and_then(|row| RowHeader::read(row).ok())
+fn header(id: &EntityId, checksummed: &[u8]) -> Option<RowHeader> {
+    verified_row(id, checksummed).and_then(|row| RowHeader::read(row).ok())
 }
 
 fn encode((event, created): Precedence) -> [u8; 16] {
@@ -256,8 +256,8 @@ fn encode((event, created): Precedence) -> [u8; 16] {
     bytes
 }
 
-fn precedence(id: &EntityId, sealed: &[u8]) -> Option<Precedence> {
-    let (event, created) = unseal(id, sealed)?.split_first_chunk()?;
+fn precedence(id: &EntityId, checksummed: &[u8]) -> Option<Precedence> {
+    let (event, created) = verified_row(id, checksummed)?.split_first_chunk()?;
     let created = Micros::from_le_bytes(*created.first_chunk()?);
     Some((Micros::from_le_bytes(*event), (created != Micros::MIN).then_some(created)))
 }

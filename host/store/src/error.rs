@@ -10,7 +10,7 @@ use larder_model::codec::RowError;
 #[non_exhaustive]
 pub enum StoreError {
     /// Another process has the store open.
-    #[error("store {path} is in use by another Larder")]
+    #[error("store {path} is in use by another Larder. hint: stop it, or set another 'store: data_dir'")]
     InUse {
         /// The store file.
         path: PathBuf,
@@ -30,7 +30,7 @@ pub enum StoreError {
     /// The operating system returned an error; `source` has the reason.
     #[error("cannot {action} {path}: {source}")]
     Io {
-        /// The action that failed: "open", "create".
+        /// The action that failed, for example "open".
         action: &'static str,
         /// The file or directory.
         path: PathBuf,
@@ -61,16 +61,16 @@ pub enum StoreError {
     /// Any other failure of the embedded database.
     #[error("the store failed: {0}")]
     Database(#[source] Box<redb::Error>),
-    /// A load cannot continue and must be restarted.
-    #[error("view '{view}' was redeclared, or loaded by another load, since this load began")]
+    /// The view changed since the operation began, or another load of it began. The operation must be restarted.
+    #[error("view '{view}' was redefined, reset, or loaded again since this operation began; try again")]
     Superseded {
         /// The view.
         view: String,
     },
-    /// A stored row cannot be decoded.
+    /// A row to be written cannot be decoded.
     #[error("view '{view}': {source}")]
     Row {
-        /// The row's view.
+        /// The view.
         view: String,
         /// The reason.
         source: RowError,
@@ -96,7 +96,7 @@ impl StoreError {
     }
 
     /// Builds the error for a panic of the database, which panics on damaged pages.
-    pub(super) fn gave_up(panic: &(dyn Any + Send)) -> Self {
+    pub(super) fn from_panic(panic: &(dyn Any + Send)) -> Self {
         Self::Damaged(format!("the database panicked: {}", panic_message(panic)))
     }
 
@@ -116,11 +116,11 @@ impl From<redb::Error> for StoreError {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
                     Self::DiskFull(source)
                 }
-                // What the database returns for a file in another format, or for a truncated one.
+                // The database returns these for a file in another format, and for a truncated file.
                 io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => Self::Damaged(source.to_string()),
                 _ => Self::Database(Box::new(Redb::Io(source))),
             },
-            // No store was ever written like this.
+            // No version of Larder wrote such a store.
             Redb::TableDoesNotExist(_)
             | Redb::TableTypeMismatch { .. }
             | Redb::TypeDefinitionChanged { .. }
@@ -132,7 +132,7 @@ impl From<redb::Error> for StoreError {
     }
 }
 
-macro_rules! through_redb {
+macro_rules! from_redb_errors {
     ($($error:ty),*) => {$(
         impl From<$error> for StoreError {
             fn from(error: $error) -> Self {
@@ -142,7 +142,7 @@ macro_rules! through_redb {
     )*};
 }
 
-through_redb!(
+from_redb_errors!(
     redb::TransactionError,
     redb::TableError,
     redb::StorageError,

@@ -14,17 +14,17 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{StoreError, identity::FileIdentity, mark::Mark, metrics::StoreMetrics};
+use super::{StoreError, identity::FileIdentity, metrics::StoreMetrics, open_marker::OpenMarker};
 
 #[derive(Debug)]
 pub(super) struct Health {
     /// The first damage since the last repair.
     damage: Mutex<Option<String>>,
     is_damaged: AtomicBool,
-    /// The error while the path does not name the file.
+    /// The error, while the path does not name the file.
     gone: Mutex<Option<String>>,
     identity: Mutex<FileIdentity>,
-    /// The size of the file in bytes after the last commit or check; the file must not shrink in between.
+    /// The size of the file in bytes after the last commit, reopening or rebuild; the file must not shrink in between.
     len: AtomicU64,
     /// The earliest time for the next repair after a failed one.
     retry_at: Mutex<Option<Instant>>,
@@ -74,8 +74,8 @@ impl Health {
         lock(&self.damage).clone()
     }
 
-    /// Records damage. It is logged, and marked for the next start, once per repair.
-    pub(super) fn note_damage(&self, what: &str, path: &Path, mark: &Mark, metrics: &StoreMetrics) {
+    /// Records damage. The first damage since the last repair is logged and recorded for the next start.
+    pub(super) fn note_damage(&self, what: &str, path: &Path, marker: &OpenMarker, metrics: &StoreMetrics) {
         metrics.damage.increment(1);
         let mut damage = lock(&self.damage);
         if damage.is_some() {
@@ -86,7 +86,7 @@ impl Health {
             "the store is damaged; the server is not ready until the store is rebuilt and the affected views are \
              loaded again"
         );
-        mark.note_damage(what);
+        marker.note_damage(what);
         *damage = Some(what.to_owned());
         self.is_damaged.store(true, Ordering::Release);
         drop(damage);
@@ -109,7 +109,7 @@ impl Health {
     }
 
     /// Returns whether there is damage to repair, and a repair may be tried now.
-    pub(super) fn wants_repair(&self) -> bool {
+    pub(super) fn is_repair_due(&self) -> bool {
         self.is_damaged() && lock(&self.retry_at).is_none_or(|at| at <= Instant::now())
     }
 
@@ -141,7 +141,8 @@ impl Health {
         self.len.store(len, Ordering::Relaxed);
     }
 
-    /// Describes a truncation: the file is shorter than it was after the last commit. Call it while no commit can run.
+    /// Describes the truncation if the file is shorter than after the last commit; otherwise `None`. Call it while no
+    /// commit can run.
     pub(super) fn truncation(&self, len: u64) -> Option<String> {
         let known = self.len.load(Ordering::Relaxed);
         (len < known).then(|| format!("the file was truncated from {known} to {len} bytes"))

@@ -36,7 +36,7 @@ use smallvec::{SmallVec, smallvec};
 pub(super) use self::entry::{EntityRows, FoundRow};
 pub use self::entry::{Lookup, Row, RowMemory};
 use self::{
-    entry::look_ahead,
+    entry::prefetch,
     thread_cache::{ThreadCache, ThreadCaches},
 };
 
@@ -54,13 +54,14 @@ pub struct HotCacheConfig {
 #[derive(Debug)]
 pub(super) struct HotCache {
     cache: Option<Cache<HotKey, EntityRows, HotHasher>>,
+    /// For each slot, the number of the last commit that changed one of its entities.
     slots: Box<[AtomicU64]>,
     /// The last commit that changed any entity: no slot is above it.
     newest: AtomicU64,
     /// The per-thread caches (L1).
     thread_caches: Arc<ThreadCaches>,
     /// Whether insertions are paused because memory is short.
-    is_closed: AtomicBool,
+    is_paused: AtomicBool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +82,7 @@ const SLOTS: usize = 1 << 16;
 /// the resident set with a million entries.
 const ENTRY_BYTES: usize = 350;
 
-/// One entry in this many is sampled to find the median address of the cache's memory.
+/// One entry in this many is sampled to find the median address of the entries.
 const SAMPLED: usize = 16;
 
 impl Default for HotCacheConfig {
@@ -95,20 +96,20 @@ impl Default for HotCacheConfig {
 impl HotCache {
     pub(super) fn new(config: HotCacheConfig) -> Self {
         let thread_caches = Arc::new(ThreadCaches::new(config.bytes_max));
-        let let_go = Arc::clone(&thread_caches);
+        let listener = Arc::clone(&thread_caches);
         let cache = (config.bytes_max > 0).then(|| {
             Cache::builder()
                 .max_capacity(config.bytes_max)
                 .weigher(|_: &HotKey, rows: &EntityRows| u32::try_from(rows.bytes() + ENTRY_BYTES).unwrap_or(u32::MAX))
-                .eviction_listener(move |key, rows, _| let_go.note_gone(HotHasher.hash_one(*key), rows))
+                .eviction_listener(move |key, rows, _| listener.note_evicted(HotHasher.hash_one(*key), rows))
                 .build_with_hasher(HotHasher)
         });
         let slots = (0..SLOTS).map(|_| AtomicU64::new(0)).collect();
-        Self { cache, slots, newest: AtomicU64::new(0), thread_caches, is_closed: AtomicBool::new(false) }
+        Self { cache, slots, newest: AtomicU64::new(0), thread_caches, is_paused: AtomicBool::new(false) }
     }
 
     /// Returns whether the cache is on.
-    pub(super) fn is_on(&self) -> bool {
+    pub(super) fn is_enabled(&self) -> bool {
         self.cache.is_some()
     }
 
@@ -118,84 +119,86 @@ impl HotCache {
         let Some(cache) = &self.cache else { return SmallVec::from_elem(None, ids.len()) };
         let found = self.thread_caches.with_own(|thread_cache| {
             let hash = |id: &EntityId| HotHasher.hash_one(HotKey(*id));
-            let counting = |rows: &&EntityRows, hash| self.counts(rows, hash, seen);
+            let is_valid = |rows: &&EntityRows, hash| self.is_valid(rows, hash, seen);
             if let [id] = ids {
                 let hash = hash(id);
-                let at_hand = thread_cache.get(id, hash);
-                look_ahead(&[at_hand], views);
-                let at_hand = at_hand.filter(|rows| counting(rows, hash)).cloned();
-                return smallvec![self.settle(cache, thread_cache, id, hash, at_hand, seen)];
+                let local = thread_cache.get(id, hash);
+                prefetch(&[local], views);
+                let local = local.filter(|rows| is_valid(rows, hash)).cloned();
+                return smallvec![self.local_or_shared(cache, thread_cache, id, hash, local, seen)];
             }
             let hashes: SmallVec<[u64; 4]> = ids.iter().map(hash).collect();
-            thread_cache.look_ahead(&hashes);
-            let at_hand = ids.iter().zip(&hashes).map(|(id, hash)| thread_cache.get(id, *hash));
-            let at_hand: SmallVec<[Option<&EntityRows>; 4]> = at_hand.collect();
-            look_ahead(&at_hand, views);
-            let at_hand = at_hand.into_iter().zip(&hashes);
-            let at_hand = at_hand.map(|(rows, hash)| rows.filter(|rows| counting(rows, *hash)).cloned());
-            let mut found: SmallVec<[Option<EntityRows>; 4]> = at_hand.collect();
+            thread_cache.prefetch(&hashes);
+            let local = ids.iter().zip(&hashes).map(|(id, hash)| thread_cache.get(id, *hash));
+            let local: SmallVec<[Option<&EntityRows>; 4]> = local.collect();
+            prefetch(&local, views);
+            let local = local.into_iter().zip(&hashes);
+            let local = local.map(|(rows, hash)| rows.filter(|rows| is_valid(rows, *hash)).cloned());
+            let mut found: SmallVec<[Option<EntityRows>; 4]> = local.collect();
             for ((id, hash), rows) in ids.iter().zip(hashes).zip(&mut found) {
-                *rows = self.settle(cache, thread_cache, id, hash, rows.take(), seen);
+                *rows = self.local_or_shared(cache, thread_cache, id, hash, rows.take(), seen);
             }
             found
         });
-        self.thread_caches.forget_gone();
+        self.thread_caches.remove_evicted();
         found
     }
 
-    /// Returns the entry from the per-thread cache, and reports one in several such hits to the shared cache. If there
-    /// is none, returns the entry of the shared cache.
+    /// Returns `local`, the valid entry of the per-thread cache, and reports some of these hits to the shared cache. If
+    /// it is `None`, returns the entry of the shared cache, if it is valid, and inserts it into the per-thread cache.
     #[inline]
-    fn settle(
+    fn local_or_shared(
         &self,
         cache: &Cache<HotKey, EntityRows, HotHasher>,
         thread_cache: &mut ThreadCache,
         id: &EntityId,
         hash: u64,
-        at_hand: Option<EntityRows>,
+        local: Option<EntityRows>,
         seen: u64,
     ) -> Option<EntityRows> {
-        if let Some(rows) = at_hand {
-            if thread_cache.tells() {
+        if let Some(rows) = local {
+            if thread_cache.should_report_hit() {
                 cache.get(&HotKey(*id));
             }
             return Some(rows);
         }
-        let rows = cache.get(&HotKey(*id)).filter(|rows| self.counts(rows, hash, seen))?;
-        thread_cache.keep(id, hash, rows.clone());
+        let rows = cache.get(&HotKey(*id)).filter(|rows| self.is_valid(rows, hash, seen))?;
+        thread_cache.insert(id, hash, rows.clone());
         Some(rows)
     }
 
     /// Returns whether a copy is valid for a reader of the state of commit `seen`. The slot is read after the copy was
     /// obtained: a commit from before the copy was inserted has raised the slot by then, so a reader of an older state
     /// rejects the copy.
-    fn counts(&self, rows: &EntityRows, hash: u64, seen: u64) -> bool {
-        let counts = |changed| rows.seen() >= changed && seen >= changed;
+    fn is_valid(&self, rows: &EntityRows, hash: u64, seen: u64) -> bool {
+        let is_valid = |changed| rows.seen() >= changed && seen >= changed;
         // Usually no entity has changed since then. Reading a slot costs one more cache line.
-        counts(self.newest.load(Ordering::Acquire)) || counts(self.slots[hash as usize % SLOTS].load(Ordering::Acquire))
+        is_valid(self.newest.load(Ordering::Acquire))
+            || is_valid(self.slots[hash as usize % SLOTS].load(Ordering::Acquire))
     }
 
-    /// Inserts the rows that a reader found in the state of commit `seen`, together with those that it had from
-    /// [`HotCache::get`], and returns them in one block.
+    /// Inserts the rows that a reader found in the state of commit `seen`, together with those that it got from
+    /// [`HotCache::get`], and returns them in one block. If a row may have changed since, or if insertions are paused,
+    /// only returns the block.
     pub(super) fn put(&self, id: &EntityId, before: Option<&EntityRows>, found: &[FoundRow], seen: u64) -> EntityRows {
         let rows = EntityRows::of(id, before, found, seen);
         if let Some(cache) = &self.cache
             && seen >= self.slot(id).load(Ordering::Acquire)
-            && !self.is_closed.load(Ordering::Relaxed)
+            && !self.is_paused.load(Ordering::Relaxed)
         {
             self.thread_caches.with_own(|thread_cache| {
                 cache.insert(HotKey(*id), rows.clone());
                 // The entry in this thread's cache lacks the new rows.
-                thread_cache.keep(id, HotHasher.hash_one(HotKey(*id)), rows.clone());
+                thread_cache.insert(id, HotHasher.hash_one(HotKey(*id)), rows.clone());
             });
-            self.thread_caches.forget_gone();
+            self.thread_caches.remove_evicted();
         }
         rows
     }
 
     /// Invalidates every copy of an entity's rows from before commit `commit`. Call it after that commit and before the
     /// new state can be read.
-    pub(super) fn outdate(&self, id: &EntityId, commit: u64) {
+    pub(super) fn invalidate(&self, id: &EntityId, commit: u64) {
         self.newest.fetch_max(commit, Ordering::Release);
         self.slot(id).fetch_max(commit, Ordering::Release);
     }
@@ -206,12 +209,12 @@ impl HotCache {
     }
 
     /// Returns whether the cache has an entry of the entity.
-    pub(super) fn holds(&self, id: &EntityId) -> bool {
+    pub(super) fn contains(&self, id: &EntityId) -> bool {
         self.cache.as_ref().is_some_and(|cache| cache.contains_key(&HotKey(*id)))
     }
 
-    /// Invalidates the copies of all entities, as [`HotCache::outdate`] does for one.
-    pub(super) fn outdate_all(&self, commit: u64) {
+    /// Invalidates the copies of all entities, as [`HotCache::invalidate`] does for one.
+    pub(super) fn invalidate_all(&self, commit: u64) {
         self.newest.fetch_max(commit, Ordering::Release);
         for slot in &self.slots {
             slot.fetch_max(commit, Ordering::Release);
@@ -219,8 +222,8 @@ impl HotCache {
     }
 
     /// Pauses or resumes the insertion of rows.
-    pub(super) fn set_closed(&self, is_closed: bool) {
-        self.is_closed.store(is_closed, Ordering::Relaxed);
+    pub(super) fn set_paused(&self, is_paused: bool) {
+        self.is_paused.store(is_paused, Ordering::Relaxed);
     }
 
     /// Evicts the half of the entries with the higher memory addresses.
@@ -240,7 +243,7 @@ impl HotCache {
             cache.invalidate(&*key);
         }
         cache.run_pending_tasks();
-        self.thread_caches.forget_gone();
+        self.thread_caches.remove_evicted();
     }
 
     /// Returns the size of the entries in bytes.
@@ -249,8 +252,8 @@ impl HotCache {
     }
 
     fn slot(&self, id: &EntityId) -> &AtomicU64 {
-        let place = HotHasher.hash_one(HotKey(*id)) as usize % SLOTS;
-        &self.slots[place]
+        let index = HotHasher.hash_one(HotKey(*id)) as usize % SLOTS;
+        &self.slots[index]
     }
 }
 
@@ -325,19 +328,19 @@ mod tests {
     }
 
     #[test]
-    fn copy_from_before_commit_never_counts() {
+    fn copy_from_before_commit_is_invalid() {
         let hot = HotCache::new(HotCacheConfig::default());
         hot.put(&ID, None, &[found(1, Some(b"old"))], 4);
         assert_eq!(known(&hot, 1, 4), row("old"));
 
-        hot.outdate(&ID, 5);
-        assert_eq!(known(&hot, 1, 5), None, "the copy that was there");
+        hot.invalidate(&ID, 5);
+        assert_eq!(known(&hot, 1, 5), None, "the cached copy");
         hot.put(&ID, None, &[found(1, Some(b"old"))], 4);
-        assert_eq!(known(&hot, 1, 5), None, "the copy of a reader that was late");
+        assert_eq!(known(&hot, 1, 5), None, "the copy of a late reader");
 
         hot.put(&ID, None, &[found(1, Some(b"new"))], 5);
         assert_eq!(known(&hot, 1, 5), row("new"));
-        assert_eq!(known(&hot, 1, 4), None, "a reader of the state before does not see it");
+        assert_eq!(known(&hot, 1, 4), None, "a reader of the previous state does not see it");
     }
 
     #[test]
@@ -347,12 +350,12 @@ mod tests {
         thread::scope(|scope| {
             let other = scope.spawn(|| {
                 assert_eq!(known(&hot, 1, 4), row("old"), "from the shared cache");
-                hot.outdate(&ID, 5);
+                hot.invalidate(&ID, 5);
                 hot.put(&ID, None, &[found(1, Some(b"new"))], 5);
             });
             other.join().unwrap();
         });
-        assert_eq!(known(&hot, 1, 5), row("new"), "and not the old one, which this thread has");
+        assert_eq!(known(&hot, 1, 5), row("new"), "not the old copy in this thread's cache");
     }
 
     #[test]
@@ -361,7 +364,7 @@ mod tests {
         hot.put(&ID, None, &[found(1, Some(b"row"))], 1);
         assert_eq!(known(&hot, 1, 1), row("row"));
         hot.cache.as_ref().unwrap().invalidate(&HotKey(ID));
-        hot.thread_caches.forget_gone();
+        hot.thread_caches.remove_evicted();
         assert_eq!(known(&hot, 1, 1), None);
         hot.put(&ID, None, &[found(1, Some(b"again"))], 1);
         assert_eq!(known(&hot, 1, 1), row("again"));
@@ -396,9 +399,9 @@ mod tests {
             let put: Vec<EntityRows> = are_ended.iter().take(4).flatten().collect();
             let cache = hot.cache.as_ref().unwrap();
             cache.run_pending_tasks();
-            hot.thread_caches.forget_gone();
+            hot.thread_caches.remove_evicted();
             // The cache frees evicted entries a little later, while it is used.
-            let count = || put.iter().filter(|rows| rows.shares() > 1).count();
+            let count = || put.iter().filter(|rows| rows.owner_count() > 1).count();
             let held = (0..1_000).map(|_| count()).find(|held| {
                 cache.iter().for_each(drop);
                 held * large.len() <= BYTES_MAX
@@ -406,38 +409,38 @@ mod tests {
             is_counted.wait();
             (put.len(), held)
         });
-        assert!(put > 1_000, "{put} were put: there were hardly any misses");
+        assert!(put > 1_000, "only {put} insertions: hardly any misses");
         assert!(held.is_some_and(|held| held > 20), "too many of {put} are held");
     }
 
     #[test]
-    fn shrinking_evicts_half_closing_stops_inserts() {
+    fn shrink_evicts_half_pause_stops_inserts() {
         let hot = HotCache::new(HotCacheConfig::default());
         let id = |n: u64| EntityId([n.to_le_bytes(), [0; 8]].concat().try_into().unwrap());
         let put = |n: u64| hot.put(&id(n), None, &[found(1, Some(b"row"))], 1);
         let held = || (0..1_000).filter(|n| hot.get(&[id(*n)], &[], 1)[0].is_some()).count();
         (0..1_000).for_each(|n| drop(put(n)));
         assert_eq!(held(), 1_000);
-        hot.set_closed(true);
+        hot.set_paused(true);
         hot.shrink();
         let left = held();
         assert!((300..=700).contains(&left), "{left}: neither the cache nor this thread's table has the others");
         (0..1_000).for_each(|n| drop(put(n)));
         assert_eq!(held(), left);
-        hot.set_closed(false);
+        hot.set_paused(false);
         (0..1_000).for_each(|n| drop(put(n)));
         assert_eq!(held(), 1_000);
     }
 
     #[test]
-    fn shrunk_cache_frees_neighbours_at_once() {
+    fn shrink_frees_neighboring_entries_immediately() {
         let hot = HotCache::new(HotCacheConfig::default());
         let id = |n: u64| EntityId([n.to_le_bytes(), [0; 8]].concat().try_into().unwrap());
         let row = [7; 1_000];
         let put: Vec<_> = (0..20_000).map(|n| (id(n), hot.put(&id(n), None, &[found(1, Some(&row))], 1))).collect();
         hot.shrink();
         // Counted first, because each use of the cache frees some.
-        let freed = put.iter().filter(|(_, rows)| rows.shares() == 1).count();
+        let freed = put.iter().filter(|(_, rows)| rows.owner_count() == 1).count();
         let (mut left, mut evicted) = (Vec::new(), Vec::new());
         let cache = hot.cache.as_ref().unwrap();
         for (id, rows) in &put {
@@ -445,7 +448,7 @@ mod tests {
             list.push(rows.address());
         }
         assert!((8_000..=12_000).contains(&left.len()), "{}", left.len());
-        assert!(left.iter().max() < evicted.iter().min(), "those that stay and those that go are apart in memory");
+        assert!(left.iter().max() < evicted.iter().min(), "kept and evicted entries are apart in memory");
         assert!(freed + 200 > evicted.len(), "{freed} of {} evicted entries are freed", evicted.len());
     }
 
@@ -462,7 +465,7 @@ mod tests {
         // Half of the entries are in this thread's cache, the others only in the shared cache. Some ids have no entry.
         (0..6).step_by(2).for_each(put);
         thread::scope(|scope| scope.spawn(|| (1..6).step_by(2).for_each(put)).join().unwrap());
-        hot.outdate(&id(0), 2);
+        hot.invalidate(&id(0), 2);
 
         let ids: Vec<EntityId> = (0..9).map(id).collect();
         let wanted = [1, 2, 3].map(|view| Lookup { view: ViewId(view), values: 2 });
@@ -484,7 +487,7 @@ mod tests {
         let before = get(&hot, 1);
         hot.put(&ID, before.as_ref(), &[found(3, Some(b"three"))], 1);
         assert_eq!(known(&hot, 1, 1), row("one"));
-        assert_eq!(known(&hot, 2, 1), Some(None), "that there is none is known too");
+        assert_eq!(known(&hot, 2, 1), Some(None), "the missing row is cached, too");
         assert_eq!(known(&hot, 3, 1), row("three"));
         assert_eq!(known(&hot, 4, 1), None);
     }
@@ -495,13 +498,13 @@ mod tests {
         hot.put(&ID, None, &[found(1, Some(b"old"))], 4);
         let before = get(&hot, 4);
         // A commit happens between a reader's get and its put; the reader adds a row that it read after the commit.
-        hot.outdate(&ID, 5);
+        hot.invalidate(&ID, 5);
         hot.put(&ID, before.as_ref(), &[found(2, Some(b"two"))], 5);
-        assert_eq!(known(&hot, 1, 5), None, "the old copy of view 1 must not come back");
+        assert_eq!(known(&hot, 1, 5), None, "the old copy of view 1 must not become valid");
     }
 
     #[test]
-    fn a_generation_has_its_own_copies() {
+    fn generations_have_separate_copies() {
         let hot = HotCache::new(HotCacheConfig::default());
         hot.put(&ID, None, &[found(1, Some(b"one"))], 1);
         assert!(get(&hot, 1).unwrap().row(ViewId(1), 1).is_none());
@@ -509,11 +512,11 @@ mod tests {
         hot.put(&ID, get(&hot, 1).as_ref(), &[next], 1);
         let rows = get(&hot, 1).unwrap();
         assert_eq!(rows.row(ViewId(1), 1), Some(Some(Row::copy_of(b"next"))));
-        assert!(rows.row(ViewId(1), 0).is_none(), "the generation before is gone");
+        assert!(rows.row(ViewId(1), 0).is_none(), "the previous generation is gone");
     }
 
     #[test]
-    fn bytes_max_holds_and_zero_disables() {
+    fn bytes_max_limits_and_zero_disables() {
         let hot = HotCache::new(HotCacheConfig { bytes_max: 10_000 });
         for i in 0..200_u8 {
             hot.put(&EntityId([i; 16]), None, &[found(1, Some(&[0; 100]))], 1);

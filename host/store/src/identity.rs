@@ -1,4 +1,4 @@
-//! Whether the store's path still names the file that is open.
+//! Checks whether the store's path still names the open file.
 //!
 //! An open file outlives its name. Without this check, a server would acknowledge writes to a file that no process can
 //! open again, because the file or its directory was removed, renamed or replaced.
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn replaced_or_removed_file_is_noticed() {
+    fn replaced_or_removed_file_is_reported() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         fs::write(&path, "abc").unwrap();

@@ -4,18 +4,19 @@
 //! and commits them together with the source's position. [`OnlineStore::put`] writes the rows of callers.
 //!
 //! Invariants:
-//! * a batch of rows and the source position that it came from are committed in one transaction;
-//! * of two rows with the same key, the one with the later event time wins, then the one with the later created time,
-//!   to the nanosecond. On a full tie, the later arrival wins, so that a corrected file takes effect. Applying a batch
-//!   twice changes nothing. If a source truncates its times ([`RowTimes::coarse`]), rows are compared at the precision
-//!   that both have;
-//! * a stored row from the future ([`RowTimes::tolerance`]) is replaced by any row that arrives;
+//! * a batch of rows and the source's position after it are committed in one transaction;
+//! * of two rows with the same key, the one with the later event time wins ([`Rule::Newest`]), then the one with the
+//!   later created time, to the nanosecond. On a full tie, the later arrival wins, so that a corrected file takes
+//!   effect. Applying a batch twice changes nothing. If a source truncates its times ([`RowTimes::coarse`]), rows are
+//!   compared at the precision that both have. In a change stream, the last write wins instead ([`Rule::Latest`]);
+//! * a stored row from the future ([`RowTimes::tolerance`]) is replaced by any arriving row;
 //! * a row that a caller wrote stays until a source has a row that is at least as new;
-//! * the hot cache is only ever a copy of committed rows, and a copy from before a commit is not served after it;
+//! * the hot cache has only copies of committed rows, and no copy of a row is served after a commit that changed the
+//!   row;
 //! * a damaged store is never served as an empty one, and a damaged row is never served: a file that cannot be opened
 //!   is quarantined ([`Quarantine`]), and damage in an open file is repaired by a rebuild;
 //! * a write is acknowledged only if the file is still at its path;
-//! * after a failed write, the file is reopened: the committed rows keep being served, and writes resume.
+//! * after a failed write, the file is reopened: committed rows keep serving, and writes resume.
 
 mod batch;
 mod config;
@@ -26,10 +27,10 @@ mod health;
 mod hot;
 mod identity;
 mod load;
-mod mark;
 mod metrics;
 mod online;
 mod open;
+mod open_marker;
 mod put;
 mod reader;
 mod record;

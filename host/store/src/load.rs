@@ -1,7 +1,7 @@
 //! Loads: a [`Load`] writes one view's rows from a source to the store, batch by batch.
 //!
-//! This file begins and resumes loads. `runs.rs` writes batches that are not served until the load ends, `write.rs` those
-//! of upserts, and ends loads.
+//! This file begins and resumes loads. `runs.rs` writes batches that are not served until the load ends. `write.rs`
+//! writes the batches of upserts, and ends loads.
 
 use larder_model::codec::{Fingerprint, RowError};
 use redb::WriteTransaction;
@@ -16,12 +16,13 @@ use super::{
 /// How a load treats the stored rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoadMode {
-    /// They stay, and newer rows replace them.
+    /// They stay until rows that win over them arrive.
     Upsert,
-    /// They are served until the load has ended, then all of them are dropped at once.
+    /// They are served until the load ends. Then the new rows replace all of them at once, except rows that callers
+    /// wrote.
     Replace,
-    /// There are none yet, and the view's rows are upserted: the new rows are served once the load has ended. If the
-    /// load is interrupted, it resumes at the position, as an upsert would, whatever the kind of source.
+    /// The view has none yet, and its rows are upserted: the new rows are served once the load has ended. If the load
+    /// is interrupted, it resumes at the position, as an upsert would, whatever the kind of source.
     First,
 }
 
@@ -37,12 +38,12 @@ pub struct Load<'s> {
     pub(super) generation: u32,
     pub(super) total: Applied,
     /// Whether the batches so far were merged, so that the total is exact.
-    pub(super) is_gathered: bool,
+    pub(super) is_merged: bool,
     pub(super) times: RowTimes,
-    /// Event times of rows that this load skipped.
+    /// The span of the event times of rows that this load skipped because they are in the future.
     pub(super) postponed: Option<Postponed>,
-    /// Whether this load reads all rows that earlier loads skipped.
-    pub(super) picks_up: bool,
+    /// Whether this load reads all rows that earlier loads postponed.
+    pub(super) reads_postponed: bool,
 }
 
 /// A load that was interrupted before its generation was served.
@@ -57,21 +58,21 @@ pub struct InterruptedLoad {
 // === impl OnlineStore ===
 
 impl OnlineStore {
-    /// Starts a load of a view. The caller must ensure that there is only one load of a view at a time.
+    /// Starts a load of a view. The caller must ensure that only one load of a view runs at a time.
     ///
     /// # Errors
     /// If the transaction fails.
     pub fn begin_load(&self, view: ViewId, mode: LoadMode) -> Result<Load<'_>, StoreError> {
         let (name, known) = self.record(view)?;
-        let builds = mode != LoadMode::Upsert;
-        let (began, generation) = if builds || known.building.is_some() {
+        let builds_generation = mode != LoadMode::Upsert;
+        let (began, generation) = if builds_generation || known.building.is_some() {
             // Data of an interrupted load is deleted; a load that builds a generation gets a new one.
             self.write(|txn| {
                 let mut record = read_record(txn, &name)?;
                 let last = record.building.unwrap_or(record.generation);
                 delete_building(txn, &mut record)?;
-                let generation = if builds { last + 1 } else { record.generation };
-                record.building = builds.then_some(generation);
+                let generation = if builds_generation { last + 1 } else { record.generation };
+                record.building = builds_generation.then_some(generation);
                 record.runs.is_first = mode == LoadMode::First;
                 put_record(txn, &name, &record)?;
                 Ok(Written::Commit { value: (record, generation), changed: Vec::new() })
@@ -95,7 +96,7 @@ impl OnlineStore {
     ///
     /// # Errors
     /// If the transaction fails.
-    pub fn discard_cut_off(&self, view: ViewId) -> Result<(), StoreError> {
+    pub fn discard_interrupted(&self, view: ViewId) -> Result<(), StoreError> {
         let (name, _) = self.record(view)?;
         self.write(|txn| {
             let mut record = read_record(txn, &name)?;
@@ -108,8 +109,8 @@ impl OnlineStore {
         })
     }
 
-    /// Resumes the interrupted load at the position of [`OnlineStore::interrupted`]. As always, only one load of a view at
-    /// a time.
+    /// Resumes the interrupted load at the position of [`OnlineStore::interrupted`]. The caller must ensure that only
+    /// one load of a view runs at a time.
     ///
     /// # Errors
     /// [`StoreError::Superseded`] if there is none.
@@ -134,37 +135,38 @@ impl<'s> Load<'s> {
             began,
             generation,
             total: Applied::default(),
-            is_gathered: false,
+            is_merged: false,
             times: RowTimes::default(),
             postponed: None,
-            picks_up: false,
+            reads_postponed: false,
         }
     }
 
     /// Sets how the times of rows are interpreted, and whether the load reads all rows that earlier loads postponed. If
-    /// so, its end clears those that it did not postpone again.
+    /// so, [`Load::finish`] clears the postponed event times that this load did not postpone again.
     #[must_use]
-    pub fn with_times(self, times: RowTimes, picks_up: bool) -> Self {
-        Self { times, picks_up, ..self }
+    pub fn with_times(self, times: RowTimes, reads_postponed: bool) -> Self {
+        Self { times, reads_postponed, ..self }
     }
 }
 
 impl Load<'_> {
-    /// Returns the counts so far; see [`Load::gather`].
+    /// Returns the counts so far; see [`Load::merge_runs`].
     #[must_use]
     pub fn total(&self) -> Applied {
         self.total
     }
 
-    /// Returns the view's record, if it still matches the beginning of the load. Otherwise its rows would be written to
-    /// a generation that is gone, or with an obsolete schema, and its position would hide that.
+    /// Returns the view's record, if the load may continue. Otherwise, its rows would be written to a generation that
+    /// no longer exists, or with an obsolete schema, and because of the stored position, the source would not be read
+    /// again.
     pub(super) fn record(&self, txn: &WriteTransaction) -> Result<ViewRecord, StoreError> {
         let record = read_record(txn, &self.name)?;
-        if record.is_same_life(&self.began) { Ok(record) } else { Err(self.superseded()) }
+        if record.load_may_continue(&self.began) { Ok(record) } else { Err(self.superseded()) }
     }
 
-    /// Returns the schema that arriving rows must have. A load with earlier definitions could have other rows after a
-    /// change.
+    /// Returns the fingerprint of the schema that arriving rows must have. A load that began before a change of the
+    /// definitions may have rows with another schema.
     pub(super) fn current_schema(&self, record: &ViewRecord) -> Result<Fingerprint, StoreError> {
         let schemas = record.row_schemas(&self.name)?;
         schemas.last().map(|schema| schema.fingerprint()).ok_or_else(|| self.superseded())

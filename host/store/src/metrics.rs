@@ -1,4 +1,4 @@
-//! The store's metrics. Handles are bound once, here; the read path adds to plain counters.
+//! The store's metrics. The handles are bound once, when the store is opened.
 
 use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
 

@@ -6,8 +6,8 @@
 //! failed commit reached the disk.
 //!
 //! The database does not verify the pages that it reads. On a damaged page it may panic, even while it cleans up after
-//! a panic, which aborts the process. Panics are caught where possible; [`Mark`] keeps the next start from hitting the
-//! same page.
+//! a panic, which aborts the process. Panics are caught where possible; [`OpenMarker`] keeps the next start from
+//! hitting the same page.
 
 use std::{
     fs::{self, DirBuilder},
@@ -33,9 +33,9 @@ use super::{
     Freshness, Postponed, Quarantine, StoreConfig, StoreError, ViewId, ViewStatus,
     health::Health,
     hot::HotCache,
-    mark::Mark,
     metrics::StoreMetrics,
     open::{open_checked, open_or_replace},
+    open_marker::OpenMarker,
     record::ViewRecord,
     space::bytes_on_disk,
     state::State,
@@ -43,8 +43,8 @@ use super::{
 
 /// The online store. One process has it open at a time.
 pub struct OnlineStore {
-    /// Held during a whole write, until readers can see it, so states appear in the order of their commits. `None` if
-    /// the file could not be reopened.
+    /// Locked for a whole write, until readers can see it, so that states become visible in the order of their commits.
+    /// `None` if the file could not be reopened.
     pub(super) writer: Mutex<Option<Database>>,
     pub(super) clock: SharedClock,
     pub(super) hot: HotCache,
@@ -53,39 +53,40 @@ pub struct OnlineStore {
     pub(super) path: PathBuf,
     /// The state that readers see; a commit replaces it as a whole.
     pub(super) state: ArcSwap<State>,
-    /// Whether a read failed in a way that only reopening the file can fix.
+    /// Whether an operation failed in a way that only reopening the file can fix.
     pub(super) failed: AtomicBool,
-    /// Damage to the file, and whether it is still at its path.
+    /// The damage to the file, and whether the file is still at its path.
     pub(super) health: Health,
     /// Whether the database panicked: closing it could abort the process.
-    pub(super) gave_up: AtomicBool,
-    pub(super) mark: Mark,
-    set_aside: Option<Quarantine>,
+    pub(super) has_panicked: AtomicBool,
+    pub(super) marker: OpenMarker,
+    quarantined: Option<Quarantine>,
 }
 
 const FILE_NAME: &str = "online.redb";
 /// How long reopening the file waits for requests in progress, which also hold the file.
-const READERS_PATIENCE: Duration = Duration::from_secs(5);
+const READERS_TIMEOUT: Duration = Duration::from_secs(5);
 
 // === impl OnlineStore ===
 
 impl OnlineStore {
     /// Opens the store, or creates an empty one if there is none. A damaged file is renamed (`.corrupt-<time>`),
-    /// reported by [`OnlineStore::set_aside`], and replaced by an empty store, in which no view counts as loaded.
+    /// reported by [`OnlineStore::quarantined`], and replaced by a new store with its intact rows, in which no view
+    /// with missing rows counts as loaded.
     ///
     /// # Errors
-    /// [`StoreError::InUse`], [`StoreError::Newer`], [`StoreError::Io`] and [`StoreError::DiskFull`]: the file stays
-    /// unchanged.
+    /// [`StoreError::InUse`], [`StoreError::Newer`], and errors of the file system and the database. The stored rows
+    /// stay unchanged.
     pub fn open(config: &StoreConfig, clock: SharedClock) -> Result<Self, StoreError> {
         let dir = &config.data_dir;
-        // Features may be personal data, so other users must not read them. Data that other users write would be
+        // Features may be personal data, so other users must not read them. Nor may they write: their data would be
         // served.
         let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
         made.map_err(|source| StoreError::Io { action: "create", path: dir.clone(), source })?;
         private::open_dir(dir).map_err(|source| StoreError::Io { action: "use", path: dir.clone(), source })?;
         let path = dir.join(FILE_NAME);
         private::claim_file(&path).map_err(|source| StoreError::Io { action: "use", path: path.clone(), source })?;
-        let (db, set_aside, mark) = open_or_replace(&path, config, &clock)?;
+        let (db, quarantined, marker) = open_or_replace(&path, config, &clock)?;
         let state = State::read(&db, 1)?;
         let health = Health::of(&path)?;
         Ok(Self {
@@ -98,16 +99,16 @@ impl OnlineStore {
             state: ArcSwap::from_pointee(state),
             failed: AtomicBool::new(false),
             health,
-            gave_up: AtomicBool::new(false),
-            mark,
-            set_aside,
+            has_panicked: AtomicBool::new(false),
+            marker,
+            quarantined,
         })
     }
 
     /// Returns the damaged file that [`OnlineStore::open`] quarantined, if there was one.
     #[must_use]
-    pub fn set_aside(&self) -> Option<&Quarantine> {
-        self.set_aside.as_ref()
+    pub fn quarantined(&self) -> Option<&Quarantine> {
+        self.quarantined.as_ref()
     }
 
     /// Returns the path of the store file.
@@ -116,7 +117,7 @@ impl OnlineStore {
         &self.path
     }
 
-    /// Returns the status of a view; `None` while the store is closed.
+    /// Returns the status of a view; `None` while the store is closed, or if the view was never declared.
     #[must_use]
     pub fn status(&self, view: ViewId) -> Option<ViewStatus> {
         let state = self.state();
@@ -132,14 +133,14 @@ impl OnlineStore {
         })
     }
 
-    /// Returns the number of rows of the last load that replaced all others, without rows that callers wrote; `None` if
-    /// there was no such load.
+    /// Returns the number of rows of the load that built the served generation, without rows that callers wrote; `None`
+    /// if no load built one.
     #[must_use]
     pub fn loaded_rows(&self, view: ViewId) -> Option<u64> {
         self.state().view(view).ok()??.record.loaded_rows
     }
 
-    /// Returns the event times of rows of a view's source that are held back until they are due, if there are any.
+    /// Returns the span of the event times of a view's rows that are held back until they are due, if there are any.
     #[must_use]
     pub fn postponed(&self, view: ViewId) -> Option<Postponed> {
         self.state().view(view).ok()??.record.postponed
@@ -151,7 +152,7 @@ impl OnlineStore {
         self.clock.now()
     }
 
-    /// Returns the schemas that a view's stored rows have, the current one last.
+    /// Returns the schemas that a view's stored rows may have, the current one last.
     ///
     /// # Errors
     /// [`StoreError::Closed`].
@@ -174,7 +175,8 @@ impl OnlineStore {
         closed.or_else(|| self.health.failure())
     }
 
-    /// Notified when [`OnlineStore::failure`], or which views are loaded or damaged, may have changed.
+    /// Returns a receiver that is notified when [`OnlineStore::failure`], or which views are loaded or damaged, may
+    /// have changed.
     #[must_use]
     pub fn health_changes(&self) -> watch::Receiver<()> {
         self.health.changes()
@@ -184,7 +186,8 @@ impl OnlineStore {
     /// this function every few seconds: writes do the same, but there may be none for hours.
     pub fn check_and_reopen(&self) {
         let checked = self.health.check_file(&self.path);
-        // A running commit changes the length; the next check follows soon.
+        // A running commit may change the length, so the length is checked only while no commit is running. The next
+        // check follows soon.
         if checked.is_ok()
             && let Ok(_writer) = self.writer.try_lock()
             && let Ok(len) = self.health.check_file(&self.path)
@@ -199,9 +202,9 @@ impl OnlineStore {
         }
     }
 
-    /// Pauses or resumes the addition of rows to the hot cache.
-    pub fn close_hot_cache(&self, is_closed: bool) {
-        self.hot.set_closed(is_closed);
+    /// Pauses or resumes the insertion of rows into the hot cache.
+    pub fn pause_hot_cache(&self, is_paused: bool) {
+        self.hot.set_paused(is_paused);
     }
 
     /// Evicts half of the hot cache.
@@ -233,9 +236,9 @@ impl OnlineStore {
 
     /// Closes the file and reopens it. Readers wait meanwhile; if it cannot be reopened, they get errors until it can.
     pub(super) fn reopen(&self, writer: &mut Option<Database>) -> Result<(), StoreError> {
-        // The file at the path is no longer this store.
+        // If another file is at the path now, it must not be opened.
         self.health.check_file(&self.path)?;
-        if self.gave_up.load(Ordering::Relaxed) {
+        if self.has_panicked.load(Ordering::Relaxed) {
             return Err(StoreError::Closed("it is damaged and will be rebuilt".to_owned()));
         }
         self.failed.store(false, Ordering::Relaxed);
@@ -245,7 +248,7 @@ impl OnlineStore {
         };
         let before = self.state.swap(Arc::new(State::reopening(commit, records.clone())));
         let db = writer.take();
-        let opened = self.guarded(|| {
+        let opened = self.catch_panics(|| {
             self.close(db, before)?;
             if self.file_bytes() == 0 {
                 // Creating a new file here would serve an empty store.
@@ -256,7 +259,7 @@ impl OnlineStore {
             let state = State::read(&db, commit)?;
             Ok((db, state))
         });
-        self.hot.outdate_all(commit);
+        self.hot.invalidate_all(commit);
         match opened {
             Ok((db, state)) => {
                 *writer = Some(db);
@@ -269,7 +272,7 @@ impl OnlineStore {
                 Ok(())
             }
             Err(error) => {
-                tracing::error!(%error, "cannot reopen the store; lookups fail until it succeeds");
+                tracing::error!(path = %self.path.display(), %error, "cannot reopen the store; lookups fail until it is open");
                 self.state.store(Arc::new(State::closed(commit, &error, records)));
                 self.health.note_change();
                 Err(error)
@@ -280,7 +283,7 @@ impl OnlineStore {
     /// Closes the file. Requests also hold it, so this function waits for the ones in progress.
     fn close(&self, db: Option<Database>, mut state: Arc<State>) -> Result<(), StoreError> {
         drop(db);
-        let until = Instant::now() + READERS_PATIENCE;
+        let until = Instant::now() + READERS_TIMEOUT;
         loop {
             state = match Arc::try_unwrap(state) {
                 Ok(_) => return Ok(()),
@@ -303,8 +306,8 @@ impl OnlineStore {
         }
     }
 
-    /// Returns whether a read failed only because a write failed, and the store is open again. Waits for the write.
-    /// `seen` is [`OnlineStore::seen`] from before the read.
+    /// Returns whether to retry a read: it failed only because a write had failed, and the store is open again. Waits
+    /// for the write. `seen` is [`OnlineStore::visible_commit`] from before the read.
     ///
     /// The caller must have dropped its [`Reader`], because reopening the file waits for all readers.
     #[cold]
@@ -317,11 +320,12 @@ impl OnlineStore {
         state.commit > seen && state.why_closed().is_none()
     }
 
-    /// Runs `work`, which reads pages, and turns a panic of the database into an error.
-    pub(super) fn guarded<T>(&self, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    /// Runs `work`, which reads pages, and turns a panic of the database into an error. Handles errors as in
+    /// [`OnlineStore::note_failure`].
+    pub(super) fn catch_panics<T>(&self, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
         let done = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
             self.note_panic();
-            Err(StoreError::gave_up(&*panic))
+            Err(StoreError::from_panic(&*panic))
         });
         done.inspect_err(|error| self.note_failure(error))
     }
@@ -340,12 +344,12 @@ impl OnlineStore {
     }
 
     fn note_damage(&self, what: &str) {
-        self.health.note_damage(what, &self.path, &self.mark, &self.metrics);
+        self.health.note_damage(what, &self.path, &self.marker, &self.metrics);
     }
 
     /// Records that the database panicked.
     pub(super) fn note_panic(&self) {
-        self.gave_up.store(true, Ordering::Relaxed);
+        self.has_panicked.store(true, Ordering::Relaxed);
     }
 
     /// Returns a view's name and record, as readers see them. A writer reads the record again in its transaction.
@@ -365,8 +369,8 @@ impl std::fmt::Debug for OnlineStore {
 impl Drop for OnlineStore {
     fn drop(&mut self) {
         let db = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner).take();
-        if self.gave_up.load(Ordering::Relaxed) {
-            // Closing would write once more. The operating system releases the file.
+        if self.has_panicked.load(Ordering::Relaxed) {
+            // Closing would write to a file that may be damaged. The operating system releases the file.
             std::mem::forget(db);
             return;
         }
@@ -374,7 +378,7 @@ impl Drop for OnlineStore {
         drop(self.state.swap(Arc::new(State::reopening(commit, Vec::new()))));
         drop(db);
         if self.health.failure().is_none() && self.health.check_file(&self.path).is_ok() {
-            self.mark.remove();
+            self.marker.remove();
         }
     }
 }

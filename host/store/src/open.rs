@@ -14,10 +14,10 @@ use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTableMeta
 
 use super::{
     StoreConfig, StoreError,
-    mark::{Mark, REBUILDS_MAX},
     metrics::StoreMetrics,
+    open_marker::{OpenMarker, REBUILDS_MAX},
     record::{META, META_FORMAT, STORE_FORMAT, VIEWS},
-    salvage::{self, Copies, caught, copy_intact},
+    salvage::{self, Copies, copy_intact, read_or_none},
     space::open_limited,
     state::State,
 };
@@ -44,26 +44,26 @@ pub(super) fn open_or_replace(
     path: &Path,
     config: &StoreConfig,
     clock: &SharedClock,
-) -> Result<(Database, Option<Quarantine>, Mark), StoreError> {
-    let mark = Mark::new(path, clock);
-    let suspicious = mark.is_suspicious();
-    if mark.is_there() && fs::metadata(path).map_or(true, |meta| meta.len() == 0) {
+) -> Result<(Database, Option<Quarantine>, OpenMarker), StoreError> {
+    let marker = OpenMarker::new(path, clock);
+    let requires_full_check = marker.requires_full_check();
+    if marker.exists() && fs::metadata(path).map_or(true, |meta| meta.len() == 0) {
         tracing::error!(
             path = %path.display(),
             "the store file is missing or empty, although a store was open when the last process ended: all views are \
              loaded again, and rows that only callers wrote are lost"
         );
     }
-    let check_on_open = config.check_on_open || suspicious;
+    let check_on_open = config.check_on_open || requires_full_check;
     let (db, aside) = match open_checked(path, &StoreConfig { check_on_open, ..config.clone() }) {
         Ok(db) => {
-            if suspicious {
+            if requires_full_check {
                 tracing::info!(path = %path.display(), "the store was not closed cleanly; all pages were checked");
             }
             (db, None)
         }
         Err(StoreError::Damaged(why)) => {
-            let kept = if mark.allows_rebuild() { copy_at_open(path, config, &mark)? } else { None };
+            let kept = if marker.allows_rebuild() { copy_at_open(path, config, &marker)? } else { None };
             let aside = match kept {
                 Some((unfinished, copies)) => {
                     let aside = replace(path, &unfinished, clock, why)?;
@@ -75,8 +75,8 @@ pub(super) fn open_or_replace(
                     Quarantine { rows_kept: Some(copies.rows), ..aside }
                 }
                 None => {
-                    let aside = set_aside(path, clock, why)?;
-                    let reason = if mark.allows_rebuild() {
+                    let aside = quarantine(path, clock, why)?;
+                    let reason = if marker.allows_rebuild() {
                         "none of its rows can be read".to_owned()
                     } else {
                         format!("{REBUILDS_MAX} starts failed while they read it")
@@ -93,28 +93,28 @@ pub(super) fn open_or_replace(
         }
         Err(other) => return Err(other),
     };
-    mark.make();
-    Ok((db, aside, mark))
+    marker.create();
+    Ok((db, aside, marker))
 }
 
 /// The new file, and a summary of the rows that were copied to it.
 type Rebuilt = (PathBuf, Copies);
 
-/// Copies the intact rows of a damaged file to a new file next to it; returns `None` if the damaged file cannot be read.
-/// If the process is killed during the copy, the damaged file stays in place.
-fn copy_at_open(path: &Path, config: &StoreConfig, mark: &Mark) -> Result<Option<Rebuilt>, StoreError> {
+/// Copies the intact rows of a damaged file to a new file next to it; returns `None` if the damaged file cannot be
+/// read. If the process is killed during the copy, the damaged file stays in place.
+fn copy_at_open(path: &Path, config: &StoreConfig, marker: &OpenMarker) -> Result<Option<Rebuilt>, StoreError> {
     let mut builder = Database::builder();
     builder.set_cache_size(OLD_CACHE_BYTES);
     // A file that was closed cleanly is opened read-only. Otherwise the database has to find the last commit first,
     // which writes to the file.
-    if let Some(old) = caught(|| builder.open_read_only(path).map_err(|error| open_error(path, error))) {
-        let copied = copy_from(&old, path, config, mark);
+    if let Some(old) = read_or_none(|| builder.open_read_only(path).map_err(|error| open_error(path, error))) {
+        let copied = copy_from(&old, path, config, marker);
         let _ = catch_unwind(AssertUnwindSafe(|| drop(old)));
         return copied;
     }
-    let old = caught(|| builder.open(path).map_err(|error| open_error(path, error)));
+    let old = read_or_none(|| builder.open(path).map_err(|error| open_error(path, error)));
     let Some(old) = old else { return Ok(None) };
-    let copied = copy_from(&old, path, config, mark);
+    let copied = copy_from(&old, path, config, marker);
     if matches!(&copied, Ok(Some((_, copies))) if !copies.is_broken) {
         let _ = catch_unwind(AssertUnwindSafe(|| drop(old)));
     } else {
@@ -128,13 +128,13 @@ fn copy_from<D: ReadableDatabase>(
     old: &D,
     path: &Path,
     config: &StoreConfig,
-    mark: &Mark,
+    marker: &OpenMarker,
 ) -> Result<Option<Rebuilt>, StoreError> {
-    let before = mark.note_rebuild();
+    let before = marker.note_rebuild();
     let copied = copy_records(old, path, config);
     if copied.is_err() {
         // The rebuild failed without ending the process, for example on a full disk, so the next start may try again.
-        mark.write(&before);
+        marker.write(&before);
     }
     copied
 }
@@ -153,7 +153,8 @@ fn copy_records<D: ReadableDatabase>(
     Ok(Some((unfinished, copies)))
 }
 
-/// Opens the file and checks that it is a store in our format and contains everything that its records refer to.
+/// Opens the file, or creates it if it is missing or empty. Checks that its format is supported, and that each view has
+/// as many rows as its record states.
 pub(super) fn open_checked(path: &Path, config: &StoreConfig) -> Result<Database, StoreError> {
     let new = match fs::metadata(path) {
         Ok(meta) => meta.len() == 0,
@@ -163,7 +164,7 @@ pub(super) fn open_checked(path: &Path, config: &StoreConfig) -> Result<Database
     let mut builder = Database::builder();
     builder.set_cache_size(config.page_cache_bytes_max);
     builder.set_check_integrity_on_open(config.check_on_open);
-    // A file of arbitrary bytes must not end the process, whatever it causes inside the database.
+    // A file of arbitrary bytes must not end the process, even if the database panics.
     let opened = catch_unwind(AssertUnwindSafe(|| {
         if new {
             return create(&builder, path, config);
@@ -173,7 +174,7 @@ pub(super) fn open_checked(path: &Path, config: &StoreConfig) -> Result<Database
         remove_unfinished(path);
         Ok(db)
     }));
-    opened.unwrap_or_else(|panic| Err(StoreError::gave_up(&*panic)))
+    opened.unwrap_or_else(|panic| Err(StoreError::from_panic(&*panic)))
 }
 
 /// Creates a new store under a temporary name, and links it to its final name when it is complete. If the process is
@@ -208,7 +209,8 @@ pub(super) fn create_unfinished(path: &Path, config: &StoreConfig) -> Result<(Pa
     Ok((unfinished, db))
 }
 
-/// Creates an empty store next to `path`. The file exists even if the store cannot be created.
+/// Creates an empty store next to `path`. If `Ok` is returned, the file exists, even if the store in it could not be
+/// created.
 fn unfinished_in(
     builder: &Builder,
     path: &Path,
@@ -233,8 +235,8 @@ fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError
     move |source| StoreError::Io { action, path, source }
 }
 
-/// Removes files left by interrupted creations. If another process is creating a store at this moment, it has lost the
-/// race, because the store exists.
+/// Removes files left by interrupted creations. If another process is creating a store now, it fails anyway, because
+/// the store exists.
 fn remove_unfinished(path: &Path) {
     let Some(entries) = path.parent().and_then(|dir| fs::read_dir(dir).ok()) else { return };
     for entry in entries.flatten() {
@@ -283,21 +285,22 @@ fn check(db: &Database, path: &Path) -> Result<(), StoreError> {
         return Err(StoreError::Newer { path: path.to_owned(), found, known: STORE_FORMAT });
     }
     if found < STORE_FORMAT {
-        // All rows are copies of source data: reading the sources again is safer than a conversion.
+        // There is no conversion: sources are read again. Rows that only callers wrote stay in the quarantined file.
         return Err(StoreError::Damaged(format!("format {found} is older than this Larder's, {STORE_FORMAT}")));
     }
     // Reading the state opens every table; counting its rows reads only the root of the tree.
     for view in State::read(db, 0)?.views()? {
         let rows = view.rows.as_ref().map_or(Ok(0), ReadableTableMetadata::len)?;
         if rows != view.record.rows {
-            let message = format!("view '{}' has {rows} rows, its record says {}", view.name, view.record.rows);
+            let message = format!("view '{}' has {rows} rows, but its record has {}", view.name, view.record.rows);
             return Err(StoreError::Damaged(message));
         }
     }
     Ok(())
 }
 
-fn set_aside(path: &Path, clock: &SharedClock, why: String) -> Result<Quarantine, StoreError> {
+/// Renames a damaged file.
+fn quarantine(path: &Path, clock: &SharedClock, why: String) -> Result<Quarantine, StoreError> {
     let name = format!("{}.corrupt-{}", path.display(), clock.now() / 1_000_000);
     let mut aside = PathBuf::from(&name);
     let mut n = 1;
@@ -317,9 +320,9 @@ pub(super) fn replace(
     clock: &SharedClock,
     why: String,
 ) -> Result<Quarantine, StoreError> {
-    let aside = set_aside(path, clock, why)?;
+    let aside = quarantine(path, clock, why)?;
     if let Err(error) = fs::rename(unfinished, path) {
-        // A damaged file is better than none.
+        // Move the damaged file back: without it, the next start would create an empty store.
         let _ = fs::rename(&aside.path, path);
         return Err(io("rename", unfinished)(error));
     }

@@ -1,8 +1,8 @@
 //! Rows that callers write, in addition to those that loads read.
 //!
-//! A replacing load contains all rows of a source, but not the rows that callers wrote: after it, those would be gone.
-//! So they are also stored in a separate table, and merged into each new generation before it is served. Once the
-//! source has a row that is at least as new, the caller's row is deleted.
+//! A replacing load contains all rows of a source, but not the rows that callers wrote, and would drop them. So they
+//! are also stored in a separate table, and merged into each new generation before it is served. Once the source has a
+//! row that is at least as new, the caller's row is deleted.
 
 use std::collections::HashSet;
 
@@ -16,20 +16,21 @@ use super::{
     Applied, KeySignature, OnlineStore, RowBatch, Rule, StoreError, ViewId,
     batch::Arrival,
     erase::Deletions,
-    record::{Postponed, RowTable, ViewRecord, unseal},
-    rule::Judge,
+    record::{Postponed, RowTable, ViewRecord, verified_row},
+    rule::RowComparer,
     tables::{merge, put_record, read_record},
     transaction::Written,
 };
 
-/// The rows that were merged into a generation.
+/// The result of merging the rows of callers into a generation.
 #[derive(Debug, Default)]
 pub(super) struct Overlay {
-    /// The newest event time of these rows.
+    /// The newest event time of the merged rows.
     pub(super) newest_event: Option<Micros>,
-    /// The schemas of these rows; empty if no rows are left to merge into the next generation.
+    /// The schemas of the callers' rows that are still needed; empty if none are left to merge into the next
+    /// generation.
     pub(super) schemas: HashSet<Fingerprint>,
-    /// The event times of rows from the future that were kept for later.
+    /// The span of the event times of rows that are held back because they are in the future.
     pub(super) postponed: Option<Postponed>,
 }
 
@@ -37,15 +38,15 @@ impl OnlineStore {
     /// Writes rows of a caller: they are durable and served when this function returns. Stored rows that are newer
     /// stay.
     ///
-    /// `key` is the signature of the ids in the batch. With `keep`, the rows survive replacing loads, which is for
-    /// views with a source; for other views, the write updates the freshness.
+    /// `key` is the signature of the ids in the batch. Set `keep` for views with a source: the rows then survive
+    /// replacing loads. Otherwise, the write counts as a successful load.
     ///
     /// # Errors
-    /// [`StoreError::Superseded`] if the view was redeclared with other keys or features, [`StoreError::Row`], and
-    /// errors of a failed transaction: nothing of the batch is stored then.
+    /// [`StoreError::Superseded`] if the view was removed, or redeclared with other keys or features,
+    /// [`StoreError::Row`], and errors of a failed transaction: nothing of the batch is stored then.
     pub fn put(&self, view: ViewId, key: &KeySignature, batch: &RowBatch, keep: bool) -> Result<Applied, StoreError> {
         let (name, _) = self.record(view)?;
-        let judge = batch.times().judge(self.clock.now());
+        let comparer = batch.times().comparer(self.clock.now());
         self.write(|txn| {
             let mut record = read_record(txn, &name)?;
             let superseded = || StoreError::Superseded { view: name.clone() };
@@ -62,20 +63,20 @@ impl OnlineStore {
             let mut deletions = Deletions::open(txn, &record)?;
             let mut newest = record.newest_event;
             let row_error = |source| StoreError::Row { view: name.clone(), source };
-            batch.each_winner(&mut applied, row_error, |id, arrival| {
+            batch.for_each_winner(&mut applied, row_error, |id, arrival| {
                 // Callers do not send removals.
-                let Arrival::Row(sealed, rank) = arrival else { return Ok(Applied::default()) };
+                let Arrival::Row(checksummed, rank) = arrival else { return Ok(Applied::default()) };
                 if Some(rank.header.fingerprint) != current {
                     return Err(superseded());
                 }
-                if deletions.bars(&id, &rank.header, false)? {
+                if deletions.rejects(&id, &rank.header, false)? {
                     return Ok(Applied { stale: 1, ..Applied::default() });
                 }
-                let outcome = merge(&mut rows, &id, sealed, &rank, Rule::Newest, judge)?;
+                let outcome = merge(&mut rows, &id, checksummed, &rank, Rule::Newest, comparer)?;
                 if let Some(written) = &mut written
                     && outcome.stale == 0
                 {
-                    merge(written, &id, sealed, &rank, Rule::Newest, judge)?;
+                    merge(written, &id, checksummed, &rank, Rule::Newest, comparer)?;
                 }
                 if outcome.changed() > 0 {
                     changed.push(id);
@@ -104,7 +105,7 @@ pub(super) fn overlay(
     name: &str,
     record: &ViewRecord,
     generation: u32,
-    judge: Judge,
+    comparer: RowComparer,
 ) -> Result<Overlay, StoreError> {
     let mut overlay = Overlay::default();
     if !record.written {
@@ -115,28 +116,28 @@ pub(super) fn overlay(
     let mut rows = txn.open_table(RowTable::new(&record.table_name(generation)))?;
     let mut caught_up: Vec<EntityId> = Vec::new();
     for entry in written.iter()? {
-        let (key, sealed) = entry?;
-        let (id, sealed) = (EntityId(*key.value()), sealed.value());
-        let rank = unseal(&id, sealed).and_then(|row| RowRank::read(row).ok());
+        let (key, checksummed) = entry?;
+        let (id, checksummed) = (EntityId(*key.value()), checksummed.value());
+        let rank = verified_row(&id, checksummed).and_then(|row| RowRank::read(row).ok());
         // An unreadable row was not served: the source's row is better than none.
         let Some(rank) = rank.filter(|rank| known.contains(&rank.header.fingerprint)) else {
-            tracing::warn!(view = name, "a row that a caller wrote is unreadable; dropped it");
+            tracing::warn!(view = name, "dropped an unreadable row that a caller wrote");
             caught_up.push(id);
             continue;
         };
-        if judge.is_future(&rank) {
+        if comparer.is_future(&rank) {
             overlay.postponed = Postponed::union(overlay.postponed, Some(Postponed::at(rank.header.event_time)));
             overlay.schemas.insert(rank.header.fingerprint);
             continue;
         }
         let is_newer = match rows.get(&id.0)? {
             None => true,
-            Some(stored) => unseal(&id, stored.value())
+            Some(stored) => verified_row(&id, stored.value())
                 .and_then(|row| RowRank::read(row).ok())
-                .is_none_or(|stored| judge.outlasts(&rank, &stored)),
+                .is_none_or(|stored| comparer.wins_over(&rank, &stored)),
         };
         if is_newer {
-            rows.insert(&id.0, sealed)?;
+            rows.insert(&id.0, checksummed)?;
             overlay.newest_event = overlay.newest_event.max(Some(rank.header.event_time));
             overlay.schemas.insert(rank.header.fingerprint);
         } else {
@@ -153,12 +154,12 @@ pub(super) fn overlay(
     Ok(overlay)
 }
 
-/// Serves rows of callers whose event time was in the future until now: an earlier version, without that check,
-/// accepted them, and they were held back since.
+/// Serves rows of callers that were held back because they were in the future, and are due now. An earlier version,
+/// which did not check event times, accepted them.
 pub(super) fn restore_written(
     txn: &WriteTransaction,
     record: &mut ViewRecord,
-    judge: Judge,
+    comparer: RowComparer,
     changed: &mut Vec<EntityId>,
 ) -> Result<(), StoreError> {
     if !record.written {
@@ -167,20 +168,20 @@ pub(super) fn restore_written(
     let written = txn.open_table(RowTable::new(&record.written_name()))?;
     let mut rows = txn.open_table(RowTable::new(&record.table_name(record.generation)))?;
     for entry in written.iter()? {
-        let (key, sealed) = entry?;
-        let (id, sealed) = (EntityId(*key.value()), sealed.value());
-        let Some(rank) = unseal(&id, sealed).and_then(|row| RowRank::read(row).ok()) else { continue };
-        if judge.is_future(&rank) {
+        let (key, checksummed) = entry?;
+        let (id, checksummed) = (EntityId(*key.value()), checksummed.value());
+        let Some(rank) = verified_row(&id, checksummed).and_then(|row| RowRank::read(row).ok()) else { continue };
+        if comparer.is_future(&rank) {
             record.postponed = Postponed::union(record.postponed, Some(Postponed::at(rank.header.event_time)));
             continue;
         }
         let stored = rows.get(&id.0)?;
         let is_newer = stored.is_none_or(|stored| {
-            let stored = unseal(&id, stored.value()).and_then(|row| RowRank::read(row).ok());
-            stored.is_none_or(|stored| judge.outlasts(&rank, &stored))
+            let stored = verified_row(&id, stored.value()).and_then(|row| RowRank::read(row).ok());
+            stored.is_none_or(|stored| comparer.wins_over(&rank, &stored))
         });
         if is_newer {
-            rows.insert(&id.0, sealed)?;
+            rows.insert(&id.0, checksummed)?;
             record.newest_event = record.newest_event.max(Some(rank.header.event_time));
             changed.push(id);
         }

@@ -1,4 +1,4 @@
-//! Lookups: a [`Reader`] looks up rows in one committed state, in memory first.
+//! Lookups: a [`Reader`] looks up rows in one committed state, first in the hot cache and then on disk.
 
 use std::{cell::Cell, sync::Arc};
 
@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use super::{
     OnlineStore, StoreError, ViewId,
     hot::{EntityRows, FoundRow, Lookup, Row},
-    record::unseal,
+    record::verified_row,
     state::{State, ViewState},
 };
 
@@ -52,7 +52,7 @@ impl<'s> Reader<'s> {
         self.state.commit
     }
 
-    /// Returns the row of an entity in one view, if there is one, from memory or else from disk.
+    /// Returns the row of an entity in one view; `None` if it has none.
     ///
     /// # Errors
     /// Errors of a failed read.
@@ -66,40 +66,41 @@ impl<'s> Reader<'s> {
         Ok(found)
     }
 
-    /// Looks up the rows of entities in several views. Calls `tell` with each row, the index of the entity in `ids` and
-    /// the index of the view in `views`; an error of `tell` ends the lookup.
+    /// Looks up the rows of entities in several views. For each entity and view, calls `visit` with the index of the
+    /// entity in `ids`, the index of the view in `views`, and the row, or `None` if there is none. An error of `visit`
+    /// ends the lookup.
     ///
     /// # Errors
-    /// Errors of `tell`, and of a failed read; [`StoreError::Damaged`] also for a row whose bytes changed since it was
-    /// written.
+    /// Errors of `visit`, and of a failed read; also [`StoreError::Damaged`] for a row that does not match its
+    /// checksum.
     pub fn get_each<E: From<StoreError>>(
         &self,
         views: &[Lookup],
         ids: &[EntityId],
-        mut tell: impl FnMut(usize, usize, Option<Row>) -> Result<(), E>,
+        mut visit: impl FnMut(usize, usize, Option<Row>) -> Result<(), E>,
     ) -> Result<(), E> {
         let states = views.iter().map(|wanted| self.state.view(wanted.view));
         let states = states.collect::<Result<SmallVec<[_; 4]>, _>>()?;
         let known = self.store.hot.get(ids, views, self.state.commit);
         let mut hits = 0;
         for ((entity, id), known) in ids.iter().enumerate().zip(known) {
-            let mut is_all_known = true;
-            for (place, (&Lookup { view, .. }, state)) in views.iter().zip(&states).enumerate() {
+            let mut is_all_cached = true;
+            for (index, (&Lookup { view, .. }, state)) in views.iter().zip(&states).enumerate() {
                 let Some(state) = state else {
-                    tell(entity, place, None)?;
+                    visit(entity, index, None)?;
                     continue;
                 };
                 let row = known.as_ref().and_then(|known| known.row(view, state.record.generation));
                 match row {
                     Some(row) => {
                         hits += 1;
-                        tell(entity, place, row)?;
+                        visit(entity, index, row)?;
                     }
-                    None => is_all_known = false,
+                    None => is_all_cached = false,
                 }
             }
-            if !is_all_known {
-                self.read_unknown(views, &states, id, known.as_ref(), |place, row| tell(entity, place, row))?;
+            if !is_all_cached {
+                self.read_uncached(views, &states, id, known.as_ref(), |index, row| visit(entity, index, row))?;
             }
         }
         self.counts.hot_hits.update(|count| count + hits);
@@ -108,17 +109,17 @@ impl<'s> Reader<'s> {
 
     /// Reads the rows of an entity that are not cached, and caches them.
     #[cold]
-    fn read_unknown<E: From<StoreError>>(
+    fn read_uncached<E: From<StoreError>>(
         &self,
         views: &[Lookup],
         states: &[Option<&ViewState>],
         id: &EntityId,
         known: Option<&EntityRows>,
-        mut tell: impl FnMut(usize, Option<Row>) -> Result<(), E>,
+        mut visit: impl FnMut(usize, Option<Row>) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut fresh: SmallVec<[FoundRow; 4]> = SmallVec::new();
-        let mut fresh_places: SmallVec<[usize; 4]> = SmallVec::new();
-        for (place, (&Lookup { view, .. }, state)) in views.iter().zip(states).enumerate() {
+        let mut fresh_indexes: SmallVec<[usize; 4]> = SmallVec::new();
+        for (index, (&Lookup { view, .. }, state)) in views.iter().zip(states).enumerate() {
             let Some(state) = state else { continue };
             let generation = state.record.generation;
             if known.is_some_and(|known| known.row(view, generation).is_some()) {
@@ -126,19 +127,19 @@ impl<'s> Reader<'s> {
             }
             self.counts.hot_misses.update(|count| count + 1);
             let row = self.read(state, id)?;
-            if !self.store.hot.is_on() {
-                tell(place, row)?;
+            if !self.store.hot.is_enabled() {
+                visit(index, row)?;
                 continue;
             }
             let text = row.as_deref().map(|row| state.text_of(row)).unwrap_or_default();
             fresh.push(FoundRow { view, generation, row, text });
-            fresh_places.push(place);
+            fresh_indexes.push(index);
         }
         if !fresh.is_empty() {
             let rows = self.store.hot.put(id, known, &fresh, self.state.commit);
-            // As later lookups will find them, with their text.
-            for (place, found) in fresh_places.into_iter().zip(fresh) {
-                tell(place, rows.row(found.view, found.generation).flatten())?;
+            // Pass the cached rows, which include their text, as later lookups do.
+            for (index, found) in fresh_indexes.into_iter().zip(fresh) {
+                visit(index, rows.row(found.view, found.generation).flatten())?;
             }
         }
         Ok(())
@@ -156,9 +157,9 @@ impl<'s> Reader<'s> {
         let Some(view) = self.state.view(view)? else { return Ok(()) };
         let Some(table) = &view.rows else { return Ok(()) };
         for entry in table.iter().map_err(StoreError::from)? {
-            let (id, sealed) = entry.map_err(StoreError::from)?;
+            let (id, checksummed) = entry.map_err(StoreError::from)?;
             let id = EntityId(*id.value());
-            visit(id, unsealed(view, &id, sealed.value())?)?;
+            visit(id, verified(view, &id, checksummed.value())?)?;
         }
         Ok(())
     }
@@ -166,16 +167,16 @@ impl<'s> Reader<'s> {
     fn read(&self, view: &ViewState, id: &EntityId) -> Result<Option<Row>, StoreError> {
         let Some(table) = &view.rows else { return Ok(None) };
         self.counts.reads.update(|count| count + 1);
-        self.store.guarded(|| match table.get(&id.0)? {
-            Some(sealed) => Ok(Some(Row::copy_of(unsealed(view, id, sealed.value())?))),
+        self.store.catch_panics(|| match table.get(&id.0)? {
+            Some(checksummed) => Ok(Some(Row::copy_of(verified(view, id, checksummed.value())?))),
             None => Ok(None),
         })
     }
 }
 
-fn unsealed<'b>(view: &ViewState, id: &EntityId, sealed: &'b [u8]) -> Result<&'b [u8], StoreError> {
-    unseal(id, sealed).ok_or_else(|| {
-        let message = format!("view '{}': the row of entity id {id:?} differs from the written row", view.name);
+fn verified<'b>(view: &ViewState, id: &EntityId, checksummed: &'b [u8]) -> Result<&'b [u8], StoreError> {
+    verified_row(id, checksummed).ok_or_else(|| {
+        let message = format!("view '{}': the row of entity id {id:?} does not match its checksum", view.name);
         StoreError::Damaged(message)
     })
 }

@@ -3,15 +3,16 @@
 //! ```text
 //! table "meta"                 &str → u64     "format" → 2
 //! table "views"                &str → &[u8]   view name → ViewRecord, as JSON
-//! table "rows/<id>/<gen>"      [u8;16] → &[u8]  entity id → row (larder_model::codec), then its seal
+//! table "rows/<id>/<gen>"      [u8;16] → &[u8]  entity id → row (larder_model::codec), then its checksum
 //! table "run/<id>/<n>"         the same, a part of a generation that is being built, see `runs.rs`
 //! table "written/<id>"         the same, of rows that callers wrote, see `put.rs`
-//! table "deleted/<id>"         entity id → event and created time of the row that was deleted, then their seal, see
-//!                              `erase.rs`
+//! table "deleted/<id>"         entity id → event and created time of the row that was deleted, then their checksum,
+//!                              see `erase.rs`
 //! ```
 //!
-//! The seal is the CRC-32 of entity id and row: four bytes, least significant first. The database has checksums of its
-//! pages, but does not verify them on reads: a flipped bit would be served as a value.
+//! The checksum is the CRC-32 of the entity id and the row: four bytes, least significant first. The database has
+//! checksums of its pages, but does not verify them on reads, so without the row's own checksum, a flipped bit would be
+//! served as a value.
 //!
 //! A generation is a complete set of a view's rows. An upsert writes to the served generation. A replacing load builds
 //! the next one, and its last commit makes that the served one.
@@ -27,7 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{StoreError, rule::Rule};
 
-/// The layout of the tables above. Rows have their own version.
+/// The version of the table layout above. The row format has its own version.
 pub(super) const STORE_FORMAT: u32 = 2;
 
 pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
@@ -37,27 +38,27 @@ pub(super) const VIEWS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new(
 pub(super) type RowKey = &'static [u8; size_of::<EntityId>()];
 pub(super) type RowTable<'n> = TableDefinition<'n, RowKey, &'static [u8]>;
 
-/// The size of a stored row in addition to the row itself, in bytes.
-const SEAL_BYTES: usize = size_of::<u32>();
+/// The size of the checksum at the end of a stored row, in bytes.
+const CHECKSUM_BYTES: usize = size_of::<u32>();
 
-/// Appends a row and its seal.
-pub(super) fn seal(id: &EntityId, row: &[u8], into: &mut Vec<u8>) {
+/// Appends a row and its checksum.
+pub(super) fn append_with_checksum(id: &EntityId, row: &[u8], into: &mut Vec<u8>) {
     into.extend_from_slice(row);
     into.extend_from_slice(&checksum(id, row));
 }
 
-/// Returns the row in the bytes stored for an id; `None` if they are not the bytes that were sealed.
-pub(super) fn unseal<'b>(id: &EntityId, sealed: &'b [u8]) -> Option<&'b [u8]> {
-    let (row, sum) = sealed.split_last_chunk::<SEAL_BYTES>()?;
+/// Returns the row in the bytes stored for an id; `None` if the checksum does not match.
+pub(super) fn verified_row<'b>(id: &EntityId, checksummed: &'b [u8]) -> Option<&'b [u8]> {
+    let (row, sum) = checksummed.split_last_chunk::<CHECKSUM_BYTES>()?;
     (*sum == checksum(id, row)).then_some(row)
 }
 
-/// Returns a row that was sealed for this store, without its seal.
-pub(super) fn without_seal(sealed: &[u8]) -> &[u8] {
-    sealed.split_last_chunk::<SEAL_BYTES>().map_or(sealed, |(row, _)| row)
+/// Removes the checksum from the bytes stored for a row, without verifying it.
+pub(super) fn without_checksum(checksummed: &[u8]) -> &[u8] {
+    checksummed.split_last_chunk::<CHECKSUM_BYTES>().map_or(checksummed, |(row, _)| row)
 }
 
-fn checksum(id: &EntityId, row: &[u8]) -> [u8; SEAL_BYTES] {
+fn checksum(id: &EntityId, row: &[u8]) -> [u8; CHECKSUM_BYTES] {
     let mut sum = crc32fast::Hasher::new();
     sum.update(&id.0);
     sum.update(row);
@@ -68,16 +69,16 @@ fn record_checksum(json: &[u8]) -> String {
     format!("{:08x}", crc32fast::hash(json))
 }
 
-/// Identifies how a view's ids were computed. Rows with another signature can never be found.
+/// Identifies how a view's ids were computed. Rows that were stored under another signature can no longer be found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeySignature(String);
 
-/// The event times of a source's rows that are held back until they are due.
+/// The span of the event times of rows that are held back until they are due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Postponed {
-    /// The earliest of them.
+    /// The earliest event time.
     pub first: Micros,
-    /// The latest of them.
+    /// The latest event time.
     pub last: Micros,
 }
 
@@ -92,35 +93,37 @@ pub(super) struct ViewRecord {
     pub(super) generation: u32,
     /// The generation that a load is building, or that an interrupted load was building.
     pub(super) building: Option<u32>,
-    /// The runs of that generation. Versions without runs wrote none, so their interrupted loads start from scratch.
+    /// The runs of that generation. Records of versions without runs lack them, so interrupted loads of those versions
+    /// start from scratch.
     #[serde(default, rename = "building_runs")]
     pub(super) runs: Runs,
-    /// Every schema of the rows in the served generation, the current one last.
+    /// The schemas that rows in the served generation may have, the current one last.
     pub(super) schemas: Vec<SchemaRecord>,
     /// The number of rows of the served generation at the last commit.
     pub(super) rows: u64,
-    /// The number of rows of the load that built the served generation, without rows that callers wrote.
+    /// The number of rows of the load that built the served generation, without rows that callers wrote; `None` if no
+    /// load built one.
     #[serde(default)]
     pub(super) loaded_rows: Option<u64>,
-    /// Event times of the source's rows that were skipped because they are in the future.
+    /// The span of the event times of rows that are held back because they are in the future.
     #[serde(default)]
     pub(super) postponed: Option<Postponed>,
-    /// Whether there are rows that callers wrote, which are stored separately from those of the source.
+    /// Whether the view has rows that callers wrote in addition to its source, which also have a table of their own.
     #[serde(default)]
     pub(super) written: bool,
-    /// For a view that stores only a part of its rows: their size in bytes.
+    /// For a view of which only some rows are stored: their size in bytes.
     #[serde(default)]
     pub(super) bytes: u64,
     /// For such a view: the id at which the next eviction starts.
     #[serde(default)]
     pub(super) hand: [u8; size_of::<EntityId>()],
-    /// Changes whenever rows are removed other than by a load: a load that began before must not continue.
-    #[serde(default)]
-    pub(super) life: u32,
+    /// Changes whenever the source must be read from the start again: a load that began before must not continue.
+    #[serde(default, rename = "life")]
+    pub(super) epoch: u32,
     /// Whether rows were lost to damage and not yet restored by a full load.
     #[serde(default)]
     pub(super) is_damaged: bool,
-    /// The number of rows permanently lost to damage: the view has no source to restore them from.
+    /// The number of rows that were lost to damage and not restored.
     #[serde(default)]
     pub(super) rows_lost: u64,
     /// When the view was created, according to Feast's registry.
@@ -139,7 +142,7 @@ pub(super) struct ViewRecord {
     pub(super) position: Option<String>,
     /// The newest event time of any row.
     pub(super) newest_event: Option<Micros>,
-    /// The time of the last successful load.
+    /// The time of the last successful load or, for a view without a source, of the last write.
     pub(super) last_success: Option<Micros>,
     /// The time of the last successful materialization of a time range.
     #[serde(default)]
@@ -161,27 +164,27 @@ pub(super) struct Runs {
     pub(super) position: Option<String>,
     /// The newest event time of any row.
     pub(super) newest_event: Option<Micros>,
-    /// Event times of rows that were skipped because they are in the future.
+    /// The span of the event times of rows that were skipped because they are in the future.
     #[serde(default)]
     pub(super) postponed: Option<Postponed>,
-    /// The number of rows of the largest batch: a transaction of the merge takes as many, because other writers also
-    /// wait for it.
+    /// The number of rows in the largest batch. A transaction of the merge processes about as many, because other
+    /// writers wait for it.
     pub(super) batch_rows: u64,
     /// The size of the largest batch in bytes.
     pub(super) batch_bytes: u64,
 }
 
-/// A row schema, as it is stored.
+/// A stored row schema.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SchemaRecord {
-    /// Name and type of each field, in order.
+    /// The name and type of each field, in order.
     fields: Vec<(String, String)>,
 }
 
 // === impl Postponed ===
 
 impl Postponed {
-    /// Returns the span that covers both; `None` if there is neither.
+    /// Returns the span that covers both; `None` if both are `None`.
     #[must_use]
     pub fn union(one: Option<Self>, other: Option<Self>) -> Option<Self> {
         match (one, other) {
@@ -231,7 +234,7 @@ impl ViewRecord {
             written: false,
             bytes: 0,
             hand: [0; size_of::<EntityId>()],
-            life: 0,
+            epoch: 0,
             is_damaged: false,
             rows_lost: 0,
             created: None,
@@ -245,15 +248,15 @@ impl ViewRecord {
         }
     }
 
-    /// Returns the record of a view whose rows have all become useless: a new generation without any state.
+    /// Returns the record of a view whose stored rows can no longer be found: an empty generation without any state.
     pub(super) fn reset(&self, key: KeySignature, schema: &RowSchema) -> Self {
         let generation = self.building.unwrap_or(self.generation) + 1;
-        Self { generation, life: self.life.wrapping_add(1), ..Self::new(self.id, key, schema) }
+        Self { generation, epoch: self.epoch.wrapping_add(1), ..Self::new(self.id, key, schema) }
     }
 
-    /// Drops all rows, so that the source is read from the start. Deletions stay: a load must not restore such rows.
-    /// The caller has to delete the tables.
-    pub(super) fn forget_rows(&mut self) {
+    /// Resets the state of the rows, so that the source is read from the start. Deletions stay: a load must not restore
+    /// deleted rows. The caller must delete the tables.
+    pub(super) fn clear_rows(&mut self) {
         self.schemas.drain(..self.schemas.len().saturating_sub(1));
         *self = Self {
             generation: self.building.unwrap_or(self.generation) + 1,
@@ -275,16 +278,16 @@ impl ViewRecord {
 
     /// Makes the next load read the source from the start, and ends running loads.
     pub(super) fn read_from_start(&mut self) {
-        self.life = self.life.wrapping_add(1);
+        self.epoch = self.epoch.wrapping_add(1);
         self.position = None;
         self.runs.position = None;
     }
 
-    /// Returns whether a load that began with `began` may continue: the view was not redeclared, no rows were removed,
-    /// and no other load began.
-    pub(super) fn is_same_life(&self, began: &Self) -> bool {
-        let life = |record: &Self| (record.generation, record.building, record.life);
-        life(self) == life(began) && self.schemas.last() == began.schemas.last()
+    /// Returns whether a load that began with `began` may continue: the view has the same schema, the source need not
+    /// be read from the start, and no other load has begun to build a generation or ended one.
+    pub(super) fn load_may_continue(&self, began: &Self) -> bool {
+        let identity = |record: &Self| (record.generation, record.building, record.epoch);
+        identity(self) == identity(began) && self.schemas.last() == began.schemas.last()
     }
 
     /// Reads a record: JSON, followed by a line with its checksum, which records of earlier versions lack.
@@ -299,7 +302,7 @@ impl ViewRecord {
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
-        // A record has string keys and numbers only: it always serializes.
+        // Serialization never fails, because all keys of the record are strings.
         let mut bytes = serde_json::to_vec(self).unwrap_or_default();
         let checksum = record_checksum(&bytes);
         bytes.push(b'\n');
@@ -327,7 +330,7 @@ impl ViewRecord {
         format!("{}{number}", self.run_prefix())
     }
 
-    /// Returns how the names of the tables of all runs begin.
+    /// Returns the prefix of the names of all run tables.
     pub(super) fn run_prefix(&self) -> String {
         format!("run/{}/", self.id)
     }

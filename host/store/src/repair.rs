@@ -1,10 +1,9 @@
-//! Rebuilding a damaged store while it is open: every intact row is copied to a new file, which replaces the damaged
-//! one.
+//! Rebuilds a damaged store while it is open: copies every intact row to a new file, which replaces the damaged one.
 //!
 //! The database checks its pages only in a full check of a closed file. If it follows a damaged page, it may panic or
-//! overwrite live pages. So nothing is written to a damaged file, and no table of it is repaired in place: the intact rows
-//! are copied (`salvage.rs`). Views with missing rows are marked, and their sources are read from the start; until then
-//! the server is not ready.
+//! overwrite live pages. So nothing is written to a damaged file, and no table of it is repaired in place: the intact
+//! rows are copied (`salvage.rs`). Views with missing rows are marked, and their sources are read from the start; until
+//! then the server is not ready.
 
 use std::{
     fs,
@@ -21,7 +20,7 @@ use super::{
     OnlineStore, StoreError,
     metrics::StoreMetrics,
     open::{create_unfinished, open_checked, replace},
-    salvage::{Copies, caught, copy_intact},
+    salvage::{Copies, copy_intact, read_or_none},
     state::State,
 };
 
@@ -29,7 +28,7 @@ use super::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Repaired {
     /// The new path of the damaged file.
-    pub aside: PathBuf,
+    pub quarantine_path: PathBuf,
     /// The number of rows copied, over all views.
     pub rows: u64,
     /// The views that lost rows, with the number of lost rows.
@@ -37,17 +36,18 @@ pub struct Repaired {
 }
 
 /// How long the rebuild waits for requests that read the damaged file.
-const READERS_PATIENCE: Duration = Duration::from_secs(5);
+const READERS_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl OnlineStore {
-    /// Rebuilds the file if damage was found in it, and a rebuild that failed is not too recent. Writes wait for it;
-    /// lookups continue.
+    /// Rebuilds the file if damage was found in it, unless a rebuild failed recently. Returns `None` if it did not
+    /// rebuild the file. Writes wait for the rebuild; lookups continue, except for a moment while the files are
+    /// swapped.
     ///
     /// # Errors
-    /// [`StoreError::Gone`], [`StoreError::DiskFull`] if there is no space for a second file, and those of a failed
+    /// [`StoreError::Gone`], [`StoreError::DiskFull`] if there is no space for a second file, and errors of a failed
     /// write. The damage then stays, and a later call repairs it.
     pub fn repair(&self) -> Result<Option<Repaired>, StoreError> {
-        if !self.health.wants_repair() {
+        if !self.health.is_repair_due() {
             return Ok(None);
         }
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
@@ -56,25 +56,25 @@ impl OnlineStore {
 
     /// Works like [`OnlineStore::repair`], for a caller that holds the writer lock.
     pub(super) fn repair_locked(&self, writer: &mut Option<Database>) -> Result<Option<Repaired>, StoreError> {
-        if !self.health.wants_repair() {
+        if !self.health.is_repair_due() {
             return Ok(None);
         }
-        // A file of another owner is not touched.
+        // Another file at the path must not be replaced.
         self.health.check_file(&self.path)?;
         let started = Instant::now();
         tracing::warn!(path = %self.path.display(), "rebuilding the damaged store from its intact rows");
         let rebuilt = catch_unwind(AssertUnwindSafe(|| self.rebuild(writer)));
-        let rebuilt = rebuilt.unwrap_or_else(|panic| Err(StoreError::gave_up(&*panic)));
+        let rebuilt = rebuilt.unwrap_or_else(|panic| Err(StoreError::from_panic(&*panic)));
         match &rebuilt {
             Ok(repaired) => {
                 self.metrics.rebuilt.increment(1);
                 let (rows, seconds) = (repaired.rows, started.elapsed().as_secs_f64());
-                tracing::warn!(moved_to = %repaired.aside.display(), rows, seconds, "the damaged store was rebuilt");
+                tracing::warn!(moved_to = %repaired.quarantine_path.display(), rows, seconds, "the damaged store was rebuilt");
             }
             Err(error) => {
                 self.health.note_repair_failed();
                 self.metrics.rebuilds_failed.increment(1);
-                tracing::error!(%error, "cannot rebuild the damaged store now; retrying later");
+                tracing::error!(%error, "cannot rebuild the damaged store; retrying later");
             }
         }
         rebuilt.map(Some)
@@ -85,7 +85,7 @@ impl OnlineStore {
         let (unfinished, new) = create_unfinished(&self.path, &self.config)?;
         if writer.is_none() {
             // It was closed by an earlier failure; if it can be opened now, it can be read.
-            *writer = caught(|| open_checked(&self.path, &self.config));
+            *writer = read_or_none(|| open_checked(&self.path, &self.config));
         }
         let copied = copy_intact(writer.as_ref(), state.records(), &new);
         drop(new);
@@ -103,21 +103,21 @@ impl OnlineStore {
             let state = State::read(&db, commit)?;
             Ok((aside, db, state))
         });
-        self.hot.outdate_all(commit);
+        self.hot.invalidate_all(commit);
         match swapped {
             Ok((aside, db, state)) => {
                 *writer = Some(db);
                 self.health.note_repaired(&self.path)?;
-                self.gave_up.store(false, Ordering::Relaxed);
+                self.has_panicked.store(false, Ordering::Relaxed);
                 self.failed.store(false, Ordering::Relaxed);
-                self.mark.make();
+                self.marker.create();
                 self.state.store(Arc::new(state));
                 self.health.note_change();
                 for (view, rows) in &lost {
                     StoreMetrics::rows_lost(view, *rows);
                     tracing::error!(view, rows, "rows of the view were lost to damage");
                 }
-                Ok(Repaired { aside, rows, lost })
+                Ok(Repaired { quarantine_path: aside, rows, lost })
             }
             Err(error) => {
                 self.state.store(Arc::new(State::closed(commit, &error, kept)));
@@ -127,9 +127,9 @@ impl OnlineStore {
         }
     }
 
-    /// Closes the damaged file once no request reads it any more, or for at most [`READERS_PATIENCE`].
+    /// Closes the damaged file once no request reads it any more, or for at most [`READERS_TIMEOUT`].
     fn release(&self, db: Option<Database>, mut state: Arc<State>, is_broken: bool) {
-        let until = Instant::now() + READERS_PATIENCE;
+        let until = Instant::now() + READERS_TIMEOUT;
         while let Err(still_read) = Arc::try_unwrap(state) {
             if Instant::now() >= until {
                 break;
@@ -137,9 +137,9 @@ impl OnlineStore {
             state = still_read;
             thread::sleep(Duration::from_micros(200));
         }
-        if is_broken || self.gave_up.load(Ordering::Relaxed) {
+        if is_broken || self.has_panicked.load(Ordering::Relaxed) {
             // Closing writes once more, and a panic there at a damaged page may end the process. So it is not closed,
-            // at the price of its page cache's memory.
+            // and the memory of its page cache is leaked.
             std::mem::forget(db);
         } else {
             let _ = catch_unwind(AssertUnwindSafe(|| drop(db)));

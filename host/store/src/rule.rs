@@ -12,7 +12,7 @@ pub enum Rule {
     /// The row with the newer event time, then the one with the newer created time, then the later arrival.
     #[default]
     Newest,
-    /// The later arrival, which is also what the source serves.
+    /// The later arrival, as in the source, where the last write wins.
     Latest,
 }
 
@@ -20,18 +20,18 @@ pub enum Rule {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RowTimes {
     /// How far in the future an event time may be, in microseconds. A stored row that is later than that loses against
-    /// any row that arrives.
+    /// any arriving row.
     pub tolerance: Micros,
     /// Whether the source of the view truncates its times. If so, rows are compared at the precision that both have.
     pub coarse: bool,
-    /// Whether the source has no event times. The event time of its rows is the time at which they were read, so it cannot
-    /// show that a row is newer than a deletion.
+    /// Whether the source has no event times. The event time of its rows is the time at which they were read, so it
+    /// cannot show that a row is newer than a deletion.
     pub is_static: bool,
 }
 
-/// How to compare the rows of one transaction.
+/// Compares the rows of one transaction.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Judge {
+pub(super) struct RowComparer {
     /// The latest event time that may be served now.
     pub(super) latest: Micros,
     coarse: bool,
@@ -40,22 +40,22 @@ pub(super) struct Judge {
 // === impl RowTimes ===
 
 impl Default for RowTimes {
-    /// Accepts any event time, with exact times.
+    /// Accepts any event time, and compares exact times.
     fn default() -> Self {
         Self { tolerance: Micros::MAX, coarse: false, is_static: false }
     }
 }
 
 impl RowTimes {
-    /// Returns the latest event time that may be served at a time.
+    /// Returns the latest event time that may be served at the time `now`.
     #[must_use]
     pub fn latest(self, now: Micros) -> Micros {
         now.saturating_add(self.tolerance)
     }
 
-    /// Returns how rows are compared at this time.
-    pub(super) fn judge(self, now: Micros) -> Judge {
-        Judge { latest: self.latest(now), coarse: self.coarse }
+    /// Returns the comparer for rows at the time `now`.
+    pub(super) fn comparer(self, now: Micros) -> RowComparer {
+        RowComparer { latest: self.latest(now), coarse: self.coarse }
     }
 
     pub(super) fn compare(self, one: &RowRank, other: &RowRank) -> Ordering {
@@ -63,17 +63,17 @@ impl RowTimes {
     }
 }
 
-// === impl Judge ===
+// === impl RowComparer ===
 
-impl Judge {
+impl RowComparer {
     /// Returns whether a row must not be served yet.
     pub(super) fn is_future(self, rank: &RowRank) -> bool {
         rank.header.event_time > self.latest
     }
 
-    /// Returns whether a stored row stays when another one arrives. A row from the future never stays: it would win
-    /// until it is due.
-    pub(super) fn outlasts(self, stored: &RowRank, arriving: &RowRank) -> bool {
+    /// Returns whether a stored row wins over an arriving one. On a tie, the arriving row wins. A stored row from the
+    /// future never wins: it would block all other rows until it is due.
+    pub(super) fn wins_over(self, stored: &RowRank, arriving: &RowRank) -> bool {
         let order = if self.coarse { stored.compare_coarsely(arriving) } else { stored.compare(arriving) };
         order.is_gt() && !self.is_future(stored)
     }

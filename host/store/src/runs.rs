@@ -3,11 +3,12 @@
 //!
 //! Ids are hashes. A batch that is inserted into one big tree modifies a page for nearly every row, and each of these
 //! pages is rewritten: ten million rows in forty batches would write thirty gigabytes, and leave pages half full. A run
-//! is written sequentially with full pages, and so is the result of the merge. Merged rows leave the runs in the same
-//! transaction, and later transactions reuse their pages, so disk usage stays slightly above one copy of the rows.
+//! is written sequentially with full pages, and so is the result of the merge. Merged rows are deleted from the runs in
+//! the same transaction, and later transactions reuse their pages, so disk usage stays slightly above one copy of the
+//! rows.
 //!
 //! ```text
-//! run/<view>/<n>   one run: entity id → row with its seal, or nothing for a removal
+//! run/<view>/<n>   one run: entity id → row with its checksum, or nothing for a removal
 //! ```
 //!
 //! The runs and the position of their source are committed together, so an interrupted load can resume. An interrupted
@@ -25,7 +26,7 @@ use redb::{AccessGuard, Range, ReadableTable, ReadableTableMetadata, Table, Writ
 use super::{
     Applied, Load, LoadMode, RowBatch, Rule, StoreError,
     batch::Arrival,
-    record::{Postponed, RowKey, RowTable, Runs, ViewRecord, unseal},
+    record::{Postponed, RowKey, RowTable, Runs, ViewRecord, verified_row},
     tables::put_record,
     transaction::Written,
 };
@@ -36,18 +37,18 @@ type Head = Reverse<(u128, usize)>;
 /// A cursor over a run, in the order of ids.
 struct Cursor<'t> {
     rows: Range<'t, RowKey, &'static [u8]>,
-    next: Option<(u128, Sealed<'t>)>,
+    next: Option<(u128, StoredRow<'t>)>,
 }
 
-/// A row with its seal, or nothing for a removal.
-type Sealed<'t> = AccessGuard<'t, &'static [u8]>;
+/// A row with its checksum, or nothing for a removal.
+type StoredRow<'t> = AccessGuard<'t, &'static [u8]>;
 
 /// The result of one merge transaction.
 struct Merged {
     outcome: Applied,
     /// The last id that was processed, if there was any.
     last: Option<u128>,
-    is_all: bool,
+    is_complete: bool,
 }
 
 type RunTable<'t> = Table<'t, RowKey, &'static [u8]>;
@@ -55,7 +56,7 @@ type RunTable<'t> = Table<'t, RowKey, &'static [u8]>;
 const NO_BOUND: Bound<&[u8; size_of::<EntityId>()]> = Bound::Unbounded;
 
 /// Renames the only remaining run, if there is one, to the table of its generation.
-pub(super) fn take_run(txn: &WriteTransaction, record: &mut ViewRecord, generation: u32) -> Result<(), StoreError> {
+pub(super) fn promote_run(txn: &WriteTransaction, record: &mut ViewRecord, generation: u32) -> Result<(), StoreError> {
     if let Some(&run) = record.runs.numbers.first() {
         let (run, rows) = (record.run_name(run), record.table_name(generation));
         txn.rename_table(RowTable::new(&run), RowTable::new(&rows))?;
@@ -79,15 +80,15 @@ impl Load<'_> {
             let mut run = table.upper_bound_mut(NO_BOUND)?;
             let row_error = |source| self.row_error(source);
             let current = self.current_schema(&record)?;
-            batch.each_winner(&mut applied, row_error, |id, arrival| match arrival {
+            batch.for_each_winner(&mut applied, row_error, |id, arrival| match arrival {
                 Arrival::Row(_, rank) if rank.header.fingerprint != current => Err(self.superseded()),
-                Arrival::Row(sealed, rank) => {
+                Arrival::Row(checksummed, rank) => {
                     newest = newest.max(Some(rank.header.event_time));
-                    run.insert_before(&id.0, sealed)?;
+                    run.insert_before(&id.0, checksummed)?;
                     Ok(Applied { inserted: 1, ..Applied::default() })
                 }
                 Arrival::Removal => {
-                    // There is nothing older than the oldest run to remove.
+                    // No older run has a row to remove.
                     if !is_oldest {
                         run.insert_before(&id.0, &[][..])?;
                     }
@@ -107,38 +108,39 @@ impl Load<'_> {
             put_record(txn, &self.name, &record)?;
             Ok(Written::Commit { value: applied, changed: Vec::new() })
         })?;
-        self.is_gathered = false;
+        self.is_merged = false;
         self.total.add(applied);
         Ok(applied)
     }
 
-    /// Merges the batches so far and returns the resulting number of rows; `None` if `goes_on`, which is called before
-    /// each transaction, returned false. Afterwards [`Load::total`] counts entities correctly; before, it counts rows
-    /// of one entity in several batches as if they belonged to several entities. Upserts have nothing to merge.
+    /// Merges the batches so far and returns the resulting number of rows; `None` if `should_continue`, which is called
+    /// before each transaction, returned false. Afterwards [`Load::total`] counts entities correctly; before, it counts
+    /// rows of one entity in several batches as if they belonged to several entities. Upserts have nothing to merge:
+    /// this function returns the number of stored rows.
     ///
     /// # Errors
     /// [`StoreError::Superseded`], [`StoreError::Damaged`] for a row that cannot be compared, and errors of a failed
     /// transaction. The batches stay stored then.
-    pub fn gather(&mut self, goes_on: &mut dyn FnMut() -> bool) -> Result<Option<u64>, StoreError> {
+    pub fn merge_runs(&mut self, should_continue: &mut dyn FnMut() -> bool) -> Result<Option<u64>, StoreError> {
         if self.mode == LoadMode::Upsert {
             return self.store.write(|txn| Ok(Written::Nothing(Some(self.record(txn)?.rows))));
         }
         let mut outcome = Applied::default();
-        let mut is_all = !self.begin_merge()?;
-        while !is_all {
-            if !goes_on() {
+        let mut is_complete = !self.begin_merge()?;
+        while !is_complete {
+            if !should_continue() {
                 return Ok(None);
             }
             let merged = self.merge_some()?;
             outcome.add(merged.outcome);
-            is_all = merged.is_all;
+            is_complete = merged.is_complete;
         }
         let rows = self.rows()?;
-        if !self.is_gathered {
+        if !self.is_merged {
             // A single run needs no merge: all of its rows were inserted, including those of an interrupted load.
             self.total.inserted = if outcome == Applied::default() { rows } else { 0 };
             self.total.add(outcome);
-            self.is_gathered = true;
+            self.is_merged = true;
         }
         Ok(Some(rows))
     }
@@ -173,7 +175,7 @@ impl Load<'_> {
             let mut into = txn.open_table(RowTable::new(&record.run_name(merging)))?;
             let merged = self.merge(&record.runs, &tables, &mut into)?;
             drop(into);
-            if merged.is_all {
+            if merged.is_complete {
                 drop(tables);
                 for name in &names {
                     txn.delete_table(RowTable::new(name))?;
@@ -197,8 +199,8 @@ impl Load<'_> {
         let mut heads: BinaryHeap<Head> = heads.collect();
         let mut into = into.upper_bound_mut(NO_BOUND)?;
         let (mut rows, mut bytes) = (0, 0);
-        let mut arrivals: Vec<Sealed<'_>> = Vec::new();
-        let mut merged = Merged { outcome: Applied::default(), last: None, is_all: false };
+        let mut arrivals: Vec<StoredRow<'_>> = Vec::new();
+        let mut merged = Merged { outcome: Applied::default(), last: None, is_complete: false };
         while rows < runs.batch_rows.max(1) && bytes < runs.batch_bytes.max(1) {
             let Some(Reverse((id, _))) = heads.peek().copied() else { break };
             arrivals.clear();
@@ -207,7 +209,7 @@ impl Load<'_> {
                 && head.0.0 == id
             {
                 let cursor = &mut cursors[head.0.1];
-                arrivals.extend(cursor.take()?);
+                arrivals.extend(cursor.advance()?);
                 match cursor.next_id() {
                     Some(next) => head.0.0 = next,
                     None => _ = PeekMut::pop(head),
@@ -218,53 +220,53 @@ impl Load<'_> {
                 into.insert_before(&key.0, arrivals[winner].value())?;
             }
             rows += arrivals.len() as u64;
-            bytes += arrivals.iter().map(|sealed| sealed.value().len() as u64).sum::<u64>();
+            bytes += arrivals.iter().map(|checksummed| checksummed.value().len() as u64).sum::<u64>();
             merged.last = Some(id);
         }
         into.close()?;
-        merged.is_all = heads.is_empty();
+        merged.is_complete = heads.is_empty();
         Ok(merged)
     }
 
-    /// Returns which arrival of an entity wins, if any, as if each had been merged into a table before the next.
+    /// Returns the index of the arrival of an entity that wins, as if the arrivals were merged into a table one by one;
+    /// `None` if the row is removed.
     fn winner(
         &self,
         rule: Rule,
         id: &EntityId,
-        arrivals: &[Sealed<'_>],
+        arrivals: &[StoredRow<'_>],
         outcome: &mut Applied,
     ) -> Result<Option<usize>, StoreError> {
         let mut stays: Option<(usize, &[u8])> = None;
-        for (place, arrival) in arrivals.iter().enumerate() {
-            let sealed = arrival.value();
+        for (index, arrival) in arrivals.iter().enumerate() {
+            let checksummed = arrival.value();
             let Some((_, rival)) = stays else {
-                if !sealed.is_empty() {
+                if !checksummed.is_empty() {
                     outcome.inserted += 1;
-                    stays = Some((place, sealed));
+                    stays = Some((index, checksummed));
                 }
                 continue;
             };
-            if sealed.is_empty() {
+            if checksummed.is_empty() {
                 outcome.removed += 1;
                 stays = None;
-            } else if rival == sealed {
+            } else if rival == checksummed {
                 outcome.unchanged += 1;
-            } else if rule == Rule::Newest && self.rank(id, rival)?.compare(&self.rank(id, sealed)?).is_gt() {
+            } else if rule == Rule::Newest && self.rank(id, rival)?.compare(&self.rank(id, checksummed)?).is_gt() {
                 outcome.stale += 1;
             } else {
                 outcome.updated += 1;
-                stays = Some((place, sealed));
+                stays = Some((index, checksummed));
             }
         }
-        Ok(stays.map(|(place, _)| place))
+        Ok(stays.map(|(index, _)| index))
     }
 
-    /// Returns the rank of a row. A row that was damaged since it was written has none: continuing without it could
-    /// serve an older row.
-    fn rank(&self, id: &EntityId, sealed: &[u8]) -> Result<RowRank, StoreError> {
-        let rank = unseal(id, sealed).and_then(|row| RowRank::read(row).ok());
+    /// Returns the rank of a row. A damaged row is an error: ignoring it could serve an older row.
+    fn rank(&self, id: &EntityId, checksummed: &[u8]) -> Result<RowRank, StoreError> {
+        let rank = verified_row(id, checksummed).and_then(|row| RowRank::read(row).ok());
         rank.ok_or_else(|| {
-            StoreError::Damaged(format!("view '{}': the row of {id} differs from the written row", self.name))
+            StoreError::Damaged(format!("view '{}': the row of entity id {id} does not match its checksum", self.name))
         })
     }
 
@@ -284,7 +286,7 @@ impl Load<'_> {
 impl<'t> Cursor<'t> {
     fn new(table: &'t RunTable<'_>) -> Result<Self, StoreError> {
         let mut cursor = Self { rows: table.iter()?, next: None };
-        cursor.take()?;
+        cursor.advance()?;
         Ok(cursor)
     }
 
@@ -294,10 +296,10 @@ impl<'t> Cursor<'t> {
     }
 
     /// Returns the next row and advances.
-    fn take(&mut self) -> Result<Option<Sealed<'t>>, StoreError> {
+    fn advance(&mut self) -> Result<Option<StoredRow<'t>>, StoreError> {
         let next = self.rows.next().transpose()?;
-        // A number is compared in one step, and has the same order as the bytes.
-        let next = next.map(|(id, sealed)| (u128::from_be_bytes(*id.value()), sealed));
-        Ok(std::mem::replace(&mut self.next, next).map(|(_, sealed)| sealed))
+        // Numbers are compared in one step, and have the same order as the bytes.
+        let next = next.map(|(id, checksummed)| (u128::from_be_bytes(*id.value()), checksummed));
+        Ok(std::mem::replace(&mut self.next, next).map(|(_, checksummed)| checksummed))
     }
 }

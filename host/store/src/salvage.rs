@@ -1,7 +1,8 @@
-//! Copying the intact rows of a damaged file to a new one.
+//! Copies the intact rows of a damaged file to a new one.
 //!
-//! A copy needs none of the inner pages: rows are read one after another, each is checked by its seal, and the trees are
-//! built from scratch. A panic during a read of the damaged file is treated as an unreadable page.
+//! Rows are read one after another, each is verified by its checksum, and the trees of the new file are built from
+//! scratch, without the inner pages of the damaged file. A panic during a read of the damaged file is treated as an
+//! unreadable page.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -12,13 +13,13 @@ use redb::{
 
 use super::{
     StoreError,
-    record::{META, META_FORMAT, RowKey, RowTable, Runs, STORE_FORMAT, VIEWS, ViewRecord, unseal},
+    record::{META, META_FORMAT, RowKey, RowTable, Runs, STORE_FORMAT, VIEWS, ViewRecord, verified_row},
     state::Records,
 };
 
 /// The result of a copy to a new file.
 pub(super) struct Copies {
-    /// The views with missing rows, with their number.
+    /// The views that lost rows, with the number of lost rows.
     pub(super) lost: Vec<(String, u64)>,
     pub(super) rows: u64,
     /// Whether the database failed at a page of the damaged file.
@@ -40,15 +41,15 @@ type Chunk = Vec<(EntityId, Vec<u8>)>;
 /// The size of the rows copied in one transaction, in bytes.
 const CHUNK_BYTES: usize = 16 << 20;
 
-/// Reads the readable records of views; returns `None` if there are none, or if the rows have another format.
+/// Reads the readable records of views; returns `None` if there are none, or if the file has another format.
 pub(super) fn records<D: ReadableDatabase>(old: &D) -> Option<Records> {
-    let txn = caught(|| Ok(old.begin_read()?))?;
-    let format = caught(|| Ok(txn.open_table(META)?.get(META_FORMAT)?.map(|format| format.value())))??;
+    let txn = read_or_none(|| Ok(old.begin_read()?))?;
+    let format = read_or_none(|| Ok(txn.open_table(META)?.get(META_FORMAT)?.map(|format| format.value())))??;
     if format != u64::from(STORE_FORMAT) {
         return None;
     }
     let mut records = Records::new();
-    let read = caught(|| {
+    let read = read_or_none(|| {
         for entry in txn.open_table(VIEWS)?.iter()? {
             let (name, bytes) = entry?;
             match ViewRecord::decode(name.value(), bytes.value()) {
@@ -63,12 +64,13 @@ pub(super) fn records<D: ReadableDatabase>(old: &D) -> Option<Records> {
         Ok(())
     });
     if read.is_none() {
-        tracing::error!("records of views cannot be read; the rows of those views are not kept");
+        tracing::error!("cannot read all records of views; the rows of the other views are not kept");
     }
     (!records.is_empty()).then_some(records)
 }
 
-/// Copies the intact rows of the views that `records` names into a new file. Views of which rows are missing are marked.
+/// Copies the intact rows of the views in `records`, and their deletions, to a new file. Marks views with missing rows
+/// as damaged.
 ///
 /// # Errors
 /// Errors of writing the new file, and a record whose schema cannot be read.
@@ -77,16 +79,16 @@ pub(super) fn copy_intact<D: ReadableDatabase>(
     records: Records,
     new: &Database,
 ) -> Result<Copies, StoreError> {
-    let txn = old.and_then(|db| caught(|| Ok(db.begin_read()?)));
+    let txn = old.and_then(|db| read_or_none(|| Ok(db.begin_read()?)));
     let mut copies = Copies { lost: Vec::new(), rows: 0, is_broken: txn.is_none() };
     for (name, record) in records {
-        let open = |table: &str| txn.as_ref().and_then(|txn| open_if_there(txn, table));
+        let open = |table: &str| txn.as_ref().and_then(|txn| open_if_exists(txn, table));
         let known = record.row_schemas(&name)?;
-        let is_row = |id: &EntityId, sealed: &[u8]| {
-            let header = unseal(id, sealed).and_then(|row| RowHeader::read(row).ok());
+        let is_row = |id: &EntityId, checksummed: &[u8]| {
+            let header = verified_row(id, checksummed).and_then(|row| RowHeader::read(row).ok());
             header.is_some_and(|header| known.iter().any(|schema| schema.fingerprint() == header.fingerprint))
         };
-        let is_sealed = |id: &EntityId, sealed: &[u8]| unseal(id, sealed).is_some();
+        let has_valid_checksum = |id: &EntityId, checksummed: &[u8]| verified_row(id, checksummed).is_some();
 
         let rows_name = record.table_name(record.generation);
         let rows = copy(open(&rows_name).as_ref(), new, &rows_name, is_row)?;
@@ -95,20 +97,20 @@ pub(super) fn copy_intact<D: ReadableDatabase>(
         copies.is_broken |= rows.is_broken;
         for (is_there, table, is_intact) in [
             (record.written, record.written_name(), &is_row as &dyn Fn(&EntityId, &[u8]) -> bool),
-            (record.has_deletions, record.deleted_name(), &is_sealed),
+            (record.has_deletions, record.deleted_name(), &has_valid_checksum),
         ] {
             if !is_there {
                 continue;
             }
             let from = open(&table);
-            let expected = from.as_ref().and_then(|table| caught(|| Ok(table.len()?)));
+            let expected = from.as_ref().and_then(|table| read_or_none(|| Ok(table.len()?)));
             let copied = copy(from.as_ref(), new, &table, is_intact)?;
             let missing = expected.map_or(1, |expected| expected.saturating_sub(copied.count));
             copies.is_broken |= copied.is_broken;
             if missing > 0 || copied.is_broken {
                 is_whole = false;
                 lost += missing;
-                tracing::error!(view = %name, table, missing, "entries of a table without a source were lost");
+                tracing::error!(view = %name, table, missing, "entries that no source can restore were lost");
             }
         }
         let mut record = ViewRecord { building: None, runs: Runs::default(), rows: rows.count, ..record };
@@ -137,7 +139,7 @@ struct Copied {
     is_broken: bool,
 }
 
-/// Copies the intact entries of a table. A missing table is empty.
+/// Copies the intact entries of a table. A missing table counts as empty.
 fn copy(
     from: Option<&ReadOnlyTable<RowKey, &'static [u8]>>,
     new: &Database,
@@ -151,9 +153,9 @@ fn copy(
         let mut txn = new.begin_write()?;
         txn.set_durability(Durability::None).map_err(|error| StoreError::Damaged(error.to_string()))?;
         let mut into = txn.open_table(RowTable::new(name))?;
-        for (id, sealed) in chunk {
-            if is_intact(id, sealed) {
-                copied.count += u64::from(into.insert(&id.0, sealed.as_slice())?.is_none());
+        for (id, checksummed) in chunk {
+            if is_intact(id, checksummed) {
+                copied.count += u64::from(into.insert(&id.0, checksummed.as_slice())?.is_none());
             }
         }
         drop(into);
@@ -170,7 +172,7 @@ impl Salvage<'_> {
     /// Passes all readable rows to `take`, in the order of their IDs; `take` checks and copies them.
     fn run(&mut self, take: &mut dyn FnMut(&Chunk) -> Result<(), StoreError>) -> Result<(), StoreError> {
         let table = self.table;
-        let Some(iter) = caught(|| Ok(table.iter()?)) else {
+        let Some(iter) = read_or_none(|| Ok(table.iter()?)) else {
             self.is_broken = true;
             return Ok(());
         };
@@ -178,10 +180,10 @@ impl Salvage<'_> {
         if !self.is_broken {
             return Ok(());
         }
-        // After the damage: as far backwards from the end as possible.
+        // Read backwards from the end to find the first row after the damage.
         let mut first = None;
         let last = self.last;
-        let _ = caught(|| {
+        let _ = read_or_none(|| {
             for entry in table.iter()?.rev() {
                 let id = EntityId(*entry?.0.value());
                 if last.is_some_and(|last| id <= last) || first.is_some_and(|first| id >= first) {
@@ -192,7 +194,9 @@ impl Salvage<'_> {
             Ok(())
         });
         let Some(first) = first else { return Ok(()) };
-        let Some(iter) = caught(|| Ok(table.range::<&[u8; size_of::<EntityId>()]>(&first.0..)?)) else { return Ok(()) };
+        let Some(iter) = read_or_none(|| Ok(table.range::<&[u8; size_of::<EntityId>()]>(&first.0..)?)) else {
+            return Ok(());
+        };
         self.forward(iter, take)
     }
 
@@ -205,16 +209,16 @@ impl Salvage<'_> {
             let mut chunk = Chunk::new();
             let mut bytes = 0;
             let last = &mut self.last;
-            let ended = caught(|| {
+            let ended = read_or_none(|| {
                 while bytes < CHUNK_BYTES {
                     let Some(entry) = iter.next() else { return Ok(true) };
-                    let (key, sealed) = entry?;
+                    let (key, checksummed) = entry?;
                     let id = EntityId(*key.value());
-                    // A row that is out of order was damaged.
-                    if last.is_none_or(|last| id > last) && unseal(&id, sealed.value()).is_some() {
-                        bytes += sealed.value().len();
+                    // A row that is out of order is damaged.
+                    if last.is_none_or(|last| id > last) && verified_row(&id, checksummed.value()).is_some() {
+                        bytes += checksummed.value().len();
                         *last = Some(id);
-                        chunk.push((id, sealed.value().to_vec()));
+                        chunk.push((id, checksummed.value().to_vec()));
                     }
                 }
                 Ok(false)
@@ -235,10 +239,10 @@ impl Salvage<'_> {
 }
 
 /// Reads from the damaged file; returns `None` if that fails or panics.
-pub(super) fn caught<T>(read: impl FnOnce() -> Result<T, StoreError>) -> Option<T> {
+pub(super) fn read_or_none<T>(read: impl FnOnce() -> Result<T, StoreError>) -> Option<T> {
     catch_unwind(AssertUnwindSafe(read)).ok()?.ok()
 }
 
-fn open_if_there(txn: &ReadTransaction, table: &str) -> Option<ReadOnlyTable<RowKey, &'static [u8]>> {
-    caught(|| Ok(txn.open_table(RowTable::new(table))?))
+fn open_if_exists(txn: &ReadTransaction, table: &str) -> Option<ReadOnlyTable<RowKey, &'static [u8]>> {
+    read_or_none(|| Ok(txn.open_table(RowTable::new(table))?))
 }

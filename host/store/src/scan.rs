@@ -1,9 +1,9 @@
 //! Background scans of the whole store, to find damage that no lookup encounters.
 //!
-//! The seal of a row reveals a flipped bit in it when the row is read. A flipped bit in an inner page of a tree, or in
-//! a key, hides rows instead: a lookup follows the wrong branch and finds nothing. A scan reads every table in order.
-//! It checks that IDs ascend, that each row has a valid seal and a known schema, that a lookup by ID finds the row, and
-//! that the number of rows matches the view's record.
+//! The checksum of a row reveals a flipped bit when the row is read. A flipped bit in an inner page of a tree, or in a
+//! key, hides rows instead: a lookup follows the wrong branch and finds nothing. A scan reads every table in order. It
+//! checks that IDs ascend, that each row has a valid checksum and a known schema, that a lookup by ID finds the row,
+//! and that the number of rows matches the view's record.
 
 use std::{
     collections::HashSet,
@@ -19,7 +19,7 @@ use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, Read
 
 use super::{
     OnlineStore, StoreError,
-    record::{RowKey, RowTable, VIEWS, ViewRecord, unseal},
+    record::{RowKey, RowTable, VIEWS, ViewRecord, verified_row},
     tables::{put_record, read_record},
     transaction::Written,
 };
@@ -37,9 +37,9 @@ pub struct Scanned {
 const CHUNK: usize = 2_048;
 
 impl OnlineStore {
-    /// Reads the whole store and records damage for [`OnlineStore::repair`]. Calls `pause` every few milliseconds with
-    /// the time worked since the last call; if `pause` returns false, the scan ends. Returns `None` if the scan was
-    /// ended or the file was reopened meanwhile.
+    /// Reads the whole store and records damage for [`OnlineStore::repair`]. Drops schemas that no row uses any more.
+    /// Calls `pause` every few milliseconds with the time worked since the last call; if `pause` returns false, the
+    /// scan ends. Returns `None` if the scan was ended or the file was reopened meanwhile.
     ///
     /// # Errors
     /// [`StoreError::Damaged`] for the first damage.
@@ -74,30 +74,31 @@ impl OnlineStore {
         for name in names {
             // Each view has its own transaction, because an open transaction keeps pages from being freed.
             let Some(txn) = self.begin_scan()? else { return Ok(false) };
-            let Some(record) = self.guarded_scan(|| record_of(&txn, &name))? else { continue };
+            let Some(record) = self.catch_scan_panics(|| record_of(&txn, &name))? else { continue };
             let schemas = record.row_schemas(&name)?;
             let known: HashSet<Fingerprint> = schemas.iter().map(|schema| schema.fingerprint()).collect();
             let mut used = HashSet::new();
-            let mut is_row = |id: &EntityId, sealed: &[u8]| {
-                let header = unseal(id, sealed).and_then(|row| RowHeader::read(row).ok());
+            let mut is_row = |id: &EntityId, checksummed: &[u8]| {
+                let header = verified_row(id, checksummed).and_then(|row| RowHeader::read(row).ok());
                 header.is_some_and(|header| {
                     used.insert(header.fingerprint);
                     known.contains(&header.fingerprint)
                 })
             };
-            let mut is_sealed = |id: &EntityId, sealed: &[u8]| unseal(id, sealed).is_some();
+            let mut has_valid_checksum = |id: &EntityId, checksummed: &[u8]| verified_row(id, checksummed).is_some();
             let rows_name = record.table_name(record.generation);
             let (written, deleted) = (record.written_name(), record.deleted_name());
-            let is_all = self.scan_table(&txn, &name, (&rows_name, Some(record.rows)), &mut is_row, pause, rows)?
-                && (!record.written || self.scan_table(&txn, &name, (&written, None), &mut is_row, pause, rows)?)
-                && (!record.has_deletions
-                    || self.scan_table(&txn, &name, (&deleted, None), &mut is_sealed, pause, rows)?);
-            if !is_all {
+            let is_complete =
+                self.scan_table(&txn, &name, (&rows_name, Some(record.rows)), &mut is_row, pause, rows)?
+                    && (!record.written || self.scan_table(&txn, &name, (&written, None), &mut is_row, pause, rows)?)
+                    && (!record.has_deletions
+                        || self.scan_table(&txn, &name, (&deleted, None), &mut has_valid_checksum, pause, rows)?);
+            if !is_complete {
                 return Ok(false);
             }
             drop(txn);
             if known.iter().any(|known| !used.contains(known)) && known.len() > 1 {
-                self.forget_schemas(&name, &record, &used)?;
+                self.drop_unused_schemas(&name, &record, &used)?;
             }
         }
         Ok(true)
@@ -116,7 +117,7 @@ impl OnlineStore {
     ) -> Result<bool, StoreError> {
         let damaged = |what: &str| StoreError::Damaged(format!("view '{view}', table '{name}': {what}"));
         let table: Option<ReadOnlyTable<RowKey, &'static [u8]>> =
-            self.guarded_scan(|| match txn.open_table(RowTable::new(name)) {
+            self.catch_scan_panics(|| match txn.open_table(RowTable::new(name)) {
                 Ok(table) => Ok(Some(table)),
                 Err(TableError::TableDoesNotExist(_)) => Ok(None),
                 Err(error) => Err(error.into()),
@@ -125,31 +126,33 @@ impl OnlineStore {
             let is_missing = expected.is_some_and(|expected| expected > 0);
             return if is_missing { Err(damaged("it does not exist")) } else { Ok(true) };
         };
-        let mut iter = self.guarded_scan(|| Ok(table.iter()?))?;
+        let mut iter = self.catch_scan_panics(|| Ok(table.iter()?))?;
         let mut last: Option<EntityId> = None;
         let mut count = 0;
         loop {
             let started = Instant::now();
-            let is_all = self.guarded_scan(|| {
+            let is_complete = self.catch_scan_panics(|| {
                 for _ in 0..CHUNK {
                     let Some(entry) = iter.next() else { return Ok(true) };
-                    let (key, sealed) = entry?;
+                    let (key, checksummed) = entry?;
                     let id = EntityId(*key.value());
                     if last.is_some_and(|last| id <= last) {
                         return Err(damaged("its ids are out of order"));
                     }
-                    if !is_intact(&id, sealed.value()) {
-                        return Err(damaged(&format!("the entry of entity id {id:?} differs from the written entry")));
+                    if !is_intact(&id, checksummed.value()) {
+                        return Err(damaged(&format!(
+                            "the entry of entity id {id:?} does not match its checksum or schema"
+                        )));
                     }
-                    if table.get(&id.0)?.is_none_or(|found| found.value() != sealed.value()) {
-                        return Err(damaged(&format!("entity id {id:?} cannot be found by its id")));
+                    if table.get(&id.0)?.is_none_or(|found| found.value() != checksummed.value()) {
+                        return Err(damaged(&format!("a lookup of entity id {id:?} does not find its entry")));
                     }
                     last = Some(id);
                     count += 1;
                 }
                 Ok(false)
             })?;
-            if is_all {
+            if is_complete {
                 break;
             }
             if !pause(started.elapsed()) {
@@ -157,7 +160,7 @@ impl OnlineStore {
             }
         }
         *rows += count;
-        let len = self.guarded_scan(|| Ok(table.len()?))?;
+        let len = self.catch_scan_panics(|| Ok(table.len()?))?;
         if count != len || expected.is_some_and(|expected| expected != count) {
             let expected = expected.unwrap_or(len);
             return Err(damaged(&format!("found {count} entries, expected {expected}")));
@@ -168,20 +171,26 @@ impl OnlineStore {
     fn begin_scan(&self) -> Result<Option<ReadTransaction>, StoreError> {
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(db) = &*writer else { return Ok(None) };
-        self.guarded_scan(|| Ok(Some(db.begin_read()?)))
+        self.catch_scan_panics(|| Ok(Some(db.begin_read()?)))
     }
 
-    /// Works like [`OnlineStore::guarded`], but does not record errors: a scan records damage itself.
-    fn guarded_scan<T>(&self, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    /// Works like [`OnlineStore::catch_panics`], but does not handle errors: [`OnlineStore::scan`] records damage
+    /// itself.
+    fn catch_scan_panics<T>(&self, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
         done.unwrap_or_else(|panic| {
             self.note_panic();
-            Err(StoreError::gave_up(&*panic))
+            Err(StoreError::from_panic(&*panic))
         })
     }
 
     /// Drops the schemas that no row of a view uses any more.
-    fn forget_schemas(&self, name: &str, seen: &ViewRecord, used: &HashSet<Fingerprint>) -> Result<(), StoreError> {
+    fn drop_unused_schemas(
+        &self,
+        name: &str,
+        seen: &ViewRecord,
+        used: &HashSet<Fingerprint>,
+    ) -> Result<(), StoreError> {
         self.write(|txn| {
             let mut record = read_record(txn, name)?;
             // Rows that were written since use the current schema, which is always kept.

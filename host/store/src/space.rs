@@ -62,7 +62,7 @@ struct Space {
 
 /// Files up to this size can always grow, so that a server without stored rows can start even if space is low.
 const SMALL_BYTES: u64 = 16 << 20;
-const FREE_PART: u64 = 20;
+const FREE_DIVISOR: u64 = 20;
 const FREE_DEFAULT_MAX: u64 = 1 << 30;
 /// The unit of `st_blocks`, whatever the file system's block size is.
 const BLOCK_BYTES: u64 = 512;
@@ -77,13 +77,13 @@ impl SpaceLimits {
     /// # Errors
     /// A message with the free space and the setting if there is too little.
     fn check_free(self, space: Space) -> Result<(), String> {
-        let min = self.free_bytes_min.unwrap_or_else(|| (space.total / FREE_PART).min(FREE_DEFAULT_MAX));
+        let min = self.free_bytes_min.unwrap_or_else(|| (space.total / FREE_DIVISOR).min(FREE_DEFAULT_MAX));
         if space.free >= min {
             return Ok(());
         }
         let free = space.free;
         Err(format!(
-            "its file system has {free} free bytes, but 'store: free_bytes_min' is {min}; hint: free disk space or \
+            "its file system has {free} free bytes, but 'store: free_bytes_min' is {min}. hint: free disk space or \
              lower 'store: free_bytes_min'"
         ))
     }
@@ -145,25 +145,25 @@ impl LimitedFile {
             && let Err(why) = self.check_free()?
             && end > self.end.load(Ordering::Relaxed)
         {
-            return Err(full(why));
+            return Err(disk_full(why));
         }
         // No race: only one thread writes.
         self.end.fetch_max(end, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Checks the size of the file.
+    /// Checks that a write does not exceed the maximum disk space of the file.
     fn check_file(&self, offset: u64, len: u64) -> io::Result<()> {
         let Some(max) = self.limits.file_bytes_max else { return Ok(()) };
         // Assume that each write takes new space; measure only when the assumption exceeds the limit.
-        let most = self.bytes.fetch_add(len, Ordering::Relaxed).saturating_add(len);
-        if most <= max {
+        let upper_bound = self.bytes.fetch_add(len, Ordering::Relaxed).saturating_add(len);
+        if upper_bound <= max {
             return Ok(());
         }
         let bytes = self.bytes_on_disk()?;
-        if bytes.saturating_add(len) > max && !self.has_blocks(offset, len) {
-            return Err(full(format!(
-                "its file takes {bytes} bytes and needs {len} more, but 'store: file_bytes_max' is {max}; hint: raise \
+        if bytes.saturating_add(len) > max && !self.is_allocated(offset, len) {
+            return Err(disk_full(format!(
+                "its file takes {bytes} bytes and needs {len} more, but 'store: file_bytes_max' is {max}. hint: raise \
                  'store: file_bytes_max' or store fewer rows"
             )));
         }
@@ -172,31 +172,31 @@ impl LimitedFile {
     }
 
     /// Returns whether all blocks of a range are allocated, so that a write to it needs no new space.
-    fn has_blocks(&self, offset: u64, len: u64) -> bool {
+    fn is_allocated(&self, offset: u64, len: u64) -> bool {
         seek(&self.file, SeekFrom::Hole(offset)).is_ok_and(|hole| hole >= offset.saturating_add(len))
     }
 
-    /// Checks the free space of the file system. When it first is too little, sets [`LimitedFile::end`] to the end of
-    /// the data in the whole file.
+    /// Checks the free space of the file system. When it becomes too low, sets [`LimitedFile::end`] to the end of the
+    /// data in the whole file.
     fn check_free(&self) -> io::Result<Result<(), String>> {
         self.unchecked.store(0, Ordering::Relaxed);
         let stat = fstatvfs(&self.file)?;
-        let of = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
-        let checked = self.limits.check_free(Space { free: of(stat.f_bavail), total: of(stat.f_blocks) });
-        let was_short = self.is_space_low.swap(checked.is_err(), Ordering::Relaxed);
-        if checked.is_err() && !was_short {
+        let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+        let checked = self.limits.check_free(Space { free: bytes(stat.f_bavail), total: bytes(stat.f_blocks) });
+        let was_low = self.is_space_low.swap(checked.is_err(), Ordering::Relaxed);
+        if checked.is_err() && !was_low {
             self.end.fetch_max(end_of_data(&self.file), Ordering::Relaxed);
         }
         Ok(checked)
     }
 }
 
-/// Bytes that a file takes on disk.
+/// Returns the disk space that a file takes, in bytes.
 pub(super) fn bytes_on_disk(meta: &Metadata) -> u64 {
     meta.blocks().saturating_mul(BLOCK_BYTES)
 }
 
-fn full(why: String) -> io::Error {
+fn disk_full(why: String) -> io::Error {
     io::Error::new(io::ErrorKind::StorageFull, why)
 }
 
@@ -283,7 +283,7 @@ mod tests {
         let error = check(7, 20 << 20).unwrap_err();
         assert_eq!(
             error,
-            "its file system has 7 free bytes, but 'store: free_bytes_min' is 1048576; hint: free disk space or lower \
+            "its file system has 7 free bytes, but 'store: free_bytes_min' is 1048576. hint: free disk space or lower \
              'store: free_bytes_min'"
         );
         assert!(OFF.check_free(Space { free: 0, total: GIB }).is_ok());
@@ -300,11 +300,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         let limits = SpaceLimits { file_bytes_max: Some(MIB), ..OFF };
-        // As after each failed transaction.
+        // The file is reopened, as after a failed transaction.
         for _ in 0..3 {
             let file = open(&path, limits);
             file.set_len(64 * MIB).unwrap();
-            // Pages anywhere in the file.
+            // Pages all over the file.
             for page in 0..256 {
                 file.write(page * 5 * 4_096, &[1; 4_096]).unwrap();
             }

@@ -1,4 +1,4 @@
-//! Committed data: a [`State`] is one commit, open for reading.
+//! The state that readers see: usually one commit, open for reading.
 
 use std::sync::Arc;
 
@@ -10,15 +10,16 @@ use super::{
     record::{RowKey, RowTable, VIEWS, ViewRecord},
 };
 
-/// One committed state, open for reading. It pins the pages of its commit until it is dropped.
+/// One commit, open for reading, or the reason why nothing can be read. It pins the pages of its commit until it is
+/// dropped.
 pub(super) struct State {
-    /// The number of the commit in this process, from 1.
+    /// The number of the state in this process, from 1: each commit, reopening and rebuild increments it.
     pub(super) commit: u64,
     views: Views,
 }
 
 enum Views {
-    /// The views by id.
+    /// The views, indexed by id.
     Open(Vec<Option<ViewState>>),
     /// The file is being reopened after a failure; the next state follows shortly.
     Reopening(Records),
@@ -33,7 +34,7 @@ pub(super) struct ViewState {
     pub(super) name: String,
     pub(super) record: ViewRecord,
     pub(super) schemas: Arc<[Arc<RowSchema>]>,
-    /// `None` before the first commit of rows.
+    /// `None` if the served generation has no table yet.
     pub(super) rows: Option<ReadOnlyTable<RowKey, &'static [u8]>>,
 }
 
@@ -53,11 +54,11 @@ impl State {
                 Err(other) => return Err(other.into()),
             };
             let schemas = record.row_schemas(name.value())?;
-            let place = record.id as usize;
-            if views.len() <= place {
-                views.resize_with(place + 1, || None);
+            let index = record.id as usize;
+            if views.len() <= index {
+                views.resize_with(index + 1, || None);
             }
-            views[place] = Some(ViewState { name: name.value().to_owned(), record, schemas, rows });
+            views[index] = Some(ViewState { name: name.value().to_owned(), record, schemas, rows });
         }
         Ok(Self { commit, views: Views::Open(views) })
     }
@@ -80,7 +81,7 @@ impl State {
         }
     }
 
-    /// The number of views that were never loaded, or lost rows to damage.
+    /// Returns the number of views that were never loaded, or lost rows to damage.
     pub(super) fn count_unloaded(&self) -> usize {
         let is_loaded = |view: &&ViewState| view.record.last_success.is_some() && !view.record.is_damaged;
         self.views().map_or(0, |views| views.filter(|view| !is_loaded(view)).count())
@@ -90,7 +91,7 @@ impl State {
         matches!(self.views, Views::Reopening(_))
     }
 
-    /// Returns the reason why nothing can be read, if so.
+    /// Returns the reason why nothing can be read; `None` if the file is open.
     pub(super) fn why_closed(&self) -> Option<Arc<str>> {
         match &self.views {
             Views::Open(_) => None,
@@ -99,7 +100,7 @@ impl State {
         }
     }
 
-    /// Returns a view, if it has any state.
+    /// Returns a view; `None` if it was never declared.
     ///
     /// # Errors
     /// [`StoreError::Closed`]: a closed store is not an empty one.
@@ -126,7 +127,7 @@ impl State {
 // === impl ViewState ===
 
 impl ViewState {
-    /// Renders a row's values as text; empty if that is not possible.
+    /// Renders a row's values as text; empty if the row cannot be decoded.
     pub(super) fn text_of(&self, row: &[u8]) -> Vec<u8> {
         let mut text = Vec::new();
         let Ok(header) = RowHeader::read(row) else { return text };

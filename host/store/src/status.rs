@@ -1,4 +1,4 @@
-//! Views as callers of the store see them: their ids and their status.
+//! The ids and the status of views.
 
 use larder_model::model::Micros;
 
@@ -26,7 +26,8 @@ pub struct ViewStatus {
 /// The freshness of a view: two times, because a successful load may contain no new rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Freshness {
-    /// The time of the last successful load; `None`: never, so the view does not count as loaded.
+    /// The time of the last successful load or, for a view without a source, of the last write. `None`: never, so the
+    /// view does not count as loaded.
     pub last_success: Option<Micros>,
     /// The newest event time of any row.
     pub newest_event: Option<Micros>,

@@ -5,8 +5,8 @@ use redb::{ReadableTable, Table, TableHandle, WriteTransaction};
 
 use super::{
     Applied, StoreError,
-    record::{RowKey, RowTable, Runs, VIEWS, ViewRecord, unseal},
-    rule::{Judge, Rule},
+    record::{RowKey, RowTable, Runs, VIEWS, ViewRecord, verified_row},
+    rule::{RowComparer, Rule},
 };
 
 /// Reads the record of a view.
@@ -37,14 +37,14 @@ pub(super) fn delete_building(txn: &WriteTransaction, record: &mut ViewRecord) -
     Ok(())
 }
 
-/// Inserts one row, unless a newer one is stored.
+/// Inserts a row, unless the stored row wins by `rule`.
 pub(super) fn merge(
     table: &mut Table<'_, RowKey, &'static [u8]>,
     id: &EntityId,
-    sealed: &[u8],
+    checksummed: &[u8],
     rank: &RowRank,
     rule: Rule,
-    judge: Judge,
+    comparer: RowComparer,
 ) -> Result<Applied, StoreError> {
     let mut outcome = Applied::default();
     let rival = match table.get(&id.0)? {
@@ -52,25 +52,25 @@ pub(super) fn merge(
             outcome.inserted = 1;
             None
         }
-        Some(stored) if stored.value() == sealed => {
+        Some(stored) if stored.value() == checksummed => {
             outcome.unchanged = 1;
             return Ok(outcome);
         }
         Some(stored) => {
             outcome.updated = 1;
-            // An unreadable stored row never wins: the source's row replaces it.
-            unseal(id, stored.value()).and_then(|row| RowRank::read(row).ok())
+            // An unreadable stored row never wins: the arriving row replaces it.
+            verified_row(id, stored.value()).and_then(|row| RowRank::read(row).ok())
         }
     };
-    if rule == Rule::Newest && rival.is_some_and(|stored| judge.outlasts(&stored, rank)) {
+    if rule == Rule::Newest && rival.is_some_and(|stored| comparer.wins_over(&stored, rank)) {
         return Ok(Applied { stale: 1, ..Applied::default() });
     }
-    table.insert(&id.0, sealed)?;
+    table.insert(&id.0, checksummed)?;
     Ok(outcome)
 }
 
-/// Returns the disk space of a row: the row, its key, and the overhead of the tree.
-pub(super) fn cost(sealed: &[u8]) -> u64 {
+/// Returns the approximate disk space of a row: the row, its key, and the overhead of the tree.
+pub(super) fn cost(checksummed: &[u8]) -> u64 {
     const OVERHEAD: u64 = 16 + 16;
-    sealed.len() as u64 + OVERHEAD
+    checksummed.len() as u64 + OVERHEAD
 }

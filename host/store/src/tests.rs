@@ -1,13 +1,13 @@
 //! The store's tests, against real files in temporary directories.
 //!
-//! * [`model`]: the fixture, and the naive model that everything is compared with;
+//! * [`model`]: the fixture, and the naive model that results are compared with;
 //! * [`merge`]: which row wins, and that rows and position are committed together;
 //! * [`replace`]: loads that build a new generation while the old one is served;
 //! * [`runs`]: how such loads build: sorted runs that are merged;
 //! * [`put`]: rows that callers write;
-//! * [`race`]: readers against commits;
-//! * [`evolution`]: definitions that change under stored rows;
-//! * [`faults`]: damage, second owners, full disks;
+//! * [`race`]: readers that race with commits;
+//! * [`evolution`]: definitions that change while rows are stored;
+//! * [`faults`]: damage, concurrent owners, full disks;
 //! * [`repair`]: damage that is repaired without a restart, missing files;
 //! * [`erase`]: rows that are removed on request;
 //! * [`times`]: nanoseconds, times that a source truncates, rows from the future;

@@ -1,4 +1,4 @@
-//! Write transactions: runs, commits and publishes them, one at a time.
+//! Runs write transactions, one at a time, and publishes their commits to readers.
 
 use std::sync::{Arc, PoisonError};
 
@@ -9,9 +9,9 @@ use super::{OnlineStore, StoreError, state::State};
 
 /// The result of a write transaction's work.
 pub(super) enum Written<T> {
-    /// To be committed; cached copies of the rows in `changed` become invalid.
+    /// Commit, and invalidate the cached rows of the entities in `changed`.
     Commit { value: T, changed: Vec<EntityId> },
-    /// No changes.
+    /// Abort, because nothing changed.
     Nothing(T),
 }
 
@@ -30,8 +30,9 @@ impl OnlineStore {
     /// Runs a write transaction and publishes its commit to readers.
     ///
     /// # Errors
-    /// Errors of `work` and of the database; nothing of the transaction is visible then. (After an error in the last
-    /// step of a commit, it may be on disk anyway and become visible later.)
+    /// Errors of `work` and of the database: nothing of the transaction is visible then, but after an error in the last
+    /// step of a commit, it may be on disk and become visible later. [`StoreError::Gone`] if the file is not at its
+    /// path; if it was removed during the commit, the transaction is visible to readers.
     pub(super) fn write<T>(
         &self,
         work: impl FnOnce(&WriteTransaction) -> Result<Written<T>, StoreError>,
@@ -55,7 +56,7 @@ impl OnlineStore {
         }
         let Some(db) = &*writer else { return Err(StoreError::Closed("no database".to_owned())) };
         // The database does not verify its pages, and may panic on a damaged one.
-        let written = self.guarded(|| self.write_and_publish(db, durability, work));
+        let written = self.catch_panics(|| self.write_and_publish(db, durability, work));
         if let Err(error) = &written
             && error.needs_reopening()
         {
@@ -89,7 +90,7 @@ impl OnlineStore {
         let commit = self.state.load().commit + 1;
         // The order matters: see the module documentation of `hot`.
         for id in &changed {
-            self.hot.outdate(id, commit);
+            self.hot.invalidate(id, commit);
         }
         let state = State::read(db, commit)?;
         let has_loaded = state.count_unloaded() != self.state.load().count_unloaded();

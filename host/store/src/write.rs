@@ -8,9 +8,9 @@ use super::{
     batch::Arrival,
     erase::{Deletions, apply_deletions},
     put::{overlay, restore_written},
-    record::{Postponed, RowKey, RowTable, ViewRecord, unseal},
-    rule::Judge,
-    runs::take_run,
+    record::{Postponed, RowKey, RowTable, ViewRecord, verified_row},
+    rule::RowComparer,
+    runs::promote_run,
     tables::{cost, merge, put_record},
     transaction::Written,
 };
@@ -19,7 +19,7 @@ use super::{
 
 impl Load<'_> {
     /// Writes a batch and the source's position after it, in one transaction. An upsert is served immediately; in other
-    /// loads, a row counts as inserted until [`Load::gather`] finds others of its entity. Without a position, the
+    /// loads, a row counts as inserted until [`Load::merge_runs`] finds others of its entity. Without a position, the
     /// previous one stays.
     ///
     /// # Errors
@@ -30,7 +30,7 @@ impl Load<'_> {
             return self.add_run(batch, position);
         }
         self.postponed = Postponed::union(self.postponed, batch.postponed());
-        let judge = batch.times().judge(self.store.clock.now());
+        let comparer = batch.times().comparer(self.store.clock.now());
         let applied = self.store.write(|txn| {
             let mut record = self.record(txn)?;
             let mut changed = Vec::new();
@@ -39,29 +39,30 @@ impl Load<'_> {
             let mut table = txn.open_table(RowTable::new(&record.table_name(self.generation)))?;
             let row_error = |source| self.row_error(source);
             let written_name = record.written_name();
-            // Rows of callers are stored separately from a source's rows, and are compared with those by their times.
+            // In a change stream, the last write wins, but rows of callers are still compared with the source's rows by
+            // their times.
             let overlaid = batch.rule() == Rule::Latest && record.written;
             let mut written = if overlaid { Some(txn.open_table(RowTable::new(&written_name))?) } else { None };
             let mut deletions = Deletions::open(txn, &record)?;
             let current = self.current_schema(&record)?;
-            batch.each_winner(&mut applied, row_error, |id, arrival| {
+            batch.for_each_winner(&mut applied, row_error, |id, arrival| {
                 if let Arrival::Row(_, rank) = &arrival {
                     if rank.header.fingerprint != current {
                         return Err(self.superseded());
                     }
-                    if deletions.bars(&id, &rank.header, batch.times().is_static)? {
+                    if deletions.rejects(&id, &rank.header, batch.times().is_static)? {
                         return Ok(Applied { stale: 1, ..Applied::default() });
                     }
                 }
                 if let Some(written) = &mut written
-                    && outlasts(written, &id, &arrival, judge)?
+                    && caller_row_wins(written, &id, &arrival, comparer)?
                 {
                     return Ok(Applied { stale: 1, ..Applied::default() });
                 }
                 let outcome = match arrival {
-                    Arrival::Row(sealed, rank) => {
+                    Arrival::Row(checksummed, rank) => {
                         newest = newest.max(Some(rank.header.event_time));
-                        merge(&mut table, &id, sealed, &rank, batch.rule(), judge)?
+                        merge(&mut table, &id, checksummed, &rank, batch.rule(), comparer)?
                     }
                     Arrival::Removal => {
                         let old = table.remove(&id.0)?.map(|old| cost(old.value()));
@@ -88,36 +89,36 @@ impl Load<'_> {
         Ok(applied)
     }
 
-    /// Ends the load successfully: gathers, records the time and the position, and makes the new generation the served
-    /// one. Without a position, the previous one stays.
+    /// Ends the load successfully: merges its runs, records the time and the position, and serves the new generation,
+    /// if there is one. Without a position, the previous one stays.
     ///
     /// # Errors
-    /// [`StoreError::Superseded`], and errors of a failed transaction or of [`Load::gather`]; the new generation is not
-    /// served then.
+    /// [`StoreError::Superseded`], and errors of a failed transaction or of [`Load::merge_runs`]; the new generation is
+    /// not served then.
     pub fn finish(mut self, position: Option<&str>) -> Result<Applied, StoreError> {
         if self.mode != LoadMode::Upsert {
-            self.gather(&mut || true)?;
+            self.merge_runs(&mut || true)?;
         }
-        let judge = self.times.judge(self.store.clock.now());
+        let comparer = self.times.comparer(self.store.clock.now());
         self.store.write(|txn| {
             let mut record = self.record(txn)?;
             let mut changed = Vec::new();
             if self.mode == LoadMode::Upsert {
-                if self.picks_up {
+                if self.reads_postponed {
                     record.postponed = self.postponed;
                     // If the load has no rows, the clock may be wrong instead of the stored rows.
-                    let has_future = record.newest_event.is_some_and(|newest| newest > judge.latest);
+                    let has_future = record.newest_event.is_some_and(|newest| newest > comparer.latest);
                     if has_future && self.total.rows() > 0 {
-                        remove_future(txn, &mut record, judge, &mut changed)?;
+                        remove_future(txn, &mut record, comparer, &mut changed)?;
                     }
-                    restore_written(txn, &mut record, judge, &mut changed)?;
+                    restore_written(txn, &mut record, comparer, &mut changed)?;
                 }
             } else {
                 let newest_event = record.runs.newest_event;
                 record.postponed = record.runs.postponed;
-                take_run(txn, &mut record, self.generation)?;
+                promote_run(txn, &mut record, self.generation)?;
                 record.loaded_rows = Some(txn.open_table(RowTable::new(&record.table_name(self.generation)))?.len()?);
-                let written = overlay(txn, &self.name, &record, self.generation, judge)?;
+                let written = overlay(txn, &self.name, &record, self.generation, comparer)?;
                 apply_deletions(txn, &mut record, self.generation, self.times.is_static)?;
                 let old_table = record.table_name(record.generation);
                 record.generation = self.generation;
@@ -133,7 +134,7 @@ impl Load<'_> {
             record.position = position.map(str::to_owned).or(record.position);
             record.last_success = Some(self.store.clock.now());
             if record.is_damaged {
-                // Since the damage, this load and those that it continues have read the source from the start.
+                // Since the damage, this load and the loads that it continues have read the whole source.
                 (record.is_damaged, record.rows_lost) = (false, 0);
                 tracing::info!(view = %self.name, "the view was fully reloaded; its damage is repaired");
             }
@@ -144,45 +145,47 @@ impl Load<'_> {
     }
 }
 
-/// Returns whether a caller's row stays, whatever arrives from the source. Deletes it once the source has a row that is
-/// at least as new.
-fn outlasts(
+/// Returns whether a caller's row wins over an arrival from the source. A removal only wins over rows from the future.
+/// A row that loses is deleted from the table of callers' rows.
+fn caller_row_wins(
     written: &mut Table<'_, RowKey, &'static [u8]>,
     id: &EntityId,
     arrival: &Arrival<'_>,
-    judge: Judge,
+    comparer: RowComparer,
 ) -> Result<bool, StoreError> {
     let Some(stored) =
-        written.get(&id.0)?.map(|stored| unseal(id, stored.value()).and_then(|row| RowRank::read(row).ok()))
+        written.get(&id.0)?.map(|stored| verified_row(id, stored.value()).and_then(|row| RowRank::read(row).ok()))
     else {
         return Ok(false);
     };
-    let outlasts = match arrival {
-        Arrival::Removal => stored.is_none_or(|stored| !judge.is_future(&stored)),
-        Arrival::Row(_, arriving) => stored.is_some_and(|stored| judge.outlasts(&stored, arriving)),
+    let wins = match arrival {
+        Arrival::Removal => stored.is_none_or(|stored| !comparer.is_future(&stored)),
+        Arrival::Row(_, arriving) => stored.is_some_and(|stored| comparer.wins_over(&stored, arriving)),
     };
-    if !outlasts {
+    if !wins {
         written.remove(&id.0)?;
     }
-    Ok(outlasts)
+    Ok(wins)
 }
 
-/// Removes served rows that are in the future: a version without that check accepted them. Their source is read again
-/// when they are due.
+/// Removes served rows that are in the future, which an earlier version accepted. The source is read again when they
+/// are due.
 fn remove_future(
     txn: &WriteTransaction,
     record: &mut ViewRecord,
-    judge: Judge,
+    comparer: RowComparer,
     changed: &mut Vec<EntityId>,
 ) -> Result<(), StoreError> {
     let mut table = txn.open_table(RowTable::new(&record.table_name(record.generation)))?;
     let (mut newest, first) = (None, changed.len());
     for entry in table.iter()? {
-        let (key, sealed) = entry?;
+        let (key, checksummed) = entry?;
         let id = EntityId(*key.value());
-        let Some(rank) = unseal(&id, sealed.value()).and_then(|row| RowRank::read(row).ok()) else { continue };
+        let Some(rank) = verified_row(&id, checksummed.value()).and_then(|row| RowRank::read(row).ok()) else {
+            continue;
+        };
         let time = rank.header.event_time;
-        if judge.is_future(&rank) {
+        if comparer.is_future(&rank) {
             record.postponed = Postponed::union(record.postponed, Some(Postponed::at(time)));
             changed.push(id);
         } else {

@@ -23,8 +23,9 @@ const MICROS: i64 = 1_000_000;
 const NANOS: i64 = 1_000_000_000;
 const DAY_MICROS: i64 = 86_400 * MICROS;
 
-/// Converts the value of a row for a feature of type `declared`. As in Feast after numpy, a timestamp becomes text for
-/// a text feature and nanoseconds for a numeric one.
+/// Converts the value of a row for a feature of type `declared`. As in Feast, which uses numpy, a timestamp becomes
+/// text for a `String` feature, and a timestamp in nanoseconds becomes an integer for an `Int32`, `Int64` or `Float32`
+/// feature.
 ///
 /// # Errors
 /// A description of the value: its type has no value in Feast, or it is an instant out of range for microseconds.
@@ -33,18 +34,18 @@ pub(super) fn cell_for(array: &ArrayRef, row: usize, declared: ValueType) -> Res
         return Ok(Cell::Null);
     }
     match (declared, array.data_type()) {
-        // As in all floats, NaN represents null.
+        // NaN represents null, as in other floats.
         (ValueType::Scalar(_), DataType::Float16) if array.as_primitive::<Float16Type>().value(row).is_nan() => {
             Ok(Cell::Null)
         }
-        (ValueType::Scalar(ScalarType::String), from) if is_written_out(from) => text(array, row).map(Cell::Text),
+        (ValueType::Scalar(ScalarType::String), from) if has_numpy_format(from) => text(array, row).map(Cell::Text),
         (
             ValueType::Scalar(ScalarType::Int64 | ScalarType::Int32 | ScalarType::Float32),
             DataType::Timestamp(TimeUnit::Nanosecond, _),
         ) => Ok(Cell::Int(array.as_primitive::<TimestampNanosecondType>().value(row))),
         (ValueType::Nested(NestedType::ZonedTimestamp), DataType::Timestamp(_, Some(zone))) => {
             let unix_timestamp = nanos(array, row).div_euclid(i128::from(NANOS));
-            let unix_timestamp = i64::try_from(unix_timestamp).map_err(|_| TOO_FAR.to_owned())?;
+            let unix_timestamp = i64::try_from(unix_timestamp).map_err(|_| OUT_OF_RANGE.to_owned())?;
             Ok(Cell::Zoned(ZonedTimestamp { unix_timestamp, zone: zone.to_string() }))
         }
         (ValueType::List(item) | ValueType::Set(item), _) => match items(array, row) {
@@ -55,7 +56,7 @@ pub(super) fn cell_for(array: &ArrayRef, row: usize, declared: ValueType) -> Res
     }
 }
 
-pub(super) const TOO_FAR: &str = "a time outside the range of microsecond timestamps";
+pub(super) const OUT_OF_RANGE: &str = "a time outside the range of microsecond timestamps";
 
 fn cells(items: &ArrayRef, declared: ValueType) -> Result<Cell, String> {
     Ok(Cell::List((0..items.len()).map(|i| cell_for(items, i, declared)).collect::<Result<_, _>>()?))
@@ -108,7 +109,7 @@ fn cell(array: &ArrayRef, row: usize) -> Result<Cell, String> {
         DataType::FixedSizeBinary(_) => Cell::Bytes(array.as_fixed_size_binary().value(row).to_vec()),
         DataType::Timestamp(..) | DataType::Date32 | DataType::Date64 => {
             let micros = nanos(array, row).div_euclid(1_000);
-            Cell::Instant(i64::try_from(micros).map_err(|_| TOO_FAR.to_owned())?)
+            Cell::Instant(i64::try_from(micros).map_err(|_| OUT_OF_RANGE.to_owned())?)
         }
         DataType::Time32(_) | DataType::Time64(_) | DataType::Duration(_) => Cell::Text(text(array, row)?),
         DataType::Dictionary(..) | DataType::RunEndEncoded(..) => return cell(&unpacked(&array.slice(row, 1))?, 0),
@@ -136,7 +137,7 @@ fn key_text(keys: &ArrayRef, i: usize) -> Result<String, String> {
     let value = cell_for(keys, i, declared)?.to_value(declared).map_err(|error| error.to_string())?;
     match value {
         larder_model::model::Value::Bytes(text) => String::from_utf8(text).map_err(|error| error.to_string()),
-        _ => Err("a map with a null for a key".to_owned()),
+        _ => Err("a map with a null key".to_owned()),
     }
 }
 
@@ -182,8 +183,8 @@ fn nanos(array: &ArrayRef, row: usize) -> i128 {
     i128::from(count) * i128::from(unit)
 }
 
-/// Returns whether numpy formats values of a type in a special way.
-fn is_written_out(from: &DataType) -> bool {
+/// Returns whether [`text`] formats the values of a type.
+fn has_numpy_format(from: &DataType) -> bool {
     matches!(
         from,
         DataType::Timestamp(..)
@@ -196,8 +197,8 @@ fn is_written_out(from: &DataType) -> bool {
     )
 }
 
-/// Returns the text of an instant, a date, a time of day, a duration or a half, as numpy's and Python's `str` format
-/// it.
+/// Returns the text of an instant, a date, a time of day, a duration or a half-precision float, as numpy's and Python's
+/// `str` format it.
 fn text(array: &ArrayRef, row: usize) -> Result<String, String> {
     // Not by way of a timestamp, whose range ends before the last day of 9999.
     let civil = |form: &str| {
@@ -248,7 +249,7 @@ fn time_of_day(micros: i64) -> String {
     if fraction == 0 { clock } else { format!("{clock}.{fraction:06}") }
 }
 
-/// Returns the shortest text that reads as this half.
+/// Returns the shortest text that parses to this half-precision float.
 fn half_text(value: f32) -> String {
     type Half = <Float16Type as ArrowPrimitiveType>::Native;
     let same = |digits: &usize| {

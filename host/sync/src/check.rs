@@ -12,12 +12,12 @@ use larder_source::{ColumnAt, FileSchema, Source, SourceError, Wanted, WantedCol
 
 use super::{SyncSetting, decode::Column};
 
-/// Something that is wrong with a source.
+/// A problem with a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceProblem {
-    /// The affected feature; `None` if the problem is with the whole source, its key or its times.
+    /// The affected feature; `None` if the problem affects the whole source, its key or its times.
     pub feature: Option<Arc<str>>,
-    /// What is wrong.
+    /// The description of the problem.
     pub message: String,
     /// The hint, if there is one.
     pub help: Option<String>,
@@ -25,7 +25,8 @@ pub struct SourceProblem {
     pub is_warning: bool,
 }
 
-/// Opens the sources of a view and compares their columns with what the view declares. Returns every problem.
+/// Opens the sources of a view and compares their columns with the columns that the view declares. Returns every
+/// problem.
 ///
 /// Blocks while it reads the files' footers, or waits for AWS.
 #[must_use]
@@ -173,7 +174,7 @@ fn narrowed(files: &[FileSchema], column: &WantedColumn) -> Option<String> {
     let path = &file.path;
     let column = &column.column;
     Some(format!(
-        "{path}, column '{column}': it is {found} here, but {first} in other files; values that are not {declared} are \
+        "{path}, column '{column}': the type is {found} here, but {first} in other files; values that are not {declared} are \
          null or rounded"
     ))
 }

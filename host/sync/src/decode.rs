@@ -2,8 +2,8 @@
 //!
 //! A file's column is converted once per batch to the Arrow type of the feature's type; reading a value of a row is
 //! then an index operation. A column that does not convert as a whole is converted value by value, by the rules in
-//! `larder_model::codec::coerce`: a value that does not match the type reads as null, and [`Column::mismatch`] reports
-//! it. Converting a column as a whole gives the same values as those rules.
+//! `larder_model::codec::coerce`: a value that does not match the type reads as null, and [`Column::conversion_error`]
+//! reports it. Converting a column as a whole gives the same values as those rules.
 
 use std::sync::Arc;
 
@@ -51,7 +51,7 @@ enum Values {
     Bytes(BinaryArray),
     /// Lists, and the items of all of them, none of which is null.
     List(ListArray, Box<Column>),
-    /// Converted one by one.
+    /// Values that were converted one by one.
     Converted(Vec<Value>),
 }
 
@@ -88,7 +88,7 @@ impl Column {
         Self::new(array, ValueType::Scalar(key_type), Role::Key)
     }
 
-    /// Names both types if no value of the one can be converted to the other.
+    /// Returns a message with both types if no value of a column of type `from` can be converted to the declared type.
     pub(super) fn mismatch(from: &DataType, declared: ValueType) -> Option<String> {
         let from = match from {
             DataType::Dictionary(_, values) => values,
@@ -129,7 +129,7 @@ impl Column {
         let Some((micros, unconverted)) = micros(&array) else {
             return Err(format!("the column is {}, not a timestamp or a date", name_of(array.data_type())));
         };
-        let first_error = if unconverted.is_empty() { String::new() } else { arrow_cell::TOO_FAR.to_owned() };
+        let first_error = if unconverted.is_empty() { String::new() } else { arrow_cell::OUT_OF_RANGE.to_owned() };
         Ok(Self { unconverted, first_error, ..Self::of(instant, Values::Int64(micros)) })
     }
 
@@ -145,14 +145,14 @@ impl Column {
         // Values that Arrow cannot unpack are converted one by one.
         let array = &arrow_cell::unpacked(array).unwrap_or_else(|_| Arc::clone(array));
         match value_type {
-            ValueType::Scalar(scalar) => match as_a_whole(array, scalar, role) {
+            ValueType::Scalar(scalar) => match convert_whole(array, scalar, role) {
                 Some(values) => Self::of(value_type, values),
-                None => Self::one_by_one(array, value_type, role),
+                None => Self::convert_each(array, value_type, role),
             },
             ValueType::List(item) | ValueType::Set(item) => {
-                Self::list(array, item, value_type).unwrap_or_else(|| Self::one_by_one(array, value_type, role))
+                Self::list(array, item, value_type).unwrap_or_else(|| Self::convert_each(array, value_type, role))
             }
-            ValueType::Nested(_) => Self::one_by_one(array, value_type, role),
+            ValueType::Nested(_) => Self::convert_each(array, value_type, role),
         }
     }
 
@@ -178,7 +178,7 @@ impl Column {
         Some(column)
     }
 
-    fn one_by_one(array: &ArrayRef, value_type: ValueType, role: Role) -> Self {
+    fn convert_each(array: &ArrayRef, value_type: ValueType, role: Role) -> Self {
         let mut column = Self::of(value_type, Values::Nulls);
         let convert = |row: usize| {
             let cell =
@@ -209,8 +209,7 @@ impl Column {
         column
     }
 
-    /// Returns whether the value of a row does not match the type, with the reason for the first such value of the
-    /// column.
+    /// If the value of a row does not match the type, returns the reason for the first such value of the column.
     pub(super) fn conversion_error(&self, row: usize) -> Option<&str> {
         let is_unconverted = !self.unconverted.is_empty() && self.unconverted.binary_search(&row).is_ok();
         is_unconverted.then_some(&*self.first_error)
@@ -355,7 +354,7 @@ fn bytes_of<T: ArrowPrimitiveType>(items: &PrimitiveArray<T>, start: usize, end:
 }
 
 /// Converts a column as a whole; `None` if a value does not convert, or if each must be checked.
-fn as_a_whole(array: &ArrayRef, scalar: ScalarType, role: Role) -> Option<Values> {
+fn convert_whole(array: &ArrayRef, scalar: ScalarType, role: Role) -> Option<Values> {
     let from = array.data_type();
     let is_number = from.is_integer() || from.is_floating();
     let values = match scalar {
@@ -414,7 +413,7 @@ fn cast_all(array: &ArrayRef, to: &DataType) -> Option<ArrayRef> {
     cast(array, to).ok().filter(|cast| cast.null_count() == array.null_count())
 }
 
-/// Converts scalar floats, for which NaN is null, as in pandas.
+/// Replaces NaN with null, as in pandas, except in items of lists.
 fn for_floats(array: &ArrayRef, role: Role) -> Option<ArrayRef> {
     if role == Role::Item { Some(Arc::clone(array)) } else { without_nan(array) }
 }
@@ -466,7 +465,7 @@ fn without_nulls(values: Values, item: ScalarType) -> Values {
 }
 
 /// Returns instants in microseconds, from timestamps and dates, or from integers, which count seconds. A null among
-/// timestamps becomes Feast's placeholder, as in Feast by way of pandas.
+/// timestamps becomes Feast's placeholder, as in Feast, which uses pandas, except in keys.
 fn instants(array: &ArrayRef, role: Role) -> Option<Int64Array> {
     if is_time(array) {
         let (micros, unconverted) = micros(array)?;
@@ -525,7 +524,8 @@ fn micros(array: &ArrayRef) -> Option<(Int64Array, Vec<usize>)> {
     })
 }
 
-/// Returns whether a decimal type is short enough for an exact double division: dividend and divisor are exact.
+/// Returns whether the unscaled value and the power of ten of a decimal type are exact as doubles, so that their
+/// quotient is the nearest double.
 fn is_short_decimal(of: &DataType) -> bool {
     match of {
         DataType::Decimal32(precision, scale)
@@ -547,12 +547,12 @@ fn list_item(list: &DataType) -> Option<&Field> {
     }
 }
 
-fn is_text(of: &DataType) -> bool {
-    matches!(of, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
+fn is_text(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
 }
 
-fn is_binary(of: &DataType) -> bool {
-    matches!(of, DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_))
+fn is_binary(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_))
 }
 
 /// Returns the name of a column's type as users write it in definitions, instead of Arrow's name.

@@ -1,5 +1,5 @@
 //! Converts batches of a source to rows with IDs. A value that does not match its feature's type becomes null, and a
-//! row without a key or an event time is skipped; both are counted.
+//! row that is invalid, for example without a key or an event time, is skipped; both are counted.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub(super) struct RowEncoder<'v> {
     schema: Arc<RowSchema>,
     keys: KeyEncoder,
     window: Window,
-    /// Rows with a later event time are skipped for now.
+    /// Rows with a later event time are skipped until they are due.
     latest: Micros,
     pub(super) rows: RowBatch,
     pub(super) skipped: Skipped,
@@ -52,19 +52,19 @@ impl<'v> RowEncoder<'v> {
         }
     }
 
-    /// Returns whether it holds enough rows for one transaction.
+    /// Returns whether it has enough rows for one transaction.
     pub(super) fn is_full(&self, limits: SyncLimits) -> bool {
         self.rows.len() >= limits.commit_rows || self.rows.bytes() >= limits.commit_bytes
     }
 
-    /// Adds the rows of a batch that may be served at this time.
+    /// Adds the rows of a batch that may be served at the time `now`.
     pub(super) fn encode(&mut self, batch: &SourceBatch, now: Micros) -> Result<(), SourceError> {
         self.latest = self.rows.times().latest(now);
         match &batch.rows {
             SourceRows::Columns(columns) => self.encode_columns(columns, batch),
             SourceRows::Items(items) => {
                 for (row, item) in items.iter().enumerate() {
-                    self.encode_item(item, || place_of(batch, row));
+                    self.encode_item(item, || location_of(batch, row));
                 }
                 Ok(())
             }
@@ -72,7 +72,7 @@ impl<'v> RowEncoder<'v> {
                 for (row, change) in changes.iter().enumerate() {
                     match change {
                         Change::Remove(id) => self.rows.remove(*id),
-                        Change::Put(item) => self.encode_item(item, || place_of(batch, row)),
+                        Change::Put(item) => self.encode_item(item, || location_of(batch, row)),
                     }
                 }
                 Ok(())
@@ -86,7 +86,7 @@ impl<'v> RowEncoder<'v> {
         let mut builder = RowBuilder::new(&schema);
         let mut key = Vec::new();
         for row in 0..rows.num_rows() {
-            let location = || place_of(batch, row);
+            let location = || location_of(batch, row);
             let Some(event_time) = columns.event_time.micros(row) else {
                 match columns.event_time.conversion_error(row) {
                     Some(why) => {
@@ -111,7 +111,7 @@ impl<'v> RowEncoder<'v> {
                 match columns.keys.iter().find_map(|column| column.conversion_error(row)) {
                     Some(why) => {
                         self.skipped.unreadable += 1;
-                        self.skipped.note(|| format!("{}: the key: {why}", location()));
+                        self.skipped.note(|| format!("{}: invalid key: {why}", location()));
                     }
                     None => {
                         self.skipped.null_key += 1;
@@ -210,7 +210,7 @@ impl<'v> RowEncoder<'v> {
         Ok(())
     }
 
-    /// Returns whether a row is skipped because it is not due yet, and counts it in that case.
+    /// Returns whether a row is not due yet. If so, counts it as skipped, and records its event time.
     fn is_future(&mut self, event_time: Micros, location: impl Fn() -> String) -> bool {
         if event_time <= self.latest {
             return false;
@@ -230,7 +230,7 @@ impl<'v> RowEncoder<'v> {
     }
 }
 
-fn place_of(batch: &SourceBatch, row: usize) -> String {
+fn location_of(batch: &SourceBatch, row: usize) -> String {
     format!("{}, row {}", batch.origin, batch.first_row + row as u64)
 }
 

@@ -23,11 +23,11 @@ use larder_source::{DynamoDb, Source, SourceError, aws::AwsErrorKind};
 use larder_store::{Applied, KeySignature, OnlineStore, RowBatch, ViewId};
 
 use super::{
-    Fetcher, Guard, SyncError, SyncLimits, SyncScheduler, SyncSetting,
+    Fetcher, SanityLimits, SyncError, SyncLimits, SyncScheduler, SyncSetting,
     metrics::{ViewMetrics, note_values},
     run::{SyncRun, materialize_view, sync_view},
     scheduler::{NoPermit, Schedule},
-    write::WriteTerms,
+    write::TimeRules,
 };
 
 #[cfg(test)]
@@ -45,9 +45,9 @@ pub struct SyncEngine {
     scheduler: Arc<SyncScheduler>,
 }
 
-/// The status of a source, without its rows.
+/// Implements [`SourceStatus`] for a [`Source`].
 #[derive(Debug)]
-struct StatusOf(Arc<dyn Source>);
+struct StatusAdapter(Arc<dyn Source>);
 
 /// One view with its source.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ pub(super) struct Job {
 }
 
 /// The interval at which a view is synced while its source has watched files that do not change, so that the view
-/// counts as fresh. A sync that finds nothing commits the time, and waits for the disk.
+/// counts as fresh. Each such sync commits its time, which waits for the disk.
 const UNCHANGED_EVERY: Duration = Duration::from_secs(24);
 
 // === impl SyncEngine ===
@@ -96,8 +96,8 @@ impl SyncEngine {
         engine
     }
 
-    /// Returns whether a view is synced from a change stream. Such a sync ends within moments, and must not wait for
-    /// others.
+    /// Returns whether a view is loaded, and its next sync only reads changes from a stream. Such a sync ends within
+    /// moments, and must not wait for others.
     #[must_use]
     pub fn is_followed(&self, view: &str) -> bool {
         let job = self.jobs.iter().find(|job| &*job.view.name == view);
@@ -120,7 +120,7 @@ impl SyncEngine {
     /// Returns the source of each view, in the catalog's order; `None` if callers write its rows.
     #[must_use]
     pub fn sources(&self) -> Vec<Option<Arc<dyn SourceStatus>>> {
-        let status = |source: Arc<dyn Source>| Arc::new(StatusOf(source)) as Arc<dyn SourceStatus>;
+        let status = |source: Arc<dyn Source>| Arc::new(StatusAdapter(source)) as Arc<dyn SourceStatus>;
         self.jobs.iter().map(|job| job.source.clone().map(status)).collect()
     }
 
@@ -129,8 +129,8 @@ impl SyncEngine {
         self.jobs.iter().filter(|job| job.source.is_some()).map(|job| &*job.view.name)
     }
 
-    /// Returns the views whose next sync is due: by their source's `every`, because the last sync failed, or because
-    /// rows that were skipped as being in the future may be served now.
+    /// Returns the views whose next sync is due: by their schedule, because the last sync failed, or because rows that
+    /// were skipped as being in the future may be served now.
     pub fn due(&self, now: Instant) -> impl Iterator<Item = &str> {
         let is_due = move |job: &&Job| self.due_at(job, now).is_some_and(|at| at <= now);
         self.jobs.iter().filter(is_due).map(|job| &*job.view.name)
@@ -158,10 +158,10 @@ impl SyncEngine {
         let latest = self.setting.limits.times_of(None).latest(self.store.now());
         let until = u64::try_from(postponed.first.saturating_sub(latest)).unwrap_or(0);
         let at = now.checked_add(Duration::from_micros(until))?;
-        Some(at.max(self.scheduler.pick_up_at(job.id)?))
+        Some(at.max(self.scheduler.may_reread_at(job.id)?))
     }
 
-    /// Returns when a view is synced next without a command.
+    /// Returns the schedule by which a view is synced without a command.
     fn schedule(&self, job: &Job, now: Instant) -> Schedule {
         let (Some(source), Some(declared)) = (&job.source, &job.view.source) else { return Schedule::Never };
         if let Some(every) = source.properties().poll_every {
@@ -169,7 +169,7 @@ impl SyncEngine {
         }
         if let Some(line) = &declared.cron {
             // Counted from the end of the last sync: a time that passed while the view was synced is skipped.
-            let ago = now.saturating_duration_since(self.scheduler.last(job.id));
+            let ago = now.saturating_duration_since(self.scheduler.last_end(job.id));
             let wall = self.setting.clock.now();
             let after = wall.saturating_sub(Micros::try_from(ago.as_micros()).unwrap_or(Micros::MAX));
             let next = next_by_cron(line, after).and_then(|next| {
@@ -184,7 +184,7 @@ impl SyncEngine {
         let is_unchanged = || self.scheduler.are_unchanged(job.id, &source.watched_files());
         if every < UNCHANGED_EVERY && is_unchanged() {
             // All such views are due at the same time, so that an idle process rarely wakes.
-            let last = self.scheduler.last(job.id);
+            let last = self.scheduler.last_end(job.id);
             let beat = beat_after(last + every, UNCHANGED_EVERY);
             return Schedule::Every(beat.saturating_duration_since(last));
         }
@@ -205,10 +205,11 @@ impl SyncEngine {
         files
     }
 
-    /// Syncs one view, by name. Blocks while it runs, and while another run of the same view does.
+    /// Syncs the view with this name. Blocks until the sync ends, and before that, while another sync of the view runs.
     ///
     /// # Errors
-    /// As [`sync_view`]; also [`SyncError::UnknownView`] and [`SyncError::NoSource`].
+    /// As [`sync_view`]; also [`SyncError::UnknownView`], [`SyncError::NoSource`], [`SyncError::Busy`] and
+    /// [`SyncError::Panicked`].
     pub fn sync(
         &self,
         view: &str,
@@ -219,23 +220,23 @@ impl SyncEngine {
         let job = self.job(view)?;
         let is_followed = job.source.as_ref().is_some_and(|source| source.properties().poll_every.is_some());
         // For a view with a change stream, a full scan every second for due rows would be too expensive.
-        let may_pick_up = || self.scheduler.pick_up_at(job.id).is_some_and(|at| at <= Instant::now());
-        request.leave_due |= is_followed && !may_pick_up();
-        let permit = self.scheduler.take(job.id).map_err(|why| match why {
+        let may_reread = || self.scheduler.may_reread_at(job.id).is_some_and(|at| at <= Instant::now());
+        request.leave_due |= is_followed && !may_reread();
+        let permit = self.scheduler.acquire(job.id).map_err(|why| match why {
             NoPermit::Stopping => SyncError::Stopped { view: view.to_owned() },
             NoPermit::Busy => SyncError::Busy { view: view.to_owned() },
         })?;
         let result = self.run(job, request, progress);
         match &result {
             Ok(report) => {
-                job.metrics.ended_well(report);
+                job.metrics.record_success(report);
                 log(report, self.setting.limits);
             }
             Err(SyncError::Stopped { .. }) => {
                 tracing::info!(view, "sync interrupted by the shutdown; committed rows are kept")
             }
             Err(error) => {
-                job.metrics.failed(error);
+                job.metrics.record_failure(error);
                 let is_loaded = self.store.status(job.id).is_some_and(|status| status.freshness.last_success.is_some());
                 if is_loaded {
                     tracing::error!(view, %error, "sync failed; previously committed rows keep serving");
@@ -248,17 +249,17 @@ impl SyncEngine {
             // A skipped sync does not postpone the next one.
             Ok(report) if report.outcome == Outcome::SkippedRecent => {}
             // The source stays rejected until it is written again.
-            Err(SyncError::Refused { .. }) => permit.was_refused(),
-            _ => permit.ended(result.is_ok()),
+            Err(SyncError::Refused { .. }) => permit.finish_rejected(),
+            _ => permit.finish(result.is_ok()),
         }
         self.note_status(job);
         result
     }
 
     /// Returns how the times of rows that callers write to a view are interpreted.
-    pub(super) fn terms(&self, job: &Job) -> WriteTerms {
+    pub(super) fn time_rules(&self, job: &Job) -> TimeRules {
         let unit = job.source.as_ref().and_then(|source| source.properties().time_unit);
-        WriteTerms { now: self.store.now(), times: self.setting.limits.times_of(unit), unit }
+        TimeRules { now: self.store.now(), times: self.setting.limits.times_of(unit), unit }
     }
 
     pub(super) fn put(&self, job: &Job, batch: &RowBatch) -> Result<Applied, WriteError> {
@@ -268,7 +269,7 @@ impl SyncEngine {
         let key = KeySignature::of(&job.view, self.key_version);
         let put = self.store.put(job.id, &key, batch, job.source.is_some());
         let applied = put.map_err(|source| WriteError::store(&job.view, source))?;
-        job.metrics.wrote(applied);
+        job.metrics.record_write(applied);
         self.note_status(job);
         Ok(applied)
     }
@@ -313,16 +314,16 @@ impl SyncEngine {
         let name = || job.view.name.to_string();
         let files = self.setting.open_files(&job.view, |wanted| wanted);
         let files = files.ok_or_else(|| SyncError::NoSource { view: name() })?;
-        let go_on = &mut |now| {
+        let should_continue = &mut |now| {
             progress(now);
             !self.scheduler.is_stopping()
         };
         let mut run = self.run_of(job, &*files);
-        run.share(&self.scheduler);
-        let result = ended(&job.view, || materialize_view(run, window, go_on));
+        run.share_memory(&self.scheduler);
+        let result = catch_stop_and_panic(&job.view, || materialize_view(run, window, should_continue));
         match &result {
             Ok(report) => {
-                job.metrics.wrote(report.applied);
+                job.metrics.record_write(report.applied);
                 note_values(&job.view.name, &report.skipped);
                 log(report, self.setting.limits);
             }
@@ -330,7 +331,7 @@ impl SyncEngine {
                 tracing::info!(view = name(), "materialization interrupted by the shutdown; committed rows are kept")
             }
             Err(error) => {
-                job.metrics.failed(error);
+                job.metrics.record_failure(error);
                 tracing::error!(view = name(), %error, "materialization failed; committed rows are kept");
             }
         }
@@ -364,18 +365,18 @@ impl SyncEngine {
     ) -> Result<SyncReport, SyncError> {
         let view = || job.view.name.to_string();
         let Some(source) = &job.source else { return Err(SyncError::NoSource { view: view() }) };
-        let mut go_on = |now: Progress| {
+        let mut should_continue = |now: Progress| {
             progress(now);
             !self.scheduler.is_stopping()
         };
         let mut run = self.run_of(job, &**source);
         if request.force {
-            run.limits.guard = Guard::OFF;
+            run.limits.sanity = SanityLimits::OFF;
         }
         if request.small {
-            run.share(&self.scheduler);
+            run.share_memory(&self.scheduler);
         }
-        ended(&job.view, || sync_view(run, request, &mut go_on))
+        catch_stop_and_panic(&job.view, || sync_view(run, request, &mut should_continue))
     }
 
     fn run_of<'a>(&'a self, job: &'a Job, source: &'a dyn Source) -> SyncRun<'a> {
@@ -394,18 +395,18 @@ impl SyncEngine {
 
     pub(super) fn note_status(&self, job: &Job) {
         if let Some(bound) = job.source.as_ref().and_then(|source| source.staleness()) {
-            job.metrics.staleness(bound);
+            job.metrics.set_staleness_bound(bound);
         }
         if let Some(status) = self.store.status(job.id) {
-            job.metrics.status(&status);
+            job.metrics.set_status(&status);
         }
         if let Ok(schemas) = self.store.schemas(job.id) {
-            job.metrics.retyped(&retyped(&job.view.features, &schemas));
+            job.metrics.set_retyped(&retyped(&job.view.features, &schemas));
         }
     }
 }
 
-impl SourceStatus for StatusOf {
+impl SourceStatus for StatusAdapter {
     fn staleness(&self) -> Option<Duration> {
         self.0.staleness()
     }
@@ -415,8 +416,12 @@ impl SourceStatus for StatusOf {
     }
 }
 
-/// Runs a sync to its end. A panic and a shutdown are returned as errors.
-fn ended(view: &FeatureView, run: impl FnOnce() -> Result<SyncReport, SyncError>) -> Result<SyncReport, SyncError> {
+/// Runs a sync. Returns a panic as [`SyncError::Panicked`], and a request to AWS that the shutdown interrupted as
+/// [`SyncError::Stopped`].
+fn catch_stop_and_panic(
+    view: &FeatureView,
+    run: impl FnOnce() -> Result<SyncReport, SyncError>,
+) -> Result<SyncReport, SyncError> {
     let view = || view.name.to_string();
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Err(SyncError::Source { source: SourceError::Aws(error), .. })) if error.kind == AwsErrorKind::Stopping => {
@@ -430,7 +435,7 @@ fn ended(view: &FeatureView, run: impl FnOnce() -> Result<SyncReport, SyncError>
 fn log(report: &SyncReport, limits: SyncLimits) {
     let (view, applied) = (&report.view, report.applied);
     if let Some(future) = report.skipped.describe_future(limits.future_tolerance) {
-        tracing::warn!(view, "rows are held back until their event time: {future}");
+        tracing::warn!(view, future, "rows are held back until their event time");
     }
     match report.outcome {
         Outcome::Loaded if report.lag.is_none() => {
@@ -442,7 +447,9 @@ fn log(report: &SyncReport, limits: SyncLimits) {
         }
         // A change stream commits often, so its syncs are logged at `debug`.
         Outcome::Loaded => tracing::debug!(view, ?applied, "changes applied"),
-        Outcome::UpToDate | Outcome::SkippedRecent => tracing::debug!(view, "sync found no changes"),
+        Outcome::UpToDate | Outcome::SkippedRecent => {
+            tracing::debug!(view, outcome = ?report.outcome, "sync had nothing to load")
+        }
     }
     if report.skipped.rows() > 0 {
         tracing::warn!(view, skipped = %report.skipped, "invalid rows of the source were skipped");

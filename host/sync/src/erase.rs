@@ -67,16 +67,16 @@ impl SyncEngine {
         let id = entity_id(&job.view, self.key_version, key)
             .map_err(|why| EraseError::Key { view: view.to_owned(), why })?;
         let signature = KeySignature::of(&job.view, self.key_version);
-        let was_there = self.store.delete(job.id, &signature, &id).map_err(|source| in_store(view, source))?;
+        let existed = self.store.delete(job.id, &signature, &id).map_err(|source| store_error(view, source))?;
         // An audit log of privacy requests; keys and values are not logged.
-        tracing::info!(view, entity_id = ?id, was_there, "row deletion applied");
+        tracing::info!(view, entity_id = ?id, existed, "deleted the row of an entity");
         self.note_status(job);
-        Ok(was_there)
+        Ok(existed)
     }
 
     /// Drops all rows of a view, including those that callers wrote. The next sync reads its source from the start. If
-    /// the view has no source, the rows cannot be restored, so this must be `confirmed`. Returns how many rows there
-    /// were. Blocks for a commit.
+    /// the view has no source, the rows cannot be restored, so this must be `confirmed`. Returns the number of dropped
+    /// rows. Blocks for a commit.
     ///
     /// # Errors
     /// [`EraseError`]; nothing was dropped in that case.
@@ -89,7 +89,7 @@ impl SyncEngine {
         if let Some(source) = job.source.as_ref().filter(|_| !confirmed) {
             source.schemas().map_err(|source| EraseError::Source { view: view.to_owned(), source })?;
         }
-        let rows = self.store.reset(job.id).map_err(|source| in_store(view, source))?;
+        let rows = self.store.reset(job.id).map_err(|source| store_error(view, source))?;
         tracing::warn!(view, rows, "all rows of the view were dropped on request");
         self.note_status(job);
         Ok(rows)
@@ -98,7 +98,7 @@ impl SyncEngine {
     /// Handles the views that lost rows to damage: accepts the loss for views without a source, and returns the others,
     /// which have to be reloaded.
     #[must_use]
-    pub fn to_reload(&self, damaged: Vec<String>) -> Vec<String> {
+    pub fn handle_damaged_views(&self, damaged: Vec<String>) -> Vec<String> {
         let (reload, lost): (Vec<_>, Vec<_>) = damaged
             .into_iter()
             .filter_map(|view| Some((self.job(&view).ok()?, view)))
@@ -113,7 +113,7 @@ impl SyncEngine {
     }
 }
 
-fn in_store(view: &str, source: StoreError) -> EraseError {
+fn store_error(view: &str, source: StoreError) -> EraseError {
     EraseError::Store { view: view.to_owned(), source }
 }
 

@@ -23,7 +23,7 @@ pub enum SyncError {
         /// The error of the store.
         source: StoreError,
     },
-    /// The source failed the sanity checks: see [`super::Guard`].
+    /// The source failed the sanity checks: see [`super::SanityLimits`].
     #[error("view '{view}': {path}: {why}")]
     Refused {
         /// The view.

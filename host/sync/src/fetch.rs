@@ -2,9 +2,9 @@
 //!
 //! Before a lookup, a [`Fetcher`] fetches the entities whose rows are not in the store or are no longer fresh. Each of
 //! them is fetched once, however many callers wait for it, and is written to the store, where the lookup finds it. A
-//! negative cache records for a limited time which entities the table does not have. No caller waits longer than the
-//! timeout, and while the table is unavailable, no caller waits at all: the lookup then returns the rows that are in
-//! the store, and reports the timeout or that the table is unavailable.
+//! cache records for a limited time which entities the table has, and which it does not have. No caller waits longer
+//! than the timeout, and while the table is unavailable, no caller waits at all: the lookup then returns the rows that
+//! are in the store, and reports the timeout or that the table is unavailable.
 
 use std::{
     collections::HashMap,
@@ -38,17 +38,18 @@ struct Inner {
     id: ViewId,
     key: KeySignature,
     key_version: KeyVersion,
-    how: ReadThrough,
+    settings: ReadThrough,
     /// How to interpret the times of rows.
     times: RowTimes,
     aws: Arc<Aws>,
     source: Arc<DynamoDb>,
     store: Arc<OnlineStore>,
-    checked: NegativeCache,
-    flights: Mutex<HashMap<EntityId, watch::Receiver<()>>>,
+    negative_cache: NegativeCache,
+    /// The entities that are being fetched. A channel closes when the fetch ends.
+    in_flight: Mutex<HashMap<EntityId, watch::Receiver<()>>>,
     slots: Semaphore,
     /// After a failure, the time until which no rows are fetched.
-    away_until: Mutex<Option<Instant>>,
+    unavailable_until: Mutex<Option<Instant>>,
     metrics: FetchMetrics,
 }
 
@@ -62,13 +63,13 @@ struct FetchMetrics {
 }
 
 /// The maximum number of entities in one request to DynamoDB.
-const BATCH: usize = 100;
-/// How long a fetch continues after its callers have timed out: later lookups use its rows.
-const FETCH_FOR: Duration = Duration::from_secs(5);
+const KEYS_PER_REQUEST: usize = 100;
+/// The minimum timeout of a fetch. A fetch may outlast the timeout of its callers, because later lookups use its rows.
+const FETCH_TIMEOUT_MIN: Duration = Duration::from_secs(5);
 /// How long no rows are fetched after a failure.
-const AWAY_FOR: Duration = Duration::from_secs(1);
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// The maximum number of fetches of an entity that changes while it is fetched.
-const ROUNDS: usize = 4;
+const ATTEMPTS_MAX: usize = 4;
 
 // === impl Fetcher ===
 
@@ -78,7 +79,7 @@ impl Fetcher {
         view: &Arc<FeatureView>,
         id: ViewId,
         key_version: KeyVersion,
-        how: ReadThrough,
+        settings: ReadThrough,
         aws: Arc<Aws>,
         source: Arc<DynamoDb>,
         store: Arc<OnlineStore>,
@@ -89,37 +90,37 @@ impl Fetcher {
             id,
             key: KeySignature::of(view, key_version),
             key_version,
-            how,
+            settings,
             times,
             aws,
             source,
             store,
-            checked: NegativeCache::new(how.negative_ttl.max(how.fresh_for)),
-            flights: Mutex::default(),
-            slots: Semaphore::new(how.max_concurrent.into()),
-            away_until: Mutex::default(),
+            negative_cache: NegativeCache::new(settings.negative_ttl.max(settings.fresh_for)),
+            in_flight: Mutex::default(),
+            slots: Semaphore::new(settings.max_concurrent.into()),
+            unavailable_until: Mutex::default(),
             metrics: FetchMetrics::bind(&view.name),
         }))
     }
 
     async fn fetch_within_timeout(&self, keys: Vec<EntityKey>) -> Fetched {
         let inner = &self.0;
-        if inner.is_away() {
+        if inner.is_unavailable() {
             inner.metrics.unavailable.increment(keys.len() as u64);
             return Fetched::Unavailable;
         }
         let started = Instant::now();
-        let until = tokio::time::Instant::now() + inner.how.timeout;
+        let until = tokio::time::Instant::now() + inner.settings.timeout;
         let (mut waits, mut mine, mut signals) = (Vec::new(), Vec::new(), Vec::new());
         {
-            let mut flights = inner.flights();
+            let mut in_flight = inner.in_flight();
             for key in keys {
-                if let Some(flight) = flights.get(&key.id) {
+                if let Some(flight) = in_flight.get(&key.id) {
                     waits.push(flight.clone());
                     continue;
                 }
                 let (signal, flight) = watch::channel(());
-                flights.insert(key.id, flight.clone());
+                in_flight.insert(key.id, flight.clone());
                 waits.push(flight);
                 mine.push(key);
                 signals.push(signal);
@@ -127,14 +128,14 @@ impl Fetcher {
         }
         if let Ok(handle) = inner.aws.handle() {
             let mut signals = signals.into_iter();
-            for keys in mine.chunks(BATCH) {
+            for keys in mine.chunks(KEYS_PER_REQUEST) {
                 // The waiting callers are notified when the signals are dropped.
                 let (inner, keys) = (Arc::clone(inner), keys.to_vec());
                 let signals: Vec<_> = signals.by_ref().take(keys.len()).collect();
                 handle.spawn(async move {
                     inner.run(&keys).await;
-                    let mut flights = inner.flights();
-                    keys.iter().for_each(|key| _ = flights.remove(&key.id));
+                    let mut in_flight = inner.in_flight();
+                    keys.iter().for_each(|key| _ = in_flight.remove(&key.id));
                     drop(signals);
                 });
             }
@@ -147,7 +148,7 @@ impl Fetcher {
             }
         }
         inner.metrics.duration.record(started.elapsed().as_secs_f64());
-        if inner.is_away() { Fetched::Unavailable } else { Fetched::All }
+        if inner.is_unavailable() { Fetched::Unavailable } else { Fetched::All }
     }
 }
 
@@ -156,9 +157,9 @@ impl RowFetcher for Fetcher {
         self.0.id
     }
 
-    fn wants(&self, id: &EntityId, is_here: bool) -> bool {
+    fn wants(&self, id: &EntityId, is_stored: bool) -> bool {
         let follows = self.0.source.properties().poll_every.is_some();
-        !(self.0.store.is_checked(&self.0.checked, id, is_here) || (is_here && follows))
+        !(self.0.store.agrees_with_table(&self.0.negative_cache, id, is_stored) || (is_stored && follows))
     }
 
     fn fetch(&self, keys: Vec<EntityKey>) -> Pin<Box<dyn Future<Output = Fetched> + Send + '_>> {
@@ -175,33 +176,33 @@ impl fmt::Debug for Fetcher {
 // === impl Inner ===
 
 impl Inner {
-    fn flights(&self) -> MutexGuard<'_, HashMap<EntityId, watch::Receiver<()>>> {
-        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    fn in_flight(&self) -> MutexGuard<'_, HashMap<EntityId, watch::Receiver<()>>> {
+        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn is_away(&self) -> bool {
-        let away_until = self.away_until.lock().unwrap_or_else(PoisonError::into_inner);
-        away_until.is_some_and(|until| until > Instant::now())
+    fn is_unavailable(&self) -> bool {
+        let unavailable_until = self.unavailable_until.lock().unwrap_or_else(PoisonError::into_inner);
+        unavailable_until.is_some_and(|until| until > Instant::now())
     }
 
-    fn note_away(&self, until: Option<Instant>) {
-        *self.away_until.lock().unwrap_or_else(PoisonError::into_inner) = until;
+    fn set_unavailable_until(&self, until: Option<Instant>) {
+        *self.unavailable_until.lock().unwrap_or_else(PoisonError::into_inner) = until;
     }
 
     async fn run(&self, keys: &[EntityKey]) {
         // The semaphore is never closed.
         let _slot = self.slots.acquire().await;
         let mut keys = keys.to_vec();
-        for _ in 0..ROUNDS {
-            let seen = self.store.seen();
-            let fetched = match self.source.fetch(&keys, FETCH_FOR.max(self.how.timeout)).await {
+        for _ in 0..ATTEMPTS_MAX {
+            let seen = self.store.visible_commit();
+            let fetched = match self.source.fetch(&keys, FETCH_TIMEOUT_MIN.max(self.settings.timeout)).await {
                 Ok(fetched) => fetched,
-                Err(error) => return self.failed(&keys, &error),
+                Err(error) => return self.note_failure(&keys, &error),
             };
-            self.note_away(None);
-            match self.keep(fetched, seen) {
-                Ok(doubtful) if doubtful.is_empty() => return,
-                Ok(doubtful) => keys.retain(|key| doubtful.contains(&key.id)),
+            self.set_unavailable_until(None);
+            match self.store_fetched(fetched, seen) {
+                Ok(uncertain) if uncertain.is_empty() => return,
+                Ok(uncertain) => keys.retain(|key| uncertain.contains(&key.id)),
                 Err(error) => {
                     tracing::error!(view = %self.view.name, %error, "cannot store fetched rows");
                     return;
@@ -210,17 +211,17 @@ impl Inner {
         }
     }
 
-    fn failed(&self, keys: &[EntityKey], error: &SourceError) {
+    fn note_failure(&self, keys: &[EntityKey], error: &SourceError) {
         self.metrics.failed.increment(keys.len() as u64);
-        if !self.is_away() {
+        if !self.is_unavailable() {
             tracing::warn!(view = %self.view.name, %error, "cannot fetch rows; lookups continue without them");
         }
-        self.note_away(Some(Instant::now() + AWAY_FOR));
+        self.set_unavailable_until(Some(Instant::now() + PAUSE_AFTER_FAILURE));
     }
 
-    /// Writes the fetched rows to the store, and records in the negative cache what the table has. Returns the entities
-    /// that may have changed since `seen`, whose rows are fetched again.
-    fn keep(
+    /// Writes the fetched rows to the store, and records in the negative cache which entities the table has. Returns
+    /// the entities that may have changed since `seen`, whose rows are fetched again.
+    fn store_fetched(
         &self,
         fetched: HashMap<EntityId, Option<Item>>,
         seen: u64,
@@ -228,12 +229,12 @@ impl Inner {
         let now = self.store.now();
         let latest = self.times.latest(now);
         let is_future = |item: &Item| item.event_time.is_some_and(|time| time > latest);
-        let (mut items, mut gone) = (Vec::new(), Vec::new());
+        let (mut items, mut not_found) = (Vec::new(), Vec::new());
         for (id, item) in fetched {
             match item {
                 // A row is not served before its event time. Until then, the table is treated as if it did not have it.
                 Some(item) if !is_future(&item) => items.push(item),
-                Some(_) | None => gone.push(id),
+                Some(_) | None => not_found.push(id),
             }
         }
         let ids: Vec<EntityId> = items.iter().map(|item| item.id).collect();
@@ -248,17 +249,18 @@ impl Inner {
             tracing::warn!(view = %self.view.name, values, "fetched values do not match their feature's type; they are null");
         }
         note_values(&self.view.name, &encoder.skipped);
-        let doubtful = self.store.keep(self.id, &self.key, &encoder.rows, &gone, seen, self.how.max_bytes)?;
-        let known = ids.iter().filter(|id| !doubtful.contains(id));
+        let uncertain =
+            self.store.put_fetched(self.id, &self.key, &encoder.rows, &not_found, seen, self.settings.max_bytes)?;
+        let known = ids.iter().filter(|id| !uncertain.contains(id));
         let mut found = 0;
         for id in known {
-            self.checked.note(*id, true, self.how.fresh_for, seen);
+            self.negative_cache.note(*id, true, self.settings.fresh_for, seen);
             found += 1;
         }
-        gone.iter().for_each(|id| self.checked.note(*id, false, self.how.negative_ttl, seen));
+        not_found.iter().for_each(|id| self.negative_cache.note(*id, false, self.settings.negative_ttl, seen));
         self.metrics.found.increment(found);
-        self.metrics.not_found.increment(gone.len() as u64);
-        Ok(doubtful)
+        self.metrics.not_found.increment(not_found.len() as u64);
+        Ok(uncertain)
     }
 }
 

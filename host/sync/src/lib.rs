@@ -1,9 +1,9 @@
-//! Syncs: load rows from sources into the store.
+//! Loads rows from sources into the store.
 //!
 //! [`sync_view`] is one run for one view: it reads a batch, decodes its columns, encodes rows, and commits them with
 //! the source's position. It blocks its thread. [`SyncEngine`] runs it in the background of the server, one run per
-//! view at a time. Rows that callers write arrive as a [`larder_ingest::Frame`], and are written in the same way
-//! without a source.
+//! view at a time. Rows that callers write arrive as a [`larder_ingest::Frame`], and are encoded and committed without
+//! a source.
 
 mod arrow_cell;
 mod check;
@@ -13,13 +13,13 @@ mod engine;
 mod erase;
 mod error;
 mod fetch;
-mod guard;
 mod limits;
 mod load_plan;
 mod metrics;
 mod open_source;
 mod run;
 mod sample;
+mod sanity;
 mod scheduler;
 mod slots;
 mod table;
@@ -36,11 +36,11 @@ pub use self::{
     erase::EraseError,
     error::SyncError,
     fetch::Fetcher,
-    guard::Guard,
     limits::SyncLimits,
     open_source::SyncSetting,
     run::{SyncRun, sync_view},
     sample::{Sample, sample_keys},
+    sanity::SanityLimits,
     scheduler::SyncScheduler,
     slots::CONCURRENT_LOADS_MAX,
     table::decode_rows,

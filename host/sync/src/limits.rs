@@ -7,33 +7,33 @@ use larder_model::{codec::ROW_BYTES_MAX, model::Micros};
 use larder_source::Source;
 use larder_store::RowTimes;
 
-use super::Guard;
+use super::SanityLimits;
 
 /// Limits of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct SyncLimits {
-    /// The limit on rows of a transaction.
+    /// A transaction is committed once it has at least this many rows.
     pub commit_rows: usize,
-    /// The limit on bytes of rows of a transaction.
+    /// A transaction is committed once its rows have at least this many bytes.
     pub commit_bytes: usize,
     /// The delay before a failed run is retried. It doubles with each further failure, up to five minutes.
     pub retry: Duration,
-    /// The sanity checks of a source.
-    pub guard: Guard,
+    /// The limits of the sanity checks of a source.
+    pub sanity: SanityLimits,
     /// How far in the future a row's event time may be. Rows with later event times are held back until they are due.
     pub future_tolerance: Duration,
 }
 
 /// The number of runs that share the memory of one.
-const SHARED_BY: usize = MATERIALIZATIONS_MAX;
+const SHARED_RUNS: usize = MATERIALIZATIONS_MAX;
 
 impl Default for SyncLimits {
     fn default() -> Self {
         // Transactions are large because each one rewrites the pages that it changes, and random IDs change all pages.
-        let (retry, guard) = (Duration::from_secs(5), Guard::default());
+        let (retry, sanity) = (Duration::from_secs(5), SanityLimits::default());
         // Clocks of producers may be slightly ahead, while a wrong time zone shifts times by an hour or more.
         let future_tolerance = Duration::from_hours(1);
-        Self { commit_rows: 262_144, commit_bytes: 64 << 20, retry, guard, future_tolerance }
+        Self { commit_rows: 262_144, commit_bytes: 64 << 20, retry, sanity, future_tolerance }
     }
 }
 
@@ -51,11 +51,12 @@ impl SyncLimits {
 
     /// Returns the limits of a run that shares the memory of one run with others.
     pub(super) fn shared(self) -> Self {
-        let (commit_rows, commit_bytes) = (self.commit_rows / SHARED_BY, self.commit_bytes / SHARED_BY);
+        let (commit_rows, commit_bytes) = (self.commit_rows / SHARED_RUNS, self.commit_bytes / SHARED_RUNS);
         Self { commit_rows: commit_rows.max(1), commit_bytes: commit_bytes.max(ROW_BYTES_MAX), ..self }
     }
 
-    /// Returns the same as [`SyncLimits::times`], for a source with times in whole units of this many microseconds.
+    /// Returns how the times of rows are interpreted if the source truncates them to this unit, in microseconds; `None`
+    /// if it does not truncate them. Unlike [`SyncLimits::times`], assumes that the source has event times.
     pub(super) fn times_of(&self, unit: Option<Micros>) -> RowTimes {
         let tolerance = Micros::try_from(self.future_tolerance.as_micros()).unwrap_or(Micros::MAX);
         RowTimes { tolerance, coarse: unit.is_some(), is_static: false }

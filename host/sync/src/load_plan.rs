@@ -14,7 +14,7 @@ pub(super) enum Begin {
     /// At the start of the source.
     Start,
     /// At the start, for rows that were skipped because they were in the future. The position does not change.
-    PickUp,
+    DueRows,
 }
 
 /// The facts about a view, its source and a run that decide how the source is read.
@@ -43,7 +43,7 @@ pub(super) struct ReadPlan {
     /// The interrupted read that `from` belongs to.
     resumed: Option<Interrupted>,
     /// Whether the read includes rows that earlier runs skipped because they were in the future.
-    pub(super) picks_up: bool,
+    pub(super) reads_postponed: bool,
 }
 
 /// The kind of an interrupted full read.
@@ -72,7 +72,7 @@ impl Begin {
         match self {
             Self::Continue => Some(Self::Resume),
             Self::Resume => Some(Self::Start),
-            Self::Start | Self::PickUp => None,
+            Self::Start | Self::DueRows => None,
         }
     }
 }
@@ -98,8 +98,8 @@ impl Facts {
             interrupted.map(|interrupted| if interrupted.is_first { Interrupted::First } else { Interrupted::Replace });
         let from = position.or(interrupted.map(|interrupted| &*interrupted.position)).map(str::to_owned);
         // A full read includes the rows that were skipped before.
-        let picks_up = self.begin == Begin::PickUp || (!self.is_windowed && from.is_none());
-        ReadPlan { from, resumed, picks_up }
+        let reads_postponed = self.begin == Begin::DueRows || (!self.is_windowed && from.is_none());
+        ReadPlan { from, resumed, reads_postponed }
     }
 
     /// Decides how the rows of a read are loaded. `is_whole`: whether it yields all rows of the source. `is_large`:
@@ -122,8 +122,9 @@ impl Facts {
         LoadPlan { mode, resumes }
     }
 
-    /// Returns whether rows are added by event time. Otherwise the source is a change stream, which begins with a full
-    /// read that replaces the view.
+    /// Returns whether the run adds rows to the view by event time: the view is not replaced, the run is not limited to
+    /// a range of event times, and the source is not a change stream, which begins with a full read that replaces the
+    /// view.
     fn upserts(&self) -> bool {
         self.mode == WriteMode::Upsert && !self.is_windowed && !self.source.last_put_wins
     }
@@ -160,7 +161,7 @@ mod tests {
     }
 
     fn interrupted(is_first: bool) -> Option<InterruptedLoad> {
-        Some(InterruptedLoad { position: "cut off".to_owned(), is_first })
+        Some(InterruptedLoad { position: "interrupted".to_owned(), is_first })
     }
 
     fn empty() -> Facts {
@@ -168,16 +169,16 @@ mod tests {
     }
 
     #[test]
-    fn read_plan_follows_the_facts() {
+    fn read_plan_starts_at_usable_position() {
         let stored = Some("stored");
-        let resumed = Some("cut off");
-        for (what, facts, usable, from, picks_up) in [
+        let resumed = Some("interrupted");
+        for (what, facts, usable, from, reads_postponed) in [
             ("files, synced before", facts(), stored, stored, false),
             ("files, never synced", empty(), None, None, true),
             ("a full sync", Facts { begin: Begin::Start, ..facts() }, None, None, true),
-            ("rows that are due again", Facts { must_reread: true, ..facts() }, None, None, true),
+            ("rows that must be read again", Facts { must_reread: true, ..facts() }, None, None, true),
             ("a range of event times", Facts { is_windowed: true, ..facts() }, None, None, false),
-            ("skipped rows", Facts { begin: Begin::PickUp, is_windowed: true, ..facts() }, None, None, true),
+            ("skipped rows", Facts { begin: Begin::DueRows, is_windowed: true, ..facts() }, None, None, true),
             ("a replaced view", Facts { mode: WriteMode::Replace, ..facts() }, stored, None, true),
             ("an interrupted first load", Facts { interrupted: interrupted(true), ..empty() }, None, resumed, false),
             (
@@ -219,7 +220,7 @@ mod tests {
         ] {
             assert_eq!(facts.usable_position(), usable, "{what}");
             let plan = facts.read_plan();
-            assert_eq!((plan.from.as_deref(), plan.picks_up), (from, picks_up), "{what}");
+            assert_eq!((plan.from.as_deref(), plan.reads_postponed), (from, reads_postponed), "{what}");
         }
     }
 
@@ -273,9 +274,9 @@ mod tests {
     }
 
     #[test]
-    fn lost_positions_end_at_the_start() {
+    fn lost_positions_fall_back_to_start() {
         assert_eq!(Begin::Continue.next(), Some(Begin::Resume));
         assert_eq!(Begin::Resume.next(), Some(Begin::Start));
-        assert_eq!((Begin::Start.next(), Begin::PickUp.next()), (None, None));
+        assert_eq!((Begin::Start.next(), Begin::DueRows.next()), (None, None));
     }
 }

@@ -54,9 +54,12 @@ impl ViewMetrics {
             "larder_sync_values_nulled_total",
             "Values of a view's source that became null because they do not match their feature's type."
         );
-        describe_counter!("larder_rows_written_total", "Rows that callers wrote, by whether a newer row was stored.");
-        describe_histogram!("larder_sync_duration_seconds", "Duration of a sync of a view.");
-        describe_counter!("larder_sync_errors_total", "Syncs of a view that failed, by reason.");
+        describe_counter!(
+            "larder_rows_written_total",
+            "Rows that callers wrote or materialized, by whether a newer row was stored."
+        );
+        describe_histogram!("larder_sync_duration_seconds", "Duration of successful syncs of a view.");
+        describe_counter!("larder_sync_errors_total", "Syncs and materializations of a view that failed, by reason.");
         describe_gauge!("larder_view_last_success_timestamp_seconds", "Time of the last successful sync of the view.");
         describe_gauge!(
             LAST_MATERIALIZATION,
@@ -101,7 +104,7 @@ impl ViewMetrics {
         }
     }
 
-    pub(super) fn ended_well(&self, report: &SyncReport) {
+    pub(super) fn record_success(&self, report: &SyncReport) {
         self.inserted.increment(report.applied.inserted);
         self.updated.increment(report.applied.updated);
         self.unchanged.increment(report.applied.unchanged);
@@ -116,29 +119,29 @@ impl ViewMetrics {
         self.duration.record(report.elapsed.as_secs_f64());
     }
 
-    pub(super) fn wrote(&self, applied: Applied) {
+    pub(super) fn record_write(&self, applied: Applied) {
         self.refused.increment(applied.stale);
         self.written.increment(applied.rows() - applied.stale);
     }
 
-    pub(super) fn failed(&self, error: &SyncError) {
+    pub(super) fn record_failure(&self, error: &SyncError) {
         counter!("larder_sync_errors_total", "view" => self.view.clone(), "reason" => error.kind()).increment(1);
     }
 
-    pub(super) fn staleness(&self, bound: Duration) {
+    pub(super) fn set_staleness_bound(&self, bound: Duration) {
         gauge!("larder_view_staleness_bound_seconds", "view" => self.view.clone()).set(bound.as_secs_f64());
     }
 
-    /// Records the features that stored rows have with another type.
+    /// Records the number of features that stored rows may have with another type.
     #[expect(clippy::cast_precision_loss, reason = "a number of features")]
-    pub(super) fn retyped(&self, retyped: &[Retyped]) {
+    pub(super) fn set_retyped(&self, retyped: &[Retyped]) {
         let converted = retyped.iter().filter(|feature| feature.conversion.is_some()).count();
         self.converted.set(converted as f64);
         self.not_converted.set((retyped.len() - converted) as f64);
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a gauge is a double; microseconds of a date are exact in it")]
-    pub(super) fn status(&self, status: &ViewStatus) {
+    pub(super) fn set_status(&self, status: &ViewStatus) {
         self.rows.set(status.rows as f64);
         if let Some(at) = status.freshness.last_success {
             self.last_success.set(at as f64 / 1e6);

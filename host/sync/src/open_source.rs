@@ -14,11 +14,11 @@ use super::SyncLimits;
 /// The clients and settings that the sources and syncs of all views share.
 #[derive(Clone, Debug)]
 pub struct SyncSetting {
-    /// The directory to which relative paths of sources refer.
+    /// The directory that relative paths of sources start from.
     pub base_dir: PathBuf,
     /// The AWS clients of sources.
     pub aws: Arc<Aws>,
-    /// The current time.
+    /// The clock.
     pub clock: SharedClock,
     /// Limits on a run.
     pub limits: SyncLimits,
@@ -28,14 +28,14 @@ pub struct SyncSetting {
 #[derive(Debug)]
 pub(super) struct OpenSource {
     pub(super) source: Arc<dyn Source>,
-    /// The source as a table of which single rows can be read, if it is one.
+    /// The source, if it is a DynamoDB table: single rows can be fetched from it.
     pub(super) table: Option<Arc<DynamoDb>>,
 }
 
 // === impl SyncSetting ===
 
 impl SyncSetting {
-    /// Returns a view's source, if it has one. `position` is the one up to which the store has its rows.
+    /// Opens a view's source, if it has one. `position` is the source position that the store has for the view.
     pub(super) fn open_source(
         &self,
         view: &FeatureView,
@@ -58,7 +58,7 @@ impl SyncSetting {
         Some(OpenSource { source, table: None })
     }
 
-    /// Returns a view's files, if it has some, also if its rows have another source. `choose` may exclude columns.
+    /// Opens a view's files, if it has any, even if its rows have another source. `choose` may exclude columns.
     pub(super) fn open_files(
         &self,
         view: &FeatureView,

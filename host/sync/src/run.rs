@@ -23,7 +23,7 @@ use super::{
 /// A first load with fewer transactions ends soon, so its rows are served as they are committed.
 const FIRST_COMMITS_MIN: u64 = 2;
 
-/// The interval at which a change stream without changes commits that it was polled.
+/// The minimum interval between commits that only record a poll of a change stream without changes.
 const IDLE_COMMIT: Duration = Duration::from_secs(10);
 
 /// The parameters of a sync run.
@@ -47,11 +47,12 @@ pub struct SyncRun<'a> {
 
 /// Syncs a view with its source.
 ///
-/// `progress` is called after every commit, and ends the run early by returning false.
+/// `progress` is called after every commit, during a merge, and while the run waits. If it returns false, the run ends
+/// early.
 ///
 /// # Errors
-/// An error of the source or the store. Committed batches of an upsert stay, and the next run resumes after them. A
-/// load that replaces the view changes nothing if it fails.
+/// [`SyncError::Source`], [`SyncError::Store`], [`SyncError::Refused`] and [`SyncError::Stopped`]. Committed batches of
+/// an upsert stay, and the next run resumes after them. A load that replaces the view changes nothing if it fails.
 pub fn sync_view(
     run: SyncRun<'_>,
     request: SyncRequest,
@@ -66,16 +67,17 @@ pub fn sync_view(
         }
         let Err(SyncError::Source { source: SourceError::Lost { path, why }, .. }) = &ended else { break ended? };
         let Some(next) = begin.next() else { return ended };
-        tracing::warn!(view = %run.view.name, source = path, why, "the sync position was lost; reading the source from the start");
+        tracing::warn!(view = %run.view.name, source = path, why, "the sync position was lost; reading the source again from an earlier position or the start");
         begin = next;
     };
     if request.window.is_open()
         && run.source.properties().has_windows
         && let Some(due) = run.due(request)
     {
-        // Earlier runs skipped these rows. Their files count as read, so they are read again.
+        // Earlier runs skipped these rows. The position counts them as read, so the source is read again for their
+        // event times.
         let window = Window { from: Some(due.first), to: Some(due.last) };
-        let picked = read_from(run, SyncRequest { window, ..request }, Begin::PickUp, started, progress)?;
+        let picked = read_from(run, SyncRequest { window, ..request }, Begin::DueRows, started, progress)?;
         report.outcome = Outcome::Loaded;
         report.applied.add(picked.applied);
         report.skipped = picked.skipped;
@@ -88,7 +90,7 @@ pub fn sync_view(
 
 impl<'a> SyncRun<'a> {
     /// Turns the run into one of the loads that callers request, several of which share the memory of one.
-    pub(super) fn share(&mut self, scheduler: &'a SyncScheduler) {
+    pub(super) fn share_memory(&mut self, scheduler: &'a SyncScheduler) {
         (self.limits, self.slots) = (self.limits.shared(), Some(&scheduler.materialization_slots));
     }
 
@@ -103,7 +105,7 @@ impl<'a> SyncRun<'a> {
         if interrupted.is_some_and(|interrupted| interrupted.is_first || self.source.properties().resumes) {
             return;
         }
-        if let Err(error) = self.store.discard_cut_off(self.id) {
+        if let Err(error) = self.store.discard_interrupted(self.id) {
             tracing::warn!(
                 view = %self.view.name, %error,
                 "failed to delete the rows of an interrupted load; they stay on disk until the next sync"
@@ -145,8 +147,8 @@ fn read_from(
     progress: &mut dyn FnMut(Progress) -> bool,
 ) -> Result<SyncReport, SyncError> {
     let SyncRun { store, view, id, source, .. } = run;
-    let in_source = |source| SyncError::Source { view: view.name.to_string(), source };
-    let in_store = |source| SyncError::Store { view: view.name.to_string(), source };
+    let source_error = |source| SyncError::Source { view: view.name.to_string(), source };
+    let store_error = |source| SyncError::Store { view: view.name.to_string(), source };
     let report = |outcome, applied, skipped, lag| {
         let (view, elapsed) = (view.name.to_string(), started.elapsed());
         Ok(SyncReport { view, outcome, applied, skipped, elapsed, lag })
@@ -154,40 +156,40 @@ fn read_from(
 
     let is_all = request.window.is_open();
     if !is_all && !source.properties().has_windows {
-        return Err(in_source(SourceError::NoWindow { path: source.name() }));
+        return Err(source_error(SourceError::NoWindow { path: source.name() }));
     }
     let status = store.status(id).unwrap_or_default();
-    // Rows that callers wrote are not from the source: they outlast the load and do not count for its size. Rows lost
-    // to damage are restored, so they are not growth.
+    // Rows that callers wrote are not from the source: they stay after the load and do not count toward its size. Rows
+    // lost to damage are restored, so they do not count as growth.
     let before = store.loaded_rows(id).unwrap_or(status.rows + status.rows_lost);
     let last_success = status.freshness.last_success;
     let facts = run.facts(request, begin, status);
     if request.skip_recent
         && let Some((position, last)) = facts.usable_position().zip(last_success)
-        && source.is_recent_enough(position, store.age(last)).map_err(in_source)?
+        && source.is_recent_enough(position, store.age(last)).map_err(source_error)?
     {
         return report(Outcome::SkippedRecent, Applied::default(), Skipped::default(), None);
     }
     if let Some(position) = facts.usable_position()
-        && !source.has_changes(position).map_err(in_source)?
+        && !source.has_changes(position).map_err(source_error)?
     {
-        // The source was checked and is complete, which also counts as a success.
-        let load = store.begin_load(id, LoadMode::Upsert).map_err(in_store)?;
-        load.finish(Some(position)).map_err(in_store)?;
+        // The source was checked and has nothing new, which also counts as a success.
+        let load = store.begin_load(id, LoadMode::Upsert).map_err(store_error)?;
+        load.finish(Some(position)).map_err(store_error)?;
         return report(Outcome::UpToDate, Applied::default(), Skipped::default(), None);
     }
 
     let read = facts.read_plan();
-    let mut batches = source.read(read.from.as_deref()).map_err(in_source)?;
+    let mut batches = source.read(read.from.as_deref()).map_err(source_error)?;
     let is_large = batches.rows_expected() / FIRST_COMMITS_MIN >= run.limits.commit_rows as u64;
     let plan = facts.load_plan(&read, batches.is_whole(), is_large);
     let load = if plan.resumes { store.resume_load(id) } else { store.begin_load(id, plan.mode) };
-    let mut load = load.map_err(in_store)?.with_times(run.times(), read.picks_up);
+    let mut load = load.map_err(store_error)?.with_times(run.times(), read.reads_postponed);
     let commit = &mut |rows: &RowBatch, batches: &dyn Batches| {
         let position = is_all.then(|| batches.position());
         load.apply(rows, position.as_deref()).map(|_applied| ())
     };
-    let skipped = pump(run, &mut *batches, request.window, commit, progress)?;
+    let skipped = read_and_commit(run, &mut *batches, request.window, commit, progress)?;
     let (mut applied, lag) = (load.total(), batches.lag());
     // A source that is polled every second must not cause a commit each time.
     let is_idle = plan.mode != LoadMode::Replace
@@ -200,17 +202,17 @@ fn read_from(
     if plan.mode != LoadMode::Upsert {
         let expected = batches.rows_expected().max(applied.rows() + skipped.rows() + skipped.future);
         let at = Progress { rows: expected, expected };
-        let gathered = load.gather(&mut || progress(at)).map_err(in_store)?;
-        let Some(rows) = gathered else { return Err(SyncError::Stopped { view: view.name.to_string() }) };
+        let merged = load.merge_runs(&mut || progress(at)).map_err(store_error)?;
+        let Some(rows) = merged else { return Err(SyncError::Stopped { view: view.name.to_string() }) };
         if view.mode == WriteMode::Replace {
-            run.limits.guard.check_size(before, rows).map_err(|why| refused(run, why))?;
+            run.limits.sanity.check_size(before, rows).map_err(|why| refused(run, why))?;
         }
     }
-    // A window is only a part of the source, so the view counts as neither loaded nor fresh.
+    // A window is only a part of the source, so the load does not make the view count as loaded or fresh.
     if is_all {
-        applied = load.finish(Some(&batches.position())).map_err(in_store)?;
-    } else if begin == Begin::PickUp {
-        applied = load.finish(None).map_err(in_store)?;
+        applied = load.finish(Some(&batches.position())).map_err(store_error)?;
+    } else if begin == Begin::DueRows {
+        applied = load.finish(None).map_err(store_error)?;
     }
     report(if is_idle { Outcome::UpToDate } else { Outcome::Loaded }, applied, skipped, lag)
 }
@@ -239,7 +241,7 @@ pub(super) fn materialize_view(
         applied.add(store.put(id, &key, rows, true)?);
         Ok(())
     };
-    let skipped = pump(run, &mut *batches, window, commit, progress)?;
+    let skipped = read_and_commit(run, &mut *batches, window, commit, progress)?;
     let (outcome, elapsed) = (Outcome::Loaded, started.elapsed());
     Ok(SyncReport { view: view.name.to_string(), outcome, applied, skipped, elapsed, lag: None })
 }
@@ -256,19 +258,20 @@ pub(super) fn stage_view(
     progress: &mut dyn FnMut(Progress) -> bool,
 ) -> Result<(Skipped, String), SyncError> {
     let SyncRun { store, view, id, source, .. } = run;
-    let in_source = |source| SyncError::Source { view: view.name.to_string(), source };
-    let in_store = |source| SyncError::Store { view: view.name.to_string(), source };
-    let mut batches = source.read(None).map_err(in_source)?;
-    let mut load = store.begin_load(id, LoadMode::Replace).map_err(in_store)?;
+    let source_error = |source| SyncError::Source { view: view.name.to_string(), source };
+    let store_error = |source| SyncError::Store { view: view.name.to_string(), source };
+    let mut batches = source.read(None).map_err(source_error)?;
+    let mut load = store.begin_load(id, LoadMode::Replace).map_err(store_error)?;
     let commit = &mut |rows: &RowBatch, _: &dyn Batches| load.apply(rows, None).map(|_applied| ());
-    let skipped = pump(run, &mut *batches, window, commit, progress)?;
+    let skipped = read_and_commit(run, &mut *batches, window, commit, progress)?;
     let position = batches.position();
-    load.finish(Some(&position)).map_err(in_store)?;
+    load.finish(Some(&position)).map_err(store_error)?;
     Ok((skipped, position))
 }
 
-/// Reads all batches and converts them to rows, which `commit` writes by the transaction. Returns what was skipped.
-fn pump(
+/// Reads all batches, converts them to rows, and passes the rows of each transaction to `commit`. Returns the skipped
+/// rows and values.
+fn read_and_commit(
     run: SyncRun<'_>,
     batches: &mut dyn Batches,
     window: Window,
@@ -276,10 +279,10 @@ fn pump(
     progress: &mut dyn FnMut(Progress) -> bool,
 ) -> Result<Skipped, SyncError> {
     let SyncRun { store, view, id, key_version, limits, .. } = run;
-    let in_source = |source| SyncError::Source { view: view.name.to_string(), source };
-    // If rows have no event times of their own, none is skipped.
+    let source_error = |source| SyncError::Source { view: view.name.to_string(), source };
+    // Rows without event times of their own cannot be selected by a window.
     let window = if run.source.properties().has_windows { window } else { Window::default() };
-    // After a type change, the previously served values do not indicate how many values can be read.
+    // Values are only checked if nulls would replace good values. After a type change, that is unknown.
     let replaces_good = store.status(id).is_some_and(|status| status.rows > 0)
         && store.schemas(id).is_ok_and(|schemas| schemas.len() == 1);
     let rule = if run.source.properties().last_put_wins { Rule::Latest } else { Rule::Newest };
@@ -290,7 +293,7 @@ fn pump(
     let _slot = match run.slots.filter(|_| !is_followed) {
         Some(slots) => {
             let expected = batches.rows_expected();
-            Some(slots.take(&mut || progress(Progress { rows: 0, expected })).ok_or_else(stopped)?)
+            Some(slots.acquire(&mut || progress(Progress { rows: 0, expected })).ok_or_else(stopped)?)
         }
         None => None,
     };
@@ -306,22 +309,22 @@ fn pump(
                     let committed = commit(&encoder.rows, batches);
                     committed.map_err(|source| SyncError::Store { view: view.name.to_string(), source })?;
                 }
-                return Err(in_source(error));
+                return Err(source_error(error));
             }
         };
         let ended = batch.is_none();
         let waits = batch.as_ref().is_some_and(|batch| batch.rows.is_empty());
         if let Some(batch) = batch {
             rows += batch.rows.len() as u64;
-            encoder.encode(&batch, run.store.now()).map_err(in_source)?;
+            encoder.encode(&batch, run.store.now()).map_err(source_error)?;
             if !run.source.properties().last_put_wins {
                 // Bad rows may be concentrated at the beginning, so they are compared with the expected number of all
                 // rows.
                 let expected = batches.rows_expected().max(rows);
-                let checked = limits.guard.check_skipped(&encoder.skipped, expected);
+                let checked = limits.sanity.check_skipped(&encoder.skipped, expected);
                 checked.map_err(|why| refused(run, why))?;
                 if replaces_good {
-                    let checked = limits.guard.check_values(&encoder.skipped, expected);
+                    let checked = limits.sanity.check_values(&encoder.skipped, expected);
                     checked.map_err(|why| refused(run, why))?;
                 }
             }

@@ -33,18 +33,18 @@ pub struct Sample {
 /// [`SyncError::NoSource`] and [`SyncError::Source`].
 pub fn sample_keys(view: &FeatureView, setting: &SyncSetting, count: usize) -> Result<Sample, SyncError> {
     let name = || view.name.to_string();
-    let in_source = |source| SyncError::Source { view: name(), source };
+    let source_error = |source| SyncError::Source { view: name(), source };
     let keys_only = |wanted| Wanted { created: None, features: Vec::new(), ..wanted };
     let source = setting.open_files(view, keys_only).ok_or_else(|| SyncError::NoSource { view: name() })?;
-    let mut batches = source.read(None).map_err(in_source)?;
+    let mut batches = source.read(None).map_err(source_error)?;
     let encoder = KeyEncoder::new(KeyVersion::V3, view.join_keys.iter().map(|key| &*key.name));
     // Entity ids are hashes: the smallest ones are a random sample, with each entity once.
     let mut chosen: BTreeMap<EntityId, Vec<String>> = BTreeMap::new();
     let (mut buffer, mut future) = (Vec::new(), 0);
     let latest = setting.limits.times(&*source).latest(setting.clock.now());
-    while let Some(batch) = batches.next_batch().map_err(in_source)? {
+    while let Some(batch) = batches.next_batch().map_err(source_error)? {
         let SourceRows::Columns(rows) = &batch.rows else { continue };
-        let (times, columns) = columns(view, rows, &batch.origin).map_err(in_source)?;
+        let (times, columns) = columns(view, rows, &batch.origin).map_err(source_error)?;
         for row in 0..rows.num_rows() {
             let Some(event_time) = times.micros(row) else { continue };
             if event_time > latest {
@@ -56,8 +56,8 @@ pub fn sample_keys(view: &FeatureView, setting: &SyncSetting, count: usize) -> R
                 continue;
             }
             let id = KeyEncoder::id(&buffer);
-            let is_among = chosen.len() < count || chosen.last_key_value().is_some_and(|(last, _)| id < *last);
-            if !is_among || chosen.contains_key(&id) {
+            let is_candidate = chosen.len() < count || chosen.last_key_value().is_some_and(|(last, _)| id < *last);
+            if !is_candidate || chosen.contains_key(&id) {
                 continue;
             }
             if let Some(texts) = columns.iter().map(|column| column.key_text(row)).collect() {

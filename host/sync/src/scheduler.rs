@@ -20,8 +20,8 @@ use super::slots::{CONCURRENT_LOADS_MAX, LoadSlots};
 #[derive(Debug)]
 pub struct SyncScheduler {
     began: Instant,
-    /// The part of the maximum jitter that delays each sync, so that hundreds of servers do not read a source at the
-    /// same time. From 0 to 1, different in each process.
+    /// The fraction of the maximum jitter that delays each sync, so that hundreds of servers do not read a source at
+    /// the same time. From 0 to 1, different in each process.
     jitter: f64,
     views: Mutex<HashMap<ViewId, ViewState>>,
     /// Notified when a sync ends, and when the server stops.
@@ -92,18 +92,18 @@ pub(super) enum Schedule {
 /// thread.
 pub(super) const WAITING_MAX: usize = 16;
 /// The maximum delay from jitter, as a fraction of the interval.
-const JITTER_PART: f64 = 0.1;
+const JITTER_FRACTION: f64 = 0.1;
 /// The maximum delay from jitter for any interval.
 const JITTER_MAX: Duration = Duration::from_secs(300);
 /// Views that are synced more often than this get no jitter: their servers drift apart without it.
-const JITTER_FROM: Duration = Duration::from_secs(60);
+const JITTER_INTERVAL_MIN: Duration = Duration::from_secs(60);
 /// The maximum delay before a failed sync of a view that follows a stream is retried.
 const FOLLOWED_RETRY_MAX: Duration = Duration::from_secs(10);
 /// The maximum delay before a failed sync is retried.
 const RETRY_MAX: Duration = Duration::from_secs(300);
-/// After a read only for due rows, the source is not read for this many times the duration of that read: rows may
+/// The minimum pause between a sync and a read only for due rows, as a multiple of the duration of the sync: rows may
 /// become due every second.
-const DUE_PAUSE: u32 = 9;
+const REREAD_PAUSE_FACTOR: u32 = 9;
 
 // === impl SyncScheduler ===
 
@@ -134,9 +134,9 @@ impl SyncScheduler {
         self.views.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until no sync of the view is running, and returns the permit for the next one. Returns an error
-    /// immediately when the shutdown begins.
-    pub(super) fn take(&self, view: ViewId) -> Result<SyncPermit<'_>, NoPermit> {
+    /// Waits until no sync of the view is running, and returns the permit for the next one. Returns [`NoPermit::Busy`]
+    /// if too many syncs are waiting, and [`NoPermit::Stopping`] as soon as the shutdown begins.
+    pub(super) fn acquire(&self, view: ViewId) -> Result<SyncPermit<'_>, NoPermit> {
         let mut views = self.views();
         let state = views.entry(view).or_default();
         if state.is_running {
@@ -157,25 +157,25 @@ impl SyncScheduler {
         Ok(SyncPermit { scheduler: self, view, began: Instant::now() })
     }
 
-    fn of(&self, view: ViewId) -> ViewState {
+    fn state_of(&self, view: ViewId) -> ViewState {
         self.views().get(&view).copied().unwrap_or_default()
     }
 
     /// Returns when a view is due; `None` while it is being synced, or if it has no schedule and the last sync did not
     /// fail.
     pub(super) fn due_at(&self, view: ViewId, schedule: Schedule, retry: Duration) -> Option<Instant> {
-        let state = self.of(view);
-        if state.is_running { None } else { state.next(self.began, schedule, retry, self.jitter) }
+        let state = self.state_of(view);
+        if state.is_running { None } else { state.next_sync_at(self.began, schedule, retry, self.jitter) }
     }
 
     /// Returns the time from which a source may be read again only for skipped rows that are due; `None` while the view
     /// is being synced, and after a failure, because the retry has its own delay.
-    pub(super) fn pick_up_at(&self, view: ViewId) -> Option<Instant> {
-        let state = self.of(view);
+    pub(super) fn may_reread_at(&self, view: ViewId) -> Option<Instant> {
+        let state = self.state_of(view);
         if state.is_running || state.failures > 0 {
             return None;
         }
-        state.ended.map_or(Some(self.began), |ended| ended.checked_add(DUE_PAUSE * state.took))
+        state.ended.map_or(Some(self.began), |ended| ended.checked_add(REREAD_PAUSE_FACTOR * state.took))
     }
 
     /// Waits until a sync of any view ends, regardless of its trigger, or a watched file changes. Only one task at a
@@ -206,7 +206,7 @@ impl SyncScheduler {
     /// Returns whether all of these files are watched, and none changed since the start of the view's last sync, which
     /// succeeded.
     pub(super) fn are_unchanged(&self, view: ViewId, files: &[PathBuf]) -> bool {
-        let state = self.of(view);
+        let state = self.state_of(view);
         let Some(began) = state.ended.and_then(|ended| ended.checked_sub(state.took)) else { return false };
         let watched = self.files();
         state.failures == 0
@@ -220,8 +220,8 @@ impl SyncScheduler {
     }
 
     /// Returns when a view's last sync ended, or when this scheduler was created if there was none.
-    pub(super) fn last(&self, view: ViewId) -> Instant {
-        self.of(view).ended.unwrap_or(self.began)
+    pub(super) fn last_end(&self, view: ViewId) -> Instant {
+        self.state_of(view).ended.unwrap_or(self.began)
     }
 
     /// Prevents new syncs, and ends the wait for permits.
@@ -249,12 +249,12 @@ impl SyncScheduler {
 
 impl SyncPermit<'_> {
     /// Records whether the sync succeeded.
-    pub(super) fn ended(self, well: bool) {
-        self.note(|failures| if well { 0 } else { failures.saturating_add(1) });
+    pub(super) fn finish(self, succeeded: bool) {
+        self.note(|failures| if succeeded { 0 } else { failures.saturating_add(1) });
     }
 
     /// Records a failure that an early retry would not fix. The retry is delayed as after many failures.
-    pub(super) fn was_refused(self) {
+    pub(super) fn finish_rejected(self) {
         self.note(|_| u32::MAX);
     }
 
@@ -280,22 +280,26 @@ impl Drop for SyncPermit<'_> {
 impl ViewState {
     /// Returns when to sync next; `None` if the view has no schedule and the last sync did not fail. `jitter` is from 0
     /// to 1.
-    fn next(&self, began: Instant, schedule: Schedule, retry: Duration, jitter: f64) -> Option<Instant> {
-        let late = |wait: Duration| {
-            if wait >= JITTER_FROM { (wait.mul_f64(JITTER_PART * jitter)).min(JITTER_MAX) } else { Duration::ZERO }
+    fn next_sync_at(&self, began: Instant, schedule: Schedule, retry: Duration, jitter: f64) -> Option<Instant> {
+        let jitter_delay = |wait: Duration| {
+            if wait >= JITTER_INTERVAL_MIN {
+                (wait.mul_f64(JITTER_FRACTION * jitter)).min(JITTER_MAX)
+            } else {
+                Duration::ZERO
+            }
         };
         let last = self.ended.unwrap_or(began);
         if self.failures == 0 {
             return match schedule {
                 Schedule::Never => None,
-                Schedule::At(next) => next.checked_add(late(JITTER_FROM)),
-                Schedule::Every(every) => last.checked_add(every + late(every)),
+                Schedule::At(next) => next.checked_add(jitter_delay(JITTER_INTERVAL_MIN)),
+                Schedule::Every(every) => last.checked_add(every + jitter_delay(every)),
                 Schedule::Follow(interval) => last.checked_add(interval),
             };
         }
         let doubled = retry.saturating_mul(1 << (self.failures - 1).min(16));
         let wait = doubled.min(RETRY_MAX.max(retry));
-        let wait = wait + late(wait);
+        let wait = wait + jitter_delay(wait);
         match schedule {
             Schedule::Never => last.checked_add(wait),
             // A failure never delays the next scheduled sync.
@@ -332,8 +336,8 @@ mod tests {
             self.due_at(view, schedule, retry).is_some_and(|at| at <= now)
         }
 
-        fn may_pick_up(&self, view: ViewId, now: Instant) -> bool {
-            self.pick_up_at(view).is_some_and(|at| at <= now)
+        fn may_reread(&self, view: ViewId, now: Instant) -> bool {
+            self.may_reread_at(view).is_some_and(|at| at <= now)
         }
     }
 
@@ -354,7 +358,11 @@ mod tests {
     #[test]
     fn view_is_due_after_its_interval() {
         let scheduler = SyncScheduler::with_jitter(0.0);
-        assert_eq!(due_after(&scheduler, every(60), scheduler.began), Some(60), "or after the beginning");
+        assert_eq!(
+            due_after(&scheduler, every(60), scheduler.began),
+            Some(60),
+            "counted from the start if it was never synced"
+        );
         let now = scheduler.began + seconds(100);
         end(&scheduler, 0, now);
         assert_eq!(due_after(&scheduler, every(60), now), Some(60));
@@ -408,15 +416,15 @@ mod tests {
     #[test]
     fn rejected_source_is_retried_late() {
         let scheduler = SyncScheduler::with_jitter(0.0);
-        scheduler.take(VIEW).unwrap().was_refused();
-        let ended = scheduler.last(VIEW);
+        scheduler.acquire(VIEW).unwrap().finish_rejected();
+        let ended = scheduler.last_end(VIEW);
         assert_eq!(due_after(&scheduler, Schedule::Never, ended), Some(300));
-        scheduler.take(VIEW).unwrap().ended(false);
-        assert_eq!(due_after(&scheduler, Schedule::Never, scheduler.last(VIEW)), Some(300));
-        scheduler.take(VIEW).unwrap().ended(true);
-        assert_eq!(due_after(&scheduler, Schedule::Never, scheduler.last(VIEW)), None);
-        scheduler.take(VIEW).unwrap().ended(false);
-        assert_eq!(due_after(&scheduler, Schedule::Never, scheduler.last(VIEW)), Some(5));
+        scheduler.acquire(VIEW).unwrap().finish(false);
+        assert_eq!(due_after(&scheduler, Schedule::Never, scheduler.last_end(VIEW)), Some(300));
+        scheduler.acquire(VIEW).unwrap().finish(true);
+        assert_eq!(due_after(&scheduler, Schedule::Never, scheduler.last_end(VIEW)), None);
+        scheduler.acquire(VIEW).unwrap().finish(false);
+        assert_eq!(due_after(&scheduler, Schedule::Never, scheduler.last_end(VIEW)), Some(5));
     }
 
     #[test]
@@ -429,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn view_is_due_at_its_time() {
+    fn cron_view_is_due_at_its_time() {
         let scheduler = SyncScheduler::with_jitter(0.0);
         let at = scheduler.began + seconds(1_000);
         let due = |scheduler: &SyncScheduler, n| {
@@ -443,11 +451,11 @@ mod tests {
     #[test]
     fn syncing_view_is_not_due() {
         let scheduler = SyncScheduler::new();
-        let running = scheduler.take(VIEW).unwrap();
+        let running = scheduler.acquire(VIEW).unwrap();
         let later = scheduler.began + seconds(10);
-        assert!(!scheduler.is_due(VIEW, every(1), RETRY, later) && !scheduler.may_pick_up(VIEW, later));
+        assert!(!scheduler.is_due(VIEW, every(1), RETRY, later) && !scheduler.may_reread(VIEW, later));
         drop(running);
-        assert!(scheduler.is_due(VIEW, every(1), RETRY, later) && scheduler.may_pick_up(VIEW, later));
+        assert!(scheduler.is_due(VIEW, every(1), RETRY, later) && scheduler.may_reread(VIEW, later));
     }
 
     #[test]
@@ -458,12 +466,12 @@ mod tests {
         assert!(!scheduler.are_unchanged(VIEW, &file("a")), "never read");
         let sync = || {
             tick();
-            scheduler.take(VIEW).unwrap().ended(true);
+            scheduler.acquire(VIEW).unwrap().finish(true);
         };
         sync();
         assert!(scheduler.are_unchanged(VIEW, &file("a")));
         assert!(!scheduler.are_unchanged(VIEW, &file("b")) && !scheduler.are_unchanged(VIEW, &[]), "not watched");
-        scheduler.take(VIEW).unwrap().ended(false);
+        scheduler.acquire(VIEW).unwrap().finish(false);
         assert!(!scheduler.are_unchanged(VIEW, &file("a")), "a failure is not delayed beyond `every`");
         sync();
         scheduler.note_changed_files();
@@ -471,45 +479,45 @@ mod tests {
         sync();
         assert!(scheduler.are_unchanged(VIEW, &file("a")));
         scheduler.set_watched_files([file("a"), file("b")].concat());
-        assert!(!scheduler.are_unchanged(VIEW, &file("a")), "the watch of another file began late");
-        let permit = scheduler.take(VIEW).unwrap();
+        assert!(!scheduler.are_unchanged(VIEW, &file("a")), "a newly watched file counts as changed");
+        let permit = scheduler.acquire(VIEW).unwrap();
         tick();
         scheduler.note_changed_files();
-        permit.ended(true);
+        permit.finish(true);
         assert!(!scheduler.are_unchanged(VIEW, &file("a")), "changed during the sync");
     }
 
     #[test]
-    fn due_rows_take_tenth_of_time() {
+    fn due_rows_wait_nine_times_duration() {
         let scheduler = SyncScheduler::new();
         let ended = scheduler.began;
         scheduler.views().insert(VIEW, ViewState { ended: Some(ended), took: seconds(10), ..ViewState::default() });
-        assert!(!scheduler.may_pick_up(VIEW, ended + seconds(89)));
-        assert!(scheduler.may_pick_up(VIEW, ended + seconds(90)));
+        assert!(!scheduler.may_reread(VIEW, ended + seconds(89)));
+        assert!(scheduler.may_reread(VIEW, ended + seconds(90)));
         end(&scheduler, 1, ended);
-        assert!(!scheduler.may_pick_up(VIEW, ended + seconds(900)), "a failure has its own pauses");
+        assert!(!scheduler.may_reread(VIEW, ended + seconds(900)), "a failure has its own delays");
     }
 
     #[test]
     fn waiting_syncs_are_limited_until_shutdown() {
         let scheduler = SyncScheduler::new();
-        let running = scheduler.take(VIEW).unwrap();
+        let running = scheduler.acquire(VIEW).unwrap();
         let (sender, ended) = mpsc::channel();
         thread::scope(|scope| {
             for _ in 0..WAITING_MAX {
                 let (scheduler, sender) = (&scheduler, sender.clone());
-                scope.spawn(move || sender.send(scheduler.take(VIEW).map(|_| ())).unwrap());
+                scope.spawn(move || sender.send(scheduler.acquire(VIEW).map(|_| ())).unwrap());
             }
-            while scheduler.of(VIEW).waiting < WAITING_MAX {
+            while scheduler.state_of(VIEW).waiting < WAITING_MAX {
                 thread::yield_now();
             }
-            assert_eq!(scheduler.take(VIEW).map(|_| ()), Err(NoPermit::Busy));
+            assert_eq!(scheduler.acquire(VIEW).map(|_| ()), Err(NoPermit::Busy));
             scheduler.stop();
             for _ in 0..WAITING_MAX {
-                assert_eq!(ended.recv(), Ok(Err(NoPermit::Stopping)), "though one is still under way");
+                assert_eq!(ended.recv(), Ok(Err(NoPermit::Stopping)), "although one is still running");
             }
         });
         drop(running);
-        assert_eq!(scheduler.take(VIEW).map(|_| ()), Err(NoPermit::Stopping));
+        assert_eq!(scheduler.acquire(VIEW).map(|_| ()), Err(NoPermit::Stopping));
     }
 }

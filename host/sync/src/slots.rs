@@ -26,8 +26,8 @@ pub(super) struct LoadSlot<'s> {
 /// The maximum number of concurrent loads that the schedule or a command started. The memory bound in
 /// `docs/src/guides/tune.md` counts this and [`larder_ingest::MATERIALIZATIONS_MAX`].
 pub const CONCURRENT_LOADS_MAX: usize = 2;
-/// The interval at which a waiting load calls `go_on`.
-const TELL_EVERY: Duration = Duration::from_millis(500);
+/// The interval at which a waiting load calls `should_continue`.
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 // === impl LoadSlots ===
 
@@ -36,16 +36,17 @@ impl LoadSlots {
         Self { max, used: Mutex::default(), freed: Condvar::new() }
     }
 
-    /// Waits for a slot. Calls `go_on` regularly; the wait ends when it returns false.
-    pub(super) fn take(&self, go_on: &mut dyn FnMut() -> bool) -> Option<LoadSlot<'_>> {
+    /// Waits for a slot and takes it. Calls `should_continue` every [`CHECK_INTERVAL`] during the wait, and returns
+    /// `None` when it returns false.
+    pub(super) fn acquire(&self, should_continue: &mut dyn FnMut() -> bool) -> Option<LoadSlot<'_>> {
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         while *used >= self.max {
-            let waited = self.freed.wait_timeout(used, TELL_EVERY);
+            let waited = self.freed.wait_timeout(used, CHECK_INTERVAL);
             let (now, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
             used = now;
             if timeout.timed_out() {
                 drop(used);
-                if !go_on() {
+                if !should_continue() {
                     return None;
                 }
                 used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
@@ -72,9 +73,9 @@ mod tests {
     #[test]
     fn excess_load_waits_for_slot() {
         let slots = LoadSlots::new(3);
-        let mut held: Vec<_> = (0..3).map(|_| slots.take(&mut || unreachable!()).unwrap()).collect();
+        let mut held: Vec<_> = (0..3).map(|_| slots.acquire(&mut || unreachable!()).unwrap()).collect();
         let mut calls = 0;
-        let refused = slots.take(&mut || {
+        let refused = slots.acquire(&mut || {
             calls += 1;
             calls < 2
         });
@@ -83,7 +84,7 @@ mod tests {
         thread::scope(|scope| {
             let (taken, was_taken) = mpsc::channel();
             let slots = &slots;
-            scope.spawn(move || taken.send(slots.take(&mut || true).is_some()).unwrap());
+            scope.spawn(move || taken.send(slots.acquire(&mut || true).is_some()).unwrap());
             assert!(was_taken.recv_timeout(Duration::from_millis(50)).is_err(), "all slots are used");
             held.pop();
             assert!(was_taken.recv().unwrap());

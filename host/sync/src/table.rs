@@ -10,15 +10,15 @@ use larder_model::{
 
 use super::decode::Column;
 
-/// Converts the columns of a batch, by name, to rows of a schema with these fields, by the same rules as
-/// materialization.
+/// Converts the columns of a batch that have the names of these fields to rows, by the same rules as materialization,
+/// except that a value that does not match its type is an error.
 ///
 /// # Errors
 /// The column that is missing or has a value that does not match its type, with the reason.
 pub fn decode_rows(batch: &RecordBatch, fields: &[(Arc<str>, ValueType)]) -> Result<(RowSchema, Vec<Vec<u8>>), String> {
     let schema = RowSchema::new(fields.iter().cloned());
     let column = |(name, value_type): &(Arc<str>, ValueType)| {
-        let array = batch.column_by_name(name).ok_or_else(|| format!("there is no column '{name}'"))?;
+        let array = batch.column_by_name(name).ok_or_else(|| format!("column '{name}' is missing"))?;
         Ok::<_, String>(Column::feature(array, *value_type))
     };
     let columns = fields.iter().map(column).collect::<Result<Vec<_>, _>>()?;

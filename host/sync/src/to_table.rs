@@ -84,10 +84,10 @@ pub enum ToTableError {
     /// The rows cannot be written to the table.
     #[error(transparent)]
     Table(#[from] TableError),
-    /// The progress file cannot be read or written.
-    #[error("cannot write {path}: {source}")]
-    Note {
-        /// The progress file, or its directory.
+    /// The progress file cannot be written, or it or the scratch store cannot be removed.
+    #[error("cannot write or remove {path}: {source}")]
+    ProgressFile {
+        /// The progress file, or the directory of the scratch store.
         path: PathBuf,
         /// The operating system's reason.
         source: io::Error,
@@ -96,35 +96,35 @@ pub enum ToTableError {
 
 /// The parameters that a progress file belongs to. The file of a run with other parameters is not used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct About {
+struct RunParameters {
     view: String,
     /// The definition of the files, because the position is only valid for the same one.
     files: String,
     from: Option<Micros>,
     to: Option<Micros>,
     table: String,
-    /// Distinguishes the table from another one with its name.
+    /// Distinguishes the table from another one with the same name.
     table_id: Option<String>,
     overwrite: bool,
 }
 
 /// The contents of the progress file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Note {
-    about: About,
+struct RunProgress {
+    about: RunParameters,
     /// How far the source was read, in the source's own format.
     position: String,
     skipped: Skipped,
     /// The number of rows up to the last id.
     done: u64,
-    /// In hexadecimal digits; all rows up to this id are written.
+    /// The last id that was written, in hexadecimal digits; all rows up to it are written.
     last_id: Option<String>,
 }
 
 /// The progress file and its path.
-struct NoteFile {
+struct ProgressFile {
     path: PathBuf,
-    note: Note,
+    note: RunProgress,
 }
 
 /// Rows to write to the table.
@@ -133,15 +133,15 @@ struct Chunk {
     rows: Vec<TableRow>,
     bytes: usize,
     /// The number of rows in it, including those that cannot be items.
-    passed: u64,
+    visited: u64,
     last_id: Option<EntityId>,
 }
 
-/// The maximum size of values in flight, in bytes.
+/// A chunk is written to the table once its values have at least this many bytes.
 const CHUNK_BYTES_MAX: usize = 32 << 20;
 /// The scratch store: a directory that is created and removed here.
 const SCRATCH: &str = "scratch";
-const NOTE: &str = "progress.json";
+const PROGRESS_FILE: &str = "progress.json";
 
 /// Writes the newest row of each entity in a view's files to a table. Blocks its thread.
 ///
@@ -164,7 +164,7 @@ pub fn materialize_to_table(
     let ids = store.declare(std::slice::from_ref(view), key_version)?;
     let Some(&id) = ids.first() else { return Err(StoreError::Damaged("the view has no id".to_owned()).into()) };
 
-    let about = About {
+    let about = RunParameters {
         view: name(),
         files: format!("{:?}", view.files()),
         from: window.from,
@@ -173,19 +173,19 @@ pub fn materialize_to_table(
         table_id,
         overwrite: writer.options().overwrite,
     };
-    let path = dir.join(NOTE);
-    let in_source = |source| SyncError::Source { view: name(), source };
-    let known = Note::read(&path).filter(|note| note.about == about);
+    let path = dir.join(PROGRESS_FILE);
+    let source_error = |source| SyncError::Source { view: name(), source };
+    let known = RunProgress::read(&path).filter(|note| note.about == about);
     let known =
         known.filter(|note| store.status(id).and_then(|status| status.position).as_ref() == Some(&note.position));
     let known = match known {
-        Some(note) if !files.has_changes(&note.position).map_err(in_source)? => Some(note),
+        Some(note) if !files.has_changes(&note.position).map_err(source_error)? => Some(note),
         _ => None,
     };
     let mut file = match known {
-        Some(note) => NoteFile { path, note },
+        Some(note) => ProgressFile { path, note },
         None => {
-            remove_note(&path)?;
+            remove_progress_file(&path)?;
             let (store, limits) = (&store, setting.limits);
             let staging = SyncRun { store, view, id, key_version, source: &*files, limits, slots: None };
             let staged = stage_view(staging, window, &mut |at| {
@@ -193,7 +193,7 @@ pub fn materialize_to_table(
                 true
             });
             let (skipped, position) = staged?;
-            let file = NoteFile { path, note: Note { about, position, skipped, done: 0, last_id: None } };
+            let file = ProgressFile { path, note: RunProgress { about, position, skipped, done: 0, last_id: None } };
             file.save()?;
             file
         }
@@ -201,30 +201,30 @@ pub fn materialize_to_table(
     let done_before = file.note.done;
     let written = write_rows(run, &store, id, &mut file, progress)?;
     drop(store);
-    let NoteFile { path, note } = file;
+    let ProgressFile { path, note } = file;
     // The progress file is removed first: without it, no run resumes with the scratch store.
-    remove_note(&path)?;
-    fs::remove_dir_all(&scratch).map_err(|source| ToTableError::Note { path: scratch, source })?;
+    remove_progress_file(&path)?;
+    fs::remove_dir_all(&scratch).map_err(|source| ToTableError::ProgressFile { path: scratch, source })?;
     // The directory may contain other files.
     let _ = fs::remove_dir(dir);
     Ok(TableReport { written, done_before, skipped: note.skipped, elapsed: started.elapsed() })
 }
 
-/// Visits the scratch store from the last written id on, and updates the progress file.
+/// Writes the rows of the scratch store after the last written id to the table, and updates the progress file.
 fn write_rows(
     run: TableRun<'_>,
     store: &OnlineStore,
     id: ViewId,
-    file: &mut NoteFile,
+    file: &mut ProgressFile,
     progress: &mut dyn FnMut(TableStep),
 ) -> Result<Written, ToTableError> {
     let TableRun { view, writer, .. } = run;
     let schema = RowSchema::of_view(view);
     let expected = store.status(id).map_or(0, |status| status.rows);
-    let behind: Option<EntityId> = file.note.last_id.as_deref().and_then(|id| id.parse().ok());
+    let written_up_to: Option<EntityId> = file.note.last_id.as_deref().and_then(|id| id.parse().ok());
     let mut total = Written::default();
     let mut chunk = Chunk::default();
-    let mut flush = |chunk: &mut Chunk, file: &mut NoteFile| {
+    let mut flush = |chunk: &mut Chunk, file: &mut ProgressFile| {
         let (done, before) = (file.note.done, total);
         let mut report = |now: Written| {
             let rows = done + now.written + now.older;
@@ -233,13 +233,13 @@ fn write_rows(
         report(Written::default());
         let written = writer.write(std::mem::take(&mut chunk.rows), &mut report)?;
         total = Written { written: before.written + written.written, older: before.older + written.older };
-        let Chunk { passed, last_id, .. } = std::mem::take(chunk);
-        file.note.done += passed;
+        let Chunk { visited, last_id, .. } = std::mem::take(chunk);
+        file.note.done += visited;
         file.note.last_id = last_id.map(|id| id.to_string()).or(file.note.last_id.take());
         file.save()
     };
     store.reader().for_each(id, |id, bytes| {
-        if behind.is_some_and(|behind| id.0 <= behind.0) {
+        if written_up_to.is_some_and(|written_up_to| id.0 <= written_up_to.0) {
             return Ok(());
         }
         let row = row_of(view, &schema, id, bytes)?;
@@ -253,7 +253,7 @@ fn write_rows(
                 file.note.skipped.note(|| format!("entity id {id}: {why}"));
             }
         }
-        chunk.passed += 1;
+        chunk.visited += 1;
         chunk.last_id = Some(id);
         if chunk.rows.len() >= writer.rows_per_call() || chunk.bytes >= CHUNK_BYTES_MAX {
             flush(&mut chunk, file)?;
@@ -275,18 +275,18 @@ fn row_of(view: &FeatureView, schema: &RowSchema, id: EntityId, bytes: &[u8]) ->
     Ok(TableRow { id, event_time: row.event_time(), values })
 }
 
-fn remove_note(path: &Path) -> Result<(), ToTableError> {
+fn remove_progress_file(path: &Path) -> Result<(), ToTableError> {
     match fs::remove_file(path) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(ToTableError::Note { path: path.to_owned(), source })
+            Err(ToTableError::ProgressFile { path: path.to_owned(), source })
         }
         _ => Ok(()),
     }
 }
 
-// === impl Note ===
+// === impl RunProgress ===
 
-impl Note {
+impl RunProgress {
     /// Reads the progress file, if there is a valid one; without it, the run starts from the beginning, which only
     /// takes longer.
     fn read(path: &Path) -> Option<Self> {
@@ -294,16 +294,16 @@ impl Note {
     }
 }
 
-// === impl NoteFile ===
+// === impl ProgressFile ===
 
-impl NoteFile {
-    /// Writes to a temporary file and renames it: a run may be interrupted here, too.
+impl ProgressFile {
+    /// Writes to a temporary file and renames it, because the run may be interrupted during the write.
     fn save(&self) -> Result<(), ToTableError> {
         let temporary = self.path.with_extension("new");
         let save = || {
             fs::write(&temporary, serde_json::to_vec(&self.note)?)?;
             fs::rename(&temporary, &self.path)
         };
-        save().map_err(|source: io::Error| ToTableError::Note { path: self.path.clone(), source })
+        save().map_err(|source: io::Error| ToTableError::ProgressFile { path: self.path.clone(), source })
     }
 }

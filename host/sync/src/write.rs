@@ -18,16 +18,16 @@ use larder_store::{RowBatch, RowTimes, Rule};
 
 /// How the times of written rows are interpreted.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct WriteTerms {
+pub(super) struct TimeRules {
     pub(super) now: Micros,
     pub(super) times: RowTimes,
-    /// The unit to which the view's source truncates times, if it does: written rows must be comparable with the
-    /// source's rows, and have the same precision.
+    /// The unit to which the view's source truncates times, if it does: written rows need the same precision to be
+    /// comparable with the source's rows.
     pub(super) unit: Option<Micros>,
 }
 
 /// The columns of a frame that contain the parts of a row.
-struct Places<'f> {
+struct FrameColumns<'f> {
     event_time: (&'f str, &'f [Cell]),
     created: Option<(&'f str, &'f [Cell])>,
     keys: Vec<(&'f str, &'f [Cell])>,
@@ -43,16 +43,16 @@ pub(super) fn encode(
     frame: &Frame,
     view: &FeatureView,
     version: KeyVersion,
-    terms: WriteTerms,
+    rules: TimeRules,
 ) -> Result<RowBatch, WriteError> {
     let rows = frame.rows()?;
-    let mut batch = RowBatch::new(Rule::Newest, terms.times);
+    let mut batch = RowBatch::new(Rule::Newest, rules.times);
     if rows == 0 {
         return Ok(batch);
     }
-    let places = places(frame, view)?;
-    let of = || view.name.to_string();
-    let invalid = |column: &str, row, why| WriteError::Value { view: of(), column: column.to_owned(), row, why };
+    let columns = columns_of(frame, view)?;
+    let view_name = || view.name.to_string();
+    let invalid = |column: &str, row, why| WriteError::Value { view: view_name(), column: column.to_owned(), row, why };
     let schema = RowSchema::of_view(view);
     let mut builder = RowBuilder::new(&schema);
     let keys = KeyEncoder::new(version, view.join_keys.iter().map(|key| &*key.name));
@@ -60,43 +60,47 @@ pub(super) fn encode(
     for row in 0..rows {
         let time = |(column, cells): (&str, &[Cell])| {
             let instant = instant(&cells[row]).map_err(|why| invalid(column, row, why))?;
-            Ok(instant.map(|instant| terms.cut(instant)))
+            Ok(instant.map(|instant| rules.truncate(instant)))
         };
-        let (event_time, event_nanos) = time(places.event_time)?
-            .ok_or_else(|| invalid(places.event_time.0, row, "the event time is null".to_owned()))?;
-        if event_time > terms.latest() {
-            return Err(invalid(places.event_time.0, row, terms.too_late(event_time)));
+        let (event_time, event_nanos) = time(columns.event_time)?
+            .ok_or_else(|| invalid(columns.event_time.0, row, "the event time is null".to_owned()))?;
+        if event_time > rules.latest() {
+            return Err(invalid(columns.event_time.0, row, rules.too_late(event_time)));
         }
-        let created = places.created.map(time).transpose()?.flatten();
+        let created = columns.created.map(time).transpose()?.flatten();
         keys.begin(&mut key);
         if view.is_entityless() {
             // A single row, under the empty dummy key.
             KeyEncoder::push(&mut key, KeyValue::String(""));
         }
-        for (part, (column, cells)) in view.join_keys.iter().zip(&places.keys) {
+        for (part, (column, cells)) in view.join_keys.iter().zip(&columns.keys) {
             let pushed = cells[row].push_key(part.value_type, &mut key);
             pushed.map_err(|why| invalid(column, row, why.to_string()))?;
         }
         builder.begin(event_time, created.map(|(micros, _)| micros));
         builder.set_nanos(event_nanos, created.map_or(0, |(_, nanos)| nanos));
-        for (feature, (column, cells)) in view.features.iter().zip(&places.features) {
+        for (feature, (column, cells)) in view.features.iter().zip(&columns.features) {
             let pushed = cells[row].push(feature.value_type, &mut builder);
             pushed.map_err(|why| invalid(column, row, why.to_string()))?;
         }
         if view.has_expiry() {
             // Callers do not send an expiry.
             let pushed = builder.push(ValueRef::Null);
-            pushed.map_err(|error| WriteError::Row { view: of(), row, why: error.to_string() })?;
+            pushed.map_err(|error| WriteError::Row { view: view_name(), row, why: error.to_string() })?;
         }
         let bytes = builder.finish();
-        let bytes = bytes.map_err(|error| WriteError::Row { view: of(), row, why: error.to_string() })?;
+        let bytes = bytes.map_err(|error| WriteError::Row { view: view_name(), row, why: error.to_string() })?;
         batch.push(KeyEncoder::id(&key), bytes);
     }
     Ok(batch)
 }
 
-fn places<'f>(frame: &'f Frame, view: &FeatureView) -> Result<Places<'f>, WriteError> {
-    let files = view.files().cloned().unwrap_or_else(plain);
+/// Finds the columns of a view in a frame.
+///
+/// # Errors
+/// [`WriteError::MissingColumns`].
+fn columns_of<'f>(frame: &'f Frame, view: &FeatureView) -> Result<FrameColumns<'f>, WriteError> {
+    let files = view.files().cloned().unwrap_or_else(default_files);
     let wanted = Wanted::of(view, &files);
     let column = |names: &[&str]| names.iter().find_map(|name| frame.column(name));
     let mut missing = Vec::new();
@@ -114,21 +118,21 @@ fn places<'f>(frame: &'f Frame, view: &FeatureView) -> Result<Places<'f>, WriteE
     // If a feature has this name, the column is that feature.
     let created = created.or_else(|| view.feature_index(CREATED).is_none().then(|| frame.column(CREATED)).flatten());
     if missing.is_empty() {
-        Ok(Places { event_time, created, keys, features })
+        Ok(FrameColumns { event_time, created, keys, features })
     } else {
         Err(WriteError::MissingColumns { view: view.name.to_string(), missing })
     }
 }
 
-// === impl WriteTerms ===
+// === impl TimeRules ===
 
-impl WriteTerms {
+impl TimeRules {
     fn latest(self) -> Micros {
         self.times.latest(self.now)
     }
 
     /// Returns an instant at the precision of the view's source, and the remaining nanoseconds.
-    fn cut(self, (micros, nanos): (Micros, u32)) -> (Micros, u32) {
+    fn truncate(self, (micros, nanos): (Micros, u32)) -> (Micros, u32) {
         let below = micros.rem_euclid(self.unit.unwrap_or(1));
         (micros - below, nanos + u32::try_from(below * 1_000).unwrap_or(0))
     }
@@ -149,18 +153,20 @@ impl WriteTerms {
 /// A description of the value. Numbers are not accepted as instants here, because seconds and milliseconds cannot be
 /// distinguished.
 fn instant(cell: &Cell) -> Result<Option<(Micros, u32)>, String> {
-    let no_time = || format!("{} is not a time; hint: write, for example, 2026-01-31T12:00:00Z", cell.describe());
+    let not_a_time =
+        || format!("{} is not a time. hint: use RFC 3339, for example 2026-01-31T12:00:00Z", cell.describe());
     match cell {
         Cell::Null => Ok(None),
         Cell::Instant(NULL_TIMESTAMP_SECONDS) => Ok(None),
         Cell::Instant(micros) => Ok(Some((*micros, 0))),
-        Cell::Text(text) => parse_exact_time(text).map(Some).ok_or_else(no_time),
-        _ => Err(no_time()),
+        Cell::Text(text) => parse_exact_time(text).map(Some).ok_or_else(not_a_time),
+        _ => Err(not_a_time()),
     }
 }
 
-/// Returns the columns of a view without files.
-fn plain() -> FileSource {
+/// Returns the files that a view without files is assumed to have, so that its columns have the names that Feast's
+/// client uses.
+fn default_files() -> FileSource {
     FileSource {
         path: String::new(),
         place: AwsPlace::default(),

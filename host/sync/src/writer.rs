@@ -13,14 +13,14 @@ impl RowWriter for SyncEngine {
     fn write(&self, view: &str, frame: &Frame) -> Result<Applied, WriteError> {
         let job = self.jobs.iter().find(|job| &*job.view.name == view);
         let job = job.ok_or_else(|| WriteError::UnknownView { view: view.to_owned() })?;
-        let batch = encode(frame, &job.view, self.key_version, self.terms(job))?;
+        let batch = encode(frame, &job.view, self.key_version, self.time_rules(job))?;
         self.put(job, &batch)
     }
 
     fn push(&self, source: &str, frame: &Frame) -> Result<Applied, WriteError> {
         let is_fed = |job: &&Job| job.view.push_source.as_deref() == Some(source);
         let fed = self.jobs.iter().filter(is_fed);
-        let batches = fed.map(|job| Ok((job, encode(frame, &job.view, self.key_version, self.terms(job))?)));
+        let batches = fed.map(|job| Ok((job, encode(frame, &job.view, self.key_version, self.time_rules(job))?)));
         let batches = batches.collect::<Result<Vec<_>, WriteError>>()?;
         if batches.is_empty() {
             return Err(WriteError::UnknownPushSource { source_name: source.to_owned() });

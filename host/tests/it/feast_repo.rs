@@ -264,7 +264,7 @@ fn future_row_in_online_store_waits() {
     put_driver(&store, 1002, 8, now + 4);
     put_driver(&store, 1003, 9, now + 100_000);
     let (mut host, address) = home.serve();
-    host.until("rows are held back until their event time: 2 dated later than now plus 'sync: future_tolerance' (0)");
+    host.until("2 dated later than now plus 'sync: future_tolerance' (0)");
     let trips = || {
         let answer = ask(address, &["driver_stats:avg_daily_trips"], json!({ "driver_id": [1001, 1002, 1003] }));
         answer.column("avg_daily_trips")["values"].clone()

@@ -122,7 +122,7 @@ fn reopen(world: &Generations, context: &str) -> [Stored; 2] {
     let store = world.open();
     let took = started.elapsed();
     assert!(took < Duration::from_secs(2), "{context}: opening took {took:?}");
-    assert!(store.set_aside().is_none(), "{context}: {:?}", store.set_aside());
+    assert!(store.quarantined().is_none(), "{context}: {:?}", store.quarantined());
     world.stored(&store)
 }
 

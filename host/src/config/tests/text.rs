@@ -11,7 +11,7 @@ use larder_http::HttpLimits;
 use larder_model::codec::KeyVersion;
 use larder_serving::{ConnectionLimits, ServingLimits, TtlPolicy};
 use larder_store::{SpaceLimits, StoreConfig};
-use larder_sync::{Guard, SyncLimits};
+use larder_sync::{SanityLimits, SyncLimits};
 
 use super::{BASE, addresses, check, comparable, lines, nested, parse, parse_with};
 use crate::config::{LogConfig, SyncConfig};
@@ -92,7 +92,7 @@ fn every_key_takes_effect() {
     let SyncConfig { on_start, limits, reload_every, registry_every } = config.sync;
     assert_eq!((on_start, limits.commit_rows, limits.commit_bytes), (false, 10, 11_000_000));
     assert_eq!(limits.retry, seconds(12));
-    assert_eq!(limits.guard, Guard { bad_percent_max: 13, shrink_percent_max: 14, growth_max: 15 });
+    assert_eq!(limits.sanity, SanityLimits { bad_percent_max: 13, shrink_percent_max: 14, growth_max: 15 });
     assert_eq!((reload_every, registry_every), (Duration::ZERO, seconds(60)));
     assert_eq!(config.log, LogConfig { level: "warn,larder_sync=debug".into(), format: LogFormat::Json });
 }

@@ -33,7 +33,7 @@ pub struct RowMemory {
 /// ```
 ///
 /// `seen` is the commit that the reader saw; if there were several, the earliest. `start..end` is the position of a row
-/// in the block, and `text..start` that of its text ([`RowText`]). If `text` is [`NOWHERE`], the copy records that
+/// in the block, and `text..start` that of its text ([`RowText`]). If `text` is [`NO_ROW`], the copy records that
 /// there is no row. A JSON response reads the text and the first bytes of the row, so the two are adjacent.
 #[derive(Clone, Debug)]
 pub(crate) struct EntityRows(Arc<[u8]>);
@@ -79,7 +79,7 @@ const SMALL_LINES: usize = 16;
 /// The size of a cache line in bytes.
 const LINE: usize = 64;
 /// The offset that records a missing row.
-const NOWHERE: u32 = u32::MAX;
+const NO_ROW: u32 = u32::MAX;
 
 // === impl Row ===
 
@@ -99,7 +99,7 @@ impl Row {
     /// Returns the row's values as text if the text is stored, as it is for rows in the hot cache.
     #[must_use]
     pub fn text(&self) -> Option<RowText<'_>> {
-        // Including the bytes after it: a copy of many bytes at once may end there.
+        // The slice includes the bytes after the text, so that the text can be copied in larger blocks.
         if self.text < self.start { RowText::new(&self.block[self.text as usize..]) } else { None }
     }
 }
@@ -160,15 +160,15 @@ impl EntityRows {
         block.extend_from_slice(&id.0);
         block.extend_from_slice(&seen.to_le_bytes());
         // Rows have a few MiB at most, and there are thousands of views at most.
-        let small = |n: usize| u32::try_from(n).unwrap_or(NOWHERE).to_le_bytes();
-        block.extend_from_slice(&small(copies.len()));
+        let le_bytes = |n: usize| u32::try_from(n).unwrap_or(NO_ROW).to_le_bytes();
+        block.extend_from_slice(&le_bytes(copies.len()));
         for (view, generation, row) in &copies {
             let (text_len, both_len) = len(*row);
             block.extend_from_slice(&view.0.to_le_bytes());
             block.extend_from_slice(&generation.to_le_bytes());
-            block.extend_from_slice(&row.map_or(NOWHERE.to_le_bytes(), |_| small(at)));
-            block.extend_from_slice(&small(at + text_len));
-            block.extend_from_slice(&small(at + both_len));
+            block.extend_from_slice(&row.map_or(NO_ROW.to_le_bytes(), |_| le_bytes(at)));
+            block.extend_from_slice(&le_bytes(at + text_len));
+            block.extend_from_slice(&le_bytes(at + both_len));
             at += both_len;
         }
         for (row, text) in copies.iter().filter_map(|(.., row)| *row) {
@@ -180,7 +180,7 @@ impl EntityRows {
 
     /// Returns the row of a view in a generation; `Some(None)` if the entry records that there is none.
     #[inline]
-    #[expect(clippy::option_option, reason = "not known, and known not to be there, differ")]
+    #[expect(clippy::option_option, reason = "an unknown row and a missing row differ")]
     pub(crate) fn row(&self, view: ViewId, generation: u32) -> Option<Option<Row>> {
         let copy = self.copies().find(|copy| copy.view() == view && copy.generation() == generation)?;
         Some(copy.span().map(|(text, start, end)| Row { block: Arc::clone(&self.0), text, start, end }))
@@ -214,17 +214,17 @@ impl EntityRows {
     }
 
     /// Returns whether both are the same block of memory.
-    pub(super) fn is(&self, other: &Self) -> bool {
+    pub(super) fn is_same_block(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Returns how many owners share the block.
     #[cfg(test)]
-    pub(super) fn shares(&self) -> usize {
+    pub(super) fn owner_count(&self) -> usize {
         Arc::strong_count(&self.0)
     }
 
-    pub(super) fn is_of(&self, id: &EntityId) -> bool {
+    pub(super) fn is_for(&self, id: &EntityId) -> bool {
         self.0.first_chunk() == Some(&id.0)
     }
 
@@ -253,19 +253,19 @@ impl CopyHead<'_> {
     /// Returns the position of the row, if there is one.
     fn span(self) -> Option<Span> {
         let text = self.number(2);
-        (text != NOWHERE).then(|| (text, self.number(3), self.number(4)))
+        (text != NO_ROW).then(|| (text, self.number(3), self.number(4)))
     }
 
     #[inline]
-    fn number(self, place: usize) -> u32 {
-        self.0.as_chunks().0.get(place).map_or(0, |number| u32::from_le_bytes(*number))
+    fn number(self, index: usize) -> u32 {
+        self.0.as_chunks().0.get(index).map_or(0, |number| u32::from_le_bytes(*number))
     }
 }
 
 /// Prefetches the memory of several entries before any of it is read. The processor can wait for many cache lines at
 /// once here. Later it would wait for them one by one, because counters and branches that depend on loaded values
 /// serialize the reads.
-pub(super) fn look_ahead(entries: &[Option<&EntityRows>], views: &[Lookup]) {
+pub(super) fn prefetch(entries: &[Option<&EntityRows>], views: &[Lookup]) {
     let entries = || entries.iter().flatten();
     let heads = entries().fold(0, |sum, rows| sum ^ rows.touch_first());
     let rows = entries().fold(0, |sum, rows| sum ^ rows.touch(views));

@@ -3,8 +3,8 @@
 //!
 //! Each thread has a table of its own. Other threads lock it only to remove entries that the hot cache evicted. So all
 //! entries in tables are in the hot cache, too, share its memory, and are counted there. The hash of an id determines
-//! the set of three positions that can hold its rows; a set is one cache line, which a processor reads at once. If four
-//! entries map to one set, the one that was inserted first is evicted.
+//! the set of three positions that can hold its rows; a set is one cache line, which the processor reads in one access.
+//! If four entries map to one set, the one that was inserted first is evicted.
 
 use std::{
     cell::RefCell,
@@ -24,8 +24,8 @@ use super::EntityRows;
 pub(super) struct ThreadCaches {
     tables: Mutex<Vec<Weak<Mutex<ThreadCache>>>>,
     /// Entries that the hot cache evicted, with the hash of their id. Tables may still have them.
-    gone: Mutex<Vec<(u64, EntityRows)>>,
-    is_any_gone: AtomicBool,
+    evicted: Mutex<Vec<(u64, EntityRows)>>,
+    has_evicted: AtomicBool,
     /// The number of sets in each table.
     sets: usize,
 }
@@ -36,7 +36,7 @@ pub(super) struct ThreadCache {
     /// The sets; their number is a power of two.
     sets: Box<[Set]>,
     /// The number of hits.
-    found: u32,
+    hits: u32,
 }
 
 /// This thread's table, and the [`ThreadCaches`] that it belongs to.
@@ -52,11 +52,12 @@ struct Own {
 struct Set {
     /// The upper half of each entry's hash, most of which did not select the set. Only an entry with a matching tag
     /// costs a second memory access.
-    tags: [u32; PLACES],
-    rows: [Option<EntityRows>; PLACES],
+    tags: [u32; WAYS],
+    rows: [Option<EntityRows>; WAYS],
 }
 
-const PLACES: usize = 3;
+/// The number of entries in a set.
+const WAYS: usize = 3;
 
 /// The maximum number of sets; more of them would evict other data from the processor's caches.
 const SETS_MAX: usize = 1 << 14;
@@ -64,7 +65,7 @@ const SETS_MAX: usize = 1 << 14;
 const SET_BYTES: u64 = 1 << 10;
 /// One hit in this many is reported to the hot cache, which keeps the entries that are requested often. A prime: if a
 /// caller requests the same entities again and again, each of them is reported eventually.
-const TOLD: u32 = 127;
+const HITS_PER_REPORT: u32 = 127;
 
 thread_local! {
     static OWN: RefCell<Own> = RefCell::default();
@@ -76,49 +77,49 @@ impl ThreadCaches {
     /// Creates the per-thread caches of a hot cache of `bytes_max` bytes, without any table yet.
     pub(super) fn new(bytes_max: u64) -> Self {
         let sets = usize::try_from(bytes_max / SET_BYTES).unwrap_or(SETS_MAX).clamp(1, SETS_MAX).next_power_of_two();
-        Self { tables: Mutex::default(), gone: Mutex::default(), is_any_gone: AtomicBool::new(false), sets }
+        Self { tables: Mutex::default(), evicted: Mutex::default(), has_evicted: AtomicBool::new(false), sets }
     }
 
-    /// Calls `look` with this thread's table, which is locked meanwhile, so that no other thread can remove entries
-    /// from it. An entry that `look` gets from the hot cache and inserts here is still in the hot cache, or its
-    /// eviction will be recorded with [`ThreadCaches::note_gone`].
+    /// Calls `use_table` with this thread's table, which is locked meanwhile, so that no other thread can remove
+    /// entries from it. An entry that `use_table` gets from the hot cache and inserts here is still in the hot cache,
+    /// or its eviction will be recorded with [`ThreadCaches::note_evicted`].
     #[inline]
-    pub(super) fn with_own<T>(self: &Arc<Self>, look: impl FnOnce(&mut ThreadCache) -> T) -> T {
+    pub(super) fn with_own<T>(self: &Arc<Self>, use_table: impl FnOnce(&mut ThreadCache) -> T) -> T {
         OWN.with_borrow_mut(|own| {
             if !ptr::eq(own.of.as_ptr(), Arc::as_ptr(self)) {
                 *own = Own { of: Arc::downgrade(self), thread_cache: None };
             }
-            look(&mut lock(own.thread_cache.get_or_insert_with(|| self.join())))
+            use_table(&mut lock(own.thread_cache.get_or_insert_with(|| self.create_table())))
         })
     }
 
     /// Records an entry that the hot cache evicted. Takes no lock that a thread holds during a lookup in the hot cache.
-    pub(super) fn note_gone(&self, hash: u64, rows: EntityRows) {
-        lock(&self.gone).push((hash, rows));
-        self.is_any_gone.store(true, Ordering::Release);
+    pub(super) fn note_evicted(&self, hash: u64, rows: EntityRows) {
+        lock(&self.evicted).push((hash, rows));
+        self.has_evicted.store(true, Ordering::Release);
     }
 
     /// Removes all recorded evicted entries from all tables. Do not call this function in [`ThreadCaches::with_own`].
     #[inline]
-    pub(super) fn forget_gone(&self) {
-        if self.is_any_gone.load(Ordering::Relaxed) && self.is_any_gone.swap(false, Ordering::Acquire) {
-            let gone = std::mem::take(&mut *lock(&self.gone));
-            self.forget(&gone);
+    pub(super) fn remove_evicted(&self) {
+        if self.has_evicted.load(Ordering::Relaxed) && self.has_evicted.swap(false, Ordering::Acquire) {
+            let evicted = std::mem::take(&mut *lock(&self.evicted));
+            self.remove_all(&evicted);
         }
     }
 
     #[cold]
-    fn forget(&self, gone: &[(u64, EntityRows)]) {
+    fn remove_all(&self, evicted: &[(u64, EntityRows)]) {
         let tables: Vec<_> = lock(&self.tables).iter().filter_map(Weak::upgrade).collect();
         for table in tables {
             let mut thread_cache = lock(&table);
-            gone.iter().for_each(|(hash, rows)| thread_cache.forget(*hash, rows));
+            evicted.iter().for_each(|(hash, rows)| thread_cache.remove(*hash, rows));
         }
     }
 
     /// Creates a table for this thread.
     #[cold]
-    fn join(&self) -> Arc<Mutex<ThreadCache>> {
+    fn create_table(&self) -> Arc<Mutex<ThreadCache>> {
         let thread_cache = Arc::new(Mutex::new(ThreadCache::new(self.sets)));
         let mut tables = lock(&self.tables);
         tables.retain(|table| table.strong_count() > 0);
@@ -132,51 +133,51 @@ impl ThreadCaches {
 impl ThreadCache {
     /// Creates an empty table; `sets` must be a power of two.
     fn new(sets: usize) -> Self {
-        Self { sets: vec![Set::default(); sets].into(), found: 0 }
+        Self { sets: vec![Set::default(); sets].into(), hits: 0 }
     }
 
     /// Reads the sets of several entities at once: waiting for all of them takes hardly longer than waiting for one.
-    pub(super) fn look_ahead(&self, hashes: &[u64]) {
-        let tags = hashes.iter().fold(0, |sum, hash| sum ^ self.sets[self.place(*hash)].tags[0]);
+    pub(super) fn prefetch(&self, hashes: &[u64]) {
+        let tags = hashes.iter().fold(0, |sum, hash| sum ^ self.sets[self.set_index(*hash)].tags[0]);
         std::hint::black_box(tags);
     }
 
     /// Returns the entry of an entity; `hash` is the hash of its id.
     #[inline]
     pub(super) fn get(&self, id: &EntityId, hash: u64) -> Option<&EntityRows> {
-        let set = &self.sets[self.place(hash)];
-        set.rows[set.place_of(hash, |rows| rows.is_of(id))?].as_ref()
+        let set = &self.sets[self.set_index(hash)];
+        set.rows[set.way_of(hash, |rows| rows.is_for(id))?].as_ref()
     }
 
     /// Counts a hit, and returns whether to report it to the hot cache.
     #[inline]
-    pub(super) fn tells(&mut self) -> bool {
-        self.found = self.found.wrapping_add(1);
-        self.found.is_multiple_of(TOLD)
+    pub(super) fn should_report_hit(&mut self) -> bool {
+        self.hits = self.hits.wrapping_add(1);
+        self.hits.is_multiple_of(HITS_PER_REPORT)
     }
 
     /// Inserts an entity's rows as the first entry of their set.
-    pub(super) fn keep(&mut self, id: &EntityId, hash: u64, rows: EntityRows) {
-        let place = self.place(hash);
-        let set = &mut self.sets[place];
+    pub(super) fn insert(&mut self, id: &EntityId, hash: u64, rows: EntityRows) {
+        let index = self.set_index(hash);
+        let set = &mut self.sets[index];
         let empty = || set.rows.iter().position(Option::is_none);
-        let leaves = set.place_of(hash, |rows| rows.is_of(id)).or_else(empty).unwrap_or(PLACES - 1);
-        set.rows[leaves] = Some(rows);
-        set.tags[leaves] = tag(hash);
-        set.rows[..=leaves].rotate_right(1);
-        set.tags[..=leaves].rotate_right(1);
+        let way = set.way_of(hash, |rows| rows.is_for(id)).or_else(empty).unwrap_or(WAYS - 1);
+        set.rows[way] = Some(rows);
+        set.tags[way] = tag(hash);
+        set.rows[..=way].rotate_right(1);
+        set.tags[..=way].rotate_right(1);
     }
 
     /// Removes exactly these rows. Rows that replaced them stay.
-    fn forget(&mut self, hash: u64, rows: &EntityRows) {
-        let place = self.place(hash);
-        let set = &mut self.sets[place];
-        if let Some(at) = set.place_of(hash, |known| known.is(rows)) {
+    fn remove(&mut self, hash: u64, rows: &EntityRows) {
+        let index = self.set_index(hash);
+        let set = &mut self.sets[index];
+        if let Some(at) = set.way_of(hash, |known| known.is_same_block(rows)) {
             set.rows[at] = None;
         }
     }
 
-    fn place(&self, hash: u64) -> usize {
+    fn set_index(&self, hash: u64) -> usize {
         // The lower bits select the slot in the hot cache that holds the number of the last change.
         (hash >> 24) as usize & (self.sets.len() - 1)
     }
@@ -186,17 +187,17 @@ impl ThreadCache {
 
 impl Set {
     #[inline]
-    fn place_of(&self, hash: u64, is_meant: impl Fn(&EntityRows) -> bool) -> Option<usize> {
+    fn way_of(&self, hash: u64, matches: impl Fn(&EntityRows) -> bool) -> Option<usize> {
         // Compares all tags before it selects one: the processor cannot predict which one matches, and after a branch
         // misprediction it must restart.
-        let fits = |fits, at| fits | (u32::from(self.tags[at] == tag(hash)) << at);
-        let mut fits = (0..PLACES).fold(0_u32, fits);
-        while fits != 0 {
-            let at = fits.trailing_zeros() as usize;
-            if self.rows[at].as_ref().is_some_and(&is_meant) {
+        let add_match = |matching, at| matching | (u32::from(self.tags[at] == tag(hash)) << at);
+        let mut matching = (0..WAYS).fold(0_u32, add_match);
+        while matching != 0 {
+            let at = matching.trailing_zeros() as usize;
+            if self.rows[at].as_ref().is_some_and(&matches) {
                 return Some(at);
             }
-            fits &= fits - 1;
+            matching &= matching - 1;
         }
         None
     }
@@ -207,7 +208,7 @@ fn tag(hash: u64) -> u32 {
     (hash >> 32) as u32
 }
 
-/// Locks a mutex, even if it is poisoned: a thread that panicked leaves only rows that are in the hot cache, as always.
+/// Locks a mutex, even if it is poisoned: also after a panic, tables have only rows that are in the hot cache.
 #[inline]
 fn lock<T>(locked: &Mutex<T>) -> MutexGuard<'_, T> {
     locked.lock().unwrap_or_else(PoisonError::into_inner)
@@ -225,7 +226,7 @@ mod tests {
         EntityRows::of(id, None, &[FoundRow { view: ViewId(1), generation: 0, row, text: Vec::new() }], 1)
     }
 
-    fn near() -> ThreadCache {
+    fn thread_cache() -> ThreadCache {
         ThreadCache::new(1 << 10)
     }
 
@@ -248,45 +249,45 @@ mod tests {
 
     #[test]
     fn oldest_of_four_colliding_is_evicted() {
-        let mut thread_cache = near();
+        let mut thread_cache = thread_cache();
         for n in 1..=4 {
-            thread_cache.keep(&id(n), 0, rows(&id(n), 10));
+            thread_cache.insert(&id(n), 0, rows(&id(n), 10));
         }
         assert_eq!([1, 2, 3, 4].map(|n| thread_cache.get(&id(n), 0).is_some()), [false, true, true, true]);
     }
 
     #[test]
     fn newer_rows_replace_entity_entry() {
-        let mut thread_cache = near();
+        let mut thread_cache = thread_cache();
         let lens = [(1, 10), (2, 20), (3, 30), (1, 99), (2, 98)];
         for (n, len) in lens {
-            thread_cache.keep(&id(n), 0, rows(&id(n), len));
+            thread_cache.insert(&id(n), 0, rows(&id(n), len));
         }
         let found = [1, 2, 3].map(|n| thread_cache.get(&id(n), 0).map(EntityRows::bytes));
         assert_eq!(found, [99, 98, 30].map(|len| Some(rows(&id(1), len).bytes())));
         // Entity 3 is now the least recently inserted one.
-        thread_cache.keep(&id(4), 0, rows(&id(4), 10));
+        thread_cache.insert(&id(4), 0, rows(&id(4), 10));
         assert_eq!([1, 2, 3, 4].map(|n| thread_cache.get(&id(n), 0).is_some()), [true, true, false, true]);
     }
 
     #[test]
     fn equal_hashes_are_distinguished() {
-        let mut thread_cache = near();
-        thread_cache.keep(&id(1), 7, rows(&id(1), 10));
+        let mut thread_cache = thread_cache();
+        thread_cache.insert(&id(1), 7, rows(&id(1), 10));
         assert!(thread_cache.get(&id(2), 7).is_none());
         assert!(thread_cache.get(&id(1), 7).is_some());
     }
 
     #[test]
     fn eviction_keeps_replacement_rows() {
-        let mut thread_cache = near();
+        let mut thread_cache = thread_cache();
         let [old, new, other] = [rows(&id(1), 10), rows(&id(1), 20), rows(&id(2), 10)];
-        thread_cache.keep(&id(1), 7, old.clone());
-        thread_cache.keep(&id(2), 7, other);
-        thread_cache.keep(&id(1), 7, new.clone());
-        thread_cache.forget(7, &old);
-        assert!(thread_cache.get(&id(1), 7).is_some_and(|rows| rows.is(&new)));
-        thread_cache.forget(7, &new);
+        thread_cache.insert(&id(1), 7, old.clone());
+        thread_cache.insert(&id(2), 7, other);
+        thread_cache.insert(&id(1), 7, new.clone());
+        thread_cache.remove(7, &old);
+        assert!(thread_cache.get(&id(1), 7).is_some_and(|rows| rows.is_same_block(&new)));
+        thread_cache.remove(7, &new);
         assert!(thread_cache.get(&id(1), 7).is_none());
         assert!(thread_cache.get(&id(2), 7).is_some());
     }
@@ -300,17 +301,17 @@ mod tests {
             let (end, ends) = std::sync::mpsc::channel::<()>();
             let (thread_caches, rows) = (&thread_caches, &gone);
             let other = scope.spawn(move || {
-                thread_caches.with_own(|thread_cache| thread_cache.keep(&id(1), 7, rows.clone()));
+                thread_caches.with_own(|thread_cache| thread_cache.insert(&id(1), 7, rows.clone()));
                 kept.send(()).unwrap();
                 // A dropped sender also ends the wait.
                 let _ = ends.recv();
                 assert!(thread_caches.with_own(|thread_cache| thread_cache.get(&id(1), 7).is_none()));
             });
             is_kept.recv().unwrap();
-            assert_eq!(gone.shares(), 2, "here, and in the other thread's table");
-            thread_caches.note_gone(7, gone.clone());
-            thread_caches.forget_gone();
-            assert_eq!(gone.shares(), 1, "here alone");
+            assert_eq!(gone.owner_count(), 2, "here, and in the other thread's table");
+            thread_caches.note_evicted(7, gone.clone());
+            thread_caches.remove_evicted();
+            assert_eq!(gone.owner_count(), 1, "here alone");
             end.send(()).unwrap();
             // A scope does not wait for the destructors of a thread's local values.
             other.join().unwrap();
@@ -318,16 +319,19 @@ mod tests {
         assert_eq!(
             lock(&thread_caches.tables).iter().filter(|table| table.strong_count() > 0).count(),
             0,
-            "a thread's end is its table's"
+            "a thread's table is dropped with the thread"
         );
     }
 
     #[test]
     fn each_cache_has_own_table() {
         let [one, other] = [Arc::new(ThreadCaches::new(1 << 20)), Arc::new(ThreadCaches::new(1 << 20))];
-        one.with_own(|thread_cache| thread_cache.keep(&id(1), 0, rows(&id(1), 10)));
+        one.with_own(|thread_cache| thread_cache.insert(&id(1), 0, rows(&id(1), 10)));
         assert!(one.with_own(|thread_cache| thread_cache.get(&id(1), 0).is_some()));
         assert!(other.with_own(|thread_cache| thread_cache.get(&id(1), 0).is_none()));
-        assert!(one.with_own(|thread_cache| thread_cache.get(&id(1), 0).is_none()), "it was turned away from");
+        assert!(
+            one.with_own(|thread_cache| thread_cache.get(&id(1), 0).is_none()),
+            "the thread switched to the other cache"
+        );
     }
 }

@@ -17,8 +17,8 @@ fn latest(changes: &[Change]) -> RowBatch {
     batch
 }
 
-/// Loads rows in one of the ways that sources use.
-fn bring(store: &OnlineStore, view: ViewId, way: &str, changes: &[Change]) {
+/// Writes rows in one of the ways that sources and callers use.
+fn write(store: &OnlineStore, view: ViewId, way: &str, changes: &[Change]) {
     match way {
         "upsert" => _ = load(store, view, LoadMode::Upsert, changes),
         "replace" => _ = load(store, view, LoadMode::Replace, changes),
@@ -29,7 +29,7 @@ fn bring(store: &OnlineStore, view: ViewId, way: &str, changes: &[Change]) {
             load.finish(Some("end")).unwrap();
         }
         "put" => _ = store.put(view, &key(), &batch(changes), true).unwrap(),
-        _ => _ = store.keep(view, &key(), &latest(changes), &[], store.seen(), 1 << 20).unwrap(),
+        _ => _ = store.put_fetched(view, &key(), &latest(changes), &[], store.visible_commit(), 1 << 20).unwrap(),
     }
 }
 
@@ -46,21 +46,21 @@ fn deleted_entity_returns_with_newer_row() {
         assert!(!is_there(&store, view, 1) && is_there(&store, view, 2));
         assert_eq!(store.status(view).unwrap().rows, 1);
 
-        // Neither the source's current rows nor deleted rows come back, also after a restart.
-        bring(&store, view, way, &[change(1, 10, 1), change(2, 10, 2)]);
+        // Neither the source's current rows nor deleted rows are served again, even after a restart.
+        write(&store, view, way, &[change(1, 10, 1), change(2, 10, 2)]);
         drop(store);
         let store = home.open();
-        bring(&store, view, way, &[change(1, 20, 3), change(2, 10, 2)]);
+        write(&store, view, way, &[change(1, 20, 3), change(2, 10, 2)]);
         assert!(!is_there(&store, view, 1) && is_there(&store, view, 2), "{way}");
         assert_eq!(walk(&store, view).len(), 1, "{way}");
         assert!(!store.delete(view, &key(), &id(1)).unwrap(), "{way}: again");
-        bring(&store, view, way, &[change(1, 20, 3), change(2, 10, 2)]);
+        write(&store, view, way, &[change(1, 20, 3), change(2, 10, 2)]);
         assert!(!is_there(&store, view, 1), "{way}");
 
-        bring(&store, view, way, &[change(1, 21, 4), change(2, 10, 2)]);
+        write(&store, view, way, &[change(1, 21, 4), change(2, 10, 2)]);
         assert!(is_there(&store, view, 1), "{way}: a newer row");
         // From here on the usual rules apply.
-        bring(&store, view, way, &[change(1, 22, 5), change(2, 10, 2)]);
+        write(&store, view, way, &[change(1, 22, 5), change(2, 10, 2)]);
         assert_eq!(store.reader().get(view, &id(1)).unwrap().unwrap()[..], change(1, 22, 5).row(), "{way}");
         assert!(store.scan(&mut |_| true).unwrap().is_some(), "{way}");
     }
@@ -79,7 +79,7 @@ fn absent_entity_deletion_blocks_old_rows() {
 }
 
 #[test]
-fn deletion_checks_the_key() {
+fn deletion_with_other_key_is_rejected() {
     let home = Home::new();
     let store = home.open();
     let [view] = declare(&store, ["stats"]);
@@ -104,7 +104,7 @@ fn reset_drops_rows_and_keeps_deletions() {
     assert!(!is_there(&store, view, 2) && !is_there(&store, view, 4));
     drop(store);
     let store = home.open();
-    assert!(store.set_aside().is_none());
+    assert!(store.quarantined().is_none());
     load(&store, view, LoadMode::Replace, &rows);
     assert!(!is_there(&store, view, 1) && is_there(&store, view, 2) && !is_there(&store, view, 4));
 }
@@ -134,7 +134,7 @@ fn recreated_view_loses_caller_rows() {
 }
 
 #[test]
-fn retired_view_loses_what_callers_wrote() {
+fn retired_view_loses_caller_rows() {
     let home = Home::new();
     let store = home.open();
     let [view, local, other] = declare(&store, ["stats", "local", "other"]);

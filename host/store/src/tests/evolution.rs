@@ -1,4 +1,4 @@
-//! Definitions that change under stored rows.
+//! Definitions that change while rows are stored.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -80,7 +80,7 @@ fn replacing_load_drops_unused_schemas() {
 }
 
 #[test]
-fn other_keys_drop_rows_and_tables() {
+fn key_change_drops_rows_and_tables() {
     let retyped = {
         let mut view = FeatureView::clone(&plain("stats"));
         view.join_keys[0].value_type = ScalarType::String;
@@ -110,7 +110,7 @@ fn other_keys_drop_rows_and_tables() {
 }
 
 #[test]
-fn declaring_the_same_again_changes_nothing() {
+fn repeated_declaration_changes_nothing() {
     let home = Home::new();
     let store = home.open();
     let [one] = declare(&store, ["stats"]);
@@ -154,11 +154,11 @@ fn load_with_old_definition_is_rejected() {
             assert!(matches!(&error, StoreError::Superseded { view } if view == "stats"), "{error}");
             let error = load.finish(Some("too late")).unwrap_err();
             assert!(matches!(error, StoreError::Superseded { .. }), "{error}");
-            assert_eq!(store.status(one), before, "the position stays forgotten");
+            assert_eq!(store.status(one), before, "the position stays cleared");
         }
     }
     drop(store);
-    assert!(home.open().set_aside().is_none());
+    assert!(home.open().quarantined().is_none());
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Damage, second owners, newer formats, impossible directories, full disks.
+//! Damage, concurrent owners, newer formats, invalid directories, full disks.
 
 use std::{
     ffi::OsString,
@@ -20,7 +20,7 @@ use super::model::{
 use super::model::{run_in, test_name, upsert, walk};
 use crate::{
     Freshness, LoadMode, OnlineStore, RowBatch, SpaceLimits, StoreConfig, StoreError,
-    record::{META, META_FORMAT, RowTable, VIEWS, seal},
+    record::{META, META_FORMAT, RowTable, VIEWS, append_with_checksum},
 };
 
 const ROWS: [Change; 3] = [
@@ -54,14 +54,14 @@ fn overwrite(file: &Path, at: u64, bytes: &[u8]) {
 
 /// Damages a store, and checks that it is quarantined with the reason, and that a new one replaces it and works. Rows
 /// that are kept have their values; a view with missing rows does not count as loaded. Returns how many rows were kept.
-fn assert_set_aside(damage: impl FnOnce(&Path), why: &str) -> usize {
+fn assert_quarantined(damage: impl FnOnce(&Path), why: &str) -> usize {
     let home = stored();
     damage(&home.file());
     let store = home.open();
-    let aside = store.set_aside().expect("damage was not seen");
+    let aside = store.quarantined().expect("damage was not detected");
     assert_eq!(home.files(), ["online.redb".to_owned(), format!("online.redb.corrupt-{}", NOW / 1_000_000)]);
     assert_eq!(aside.path, home.path().join(&home.files()[1]));
-    assert!(aside.why.contains(why), "told was: {}", aside.why);
+    assert!(aside.why.contains(why), "the reason was: {}", aside.why);
     let rows_kept = aside.rows_kept;
 
     let [view] = declare(&store, ["stats"]);
@@ -80,13 +80,13 @@ fn assert_set_aside(damage: impl FnOnce(&Path), why: &str) -> usize {
     load(&store, view, LoadMode::Upsert, &ROWS);
     drop(store);
     let store = home.open();
-    assert!(store.set_aside().is_none());
+    assert!(store.quarantined().is_none());
     assert_eq!(walk(&store, view).len(), ROWS.len());
     kept
 }
 
 #[test]
-fn the_store_is_its_owners_alone() {
+fn store_is_private_to_its_user() {
     let home = Home::new();
     let dir = home.path().join("a/b");
     drop(OnlineStore::open(&StoreConfig::new(&dir), ManualClock::at(NOW)).unwrap());
@@ -95,62 +95,62 @@ fn the_store_is_its_owners_alone() {
 }
 
 #[test]
-fn a_truncated_file_is_set_aside() {
+fn truncated_file_is_quarantined() {
     let len = fs::metadata(stored().file()).unwrap().len();
     for len in [1, 63, 320, 4_095, 4_096, len / 2, len - 4_096, len - 1] {
-        assert_set_aside(|file| File::options().write(true).open(file).unwrap().set_len(len).unwrap(), "");
+        assert_quarantined(|file| File::options().write(true).open(file).unwrap().set_len(len).unwrap(), "");
     }
 }
 
 #[test]
-fn a_zeroed_header_is_set_aside() {
-    assert_set_aside(|file| overwrite(file, 0, &[0; 4_096]), "magic number");
+fn zeroed_header_is_quarantined() {
+    assert_quarantined(|file| overwrite(file, 0, &[0; 4_096]), "magic number");
 }
 
 #[test]
 fn zeros_after_magic_number_are_quarantined() {
-    assert_set_aside(|file| overwrite(file, 9, &[0; 500]), "");
+    assert_quarantined(|file| overwrite(file, 9, &[0; 500]), "");
 }
 
 #[test]
-fn random_bytes_are_set_aside() {
+fn random_bytes_are_quarantined() {
     for (seed, len) in [(1, 10), (2, 5_000), (3, 80_000)] {
-        assert_set_aside(|file| fs::write(file, Dice(seed).bytes(len)).unwrap(), "magic number");
+        assert_quarantined(|file| fs::write(file, Dice(seed).bytes(len)).unwrap(), "magic number");
     }
 }
 
 #[test]
-fn a_text_file_is_set_aside() {
-    assert_set_aside(|file| fs::write(file, "store: online\n").unwrap(), "");
+fn text_file_is_quarantined() {
+    assert_quarantined(|file| fs::write(file, "store: online\n").unwrap(), "");
 }
 
 #[test]
 fn older_database_version_is_quarantined() {
     // The version byte of the first commit slot; the database then requires a manual upgrade.
-    assert_set_aside(|file| (64..=192).step_by(128).for_each(|at| overwrite(file, at, &[1])), "upgrade");
+    assert_quarantined(|file| (64..=192).step_by(128).for_each(|at| overwrite(file, at, &[1])), "upgrade");
 }
 
 #[test]
-fn empty_file_is_new_store() {
+fn empty_file_becomes_new_store() {
     let home = Home::new();
     File::create(home.file()).unwrap();
-    assert!(home.open().set_aside().is_none());
+    assert!(home.open().quarantined().is_none());
     assert_eq!(home.files(), ["online.redb"]);
 }
 
 #[test]
 fn missing_views_table_is_quarantined() {
     let damage = |file: &Path| tamper(file, |txn| assert!(txn.delete_table(VIEWS).unwrap()));
-    assert_set_aside(damage, "'views' does not exist");
+    assert_quarantined(damage, "'views' does not exist");
 }
 
 #[test]
 fn missing_format_is_quarantined() {
-    assert_set_aside(|file| tamper(file, |txn| assert!(txn.delete_table(META).unwrap())), "no format record");
+    assert_quarantined(|file| tamper(file, |txn| assert!(txn.delete_table(META).unwrap())), "no format record");
     let forget = |txn: &redb::WriteTransaction| {
         txn.open_table(META).unwrap().remove(META_FORMAT).unwrap();
     };
-    assert_set_aside(|file| tamper(file, forget), "no format record");
+    assert_quarantined(|file| tamper(file, forget), "no format record");
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn mistyped_table_is_quarantined() {
         txn.delete_table(META).unwrap();
         txn.open_table(TableDefinition::<&str, u32>::new("meta")).unwrap();
     };
-    assert_set_aside(|file| tamper(file, retype), "meta");
+    assert_quarantined(|file| tamper(file, retype), "meta");
 }
 
 #[test]
@@ -167,10 +167,10 @@ fn file_with_missing_rows_is_quarantined() {
     let lose_one = |txn: &redb::WriteTransaction| {
         txn.open_table(RowTable::new("rows/0/0")).unwrap().remove(&id(2).0).unwrap().unwrap();
     };
-    let kept = assert_set_aside(|file| tamper(file, lose_one), "view 'stats' has 2 rows, its record says 3");
-    assert_eq!(kept, 2, "those that are there are served");
+    let kept = assert_quarantined(|file| tamper(file, lose_one), "view 'stats' has 2 rows, but its record has 3");
+    assert_eq!(kept, 2, "the remaining rows are served");
     let lose_all = |txn: &redb::WriteTransaction| assert!(txn.delete_table(RowTable::new("rows/0/0")).unwrap());
-    assert_set_aside(|file| tamper(file, lose_all), "view 'stats' has 0 rows, its record says 3");
+    assert_quarantined(|file| tamper(file, lose_all), "view 'stats' has 0 rows, but its record has 3");
 }
 
 #[test]
@@ -179,38 +179,38 @@ fn unreadable_view_record_is_quarantined() {
         txn.open_table(VIEWS).unwrap().insert("stats", b"{\"id\":0}".as_slice()).unwrap();
     };
     // The schema and key of its rows are unknown now.
-    assert_set_aside(|file| tamper(file, scribble), "record of view 'stats'");
+    assert_quarantined(|file| tamper(file, scribble), "record of view 'stats'");
 }
 
 #[test]
-fn flipped_header_bit_is_harmless() {
+fn flipped_header_bit_changes_no_row() {
     let home = stored();
     let mut reference = ReferenceStore::default();
     reference.apply(&ROWS);
     let image = fs::read(home.file()).unwrap();
     // The header takes 320 bytes; a stride of 13 hits every field and every bit position.
-    let mut set_aside = 0;
+    let mut quarantined = 0;
     for bit in (0..320 * 8).step_by(13) {
         let home = Home::new();
         let mut image = image.clone();
         image[bit / 8] ^= 1 << (bit % 8);
         fs::write(home.file(), image).unwrap();
         let store = home.open();
-        match store.set_aside() {
-            Some(_) => set_aside += 1,
+        match store.quarantined() {
+            Some(_) => quarantined += 1,
             None => assert_eq!(walk(&store, declare(&store, ["stats"])[0]), reference.rows(), "bit {bit}"),
         }
     }
-    assert!((50..150).contains(&set_aside), "{set_aside} set aside");
+    assert!((50..150).contains(&quarantined), "{quarantined} quarantined");
 }
 
 #[test]
-fn unreadable_row_is_healed_by_source() {
+fn source_replaces_unreadable_row() {
     let home = stored();
     tamper(&home.file(), |txn| {
-        let mut sealed = Vec::new();
-        seal(&id(2), b"no row", &mut sealed);
-        txn.open_table(RowTable::new("rows/0/0")).unwrap().insert(&id(2).0, sealed.as_slice()).unwrap();
+        let mut checksummed = Vec::new();
+        append_with_checksum(&id(2), b"no row", &mut checksummed);
+        txn.open_table(RowTable::new("rows/0/0")).unwrap().insert(&id(2).0, checksummed.as_slice()).unwrap();
     });
     let store = home.open();
     let [view] = declare(&store, ["stats"]);
@@ -236,7 +236,7 @@ fn newer_format_is_rejected_unchanged() {
         txn.open_table(META).unwrap().insert(META_FORMAT, 2).unwrap();
     });
     let store = home.open();
-    assert_eq!(walk(&store, declare(&store, ["stats"])[0]).len(), 3, "a newer Larder finds its rows again");
+    assert_eq!(walk(&store, declare(&store, ["stats"])[0]).len(), 3, "the newer Larder still finds its rows");
 }
 
 #[test]
@@ -244,7 +244,7 @@ fn older_format_is_quarantined() {
     let age = |txn: &redb::WriteTransaction| {
         txn.open_table(META).unwrap().insert(META_FORMAT, 1).unwrap();
     };
-    assert_set_aside(|file| tamper(file, age), "format 1 is older than this Larder's, 2");
+    assert_quarantined(|file| tamper(file, age), "format 1 is older than this Larder's, 2");
 }
 
 #[test]
@@ -258,8 +258,8 @@ fn quarantines_in_one_second_are_kept() {
     assert_eq!(home.files(), ["online.redb".to_owned(), aside.clone(), aside.clone() + "-2", aside + "-3"]);
 }
 
-/// Changes a byte of a row's value in a closed store, which only the row's seal can detect.
-fn damage_a_value(file: &Path, row: &[u8]) {
+/// Changes a byte of a row's value in a closed store, which only the row's checksum can detect.
+fn damage_value(file: &Path, row: &[u8]) {
     let mut image = fs::read(file).unwrap();
     let copies: Vec<usize> = (0..image.len() - row.len()).filter(|&at| image[at..].starts_with(row)).collect();
     assert!(!copies.is_empty(), "the row is not in the file");
@@ -272,25 +272,25 @@ fn damage_a_value(file: &Path, row: &[u8]) {
 #[test]
 fn damaged_value_is_never_served() {
     let home = stored();
-    damage_a_value(&home.file(), &ROWS[1].row());
+    damage_value(&home.file(), &ROWS[1].row());
     let store = home.open();
     let [view] = declare(&store, ["stats"]);
-    assert_eq!(store.failure(), None, "not met yet");
+    assert_eq!(store.failure(), None, "the damage was not read yet");
     let error = store.reader().get(view, &id(2)).unwrap_err();
     assert!(matches!(&error, StoreError::Damaged(what) if what.contains("view 'stats'")), "{error}");
     assert!(error.to_string().contains(&id(2).to_string()), "{error}");
     for change in [ROWS[0], ROWS[2]] {
         assert_eq!(store.reader().get(view, &id(change.id)).unwrap().unwrap()[..], change.row(), "others are served");
     }
-    assert!(store.failure().unwrap().contains("differs from the written"));
+    assert!(store.failure().unwrap().contains("does not match its checksum"));
     drop(store);
     home.clock.set(NOW + LONG);
 
     let store = home.open();
-    let aside = store.set_aside().expect("a file in which damage was met is checked whole");
+    let aside = store.quarantined().expect("a file with known damage is checked completely");
     assert_eq!(aside.rows_kept, Some(2));
     drop(store);
-    assert!(!is_marked(&home), "and the new one is not suspected");
+    assert!(!has_marker(&home), "the new file has no marker");
 }
 
 /// Covers a view that only callers write, and one that also has a source: no source has the rows that callers wrote.
@@ -303,14 +303,14 @@ fn caller_rows_survive_damage_at_start() {
     store.put(local, &key(), &batch(&written), false).unwrap();
     load(&store, both, LoadMode::Upsert, &ROWS);
     store.put(both, &key(), &batch(&written), true).unwrap();
-    let mark = fs::read(home.mark()).unwrap();
+    let marker = fs::read(home.marker()).unwrap();
     drop(store);
-    // By the mark, the previous process ended soon after it opened the store, so the whole file is checked.
-    fs::write(home.mark(), &mark).unwrap();
-    damage_a_value(&home.file(), &ROWS[1].row());
+    // According to the marker, the previous process ended soon after it opened the store, so the whole file is checked.
+    fs::write(home.marker(), &marker).unwrap();
+    damage_value(&home.file(), &ROWS[1].row());
 
     let store = home.open();
-    assert_eq!(store.set_aside().unwrap().rows_kept, Some(6));
+    assert_eq!(store.quarantined().unwrap().rows_kept, Some(6));
     let [local, both] = declare(&store, ["local", "both"]);
     let of = |view, n| store.reader().get(view, &id(n)).unwrap().map(|row| row.to_vec());
     for row in &written {
@@ -321,19 +321,19 @@ fn caller_rows_survive_damage_at_start() {
     assert_eq!((is_damaged(local), is_damaged(both)), (false, true));
     load(&store, both, LoadMode::Replace, &ROWS);
     assert!(!is_damaged(both));
-    assert_eq!(walk(&store, both).len(), 5, "the source's rows, and what callers wrote laid over them");
+    assert_eq!(walk(&store, both).len(), 5, "the source's rows, and the rows of callers");
 }
 
 #[test]
 fn file_that_crashes_starts_is_quarantined() {
     let home = stored();
-    damage_a_value(&home.file(), &ROWS[1].row());
-    fs::write(home.mark(), format!("{NOW}\n{}", "rebuilding\n".repeat(9))).unwrap();
+    damage_value(&home.file(), &ROWS[1].row());
+    fs::write(home.marker(), format!("{NOW}\n{}", "rebuilding\n".repeat(9))).unwrap();
     let image = fs::read(home.file()).unwrap();
-    assert_eq!(home.open().set_aside().unwrap().rows_kept, Some(2), "the tenth attempt is made");
+    assert_eq!(home.open().quarantined().unwrap().rows_kept, Some(2), "the tenth attempt is made");
     fs::write(home.file(), image).unwrap();
-    fs::write(home.mark(), format!("{NOW}\n{}", "rebuilding\n".repeat(10))).unwrap();
-    assert_eq!(home.open().set_aside().unwrap().rows_kept, None);
+    fs::write(home.marker(), format!("{NOW}\n{}", "rebuilding\n".repeat(10))).unwrap();
+    assert_eq!(home.open().quarantined().unwrap().rows_kept, None);
 }
 
 #[test]
@@ -343,11 +343,11 @@ fn rebuild_without_disk_space_is_retried() {
     let [view] = declare(&store, ["stats"]);
     upsert(&store, view).apply(&many(0, 60_000), Some("all")).unwrap();
     load(&store, view, LoadMode::Upsert, &ROWS);
-    let mark = fs::read(home.mark()).unwrap();
+    let marker = fs::read(home.marker()).unwrap();
     drop(store);
-    // By the mark, the previous process ended soon after it opened the store, so the whole file is checked.
-    fs::write(home.mark(), &mark).unwrap();
-    damage_a_value(&home.file(), &ROWS[1].row());
+    // According to the marker, the previous process ended soon after it opened the store, so the whole file is checked.
+    fs::write(home.marker(), &marker).unwrap();
+    damage_value(&home.file(), &ROWS[1].row());
     let image = fs::read(home.file()).unwrap();
 
     let space = SpaceLimits { free_bytes_min: None, file_bytes_max: Some(1 << 20) };
@@ -356,54 +356,55 @@ fn rebuild_without_disk_space_is_retried() {
     for _ in 0..12 {
         let error = OnlineStore::open(&config, ManualClock::at(NOW)).map(|_| ()).unwrap_err();
         assert!(matches!(error, StoreError::DiskFull(_)), "{error}");
-        assert_eq!(fs::read(home.mark()).unwrap(), mark);
+        assert_eq!(fs::read(home.marker()).unwrap(), marker);
     }
     assert!(fs::read(home.file()).unwrap() == image, "the damaged file stays in place");
     let store = home.open();
-    assert_eq!(store.set_aside().unwrap().rows_kept, Some(60_002));
+    assert_eq!(store.quarantined().unwrap().rows_kept, Some(60_002));
 }
 
-/// If a process ends after this many microseconds, the end is not related to its start.
+/// A process that ends this many microseconds after it opened the store is not assumed to have failed because of its
+/// start.
 const LONG: Micros = 121_000_000;
 
-fn is_marked(home: &Home) -> bool {
-    home.mark().try_exists().unwrap()
+fn has_marker(home: &Home) -> bool {
+    home.marker().try_exists().unwrap()
 }
 
 #[test]
 fn early_exit_triggers_full_check() {
     let home = stored();
-    assert!(!is_marked(&home), "a store that was closed has no mark");
+    assert!(!has_marker(&home), "a closed store has no marker");
     let store = home.open();
-    let mark = fs::read(home.mark()).unwrap();
+    let marker = fs::read(home.marker()).unwrap();
     drop(store);
-    damage_a_value(&home.file(), &ROWS[1].row());
+    damage_value(&home.file(), &ROWS[1].row());
 
     // The owner ended without closing the store, long after it had opened it.
-    fs::write(home.mark(), &mark).unwrap();
+    fs::write(home.marker(), &marker).unwrap();
     home.clock.set(NOW + LONG);
-    assert!(home.open().set_aside().is_none());
-    // It ended soon: the next owner may fail at the same place.
-    fs::write(home.mark(), &mark).unwrap();
+    assert!(home.open().quarantined().is_none());
+    // It ended soon: the next owner may fail at the same page.
+    fs::write(home.marker(), &marker).unwrap();
     home.clock.set(NOW + LONG - 2_000_000);
-    assert!(home.open().set_aside().is_some());
+    assert!(home.open().quarantined().is_some());
 }
 
 #[test]
-fn mark_exists_while_store_is_open() {
+fn marker_exists_while_store_is_open() {
     let home = stored();
     let store = home.open();
-    assert!(is_marked(&home));
+    assert!(has_marker(&home));
     drop(home.try_open().unwrap_err());
-    assert!(is_marked(&home), "one that could not open it leaves the owner's mark");
+    assert!(has_marker(&home), "a failed open leaves the owner's marker");
     drop(store);
-    assert!(!is_marked(&home));
+    assert!(!has_marker(&home));
 }
 
 #[test]
-fn damaged_value_is_healed_by_source() {
+fn source_replaces_damaged_value() {
     let home = stored();
-    damage_a_value(&home.file(), &ROWS[1].row());
+    damage_value(&home.file(), &ROWS[1].row());
     let store = home.open();
     let [view] = declare(&store, ["stats"]);
     let total = load(&store, view, LoadMode::Upsert, &ROWS);
@@ -414,14 +415,14 @@ fn damaged_value_is_healed_by_source() {
 #[test]
 fn check_on_open_finds_unread_damage() {
     let home = stored();
-    damage_a_value(&home.file(), &ROWS[1].row());
+    damage_value(&home.file(), &ROWS[1].row());
     let open = |check_on_open| {
         let config = crate::StoreConfig { check_on_open, ..home.config() };
         OnlineStore::open(&config, Arc::clone(&home.clock) as _).unwrap()
     };
-    assert!(open(false).set_aside().is_none());
-    assert!(open(true).set_aside().is_some());
-    assert!(open(true).set_aside().is_none(), "a whole file passes");
+    assert!(open(false).quarantined().is_none());
+    assert!(open(true).quarantined().is_some());
+    assert!(open(true).quarantined().is_none(), "an undamaged file passes");
 }
 
 /// Flips one bit at a time at many offsets of a file with pages of every kind.
@@ -435,7 +436,7 @@ fn flipped_bit_never_changes_served_value() {
     drop(store);
     let image = fs::read(home.file()).unwrap();
     let mut dice = Dice(0xb17);
-    let (mut set_aside, mut errors, mut hidden, mut unharmed) = (0, 0, 0, 0);
+    let (mut quarantined, mut errors, mut hidden, mut unharmed) = (0, 0, 0, 0);
     for _ in 0..300 {
         let bit = usize::try_from(dice.below(image.len() as u64 * 8)).unwrap();
         let damaged = Home::with_hot(0);
@@ -443,8 +444,8 @@ fn flipped_bit_never_changes_served_value() {
         image[bit / 8] ^= 1 << (bit % 8);
         fs::write(damaged.file(), image).unwrap();
         let store = damaged.open();
-        if store.set_aside().is_some() {
-            set_aside += 1;
+        if store.quarantined().is_some() {
+            quarantined += 1;
             continue;
         }
         let [view] = declare(&store, ["stats"]);
@@ -464,7 +465,9 @@ fn flipped_bit_never_changes_served_value() {
         // Closing writes, and the database may end the process at a damaged page. This test only checks reads.
         std::mem::forget(store);
     }
-    println!("{set_aside} set aside, {errors} with errors, {hidden} with rows that are not found, {unharmed} unharmed");
+    println!(
+        "{quarantined} quarantined, {errors} with errors, {hidden} with rows that are not found, {unharmed} unharmed"
+    );
     assert!(errors > 0 && unharmed > 0);
 }
 
@@ -479,7 +482,7 @@ fn store_of_this_process_is_locked() {
 }
 
 #[test]
-fn a_child_of_the_test_below_opens_a_store_that_is_in_use() {
+fn child_fails_to_open_locked_store() {
     let Some(dir) = child_dir() else { return };
     println!("child: {}", OnlineStore::open(&config(&dir, 0), ManualClock::at(NOW)).unwrap_err());
 }
@@ -488,7 +491,7 @@ fn a_child_of_the_test_below_opens_a_store_that_is_in_use() {
 fn store_of_another_process_is_locked() {
     let home = stored();
     let store = home.open();
-    let test = test_name!(a_child_of_the_test_below_opens_a_store_that_is_in_use);
+    let test = test_name!(child_fails_to_open_locked_store);
     let said = run_in(home.path(), child_args(&test)).output().unwrap().stdout;
     let said = String::from_utf8(said).unwrap();
     assert!(said.contains(&format!("child: store {} is in use by another Larder", home.file().display())), "{said}");
@@ -531,7 +534,7 @@ fn fill(ballast: &Path) {
 
 /// Runs in a file system of 3 MiB.
 #[test]
-fn a_child_of_the_test_below_fills_its_disk() {
+fn child_fills_its_disk() {
     let Some(dir) = child_dir() else { return };
     // No hot cache and almost no page cache, so that reads reach the file.
     let config = |dir: &Path| crate::StoreConfig { page_cache_bytes_max: 1 << 16, ..config(dir, 0) };
@@ -539,11 +542,11 @@ fn a_child_of_the_test_below_fills_its_disk() {
     let (data, ballast) = (dir.join("data"), dir.join("ballast"));
 
     fill(&ballast);
-    assert!(matches!(open(&data), Err(StoreError::DiskFull(_))), "no room for a new store");
+    assert!(matches!(open(&data), Err(StoreError::DiskFull(_))), "no space for a new store");
     fs::remove_file(&ballast).unwrap();
 
     let store = open(&data).unwrap();
-    assert!(store.set_aside().is_none(), "half a new store stayed: {:?}", store.set_aside());
+    assert!(store.quarantined().is_none(), "an unfinished store was left: {:?}", store.quarantined());
     let [view] = declare(&store, ["stats"]);
     let mut before = upsert(&store, view);
     before.apply(&many(0, 2_000), Some("before")).unwrap();
@@ -570,14 +573,14 @@ fn a_child_of_the_test_below_fills_its_disk() {
     drop(store);
 
     let store = open(&data).unwrap();
-    assert!(store.set_aside().is_none(), "{:?}", store.set_aside());
+    assert!(store.quarantined().is_none(), "{:?}", store.quarantined());
     assert_as_before(&store);
     let mut after = upsert(&store, view);
     assert!(matches!(after.apply(&many(1_000_000, 10_000), Some("full")), Err(StoreError::DiskFull(_))));
 
     // The same load can write again as soon as there is space.
     fs::remove_file(&ballast).unwrap();
-    let applied = after.apply(&many(1_000_000, 5_000), Some("room again")).unwrap();
+    let applied = after.apply(&many(1_000_000, 5_000), Some("space again")).unwrap();
     assert_eq!((applied.inserted, store.status(view).unwrap().rows), (5_000, 7_003));
 
     // The same for a load that builds a generation: in a run, and in the merge.
@@ -593,12 +596,12 @@ fn a_child_of_the_test_below_fills_its_disk() {
         }
     };
     assert!(matches!(error, StoreError::DiskFull(_)), "after {runs} runs: {error}");
-    let error = built.gather(&mut || true).unwrap_err();
+    let error = built.merge_runs(&mut || true).unwrap_err();
     assert!(matches!(error, StoreError::DiskFull(_)), "{error}");
     assert_eq!((store.status(view).unwrap().rows, walk(&store, view).len()), (7_003, 7_003));
     fs::remove_file(&ballast).unwrap();
     let rows = u64::from(runs - 1) * 100 + 300;
-    assert_eq!(built.gather(&mut || true).unwrap(), Some(rows));
+    assert_eq!(built.merge_runs(&mut || true).unwrap(), Some(rows));
     built.finish(Some("built")).unwrap();
     assert_eq!((store.status(view).unwrap().rows, walk(&store, view).len() as u64), (rows, rows));
     println!("child: done");
@@ -615,7 +618,7 @@ fn full_disk_loses_nothing() {
     let mount = "mount -t tmpfs -o size=3m larder \"$0\" && exec \"$@\"";
     let mut args: Vec<OsString> = ["unshare", "-m", "sh", "-c", mount].map(Into::into).into();
     args.push(home.path().into());
-    args.extend(child_args(&test_name!(a_child_of_the_test_below_fills_its_disk)));
+    args.extend(child_args(&test_name!(child_fills_its_disk)));
     let mut child = run_in(home.path(), args).stdout(Stdio::piped()).spawn().unwrap();
     let mut said = String::new();
     child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
@@ -629,8 +632,8 @@ fn interrupted_creation_is_not_damage() {
     std::fs::write(dir.path().join("online.new-0123456789abcdef"), b"half a file").unwrap();
     for _ in 0..2 {
         let store = OnlineStore::open(&config, larder_common::clock::ManualClock::at(0)).unwrap();
-        assert!(store.set_aside().is_none());
+        assert!(store.quarantined().is_none());
     }
     let names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(names, ["online.redb"], "what was left behind is gone");
+    assert_eq!(names, ["online.redb"], "the leftover file was removed");
 }

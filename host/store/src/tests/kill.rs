@@ -19,8 +19,9 @@ use crate::{LoadMode, OnlineStore, ViewId};
 
 const SEED: u64 = 0x1a4d_e400;
 
-/// For every three batches of upserts, the child replaces the second view once, and the third view, where it resumes
-/// the load of the previous child. Both are built from several runs, and merged in several transactions.
+/// For every three batches of upserts, the child replaces the second view once, and the third view once; for the third
+/// view, it resumes the load of the previous child. Both are built from several runs, and merged in several
+/// transactions.
 const UPSERTS: u64 = 3;
 /// The number of rows in a run.
 const RUN: usize = 8;
@@ -44,10 +45,10 @@ fn position(store: &OnlineStore, view: ViewId) -> u64 {
 }
 
 #[test]
-fn a_child_of_the_test_below_loads_until_it_is_killed() {
+fn child_loads_until_killed() {
     let Some(dir) = child_dir() else { return };
     let say = |what: &str, n: u64| {
-        // One write per line, unbuffered, so that a reported step is known to be reported.
+        // One unbuffered write per line, so that no reported step is lost when the child is killed.
         let mut line = String::new();
         writeln!(line, "{what} {n}").unwrap();
         std::io::stdout().write_all(line.as_bytes()).unwrap();
@@ -79,7 +80,7 @@ fn a_child_of_the_test_below_loads_until_it_is_killed() {
             say("reading", read as u64);
         }
         if read > 0 {
-            say("went on from", read as u64);
+            say("resumed from", read as u64);
         }
         load.finish(Some(&n.to_string())).unwrap();
         say("resumed", n);
@@ -87,16 +88,16 @@ fn a_child_of_the_test_below_loads_until_it_is_killed() {
 }
 
 #[test]
-fn killed_store_equals_its_position() {
+fn killed_store_matches_its_position() {
     // Set `LARDER_KILLS=200` for a long run.
     let kills = std::env::var("LARDER_KILLS").map_or(20, |kills| kills.parse().unwrap());
     let home = Home::new();
     let [upserted, replaced, resumed] = declare(&home.open(), VIEWS);
     let mut dice = Dice(SEED);
     let mut reference = ReferenceStore::default();
-    let (mut applied, mut generations, mut went_on) = (0, [0; 2], 0);
+    let (mut applied, mut generations, mut resumed_loads) = (0, [0; 2], 0);
     for kill in 1..=kills {
-        let test = test_name!(a_child_of_the_test_below_loads_until_it_is_killed);
+        let test = test_name!(child_loads_until_killed);
         let mut child = run_in(home.path(), child_args(&test)).stdout(Stdio::piped()).spawn().unwrap();
         let (mut said_upserted, mut said_built) = (applied, generations);
         let mut listen = |line: io::Result<String>| {
@@ -107,7 +108,7 @@ fn killed_store_equals_its_position() {
                 "upserted" => said_upserted = n,
                 "replaced" => said_built[0] = n,
                 "resumed" => said_built[1] = n,
-                "from" => went_on += 1,
+                "from" => resumed_loads += 1,
                 _ => {}
             }
             what
@@ -126,16 +127,16 @@ fn killed_store_equals_its_position() {
 
         if kill / 4 % 2 == 0 {
             // As if the child had lived longer, so that the next owner does not check the whole file.
-            let _ = fs::remove_file(home.mark());
+            let _ = fs::remove_file(home.marker());
         }
         let opening = Instant::now();
         let store = home.open();
         let took = opening.elapsed();
         let context = format!("kill {kill} of seed {SEED:#x}");
         assert!(took < Duration::from_secs(2), "{context}: opening took {took:?}");
-        assert!(store.set_aside().is_none(), "{context}: {:?}", store.set_aside());
+        assert!(store.quarantined().is_none(), "{context}: {:?}", store.quarantined());
 
-        // The reported commits are there; there may be one more.
+        // The store has the reported commits, and at most one more.
         let stored = position(&store, upserted);
         assert!(
             (said_upserted..=said_upserted + 1).contains(&stored),
@@ -158,13 +159,13 @@ fn killed_store_equals_its_position() {
             *generation = stored;
         }
     }
-    println!("{kills} kills over {applied} upserts and {generations:?} replacing loads, {went_on} went on");
+    println!("{kills} kills over {applied} upserts and {generations:?} replacing loads, {resumed_loads} resumed");
     assert!(
         applied >= kills as u64 && generations.iter().all(|generation| *generation >= kills as u64 / 5),
         "{applied} upserts, {generations:?} replacing loads"
     );
-    assert!(went_on >= kills / 10, "{went_on} loads went on where a kill had cut them off");
-    // Nothing is left of the interrupted loads.
+    assert!(resumed_loads >= kills / 10, "{resumed_loads} loads resumed after a kill");
+    // The next loads delete the remains of the interrupted ones.
     for view in [replaced, resumed] {
         load(&home.open(), view, LoadMode::Replace, &changes(view, 0));
     }
@@ -192,7 +193,7 @@ fn unclosed_store_opens_without_scan() {
     load.apply(&batch(&changes(view, 1)), None).unwrap();
     assert_needs_no_repair("a batch");
     load.apply(&batch(&changes(view, 2)), None).unwrap();
-    load.gather(&mut || true).unwrap();
+    load.merge_runs(&mut || true).unwrap();
     assert_needs_no_repair("a merge");
     load.finish(None).unwrap();
     assert_needs_no_repair("the end of a load");

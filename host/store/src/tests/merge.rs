@@ -1,4 +1,4 @@
-//! Which row wins, and that rows and position are committed together.
+//! Tests of which row wins, and that rows and position are committed together.
 
 use proptest::{collection::vec, prelude::*};
 
@@ -15,7 +15,7 @@ fn any_change() -> impl Strategy<Value = Change> {
     })
 }
 
-/// One more id than exist, to look up a row that never exists.
+/// One more id than [`any_change`] generates, to look up a row that never exists.
 const IDS: std::ops::Range<u8> = 0..7;
 
 /// Returns all rows, through one reader, and through the hot cache if it is on.
@@ -150,7 +150,7 @@ fn empty_load_records_its_success() {
     load.apply(&RowBatch::default(), None).unwrap();
     load.finish(None).unwrap();
     let status = store.status(view).unwrap();
-    assert_eq!(status.position.as_deref(), Some("all of it"), "without a new position the one before stays");
+    assert_eq!(status.position.as_deref(), Some("all of it"), "without a new position, the previous one stays");
     assert_eq!((status.freshness.last_success, status.freshness.newest_event, status.rows), (Some(NOW + 5), None, 0));
 }
 
@@ -169,5 +169,5 @@ fn unreadable_row_rejects_its_batch() {
     let status = store.status(view).unwrap();
     assert_eq!((status.rows, status.position.as_deref()), (1, Some("good")));
     assert_eq!(walk(&store, view)[&id(1)], change(1, 1, 1).row());
-    assert_eq!(load.finish(Some("end")).unwrap().rows(), 1, "the load goes on without it");
+    assert_eq!(load.finish(Some("end")).unwrap().rows(), 1, "the load continues without it");
 }

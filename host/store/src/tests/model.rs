@@ -51,7 +51,7 @@ pub(super) struct Dice(pub(super) u64);
 const CHILD_DIR: &str = "LARDER_TEST_CHILD_DIR";
 
 pub(super) fn id(byte: u8) -> EntityId {
-    // Far apart in the key space, like hashes.
+    // Spread over the key space, like hashes.
     EntityId([byte.wrapping_mul(37); 16])
 }
 
@@ -196,12 +196,12 @@ impl Home {
         self.try_open().unwrap()
     }
 
-    /// Returns the path of the mark that exists while the store is open, or after its owner ended without closing it.
-    pub(super) fn mark(&self) -> PathBuf {
+    /// Returns the path of the marker that exists while the store is open, or after its owner ended without closing it.
+    pub(super) fn marker(&self) -> PathBuf {
         self.path().join("online.open")
     }
 
-    /// Returns the names of the files there, sorted, without the mark.
+    /// Returns the names of the files in the directory, sorted, without the marker.
     pub(super) fn files(&self) -> Vec<String> {
         let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
         let mut names: Vec<String> = fs::read_dir(self.path()).unwrap().map(name).collect();

@@ -30,7 +30,7 @@ fn put_is_served_and_durable() {
     assert_eq!(applied, Applied { inserted: 2, stale: 1, ..Applied::default() });
     let status = store.status(view).unwrap();
     assert_eq!((status.rows, status.freshness.newest_event), (2, Some(100)));
-    assert_eq!(status.freshness.last_success, Some(NOW), "nothing else makes it fresh");
+    assert_eq!(status.freshness.last_success, Some(NOW), "a put counts as a load");
     assert_eq!(put(&store, view, &[change(1, 99, 7)], false).stale, 1);
     assert_eq!(put(&store, view, &[change(2, 101, 22)], false).updated, 1);
     let expected = rows(&[change(1, 100, 1), change(2, 101, 22)]);
@@ -79,7 +79,7 @@ fn kept_rows_survive_until_newer_ones() {
     load(&store, view, LoadMode::Replace, &source);
     assert_eq!(served(&store, view), rows(&source));
     drop(store);
-    assert_eq!(tables(&home).len(), 3, "what was caught up with is gone: {:?}", tables(&home));
+    assert_eq!(tables(&home).len(), 3, "the table of written rows is gone: {:?}", tables(&home));
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn stale_put_is_not_kept() {
     let [view] = declare(&store, ["stats"]);
     load(&store, view, LoadMode::Replace, &[change(1, 100, 1)]);
     assert_eq!(put(&store, view, &[change(1, 99, 9)], true).stale, 1);
-    // Now that the source no longer has such a row, the overwritten write does not come back.
+    // The source no longer has the row, and the stale write does not appear.
     load(&store, view, LoadMode::Replace, &[change(2, 100, 2)]);
     assert_eq!(served(&store, view), rows(&[change(2, 100, 2)]));
 }
@@ -137,7 +137,7 @@ fn kept_rows_survive_schema_change() {
     put(&store, view_id, &[change(1, 100, 1)], true);
     store.declare(&[view("stats", &["value:Int64", "more:Int64"])], KeyVersion::V3).unwrap();
     load(&store, view_id, LoadMode::Replace, &[]);
-    assert_eq!(store.schemas(view_id).unwrap().len(), 2, "of the row that was written, and the current one");
+    assert_eq!(store.schemas(view_id).unwrap().len(), 2, "the schema of the written row, and the current one");
     assert_eq!(served(&store, view_id), rows(&[change(1, 100, 1)]));
     store.declare(&[view("stats", &["value:Int64", "more:Int64"])], KeyVersion::V2).unwrap();
     load(&store, view_id, LoadMode::Replace, &[]);

@@ -1,4 +1,5 @@
-//! Readers against commits: a copy of a row from before a commit is never served after it.
+//! Readers that race with commits: a copy of a row from before a commit that changed it is never served after the
+//! commit.
 
 use std::{
     thread,
@@ -15,7 +16,7 @@ use redb::{Database, ReadableDatabase, ReadableTableMetadata};
 use super::model::{Home, batch, change, declare, id, load, upsert};
 use crate::{
     LoadMode, Lookup, OnlineStore, Reader, Row, RowBatch, SpaceLimits, StoreConfig, StoreError, ViewId,
-    record::{RowTable, seal},
+    record::{RowTable, append_with_checksum},
 };
 
 /// Returns the event time of a row, which these tests use as its version; -1 if there is no row.
@@ -35,8 +36,8 @@ fn late_reader_never_restores_replaced_row() {
     assert_eq!(version(&late, view, 1), 1, "a late reader sees its own state");
     assert_eq!(version(&late, view, 2), -1);
     assert_eq!(version(&store.reader(), view, 1), 2, "its copy is not served");
-    assert_eq!(version(&store.reader(), view, 2), 2, "nor its knowledge that there was no row");
-    assert_eq!(version(&late, view, 1), 1, "a late reader sees its own state still, whatever was cached since");
+    assert_eq!(version(&store.reader(), view, 2), 2, "nor its cached missing row");
+    assert_eq!(version(&late, view, 1), 1, "a late reader still sees its own state");
     assert_eq!(version(&late, view, 2), -1);
     assert_eq!(version(&store.reader(), view, 1), 2);
 }
@@ -56,7 +57,7 @@ fn commit_waits_for_earlier_publication() {
         let writer = scope.spawn(|| load(&store, view, LoadMode::Upsert, &[change(1, 1, 1)]));
         let until = Instant::now() + Duration::from_millis(100);
         while Instant::now() < until {
-            assert_eq!(on_disk(&before), 0, "committed, while old copies of its rows still count");
+            assert_eq!(on_disk(&before), 0, "committed while old copies of its rows are still valid");
             thread::yield_now();
         }
         drop(before);
@@ -66,7 +67,7 @@ fn commit_waits_for_earlier_publication() {
 }
 
 #[test]
-fn readers_do_not_notice_reopening() {
+fn reopening_is_invisible_to_readers() {
     let home = Home::with_hot(0);
     let store = home.open();
     let [view] = declare(&store, ["stats"]);
@@ -103,14 +104,14 @@ fn copy_from_before_reopening_is_invalid() {
     let store = home.open();
     let [view] = declare(&store, ["stats"]);
     load(&store, view, LoadMode::Upsert, &[change(1, 1, 1)]);
-    assert_eq!(version(&store.reader(), view, 1), 1, "now it is in memory");
-    // A commit reached the disk, but its last step failed: the cache was not notified.
+    assert_eq!(version(&store.reader(), view, 1), 1, "now it is cached");
+    // A commit reached the disk, but its last step failed: the cached copy was not invalidated.
     {
         let writer = store.writer.lock().unwrap();
         let txn = writer.as_ref().unwrap().begin_write().unwrap();
-        let mut sealed = Vec::new();
-        seal(&id(1), &change(1, 2, 2).row(), &mut sealed);
-        txn.open_table(RowTable::new("rows/0/0")).unwrap().insert(&id(1).0, sealed.as_slice()).unwrap();
+        let mut checksummed = Vec::new();
+        append_with_checksum(&id(1), &change(1, 2, 2).row(), &mut checksummed);
+        txn.open_table(RowTable::new("rows/0/0")).unwrap().insert(&id(1).0, checksummed.as_slice()).unwrap();
         txn.commit().unwrap();
     }
     assert_eq!(version(&store.reader(), view, 1), 1);
@@ -119,16 +120,15 @@ fn copy_from_before_reopening_is_invalid() {
     assert_eq!(version(&store.reader(), view, 1), 2);
 }
 
-/// Checks a lookup in a store that a failed write has closed.
 #[test]
-fn reader_detects_the_reopened_store() {
+fn was_reopened_reports_reopened_store() {
     let home = Home::new();
     let space = SpaceLimits { free_bytes_min: None, file_bytes_max: Some(1 << 20) };
     let store = OnlineStore::open(&StoreConfig { space, ..home.config() }, ManualClock::at(0)).unwrap();
     let [view] = declare(&store, ["stats"]);
     load(&store, view, LoadMode::Upsert, &[change(1, 1, 1)]);
     let closed = || StoreError::Database(Box::new(redb::Error::PreviousIo));
-    let seen = store.seen();
+    let seen = store.visible_commit();
     assert!(!store.was_reopened(&closed(), seen), "no write has failed");
     let mut large = RowBatch::default();
     for n in 0..40_000_u32 {
@@ -144,7 +144,7 @@ fn reader_detects_the_reopened_store() {
 }
 
 #[test]
-fn unopenable_file_fails_reads_meanwhile() {
+fn unopenable_file_fails_reads() {
     let home = Home::new();
     let store = home.open();
     let [view] = declare(&store, ["stats"]);
@@ -180,7 +180,7 @@ fn moved_file_is_not_reopened() {
     store.note_failure(&StoreError::Database(Box::new(redb::Error::PreviousIo)));
     store.check_and_reopen();
     assert!(store.failure().unwrap().contains("was replaced"), "{:?}", store.failure());
-    assert_eq!(version(&store.reader(), view, 1), 1, "what is open is served");
+    assert_eq!(version(&store.reader(), view, 1), 1, "the open file is served");
 
     std::fs::remove_dir(home.file()).unwrap();
     std::fs::rename(&aside, home.file()).unwrap();

@@ -7,7 +7,7 @@ use larder_model::{codec::KeyVersion, model::EntityId};
 use super::model::{Dice, Home, batch, change, declare, id, load, plain, upsert, walk};
 use crate::{KeySignature, LoadMode, OnlineStore, RowBatch, Scanned, StoreError, ViewId};
 
-/// Creates rows of many entities, which differ in their first bytes.
+/// Creates rows of `n` entities, which differ in their first bytes.
 fn many(n: u32) -> RowBatch {
     let row = change(0, 1, 1).row();
     let mut batch = RowBatch::default();
@@ -25,14 +25,14 @@ fn scan(store: &OnlineStore) -> Result<Option<Scanned>, StoreError> {
 
 /// Repairs the damage that a scan finds, and reloads the views that lost rows, as a server does; returns whether there
 /// was damage.
-fn heal(store: &OnlineStore, source: &RowBatch) -> bool {
+fn repair_and_reload(store: &OnlineStore, source: &RowBatch) -> bool {
     let mut was_damaged = false;
     for _ in 0..3 {
         if scan(store).is_ok() && store.failure().is_none() {
             return was_damaged;
         }
         was_damaged = true;
-        assert!(store.failure().is_some(), "damage makes the host unready");
+        assert!(store.failure().is_some(), "damage is a failure");
         store.repair().unwrap().expect("damage is repaired");
         assert_eq!(store.failure(), None);
         for name in store.damaged_views() {
@@ -45,7 +45,7 @@ fn heal(store: &OnlineStore, source: &RowBatch) -> bool {
             assert_eq!((status.is_damaged, status.rows_lost), (false, 0));
         }
     }
-    panic!("damage comes back");
+    panic!("new damage is found after each repair");
 }
 
 fn found(store: &OnlineStore, view: ViewId, id: &EntityId) -> Result<Option<Vec<u8>>, StoreError> {
@@ -53,7 +53,7 @@ fn found(store: &OnlineStore, view: ViewId, id: &EntityId) -> Result<Option<Vec<
 }
 
 /// Changes a byte of every copy of a row in a closed store.
-fn damage_a_value(home: &Home, row: &[u8]) {
+fn damage_value(home: &Home, row: &[u8]) {
     let mut image = fs::read(home.file()).unwrap();
     let copies: Vec<usize> = (0..image.len() - row.len()).filter(|&at| image[at..].starts_with(row)).collect();
     assert!(!copies.is_empty(), "the row is not in the file");
@@ -64,7 +64,7 @@ fn damage_a_value(home: &Home, row: &[u8]) {
 /// Flips one bit at a time at many offsets of a file with pages of every kind, and checks that once a scan finds no
 /// damage, every row is found as it was written.
 #[test]
-fn flipped_bit_anywhere_heals() {
+fn flipped_bit_anywhere_is_repaired() {
     let home = Home::with_hot(0);
     let store = home.open();
     let [view] = declare(&store, ["stats"]);
@@ -77,7 +77,7 @@ fn flipped_bit_anywhere_heals() {
     let used: Vec<usize> =
         image.chunks(64).enumerate().filter(|(_, c)| c.iter().any(|b| *b != 0)).map(|(n, _)| n).collect();
     let mut dice = Dice(0x5eed);
-    let (mut set_aside, mut healed, mut hidden, mut unharmed) = (0, 0, 0, 0);
+    let (mut quarantined, mut repaired_count, mut hidden, mut unharmed) = (0, 0, 0, 0);
     for _ in 0..50 {
         let chunk = used[usize::try_from(dice.below(used.len() as u64)).unwrap()];
         let bit = (chunk * 64 * 8) + usize::try_from(dice.below(64 * 8)).unwrap();
@@ -86,19 +86,19 @@ fn flipped_bit_anywhere_heals() {
         image[bit / 8] ^= 1 << (bit % 8);
         fs::write(damaged.file(), image).unwrap();
         let store = damaged.open();
-        if store.set_aside().is_some() {
-            set_aside += 1;
+        if store.quarantined().is_some() {
+            quarantined += 1;
             continue;
         }
         let state = store.reader();
         let is_hidden = rows.keys().any(|id| matches!(state.get(ViewId::from_number(0), id), Ok(None)));
         drop(state);
-        let was_damaged = heal(&store, &source);
+        let was_damaged = repair_and_reload(&store, &source);
         for (id, row) in &rows {
             let found = found(&store, ViewId::from_number(0), id).unwrap_or_else(|error| panic!("bit {bit}: {error}"));
             assert_eq!(found.as_ref(), Some(row), "bit {bit}");
         }
-        healed += u32::from(was_damaged);
+        repaired_count += u32::from(was_damaged);
         hidden += u32::from(is_hidden);
         unharmed += u32::from(!was_damaged);
         if !was_damaged {
@@ -106,12 +106,12 @@ fn flipped_bit_anywhere_heals() {
             std::mem::forget(store);
         }
     }
-    println!("{set_aside} set aside, {healed} healed, {hidden} hid rows before, {unharmed} unharmed");
-    assert!(healed > 5 && hidden > 0, "{healed} healed, {hidden} hid rows");
+    println!("{quarantined} quarantined, {repaired_count} repaired, {hidden} hid rows before, {unharmed} unharmed");
+    assert!(repaired_count > 5 && hidden > 0, "{repaired_count} repaired, {hidden} hid rows");
 }
 
 #[test]
-fn damaged_row_heals_without_restart() {
+fn damaged_row_is_repaired_without_restart() {
     let rows = [change(1, 10, 1), change(2, 20, 2), change(3, 30, 3)];
     let home = Home::new();
     let store = home.open();
@@ -119,23 +119,23 @@ fn damaged_row_heals_without_restart() {
     load(&store, view, LoadMode::Upsert, &rows);
     load(&store, other, LoadMode::Upsert, &rows[..1]);
     drop(store);
-    damage_a_value(&home, &rows[1].row());
+    damage_value(&home, &rows[1].row());
 
     let store = home.open();
     found(&store, view, &id(2)).unwrap_err();
     assert!(store.failure().is_some());
     let repaired = store.repair().unwrap().unwrap();
     assert_eq!((repaired.rows, &*repaired.lost), (3, &[("stats".to_owned(), 1)][..]));
-    assert!(repaired.aside.try_exists().unwrap(), "the damaged file is kept");
+    assert!(repaired.quarantine_path.try_exists().unwrap(), "the damaged file is kept");
     assert_eq!(store.failure(), None);
     assert_eq!(store.damaged_views(), ["stats"]);
     assert_eq!(store.status(other).unwrap().position.as_deref(), Some("end"), "another view is untouched");
     assert_eq!(store.status(view).unwrap().rows_lost, 1);
 
-    // The mark survives a restart, and a full load clears it.
+    // The record of the damage survives a restart, and a full load clears it.
     drop(store);
     let store = home.open();
-    assert!(store.set_aside().is_none());
+    assert!(store.quarantined().is_none());
     assert_eq!(store.damaged_views(), ["stats"]);
     load(&store, view, LoadMode::Upsert, &rows);
     assert!(store.damaged_views().is_empty());
@@ -151,7 +151,7 @@ fn write_repairs_damage_first() {
     let [view] = declare(&store, ["stats"]);
     load(&store, view, LoadMode::Upsert, &rows);
     drop(store);
-    damage_a_value(&home, &rows[0].row());
+    damage_value(&home, &rows[0].row());
     let store = home.open();
     scan(&store).unwrap_err();
     let key = KeySignature::of(&plain("stats"), KeyVersion::V3);
@@ -163,14 +163,14 @@ fn write_repairs_damage_first() {
 }
 
 #[test]
-fn running_load_does_not_hide_loss() {
+fn load_from_before_repair_is_rejected() {
     let rows = [change(1, 10, 1), change(2, 20, 2)];
     let home = Home::new();
     let store = home.open();
     let [view] = declare(&store, ["stats"]);
     load(&store, view, LoadMode::Upsert, &rows);
     drop(store);
-    damage_a_value(&home, &rows[0].row());
+    damage_value(&home, &rows[0].row());
     let store = home.open();
     let mut began = upsert(&store, view);
     scan(&store).unwrap_err();
@@ -190,7 +190,7 @@ fn caller_rows_survive_repair() {
     store.put(view, &key, &batch(&[change(2, 20, 2)]), true).unwrap();
     store.put(local, &key, &batch(&[change(3, 30, 3), change(4, 40, 4)]), false).unwrap();
     drop(store);
-    damage_a_value(&home, &change(4, 40, 4).row());
+    damage_value(&home, &change(4, 40, 4).row());
 
     let store = home.open();
     scan(&store).unwrap_err();
@@ -200,13 +200,13 @@ fn caller_rows_survive_repair() {
     assert!(store.damaged_views().is_empty());
     assert_eq!(store.status(local).unwrap().rows_lost, 1, "the loss stays visible");
     assert_eq!(found(&store, local, &id(3)).unwrap().unwrap(), change(3, 30, 3).row());
-    // It is merged into the next generation, too.
+    // The row that a caller wrote is merged into the next generation, too.
     load(&store, view, LoadMode::Replace, &[change(1, 10, 1)]);
     assert_eq!(found(&store, view, &id(2)).unwrap().unwrap(), change(2, 20, 2).row());
 }
 
 #[test]
-fn truncated_file_is_noticed_and_rebuilt() {
+fn truncated_file_is_detected_and_rebuilt() {
     let home = Home::new();
     let store = home.open();
     let [view] = declare(&store, ["stats"]);
@@ -227,7 +227,7 @@ fn truncated_file_is_noticed_and_rebuilt() {
 }
 
 #[test]
-fn scan_pauses_and_stops_when_told() {
+fn scan_pauses_and_stops_on_request() {
     let home = Home::new();
     let store = home.open();
     let [view] = declare(&store, ["stats"]);
@@ -258,7 +258,7 @@ fn missing_file_rejects_writes() {
         assert!(matches!(error, StoreError::Gone { .. }), "{error}");
         assert!(store.failure().unwrap().contains("hint:"), "{:?}", store.failure());
         assert_eq!(found(&store, view, &id(1)).unwrap().unwrap(), change(1, 10, 1).row(), "lookups continue");
-        // Damage is not repaired into a file of another owner.
+        // A repair never replaces another file at the path.
         assert!(store.repair().is_ok_and(|repaired| repaired.is_none()));
         fs::rename(&aside, home.file()).unwrap();
         store.check_and_reopen();

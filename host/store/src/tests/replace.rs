@@ -32,7 +32,7 @@ fn assert_served(store: &OnlineStore, view: ViewId, changes: &[Change], position
 }
 
 #[test]
-fn replacing_load_appears_at_once() {
+fn replacing_load_becomes_visible_at_end() {
     let home = Home::new();
     let store = home.open();
     let [view] = declare(&store, ["stats"]);
@@ -51,7 +51,7 @@ fn replacing_load_appears_at_once() {
     assert_served(&store, view, &NEW, "replaced");
     assert_eq!(store.status(view).unwrap().freshness.last_success, Some(NOW + 9));
     let old_row = reader.get(view, &id(1)).unwrap().unwrap();
-    assert_eq!(*old_row, *OLD[0].row(), "a reader from before keeps its generation");
+    assert_eq!(*old_row, *OLD[0].row(), "an earlier reader keeps its generation");
     drop(reader);
     drop(store);
     assert_served(&home.open(), view, &NEW, "replaced");

@@ -35,7 +35,7 @@ fn batch_of(rule: Rule, arrivals: &[Arrival]) -> RowBatch {
     for arrival in arrivals {
         match arrival {
             Arrival::Row(change) => batch.push(id(change.id), &change.row()),
-            // Removals only count under the other rule.
+            // Only the other rule supports removals.
             Arrival::Removal(byte) if rule == Rule::Latest => batch.remove(id(*byte)),
             Arrival::Removal(_) => {}
         }
@@ -58,10 +58,10 @@ fn upserted(store: &OnlineStore, view: ViewId, batches: &[RowBatch]) -> (BTreeMa
     (walk(store, view), applied)
 }
 
-/// Gathers for at most this many transactions, and returns the number of rows if that completed the merge.
-fn gather_some(load: &mut Load<'_>, transactions: u64) -> Option<u64> {
+/// Merges in at most this many transactions, and returns the number of rows if that completed the merge.
+fn merge_some_runs(load: &mut Load<'_>, transactions: u64) -> Option<u64> {
     let mut left = transactions;
-    load.gather(&mut || {
+    load.merge_runs(&mut || {
         left = left.saturating_sub(1);
         left > 0
     })
@@ -88,9 +88,9 @@ proptest! {
 
         let mut load = store.begin_load(merged, mode).unwrap();
         batches.iter().for_each(|batch| _ = load.apply(batch, Some("midway")).unwrap());
-        prop_assert_eq!(load.gather(&mut || true).unwrap(), Some(expected.len() as u64));
-        prop_assert_eq!(load.total(), outcome, "what is told before the end");
-        prop_assert!(walk(&store, merged).is_empty(), "and nothing is served by then");
+        prop_assert_eq!(load.merge_runs(&mut || true).unwrap(), Some(expected.len() as u64));
+        prop_assert_eq!(load.total(), outcome, "the total before the end");
+        prop_assert!(walk(&store, merged).is_empty(), "nothing is served before the end");
         prop_assert_eq!(load.finish(Some("end")).unwrap(), outcome);
 
         prop_assert_eq!(walk(&store, merged), expected);
@@ -117,7 +117,7 @@ proptest! {
                 load.apply(batch, Some("midway")).unwrap();
                 done += 1;
             }
-            gather_some(&mut load, transactions);
+            merge_some_runs(&mut load, transactions);
             drop(load);
             prop_assert!(walk(&store, view).is_empty(), "none of it is served");
             drop(store);
@@ -128,13 +128,13 @@ proptest! {
                     store.resume_load(view).unwrap()
                 }
                 None => {
-                    prop_assert_eq!(done, 0, "nothing to go on with");
+                    prop_assert_eq!(done, 0, "nothing to resume");
                     store.begin_load(view, LoadMode::Replace).unwrap()
                 }
             };
         }
         batches.iter().skip(done).for_each(|batch| _ = load.apply(batch, Some("midway")).unwrap());
-        prop_assert_eq!(load.gather(&mut || true).unwrap(), Some(expected.len() as u64));
+        prop_assert_eq!(load.merge_runs(&mut || true).unwrap(), Some(expected.len() as u64));
         let applied = load.finish(Some("end")).unwrap();
         prop_assert!(applied.inserted >= expected.len() as u64, "{:?} of {}", applied, expected.len());
         prop_assert_eq!(walk(&store, view), expected);
@@ -146,7 +146,7 @@ proptest! {
     }
 }
 
-/// Loads three runs of 30 rows, of 50 entities: 20 of them come twice, and 10 of these are newer the second time.
+/// Loads three runs of 30 rows each, of 50 entities: 20 of them are in two runs, and 10 are in all three.
 fn three_runs(store: &OnlineStore, view: ViewId, mode: LoadMode) -> Load<'_> {
     let mut load = store.begin_load(view, mode).unwrap();
     for (first, event) in [(0, 1), (10, 2), (20, 0)] {
@@ -165,30 +165,30 @@ fn counts_of_many_runs_are_exact() {
     let store = home.open();
     let [view] = declare(&store, ["stats"]);
     let mut load = three_runs(&store, view, LoadMode::Replace);
-    assert_eq!(load.gather(&mut || true).unwrap(), Some(50));
+    assert_eq!(load.merge_runs(&mut || true).unwrap(), Some(50));
     let expected = Applied { inserted: 50, updated: 20, stale: 20, ..Applied::default() };
     assert_eq!(load.total(), expected);
-    assert_eq!(load.gather(&mut || true).unwrap(), Some(50), "once more is as once");
+    assert_eq!(load.merge_runs(&mut || true).unwrap(), Some(50), "a second merge changes nothing");
     assert_eq!(load.finish(None).unwrap(), expected);
     assert_eq!(store.status(view).unwrap().rows, 50);
 }
 
 #[test]
-fn merge_lets_other_writes_through() {
+fn other_writes_succeed_during_merge() {
     let home = Home::new();
     let store = home.open();
     let [view, other] = declare(&store, ["stats", "other"]);
     let mut load = three_runs(&store, view, LoadMode::Replace);
     let key = KeySignature::of(&plain("other"), KeyVersion::V3);
-    let mut turns = 0;
-    let gathered = load.gather(&mut || {
-        turns += 1;
-        store.put(other, &key, &batch(&[change(1, turns, turns)]), false).unwrap();
+    let mut calls = 0;
+    let merged = load.merge_runs(&mut || {
+        calls += 1;
+        store.put(other, &key, &batch(&[change(1, calls, calls)]), false).unwrap();
         true
     });
-    assert_eq!(gathered.unwrap(), Some(50));
-    // 90 rows, with as many per transaction as in the largest batch.
-    assert_eq!(turns, 3);
+    assert_eq!(merged.unwrap(), Some(50));
+    // 90 rows; each transaction processes 30 rows, as in the largest batch.
+    assert_eq!(calls, 3);
     assert_eq!(walk(&store, other)[&id(1)], change(1, 3, 3).row());
 }
 
@@ -198,7 +198,7 @@ fn merged_rows_are_not_stored_twice() {
     let store = home.open();
     let [view] = declare(&store, ["stats"]);
     let mut load = three_runs(&store, view, LoadMode::Replace);
-    assert_eq!(gather_some(&mut load, 3), None);
+    assert_eq!(merge_some_runs(&mut load, 3), None);
     let stored: usize = store
         .write(|txn| {
             let runs = txn.list_tables()?.filter(|table| redb::TableHandle::name(table).starts_with("run/"));
@@ -219,7 +219,7 @@ fn next_load_deletes_interrupted_one() {
             let store = home.open();
             let [view] = declare(&store, ["stats"]);
             let mut interrupted = three_runs(&store, view, LoadMode::Replace);
-            gather_some(&mut interrupted, transactions);
+            merge_some_runs(&mut interrupted, transactions);
             drop(interrupted);
             drop(store);
             let store = home.open();
@@ -238,7 +238,7 @@ fn key_change_deletes_interrupted_load() {
         let store = home.open();
         let [view, other] = declare(&store, ["stats", "other"]);
         let mut interrupted = three_runs(&store, view, LoadMode::Replace);
-        gather_some(&mut interrupted, transactions);
+        merge_some_runs(&mut interrupted, transactions);
         drop(interrupted);
         let _others = three_runs(&store, other, LoadMode::Replace);
         store.declare(&[plain("stats")], KeyVersion::V2).unwrap();
@@ -265,7 +265,7 @@ fn interrupted_first_load_is_reported() {
 }
 
 #[test]
-fn runs_with_old_definition_are_dropped() {
+fn runs_with_old_definition_never_resume() {
     let home = Home::new();
     let store = home.open();
     let [view] = declare(&store, ["stats"]);
@@ -281,9 +281,9 @@ fn superseded_merge_is_rejected() {
     let store = home.open();
     let [view] = declare(&store, ["stats"]);
     let mut first = three_runs(&store, view, LoadMode::Replace);
-    gather_some(&mut first, 2);
+    merge_some_runs(&mut first, 2);
     load(&store, view, LoadMode::Upsert, &rows(3, 3));
-    assert!(matches!(first.gather(&mut || true), Err(StoreError::Superseded { .. })));
+    assert!(matches!(first.merge_runs(&mut || true), Err(StoreError::Superseded { .. })));
     assert!(matches!(first.finish(None), Err(StoreError::Superseded { .. })));
     assert_eq!(walk(&store, view).len(), 30);
 }
@@ -309,14 +309,14 @@ fn damaged_run_row_blocks_older_one() {
         }
         tamper(&store, |txn| {
             let mut run = txn.open_table(RowTable::new("run/0/1"))?;
-            let mut sealed = run.get(&id(1).0)?.unwrap().value().to_vec();
-            sealed[9] ^= 1;
-            run.insert(&id(1).0, &sealed[..])?;
+            let mut checksummed = run.get(&id(1).0)?.unwrap().value().to_vec();
+            checksummed[9] ^= 1;
+            run.insert(&id(1).0, &checksummed[..])?;
             Ok(())
         });
         match load.finish(None) {
             Err(error) => assert!(matches!(error, StoreError::Damaged(_)), "{error}"),
-            // The winner is known anyway, and its reader gets an error.
+            // Under this rule, ranks are not read, but the reader gets an error.
             Ok(_) => assert!(matches!(store.reader().get(view, &id(1)), Err(StoreError::Damaged(_)))),
         }
         assert!(store.failure().is_some());

@@ -1,4 +1,4 @@
-//! Which row wins if times differ by nanoseconds, if a source truncates them, and if they are in the future.
+//! Tests of which row wins if times differ by nanoseconds, if a source truncates them, and if they are in the future.
 
 use larder_model::{
     codec::{KeyVersion, RowBuilder, RowSchema},
@@ -12,7 +12,7 @@ const HOUR: Micros = 3_600_000_000;
 const EXACT: RowTimes = RowTimes { tolerance: HOUR, coarse: false, is_static: false };
 const COARSE: RowTimes = RowTimes { tolerance: HOUR, coarse: true, is_static: false };
 
-/// A row to come: entity, event time, nanoseconds below it, created time and nanoseconds below that, value.
+/// A row to write: entity, event time, nanoseconds below it, created time and nanoseconds below that, value.
 type Fine = (u8, Micros, u32, Option<(Micros, u32)>, i64);
 
 fn row((_, event, event_nanos, created, value): Fine) -> Vec<u8> {
@@ -84,7 +84,7 @@ fn older_nanosecond_never_wins() {
 }
 
 #[test]
-fn source_that_cuts_times_catches_up() {
+fn source_with_truncated_times_catches_up() {
     let home = Home::new();
     let store = home.open();
     let [view] = declare(&store, ["stats"]);
@@ -117,7 +117,7 @@ fn any_arrival_replaces_stored_future_row() {
     let future: Fine = (1, NOW + HOUR + 1, 0, None, 99);
     let past: Fine = (1, NOW - HOUR, 0, None, 1);
     for view in views {
-        // Written by a version without that check.
+        // As written by a version that did not check event times.
         put(&store, view, RowTimes::default(), &[future]);
         assert_eq!(served(&store, view), [row(future)]);
     }
@@ -128,7 +128,7 @@ fn any_arrival_replaces_stored_future_row() {
     for view in views {
         assert_eq!(served(&store, view), [row(past)], "{view:?}");
     }
-    // Within the tolerance it is an ordinary row.
+    // A row within the tolerance is an ordinary row.
     let soon: Fine = (2, NOW + HOUR, 0, None, 2);
     put(&store, written, EXACT, &[soon]);
     put(&store, written, EXACT, &[(2, NOW, 0, None, 3)]);
@@ -205,7 +205,7 @@ fn postponed_times_survive_restart() {
     resumed.finish(Some("end")).unwrap();
     assert_eq!(store.postponed(replaced), both);
 
-    // A partial load adds to it; a load that read the whole source replaces it.
+    // A partial load extends the span; a load that read the whole source replaces it.
     let mut part = store.begin_load(upserted, LoadMode::Upsert).unwrap().with_times(EXACT, false);
     let mut more = batch(EXACT, &[]);
     more.postpone(NOW + 9 * HOUR);

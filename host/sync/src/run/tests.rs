@@ -1,4 +1,4 @@
-//! Tests of how rows are loaded, and that interrupted runs are resumed.
+//! Tests of how rows are loaded, and of interrupted runs.
 
 use std::sync::{Arc, Mutex};
 
@@ -61,7 +61,7 @@ impl Batches for Reading<'_> {
         let keys = &self.source.keys[self.at..];
         let keys = &keys[..keys.len().min(BATCH)];
         if self.source.breaks_at.is_some_and(|row| row < self.at + keys.len()) {
-            return Err(SourceError::Unreadable { path: "fake".to_owned(), why: "it broke off".to_owned() });
+            return Err(SourceError::Unreadable { path: "fake".to_owned(), why: "it was interrupted".to_owned() });
         }
         if keys.is_empty() {
             return Ok(None);
@@ -129,13 +129,13 @@ impl World {
         Self { _dir: dir, clock, store, view, id }
     }
 
-    /// Syncs, and returns the number of served rows at each step. The run ends at the step for which `goes_on` returns
-    /// false.
+    /// Syncs, and returns the number of served rows at each step. The run ends at the step for which `should_continue`
+    /// returns false.
     fn sync(
         &self,
         source: &Fake,
         request: SyncRequest,
-        goes_on: impl Fn(usize) -> bool,
+        should_continue: impl Fn(usize) -> bool,
     ) -> (Result<SyncReport, SyncError>, Vec<u64>) {
         let limits = SyncLimits { commit_rows: BATCH, ..SyncLimits::default() };
         let (store, view, id) = (&self.store, &self.view, self.id);
@@ -143,7 +143,7 @@ impl World {
         let mut served = Vec::new();
         let report = sync_view(run, request, &mut |_| {
             served.push(self.rows());
-            goes_on(served.len())
+            should_continue(served.len())
         });
         (report, served)
     }
@@ -169,13 +169,13 @@ impl World {
     }
 }
 
-/// Returns ten transactions, in which each of 200 keys occurs five times.
+/// Returns a source of ten transactions, in which each of 200 keys occurs five times.
 fn large() -> Fake {
     Fake { keys: (0..1_000).map(|row| row * 7 % 200).collect(), ..Fake::default() }
 }
 
 #[test]
-fn large_first_load_appears_at_once() {
+fn large_first_load_becomes_visible_at_end() {
     let world = World::new(WriteMode::Upsert);
     let (report, served) = world.sync(&large(), SyncRequest::default(), |_| true);
     let applied = report.unwrap().applied;
@@ -187,7 +187,7 @@ fn large_first_load_appears_at_once() {
 }
 
 #[test]
-fn other_upserts_appear_batch_by_batch() {
+fn other_upserts_become_visible_per_batch() {
     // A small load.
     let world = World::new(WriteMode::Upsert);
     let small = Fake { keys: (0..199).collect(), ..Fake::default() };
@@ -217,7 +217,8 @@ fn interrupted_first_load_resumes() {
         assert!(matches!(stopped, Err(SyncError::Stopped { .. })), "{stopped:?}");
         assert_eq!((served.len(), world.rows()), (step, 0));
     }
-    // Of the ten transactions, the first runs did four, then three. The last one does the other three, and merges.
+    // Of the ten transactions, the first run read four, the second three, and the third the rest. The last run
+    // completes the merge.
     let report = world.sync_all(&source);
     let from = |row: usize| Some(row.to_string());
     assert_eq!(*source.readings.lock().unwrap(), [None, from(400), from(700), from(1_000)]);
@@ -256,8 +257,8 @@ fn set_with_few_keys_is_rejected() {
 
 const HOUR: Micros = 3_600_000_000;
 
-/// Returns rows: key 1 has one from the past and one due in three hours, key 2 has one due in two hours, and key 3 has
-/// one due in one hour.
+/// Returns a source: key 1 has one row from the past and one due in three hours, key 2 has one due in two hours, and
+/// key 3 has one due in one hour.
 fn with_future() -> Fake {
     Fake { keys: vec![1, 1, 2, 3], times: vec![NOW - 1, NOW + 3 * HOUR, NOW + 2 * HOUR, NOW + HOUR], ..Fake::default() }
 }
@@ -274,7 +275,7 @@ fn future_rows_are_served_when_due() {
                         row 2)";
         assert_eq!(example, expected);
         let served = || [1, 2, 3].map(|key| world.row_of(key));
-        assert_eq!(served(), [Some(0), None, Some(3)], "also one at the very end of the tolerance");
+        assert_eq!(served(), [Some(0), None, Some(3)], "including one exactly at the tolerance");
 
         // Nothing is due, and the source did not change.
         world.clock.set(NOW + HOUR - 1);
@@ -291,7 +292,7 @@ fn future_rows_are_served_when_due() {
         assert_eq!((served(), world.store.postponed(world.id)), ([Some(1), Some(2), Some(3)], None));
         let readings = source.readings.lock().unwrap().len();
         assert_eq!(world.sync_all(&source).outcome, Outcome::UpToDate);
-        assert_eq!(source.readings.lock().unwrap().len(), readings, "there is nothing to read again for");
+        assert_eq!(source.readings.lock().unwrap().len(), readings, "no row is due, so nothing is read again");
     }
 }
 
@@ -309,7 +310,7 @@ fn retracted_future_row_is_never_served() {
 }
 
 #[test]
-fn every_run_remembers_future_rows() {
+fn every_run_records_future_rows() {
     let world = World::new(WriteMode::Upsert);
     let mut source = Fake { keys: vec![7], times: vec![NOW], ..Fake::default() };
     world.sync_all(&source);
@@ -346,7 +347,7 @@ fn due_rows_are_skipped_on_request() {
 fn stored_future_row_is_replaced() {
     let world = World::new(WriteMode::Upsert);
     let source = with_future();
-    // The state that a version without that check left.
+    // As stored by a version that did not check event times.
     world.clock.set(NOW + 9 * HOUR);
     world.sync_all(&source);
     world.clock.set(NOW);

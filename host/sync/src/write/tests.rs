@@ -34,20 +34,20 @@ fn frame(json: Value) -> Frame {
 const NOW: Micros = 1_795_392_000_000_000;
 
 /// An hour of tolerance, and exact times.
-const TERMS: WriteTerms =
-    WriteTerms { now: NOW, times: RowTimes { tolerance: 3_600_000_000, coarse: false, is_static: false }, unit: None };
+const RULES: TimeRules =
+    TimeRules { now: NOW, times: RowTimes { tolerance: 3_600_000_000, coarse: false, is_static: false }, unit: None };
 
 fn encode(view: &str, json: Value) -> Result<usize, String> {
-    encode_with(view, json, TERMS)
+    encode_with(view, json, RULES)
 }
 
-fn encode_with(view: &str, json: Value, terms: WriteTerms) -> Result<usize, String> {
+fn encode_with(view: &str, json: Value, rules: TimeRules) -> Result<usize, String> {
     let problems = Problems::default();
     let mut definitions = Definitions::default();
     definitions.read("test", DEFINITIONS, &problems);
     let catalog = validate("shop", KeyVersion::V3, definitions, &problems).unwrap();
     let view = catalog.view(view).unwrap();
-    super::encode(&frame(json), view, KeyVersion::V3, terms).map(|batch| batch.len()).map_err(|error| error.to_string())
+    super::encode(&frame(json), view, KeyVersion::V3, rules).map(|batch| batch.len()).map_err(|error| error.to_string())
 }
 
 #[test]
@@ -74,12 +74,12 @@ fn columns_match_definition_or_client_names() {
 }
 
 #[test]
-fn feature_may_share_time_columns_name() {
+fn feature_may_have_time_columns_name() {
     assert_eq!(encode("everybody", json!({"event_timestamp": ["2026-01-01"], "created": ["by hand"]})), Ok(1));
 }
 
 #[test]
-fn columns_have_equal_length() {
+fn columns_of_different_length_are_rejected() {
     assert_eq!(
         encode("mapped", json!({"customer_id": ["A", "B"], "event_ts": ["2026-01-01"], "value": [1]})),
         Err("column 'event_ts' has 1 values, but 'customer_id' has 2".to_owned())
@@ -87,7 +87,7 @@ fn columns_have_equal_length() {
 }
 
 #[test]
-fn future_event_names_row_and_setting() {
+fn future_event_is_rejected_with_setting() {
     let two = |time: &str| {
         encode(
             "mapped",
@@ -105,11 +105,11 @@ fn future_event_names_row_and_setting() {
 
 #[test]
 fn times_are_truncated_like_the_sources() {
-    let exact = TERMS.cut((NOW + 987_654, 321));
+    let exact = RULES.truncate((NOW + 987_654, 321));
     assert_eq!(exact, (NOW + 987_654, 321));
-    let whole_seconds = WriteTerms { unit: Some(1_000_000), ..TERMS };
-    assert_eq!(whole_seconds.cut((NOW + 987_654, 321)), (NOW, 987_654_321));
-    assert_eq!(whole_seconds.cut((-1, 999)), (-1_000_000, 999_999_999), "before 1970 too");
-    let whole_micros = WriteTerms { unit: Some(1), ..TERMS };
-    assert_eq!(whole_micros.cut((NOW + 987_654, 321)), (NOW + 987_654, 321));
+    let whole_seconds = TimeRules { unit: Some(1_000_000), ..RULES };
+    assert_eq!(whole_seconds.truncate((NOW + 987_654, 321)), (NOW, 987_654_321));
+    assert_eq!(whole_seconds.truncate((-1, 999)), (-1_000_000, 999_999_999), "before 1970 too");
+    let whole_micros = TimeRules { unit: Some(1), ..RULES };
+    assert_eq!(whole_micros.truncate((NOW + 987_654, 321)), (NOW + 987_654, 321));
 }

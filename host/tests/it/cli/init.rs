@@ -119,7 +119,7 @@ fn init_infers_type_for_all_files() {
     let path = home.path("all/features/inferred.yaml");
     fs::write(path, written.replace("{name: \"n\", type: Int64}", "{name: \"n\", type: Int32}")).unwrap();
     let checked = home.run(["check", "--config", "all/larder.yaml"]);
-    let words = "column 'n': it is Int64 here, but Int32 in other files; values that are not Int32 are null";
+    let words = "column 'n': the type is Int64 here, but Int32 in other files; values that are not Int32 are null";
     assert!(checked.assert_code(0).out.contains(words), "{}{}", checked.out, checked.err);
 }
 

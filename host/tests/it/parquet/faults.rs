@@ -94,7 +94,7 @@ fn mistyped_key_costs_its_row() {
     let skipped = &synced.report("stats").skipped;
     assert_eq!((skipped.rows(), skipped.unreadable), (1, 1));
     let example = skipped.example.as_deref().unwrap();
-    assert!(example.ends_with("part-0.parquet, row 1: the key: 'x' is not Int64"), "{example}");
+    assert!(example.ends_with("part-0.parquet, row 1: invalid key: 'x' is not Int64"), "{example}");
     assert_eq!(rates(&fixture, &[1, 3]), json!([0.9, 0.9]));
 }
 

@@ -1,4 +1,4 @@
-//! A file that shows the next process how the previous one ended.
+//! The marker file of an open store: it records how the previous process ended.
 
 use std::{
     fs, io,
@@ -8,49 +8,49 @@ use std::{
 use larder_common::{clock::SharedClock, files::read_text};
 use larder_model::model::Micros;
 
-/// A small file next to the store that exists while the store is open. The next process learns from it how the previous
-/// one ended, and whether every page must be checked: because damage was found, or because the process ended soon after
-/// the start, as happens repeatedly if every start hits a damaged page.
+/// A small file next to the store that exists while the store is open. If it exists at a start, the previous process
+/// ended without closing the store. Every page must then be checked if damage was found, or if the process ended soon
+/// after it opened the store, because every start may read the same damaged page.
 #[derive(Debug)]
-pub(super) struct Mark {
+pub(super) struct OpenMarker {
     path: PathBuf,
-    /// When the store was opened: the first line of the file. A second line contains damage that was found since.
+    /// When the store was opened: the first line of the file. A second line describes damage that was found since.
     opened: Micros,
 }
 
-/// The extension of the mark file.
-const MARK: &str = "open";
+/// The extension of the marker file.
+const EXTENSION: &str = "open";
 /// A process that ended this soon after it opened the store may do so again, for the same reason.
 const SOON: Micros = 120_000_000;
 
-/// A line in the mark file for each rebuild that a start began and did not finish.
+/// The marker file has such a line for each rebuild that a start began and did not finish.
 const REBUILDING: &str = "rebuilding";
 /// After this many such lines, the damaged file is quarantined without reading it. A kill also leaves a line, so the
 /// limit is higher than crashes alone would need.
 pub(super) const REBUILDS_MAX: usize = 10;
-const MARK_BYTES_MAX: u64 = 64 << 10;
+const MARKER_BYTES_MAX: u64 = 64 << 10;
 
-// === impl Mark ===
+// === impl OpenMarker ===
 
-impl Mark {
+impl OpenMarker {
     pub(super) fn new(path: &Path, clock: &SharedClock) -> Self {
-        Self { path: path.with_extension(MARK), opened: clock.now() }
+        Self { path: path.with_extension(EXTENSION), opened: clock.now() }
     }
 
-    /// Returns whether the mark of the previous process is a reason to check every page.
-    pub(super) fn is_suspicious(&self) -> bool {
+    /// Returns whether every page must be checked because of the marker of the previous process.
+    pub(super) fn requires_full_check(&self) -> bool {
         let text = match self.text() {
             Ok(text) => text,
             Err(error) => return error.kind() != io::ErrorKind::NotFound,
         };
         match text.trim_end().parse::<Micros>() {
             Ok(opened) => self.opened.saturating_sub(opened) < SOON,
-            // The mark contains more than a time.
+            // The marker contains more than a time.
             Err(_) => true,
         }
     }
 
-    pub(super) fn make(&self) {
+    pub(super) fn create(&self) {
         self.write(&format!("{}\n", self.opened));
     }
 
@@ -60,7 +60,7 @@ impl Mark {
     }
 
     /// Returns whether the previous process ended without closing the store.
-    pub(super) fn is_there(&self) -> bool {
+    pub(super) fn exists(&self) -> bool {
         self.path.try_exists().unwrap_or(true)
     }
 
@@ -70,27 +70,27 @@ impl Mark {
         text.lines().filter(|line| *line == REBUILDING).count() < REBUILDS_MAX
     }
 
-    /// Records that a rebuild has begun. Returns the text of the mark before that.
+    /// Records that a rebuild has begun. Returns the previous text of the marker.
     pub(super) fn note_rebuild(&self) -> String {
         let before = self.text().unwrap_or_else(|_| format!("{}\n", self.opened));
         self.write(&format!("{before}{REBUILDING}\n"));
         before
     }
 
-    /// Removes the mark. Call this function after the store was closed cleanly.
+    /// Removes the marker. Call this function after the store was closed cleanly.
     pub(super) fn remove(&self) {
-        // A leftover mark only makes the next start slow.
+        // A leftover marker only makes the next start slow.
         let _ = fs::remove_file(&self.path);
     }
 
     fn text(&self) -> io::Result<String> {
-        read_text(&self.path, MARK_BYTES_MAX)
+        read_text(&self.path, MARKER_BYTES_MAX)
     }
 
     pub(super) fn write(&self, text: &str) {
-        // For example on a full disk: the store itself may still be readable.
+        // A failure is only logged: on a full disk, for example, the store itself may still be readable.
         if let Err(error) = fs::write(&self.path, text) {
-            tracing::warn!(%error, path = %self.path.display(), "cannot write the mark of the open store");
+            tracing::warn!(%error, path = %self.path.display(), "cannot write the marker file of the open store");
         }
     }
 }

@@ -1,13 +1,13 @@
-//! Sanity checks that keep a broken publication from replacing a good one: too many invalid rows or values, or far
-//! fewer or far more rows than in the served set.
+//! Sanity checks of a source, so that broken data does not replace good data. A set of rows is rejected if it has too
+//! many invalid rows or values, or far fewer or far more rows than the served set.
 
 use larder_ingest::Skipped;
 
 /// The limits of the sanity checks of a source. A table with a change stream is not checked, because it is the online
 /// store of other readers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Guard {
-    /// The maximum percentage of invalid rows.
+pub struct SanityLimits {
+    /// The maximum percentage of invalid rows, and of invalid values of each feature.
     pub bad_percent_max: u64,
     /// The maximum percentage by which a replacing set may be smaller than the set that it replaces.
     pub shrink_percent_max: u64,
@@ -15,23 +15,23 @@ pub struct Guard {
     pub growth_max: u64,
 }
 
-/// Smaller sets are not checked: a single row is a large part of them.
+/// Sets with fewer rows are not checked, because a single row is a large part of them.
 const ROWS_COMPARED: u64 = 10;
 
-impl Default for Guard {
+impl Default for SanityLimits {
     fn default() -> Self {
         Self { bad_percent_max: 1, shrink_percent_max: 90, growth_max: 10 }
     }
 }
 
-// === impl Guard ===
+// === impl SanityLimits ===
 
-impl Guard {
+impl SanityLimits {
     /// Turns all checks off.
     pub const OFF: Self = Self { bad_percent_max: 100, shrink_percent_max: 100, growth_max: u64::MAX };
 
-    /// Checks how many rows of a set were skipped; `rows` is the number of all rows, including those. The share is
-    /// rounded up to whole rows, so that one bad row does not fail a small set, unless the share is 0.
+    /// Checks how many rows of a set were skipped; `rows` is the number of all rows, including the skipped ones. The
+    /// limit is rounded up to whole rows, so that one bad row does not fail a small set, unless the limit is 0.
     ///
     /// # Errors
     /// The reason why the set is rejected.
@@ -50,7 +50,7 @@ impl Guard {
     /// by nulls; `rows` is the number of rows.
     ///
     /// # Errors
-    /// The reason.
+    /// The reason why the set is rejected.
     pub(super) fn check_values(self, skipped: &Skipped, rows: u64) -> Result<(), String> {
         let allowed = (u128::from(rows) * u128::from(self.bad_percent_max)).div_ceil(100);
         let is_too_much = |count: u64| rows >= ROWS_COMPARED && u128::from(count) > allowed;
@@ -61,10 +61,10 @@ impl Guard {
         ))
     }
 
-    /// Checks the size of a set that would replace one of `before` rows.
+    /// Checks the size of a set that would replace a set of `before` rows.
     ///
     /// # Errors
-    /// The reason.
+    /// The reason why the set is rejected.
     pub(super) fn check_size(self, before: u64, rows: u64) -> Result<(), String> {
         let kept = 100_u64.saturating_sub(self.shrink_percent_max);
         let (key, max) = if before < ROWS_COMPARED {
@@ -92,32 +92,32 @@ mod tests {
 
     #[test]
     fn bad_rows_are_limited_by_share() {
-        let guard = Guard::default();
+        let limits = SanityLimits::default();
         for (bad, rows, is_taken) in [
             (200, 20_000, true),
             (201, 20_000, false),
-            // Rounded up: one of a few.
+            // The limit is rounded up to one row.
             (1, 10, true),
             (2, 10, false),
             (1, 80, true),
             (2, 80, false),
             (2, 101, true),
             (80, 80, false),
-            // So few rows are not conclusive.
+            // Sets of so few rows are not checked.
             (9, 9, true),
         ] {
-            assert_eq!(guard.check_skipped(&skipped(bad), rows).is_ok(), is_taken, "{bad} of {rows}");
-            assert_eq!(Guard::OFF.check_skipped(&skipped(bad), rows), Ok(()));
+            assert_eq!(limits.check_skipped(&skipped(bad), rows).is_ok(), is_taken, "{bad} of {rows}");
+            assert_eq!(SanityLimits::OFF.check_skipped(&skipped(bad), rows), Ok(()));
         }
-        let refused = guard.check_skipped(&skipped(201), 20_000).unwrap_err();
+        let refused = limits.check_skipped(&skipped(201), 20_000).unwrap_err();
         assert!(refused.starts_with("201 of 20000 rows are invalid (201 with a null key)"), "{refused}");
-        let none = Guard { bad_percent_max: 0, ..guard };
+        let none = SanityLimits { bad_percent_max: 0, ..limits };
         assert!(none.check_skipped(&skipped(1), 1_000_000_000).is_err());
     }
 
     #[test]
-    fn sets_from_ten_rows_are_checked() {
-        let guard = Guard::default();
+    fn size_is_checked_from_ten_rows() {
+        let limits = SanityLimits::default();
         for (before, rows, is_taken) in [
             (1_000, 100, true),
             (1_000, 99, false),
@@ -135,10 +135,10 @@ mod tests {
             (9, 1_000_000, true),
             (0, 1_000_000, true),
         ] {
-            assert_eq!(guard.check_size(before, rows).is_ok(), is_taken, "{before} to {rows}");
-            assert_eq!(Guard::OFF.check_size(before, rows), Ok(()));
+            assert_eq!(limits.check_size(before, rows).is_ok(), is_taken, "{before} to {rows}");
+            assert_eq!(SanityLimits::OFF.check_size(before, rows), Ok(()));
         }
-        let refused = guard.check_size(5_000, 3).unwrap_err();
+        let refused = limits.check_size(5_000, 3).unwrap_err();
         assert!(refused.contains("has 3 rows") && refused.contains("has 5000, but 'sync: shrink_percent_max' is 90"));
     }
 }
