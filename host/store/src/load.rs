@@ -16,7 +16,7 @@ use super::{
 /// How a load treats the stored rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoadMode {
-    /// They stay until rows that win over them arrive.
+    /// They stay. An arriving row replaces a stored one if it wins.
     Upsert,
     /// They are served until the load ends. Then the new rows replace all of them at once, except rows that callers
     /// wrote.

@@ -167,7 +167,7 @@ pub(super) struct Runs {
     /// The span of the event times of rows that were skipped because they are in the future.
     #[serde(default)]
     pub(super) postponed: Option<Postponed>,
-    /// The number of rows in the largest batch. A transaction of the merge processes about as many, because other
+    /// The number of rows in the largest batch. Each transaction of a merge processes about as many, because other
     /// writers wait for it.
     pub(super) batch_rows: u64,
     /// The size of the largest batch in bytes.

@@ -1,7 +1,7 @@
 //! Copies the intact rows of a damaged file to a new one.
 //!
 //! Rows are read one after another, each is verified by its checksum, and the trees of the new file are built from
-//! scratch, without the inner pages of the damaged file. A panic during a read of the damaged file is treated as an
+//! scratch: no page of the damaged file is copied. A panic during a read of the damaged file is treated as an
 //! unreadable page.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -304,7 +304,7 @@ mod tests {
         for _ in 0..3 {
             let file = open(&path, limits);
             file.set_len(64 * MIB).unwrap();
-            // Pages all over the file.
+            // The pages are scattered over the file.
             for page in 0..256 {
                 file.write(page * 5 * 4_096, &[1; 4_096]).unwrap();
             }
