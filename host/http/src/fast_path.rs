@@ -33,9 +33,9 @@ use larder_ingest::READ_THROUGH_HEADER;
 use larder_serving::LookupResponse;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+pub(super) use self::request::is_lookup;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) use self::request::lookup_length;
-pub(super) use self::request::{FastRequest, is_lookup};
 use self::{
     request::{Parsed, REQUEST_BYTES_MAX, parse},
     response::{Head, Output},

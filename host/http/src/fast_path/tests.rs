@@ -1,6 +1,10 @@
 //! Tests which requests the fast path serves, waits for, and hands to hyper.
 
-use super::{request::HEADERS_MAX, response::date, *};
+use super::{
+    request::{FastRequest, HEADERS_MAX},
+    response::date,
+    *,
+};
 
 /// Parses with limits that no test reaches.
 fn parse(bytes: &[u8]) -> Parsed<'_> {

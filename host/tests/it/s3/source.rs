@@ -177,7 +177,7 @@ fn one_row_group_is_prefetched() {
     eventually("the second group comes", || gets(&s3).len() >= two_groups);
     reading.next_batch().unwrap().unwrap();
     // Requests that began before this one have arrived, too.
-    assert!(!source.has_news(&position).unwrap());
+    assert!(!source.has_changes(&position).unwrap());
     assert_eq!(gets(&s3).len(), two_groups);
 }
 
