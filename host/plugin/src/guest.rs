@@ -2,33 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use wasmtime::{ResourceLimiter, Store, Trap};
+use wasmtime::{Store, Trap};
 
 use super::{
     Interrupt, PluginLimits,
-    bindings::Level,
     engine::{Engines, ticks},
+    guest_state::GuestState,
     logs::PluginLog,
     world::{World, WorldPre},
 };
-
-/// The host's state for an instance.
-#[derive(Debug)]
-pub(super) struct GuestState {
-    memory: MemoryLimit,
-    log: Arc<PluginLog>,
-}
-
-/// The current and the maximum memory of an instance.
-#[derive(Debug)]
-struct MemoryLimit {
-    bytes_max: usize,
-    table_elements_max: usize,
-    /// The highest use so far.
-    high_water: usize,
-    /// Whether the instance requested more than its limit.
-    refused: bool,
-}
 
 /// An instance.
 pub(super) struct Guest {
@@ -46,9 +28,6 @@ pub(super) struct Bounds {
     pub(super) output_bytes: usize,
 }
 
-/// The maximum number of elements of all tables: function pointers, of which a plugin has one for each function in a
-/// vtable.
-const TABLE_ELEMENTS_MAX: usize = 65_536;
 /// Every value that a guest passes counts as some bytes more than its size.
 const FUEL_SLACK: usize = 4_096;
 
@@ -62,14 +41,8 @@ impl Guest {
         limits: &PluginLimits,
         log: &Arc<PluginLog>,
     ) -> Result<Self, wasmtime::Error> {
-        let memory = MemoryLimit {
-            bytes_max: limits.memory_bytes,
-            table_elements_max: TABLE_ELEMENTS_MAX,
-            high_water: 0,
-            refused: false,
-        };
-        let mut store = Store::new(pre.engine(), GuestState { memory, log: Arc::clone(log) });
-        store.limiter(|state| &mut state.memory);
+        let mut store = Store::new(pre.engine(), GuestState::new(limits, log));
+        store.limiter(GuestState::limiter);
         store.set_epoch_deadline(ticks(limits.time));
         store.set_hostcall_fuel(limits.output_bytes);
         let running = engines.run();
@@ -96,17 +69,18 @@ impl Guest {
 
     /// Returns the highest use of memory in bytes.
     pub(super) fn high_water(&self) -> usize {
-        self.store.data().memory.high_water
+        self.store.data().memory().high_water()
     }
 
     fn interrupt(&self, error: &wasmtime::Error, bounds: Bounds) -> Interrupt {
-        let memory = &self.store.data().memory;
         match error.downcast_ref::<Trap>() {
             Some(Trap::Interrupt) => Interrupt::Timeout(bounds.time),
             Some(Trap::StackOverflow) => Interrupt::Stack,
             // An allocator that gets no memory aborts.
-            Some(_) if memory.refused => Interrupt::Memory { limit: memory.bytes_max },
-            Some(trap) => Interrupt::Trap(trap.to_string()),
+            Some(trap) => match self.store.data().memory().exceeded() {
+                Some(limit) => Interrupt::Memory { limit },
+                None => Interrupt::Trap(trap.to_string()),
+            },
             None => {
                 let message = format!("{:#}", error);
                 if message.contains("fuel") {
@@ -132,73 +106,5 @@ pub(super) fn instantiation_halt(error: &wasmtime::Error, limits: &PluginLimits)
         Some(Trap::StackOverflow) => Interrupt::Stack,
         Some(trap) => Interrupt::Trap(trap.to_string()),
         None => Interrupt::Trap(format!("{error:#}")),
-    }
-}
-
-// === impl GuestState ===
-
-impl GuestState {
-    /// Writes a log line of the plugin.
-    pub(super) fn write(&self, level: Level, message: &str) {
-        self.log.write(level, message);
-    }
-}
-
-// === impl MemoryLimit ===
-
-impl ResourceLimiter for MemoryLimit {
-    fn memory_growing(&mut self, _current: usize, desired: usize, _max: Option<usize>) -> wasmtime::Result<bool> {
-        let fits = desired <= self.bytes_max;
-        self.refused |= !fits;
-        if fits {
-            self.high_water = self.high_water.max(desired);
-        }
-        Ok(fits)
-    }
-
-    fn table_growing(&mut self, _current: usize, desired: usize, _max: Option<usize>) -> wasmtime::Result<bool> {
-        let fits = desired <= self.table_elements_max;
-        self.refused |= !fits;
-        Ok(fits)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use wasmtime::{Instance, Module};
-
-    use super::*;
-    use crate::PluginSettings;
-
-    /// A module that Rust compilers do not produce: a table, and an exported `grow` that adds this many empty slots to
-    /// it, and returns the previous number, or -1.
-    const GROWING: &[u8] = b"\0asm\x01\0\0\0\
-        \x01\x06\x01\x60\x01\x7f\x01\x7f\
-        \x03\x02\x01\0\
-        \x04\x04\x01\x70\0\x01\
-        \x07\x08\x01\x04grow\0\0\
-        \x0a\x0b\x01\x09\0\xd0\x70\x20\0\xfc\x0f\0\x0b";
-
-    #[test]
-    fn table_growth_stops_at_its_limit() {
-        let engines = Engines::new(&PluginSettings::default()).unwrap();
-        for is_python in [false, true] {
-            let engine = engines.of(is_python);
-            let memory =
-                MemoryLimit { bytes_max: 0, table_elements_max: TABLE_ELEMENTS_MAX, high_water: 0, refused: false };
-            let log = Arc::new(PluginLog::new("?", "?", "?", &PluginSettings::default().native));
-            let mut store = Store::new(engine, GuestState { memory, log });
-            store.limiter(|state| &mut state.memory);
-            store.set_epoch_deadline(1_000_000);
-            let module = Module::new(engine, GROWING).unwrap();
-            let instance = Instance::new(&mut store, &module, &[]).unwrap();
-            let grow = instance.get_typed_func::<i32, i32>(&mut store, "grow").unwrap();
-            let mut grow_by = |count: i32| grow.call(&mut store, count).unwrap();
-            assert_eq!(grow_by(10_000), 1);
-            assert_eq!(grow_by(1_000_000_000), -1);
-            assert_eq!(grow_by(i32::try_from(TABLE_ELEMENTS_MAX).unwrap()), -1);
-            assert_eq!(grow_by(1), 10_001, "what was refused has changed nothing");
-            assert!(store.data().memory.refused);
-        }
     }
 }

@@ -18,6 +18,7 @@ mod engine;
 mod error;
 mod frame;
 mod guest;
+mod guest_state;
 mod killed;
 mod latency;
 mod logs;

@@ -9,7 +9,7 @@ use super::{
     LoadError,
     bindings::{Level, types, v1, v2},
     frame,
-    guest::GuestState,
+    guest_state::GuestState,
 };
 
 /// The exports of an instance.

@@ -1,0 +1,127 @@
+//! The host's state for an instance: its log, and the limit on its memory.
+
+use std::sync::Arc;
+
+use wasmtime::ResourceLimiter;
+
+use super::{PluginLimits, bindings::Level, logs::PluginLog};
+
+/// The host's state for an instance.
+#[derive(Debug)]
+pub(super) struct GuestState {
+    memory: MemoryLimit,
+    log: Arc<PluginLog>,
+}
+
+/// The current and the maximum memory of an instance.
+#[derive(Debug)]
+pub(super) struct MemoryLimit {
+    bytes_max: usize,
+    table_elements_max: usize,
+    /// The highest use so far.
+    high_water: usize,
+    /// Whether the instance requested more than its limit.
+    refused: bool,
+}
+
+/// The maximum number of elements of all tables: function pointers, of which a plugin has one for each function in a
+/// vtable.
+const TABLE_ELEMENTS_MAX: usize = 65_536;
+
+// === impl GuestState ===
+
+impl GuestState {
+    /// Creates the state of a new instance.
+    pub(super) fn new(limits: &PluginLimits, log: &Arc<PluginLog>) -> Self {
+        Self { memory: MemoryLimit::new(limits.memory_bytes), log: Arc::clone(log) }
+    }
+
+    /// Returns the limit on memory.
+    pub(super) fn memory(&self) -> &MemoryLimit {
+        &self.memory
+    }
+
+    /// Returns the limiter. wasmtime calls it before memory or a table grows.
+    pub(super) fn limiter(&mut self) -> &mut dyn ResourceLimiter {
+        &mut self.memory
+    }
+
+    /// Writes a log line of the plugin.
+    pub(super) fn write(&self, level: Level, message: &str) {
+        self.log.write(level, message);
+    }
+}
+
+// === impl MemoryLimit ===
+
+impl MemoryLimit {
+    fn new(bytes_max: usize) -> Self {
+        Self { bytes_max, table_elements_max: TABLE_ELEMENTS_MAX, high_water: 0, refused: false }
+    }
+
+    /// Returns the highest use of memory in bytes.
+    pub(super) fn high_water(&self) -> usize {
+        self.high_water
+    }
+
+    /// Returns the limit in bytes, if the instance requested more than its limits.
+    pub(super) fn exceeded(&self) -> Option<usize> {
+        self.refused.then_some(self.bytes_max)
+    }
+}
+
+impl ResourceLimiter for MemoryLimit {
+    fn memory_growing(&mut self, _current: usize, desired: usize, _max: Option<usize>) -> wasmtime::Result<bool> {
+        let fits = desired <= self.bytes_max;
+        self.refused |= !fits;
+        if fits {
+            self.high_water = self.high_water.max(desired);
+        }
+        Ok(fits)
+    }
+
+    fn table_growing(&mut self, _current: usize, desired: usize, _max: Option<usize>) -> wasmtime::Result<bool> {
+        let fits = desired <= self.table_elements_max;
+        self.refused |= !fits;
+        Ok(fits)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wasmtime::{Instance, Module, Store};
+
+    use super::*;
+    use crate::{PluginSettings, engine::Engines};
+
+    /// A module that Rust compilers do not produce: a table, and an exported `grow` that adds this many empty slots to
+    /// it, and returns the previous number, or -1.
+    const GROWING: &[u8] = b"\0asm\x01\0\0\0\
+        \x01\x06\x01\x60\x01\x7f\x01\x7f\
+        \x03\x02\x01\0\
+        \x04\x04\x01\x70\0\x01\
+        \x07\x08\x01\x04grow\0\0\
+        \x0a\x0b\x01\x09\0\xd0\x70\x20\0\xfc\x0f\0\x0b";
+
+    #[test]
+    fn table_growth_stops_at_its_limit() {
+        let engines = Engines::new(&PluginSettings::default()).unwrap();
+        for is_python in [false, true] {
+            let engine = engines.of(is_python);
+            let limits = PluginLimits { memory_bytes: 0, ..PluginSettings::default().native };
+            let log = Arc::new(PluginLog::new("?", "?", "?", &limits));
+            let mut store = Store::new(engine, GuestState::new(&limits, &log));
+            store.limiter(GuestState::limiter);
+            store.set_epoch_deadline(1_000_000);
+            let module = Module::new(engine, GROWING).unwrap();
+            let instance = Instance::new(&mut store, &module, &[]).unwrap();
+            let grow = instance.get_typed_func::<i32, i32>(&mut store, "grow").unwrap();
+            let mut grow_by = |count: i32| grow.call(&mut store, count).unwrap();
+            assert_eq!(grow_by(10_000), 1);
+            assert_eq!(grow_by(1_000_000_000), -1);
+            assert_eq!(grow_by(i32::try_from(TABLE_ELEMENTS_MAX).unwrap()), -1);
+            assert_eq!(grow_by(1), 10_001, "what was refused has changed nothing");
+            assert_eq!(store.data().memory().exceeded(), Some(0));
+        }
+    }
+}
