@@ -22,13 +22,9 @@ use std::{
 };
 
 use larder_model::model::{DerivedInput, DerivedView, Feature, InputSource, OnError, ScalarType, ValueRef, ValueType};
-use larder_plugin_host::{
-    Column, ColumnBuilder, ColumnScalar, ColumnType, Component, Field, PluginLimits, PluginRuntime, PluginSettings,
-    Transform,
-};
+use larder_plugin_host::{Component, Field, PluginLimits, PluginRuntime, PluginSettings, Transform};
 
 const ROWS: [usize; 4] = [1, 32, 100, 1_000];
-const FLOAT64: ColumnType = ColumnType { scalar: ColumnScalar::Float64, is_list: false };
 /// Modes of `plugins/hostile`. The first one is well-behaved.
 const HOSTILE_MODES: [&str; 9] =
     ["good", "spin", "memory", "recurse", "gigantic", "alias", "trap", "log_flood", "wrong_type"];
@@ -249,15 +245,12 @@ fn compare_with_host(transform: &Transform, rows: usize) {
 
 /// Measures calls with this many rows. Filling the columns is part of the server's work, and of the figure.
 fn calls(transform: &Transform, rows: usize, each: Duration) -> Vec<Duration> {
-    let inputs = transform.inputs().len();
     let call = || {
-        let column = |place: usize| {
-            let mut column = ColumnBuilder::new(FLOAT64, rows);
-            column.extend((0..rows).map(|row| ValueRef::Float64(number(row, place))));
-            column.finish()
-        };
-        let columns: Vec<Column> = (0..inputs).map(column).collect();
-        transform.call(0, rows, columns).unwrap()
+        let mut frame = transform.frame(rows);
+        for place in 0..frame.width() {
+            frame.column(|column| column.extend((0..rows).map(|row| ValueRef::Float64(number(row, place)))));
+        }
+        transform.call(0, &frame.finish()).unwrap()
     };
     for_a_while(call, each)
 }

@@ -1,220 +1,262 @@
-//! The columns of a batch as one block of bytes, in the layout of version 0.2 of the contract (drawn in
-//! `wit/0.2.0/transform.wit`): heads of all columns, then tails. The bytes that a plugin returns are untrusted: every
-//! part is bounds-checked here, and [`Output::check`](super::Output::check) validates the contents.
+//! The columns of a batch as one block of bytes, in the layout of version 0.2 of the contract, which
+//! `wit/0.2.0/transform.wit` draws: heads of all columns, then tails.
+//!
+//! A frame is the host's only representation of columns. A [`FrameBuilder`] fills the frame that a plugin gets; the
+//! bytes that a plugin returns are validated by `check.rs`, kept, and read in place. A column of either is a
+//! [`ColumnRef`], which [`ColumnWriter::append`] copies to another frame part by part, with all rows or some.
 
-use std::iter;
+mod builder;
+mod check;
+mod layout;
 
-use super::{
-    ColumnFault, ColumnScalar, ColumnType, Field,
-    bindings::types::{Column, Lists, Scalars, Values, VarBytes},
-};
+use std::ops::Range;
 
-/// Why bytes are not valid columns.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum FrameFault {
-    /// The column at this index is invalid.
-    Column(usize, ColumnFault),
-    /// This many bytes follow the last column.
-    Surplus(usize),
+use larder_model::model::ValueRef;
+
+pub use self::builder::{ColumnWriter, FrameBuilder};
+pub use self::check::ColumnFault;
+pub(super) use self::check::{FrameFault, check_bools, check_ends, check_presence, check_text, read};
+use self::layout::{END, chunk, ends, has_ends, is_set, slot_width, start_at, width};
+use super::{ColumnScalar, ColumnType};
+
+/// The columns of a batch.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    bytes: Vec<u8>,
+    rows: usize,
+    columns: Vec<Parts>,
 }
 
-/// The bytes that are not read yet.
-struct Parts<'f> {
-    heads: &'f [u8],
-    tails: &'f [u8],
+/// A column of a [`Frame`].
+#[derive(Clone, Copy, Debug)]
+pub struct ColumnRef<'f> {
+    frame: &'f Frame,
+    parts: &'f Parts,
 }
 
-/// All parts begin at a multiple of this many bytes.
-const ALIGN: usize = 8;
-/// The size of an end in bytes.
-const END: usize = 4;
+/// The positions of a column's parts in a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Parts {
+    column_type: ColumnType,
+    /// The presence of the rows. Their slots follow it.
+    presence: usize,
+    slots: usize,
+    /// The slots of items; only lists have them.
+    items: usize,
+    /// The bytes of text or bytes: of the rows, or of the items of lists.
+    data: usize,
+    has_nulls: bool,
+}
 
-/// Lays out columns, each of which has this many rows.
-pub(super) fn write(columns: &[Column], rows: usize) -> Vec<u8> {
-    let mut frame = Vec::with_capacity(columns.iter().map(|column| len(column, rows)).sum());
-    for column in columns {
-        let presence = frame.len();
-        frame.resize(presence + presence_len(rows), 0);
-        match &column.validity {
-            Some(bitmap) => frame[presence..presence + bitmap.len()].copy_from_slice(bitmap),
-            None => fill(&mut frame[presence..], rows),
-        }
-        match &column.values {
-            Values::Scalars(scalars) => put_scalars(&mut frame, scalars),
-            Values::Lists(lists) => put(&mut frame, &lists.ends, u32::to_le_bytes),
-        }
+/// Values of one type, one after another: the rows of a column, or the items of all of its lists.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ValueSlice<'f> {
+    scalar: ColumnScalar,
+    slots: &'f [u8],
+    /// Contains the bytes of text or bytes, and the rest of the frame.
+    data: &'f [u8],
+}
+
+// === impl Frame ===
+
+impl Frame {
+    /// Returns the number of rows.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows
     }
-    for column in columns {
-        match &column.values {
-            Values::Scalars(scalars) => put_data(&mut frame, scalars),
-            Values::Lists(lists) => {
-                put_scalars(&mut frame, &lists.items);
-                put_data(&mut frame, &lists.items);
-            }
+
+    /// Returns the number of columns.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        self.columns.len()
+    }
+
+    /// Returns the column at this index.
+    ///
+    /// # Panics
+    /// If there are fewer columns.
+    #[must_use]
+    pub fn column(&self, place: usize) -> ColumnRef<'_> {
+        ColumnRef { frame: self, parts: &self.columns[place] }
+    }
+
+    /// Returns its columns, in order.
+    pub fn columns(&self) -> impl ExactSizeIterator<Item = ColumnRef<'_>> {
+        self.columns.iter().map(|parts| ColumnRef { frame: self, parts })
+    }
+
+    /// Copies consecutive rows to a new frame.
+    #[must_use]
+    pub fn slice(&self, rows: Range<usize>) -> Self {
+        let mut slice = FrameBuilder::new(self.columns().map(|column| column.column_type()), rows.len());
+        for column in self.columns() {
+            slice.column(|to| to.append(column, rows.clone()));
         }
+        slice.finish()
     }
-    frame
+
+    /// Copies rows to a new frame, in this order. Consecutive rows are copied together.
+    #[must_use]
+    pub fn select(&self, rows: &[usize]) -> Self {
+        let mut selected = FrameBuilder::new(self.columns().map(|column| column.column_type()), rows.len());
+        for column in self.columns() {
+            selected.column(|to| {
+                for run in rows.chunk_by(|row, next| row + 1 == *next) {
+                    to.append(column, run[0]..run[0] + run.len());
+                }
+            });
+        }
+        selected.finish()
+    }
+
+    /// Copies the rows of frames with columns of these types to one frame.
+    pub(super) fn concat(types: impl IntoIterator<Item = ColumnType>, frames: &[Self]) -> Self {
+        let mut whole = FrameBuilder::new(types, frames.iter().map(Self::rows).sum());
+        for place in 0..whole.width() {
+            whole.column(|to| frames.iter().for_each(|frame| to.append(frame.column(place), 0..frame.rows)));
+        }
+        whole.finish()
+    }
+
+    /// Returns the bytes that a plugin gets.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
-/// Reads the columns of these fields from a frame. Types, numbers of rows and lengths of the result are correct;
-/// nothing else is checked.
-pub(super) fn read(frame: &[u8], fields: &[Field], rows: usize) -> Result<Vec<Column>, FrameFault> {
-    let heads = fields.iter().map(|field| presence_len(rows) + padded(rows * slot_width(field.column_type)));
-    // If the frame is too short, the first column that does not fit reports it.
-    let (heads, tails) = frame.split_at(heads.sum::<usize>().min(frame.len()));
-    let mut parts = Parts { heads, tails };
-    let columns = fields
-        .iter()
-        .enumerate()
-        .map(|(place, field)| parts.column(field.column_type, rows).map_err(|fault| FrameFault::Column(place, fault)));
-    let columns = columns.collect::<Result<_, _>>()?;
-    match parts.heads.len() + parts.tails.len() {
-        0 => Ok(columns),
-        bytes => Err(FrameFault::Surplus(bytes)),
+// === impl ColumnRef ===
+
+impl<'f> ColumnRef<'f> {
+    /// Returns the number of rows.
+    #[must_use]
+    pub fn rows(self) -> usize {
+        self.frame.rows
     }
-}
 
-// === impl Parts ===
+    /// Returns the type of its values.
+    #[must_use]
+    pub fn column_type(self) -> ColumnType {
+        self.parts.column_type
+    }
 
-impl<'f> Parts<'f> {
-    fn column(&mut self, of: ColumnType, rows: usize) -> Result<Column, ColumnFault> {
-        let presence = take(&mut self.heads, rows.div_ceil(64), 8)?;
-        let validity = validity(presence, rows)?;
-        let values = if of.is_list {
-            let ends = numbers(take(&mut self.heads, rows, END)?, u32::from_le_bytes);
-            let items = ends.last().map_or(0, |end| *end as usize);
-            Values::Lists(Lists { items: self.scalars(of.scalar, items, |parts| &mut parts.tails)?, ends })
+    /// Returns whether any row is null.
+    #[must_use]
+    pub fn has_nulls(self) -> bool {
+        self.parts.has_nulls
+    }
+
+    /// Returns whether a row has a value.
+    #[must_use]
+    pub fn is_present(self, row: usize) -> bool {
+        !self.parts.has_nulls || is_set(self.presence(), row)
+    }
+
+    /// Returns the presence of rows, without padding.
+    pub(super) fn presence(self) -> &'f [u8] {
+        &self.frame.bytes[self.parts.presence..][..self.frame.rows.div_ceil(8)]
+    }
+
+    /// Returns the slots of rows, without padding.
+    fn slots(self) -> &'f [u8] {
+        &self.frame.bytes[self.parts.slots..][..self.frame.rows * slot_width(self.parts.column_type)]
+    }
+
+    /// Returns where some rows of a column of lists end, counted in items.
+    pub(super) fn list_ends(self, rows: Range<usize>) -> impl DoubleEndedIterator<Item = u32> + Clone + use<'f> {
+        ends(&self.slots()[rows.start * END..rows.end * END])
+    }
+
+    /// Returns the items of consecutive rows of a column of lists, as a range of [`ColumnRef::values`].
+    pub(super) fn items(self, rows: Range<usize>) -> Range<usize> {
+        start_at(self.slots(), rows.start)..start_at(self.slots(), rows.end)
+    }
+
+    /// Returns the values of all rows, or the items of all lists.
+    pub(super) fn values(self) -> ValueSlice<'f> {
+        let ColumnType { scalar, is_list } = self.parts.column_type;
+        let slots = if is_list {
+            let count = start_at(self.slots(), self.frame.rows);
+            &self.frame.bytes[self.parts.items..][..count * width(scalar)]
         } else {
-            Values::Scalars(self.scalars(of.scalar, rows, |parts| &mut parts.heads)?)
+            self.slots()
         };
-        Ok(Column { values, validity })
+        ValueSlice { scalar, slots, data: &self.frame.bytes[self.parts.data..] }
     }
 
-    /// Reads this many values, whose slots are in one of the parts.
-    fn scalars(
-        &mut self,
-        of: ColumnScalar,
-        count: usize,
-        slots: impl Fn(&mut Self) -> &mut &'f [u8],
-    ) -> Result<Scalars, ColumnFault> {
-        let bytes = take(slots(self), count, width(of))?;
-        Ok(match of {
-            ColumnScalar::Bool => Scalars::Bools(bytes.to_vec()),
-            ColumnScalar::Int32 => Scalars::Int32s(numbers(bytes, i32::from_le_bytes)),
-            ColumnScalar::Int64 => Scalars::Int64s(numbers(bytes, i64::from_le_bytes)),
-            ColumnScalar::Float32 => Scalars::Float32s(numbers(bytes, f32::from_le_bytes)),
-            ColumnScalar::Float64 => Scalars::Float64s(numbers(bytes, f64::from_le_bytes)),
-            ColumnScalar::Timestamp => Scalars::Timestamps(numbers(bytes, i64::from_le_bytes)),
-            ColumnScalar::Utf8 => Scalars::Strings(self.texts(bytes)?),
-            ColumnScalar::Binary => Scalars::Binaries(self.texts(bytes)?),
-        })
-    }
-
-    fn texts(&mut self, ends: &[u8]) -> Result<VarBytes, ColumnFault> {
-        let ends = numbers(ends, u32::from_le_bytes);
-        let data = take(&mut self.tails, ends.last().map_or(0, |end| *end as usize), 1)?;
-        Ok(VarBytes { ends, data: data.to_vec() })
+    /// Returns the rows without a value.
+    fn nulls(self) -> impl Iterator<Item = usize> + use<'f> {
+        let presence = if self.parts.has_nulls { self.presence() } else { &[] };
+        let with_nulls = presence.iter().enumerate().filter(|(_, byte)| **byte != 0xff);
+        let rows = with_nulls.flat_map(|(at, byte)| (at * 8..at * 8 + 8).filter(move |row| byte >> (row % 8) & 1 == 0));
+        rows.take_while(move |row| *row < self.frame.rows)
     }
 }
 
-/// Returns the next values of a part: `count` of them, with `width` bytes each.
-fn take<'f>(part: &mut &'f [u8], count: usize, width: usize) -> Result<&'f [u8], ColumnFault> {
-    let bytes = count.checked_mul(width).ok_or(ColumnFault::Cut)?;
-    let with_padding = bytes.checked_next_multiple_of(ALIGN).ok_or(ColumnFault::Cut)?;
-    let (taken, rest) = part.split_at_checked(with_padding).ok_or(ColumnFault::Cut)?;
-    *part = rest;
-    let (values, padding) = taken.split_at(bytes);
-    // Padding may get a meaning in a later version, which a host that accepts any padding would ignore.
-    if padding.iter().any(|byte| *byte != 0) { Err(ColumnFault::Padding) } else { Ok(values) }
-}
-
-fn numbers<T, const WIDTH: usize>(bytes: &[u8], number: impl Fn([u8; WIDTH]) -> T) -> Vec<T> {
-    bytes.as_chunks::<WIDTH>().0.iter().map(|bytes| number(*bytes)).collect()
-}
-
-/// Converts presence to the format of columns: `None` if all rows are present.
-fn validity(presence: &[u8], rows: usize) -> Result<Option<Vec<u8>>, ColumnFault> {
-    let (bitmap, beyond) = presence.split_at(rows.div_ceil(8));
-    if beyond.iter().any(|byte| *byte != 0) {
-        return Err(ColumnFault::Validity { rows });
-    }
-    let is_whole = bitmap.iter().copied().eq(whole(rows));
-    Ok((!is_whole).then(|| bitmap.to_vec()))
-}
-
-/// Returns a bitmap with a bit for each row.
-fn whole(rows: usize) -> impl Iterator<Item = u8> {
-    let last = (!rows.is_multiple_of(8)).then_some((1 << (rows % 8)) - 1);
-    iter::repeat_n(0xff, rows / 8).chain(last)
-}
-
-fn fill(presence: &mut [u8], rows: usize) {
-    presence.iter_mut().zip(whole(rows)).for_each(|(to, byte)| *to = byte);
-}
-
-fn put_scalars(frame: &mut Vec<u8>, scalars: &Scalars) {
-    match scalars {
-        Scalars::Bools(values) => put(frame, values, u8::to_le_bytes),
-        Scalars::Int32s(values) => put(frame, values, i32::to_le_bytes),
-        Scalars::Int64s(values) | Scalars::Timestamps(values) => put(frame, values, i64::to_le_bytes),
-        Scalars::Float32s(values) => put(frame, values, f32::to_le_bytes),
-        Scalars::Float64s(values) => put(frame, values, f64::to_le_bytes),
-        Scalars::Strings(var) | Scalars::Binaries(var) => put(frame, &var.ends, u32::to_le_bytes),
+/// Columns are equal if their types, their presence and the bits of their values are.
+impl PartialEq for ColumnRef<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        let (values, others) = (self.values(), other.values());
+        self.column_type() == other.column_type()
+            && self.rows() == other.rows()
+            && self.presence() == other.presence()
+            && self.slots() == other.slots()
+            && values.slots == others.slots
+            && (!has_ends(values.scalar) || values.all_data() == others.all_data())
     }
 }
 
-/// Appends the data between ends.
-fn put_data(frame: &mut Vec<u8>, scalars: &Scalars) {
-    if let Scalars::Strings(var) | Scalars::Binaries(var) = scalars {
-        frame.extend_from_slice(&var.data);
-        frame.resize(padded(frame.len()), 0);
-    }
-}
+// === impl ValueSlice ===
 
-fn put<T: Copy, const WIDTH: usize>(frame: &mut Vec<u8>, values: &[T], bytes: impl Fn(T) -> [u8; WIDTH]) {
-    let start = frame.len();
-    frame.resize(start + padded(values.len() * WIDTH), 0);
-    let slots = frame[start..].as_chunks_mut::<WIDTH>().0;
-    slots.iter_mut().zip(values).for_each(|(slot, value)| *slot = bytes(*value));
-}
-
-fn len(column: &Column, rows: usize) -> usize {
-    let scalars = |scalars: &Scalars| match scalars {
-        Scalars::Bools(values) => padded(values.len()),
-        Scalars::Int32s(values) => padded(values.len() * 4),
-        Scalars::Float32s(values) => padded(values.len() * 4),
-        Scalars::Int64s(values) | Scalars::Timestamps(values) => values.len() * 8,
-        Scalars::Float64s(values) => values.len() * 8,
-        Scalars::Strings(var) | Scalars::Binaries(var) => padded(var.ends.len() * END) + padded(var.data.len()),
-    };
-    presence_len(rows)
-        + match &column.values {
-            Values::Scalars(values) => scalars(values),
-            Values::Lists(lists) => padded(lists.ends.len() * END) + scalars(&lists.items),
+impl<'f> ValueSlice<'f> {
+    /// Returns value `i`.
+    pub(super) fn get(self, i: usize) -> ValueRef<'f> {
+        match self.scalar {
+            ColumnScalar::Bool => ValueRef::Bool(self.slots[i] != 0),
+            ColumnScalar::Int32 => ValueRef::Int32(i32::from_le_bytes(chunk(self.slots, i))),
+            ColumnScalar::Int64 | ColumnScalar::Timestamp => ValueRef::Int64(i64::from_le_bytes(chunk(self.slots, i))),
+            ColumnScalar::Float32 => ValueRef::Float32(f32::from_le_bytes(chunk(self.slots, i))),
+            ColumnScalar::Float64 => ValueRef::Float64(f64::from_le_bytes(chunk(self.slots, i))),
+            ColumnScalar::Utf8 | ColumnScalar::Binary => ValueRef::Bytes(self.data(i..i + 1)),
         }
-}
+    }
 
-fn padded(bytes: usize) -> usize {
-    bytes.next_multiple_of(ALIGN)
-}
+    /// Returns the type of its values.
+    pub(super) fn scalar(self) -> ColumnScalar {
+        self.scalar
+    }
 
-fn presence_len(rows: usize) -> usize {
-    rows.div_ceil(64) * 8
-}
+    /// Returns the number of values.
+    pub(super) fn len(self) -> usize {
+        self.slots.len() / width(self.scalar)
+    }
 
-fn slot_width(of: ColumnType) -> usize {
-    if of.is_list { END } else { width(of.scalar) }
-}
+    /// Returns the slots of some values: numbers, or ends of text or bytes.
+    pub(super) fn slots(self, values: Range<usize>) -> &'f [u8] {
+        let width = width(self.scalar);
+        &self.slots[values.start * width..values.end * width]
+    }
 
-/// Returns the size of a value, or of its end, in bytes.
-fn width(of: ColumnScalar) -> usize {
-    match of {
-        ColumnScalar::Bool => 1,
-        ColumnScalar::Int32 | ColumnScalar::Float32 => 4,
-        ColumnScalar::Int64 | ColumnScalar::Float64 | ColumnScalar::Timestamp => 8,
-        ColumnScalar::Utf8 | ColumnScalar::Binary => END,
+    /// Returns the ends of some values of text or bytes, counted in bytes of all values.
+    pub(super) fn ends(self, values: Range<usize>) -> impl DoubleEndedIterator<Item = u32> + Clone + use<'f> {
+        ends(self.slots(values))
+    }
+
+    /// Returns the bytes of some values of text or bytes.
+    pub(super) fn data(self, values: Range<usize>) -> &'f [u8] {
+        &self.data[self.data_start(values.start)..self.data_start(values.end)]
+    }
+
+    /// Returns the bytes of all values of text or bytes.
+    pub(super) fn all_data(self) -> &'f [u8] {
+        &self.data[..self.data_start(self.len())]
+    }
+
+    /// Returns where the bytes of value `i` start; for the index after the last value, where all bytes end.
+    pub(super) fn data_start(self, i: usize) -> usize {
+        start_at(self.slots, i)
     }
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

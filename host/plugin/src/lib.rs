@@ -11,7 +11,7 @@ mod bindings;
 mod breaker;
 mod build_info;
 mod cache;
-mod column;
+mod column_type;
 mod compiler;
 mod component;
 mod engine;
@@ -23,6 +23,7 @@ mod killed;
 mod latency;
 mod logs;
 mod metrics;
+mod output;
 mod plugin_dir;
 mod pool;
 mod precheck;
@@ -35,11 +36,13 @@ mod world;
 pub use self::{
     breaker::BreakerState,
     build_info::BuildInfo,
-    column::{Column, ColumnBuilder, ColumnFault, ColumnScalar, ColumnType, Output},
+    column_type::{ColumnScalar, ColumnType},
     compiler::{COMPILE_COMMAND, CompileKill, CompileLimits, compile_here},
     component::{Component, Digest},
     error::{BindError, CallError, Incompatibility, Interrupt, LoadError, PluginError},
+    frame::{ColumnFault, ColumnRef, ColumnWriter, Frame, FrameBuilder},
     killed::KilledCompilations,
+    output::{Output, Outputs},
     plugin_dir::{PluginDir, PluginDirError, StoredVersion, read_file},
     runtime::PluginRuntime,
     settings::{PluginLimits, PluginSettings},

@@ -1,6 +1,6 @@
 //! A plugin that is bound to a derived view, as serving calls it.
 
-use std::{fmt, ops::Range, sync::Arc, time::Instant};
+use std::{fmt, sync::Arc, time::Instant};
 
 use larder_model::{
     model::{DerivedView, Micros, ValueRef},
@@ -8,17 +8,15 @@ use larder_model::{
 };
 
 use super::{
-    BindError, BreakerState, CallError, Column, ColumnBuilder, ColumnType, Component, Field, Incompatibility, Output,
+    BindError, BreakerState, CallError, ColumnType, Component, Field, Frame, FrameBuilder, Incompatibility, Outputs,
     PluginRuntime,
     bindings::types,
     breaker::Breaker,
-    frame::{self, FrameFault},
     guest::{Bounds, Guest},
     latency::LatencyEstimator,
     logs::PluginLog,
     metrics::TransformMetrics,
     pool::Pool,
-    world::Returned,
 };
 
 /// A component that is configured for a derived view. Any thread may call it.
@@ -126,12 +124,20 @@ impl Transform {
         self.breaker.state()
     }
 
-    /// Computes a batch. The columns are in the order of [`Transform::inputs`] and have `rows` slots each; the result
-    /// is in the order of the plugin's outputs. A batch with more rows than the limit of a call is split.
+    /// Returns a builder for the inputs of a call with this many rows. Its columns are in the order of
+    /// [`Transform::inputs`].
+    #[must_use]
+    pub fn frame(&self, rows: usize) -> FrameBuilder {
+        FrameBuilder::new(self.component.signature().inputs.iter().map(|input| input.column_type), rows)
+    }
+
+    /// Computes a batch. The columns are those of [`Transform::frame`]; the result is in the order of the plugin's
+    /// outputs. A batch with more rows than the limit of a call is split.
     ///
     /// # Errors
     /// Why there is no result; it is counted and logged.
-    pub fn call(&self, as_of: Micros, rows: usize, inputs: Vec<Column>) -> Result<Vec<Output>, CallError> {
+    pub fn call(&self, as_of: Micros, inputs: &Frame) -> Result<Outputs, CallError> {
+        let rows = inputs.rows();
         let signature = self.component.signature();
         let (plugin, version, view) = (&*signature.name, &*signature.version, &*self.view);
         let _span = tracing::debug_span!("plugin_call", plugin, version, view, rows).entered();
@@ -142,16 +148,14 @@ impl Transform {
         }
         let rows_max = self.component.limits().rows_per_call;
         let result = if rows <= rows_max {
-            self.call_once(as_of, rows, inputs)
+            self.call_once(as_of, inputs)
         } else {
             let starts = (0..rows).step_by(rows_max);
-            let parts = starts.map(|start| {
-                let part = start..rows.min(start + rows_max);
-                let inputs = inputs.iter().map(|column| column.slice(part.clone())).collect();
-                Ok((part.clone(), self.call_once(as_of, part.len(), inputs)?))
-            });
-            parts.collect::<Result<Vec<_>, _>>().map(|parts| self.join(&parts, rows))
+            let parts = starts.map(|start| self.call_once(as_of, &inputs.slice(start..rows.min(start + rows_max))));
+            let types = signature.outputs.iter().map(|output| output.column_type);
+            parts.collect::<Result<Vec<_>, _>>().map(|parts| Frame::concat(types, &parts))
         };
+        let result = result.map(Outputs::new);
         let took = started.elapsed();
         self.pace.note(rows, took);
         self.metrics.call(rows, took);
@@ -183,7 +187,7 @@ impl Transform {
         );
     }
 
-    fn call_once(&self, as_of: Micros, rows: usize, inputs: Vec<Column>) -> Result<Vec<Output>, CallError> {
+    fn call_once(&self, as_of: Micros, inputs: &Frame) -> Result<Frame, CallError> {
         let mut guest = match self.pool.take() {
             Some(guest) => guest,
             None => match self.configured() {
@@ -193,10 +197,8 @@ impl Transform {
             },
         };
         let context = types::Context { as_of };
-        let inputs: Vec<types::Column> = inputs.into_iter().map(|column| column.0).collect();
-        let count = u32::try_from(rows).unwrap_or(u32::MAX);
-        let result = guest
-            .call(&self.runtime.engines, self.bounds(), |world, store| world.transform(store, context, count, &inputs));
+        let result =
+            guest.call(&self.runtime.engines, self.bounds(), |world, store| world.transform(store, context, inputs));
         self.metrics.memory(guest.high_water());
         let returned = match result? {
             Ok(returned) => returned,
@@ -205,29 +207,9 @@ impl Transform {
                 return Err(CallError::Fault(fault_text(fault)));
             }
         };
-        let outputs = self.check(returned, rows)?;
+        let outputs = returned.check(&self.component.signature().outputs, inputs.rows())?;
         self.put_back(guest);
         Ok(outputs)
-    }
-
-    /// Validates a result before it is used.
-    fn check(&self, returned: Returned, rows: usize) -> Result<Vec<Output>, CallError> {
-        let declared = &self.component.signature().outputs;
-        let columns = match returned {
-            Returned::Columns(columns) => columns,
-            Returned::Frame(frame) => frame::read(&frame, declared, rows).map_err(|fault| match fault {
-                FrameFault::Column(place, fault) => CallError::Column { name: declared[place].name.clone(), fault },
-                FrameFault::Surplus(bytes) => CallError::Surplus { bytes },
-            })?,
-        };
-        if columns.len() != declared.len() {
-            return Err(CallError::Columns { found: columns.len(), declared: declared.len() });
-        }
-        let check = |(column, field): (types::Column, &Field)| {
-            Output::check(Column(column), field.column_type, field.nullable, rows)
-                .map_err(|fault| CallError::Column { name: field.name.clone(), fault })
-        };
-        columns.into_iter().zip(declared).map(check).collect()
     }
 
     /// Creates an instance and passes it the view's configuration.
@@ -258,37 +240,17 @@ impl Transform {
 
     /// Tries the plugin on one row, and measures the time.
     fn try_on(&self, zeros: bool) -> Result<(), CallError> {
-        let inputs = || {
-            let column = |input: &Field| {
-                let mut column = ColumnBuilder::new(input.column_type, 1);
-                if zeros {
-                    column.push_default()
-                } else {
-                    column.push(ValueRef::Null)
-                }
-                column.finish()
-            };
-            self.component.signature().inputs.iter().map(column).collect()
-        };
+        let mut inputs = self.frame(1);
+        for _ in 0..inputs.width() {
+            inputs.column(|column| if zeros { column.push_default() } else { column.push(ValueRef::Null) });
+        }
+        let inputs = inputs.finish();
         // Twice, because the first call of an instance is slower than later ones.
-        self.call_once(0, 1, inputs())?;
+        self.call_once(0, &inputs)?;
         let started = Instant::now();
-        self.call_once(0, 1, inputs())?;
+        self.call_once(0, &inputs)?;
         self.pace.note(1, started.elapsed());
         Ok(())
-    }
-
-    /// Joins the parts of a split batch.
-    fn join(&self, parts: &[(Range<usize>, Vec<Output>)], rows: usize) -> Vec<Output> {
-        let outputs = self.component.signature().outputs.iter().enumerate();
-        let join = |(place, field): (usize, &Field)| {
-            let mut column = ColumnBuilder::new(field.column_type, rows);
-            for (part, outputs) in parts {
-                column.extend((0..part.len()).map(|row| outputs[place].get(row)));
-            }
-            Output::trusted(column.finish())
-        };
-        outputs.map(join).collect()
     }
 }
 

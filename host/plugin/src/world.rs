@@ -1,4 +1,9 @@
 //! The versions of the contract that plugins are compiled against, behind one interface.
+//!
+//! A plugin of version 0.2 (in Rust) gets and returns the bytes of a frame. `v1.rs` converts frames for plugins of
+//! version 0.1 (in Python, and old ones).
+
+mod v1;
 
 use wasmtime::{
     Engine, Store,
@@ -6,27 +11,27 @@ use wasmtime::{
 };
 
 use super::{
-    LoadError,
-    bindings::{Level, types, v1, v2},
-    frame,
+    CallError, Field, Frame, LoadError,
+    bindings::{self, Level, types, v2},
+    frame::{self, FrameFault},
     guest_state::GuestState,
 };
 
 /// The exports of an instance.
 pub(super) enum World {
-    V1(v1::DerivedFeatures),
+    V1(bindings::v1::DerivedFeatures),
     V2(v2::DerivedFeatures),
 }
 
 /// A component whose imports are resolved, and whose exports match its world.
 pub(super) enum WorldPre {
-    V1(v1::DerivedFeaturesPre<GuestState>),
+    V1(bindings::v1::DerivedFeaturesPre<GuestState>),
     V2(v2::DerivedFeaturesPre<GuestState>),
 }
 
 /// The result of `transform`, not validated yet.
 pub(super) enum Returned {
-    Columns(Vec<types::Column>),
+    Columns(v1::ReturnedColumns),
     Frame(Vec<u8>),
 }
 
@@ -63,8 +68,8 @@ impl WorldPre {
             v2::DerivedFeatures::add_to_linker::<_, HasSelf<GuestState>>(&mut linker, |state| state)?;
             Ok(Self::V2(v2::DerivedFeaturesPre::new(linker.instantiate_pre(component)?)?))
         } else {
-            v1::DerivedFeatures::add_to_linker::<_, HasSelf<GuestState>>(&mut linker, |state| state)?;
-            Ok(Self::V1(v1::DerivedFeaturesPre::new(linker.instantiate_pre(component)?)?))
+            bindings::v1::DerivedFeatures::add_to_linker::<_, HasSelf<GuestState>>(&mut linker, |state| state)?;
+            Ok(Self::V1(bindings::v1::DerivedFeaturesPre::new(linker.instantiate_pre(component)?)?))
         }
     }
 
@@ -118,16 +123,34 @@ impl World {
         &self,
         store: &mut Store<GuestState>,
         context: types::Context,
-        rows: u32,
-        inputs: &[types::Column],
+        inputs: &Frame,
     ) -> wasmtime::Result<Result<Returned, types::Fault>> {
+        let rows = u32::try_from(inputs.rows()).unwrap_or(u32::MAX);
         Ok(match self {
-            Self::V1(world) => world.call_transform(store, context, rows, inputs)?.map(Returned::Columns),
-            Self::V2(world) => {
-                let inputs = frame::write(inputs, rows as usize);
-                world.call_transform(store, context, rows, &inputs)?.map(Returned::Frame)
+            Self::V1(world) => {
+                let columns = world.call_transform(store, context, rows, &v1::columns(inputs))?;
+                columns.map(|columns| Returned::Columns(v1::ReturnedColumns(columns)))
             }
+            Self::V2(world) => world.call_transform(store, context, rows, inputs.bytes())?.map(Returned::Frame),
         })
+    }
+}
+
+// === impl Returned ===
+
+impl Returned {
+    /// Validates a result against the signature, before any value is read.
+    ///
+    /// # Errors
+    /// The first fault.
+    pub(super) fn check(self, declared: &[Field], rows: usize) -> Result<Frame, CallError> {
+        match self {
+            Self::Columns(columns) => columns.check(declared, rows),
+            Self::Frame(bytes) => frame::read(bytes, declared, rows).map_err(|fault| match fault {
+                FrameFault::Column(place, fault) => CallError::Column { name: declared[place].name.clone(), fault },
+                FrameFault::Surplus(bytes) => CallError::Surplus { bytes },
+            }),
+        }
     }
 }
 
@@ -135,7 +158,7 @@ impl World {
 
 impl types::Host for GuestState {}
 
-impl v1::larder::transform::host::Host for GuestState {
+impl bindings::v1::larder::transform::host::Host for GuestState {
     fn log(&mut self, level: Level, message: String) -> wasmtime::Result<()> {
         self.write(level, &message);
         Ok(())

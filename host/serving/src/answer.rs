@@ -84,7 +84,7 @@ enum Column<'a> {
         feature: usize,
         ttl: TtlPolicy,
     },
-    Computed(&'a Output),
+    Computed(Output<'a>),
     /// The fallback of a derived view that could not be computed.
     Failed(ValueRef<'a>),
 }
@@ -252,11 +252,11 @@ impl Answer<'_> {
     }
 
     /// Returns the column of a derived feature, if it was computed.
-    pub(super) fn output(&self, from: ColumnFrom) -> Option<&Output> {
+    pub(super) fn output(&self, from: ColumnFrom) -> Option<Output<'_>> {
         let ColumnFrom::Step { step, feature } = from else { return None };
         let transform = self.plan.steps[step].transform.as_ref()?;
         match self.derived.get(step)? {
-            Derived::Outputs(outputs) => outputs.get(transform.outputs()[feature]),
+            Derived::Outputs(outputs) => Some(outputs.output(transform.outputs()[feature])),
             Derived::Failed => None,
         }
     }

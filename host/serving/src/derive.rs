@@ -4,7 +4,7 @@ use larder_model::{
     codec::single,
     model::{Micros, NULL_TIMESTAMP_SECONDS, ScalarType, ValueRef},
 };
-use larder_plugin_host::{CallError, Column, ColumnBuilder, ColumnScalar, ColumnType, Output};
+use larder_plugin_host::{CallError, ColumnScalar, ColumnType, ColumnWriter, Frame, FrameBuilder, Outputs};
 
 use super::{
     Answer, ColumnFrom, EntityValue, OnlineRequest, RequestError,
@@ -15,8 +15,8 @@ use super::{
 /// The result of a step.
 #[derive(Debug)]
 pub(super) enum Derived {
-    /// One column for each output of the plugin.
-    Outputs(Vec<Output>),
+    /// The outputs of the plugin.
+    Outputs(Outputs),
     /// The plugin is missing or failed. The view's fallback is served.
     Failed,
 }
@@ -25,24 +25,23 @@ pub(super) enum Derived {
 /// request.
 pub(super) fn derive(answer: &mut Answer<'_>, request: &OnlineRequest<'_>, as_of: Micros) -> Result<(), RequestError> {
     let plan = std::sync::Arc::clone(&answer.plan);
-    let request_columns = plan.request_inputs.iter().map(|input| {
+    // Before the first plugin is called, because a value of the wrong type fails the whole request. Each plugin that
+    // reads a column gets a copy of it.
+    let types = plan.request_inputs.iter().map(|input| input.column_type);
+    let mut request_data = FrameBuilder::new(types, answer.rows);
+    for input in &plan.request_inputs {
         let (_, values) = &request.entities[input.request_place];
-        typed_column(&input.name, input.column_type, values)
-    });
-    let request_columns = request_columns.collect::<Result<Vec<_>, _>>()?;
+        request_data.column(|column| fill_typed(column, &input.name, values))?;
+    }
+    let request_data = request_data.finish();
     for step in &plan.steps {
-        let derived = compute(answer, step, &request_columns, as_of)?;
+        let derived = compute(answer, step, &request_data, as_of)?;
         answer.derived.push(derived);
     }
     Ok(())
 }
 
-fn compute(
-    answer: &Answer<'_>,
-    step: &Step,
-    request_columns: &[Column],
-    as_of: Micros,
-) -> Result<Derived, RequestError> {
+fn compute(answer: &Answer<'_>, step: &Step, request_data: &Frame, as_of: Micros) -> Result<Derived, RequestError> {
     let failed = |why: RequestError| if step.is_fatal() { Err(why) } else { Ok(Derived::Failed) };
     let Some(transform) = &step.transform else {
         return failed(RequestError::NoPlugin {
@@ -50,17 +49,17 @@ fn compute(
             plugin: step.view.plugin.to_string(),
         });
     };
-    let mut inputs: Vec<Column> = Vec::with_capacity(step.inputs.len());
+    let mut inputs = transform.frame(answer.rows);
     for input in &step.inputs {
-        inputs.push(match *input {
-            StepInput::Feature(from, column_type) => feature_column(answer, from, column_type),
-            StepInput::Request(index) => request_columns[index].clone(),
+        inputs.column(|column| match *input {
+            StepInput::Feature(from) => fill_feature(column, answer, from),
+            StepInput::Request(index) => column.append(request_data.column(index), 0..answer.rows),
             StepInput::Key(index, key_type) => {
-                key_column(index.map(|index| answer.entity_column(index)), key_type, answer.rows)
+                fill_key(column, index.map(|index| answer.entity_column(index)), key_type, answer.rows);
             }
         });
     }
-    match transform.call(as_of, answer.rows, inputs) {
+    match transform.call(as_of, &inputs.finish()) {
         Ok(outputs) => Ok(Derived::Outputs(outputs)),
         Err(error) => failed(failure(step, &error)),
     }
@@ -70,67 +69,58 @@ fn failure(step: &Step, error: &CallError) -> RequestError {
     RequestError::Plugin { view: step.view.name.to_string(), why: error.for_client() }
 }
 
-/// Returns a feature's values in all rows; null if no value was found.
-fn feature_column(answer: &Answer<'_>, from: ColumnFrom, column_type: ColumnType) -> Column {
-    if let Some(column) = answer.output(from) {
-        return column.column().clone();
+/// Adds a feature's values in all rows; null if no value was found.
+fn fill_feature(column: &mut ColumnWriter<'_>, answer: &Answer<'_>, from: ColumnFrom) {
+    if let Some(output) = answer.output(from) {
+        return column.append(output.column(), 0..answer.rows);
     }
-    let mut column = ColumnBuilder::new(column_type, answer.rows);
     // Feast's placeholder for a null timestamp is passed to a plugin as null.
-    let is_null = |value: &ValueRef<'_>| {
-        column_type == ColumnType::TIMESTAMP && matches!(value, ValueRef::Int64(NULL_TIMESTAMP_SECONDS))
-    };
+    let is_timestamp = column.column_type() == ColumnType::TIMESTAMP;
+    let is_null = |value: &ValueRef<'_>| is_timestamp && matches!(value, ValueRef::Int64(NULL_TIMESTAMP_SECONDS));
     column.extend(answer.cells(from).map(|cell| if is_null(&cell.value) { ValueRef::Null } else { cell.value }));
-    column.finish()
 }
 
-fn key_column(values: Option<&[EchoedValue<'_>]>, key_type: ScalarType, rows: usize) -> Column {
-    let column_type = ColumnType::of(larder_model::model::ValueType::Scalar(key_type)).unwrap_or(ColumnType::TEXT);
-    let mut column = ColumnBuilder::new(column_type, rows);
+fn fill_key(column: &mut ColumnWriter<'_>, values: Option<&[EchoedValue<'_>]>, key_type: ScalarType, rows: usize) {
     let value = |row: usize| values.map_or(ValueRef::Null, |values| keys::key_as_value(&values[row], key_type));
     column.extend((0..rows).map(value));
-    column.finish()
 }
 
-/// Converts the caller's values for an input to its type. A number is accepted if the type can represent it exactly;
-/// for doubles and singles, the nearest value is used. There are no other conversions.
+/// Adds the caller's values for an input, converted to its type. A number is accepted if the type can represent it
+/// exactly; for doubles and singles, the nearest value is used. There are no other conversions.
 ///
 /// # Errors
 /// [`RequestError::BadRequestData`] for the first value that is not of the type.
-pub fn typed_column(name: &str, column_type: ColumnType, values: &[EntityValue<'_>]) -> Result<Column, RequestError> {
-    let fault = |row: usize, found: &EntityValue<'_>| RequestError::BadRequestData {
-        name: name.to_owned(),
-        row,
-        declared: column_type.to_string(),
-        found: found.describe(),
+pub fn fill_typed(column: &mut ColumnWriter<'_>, name: &str, values: &[EntityValue<'_>]) -> Result<(), RequestError> {
+    let ColumnType { scalar, is_list } = column.column_type();
+    let mut wrong = None;
+    let mut note = |row: usize, value| {
+        wrong.get_or_insert((row, value));
+        ValueRef::Null
     };
-    let scalar = column_type.scalar;
-    let mut column = ColumnBuilder::new(column_type, values.len());
-    if column_type.is_list {
+    if is_list {
         for (row, value) in values.iter().enumerate() {
             match value {
                 EntityValue::Null => column.push(ValueRef::Null),
                 EntityValue::List(items) => {
-                    let items = items.iter().map(|item| sent(item, scalar).ok_or_else(|| fault(row, item)));
-                    column.push_list(items.collect::<Result<Vec<_>, _>>()?.into_iter());
+                    column.push_list(items.iter().map(|item| sent(item, scalar).unwrap_or_else(|| note(row, item))));
                 }
-                value => return Err(fault(row, value)),
+                value => column.push(note(row, value)),
             }
         }
     } else {
-        let mut wrong = None;
         column.extend(values.iter().enumerate().map(|(row, value)| match value {
             EntityValue::Null => ValueRef::Null,
-            value => sent(value, scalar).unwrap_or_else(|| {
-                wrong.get_or_insert((row, value));
-                ValueRef::Null
-            }),
+            value => sent(value, scalar).unwrap_or_else(|| note(row, value)),
         }));
-        if let Some((row, value)) = wrong {
-            return Err(fault(row, value));
-        }
     }
-    Ok(column.finish())
+    wrong.map_or(Ok(()), |(row, found)| {
+        Err(RequestError::BadRequestData {
+            name: name.to_owned(),
+            row,
+            declared: column.column_type().to_string(),
+            found: found.describe(),
+        })
+    })
 }
 
 /// Returns a value of the caller, if it is of the type.

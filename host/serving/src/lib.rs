@@ -31,7 +31,7 @@ pub use self::{
     answer::{Answer, Cell, EchoedValue, ReadText, Status},
     config::TtlPolicy,
     current::CurrentSnapshot,
-    derive::typed_column,
+    derive::fill_typed,
     error::{Cut, LISTED_MAX, RequestError},
     limits::{ConnectionLimits, ServingLimits},
     lookup_error::LookupError,

@@ -32,7 +32,7 @@ fn violation(mode: &str, rows: usize) -> CallError {
     let transform = in_mode(mode, "");
     let error = call(&transform, rows).expect_err(mode);
     let outputs = call(&transform, rows).unwrap_or_else(|error| panic!("{mode}, after the failure: {error}"));
-    assert_eq!(outputs[0].get(1), ValueRef::Float64(2.0), "{mode}");
+    assert_eq!(outputs.output(0).get(1), ValueRef::Float64(2.0), "{mode}");
     error
 }
 
@@ -45,10 +45,10 @@ fn both_contract_versions_are_served() {
         let (first, second) = (Transform::bind(runtime(), &first, &view("null")).unwrap(), in_mode("good", ""));
         let (first, second) = (call(&first, rows).unwrap(), call(&second, rows).unwrap());
         for place in [0, 1, 3, 4] {
-            let of = |outputs: &[larder_plugin_host::Output], row| outputs[place].get(row).to_value();
+            let of = |outputs: &larder_plugin_host::Outputs, row| outputs.output(place).get(row).to_value();
             (0..rows).for_each(|row| assert_eq!(of(&first, row), of(&second, row), "row {row} of {rows}"));
         }
-        assert_eq!(second[2].get(rows - 1), ValueRef::Bytes("äl well".as_bytes()));
+        assert_eq!(second.output(2).get(rows - 1), ValueRef::Bytes("äl well".as_bytes()));
     }
 }
 

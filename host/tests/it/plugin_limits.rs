@@ -11,8 +11,8 @@ use std::{
 
 use larder_model::model::{DerivedInput, DerivedView, Feature, InputSource, OnError, ValueRef, ValueType};
 use larder_plugin_host::{
-    BreakerState, CallError, Column, ColumnBuilder, ColumnScalar, ColumnType, Component, Incompatibility, Interrupt,
-    LoadError, Output, PluginLimits, PluginRuntime, PluginSettings, Transform,
+    BreakerState, CallError, Component, Frame, Incompatibility, Interrupt, LoadError, Outputs, PluginLimits,
+    PluginRuntime, PluginSettings, Transform,
 };
 
 use crate::guests::{compiler, guest, guest_with};
@@ -72,15 +72,15 @@ fn in_mode(mode: &str, amount: Option<u64>) -> Arc<Transform> {
     Transform::bind(runtime(), &hostile(), &view(&config)).unwrap_or_else(|error| panic!("{mode}: {error}"))
 }
 
-fn column(rows: usize) -> Column {
-    let mut column = ColumnBuilder::new(ColumnType { scalar: ColumnScalar::Float64, is_list: false }, rows);
+fn inputs(transform: &Transform, rows: usize) -> Frame {
+    let mut frame = transform.frame(rows);
     #[expect(clippy::cast_precision_loss, reason = "few rows")]
-    (0..rows).for_each(|row| column.push(ValueRef::Float64(row as f64)));
-    column.finish()
+    frame.column(|column| column.extend((0..rows).map(|row| ValueRef::Float64(row as f64))));
+    frame.finish()
 }
 
-pub(crate) fn call(transform: &Transform, rows: usize) -> Result<Vec<Output>, CallError> {
-    transform.call(0, rows, vec![column(rows)])
+pub(crate) fn call(transform: &Transform, rows: usize) -> Result<Outputs, CallError> {
+    transform.call(0, &inputs(transform, rows))
 }
 
 /// Returns the error of the first call after the trial, and checks that the next one, in another instance, succeeds.
@@ -88,7 +88,7 @@ fn violation(mode: &str, amount: Option<u64>) -> CallError {
     let transform = in_mode(mode, amount);
     let error = call(&transform, 3).expect_err(mode);
     let outputs = call(&transform, 3).unwrap_or_else(|error| panic!("{mode}, after the failure: {error}"));
-    assert_eq!(outputs[0].get(2), ValueRef::Float64(4.0), "{mode}");
+    assert_eq!(outputs.output(0).get(2), ValueRef::Float64(4.0), "{mode}");
     error
 }
 
@@ -96,7 +96,7 @@ fn obeyed(mode: &str, amount: u64) {
     let transform = in_mode(mode, Some(amount));
     for _ in 0..3 {
         let outputs = call(&transform, 3).unwrap_or_else(|error| panic!("{mode} {amount}: {error}"));
-        assert_eq!(outputs[0].get(2), ValueRef::Float64(4.0), "{mode}");
+        assert_eq!(outputs.output(0).get(2), ValueRef::Float64(4.0), "{mode}");
     }
 }
 
@@ -104,9 +104,9 @@ fn obeyed(mode: &str, amount: u64) {
 fn a_good_call_has_every_output() {
     let outputs = call(&in_mode("good", None), 3).unwrap();
     assert_eq!(outputs.len(), 5);
-    assert_eq!(outputs[1].get(0), ValueRef::Bool(false));
-    assert_eq!(outputs[1].get(2), ValueRef::Bool(true));
-    assert!(matches!(outputs[3].get(1), ValueRef::List(_)));
+    assert_eq!(outputs.output(1).get(0), ValueRef::Bool(false));
+    assert_eq!(outputs.output(1).get(2), ValueRef::Bool(true));
+    assert!(matches!(outputs.output(3).get(1), ValueRef::List(_)));
 }
 
 #[test]
@@ -262,7 +262,7 @@ fn large_batch_is_split() {
     let whole = in_mode("good", None);
     for rows in [0, 1, 100, 101, 1_000] {
         let (split, whole) = (call(&split, rows).unwrap(), call(&whole, rows).unwrap());
-        for (split, whole) in split.iter().zip(&whole) {
+        for (split, whole) in split.iter().zip(whole.iter()) {
             assert_eq!(split.column(), whole.column(), "{rows} rows");
         }
     }

@@ -13,7 +13,9 @@ use std::{
 };
 
 use larder_model::model::{DerivedInput, DerivedView, Feature, InputSource, OnError, Tags, ValueRef};
-use larder_plugin_host::{Column, ColumnBuilder, ColumnScalar, Component, PluginRuntime, PluginSettings, Transform};
+use larder_plugin_host::{
+    ColumnScalar, ColumnType, ColumnWriter, Component, FrameBuilder, PluginRuntime, PluginSettings, Transform,
+};
 
 use crate::{
     binary::{Ended, Home},
@@ -259,11 +261,17 @@ fn churn_plugins_agree_bit_for_bit() {
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let mut present = 0;
     for batch in 0..20 {
-        let columns: Vec<Column> = view.inputs.iter().map(|input| churn_column(input, ROWS, &mut random)).collect();
+        let types = view.inputs.iter().map(|input| ColumnType::of(input.value_type).unwrap());
+        let mut columns = FrameBuilder::new(types, ROWS);
+        view.inputs.iter().for_each(|_| columns.column(|column| fill_churn(column, ROWS, &mut random)));
+        let columns = columns.finish();
         let answers = plugins.each_ref().map(|plugin| {
-            let inputs: Vec<Column> = plugin.inputs().iter().map(|place| columns[*place].clone()).collect();
-            let outputs = plugin.call(0, ROWS, inputs).unwrap();
-            let outputs = plugin.outputs().iter().map(|place| &outputs[*place]);
+            let mut inputs = plugin.frame(ROWS);
+            for place in plugin.inputs() {
+                inputs.column(|column| column.append(columns.column(*place), 0..ROWS));
+            }
+            let outputs = plugin.call(0, &inputs.finish()).unwrap();
+            let outputs = plugin.outputs().iter().map(|place| outputs.output(*place));
             outputs.map(|output| (0..ROWS).map(|row| bits(output.get(row))).collect::<Vec<_>>()).collect::<Vec<_>>()
         });
         assert_eq!(answers[0], answers[1], "batch {batch}, Python");
@@ -320,14 +328,12 @@ fn churn_view() -> DerivedView {
 }
 
 /// Returns values that customers can have, some impossible ones, and nulls.
-fn churn_column(input: &DerivedInput, rows: usize, random: &mut Random) -> Column {
+fn fill_churn(column: &mut ColumnWriter<'_>, rows: usize, random: &mut Random) {
     const CONTRACTS: [&str; 5] = ["Month-to-month", "One year", "Two year", "", "Zwölf Monate"];
     const ODD: [f64; 6] = [0.0, -0.0, 1e308, -1e308, f64::INFINITY, f64::NAN];
-    let column_type = larder_plugin_host::ColumnType::of(input.value_type).unwrap();
-    let mut column = ColumnBuilder::new(column_type, rows);
     for _ in 0..rows {
         let odd = random.below(10) == 0;
-        match (random.below(5), column_type.scalar) {
+        match (random.below(5), column.column_type().scalar) {
             (0, _) => column.push(ValueRef::Null),
             (_, ColumnScalar::Int64) if odd => column.push(ValueRef::Int64(random.next() as i64)),
             (_, ColumnScalar::Int64) => column.push(ValueRef::Int64(random.below(80) as i64 - 5)),
@@ -336,7 +342,6 @@ fn churn_column(input: &DerivedInput, rows: usize, random: &mut Random) -> Colum
             (_, _) => column.push(ValueRef::Bytes(CONTRACTS[random.below(5) as usize].as_bytes())),
         }
     }
-    column.finish()
 }
 
 /// Returns a value's bits for comparison: NaN equals itself, and 0 differs from -0.

@@ -31,7 +31,7 @@ pub struct Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StepInput {
     /// A feature, stored or derived.
-    Feature(ColumnFrom, ColumnType),
+    Feature(ColumnFrom),
     /// Request data, by its index in [`super::Plan::request_inputs`].
     Request(usize),
     /// An entity column, by its index in [`super::Plan::entity_columns`]; `None` if the request does not have it.
@@ -64,7 +64,7 @@ pub(super) struct WantedStep<'c> {
 }
 
 enum WantedInput<'c> {
-    Feature(ColumnFrom, ColumnType),
+    Feature(ColumnFrom),
     Request(&'c Arc<str>, ColumnType),
     Key(&'c Arc<str>),
 }
@@ -177,7 +177,7 @@ impl<'c> Resolver<'c> {
                             let view = self.catalog.view(view).ok_or_else(|| self.unknown_view(view))?;
                             wanted.hidden(view, feature)
                         };
-                        WantedInput::Feature(from, column_type)
+                        WantedInput::Feature(from)
                     }
                 })
             });
@@ -206,7 +206,7 @@ impl<'c> Resolver<'c> {
         };
         wanted.columns.iter_mut().for_each(|column| column.from = moved(column.from));
         let input = |input: &WantedInput<'_>| match *input {
-            WantedInput::Feature(from, column_type) => StepInput::Feature(moved(from), column_type),
+            WantedInput::Feature(from) => StepInput::Feature(moved(from)),
             // `request_inputs` has found all of them.
             WantedInput::Request(name, column_type) => {
                 let same = |input: &RequestInput| input.name == *name && input.column_type == column_type;
@@ -238,7 +238,7 @@ fn order(steps: &[WantedStep<'_>]) -> Vec<usize> {
         let before = order.len();
         for (index, step) in steps.iter().enumerate() {
             let has_all = |input: &WantedInput<'_>| match input {
-                WantedInput::Feature(ColumnFrom::Step { step, .. }, _) => order.contains(step),
+                WantedInput::Feature(ColumnFrom::Step { step, .. }) => order.contains(step),
                 _ => true,
             };
             if !order.contains(&index) && step.inputs.iter().all(has_all) {

@@ -45,7 +45,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
     ));
     let mut lines = Vec::new();
     for rows in ROWS {
-        let times = measure(&plugin, &transform, rows)?;
+        let times = measure(&transform, rows)?;
         let (median, p99) = (times[times.len() / 2], times[times.len() * 99 / 100]);
         let micros = |time: Duration| format!("{:.2}", time.as_secs_f64() * 1e6);
         #[expect(clippy::cast_precision_loss, reason = "rows, far below 2^53")]
@@ -59,15 +59,14 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
 }
 
 /// Measures calls with this many rows; building the columns is not measured. Returns the sorted times.
-fn measure(plugin: &LoadedPlugin, transform: &Transform, rows: usize) -> Result<Vec<Duration>> {
-    let columns = RandomColumns::new(SEED).columns(plugin.signature(), rows);
+fn measure(transform: &Transform, rows: usize) -> Result<Vec<Duration>> {
+    let inputs = RandomColumns::new(SEED).frame(transform, rows);
     let mut times = Vec::new();
     let mut calls = 0;
     let started = Instant::now();
     while started.elapsed() < MEASURE_TIME || times.is_empty() {
-        let inputs = columns.clone();
         let call = Instant::now();
-        let result = transform.call(0, rows, inputs);
+        let result = transform.call(0, &inputs);
         let took = call.elapsed();
         black_box(result.map_err(|error| CliError::Failed(format!("with {rows} synthetic rows: {error}")))?);
         calls += 1;

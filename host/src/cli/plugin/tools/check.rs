@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::Args;
-use larder_plugin_host::{CallError, Column, Output, Signature, Transform};
+use larder_plugin_host::{CallError, Frame, Outputs, Signature, Transform};
 
 use super::{
     inspect::print_signature,
@@ -38,19 +38,19 @@ pub(super) fn run(args: &CheckArgs) -> Result<()> {
     let transform = plugin.transform(&args.config)?;
     done("limits: configure, a row of nulls and a row of zeros stay within them");
 
-    let columns = || RandomColumns::new(SEED).columns(signature, ROWS);
+    let inputs = RandomColumns::new(SEED).frame(&transform, ROWS);
     let fresh = plugin.transform(&args.config)?;
     // One instance has processed other rows before, the other one has not.
-    let _ = transform.call(0, ROWS, RandomColumns::new(!SEED).columns(signature, ROWS));
-    let (first, second) = (transform.call(0, ROWS, columns()), fresh.call(0, ROWS, columns()));
+    let _ = transform.call(0, &RandomColumns::new(!SEED).frame(&transform, ROWS));
+    let (first, second) = (transform.call(0, &inputs), fresh.call(0, &inputs));
     compare(signature, ROWS, &first, &second, "in another instance")?;
-    let again = transform.call(0, ROWS, columns());
+    let again = transform.call(0, &inputs);
     compare(signature, ROWS, &first, &again, "when it is called again")?;
     done(&format!(
         "determinism: {ROWS} synthetic rows give the same results each time, in a new instance and a used one"
     ));
     if let Ok(whole) = &first {
-        check_split(signature, &transform, &columns(), whole)?;
+        check_split(signature, &transform, &inputs, whole)?;
         done("rows: each result depends only on its own row, so batches may be split");
     } else if let Err(error) = &first {
         output::note(&format!("the row check is skipped, because the synthetic rows fail ({}): {error}", error.kind()));
@@ -61,7 +61,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<()> {
 }
 
 /// The result of a call.
-type CallResult = std::result::Result<Vec<Output>, CallError>;
+type CallResult = std::result::Result<Outputs, CallError>;
 
 fn compare(signature: &Signature, rows: usize, first: &CallResult, second: &CallResult, when: &str) -> Result<()> {
     match (first, second) {
@@ -69,7 +69,7 @@ fn compare(signature: &Signature, rows: usize, first: &CallResult, second: &Call
             for (place, field) in signature.outputs.iter().enumerate() {
                 for row in 0..rows {
                     let of = field.column_type;
-                    let (a, b) = (cell(&first[place], of, row), cell(&second[place], of, row));
+                    let (a, b) = (cell(first.output(place), of, row), cell(second.output(place), of, row));
                     if a != b {
                         bail!(CliError::Failed(format!(
                             "not deterministic: output '{}' of row {row} is {a}, and {b} {when}. Training data would \
@@ -91,15 +91,14 @@ fn compare(signature: &Signature, rows: usize, first: &CallResult, second: &Call
 }
 
 /// Checks that each row gives the same result on its own as in a batch with others.
-fn check_split(signature: &Signature, transform: &Transform, columns: &[Column], whole: &[Output]) -> Result<()> {
+fn check_split(signature: &Signature, transform: &Transform, inputs: &Frame, whole: &Outputs) -> Result<()> {
     for row in 0..ROWS {
-        let inputs = columns.iter().map(|column| column.slice(row..row + 1)).collect();
         let single = transform
-            .call(0, 1, inputs)
+            .call(0, &inputs.slice(row..row + 1))
             .map_err(|error| CliError::Failed(format!("row {row} fails on its own, but not in a batch: {error}")))?;
         for (place, field) in signature.outputs.iter().enumerate() {
             let of = field.column_type;
-            let (in_batch, alone) = (cell(&whole[place], of, row), cell(&single[place], of, 0));
+            let (in_batch, alone) = (cell(whole.output(place), of, row), cell(single.output(place), of, 0));
             if in_batch != alone {
                 bail!(CliError::Failed(format!(
                     "output '{}' of row {row} is {in_batch} in a batch, but {alone} on its own. hint: servers split \

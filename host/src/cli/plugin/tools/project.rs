@@ -12,7 +12,7 @@ use larder_model::model::{
     DerivedInput, DerivedView, Feature, InputSource, ListRef, OnError, ScalarType, ValueRef, ValueType,
 };
 use larder_plugin_host::{
-    Column, ColumnBuilder, ColumnScalar, ColumnType, Component, Field, Output, PluginRuntime, Signature, Transform,
+    ColumnScalar, ColumnType, ColumnWriter, Component, Field, Frame, Output, PluginRuntime, Signature, Transform,
 };
 use serde_json::{Value, json};
 
@@ -86,7 +86,7 @@ pub(super) fn value_type(of: ColumnType) -> ValueType {
 
 /// Returns a cell as JSON, in the format of responses: bytes as base64, timestamps in whole seconds, and floats that
 /// are not finite as text.
-pub(super) fn cell(output: &Output, of: ColumnType, row: usize) -> Value {
+pub(super) fn cell(output: Output<'_>, of: ColumnType, row: usize) -> Value {
     match output.get(row) {
         ValueRef::List(list) => items(list, of.scalar),
         value => scalar(value, of.scalar),
@@ -122,12 +122,16 @@ impl RandomColumns {
 
     /// Generates columns for a plugin's inputs. On average, one value in eight is null. Numbers have all magnitudes and
     /// include special values.
-    pub(super) fn columns(&mut self, signature: &Signature, rows: usize) -> Vec<Column> {
-        signature.inputs.iter().map(|input| self.column(input.column_type, rows)).collect()
+    pub(super) fn frame(&mut self, transform: &Transform, rows: usize) -> Frame {
+        let mut frame = transform.frame(rows);
+        for _ in 0..frame.width() {
+            frame.column(|column| self.fill(column, rows));
+        }
+        frame.finish()
     }
 
-    fn column(&mut self, of: ColumnType, rows: usize) -> Column {
-        let mut column = ColumnBuilder::new(of, rows);
+    fn fill(&mut self, column: &mut ColumnWriter<'_>, rows: usize) {
+        let of = column.column_type();
         for _ in 0..rows {
             if self.next_bits().is_multiple_of(8) {
                 column.push(ValueRef::Null);
@@ -141,7 +145,6 @@ impl RandomColumns {
                 column.push(value);
             }
         }
-        column.finish()
     }
 
     #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "any bits will do")]

@@ -13,8 +13,8 @@ use larder_model::{
     codec::RowView,
     model::{Micros, ValueRef},
 };
-use larder_plugin_host::{Column, ColumnBuilder, Signature};
-use larder_serving::typed_column;
+use larder_plugin_host::{Frame, FrameBuilder, Signature};
+use larder_serving::fill_typed;
 use larder_sync::decode_rows;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Map, Value, json};
@@ -46,13 +46,14 @@ pub(super) fn run(args: &RunArgs) -> Result<()> {
     let signature = plugin.signature();
     let is_parquet = args.input.extension().is_some_and(|extension| extension == "parquet");
     let failed = |why: String| CliError::Failed(format!("{}: {why}", args.input.display()));
-    let (rows, columns) = if is_parquet { parquet(&args.input, signature) } else { json_rows(&args.input, signature) }
+    let inputs = if is_parquet { parquet(&args.input, signature) } else { json_rows(&args.input, signature) }
         .map_err(|error| failed(format!("{error:#}")))?;
     let transform = plugin.transform(&args.config)?;
     let outputs = transform
-        .call(args.as_of, rows, columns)
+        .call(args.as_of, &inputs)
         .map_err(|error| CliError::Failed(format!("plugin '{}': {error}", signature.name)))?;
-    let value = |place: usize, row: usize| cell(&outputs[place], signature.outputs[place].column_type, row);
+    let value = |place: usize, row: usize| cell(outputs.output(place), signature.outputs[place].column_type, row);
+    let rows = inputs.rows();
     if args.json {
         let object = |row: usize| -> Value {
             let outputs = signature.outputs.iter().enumerate();
@@ -70,7 +71,7 @@ pub(super) fn run(args: &RunArgs) -> Result<()> {
 }
 
 /// Reads rows from a JSON file, and converts their values by the rules for request inputs. An absent input is null.
-fn json_rows(path: &Path, signature: &Signature) -> Result<(usize, Vec<Column>)> {
+fn json_rows(path: &Path, signature: &Signature) -> Result<Frame> {
     let text = read_regular(path, FILE_BYTES_MAX)?;
     let rows: Vec<Map<String, Value>> = serde_json::from_slice(&text).context("expected a JSON list of objects")?;
     let mut columns = Map::new();
@@ -86,31 +87,37 @@ fn json_rows(path: &Path, signature: &Signature) -> Result<(usize, Vec<Column>)>
     }
     let body = json!({ "entities": columns }).to_string();
     let request = decode_request(body.as_bytes()).map_err(|error| anyhow::anyhow!("{}", error.body))?;
-    let column = |input: &larder_plugin_host::Field| {
+    let mut frame = frame(signature, rows.len());
+    for input in &signature.inputs {
         let values = request.entities.iter().find(|(name, _)| *name == input.name);
         let values = values.map(|(_, values)| values.as_slice()).unwrap_or_default();
-        Ok(typed_column(&input.name, input.column_type, values)?)
-    };
-    Ok((rows.len(), signature.inputs.iter().map(column).collect::<Result<_>>()?))
+        frame.column(|column| fill_typed(column, &input.name, values))?;
+    }
+    Ok(frame.finish())
 }
 
 /// Reads rows from a Parquet file, and converts their values by the rules for materialization. Each input needs a
 /// column with its name.
-fn parquet(path: &Path, signature: &Signature) -> Result<(usize, Vec<Column>)> {
+fn parquet(path: &Path, signature: &Signature) -> Result<Frame> {
     let fields: Vec<(Arc<str>, _)> =
         signature.inputs.iter().map(|input| (input.name.as_str().into(), value_type(input.column_type))).collect();
-    let mut columns: Vec<ColumnBuilder> =
-        signature.inputs.iter().map(|input| ColumnBuilder::new(input.column_type, 0)).collect();
-    let mut count = 0;
-    for batch in ParquetRecordBatchReaderBuilder::try_new(open_regular(path)?)?.build()? {
-        let (schema, rows) = decode_rows(&batch?, &fields).map_err(anyhow::Error::msg)?;
-        count += rows.len();
-        for row in &rows {
-            let row = RowView::new(&schema, row)?;
-            for (place, column) in columns.iter_mut().enumerate() {
-                column.push(row.get(place).unwrap_or(ValueRef::Null));
+    let batches = ParquetRecordBatchReaderBuilder::try_new(open_regular(path)?)?.build()?;
+    let batches = batches.map(|batch| decode_rows(&batch?, &fields).map_err(anyhow::Error::msg));
+    let batches = batches.collect::<Result<Vec<_>>>()?;
+    let mut frame = frame(signature, batches.iter().map(|(_, rows)| rows.len()).sum());
+    for place in 0..frame.width() {
+        frame.column(|column| {
+            for (schema, rows) in &batches {
+                for row in rows {
+                    column.push(RowView::new(schema, row)?.get(place).unwrap_or(ValueRef::Null));
+                }
             }
-        }
+            anyhow::Ok(())
+        })?;
     }
-    Ok((count, columns.into_iter().map(ColumnBuilder::finish).collect()))
+    Ok(frame.finish())
+}
+
+fn frame(signature: &Signature, rows: usize) -> FrameBuilder {
+    FrameBuilder::new(signature.inputs.iter().map(|input| input.column_type), rows)
 }

@@ -1,0 +1,115 @@
+//! The types of columns that plugins support.
+
+use std::fmt;
+
+use larder_model::model::{ScalarType, ValueType};
+
+/// The types of columns that plugins support.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ColumnType {
+    /// The type of each value, or of each item.
+    pub scalar: ColumnScalar,
+    /// Whether each slot contains a list.
+    pub is_list: bool,
+}
+
+/// The type of one value, and of the items of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ColumnScalar {
+    /// True or false.
+    Bool,
+    /// 32-bit integers.
+    Int32,
+    /// 64-bit integers.
+    Int64,
+    /// Singles.
+    Float32,
+    /// Doubles.
+    Float64,
+    /// UTF-8 text: strings, and types that Feast stores as text (JSON, UUIDs, decimals).
+    Utf8,
+    /// Any bytes.
+    Binary,
+    /// Microseconds since the Unix epoch.
+    Timestamp,
+}
+
+// === impl ColumnType ===
+
+impl ColumnType {
+    /// Text, one per slot.
+    pub const TEXT: Self = Self { scalar: ColumnScalar::Utf8, is_list: false };
+
+    /// Instants, one per slot.
+    pub const TIMESTAMP: Self = Self { scalar: ColumnScalar::Timestamp, is_list: false };
+
+    /// Returns the type of columns with a feature's values; `None` for nested types, which plugins can neither read nor
+    /// compute.
+    #[must_use]
+    pub fn of(value_type: ValueType) -> Option<Self> {
+        let scalar = |scalar: ScalarType| match scalar {
+            ScalarType::Bool => ColumnScalar::Bool,
+            ScalarType::Int32 => ColumnScalar::Int32,
+            ScalarType::Int64 => ColumnScalar::Int64,
+            ScalarType::Float32 => ColumnScalar::Float32,
+            ScalarType::Float64 => ColumnScalar::Float64,
+            ScalarType::String | ScalarType::Json | ScalarType::Uuid | ScalarType::TimeUuid | ScalarType::Decimal => {
+                ColumnScalar::Utf8
+            }
+            ScalarType::Bytes | ScalarType::PdfBytes | ScalarType::ImageBytes => ColumnScalar::Binary,
+            ScalarType::UnixTimestamp => ColumnScalar::Timestamp,
+        };
+        match value_type {
+            ValueType::Scalar(of) => Some(Self { scalar: scalar(of), is_list: false }),
+            ValueType::List(of) | ValueType::Set(of) => Some(Self { scalar: scalar(of), is_list: true }),
+            ValueType::Nested(_) => None,
+        }
+    }
+}
+
+/// Formats the type as in definitions.
+impl fmt::Display for ColumnType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scalar = ScalarType::from(self.scalar);
+        let value_type = if self.is_list { ValueType::List(scalar) } else { ValueType::Scalar(scalar) };
+        write!(f, "{value_type}")
+    }
+}
+
+impl From<ColumnScalar> for ScalarType {
+    /// Returns the plain type among those that share a column's shape.
+    fn from(scalar: ColumnScalar) -> Self {
+        match scalar {
+            ColumnScalar::Bool => Self::Bool,
+            ColumnScalar::Int32 => Self::Int32,
+            ColumnScalar::Int64 => Self::Int64,
+            ColumnScalar::Float32 => Self::Float32,
+            ColumnScalar::Float64 => Self::Float64,
+            ColumnScalar::Utf8 => Self::String,
+            ColumnScalar::Binary => Self::Bytes,
+            ColumnScalar::Timestamp => Self::UnixTimestamp,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn definition_types_map_to_columns() {
+        let of = |name: &str| ColumnType::of(name.parse().unwrap()).map(|of| of.to_string());
+        for (name, plain) in [
+            ("Int64", "Int64"),
+            ("Json", "String"),
+            ("Uuid", "String"),
+            ("ImageBytes", "Bytes"),
+            ("UnixTimestamp", "UnixTimestamp"),
+            ("Array(Float32)", "Array(Float32)"),
+            ("Set(Decimal)", "Array(String)"),
+        ] {
+            assert_eq!(of(name).as_deref(), Some(plain), "{name}");
+        }
+        assert_eq!(of("Map"), None);
+    }
+}

@@ -1,0 +1,240 @@
+//! Validates the bytes that a plugin returned, once, before any value is read.
+//!
+//! They are untrusted. First all parts are looked up within the bytes, then the contents of each column are checked.
+
+use larder_model::model::ValueRef;
+
+use super::{
+    ColumnRef, Frame, FrameBuilder, Parts, ValueSlice,
+    layout::{ALIGN, end_at, has_ends, padded, presence_len, slot_width, start_at, width, words},
+};
+use crate::{ColumnScalar, ColumnType, Field};
+
+/// The reason why a column that a plugin returned is invalid.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ColumnFault {
+    /// Values of another type.
+    #[error("is {found}, but was declared as {declared}")]
+    Type {
+        /// The returned type.
+        found: ColumnType,
+        /// The declared type.
+        declared: ColumnType,
+    },
+    /// Too few or too many slots.
+    #[error("has {found} slots for {rows} rows")]
+    Length {
+        /// Returned slots.
+        found: usize,
+        /// Rows of the call.
+        rows: usize,
+    },
+    /// Ends that decrease, or that do not match the size of the data.
+    #[error("has ends that decrease or exceed its data")]
+    Ends,
+    /// Text that is not valid UTF-8.
+    #[error("has text that is not UTF-8")]
+    Utf8,
+    /// A bool that is neither 0 nor 1.
+    #[error("has a bool that is neither 0 nor 1")]
+    Bool,
+    /// A bitmap of another size, or with bits beyond the rows.
+    #[error("has a validity bitmap that does not match {rows} rows")]
+    Validity {
+        /// Rows of the call.
+        rows: usize,
+    },
+    /// Nulls in a column that is declared not nullable.
+    #[error("has a null, but was declared not nullable")]
+    Null,
+    /// The returned bytes end before the column does.
+    #[error("is truncated: the returned bytes end before it does")]
+    Cut,
+    /// Padding that is not zero.
+    #[error("has padding that is not zero: are its ends too small?")]
+    Padding,
+}
+
+/// Why bytes are not a valid frame.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum FrameFault {
+    /// The column at this index is invalid.
+    Column(usize, ColumnFault),
+    /// This many bytes follow the last column.
+    Surplus(usize),
+}
+
+/// Looks up the columns of a frame one after another.
+struct Parser<'f> {
+    bytes: &'f [u8],
+    heads: Cursor,
+    tails: Cursor,
+}
+
+/// The bytes that are not looked up yet.
+struct Cursor {
+    at: usize,
+    end: usize,
+}
+
+/// Validates a frame with the columns of these fields.
+///
+/// # Errors
+/// The first fault: first of the parts of all columns, then of their contents.
+pub(crate) fn read(bytes: Vec<u8>, fields: &[Field], rows: usize) -> Result<Frame, FrameFault> {
+    let columns = locate(&bytes, fields, rows)?;
+    let mut frame = Frame { bytes, rows, columns };
+    for (place, field) in fields.iter().enumerate() {
+        let has_nulls =
+            check_contents(frame.column(place), field.nullable).map_err(|fault| FrameFault::Column(place, fault))?;
+        frame.columns[place].has_nulls = has_nulls;
+    }
+    // The next plugin expects zeros there, and so does a plugin that gets some of the rows.
+    if frame.columns().all(has_empty_nulls) { Ok(frame) } else { Ok(with_empty_nulls(&frame)) }
+}
+
+/// Looks up the parts of the columns. Positions and lengths of the result are correct; the contents are not checked.
+fn locate(bytes: &[u8], fields: &[Field], rows: usize) -> Result<Vec<Parts>, FrameFault> {
+    let heads = fields.iter().map(|field| presence_len(rows) + padded(rows * slot_width(field.column_type)));
+    // If the frame is too short, the first column that does not fit reports it.
+    let heads = heads.sum::<usize>().min(bytes.len());
+    let (heads, tails) = (Cursor { at: 0, end: heads }, Cursor { at: heads, end: bytes.len() });
+    let mut parser = Parser { bytes, heads, tails };
+    let columns = fields
+        .iter()
+        .enumerate()
+        .map(|(place, field)| parser.column(field.column_type, rows).map_err(|fault| FrameFault::Column(place, fault)));
+    let columns = columns.collect::<Result<_, _>>()?;
+    match parser.heads.left() + parser.tails.left() {
+        0 => Ok(columns),
+        bytes => Err(FrameFault::Surplus(bytes)),
+    }
+}
+
+// === impl Parser ===
+
+impl Parser<'_> {
+    fn column(&mut self, column_type: ColumnType, rows: usize) -> Result<Parts, ColumnFault> {
+        let ColumnType { scalar, is_list } = column_type;
+        let bytes = self.bytes;
+        let presence = self.heads.take(bytes, words(rows), 8)?;
+        let beyond = &bytes[presence..][..presence_len(rows)][rows.div_ceil(8)..];
+        if beyond.iter().any(|byte| *byte != 0) {
+            return Err(ColumnFault::Validity { rows });
+        }
+        let slots = self.heads.take(bytes, rows, slot_width(column_type))?;
+        let (items, count) = if is_list {
+            let count = start_at(&bytes[slots..], rows);
+            (self.tails.take(bytes, count, width(scalar))?, count)
+        } else {
+            (slots, rows)
+        };
+        let data =
+            if has_ends(scalar) { self.tails.take(bytes, start_at(&bytes[items..], count), 1)? } else { self.tails.at };
+        Ok(Parts { column_type, presence, slots, items, data, has_nulls: true })
+    }
+}
+
+// === impl Cursor ===
+
+impl Cursor {
+    fn left(&self) -> usize {
+        self.end - self.at
+    }
+
+    /// Returns where the next values are: `count` of them, with `width` bytes each.
+    fn take(&mut self, bytes: &[u8], count: usize, width: usize) -> Result<usize, ColumnFault> {
+        let values = count.checked_mul(width).ok_or(ColumnFault::Cut)?;
+        let with_padding = values.checked_next_multiple_of(ALIGN).ok_or(ColumnFault::Cut)?;
+        if with_padding > self.left() {
+            return Err(ColumnFault::Cut);
+        }
+        let at = self.at;
+        self.at += with_padding;
+        let padding = &bytes[at + values..self.at];
+        // Padding may get a meaning in a later version, which a host that accepts any padding would ignore.
+        if padding.iter().any(|byte| *byte != 0) { Err(ColumnFault::Padding) } else { Ok(at) }
+    }
+}
+
+/// Checks the contents of a column. Returns whether it has nulls.
+fn check_contents(column: ColumnRef<'_>, nullable: bool) -> Result<bool, ColumnFault> {
+    let (rows, values) = (column.rows(), column.values());
+    check_values(values)?;
+    if column.column_type().is_list {
+        check_ends(column.list_ends(0..rows), values.len())?;
+    }
+    check_presence(column.presence(), rows, nullable)
+}
+
+/// Checks a bitmap of `rows.div_ceil(8)` bytes. Returns whether there are nulls.
+pub(crate) fn check_presence(presence: &[u8], rows: usize, nullable: bool) -> Result<bool, ColumnFault> {
+    let is_stray = match (presence.last(), rows % 8) {
+        (Some(last), used @ 1..) => last >> used != 0,
+        _ => false,
+    };
+    if is_stray {
+        return Err(ColumnFault::Validity { rows });
+    }
+    let present: usize = presence.iter().map(|byte| byte.count_ones() as usize).sum();
+    if present != rows && !nullable { Err(ColumnFault::Null) } else { Ok(present != rows) }
+}
+
+fn check_values(values: ValueSlice<'_>) -> Result<(), ColumnFault> {
+    let all = 0..values.len();
+    match values.scalar() {
+        ColumnScalar::Bool => check_bools(values.slots(all)),
+        ColumnScalar::Utf8 => check_text(values.ends(all), values.all_data()),
+        ColumnScalar::Binary => check_ends(values.ends(all), values.all_data().len()),
+        _ => Ok(()),
+    }
+}
+
+/// Checks that each bool is 0 or 1.
+pub(crate) fn check_bools(values: &[u8]) -> Result<(), ColumnFault> {
+    if values.iter().any(|value| *value > 1) { Err(ColumnFault::Bool) } else { Ok(()) }
+}
+
+/// Checks text and its ends: each value is UTF-8.
+pub(crate) fn check_text(ends: impl DoubleEndedIterator<Item = u32> + Clone, data: &[u8]) -> Result<(), ColumnFault> {
+    check_ends(ends.clone(), data.len())?;
+    let text = std::str::from_utf8(data).map_err(|_| ColumnFault::Utf8)?;
+    let mut ends = ends.map(|end| end as usize);
+    if ends.all(|end| text.is_char_boundary(end)) { Ok(()) } else { Err(ColumnFault::Utf8) }
+}
+
+/// Checks that ends never decrease, and that the last one is the number of bytes or items.
+pub(crate) fn check_ends(ends: impl DoubleEndedIterator<Item = u32> + Clone, len: usize) -> Result<(), ColumnFault> {
+    let last = ends.clone().next_back().map_or(0, |end| end as usize);
+    if ends.is_sorted() && last == len { Ok(()) } else { Err(ColumnFault::Ends) }
+}
+
+/// Returns whether all slots without a value are zero or empty.
+fn has_empty_nulls(column: ColumnRef<'_>) -> bool {
+    let (slots, width) = (column.slots(), slot_width(column.column_type()));
+    let has_ends = column.column_type().is_list || has_ends(column.column_type().scalar);
+    column.nulls().all(|row| {
+        if has_ends {
+            end_at(slots, row) == start_at(slots, row)
+        } else {
+            slots[row * width..(row + 1) * width].iter().all(|byte| *byte == 0)
+        }
+    })
+}
+
+/// Copies a frame without the values of rows that are null.
+fn with_empty_nulls(frame: &Frame) -> Frame {
+    let mut clean = FrameBuilder::new(frame.columns().map(ColumnRef::column_type), frame.rows());
+    for column in frame.columns() {
+        clean.column(|to| {
+            for row in 0..frame.rows() {
+                if column.is_present(row) {
+                    to.append(column, row..row + 1);
+                } else {
+                    to.push(ValueRef::Null);
+                }
+            }
+        });
+    }
+    clean.finish()
+}

@@ -1,0 +1,82 @@
+//! The sizes of a frame's parts, and the bits of presence. `wit/0.2.0/transform.wit` draws the layout.
+
+use std::iter;
+
+use crate::{ColumnScalar, ColumnType};
+
+/// All parts begin at a multiple of this many bytes.
+pub(super) const ALIGN: usize = 8;
+/// The size of an end in bytes.
+pub(super) const END: usize = 4;
+
+/// Returns the size of a part with its padding.
+pub(super) fn padded(bytes: usize) -> usize {
+    bytes.next_multiple_of(ALIGN)
+}
+
+/// Returns the size of a column's presence in bytes: a bit per row, in whole words.
+pub(super) fn presence_len(rows: usize) -> usize {
+    words(rows) * ALIGN
+}
+
+/// Returns the number of words of a column's presence.
+pub(super) fn words(rows: usize) -> usize {
+    rows.div_ceil(64)
+}
+
+/// Returns the size of a row's slot in bytes.
+pub(super) fn slot_width(of: ColumnType) -> usize {
+    if of.is_list { END } else { width(of.scalar) }
+}
+
+/// Returns the size of a value, or of its end, in bytes.
+pub(super) fn width(of: ColumnScalar) -> usize {
+    match of {
+        ColumnScalar::Bool => 1,
+        ColumnScalar::Int32 | ColumnScalar::Float32 => 4,
+        ColumnScalar::Int64 | ColumnScalar::Float64 | ColumnScalar::Timestamp => 8,
+        ColumnScalar::Utf8 | ColumnScalar::Binary => END,
+    }
+}
+
+/// Returns whether values of this type have a size of their own, so that their slots are ends.
+pub(super) fn has_ends(of: ColumnScalar) -> bool {
+    matches!(of, ColumnScalar::Utf8 | ColumnScalar::Binary)
+}
+
+/// Returns the bytes of presence in which every row has a value, without padding.
+pub(super) fn all_present(rows: usize) -> impl Iterator<Item = u8> {
+    let last = (!rows.is_multiple_of(8)).then_some((1 << (rows % 8)) - 1);
+    iter::repeat_n(0xff, rows / 8).chain(last)
+}
+
+/// Returns whether a row's bit is set.
+pub(super) fn is_set(presence: &[u8], row: usize) -> bool {
+    presence[row / 8] >> (row % 8) & 1 == 1
+}
+
+/// Converts an end. A request's values are far below 2^32 bytes; a larger end would be truncated, and the guest would
+/// see ends that decrease.
+pub(super) fn end(len: usize) -> u32 {
+    u32::try_from(len).unwrap_or(u32::MAX)
+}
+
+/// Returns end `i` of a part.
+pub(super) fn end_at(ends: &[u8], i: usize) -> usize {
+    u32::from_le_bytes(chunk(ends, i)) as usize
+}
+
+/// Returns the start of value `i`, which is the end of the previous one.
+pub(super) fn start_at(ends: &[u8], i: usize) -> usize {
+    if i == 0 { 0 } else { end_at(ends, i - 1) }
+}
+
+/// Returns the ends of a part.
+pub(super) fn ends(bytes: &[u8]) -> impl DoubleEndedIterator<Item = u32> + Clone {
+    bytes.as_chunks().0.iter().map(|end| u32::from_le_bytes(*end))
+}
+
+/// Returns the bytes of number `i` of a part.
+pub(super) fn chunk<const WIDTH: usize>(bytes: &[u8], i: usize) -> [u8; WIDTH] {
+    bytes.as_chunks::<WIDTH>().0[i]
+}
