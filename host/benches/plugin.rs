@@ -247,7 +247,7 @@ fn compare_with_host(transform: &Transform, rows: usize) {
 fn calls(transform: &Transform, rows: usize, each: Duration) -> Vec<Duration> {
     let call = || {
         let mut frame = transform.frame(rows);
-        for place in 0..frame.width() {
+        for place in 0..frame.column_count() {
             frame.column(|column| column.extend((0..rows).map(|row| ValueRef::Float64(number(row, place)))));
         }
         transform.call(0, &frame.finish()).unwrap()

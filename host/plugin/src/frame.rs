@@ -52,9 +52,11 @@ struct Parts {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ValueSlice<'f> {
     scalar: ColumnScalar,
-    slots: &'f [u8],
-    /// Contains the bytes of text or bytes, and the rest of the frame.
-    data: &'f [u8],
+    count: usize,
+    bytes: &'f [u8],
+    /// The positions of the slots, and of the bytes of text or bytes.
+    slots: usize,
+    data: usize,
 }
 
 // === impl Frame ===
@@ -68,7 +70,7 @@ impl Frame {
 
     /// Returns the number of columns.
     #[must_use]
-    pub fn width(&self) -> usize {
+    pub fn column_count(&self) -> usize {
         self.columns.len()
     }
 
@@ -113,7 +115,7 @@ impl Frame {
     /// Copies the rows of frames with columns of these types to one frame.
     pub(super) fn concat(types: impl IntoIterator<Item = ColumnType>, frames: &[Self]) -> Self {
         let mut whole = FrameBuilder::new(types, frames.iter().map(Self::rows).sum());
-        for place in 0..whole.width() {
+        for place in 0..whole.column_count() {
             whole.column(|to| frames.iter().for_each(|frame| to.append(frame.column(place), 0..frame.rows)));
         }
         whole.finish()
@@ -129,18 +131,21 @@ impl Frame {
 
 impl<'f> ColumnRef<'f> {
     /// Returns the number of rows.
+    #[inline]
     #[must_use]
     pub fn rows(self) -> usize {
         self.frame.rows
     }
 
     /// Returns the type of its values.
+    #[inline]
     #[must_use]
     pub fn column_type(self) -> ColumnType {
         self.parts.column_type
     }
 
     /// Returns whether any row is null.
+    #[inline]
     #[must_use]
     pub fn has_nulls(self) -> bool {
         self.parts.has_nulls
@@ -148,16 +153,19 @@ impl<'f> ColumnRef<'f> {
 
     /// Returns whether a row has a value.
     #[must_use]
+    #[inline]
     pub fn is_present(self, row: usize) -> bool {
         !self.parts.has_nulls || is_set(self.presence(), row)
     }
 
     /// Returns the presence of rows, without padding.
+    #[inline]
     pub(super) fn presence(self) -> &'f [u8] {
         &self.frame.bytes[self.parts.presence..][..self.frame.rows.div_ceil(8)]
     }
 
     /// Returns the slots of rows, without padding.
+    #[inline]
     fn slots(self) -> &'f [u8] {
         &self.frame.bytes[self.parts.slots..][..self.frame.rows * slot_width(self.parts.column_type)]
     }
@@ -173,15 +181,15 @@ impl<'f> ColumnRef<'f> {
     }
 
     /// Returns the values of all rows, or the items of all lists.
+    #[inline]
     pub(super) fn values(self) -> ValueSlice<'f> {
         let ColumnType { scalar, is_list } = self.parts.column_type;
-        let slots = if is_list {
-            let count = start_at(self.slots(), self.frame.rows);
-            &self.frame.bytes[self.parts.items..][..count * width(scalar)]
+        let (count, slots) = if is_list {
+            (start_at(self.slots(), self.frame.rows), self.parts.items)
         } else {
-            self.slots()
+            (self.frame.rows, self.parts.slots)
         };
-        ValueSlice { scalar, slots, data: &self.frame.bytes[self.parts.data..] }
+        ValueSlice { scalar, count, bytes: &self.frame.bytes, slots, data: self.parts.data }
     }
 
     /// Returns the rows without a value.
@@ -201,7 +209,7 @@ impl PartialEq for ColumnRef<'_> {
             && self.rows() == other.rows()
             && self.presence() == other.presence()
             && self.slots() == other.slots()
-            && values.slots == others.slots
+            && values.slots(0..values.count) == others.slots(0..others.count)
             && (!has_ends(values.scalar) || values.all_data() == others.all_data())
     }
 }
@@ -210,13 +218,15 @@ impl PartialEq for ColumnRef<'_> {
 
 impl<'f> ValueSlice<'f> {
     /// Returns value `i`.
+    #[inline]
     pub(super) fn get(self, i: usize) -> ValueRef<'f> {
+        let slots = &self.bytes[self.slots..];
         match self.scalar {
-            ColumnScalar::Bool => ValueRef::Bool(self.slots[i] != 0),
-            ColumnScalar::Int32 => ValueRef::Int32(i32::from_le_bytes(chunk(self.slots, i))),
-            ColumnScalar::Int64 | ColumnScalar::Timestamp => ValueRef::Int64(i64::from_le_bytes(chunk(self.slots, i))),
-            ColumnScalar::Float32 => ValueRef::Float32(f32::from_le_bytes(chunk(self.slots, i))),
-            ColumnScalar::Float64 => ValueRef::Float64(f64::from_le_bytes(chunk(self.slots, i))),
+            ColumnScalar::Bool => ValueRef::Bool(slots[i] != 0),
+            ColumnScalar::Int32 => ValueRef::Int32(i32::from_le_bytes(chunk(slots, i))),
+            ColumnScalar::Int64 | ColumnScalar::Timestamp => ValueRef::Int64(i64::from_le_bytes(chunk(slots, i))),
+            ColumnScalar::Float32 => ValueRef::Float32(f32::from_le_bytes(chunk(slots, i))),
+            ColumnScalar::Float64 => ValueRef::Float64(f64::from_le_bytes(chunk(slots, i))),
             ColumnScalar::Utf8 | ColumnScalar::Binary => ValueRef::Bytes(self.data(i..i + 1)),
         }
     }
@@ -228,13 +238,13 @@ impl<'f> ValueSlice<'f> {
 
     /// Returns the number of values.
     pub(super) fn len(self) -> usize {
-        self.slots.len() / width(self.scalar)
+        self.count
     }
 
     /// Returns the slots of some values: numbers, or ends of text or bytes.
     pub(super) fn slots(self, values: Range<usize>) -> &'f [u8] {
         let width = width(self.scalar);
-        &self.slots[values.start * width..values.end * width]
+        &self.bytes[self.slots..][values.start * width..values.end * width]
     }
 
     /// Returns the ends of some values of text or bytes, counted in bytes of all values.
@@ -244,17 +254,17 @@ impl<'f> ValueSlice<'f> {
 
     /// Returns the bytes of some values of text or bytes.
     pub(super) fn data(self, values: Range<usize>) -> &'f [u8] {
-        &self.data[self.data_start(values.start)..self.data_start(values.end)]
+        &self.bytes[self.data..][self.data_start(values.start)..self.data_start(values.end)]
     }
 
     /// Returns the bytes of all values of text or bytes.
     pub(super) fn all_data(self) -> &'f [u8] {
-        &self.data[..self.data_start(self.len())]
+        self.data(0..self.count)
     }
 
     /// Returns where the bytes of value `i` start; for the index after the last value, where all bytes end.
     pub(super) fn data_start(self, i: usize) -> usize {
-        start_at(self.slots, i)
+        start_at(&self.bytes[self.slots..], i)
     }
 }
 

@@ -45,7 +45,7 @@ impl Outputs {
     /// Returns the number of outputs.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.frame.width()
+        self.frame.column_count()
     }
 
     /// Returns whether there are no outputs.

@@ -241,7 +241,7 @@ impl Transform {
     /// Tries the plugin on one row, and measures the time.
     fn try_on(&self, zeros: bool) -> Result<(), CallError> {
         let mut inputs = self.frame(1);
-        for _ in 0..inputs.width() {
+        for _ in 0..inputs.column_count() {
             inputs.column(|column| if zeros { column.push_default() } else { column.push(ValueRef::Null) });
         }
         let inputs = inputs.finish();

@@ -36,6 +36,8 @@ pub struct ColumnWriter<'b> {
     rows: usize,
     /// The number of rows that are written.
     row: usize,
+    /// The number of items of their lists.
+    items: usize,
 }
 
 /// The capacity for the tail of a column, in bytes for each row: tails are the parts whose size is not known before
@@ -65,8 +67,8 @@ impl FrameBuilder {
 
     /// Returns the number of columns.
     #[must_use]
-    pub fn width(&self) -> usize {
-        self.frame.width()
+    pub fn column_count(&self) -> usize {
+        self.frame.column_count()
     }
 
     /// Fills the next column.
@@ -75,13 +77,8 @@ impl FrameBuilder {
     /// If all columns are filled.
     pub fn column<R>(&mut self, fill: impl FnOnce(&mut ColumnWriter<'_>) -> R) -> R {
         let Frame { bytes, rows, columns } = &mut self.frame;
-        let mut column = ColumnWriter {
-            bytes,
-            item_bytes: &mut self.item_bytes,
-            parts: &mut columns[self.filled],
-            rows: *rows,
-            row: 0,
-        };
+        let (item_bytes, parts) = (&mut self.item_bytes, &mut columns[self.filled]);
+        let mut column = ColumnWriter { bytes, item_bytes, parts, rows: *rows, row: 0, items: 0 };
         column.begin();
         let result = fill(&mut column);
         column.end();
@@ -92,7 +89,7 @@ impl FrameBuilder {
     /// Returns the frame. Columns that are not filled are null.
     #[must_use]
     pub fn finish(mut self) -> Frame {
-        while self.filled < self.width() {
+        while self.filled < self.column_count() {
             self.column(|_| ());
         }
         self.frame
@@ -132,11 +129,12 @@ impl ColumnWriter<'_> {
             ColumnScalar::Utf8 | ColumnScalar::Binary => {
                 for item in items {
                     self.item_bytes.extend_from_slice(as_bytes(item).unwrap_or_default());
-                    self.bytes.extend(end(self.item_bytes.len()).to_le_bytes());
+                    self.bytes.extend_from_slice(&end(self.item_bytes.len()).to_le_bytes());
+                    self.items += 1;
                 }
             }
         }
-        self.end_row((self.bytes.len() - self.parts.items) / width(scalar));
+        self.end_row(self.items);
     }
 
     /// Adds a row of zero, false or nothing, which is not a null.
@@ -164,7 +162,8 @@ impl ColumnWriter<'_> {
         let values = column.values();
         if column.column_type().is_list {
             let items = column.items(rows.clone());
-            self.put_ends(column.list_ends(rows), items.start, self.last_end());
+            self.put_ends(column.list_ends(rows), items.start, self.items);
+            self.items += items.len();
             self.append_items(values, items);
         } else if has_ends(values.scalar()) {
             let start = values.data_start(rows.start);
@@ -212,6 +211,7 @@ impl ColumnWriter<'_> {
     }
 
     /// Completes a row whose slot is an end.
+    #[inline]
     fn end_row(&mut self, at: usize) {
         self.bytes[self.parts.slots + self.row * END..][..END].copy_from_slice(&end(at).to_le_bytes());
         self.row += 1;
@@ -231,21 +231,27 @@ impl ColumnWriter<'_> {
         bytes_of: impl Fn(ValueRef<'v>) -> Option<[u8; WIDTH]>,
     ) {
         let (heads, slots) = self.bytes.split_at_mut(self.parts.slots);
+        let presence = &mut heads[self.parts.presence..];
         let slots = &mut slots.as_chunks_mut().0[self.row..self.rows];
+        // Local, so that they are in registers.
+        let (mut row, mut has_nulls) = (self.row, false);
         for (slot, value) in slots.iter_mut().zip(values) {
             match bytes_of(value) {
                 Some(bytes) => *slot = bytes,
                 // The slot is zero already.
                 None => {
-                    heads[self.parts.presence + self.row / 8] &= !(1 << (self.row % 8));
-                    self.parts.has_nulls = true;
+                    presence[row / 8] &= !(1 << (row % 8));
+                    has_nulls = true;
                 }
             }
-            self.row += 1;
+            row += 1;
         }
+        self.row = row;
+        self.parts.has_nulls |= has_nulls;
     }
 
     /// Adds text or bytes to the tail.
+    #[inline]
     fn put_bytes<'v>(&mut self, values: impl Iterator<Item = ValueRef<'v>>) {
         for value in values.take(self.rows - self.row) {
             match as_bytes(value) {
@@ -260,12 +266,19 @@ impl ColumnWriter<'_> {
     #[inline]
     fn put_items<'v, const WIDTH: usize>(
         &mut self,
-        items: impl Iterator<Item = ValueRef<'v>>,
+        mut items: impl Iterator<Item = ValueRef<'v>>,
         bytes_of: impl Fn(ValueRef<'v>) -> Option<[u8; WIDTH]>,
     ) {
-        self.bytes.reserve(items.size_hint().0 * WIDTH);
+        let bytes_of = |item: ValueRef<'v>| bytes_of(item).unwrap_or([0; WIDTH]);
+        // Makes space once for as many items as there are at least.
+        let (start, least) = (self.bytes.len(), items.size_hint().0);
+        self.bytes.resize(start + least * WIDTH, 0);
+        let slots = self.bytes[start..].as_chunks_mut().0;
+        slots.iter_mut().zip(&mut items).for_each(|(slot, item)| *slot = bytes_of(item));
+        self.items += least;
         for item in items {
-            self.bytes.extend_from_slice(&bytes_of(item).unwrap_or([0; WIDTH]));
+            self.bytes.extend_from_slice(&bytes_of(item));
+            self.items += 1;
         }
     }
 
@@ -283,7 +296,7 @@ impl ColumnWriter<'_> {
         }
         let (start, base) = (values.data_start(items.start), self.item_bytes.len());
         for at in values.ends(items.clone()) {
-            self.bytes.extend(end(at as usize - start + base).to_le_bytes());
+            self.bytes.extend_from_slice(&end(at as usize - start + base).to_le_bytes());
         }
         self.item_bytes.extend_from_slice(values.data(items));
     }
@@ -315,26 +328,32 @@ impl<'v> Extend<ValueRef<'v>> for ColumnWriter<'_> {
     }
 }
 
+#[inline]
 fn as_bool(value: ValueRef<'_>) -> Option<[u8; 1]> {
     if let ValueRef::Bool(value) = value { Some([u8::from(value)]) } else { None }
 }
 
+#[inline]
 fn as_int32(value: ValueRef<'_>) -> Option<[u8; 4]> {
     if let ValueRef::Int32(value) = value { Some(value.to_le_bytes()) } else { None }
 }
 
+#[inline]
 fn as_int64(value: ValueRef<'_>) -> Option<[u8; 8]> {
     if let ValueRef::Int64(value) = value { Some(value.to_le_bytes()) } else { None }
 }
 
+#[inline]
 fn as_float32(value: ValueRef<'_>) -> Option<[u8; 4]> {
     if let ValueRef::Float32(value) = value { Some(value.to_le_bytes()) } else { None }
 }
 
+#[inline]
 fn as_float64(value: ValueRef<'_>) -> Option<[u8; 8]> {
     if let ValueRef::Float64(value) = value { Some(value.to_le_bytes()) } else { None }
 }
 
+#[inline]
 fn as_bytes(value: ValueRef<'_>) -> Option<&[u8]> {
     if let ValueRef::Bytes(value) = value { Some(value) } else { None }
 }

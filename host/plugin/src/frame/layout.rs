@@ -30,6 +30,7 @@ pub(super) fn slot_width(of: ColumnType) -> usize {
 }
 
 /// Returns the size of a value, or of its end, in bytes.
+#[inline]
 pub(super) fn width(of: ColumnScalar) -> usize {
     match of {
         ColumnScalar::Bool => 1,
@@ -40,6 +41,7 @@ pub(super) fn width(of: ColumnScalar) -> usize {
 }
 
 /// Returns whether values of this type have a size of their own, so that their slots are ends.
+#[inline]
 pub(super) fn has_ends(of: ColumnScalar) -> bool {
     matches!(of, ColumnScalar::Utf8 | ColumnScalar::Binary)
 }
@@ -51,22 +53,26 @@ pub(super) fn all_present(rows: usize) -> impl Iterator<Item = u8> {
 }
 
 /// Returns whether a row's bit is set.
+#[inline]
 pub(super) fn is_set(presence: &[u8], row: usize) -> bool {
     presence[row / 8] >> (row % 8) & 1 == 1
 }
 
 /// Converts an end. A request's values are far below 2^32 bytes; a larger end would be truncated, and the guest would
 /// see ends that decrease.
+#[inline]
 pub(super) fn end(len: usize) -> u32 {
     u32::try_from(len).unwrap_or(u32::MAX)
 }
 
 /// Returns end `i` of a part.
+#[inline]
 pub(super) fn end_at(ends: &[u8], i: usize) -> usize {
     u32::from_le_bytes(chunk(ends, i)) as usize
 }
 
 /// Returns the start of value `i`, which is the end of the previous one.
+#[inline]
 pub(super) fn start_at(ends: &[u8], i: usize) -> usize {
     if i == 0 { 0 } else { end_at(ends, i - 1) }
 }

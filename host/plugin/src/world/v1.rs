@@ -4,7 +4,7 @@
 use larder_model::model::ValueRef;
 
 use crate::{
-    CallError, ColumnFault, ColumnRef, ColumnScalar, ColumnType, Field, Frame, FrameBuilder,
+    CallError, ColumnFault, ColumnRef, ColumnScalar, ColumnType, ColumnWriter, Field, Frame, FrameBuilder,
     bindings::types::{Column, Lists, Scalars, Values, VarBytes},
     frame::{ValueSlice, check_bools, check_ends, check_presence, check_text},
 };
@@ -63,29 +63,7 @@ impl ReturnedColumns {
         let mut frame = FrameBuilder::new(declared.iter().map(|field| field.column_type), rows);
         for (column, field) in self.0.iter().zip(declared) {
             check_column(column, field, rows).map_err(|fault| CallError::Column { name: field.name.clone(), fault })?;
-            frame.column(|to| {
-                // Values in slots that are null are left out.
-                let is_present = |row: usize| match &column.validity {
-                    Some(bitmap) => bitmap[row / 8] >> (row % 8) & 1 == 1,
-                    None => true,
-                };
-                match &column.values {
-                    Values::Scalars(scalars) => {
-                        to.extend((0..rows).map(|row| if is_present(row) { at(scalars, row) } else { ValueRef::Null }));
-                    }
-                    Values::Lists(lists) => {
-                        let mut start = 0;
-                        for (row, end) in lists.ends.iter().map(|end| *end as usize).enumerate() {
-                            if is_present(row) {
-                                to.push_list((start..end).map(|item| at(&lists.items, item)));
-                            } else {
-                                to.push(ValueRef::Null);
-                            }
-                            start = end;
-                        }
-                    }
-                }
-            });
+            frame.column(|to| fill(to, column));
         }
         Ok(frame.finish())
     }
@@ -121,6 +99,56 @@ fn check_column(column: &Column, field: &Field, rows: usize) -> Result<(), Colum
     }
 }
 
+/// Runs code with an iterator over values, so that their type is not matched for each value.
+macro_rules! with_values {
+    ($scalars:expr, $range:expr, |$values:ident| $code:expr) => {
+        with_values!($scalars, $range, |$values| $code,
+            Bools => |value| ValueRef::Bool(*value != 0),
+            Int32s => |value| ValueRef::Int32(*value),
+            Int64s => |value| ValueRef::Int64(*value),
+            Timestamps => |value| ValueRef::Int64(*value),
+            Float32s => |value| ValueRef::Float32(*value),
+            Float64s => |value| ValueRef::Float64(*value),
+        )
+    };
+    ($scalars:expr, $range:expr, |$values:ident| $code:expr, $($case:ident => $value:expr,)*) => {
+        match $scalars {
+            $(Scalars::$case(all) => {
+                let $values = all[$range].iter().map($value);
+                $code
+            })*
+            Scalars::Strings(var) | Scalars::Binaries(var) => {
+                let $values = ($range).map(|i| ValueRef::Bytes(bytes(var, i)));
+                $code
+            }
+        }
+    };
+}
+
+/// Copies a column without the values of rows that are null.
+fn fill(to: &mut ColumnWriter<'_>, column: &Column) {
+    let is_present = |row: usize| match &column.validity {
+        Some(bitmap) => bitmap[row / 8] >> (row % 8) & 1 == 1,
+        None => true,
+    };
+    match &column.values {
+        Values::Scalars(scalars) => with_values!(scalars, 0..shape(scalars).1, |values| {
+            to.extend(values.enumerate().map(|(row, value)| if is_present(row) { value } else { ValueRef::Null }));
+        }),
+        Values::Lists(lists) => {
+            let mut start = 0;
+            for (row, end) in lists.ends.iter().map(|end| *end as usize).enumerate() {
+                if is_present(row) {
+                    with_values!(&lists.items, start..end, |items| to.push_list(items));
+                } else {
+                    to.push(ValueRef::Null);
+                }
+                start = end;
+            }
+        }
+    }
+}
+
 /// Returns the type of values, and their number.
 fn shape(scalars: &Scalars) -> (ColumnScalar, usize) {
     match scalars {
@@ -135,19 +163,10 @@ fn shape(scalars: &Scalars) -> (ColumnScalar, usize) {
     }
 }
 
-/// Returns value `i`; [`check_column`] has validated the ends.
-fn at(scalars: &Scalars, i: usize) -> ValueRef<'_> {
-    match scalars {
-        Scalars::Bools(values) => ValueRef::Bool(values[i] != 0),
-        Scalars::Int32s(values) => ValueRef::Int32(values[i]),
-        Scalars::Int64s(values) | Scalars::Timestamps(values) => ValueRef::Int64(values[i]),
-        Scalars::Float32s(values) => ValueRef::Float32(values[i]),
-        Scalars::Float64s(values) => ValueRef::Float64(values[i]),
-        Scalars::Strings(var) | Scalars::Binaries(var) => {
-            let start = if i == 0 { 0 } else { var.ends[i - 1] };
-            ValueRef::Bytes(&var.data[start as usize..var.ends[i] as usize])
-        }
-    }
+/// Returns value `i` of text or bytes; [`check_column`] has validated the ends.
+fn bytes(var: &VarBytes, i: usize) -> &[u8] {
+    let start = if i == 0 { 0 } else { var.ends[i - 1] };
+    &var.data[start as usize..var.ends[i] as usize]
 }
 
 #[cfg(test)]

@@ -124,7 +124,7 @@ impl RandomColumns {
     /// include special values.
     pub(super) fn frame(&mut self, transform: &Transform, rows: usize) -> Frame {
         let mut frame = transform.frame(rows);
-        for _ in 0..frame.width() {
+        for _ in 0..frame.column_count() {
             frame.column(|column| self.fill(column, rows));
         }
         frame.finish()

@@ -105,7 +105,7 @@ fn parquet(path: &Path, signature: &Signature) -> Result<Frame> {
     let batches = batches.map(|batch| decode_rows(&batch?, &fields).map_err(anyhow::Error::msg));
     let batches = batches.collect::<Result<Vec<_>>>()?;
     let mut frame = frame(signature, batches.iter().map(|(_, rows)| rows.len()).sum());
-    for place in 0..frame.width() {
+    for place in 0..frame.column_count() {
         frame.column(|column| {
             for (schema, rows) in &batches {
                 for row in rows {
