@@ -114,7 +114,11 @@ fn sync_of_missing_source_exits_1() {
     let home = Home::golden();
     fs::remove_file(home.path("data/pair_stats.parquet")).unwrap();
     let synced = home.run(["sync"]);
-    synced.assert_code(1).assert_complains(&["pair_stats", "data/pair_stats.parquet", "1 of the feature views"]);
+    synced.assert_code(1).assert_complains(&[
+        "pair_stats",
+        "data/pair_stats.parquet",
+        "1 feature view could not be synced",
+    ]);
     assert!(synced.out.contains("driver_stats: 3 rows in "), "{}", synced.out);
     assert_eq!(synced.err.matches("No such file").count(), 1, "the error is reported once: {}", synced.err);
 }
@@ -321,7 +325,7 @@ feature_views:
     );
     let verified = home.run(["verify"]);
     verified.assert_code(1).assert_complains(&[
-        "unreadable_keys: its source has no row with a readable key and time",
+        "unreadable_keys: its files have no row with a readable key and time",
         "1 view cannot be verified",
     ]);
     assert!(verified.out.contains("driver_stats") && verified.out.contains("pair_stats"), "{}", verified.out);
