@@ -55,19 +55,24 @@ pub(super) fn coerce<'a>(
     Ok(column)
 }
 
-/// Returns the key for a coerced value, or `None` for a null.
+/// Returns the key for a coerced value. Returns `None`, which finds no row, for a null, and for a value that is not of
+/// the key's type: a column can be a key of several views with different types, and has the type of the first one.
 pub(super) fn key_value<'a>(value: &'a EchoedValue<'a>, key_type: ScalarType) -> Option<KeyValue<'a>> {
-    Some(match (value, key_type) {
-        (EchoedValue::Null, _) => return None,
-        // `coerce` has checked the range.
-        (EchoedValue::Int(v), ScalarType::Int32) => KeyValue::Int32(i32::try_from(*v).unwrap_or_default()),
-        (EchoedValue::Int(v), ScalarType::UnixTimestamp) => KeyValue::UnixTimestamp(*v),
-        (EchoedValue::Int(v), _) => KeyValue::Int64(*v),
-        (EchoedValue::Text(v), ScalarType::Bytes) => KeyValue::Bytes(v.as_bytes()),
-        (EchoedValue::Text(v), _) => KeyValue::String(v),
-        // Columns that are keys never have these values.
-        (EchoedValue::Float(_) | EchoedValue::Bool(_), _) => KeyValue::String(""),
-    })
+    match (value, key_type) {
+        (EchoedValue::Int(v), ScalarType::Int32) => i32::try_from(*v).ok().map(KeyValue::Int32),
+        (EchoedValue::Int(v), ScalarType::Int64) => Some(KeyValue::Int64(*v)),
+        (EchoedValue::Int(v), ScalarType::UnixTimestamp) => Some(KeyValue::UnixTimestamp(*v)),
+        (EchoedValue::Text(v), ScalarType::String) => Some(KeyValue::String(v)),
+        (EchoedValue::Text(v), ScalarType::Bytes) => Some(KeyValue::Bytes(v.as_bytes())),
+        (
+            EchoedValue::Null
+            | EchoedValue::Int(_)
+            | EchoedValue::Text(_)
+            | EchoedValue::Float(_)
+            | EchoedValue::Bool(_),
+            _,
+        ) => None,
+    }
 }
 
 /// Returns the value of a key for a plugin that reads it.
@@ -198,6 +203,18 @@ fn out_of_range(value: impl std::fmt::Display) -> RequestError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn value_of_other_key_type_finds_no_row() {
+        let [large, text] = [EchoedValue::Int(5_000_000_000), EchoedValue::Text("7".into())];
+        assert_eq!(key_value(&large, ScalarType::Int64), Some(KeyValue::Int64(5_000_000_000)));
+        // Not the key 0.
+        assert_eq!(key_value(&large, ScalarType::Int32), None);
+        assert_eq!(key_value(&large, ScalarType::String), None);
+        assert_eq!(key_value(&text, ScalarType::Int64), None);
+        assert_eq!(key_value(&text, ScalarType::String), Some(KeyValue::String("7")));
+        assert_eq!(key_value(&EchoedValue::Null, ScalarType::Int64), None);
+    }
 
     fn check(value: EntityValue<'_>, key_type: ScalarType, expected: Result<EchoedValue<'_>, &str>) {
         let values = [value];

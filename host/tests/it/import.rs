@@ -68,7 +68,7 @@ fn nothing_is_overwritten() {
 fn what_is_no_repository_is_named() {
     let home = home();
     let import = |repo: &str| home.run(["import", "--feast-repo", repo, "--out", "configs"]);
-    import("nowhere").assert_code(1).assert_complains(&["nowhere cannot be read"]);
+    import("nowhere").assert_code(1).assert_complains(&["cannot read nowhere"]);
     import("data").assert_code(3).assert_complains(&["data/feature_store.yaml", "a Feast repository is a directory"]);
     fs::write(home.path("data/registry.db"), "junk").unwrap();
     import(".").assert_code(3).assert_complains(&["this is not a Feast registry"]);

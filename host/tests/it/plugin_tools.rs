@@ -185,7 +185,7 @@ fn non_project_directory_is_reported() {
     symlink(home.path("circle"), home.path("circle/again")).unwrap();
     run(&home, ["plugin", "build", "circle"])
         .assert_code(1)
-        .assert_complains(&["does a link point to a parent directory?"]);
+        .assert_complains(&["is nested too deeply. hint: remove links to parent directories"]);
 }
 
 #[test]
