@@ -6,11 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aws_lc_rs::digest;
 use wasmtime::{Engine, component};
 
 use super::{
-    BuildInfo, Interrupt, LoadError, PluginLimits, PluginSettings, Signature,
+    BuildInfo, Digest, Interrupt, LoadError, PluginLimits, PluginSettings, Signature,
     bindings::types,
     cache::{self, Cache},
     compiler::Compiler,
@@ -32,10 +31,6 @@ pub struct Component {
     compiled: bool,
     load_time: Duration,
 }
-
-/// SHA-256 of a component's file.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Digest([u8; 32]);
 
 /// The maximum memory of the host for the result of `describe`, in bytes.
 const SIGNATURE_BYTES_MAX: usize = 1 << 20;
@@ -161,30 +156,6 @@ impl fmt::Debug for Component {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Signature { name, version, .. } = &self.signature;
         f.debug_struct("Component").field("name", name).field("version", version).finish_non_exhaustive()
-    }
-}
-
-// === impl Digest ===
-
-impl Digest {
-    /// Computes the digest of a file's bytes.
-    #[must_use]
-    pub fn of(bytes: &[u8]) -> Self {
-        let mut own = [0; 32];
-        own.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
-        Self(own)
-    }
-}
-
-impl fmt::Display for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Digest({self})")
     }
 }
 

@@ -12,8 +12,10 @@ mod breaker;
 mod build_info;
 mod cache;
 mod column_type;
+mod compile_limits;
 mod compiler;
 mod component;
+mod digest;
 mod engine;
 mod error;
 mod frame;
@@ -37,8 +39,10 @@ pub use self::{
     breaker::BreakerState,
     build_info::BuildInfo,
     column_type::{ColumnScalar, ColumnType},
-    compiler::{COMPILE_COMMAND, CompileKill, CompileLimits, compile_here},
-    component::{Component, Digest},
+    compile_limits::{CompileKill, CompileLimits},
+    compiler::{COMPILE_COMMAND, compile_here},
+    component::Component,
+    digest::Digest,
     error::{BindError, CallError, Incompatibility, Interrupt, LoadError, PluginError},
     frame::{ColumnFault, ColumnRef, ColumnWriter, Frame, FrameBuilder},
     killed::KilledCompilations,

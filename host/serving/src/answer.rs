@@ -6,7 +6,7 @@ use larder_model::{
     codec::{RowHeader, RowText, RowView},
     model::{Micros, ValueRef},
 };
-use larder_plugin_host::Output;
+use larder_plugin_host::{Output, Outputs};
 use larder_store::Row;
 use smallvec::SmallVec;
 
@@ -14,7 +14,6 @@ pub use super::keys::EchoedValue;
 use super::{
     ColumnFrom, Plan, RequestError, ResponseBudget, TtlPolicy,
     convert::ConvertedRow,
-    derive::Derived,
     keys::EchoedColumn,
     plan::{RowPlan, ViewRead},
 };
@@ -35,6 +34,15 @@ pub struct Answer<'r> {
     /// The results of the plan's steps, in their order.
     pub(super) derived: Vec<Derived>,
     pub(super) ttl: TtlPolicy,
+}
+
+/// The result of a plan's step.
+#[derive(Debug)]
+pub(super) enum Derived {
+    /// The outputs of the plugin.
+    Outputs(Outputs),
+    /// The plugin is missing or failed. The view's fallback is served.
+    Failed,
 }
 
 /// The result of the lookup of one row.

@@ -4,22 +4,14 @@ use larder_model::{
     codec::single,
     model::{Micros, NULL_TIMESTAMP_SECONDS, ScalarType, ValueRef},
 };
-use larder_plugin_host::{CallError, ColumnScalar, ColumnType, ColumnWriter, Frame, FrameBuilder, Outputs};
+use larder_plugin_host::{CallError, ColumnScalar, ColumnType, ColumnWriter, Frame, FrameBuilder};
 
 use super::{
     Answer, ColumnFrom, EntityValue, OnlineRequest, RequestError,
+    answer::Derived,
     keys::{self, EchoedValue},
     plan::{Step, StepInput},
 };
-
-/// The result of a step.
-#[derive(Debug)]
-pub(super) enum Derived {
-    /// The outputs of the plugin.
-    Outputs(Outputs),
-    /// The plugin is missing or failed. The view's fallback is served.
-    Failed,
-}
 
 /// Computes the derived views of an answer after its stored features were looked up. `as_of` is the time of the
 /// request.
