@@ -81,7 +81,7 @@ impl Control for App {
     fn roll_back(&self, plugin: &str) -> Result<DeployReport, String> {
         let plugins = self.plugins.get().ok_or(NO_PLUGINS)?;
         let _changing = self.changing();
-        let rolled_back = plugins.roll_back(plugin);
+        let rolled_back = plugins.roll_back(plugin, self.current.load().catalog());
         // The previous version is live even if a file could not be written.
         self.swap_plugins(plugins);
         rolled_back.map_err(|error| error.to_string())

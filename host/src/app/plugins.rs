@@ -47,6 +47,7 @@ struct State {
 #[derive(Clone, Debug, Default)]
 struct Entry {
     live: Option<Version>,
+    /// The version that a rollback restores. It may be incompatible with the current definitions: a rollback checks it.
     previous: Option<Version>,
     /// Why the file in the directory is not live, if it was rejected.
     refused: Option<String>,
@@ -331,14 +332,16 @@ impl Plugins {
         }
     }
 
-    /// Rolls back to the previous version, in memory and then in the directory. If writing a file fails, returns an
-    /// error, but the version is live.
-    pub(super) fn roll_back(&self, name: &str) -> Result<DeployReport, DeployError> {
+    /// Rolls back to the previous version, in memory and then in the directory. Fails if the version is incompatible
+    /// with `catalog`. If writing a file fails, returns an error, but the version is live.
+    pub(super) fn roll_back(&self, name: &str, catalog: &Catalog) -> Result<DeployReport, DeployError> {
         let _span = tracing::debug_span!("roll_back", plugin = name).entered();
         let started = Instant::now();
         let mut state = self.state();
         let entry = state.entries.get_mut(name).ok_or_else(|| DeployError::Unknown(name.to_owned()))?;
-        let Some(back) = entry.previous.take() else { return Err(DeployError::NoPrevious(name.to_owned())) };
+        let Some(previous) = &entry.previous else { return Err(DeployError::NoPrevious(name.to_owned())) };
+        // A compatible version is bound to all views already, so this calls no plugin code.
+        let back = self.bind(name, &previous.component, catalog, Some(previous)).map_err(DeployError::Bind)?;
         let replaced = entry.live.replace(back.clone());
         // The previous version is still loaded, so nothing is compiled.
         let report = DeployReport { compiled: false, ..back.report(replaced.as_ref(), started.elapsed()) };
@@ -353,11 +356,12 @@ impl Plugins {
         Ok(report)
     }
 
-    /// Binds the live versions to another catalog, and the previous ones that are compatible with it. Fails if a live
-    /// version is incompatible.
+    /// Binds the live versions to another catalog, and the previous ones that are compatible with it. The other
+    /// previous versions stay as they are. Fails if a live version is incompatible.
     pub(super) fn rebind(&self, catalog: &Catalog) -> Result<Rebound, DeployError> {
         let mut entries = self.state().entries.clone();
         let mut errors = Vec::new();
+        let mut incompatible = Vec::new();
         for (name, entry) in &mut entries {
             if let Some(live) = &entry.live {
                 match self.bind(name, &live.component, catalog, Some(live)) {
@@ -365,14 +369,23 @@ impl Plugins {
                     Err(wrong) => errors.extend(wrong),
                 }
             }
-            // A previous version that is incompatible with the catalog is dropped: a rollback to it is no longer
-            // possible.
-            entry.previous = entry
-                .previous
-                .take()
-                .and_then(|version| self.bind(name, &version.component, catalog, Some(&version)).ok());
+            if let Some(previous) = &mut entry.previous {
+                match self.bind(name, &previous.component, catalog, Some(previous)) {
+                    Ok(version) => *previous = version,
+                    Err(wrong) => incompatible.extend(wrong),
+                }
+            }
         }
-        if errors.is_empty() { Ok(Rebound(entries)) } else { Err(DeployError::Bind(errors)) }
+        if !errors.is_empty() {
+            return Err(DeployError::Bind(errors));
+        }
+        for error in incompatible {
+            tracing::warn!(
+                plugin = error.plugin, view = error.view, version = error.version, %error,
+                "the previous version is incompatible with the definitions; a rollback to it is rejected"
+            );
+        }
+        Ok(Rebound(entries))
     }
 
     /// Replaces the plugins by those that were bound to another catalog.
@@ -403,8 +416,7 @@ impl Plugins {
         catalog: &Catalog,
         before: Option<&Version>,
     ) -> Result<Version, Vec<BindError>> {
-        let mut version =
-            Version { component: Arc::clone(component), transforms: BTreeMap::new(), views: BTreeMap::new() };
+        let mut version = Version::unbound(Arc::clone(component));
         let mut errors = Vec::new();
         for view in catalog.derived_views().iter().filter(|view| *view.plugin == *name) {
             let same = before.filter(|before| before.views.get(&view.name) == Some(view));
@@ -424,14 +436,15 @@ impl Plugins {
     }
 
     /// Loads one of the server's copies of a plugin and binds it. Returns `None` if it does not exist or cannot be
-    /// used.
+    /// used. An incompatible previous version is kept without bindings, because the definitions may change again.
     fn load_stored(&self, which: StoredVersion, name: &str, catalog: &Catalog, loading: Loading) -> Option<Version> {
         let bytes = self.plugin_dir.stored(which, name, self.file_bytes_max).ok()??;
         let component = match loading {
             Loading::Cached => self.load_cached(&bytes).ok()??,
             Loading::Compiled => self.load(&bytes, FileOrigin::Directory).ok()?,
         };
-        self.bind(name, &component, catalog, None).ok()
+        let unbound = || Version::unbound(Arc::clone(&component));
+        self.bind(name, &component, catalog, None).ok().or_else(|| (which == StoredVersion::Previous).then(unbound))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -443,6 +456,11 @@ impl Plugins {
 // === impl Version ===
 
 impl Version {
+    /// Returns a version that is not bound to any view yet.
+    fn unbound(component: Arc<Component>) -> Self {
+        Self { component, transforms: BTreeMap::new(), views: BTreeMap::new() }
+    }
+
     fn describe(&self) -> PluginVersion {
         let signature = self.component.signature();
         PluginVersion {

@@ -94,6 +94,37 @@ fn rollback_survives_restart() {
     assert_eq!(trips(&fixture), json!(1002));
 }
 
+/// Definitions that need an output of the newer version do not remove the previous one.
+#[test]
+fn incompatible_previous_version_is_kept() {
+    let mut fixture = Setup::golden().start();
+    fixture.app.deploy(&first()).unwrap();
+    fixture.app.deploy(&second()).unwrap();
+    let file = fixture.path("features/derived.yaml");
+    let good = fs::read_to_string(&file).unwrap();
+    let feature = "      - { name: trips_plus_one, type: Int64 }\n";
+    let more = good.replace(feature, &format!("{feature}      - {{ name: trips_twice, type: Int64 }}\n"));
+    assert_ne!(good, more);
+    replace(&file, more);
+    fixture.app.reload_definitions().unwrap();
+    for _ in 0..2 {
+        let plugins = fixture.app.plugins();
+        let plugin = plugins.iter().find(|plugin| plugin.plugin == "odfv_singleton").unwrap();
+        assert_eq!(plugin.previous.as_ref().map(|previous| &*previous.version), Some("1.0.0"));
+        let why = "derived view 'odfv_singleton' and plugin 'odfv_singleton' 1.0.0 are incompatible: the view has a feature \
+                   'trips_twice', but the plugin does not compute it";
+        let refused = fixture.app.roll_back("odfv_singleton").unwrap_err();
+        assert!(refused.starts_with(why), "{refused}");
+        assert_eq!(trips(&fixture), json!(1003));
+        fixture = fixture.restart();
+        fixture.until_ready();
+    }
+    replace(fixture.path("features/derived.yaml"), good);
+    fixture.app.reload_definitions().unwrap();
+    assert_eq!(fixture.app.roll_back("odfv_singleton").unwrap().version, "1.0.0");
+    assert_eq!(trips(&fixture), json!(1002));
+}
+
 #[test]
 fn file_added_by_rename_is_deployed() {
     let fixture = Setup::golden().start();

@@ -1,6 +1,6 @@
 //! The plugin for `odfv_singleton`, an on-demand view of the Feast repository whose responses are recorded. If the
 //! Feast view raises an exception, this plugin returns a fault. With the feature `second`, it is a version that adds
-//! two trips instead of one, for tests of replacing versions.
+//! two trips instead of one and has one more output, for tests of replacing versions.
 
 use larder_plugin::{Fault, Inputs, Outputs, plugin};
 
@@ -15,6 +15,9 @@ pub struct Row {
 pub struct Derived {
     /// The number of trips plus one.
     trips_plus_one: i64,
+    /// Twice the number of trips.
+    #[cfg(feature = "second")]
+    trips_twice: i64,
 }
 
 /// Adds one trip.
@@ -22,7 +25,11 @@ pub struct Derived {
 #[cfg_attr(feature = "second", plugin(name = "odfv_singleton", version = "2.0.0"))]
 pub fn derive(row: Row) -> Result<Derived, Fault> {
     let trips = row.avg_daily_trips.ok_or_else(|| Fault::bad_input("a row without trips"))?;
-    Ok(Derived { trips_plus_one: trips + if cfg!(feature = "second") { 2 } else { 1 } })
+    Ok(Derived {
+        trips_plus_one: trips + if cfg!(feature = "second") { 2 } else { 1 },
+        #[cfg(feature = "second")]
+        trips_twice: trips * 2,
+    })
 }
 
 #[cfg(test)]
