@@ -11,6 +11,7 @@
 //! * [`repair`]: damage that is repaired without a restart, missing files;
 //! * [`erase`]: rows that are removed on request;
 //! * [`times`]: nanoseconds, times that a source truncates, rows from the future;
+//! * [`working_set`]: views of which only some rows are stored;
 //! * [`kill`]: SIGKILL at any moment.
 
 mod erase;
@@ -25,3 +26,4 @@ mod repair;
 mod replace;
 mod runs;
 mod times;
+mod working_set;

@@ -153,16 +153,19 @@ impl OnlineStore {
         // These rows were just fetched, and a caller is waiting for them.
         let fresh: HashSet<EntityId> = changed.iter().copied().collect();
         let mut skipped = 0;
-        let mut wrapped = false;
         let mut excess = record.bytes.saturating_sub(bytes_max);
         let mut evicting = Vec::new();
-        let mut hand = record.hand;
-        while excess > 0 {
-            let mut last = None;
-            for entry in rows.range::<&[u8; size_of::<EntityId>()]>(&hand..)? {
+        // The first round begins where the last eviction ended. The second one reads all rows and also evicts recently
+        // requested ones. If the fresh rows alone exceed the limit, nothing is left to evict after it.
+        for is_second in [false, true] {
+            let start = if is_second { [0; size_of::<EntityId>()] } else { record.hand };
+            record.hand = [0; size_of::<EntityId>()];
+            if is_second {
+                skipped = SKIPPED_MAX;
+            }
+            for entry in rows.range::<&[u8; size_of::<EntityId>()]>(&start..)? {
                 let (key, value) = entry?;
                 let id = EntityId(*key.value());
-                last = Some(id);
                 if fresh.contains(&id) {
                     continue;
                 }
@@ -174,6 +177,7 @@ impl OnlineStore {
                 evicting.push((id, cost));
                 excess = excess.saturating_sub(cost);
                 if excess == 0 {
+                    record.hand = id.0;
                     break;
                 }
             }
@@ -182,17 +186,10 @@ impl OnlineStore {
                 record.bytes = record.bytes.saturating_sub(cost);
                 changed.push(id);
             }
-            match last {
-                Some(id) if excess == 0 => hand = id.0,
-                _ if wrapped && last.is_none() => break,
-                _ => {
-                    // The second round also evicts recently requested rows.
-                    (hand, wrapped) = ([0; size_of::<EntityId>()], true);
-                    skipped = SKIPPED_MAX;
-                }
+            if excess == 0 {
+                break;
             }
         }
-        record.hand = hand;
         Ok(())
     }
 }
