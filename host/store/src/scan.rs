@@ -18,7 +18,7 @@ use larder_model::{
 use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableError};
 
 use super::{
-    OnlineStore, StoreError,
+    OnlineStore, StoreError, ViewId,
     record::{RowKey, RowTable, VIEWS, ViewRecord, verified_row},
     tables::{put_record, read_record},
     transaction::Written,
@@ -166,6 +166,53 @@ impl OnlineStore {
             return Err(damaged(&format!("found {count} entries, expected {expected}")));
         }
         Ok(pause(Duration::ZERO))
+    }
+
+    /// Drops the schemas that no row of a view uses any more, for a view whose source was read from the start after its
+    /// features changed. Stops reading rows when all schemas were found, or when `may_continue`, which is called every
+    /// few milliseconds, returns false.
+    ///
+    /// # Errors
+    /// Errors of reading the rows, and of a failed transaction.
+    pub fn drop_schemas_without_rows(
+        &self,
+        view: ViewId,
+        may_continue: &mut dyn FnMut() -> bool,
+    ) -> Result<(), StoreError> {
+        if self.schemas(view)?.len() < 2 {
+            return Ok(());
+        }
+        let (name, _) = self.record(view)?;
+        let Some(txn) = self.begin_scan()? else { return Ok(()) };
+        let Some(record) = self.catch_panics(|| record_of(&txn, &name))? else { return Ok(()) };
+        let schemas = record.row_schemas(&name)?;
+        let mut used: HashSet<Fingerprint> = schemas.last().map(|current| current.fingerprint()).into_iter().collect();
+        for table in [record.table_name(record.generation), record.written_name()] {
+            let rows = self.catch_panics(|| match txn.open_table::<RowKey, &'static [u8]>(RowTable::new(&table)) {
+                Err(TableError::TableDoesNotExist(_)) => Ok(None),
+                Err(error) => Err(error.into()),
+                Ok(table) => Ok(Some(table.range::<RowKey>(..)?)),
+            })?;
+            let Some(mut rows) = rows else { continue };
+            let mut is_complete = false;
+            while !is_complete {
+                is_complete = self.catch_panics(|| {
+                    for _ in 0..CHUNK {
+                        let Some(entry) = rows.next() else { return Ok(true) };
+                        let (key, checksummed) = entry?;
+                        let row = verified_row(&EntityId(*key.value()), checksummed.value());
+                        // Lookups and full scans report damaged rows.
+                        used.extend(row.and_then(|row| RowHeader::read(row).ok()).map(|header| header.fingerprint));
+                    }
+                    Ok(false)
+                })?;
+                if used.len() >= schemas.len() || !may_continue() {
+                    return Ok(());
+                }
+            }
+        }
+        drop(txn);
+        self.drop_unused_schemas(&name, &record, &used)
     }
 
     fn begin_scan(&self) -> Result<Option<ReadTransaction>, StoreError> {

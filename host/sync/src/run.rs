@@ -211,6 +211,11 @@ fn read_from(
     // A window is only a part of the source, so the load does not make the view count as loaded or fresh.
     if is_all {
         applied = load.finish(Some(&batches.position())).map_err(store_error)?;
+        if read.from.is_none() {
+            // Rows of the source have the current features now. Rows that are no longer in it may have earlier ones.
+            let at = Progress { rows: applied.rows(), expected: applied.rows() };
+            store.drop_schemas_without_rows(id, &mut || progress(at)).map_err(store_error)?;
+        }
     } else if begin == Begin::DueRows {
         applied = load.finish(None).map_err(store_error)?;
     }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{
     arrow::assert_same,
-    fixture::{Fixture, Setup, replace},
+    fixture::{Fixture, Setup, metric, replace},
     parquet::{Columns, times, write},
 };
 
@@ -127,6 +127,22 @@ fn new_load_replaces_converted_values() {
     assert_eq!(answer(&fixture, "stats", "x").0, json!(["five", "many"]));
     assert_eq!(retyped(&fixture, "stats"), json!([]), "no row of the previous type is left");
     assert_eq!(answer(&fixture, "written", "x").0, json!(["5", "2147483648"]), "no source brings this view's rows");
+}
+
+/// The rows of an upsert stay, so only reading all of them shows that none has the previous type.
+#[test]
+fn retyped_list_ends_when_all_rows_are_read() {
+    let fixture = loaded("upsert");
+    redefine(&fixture, "upsert", "{name: x, type: Float64}, {name: y, type: Float64}, {name: z, type: String}");
+    assert_eq!(retyped(&fixture, "stats")[0]["served"], "converted");
+    let count = || metric("larder_view_features_retyped{view=\"stats\",served=\"converted\"}");
+    fixture.eventually("it is counted", || count() == 1.0);
+    write(&fixture.path(FILE), &columns());
+    fixture.sync(&SyncCommand { views: vec!["stats".to_owned()], ..SyncCommand::default() }).unwrap();
+    assert_eq!(answer(&fixture, "stats", "x").0, json!([5.0, 2_147_483_648.0]));
+    assert_eq!(retyped(&fixture, "stats"), json!([]));
+    assert_eq!(count(), 0.0);
+    assert_eq!(retyped(&fixture, "written")[0]["name"], "x", "no source brings this view's rows");
 }
 
 /// Returns the catalog's entry for a view's features whose type changed.

@@ -7,7 +7,7 @@ use larder_model::{
     model::{FeatureView, ScalarType, ValueRef},
 };
 
-use super::model::{Home, batch, change, declare, id, load, plain, tables, upsert, view, walk};
+use super::model::{Home, batch, change, declare, id, key, load, plain, tables, upsert, view, walk};
 use crate::{
     LoadMode, OnlineStore, StoreError, ViewId,
     record::{SchemaRecord, VIEWS},
@@ -76,6 +76,29 @@ fn replacing_load_drops_unused_schemas() {
     load(&store, one, LoadMode::Replace, &[change(1, 1, 1)]);
     assert_eq!(store.schemas(one).unwrap().len(), 1);
     let row = store.reader().get(one, &id(1)).unwrap().unwrap();
+    schema_of(&store, one, &row);
+}
+
+#[test]
+fn schema_without_rows_is_dropped() {
+    let home = Home::new();
+    let store = home.open();
+    let one = declare_one(&store, &view("stats", &["value:String"]));
+    declare_one(&store, &plain("stats"));
+    let count = || store.schemas(one).unwrap().len();
+    load(&store, one, LoadMode::Upsert, &[change(1, 1, 1), change(2, 1, 2)]);
+    store.put(one, &key(), &batch(&[change(3, 1, 3)]), true).unwrap();
+    assert_eq!(count(), 2, "an upsert does not read all rows");
+    store.drop_schemas_without_rows(one, &mut || false).unwrap();
+    assert_eq!(count(), 2, "interrupted");
+    store.drop_schemas_without_rows(one, &mut || true).unwrap();
+    assert_eq!(count(), 1);
+
+    // A stored row that no load replaced keeps its schema.
+    declare_one(&store, &view("stats", &["value:Float64"]));
+    store.drop_schemas_without_rows(one, &mut || true).unwrap();
+    assert_eq!(count(), 2);
+    let row = store.reader().get(one, &id(3)).unwrap().unwrap();
     schema_of(&store, one, &row);
 }
 
