@@ -27,7 +27,8 @@ pub(super) struct ResetArgs {
     view: String,
     #[command(flatten)]
     config: ConfigArg,
-    /// Also drop the rows of a view without a source, which cannot be loaded again
+    /// Also drop rows that cannot be loaded again: those that callers wrote, those of a view without a source or whose
+    /// source cannot be read
     #[arg(long)]
     yes: bool,
 }

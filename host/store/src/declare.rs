@@ -60,8 +60,8 @@ impl OnlineStore {
             }
             for (view, mut known) in useless {
                 if known.rows > 0 {
-                    let (rows, has_rows_of_callers) = (known.rows, known.written || known.is_local);
-                    if has_rows_of_callers {
+                    let rows = known.rows;
+                    if known.has_rows_of_callers() {
                         tracing::warn!(
                             %view, rows,
                             "the keys of the view changed, so its rows are deleted, including rows that callers wrote"

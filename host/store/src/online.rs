@@ -140,6 +140,15 @@ impl OnlineStore {
         self.state().view(view).ok()??.record.loaded_rows
     }
 
+    /// Returns whether a view may have rows that callers wrote. Its source may have newer rows of the same entities.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`].
+    pub fn may_have_rows_of_callers(&self, view: ViewId) -> Result<bool, StoreError> {
+        let state = self.state();
+        Ok(state.view(view)?.is_some_and(|view| view.record.has_rows_of_callers()))
+    }
+
     /// Returns the span of the event times of a view's rows that are held back until they are due, if there are any.
     #[must_use]
     pub fn postponed(&self, view: ViewId) -> Option<Postponed> {

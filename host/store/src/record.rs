@@ -254,6 +254,11 @@ impl ViewRecord {
         Self { generation, epoch: self.epoch.wrapping_add(1), ..Self::new(self.id, key, schema) }
     }
 
+    /// Returns whether callers wrote rows of the view that were not deleted since, except by newer rows of its source.
+    pub(super) fn has_rows_of_callers(&self) -> bool {
+        self.written || self.is_local
+    }
+
     /// Resets the state of the rows, so that the source is read from the start. Deletions stay: a load must not restore
     /// deleted rows. The caller must delete the tables.
     pub(super) fn clear_rows(&mut self) {

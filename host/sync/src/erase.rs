@@ -34,6 +34,14 @@ pub enum EraseError {
         /// The view.
         view: String,
     },
+    /// Rows that callers wrote would be lost permanently: the source may not have them.
+    #[error(
+        "feature view '{view}' may have rows that callers wrote, and a load from its source does not restore them. hint: add --yes to drop them"
+    )]
+    RowsOfCallers {
+        /// The view.
+        view: String,
+    },
     /// The source cannot be read, so that the rows could not be loaded again.
     #[error(
         "feature view '{view}': nothing was dropped, because its source cannot be read: {source}. hint: add --yes to drop the rows"
@@ -75,8 +83,8 @@ impl SyncEngine {
     }
 
     /// Drops all rows of a view, including those that callers wrote. The next sync reads its source from the start. If
-    /// the view has no source, the rows cannot be restored, so this must be `confirmed`. Returns the number of dropped
-    /// rows. Blocks for a commit.
+    /// rows cannot be restored, because the view has no source or callers wrote some of them, this must be `confirmed`.
+    /// Returns the number of dropped rows. Blocks for a commit.
     ///
     /// # Errors
     /// [`EraseError`]; nothing was dropped in that case.
@@ -84,6 +92,9 @@ impl SyncEngine {
         let job = self.job(view)?;
         if job.source.is_none() && !confirmed {
             return Err(EraseError::NoSource { view: view.to_owned() });
+        }
+        if !confirmed && self.store.may_have_rows_of_callers(job.id).map_err(|source| store_error(view, source))? {
+            return Err(EraseError::RowsOfCallers { view: view.to_owned() });
         }
         // Rows that cannot be loaded again are kept, so the source is checked first.
         if let Some(source) = job.source.as_ref().filter(|_| !confirmed) {

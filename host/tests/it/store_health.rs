@@ -3,6 +3,7 @@
 use std::{fs, path::Path, sync::Arc};
 
 use arrow::array::{Int64Array, StringArray};
+use larder_http::{Control as _, ResetCommand};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -213,6 +214,20 @@ fn readded_view_has_no_local_writes() {
     assert_eq!(put(&fixture, "written", 1, "new").status, 200);
     let fixture = fixture.restart();
     assert_eq!(texts(&fixture, "written"), Some(json!(["new", null])));
+}
+
+/// The source of a view does not have the rows that callers wrote to it.
+#[test]
+fn reset_of_written_rows_needs_confirmation() {
+    let fixture = started();
+    let reset = |confirmed| fixture.app.reset(&ResetCommand { view: "loaded".to_owned(), confirmed });
+    assert_eq!(reset(false).unwrap().rows, 2, "all rows are from the source");
+    assert_eq!(put(&fixture, "loaded", 1, "written").status, 200);
+    let why = reset(false).unwrap_err();
+    assert!(why.contains("feature view 'loaded' may have rows that callers wrote") && why.contains("--yes"), "{why}");
+    assert_eq!(texts(&fixture, "loaded").unwrap()[0], "written");
+    assert_eq!(reset(true).unwrap().rows, 1);
+    assert_eq!(reset(false).unwrap().rows, 0, "the written row is gone");
 }
 
 const DRIVER: [&str; 2] = ["driver_stats", "driver_id=1001"];
