@@ -5,8 +5,9 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use arrow::array::{
     ArrayRef, BooleanArray, Float32Array, Float64Array, Int32Array, Int64Array, RecordBatch, RecordBatchOptions,
-    StringArray, TimestampMicrosecondArray, new_null_array,
+    Scalar, StringArray, TimestampMicrosecondArray, new_null_array,
 };
+use arrow::compute::{cast, kernels::cmp::not_distinct};
 use arrow::datatypes::{DataType, Field, Schema};
 use larder_common::clock::parse_time;
 use larder_model::{
@@ -33,6 +34,8 @@ pub(super) struct Shape {
 enum Origin {
     /// The column at this index of the reader's columns.
     File(usize),
+    /// As [`Origin::File`]; the file's path has the column, too, and all rows must have its value.
+    FileAndPartition(usize, Option<String>),
     /// The file's path, which has one value for all rows of the file, as in Hive's partitions: `day=2026-11-25/part-0`.
     /// `None` is a null.
     Partition(Option<String>),
@@ -63,7 +66,7 @@ impl Shape {
     /// [`Shape::absent`], and null. Every file must have the keys and, unless the table is static, the event time.
     ///
     /// # Errors
-    /// If a required column is missing, or if the file has a wanted name more than once.
+    /// If a required column is missing, or for the reasons of [`fault`].
     pub(super) fn of(
         wanted: &Wanted,
         path: &str,
@@ -85,16 +88,14 @@ impl Shape {
                 found.push(Err(Origin::AsOf));
                 continue;
             }
-            let mut of_name = (0..names.len()).filter(|root| names[*root] == &*column.column);
-            let (root, second) = (of_name.next(), of_name.next());
-            if second.is_some() {
-                let why = "the file has more than one column with this name".to_owned();
+            if let Some(why) = fault(column, names.iter().copied(), relative) {
                 return Err(SourceError::Column { path: path.to_owned(), column: column.column.to_string(), why });
             }
+            let root = names.iter().position(|name| *name == &*column.column);
             found.push(match (root, partition(relative, &column.column)) {
-                (Some(root), _) => {
+                (Some(root), value) => {
                     roots.insert(root);
-                    Ok(root)
+                    Ok((root, value))
                 }
                 (None, Some(value)) => Err(Origin::Partition(value)),
                 (None, None) => {
@@ -114,10 +115,10 @@ impl Shape {
         let mut columns = Vec::new();
         for (origin, column) in found.into_iter().zip(wanted.columns()) {
             columns.push(match origin {
-                Ok(root) => {
+                Ok((root, value)) => {
                     let place = roots.binary_search(&root).unwrap_or_default();
                     is_message[place] |= matches!(column.value_type, ValueType::Nested(_));
-                    Origin::File(place)
+                    value.map_or(Origin::File(place), |value| Origin::FileAndPartition(place, value))
                 }
                 Err(origin) => origin,
             });
@@ -144,11 +145,15 @@ impl Shape {
     pub(super) fn project(&self, wanted: &Wanted, path: &str, batch: &RecordBatch) -> Result<RecordBatch, SourceError> {
         let (rows, as_of) = (batch.num_rows(), wanted.as_of);
         let column = |(wanted, from): (&WantedColumn, &Origin)| {
+            let error = |why| SourceError::Column { path: path.to_owned(), column: wanted.column.to_string(), why };
             let array = match from {
                 Origin::File(place) => Arc::clone(batch.column(*place)),
-                Origin::Partition(value) => constant(wanted, value.as_deref(), rows).map_err(|why| {
-                    SourceError::Column { path: path.to_owned(), column: wanted.column.to_string(), why }
-                })?,
+                Origin::FileAndPartition(place, value) => {
+                    let array = batch.column(*place);
+                    check_equal(wanted, array, value.as_deref()).map_err(error)?;
+                    Arc::clone(array)
+                }
+                Origin::Partition(value) => constant(wanted, value.as_deref(), rows).map_err(error)?,
                 Origin::Absent => nulls(wanted.value_type, rows),
                 Origin::AsOf => Arc::new(TimestampMicrosecondArray::from(vec![as_of; rows]).with_timezone("UTC")),
             };
@@ -199,6 +204,33 @@ fn nulls(value_type: ValueType, rows: usize) -> ArrayRef {
         ValueType::Nested(_) => DataType::Utf8,
     };
     new_null_array(&of, rows)
+}
+
+/// Returns the reason why a wanted column of a file cannot be read, if its footer and its path reveal one: the file has
+/// two columns of the name, or a partition value does not match the column's type. `names` are the file's columns.
+pub(super) fn fault<'n>(column: &WantedColumn, names: impl Iterator<Item = &'n str>, relative: &str) -> Option<String> {
+    if names.filter(|name| *name == &*column.column).nth(1).is_some() {
+        return Some("the file has more than one column with this name".to_owned());
+    }
+    let value = partition(relative, &column.column)?;
+    constant(column, value.as_deref(), 0).err()
+}
+
+/// Fails unless all values of a file's column are equal to the value in the file's path.
+fn check_equal(wanted: &WantedColumn, array: &ArrayRef, value: Option<&str>) -> Result<(), String> {
+    let expected = constant(wanted, value, 1)?;
+    let are_equal = cast(array, expected.data_type())
+        .and_then(|array| not_distinct(&array, &Scalar::new(expected)))
+        .is_ok_and(|equal| equal.true_count() == equal.len());
+    if are_equal {
+        return Ok(());
+    }
+    let value = value.unwrap_or(NULL_PARTITION);
+    Err(format!(
+        "the file has values other than '{value}', which is the column's value in the file's path. hint: remove the column \
+         from the file, or rename the directory '{}={value}'",
+        wanted.column
+    ))
 }
 
 /// Returns a column's value in the partitions of a path: `Some(None)` for a null, `None` if no partition has this name.

@@ -5,9 +5,9 @@ use arrow::datatypes::{DataType, SchemaRef};
 use parquet::file::metadata::ParquetMetaData;
 
 use super::{
-    SourceError,
+    SourceError, WantedColumn,
     parquet_reader::{self, DecodeThread},
-    parquet_shape::partition,
+    parquet_shape::{fault, partition},
 };
 
 /// The columns of one file.
@@ -51,6 +51,18 @@ impl FileSchema {
         let field = self.schema.fields().iter().find(|field| field.name() == name);
         let in_path = || partition(&self.relative, name).map(|_| ColumnAt::Path);
         field.map(|field| ColumnAt::File(field.data_type().clone())).or_else(in_path)
+    }
+
+    /// Returns the reason why a column cannot be read from this file, if the footer and the path reveal one.
+    #[must_use]
+    pub fn fault(&self, column: &WantedColumn) -> Option<String> {
+        fault(column, self.columns().map(|(name, _)| name), &self.relative)
+    }
+
+    /// Returns whether a column is both in the file and in its path. A sync fails if the values differ.
+    #[must_use]
+    pub fn is_also_in_path(&self, name: &str) -> bool {
+        matches!(self.column(name), Some(ColumnAt::File(_))) && partition(&self.relative, name).is_some()
     }
 
     /// Returns the names and types of its own columns, in order.

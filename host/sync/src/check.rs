@@ -144,13 +144,26 @@ fn check(view: &FeatureView, source: &dyn Source, problems: &mut Vec<SourceProbl
             let is_warning = (is_feature || is_created) && !everywhere;
             problems.push(SourceProblem { feature: feature.clone(), message, help, is_warning });
         }
-        if let Some(message) = narrowed(&files, column) {
+        let is_time = !is_feature && !wanted.keys.iter().any(|key| key.name == column.name);
+        let mut warn = |message| {
             problems.push(SourceProblem { feature: feature.clone(), message, help: None, is_warning: true });
+        };
+        if let Some(message) = narrowed(&files, column) {
+            warn(message);
+        } else if let Some(message) =
+            files.iter().filter(|_| !is_time).find_map(|file| parsed(file, column, is_feature))
+        {
+            warn(message);
+        }
+        if let Some(file) = files.iter().find(|file| file.is_also_in_path(&column.column)) {
+            warn(format!(
+                "{}, column '{}': both the file and its path have the column; a sync fails if the values differ",
+                file.path, column.column
+            ));
         }
         let mut reported = BTreeSet::new();
         for file in &files {
-            let is_time = !is_feature && !wanted.keys.iter().any(|key| key.name == column.name);
-            if let Some(why) = mismatch(file, column, is_time)
+            if let Some(why) = file.fault(column).or_else(|| mismatch(file, column, is_time))
                 && reported.insert(why.clone())
             {
                 let message = format!("{}, column '{}': {why}", file.path, column.column);
@@ -177,6 +190,14 @@ fn narrowed(files: &[FileSchema], column: &WantedColumn) -> Option<String> {
         "{path}, column '{column}': the type is {found} here, but {first} in other files; values that are not {declared} are \
          null or rounded"
     ))
+}
+
+/// Describes a file's column of text whose values have to be parsed for the declared type.
+fn parsed(file: &FileSchema, column: &WantedColumn, is_feature: bool) -> Option<String> {
+    let ColumnAt::File(data_type) = file.column(&column.column)? else { return None };
+    let types = Column::parsed_text(&data_type, column.value_type)?;
+    let effect = if is_feature { "values that do not match are null" } else { "rows that do not match are skipped" };
+    Some(format!("{}, column '{}': {types}, so its text is parsed; {effect}", file.path, column.column))
 }
 
 /// Returns the reason why a file's column cannot be converted to the declared type, if there is one.

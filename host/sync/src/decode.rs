@@ -118,6 +118,28 @@ impl Column {
         is_mismatch.then(|| format!("the column is {}, but the definition has {declared}", name_of(from)))
     }
 
+    /// Returns a message with both types if a column of type `from` has text, but the declared type has numbers or
+    /// instants: only values that can be parsed are converted.
+    pub(super) fn parsed_text(from: &DataType, declared: ValueType) -> Option<String> {
+        let (item, scalar) = match (from, declared) {
+            (DataType::Dictionary(_, values), _) => return Self::parsed_text(values, declared),
+            (DataType::RunEndEncoded(_, values), _) => return Self::parsed_text(values.data_type(), declared),
+            (list, ValueType::List(scalar) | ValueType::Set(scalar)) => (list_item(list)?.data_type(), scalar),
+            (scalar, ValueType::Scalar(declared)) => (scalar, declared),
+            (_, ValueType::Nested(_)) => return None,
+        };
+        let is_parsed = matches!(
+            scalar,
+            ScalarType::Int32
+                | ScalarType::Int64
+                | ScalarType::Float32
+                | ScalarType::Float64
+                | ScalarType::UnixTimestamp
+        );
+        let differs = is_parsed && is_text(item);
+        differs.then(|| format!("the column is {}, but the definition has {declared}", name_of(from)))
+    }
+
     /// Decodes a column of instants. Numbers are not accepted: seconds and milliseconds cannot be distinguished, and a
     /// wrong guess would decide which rows win.
     pub(super) fn instants(array: &ArrayRef) -> Result<Self, ColumnError> {

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use arrow::array::StringArray;
+use arrow::array::{ArrayRef, Int64Array, StringArray};
 use expect_test::expect;
 use serde_json::{Value, json};
 
@@ -402,6 +402,67 @@ feature_services:
         &tagged.replace("  - name: two_rates\n", "  - name: two_rates\n    tags: {full_feature_names: 'true'}\n"),
     );
     home.run(["check", "--offline"]).assert_code(0);
+}
+
+/// Faults of files with which every sync fails.
+#[test]
+fn check_reports_faults_as_sync_does() {
+    let home = Home::with(
+        "
+entities: [{name: user, join_key: user, type: Int64}]
+feature_views:
+  - {name: two_columns, entities: [user], features: [{name: x, type: Int64}], source: {path: data/two.parquet, timestamp_field: none}}
+  - {name: bad_part, entities: [user], features: [{name: y, type: Int64}], source: {path: data/parts, timestamp_field: none}}
+",
+    );
+    let one = || -> ArrayRef { Arc::new(Int64Array::from(vec![1])) };
+    parquet::write(&home.path("data/two.parquet"), &vec![("user", one()), ("x", one()), ("x", one())]);
+    parquet::write(&home.path("data/parts/user=1e3/part-0.parquet"), &vec![("y", one())]);
+    for command in ["check", "sync"] {
+        let ended = home.run([command]);
+        for words in [
+            "data/two.parquet, column 'x': the file has more than one column with this name",
+            "user=1e3/part-0.parquet, column 'user': the path has '1e3', which does not match the column's type",
+        ] {
+            assert!(ended.err.contains(words), "{command}: {}{}", ended.out, ended.err);
+        }
+    }
+    home.run(["check"]).assert_code(3);
+    let made = home.run(["init", "new", "--from", "data/two.parquet"]);
+    made.assert_code(1).assert_complains(&["data/two.parquet: the file has more than one column named 'x'"]);
+}
+
+#[test]
+fn check_warns_of_text_that_is_parsed() {
+    let home = Home::with(
+        "
+entities: [{name: user, join_key: user, type: Int64}]
+feature_views:
+  - name: user_stats
+    entities: [user]
+    features: [{name: x, type: Int64}, {name: label, type: String}, {name: g, type: Int64}]
+    source: {path: data, timestamp_field: none}
+",
+    );
+    let text = |text: &str| -> ArrayRef { Arc::new(StringArray::from(vec![text])) };
+    let columns = vec![
+        ("user", text("one")),
+        ("x", text("two")),
+        ("label", text("three")),
+        ("g", Arc::new(Int64Array::from(vec![5])) as ArrayRef),
+    ];
+    parquet::write(&home.path("data/g=5/part-0.parquet"), &columns);
+    let checked = home.run(["check"]);
+    for words in [
+        "part-0.parquet, column 'user': the column is String, but the definition has Int64, so its text is parsed; rows \
+         that do not match are skipped",
+        "part-0.parquet, column 'x': the column is String, but the definition has Int64, so its text is parsed; values \
+         that do not match are null",
+        "part-0.parquet, column 'g': both the file and its path have the column; a sync fails if the values differ",
+    ] {
+        assert!(checked.assert_code(0).out.contains(words), "{}{}", checked.out, checked.err);
+    }
+    assert!(checked.out.contains("no errors, 3 warnings"), "{}", checked.out);
 }
 
 #[test]

@@ -184,6 +184,12 @@ impl View {
     /// Infers the view of a file, or of the files of a directory.
     fn of(path: &Path, dir: &Path, names: &mut BTreeSet<String>) -> Result<Self> {
         let files = schemas(path)?;
+        for file in &files {
+            let mut names = HashSet::new();
+            if let Some((twice, _)) = file.columns().find(|(name, _)| !names.insert(*name)) {
+                bail!("{}: the file has more than one column named '{twice}'", file.path);
+            }
+        }
         let mut notes = Vec::new();
         let mut found: Vec<(&str, &DataType, Option<ValueType>)> = Vec::new();
         for (column, data_type) in files.iter().flat_map(FileSchema::columns) {

@@ -1,6 +1,6 @@
 //! `larder init`: the files that it writes, and the definitions that it infers from Parquet files.
 
-use arrow::array::{ArrayRef, Float32Array, Float64Array, Int32Array, Int64Array, UInt64Array};
+use arrow::array::{Float32Array, Float64Array, Int32Array, UInt64Array};
 
 use super::*;
 

@@ -56,7 +56,7 @@ feature_views:
         };
         for (dirs, driver) in [
             ("day=2026-11-22/city=S%C3%A3o%20Paulo%2F1/n=7/share=0.5/is_new=true", 1),
-            ("day=2026-11-23T09%3A13%3A09Z/city=Oslo/n=__HIVE_DEFAULT_PARTITION__/share=-1e3/is_new=false/own=99", 2),
+            ("day=2026-11-23T09%3A13%3A09Z/city=Oslo/n=__HIVE_DEFAULT_PARTITION__/share=-1e3/is_new=false/own=2", 2),
         ] {
             write(&setup.path("data/parts").join(dirs).join("n=1.parquet"), &columns(driver));
         }
@@ -67,7 +67,7 @@ feature_views:
         assert_eq!(values("n"), json!([7, 7, null, null]));
         assert_eq!(values("share"), json!([0.5, 0.5, -1000.0, null]));
         assert_eq!(values("is_new"), json!([true, true, false, null]));
-        assert_eq!(values("own"), json!([1, 1, 2, null]), "what a file says of itself counts");
+        assert_eq!(values("own"), json!([1, 1, 2, null]), "the file and its path have the same value");
         let times = &answer.column("n")["event_timestamps"];
         assert_eq!((&times[0], &times[2]), (&json!("2026-11-22T00:00:00Z"), &json!("2026-11-23T09:13:09Z")));
 
@@ -79,6 +79,21 @@ feature_views:
             "{error}"
         );
     });
+}
+
+/// A partition directory and a column of the file with the same name, but another value.
+#[test]
+fn partition_must_equal_column_of_file() {
+    for (dir, value) in [("trips=6", "6"), ("trips=__HIVE_DEFAULT_PARTITION__", "__HIVE_DEFAULT_PARTITION__")] {
+        let words = [
+            &format!("{dir}/part-1.parquet, column 'trips'"),
+            &format!("the file has values other than '{value}', which is the column's value in the file's path"),
+            &format!("rename the directory '{dir}'"),
+        ];
+        assert_refused(&words.map(String::as_str), |fixture| {
+            write(&fixture.path("data/stats").join(dir).join("part-1.parquet"), &stats(&[(3, 10, 0.9)]));
+        });
+    }
 }
 
 #[test]
