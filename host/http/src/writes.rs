@@ -39,6 +39,13 @@ pub(super) type Written = (StatusCode, Option<Value>);
 /// The targets of a push, by Feast's names.
 const PUSH_TARGETS: [&str; 3] = ["online", "offline", "online_and_offline"];
 
+/// What replaces Python's numbers in the text from which values are parsed. `NaN` means no value in a pandas table. The
+/// infinities become numbers beyond the range of doubles, which Python reads as infinities too.
+const PARSED: [(&[u8], &[u8]); 3] = [(b"NaN", b"null"), (b"-Infinity", b"-1e999"), (b"Infinity", b"1e999")];
+/// What replaces them in the text whose structure is checked, and which error messages show. Its parser accepts only
+/// numbers in the range of doubles.
+const SHOWN: [(&[u8], &[u8]); 3] = [(b"NaN", b"null"), (b"-Infinity", br#""-inf""#), (b"Infinity", br#""inf""#)];
+
 // === impl Writes ===
 
 impl Writes {
@@ -271,7 +278,7 @@ fn frame(body: &Value, text: &[u8]) -> Result<Frame, HttpError> {
     };
     // The structure was checked above: an object that contains an object of lists.
     let DataFrame { df } = serde_json::from_slice(text).map_err(unreadable)?;
-    let Cell::Map(columns) = Cell::from_json(df.get()).map_err(unreadable)? else { return Ok(Frame::default()) };
+    let Cell::Map(columns) = Cell::from_python_json(df.get()).map_err(unreadable)? else { return Ok(Frame::default()) };
     let column = |(name, values)| if let Cell::List(cells) = values { Some((name, cells)) } else { None };
     Ok(Frame { columns: columns.into_iter().filter_map(column).collect() })
 }
@@ -283,25 +290,27 @@ struct DataFrame<'b> {
     df: &'b RawValue,
 }
 
-/// Parses a body, including numbers that Python writes but JSON does not allow. Also returns its text as valid JSON.
+/// Parses a body, including numbers that Python writes but JSON does not allow. Also returns its text as valid JSON, for
+/// [`Cell::from_python_json`].
 fn read(body: &[u8]) -> Result<(Value, Cow<'_, [u8]>), HttpError> {
     match read_object(body) {
-        Err(error) if error.kind == "bad_json" => match replace_python_numbers(body) {
-            Cow::Owned(body) => Ok((read_object(&body)?, Cow::Owned(body))),
-            Cow::Borrowed(_) => Err(error),
-        },
+        Err(error) if error.kind == "bad_json" => {
+            let Some(shown) = replace_python_numbers(body, &SHOWN) else { return Err(error) };
+            let value = read_object(&shown)?;
+            drop(shown);
+            let text = replace_python_numbers(body, &PARSED).map_or(Cow::Borrowed(body), Cow::Owned);
+            Ok((value, text))
+        }
         read => Ok((read?, Cow::Borrowed(body))),
     }
 }
 
-/// Replaces numbers that are not valid JSON: Python's `NaN`, which means no value in a pandas table, becomes null, and
-/// the infinities become strings, formatted as by Python's `str`.
-fn replace_python_numbers(body: &[u8]) -> Cow<'_, [u8]> {
-    const WORDS: [(&[u8], &[u8]); 3] = [(b"NaN", b"null"), (b"-Infinity", br#""-inf""#), (b"Infinity", br#""inf""#)];
+/// Replaces Python's numbers that are not valid JSON, outside of strings; `None` if the body has none of them.
+fn replace_python_numbers(body: &[u8], words: &[(&[u8], &[u8]); 3]) -> Option<Vec<u8>> {
     let mut replaced = Vec::with_capacity(body.len());
     let (mut at, mut in_text, mut found) = (0, false, false);
     while let Some(&byte) = body.get(at) {
-        let word = WORDS.iter().find(|(word, _)| !in_text && body[at..].starts_with(word));
+        let word = words.iter().find(|(word, _)| !in_text && body[at..].starts_with(word));
         if let Some((word, json)) = word {
             replaced.extend_from_slice(json);
             at += word.len();
@@ -317,7 +326,7 @@ fn replace_python_numbers(body: &[u8]) -> Cow<'_, [u8]> {
         replaced.extend(body.get(at));
         at += 1;
     }
-    if found { Cow::Owned(replaced) } else { Cow::Borrowed(body) }
+    found.then_some(replaced)
 }
 
 /// Returns whether a query sets a flag, as in `?async=true`.
@@ -383,10 +392,35 @@ mod tests {
     #[test]
     fn python_numbers_become_json_outside_strings() {
         let body = br#"{"a": [NaN, 1, -Infinity, Infinity], "NaN": "a \"NaN\" \\", "b": NaN}"#;
-        let read: Value = serde_json::from_slice(&replace_python_numbers(body)).unwrap();
+        let (read, text) = read(body).unwrap();
         let expected = json!({"a": [null, 1, "-inf", "inf"], "NaN": "a \"NaN\" \\", "b": null});
         assert_eq!(read, expected);
-        assert!(matches!(replace_python_numbers(br#"{"NaN": 1}"#), Cow::Borrowed(_)));
+        assert_eq!(&*text, br#"{"a": [null, 1, -1e999, 1e999], "NaN": "a \"NaN\" \\", "b": null}"#);
+        assert!(replace_python_numbers(br#"{"NaN": 1}"#, &PARSED).is_none());
+    }
+
+    #[test]
+    fn nested_infinity_is_a_number() {
+        let body =
+            br#"{"df": {"m": [{"a": Infinity, "b": [1, -Infinity]}], "j": [{"a": Infinity}], "l": [[Infinity]]}}"#;
+        let (body, text) = read(body).unwrap();
+        let columns = frame(&body, &text).unwrap().columns;
+        let [(_, maps), (_, documents), (_, lists)] = &*columns else { panic!("{columns:?}") };
+        let entries = vec![
+            ("a".to_owned(), Cell::Float(f64::INFINITY)),
+            ("b".to_owned(), Cell::List(vec![Cell::Int(1), Cell::Float(f64::NEG_INFINITY)])),
+        ];
+        assert_eq!(maps, &[Cell::Map(entries)]);
+        assert_eq!(lists, &[Cell::List(vec![Cell::Float(f64::INFINITY)])]);
+        // JSON has no infinities, so that the document is rejected.
+        assert!(documents[0].to_value("Json".parse().unwrap()).is_err());
+    }
+
+    #[test]
+    fn number_beyond_doubles_is_invalid_json() {
+        for body in [&br#"{"df": {"a": [1e999]}}"#[..], br#"{"df": {"a": [1e999, NaN]}}"#] {
+            assert_eq!(read(body).unwrap_err().kind, "bad_json");
+        }
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! Parses JSON to cells, with exact integers and names in their order.
 //!
 //! The parser returns integers beyond 64 bits, and `-0`, as doubles. Such a double ends the parse with an error. The
-//! text is then parsed again on a slow path that reads each number as it is written.
+//! text is then parsed again on a slow path that reads each number as it is written. So does a number beyond the range
+//! of doubles, which [`Cell::from_python_json`] accepts.
 
-use std::fmt;
+use std::{fmt, num::ParseFloatError};
 
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::Cell;
@@ -15,6 +16,13 @@ use crate::codec::ROW_BYTES_MAX;
 const DEPTH_MAX: usize = 127;
 /// The smallest magnitude of a double that may be an integer beyond `i64`.
 const INT_EDGE: f64 = 9_223_372_036_854_775_808.0;
+
+/// The meaning of a number beyond the range of doubles.
+#[derive(Clone, Copy)]
+enum Overflow {
+    Error,
+    Infinity,
+}
 
 struct CellVisitor;
 
@@ -36,15 +44,27 @@ impl Cell {
     /// # Errors
     /// If the text is not valid JSON, is nested too deeply, or has more than [`ROW_BYTES_MAX`] bytes.
     pub fn from_json(text: &str) -> Result<Self, serde_json::Error> {
-        // Values take many times the memory of their text.
-        if text.len() > ROW_BYTES_MAX {
-            return Err(serde_json::Error::custom(format!("it has more than {ROW_BYTES_MAX} bytes")));
-        }
-        serde_json::from_str(text).or_else(|_| exact(text, 0))
+        parse(text, Overflow::Error)
+    }
+
+    /// Parses JSON text as Python's `json` does: a number beyond the range of doubles, such as `1e999`, is an infinity.
+    ///
+    /// # Errors
+    /// If the text is not valid JSON, is nested too deeply, or has more than [`ROW_BYTES_MAX`] bytes.
+    pub fn from_python_json(text: &str) -> Result<Self, serde_json::Error> {
+        parse(text, Overflow::Infinity)
     }
 }
 
-fn exact(text: &str, depth: usize) -> Result<Cell, serde_json::Error> {
+fn parse(text: &str, overflow: Overflow) -> Result<Cell, serde_json::Error> {
+    // Values take many times the memory of their text.
+    if text.len() > ROW_BYTES_MAX {
+        return Err(serde_json::Error::custom(format!("it has more than {ROW_BYTES_MAX} bytes")));
+    }
+    serde_json::from_str(text).or_else(|_| exact(text, overflow, 0))
+}
+
+fn exact(text: &str, overflow: Overflow, depth: usize) -> Result<Cell, serde_json::Error> {
     if depth > DEPTH_MAX {
         return Err(serde_json::Error::custom("recursion limit exceeded"));
     }
@@ -52,17 +72,23 @@ fn exact(text: &str, depth: usize) -> Result<Cell, serde_json::Error> {
     match text.as_bytes().first() {
         Some(b'[') => {
             let items: Vec<&RawValue> = serde_json::from_str(text)?;
-            let items = items.into_iter().map(|item| exact(item.get(), depth + 1));
+            let items = items.into_iter().map(|item| exact(item.get(), overflow, depth + 1));
             Ok(Cell::List(items.collect::<Result<_, _>>()?))
         }
         Some(b'{') => {
             let RawEntries(entries) = serde_json::from_str(text)?;
-            let entries = entries.into_iter().map(|(name, value)| Ok((name, exact(value.get(), depth + 1)?)));
+            let entries = entries.into_iter().map(|(name, value)| Ok((name, exact(value.get(), overflow, depth + 1)?)));
             Ok(Cell::map(entries.collect::<Result<_, serde_json::Error>>()?))
         }
         Some(b'-' | b'0'..=b'9') => {
             // The parser checks the format of the number.
-            let value: f64 = serde_json::from_str(text)?;
+            let value = serde_json::from_str(text).or_else(|error| match overflow {
+                // Only the range can be wrong in a valid JSON number.
+                Overflow::Infinity if serde_json::from_str::<IgnoredAny>(text).is_ok() => {
+                    text.parse().map_err(|_: ParseFloatError| error)
+                }
+                _ => Err(error),
+            })?;
             if text.bytes().any(|byte| matches!(byte, b'.' | b'e' | b'E')) {
                 return Ok(Cell::Float(value));
             }
