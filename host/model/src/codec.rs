@@ -16,6 +16,7 @@ mod row_layout;
 mod row_text;
 mod schema;
 mod tree;
+mod zone;
 
 pub use self::{
     cell::{Cell, may_be_integer},

@@ -6,11 +6,8 @@
 //! occurs in files' timestamp columns and in its stores, is the least 64-bit integer.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use jiff::{
-    Timestamp,
-    tz::{Offset, TimeZone},
-};
 
+use super::zone::zoned_text;
 use crate::model::{
     FeastMap, FeastValue, Kind, ListRef, NULL_TIMESTAMP_SECONDS, ScalarType, ValueRef, ValueType, ZonedTimestamp,
 };
@@ -126,29 +123,12 @@ fn map(out: &mut Vec<u8>, map: &FeastMap) {
     out.push(b'}');
 }
 
-/// Appends ISO 8601 text in the value's own zone; null if the instant is out of range, as the null placeholder is, or
-/// if the zone is unknown.
+/// Appends ISO 8601 text in the value's own zone; null if the instant is out of range, as the null placeholder is.
 fn zoned(out: &mut Vec<u8>, zoned: &ZonedTimestamp) {
-    let zone = TimeZone::get(&zoned.zone).ok().or_else(|| fixed_offset(&zoned.zone));
-    match (Timestamp::from_second(zoned.unix_timestamp), zone) {
-        (Ok(instant), Some(zone)) => {
-            let local = instant.to_zoned(zone);
-            text(out, &local.strftime("%Y-%m-%dT%H:%M:%S%:z").to_string());
-        }
-        _ => out.extend_from_slice(b"null"),
+    match zoned_text(zoned.unix_timestamp, &zoned.zone) {
+        Some(iso) => text(out, &iso),
+        None => out.extend_from_slice(b"null"),
     }
-}
-
-/// Parses a zone such as `+02:00`.
-fn fixed_offset(text: &str) -> Option<TimeZone> {
-    let sign = match text.as_bytes().first()? {
-        b'+' => 1,
-        b'-' => -1,
-        _ => return None,
-    };
-    let (hours, minutes) = text.get(1..)?.split_once(':')?;
-    let seconds = hours.parse::<i32>().ok()? * 3_600 + minutes.parse::<i32>().ok()? * 60;
-    Offset::from_seconds(sign * seconds).ok().map(TimeZone::fixed)
 }
 
 /// Appends a comma, except before the first item of a list.
