@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
-use jiff::{Timestamp, civil, tz::TimeZone};
+use jiff::{
+    Timestamp,
+    civil::{DateTime, Time, datetime},
+    fmt::temporal::Pieces,
+    tz::Offset,
+};
 
 /// An instant or a span in microseconds. Instants count from the Unix epoch, UTC.
 pub type Micros = i64;
@@ -10,7 +15,9 @@ pub type Micros = i64;
 /// The value that Feast stores and serves for a null `UNIX_TIMESTAMP`, in seconds.
 pub const NULL_TIMESTAMP_SECONDS: i64 = i64::MIN;
 
+const EPOCH: DateTime = datetime(1970, 1, 1, 0, 0, 0, 0);
 const MICROS_PER_SECOND: i64 = 1_000_000;
+const NANOS_PER_SECOND: i128 = 1_000_000_000;
 const SECONDS_PER_DAY: i64 = 86_400;
 
 /// Parses a date or an instant in ISO 8601 format. It is in UTC unless the text has an offset; a date means midnight.
@@ -23,12 +30,22 @@ pub fn parse_time(text: &str) -> Option<Micros> {
 #[must_use]
 pub fn parse_exact_time(text: &str) -> Option<(Micros, u32)> {
     let text = text.trim();
-    let instant = text.parse::<Timestamp>().or_else(|_| {
-        let naive = text.parse::<civil::DateTime>().or_else(|_| text.parse::<civil::Date>().map(Into::into))?;
-        Ok::<_, jiff::Error>(naive.to_zoned(TimeZone::UTC)?.timestamp())
-    });
-    let nanos = instant.ok()?.as_nanosecond();
+    let nanos = match text.parse::<Timestamp>() {
+        Ok(instant) => instant.as_nanosecond(),
+        Err(_) => nanos_of_parts(text)?,
+    };
     Some((Micros::try_from(nanos.div_euclid(1_000)).ok()?, u32::try_from(nanos.rem_euclid(1_000)).ok()?))
+}
+
+/// Parses text that [`Timestamp`] does not: without an offset, or on the last day of year 9999, which is beyond its
+/// range.
+fn nanos_of_parts(text: &str) -> Option<i128> {
+    let parts = Pieces::parse(text).ok()?;
+    let local = parts.date().to_datetime(parts.time().unwrap_or_else(Time::midnight));
+    let offset_seconds = parts.to_numeric_offset().map_or(0, Offset::seconds);
+    let nanos = local.duration_since(EPOCH).as_nanos() - i128::from(offset_seconds) * NANOS_PER_SECOND;
+    let last = DateTime::MAX.duration_since(EPOCH).as_nanos();
+    (Timestamp::MIN.as_nanosecond()..=last).contains(&nanos).then_some(nanos)
 }
 
 /// The text of an instant: `2026-11-23T07:13:10Z`, with 3 or 6 digits of fraction if needed, as
@@ -211,6 +228,49 @@ mod tests {
     fn extreme_times_format_without_panic() {
         assert_eq!(Rfc3339::of(i64::MAX).as_str(), "294247-01-10T04:00:54.775807Z");
         assert!(Rfc3339::of(i64::MIN).as_str().starts_with("-290308-"));
+    }
+
+    #[test]
+    fn times_parse_until_end_of_year_9999() {
+        const LAST_DAY: Micros = 253_402_214_400_000_000;
+        const HOUR: Micros = 3_600_000_000;
+        for (text, micros) in [
+            ("9999-12-30T21:59:59Z", LAST_DAY - 2 * HOUR - 1_000_000),
+            ("9999-12-31", LAST_DAY),
+            ("9999-12-31T00:00:00Z", LAST_DAY),
+            ("9999-12-31 01:00:00", LAST_DAY + HOUR),
+            ("9999-12-31T23:59:59.999999Z", LAST_DAY + 24 * HOUR - 1),
+            ("9999-12-31T23:59:59.999999", LAST_DAY + 24 * HOUR - 1),
+            ("2026-11-23", 1_795_392_000_000_000),
+            ("2026-11-23 01:00", 1_795_392_000_000_000 + HOUR),
+        ] {
+            assert_eq!(parse_time(text), Some(micros), "{text}");
+        }
+        assert_eq!(parse_exact_time("9999-12-31T23:59:59.999999999Z"), Some((LAST_DAY + 24 * HOUR - 1, 999)));
+    }
+
+    #[test]
+    fn offset_of_late_time_is_kept() {
+        const LAST_DAY: Micros = 253_402_214_400_000_000;
+        const HOUR: Micros = 3_600_000_000;
+        for (text, micros) in [
+            ("9999-12-30T21:59:59-11:00", Some(LAST_DAY + 9 * HOUR - 1_000_000)),
+            ("9999-12-31T23:00:00+01:00", Some(LAST_DAY + 22 * HOUR)),
+            ("9999-12-31T23:00:00+0100", Some(LAST_DAY + 22 * HOUR)),
+            ("9999-12-31T12:00:00-11:00", Some(LAST_DAY + 23 * HOUR)),
+            // These are in year 10000, and before the range of `Timestamp`.
+            ("9999-12-31T23:59:59-11:00", None),
+            ("-009999-01-01T00:00:00+11:00", None),
+        ] {
+            assert_eq!(parse_time(text), micros, "{text}");
+        }
+    }
+
+    #[test]
+    fn text_that_is_no_time_is_rejected() {
+        for text in ["", "2026", "tomorrow", "Nov 1 2026", "12:00", "2026-13-01", "2026-11-01T25:00", "+01:00"] {
+            assert_eq!(parse_time(text), None, "{text}");
+        }
     }
 
     #[test]
