@@ -14,6 +14,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use crate::links::{self, Step};
+
 /// Identifies the state of a file without reading it.
 ///
 /// Size and modification time are not enough: a symbolic link or a rename may put another file with the same size and
@@ -33,8 +35,20 @@ pub struct FileStamp {
     pub changed: (i64, i64),
 }
 
-/// The stamps of files by path; `None` for a missing file. A directory's stamp changes when files are added or removed.
-pub type FileStamps = HashMap<PathBuf, Option<FileStamp>>;
+/// The stamp of what a path leads to, and of the symbolic links on the way.
+///
+/// The links count, because a release may be switched to another one and back: then the path leads to the same file as
+/// before, although another one was read meanwhile.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PathStamp {
+    /// `None` if there is no file. A directory's stamp changes when files are added or removed.
+    target: Option<FileStamp>,
+    /// The stamps of the links themselves.
+    links: Vec<FileStamp>,
+}
+
+/// The stamps of paths.
+pub type FileStamps = HashMap<PathBuf, PathStamp>;
 
 /// The stamps that files had when they were last read, to decide whether to read them again.
 ///
@@ -111,10 +125,27 @@ pub fn check_regular(meta: &Metadata) -> io::Result<()> {
 #[must_use]
 pub fn stamps(files: impl IntoIterator<Item = PathBuf>) -> FileStamps {
     let stamp = |path: PathBuf| {
-        let stamp = FileStamp::at(&path).ok();
+        let stamp = PathStamp::at(&path);
         (path, stamp)
     };
     files.into_iter().map(stamp).collect()
+}
+
+// === impl PathStamp ===
+
+impl PathStamp {
+    fn at(path: &Path) -> Self {
+        let mut links = Vec::new();
+        // The current directory is missing only if it was removed.
+        if let Ok(absolute) = std::path::absolute(path) {
+            links::resolve(&absolute, |step| {
+                if let Step::Link { meta, .. } = step {
+                    links.push(FileStamp::of(&meta));
+                }
+            });
+        }
+        Self { target: FileStamp::at(path).ok(), links }
+    }
 }
 
 // === impl SeenFiles ===
@@ -182,6 +213,29 @@ mod tests {
     };
 
     use super::*;
+
+    #[test]
+    fn link_switched_there_and_back_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |path: &str| dir.path().join(path);
+        for release in ["1", "2"] {
+            fs::create_dir(at(release)).unwrap();
+            fs::write(at(release).join("file"), release).unwrap();
+        }
+        let switch_to = |release: &str| {
+            std::os::unix::fs::symlink(release, at("new")).unwrap();
+            fs::rename(at("new"), at("current")).unwrap();
+        };
+        switch_to("1");
+        let path = at("current/file");
+        let seen = SeenFiles::new(stamps([path.clone()]));
+        assert!(!seen.differ([path.clone()]));
+        switch_to("2");
+        // A reader may read the file here.
+        switch_to("1");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "1");
+        assert!(seen.differ([path]));
+    }
 
     #[test]
     fn pipe_device_and_socket_are_errors() {

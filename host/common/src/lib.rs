@@ -4,6 +4,7 @@
 pub mod clock;
 pub mod compute;
 pub mod files;
+mod links;
 pub mod memory;
 pub mod private;
 pub mod telemetry;

@@ -15,10 +15,9 @@
 mod tests;
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, HashSet},
     ffi::{OsStr, OsString},
-    fs,
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
@@ -35,7 +34,11 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use crate::{clock::next_beat, files::FileStamp};
+use crate::{
+    clock::next_beat,
+    files::FileStamp,
+    links::{self, Step},
+};
 
 /// A watcher of directories that subscribers share: operating systems limit the number of watchers for each user.
 #[derive(Clone, Debug)]
@@ -105,9 +108,6 @@ pub const RECHECK_EVERY: Duration = Duration::from_secs(8);
 const DEBOUNCE: Duration = Duration::from_millis(50);
 /// The maximum delay by [`DEBOUNCE`], for files that change continuously.
 const DEBOUNCE_MAX: Duration = Duration::from_millis(250);
-
-/// The limit on symbolic links in one path, as in Linux.
-const LINKS_MAX: usize = 40;
 
 /// The maximum number of times that paths are resolved until the watched directories match them.
 const ROUNDS_MAX: usize = 4;
@@ -339,53 +339,12 @@ fn resolve_all(paths: &[PathBuf]) -> Wanted {
     wanted
 }
 
-/// Adds the directories that an absolute path depends on. They contain no symbolic links.
+/// Adds the directories that an absolute path depends on.
 fn resolve(path: &Path, wanted: &mut Wanted) {
-    let mut dir = PathBuf::from("/");
-    let mut rest: VecDeque<OsString> = parts(path).collect();
-    let mut links = 0;
-    while let Some(name) = rest.pop_front() {
-        if name == ".." {
-            dir.pop();
-            continue;
-        }
-        let next = dir.join(&name);
-        let meta = fs::symlink_metadata(&next);
-        if meta.as_ref().is_ok_and(|meta| meta.is_symlink() && links < LINKS_MAX)
-            && let Ok(target) = fs::read_link(&next)
-        {
-            links += 1;
-            add(wanted, dir.clone(), name);
-            if target.is_absolute() {
-                dir = PathBuf::from("/");
-            }
-            let before = std::mem::take(&mut rest);
-            rest = parts(&target).chain(before).collect();
-            // A link to the root.
-            if rest.is_empty() {
-                wanted.insert(dir, Names::All);
-                return;
-            }
-        } else if meta.is_ok_and(|meta| meta.is_dir()) {
-            dir = next;
-            if rest.is_empty() {
-                wanted.insert(dir, Names::All);
-                return;
-            }
-        } else {
-            // The file, or the first missing part of the path.
-            return add(wanted, dir, name);
-        }
-    }
-}
-
-/// Returns the components of a path below the root.
-fn parts(path: &Path) -> impl Iterator<Item = OsString> {
-    path.components().filter_map(|part| match part {
-        Component::Normal(name) => Some(name.to_owned()),
-        Component::ParentDir => Some("..".into()),
-        Component::CurDir | Component::RootDir | Component::Prefix(_) => None,
-    })
+    links::resolve(path, |step| match step {
+        Step::Link { dir, name, .. } | Step::File { dir, name } => add(wanted, dir, name),
+        Step::Dir(dir) => _ = wanted.insert(dir, Names::All),
+    });
 }
 
 fn add(wanted: &mut Wanted, dir: PathBuf, name: OsString) {

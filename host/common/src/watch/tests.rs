@@ -1,6 +1,6 @@
 //! Tests of watches: files that are replaced, linked, removed and created again, and the fallback to polling.
 
-use std::os::unix::fs::symlink;
+use std::{fs, os::unix::fs::symlink};
 
 use super::*;
 
