@@ -39,7 +39,7 @@ use larder_store::StoreError;
 use self::left_out::missing_command;
 use crate::{
     app::AppError,
-    config::{BuildFeatures, CheckedConfig, Config, ConfigError, FEAST_VALUES_FROM, Origin, process_environment},
+    config::{BuildFeatures, CheckedConfig, Config, ConfigError, FEAST_VALUES_FROM, Flag, Origin, process_environment},
 };
 
 /// A Feast-compatible online feature server with lookups in tens of microseconds.
@@ -135,12 +135,12 @@ impl ConfigArg {
         let (file, is_optional) = match (&self.config, &self.feast_repo) {
             (Some(file), repo) => {
                 let repo = repo.as_deref().map(from_here).transpose()?;
-                flags.extend(repo.map(|repo| ("LARDER_FEAST_REPO", repo)));
+                flags.extend(repo.map(|repo| self.feast_repo_flag(repo)));
                 (file.clone(), false)
             }
             (None, Some(repo)) => {
                 // An optional larder.yaml in the repository: its settings are relative to the repository, which is `.`.
-                flags.push(("LARDER_FEAST_REPO", ".".to_owned()));
+                flags.push(self.feast_repo_flag(".".to_owned()));
                 (if repo == Path::new(".") { DEFAULT_FILE.into() } else { repo.join(DEFAULT_FILE) }, true)
             }
             (None, None) => {
@@ -153,10 +153,19 @@ impl ConfigArg {
                 (DEFAULT_FILE.into(), false)
             }
         };
-        flags.extend(self.feast_values.iter().map(|from| ("LARDER_FEAST_VALUES", from.clone())));
+        let values = self.feast_values.clone();
+        flags.extend(values.map(|value| Flag { name: "--feast-values", variable: "LARDER_FEAST_VALUES", value }));
         let plugins = self.plugins.as_deref().map(from_here).transpose()?;
-        flags.extend(plugins.map(|plugins| ("LARDER_PLUGINS_DIR", plugins)));
+        flags.extend(plugins.map(|value| Flag { name: "--plugins", variable: "LARDER_PLUGINS_DIR", value }));
         Ok(Origin { file, is_optional, flags })
+    }
+
+    /// Returns the setting of `--feast-repo`. Messages name the variable if the value comes from it.
+    fn feast_repo_flag(&self, value: String) -> Flag {
+        let variable = "LARDER_FEAST_REPO";
+        let set = process_environment(variable).map(PathBuf::from);
+        let is_from_variable = set.is_some() && self.feast_repo == set;
+        Flag { name: if is_from_variable { variable } else { "--feast-repo" }, variable, value }
     }
 
     /// Reads the configuration, and returns it even if it has errors.

@@ -29,7 +29,7 @@ pub use self::{
         CheckedDefinitions, LoadedDefinitions, RemoteRegistry, check_definitions, load_definitions,
         load_definitions_with, watched_files,
     },
-    environment::{Environment, process_environment},
+    environment::{Environment, Flag, process_environment},
     error::ConfigError,
     feast::{FEAST_VALUES_FROM, FeastConfig, FeastRepo, FeastValuesFrom, RegistryAt, RegistryCache, RegistryNeed},
     patterns::matching_files,

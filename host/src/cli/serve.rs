@@ -11,7 +11,7 @@ use larder_model::model::SourceKind;
 use super::ConfigArg;
 use crate::{
     app::{App, Serving, ShutdownReason, Signals},
-    config::{Config, FEAST_VALUES_FROM, Origin, process_environment},
+    config::{Config, FEAST_VALUES_FROM, Flag, Origin, process_environment},
 };
 
 #[derive(Debug, Args)]
@@ -36,7 +36,8 @@ pub(super) fn run(args: &ServeArgs) -> Result<()> {
     let mut config_arg = args.config.clone();
     config_arg.feast_values = config_arg.feast_values.or_else(|| args.from.clone());
     let mut origin = config_arg.origin()?;
-    origin.flags.extend(args.grpc.map(|address| ("LARDER_GRPC_LISTEN", address.to_string())));
+    let grpc = args.grpc.map(|address| address.to_string());
+    origin.flags.extend(grpc.map(|value| Flag { name: "--grpc", variable: "LARDER_GRPC_LISTEN", value }));
     let config = load(origin, args.listen)?;
     install_telemetry(&config)?;
     let open = move || {
@@ -53,7 +54,8 @@ pub(super) fn run(args: &ServeArgs) -> Result<()> {
 /// Reads a configuration, with the address from the command line if there is one. That address is checked like a
 /// configured one: other machines can connect only if the configuration allows it.
 pub(super) fn load(mut origin: Origin, listen: Option<SocketAddr>) -> Result<Config> {
-    origin.flags.extend(listen.map(|address| ("LARDER_SERVER_LISTEN", address.to_string())));
+    let listen = listen.map(|address| address.to_string());
+    origin.flags.extend(listen.map(|value| Flag { name: "--listen", variable: "LARDER_SERVER_LISTEN", value }));
     Ok(Config::load_from(&origin, &process_environment)?)
 }
 

@@ -1,12 +1,23 @@
-//! Reads settings from the environment: a variable replaces the file's value before values are checked.
+//! Reads settings from the environment and the command line: a variable or a flag replaces the file's value before
+//! values are checked.
 //!
-//! So the same checks apply to both, and a message about a value from a variable names the variable instead of the
-//! file.
+//! So the same checks apply to all, and a message about a value from a variable or a flag names it instead of the file.
 
 use larder_model::yaml::{Located, Node, Place, Tree};
 
 /// Returns the value of an environment variable; `None` if it is not set.
 pub type Environment<'e> = &'e dyn Fn(&str) -> Option<String>;
+
+/// A setting from the command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flag {
+    /// The name for messages, such as `--listen`.
+    pub name: &'static str,
+    /// The environment variable that it overrides.
+    pub variable: &'static str,
+    /// The value, as text.
+    pub value: String,
+}
 
 /// The entries of a mapping in the file.
 pub(super) type Entries = Vec<(Located<String>, Node)>;
@@ -71,14 +82,16 @@ pub fn process_environment(name: &str) -> Option<String> {
     std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 
-/// Overrides values in the file's tree by the variables that are set. An empty variable counts as not set, because a
-/// template without a value produces one.
-pub(super) fn overlay(entries: &mut Entries, env: Environment<'_>) {
+/// Overrides values in the file's tree by the variables that are set, and variables by flags. An empty variable counts as
+/// not set, because a template without a value produces one.
+pub(super) fn overlay(entries: &mut Entries, flags: &[Flag], env: Environment<'_>) {
     let known = OVERRIDES.iter().map(|key| (key.variable(), key.path, key.kind));
     let retired = RETIRED.iter().map(|(variable, path)| ((*variable).to_owned(), *path, Kind::Text));
     for (variable, path, kind) in known.chain(retired) {
-        if let Some(text) = env(&variable).filter(|text| !text.trim().is_empty()) {
-            let at = Place::file(&variable);
+        let flag = flags.iter().find(|flag| flag.variable == variable);
+        let text = flag.map(|flag| flag.value.clone()).or_else(|| env(&variable));
+        if let Some(text) = text.filter(|text| !text.trim().is_empty()) {
+            let at = Place::file(flag.map_or(&*variable, |flag| flag.name));
             let tree = kind.tree(text.trim());
             put(entries, path, Node { at, tree });
         }

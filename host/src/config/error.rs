@@ -1,6 +1,9 @@
 //! Errors of loading a configuration.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use larder_model::yaml::Problem;
 
@@ -9,7 +12,7 @@ use larder_model::yaml::Problem;
 #[non_exhaustive]
 pub enum ConfigError {
     /// The configuration file cannot be read.
-    #[error("cannot read {path}: {source}{}", hint(source))]
+    #[error("cannot read {path}: {source}{}", hint(path, source))]
     Io {
         /// The file.
         path: PathBuf,
@@ -26,10 +29,11 @@ fn lines(problems: &[Problem]) -> String {
 }
 
 /// Returns the hint for an error of reading the configuration file.
-fn hint(error: &io::Error) -> &'static str {
-    if error.kind() == io::ErrorKind::NotFound {
-        ". hint: set --config to its path, or create one with 'larder init'"
-    } else {
-        ""
+fn hint(path: &Path, error: &io::Error) -> String {
+    let inside = path.join("larder.yaml");
+    match error.kind() {
+        io::ErrorKind::NotFound => ". hint: set --config to its path, or create one with 'larder init'".to_owned(),
+        io::ErrorKind::IsADirectory if inside.is_file() => format!(". hint: {}", inside.display()),
+        _ => String::new(),
     }
 }

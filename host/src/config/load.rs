@@ -42,10 +42,6 @@ impl Config {
             Err(error) if origin.is_optional && error.kind() == io::ErrorKind::NotFound => String::new(),
             Err(source) => return Err(ConfigError::Io { path: path.to_path_buf(), source }),
         };
-        let env: Environment<'_> = &|name: &str| {
-            let flag = origin.flags.iter().find(|(flag, _)| *flag == name);
-            flag.map(|(_, value)| value.clone()).or_else(|| env(name))
-        };
         let base_dir = match path.parent() {
             Some(dir) if !dir.as_os_str().is_empty() => dir,
             // A bare file name has an empty parent, which system calls do not accept as a directory.
@@ -53,7 +49,7 @@ impl Config {
         };
         let problems = Problems::default();
         let build = BuildFeatures::COMPILED;
-        let read = read(&path.display().to_string(), base_dir, &text, env, build, &problems);
+        let read = read(&path.display().to_string(), base_dir, &text, &origin.flags, env, build, &problems);
         let sound = read.as_ref().map_or_else(Sound::default, |(_, sound)| *sound);
         let config = read.map(|(config, _)| Self { origin: origin.clone(), stamps_before, ..config });
         Ok(CheckedConfig { config, sound, problems: problems.into_sorted() })
@@ -70,7 +66,7 @@ impl Config {
         problems: &Problems,
     ) -> Option<Self> {
         let before = problems.error_count();
-        let (config, _) = read(file_name, base_dir, text, env, BuildFeatures::COMPILED, problems)?;
+        let (config, _) = read(file_name, base_dir, text, &[], env, BuildFeatures::COMPILED, problems)?;
         (problems.error_count() == before).then_some(config)
     }
 }

@@ -20,8 +20,8 @@ use larder_sync::{SanityLimits, SyncLimits};
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    BuildFeatures, BuildPart, Config, Environment, LogConfig, Origin, Sound, SyncConfig, access, aws, environment,
-    feast, foreign,
+    BuildFeatures, BuildPart, Config, Environment, Flag, LogConfig, Origin, Sound, SyncConfig, access, aws,
+    environment, feast, foreign,
     patterns::{Pattern, resolve},
     plugins,
     section::Section,
@@ -52,6 +52,7 @@ pub(super) fn read(
     file_name: &str,
     base_dir: &Path,
     text: &str,
+    flags: &[Flag],
     env: Environment<'_>,
     build: BuildFeatures,
     problems: &Problems,
@@ -64,7 +65,7 @@ pub(super) fn read(
     }
     if let Tree::Map(entries) = &mut root.tree {
         foreign::refuse(file_name, entries, problems);
-        environment::overlay(entries, env);
+        environment::overlay(entries, flags, env);
     }
 
     let mut top = Section::top(&root, problems);

@@ -14,7 +14,7 @@ use larder_source::aws::Aws;
 use larder_store::StoreConfig;
 use larder_sync::{SyncLimits, SyncSetting};
 
-use super::{BuildFeatures, FeastConfig};
+use super::{BuildFeatures, FeastConfig, environment::Flag};
 
 /// All settings. Paths are already resolved against the configuration file's directory, except for `features`.
 #[derive(Clone, Debug)]
@@ -68,8 +68,8 @@ pub struct Origin {
     pub file: PathBuf,
     /// Whether the file may be absent. Then the settings come from the command line, the environment and the defaults.
     pub is_optional: bool,
-    /// Settings from the command line, each with the name of the environment variable that it overrides.
-    pub flags: Vec<(&'static str, String)>,
+    /// Settings from the command line.
+    pub flags: Vec<Flag>,
 }
 
 /// A configuration that may have errors.

@@ -63,6 +63,20 @@ fn check_errors_exit_3() {
 }
 
 #[test]
+fn check_reports_invalid_input_name_once() {
+    let derived = "
+derived_views:
+  - name: user_ratio
+    inputs: [{name: a b, request: Float64}]
+    features: [{name: ratio, type: Float64}]
+";
+    let checked = Home::with(&(GOOD.to_owned() + derived)).run(["check"]);
+    let expected = "features/all.yaml:8:21: error: 'a b' is not a valid input name (give it a 'name' of letters, digits \
+                    and '_')\n";
+    assert_eq!(checked.assert_code(3).err, expected);
+}
+
+#[test]
 fn check_counts_valid_definitions() {
     let checked = Home::with(GOOD).run(["check"]);
     checked.assert_code(0);
@@ -89,13 +103,33 @@ fn invalid_configuration_exits_3_with_position() {
     let home = Home::with(GOOD);
     for command in ["check", "serve", "sync", "list"] {
         home.run([command, "--config", "nowhere.yaml"]).assert_code(3).assert_complains(&["nowhere.yaml"]);
-        home.run([command, "--config", "features"]).assert_code(3).assert_complains(&["features", "directory"]);
+        let directory = home.run([command, "--config", "features"]);
+        directory.assert_code(3).assert_complains(&["features", "directory"]);
+        assert!(!directory.err.contains("hint"), "{}", directory.err);
+        let hint = "Is a directory (os error 21). hint: ./larder.yaml";
+        home.run([command, "--config", "."]).assert_code(3).assert_complains(&[hint]);
     }
     let by_variable = home.larder(["check"]).env("LARDER_CONFIG", "elsewhere.yaml").output().unwrap();
     assert_eq!(by_variable.status.code(), Some(3));
     home.configure("serving: {tll: mark}\nlimits: 5\n");
     let words = ["larder.yaml:5:", "unknown key 'tll' (known keys: ttl)", "larder.yaml:6:", "unknown key 'limits'"];
     home.run(["serve"]).assert_code(3).assert_complains(&words);
+}
+
+#[test]
+fn error_of_flag_names_flag() {
+    let home = Home::with(GOOD);
+    for (flag, value, words) in [
+        ("--listen", "0.0.0.0:1", "--listen: error: server: 'listen' is 0.0.0.0:1,"),
+        ("--grpc", "0.0.0.0:1", "--grpc: error: grpc: 'listen' is 0.0.0.0:1,"),
+    ] {
+        let served = home.run(["serve", "--config", "larder.yaml", flag, value]);
+        served.assert_code(3).assert_complains(&[words]);
+        assert!(!served.err.contains("LARDER_"), "{}", served.err);
+    }
+    let by_variable = home.larder(["serve"]).env("LARDER_SERVER_LISTEN", "0.0.0.0:1").output().unwrap();
+    let err = String::from_utf8(by_variable.stderr).unwrap();
+    assert!(err.starts_with("LARDER_SERVER_LISTEN: error: "), "{err}");
 }
 
 #[test]

@@ -15,7 +15,7 @@ const ALL: BuildFeatures = BuildFeatures { aws: true, sqlite: true, grpc: true, 
 #[track_caller]
 fn check(build: BuildFeatures, text: &str, expected: Expect) {
     let problems = Problems::default();
-    assert!(read("larder.yaml", Path::new(BASE), text, &no_env, build, &problems).is_some());
+    assert!(read("larder.yaml", Path::new(BASE), text, &[], &no_env, build, &problems).is_some());
     expected.assert_eq(&lines(&problems.into_sorted()));
 }
 
