@@ -3,6 +3,7 @@
 //! Output goes to standard output, plain when it is piped; logs and progress go to standard error. Exit codes: 0 done,
 //! 1 failed, 2 wrong usage, 3 wrong configuration or definitions, 4 the store is not available.
 
+mod arguments;
 mod check;
 mod client;
 mod compile;
@@ -19,6 +20,7 @@ mod list;
 mod materialize;
 mod output;
 mod plugin;
+mod selection;
 mod serve;
 mod sync;
 mod target;

@@ -8,7 +8,10 @@ use std::{
 use larder_ingest::SourceStatus;
 use larder_model::{
     codec::{Retyped, retyped},
-    model::{DerivedView, Feature, FeatureView, InputSource, Micros, Rfc3339, SourceKind, Tags},
+    model::{
+        DerivedView, Feature, FeatureService, FeatureView, InputSource, Micros, Rfc3339, ScalarType, SourceKind, Tags,
+        ValueType,
+    },
     registry::Catalog,
 };
 use larder_serving::{Authorization, Snapshot};
@@ -90,7 +93,7 @@ pub(super) fn catalog_bytes(snapshot: &Snapshot) -> usize {
         .map(|view| text(&view.description, &view.tags) + features(&view.features) + FEATURE_BYTES * view.inputs.len());
     let services = catalog.services().iter().map(|service| {
         let features: usize = service.projections.iter().map(|projection| projection.features.len()).sum();
-        text(&service.description, &service.tags) + 256 * features
+        text(&service.description, &service.tags) + 256 * features + FEATURE_BYTES * service_inputs(service, catalog).len()
     });
     entities.chain(views).chain(derived).chain(services).map(|bytes| DEFINITION_BYTES + bytes).sum()
 }
@@ -115,7 +118,7 @@ pub fn describe_catalog(snapshot: &Snapshot, now: Micros, authorization: &Author
     let entities = entities.map(|entity| {
         json!({
             "name": &*entity.name, "join_key": &*entity.join_key,
-            "type": larder_model::model::ValueType::Scalar(entity.value_type).to_string(),
+            "type": ValueType::Scalar(entity.value_type).to_string(),
             "description": entity.description, "tags": tags(&entity.tags),
         })
     });
@@ -185,7 +188,7 @@ pub fn describe_catalog(snapshot: &Snapshot, now: Micros, authorization: &Author
             .collect();
         json!({
             "name": &*service.name, "description": service.description, "tags": tags(&service.tags),
-            "features": features,
+            "features": features, "inputs": service_inputs(service, catalog),
         })
     });
     let unservable = |left_out: &BTreeMap<Arc<str>, Arc<str>>, is_seen: &dyn Fn(&str) -> bool| -> Map<String, Value> {
@@ -211,6 +214,48 @@ fn feature(feature: &Feature) -> Value {
         "name": &*feature.name, "type": feature.value_type.to_string(),
         "description": feature.description, "tags": tags(&feature.tags),
     })
+}
+
+/// Describes the columns that a request for a service needs, sorted by name: join keys, under the names that the
+/// service has for them, and request inputs of derived views.
+fn service_inputs(service: &FeatureService, catalog: &Catalog) -> Vec<Value> {
+    let mut inputs = BTreeMap::new();
+    for projection in &service.projections {
+        add_inputs(&projection.view, &projection.join_key_map, catalog, &mut inputs);
+    }
+    let input = |(name, (value_type, from)): (Arc<str>, (ValueType, String))| {
+        json!({ "name": &*name, "type": value_type.to_string(), "from": from })
+    };
+    inputs.into_iter().map(input).collect()
+}
+
+/// Adds the columns that a view needs; for a derived view, those of all views that it reads.
+fn add_inputs(
+    view: &str,
+    join_key_map: &BTreeMap<Arc<str>, Arc<str>>,
+    catalog: &Catalog,
+    inputs: &mut BTreeMap<Arc<str>, (ValueType, String)>,
+) {
+    let key_input = |column: &Arc<str>, key: &Arc<str>, value_type| {
+        (Arc::clone(column), (ValueType::Scalar(value_type), format!("key {key}")))
+    };
+    // A view without entities has an internal key, which requests do not contain.
+    if let Some(view) = catalog.view(view).filter(|view| !view.is_entityless()) {
+        let column = |key| join_key_map.get(key).unwrap_or(key);
+        inputs.extend(view.join_keys.iter().map(|key| key_input(column(&key.name), &key.name, key.value_type)));
+    }
+    for input in catalog.derived_view(view).iter().flat_map(|view| &view.inputs) {
+        match &input.from {
+            InputSource::Feature { view, .. } => add_inputs(view, &BTreeMap::new(), catalog, inputs),
+            InputSource::JoinKey(key) => {
+                let value_type = catalog.join_keys().get(key).copied().unwrap_or(ScalarType::String);
+                inputs.extend([key_input(key, key, value_type)]);
+            }
+            InputSource::Request => {
+                inputs.insert(Arc::clone(&input.name), (input.value_type, "request".to_owned()));
+            }
+        }
+    }
 }
 
 /// Describes the features that have a different type in stored rows, and how such values are served.

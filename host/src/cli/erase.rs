@@ -6,14 +6,19 @@ use anyhow::{Result, bail};
 use clap::Args;
 use larder_http::{DeleteCommand, ResetCommand, SyncCommand};
 
-use super::{CliError, ConfigArg, output, sync, target::Target};
+use super::{
+    CliError, ConfigArg, arguments, output,
+    selection::{Input, all_inputs, not_key_value},
+    sync,
+    target::Target,
+};
 
 #[derive(Debug, Args)]
 pub(super) struct DeleteArgs {
     /// The feature view
     #[arg(value_name = "VIEW")]
     view: String,
-    /// The entity: a value for each join key of the view
+    /// The entity: a value for each join key of the view, UnixTimestamp in seconds or as 2026-01-31T12:00:00Z
     #[arg(value_name = "KEY=VALUE")]
     key: Vec<String>,
     #[command(flatten)]
@@ -34,19 +39,24 @@ pub(super) struct ResetArgs {
 }
 
 pub(super) fn delete(args: &DeleteArgs) -> Result<()> {
+    if let Some(argument) = args.key.iter().find(|argument| !argument.contains('=')) {
+        bail!(not_key_value(argument));
+    }
+    let target = Target::find(&args.config)?;
+    let known = all_inputs(&target.catalog()?);
     let mut key = BTreeMap::new();
-    for part in &args.key {
-        let Some((name, value)) = part.split_once('=') else {
-            bail!(CliError::Usage(format!(
-                "'{part}' is not in the form KEY=VALUE. hint: use, for example, customer_id=CUST_000123"
-            )));
+    for argument in &args.key {
+        let Some((name, text)) = arguments::split(argument, known.keys().map(String::as_str)) else {
+            bail!(not_key_value(argument));
         };
-        if key.insert(name.to_owned(), value.to_owned()).is_some() {
+        let is_time = known.get(name).is_some_and(Input::is_time);
+        let value = arguments::single_value(text);
+        let seconds = arguments::seconds(&value).filter(|_| is_time);
+        if key.insert(name.to_owned(), seconds.map_or(value, |seconds| seconds.to_string())).is_some() {
             bail!(CliError::Usage(format!("'{name}' is given twice; delete one entity at a time")));
         }
     }
-    let command = DeleteCommand { view: args.view.clone(), key };
-    let report = Target::find(&args.config)?.delete(&command)?;
+    let report = target.delete(&DeleteCommand { view: args.view.clone(), key })?;
     let what = if report.rows > 0 { "deleted" } else { "no row found" };
     output::line(&format!("{}: {what}; later loads drop rows that are not newer", args.view));
     Ok(())

@@ -144,7 +144,8 @@ fn tags(of: &Value) -> String {
     tags.map(|(name, value)| format!("{name}={}", text(value))).collect::<Vec<_>>().join(" ")
 }
 
-fn items(value: &Value) -> &[Value] {
+/// Returns the items of a list in the catalog; none if it is absent.
+pub(super) fn items(value: &Value) -> &[Value] {
     value.as_array().map(Vec::as_slice).unwrap_or_default()
 }
 

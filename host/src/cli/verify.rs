@@ -17,9 +17,8 @@ use larder_sync::{Sample, sample_keys};
 use serde_json::{Map, Value, json};
 
 use super::{
-    CliError, ConfigArg,
-    get::{SelectionArgs, request, restore_equals_signs},
-    output,
+    CliError, ConfigArg, output,
+    selection::SelectionArgs,
     target::{Target, error_message},
 };
 use crate::config::load_definitions;
@@ -62,15 +61,16 @@ struct Verification {
 const FINDINGS_SHOWN: usize = 20;
 
 pub(super) fn run(args: &VerifyArgs) -> Result<()> {
-    let (mut samples, mut failed) = if args.selection.entities.is_empty() {
-        sampled(args)?
+    let names_entities = !args.selection.entities.is_empty();
+    let (mut samples, mut failed) = if names_entities {
+        args.selection.check()?;
+        (Vec::new(), 0)
     } else {
-        (vec![SampleRequest { request: request(&args.selection)?, view: None }], 0)
+        sampled(args)?
     };
     let target = Target::find_with_plugins(&args.config)?;
-    if !args.selection.entities.is_empty() {
-        let catalog = target.catalog()?;
-        samples.iter_mut().for_each(|sample| restore_equals_signs(&mut sample.request, &catalog));
+    if names_entities {
+        samples.push(SampleRequest { request: args.selection.request(&target.catalog()?)?, view: None });
     }
     let (mut values, mut bad, mut lines) = (0, 0, Vec::new());
     for sample in &samples {
@@ -83,7 +83,7 @@ pub(super) fn run(args: &VerifyArgs) -> Result<()> {
         }
         let verification = Verification::of(&answer, sample, args.no_nulls);
         values += verification.values;
-        bad += verification.bad_values();
+        bad += verification.findings.len() as u64;
         verification.print(sample);
         lines.extend(sample.view.as_ref().map(|view| verification.row(view)));
     }
@@ -106,8 +106,8 @@ pub(super) fn run(args: &VerifyArgs) -> Result<()> {
     Ok(())
 }
 
-/// Builds a request for each selected view, with entities from its files. Also returns the number of views for which no
-/// row has a readable key and time.
+/// Builds a request for each selected view, with entities from its files. Also returns the number of views whose files
+/// cannot be read, or have no row with a readable key and time.
 fn sampled(args: &VerifyArgs) -> Result<(Vec<SampleRequest>, u64)> {
     let config = args.config.load()?;
     let catalog = load_definitions(&config)?.catalog;
@@ -125,7 +125,14 @@ fn sampled(args: &VerifyArgs) -> Result<(Vec<SampleRequest>, u64)> {
             ));
             continue;
         }
-        let Sample { keys, future } = sample_keys(view, &setting, args.sample.into())?;
+        let Sample { keys, future } = match sample_keys(view, &setting, args.sample.into()) {
+            Ok(sample) => sample,
+            Err(error) => {
+                output::error(&error.to_string());
+                unreadable += 1;
+                continue;
+            }
+        };
         if keys.is_empty() && future == 0 && !view.is_entityless() {
             output::error(&format!("{}: its files have no row with a readable key and time", view.name));
             unreadable += 1;
@@ -214,8 +221,11 @@ impl Verification {
             for (row, status) in statuses.iter().enumerate() {
                 verification.values += 1;
                 let word = match status.as_str() {
-                    Some("PRESENT") if no_nulls && column["values"][row].is_null() => {
+                    Some("PRESENT") if column["values"][row].is_null() => {
                         verification.null += 1;
+                        if !no_nulls {
+                            continue;
+                        }
                         "is null"
                     }
                     Some("PRESENT") => continue,
@@ -237,10 +247,6 @@ impl Verification {
             }
         }
         verification
-    }
-
-    fn bad_values(&self) -> u64 {
-        self.missing + self.expired + self.null
     }
 
     /// Prints the findings: all of them if the user named the entities, else the first ones.

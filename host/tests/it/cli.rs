@@ -16,7 +16,9 @@ use crate::{
     parquet, wire,
 };
 
+mod get;
 mod init;
+mod verify;
 
 const GOOD: &str = "
 entities: [{name: user, join_key: user_id, type: Int64}]
@@ -204,7 +206,7 @@ fn get_of_undefined_feature_exits_1() {
         "Feature service fs_nope does not exist in project churn_prediction",
     );
     wrong(&["--feature", "nope_stats:x", "driver_id=1"], "nope_stats");
-    wrong(&["--feature", "driver_stats:conv_rate", "rider_id=1"], "Missing join key values for keys");
+    wrong(&["--feature", "driver_stats:conv_rate", "rider_id=1"], "did you mean 'driver_id'?");
     wrong(&["--feature", "driver_stats:conv_rate", "driver_id=abc"], "'abc'");
 }
 
