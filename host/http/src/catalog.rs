@@ -93,7 +93,9 @@ pub(super) fn catalog_bytes(snapshot: &Snapshot) -> usize {
         .map(|view| text(&view.description, &view.tags) + features(&view.features) + FEATURE_BYTES * view.inputs.len());
     let services = catalog.services().iter().map(|service| {
         let features: usize = service.projections.iter().map(|projection| projection.features.len()).sum();
-        text(&service.description, &service.tags) + 256 * features + FEATURE_BYTES * service_inputs(service, catalog).len()
+        text(&service.description, &service.tags)
+            + 256 * features
+            + FEATURE_BYTES * service_inputs(service, catalog).len()
     });
     entities.chain(views).chain(derived).chain(services).map(|bytes| DEFINITION_BYTES + bytes).sum()
 }
@@ -224,7 +226,8 @@ fn service_inputs(service: &FeatureService, catalog: &Catalog) -> Vec<Value> {
         add_inputs(&projection.view, &projection.join_key_map, catalog, &mut inputs);
     }
     let input = |(name, (value_type, from)): (Arc<str>, (ValueType, String))| {
-        json!({ "name": &*name, "type": value_type.to_string(), "from": from })
+        let value_type = value_type.to_string();
+        json!({ "name": &*name, "type": value_type, "from": from })
     };
     inputs.into_iter().map(input).collect()
 }

@@ -48,6 +48,20 @@ pub(super) fn run(command: &ToolCommand) -> Result<()> {
 /// Creates a runtime with a server's default settings. Compiled code is cached for the next command: compiling Python's
 /// interpreter takes ten seconds.
 fn local_runtime() -> Result<Arc<PluginRuntime>> {
+    runtime_with(PluginSettings::default())
+}
+
+/// Creates a runtime for a component that was just built. Its time limits are longer than a server's, because they count
+/// elapsed time, and a machine that builds components is busy. The server applies its own limits at deployment.
+fn build_runtime() -> Result<Arc<PluginRuntime>> {
+    let mut settings = PluginSettings::default();
+    for limits in [&mut settings.native, &mut settings.python] {
+        limits.time *= 20;
+    }
+    runtime_with(settings)
+}
+
+fn runtime_with(settings: PluginSettings) -> Result<Arc<PluginRuntime>> {
     let cache_dir = Some(cache::dir()?.join("compiled"));
-    Ok(PluginRuntime::new(PluginSettings { cache_dir, ..PluginSettings::default() })?)
+    Ok(PluginRuntime::new(PluginSettings { cache_dir, ..settings })?)
 }

@@ -17,8 +17,8 @@ use larder_common::files::{FILE_BYTES_MAX, read_regular, read_text};
 use larder_plugin_host::{BuildInfo, Component, Digest};
 
 use super::{
+    build_runtime,
     embedded::{File, PYTHON_SDK, PYTHON_WIT, RUST_SDK, RUST_WIT},
-    local_runtime,
 };
 use crate::cli::{CliError, output};
 
@@ -79,7 +79,7 @@ pub(super) fn run(args: &BuildArgs) -> Result<()> {
         return Ok(());
     }
     // A component that no server would accept is not written.
-    let loaded = local_runtime()?.load(&component).context("the plugin was built, but no server would accept it")?;
+    let loaded = build_runtime()?.load(&component).context("the plugin was built, but no server would accept it")?;
     let path = args.out.clone().unwrap_or_else(|| args.dir.join(format!("{}.wasm", loaded.signature().name)));
     write_atomically(&path, &component)?;
     print_result(&path, &loaded, started.elapsed().as_secs_f64());
