@@ -172,7 +172,7 @@ fn decades(numbers: impl Iterator<Item = f64>) -> (f64, f64) {
     (10_f64.powf(below), 10_f64.powf(above.max(below + 1.0)))
 }
 
-/// Returns p0 for 0, p99 for 2, p99.99 for 4.
+/// Returns the name of the quantile with this many nines: `p0` for 0, `p99` for 2, `p99.99` for 4.
 fn quantile_name(nines: &f64) -> String {
     match nines.round() as usize {
         0 => "p0".to_owned(),

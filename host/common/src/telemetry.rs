@@ -132,7 +132,7 @@ impl Metrics {
 // === impl Alias ===
 
 impl Alias {
-    /// Returns the lines of Larder's series in `text` under Feast's names.
+    /// Returns the lines of `text` that belong to Larder's metric, with the metric and its label renamed as in Feast.
     fn of(&self, text: &str) -> String {
         let mut lines = String::new();
         for line in text.lines() {

@@ -28,7 +28,7 @@ struct Bucket {
 
 /// The number of buckets: up to 2^20 rows. Larger calls count in the last bucket.
 const BUCKETS: usize = 21;
-/// A new call contributes one part in this many to the average.
+/// The weight of a new call in the moving average is 1 / `WEIGHT`.
 const WEIGHT: u64 = 8;
 /// A call is an outlier if it takes more than this many times the average.
 const FAR: u64 = 16;

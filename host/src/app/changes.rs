@@ -77,8 +77,8 @@ fn note_access(app: &App, why: &'static str, access: Result<Vec<Problem>, AppErr
     }
 }
 
-/// Reloads definitions, configuration, keys and tokens when their files change. Events only wake this task; stamps of
-/// the files decide.
+/// Reloads definitions, configuration, keys and tokens when their files change. File system events only wake this
+/// task; it compares the stamps of the files to detect changes.
 pub(super) async fn watch_files(app: Arc<App>) {
     if app.reload_every().is_zero() {
         return;

@@ -216,7 +216,7 @@ impl Plugins {
     /// Returns the plugin directory and its files, which may be links to other directories.
     pub(super) fn watched_paths(&self) -> Vec<PathBuf> {
         let dir = self.plugin_dir.dir();
-        // An error is logged when the directory is checked.
+        // An error is ignored here, because `changed_files` logs it.
         let files = self.plugin_dir.files().unwrap_or_default();
         let files = files.iter().map(|(name, _)| PluginDir::file_in(dir, name));
         iter::once(dir.to_path_buf()).chain(files).collect()

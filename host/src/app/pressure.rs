@@ -49,9 +49,9 @@ const SHRINK_BELOW: u64 = 80;
 const REFUSE_FROM: u64 = 93;
 const REFUSE_BELOW: u64 = 90;
 
-/// The interval of memory checks close to [`SHRINK_FROM`].
+/// The interval of memory checks while resident memory is close to [`SHRINK_FROM`] or above it.
 const EVERY_MIN: Duration = Duration::from_millis(100);
-/// The interval of memory checks far from [`SHRINK_FROM`].
+/// The interval of memory checks while resident memory is far below [`SHRINK_FROM`].
 const EVERY_MAX: Duration = Duration::from_secs(2);
 /// The assumed growth of resident memory apart from leases, in bytes a second: the hot cache gets at most a few hundred
 /// thousand rows a second, and a load decodes 64 MiB at a time. Larger leases wake the check early.

@@ -142,7 +142,7 @@ impl App {
                 others.push(server.map_err(of("admin: socket"))?);
             }
             Err(error) => {
-                tracing::warn!(%error, "cannot open the admin socket; 'larder sync' cannot reach this server")
+                tracing::warn!(%error, "cannot open the admin socket; 'larder sync' and other commands cannot reach this server")
             }
         }
 

@@ -367,7 +367,7 @@ fn probes_work_with_full_data_port() {
 }
 
 #[test]
-fn metrics_say_what_is_in_flight() {
+fn memory_metrics_are_exported() {
     let fixture = Setup::golden().with_metrics().limits(|limits| limits.in_flight_bytes_max = Some(32 * MIB)).start();
     let scrape = || wire::send(fixture.metrics_address(), "GET", "/metrics", &[], b"").text();
     fixture.eventually("the gauges are set", || scrape().contains(&format!("larder_in_flight_max_bytes {}", 32 * MIB)));

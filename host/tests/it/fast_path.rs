@@ -226,7 +226,7 @@ fn pipelined_large_responses_stay_in_order() {
         let mut stream = stream.try_clone().unwrap();
         move || (0..300).map(|_| keys(&wire_answer(&mut stream))[0].as_i64().unwrap()).collect::<Vec<_>>()
     });
-    // 30 of them fit into one read, and their responses are a megabyte.
+    // About 30 of these requests fit into one read, and their responses total about 1 MB.
     let all: Vec<u8> = (0..300).flat_map(|first| request(&body(&drivers(first)))).collect();
     stream.write_all(&all).unwrap();
     assert_eq!(reader.join().unwrap(), (0..300).collect::<Vec<i64>>());

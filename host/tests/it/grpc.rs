@@ -391,7 +391,7 @@ fn waits_have_bounds() {
         stream.write_all(bytes).unwrap();
         stream.read_to_end(&mut Vec::new()).unwrap();
     }
-    // An incomplete message. The sender is kept, so that the stream stays open.
+    // The message of this call never completes. `_sender` keeps the stream open.
     let mut client = Client::of(&fixture);
     let (_sender, messages) = mpsc::channel(1);
     assert_refused(begin(&mut client, messages, || {}), Code::DeadlineExceeded, "too long to arrive");

@@ -522,7 +522,7 @@ fn table_and_file_servers_agree() {
     }
 }
 
-/// Returns the stream of a table, from its description.
+/// Returns a table's stream specification, as DescribeTable reports it.
 fn stream(dynamo: &FakeDynamo, table: &str) -> Value {
     let body = serde_json::json!({ "TableName": table }).to_string();
     let headers = [("x-amz-target", "DynamoDB_20120810.DescribeTable"), ("content-type", "application/x-amz-json-1.0")];

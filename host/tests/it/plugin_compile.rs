@@ -120,7 +120,7 @@ fn compilers_memory_does_not_stay() {
     };
     let runtime = runtime(compiler(), WIDE, 100_000);
     let before = resident();
-    // Some 25 MiB in the compiler.
+    // The compiler needs about 25 MiB for this module.
     runtime.load(&bomb(&module(2_000, &[0x03, 0x40, 0x0b]))).unwrap();
     let grown = resident().saturating_sub(before);
     assert!(grown < 16 * MIB, "{} MiB more", grown / MIB);

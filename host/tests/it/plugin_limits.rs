@@ -191,7 +191,7 @@ fn traps_panics_and_faults_are_classified() {
     let faulty = in_mode("fault", None);
     let error = call(&faulty, 3).unwrap_err();
     assert_eq!(error.kind(), "fault");
-    // The plugin returned an error as the contract defines: the instance is kept, and returns it again.
+    // Returning a fault is allowed by the contract, so the instance is reused: the next call returns the same fault.
     assert_eq!(call(&faulty, 3).unwrap_err(), error);
 }
 

@@ -123,7 +123,7 @@ fn partitions_of_hive_are_columns() {
 }
 
 #[test]
-fn row_29_truncated_object_keeps_previous_rows() {
+fn truncated_object_keeps_previous_rows() {
     let moto = server();
     let whole = file(1..=3, 1);
     moto.put(BUCKET, "stats/a.parquet", &whole);
@@ -142,7 +142,7 @@ fn row_29_truncated_object_keeps_previous_rows() {
 }
 
 #[test]
-fn row_30_replaced_object_never_mixes_versions() {
+fn replaced_object_never_mixes_versions() {
     let moto = server();
     moto.put(BUCKET, "one.parquet", &file(1..=400_000, 1));
     let proxy = FaultProxy::start(moto.address);
@@ -162,7 +162,7 @@ fn row_30_replaced_object_never_mixes_versions() {
 }
 
 #[test]
-fn row_31_marker_gates_the_set() {
+fn marker_gates_the_set() {
     let moto = server();
     let host = setup(&moto.url(), "path: \"s3://features/set/\", marker: _SUCCESS").unready().start();
     moto.put(BUCKET, "set/a.parquet", &file(1..=1, 1));
@@ -186,7 +186,7 @@ fn row_31_marker_gates_the_set() {
 }
 
 #[test]
-fn row_31_manifest_names_the_objects() {
+fn manifest_names_the_objects() {
     let moto = server();
     moto.put(BUCKET, "set/a.parquet", &file(1..=1, 1));
     moto.put(BUCKET, "set/b.parquet", &file(2..=2, 1));
@@ -203,7 +203,7 @@ fn row_31_manifest_names_the_objects() {
 }
 
 #[test]
-fn row_37_many_objects_are_listed_quickly() {
+fn many_objects_are_listed_quickly() {
     let moto = server();
     let one = file(1..=1, 1);
     for n in 0..2_000 {
@@ -219,7 +219,7 @@ fn row_37_many_objects_are_listed_quickly() {
 }
 
 #[test]
-fn row_37_slow_down_retried_redirects_rejected() {
+fn slow_down_retried_redirects_rejected() {
     let moto = server();
     moto.put(BUCKET, "stats/a.parquet", &file(1..=3, 1));
     let proxy = FaultProxy::start(moto.address);
@@ -239,7 +239,7 @@ fn row_37_slow_down_retried_redirects_rejected() {
 }
 
 #[test]
-fn row_38_skewed_clock_is_reported() {
+fn skewed_clock_is_reported() {
     let moto = server();
     moto.put(BUCKET, "stats/a.parquet", &file(1..=3, 1));
     let proxy = FaultProxy::start(moto.address);

@@ -327,7 +327,7 @@ fn choose_keys(file: &Path, pool: &[&Column], time: Option<&Column>) -> Result<(
     let within = format!("in the first {} rows", rows.len());
     let reason = match time {
         _ if found < rows.len() => {
-            format!("a guess: {found} distinct keys {within}; of rows with the same key, only one is served")
+            format!("guessed: {found} distinct keys {within}; Larder serves only one row for each key")
         }
         Some(time) => format!("unique together with '{}' {within}", time.column),
         None => format!("unique {within}"),

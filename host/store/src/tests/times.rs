@@ -34,7 +34,7 @@ fn begin(store: &OnlineStore, view: ViewId, mode: LoadMode, times: RowTimes) -> 
     store.begin_load(view, mode).unwrap().with_times(times, true)
 }
 
-/// Loads batches, from the start to a successful end.
+/// Begins a load, applies these batches, and finishes it.
 fn load(store: &OnlineStore, view: ViewId, mode: LoadMode, times: RowTimes, batches: &[&[Fine]]) {
     let mut load = begin(store, view, mode, times);
     batches.iter().for_each(|rows| _ = load.apply(&batch(times, rows), Some("midway")).unwrap());

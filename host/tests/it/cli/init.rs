@@ -158,7 +158,7 @@ fn init_finds_tables_and_composite_keys() {
     let written = inferred(&home, "kinds", &["same/kinds.parquet"]);
     assert!(
         written.contains(
-            "# confirm: a guess: 7 distinct keys in the first 400 rows; of rows with the same key, only one is served"
+            "# confirm: guessed: 7 distinct keys in the first 400 rows; Larder serves only one row for each key"
         ),
         "{written}"
     );

@@ -31,14 +31,14 @@ fn passes(dynamo: &FakeDynamo, proxy: &FaultProxy, host: &Fixture) {
 }
 
 #[test]
-fn row_14_throttling_is_survived() {
+fn throttling_is_survived() {
     let (dynamo, proxy, host) = behind_proxy(5);
     proxy.refuse("GetRecords", When::Always, 400, "ProvisionedThroughputExceededException");
     passes(&dynamo, &proxy, &host);
 }
 
 #[test]
-fn row_14_intermittent_failures_lose_nothing() {
+fn intermittent_failures_lose_nothing() {
     let dynamo = table(200);
     dynamo.page_items(10);
     let proxy = FaultProxy::start(dynamo.address());
@@ -55,14 +55,14 @@ fn row_14_intermittent_failures_lose_nothing() {
 }
 
 #[test]
-fn row_15_silence_times_out() {
+fn silence_times_out() {
     let (dynamo, proxy, host) = behind_proxy(5);
     proxy.rule(".getrecords", When::First(3), Fault::Silence);
     passes(&dynamo, &proxy, &host);
 }
 
 #[test]
-fn row_15_resets_and_unplugging_are_survived() {
+fn resets_and_unplugging_are_survived() {
     let (dynamo, proxy, host) = behind_proxy(5);
     proxy.rule(".getrecords", When::Always, Fault::Reset);
     passes(&dynamo, &proxy, &host);
@@ -77,7 +77,7 @@ fn row_15_resets_and_unplugging_are_survived() {
 }
 
 #[test]
-fn row_16_invalid_bodies_are_not_applied() {
+fn invalid_bodies_are_not_applied() {
     let (dynamo, proxy, host) = behind_proxy(5);
     let shape = (200, vec![], "[1, 2".to_owned());
     let faults = [
@@ -100,7 +100,7 @@ fn row_16_invalid_bodies_are_not_applied() {
 }
 
 #[test]
-fn row_18_empty_pages_continue_the_scan() {
+fn empty_pages_continue_the_scan() {
     let dynamo = table(30);
     dynamo.page_items(5);
     dynamo.empty_scan_pages(4);
@@ -109,7 +109,7 @@ fn row_18_empty_pages_continue_the_scan() {
 }
 
 #[test]
-fn row_18_expired_credentials_resume_later() {
+fn expired_credentials_resume_later() {
     let dynamo = table(60);
     dynamo.page_items(5);
     let proxy = FaultProxy::start(dynamo.address());
@@ -121,7 +121,7 @@ fn row_18_expired_credentials_resume_later() {
 }
 
 #[test]
-fn row_19_interrupted_scan_resumes_per_segment() {
+fn interrupted_scan_resumes_per_segment() {
     let dynamo = table(300);
     dynamo.page_items(5);
     let proxy = FaultProxy::start(dynamo.address());
@@ -143,7 +143,7 @@ fn row_19_interrupted_scan_resumes_per_segment() {
 }
 
 #[test]
-fn row_27_excess_readers_are_throttled() {
+fn excess_readers_are_throttled() {
     let dynamo = table(3);
     let host = setup(&dynamo.url(), "").start();
     dynamo.throttle("GetRecords", 6);
@@ -152,7 +152,7 @@ fn row_27_excess_readers_are_throttled() {
 }
 
 #[test]
-fn row_28_backlog_is_read_with_lag() {
+fn backlog_is_read_with_lag() {
     let dynamo = table(1);
     let mut host = setup(&dynamo.url(), "").start();
     host.stop();

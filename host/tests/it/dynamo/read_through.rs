@@ -48,7 +48,7 @@ fn concurrent_callers_share_one_fetch() {
 }
 
 #[test]
-fn row_17_only_leftover_keys_are_retried() {
+fn only_leftover_keys_are_retried() {
     let dynamo = table(100);
     let host = host(&dynamo.url(), "");
     dynamo.unprocessed_keys(3);

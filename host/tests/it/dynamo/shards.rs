@@ -7,7 +7,7 @@ fn open_shard(dynamo: &FakeDynamo) -> String {
 }
 
 #[test]
-fn row_20_expired_iterator_is_renewed() {
+fn expired_iterator_is_renewed() {
     let dynamo = table(3);
     let host = setup(&dynamo.url(), "").start();
     // Nothing was read after the scan's own records: wait for a read that holds an iterator.
@@ -21,7 +21,7 @@ fn row_20_expired_iterator_is_renewed() {
 }
 
 #[test]
-fn row_20_expired_first_iterator_starts_over() {
+fn expired_first_iterator_starts_over() {
     let dynamo = FakeDynamo::start();
     dynamo.create_table(TABLE, &[("driver_id", "N")], Some("NEW_IMAGE"));
     let host = setup(&dynamo.url(), "").start();
@@ -31,7 +31,7 @@ fn row_20_expired_first_iterator_starts_over() {
 }
 
 #[test]
-fn row_21_trimmed_records_trigger_reload() {
+fn trimmed_records_trigger_reload() {
     let dynamo = table(5);
     let mut host = setup(&dynamo.url(), "").start();
     dynamo.put(TABLE, item(1, 10));
@@ -51,7 +51,7 @@ fn row_21_trimmed_records_trigger_reload() {
 }
 
 #[test]
-fn row_21_day_long_outage_triggers_reload() {
+fn day_long_outage_triggers_reload() {
     let dynamo = table(5);
     let mut host = setup(&dynamo.url(), "").start();
     until_equal(&host, &dynamo, 5);
@@ -64,7 +64,7 @@ fn row_21_day_long_outage_triggers_reload() {
 }
 
 #[test]
-fn row_22_split_shards_lose_nothing() {
+fn split_shards_lose_nothing() {
     let dynamo = table(40);
     dynamo.page_shards(2);
     let host = setup(&dynamo.url(), "").start();
@@ -85,7 +85,7 @@ fn row_22_split_shards_lose_nothing() {
 }
 
 #[test]
-fn row_22_over_hundred_shards_are_read() {
+fn over_hundred_shards_are_read() {
     let dynamo = table(60);
     let host = setup(&dynamo.url(), "").start();
     for _ in 0..120 {
@@ -96,7 +96,7 @@ fn row_22_over_hundred_shards_are_read() {
 }
 
 #[test]
-fn row_22_child_without_parent_is_read() {
+fn child_without_parent_is_read() {
     let dynamo = table(10);
     let host = setup(&dynamo.url(), "").start();
     dynamo.rotate(TABLE);
@@ -112,7 +112,7 @@ fn row_22_child_without_parent_is_read() {
 }
 
 #[test]
-fn row_22_unread_removed_shard_triggers_reload() {
+fn unread_removed_shard_triggers_reload() {
     let dynamo = table(10);
     let mut host = setup(&dynamo.url(), "").start();
     until_equal(&host, &dynamo, 10);
@@ -126,7 +126,7 @@ fn row_22_unread_removed_shard_triggers_reload() {
 }
 
 #[test]
-fn row_23_reenabled_stream_is_another_one() {
+fn reenabled_stream_is_another_one() {
     let dynamo = table(5);
     let mut host = setup(&dynamo.url(), "").start();
     until_equal(&host, &dynamo, 5);
@@ -141,7 +141,7 @@ fn row_23_reenabled_stream_is_another_one() {
 }
 
 #[test]
-fn row_23_disabled_stream_is_detected() {
+fn disabled_stream_is_detected() {
     let dynamo = table(5);
     let host = setup(&dynamo.url(), "").start();
     until_equal(&host, &dynamo, 5);
@@ -154,7 +154,7 @@ fn row_23_disabled_stream_is_detected() {
 }
 
 #[test]
-fn row_23_recreated_table_is_detected() {
+fn recreated_table_is_detected() {
     let dynamo = table(5);
     let mut host = setup(&dynamo.url(), "").start();
     until_equal(&host, &dynamo, 5);
@@ -167,7 +167,7 @@ fn row_23_recreated_table_is_detected() {
 }
 
 #[test]
-fn row_24_repeated_records_change_nothing() {
+fn repeated_records_change_nothing() {
     let dynamo = table(1);
     let host = setup(&dynamo.url(), "").start();
     (2..=6).for_each(|trips| dynamo.put(TABLE, item(1, trips)));
@@ -186,7 +186,7 @@ fn row_24_repeated_records_change_nothing() {
 }
 
 #[test]
-fn row_25_odd_records_are_harmless() {
+fn odd_records_are_harmless() {
     let dynamo = table(2);
     let host = setup(&dynamo.url(), "").start();
     dynamo.phantom_insert(TABLE, &key(1));
@@ -198,7 +198,7 @@ fn row_25_odd_records_are_harmless() {
 }
 
 #[test]
-fn bug_camel_shards_on_later_pages_found() {
+fn shards_on_later_pages_found() {
     let dynamo = table(5);
     dynamo.page_shards(1);
     let host = setup(&dynamo.url(), "").start();
@@ -210,7 +210,7 @@ fn bug_camel_shards_on_later_pages_found() {
 }
 
 #[test]
-fn bug_teleport_first_records_of_shard_read() {
+fn first_records_of_shard_read() {
     let dynamo = table(5);
     let host = setup(&dynamo.url(), "").start();
     dynamo.rotate(TABLE);
@@ -220,7 +220,7 @@ fn bug_teleport_first_records_of_shard_read() {
 }
 
 #[test]
-fn bug_artie_parent_before_child() {
+fn parent_before_child() {
     let dynamo = table(1);
     let mut host = setup(&dynamo.url(), "").start();
     until(&host, 1, 1);

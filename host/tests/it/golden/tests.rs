@@ -135,7 +135,7 @@ fn errors_compare_status_and_body() {
 }
 
 #[test]
-fn the_recordings_are_whole() {
+fn recorded_cases_are_complete() {
     let cases = Case::load_all();
     let numbers: BTreeSet<u32> = cases.iter().map(|case| case.number).collect();
     assert_eq!(numbers.len(), cases.len(), "a number stands for one case");

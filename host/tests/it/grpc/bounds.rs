@@ -151,7 +151,7 @@ fn values(answer: &[u8]) -> Vec<Option<Kind>> {
 }
 
 #[test]
-fn compressed_calls_are_answered_alike() {
+fn compressed_calls_get_same_response() {
     let fixture = with_texts(5_000, |_| {});
     let mut connection = Connection::to(&fixture, 1 << 20);
     // The second is long enough to be decompressed and served on a compute thread.

@@ -44,7 +44,7 @@ fn garbage_pages_reject_the_file() {
 }
 
 #[test]
-fn broken_file_rejects_its_directory() {
+fn directory_with_broken_file_is_rejected() {
     assert_refused(&["part-1.parquet is not a readable Parquet file"], |setup| {
         write(&setup.path(FILE), &fresh());
         fs::write(setup.path("data/stats/part-1.parquet"), "PAR1").unwrap();

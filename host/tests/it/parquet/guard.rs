@@ -31,7 +31,7 @@ fn assert_judged(host: &Host, words: &str) {
 }
 
 #[test]
-fn row_36_larger_shrink_needs_force() {
+fn larger_shrink_needs_force() {
     everywhere(|place| {
         let host = served(place, 2_000);
         write(&host.path(FILE), &drivers(199, 0.2));
@@ -47,7 +47,7 @@ fn row_36_larger_shrink_needs_force() {
 }
 
 #[test]
-fn row_36_allowed_shrink_is_accepted() {
+fn allowed_shrink_is_accepted() {
     let host = served(Place::Disk, 2_000);
     write(&host.path(FILE), &drivers(200, 0.2));
     assert_eq!(sync_all(&host).failures, []);
@@ -80,7 +80,7 @@ fn small_sets_are_checked_by_share() {
 }
 
 #[test]
-fn row_36_growth_needs_force() {
+fn growth_needs_force() {
     everywhere(|place| {
         let host = served(place, 1_000);
         write(&host.path(FILE), &drivers(10_001, 0.2));
@@ -94,7 +94,7 @@ fn row_36_growth_needs_force() {
 }
 
 #[test]
-fn row_35_bad_rows_need_force() {
+fn bad_rows_need_force() {
     everywhere(|place| {
         let host = place.good().start();
         write(&host.path(FILE), &drivers(2, 0.1));

@@ -235,7 +235,7 @@ fn interrupted_read_resumes_same_version() {
 }
 
 #[test]
-fn row_29_truncated_object_is_rejected() {
+fn truncated_object_is_rejected() {
     let whole = file(1..=3, 1);
     let s3 = server(&[]);
     let source = source(&s3, "path: \"s3://features/set/\"");
@@ -248,7 +248,7 @@ fn row_29_truncated_object_is_rejected() {
 }
 
 #[test]
-fn row_30_replaced_object_never_mixes_versions() {
+fn replaced_object_never_mixes_versions() {
     let (old, new) = (grouped(200_000, 30_000, 1), grouped(200_000, 30_000, 2));
     let s3 = server(&[(KEY, &old)]);
     let source = source(&s3, "path: \"s3://features/set/\"");
@@ -276,7 +276,7 @@ fn row_30_replaced_object_never_mixes_versions() {
 }
 
 #[test]
-fn row_30_server_ignoring_versions_is_detected() {
+fn server_ignoring_versions_is_detected() {
     let s3 = server(&[(KEY, &file(1..=3, 1))]);
     let proxy = FaultProxy::start(s3.address());
     let source = source_at(proxy.url(), "path: \"s3://features/set/\"", ParquetLimits::default());
@@ -297,7 +297,7 @@ fn row_30_server_ignoring_versions_is_detected() {
 }
 
 #[test]
-fn row_31_interrupted_marker_set_is_news() {
+fn interrupted_marker_set_is_news() {
     let s3 = server(&[(KEY, &file(1..=1, 1)), ("set/b.parquet", &file(2..=2, 1)), ("set/_SUCCESS", b"")]);
     let source = source(&s3, "path: \"s3://features/set/\", marker: _SUCCESS");
     let (first, position) = cut_off(&source, None, 1);
@@ -313,7 +313,7 @@ fn row_31_interrupted_marker_set_is_news() {
 }
 
 #[test]
-fn row_31_changed_marker_fails_the_read() {
+fn changed_marker_fails_the_read() {
     let s3 = server(&[(KEY, &file(1..=1, 1)), ("set/_SUCCESS", b"1")]);
     let source = source(&s3, "path: \"s3://features/set/\", marker: _SUCCESS");
     let changes: [&dyn Fn(); 2] = [&|| s3.delete(BUCKET, "set/_SUCCESS"), &|| {
@@ -330,7 +330,7 @@ fn row_31_changed_marker_fails_the_read() {
 }
 
 #[test]
-fn row_31_single_object_has_adjacent_marker() {
+fn single_object_has_adjacent_marker() {
     let s3 = server(&[(KEY, &file(1..=1, 1)), ("set/b.parquet", &file(2..=2, 1))]);
     let source = source(&s3, "path: \"s3://features/set/a.parquet\", marker: a.done");
     assert!(matches!(read(&source, None), Err(SourceError::NotWhole { .. })));
@@ -341,7 +341,7 @@ fn row_31_single_object_has_adjacent_marker() {
 }
 
 #[test]
-fn row_31_manifest_may_name_any_object() {
+fn manifest_may_name_any_object() {
     let entries = r#"{"entries": [{"url": "s3://features/set/a.parquet", "mandatory": true}, {"url": "s3://features/else where/b.parquet"},
         {"url": "s3://features/set/a.parquet"}], "schema": {}}"#;
     let s3 = server(&[
@@ -381,7 +381,7 @@ fn row_31_manifest_may_name_any_object() {
 
 /// Changes every byte of a file, one at a time: nothing hangs, nothing panics, and every number in it is checked.
 #[test]
-fn row_32_damaged_byte_never_panics() {
+fn damaged_byte_never_panics() {
     let whole = file(1..=3, 1);
     let s3 = server(&[]);
     let source = source(&s3, "path: \"s3://features/set/\"");
@@ -398,7 +398,7 @@ fn row_32_damaged_byte_never_panics() {
 }
 
 #[test]
-fn row_32_object_cannot_exceed_limits() {
+fn object_cannot_exceed_limits() {
     let s3 = server(&[(KEY, &grouped(200_000, 100_000, 1))]);
     let refused = |limits: ParquetLimits| {
         let source = source_at(s3.url(), "path: \"s3://features/set/\"", limits);

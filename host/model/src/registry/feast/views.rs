@@ -515,7 +515,7 @@ fn check_state(state: i32) -> Result<(), Why> {
         2 => "GENERATED",
         _ => return Ok(()),
     };
-    Err(format!("its state in the registry is {name}: Feast serves a view only after it was materialized"))
+    Err(format!("its state in the registry is {name}: Feast serves a view only after it has been materialized"))
 }
 
 fn sorted(tags: &HashMap<String, String>) -> BTreeMap<String, String> {
