@@ -15,7 +15,7 @@ pub(crate) struct Report {
     pub(crate) setup: Setup,
     pub(crate) rounds: Vec<Round>,
     pub(crate) summary: Summary,
-    /// The number of requests without a response of status 200, including those of the warm-up.
+    /// The number of requests without a response of status 200, including requests of the warm-up.
     pub(crate) failures: u64,
     /// The first failure.
     pub(crate) first_failure: Option<String>,

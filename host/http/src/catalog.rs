@@ -232,7 +232,7 @@ fn service_inputs(service: &FeatureService, catalog: &Catalog) -> Vec<Value> {
     inputs.into_iter().map(input).collect()
 }
 
-/// Adds the columns that a view needs; for a derived view, those of all views that it reads.
+/// Adds the columns that a view needs. For a derived view, adds the columns of all views that it reads.
 fn add_inputs(
     view: &str,
     join_key_map: &BTreeMap<Arc<str>, Arc<str>>,

@@ -128,7 +128,7 @@ pub(super) fn bytes(bytes: u64) -> String {
     }
 }
 
-/// Formats an age in the largest unit of which it has at least two: `45s`, `3m`, `5h`, `12d`.
+/// Formats an age in the largest unit that gives a number of at least 2: `45s`, `3m`, `5h`, `12d`.
 pub(super) fn age(seconds: i64) -> String {
     match seconds {
         ..0 => format!("in {}", age(seconds.saturating_neg())),

@@ -216,8 +216,8 @@ pub(super) fn all_inputs(catalog: &Value) -> Inputs {
     inputs
 }
 
-/// Adds the columns that a view needs; for a derived view, those of all views that it reads. Returns `None` if the view
-/// is unknown.
+/// Adds the columns that a view needs. For a derived view, adds the columns of all views that it reads. Returns `None`
+/// if the view is unknown.
 fn add_inputs(view: &str, catalog: &Value, known: &Inputs, inputs: &mut Inputs) -> Option<()> {
     let key_input = |key: &str| {
         let value_type = known.get(key).map_or_else(String::new, |input| input.value_type.clone());

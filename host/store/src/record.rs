@@ -111,7 +111,7 @@ pub(super) struct ViewRecord {
     /// Whether the view has rows that callers wrote in addition to its source, which also have a table of their own.
     #[serde(default)]
     pub(super) written: bool,
-    /// For a view of which only some rows are stored: their size in bytes.
+    /// The size of the stored rows in bytes, if the view stores only some rows.
     #[serde(default)]
     pub(super) bytes: u64,
     /// For such a view: the id at which the next eviction starts.

@@ -1,4 +1,4 @@
-//! Views of which only some rows are stored: those that were requested, up to a size limit.
+//! Views that store only the rows that were requested, up to a size limit.
 //!
 //! A fetched row replaces any stored row, unless the entity changed in the store since the fetch began: the fetched row
 //! may then be old. The hot cache's commit numbers show this. Rows can be fetched again, so their commits do not wait
@@ -82,9 +82,9 @@ impl OnlineStore {
         })
     }
 
-    /// Stores fetched rows, removes those of the entities in `gone`, which the table does not have, and evicts others
-    /// if the rows take more than `bytes_max`. `seen` is the commit that was readable when the fetch began: rows that
-    /// may have changed since then are not replaced, because the fetched rows may be old, and their entities are
+    /// Stores fetched rows, removes the rows of the entities in `gone`, which the table does not have, and evicts other
+    /// rows if the rows take more than `bytes_max`. `seen` is the commit that was readable when the fetch began: rows
+    /// that may have changed since then are not replaced, because the fetched rows may be old, and their entities are
     /// returned.
     ///
     /// # Errors

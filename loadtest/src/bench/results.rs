@@ -19,7 +19,7 @@ pub(crate) struct Results {
     pub(crate) sweep: Vec<Point>,
     /// The measurements that were not possible.
     pub(crate) absent: Vec<Absent>,
-    /// The number of requests without a response of status 200, including those of warm-ups, and of failed workloads.
+    /// The number of requests without a response of status 200, including requests of warm-ups and of failed workloads.
     pub(crate) failures: u64,
     /// The first failure.
     pub(crate) first_failure: Option<String>,

@@ -1,7 +1,7 @@
 //! The time zones of zoned timestamps, by the names that Feast stores.
 //!
-//! The rules are those of Feast 0.67 (`type_map.py`, `_zone_from_name`): a name of the IANA database, or a fixed offset
-//! such as `+05:30` or `UTC-0300`. No name, and any other name, means UTC.
+//! The rules are the same as in Feast 0.67 (`type_map.py`, `_zone_from_name`): a zone is a name in the IANA database,
+//! or a fixed offset such as `+05:30` or `UTC-0300`. An empty name, and any other name, means UTC.
 
 use jiff::{
     SignedDuration, Timestamp, civil,

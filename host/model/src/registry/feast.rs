@@ -84,7 +84,7 @@ pub enum InvalidRegistry {
     /// The bytes are not a protobuf message of this type, or are truncated.
     #[error("this is not a Feast registry, or it is truncated: {0}")]
     Broken(String),
-    /// The message has neither a schema version nor a version id, one of which every registry has.
+    /// The message has neither a schema version nor a version ID. Every registry has at least one of them.
     #[error("this is not a Feast registry: it has neither a schema version nor a version id")]
     Foreign,
 }

@@ -47,7 +47,7 @@ const TAIL_PER_ROW: usize = 16;
 // === impl FrameBuilder ===
 
 impl FrameBuilder {
-    /// Creates a frame with columns of these types, each of which has this many rows.
+    /// Creates a frame with columns of these types. Each column has `rows` rows.
     #[must_use]
     pub fn new(types: impl IntoIterator<Item = ColumnType>, rows: usize) -> Self {
         let (mut heads, mut tails) = (0, 0);

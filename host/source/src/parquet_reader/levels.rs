@@ -61,7 +61,7 @@ impl Levels {
         self.left == 0
     }
 
-    /// Consumes the remaining levels of the current row, and those of the next `rows` rows.
+    /// Consumes the remaining levels of the current row, and the levels of the next `rows` rows.
     pub(super) fn consume(&mut self, rows: u64) -> Consumed {
         let mut taken = Consumed::default();
         while self.left > 0 {

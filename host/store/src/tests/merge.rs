@@ -1,4 +1,4 @@
-//! Tests of which row wins, and that rows and position are committed together.
+//! Tests which row wins, and that rows and position are committed together.
 
 use proptest::{collection::vec, prelude::*};
 

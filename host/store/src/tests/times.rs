@@ -1,4 +1,4 @@
-//! Tests of which row wins if times differ by nanoseconds, if a source truncates them, and if they are in the future.
+//! Tests which row wins if times differ by nanoseconds, are truncated by the source, or are in the future.
 
 use larder_model::{
     codec::{KeyVersion, RowBuilder, RowSchema},

@@ -1,4 +1,4 @@
-//! Views of which only some rows are stored.
+//! Tests of views that store only some of their rows.
 
 use super::model::{Home, batch, change, declare, id, key};
 

@@ -209,8 +209,8 @@ messages! {
     KEY_COLUMN = "feast.core.FeatureSpecV2" {
         1 name: Read;
         2 value_type: Read;
-        3 tags: Unused("Larder shows those of the entity");
-        4 description: Unused("Larder shows that of the entity");
+        3 tags: Unused("Larder shows the entity's tags");
+        4 description: Unused("Larder shows the entity's description");
         5 vector_index: VECTORS;
         6 vector_search_metric: VECTORS;
         7 vector_length: VECTORS;

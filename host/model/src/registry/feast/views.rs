@@ -337,7 +337,7 @@ impl<'i> Importer<'i> {
         })
     }
 
-    /// Converts an on-demand view to a derived one, which a plugin named after it computes. The inputs are those of the
+    /// Converts an on-demand view to a derived view, whose plugin has the same name. It has the same inputs as the
     /// Python function: each declared feature, as `feature` and as `view__feature`, the keys, and the request data.
     fn derived(&mut self, spec: &proto::OnDemandFeatureViewSpec, state: i32, findings: &[Finding]) -> Result<(), Why> {
         if spec.disabled {
