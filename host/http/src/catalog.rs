@@ -1,7 +1,7 @@
 //! `GET /v1/catalog`: describes the served definitions for users and tools.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
 };
 
@@ -221,9 +221,9 @@ fn feature(feature: &Feature) -> Value {
 /// Describes the columns that a request for a service needs, sorted by name: join keys, under the names that the
 /// service has for them, and request inputs of derived views.
 fn service_inputs(service: &FeatureService, catalog: &Catalog) -> Vec<Value> {
-    let mut inputs = BTreeMap::new();
+    let (mut inputs, mut read) = (BTreeMap::new(), HashSet::new());
     for projection in &service.projections {
-        add_inputs(&projection.view, &projection.join_key_map, catalog, &mut inputs);
+        add_inputs(&projection.view, &projection.join_key_map, catalog, &mut inputs, &mut read);
     }
     let input = |(name, (value_type, from)): (Arc<str>, (ValueType, String))| {
         let value_type = value_type.to_string();
@@ -232,12 +232,14 @@ fn service_inputs(service: &FeatureService, catalog: &Catalog) -> Vec<Value> {
     inputs.into_iter().map(input).collect()
 }
 
-/// Adds the columns that a view needs. For a derived view, adds the columns of all views that it reads.
-fn add_inputs(
+/// Adds the columns that a view needs. For a derived view, adds the columns of all views that it reads, each once: in a
+/// chain of derived views, the number of paths can grow exponentially. `read` has the views that were read so far.
+fn add_inputs<'c>(
     view: &str,
     join_key_map: &BTreeMap<Arc<str>, Arc<str>>,
-    catalog: &Catalog,
+    catalog: &'c Catalog,
     inputs: &mut BTreeMap<Arc<str>, (ValueType, String)>,
+    read: &mut HashSet<&'c str>,
 ) {
     let key_input = |column: &Arc<str>, key: &Arc<str>, value_type| {
         (Arc::clone(column), (ValueType::Scalar(value_type), format!("key {key}")))
@@ -249,7 +251,11 @@ fn add_inputs(
     }
     for input in catalog.derived_view(view).iter().flat_map(|view| &view.inputs) {
         match &input.from {
-            InputSource::Feature { view, .. } => add_inputs(view, &BTreeMap::new(), catalog, inputs),
+            InputSource::Feature { view, .. } => {
+                if read.insert(&**view) {
+                    add_inputs(view, &BTreeMap::new(), catalog, inputs, read);
+                }
+            }
             InputSource::JoinKey(key) => {
                 let value_type = catalog.join_keys().get(key).copied().unwrap_or(ScalarType::String);
                 inputs.extend([key_input(key, key, value_type)]);
@@ -281,4 +287,41 @@ fn retyped_features(
 
 fn tags(tags: &Tags) -> Value {
     tags.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect::<Map<_, _>>().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use larder_model::{
+        codec::KeyVersion,
+        registry::{Definitions, validate},
+        yaml::Problems,
+    };
+
+    use super::*;
+
+    #[test]
+    fn chain_of_views_is_described_in_linear_time() {
+        let mut text = "entities: [{name: user, type: String}]
+feature_views:
+  - {name: v0, entities: [user], push_source: p, features: [{name: a, type: Int64}, {name: b, type: Int64}]}
+derived_views:
+"
+        .to_owned();
+        for n in 1..=40 {
+            let before = n - 1;
+            text += &format!(
+                "  - {{name: v{n}, inputs: ['v{before}:a', 'v{before}:b', {{name: r{n}, request: Float64}}], features: \
+                 [{{name: a, type: Int64}}, {{name: b, type: Int64}}]}}\n"
+            );
+        }
+        text += "feature_services: [{name: last, features: [v40]}]\n";
+        let (problems, mut definitions) = (Problems::default(), Definitions::default());
+        definitions.read("chain.yaml", &text, &problems);
+        let catalog = validate("p", KeyVersion::V3, definitions, &problems);
+        let catalog = catalog.unwrap_or_else(|| panic!("{:?}", problems.into_sorted()));
+        // 2^40 paths lead from the last view to the first.
+        let inputs = service_inputs(catalog.service("last").unwrap(), &catalog);
+        assert_eq!(inputs.len(), 41);
+        assert_eq!(inputs[40], json!({ "name": "user", "type": "String", "from": "key user" }));
+    }
 }

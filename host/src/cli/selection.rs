@@ -3,7 +3,7 @@
 //! The server's messages are Feast's and do not name arguments, so missing keys, unknown names and columns of different
 //! lengths are reported here, before the request is sent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -108,7 +108,7 @@ impl SelectionArgs {
         } else {
             for reference in &self.features {
                 let (view, _) = reference.split_once(':')?;
-                add_inputs(view, catalog, known, &mut inputs)?;
+                add_inputs(view, catalog, known, &mut inputs, &mut HashSet::new())?;
             }
         }
         Some(inputs)
@@ -216,9 +216,16 @@ pub(super) fn all_inputs(catalog: &Value) -> Inputs {
     inputs
 }
 
-/// Adds the columns that a view needs. For a derived view, adds the columns of all views that it reads. Returns `None`
-/// if the view is unknown.
-fn add_inputs(view: &str, catalog: &Value, known: &Inputs, inputs: &mut Inputs) -> Option<()> {
+/// Adds the columns that a view needs. For a derived view, adds the columns of all views that it reads, each once: in a
+/// chain of derived views, the number of paths can grow exponentially. `read` has the views that were read so far.
+/// Returns `None` if the view is unknown.
+fn add_inputs<'c>(
+    view: &str,
+    catalog: &'c Value,
+    known: &Inputs,
+    inputs: &mut Inputs,
+    read: &mut HashSet<&'c str>,
+) -> Option<()> {
     let key_input = |key: &str| {
         let value_type = known.get(key).map_or_else(String::new, |input| input.value_type.clone());
         (key.to_owned(), Input { value_type, is_key: true })
@@ -237,7 +244,10 @@ fn add_inputs(view: &str, catalog: &Value, known: &Inputs, inputs: &mut Inputs) 
         } else if let Some(key) = from.strip_prefix("key ") {
             inputs.extend([key_input(key)]);
         } else {
-            add_inputs(from.rsplit_once(':')?.0, catalog, known, inputs)?;
+            let view = from.rsplit_once(':')?.0;
+            if read.insert(view) {
+                add_inputs(view, catalog, known, inputs, read)?;
+            }
         }
     }
     Some(())
