@@ -1,4 +1,4 @@
-# `make demo` and `make test` are the main targets. The others are parts of them, measurements and releases.
+# `make demo` and `make test` are the main targets. The other targets are parts of these two, measurements, and releases.
 
 CUSTOMERS ?= 10000
 DEMO_DIR ?= demo
@@ -7,39 +7,41 @@ FUZZ_SECONDS ?= 60
 KILLS ?= 1000
 AWS_KILLS ?= 200
 ENTITIES ?= 10000000
-# Integration tests that use the network, Python, a WebAssembly compiler or another program, or kill the server often.
+# The modules of integration tests that use the network, Python, a WebAssembly compiler or another program, or that kill the
+# server often.
 SLOW_TESTS = feast_sdk s3 dynamo materialize derived deploy feast_repo generations import kill outputs plugin_compile \
 	plugin_frames plugin_limits plugin_tools
-# Tests in other modules that need a plugin, by a part of their names.
+# Parts of the names of tests in other modules that need a plugin.
 PLUGIN_TESTS = derived_features recorded_answers without_the_hot_cache takes_long elsewhere
 SLOW_FILTER = $(patsubst %,test(/^%::/) +,$(SLOW_TESTS)) $(patsubst %,test(%) +,$(PLUGIN_TESTS))
 SLOW_SKIPS = $(patsubst %,--skip %::,$(SLOW_TESTS)) $(addprefix --skip ,$(PLUGIN_TESTS))
-# The features of the container image, as in configs/k8s/Dockerfile.
+# The Cargo features of the container image. configs/k8s/Dockerfile has the same list.
 IMAGE_FEATURES = aws,sqlite,grpc
 # More options for `larder-loadtest run` or `turns`, such as --quick or --workloads churn-1.
 BENCH_ARGS ?=
 # Paths of `larder` programs from other builds, to compare with this one.
 BUILDS ?=
 
-# Tools from crates.io. An installed one is used; otherwise it is built in target/tools.
+# Tools from crates.io. If a tool is installed, it is used. Otherwise, it is built in target/tools.
 CARGO_DENY ?= $(or $(shell command -v cargo-deny),target/tools/bin/cargo-deny)
 CARGO_CYCLONEDX ?= $(or $(shell command -v cargo-cyclonedx),target/tools/bin/cargo-cyclonedx)
 CARGO_REGISTRY = $(or $(CARGO_HOME),$(HOME)/.cargo)/registry/src
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
-# The profile of `make dist`: `release` has link-time optimization, `quick` is for testing the target itself.
+# The Cargo profile of `make dist`. `release` has link-time optimization. Use `quick` only to test `make dist` itself.
 DIST_PROFILE ?= release
-# The time of the files in an archive: the time of the last commit, so that equal sources give equal archives.
+# The time of the files in an archive. It is the time of the last commit, so that equal sources give equal archives.
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
-# The target is named so that build scripts and macros are compiled without the flags of fuzzing.
+# The platform of this machine. Fuzzing passes it as `--target`, so that build scripts and macros are compiled without the
+# flags of fuzzing.
 HOST_TARGET = $(shell rustc -vV | sed -n 's/^host: //p')
-# The flags of cargo-fuzz without its sanitizer, because the code under test has no unsafe block.
+# The flags that cargo-fuzz uses, but without a sanitizer, because the code under test has no unsafe blocks.
 FUZZ_FLAGS = --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
 	-Ccodegen-units=1 -Cdebug-assertions
 
-# The target directory of all plugins. They share it because Rust's standard library is compiled too if it is not
-# installed for the target.
+# The target directory that all plugins share. Rust's standard library may have to be compiled for WebAssembly, and in a
+# shared directory, this is done only once.
 export LARDER_PLUGIN_TARGET ?= $(CURDIR)/target/guests
 
 .PHONY: demo built-plugins test test-fast check-features fmt lint check-tools check-guest-tools check-python bench bench-peers bench-smoke bench-turns \
@@ -63,7 +65,7 @@ built-plugins: check-tools check-guest-tools
 	target/quick/larder plugin build plugins/examples/churn --out plugins/built/churn.wasm
 	cd plugins/built && sha256sum churn.wasm > churn.wasm.sha256
 
-## make test         all checks: format, lints, features, dependencies, tests; CI runs it
+## make test         run all checks, as CI does: format, lints, features, dependencies, tests
 test: check-tools check-guest-tools check-python
 	cargo fmt --all --check
 	cargo fmt --manifest-path plugins/Cargo.toml --all --check
@@ -78,16 +80,16 @@ test: check-tools check-guest-tools check-python
 		cargo test --workspace --locked --no-fail-fast; \
 	fi
 
-## make check-features builds with fewer features: none, each alone, and those of the container image
+## make check-features check builds without Cargo features, with each one alone, and with those of the container image
 check-features: check-tools
-	@# Clippy does what `cargo check` does. It applies -D warnings to this workspace only, so the dependencies are shared
-	@# with the other checks.
+	@# This uses Clippy instead of `cargo check`, because it applies -D warnings only to this workspace. The build of the
+	@# dependencies is then shared with the other checks.
 	@for features in '' aws sqlite grpc tools $(IMAGE_FEATURES); do \
 		echo "features: $${features:-none}"; \
 		cargo clippy --locked --quiet -p larder --no-default-features --features "$$features" -- -D warnings || exit 1; \
 	done
 
-## make test-fast    most tests that only need cargo: two minutes once built
+## make test-fast    run most tests that only need cargo; takes two minutes after the first build
 test-fast: check-tools
 	@if cargo nextest --version >/dev/null 2>&1; then \
 		cargo nextest run --workspace --locked --no-fail-fast -E 'not ($(SLOW_FILTER) none())'; \
@@ -95,21 +97,21 @@ test-fast: check-tools
 		cargo test --workspace --locked --no-fail-fast -- $(SLOW_SKIPS); \
 	fi
 
-## make bench-smoke  CPU and latency of one lookup compared with bare hyper, in one run
+## make bench-smoke  measure the CPU time and latency of one lookup, compared with bare hyper
 bench-smoke: check-tools
 	cargo build --release --locked -p larder -p larder-loadtest
 	target/release/larder-loadtest smoke --larder target/release/larder
 
-## make bench-turns  CPU of a request compared with bare hyper and with BUILDS (paths of other larder programs), in
-##                   alternating rounds of a second
+## make bench-turns  measure the CPU time of a request in alternating runs of a second, compared with bare hyper and with
+##                   BUILDS (paths of other larder programs)
 bench-turns: check-tools check-guest-tools
 	cargo build --release --locked -p larder -p larder-loadtest
 	target/release/larder plugin build plugins/examples/churn --out target/guests/bench/churn.wasm
 	target/release/larder-loadtest turns $(addprefix --larder ,target/release/larder $(BUILDS)) \
 		--plugin target/guests/bench/churn.wasm $(BENCH_ARGS)
 
-## make bench        all workloads on Larder, bare hyper, Redis and Feast, in nine minutes; writes loadtest/report, which
-##                   lists the programs that could not be installed
+## make bench        measure all workloads on Larder, bare hyper, Redis and Feast, in nine minutes; writes loadtest/report,
+##                   which lists programs that could not be installed
 bench: check-tools bench-peers
 	cargo build --release --locked -p larder -p larder-loadtest
 	-@$(MAKE) --no-print-directory check-guest-tools && \
@@ -123,24 +125,25 @@ bench: check-tools bench-peers
 	test -f target/guests/bench/churn-python.wasm && set -- "$$@" --python-plugin target/guests/bench/churn-python.wasm; \
 	target/release/larder-loadtest run --larder target/release/larder --out loadtest/report "$$@" $(BENCH_ARGS)
 
-## make bench-scale  ENTITIES (10000000) entities: load, size, restarts, memory, lookups with and without the hot cache
+## make bench-scale  measure ENTITIES (10000000) entities: load, size, restarts, memory, lookups with and without the hot
+##                   cache
 bench-scale: check-tools
 	cargo build --release --locked -p larder -p larder-loadtest
 	rm -rf target/bench-scale && mkdir -p loadtest/report
 	target/release/larder-loadtest scale --larder target/release/larder --entities $(ENTITIES) --dir target/bench-scale \
 		--json loadtest/report/scale.json; status=$$?; rm -rf target/bench-scale; exit $$status
 
-## make bench-threads the effect of a second serving thread, for 100 entities x 50 features
+## make bench-threads measure the effect of a second serving thread, for 100 entities x 50 features
 bench-threads: check-tools
 	cargo build --release --locked -p larder -p larder-loadtest
 	target/release/larder-loadtest threads --larder target/release/larder
 
-## make bench-micro  criterion benchmarks of codec, store and encoder
+## make bench-micro  run criterion benchmarks of codec, store and encoder
 bench-micro: check-tools
 	cargo bench --locked -p larder --bench hot_path
 
-## make bench-plugin the cost of plugins: calls in Rust and Python compared with the host's own arithmetic, a request
-##                   with a plugin, and lookups next to hostile plugins
+## make bench-plugin measure the cost of plugins: calls in Rust and Python compared with the host's own arithmetic,
+##                   requests with a plugin, and lookups next to hostile plugins
 bench-plugin: check-tools check-guest-tools check-python
 	cargo build --release --locked -p larder
 	for project in bench/noop bench/floats bench/floats-python examples/churn hostile; do \
@@ -154,21 +157,21 @@ bench-plugin: check-tools check-guest-tools check-python
 	LARDER_BENCH_HOSTILE=$(CURDIR)/target/guests/bench/hostile.wasm \
 		cargo bench --locked -p larder --bench plugin
 
-## make bench-sync   the cost of syncs: rows per second from Parquet, S3 and DynamoDB compared with decoding alone,
-##                   memory, how soon a change is readable, lookups during a sync
+## make bench-sync   measure the cost of syncs: rows per second from Parquet, S3 and DynamoDB compared with decoding only,
+##                   memory, the time until a change can be read, lookups during a sync
 bench-sync: check-tools
 	cargo bench --locked -p larder --bench sync
 
-## make soak         1,000 kills at random moments of the store's loads and of the program's syncs, with a check after
-##                   each; 200 more while a table and objects change and AWS returns errors
+## make soak         kill the store's loads and the program's syncs at KILLS (1000) random times each, and the program at
+##                   AWS_KILLS (200) times while a table and objects change and AWS fails; check the store after each
 soak: check-tools check-guest-tools
 	LARDER_KILLS=$(KILLS) cargo test --release --locked -p larder-store --lib -- kill:: --nocapture
 	LARDER_KILLS=$(KILLS) cargo test --release --locked -p larder --test it -- kill:: --nocapture
 	LARDER_AWS_KILLS=$(AWS_KILLS) cargo test --release --locked -p larder --test it -- dynamo::kill --nocapture
 	LARDER_TRAPS=100000 cargo test --release --locked -p larder --test it -- traps_leave --nocapture
 
-## make fuzz         arbitrary bytes as rows, arbitrary text as definitions, and the same requests to the fast path and to
-##                   hyper, FUZZ_SECONDS (60) each (needs nightly Rust, C++)
+## make fuzz         fuzz the row codec, the definitions, and the fast path compared with hyper, for FUZZ_SECONDS (60) each
+##                   (needs nightly Rust and a C++ compiler)
 fuzz: check-tools
 	cd host/model/fuzz && RUSTFLAGS='$(FUZZ_FLAGS)' cargo +nightly build --release --target $(HOST_TARGET) --target-dir ../../../target/fuzz
 	cd host/http/fuzz && RUSTFLAGS='$(FUZZ_FLAGS)' cargo +nightly build --release --target $(HOST_TARGET) --target-dir ../../../target/fuzz
@@ -178,10 +181,10 @@ fuzz: check-tools
 			$$(ls -d host/*/fuzz/seeds/$$target 2>/dev/null) || exit 1; \
 	done
 
-## make deny         check licences, registries and duplicate crates of the dependencies; print security advisories, if their
-##                   database can be fetched
+## make deny         check licenses, registries and duplicate crates of the dependencies; print security advisories if
+##                   their database can be fetched
 deny: check-tools
-	@# A new advisory is printed, but does not fail the check of an unrelated change.
+	@# An advisory is only printed, because a new one must not fail the check of an unrelated change.
 	@mkdir -p target; if test -x '$(CARGO_DENY)' || $(MAKE) --no-print-directory '$(CARGO_DENY)'; then \
 		$(CARGO_DENY) check bans licenses sources || exit 1; \
 		if $(CARGO_DENY) check advisories > target/deny-advisories.log 2>&1; then \
@@ -198,7 +201,7 @@ deny: check-tools
 target/tools/bin/cargo-deny:
 	cargo install cargo-deny --locked --debug --root target/tools
 
-## make dist         a release in target/dist: program, archive, line tables, SHA-256 and software bill of materials
+## make dist         build a release in target/dist: program, archive, line tables, SHA-256, software bill of materials
 DIST = larder-$(VERSION)-$(shell uname -m)-linux
 dist: check-tools $(CARGO_CYCLONEDX)
 	rm -rf target/dist && mkdir -p target/dist/$(DIST)
@@ -219,8 +222,8 @@ dist: check-tools $(CARGO_CYCLONEDX)
 target/tools/bin/cargo-cyclonedx:
 	cargo install cargo-cyclonedx --locked --debug --root target/tools
 
-# Plugins are compiled for WebAssembly: by this Rust if it has the target's libraries or can fetch them, otherwise by the
-# distribution's Rust, which is installed in addition and has the sources of its libraries.
+# Plugins are compiled for WebAssembly. This Rust compiles them if it has the target's standard library or can fetch it.
+# Otherwise, the distribution's Rust is installed in addition, with the sources of its standard library.
 check-guest-tools:
 	@rustlib="$$(rustc --print sysroot)/lib/rustlib"; \
 	test -d "$$rustlib/wasm32-unknown-unknown/lib" \
@@ -230,13 +233,14 @@ check-guest-tools:
 			apt-get update -q && apt-get install -qy --no-install-recommends rustc-web rust-web-src; } \
 		|| { echo "Rust for WebAssembly is needed: rustup target add wasm32-unknown-unknown"; exit 1; }
 
-# Plugins in Python are built in a virtual environment, which the tests create themselves.
+# Plugins in Python are built in a virtual environment, which `larder plugin build` creates.
 check-python:
 	@python3 -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		echo "Python 3.11 or newer with venv is needed; installing Debian's packages"; \
 		apt-get update -q && apt-get install -qy --no-install-recommends python3 python3-venv; }
 
-# The programs that Larder is compared with. The benchmark lists those that cannot be installed, and runs without them.
+# The programs with which the benchmark compares Larder. If one cannot be installed, the report lists it, and the benchmark
+# runs without it.
 bench-peers:
 	-@command -v redis-server >/dev/null || { \
 		echo "the benchmark also measures redis-server; installing Debian's package"; \
@@ -247,7 +251,7 @@ bench-peers:
 		target/bench-feast/bin/python -m pip install --quiet --requirement host/tests/feast/requirements.txt; } \
 		|| { rm -rf target/bench-feast; false; }
 
-# Apart from Rust, a build only needs a C compiler and linker, for zstd, aws-lc, SQLite and jemalloc.
+# In addition to Rust, a build only needs a C compiler and a linker, for zstd, aws-lc, SQLite and jemalloc.
 check-tools:
 	@command -v cargo >/dev/null || { echo "Rust is needed: https://rustup.rs"; exit 1; }
 	@command -v cc >/dev/null || { \

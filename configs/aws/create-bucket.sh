@@ -1,10 +1,11 @@
 #!/bin/sh
-# Creates a bucket for Parquet files and Feast's registry: without access from outside the account, with mandatory TLS,
-# and with replaced and deleted objects recoverable for 30 days. For administrators of the account.
+# Creates a bucket for Parquet files and Feast's registry. The bucket is not accessible from outside the account and
+# requires TLS. Replaced and deleted objects can be recovered for 30 days. For administrators of the account.
 #
 #   AWS_REGION=eu-west-1 ./create-bucket.sh acme-features
 #
-# You can run it again, also on an existing bucket of yours, but policy and lifecycle replace the existing ones.
+# You can also run this script on an existing bucket that you own. It then replaces the bucket's policy and lifecycle
+# configuration.
 set -eu
 
 if [ $# -ne 1 ] || [ -z "${AWS_REGION-}" ]; then
@@ -12,11 +13,11 @@ if [ $# -ne 1 ] || [ -z "${AWS_REGION-}" ]; then
     exit 2
 fi
 bucket=$1
-# Version 1 of the AWS CLI only reads this variable.
+# Version 1 of the AWS CLI reads AWS_DEFAULT_REGION, but not AWS_REGION.
 export AWS_DEFAULT_REGION="$AWS_REGION"
 
 if ! aws s3api head-bucket --bucket "$bucket" >/dev/null 2>&1; then
-    # us-east-1 is the only region that must not be specified here.
+    # S3 rejects a LocationConstraint of us-east-1, which is the default.
     if [ "$AWS_REGION" = us-east-1 ]; then
         aws s3api create-bucket --bucket "$bucket" >/dev/null
     else
@@ -33,14 +34,15 @@ aws s3api put-public-access-block --bucket "$bucket" --public-access-block-confi
 aws s3api put-bucket-ownership-controls --bucket "$bucket" \
     --ownership-controls 'Rules=[{ObjectOwnership=BucketOwnerEnforced}]'
 
-# To undo a job that overwrote good files, delete its versions.
+# With versioning, you can undo a job that overwrote good files: delete the versions that the job wrote.
 aws s3api put-bucket-versioning --bucket "$bucket" --versioning-configuration Status=Enabled
 
-# With S3's own key. For your own key: SSEAlgorithm aws:kms, KMSMasterKeyID, and own-key.json for Larder's role.
+# Objects are encrypted with a key of S3. To use your own key, set SSEAlgorithm to aws:kms, set KMSMasterKeyID, and
+# attach own-key.json to Larder's role.
 aws s3api put-bucket-encryption --bucket "$bucket" --server-side-encryption-configuration \
     '{"Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]}'
 
-# Otherwise, old versions and unfinished uploads would cost money indefinitely.
+# Deletes old versions and unfinished uploads, which would otherwise cost money indefinitely.
 aws s3api put-bucket-lifecycle-configuration --bucket "$bucket" --lifecycle-configuration '{"Rules": [{
     "ID": "old-versions", "Status": "Enabled", "Filter": {},
     "NoncurrentVersionExpiration": {"NoncurrentDays": 30},

@@ -1,12 +1,12 @@
 #!/bin/sh
-# Creates a table in Feast's layout, as `feast apply` does, but with the stream through which Larder follows it. For
-# administrators of the account: Larder's own roles have no such permissions, except the one with materialize.json.
+# Creates a table in Feast's layout, as `feast apply` does, but with a stream, so that Larder can follow changes of the
+# table. For administrators of the account: of Larder's roles, only one with materialize.json may create tables.
 #
-#   ./create-table.sh churn.customer_usage          # PROJECT.VIEW, as Feast names it
-#   ./create-table.sh churn.customer_usage --pitr   # with point-in-time recovery, which costs by the table's size
+#   ./create-table.sh churn.customer_usage          # the name is PROJECT.VIEW, as in Feast
+#   ./create-table.sh churn.customer_usage --pitr   # with point-in-time recovery; its price depends on the table's size
 #
-# Region and credentials are those of the AWS CLI: AWS_REGION, AWS_PROFILE. An existing table keeps its items and gets
-# its stream.
+# The AWS CLI determines the region and the credentials, for example from AWS_REGION and AWS_PROFILE. If the table
+# exists, the script keeps its items and turns on its stream.
 set -eu
 
 usage() {
@@ -23,13 +23,13 @@ case ${2-} in
     *) usage ;;
 esac
 
-# Version 1 of the AWS CLI only reads this variable.
+# Version 1 of the AWS CLI reads AWS_DEFAULT_REGION, but not AWS_REGION.
 if [ -n "${AWS_REGION-}" ]; then
     export AWS_DEFAULT_REGION="$AWS_REGION"
 fi
 
-# NEW_IMAGE: a change contains the new state of the item. With less, Larder must read each changed item again; with more,
-# it receives data that it does not use.
+# With NEW_IMAGE, the record of a change contains the new item. With KEYS_ONLY or OLD_IMAGE, Larder would have to read
+# each changed item from the table. With NEW_AND_OLD_IMAGES, Larder would receive data that it does not use.
 stream=StreamEnabled=true,StreamViewType=NEW_IMAGE
 
 if ! found=$(aws dynamodb describe-table --table-name "$table" --query Table.StreamSpecification.StreamViewType \
@@ -41,7 +41,8 @@ if ! found=$(aws dynamodb describe-table --table-name "$table" --query Table.Str
             exit 1
             ;;
     esac
-    # On demand: a first scan, and a job that writes every few hours, are bursts, which provisioned capacity throttles.
+    # On-demand billing, because a first scan, and a job that writes every few hours, cause bursts of requests.
+    # Provisioned capacity would throttle these bursts.
     aws dynamodb create-table \
         --table-name "$table" \
         --attribute-definitions AttributeName=entity_id,AttributeType=S \
@@ -54,7 +55,8 @@ elif [ "$found" = None ]; then
     aws dynamodb update-table --table-name "$table" --stream-specification "$stream" >/dev/null
     aws dynamodb wait table-exists --table-name "$table"
 elif [ "$found" != NEW_IMAGE ] && [ "$found" != NEW_AND_OLD_IMAGES ]; then
-    # A stream's kind cannot be changed, and other readers would lose the stream.
+    # The view type of a stream cannot be changed. Turning the stream off and on again would interrupt its other
+    # readers.
     echo "table $table has a stream of kind $found; turn it off first, or give Larder dynamodb:BatchGetItem" >&2
     exit 1
 fi

@@ -1,7 +1,7 @@
-//! The parts of a lookup and of a load, each measured separately: codec, store, encoder.
+//! Measures the codec, the store and the encoder, which lookups and loads use, each separately.
 //!
-//! `make bench-micro`. Compare only runs on an idle machine. `make bench-smoke` measures the whole server, and a bare
-//! hyper server for comparison.
+//! Run it with `make bench-micro`. Compare only results from an idle machine. `make bench-smoke` measures the whole
+//! server, and a bare hyper server for comparison.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on panics")]
 

@@ -1,5 +1,5 @@
-//! The cost of plugins: `make bench-plugin`. The figures are medians of one run; figures that are compared are measured
-//! alternately.
+//! Measures the cost of plugins. Run it with `make bench-plugin`. The figures are medians of one run. Figures that are
+//! compared are measured alternately.
 //!
 //! `make` builds the plugins and passes their paths in environment variables: `LARDER_BENCH_NOOP`, `_FLOATS`,
 //! `_FLOATS_PYTHON`, `_CHURN` and `_HOSTILE`.
@@ -25,12 +25,12 @@ use larder_model::model::{DerivedInput, DerivedView, Feature, InputSource, OnErr
 use larder_plugin_host::{Component, Field, PluginLimits, PluginRuntime, PluginSettings, Transform};
 
 const ROWS: [usize; 4] = [1, 32, 100, 1_000];
-/// Modes of `plugins/hostile`. The first one is well-behaved.
+/// Modes of `plugins/hostile`. The first mode is well-behaved.
 const HOSTILE_MODES: [&str; 9] =
     ["good", "spin", "memory", "recurse", "gigantic", "alias", "trap", "log_flood", "wrong_type"];
-/// How long each figure is measured.
+/// How long each figure is measured in all.
 const EACH: Duration = Duration::from_millis(1_000);
-/// The number of alternating rounds for figures that are compared.
+/// The number of rounds in which figures that are compared alternate.
 const ROUNDS: u32 = 9;
 
 fn main() {
@@ -68,7 +68,8 @@ fn main() {
     measure_next_to_hostile();
 }
 
-/// Measures requests for one customer over HTTP: stored features alone, and with the four features of the churn plugin.
+/// Measures requests for one customer over HTTP: requests for stored features only, and requests that also need the
+/// four features of the churn plugin.
 fn measure_request() {
     let dir = tempfile::tempdir().unwrap();
     let demo = Demo::start(dir.path(), &file("CHURN"));
@@ -112,8 +113,8 @@ fn measure_request() {
     );
 }
 
-/// Measures lookups of a stored feature on one connection, while another one requests features of a hostile plugin
-/// without a pause. The run with a well-behaved plugin is the baseline: it has a second connection too.
+/// Measures lookups of a stored feature on one connection, while a second connection requests features of a hostile
+/// plugin without a pause. The baseline is the same measurement with a well-behaved plugin.
 fn measure_next_to_hostile() {
     let dir = tempfile::tempdir().unwrap();
     for part in ["features", "plugins"] {
@@ -130,7 +131,8 @@ fn measure_next_to_hostile() {
         "\nHTTP, one connection, one stored feature, microseconds, p50 (p99) of 60 x 500, while another connection requests"
     );
     let mut times_by_mode = HOSTILE_MODES.map(|_| Vec::new());
-    // New connections in each round: two connections may share a server thread, which costs more than any plugin.
+    // Each round uses new connections, because two connections may happen to share a server thread, which costs more
+    // than any plugin.
     for _ in 0..60 {
         for (mode, times) in HOSTILE_MODES.iter().zip(&mut times_by_mode) {
             let stop = AtomicBool::new(false);
@@ -226,7 +228,7 @@ fn number(row: usize, column: usize) -> f64 {
     (row * 8 + column) as f64 * 0.37 + 1.0
 }
 
-/// Alternates calls with the same loop in the host, and prints the ratio of their times.
+/// Measures calls of the plugin and the same loop in the host alternately, and prints the ratio of their times.
 fn compare_with_host(transform: &Transform, rows: usize) {
     let each = EACH / ROUNDS;
     let (mut guest, mut host, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
@@ -240,10 +242,10 @@ fn compare_with_host(transform: &Transform, rows: usize) {
     let [least, middle, most] = [0, ratios.len() / 2, ratios.len() - 1].map(|index| ratios[index]);
     let name = format!("Rust, {rows} rows");
     println!("{name:<34} {:>16}   {middle:.1} ({least:.1}..{most:.1}) times as long as in the host", show(&mut guest));
-    println!("{:<34} {:>16}", format!("the same in the host, {rows} rows"), show(&mut host));
+    println!("{:<34} {:>16}", format!("the same loop in the host, rows: {rows}"), show(&mut host));
 }
 
-/// Measures calls with this many rows. Filling the columns is part of the server's work, and of the figure.
+/// Measures calls with this many rows. The times include filling the columns, because a server does this for each call.
 fn calls(transform: &Transform, rows: usize, each: Duration) -> Vec<Duration> {
     let call = || {
         let mut frame = transform.frame(rows);

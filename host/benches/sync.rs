@@ -1,9 +1,9 @@
-//! The cost of syncs: `make bench-sync`. Measures rows per second from each kind of source into the store, compared
-//! with decoding the same Parquet file alone; memory, next to its limits; the time until a change in a table is
-//! readable; and lookups during a sync.
+//! Measures the cost of syncs. Run it with `make bench-sync`. The figures are: rows per second from each type of source
+//! into the store, compared with decoding the same Parquet file without storing it; memory, compared with its limits;
+//! the time until a change in a table can be read; and lookups during a sync.
 //!
-//! S3 and DynamoDB are faked on loopback, in this process: the figures include the work of the fakes, but no real
-//! network.
+//! S3 and DynamoDB are fakes in this process, on loopback. The figures therefore include the work of the fakes, but no
+//! real network.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark that cannot go on panics, and prints")]
 
@@ -89,7 +89,7 @@ struct World {
     aws: Arc<Aws>,
 }
 
-/// An empty store with an engine for it.
+/// A store that is empty at first, and an engine that syncs into it.
 struct Run {
     _dir: TempDir,
     store: Arc<OnlineStore>,
@@ -109,7 +109,7 @@ impl World {
         let dynamo = FakeDynamo::start();
         dynamo.create_table(TABLE, &[("customer_id", "S")], Some("NEW_IMAGE"));
         (0..ITEMS).for_each(|customer| dynamo.put(TABLE, item(customer, 1)));
-        // Skip the initial writes: the new stream begins with later changes.
+        // A new stream skips the initial writes: it only has later changes.
         dynamo.disable_stream(TABLE);
         dynamo.enable_stream(TABLE, "NEW_IMAGE");
         let config = AwsConfig {
@@ -202,8 +202,8 @@ impl World {
         let mut took = Vec::new();
         thread::scope(|scope| {
             scope.spawn(|| {
-                // The stream is polled every second (`poll: 1s`). A server sleeps until the poll is due; this loop
-                // checks every 100 ms.
+                // The stream is polled every second (`poll: 1s`). A server sleeps until the poll is due, but this loop
+                // checks every 100 ms whether it is due.
                 while !is_over.load(Ordering::Relaxed) {
                     let due: Vec<String> = run.engine.due(Instant::now()).map(str::to_owned).collect();
                     due.iter().filter(|view| *view == "table").for_each(|view| {
@@ -231,7 +231,7 @@ impl World {
         );
     }
 
-    /// Measures lookups in the store on one thread, alternately alone and during a full sync of another view.
+    /// Measures lookups in the store on one thread, alternately without a sync and during a full sync of another view.
     fn lookups(&self) {
         let run = self.run();
         run.engine.sync("local", SyncRequest::default(), &mut |_| ()).unwrap();

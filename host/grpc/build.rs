@@ -1,6 +1,6 @@
 //! Generates Rust code from the `.proto` files in `host/grpc/proto`, and the descriptors for gRPC reflection.
 //!
-//! Generates no types for Feast's values, because `larder_model` has them.
+//! Generates no types for Feast's values, because they are in `larder_model`.
 
 use std::{env, error::Error, fs, path::Path};
 

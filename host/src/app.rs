@@ -60,17 +60,18 @@ use crate::config::{
 /// The components of a server: configuration, store, definitions, sync engine and plugins.
 #[derive(Debug)]
 pub struct App {
-    /// The configuration at startup. A reload uses the definitions, the serving rules, and the files of keys and tokens
-    /// of a newer one; changes of addresses and directories need a restart.
+    /// The configuration at startup. A reload reads the configuration again, and takes the definitions, the serving
+    /// rules, and the files of keys and tokens from it. Changes of addresses and directories need a restart.
     config: Config,
-    /// The configuration with which the current definitions were loaded. Its files are watched.
+    /// The configuration with which the current definitions were loaded. The definition files that it names are
+    /// watched.
     loaded_by: ArcSwap<Config>,
     clock: SharedClock,
     store: Arc<OnlineStore>,
     current: Arc<CurrentSnapshot>,
     engine: Arc<ArcSwap<SyncEngine>>,
     scheduler: Arc<SyncScheduler>,
-    /// The AWS clients of sources.
+    /// The AWS clients that sources and a registry in S3 use.
     aws: Arc<Aws>,
     /// The registry in S3 from which the current definitions were loaded, if any.
     registry: ArcSwapOption<RemoteRegistry>,
@@ -78,18 +79,18 @@ pub struct App {
     cache: ArcSwapOption<RegistryCache>,
     /// Watches definitions, configuration, keys, tokens and plugins for changes.
     watcher: FileWatcher,
-    /// The stamps of the definition files when they were last read, whether they were accepted or not.
+    /// The stamps that the definition files had when they were last read, whether or not they were accepted.
     seen: SeenFiles,
-    /// Held while definitions are checked and read. So a thread that finds the files unchanged sees the definitions
-    /// that another thread read from them.
+    /// Held while definition files are checked and read. A thread that finds the files unchanged therefore sees the
+    /// definitions that another thread read from them.
     renewing: Mutex<()>,
     /// Notified when all views must be synced: at startup, after a reload, and after rows were lost to damage.
     resync: Notify,
     /// The keys and tokens of the data listener. Set by [`App::serve`].
     access: OnceLock<Access>,
-    /// The plugins. Set when their directory is opened; never set if the server runs no plugins.
+    /// The plugins. Set when the plugin directory is opened. Never set if the server runs no plugins.
     plugins: OnceLock<Plugins>,
-    /// Whether each plugin that was present at startup is live or rejected.
+    /// Whether each plugin that was present at startup is live or rejected. False while one of them is being compiled.
     plugins_loaded: AtomicBool,
     /// Held while the current definitions or plugins are changed, because plugins are bound to definitions.
     changing: Mutex<()>,
@@ -132,7 +133,7 @@ pub enum AppError {
     /// The gRPC listener cannot be started.
     #[error("grpc: listen: {0}")]
     Grpc(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// Another part of the server cannot be set up, such as metrics or signals.
+    /// Something else cannot be set up, such as metrics, signals or a thread.
     #[error("{0}")]
     Setup(String),
 }
@@ -143,8 +144,8 @@ const ERRORS_SHOWN_MAX: usize = 100;
 // === impl AppError ===
 
 impl AppError {
-    /// Returns the text for the log and for responses: the first [`ERRORS_SHOWN_MAX`] errors and the number of the
-    /// others.
+    /// Returns the text for the log and for responses: the first [`ERRORS_SHOWN_MAX`] errors and the number of further
+    /// errors.
     fn brief(&self) -> String {
         let Self::Config(ConfigError::Invalid(problems)) = self else { return self.to_string() };
         let more = problems.len().saturating_sub(ERRORS_SHOWN_MAX);
@@ -202,9 +203,9 @@ impl App {
         Ok((Arc::new(app), definitions.warnings))
     }
 
-    /// Loads the plugins in the configured directory, and compiles those that have no cached code. Logs plugins that
-    /// cannot be loaded, and loads their last live version instead; without one, their derived views use `on_error`.
-    /// Blocks while plugins are compiled.
+    /// Loads the plugins in the configured directory, and compiles plugins that have no cached code. If a plugin cannot
+    /// be loaded, logs an error and loads the plugin's last live version instead. If there is no such version, the
+    /// plugin's derived views use `on_error`. Blocks while plugins are compiled.
     ///
     /// # Errors
     /// [`AppError::Plugin`], if there are derived views and plugins cannot run at all.
@@ -214,7 +215,7 @@ impl App {
         Ok(())
     }
 
-    /// Loads the plugins whose compiled code is in the cache. This part of loading does not need the compiler.
+    /// Loads the plugins whose compiled code is in the cache. Does not compile.
     ///
     /// # Errors
     /// [`AppError::Plugin`], if there are derived views and plugins cannot run at all.
@@ -230,7 +231,7 @@ impl App {
             }
             Err(error) => return Err(error.into()),
         };
-        // If this is the second call, the plugins of the first one stay.
+        // If the directory is already open, the plugins that are loaded stay.
         let plugins = self.plugins.get_or_init(|| plugins);
         self.check_plugin_dir(Loading::Cached);
         self.restore_plugins(plugins, Loading::Cached);
@@ -246,16 +247,16 @@ impl App {
         self.plugins_loaded.store(true, Ordering::Release);
     }
 
-    /// Returns whether each plugin that was present at startup is live or rejected. Until then, a derived view may use
-    /// its `on_error` because its plugin is being compiled.
+    /// Returns whether each plugin that was present at startup is live or rejected. While this is false, a derived view
+    /// may use its `on_error` because its plugin is being compiled.
     #[must_use]
     pub fn plugins_are_loaded(&self) -> bool {
         self.plugins_loaded.load(Ordering::Acquire)
     }
 
-    /// Loads the versions that [`Plugins::restore`] selects, and makes the live ones visible to requests.
+    /// Calls [`Plugins::restore`], and makes the live plugins visible to requests.
     fn restore_plugins(&self, plugins: &Plugins, loading: Loading) {
-        // Compilation can take minutes, so the lock is taken afterwards.
+        // Compilation can take minutes, so the lock is taken after it.
         plugins.restore(self.current.load().catalog(), loading);
         let _changing = self.changing();
         self.swap_plugins(plugins);
@@ -294,12 +295,12 @@ impl App {
         Reloaded { definitions: self.note_reload(definitions), access }
     }
 
-    /// Reloads definitions and serving rules, and replaces them as a whole. Requests in flight keep the previous ones.
-    /// Then all views are synced, because new views have no rows yet, and the source of a changed view must be read
-    /// again.
+    /// Reloads definitions and serving rules, and replaces both in one step. Requests in flight keep the previous ones.
+    /// Then requests a sync of all views, because new views have no rows yet, and the source of a changed view must be
+    /// read again.
     ///
     /// # Errors
-    /// The problems. The previous definitions keep serving.
+    /// [`AppError::Config`] and [`AppError::Incompatible`]. The previous definitions keep serving.
     pub fn reload_definitions(&self) -> Result<Vec<Problem>, AppError> {
         let _renewing = self.renewing();
         self.read_definitions()
@@ -320,7 +321,7 @@ impl App {
         watched_files(&self.loaded_by.load())
     }
 
-    /// Returns whether the registry in S3 changed since it was last read; false if no registry in S3 is used.
+    /// Returns whether the registry in S3 changed since it was last read. Returns false if there is no registry in S3.
     fn remote_registry_changed(&self) -> bool {
         let Some(registry) = self.registry.load_full() else { return false };
         // If S3 is unavailable, this returns false, and the current definitions keep serving.
@@ -336,12 +337,12 @@ impl App {
         reloaded
     }
 
-    /// Reloads the files of keys and tokens: those that `newer` names, if it is `Some`.
+    /// Reloads the files of keys and tokens that `newer` names, or the current ones if `newer` is `None`.
     fn renew_access(&self, newer: Option<&Config>) -> Result<Vec<Problem>, AppError> {
         self.access.get().map_or(Ok(Vec::new()), |access| Ok(access.renew(newer)?))
     }
 
-    /// Returns the files of keys and tokens; none before [`App::serve`].
+    /// Returns the files of keys and tokens. Returns no files before [`App::serve`] is called.
     fn access_files(&self) -> Vec<PathBuf> {
         self.access.get().map(Access::files).unwrap_or_default()
     }
@@ -351,8 +352,8 @@ impl App {
         self.access.get().is_some_and(Access::has_changed)
     }
 
-    /// Reads the configuration again. Returns it with only the changes that a running server can apply, and warns of
-    /// others.
+    /// Reads the configuration again. Returns it with only the changes that a running server can apply, and logs a
+    /// warning for each other changed section.
     fn newer_config(&self) -> Result<Config, AppError> {
         let config = self.config.clone();
         // A configuration that was built in memory has no file to reload.
@@ -368,7 +369,8 @@ impl App {
         Ok(Config { store: config.store, aws: config.aws, http, ..newer })
     }
 
-    /// Loads the definitions of a configuration, and replaces the current ones and all that depends on them.
+    /// Loads the definitions of a configuration. Replaces the current definitions, the snapshot, the engine, and the
+    /// bindings of the plugins.
     fn apply_definitions(&self, config: Config) -> Result<Vec<Problem>, AppError> {
         let need = if self.current.load().awaits_registry() { RegistryNeed::Later } else { RegistryNeed::Written };
         let definitions = load_definitions_with(&config, need)?;
@@ -392,7 +394,7 @@ impl App {
         Ok(definitions.warnings)
     }
 
-    /// Checks the plugin directory, and deploys new and changed files. With [`Loading::Cached`], defers those that have
+    /// Checks the plugin directory, and deploys new and changed files. With [`Loading::Cached`], defers files that have
     /// to be compiled.
     fn check_plugin_dir(&self, loading: Loading) {
         let Some(plugins) = self.plugins.get() else { return };
@@ -419,8 +421,8 @@ impl App {
         }
     }
 
-    /// Loads a plugin's file, compiles it if necessary, and deploys it. `found_as` is its name in the directory; `None`
-    /// for a file from a command.
+    /// Loads a plugin's file, compiles it if necessary, and deploys it. `found_as` is the file's name in the plugin
+    /// directory, or `None` for a file from a command.
     fn deploy_file(
         &self,
         plugins: &Plugins,
@@ -428,7 +430,7 @@ impl App {
         found_as: Option<&str>,
     ) -> Result<DeployReport, DeployError> {
         let origin = if found_as.is_some() { FileOrigin::Directory } else { FileOrigin::Command };
-        // Compilation takes long, so the lock is taken afterwards.
+        // Compilation can take minutes, so `deploy_component` takes the lock after it.
         let component = plugins.load(bytes, origin)?;
         self.deploy_component(plugins, &component, bytes, found_as)
     }
@@ -454,19 +456,21 @@ impl App {
     }
 
     fn changing(&self) -> MutexGuard<'_, ()> {
-        // A panic cannot leave an incomplete change: each change ends with one swap.
+        // The data behind a poisoned lock is valid: a panic cannot leave an incomplete change, because each change ends
+        // with one swap.
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns how much time a running load still has to reach its next commit; zero if the server is not stopping.
+    /// Returns how much longer a shutdown waits for a running load to reach its next commit. Returns zero if the server
+    /// is not stopping.
     #[must_use]
     pub fn last_commit_within(&self) -> Duration {
         let since = self.scheduler.stopping_since().map(|since| since.elapsed());
         since.map_or(Duration::ZERO, |since| LAST_COMMIT_WITHIN.saturating_sub(since))
     }
 
-    /// Returns the maximum time until a changed file is reloaded, which is also the poll interval if no events report
-    /// changes. Zero turns reloads off.
+    /// Returns the maximum time until a changed file is reloaded. It is also the poll interval for files that file
+    /// system events do not cover. Zero turns reloads off.
     fn reload_every(&self) -> Duration {
         self.config.sync.reload_every
     }

@@ -1,7 +1,8 @@
 //! The command line: parses arguments, prints results, and returns exit codes.
 //!
-//! Output goes to standard output, plain when it is piped; logs and progress go to standard error. Exit codes: 0 done,
-//! 1 failed, 2 wrong usage, 3 wrong configuration or definitions, 4 the store is not available.
+//! Results are printed to standard output, without colors or progress bars. Logs, errors and progress bars go to
+//! standard error. The exit codes are: 0, success; 1, failure; 2, invalid arguments; 3, invalid configuration or
+//! definitions; 4, the store is not available.
 
 mod arguments;
 mod check;
@@ -57,8 +58,8 @@ const DEFAULT_FILE: &str = "larder.yaml";
 /// The file that identifies a Feast repository.
 const FEAST_FILE: &str = "feature_store.yaml";
 
-const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage; 3 wrong configuration or definitions; 4 the \
-                          store is in use, from a newer Larder, or cannot be opened";
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 usage error; 3 invalid configuration or definitions; 4 the \
+                          store is in use, was written by a newer version of Larder, or cannot be opened";
 
 /// The subcommands.
 #[derive(Debug, Subcommand)]
@@ -68,16 +69,16 @@ enum Command {
     /// Generate a churn data set, load it and serve it, to try Larder with one command
     #[cfg(feature = "tools")]
     Demo(demo::DemoArgs),
-    /// Check configuration, definitions, sources' columns and plugins, and report all errors at once
+    /// Check the configuration, definitions, source columns and plugins, and report as many errors as possible
     Check(check::CheckArgs),
     /// Sync views with their sources now
     Sync(sync::SyncArgs),
-    /// Write the newest rows of views' Parquet files to DynamoDB, in Feast's layout
+    /// Write each entity's newest row from the views' Parquet files to DynamoDB, in Feast's layout
     #[cfg(feature = "aws")]
     Materialize(materialize::MaterializeArgs),
     /// Look up features and print them
     Get(get::GetArgs),
-    /// Delete an entity's row from a view; only a newer row can replace it
+    /// Delete an entity's row from a view; later loads restore the entity only with a newer row
     Delete(erase::DeleteArgs),
     /// Drop all rows of a view, and load it again if it has a source
     Reset(erase::ResetArgs),
@@ -88,7 +89,7 @@ enum Command {
     /// Create, build, check and deploy plugins, which compute derived features
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
-    /// Write the definitions of a Feast repository as YAML, and stubs of its missing plugins
+    /// Write the definitions of a Feast repository as YAML, and stub projects for the plugins that it needs
     Import(import::ImportArgs),
     /// Write a configuration and definitions to start from
     Init(init::InitArgs),
@@ -100,14 +101,15 @@ enum Command {
 /// The arguments that select the configuration.
 #[derive(Clone, Debug, Args)]
 struct ConfigArg {
-    /// The configuration file [default: larder.yaml; with --feast-repo the one in the repository, if it exists]
+    /// The configuration file [default: larder.yaml; with --feast-repo, the repository's larder.yaml, if there is one]
     #[arg(long, short, value_name = "FILE", env = "LARDER_CONFIG")]
     config: Option<PathBuf>,
     /// Use the definitions of this Feast repository (the directory of feature_store.yaml)
     #[arg(long, value_name = "DIR", env = "LARDER_FEAST_REPO")]
     feast_repo: Option<PathBuf>,
-    /// Where a Feast repository's values come from (LARDER_FEAST_VALUES) [default: auto: the DynamoDB or SQLite online
-    /// store if there is one, otherwise the batch sources]
+    /// Where to read the values of a Feast repository's views: online (its DynamoDB or SQLite online store), batch (its
+    /// batch sources), or auto (online if there is such a store, otherwise batch) [default: auto] [env:
+    /// LARDER_FEAST_VALUES]
     #[arg(long, value_name = "WHERE", value_parser = FEAST_VALUES_FROM.map(|(word, _)| word))]
     feast_values: Option<String>,
     /// The directory of plugins; overrides the configuration
@@ -130,7 +132,7 @@ enum CliError {
 
 impl ConfigArg {
     /// Returns the configuration file, and the settings from the arguments. Relative paths in `--feast-repo` and
-    /// `--plugins` start at the current directory, and are made absolute.
+    /// `--plugins` are resolved against the current directory.
     fn origin(&self) -> anyhow::Result<Origin> {
         let from_here = |path: &Path| Ok::<_, anyhow::Error>(path::absolute(path)?.to_string_lossy().into_owned());
         let mut flags = Vec::new();
@@ -141,7 +143,8 @@ impl ConfigArg {
                 (file.clone(), false)
             }
             (None, Some(repo)) => {
-                // An optional larder.yaml in the repository: its settings are relative to the repository, which is `.`.
+                // The repository may have a larder.yaml. Paths are then relative to the repository, so its own path is
+                // `.`.
                 flags.push(self.feast_repo_flag(".".to_owned()));
                 (if repo == Path::new(".") { DEFAULT_FILE.into() } else { repo.join(DEFAULT_FILE) }, true)
             }
@@ -162,7 +165,8 @@ impl ConfigArg {
         Ok(Origin { file, is_optional, flags })
     }
 
-    /// Returns the setting of `--feast-repo`. Messages name the variable if the value comes from it.
+    /// Returns the setting of `--feast-repo`. If the value comes from the environment variable, messages name the
+    /// variable.
     fn feast_repo_flag(&self, value: String) -> Flag {
         let variable = "LARDER_FEAST_REPO";
         let set = process_environment(variable).map(PathBuf::from);
@@ -170,7 +174,7 @@ impl ConfigArg {
         Flag { name: if is_from_variable { variable } else { "--feast-repo" }, variable, value }
     }
 
-    /// Reads the configuration, and returns it even if it has errors.
+    /// Reads the configuration. Returns it with its problems, even if it has errors.
     fn check(&self) -> anyhow::Result<CheckedConfig> {
         Ok(Config::check(&self.origin()?, &process_environment)?)
     }
@@ -180,7 +184,7 @@ impl ConfigArg {
     }
 }
 
-/// Runs a command line, program name first.
+/// Runs a command line. The first argument is the program's name. Returns the exit code.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let code = run_command(args);
     output::flush();
@@ -204,11 +208,11 @@ fn run_command(args: impl IntoIterator<Item = OsString>) -> u8 {
             }
             return 2;
         }
-        // Help and version are results, not errors.
+        // clap returns the text of `--help` and `--version` as an error with exit code 0, but it is a result.
         Err(answer) => return report(&finish_output(answer.print())),
     };
-    // A server ignores errors of standard output: it keeps serving even if the output has no reader or the disk is
-    // full.
+    // Errors of writing to standard output do not fail a server: it keeps serving even if the output has no reader or
+    // the disk is full.
     let serves = match cli.command {
         Command::Serve(_) => true,
         #[cfg(feature = "tools")]
@@ -246,7 +250,8 @@ fn finish_output(printed: std::io::Result<()>) -> anyhow::Result<()> {
 fn report(result: &anyhow::Result<()>) -> u8 {
     let Err(error) = result else { return 0 };
     if is_list_of_errors(error) {
-        // Each line begins with its file and position, in the format that editors parse.
+        // The message has one line per error. Each line begins with a file and a position, in the format that editors
+        // parse.
         output::note(&describe(error));
     } else {
         output::error(&(describe(error) + store_hint(error)));
@@ -254,7 +259,7 @@ fn report(result: &anyhow::Result<()>) -> u8 {
     code_of(error)
 }
 
-/// Formats an error with its chain of causes, except causes that the message already contains.
+/// Formats an error with its chain of causes. Omits a cause if the message already contains its text.
 fn describe(error: &anyhow::Error) -> String {
     let mut message = String::new();
     for cause in error.chain().map(ToString::to_string) {
@@ -267,8 +272,8 @@ fn describe(error: &anyhow::Error) -> String {
     message
 }
 
-/// Returns the hint for an I/O error of the store: by default, the store is next to the configuration, which may be
-/// mounted read-only. Other errors have hints of their own, if any.
+/// Returns the hint for an I/O error of the store, or an empty string for other errors. By default, the store's directory
+/// is next to the configuration, which may be mounted read-only.
 fn store_hint(error: &anyhow::Error) -> &'static str {
     match error.downcast_ref::<AppError>() {
         Some(AppError::Store(StoreError::Io { .. })) => {

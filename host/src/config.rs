@@ -1,10 +1,10 @@
 //! Configuration: `larder.yaml`, environment variables that override it, and the definition files that it names.
 //!
-//! [`Config::load`] reads the configuration file, [`load_definitions`] the definition files, and [`load_access`] the
-//! files of keys and tokens. Each reports all errors at once, with their positions, and returns only valid results.
-//! This module parses the sections and checks the range of each value; most defaults are in the crates that use the
-//! settings. `configs/larder.yaml` explains every key. A Feast repository can replace the definition files:
-//! [`FeastRepo`].
+//! [`Config::load`] reads the configuration file, [`load_definitions`] reads the definition files, and [`load_access`]
+//! reads the files of keys and tokens. Each function reports all errors at once, with their positions, and returns only
+//! valid results. This module parses the sections and checks the range of each value; most defaults are in the crates
+//! that use the settings. `configs/larder.yaml` explains every key. A Feast repository can replace the definition
+//! files: [`FeastRepo`].
 
 mod access;
 mod aws;

@@ -1,5 +1,5 @@
-//! Rules that the compiler does not check: layers of modules, circles between files, module docs, sizes of files, how files
-//! are opened, and the table of crates in `ARCHITECTURE.md`.
+//! Checks rules that the compiler does not check: layers of modules, circular imports, module documentation, lengths of
+//! files, how files are opened, and the table of crates in `ARCHITECTURE.md`.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
@@ -12,8 +12,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The layers of modules within a crate. A module may only use modules of lower layers. The compiler checks only the
-/// layers of crates.
+/// The layers of modules within crates. A module may only use modules of lower layers. The compiler cannot check this
+/// within a crate.
 const LAYERS: [(&str, &[(&str, u8)]); 2] = [
     ("host/src", &[("config", 1), ("app", 2), ("cli", 3), ("main", 4)]),
     ("host/model/src", &[("model", 1), ("codec", 2), ("yaml", 2), ("registry", 3)]),
@@ -116,11 +116,11 @@ fn check_layers(src: &Path, layers: &[(&str, u8)]) {
             continue;
         }
         let Some(own_layer) = layer(&own) else {
-            wrong.push(format!("{}: module '{own}' has no layer; hint: add it to LAYERS", file.path.display()));
+            wrong.push(format!("{}: module '{own}' has no layer. hint: add it to LAYERS", file.path.display()));
             continue;
         };
         for used in used_modules(&file.text) {
-            // Names without a layer are items of lib.rs.
+            // Names that have no layer are items of lib.rs.
             if let Some(used_layer) = layer(&used)
                 && used != own
                 && used_layer >= own_layer
@@ -180,7 +180,7 @@ fn every_source_file_has_module_doc() {
     let root = manifest_dir().parent().unwrap();
     for dir in DIRS {
         for file in sources(&root.join(dir)) {
-            // In `larder-model`, a tests.rs is in the directory of the module that it tests.
+            // In `larder-model`, the file tests.rs is in the directory of the module that it tests.
             let is_exempt = file.path.ends_with("tests.rs") && file.path.starts_with(root.join("host/model"));
             assert!(
                 is_exempt || file.text.starts_with("//! "),
@@ -202,11 +202,11 @@ fn no_file_exceeds_line_limit() {
     }
 }
 
-/// A path may lead to a pipe or a device, which may block. `files` opens only regular files.
+/// Opening a path may block if the path leads to a pipe or a device. The module `files` opens only regular files.
 #[test]
 fn files_are_opened_only_by_files_module() {
-    // `files` itself, and code that reads the kernel's own files or the output of compilers. Opening a directory to
-    // flush it is allowed too.
+    // These files may open other files directly: `files` itself, and code that reads files of the kernel or the output
+    // of compilers. Opening a directory to flush it is also allowed.
     let allowed = [
         "host/common/src/files.rs",
         "host/common/src/memory/limit.rs",
@@ -229,7 +229,7 @@ fn files_are_opened_only_by_files_module() {
             let found = calls.iter().find(|call| line.contains(*call));
             assert!(
                 found.is_none(),
-                "{} opens a file directly; hint: use larder_common::files: {}",
+                "{} opens a file directly. hint: use larder_common::files: {}",
                 name.display(),
                 line.trim()
             );

@@ -1,4 +1,5 @@
-//! Released versions of the contract must not change, because deployed plugins are compiled against them.
+//! Checks that released versions of the plugin contract do not change, because deployed plugins are compiled against
+//! them.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 

@@ -31,7 +31,7 @@ use crate::{
     random::{Keys, ZIPF_EXPONENT},
 };
 
-/// The name of the sweeps among the workloads.
+/// The name that selects the sweep in `--workloads`.
 const SWEEP: &str = "sweep";
 
 /// What to measure, and for how long.
@@ -49,7 +49,7 @@ pub(crate) struct RunArgs {
     /// The servers to measure, comma-separated. The floor and Larder are always measured.
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_values = ["larder", "redis", "feast"])]
     targets: Vec<TargetKind>,
-    /// The number of rounds. Each round measures every server; the order alternates.
+    /// The number of rounds. Each round measures every server. The order alternates.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
     rounds: u64,
     /// The length of each saturating run in seconds.
@@ -95,7 +95,7 @@ pub(crate) async fn run(args: &RunArgs) -> anyhow::Result<()> {
     if total.sum() > LIMIT {
         eprintln!("hint: for a shorter run, reduce --rounds, --seconds or --workloads");
     }
-    // Declared before the servers, so that it is dropped after them.
+    // The directory is declared before the servers, so that it is removed after they have stopped.
     let scratch = tempfile::Builder::new().prefix("larder-loadtest-").tempdir();
     let scratch = scratch.context("cannot create a temporary directory")?;
     let mut run = Run::set_up(args, scratch.path(), cores, &specs, &targets).await?;

@@ -1,5 +1,5 @@
-//! A client with little overhead. It parses only as much of HTTP/1.1, or of Redis' protocol, as is needed to find the
-//! end of a response. The load has a single core, so CPU time that the client takes reduces the load.
+//! A client with little overhead. It parses only the parts of HTTP/1.1, or of Redis' protocol, that are needed to find
+//! the end of a response. The load has a single core, so all CPU time that the client needs reduces the load.
 
 use std::io;
 
@@ -13,11 +13,11 @@ use crate::{
 #[cfg(test)]
 mod tests;
 
-/// The maximum size of a response's head. Heads have a few hundred bytes.
+/// The maximum size of a response's head in bytes. Valid heads have a few hundred bytes.
 const HEAD_BYTES_MAX: usize = 16 << 10;
 
-/// The maximum size of a response's body. The largest one has about 500 kB; the limit prevents an invalid length from
-/// exhausting memory.
+/// The maximum size of a response's body in bytes. The largest valid body has about 500 kB. The limit prevents an
+/// invalid length from exhausting memory.
 const BODY_BYTES_MAX: usize = 64 << 20;
 
 /// One keep-alive connection, with at most one request in progress.
@@ -25,7 +25,7 @@ const BODY_BYTES_MAX: usize = 64 << 20;
 pub(crate) struct Connection {
     endpoint: Endpoint,
     stream: Stream,
-    /// The last response, or the received part of the next one.
+    /// The last response, or the part of the next response that was received so far.
     buffer: Vec<u8>,
 }
 
@@ -40,7 +40,7 @@ pub(crate) struct Request {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wire {
     Http,
-    /// Redis' protocol, with a reply to each of this many commands.
+    /// Redis' protocol. The response consists of one reply for each command.
     Resp {
         commands: usize,
     },
@@ -49,7 +49,7 @@ pub(crate) enum Wire {
 /// A complete response.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Response<'a> {
-    /// The HTTP status. For Redis, 200 if no reply is an error, else 500.
+    /// The HTTP status. For Redis, 200 if no reply is an error, and otherwise 500.
     pub(crate) status: u16,
     head: &'a [u8],
     pub(crate) body: &'a [u8],
@@ -92,7 +92,7 @@ pub(crate) fn post_json(path: &str, body: &str) -> Request {
 // === impl Request ===
 
 impl Request {
-    /// Returns the size of the body; 0 for Redis' protocol.
+    /// Returns the size of the body in bytes. Returns 0 for Redis' protocol.
     pub(crate) fn body_bytes(&self) -> usize {
         let blank = self.bytes.windows(4).position(|window| window == b"\r\n\r\n");
         blank.map_or(0, |blank| self.bytes.len() - blank - 4)
@@ -107,7 +107,7 @@ impl Connection {
         Ok(Self { endpoint: endpoint.clone(), stream, buffer: Vec::with_capacity(HEAD_BYTES_MAX) })
     }
 
-    /// Reconnects after an error.
+    /// Closes the connection and opens a new one. This is needed after an error.
     pub(crate) async fn reopen(&mut self) -> io::Result<()> {
         self.stream = self.endpoint.connect().await?;
         Ok(())
@@ -147,8 +147,8 @@ impl Connection {
         Ok(Response { status: head.status, head: head_part, body })
     }
 
-    /// Sends commands, and reads replies at the same time: Redis sends replies before it has read all commands, and
-    /// stops reading if its replies are not read.
+    /// Sends commands and reads replies at the same time. Redis sends replies before it has read all commands, and
+    /// stops reading commands if its replies are not read.
     async fn send_and_read(&mut self, mut bytes: &[u8]) -> Result<(), ClientError> {
         let (mut reading, mut writing) = tokio::io::split(&mut self.stream);
         while !bytes.is_empty() {
@@ -194,7 +194,7 @@ impl From<NotResp> for ClientError {
 // === impl Response ===
 
 impl Response<'_> {
-    /// Returns the number of bytes on the wire.
+    /// Returns the size of the response in bytes, including the head.
     pub(crate) fn wire_bytes(&self) -> usize {
         self.head.len() + self.body.len()
     }
@@ -205,7 +205,7 @@ impl Response<'_> {
     }
 }
 
-/// Parses the head of a response; returns `None` if it is not complete yet.
+/// Parses the head of a response. Returns `None` if the head is not complete yet.
 fn parse_head(buffer: &[u8]) -> Result<Option<Head>, ClientError> {
     let Some(blank) = buffer.windows(4).position(|window| window == b"\r\n\r\n") else {
         return if buffer.len() < HEAD_BYTES_MAX { Ok(None) } else { Err(malformed("the end of the head", buffer)) };
@@ -221,7 +221,7 @@ fn parse_head(buffer: &[u8]) -> Result<Option<Head>, ClientError> {
 
 fn status(head: &[u8]) -> Option<u16> {
     let (code, rest) = head.strip_prefix(b"HTTP/1.1 ")?.split_at_checked(3)?;
-    // A reason may follow.
+    // A reason phrase may follow the status.
     matches!(rest.first(), None | Some(b' ' | b'\r')).then_some(())?;
     decimal(code).and_then(|code| u16::try_from(code).ok())
 }

@@ -8,15 +8,15 @@ use rustix::{
     thread::{CpuSet, sched_getaffinity, sched_setaffinity},
 };
 
-/// The cores that a run uses.
+/// The cores of the servers and of the load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cores {
-    /// One core for the servers, one for the load.
+    /// One core for the servers, and one for the load.
     Split { server: usize, load: usize },
     /// Two cores for the servers, and one for the load if there is a third; otherwise the load shares the servers'
     /// cores.
     Pair { servers: [usize; 2], load: Option<usize> },
-    /// Only one core is available. A run shows whether everything works, but its numbers are not meaningful.
+    /// Only one core is available. A run then only shows whether everything works: its numbers are not meaningful.
     Shared,
 }
 
@@ -39,8 +39,8 @@ impl Cores {
         })
     }
 
-    /// Returns the first two cores for the servers, and the third for the load if it exists; `None` if only one core is
-    /// available.
+    /// Returns the first two cores for the servers, and the third core, if it exists, for the load. Returns `None` if
+    /// only one core is available.
     pub(crate) fn find_two_for_servers() -> io::Result<Option<Self>> {
         let allowed = sched_getaffinity(None)?;
         let mut cores = (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core));
@@ -48,7 +48,8 @@ impl Cores {
         Ok(Some(Self::Pair { servers: [first, second], load: cores.next() }))
     }
 
-    /// Pins the calling thread to the load's core. If it has none of its own, pins it to the servers' cores.
+    /// Pins the calling thread to the load's core. If the load has no core of its own, pins the thread to the servers'
+    /// cores.
     pub(crate) fn pin_load(self) -> io::Result<()> {
         match self {
             Self::Split { load, .. } | Self::Pair { load: Some(load), .. } => {
@@ -59,7 +60,7 @@ impl Cores {
         }
     }
 
-    /// Returns the servers' cores; `None` if servers are not pinned.
+    /// Returns the servers' cores, or `None` if servers are not pinned.
     fn of_servers(self) -> Option<CpuSet> {
         match self {
             Self::Split { server, .. } => Some(only(&[server])),
@@ -69,7 +70,7 @@ impl Cores {
     }
 
     /// Starts a process on the servers' cores. The process and its threads inherit the affinity of the thread that
-    /// starts it; pinning the process afterwards would only affect its main thread.
+    /// starts the process. Pinning the process later would only affect its main thread.
     pub(crate) fn start_on_server_cores<T>(self, start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         let Some(servers) = self.of_servers() else { return start() };
         let before = sched_getaffinity(None)?;
@@ -140,7 +141,7 @@ fn threads_of(pid: u32) -> io::Result<Vec<Pid>> {
 mod tests {
     use super::*;
 
-    /// Pins only this test's thread, which ends with the test.
+    /// The test only pins its own thread, which ends with the test.
     #[test]
     fn servers_get_two_cores() {
         let Some(two) = Cores::find_two_for_servers().unwrap() else { return };

@@ -1,6 +1,6 @@
 //! Generates the data of wide views as Parquet files, and reads Parquet files for other servers.
 //!
-//! A value depends only on its column and row, so every run has the same values.
+//! A value depends only on its column and its row, so all runs have the same values.
 
 use std::{
     fs::File,
@@ -29,13 +29,13 @@ use crate::{
 /// The name of the key column.
 const KEY: &str = "customer_id";
 const EVENT_TIMESTAMP: &str = "event_timestamp";
-/// The age of all rows.
+/// The age of the event times of all rows.
 const AGE: Duration = Duration::from_hours(1);
 /// The number of rows in a generated batch, and in a row group.
 const CHUNK_ROWS: u64 = 1 << 17;
 
-/// Writes a file with a row for each entity number from 1 to `entities`; `id` returns the key for a number. Returns the
-/// size of the file in bytes.
+/// Writes a file with a row for each entity. Entities have numbers from 1 to `entities`, and `id` returns the key for a
+/// number. Returns the size of the file in bytes.
 pub(crate) fn write_view(
     path: &Path,
     features: &[Feature],
@@ -74,8 +74,8 @@ pub(crate) fn copy_head(from: &Path, to: &Path, rows: usize) -> anyhow::Result<(
     Ok(())
 }
 
-/// Calls `each` for every row of a file, with the key and the names and values of these columns as text. Leaves out
-/// nulls.
+/// Calls `each` for every row of a file, with the key, and the names and values of these columns. Values are converted
+/// to text, and nulls are omitted.
 pub(crate) fn for_each_row(
     path: &Path,
     columns: &[String],

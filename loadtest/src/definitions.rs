@@ -6,7 +6,7 @@ use std::fmt::Write;
 pub(crate) const WIDE_FEATURES: usize = 50;
 /// The number of wide views.
 const WIDE_VIEWS: usize = 4;
-/// The numbers of features in the sweep. Each has a service `wide_first_N` with the first N wide features.
+/// The numbers of features in the sweep. For each number N, the service `wide_first_N` has the first N wide features.
 pub(crate) const SWEEP: [usize; 5] = [1, 10, 50, 100, 200];
 
 pub(crate) const CHURN: &str = "churn_prediction_online";
@@ -109,7 +109,7 @@ pub(crate) fn wide_views() -> Vec<View> {
         .collect()
 }
 
-/// Returns the demo's service, which Redis and Feast need, too.
+/// Returns the service of the demo. The benchmark also defines it for Redis and Feast.
 pub(crate) fn churn_service() -> Service {
     let part =
         |view: &str, features: &[&str]| (view.to_owned(), features.iter().map(|&name| name.to_owned()).collect());

@@ -119,8 +119,8 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// Returns an unused loopback address. If another process takes it first, the server reports an error and the run
-/// fails.
+/// Returns a loopback address with an unused port. If another process takes the port before the server does, the server
+/// reports an error and the run fails.
 pub(crate) fn free_address() -> io::Result<SocketAddr> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
 }

@@ -1,4 +1,5 @@
-//! The floor: a bare hyper server that does the minimum work for a request. It reads the body and sends fixed bytes.
+//! The floor: a bare hyper server that does the minimum work for a request. It reads the request's body and sends a
+//! fixed response.
 
 use std::{
     convert::Infallible,
@@ -41,8 +42,8 @@ pub(crate) struct FloorArgs {
     /// The Unix socket to listen on, instead of an address.
     #[arg(long, value_name = "PATH")]
     pub(crate) unix: Option<PathBuf>,
-    /// A response body, and the size of the request bodies that it responds to. Can be repeated; requests of any other
-    /// size get the first one.
+    /// A response body, and the size of the request bodies for which it is sent. Can be repeated. Requests with bodies
+    /// of any other size get the first response body.
     #[arg(long = "response", value_name = "BYTES:FILE", required = true, value_parser = parse_response)]
     pub(crate) responses: Vec<(usize, PathBuf)>,
     /// The content type of every response.
@@ -65,7 +66,7 @@ enum Listener {
     Unix(UnixListener),
 }
 
-/// Starts this program as a floor that sends these bodies for these requests. Other requests get the first body.
+/// Starts this program as a floor that responds to these requests with these bodies. Other requests get the first body.
 pub(crate) async fn start(
     responses: &[(&client::Request, &[u8])],
     dir: &Path,
@@ -87,7 +88,7 @@ pub(crate) async fn start(
         }
         SocketKind::Unix => {
             let path = dir.join("floor.sock");
-            // A previous floor may have left its socket.
+            // A previous floor may have left its socket file.
             let _ = fs::remove_file(&path);
             command.arg("--unix").arg(&path);
             path.as_path().into()
@@ -107,7 +108,8 @@ pub(crate) async fn serve(args: &FloorArgs) -> anyhow::Result<()> {
             Ok(stream) => {
                 tokio::spawn(serve_connection(stream, responses.clone()));
             }
-            // Retries if the connection was closed before it was accepted, or if no file descriptor is free.
+            // The connection was closed before it was accepted, or no file descriptor is free. Both are temporary, so
+            // the loop retries.
             Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
         }
     }

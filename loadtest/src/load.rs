@@ -1,11 +1,12 @@
 //! Generates load on one server, in two modes.
 //!
-//! *Saturating* (a closed loop): every connection sends the next request as soon as it has its response. This measures
-//! the maximum throughput and its cost. The latencies are not meaningful, because a slow server gets fewer requests.
+//! *Saturating* (a closed loop): every connection sends the next request as soon as it has received a response. This
+//! measures the maximum throughput and its cost. The latencies are not meaningful, because a slow server gets fewer
+//! requests.
 //!
-//! *Paced* (an open loop): requests are scheduled before the run begins, and a latency counts from the scheduled time,
-//! even if the request could not be sent then because all connections were waiting for responses. So a stall affects
-//! the latency of all requests that it delays, as it would for independent clients.
+//! *Paced* (an open loop): requests are scheduled before the run begins. The latency of a request is measured from its
+//! scheduled time, even if it was sent later because all connections were waiting for responses. A stall therefore
+//! affects the latency of all requests that it delays, as it would for independent clients.
 
 use std::{
     sync::{
@@ -29,13 +30,13 @@ use crate::{
 #[cfg(test)]
 mod tests;
 
-/// The maximum time that a run may take beyond its length. A run that takes longer fails.
+/// The maximum time by which a run may exceed its length. A run that takes longer fails.
 const OVERRUN_MAX: Duration = Duration::from_secs(10);
 
 /// The maximum time to send every request once, with cold caches.
 const WARM_UP_LIMIT: Duration = Duration::from_secs(20);
 
-/// The maximum latency that is recorded; longer ones are recorded as this one.
+/// The maximum latency that is recorded, in nanoseconds. Longer latencies are recorded as this value.
 const LATENCY_NS_MAX: u64 = 60_000_000_000;
 
 /// Connections to one server, and the requests to send over them.
@@ -52,7 +53,7 @@ pub(crate) struct Tally {
     pub(crate) succeeded: u64,
     /// The total size of these responses on the wire, in bytes.
     pub(crate) wire_bytes: u64,
-    /// The number of other responses, and of requests without a valid response.
+    /// The number of responses with another status, plus the number of requests without a valid response.
     pub(crate) failures: u64,
     /// The first failure.
     pub(crate) first_failure: Option<String>,
@@ -76,7 +77,7 @@ pub(crate) struct Paced {
 /// The schedule of a paced run's requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Schedule {
-    /// At least 1.
+    /// The number of requests per second. At least 1.
     rate_per_s: u64,
     arrivals: u64,
 }
@@ -198,7 +199,7 @@ impl Load {
     }
 }
 
-/// Sends one request, and counts the result. Breaks if the connection failed and cannot be reopened.
+/// Sends one request, and counts the result. Returns `Break` if the connection failed and cannot be reopened.
 async fn send_counted(connection: &mut Connection, request: &Request, tally: &mut Tally) -> std::ops::ControlFlow<()> {
     use std::ops::ControlFlow::{Break, Continue};
     match connection.exchange(request).await {
@@ -218,8 +219,9 @@ async fn send_counted(connection: &mut Connection, request: &Request, tally: &mu
     }
 }
 
-/// Waits by polling the clock, and lets other tasks run in between. Tokio's timers have a resolution of a millisecond,
-/// and a response takes hundredths of a millisecond. Polling is acceptable, because the load does not share its core.
+/// Waits by polling the clock, and lets other tasks run between polls. Tokio's timers have a resolution of a
+/// millisecond, which is too coarse, because a response takes hundredths of a millisecond. Polling is acceptable,
+/// because the load does not share its core.
 async fn wait_until(due: Instant) {
     while Instant::now() < due {
         tokio::task::yield_now().await;
@@ -265,20 +267,20 @@ impl Schedule {
         Self { rate_per_s, arrivals: (rate_per_s as f64 * length.as_secs_f64()).ceil() as u64 }
     }
 
-    /// Claims the next request; returns `None` after the last one.
+    /// Claims the next request and returns its number. Returns `None` after the last request.
     fn claim(self, next: &AtomicU64) -> Option<u64> {
         let arrival = next.fetch_add(1, Ordering::Relaxed);
         (arrival < self.arrivals).then_some(arrival)
     }
 
-    /// Returns when a request is due, from the start of the run. Whole seconds are computed separately, so that errors
-    /// do not accumulate in long runs.
+    /// Returns the time from the start of the run until a request is due. Whole seconds are computed separately, so
+    /// that rounding errors do not accumulate in long runs.
     fn offset(self, arrival: u64) -> Duration {
         let rest_ns = (arrival % self.rate_per_s) * 1_000_000_000 / self.rate_per_s;
         Duration::from_secs(arrival / self.rate_per_s) + Duration::from_nanos(rest_ns)
     }
 
-    /// Returns the latency of a request: the time from when it was due until its response was received.
+    /// Returns the latency of a request: the time from its scheduled time until its response was received.
     fn latency(self, arrival: u64, received: Duration) -> Duration {
         received.saturating_sub(self.offset(arrival))
     }

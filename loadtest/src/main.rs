@@ -1,7 +1,8 @@
-//! Measures a Larder server from outside, and compares it with a floor in the same run.
+//! Measures a Larder server as a separate process, and compares it with a floor in the same run.
 //!
-//! The floor is a bare hyper server that sends the same response bodies as the measured server. Both have the costs of
-//! the machine, the kernel and HTTP, so the difference between them is the cost of the measured server's own work.
+//! The floor is a bare hyper server that sends the same response bodies as the measured server. Both servers have the
+//! costs of the machine, the kernel and HTTP, so the difference between their results is the cost of the measured
+//! server's own work.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is a command-line program")]
 
 mod bench;
@@ -89,7 +90,7 @@ fn main() -> ExitCode {
     match run(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // `main` does not return a `Result`: with `RUST_BACKTRACE` set, a page of stack frames would follow the
+            // `main` does not return a `Result`, because if `RUST_BACKTRACE` is set, a long backtrace would follow the
             // message.
             eprintln!("error: {error:#}");
             ExitCode::FAILURE

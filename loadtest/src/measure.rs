@@ -13,17 +13,18 @@ use crate::{
     workload::Workload,
 };
 
-/// Latency is measured at this fraction of the saturated rate, at which the server is busy but not overloaded.
+/// The fraction of the saturated rate at which latency is measured. At this rate, the server is busy but not
+/// overloaded.
 const PACE: f64 = 0.6;
 
 /// The amount of load, and its duration.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Effort {
     pub(crate) connections: usize,
-    /// The length of the saturated run. CPU time is counted in ticks of 10 ms, so this should be a second or more.
+    /// The length of the saturated run. It should be a second or more, because CPU time is counted in ticks of 10 ms.
     pub(crate) saturated: Duration,
     pub(crate) paced: Duration,
-    /// The paced run is extended to get this many samples, but to at most `paced_max`.
+    /// The minimum number of samples of the paced run. The run is extended to get them, but not beyond `paced_max`.
     pub(crate) samples_min: u64,
     pub(crate) paced_max: Duration,
     /// Whether every request is sent once before the measurement.
@@ -49,21 +50,22 @@ pub(crate) struct Figures {
     pub(crate) busy_percent: f64,
     pub(crate) cpu_us_per_request: f64,
     pub(crate) wire_bytes_per_response: f64,
-    /// The share of the saturated run in which the load was runnable but did not have its core; 0 if the kernel does
-    /// not report it.
+    /// The percentage of the saturated run in which the load was runnable but did not have its core. 0 if the kernel
+    /// does not report it.
     pub(crate) load_waited_percent: f64,
-    /// The same for the server, summed over its threads. Threads on one core also wait for each other.
+    /// The percentage of the saturated run in which the server's threads were runnable without a core, summed over the
+    /// threads. Threads on one core also wait for each other.
     pub(crate) server_waited_percent: f64,
     /// The rate of the paced run: 60 % of the saturated rate, if the server kept up.
     pub(crate) paced_requests_per_s: f64,
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
     pub(crate) p999_us: f64,
-    /// The server's resident memory after both runs; 0 if the kernel does not report it.
+    /// The server's resident memory in bytes after both runs. 0 if the kernel does not report it.
     pub(crate) resident_bytes: f64,
 }
 
-/// The CPU and waiting times of the server and the load so far.
+/// The CPU times and waiting times of the server and of the load so far.
 #[derive(Clone, Copy, Debug)]
 struct Clocks {
     server_cpu: Duration,
@@ -160,7 +162,7 @@ impl Clocks {
     fn since(self, before: Self) -> Self {
         Self {
             server_cpu: self.server_cpu.saturating_sub(before.server_cpu),
-            // The kernel drops the count of a thread that ended, so the sum can decrease.
+            // The kernel removes the count of a thread that has ended, so the sum can decrease.
             server_waited: self.server_waited.saturating_sub(before.server_waited),
             load_waited: self.load_waited.saturating_sub(before.load_waited),
         }

@@ -9,9 +9,9 @@ use plotters::{coord::Shift, prelude::*, style::FontTransform};
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Line {
     pub(crate) name: String,
-    /// Lines with the same index have the same color in every plot.
+    /// The index of the color. Lines with the same index have the same color in all plots.
     pub(crate) color: usize,
-    /// Whether the line is thin and unnamed, because it belongs to another line of its color.
+    /// Whether the line belongs to another line with the same color. Such a line is thin and has no name.
     pub(crate) minor: bool,
     pub(crate) points: Vec<(f64, f64)>,
 }
@@ -31,7 +31,7 @@ pub(crate) struct Panel {
 /// A horizontal axis.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Axis {
-    /// Quantiles as nines: 0 is the minimum, 1 is p90, 2 is p99.
+    /// Quantiles, as numbers of nines: 0 is the minimum, 1 is p90, 2 is p99.
     Nines,
     /// A logarithmic axis for numbers from 1 up, with its label.
     Log(String),
@@ -43,8 +43,8 @@ const COLORS: [RGBColor; 4] =
 
 const PANEL: (u32, u32) = (560, 400);
 
-/// Draws the panels next to each other, without those that have no points. Returns false, and writes no file, if no
-/// panel has points.
+/// Draws the panels next to each other. Omits panels that have no points. If no panel has points, writes no file and
+/// returns false.
 pub(crate) fn draw(path: &Path, panels: &[Panel]) -> anyhow::Result<bool> {
     let panels: Vec<_> = panels.iter().filter(|panel| panel.lines.iter().any(|line| !line.points.is_empty())).collect();
     if panels.is_empty() {
@@ -71,7 +71,7 @@ impl Panel {
         let xs = self.points().map(|(x, _)| x);
         let x_max = xs.fold(1.0, f64::max);
         let (y_min, y_max) = decades(self.points().map(|(_, y)| y));
-        // Adds a decade as space for the names of the lines.
+        // The additional decade is space for the names of the lines.
         let y_max = y_max * 10.0;
         let mut builder = ChartBuilder::on(area);
         builder
@@ -160,7 +160,7 @@ impl Line {
     }
 }
 
-/// Returns the powers of ten that enclose the positive numbers; they differ.
+/// Returns two different powers of ten that enclose all positive numbers.
 fn decades(numbers: impl Iterator<Item = f64>) -> (f64, f64) {
     let (least, most) = numbers
         .filter(|number| *number > 0.0)

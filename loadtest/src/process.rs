@@ -22,8 +22,8 @@ impl RunTimes {
         Ok(Self(times))
     }
 
-    /// Returns the CPU time since `before`. It is computed per thread, so that a thread that ended meanwhile does not
-    /// reduce the time of others.
+    /// Returns the CPU time since `before`. The difference is computed for each thread, so that a thread that ended
+    /// meanwhile does not reduce the result.
     pub(crate) fn since(&self, before: &Self) -> Duration {
         let spent = |(thread, ran): (&OsString, &Duration)| {
             ran.saturating_sub(before.0.get(thread).copied().unwrap_or_default())
@@ -32,20 +32,20 @@ impl RunTimes {
     }
 }
 
-/// Returns the total CPU time of processes so far: of all their threads, in user space and in the kernel.
+/// Returns the total CPU time that all threads of these processes have used so far, in user space and in the kernel.
 pub(crate) fn cpu_time(pids: &[u32]) -> anyhow::Result<Duration> {
     pids.iter().map(|&pid| cpu_time_of(pid)).sum()
 }
 
-/// Returns the total time for which the threads of processes were runnable without a core; `None` if the kernel does
-/// not count it.
+/// Returns the total time that the threads of these processes were runnable and waited for a core. Returns `None` if the
+/// kernel does not record this time.
 pub(crate) fn time_without_core(pids: &[u32]) -> Option<Duration> {
     pids.iter()
         .map(|&pid| Some(schedules_of(pid)?.into_values().map(|schedule| schedule.waited).sum::<Duration>()))
         .sum()
 }
 
-/// Returns the total resident memory of processes in bytes. Shared memory counts for each process.
+/// Returns the total resident memory of these processes in bytes. Memory that they share is counted for each process.
 pub(crate) fn resident_bytes(pids: &[u32]) -> Option<u64> {
     pids.iter().map(|pid| resident(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?)).sum()
 }
@@ -76,11 +76,12 @@ fn cpu_time_of(pid: u32) -> anyhow::Result<Duration> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Schedule {
     ran: Duration,
-    /// The time for which the thread was runnable without a core.
+    /// The time that the thread was runnable and waited for a core.
     waited: Duration,
 }
 
-/// Returns the counts for all threads of a process, by thread ID; `None` if the kernel does not count.
+/// Returns the counts of all threads of a process, by thread ID. Returns `None` if the kernel does not
+/// keep these counts.
 fn schedules_of(pid: u32) -> Option<BTreeMap<OsString, Schedule>> {
     let mut schedules = BTreeMap::new();
     for thread in fs::read_dir(format!("/proc/{pid}/task")).ok()? {
@@ -171,7 +172,7 @@ mod tests {
         cpu_time(&own).unwrap();
         assert!(!RunTimes::read(&own).unwrap().0.is_empty());
         assert!(resident_bytes(&own).unwrap() > 1 << 16);
-        // A kernel that does not count waiting times has no such file.
+        // If the kernel does not count waiting times, this file does not exist.
         let counts = fs::exists("/proc/self/schedstat").unwrap();
         assert_eq!(time_without_core(&own).is_some(), counts);
     }

@@ -1,11 +1,11 @@
-//! Cheap random numbers that are the same in every run, and the selection of keys.
+//! A fast generator of pseudorandom numbers, which are the same in every run, and the selection of keys.
 
 use clap::ValueEnum;
 
-/// The exponent of the Zipf distribution of keys. It is YCSB's, which is close to real access patterns.
+/// The exponent of the Zipf distribution of keys. It is the one that YCSB uses, which is close to real access patterns.
 pub(crate) const ZIPF_EXPONENT: f64 = 0.99;
 
-/// A cheap random number generator, which is good enough to select keys.
+/// A fast generator of pseudorandom numbers. Its quality is sufficient to select keys.
 #[derive(Clone, Debug)]
 pub(crate) struct XorShift {
     state: u64,
@@ -36,17 +36,19 @@ pub(crate) enum Picker {
 pub(crate) struct Zipf {
     /// The cumulative probability of each rank, up to 1.
     cumulated: Vec<f64>,
-    /// Coprime to the number of indexes, so that ranks and indexes correspond one to one.
+    /// The distance between the indexes of two consecutive ranks. It is coprime to the number of indexes, so that each
+    /// rank has a different index.
     stride: usize,
 }
 
 // === impl XorShift ===
 
 impl XorShift {
-    /// Creates the generator of one connection. The connections of a run pick different keys.
+    /// Creates the generator of one connection. The generators of a run's connections differ, so that the connections
+    /// pick different keys.
     pub(crate) fn new(seed: u64, connection: usize) -> Self {
-        // The first factor derives from the golden ratio. The lowest bit is set, because a state of zero would stay
-        // zero.
+        // The first factor is derived from the golden ratio. The lowest bit is set, because a state of zero would never
+        // change.
         let state = seed.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(31)
             ^ (connection as u64 + 1).wrapping_mul(0xD134_2543_DE82_EF95);
         Self { state: state | 1 }
@@ -73,7 +75,8 @@ impl XorShift {
 // === impl Picker ===
 
 impl Picker {
-    /// Creates a picker of an index below `count`, which is at least 1. With one hot key, always picks `favorite`.
+    /// Creates a picker of indexes below `count`, which must be at least 1. With [`Keys::OneHot`], it always picks
+    /// `favorite`.
     pub(crate) fn new(keys: Keys, count: usize, favorite: usize) -> Self {
         match keys {
             Keys::Uniform => Self::Uniform { end: count },

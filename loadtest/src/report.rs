@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use crate::{measure::Figures, stats::Spread};
 
-/// The minimum disturbance at which the report flags a busy machine. An idle machine has well under 1 %.
+/// The minimum [`Summary::disturbed_percent`] at which the report warns about a busy machine. On an idle machine, it is
+/// well below 1.
 pub(crate) const DISTURBED_PERCENT_MIN: f64 = 3.0;
 
 /// The results of a run.
@@ -35,7 +36,7 @@ pub(crate) struct Setup {
     pub(crate) sample_features: usize,
     pub(crate) sample_features_with_value: usize,
     pub(crate) cores: String,
-    /// Whether this program, and so the floor, was built without optimization.
+    /// Whether this program, and therefore the floor, was built without optimization.
     pub(crate) debug_build: bool,
 }
 
@@ -55,7 +56,7 @@ pub(crate) struct Round {
 pub(crate) struct Summary {
     pub(crate) cpu_ratio: Spread,
     pub(crate) p99_ratio: Spread,
-    /// The maximum share of a run for which the load or the floor waited for its core because of other processes.
+    /// The maximum percentage of a run for which the load or the floor waited for its core because of other processes.
     /// Numbers from a busy machine are not reliable.
     pub(crate) disturbed_percent: f64,
     /// The median of each number. The medians may come from different rounds.
@@ -75,8 +76,8 @@ impl Round {
         }
     }
 
-    /// Returns the maximum share of the run for which the load or the floor waited for its core. Both are
-    /// single-threaded, so they waited for other processes.
+    /// Returns the maximum percentage of the run for which the load or the floor waited for its core. Both have a
+    /// single thread, so they can only have waited for other processes.
     fn disturbed_percent(&self) -> f64 {
         self.floor.server_waited_percent.max(self.floor.load_waited_percent).max(self.target.load_waited_percent)
     }
@@ -169,7 +170,7 @@ fn write_heading(f: &mut fmt::Formatter<'_>) -> fmt::Result {
     )
 }
 
-/// Writes one line without its end, because ratios follow on the target's line.
+/// Writes one line without its line feed, because the ratios follow on the line of the target.
 fn write_figures(f: &mut fmt::Formatter<'_>, round: &str, server: &str, figures: &Figures) -> fmt::Result {
     write!(
         f,

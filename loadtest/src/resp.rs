@@ -1,23 +1,24 @@
-//! The part of Redis' protocol, RESP 2, that is needed to send pipelined commands and to find the end of their replies.
+//! The parts of Redis' protocol, RESP 2, that are needed to send pipelined commands and to find the end of their
+//! replies.
 
 use std::ops::Range;
 
-/// The state of reading replies, including the offset from which to continue when more bytes arrive.
+/// The state of a parser of replies, which continues when more bytes arrive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Replies {
-    /// The number of elements that are still to be read: replies to commands, and items of arrays.
+    /// The number of elements that have not been read yet. An element is a reply to a command, or an item of an array.
     open: usize,
-    /// The number of bytes that were parsed.
+    /// The number of bytes that have been parsed, which is the offset at which parsing continues.
     read: usize,
     /// Whether any reply was an error.
     pub(crate) failed: bool,
     /// The number of strings, without nulls.
     pub(crate) values: usize,
-    /// The number of nulls, which stand for missing fields.
+    /// The number of nulls. Redis returns null for a missing field.
     pub(crate) nulls: usize,
 }
 
-/// The reason why bytes are not RESP: what was expected instead.
+/// The error that bytes are not valid RESP, with the text of what was expected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NotResp(pub(crate) &'static str);
 
@@ -78,13 +79,14 @@ impl Replies {
     }
 }
 
-/// Returns the range of the line that begins at `start`, and the start of the next line; `None` if it is not complete.
+/// Returns the range of the line that begins at `start`, and the start of the next line. Returns `None` if the line is
+/// not complete.
 fn line(buffer: &[u8], start: usize) -> Option<(Range<usize>, usize)> {
     let end = buffer.get(start..)?.windows(2).position(|window| window == b"\r\n")?;
     Some((start..start + end, start + end + 2))
 }
 
-/// Parses a length; `None` for a null.
+/// Parses a length. Returns `None` for the length of a null, which is -1.
 fn length(digits: &[u8]) -> Result<Option<usize>, NotResp> {
     const BYTES_MAX: usize = 64 << 20;
     if digits == b"-1" {
@@ -110,7 +112,7 @@ mod tests {
 
     #[test]
     fn replies_parse_whole_and_byte_by_byte() {
-        // In one piece, and byte by byte.
+        // The bytes are parsed in one piece, and then byte by byte.
         let mut replies = Replies::to(3);
         assert_eq!(replies.read(ANSWER), Ok(Some(ANSWER.len())));
         assert_eq!((replies.values, replies.nulls, replies.failed), (2, 1, false));

@@ -1,5 +1,5 @@
-//! Measures Larder with millions of entities: the time to load them, their size on disk and in memory, the time to
-//! restart after a stop or a kill, and the cost of a lookup with and without the hot cache.
+//! Measures Larder with millions of entities: the time to load them, the size of the store on disk, the memory of the
+//! process, the time to restart after a stop or a kill, and the cost of a lookup with and without the hot cache.
 
 mod report;
 
@@ -33,11 +33,11 @@ use crate::{
     workload::{Entities, Part, Workload, customer_id, feature_server_request},
 };
 
-/// The maximum time for a load: enough for a hundred million rows on a slow machine.
+/// The maximum time for a load. It is sufficient for a hundred million rows on a slow machine.
 const LOAD_LIMIT: Duration = Duration::from_hours(2);
 /// The number of keys that are requested repeatedly. They fit into the hot cache.
 const WARM_KEYS: u32 = 100_000;
-/// The number of random keys that are each requested about once or twice.
+/// The number of random keys for lookups without the hot cache. Each is requested about once or twice.
 const COLD_KEYS: u32 = 500_000;
 const SERVICE: &str = "scale";
 const MIB: u64 = 1 << 20;
@@ -66,8 +66,8 @@ pub(crate) struct ScaleArgs {
     /// The length of each saturating and each paced run in seconds.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60))]
     seconds: u64,
-    /// The time in seconds that a process runs before it is killed. After a process that ran for less than two minutes,
-    /// Larder checks the whole file at the next start, because damage may have caused a crash.
+    /// The time in seconds for which a process runs before it is killed. If a process ran for less than two minutes,
+    /// the next start checks the whole store file, because damage may have caused a crash.
     #[arg(long, value_name = "SECONDS", default_value_t = 125)]
     kill_after: u64,
 }
@@ -232,7 +232,7 @@ impl Scale<'_> {
         Ok(measured)
     }
 
-    /// Returns a workload of requests for one entity each, of this many randomly drawn entities.
+    /// Returns a workload with this many requests. Each request is for one entity, which is selected at random.
     fn workload(&self, keys: u32) -> Arc<Workload> {
         let (all, keys) = (self.args.entities, keys.min(self.args.entities));
         let entities = Entities { each: 1, customers: keys, offset: 0, pool: 0, keys: Keys::Uniform };

@@ -1,4 +1,4 @@
-//! Starts and stops servers. They are ready before the first request, and stop when they are dropped.
+//! Starts and stops servers. A server is ready when its start returns, and stops when it is dropped.
 
 use std::{
     fs::File,
@@ -18,19 +18,19 @@ use crate::{
     endpoint::Endpoint,
 };
 
-/// The default time within which a server must be ready. A demo first generates its data, which takes seconds.
+/// The default of the maximum time until a server is ready. A demo first generates its data, which takes seconds.
 const READY_LIMIT: Duration = Duration::from_secs(60);
 
 /// The timeout of a readiness request.
 const READY_RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The time after which a server that was dropped is killed, if SIGTERM did not stop it.
+/// If a server that was dropped has not stopped this long after SIGTERM, it is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
 /// The interval of polls for a server that starts or stops.
 const POLL_EVERY: Duration = Duration::from_millis(20);
 
-/// The size of the end of a server's output that is shown after a failure, in bytes.
+/// After a failure, the last part of the server's output is shown. This is its size in bytes.
 const TAIL_BYTES: u64 = 4 << 10;
 
 /// A running server. Dropping it stops the server.
@@ -57,7 +57,7 @@ pub(crate) struct Startup {
 // === impl Startup ===
 
 impl Startup {
-    /// Creates the startup of a server that has `/ready`.
+    /// Creates the startup of a server that has the endpoint `/ready`.
     pub(crate) fn new(name: &'static str, endpoint: Endpoint, log: PathBuf) -> Self {
         Self { name, endpoint, ready: client::get("/ready"), limit: READY_LIMIT, log }
     }
@@ -90,7 +90,7 @@ impl Server {
         self.child.id()
     }
 
-    /// Returns the end of the server's output with a heading, for a message.
+    /// Returns the end of the server's output, with a heading, to append it to an error message.
     pub(crate) fn output_tail(&self) -> String {
         let name = self.name();
         match self.read_tail() {
@@ -137,7 +137,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // The child was not waited for yet, so its process ID cannot belong to another process.
+        // The child has not been waited for, so its process ID cannot belong to another process.
         if self.has_ended() || kill_process(Pid::from_child(&self.child), Signal::TERM).is_err() {
             return;
         }

@@ -1,5 +1,5 @@
-//! Measures one workload on one target in under a minute. The floor and the target alternate, and each round has a
-//! ratio.
+//! Measures one workload on one target in less than a minute. The floor and the target alternate, and each round
+//! compares them.
 
 use std::{
     fs,
@@ -26,7 +26,8 @@ use crate::{
     workload::Workload,
 };
 
-/// The seconds by which the paced run is longer than the saturated one, because tails need more samples than means.
+/// The number of seconds by which the paced run is longer than the saturated run. The tail of the latencies needs more
+/// samples than a mean.
 const PACED_EXTRA_SECONDS: u64 = 1;
 
 /// What to measure, and for how long.
@@ -55,12 +56,12 @@ struct Subject {
     /// A server that runs on this machine, as http://127.0.0.1:PORT. It is pinned to one core during the measurement.
     #[arg(long, value_name = "URL")]
     target: Option<String>,
-    /// A `larder` program, whose demo is started for the measurement.
+    /// A `larder` program. Its demo is started for the measurement.
     #[arg(long, value_name = "PATH")]
     larder: Option<PathBuf>,
 }
 
-/// The target, and its process.
+/// The target, and its process if this program started it.
 #[derive(Debug)]
 struct Stage {
     target: Target,
@@ -82,7 +83,7 @@ pub(crate) async fn run(args: &SmokeArgs) -> anyhow::Result<Report> {
     let cores = Cores::find().context("cannot find the available cores")?;
     cores.pin_load().context("cannot pin the load to its core")?;
     eprintln!("{cores}");
-    // Declared before the servers, so that it is dropped after them.
+    // The directory is declared before the servers, so that it is removed after they have stopped.
     let scratch = tempfile::Builder::new().prefix("larder-loadtest-").tempdir();
     let scratch = scratch.context("cannot create a temporary directory")?;
     let stage = Stage::set_up(args, &scratch, cores).await?;

@@ -1,4 +1,4 @@
-//! Medians, and quantiles for which there are enough samples.
+//! Computes medians, and quantiles for which there are enough samples.
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -6,7 +6,7 @@ use serde::Serialize;
 /// A quantile beyond p99 is reported only if at least this many samples are beyond it.
 const BEYOND_MIN: f64 = 100.0;
 
-/// The median, the minimum and the maximum of some numbers.
+/// The median, the minimum and the maximum of several numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
@@ -28,11 +28,11 @@ pub(crate) struct Latency {
     pub(crate) samples: u64,
     pub(crate) p50_us: f64,
     pub(crate) p90_us: f64,
-    /// `None` with fewer than 100 samples.
+    /// The 99th percentile. `None` if there are fewer than 100 samples.
     pub(crate) p99_us: Option<f64>,
-    /// `None` with fewer than 100 samples beyond it.
+    /// The 99.9th percentile. `None` if there are fewer than 100 samples beyond it.
     pub(crate) p999_us: Option<f64>,
-    /// `None` with fewer than 100 samples beyond it.
+    /// The 99.99th percentile. `None` if there are fewer than 100 samples beyond it.
     pub(crate) p9999_us: Option<f64>,
     pub(crate) max_us: f64,
 }
@@ -55,7 +55,8 @@ impl Spread {
 // === impl Quartiles ===
 
 impl Quartiles {
-    /// Computes the quartiles, interpolated between two numbers if needed. They are NaN if there are no numbers.
+    /// Computes the quartiles. Interpolates between two numbers if needed. Returns NaN for each quartile if there are
+    /// no numbers.
     pub(crate) fn of(numbers: impl Iterator<Item = f64>) -> Self {
         let mut sorted: Vec<_> = numbers.collect();
         sorted.sort_by(f64::total_cmp);
@@ -67,7 +68,7 @@ impl Quartiles {
         Self { median: at(0.5), lower: at(0.25), upper: at(0.75) }
     }
 
-    /// Formats the median and the quartiles, each number with `number`.
+    /// Formats the median and the quartiles. `number` formats each of them.
     pub(crate) fn text(&self, number: impl Fn(f64) -> String) -> String {
         format!("{} ({} to {})", number(self.median), number(self.lower), number(self.upper))
     }
@@ -92,8 +93,8 @@ impl Latency {
     }
 }
 
-/// Returns the latencies at increasing quantiles, as long as at least ten samples are beyond them. A quantile is given
-/// as a number of nines (1 is p90, 2 is p99), a latency in microseconds.
+/// Returns pairs of a quantile and its latency in microseconds, for increasing quantiles with at least ten samples
+/// beyond them. A quantile is given as a number of nines: 1 is p90, 2 is p99.
 pub(crate) fn tail(latencies_ns: &Histogram<u64>) -> Vec<(f64, f64)> {
     const STEPS_PER_NINE: u32 = 10;
     (0..=5 * STEPS_PER_NINE)

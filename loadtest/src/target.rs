@@ -26,7 +26,7 @@ pub(crate) struct Target {
     pub(crate) pids: Vec<u32>,
 }
 
-/// A response of the target, whose body the floor sends.
+/// A response of the target. The floor sends its body.
 #[derive(Clone, Debug)]
 pub(crate) struct Captured {
     pub(crate) body: Vec<u8>,
@@ -63,7 +63,7 @@ impl Target {
         Ok(Captured { body, features })
     }
 
-    /// Returns the body of the response to a request. A status other than 200 is an error.
+    /// Returns the body of the response to a request. Returns an error if the status is not 200.
     pub(crate) async fn body_of(&self, request: &Request) -> anyhow::Result<Vec<u8>> {
         let mut connection =
             Connection::open(&self.endpoint).await.with_context(|| format!("cannot connect to {}", self.endpoint))?;
@@ -108,7 +108,8 @@ impl Features {
     }
 }
 
-/// Parses a URL, and checks that its address is on this machine; otherwise, the network would be measured, too.
+/// Parses a URL, and checks that its address is on this machine. For another machine, the results would include the
+/// network.
 fn loopback_address(url: &str) -> anyhow::Result<SocketAddr> {
     let authority = url.strip_prefix("http://").context("expected http://127.0.0.1:PORT")?.trim_end_matches('/');
     let address = authority
@@ -126,7 +127,7 @@ fn loopback_address(url: &str) -> anyhow::Result<SocketAddr> {
 fn listening_process(port: u16) -> anyhow::Result<u32> {
     let mut sockets = Vec::new();
     for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
-        // Without IPv6, the second table does not exist.
+        // If the machine has no IPv6, the second table does not exist.
         let lines = fs::read_to_string(table).unwrap_or_default();
         sockets.extend(lines.lines().filter_map(|line| listening_inode(line, port)).map(|i| format!("socket:[{i}]")));
     }
@@ -145,7 +146,7 @@ fn listening_process(port: u16) -> anyhow::Result<u32> {
     }
 }
 
-/// Returns the inode of the socket in a line of `/proc/net/tcp`, if it listens on this port.
+/// Returns the inode of the socket in a line of `/proc/net/tcp`, or `None` if the socket does not listen on this port.
 fn listening_inode(line: &str, port: u16) -> Option<&str> {
     const LISTENING: &str = "0A";
     let fields: Vec<_> = line.split_ascii_whitespace().collect();

@@ -1,4 +1,4 @@
-//! Requests that are encoded before the measurement, and picked at random.
+//! Requests that are encoded before the measurement, and picked at random during it.
 
 use serde_json::{Map, Value, json};
 
@@ -8,7 +8,7 @@ use crate::{
     resp,
 };
 
-/// The customer number of samples: CUST_000123 is the customer in the documentation.
+/// The customer number of the sample request. CUST_000123 is the customer in the documentation.
 pub(crate) const EXAMPLE: u32 = 123;
 
 /// The requests of a load.
@@ -39,14 +39,14 @@ pub(crate) struct Entities {
     pub(crate) each: usize,
     /// The number of customers, whose numbers begin at 1.
     pub(crate) customers: u32,
-    /// An offset that is added to customer numbers; a large one makes requests for customers that do not exist.
+    /// An offset that is added to customer numbers. With a large offset, requests are for customers that do not exist.
     pub(crate) offset: u32,
     /// The number of different requests, if each has several entities.
     pub(crate) pool: usize,
     pub(crate) keys: Keys,
 }
 
-/// The views whose Redis hashes are read, and the requested fields of each. Redis has a hash for each view and entity.
+/// The views to read, and the fields that are requested from each view. Redis has a hash for each view and entity.
 pub(crate) type Hashes = [(String, Vec<String>)];
 
 // === impl Workload ===
@@ -77,7 +77,8 @@ impl Workload {
         self.parts.iter().flat_map(|part| &part.requests)
     }
 
-    /// Picks a request at random, by the weights of the kinds and the selection of keys.
+    /// Picks a request at random. The probability of a kind depends on its weight, and the probability of a key on the
+    /// selection of keys.
     pub(crate) fn pick(&self, random: &mut XorShift) -> &Request {
         let [only] = &self.parts[..] else {
             let mut drawn = random.below(self.weights);
@@ -100,7 +101,8 @@ impl Part {
         if entities.each == 1 {
             return Self::numbered(weight, entities, |number| write(&[id(number)]));
         }
-        // The keys are selected here, when the requests are created. All requests are equally likely.
+        // The keys are selected here, when the requests are created. During the run, all of these requests are equally
+        // likely.
         let customers = entities.customers as usize;
         let picker = Picker::new(entities.keys, customers, EXAMPLE as usize - 1);
         let mut random = XorShift::new(entities.each as u64, 0);
@@ -116,7 +118,8 @@ impl Part {
         Self { weight, requests, sample: 0, picker }
     }
 
-    /// Creates requests with one entity each. `write` gets the number of the entity, from 1 on.
+    /// Creates requests with one entity each. `write` creates the request for the number of an entity. Numbers begin at
+    /// 1.
     pub(crate) fn numbered(weight: usize, entities: &Entities, write: impl Fn(u32) -> Request) -> Self {
         let requests: Vec<_> = (1..=entities.customers).map(write).collect();
         let sample = (EXAMPLE as usize - 1).min(requests.len() - 1);

@@ -1,5 +1,5 @@
-//! Injected time, so that tests can set the clock that determines whether rows are fresh. Also formats times, and
-//! computes the times of schedules and periodic tasks.
+//! An injected clock, so that tests can set the time that determines whether rows are fresh. The module also formats
+//! times, and computes the times of schedules and periodic tasks.
 
 use std::{
     fmt::Debug,
@@ -21,8 +21,8 @@ pub trait Clock: Send + Sync + Debug {
     /// Returns the time in microseconds since the Unix epoch, UTC.
     fn now(&self) -> Micros;
 
-    /// Returns a receiver that is notified when the clock is set, so that a task that sleeps until a time can recompute
-    /// how long. Returns `None` for a clock that cannot be set.
+    /// Returns a receiver that is notified when the clock is set. A task that sleeps until a certain time can then
+    /// recompute how long to sleep. Returns `None` for a clock that cannot be set.
     fn changes(&self) -> Option<watch::Receiver<()>> {
         None
     }
@@ -42,11 +42,11 @@ pub struct ManualClock {
     set: watch::Sender<()>,
 }
 
-/// Formats a time like Python's `str` of an aware `datetime` in UTC, which is how Feast writes one to DynamoDB:
-/// `2026-11-23 08:17:22+00:00`, with a fraction of six digits unless it is zero. Returns `None` outside of the years 1
-/// to 9999.
+/// Formats a time like Python's `str` of an aware `datetime` in UTC: `2026-11-23 08:17:22+00:00`, with six fractional
+/// digits unless the fraction is zero. Feast writes times to DynamoDB in this format. Returns `None` for times outside
+/// the years 1 to 9999.
 ///
-/// The texts sort in the order of the times: `+` sorts before `.`.
+/// The texts sort in the order of the times, because `+` sorts before `.`.
 #[must_use]
 pub fn python_text(instant: Micros) -> Option<String> {
     let at = Timestamp::from_microsecond(instant).ok()?.to_zoned(TimeZone::UTC).datetime();
@@ -64,8 +64,8 @@ pub fn python_text(instant: Micros) -> Option<String> {
     Some(text)
 }
 
-/// Returns the next time of a cron schedule after a time, in UTC. Returns `None` for an invalid schedule, or if it has
-/// no next time.
+/// Returns the next time of a cron schedule after a given time, in UTC. Returns `None` if the schedule is invalid or
+/// has no next time.
 #[must_use]
 pub fn next_by_cron(line: &str, after: Micros) -> Option<Micros> {
     let cron: croner::Cron = line.parse().ok()?;
@@ -73,14 +73,15 @@ pub fn next_by_cron(line: &str, after: Micros) -> Option<Micros> {
     cron.find_next_occurrence(&after, false).ok().map(|next| next.timestamp().as_microsecond())
 }
 
-/// Returns the next beat from now; see [`beat_after`].
+/// Returns the next beat after the current time; see [`beat_after`].
 #[must_use]
 pub fn next_beat(period: Duration) -> Instant {
     beat_after(Instant::now(), period)
 }
 
-/// Returns the first instant after another one that is a whole number of periods after the first call in the process.
-/// Periodic tasks that sleep until this instant wake an idle process together instead of one after the other.
+/// Returns the next beat after an instant. The beats of a period are the instants that are a whole number of periods
+/// after the first call in the process. Periodic tasks sleep until their next beat, so that they wake an idle process
+/// together instead of one after the other.
 #[must_use]
 pub fn beat_after(instant: Instant, period: Duration) -> Instant {
     static BEGAN: OnceLock<Instant> = OnceLock::new();
@@ -140,7 +141,7 @@ mod tests {
         assert_eq!(parse_time("1970-01-01 00:00:01.25"), Some(1_250_000));
         assert_eq!(parse_time("1970-01-01T01:00:01+01:00"), Some(1_000_000));
         assert_eq!(parse_time("1970-01-01T00:00:01.5Z"), Some(1_500_000));
-        // Python's `str`, which Feast writes into DynamoDB.
+        // The output of Python's `str`, which Feast writes into DynamoDB.
         assert_eq!(parse_time("1970-01-01 00:00:01+00:00"), Some(1_000_000));
         assert_eq!(parse_time("1970-01-01 02:00:01.500000+02:00"), Some(1_500_000));
         assert_eq!(parse_time("yesterday"), None);

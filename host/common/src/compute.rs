@@ -1,4 +1,4 @@
-//! A pool of threads for long-running work, so that it does not delay other work.
+//! A pool of threads for long-running work, so that this work does not delay serving threads.
 
 use std::{
     io,
@@ -20,18 +20,19 @@ pub struct Compute {
     queue: SyncSender<Work>,
 }
 
-/// The error if the queue is full.
+/// The error for work that was not queued because the queue is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("too many tasks are waiting")]
 pub struct Full;
 
 type Work = Box<dyn FnOnce() + Send>;
 
-/// The niceness of these threads, at most 19.
+/// The niceness of the pool's threads.
 const NICE: i32 = 10;
 
-/// The niceness of threads for writes: lookups have priority, but a write holds the store's only writer, so it must not
-/// starve on a busy machine. At 10 a small write took 110 ms instead of 30 with both cores busy.
+/// The niceness of threads for writes. Lookups have priority, but a write holds the store's only writer, so it must not
+/// starve on a busy machine. At niceness 10, a small write took 110 ms instead of 30 ms while both cores of the machine
+/// were busy.
 pub const WRITE_NICE: i32 = 3;
 
 // === impl Compute ===
@@ -57,14 +58,14 @@ impl Compute {
     /// panics, the receiver gets an error.
     ///
     /// # Errors
-    /// If the queue is full. The work does not run then.
+    /// If the queue is full. In that case, the work does not run.
     pub fn try_run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<oneshot::Receiver<T>, Full> {
         let (sender, receiver) = oneshot::channel();
         let work: Work = Box::new(move || {
-            // If the receiver is gone, the work is not needed.
+            // If the receiver was dropped, the result is not needed.
             if !sender.is_closed() {
                 let _ = sender.send(work());
             }
@@ -79,7 +80,7 @@ impl Compute {
 fn run(work: &Mutex<Receiver<Work>>) {
     lower_priority(NICE);
     loop {
-        // One thread holds the lock while it waits for work. The others wait for the lock.
+        // One thread holds the lock while it waits for work. The other threads wait for the lock.
         let next = work.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(next) = next else { return };
         if let Err(panic) = catch_unwind(AssertUnwindSafe(next)) {
@@ -89,7 +90,7 @@ fn run(work: &Mutex<Receiver<Work>>) {
     }
 }
 
-/// Sets the niceness of this thread, at most 19, if the operating system allows it.
+/// Sets the niceness of the current thread, if the operating system allows it. The maximum is 19.
 pub fn lower_priority(nice: i32) {
     // On Linux, priorities belong to threads, despite the name of the call.
     let _ = rustix::process::setpriority_process(None, nice);
@@ -112,7 +113,7 @@ mod tests {
             1
         });
         leaves.wait();
-        // The thread is busy: two jobs may wait, a third is rejected.
+        // The thread is busy: two tasks can wait, and a third task is rejected.
         let second = compute.try_run(|| -> i32 { panic!("on purpose") }).unwrap();
         let third = compute.try_run(|| 3).unwrap();
         assert_eq!(compute.try_run(|| 4).unwrap_err(), Full);

@@ -1,7 +1,7 @@
-//! Files by path: opened only if they are regular, and compared by their metadata.
+//! Opens files only if they are regular files, and detects changes of files by their metadata.
 //!
-//! A configured path may lead to a pipe, a device or a socket. Opening or reading one may block a thread forever. All
-//! code that reads a file at a configured path opens it here.
+//! A configured path may lead to a pipe, a device or a socket. Opening or reading one of these may block a thread
+//! forever. All code that reads a file at a configured path uses the functions in this module.
 
 use std::{
     collections::HashMap,
@@ -27,49 +27,48 @@ pub struct FileStamp {
     pub device: u64,
     /// The inode on the device.
     pub inode: u64,
-    /// Bytes; 0 for a directory, whose size has no meaning here.
+    /// The size in bytes; 0 for a directory, because the size of a directory does not matter here.
     pub bytes: u64,
-    /// When its content was last modified, in seconds and nanoseconds since 1970.
+    /// When the content was last modified, in seconds and nanoseconds since 1970.
     pub modified: (i64, i64),
-    /// When its inode was last changed, in seconds and nanoseconds since 1970.
+    /// When the inode was last changed, in seconds and nanoseconds since 1970.
     pub changed: (i64, i64),
 }
 
-/// The stamp of what a path leads to, and of the symbolic links on the way.
+/// The stamp of the file or directory that a path leads to, and the stamps of all symbolic links in the path.
 ///
-/// The links count, because a release may be switched to another one and back: then the path leads to the same file as
-/// before, although another one was read meanwhile.
+/// The stamp includes the links because a link may be switched to another release and back. The path then leads to the
+/// same file as before, although the file of the other release may have been read in between.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PathStamp {
-    /// `None` if there is no file. A directory's stamp changes when files are added or removed.
+    /// `None` if the path leads to nothing. The stamp of a directory changes when files are added or removed.
     target: Option<FileStamp>,
     /// The stamps of the links themselves.
     links: Vec<FileStamp>,
 }
 
-/// The stamps of paths.
+/// The stamp of each path.
 pub type FileStamps = HashMap<PathBuf, PathStamp>;
 
-/// The stamps that files had when they were last read, to decide whether to read them again.
+/// The stamps that files had when they were last read. They show whether to read the files again.
 ///
-/// A stamp must be taken before its file is read, also for the first time. Otherwise a change between the two is never
-/// detected.
+/// Take the stamp of a file before reading the file, including the first time. Otherwise, a change between reading the
+/// file and taking its stamp is never detected.
 #[derive(Debug, Default)]
 pub struct SeenFiles(Mutex<FileStamps>);
 
-/// The maximum size of a file that a command reads as a whole, if no setting limits it.
+/// The maximum size in bytes of a file that a command reads completely, if no setting limits the size.
 pub const FILE_BYTES_MAX: u64 = 1 << 30;
 
-/// Opens a file for reading if it is a regular one.
+/// Opens a file for reading if it is a regular file. Never waits for a writer of a pipe.
 ///
 /// # Errors
-/// Errors of the operating system, and [`io::ErrorKind::InvalidInput`] with the type of file if it is not regular.
-/// Never waits for a pipe's writer.
+/// Errors of the operating system, and the errors of [`check_regular`].
 pub fn open_regular(path: &Path) -> io::Result<File> {
     // Check before opening, because opening a device may have side effects.
     check_regular(&fs::metadata(path)?)?;
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
-    // Check again: the file may have been replaced.
+    // Check again, because the file may have been replaced after the first check.
     check_regular(&file.metadata()?)?;
     Ok(file)
 }
@@ -77,7 +76,7 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
 /// Reads a regular file of at most `bytes_max` bytes.
 ///
 /// # Errors
-/// As [`open_regular`], and [`io::ErrorKind::FileTooLarge`].
+/// As [`open_regular`], and [`io::ErrorKind::FileTooLarge`] for a larger file.
 pub fn read_regular(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     let file = open_regular(path)?;
     let mut bytes = Vec::new();
@@ -89,19 +88,20 @@ pub fn read_regular(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Reads a regular file of text, of at most `bytes_max` bytes.
+/// Reads a regular text file of at most `bytes_max` bytes.
 ///
 /// # Errors
-/// As [`read_regular`], and [`io::ErrorKind::InvalidData`] if it is not UTF-8.
+/// As [`read_regular`], and [`io::ErrorKind::InvalidData`] if the file is not UTF-8.
 pub fn read_text(path: &Path, bytes_max: u64) -> io::Result<String> {
     String::from_utf8(read_regular(path, bytes_max)?)
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "stream did not contain valid UTF-8"))
 }
 
-/// Checks that metadata is that of a regular file.
+/// Checks that the metadata is that of a regular file.
 ///
 /// # Errors
-/// [`io::ErrorKind::InvalidInput`] with the type of file; [`io::ErrorKind::IsADirectory`] for a directory.
+/// [`io::ErrorKind::IsADirectory`] for a directory, and [`io::ErrorKind::InvalidInput`] with a message that names the
+/// type of any other file.
 pub fn check_regular(meta: &Metadata) -> io::Result<()> {
     let of = meta.file_type();
     if of.is_file() {
@@ -136,7 +136,7 @@ pub fn stamps(files: impl IntoIterator<Item = PathBuf>) -> FileStamps {
 impl PathStamp {
     fn at(path: &Path) -> Self {
         let mut links = Vec::new();
-        // The current directory is missing only if it was removed.
+        // This fails only if the current directory was removed.
         if let Ok(absolute) = std::path::absolute(path) {
             links::resolve(&absolute, |step| {
                 if let Step::Link { meta, .. } = step {
@@ -157,13 +157,13 @@ impl SeenFiles {
         Self(Mutex::new(stamps))
     }
 
-    /// Records the current stamps. Call this before reading the files.
+    /// Records the current stamps of files, in place of all earlier ones. Call this before reading the files.
     pub fn note(&self, files: impl IntoIterator<Item = PathBuf>) {
         let now = stamps(files);
         *self.lock() = now;
     }
 
-    /// Returns whether these are other files than the recorded ones, or one of them has changed.
+    /// Returns whether the paths differ from the recorded paths, or at least one stamp has changed.
     #[must_use]
     pub fn differ(&self, files: impl IntoIterator<Item = PathBuf>) -> bool {
         let now = stamps(files);
@@ -178,7 +178,7 @@ impl SeenFiles {
 // === impl FileStamp ===
 
 impl FileStamp {
-    /// Returns the state of the file at a path, through symbolic links.
+    /// Returns the stamp of the file at a path. Follows symbolic links.
     ///
     /// # Errors
     /// Errors of the operating system.
@@ -186,7 +186,7 @@ impl FileStamp {
         fs::metadata(path).map(|meta| Self::of(&meta))
     }
 
-    /// Returns the state of a file.
+    /// Returns the stamp of a file from its metadata.
     #[must_use]
     pub fn of(meta: &Metadata) -> Self {
         Self {
@@ -198,7 +198,7 @@ impl FileStamp {
         }
     }
 
-    /// Returns whether both are the same file, even if its content changed.
+    /// Returns whether both stamps belong to the same file, even if the content of the file changed.
     #[must_use]
     pub fn is_same_file(&self, other: &Self) -> bool {
         (self.device, self.inode) == (other.device, other.inode)
@@ -231,7 +231,7 @@ mod tests {
         let seen = SeenFiles::new(stamps([path.clone()]));
         assert!(!seen.differ([path.clone()]));
         switch_to("2");
-        // A reader may read the file here.
+        // A reader may read the file of release 2 here.
         switch_to("1");
         assert_eq!(fs::read_to_string(&path).unwrap(), "1");
         assert!(seen.differ([path]));
@@ -271,7 +271,7 @@ mod tests {
     fn symlink_swap_and_rename_change_stamp() {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
-        // Two files of the same size and modification time.
+        // The two files have the same size and modification time.
         let time = fs::FileTimes::new().set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000));
         for name in ["a", "b"] {
             fs::write(path(name), name).unwrap();
@@ -285,7 +285,7 @@ mod tests {
         let after = FileStamp::at(&path("link")).unwrap();
         assert_eq!((after.bytes, after.modified), (before.bytes, before.modified));
         assert_ne!(after, before);
-        // Overwritten in place, with its modification time restored.
+        // The file is overwritten in place, and its modification time is restored.
         let before = FileStamp::at(&path("b")).unwrap();
         fs::write(path("b"), "c").unwrap();
         File::options().write(true).open(path("b")).unwrap().set_times(time).unwrap();

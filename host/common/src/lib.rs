@@ -1,5 +1,5 @@
-//! Utilities that all layers of Larder share: the clock, threads for long-running work, files and their changes, memory
-//! limits, permissions, logs and metrics.
+//! Utilities that all layers of Larder share: the clock, threads for long-running work, access to files, watching files
+//! for changes, memory limits, private files and directories, logs, and metrics.
 
 pub mod clock;
 pub mod compute;

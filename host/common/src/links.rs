@@ -1,4 +1,4 @@
-//! The directory entries that a path leads through.
+//! Resolves the symbolic links in a path, step by step.
 
 use std::{
     collections::VecDeque,
@@ -7,33 +7,34 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-/// A step of the resolution of a path. The directories contain no symbolic links.
+/// A step of the resolution of a path. The paths of directories in it contain no symbolic links.
 #[derive(Debug)]
 pub(crate) enum Step {
-    /// A symbolic link, with its own metadata.
+    /// A symbolic link.
     Link {
-        /// The directory that contains it.
+        /// The directory that contains the link.
         dir: PathBuf,
-        /// Its name.
+        /// The name of the link.
         name: OsString,
-        /// Its metadata, not that of its target.
+        /// The metadata of the link, not of its target.
         meta: Metadata,
     },
-    /// The last step of a path to a file, or the first missing part of the path.
+    /// The file that the path leads to, or the first component of the path that does not exist.
     File {
-        /// The directory that contains it.
+        /// The directory that contains the file.
         dir: PathBuf,
-        /// Its name.
+        /// The name of the file.
         name: OsString,
     },
-    /// The last step of a path to a directory.
+    /// The directory that the path leads to.
     Dir(PathBuf),
 }
 
 /// The limit on symbolic links in one path, as in Linux.
 const LINKS_MAX: usize = 40;
 
-/// Resolves an absolute path, and calls `visit` for each symbolic link in it and for its last step.
+/// Resolves an absolute path. Calls `visit` for each symbolic link in the path, and then for the file or directory that
+/// the path leads to.
 pub(crate) fn resolve(path: &Path, mut visit: impl FnMut(Step)) {
     let mut dir = PathBuf::from("/");
     let mut rest: VecDeque<OsString> = parts(path).collect();
@@ -47,7 +48,7 @@ pub(crate) fn resolve(path: &Path, mut visit: impl FnMut(Step)) {
         let meta = fs::symlink_metadata(&next);
         match meta {
             Ok(meta) if meta.is_symlink() && links < LINKS_MAX => {
-                // It was removed since.
+                // If this fails, the link was removed after its metadata was read.
                 let Ok(target) = fs::read_link(&next) else { return visit(Step::File { dir, name }) };
                 links += 1;
                 visit(Step::Link { dir: dir.clone(), name, meta });

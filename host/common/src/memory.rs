@@ -1,8 +1,8 @@
-//! Memory: how much this process may use, and one budget for all requests.
+//! Memory: the limit of this process, and one budget for all requests.
 //!
-//! Each body that is read and each response that waits to be sent holds a [`Lease`] of the [`MemoryBudget`], across all
-//! listeners and protocols. [`memory_limit`] finds the limit from which the budget is derived, and [`resident_bytes`]
-//! returns the current use of the process.
+//! Each request body that is read, and each response that waits to be sent, holds a [`Lease`] of the [`MemoryBudget`],
+//! unless it is small ([`SMALL_BYTES`]). All listeners and protocols share the budget. [`memory_limit`] finds the limit
+//! from which the budget is derived, and [`resident_bytes`] returns the current use of the process.
 
 mod budget;
 mod leased;

@@ -1,8 +1,9 @@
-//! Directories and files that only this process's user may write.
+//! Opens directories and files that only this process's user may write to.
 //!
-//! A user who can write the data directory can replace the store, and a user who can write the key of compiled code can
-//! run code in this process. So both are checked each time they are opened, as ssh does with its keys: files of another
-//! user are rejected, and excess permissions are removed with a warning.
+//! A user who can write to the data directory can replace the store. A user who can write the key of compiled code can
+//! run code in this process. So the directory and the key are checked each time they are opened, as ssh does with its
+//! keys. Files and directories of another user are rejected. Permissions of other users are removed with a warning, or
+//! are an error: see the functions.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, Permissions},
@@ -11,12 +12,12 @@ use std::{
     path::Path,
 };
 
-/// Who could write a directory before it was opened.
+/// Whether other users could write to a directory before it was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PriorAccess {
-    /// The directory was just created, or other users could not write it.
+    /// The directory was just created, or other users could not write to it.
     Private,
-    /// Other users could write it until now, so its contents may be theirs.
+    /// Other users could write to the directory until now, so they may have written its contents.
     Writable,
 }
 
@@ -27,12 +28,13 @@ const OTHERS: u32 = 0o077;
 /// The sticky bit: only owners can rename and delete files in the directory, so it is meant to be shared.
 const STICKY: u32 = 0o1000;
 
-/// Opens a directory that only this user may write. Creates a missing one, readable only by this user. If other users
-/// may write an existing one, removes that permission and logs a warning.
+/// Opens a directory that only this user may write to. Creates the directory, with access only for this user, if it
+/// does not exist. If other users may write to an existing directory, removes that permission and logs a warning.
 ///
 /// # Errors
-/// If it cannot be created, is not a directory, belongs to a user other than this one and root, or is shared by design,
-/// as `/tmp` is. Also if it belongs to root, and other users can write it.
+/// If the directory cannot be created, the path leads to something else, the directory belongs to a user other than
+/// this user and root, or the directory has the sticky bit and is writable by others, like `/tmp`. Also if the
+/// directory belongs to root and other users can write to it.
 pub fn open_dir(path: &Path) -> io::Result<PriorAccess> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     let meta = fs::metadata(path)?;
@@ -46,16 +48,16 @@ pub fn open_dir(path: &Path) -> io::Result<PriorAccess> {
     }
     fs::set_permissions(path, Permissions::from_mode(mode & 0o7777 & !OTHERS_WRITE))?;
     let (dir, mode) = (path.display(), format!("{:04o}", mode & 0o7777));
-    tracing::warn!(%dir, mode, "other users could write this directory; removed their permission");
+    tracing::warn!(%dir, mode, "other users could write to this directory; removed their permission");
     Ok(PriorAccess::Writable)
 }
 
-/// Restricts an existing file to this user: removes permissions of others and logs a warning. Does nothing if there is
-/// no file.
+/// Restricts an existing file to this user: removes permissions of other users and logs a warning. Does nothing if the
+/// file does not exist.
 ///
 /// # Errors
-/// If it belongs to a user other than this one and root, if it belongs to root and other users can write it, or if its
-/// permissions cannot be changed.
+/// If the file belongs to a user other than this user and root, if it belongs to root and other users can write to it, or
+/// if its permissions cannot be changed.
 pub fn claim_file(path: &Path) -> io::Result<()> {
     let meta = match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -78,10 +80,11 @@ pub fn claim_file(path: &Path) -> io::Result<()> {
 /// caller can detect a longer file.
 ///
 /// # Errors
-/// If it cannot be read, is not a regular file, belongs to a user other than this one and root, or others have any
-/// permission to it.
+/// If the file cannot be read, is a symbolic link, is not a regular file, belongs to a user other than this user and
+/// root, or if other users have any permission to it.
 pub fn read_file(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
-    // Links are rejected, because another user may choose the target. Opening a pipe must not block.
+    // Symbolic links are rejected, because another user may choose the target. With `O_NONBLOCK`, opening a pipe does
+    // not block.
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     let meta = file.metadata()?;
@@ -100,7 +103,7 @@ pub fn read_file(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
 /// Creates a file that only this user may read and write, and replaces any existing one.
 ///
 /// # Errors
-/// If it cannot be created.
+/// If the existing file cannot be removed, or the new file cannot be created.
 pub fn create_file(path: &Path) -> io::Result<File> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -109,8 +112,8 @@ pub fn create_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
-/// Returns whether `owner` is this user. Returns false for root, and an error for any other user. Root is accepted,
-/// because it can do anything.
+/// Returns whether `owner` is this user. If this user is not root, returns false for root, which is accepted because it
+/// can do anything. Returns an error for any other user.
 fn check_owner(owner: u32) -> io::Result<bool> {
     let own = rustix::process::geteuid().as_raw();
     if owner == own || owner == 0 {

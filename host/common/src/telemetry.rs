@@ -1,4 +1,4 @@
-//! Logs and metrics of the process. Install them once, before any handle is bound.
+//! Logs and metrics of the process. Install both once, before binding the handle of any metric.
 
 mod histogram;
 mod log_writer;
@@ -18,7 +18,7 @@ use tracing_subscriber::EnvFilter;
 use self::histogram::{Histograms, WithHistograms};
 pub use self::log_writer::{flush_logs, write_line};
 
-/// The metrics of the process, for rendering.
+/// The metrics of the process. Renders them as text.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     recorder: PrometheusHandle,
@@ -29,12 +29,12 @@ pub struct Metrics {
 struct Alias {
     own: &'static str,
     feast: &'static str,
-    /// The label's name in Larder, and in Feast.
+    /// The name of the label in Larder, and its name in Feast.
     label: Option<(&'static str, &'static str)>,
 }
 
-/// The names are from `metrics.py` of Feast 0.67 and from its materialization guide. Aliases are rendered on demand, so
-/// that a request is counted only once.
+/// The metrics with aliases. Feast's names are from `metrics.py` of Feast 0.67 and from Feast's materialization guide.
+/// Larder counts each request only once, in its own metric, and renders the alias from that metric.
 const ALIASES: [Alias; 7] = [
     Alias { own: "larder_http_requests_total", feast: "feast_feature_server_request_total", label: None },
     Alias {
@@ -61,7 +61,7 @@ const ALIASES: [Alias; 7] = [
     },
 ];
 
-/// The maximum time for which a panic of the main thread waits until the log is written.
+/// The maximum time that a panic of the main thread waits for the log to be written.
 const PANIC_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The format of log lines.
@@ -74,13 +74,14 @@ pub enum LogFormat {
     Json,
 }
 
-/// Bucket bounds for durations: from 10 µs, about the time of a lookup in the hot cache, to 10 s.
+/// Bucket bounds for durations, in seconds: from 10 µs, which is about the time of a lookup in the hot cache, to 10 s.
 const SECONDS: [f64; 19] =
     [1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 const SYNC_SECONDS: [f64; 10] = [0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1_800.0];
 const COUNTS: [f64; 11] = [1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1_000.0, 5_000.0, 10_000.0];
 
-/// Installs the recorder of all metrics, unless it is already installed. Handles that were bound before count nothing.
+/// Installs the recorder of all metrics, unless it is already installed. A handle that was bound before the
+/// installation records nothing.
 ///
 /// # Errors
 /// If another recorder is installed, which is a bug.
@@ -113,7 +114,8 @@ fn bounds(name: &str) -> &'static [f64] {
 // === impl Metrics ===
 
 impl Metrics {
-    /// Renders all metrics in Prometheus' text format, with Larder's names and Feast's.
+    /// Renders all metrics in Prometheus' text format, under Larder's names and, where there is an alias, also under
+    /// Feast's names.
     #[must_use]
     pub fn render(&self) -> String {
         let mut text = self.recorder.render();
@@ -123,7 +125,7 @@ impl Metrics {
         text
     }
 
-    /// Runs the exporter's periodic work, which makes new descriptions readable. Call this every few seconds.
+    /// Runs the exporter's periodic work. Call this every few seconds.
     pub fn run_upkeep(&self) {
         self.recorder.run_upkeep();
     }
@@ -132,7 +134,7 @@ impl Metrics {
 // === impl Alias ===
 
 impl Alias {
-    /// Returns the lines of `text` that belong to Larder's metric, with the metric and its label renamed as in Feast.
+    /// Returns the lines of `text` that belong to Larder's metric, with Feast's names for the metric and its label.
     fn of(&self, text: &str) -> String {
         let mut lines = String::new();
         for line in text.lines() {
@@ -141,7 +143,8 @@ impl Alias {
                 None => line.strip_prefix("# TYPE ").map_or(("", line), |rest| ("# TYPE ", rest)),
             };
             let Some(after) = rest.strip_prefix(self.own) else { continue };
-            // `_bucket`, `_sum` and `_count` are series of this metric. Any other longer name is another metric.
+            // `_bucket`, `_sum` and `_count` are suffixes of series of this metric. A name with any other suffix is
+            // another metric.
             let own = ["{", " ", "_bucket{", "_sum", "_count"].iter().any(|next| after.starts_with(next));
             if !own {
                 continue;
@@ -172,8 +175,8 @@ pub fn note_process() -> io::Result<()> {
     Ok(())
 }
 
-/// Logs each panic as one line instead of the lines that Rust writes to standard error, because log collectors treat
-/// each line as an event.
+/// Logs each panic as one line, because log collectors treat each line as an event. This replaces the message of
+/// several lines that Rust writes to standard error.
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
@@ -188,8 +191,9 @@ fn log_panics() {
     }));
 }
 
-/// The levels of crates with useless warnings, unless the filter names the crate. `h2` logs a warning for each
-/// misbehaving client, so clients could flood the log. `aws_config` logs the debug text of errors that it also returns.
+/// The levels of crates whose warnings are not useful. A level does not apply if the filter names the crate. `h2` logs
+/// a warning for each misbehaving client, so clients could flood the log. `aws_config` logs the debug text of errors
+/// that it also returns.
 const CRATE_LEVELS: [(&str, &str); 2] = [("h2", "error"), ("aws_config", "error")];
 
 /// Adds [`CRATE_LEVELS`] to a filter.
@@ -208,21 +212,25 @@ fn with_limits(filter: &str) -> String {
 pub fn install_logs(filter: &str, format: LogFormat) {
     let filter = EnvFilter::try_new(with_limits(filter)).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(log_writer::writer);
-    // Internal errors would be printed to standard error, and printing panics if the reader is gone.
+    // Otherwise, `tracing_subscriber` would print its internal errors to standard error, which panics if the reader is
+    // gone.
     let builder = builder.log_internal_errors(false);
-    // Colors are only for terminals.
+    // Terminals get colors; other readers do not.
     let builder = builder.with_ansi(io::stderr().is_terminal());
     log_panics();
-    // Only the first subscriber can be installed; tests and tools that have one keep theirs.
+    // Only the first subscriber can be installed. A test or tool that already installed one keeps it.
     let _installed = match format {
         LogFormat::Text => builder.with_target(false).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
 }
 
-/// Records how the last reload of the definitions ended.
+/// Records in a metric whether the last reload of the definitions succeeded.
 pub fn note_reload(succeeded: bool) {
-    describe_gauge!("larder_config_last_reload_success", "1 if the last reload succeeded, 0 if it failed.");
+    describe_gauge!(
+        "larder_config_last_reload_success",
+        "1 if the last reload of the configuration and definitions succeeded, 0 if it failed."
+    );
     gauge!("larder_config_last_reload_success").set(if succeeded { 1.0 } else { 0.0 });
 }
 

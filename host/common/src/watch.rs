@@ -1,15 +1,17 @@
 //! Watches paths for changes, so that an idle process does not poll them.
 //!
-//! An event only wakes the subscriber, which then compares the stamps of its files as it would after a poll. So lost,
-//! late and needless events do no harm.
+//! An event only wakes the subscriber. The subscriber then compares the stamps of its files, as it does after each
+//! polling interval. A lost or late event only delays this check, and an unnecessary event only causes an unnecessary
+//! check.
 //!
-//! Directories are watched, not files: editors replace a file by rename, and Kubernetes swaps the `..data` link of a
-//! mounted ConfigMap. For each path, the directories of the file itself and of each symbolic link in the path are
-//! watched, or the deepest existing directory if the path does not exist.
+//! Directories are watched instead of files, because editors replace a file by a rename, and Kubernetes swaps the
+//! `..data` link of a mounted ConfigMap. For each path, the watched directories are those that contain the file itself
+//! and the symbolic links in the path. If the path does not exist, its deepest existing directory is watched.
 //!
-//! Polling is the fallback: a [`Subscription`] polls at its own interval if a directory cannot be watched (for example
-//! at the limit of watches), or if it is on a file system where other machines may make changes without an event. Even
-//! if everything is watched, it wakes every [`RECHECK_EVERY`], or at its own interval if that is longer.
+//! Polling is the fallback. A [`Subscription`] polls at its own interval if one of its directories cannot be watched,
+//! for example because the limit of watches is reached. It also polls if a directory is on a file system where other
+//! machines may make changes without an event. Even if events cover all paths, the subscriber wakes every
+//! [`RECHECK_EVERY`], or at its own interval if that is longer.
 
 #[cfg(test)]
 mod tests;
@@ -40,7 +42,7 @@ use crate::{
     links::{self, Step},
 };
 
-/// A watcher of directories that subscribers share: operating systems limit the number of watchers for each user.
+/// A watcher of directories. Subscribers share it because operating systems limit the number of watchers of each user.
 #[derive(Clone, Debug)]
 pub struct FileWatcher(Arc<Shared>);
 
@@ -53,7 +55,8 @@ pub struct Subscription {
 
 #[derive(Debug)]
 struct Shared {
-    /// Never locked by the thread that handles events: watching a directory waits for that thread.
+    /// The thread that handles events must never lock this, because watching a directory waits for that thread while
+    /// the lock is held.
     backend: Mutex<Backend>,
     /// Shared with the event handler.
     subscribers: Arc<Subscribers>,
@@ -67,16 +70,16 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Backend {
-    /// `None` until the first directory is watched, and while the operating system refuses.
+    /// `None` until the first directory is watched, and as long as the operating system rejects another watcher.
     watcher: Option<RecommendedWatcher>,
-    /// The watched directories, with the stamps that show whether a directory was replaced by another one.
+    /// The watched directories. The stamps show whether a directory was replaced by another directory.
     dirs: HashMap<PathBuf, FileStamp>,
 }
 
 #[derive(Debug, Default)]
 struct Subscribers {
     list: Mutex<Vec<Weak<Subscriber>>>,
-    /// Watched directories that were removed or renamed, so that their watches are invalid.
+    /// Watched directories whose watches are invalid because the directories were removed or renamed.
     stale: Mutex<HashSet<PathBuf>>,
     /// Whether the thread that reads events reported an error.
     is_broken: AtomicBool,
@@ -86,11 +89,11 @@ struct Subscribers {
 struct Subscriber {
     wanted: Mutex<Wanted>,
     changed: Notify,
-    /// Whether events cover all of its directories.
+    /// Whether events cover all directories in `wanted`.
     is_covered: AtomicBool,
 }
 
-/// The directories of a subscriber, with the entries that matter.
+/// The directories of a subscriber, with the names of the entries whose changes wake the subscriber.
 type Wanted = HashMap<PathBuf, Names>;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,16 +103,17 @@ enum Names {
 }
 
 /// The interval at which a subscriber wakes even if events cover all of its paths, unless its own interval is longer.
-/// It detects changes without an event: a parent directory that is renamed, or a file system that is mounted over a
-/// path.
+/// The additional checks detect changes that cause no event: a parent directory is renamed, or a file system is mounted
+/// over a path.
 pub const RECHECK_EVERY: Duration = Duration::from_secs(8);
 
-/// How long a path must be quiet before the subscriber wakes: writing or replacing a file takes several steps.
+/// After an event, the subscriber wakes only when there was no further event for this long, because writing or
+/// replacing a file causes several events.
 const DEBOUNCE: Duration = Duration::from_millis(50);
-/// The maximum delay by [`DEBOUNCE`], for files that change continuously.
+/// The maximum time for which [`DEBOUNCE`] delays the subscriber, for files that change continuously.
 const DEBOUNCE_MAX: Duration = Duration::from_millis(250);
 
-/// The maximum number of times that paths are resolved until the watched directories match them.
+/// The maximum number of times that [`Subscription::watch`] resolves the paths again because they changed.
 const ROUNDS_MAX: usize = 4;
 
 // === impl FileWatcher ===
@@ -148,9 +152,9 @@ impl Default for FileWatcher {
 // === impl Subscription ===
 
 impl Subscription {
-    /// Replaces the watched paths. Call it before each check of the paths, because they may lead through other
-    /// directories than before. For a directory, its entries are watched, but not those of subdirectories. Blocks on
-    /// the file system.
+    /// Replaces the watched paths. Call this before each check of the paths, because a path may lead through other
+    /// directories than at the last check. If a path leads to a directory, the entries of the directory are watched,
+    /// but not those of its subdirectories. This function blocks on the file system.
     pub fn watch(&self, paths: impl IntoIterator<Item = impl AsRef<Path>>) {
         let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
         let paths: Vec<PathBuf> = paths.into_iter().map(|path| absolute(path.as_ref())).collect();
@@ -159,7 +163,7 @@ impl Subscription {
             *lock(&self.subscriber.wanted) = wanted.clone();
             let is_covered = self.shared.apply(&wanted);
             self.subscriber.is_covered.store(is_covered, Ordering::Relaxed);
-            // A change before the watch began caused no event.
+            // A change that happened before the watch began caused no event.
             let again = resolve_all(&paths);
             if again == wanted {
                 break;
@@ -168,8 +172,9 @@ impl Subscription {
         }
     }
 
-    /// Waits until the paths should be checked: after an event, or after [`RECHECK_EVERY`]. If events do not cover all
-    /// paths, or if `poll_every` is longer, after `poll_every` instead. An event since the last call counts.
+    /// Waits until the paths should be checked: after an event, or after a timeout. The timeout is [`RECHECK_EVERY`],
+    /// or `poll_every` if that is longer or if events do not cover all paths. If there was an event since the last
+    /// call, does not wait for another event.
     pub async fn changed(&self, poll_every: Duration) {
         let rechecks = poll_every <= RECHECK_EVERY && self.is_covered();
         let until = if rechecks { next_beat(RECHECK_EVERY).into() } else { Instant::now() + poll_every };
@@ -191,13 +196,14 @@ impl Subscription {
 // === impl Shared ===
 
 impl Shared {
-    /// Watches the `wanted` directories, and stops watching those that no subscriber wants. Returns whether events
-    /// cover all of them.
+    /// Watches the `wanted` directories, and stops watching directories that no subscriber wants. Returns whether
+    /// events cover all `wanted` directories.
     fn apply(&self, wanted: &Wanted) -> bool {
         if self.is_off {
             return false;
         }
-        // Done before the lock is taken: a network file system that hangs must not block other subscribers.
+        // The stamps are taken before the lock, because a network file system that hangs must not block other
+        // subscribers.
         let stamp = |dir: &PathBuf| if is_local(dir) { FileStamp::at(dir).ok() } else { None };
         let local: Vec<_> = wanted.keys().filter_map(|dir| Some((dir, stamp(dir)?))).collect();
         let mut is_covered = EVENTS_COVER_LOCAL && local.len() == wanted.len();
@@ -225,7 +231,7 @@ impl Shared {
         dirs.retain(|dir, _| {
             let is_kept = of_all.contains(dir) && !stale.contains(dir);
             if !is_kept {
-                // Fails for a directory that was removed.
+                // This fails if the directory was removed.
                 let _ = watcher.unwatch(dir);
             }
             is_kept
@@ -284,7 +290,8 @@ impl Subscribers {
     /// Wakes the subscribers that an event concerns.
     fn note(&self, event: &Event) {
         let is_change = match event.kind {
-            // Checking files and directories opens them, so most access events are ignored.
+            // Checking files and directories causes access events, so these are ignored, except for the close of a
+            // written file.
             EventKind::Access(kind) => kind == AccessKind::Close(AccessMode::Write),
             _ => true,
         };
@@ -339,7 +346,7 @@ fn resolve_all(paths: &[PathBuf]) -> Wanted {
     wanted
 }
 
-/// Adds the directories that an absolute path depends on.
+/// Adds the directories to watch for an absolute path.
 fn resolve(path: &Path, wanted: &mut Wanted) {
     links::resolve(path, |step| match step {
         Step::Link { dir, name, .. } | Step::File { dir, name } => add(wanted, dir, name),
@@ -353,12 +360,12 @@ fn add(wanted: &mut Wanted, dir: PathBuf, name: OsString) {
     }
 }
 
-/// Whether events report every change on a local file system. This is tested only on Linux; elsewhere, files are
-/// polled, too.
+/// Whether events report every change on a local file system. This is tested only on Linux. On other operating systems,
+/// files are polled in addition.
 const EVENTS_COVER_LOCAL: bool = cfg!(target_os = "linux");
 
-/// Returns whether a directory is on a file system that only this machine changes. Others, such as NFS, SMB, FUSE and
-/// 9P, report only the changes that this machine makes, and may hang.
+/// Returns whether a directory is on a file system that only this machine can change. Other file systems, such as NFS,
+/// SMB, FUSE and 9P, report only the changes that this machine makes, and may hang.
 #[cfg(target_os = "linux")]
 fn is_local(dir: &Path) -> bool {
     /// `f_type` of file systems, from `linux/magic.h`.

@@ -1,8 +1,9 @@
-//! DynamoDB in memory. It implements DynamoDB's protocol, and tests can script the behavior of tables and streams.
+//! A fake DynamoDB in memory. It implements DynamoDB's protocol, and tests can script the behavior of its tables and
+//! streams.
 //!
 //! The protocol is JSON 1.0: `POST /`, with the operation in `X-Amz-Target`. Operations and their errors follow AWS's
 //! API reference (2012-08-10), as far as a reader and a writer of feature tables need them. Operations and expressions
-//! that are not supported are rejected, and so are the parameters in `expressions.rs`.
+//! that are not supported are rejected, and so are the unsupported parameters that `expressions.rs` lists.
 
 mod expressions;
 mod items;
@@ -34,8 +35,8 @@ const ACCOUNT: &str = "arn:aws:dynamodb:eu-west-1:123456789012";
 
 /// A fake DynamoDB. The server stops when its last handle is dropped.
 ///
-/// Tests script the server with its methods. They take effect immediately, without the network, and panic if a table or
-/// an open shard does not exist, or if another argument is invalid.
+/// Tests script the server with the methods of this type. The methods take effect immediately and do not use the
+/// network. They panic if a table or an open shard does not exist, or if another argument is invalid.
 #[derive(Clone, Debug)]
 pub struct FakeDynamo {
     state: Arc<Mutex<State>>,
@@ -47,7 +48,7 @@ pub struct FakeDynamo {
 pub struct ShardInfo {
     /// The shard's ID.
     pub id: String,
-    /// The ID of its parent, which may already be removed.
+    /// The ID of the parent shard, which may already be removed.
     pub parent: Option<String>,
     /// Whether the shard is closed, so that it gets no more records.
     pub is_closed: bool,
@@ -62,31 +63,32 @@ pub(crate) struct State {
     epoch: u64,
     calls: BTreeMap<String, u64>,
     throttled: BTreeMap<String, u64>,
-    /// The number of empty GetRecords responses that each shard returns first.
+    /// The number of empty GetRecords responses that each shard returns before it returns records.
     empty_pages: u64,
-    /// The number of these responses that each shard already returned.
+    /// The number of empty GetRecords responses that each shard has already returned.
     emptied: BTreeMap<String, u64>,
-    /// The number of scan pages without items that are still to be returned.
+    /// The number of further scan pages that are returned without items.
     empty_scan_pages: u64,
-    /// The number of DescribeTable responses with the status CREATING that are still to be returned.
+    /// The number of further DescribeTable responses that have the status CREATING.
     creating: u64,
-    /// The number of BatchGetItem calls that are still to leave some keys unprocessed.
+    /// The number of further BatchGetItem calls that leave some keys unprocessed.
     unprocessed_keys: u64,
-    /// The number of BatchWriteItem calls that are still to leave some writes unprocessed.
+    /// The number of further BatchWriteItem calls that leave some writes unprocessed.
     unprocessed_items: u64,
     /// The maximum number of items in a page of a scan or a query.
     page_items: usize,
     /// The maximum number of keys that a BatchGetItem call processes.
     batch_get_items: usize,
-    /// Whether a full page that ends with the last item has a key from which to continue.
+    /// Whether the response has a key from which to continue if the page is full and ends with the last item.
     full_page_has_key: bool,
     /// The maximum number of shards in a page of DescribeStream.
     page_shards: usize,
-    /// The number of records that the next GetRecords call repeats, if its position has earlier records.
+    /// The number of earlier records that the next GetRecords call repeats, if the shard has records before the call's
+    /// position.
     redeliver: usize,
-    /// The maximum number of readers of a shard.
+    /// The maximum number of concurrent readers of a shard.
     readers_max: usize,
-    /// For each shard, its readers and the time of their last read.
+    /// For each shard, the readers and the time of each reader's last read.
     readers: BTreeMap<String, BTreeMap<u64, Instant>>,
 }
 
@@ -103,7 +105,7 @@ fn missing(what: &str) -> Rejection {
     Rejection("ResourceNotFoundException", format!("Requested resource not found: {what} not found"))
 }
 
-/// Returns a string in a body; an empty string if it is absent.
+/// Returns the string with this name in a body; an empty string if it is absent.
 fn text<'v>(body: &'v Value, name: &str) -> &'v str {
     body.get(name).and_then(Value::as_str).unwrap_or_default()
 }

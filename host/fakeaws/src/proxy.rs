@@ -1,8 +1,8 @@
 //! A proxy that injects faults of networks and of AWS.
 //!
-//! A pump copies bytes between the client's socket and the proxy's HTTP server. It simulates a wire that is slow,
-//! unplugged or silent. The HTTP server reads requests and applies rules to them. A test can change both the wire and
-//! the rules while requests are in progress.
+//! The proxy has two parts. The pump copies bytes between the client's socket and the proxy's HTTP server, and
+//! simulates a wire that is slow, unplugged or silent. The HTTP server reads requests, applies rules to them, and
+//! forwards them to the upstream server. A test can change both the wire and the rules while requests are in progress.
 
 mod faults;
 mod pump;
@@ -44,10 +44,10 @@ use self::{
 };
 use crate::serve::{Running, run};
 
-/// The timeout for a response of the upstream server. A test that waits longer has failed.
+/// The timeout for a response of the upstream server. A test that needs more time has a bug.
 const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A proxy in front of a server. It stops when its last handle is dropped.
+/// A proxy in front of an upstream server. The proxy stops when its last handle is dropped.
 #[derive(Clone, Debug)]
 pub struct FaultProxy {
     control: Arc<Control>,
@@ -71,7 +71,7 @@ struct Control {
 // === impl FaultProxy ===
 
 impl FaultProxy {
-    /// Starts a proxy without faults in front of this server.
+    /// Starts a proxy in front of this upstream server, without faults.
     #[must_use]
     pub fn start(upstream: SocketAddr) -> Self {
         let control = Arc::new(Control {
@@ -101,12 +101,13 @@ impl FaultProxy {
         self.running.address
     }
 
-    /// Plugs the wire in, or unplugs it. Unplugging resets open connections, and new ones are refused.
+    /// Plugs the wire in, or unplugs it. Unplugging resets open connections, and new connections are then refused.
     pub fn plug(&self, is_plugged: bool) {
         self.change_wire(|wire| wire.is_plugged = is_plugged);
     }
 
-    /// Sets whether the proxy listens. If not, new connections are refused, and open ones continue.
+    /// Sets whether the proxy listens. If it does not listen, new connections are refused, and open connections
+    /// continue.
     pub fn listen(&self, is_listening: bool) {
         self.change_wire(|wire| wire.is_listening = is_listening);
     }
@@ -121,8 +122,8 @@ impl FaultProxy {
         self.change_wire(|wire| wire.bandwidth = bytes);
     }
 
-    /// Sets whether connections are accepted and read, but get no response. A connection that dropped bytes while
-    /// silent stays silent.
+    /// Sets whether the wire is silent. If it is, connections are accepted and read, but get no response. A connection
+    /// that dropped bytes in that time stays silent.
     pub fn silence(&self, is_silent: bool) {
         self.change_wire(|wire| wire.is_silent = is_silent);
     }
@@ -132,29 +133,30 @@ impl FaultProxy {
         self.change_wire(|wire| wire.truncate = bytes);
     }
 
-    /// Sets whether connections are closed in the direction of the client, but still read. A closed connection stays
-    /// closed.
+    /// Sets whether connections are half closed: the direction to the client is closed, but bytes from the client are
+    /// still read. A half-closed connection stays half closed.
     pub fn half_close(&self, is_closed: bool) {
         self.change_wire(|wire| wire.is_half_closed = is_closed);
     }
 
-    /// Adds a rule for requests. At most one rule applies to a request: the first one that matches and is due.
+    /// Adds a rule for requests. At most one rule applies to a request: the first rule that matches the request and is
+    /// due according to its [`When`].
     pub fn rule(&self, what: impl Into<Match>, when: When, fault: Fault) {
         self.control.rules().push(Rule::new(what.into(), when, fault));
     }
 
-    /// Adds a rule that responds to calls of an operation with an error of DynamoDB.
+    /// Adds a rule that responds to calls of a DynamoDB operation with this error.
     pub fn refuse(&self, operation: &str, when: When, status: u16, kind: &str) {
         self.rule(operation, when, Fault::error(status, kind));
     }
 
-    /// Removes all rules, and resets the wire: plugged in, listening, without faults.
+    /// Removes all rules, and resets the wire: it is plugged in, listens, and has no faults.
     pub fn heal(&self) {
         self.control.rules().clear();
         self.change_wire(|wire| *wire = Wire::default());
     }
 
-    /// Returns the number of requests without a fault, and the number with one.
+    /// Returns the number of requests without a fault, and the number of requests with a fault.
     #[must_use]
     pub fn counts(&self) -> (u64, u64) {
         (self.control.passed.load(Ordering::Relaxed), self.control.faulted.load(Ordering::Relaxed))
@@ -248,7 +250,7 @@ async fn respond(
     }
     let forwarded = forward(Request::from_parts(head, body), control.upstream, upstream);
     let Some(mut response) = timeout(UPSTREAM_TIMEOUT, forwarded).await.ok().flatten() else {
-        // The upstream server does not respond, so the client gets a connection error, as without the proxy.
+        // The upstream server does not respond, so the client gets a connection error, as it would without the proxy.
         return orders.reset().await;
     };
     match fault {
@@ -264,8 +266,8 @@ async fn respond(
     response
 }
 
-/// Sends a request to the upstream server, over a connection that is reused for the same client connection. Returns
-/// `None` if the upstream server does not respond.
+/// Sends a request to the upstream server. All requests of a client connection use the same upstream connection, as
+/// long as it is open. Returns `None` if the upstream server does not respond.
 async fn forward(request: Request<Bytes>, address: SocketAddr, upstream: &Upstream) -> Option<Response<Full<Bytes>>> {
     let (mut head, body) = request.into_parts();
     // The body is complete, so it is sent with its length and without waiting for `100 Continue`.

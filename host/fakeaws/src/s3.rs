@@ -1,6 +1,6 @@
-//! S3 in memory, with path-style URLs, for tests that read objects.
+//! A fake S3 in memory, with path-style URLs, for tests that read objects.
 //!
-//! Multipart uploads, copies, delimiters and versions are not supported and are rejected. Signatures are not checked.
+//! Requests for multipart uploads, copies, delimiters or versions are rejected. Signatures are not checked.
 
 mod http;
 mod objects;
@@ -31,7 +31,7 @@ pub struct S3Call {
     pub operation: &'static str,
     /// The bucket.
     pub bucket: String,
-    /// The key; for a list, the prefix.
+    /// The key, or the prefix if the request lists objects.
     pub key: String,
     /// The value of the `Range` header.
     pub range: Option<String>,
@@ -44,7 +44,7 @@ type Buckets = BTreeMap<String, BTreeMap<String, Object>>;
 #[derive(Debug)]
 struct State {
     buckets: Buckets,
-    /// The objects that lists return, if they are not the current objects.
+    /// The objects that lists return; `None` if lists return the current objects.
     listed: Option<Buckets>,
     /// The maximum number of keys in a page of a list.
     page_size: usize,
@@ -52,7 +52,8 @@ struct State {
     calls: Vec<S3Call>,
     in_flight: usize,
     in_flight_max: usize,
-    /// For a bucket and key, how many more GETs return the current object, and the content that replaces it.
+    /// For a bucket and key, the number of further GETs that return the current object, and the content that then
+    /// replaces it.
     swaps: HashMap<(String, String), (u64, Bytes)>,
 }
 
@@ -140,7 +141,7 @@ impl FakeS3 {
         etag
     }
 
-    /// Deletes an object, if it exists.
+    /// Deletes an object. Does nothing if the object does not exist.
     pub fn delete(&self, bucket: &str, key: &str) {
         lock(&self.state).buckets.get_mut(bucket).and_then(|objects| objects.remove(key));
     }
@@ -151,7 +152,7 @@ impl FakeS3 {
         lock(&self.state).buckets.get(bucket)?.get(key).map(|object| object.bytes.clone())
     }
 
-    /// Returns the keys of a bucket.
+    /// Returns the keys of all objects in a bucket.
     #[must_use]
     pub fn keys(&self, bucket: &str) -> Vec<String> {
         lock(&self.state).buckets.get(bucket).into_iter().flat_map(|objects| objects.keys().cloned()).collect()
@@ -162,14 +163,14 @@ impl FakeS3 {
         lock(&self.state).page_size = n.clamp(1, 1_000);
     }
 
-    /// Sets whether lists keep returning the current objects, regardless of later writes and deletions. Reads of
-    /// objects are not affected.
+    /// Sets whether lists are stale. Stale lists keep returning the objects that exist at the time of this call,
+    /// regardless of later writes and deletions. Reads of objects are not affected.
     pub fn stale_list(&self, is_stale: bool) {
         let mut state = lock(&self.state);
         state.listed = is_stale.then(|| state.buckets.clone());
     }
 
-    /// Replaces an object after the next `n` GETs of it.
+    /// Replaces the content of an object after the next `n` GETs of the object.
     pub fn swap_after(&self, bucket: &str, key: &str, n: u64, bytes: impl Into<Bytes>) {
         let mut state = lock(&self.state);
         state.swaps.insert((bucket.to_owned(), key.to_owned()), (n, bytes.into()));
@@ -181,20 +182,20 @@ impl FakeS3 {
         lock(&self.state).delay = delay;
     }
 
-    /// Returns the requests so far.
+    /// Returns the requests that were received so far, in their order.
     #[must_use]
     pub fn calls(&self) -> Vec<S3Call> {
         lock(&self.state).calls.clone()
     }
 
-    /// Clears the requests so far, and resets the maximum number of concurrent requests.
+    /// Clears the recorded requests, and resets the recorded maximum number of concurrent requests.
     pub fn clear_calls(&self) {
         let mut state = lock(&self.state);
         state.calls.clear();
         state.in_flight_max = state.in_flight;
     }
 
-    /// Returns the maximum number of concurrent requests.
+    /// Returns the highest number of concurrent requests since the start, or since the last [`FakeS3::clear_calls`].
     #[must_use]
     pub fn concurrent_max(&self) -> usize {
         lock(&self.state).in_flight_max
@@ -204,7 +205,7 @@ impl FakeS3 {
 // === impl State ===
 
 impl State {
-    /// Replaces an object if no more GETs are to return its current content.
+    /// Replaces an object if the scripted number of GETs of its current content is reached.
     fn swap(&mut self, bucket: &str, key: &str) {
         let name = (bucket.to_owned(), key.to_owned());
         if self.swaps.get(&name).is_some_and(|(left, _)| *left == 0)

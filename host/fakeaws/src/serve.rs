@@ -30,7 +30,7 @@ pub(crate) struct Running {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Whether to listen, and the sender to notify once this is in effect.
+/// Whether to listen, and a sender that is notified when this is in effect.
 type ListenOrder = (bool, blocking::Sender<()>);
 
 /// The maximum number of connections that wait to be accepted.
@@ -42,8 +42,8 @@ where
     C: Fn(TcpStream) -> F + Send + 'static,
     F: Future<Output = ()> + 'static,
 {
-    // This socket stays bound while the server runs, so that no other process can take the port while the server does
-    // not listen.
+    // This socket stays bound as long as the server runs, so that no other process can take the port when the server
+    // does not listen.
     let port = socket(SocketAddr::from(([127, 0, 0, 1], 0))).expect("loopback has a free port");
     let address = port.local_addr().expect("a bound socket has an address");
     let (sender, orders) = mpsc::unbounded_channel();
@@ -64,7 +64,7 @@ where
     running
 }
 
-/// Binds a socket to an address. Several sockets may be bound to the address, but only a listening one gets
+/// Binds a socket to an address. Several sockets may be bound to the same address, but only a listening socket gets
 /// connections.
 fn socket(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = TcpSocket::new_v4()?;
@@ -140,7 +140,8 @@ pub(crate) fn now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
-/// Returns a hash whose bits are all well distributed: FNV-1a, and a mixer for its upper bits.
+/// Returns a hash with well-distributed bits: FNV-1a, followed by a mixer, because the upper bits of FNV-1a are not
+/// well distributed.
 pub(crate) fn hash(bytes: &[u8]) -> u64 {
     let start = 0xcbf2_9ce4_8422_2325;
     let hash = bytes.iter().fold(start, |hash: u64, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
@@ -152,7 +153,8 @@ pub(crate) fn hash(bytes: &[u8]) -> u64 {
 // === impl Running ===
 
 impl Running {
-    /// Sets whether the server listens; if not, it refuses connections. Returns once this is in effect.
+    /// Sets whether the server listens. A server that does not listen refuses connections. Returns when the change is
+    /// in effect.
     pub(crate) fn listen(&self, is_listening: bool) {
         let (done, in_effect) = blocking::channel();
         let _ = self.orders.send((is_listening, done));

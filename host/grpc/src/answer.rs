@@ -15,16 +15,16 @@ use super::proto::feast::serving::{
 /// The event time that Feast sends for a value without one.
 const EPOCH: Timestamp = Timestamp { seconds: 0, nanos: 0 };
 
-/// Overhead of a value in the message in addition to its bytes: the value's message, its status and its event time.
+/// The memory of a value in the message in addition to its bytes: its `Value` message, its status and its event time.
 const VALUE_BYTES: usize = size_of::<FeastValue>() + size_of::<i32>() + size_of::<Timestamp>();
 
 /// Returns the maximum ratio of a value's size in the decoded message to its size in a row.
 fn expansion(value: ValueRef<'_>, value_type: ValueType) -> usize {
     match (value, value_type) {
-        // Nested values are decoded, and two of their bytes can become a whole value.
+        // Nested values are decoded, and two bytes of them can become a `FeastValue`.
         (_, ValueType::Nested(_)) => size_of::<FeastValue>(),
         (ValueRef::Bytes(_), _) => 1,
-        // An empty string in a list has four bytes in the row.
+        // An empty string in a list takes four bytes in the row, and a `String` in the message.
         _ => size_of::<String>() / 4 + 2,
     }
 }
@@ -45,7 +45,7 @@ pub(super) fn translate(
     let views = plan.view_metadata.iter().flatten();
     let metadata = GetOnlineFeaturesResponseMetadata {
         feature_names: Some(FeatureList { val: entities.chain(features).collect() }),
-        // Definitions have no versions, for which Feast sends 0.
+        // Definitions have no versions. Feast sends 0 in this case.
         feature_view_metadata: views.map(|name| FeatureViewMetadata { name: name.clone(), version: 0 }).collect(),
     };
     let keys = plan.entity_columns.iter().enumerate().map(|(index, column)| FeatureVector {
@@ -60,7 +60,8 @@ pub(super) fn translate(
             event_timestamps: Vec::with_capacity(answer.rows),
         };
         for (row, cell) in answer.cells(column.from).enumerate() {
-            // Values of up to eight bytes are stored in the message itself.
+            // `bytes` is 8 for numbers, which are stored in the message itself. The memory of the message is already
+            // held.
             let bytes = cell.value.bytes();
             if bytes > 8 {
                 budget.hold(bytes * expansion(cell.value, column.value_type))?;
@@ -110,7 +111,7 @@ fn echoed(value: &EchoedValue<'_>, key_type: Option<ScalarType>) -> FeastValue {
 }
 
 fn timestamp(time: Micros) -> Timestamp {
-    // Below 10^9: less than 10^6 microseconds, times 1,000.
+    // The value is below 10^9: it is less than 10^6 microseconds, times 1,000.
     let nanos = i32::try_from(time.rem_euclid(1_000_000) * 1_000).unwrap_or_default();
     Timestamp { seconds: time.div_euclid(1_000_000), nanos }
 }

@@ -1,4 +1,4 @@
-//! Routes calls to services, and checks them first: authentication, limits and memory.
+//! Routes calls to services. Checks authentication, limits and memory first.
 
 use std::{fmt, net::SocketAddr, sync::Arc, time::Instant};
 
@@ -68,7 +68,7 @@ enum Reported {
     Stopping,
 }
 
-/// The two versions of the reflection service. Some tools use one of them, some the other.
+/// The two versions of the reflection service. Some tools use the first version, and some the second.
 struct Reflection {
     v1: Box<dyn Reflects>,
     v1alpha: Box<dyn Reflects>,
@@ -88,13 +88,14 @@ const HEALTH_BYTES_MAX: usize = 4 << 10;
 /// The maximum size of all messages of one reflection stream together.
 const REFLECTION_BYTES_MAX: usize = 64 << 10;
 
-/// The limit on concurrent health and reflection streams. Further ones are rejected.
+/// The limit on concurrent health and reflection streams. Further streams are rejected.
 const CONCURRENT_STREAMS_MAX: usize = 1_024;
 
-/// Overhead of a header in addition to its bytes.
+/// The memory of a header in addition to its name and value, in bytes.
 const HEADER_BYTES: usize = 64;
 
-/// Larger compressed messages are decompressed on a compute thread, because they can expand a thousand times.
+/// The maximum size of a compressed message that a serving thread decompresses, in bytes. A larger message is
+/// decompressed on a compute thread, because decompression can make it a thousand times larger.
 const THREAD_COMPRESSED_BYTES_MAX: usize = 2 << 10;
 
 /// The lookup method, which both of Feast's services have.
@@ -107,10 +108,10 @@ const REFLECTION_V1ALPHA: &str = "grpc.reflection.v1alpha.ServerReflection";
 // === impl Calls ===
 
 impl Calls {
-    /// Creates the services.
+    /// Creates the handler of calls, with the health and reflection services.
     ///
     /// # Errors
-    /// If the descriptors of the `.proto` files cannot be read. A test ensures that they can.
+    /// If the descriptors of the `.proto` files cannot be read. Tests ensure that this does not happen.
     pub fn new(services: Services, limits: ConnectionLimits) -> Result<Self, tonic_reflection::server::Error> {
         let services = Arc::new(services);
         let reporter = HealthReporter::new();
@@ -142,7 +143,7 @@ impl Calls {
         &self.limits
     }
 
-    /// Returns a receiver that is notified when the store's health, a part of readiness, may have changed.
+    /// Returns a receiver that is notified when the health of the store may have changed. Readiness depends on it.
     pub(super) fn readiness_changes(&self) -> watch::Receiver<()> {
         self.services.readiness_changes()
     }
@@ -163,7 +164,7 @@ impl Calls {
         self.report(false).await;
     }
 
-    /// Sets the health of all services. The empty name stands for the whole server.
+    /// Sets the health of all services. The empty name means the whole server.
     pub(super) async fn report(&self, is_ready: bool) {
         let status = if is_ready { ServingStatus::Serving } else { ServingStatus::NotServing };
         for service in ["", Lookups::NAME, LookupsAndWrites::NAME] {
@@ -181,7 +182,7 @@ impl Calls {
         self.streams.available_permits() < CONCURRENT_STREAMS_MAX
     }
 
-    /// Answers a call. It is tracked among the connection's calls in flight.
+    /// Answers a call. The call is tracked in `in_flight` until its response is sent.
     pub(super) async fn answer(
         &self,
         request: Request<Incoming>,
@@ -229,7 +230,7 @@ impl Calls {
             LookupsAndWrites::NAME => self.one(self.lookups_and_writes.clone(), request).await,
             Health::NAME => {
                 let (head, message, _lease) = self.read(request, HEALTH_BYTES_MAX).await?;
-                // Readiness is polled only for health watches, so it is refreshed for a single check.
+                // Readiness is polled only while a stream is open, so a single check refreshes it.
                 self.refresh_health().await;
                 Ok(call(self.health.clone(), Request::from_parts(head, Full::new(message))).await)
             }
@@ -365,7 +366,7 @@ pub(super) fn reduced<B>(request: Request<B>) -> Request<B> {
     const KEPT: [&str; 4] = ["authorization", "content-type", ENCODING, ACCEPT_ENCODING];
     /// The maximum number of values kept for one header. Two suffice to detect duplicates.
     const EACH_MAX: usize = 2;
-    /// The maximum length of a value that is kept. Longer ones are truncated: no token is that long.
+    /// The maximum length of a value that is kept. A longer value is truncated, because no token is that long.
     const VALUE_BYTES_MAX: usize = 8 << 10;
     let (head, body) = request.into_parts();
     let mut request = Request::new(body);
@@ -385,7 +386,8 @@ pub(super) fn reduced<B>(request: Request<B>) -> Request<B> {
     request
 }
 
-/// Returns the code of an error response. A stream sends its code at the end, so it counts as successful here.
+/// Returns the code of an error response. A stream that has begun sends its code at its end, so `None` is returned for
+/// it.
 fn failure(headers: &HeaderMap) -> Option<Code> {
     let code = headers.get(Status::GRPC_STATUS).map(|code| Code::from_bytes(code.as_bytes()));
     code.filter(|code| *code != Code::Ok)

@@ -1,4 +1,5 @@
-//! Converts errors to gRPC statuses. Messages are the same as over HTTP. Details that clients must not see are logged.
+//! Converts errors to gRPC statuses. Messages are the same as over HTTP. Details that clients must not see are only
+//! logged.
 //!
 //! Bytes that are not a valid message are not handled here: `lookup.rs` and tonic respond with `INTERNAL` and the parse
 //! error, as in gRPC's own list of codes.
@@ -9,8 +10,8 @@ use larder_serving::{Denied, LookupError, OffloadError, RequestError};
 use larder_store::StoreError;
 use tonic::Status;
 
-/// The maximum number of characters of a status message. It is sent in a header, whose size clients limit, and in which
-/// a character can take twelve bytes.
+/// The maximum number of characters of a status message. The message is sent in a header, in which a character can take
+/// twelve bytes. Clients limit the size of headers.
 const TEXT_CHARS_MAX: usize = 1_000;
 
 /// Logs an internal error and returns its status. The client gets no details.
@@ -62,7 +63,7 @@ pub(super) fn of_write(error: WriteError) -> Status {
     let text = short(error.to_string());
     match error {
         WriteError::UnknownView { .. } | WriteError::UnknownPushSource { .. } => Status::not_found(text),
-        // The view's definition changed. A retry uses the new one.
+        // The view's definition changed. A retry uses the new definition.
         WriteError::Superseded { .. } => Status::aborted(text),
         // A full disk is an operational problem, not a bug: the same write can succeed later.
         WriteError::Store { source: StoreError::DiskFull(_), .. } => {

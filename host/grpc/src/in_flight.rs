@@ -25,15 +25,16 @@ struct Counts {
     calls: usize,
     /// Streaming calls, which last as long as the client wants.
     streams: usize,
-    /// When the last call ended. Meaningful only while no call is in flight.
+    /// When the last call ended, or when the connection began. Meaningful only while no call is in flight.
     idle_since: Instant,
     /// The sequence number of the next unary response.
     next: u64,
-    /// When the sending of each incompletely sent unary response began, by sequence number: the oldest is the first.
+    /// For each unary response that is not sent completely: its sequence number, and when sending it began. The first
+    /// entry is the oldest.
     unsent: BTreeMap<u64, Instant>,
 }
 
-/// Counts a call as in flight until it is dropped.
+/// Counts a call as in flight until the guard is dropped.
 #[derive(Debug)]
 pub(super) struct CallGuard {
     in_flight: Arc<InFlightCalls>,
@@ -44,7 +45,7 @@ pub(super) struct CallGuard {
     permit: Option<OwnedSemaphorePermit>,
 }
 
-/// A response body that keeps its call in flight until it is sent and dropped.
+/// A response body that keeps its call in flight until the body is sent and dropped.
 #[derive(Debug)]
 pub(super) struct UnsentBody {
     body: Body,
@@ -59,13 +60,13 @@ impl InFlightCalls {
         Arc::new(Self { counts: Mutex::new(counts) })
     }
 
-    /// Records a call that begins.
+    /// Records that a call begins.
     pub(super) fn enter(self: &Arc<Self>, is_stream: bool) -> CallGuard {
         *self.counts().count(is_stream) += 1;
         CallGuard { in_flight: Arc::clone(self), is_stream, answer: None, permit: None }
     }
 
-    /// Returns whether no call is in flight, and the last one ended more than `bound` ago.
+    /// Returns whether no call is in flight, and the last call ended more than `bound` ago.
     pub(super) fn is_idle(&self, bound: Duration) -> bool {
         let counts = self.counts();
         counts.calls + counts.streams == 0 && counts.idle_since.elapsed() > bound
@@ -76,7 +77,7 @@ impl InFlightCalls {
         self.counts().unsent.first_key_value().is_some_and(|(_, since)| since.elapsed() > bound)
     }
 
-    /// Returns whether a unary call is in flight: its response is pending, or is not sent completely.
+    /// Returns whether a unary call is in flight, which means that its response is pending or is not sent completely.
     pub(super) fn has_calls(&self) -> bool {
         self.counts().calls > 0
     }

@@ -1,7 +1,7 @@
 //! gRPC: Feast's services on a separate port, with health and reflection.
 //!
-//! [`GrpcServer`] owns connections and limits them. [`Calls`] routes a call to its service, and reads its message
-//! within limits. Lookups and writes are passed to the services of `larder-serving`.
+//! [`GrpcServer`] accepts connections, and enforces their limits. [`Calls`] reads the message of a call within limits,
+//! and routes the call to its service. Lookups and writes are passed to the services of `larder-serving`.
 
 mod answer;
 mod calls;

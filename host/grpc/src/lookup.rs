@@ -12,7 +12,8 @@ use super::{
     weight::lookup_bytes,
 };
 
-/// The protocol of a call: messages without compression, and framed responses with this compression.
+/// The protocol of lookups over gRPC. Requests are uncompressed messages without a prefix. Responses have the prefix,
+/// and are compressed with `encoding`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Grpc {
     /// The compression of the response, if any.
@@ -52,7 +53,7 @@ impl Protocol for Grpc {
         let mut encoded = Vec::new();
         budget.reserve(&mut encoded, len, len)?;
         encoded.resize(PREFIX_BYTES, 0);
-        // The capacity was reserved.
+        // Encoding does not fail, because the capacity was reserved.
         let _ = message.encode(&mut encoded);
         drop(message);
         if self.encoding.is_some() {

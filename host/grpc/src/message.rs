@@ -22,7 +22,8 @@ use tonic::Status;
 
 use super::error;
 
-/// The length of the prefix of a message, in bytes: whether it is compressed, and its length.
+/// The length of a message's prefix in bytes. The first byte is 1 if the message is compressed. The other four bytes
+/// are the length of the message.
 pub(super) const PREFIX_BYTES: usize = 5;
 
 /// The supported compression methods, in the form in which grpcio's server announces them.
@@ -33,7 +34,7 @@ pub(super) const ENCODING: &str = "grpc-encoding";
 /// The minimum length of a response that is compressed, in bytes.
 const COMPRESSED_MIN: usize = 1_024;
 
-/// The size of the pieces that are passed to HTTP/2.
+/// The maximum size of the pieces of a response that are passed to hyper, in bytes.
 const FRAME_BYTES: usize = 32 << 10;
 
 /// A compression method of messages.
@@ -44,7 +45,7 @@ pub(super) enum Encoding {
     Deflate,
 }
 
-/// The body of a response with one message. Its memory is freed when the last piece is dropped.
+/// The body of a response with one message. The memory of the message is freed when its last piece is dropped.
 #[derive(Debug)]
 pub(super) struct MessageBody {
     bytes: Bytes,
@@ -82,7 +83,8 @@ impl Encoding {
         }
     }
 
-    /// Returns the compression method of the response: that of the request, if the caller accepts it.
+    /// Returns the compression method of the response. It is the method of the request, if the caller accepts responses
+    /// with it.
     pub(super) fn of_answer(headers: &HeaderMap) -> Option<Self> {
         let own = Self::of_request(headers).ok().flatten()?;
         let accepts = headers.get_all(ACCEPT_ENCODING).iter().any(|accepted| {
@@ -94,8 +96,8 @@ impl Encoding {
     /// Decompresses a message of at most `max` bytes. The lease grows with the buffer.
     ///
     /// # Errors
-    /// `RESOURCE_EXHAUSTED` beyond the limit, or if there is no memory. `INTERNAL` for bytes that are not compressed
-    /// with this method, as in grpcio's server.
+    /// `RESOURCE_EXHAUSTED` if the message exceeds the limit; `RESOURCE_EXHAUSTED` or `UNAVAILABLE` if it exceeds the
+    /// memory budget. `INTERNAL` for bytes that are not compressed with this method, as in grpcio's server.
     pub(super) fn decompress(self, message: &[u8], max: usize, lease: &mut Lease) -> Result<Vec<u8>, Status> {
         let mut decoder: Box<dyn Read + '_> = match self {
             Self::Gzip => Box::new(GzDecoder::new(message)),
@@ -165,7 +167,8 @@ pub(super) fn plain(message: &[u8]) -> Vec<u8> {
     self::framed(framed, None)
 }
 
-/// Reads a message of at most `max` bytes, with its prefix. Fails immediately if the prefix announces more bytes.
+/// Reads a message of at most `max` bytes, with its prefix. Fails immediately if the prefix announces more than `max`
+/// bytes.
 pub(super) async fn read(mut body: Incoming, max: usize, lease: &mut Lease) -> Result<Bytes, Status> {
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
@@ -183,7 +186,7 @@ pub(super) async fn read(mut body: Incoming, max: usize, lease: &mut Lease) -> R
             first = data;
         } else {
             if read > rest.capacity() {
-                // Both buffers exist while one is copied to the other.
+                // Both buffers exist while the content of one is copied to the other.
                 let capacity = (2 * read).min(max.saturating_add(PREFIX_BYTES));
                 lease.resize(held + read + capacity).map_err(error::of_memory)?;
                 let mut larger = BytesMut::with_capacity(capacity);
@@ -206,7 +209,7 @@ pub(super) async fn read(mut body: Incoming, max: usize, lease: &mut Lease) -> R
 
 pub(super) fn too_large(max: usize) -> Status {
     Status::resource_exhausted(format!(
-        "the message has more than {max} bytes; hint: raise 'server: limits: body_bytes_max'"
+        "the message has more than {max} bytes. hint: raise 'server: limits: body_bytes_max'"
     ))
 }
 

@@ -30,7 +30,10 @@ impl GrpcMetrics {
     pub(super) fn bind() -> Self {
         describe_counter!("larder_grpc_requests_total", "gRPC calls, by method and outcome.");
         describe_counter!("larder_grpc_errors_total", "gRPC calls that failed, by status code.");
-        describe_histogram!("larder_grpc_request_duration_seconds", "Time from a gRPC call's headers to its response.");
+        describe_histogram!(
+            "larder_grpc_request_duration_seconds",
+            "Time from the arrival of a gRPC call's headers until its response is ready."
+        );
         describe_gauge!("larder_grpc_connections", "Open gRPC connections.");
         describe_counter!(
             "larder_grpc_connections_refused_total",

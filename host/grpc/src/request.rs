@@ -1,4 +1,4 @@
-//! Converts Feast's lookup message to a request of the serving crate, which borrows from it.
+//! Converts Feast's lookup message to an [`OnlineRequest`], which borrows from the message.
 
 use std::borrow::Cow;
 
@@ -44,8 +44,8 @@ fn column<'m>(name: &str, values: &'m RepeatedValue) -> Result<Vec<EntityValue<'
     values.val.iter().map(|value| entity_value(value).ok_or_else(not_text)).collect()
 }
 
-/// Converts a value to an untyped one, as in JSON. The type of the key or of the plugin's input determines how it is
-/// interpreted. Returns `None` for bytes that are not valid UTF-8.
+/// Converts a value to an untyped value, as in JSON. The type of the key or of the plugin's input determines how the
+/// value is interpreted. Returns `None` for bytes that are not valid UTF-8.
 fn entity_value(value: &FeastValue) -> Option<EntityValue<'_>> {
     fn list<'m, T>(items: &'m [T], of: impl Fn(&'m T) -> EntityValue<'m>) -> EntityValue<'m> {
         EntityValue::List(items.iter().map(of).collect())

@@ -1,8 +1,9 @@
 //! Accepts connections, and enforces their time limits.
 //!
-//! The server has its own threads: a lookup blocks while it reads the store file, and must delay neither schedules nor
-//! HTTP. Every wait has a limit: [`Calls`] limits the wait for a message, and all others are checked here, several
-//! times within each limit. HTTP/2 pings detect clients that are gone without having closed the connection.
+//! The server has its own threads, because a lookup blocks its thread while it reads the store file, and must delay
+//! neither schedules nor HTTP. Every wait has a time limit. [`Calls`] limits the wait for a message. This module checks
+//! all other limits, several times within each of them. HTTP/2 pings detect clients that are gone without having closed
+//! the connection.
 
 use std::{
     convert::Infallible,
@@ -60,7 +61,7 @@ enum Phase {
     Serving,
     /// Calls are served as before, but the health service reports that the server is not serving.
     Stopping,
-    /// Connections are closed once the calls in flight are answered.
+    /// Each connection is closed once its calls in flight are answered.
     Draining,
 }
 
@@ -73,8 +74,8 @@ struct OpenGuard {
 /// The pause after an accept error such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// The maximum number of calls in flight on one connection; further calls of its client wait. HTTP/2 recommends a limit
-/// of at least 100.
+/// The maximum number of calls in flight on one connection. The client must delay further calls. HTTP/2 recommends a
+/// limit of at least 100.
 const STREAMS_MAX: u32 = 128;
 
 /// The maximum size of a call's headers in bytes: enough for a token, and little else.
@@ -83,19 +84,19 @@ const HEADER_BYTES_MAX: u32 = 16 << 10;
 /// The maximum number of response bytes that a connection buffers for each call, if its client reads slowly.
 const SEND_BUFFER_BYTES: usize = 64 << 10;
 
-/// The number of bytes that a client may send before they are read, for each call and each connection.
+/// The number of bytes that a client may send before they are read, for each call, and for each connection.
 const STREAM_WINDOW_BYTES: u32 = 64 << 10;
 const CONNECTION_WINDOW_BYTES: u32 = 128 << 10;
 
-/// The limits on the interval at which the time limits of a connection are checked: a quarter of the shortest one,
-/// within these limits.
+/// The bounds of the interval at which the time limits of a connection are checked. The interval is a quarter of the
+/// header timeout or the write timeout, whichever is shorter.
 const CHECK_EVERY_MAX: Duration = Duration::from_secs(5);
 const CHECK_EVERY_MIN: Duration = Duration::from_millis(10);
-/// The maximum interval of checks after a connection began to shut down. Only these checks close the connection of a
-/// client with a health watch.
+/// The maximum interval of checks after a connection began to shut down. If a client has an open health watch, only
+/// these checks close its connection.
 const CHECK_ENDING_EVERY_MAX: Duration = Duration::from_millis(250);
 
-/// How often readiness is polled while a stream is open.
+/// The interval at which readiness is polled while a stream is open.
 const HEALTH_EVERY: Duration = Duration::from_secs(1);
 
 // === impl GrpcServer ===
@@ -140,8 +141,8 @@ impl GrpcServer {
         self.phase.send_replace(Phase::Stopping);
     }
 
-    /// Stops accepting, waits for calls in flight within the drain timeout, and closes. Returns true if all calls
-    /// completed.
+    /// Stops accepting connections, and waits until all connections have ended, but not longer than the drain timeout.
+    /// Then drops the remaining connections. Returns true if all connections ended in time.
     pub async fn stop(self) -> bool {
         self.phase.send_replace(Phase::Draining);
         let drained = async {
@@ -162,8 +163,9 @@ impl Drop for GrpcServer {
     }
 }
 
-/// Reports changes of readiness to health watches, until the server stops. The store notifies of its changes. Others,
-/// such as a registry that becomes available, are polled, but only while a stream is open.
+/// Reports changes of readiness to health watches, until the server stops. The store notifies this task when its health
+/// may have changed. Other changes, such as a registry that becomes available, are polled, but only while a stream is
+/// open.
 async fn report(calls: Arc<Calls>, mut phases: watch::Receiver<Phase>) {
     let mut changes = calls.readiness_changes();
     while *phases.borrow_and_update() == Phase::Serving {
@@ -205,16 +207,16 @@ async fn accept(listener: TcpListener, calls: Arc<Calls>, open: Arc<AtomicUsize>
 
 /// Serves a connection until it ends.
 async fn serve(stream: TcpStream, client: SocketAddr, guard: OpenGuard, mut phases: watch::Receiver<Phase>) {
-    // Responses are written immediately, because waiting to fill a packet would only delay them. An error only leaves
-    // that delay.
+    // Responses are written immediately, because waiting to fill a packet would only delay them. If this fails,
+    // responses are delayed, which is not an error.
     let _ = stream.set_nodelay(true);
     let limits = *guard.calls.limits();
     let in_flight = InFlightCalls::new();
     let (calls, own) = (Arc::clone(&guard.calls), Arc::clone(&in_flight));
     let service = service_fn(move |request| {
         let (calls, in_flight) = (Arc::clone(&calls), Arc::clone(&own));
-        // Not inside the future: hyper accepts all requests of a read before it polls the first one, so their headers
-        // would accumulate.
+        // The request is reduced here and not in the future, because hyper accepts all requests of a read before it
+        // polls the first future. The headers of all these requests would be in memory at once.
         let request = reduced(request);
         async move { Ok::<_, Infallible>(calls.answer(request, &in_flight, Some(client)).await) }
     });

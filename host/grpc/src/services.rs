@@ -39,7 +39,7 @@ impl Services {
         self.lookups.readiness().is_ready(&self.lookups.snapshot())
     }
 
-    /// Returns a receiver that is notified when the store's health, a part of readiness, may have changed.
+    /// Returns a receiver that is notified when the health of the store may have changed. Readiness depends on it.
     pub(super) fn readiness_changes(&self) -> watch::Receiver<()> {
         self.lookups.snapshot().store().health_changes()
     }
@@ -92,7 +92,7 @@ impl GrpcFeatureServer for Arc<Services> {
         let (_, extensions, message) = request.into_parts();
         if message.to != "online" {
             let text =
-                format!("cannot push to '{}': Larder has no offline store; hint: push to 'online'", Cut(&message.to));
+                format!("cannot push to '{}': Larder has no offline store. hint: push to 'online'", Cut(&message.to));
             return Err(Status::invalid_argument(text));
         }
         let source = message.stream_feature_view;
@@ -128,14 +128,13 @@ impl GrpcFeatureServer for Arc<Services> {
     }
 }
 
-/// Returns an internal error for a lookup that was passed to a service. [`super::Calls`] answers lookups itself,
-/// because it leases memory for their messages and responses, and tonic does not.
+/// Returns an internal error for a lookup that was passed to a service. [`super::Calls`] answers lookups itself, to
+/// lease memory for their messages and responses, which tonic does not do.
 fn misrouted(_lookup: Request<GetOnlineFeaturesRequest>) -> Status {
     error::internal("a lookup was routed to the services that do not serve lookups")
 }
 
-/// Returns the row of a write, with columns as text or as values. Having both is an error, because it would be
-/// ambiguous.
+/// Returns the row of a write, with columns as text or as values. A write that has both is ambiguous, and is rejected.
 fn one_row(texts: BTreeMap<String, String>, values: BTreeMap<String, FeastValue>) -> Result<Frame, Status> {
     let columns = match (texts.is_empty(), values.is_empty()) {
         (false, true) => texts.into_iter().map(|(name, text)| (name, vec![Cell::Text(text)])).collect(),

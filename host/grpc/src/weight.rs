@@ -1,4 +1,5 @@
-//! Estimates the memory of decoded messages. A value of two bytes in a message can take many in memory.
+//! Estimates the memory of decoded messages. A value that has two bytes in a message can take many more bytes in
+//! memory.
 
 use larder_model::model::FeastValue;
 use larder_serving::EntityValue;
@@ -11,7 +12,7 @@ const VALUE_BYTES: usize = GROWTH * (size_of::<FeastValue>() + size_of::<EntityV
 const TEXT_BYTES: usize = GROWTH * (size_of::<String>() + size_of::<usize>() * 3);
 const ENTRY_BYTES: usize = 512;
 
-/// The fields of a value that are bytes or text, and take no more memory than in the message.
+/// The numbers of the fields of a value that are bytes or text. They take no more memory than in the message.
 const BYTES_AND_TEXT_FIELDS: [u64; 2] = [1, 2];
 
 /// Returns the maximum memory of a decoded `GetOnlineFeaturesRequest`, in bytes.
@@ -24,18 +25,19 @@ pub(super) fn lookup_bytes(message: &[u8]) -> usize {
     message.len() + fields.sum::<usize>()
 }
 
-/// Returns the maximum memory of a decoded `PushRequest` or `WriteToOnlineStoreRequest`, with its prefix, in bytes.
-/// Columns are text or values.
+/// Returns the maximum memory of a decoded `PushRequest` or `WriteToOnlineStoreRequest`, with its prefix, in bytes. The
+/// columns are either text or values.
 pub(super) fn row_bytes(message: &[u8]) -> usize {
     let columns = Fields(message.get(PREFIX_BYTES..).unwrap_or_default()).map(|(field, payload)| match field {
-        // `typed_features`, or the short `to` of a push.
+        // `typed_features` is field 4 of a `WriteToOnlineStoreRequest`, and field 5 of a `PushRequest`. Field 4 of a
+        // `PushRequest` is `to`, which is short.
         4 | 5 => ENTRY_BYTES + Fields(payload).map(|(_, value)| value.len() + value_bytes(value)).sum::<usize>(),
         _ => ENTRY_BYTES + payload.len(),
     });
     message.len() + columns.sum::<usize>()
 }
 
-/// Returns the memory of one field of a column's entry: of its key, or of its values.
+/// Returns the memory of one field of a column's map entry: of the column's name (field 1), or of its values (field 2).
 fn column_bytes((field, payload): (u64, &[u8])) -> usize {
     if field == 2 { Fields(payload).map(|(_, value)| VALUE_BYTES + value_bytes(value)).sum() } else { payload.len() }
 }
@@ -47,7 +49,8 @@ fn value_bytes(value: &[u8]) -> usize {
     Fields(value).map(of_field).sum()
 }
 
-/// Iterates over the fields of a message: the number, and the bytes of length-delimited fields. Ends at invalid data.
+/// Iterates over the fields of a message. Returns the number and the bytes of each field; no bytes for a varint. Ends
+/// at invalid data.
 struct Fields<'m>(&'m [u8]);
 
 impl<'m> Fields<'m> {

@@ -73,7 +73,7 @@ impl Protocol for LookupFormat {
             Self::Json => write_answer(&answer, out, budget)?,
             Self::Arrow => {
                 let mut encoded = encode_arrow(&answer, budget)?;
-                // Checks the limit on the response's size: the exact length was not known before.
+                // Checks the limit on the response's size, whose exact value was not known before.
                 budget.reserve(&mut encoded, 0, 0)?;
                 // For Arrow, `out` is always empty, because the fast path serves only JSON. So this does not copy.
                 if out.is_empty() { *out = encoded } else { out.append(&mut encoded) }
@@ -83,7 +83,7 @@ impl Protocol for LookupFormat {
     }
 }
 
-/// Returns the quality value (`q`) of a media type: 1 if it has none, 0 if it is not a number.
+/// Returns the quality value (`q`) of a media type: 1 if there is none, and 0 if it is not a number.
 fn quality<'a>(mut parameters: impl Iterator<Item = &'a str>) -> f32 {
     let parameter_value = parameters.find_map(|parameter| {
         let (name, value) = parameter.split_once('=')?;

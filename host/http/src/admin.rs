@@ -5,17 +5,19 @@ use std::collections::BTreeMap;
 use larder_ingest::{Progress, SyncReport, SyncRequest};
 use serde::{Deserialize, Serialize};
 
-/// The commands of a running server, in addition to lookups.
+/// The commands that the admin listener passes to the running server.
 pub trait Control: Send + Sync + std::fmt::Debug {
-    /// Syncs the named views, or all views with a source if none is named, each once, and calls `notify` for every
-    /// step. Blocks until all syncs have ended; during a shutdown, for at most [`larder_ingest::LAST_COMMIT_WITHIN`].
+    /// Syncs each view that the command names once; if it names none, syncs all views with a source. Calls `notify` for
+    /// every step. Blocks until all syncs have ended, but not longer than [`larder_ingest::LAST_COMMIT_WITHIN`] after a
+    /// shutdown has begun.
     fn sync(&self, command: &SyncCommand, notify: &mut dyn FnMut(AdminEvent));
 
     /// Reloads the configuration, the definitions, and the files of keys and tokens. Returns a message with the
     /// warnings.
     ///
     /// # Errors
-    /// The errors, one per line. A part that fails, definitions or keys and tokens, keeps its previous state.
+    /// The errors, one per line. Definitions are reloaded independently of keys and tokens. If one of the two reloads
+    /// fails, the previous definitions, or the previous keys and tokens, stay in use.
     fn reload(&self) -> Result<String, String>;
 
     /// Deletes an entity's row from a view. Only a newer row replaces it. Blocks until the deletion is committed.
@@ -24,7 +26,7 @@ pub trait Control: Send + Sync + std::fmt::Debug {
     /// A problem with the view, the key or the store; nothing was deleted in that case.
     fn delete(&self, command: &DeleteCommand) -> Result<EraseReport, String>;
 
-    /// Drops all rows of a view. Blocks until that is committed. Use [`Control::sync`] to load the rows again.
+    /// Drops all rows of a view. Blocks until the change is committed. Use [`Control::sync`] to load the rows again.
     ///
     /// # Errors
     /// A problem with the view or the store; nothing was dropped in that case.
@@ -33,15 +35,17 @@ pub trait Control: Send + Sync + std::fmt::Debug {
     /// Deploys a plugin's file. Blocks until the plugin is compiled, bound to its derived views and tested.
     ///
     /// # Errors
-    /// If the plugin is rejected; the previous version then keeps serving. Also if the server's copy of a deployed
-    /// plugin cannot be written, or the server runs no plugins.
+    /// * The server runs no plugins, the plugin is rejected, or its file cannot be written to the plugin directory. The
+    ///   previous version keeps serving.
+    /// * The server's copy of the plugin cannot be written. The new version is live nevertheless.
     fn deploy(&self, file: &[u8]) -> Result<DeployReport, String>;
 
     /// Rolls back to the previous version of a plugin.
     ///
     /// # Errors
-    /// If the plugin or its previous version does not exist, or the server runs no plugins. Also if a file cannot be
-    /// written; the previous version is live in that case.
+    /// * The server runs no plugins, the plugin or its previous version does not exist, or the previous version is
+    ///   incompatible with the current definitions. The live version does not change.
+    /// * A file cannot be written. The previous version is live nevertheless.
     fn roll_back(&self, plugin: &str) -> Result<DeployReport, String>;
 
     /// Returns the plugins, sorted by name.
@@ -57,15 +61,15 @@ pub trait Control: Send + Sync + std::fmt::Debug {
 pub struct SyncCommand {
     /// The names of the views. Empty for all views with a source.
     pub views: Vec<String>,
-    /// Read everything again, including objects that were already read.
+    /// Whether to read everything again, including objects that were already read.
     pub full: bool,
     /// Load only rows with this event time or a later one, in microseconds since the Unix epoch.
     pub from: Option<i64>,
     /// Load only rows with this event time or an earlier one, in microseconds since the Unix epoch.
     pub to: Option<i64>,
-    /// Load the rows even if they fail the sanity checks (`sync: guard`).
+    /// Whether to load the rows even if they fail the sanity checks (`sync: guard`).
     pub force: bool,
-    /// Skip sources that were synced recently and are expensive to read. Clients cannot set it.
+    /// Whether to skip sources that were synced recently and are expensive to read. Clients cannot set this field.
     #[serde(skip)]
     pub skip_recent: bool,
 }
@@ -131,15 +135,15 @@ pub struct DeployReport {
     pub plugin: String,
     /// The version that the plugin declares.
     pub version: String,
-    /// SHA-256 of its file, in hexadecimal.
+    /// The SHA-256 digest of the file, in hexadecimal.
     pub digest: String,
     /// The version that was live before, if any.
     pub replaced: Option<String>,
-    /// The derived views that it computes.
+    /// The derived views that the plugin computes.
     pub views: Vec<String>,
-    /// Whether its code was compiled; false if it was cached, and for a rollback.
+    /// Whether the plugin's code was compiled; false if the compiled code was cached, and for a rollback.
     pub compiled: bool,
-    /// How long loading and deploying took, without waiting for other changes.
+    /// How long loading and deploying took, in seconds, without the wait for other changes.
     pub seconds: f64,
 }
 
@@ -166,13 +170,13 @@ pub struct PluginStatus {
 pub struct PluginVersion {
     /// The version that the plugin declares.
     pub version: String,
-    /// SHA-256 of its file, in hexadecimal.
+    /// The SHA-256 digest of the file, in hexadecimal.
     pub digest: String,
     /// The language that the file declares, or `unknown`.
     pub language: String,
-    /// The size of its file in bytes.
+    /// The size of the file in bytes.
     pub bytes: u64,
-    /// The plugin's own description.
+    /// The description that the plugin declares.
     pub doc: String,
 }
 

@@ -3,9 +3,9 @@
 //! The columns of the JSON response come first, with the same names and in the same order. Then `NAME__status` and
 //! `NAME__event_timestamp` follow for each feature. A column has the Arrow type of its declared type: JSON, UUIDs and
 //! decimals are text, sets are lists, and timestamps are microseconds in UTC. Nested values (maps, structs, lists of
-//! lists, timestamps with a zone) are text: the same JSON as in the JSON response. A missing value is always null, also
-//! where the JSON response has a placeholder: the smallest integer for a null timestamp, and the epoch for a missing
-//! event time.
+//! lists, timestamps with a zone) are text: the same JSON as in the JSON response. A missing value is always null. The
+//! JSON response has placeholders for two missing values: the smallest integer for a null timestamp, and the epoch for
+//! a missing event time.
 
 use std::{
     borrow::Cow,
@@ -40,16 +40,16 @@ use super::HttpError;
 pub(super) enum ArrowEncodeError {
     /// Two columns would have the same name.
     #[error(
-        "as Arrow, two columns would be named '{0}': each feature comes with NAME__status and NAME__event_timestamp; \
+        "as Arrow, two columns would be named '{0}': each feature comes with NAME__status and NAME__event_timestamp. \
          hint: request full feature names, fewer features, or JSON"
     )]
     Collision(String),
-    /// A column is larger than 32-bit offsets can address.
-    #[error("as Arrow, column '{0}' would be larger than 2 GiB; hint: request fewer rows")]
+    /// A column is larger than Arrow's 32-bit offsets can address.
+    #[error("as Arrow, column '{0}' would be larger than 2 GiB. hint: request fewer rows")]
     TooLarge(String),
     /// A timestamp in a key column overflows 64-bit microseconds.
     #[error(
-        "as Arrow, column '{column}' cannot hold {seconds} s: it overflows 64-bit microseconds; hint: request JSON"
+        "as Arrow, column '{column}' cannot hold {seconds} s: it overflows 64-bit microseconds. hint: request JSON"
     )]
     Instant { column: String, seconds: i64 },
     /// The response exceeds a limit.
@@ -70,7 +70,7 @@ struct Columns<'r> {
     budget: &'r mut ResponseBudget,
 }
 
-/// The approximate overhead of a column in the stream in addition to its values, in bytes.
+/// The approximate size of a column in the stream without its values, in bytes.
 const COLUMN_BYTES: usize = 512;
 
 /// The names of the statuses, in the order of [`status_index`].
@@ -88,13 +88,13 @@ pub(super) fn encode_arrow(answer: &Answer<'_>, budget: &mut ResponseBudget) -> 
     }
     for column in &plan.feature_columns {
         let values = answer.cells(column.from).map(|cell| cell.value);
-        // A nested value is written as JSON, which is longer.
+        // A nested value is converted to JSON, which can be eight times as long.
         let expansion = if matches!(column.value_type, ValueType::Nested(_)) { 8 } else { 1 };
         columns.reserve(values.clone().map(|value| value.bytes() * expansion + 8).sum())?;
         columns.add(&column.name, feature_column(&column.name, column.value_type, values)?, true)?;
     }
     let words: ArrayRef = Arc::new(StringArray::from_iter_values(STATUSES));
-    // All columns of a read share its event times.
+    // All feature columns of a read have the same event times, so they share one array.
     let mut times: Vec<Option<ArrayRef>> = vec![None; plan.reads.len()];
     for column in &plan.feature_columns {
         let indexes = answer.cells(column.from).map(|cell| status_index(cell.status));
@@ -110,7 +110,7 @@ pub(super) fn encode_arrow(answer: &Answer<'_>, budget: &mut ResponseBudget) -> 
         };
         columns.add(&format!("{}__event_timestamp", column.name), times, true)?;
     }
-    // The writer copies the arrays before it writes them.
+    // The writer copies the arrays before it writes them, so memory for the copies is reserved.
     let bytes = columns.bytes + columns.arrays.len() * COLUMN_BYTES;
     columns.budget.hold(bytes)?;
     let mut out = Vec::new();
@@ -133,8 +133,8 @@ fn metadata(plan: &Plan) -> HashMap<String, String> {
 }
 
 fn entity_column(column: &EntityColumn, values: &[EchoedValue<'_>]) -> Result<ArrayRef, ArrowEncodeError> {
-    // A column that is not a key of any view has the type of its values, which are all of one type, or is text if all
-    // of them are null.
+    // A column that is not a key of any view has the type of its values, which all have the same type. If all values
+    // are null, the column is text.
     let scalar = column.key_type.unwrap_or(match values.iter().find(|value| **value != EchoedValue::Null) {
         Some(EchoedValue::Int(_)) => ScalarType::Int64,
         Some(EchoedValue::Float(_)) => ScalarType::Float64,
@@ -195,8 +195,8 @@ fn lists<'a>(
     Ok(Arc::new(ListArray::try_new(field, OffsetBuffer::new(ends.into()), items, Some(present))?))
 }
 
-/// Builds an array of values of one type. A value of another type becomes null; the values of a valid row have the
-/// types of its schema.
+/// Builds an array of values of one type. A value of another type would become null, but the values of a valid row have
+/// the types of its schema.
 fn scalars<'a>(
     name: &str,
     scalar: ScalarType,
@@ -254,7 +254,7 @@ fn bytes(value: ValueRef<'_>) -> Option<&[u8]> {
     }
 }
 
-/// Returns an offset into a column's data. Arrow would panic at an offset beyond 32 bits.
+/// Returns an offset into a column's data. Arrow would panic if an offset did not fit into a signed 32-bit integer.
 fn offset(name: &str, offset: usize) -> Result<i32, ArrowEncodeError> {
     i32::try_from(offset).map_err(|_| ArrowEncodeError::TooLarge(name.to_owned()))
 }
@@ -272,11 +272,12 @@ fn status_index(status: Status) -> i8 {
 // === impl Columns ===
 
 impl Columns<'_> {
-    /// Checks the limit on the response and reserves memory before a column of at most about this many bytes is built.
+    /// Checks the limit on the response's size, and reserves memory for a column of about `bytes` bytes at most. Must
+    /// be called before the column is built.
     fn reserve(&mut self, bytes: usize) -> Result<(), ArrowEncodeError> {
         // Nested values may be up to eight times smaller than estimated.
         self.budget.reserve(&mut Vec::new(), self.bytes + bytes / 8, 0)?;
-        // The column's buffer grows by doubling.
+        // The column's buffer grows by doubling, so it can be twice as large as its content.
         Ok(self.budget.hold(2 * bytes)?)
     }
 

@@ -17,7 +17,8 @@ pub(super) enum ResponseBody {
     Lines(mpsc::Receiver<Bytes>),
 }
 
-/// The maximum size of a frame. If the stream has no vectored writes, as with TLS, hyper copies each frame.
+/// The maximum size of a frame, in bytes. hyper copies each frame if the stream does not support vectored writes, as
+/// with TLS.
 const FRAME_BYTES: usize = 64 << 10;
 
 impl Body for ResponseBody {

@@ -18,47 +18,54 @@ use larder_serving::{Authorization, Snapshot};
 use larder_store::ViewId;
 use serde_json::{Map, Value, json};
 
-/// The definitions that a caller may see whose token is limited to feature services: the features of the services and
-/// their keys, but no sources, and no other definitions.
+/// The definitions that are visible to a caller whose token is limited to feature services: the features and the keys
+/// of these services. Sources and all other definitions are hidden.
 #[derive(Debug, Default)]
 struct Visible<'c> {
     /// The visible features of each view, stored or derived.
     features: BTreeMap<&'c str, BTreeSet<&'c str>>,
+    /// The names of the entities of stored views.
     entities: BTreeSet<&'c str>,
+    /// The join keys that are inputs of derived views.
     join_keys: BTreeSet<&'c str>,
 }
 
-/// The approximate size of a feature, and of any other definition, as a tree of JSON values, in bytes.
+/// The approximate memory of a feature, and of any other definition, as a tree of JSON values, in bytes.
 const FEATURE_BYTES: usize = 1_536;
 const DEFINITION_BYTES: usize = 4_096;
 
 // === impl Visible ===
 
 impl<'c> Visible<'c> {
-    /// Returns the definitions that the caller may see, or `None` if it may see all.
+    /// Returns the definitions that the caller may see, or `None` if the caller may see all definitions.
     fn to(authorization: &Authorization, catalog: &'c Catalog) -> Option<Self> {
         if authorization.is_unlimited() {
             return None;
         }
-        let mut visible = Self::default();
+        let (mut visible, mut read) = (Self::default(), HashSet::new());
         for service in catalog.services().iter().filter(|service| authorization.permits_service(&service.name)) {
             for projection in &service.projections {
                 let features = visible.features.entry(&projection.view).or_default();
                 features.extend(projection.features.iter().map(|feature| &**feature));
-                visible.add_keys(&projection.view, catalog);
+                visible.add_keys(&projection.view, catalog, &mut read);
             }
         }
         Some(visible)
     }
 
-    /// Adds the keys of a view; for a derived view, the keys of all views that it reads.
-    fn add_keys(&mut self, view: &str, catalog: &'c Catalog) {
+    /// Adds the keys of a view; for a derived view, the keys of all views that it reads. Visits each of them once, as
+    /// [`add_inputs`] does.
+    fn add_keys(&mut self, view: &str, catalog: &'c Catalog, read: &mut HashSet<&'c str>) {
         if let Some(view) = catalog.view(view) {
             self.entities.extend(view.entities.iter().map(|name| &**name));
         }
         for input in catalog.derived_view(view).iter().flat_map(|view| &view.inputs) {
             match &input.from {
-                InputSource::Feature { view, .. } => self.add_keys(view, catalog),
+                InputSource::Feature { view, .. } => {
+                    if read.insert(&**view) {
+                        self.add_keys(view, catalog, read);
+                    }
+                }
                 InputSource::JoinKey(key) => {
                     self.join_keys.insert(key);
                 }
@@ -76,7 +83,7 @@ impl<'c> Visible<'c> {
     }
 }
 
-/// Returns the approximate memory of a snapshot's description while it is built, in bytes.
+/// Returns the approximate memory that building the description of a snapshot takes, in bytes.
 pub(super) fn catalog_bytes(snapshot: &Snapshot) -> usize {
     let catalog = snapshot.catalog();
     let text = |description: &str, tags: &Tags| {
@@ -218,8 +225,8 @@ fn feature(feature: &Feature) -> Value {
     })
 }
 
-/// Describes the columns that a request for a service needs, sorted by name: join keys, under the names that the
-/// service has for them, and request inputs of derived views.
+/// Describes the columns that a request for a service needs, sorted by name. They are the join keys, under the names
+/// that the service uses for them, and the request inputs of derived views.
 fn service_inputs(service: &FeatureService, catalog: &Catalog) -> Vec<Value> {
     let (mut inputs, mut read) = (BTreeMap::new(), HashSet::new());
     for projection in &service.projections {
@@ -232,8 +239,9 @@ fn service_inputs(service: &FeatureService, catalog: &Catalog) -> Vec<Value> {
     inputs.into_iter().map(input).collect()
 }
 
-/// Adds the columns that a view needs. For a derived view, adds the columns of all views that it reads, each once: in a
-/// chain of derived views, the number of paths can grow exponentially. `read` has the views that were read so far.
+/// Adds the columns that a view needs. For a derived view, also adds the columns of all views that it reads. Visits
+/// each of these views once, because the number of paths through a chain of derived views can grow exponentially.
+/// `read` has the names of the views that were visited so far.
 fn add_inputs<'c>(
     view: &str,
     join_key_map: &BTreeMap<Arc<str>, Arc<str>>,
@@ -267,7 +275,7 @@ fn add_inputs<'c>(
     }
 }
 
-/// Describes the features that have a different type in stored rows, and how such values are served.
+/// Describes the features that have a different type in stored rows: the types, and how the stored values are served.
 fn retyped_features(
     snapshot: &Snapshot,
     view: &FeatureView,
@@ -323,5 +331,8 @@ derived_views:
         let inputs = service_inputs(catalog.service("last").unwrap(), &catalog);
         assert_eq!(inputs.len(), 41);
         assert_eq!(inputs[40], json!({ "name": "user", "type": "String", "from": "key user" }));
+        let mut visible = Visible::default();
+        visible.add_keys("v40", &catalog, &mut HashSet::new());
+        assert!(visible.has_entity("user", "user"));
     }
 }

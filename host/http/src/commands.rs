@@ -1,4 +1,4 @@
-//! Commands of the admin listener. All except the list of plugins run on threads that may block.
+//! Commands of the admin listener. All commands except the list of plugins run on threads that may block.
 
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ pub(super) fn has_body(command: CommandEndpoint) -> bool {
     }
 }
 
-/// Runs a command. `name` is the plugin's name from the path; empty for a route without one.
+/// Runs a command. `name` is the plugin's name from the path; empty if the route has no `{name}`.
 ///
 /// # Errors
 /// Status 422 for an invalid body and for a refused command, 500 if the command panics.

@@ -38,7 +38,8 @@ pub struct HttpLimits {
     /// The limit on bytes of a response. A larger response gets 413.
     pub answer_bytes_max: usize,
     /// The limit on bytes of all request and response bodies in flight, across all listeners and gRPC. Requests beyond
-    /// it get 503. `None`: derived from the memory limit ([`larder_common::memory::default_budget`]).
+    /// the limit get 503. If `None`, the limit is derived from the memory limit
+    /// ([`larder_common::memory::default_budget`]).
     pub in_flight_bytes_max: Option<usize>,
     /// How long a stopping server keeps serving all requests while it reports that it is not ready.
     pub drain_delay: Duration,

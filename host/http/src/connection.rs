@@ -1,4 +1,5 @@
-//! Serves one connection: lookups on the fast path, and from the first other request on, all requests with hyper.
+//! Serves one connection. The fast path serves lookups until it receives a request that it cannot serve. From that
+//! request on, hyper serves all requests of the connection.
 
 use std::{
     error::Error,
@@ -33,7 +34,7 @@ use super::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     Serving,
-    /// A connection ends once it has answered the requests that have begun.
+    /// Each connection ends once the requests that have begun are answered.
     Draining,
     /// The remaining connections are dropped.
     Ended,
@@ -46,7 +47,7 @@ pub(super) struct ConnectionContext {
     pub(super) linger: LingerFlag,
 }
 
-/// The start of the current poll of a connection.
+/// Limits the duration of one poll of a connection to [`POLL_BUDGET`]. Stores when the current poll started.
 #[derive(Default)]
 struct PollBudget(Mutex<Option<Instant>>);
 
@@ -61,7 +62,8 @@ pub(super) async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut phases = context.phases.clone();
     let mut signal = pin!(phases.changed());
-    // Polls the signal once, so that it wakes this task. Polling it each time would cost more than `has_changed`.
+    // Polls the signal once, so that a change of the phase wakes this task. After that, `has_changed` is called,
+    // because it costs less than another poll of the signal.
     poll_fn(|cx| Poll::Ready(_ = signal.as_mut().poll(cx))).await;
     let is_draining = || context.phases.has_changed().unwrap_or(true);
 
@@ -86,7 +88,8 @@ pub(super) async fn serve_with_hyper<S: AsyncRead + AsyncWrite + Unpin>(
     let ConnectionContext { router, phases, linger } = context;
     let is_draining = || phases.has_changed().unwrap_or(true);
     let limits = *router.limits();
-    // hyper does not count a request as begun while its bytes are still in the prefix.
+    // A graceful shutdown closes the connection if hyper has not begun to read a request. So the shutdown has to wait
+    // while the bytes of the first request are still in the prefix.
     let has_begun = AtomicBool::new(stream.is_prefix_read());
     let stream = Framed::new(stream);
     let (ambiguous, requests) = (stream.ambiguous(), AtomicUsize::new(0));

@@ -1,4 +1,4 @@
-//! Decodes a request's JSON to an [`OnlineRequest`] in one pass, and borrows texts from the body.
+//! Decodes a request's JSON to an [`OnlineRequest`] in one pass, and borrows strings from the body.
 //!
 //! An invalid body is parsed a second time by the slower [`diagnose`] to list every problem with its location, as
 //! FastAPI does.
@@ -23,7 +23,7 @@ pub fn decode_request(body: &[u8]) -> Result<OnlineRequest<'_>, HttpError> {
     let Some(wire) = wire else { return Err(diagnose(body)) };
     let Some(EntityColumns(entities)) = wire.entities else { return Err(diagnose(body)) };
     let selection = match wire.service {
-        // As in Feast, an empty name counts as no name.
+        // As in Feast, an empty name has the same meaning as no name.
         Some(service) if !service.is_empty() => Selection::Service(service),
         _ => Selection::Features(wire.features),
     };
@@ -37,7 +37,7 @@ const FEW_COLUMNS: usize = 16;
 /// The error for a number that the parser returns as a double although it may be an integer: see [`parse_exact`].
 const NEEDS_EXACT_TEXT: &str = "a number that must be parsed from its text";
 
-/// Parses a body again, with each value from its own text, so that an integer beyond 64 bits is not rounded to a
+/// Parses a body again, and parses each value from its own text, so that an integer beyond 64 bits is not rounded to a
 /// double.
 fn parse_exact(text: &str) -> Option<Wire<'_>> {
     let wire: Wire<'_, ExactColumns<'_>> = serde_json::from_str(text).ok()?;
@@ -178,7 +178,8 @@ struct ColumnsByName<'a> {
 // === impl ColumnsByName ===
 
 impl<'a> ColumnsByName<'a> {
-    /// Adds a column. As in Python, the last of two equal names wins, at the position of the first.
+    /// Adds a column. If a column with this name exists, replaces its values and keeps its position, as in a Python
+    /// dictionary.
     fn insert(&mut self, name: Cow<'a, str>, values: Vec<EntityValue<'a>>) {
         let Self { columns, indexes } = self;
         if columns.len() < FEW_COLUMNS {
@@ -326,8 +327,8 @@ mod tests {
             let columns: Vec<String> = (0..count).map(|n| format!(r#""c{n}":[1]"#)).collect();
             format!(r#"{{"features":["a:b"],"entities":{{{}}}}}"#, columns.join(","))
         };
-        // Comparing each name with all others would take 3.2 billion comparisons: minutes in a debug build on a busy
-        // machine.
+        // Comparing each name with all others would take 3.2 billion comparisons, which last minutes in a debug build
+        // on a busy machine.
         let (body, started) = (body(80_000), std::time::Instant::now());
         assert_eq!(columns(&body).len(), 80_000);
         assert!(started.elapsed() < std::time::Duration::from_secs(30), "{:?}", started.elapsed());

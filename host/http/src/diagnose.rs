@@ -20,14 +20,17 @@ struct Body {
     /// The whole body as a response repeats it.
     echo: Value,
     is_object: bool,
+    /// The problems with `entities`; `None` if the body does not have it.
     entities: Option<Vec<Value>>,
     service: Option<Value>,
+    /// The problems with `features`; `None` if the body does not have it.
     features: Option<Vec<Value>>,
+    /// The values of [`FLAGS`], in the same order.
     flags: [Option<Value>; 2],
 }
 
-/// Reads a value, and collects the problems with the first items of an object or a list: at most [`LISTED_MAX`]. The
-/// function returns the problem with an item, given its name or index.
+/// Reads a value. If the value is an object or a list, collects at most [`LISTED_MAX`] problems with its items. The
+/// function gets the name or index of an item, and the item, and returns the problem with it, if any.
 struct Problems<F>(F);
 
 const FLAGS: [&str; 2] = ["full_feature_names", "include_feature_view_version_metadata"];

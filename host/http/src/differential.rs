@@ -46,7 +46,7 @@ pub struct TestServer {
 /// What a client receives after it has sent some bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Seen {
-    /// The bytes of all responses, with the same date in each.
+    /// The bytes of all responses. The dates are replaced, because they differ between the two paths.
     pub responses: String,
     /// Whether the server closed the connection.
     pub is_closed: bool,
@@ -80,10 +80,11 @@ feature_services: [{name: all, features: [orders, empty]}]
 
 const NOW: i64 = 1_760_000_000_000_000;
 
-/// Longer than the fast path waits for the rest of a request, and shorter than the timeout of idle connections.
+/// How long the client waits before it reads the responses. This is longer than the fast path waits for the rest of a
+/// request, and shorter than the timeout of idle connections.
 const SETTLED_AFTER: Duration = Duration::from_secs(5);
 
-/// Larger than all responses to one input.
+/// The capacity of the connection, in bytes. It is larger than all responses to one input.
 const PIPE_BYTES: usize = 4 << 20;
 
 // === impl TestServer ===
@@ -127,7 +128,7 @@ impl TestServer {
         let role = ListenerRole::Data { authenticator, encrypted: false, writes: None };
         let limits = ConnectionLimits { body_bytes_max: 8 << 10, ..ConnectionLimits::default() };
         let router = Arc::new(Router::new(lookups, clock, limits, role));
-        // With a paused clock, time advances only while no task can run.
+        // With a paused clock, time advances only while no task can run, so the waits take no real time.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
         Self { router, runtime, _dir: dir }
     }
@@ -166,7 +167,7 @@ impl TestServer {
     fn serve(&self, stream: DuplexStream, path: Path) -> JoinHandle<()> {
         let router = Arc::clone(&self.router);
         tokio::spawn(async move {
-            // Dropping the sender would count as a change of the phase.
+            // Keeps the sender, because dropping it would be treated as a change of the phase.
             let (_phase, phases) = watch::channel(Phase::Serving);
             let context = ConnectionContext { router, phases, linger: LingerFlag::default() };
             let _ = match path {
@@ -176,8 +177,8 @@ impl TestServer {
         })
     }
 
-    /// Compares both paths for the input of a fuzzer: a byte with the number of lengths, up to three (modulo four), two
-    /// bytes for each length, then the bytes to send.
+    /// Compares both paths for the input of a fuzzer. The first byte modulo four is the number of lengths, followed by
+    /// two bytes for each length, in big-endian order. The rest are the bytes to send.
     ///
     /// # Panics
     /// As [`TestServer::compare`].
@@ -190,12 +191,12 @@ impl TestServer {
         self.compare(bytes, &lengths);
     }
 
-    /// Sends bytes to both paths, in pieces of these lengths and a last piece with the rest. Returns what a client of
+    /// Sends bytes to both paths, in pieces of these lengths and a last piece with the rest. Returns what the client of
     /// the fast path receives.
     ///
     /// # Panics
-    /// If it differs from what a client of hyper receives, however the bytes are split for hyper: in the same pieces,
-    /// not at all, or by request.
+    /// If the client of hyper receives something else in all three cases: when the bytes are sent in the same pieces,
+    /// when they are sent at once, and when each request is sent separately.
     pub fn compare(&self, bytes: &[u8], lengths: &[usize]) -> Seen {
         let (mut pieces, mut rest) = (Vec::new(), bytes);
         for length in lengths {
@@ -207,8 +208,9 @@ impl TestServer {
         }
         pieces.push(rest);
         let fast = self.send(&pieces, Path::Fast);
-        // hyper's responses depend on how the bytes arrive: it parses an incomplete head again only when its last line
-        // has arrived, and drops unsent responses when a later request breaks the connection.
+        // hyper's responses depend on how the bytes arrive. hyper parses an incomplete head again only after the last
+        // line of the head has arrived. It also drops unsent responses if a later request is invalid and ends the
+        // connection.
         let (mut requests, mut rest) = (Vec::new(), bytes);
         while let Some(length) = lookup_length(rest, self.router.limits().body_bytes_max) {
             let (request, after) = rest.split_at(length);
@@ -232,7 +234,7 @@ impl RenewDefinitions for FixedDefinitions {
     }
 }
 
-/// Replaces the value of each `date` header: hyper uses the machine's clock.
+/// Replaces the value of each `date` header, because hyper uses the machine's clock.
 fn without_dates(text: &str) -> String {
     let is_date = |line: &str| line.starts_with("date: ") && line.trim_end().ends_with(" GMT");
     text.split_inclusive("\r\n").map(|line| if is_date(line) { "date: DATE\r\n" } else { line }).collect()

@@ -17,7 +17,7 @@ pub(super) struct AtDepth(pub(super) usize);
 pub(super) const ECHO_ITEMS_MAX: usize = 20;
 const ECHO_DEPTH_MAX: usize = 8;
 
-/// The limit on characters of a text that a response repeats.
+/// The limit on characters of a string that a response repeats.
 const ECHO_CHARS_MAX: usize = 200;
 
 // === impl Echo ===
@@ -47,7 +47,7 @@ impl<'de> DeserializeSeed<'de> for AtDepth {
     type Value = Echo;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Echo, D::Error> {
-        // Parts that are not repeated are also read level by level, up to the depth limit of the parser.
+        // Values that are nested too deeply to be repeated are read too, up to the depth limit of the parser.
         deserializer.deserialize_any(self)
     }
 }
@@ -105,7 +105,7 @@ impl<'de> Visitor<'de> for AtDepth {
     }
 }
 
-/// Truncates a text if it is long.
+/// Truncates a string if it is long.
 pub(super) fn truncated(text: &str) -> String {
     match text.char_indices().nth(ECHO_CHARS_MAX) {
         None => text.to_owned(),

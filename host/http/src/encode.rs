@@ -1,8 +1,8 @@
 //! Encodes an [`Answer`] as Feast's JSON, directly into one buffer.
 //!
 //! The layout is column-major: one result per column, each with the values, statuses and event times of all rows. Much
-//! of it repeats and is copied: cached rows hold their values as text, all features of a view have the same event
-//! times, and most statuses are equal.
+//! of the output is copied instead of formatted: cached rows have their values as text, all features of a view have the
+//! same event times, and most statuses are equal.
 
 use std::ops::Range;
 
@@ -23,27 +23,27 @@ const END: &[u8] = b"]}";
 
 const EPOCH: &[u8] = br#""1970-01-01T00:00:00Z""#;
 
-/// Parts of the output that repeat. Later columns copy them from their first occurrence.
+/// The positions of parts of the output that occur in several columns. Later columns copy them from there.
 #[derive(Default)]
 struct Runs {
     present: Option<Range<usize>>,
     epochs: Option<Range<usize>>,
 }
 
-/// The repeated parts of the columns of one read.
+/// The repeated parts of the output for the columns of one read.
 #[derive(Default)]
 struct ReadRuns<'a> {
     /// The rows as text, if all of them are cached as text.
     text: Option<ReadText<'a>>,
-    /// Everything after the values of copied columns: statuses and event times.
+    /// The statuses and event times of a column whose values were copied from `text`, up to the end of the column.
     rest: Option<Range<usize>>,
     event_times: Option<Range<usize>>,
 }
 
-/// The maximum length of a status and an event time, with separators.
+/// The maximum total length of a status and an event time with their separators, in bytes.
 const CELL_BYTES_MAX: usize = 64;
 
-/// The maximum total length of the separators in a column.
+/// The maximum total length of the separators in a column, in bytes.
 const COLUMN_BYTES: usize = 96;
 
 /// An upper bound on the ratio of a value's size in JSON to its size in a row. A control character becomes six bytes,
@@ -70,8 +70,8 @@ pub(super) fn write_answer(
 ) -> Result<(), RequestError> {
     let plan = &*answer.plan;
     let columns = plan.entity_columns.len() + plan.feature_columns.len();
-    // The approximate size of numbers with their statuses and event times. A larger body makes the buffer grow, which
-    // copies it.
+    // Reserves the approximate size of a response in which all values are numbers. If the body becomes larger, the
+    // buffer grows and is copied.
     budget.reserve(out, 0, 256 + columns * (COLUMN_BYTES + answer.rows * 48))?;
     let mut runs = Runs::default();
     let read_runs = |read| ReadRuns { text: answer.text(read), ..ReadRuns::default() };
@@ -154,7 +154,8 @@ fn begin_column(out: &mut Vec<u8>, index: usize) {
     out.extend_from_slice(&BEGIN[usize::from(index == 0)..]);
 }
 
-/// Writes a run and records its position, or copies it from its first occurrence.
+/// Writes a part of the output and records its position in `run`. If `run` has a position already, copies the part from
+/// there.
 fn write_or_copy(out: &mut Vec<u8>, run: &mut Option<Range<usize>>, write: impl FnOnce(&mut Vec<u8>)) {
     match run {
         Some(run) => out.extend_from_within(run.clone()),

@@ -1,9 +1,9 @@
 //! Converts errors to responses: Feast's bodies, with a status that matches the cause.
 //!
 //! Feast sends its errors as a JSON *string*. For its own error classes, that string contains JSON again (module,
-//! class, message). For any other Python exception, it is the exception's text, in quotes for a `KeyError`. Larder uses
-//! both formats, because Feast's client parses them. Where Feast responds to a client error with 500, Larder responds
-//! with a 4xx.
+//! class, message). For any other Python exception, the string is the exception's text, in quotes for a `KeyError`.
+//! Larder uses both formats, because Feast's client parses them. If Feast responds with 500 to an error of the client,
+//! Larder responds with a 4xx.
 
 use std::convert::Infallible;
 
@@ -32,8 +32,8 @@ pub struct HttpError {
     pub(super) header: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
-/// The size limit of a message in bytes. Lists in it are already limited to [`larder_serving::LISTED_MAX`] truncated
-/// names.
+/// The size limit of a message in bytes. Lists in a message are already limited to [`larder_serving::LISTED_MAX`]
+/// truncated names.
 const MESSAGE_BYTES_MAX: usize = 16 << 10;
 
 // === impl HttpError ===
@@ -51,7 +51,7 @@ impl HttpError {
         Self { status, body: Value::String(inner), log: None, kind, reason: None, header: None }
     }
 
-    /// Creates an error that Feast sends as plain text.
+    /// Creates an error that Feast sends as a JSON string with only the message.
     pub(super) fn plain(status: StatusCode, kind: &'static str, message: String) -> Self {
         Self { status, body: Value::String(cut(message)), log: None, kind, reason: None, header: None }
     }
@@ -145,8 +145,8 @@ impl From<RequestError> for HttpError {
                 Self::feast(StatusCode::NOT_FOUND, "unknown_service", "FeatureServiceNotFoundException", &message)
             }
             RequestError::Collision { .. } => Self::feast(bad, "collision", "FeatureNameCollisionError", &message),
-            // Python formats the text of a `KeyError` as a literal: in single quotes, or in double quotes if it
-            // contains single ones.
+            // Python formats the text of a `KeyError` as a literal: in single quotes, or in double quotes if the text
+            // contains single quotes.
             RequestError::UnknownFeature { .. } => {
                 Self::plain(StatusCode::NOT_FOUND, "unknown_feature", format!("'{message}'"))
             }
@@ -163,7 +163,7 @@ impl From<RequestError> for HttpError {
             RequestError::BadRequestData { .. } => Self::plain(bad, "bad_request_data", message),
             // The plugin host already logs every failure, with a rate limit.
             RequestError::Plugin { .. } => Self::plain(StatusCode::INTERNAL_SERVER_ERROR, "plugin", message),
-            // Feast's client retries a 503 three times, and then loses the message.
+            // The status is not 503, because Feast's client retries a 503 three times and then loses the message.
             RequestError::NoPlugin { .. } => {
                 Self::feast(StatusCode::NOT_IMPLEMENTED, "no_plugin", "FeastError", &message)
             }

@@ -1,14 +1,15 @@
 //! The fast path: reads and answers simple requests for features without hyper.
 //!
 //! Nearly all requests are alike: a POST of a few hundred bytes with a known length, answered with JSON after one
-//! lookup in memory. hyper supports everything in HTTP/1.1, and that generality took half the time of a lookup. So each
-//! connection starts on the fast path, which answers complete lookups that use no special features of HTTP, including
-//! those that fail. At the first other request, the connection is handed to hyper with all bytes from that request on,
-//! and never returns. Both paths give the same responses: the fuzz target `fast_path` compares them.
+//! lookup in memory. hyper supports all of HTTP/1.1. When hyper served these requests, it took half the time of a
+//! lookup. So each connection starts on the fast path. It answers complete lookups that use no special features of
+//! HTTP, and also sends their error responses. At the first other request, the connection is handed to hyper with all
+//! bytes from that request on, and never returns to the fast path. Both paths send the same responses. The fuzz target
+//! `fast_path` compares them.
 //!
-//! A worker reads, parses, answers and writes in one step, in its own buffers, so an idle connection holds no buffers.
-//! A connection waits only for responses that another thread computes and for rows that are fetched. Meanwhile, it
-//! keeps the bytes that follow the request.
+//! A worker thread reads, parses, answers and writes without a pause, and uses buffers of the thread. So an idle
+//! connection holds no buffers. A request waits only if another thread computes its response, or if rows are fetched
+//! for it. During that time, the connection keeps the bytes that follow the request.
 
 mod request;
 mod response;
@@ -51,8 +52,9 @@ use super::{
 pub(super) struct FastConnection<S> {
     stream: S,
     router: Arc<Router>,
-    /// The beginning of a request whose rest has not arrived.
+    /// Bytes that were read but not answered: complete requests, or the beginning of a request.
     partial: Vec<u8>,
+    /// The lease on the in-flight memory budget for `partial`, unless `partial` is small.
     partial_lease: Option<Lease>,
     /// Response bytes that the client has not accepted yet.
     unsent: Vec<u8>,
@@ -62,7 +64,7 @@ pub(super) struct FastConnection<S> {
     lease: Option<Lease>,
     /// The client's address, for the log.
     client: Option<SocketAddr>,
-    /// The next step after everything is sent.
+    /// The next step after all response bytes are sent.
     then: Then,
     sleep: CoarseSleep,
 }
@@ -78,11 +80,11 @@ pub(super) enum Next {
 
 enum Then {
     Read,
-    /// The bytes that were read may hold more complete requests.
+    /// Parse `partial` before reading, because it may have complete requests.
     Again,
-    /// Like `Again`, but after other connections were served.
+    /// Serve other connections first, then continue as for `Again`.
     Yield,
-    /// A response is pending. Boxed to keep the common variants cheap to move.
+    /// A response is pending. The variant is boxed to keep the other variants cheap to move.
     Wait(Box<Waiting>),
     Close,
     Hyper(Vec<u8>),
@@ -96,7 +98,7 @@ struct Waiting {
     bytes: Vec<u8>,
 }
 
-/// A worker's buffers.
+/// The buffers of a worker thread, which all its connections share.
 struct Buffers {
     input: Vec<u8>,
     output: Output,
@@ -108,7 +110,7 @@ const OUTPUT_BYTES_FULL: usize = 64 << 10;
 /// How long consecutive responses may take before other connections are served.
 const YIELD_AFTER: Duration = super::router::YIELD_AFTER;
 /// How long the fast path waits for the rest of a request before it hands the connection to hyper, which has its own
-/// limits for that.
+/// time limits for requests that arrive slowly.
 const STALL_CHECK: Duration = Duration::from_secs(1);
 thread_local! {
     static BUFFERS: RefCell<Buffers> =
@@ -181,7 +183,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> FastConnection<S> {
     }
 
     /// Reads the bytes that have arrived unless `is_read` is set, answers the complete requests, and writes as much as
-    /// the client accepts. Returns false at the end of the connection.
+    /// the client accepts. Returns false if the client has closed the connection.
     fn poll_turn(
         &mut self,
         buffers: &mut Buffers,
@@ -235,8 +237,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> FastConnection<S> {
             if took > YIELD_AFTER {
                 break Then::Yield;
             }
-            // A client that pipelines many requests gets large responses one at a time, and other connections are
-            // served in between.
+            // Large responses to pipelined requests are sent one at a time, and other connections are served in
+            // between.
             if output.bytes.len() >= OUTPUT_BYTES_FULL && done < end {
                 break Then::Yield;
             }
@@ -267,7 +269,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> FastConnection<S> {
         Poll::Ready(Ok(true))
     }
 
-    /// Keeps the beginning of a request. If it is large and there is no memory for it, the hyper path reports that.
+    /// Stores the bytes that were not answered in `partial`, if the connection stays on the fast path. If they are
+    /// large and exceed the memory budget, hands the connection to hyper, and the hyper path reports the error.
     fn keep_partial(&mut self, then: Then, rest: &[u8]) -> Then {
         let is_kept = matches!(then, Then::Read | Then::Again | Then::Yield);
         self.partial_lease = None;
@@ -290,7 +293,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> FastConnection<S> {
                 self.then = Then::Wait(waiting);
                 return Poll::Pending;
             }
-            // If the work on its response has not started, it is dropped with `waiting`.
+            // This drops `waiting`, and with it the work on the response if that has not started.
             self.then = Then::Close;
             return Poll::Ready(());
         };
@@ -309,7 +312,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> FastConnection<S> {
         self.unsent = head.bytes().to_vec();
         self.unsent_body = body;
         self.partial = std::mem::take(&mut waiting.bytes);
-        // The bytes after the request were not processed meanwhile, so their timeout starts now.
+        // The bytes after the request were not parsed while the response was pending, so their timeout starts now.
         self.sleep.reset(CoarseTimer::after(STALL_CHECK.min(self.router.limits().header_timeout)));
         self.then = if is_draining { Then::Close } else { Then::Again };
         Poll::Ready(())
@@ -349,8 +352,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> FastConnection<S> {
     }
 }
 
-/// Waits until the client closes its connection, or its sending half, while a response is computed. hyper also closes a
-/// connection in this case. Appends bytes that follow the request to `bytes`, up to [`REQUEST_BYTES_MAX`] in total.
+/// Waits until the client closes the connection, or its sending half, while a response is pending. The connection is
+/// then closed, as hyper does in this case. Appends bytes that follow the request to `bytes`, up to
+/// [`REQUEST_BYTES_MAX`] in total.
 fn poll_departure<S: AsyncRead + Unpin>(stream: &mut S, bytes: &mut Vec<u8>, cx: &mut Context<'_>) -> Poll<()> {
     let mut piece = [0; 1 << 10];
     while bytes.len() < REQUEST_BYTES_MAX {

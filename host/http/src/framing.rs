@@ -1,9 +1,9 @@
 //! Detects requests that specify their length twice, and chunk sizes with too many digits.
 //!
-//! If a request has both `Content-Length` and `Transfer-Encoding`, some proxies use the first header and some the
-//! second. One request for a proxy can then be two for the server, and the second may run with the permissions of
-//! another client (request smuggling). hyper serves such a request without reporting it. So the bytes are scanned
-//! before hyper gets them, as far as needed to find the start of each request.
+//! If a request has both `Content-Length` and `Transfer-Encoding`, some proxies use one of the headers, and some use
+//! the other. The server can then see two requests where the proxy sees one, and may run the second request with the
+//! permissions of another client (request smuggling). hyper serves such a request without reporting it. So this module
+//! scans the bytes before hyper gets them, only as far as is needed to find the start of each request.
 
 use std::{
     io,
@@ -17,7 +17,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A stream of requests that is scanned while it is read.
+/// A stream of requests. Its bytes are scanned when they are read.
 #[derive(Debug)]
 pub(super) struct Framed<S> {
     stream: S,
@@ -35,8 +35,8 @@ struct Framing {
     at: At,
     /// The number of requests whose heads were read.
     heads: usize,
-    /// Whether a chunk size has more than `SIZE_DIGITS_MAX` digits. hyper accepts any number of leading zeros, so the
-    /// stream fails.
+    /// Whether a chunk size has more than `SIZE_DIGITS_MAX` digits. Reads then fail, because hyper would accept any
+    /// number of leading zeros.
     has_long_size: bool,
 }
 
@@ -51,8 +51,8 @@ enum At {
     /// In a body with this many bytes left.
     Body(u64),
     Chunked(Chunk),
-    /// The start of the next request is unknown, so the scan has ended: hyper rejects the request, or `has_long_size`
-    /// is set.
+    /// The scan has ended, because the start of the next request is unknown. Either hyper rejects the current request,
+    /// or `has_long_size` is set.
     Lost,
     /// After a chunk size with too many digits.
     LongSize,
@@ -66,9 +66,9 @@ enum Chunk {
     Size0,
     /// In a chunk size: its value and the number of its digits so far.
     Size(u64, usize),
-    /// After the digits of the size, which is the value.
+    /// After the digits of a chunk size. The value is the size.
     Extension(u64),
-    /// In the data or the line break after it, with this many bytes of both left.
+    /// In the data of a chunk or in the line break after it. The value is the number of bytes left of both together.
     Data(u64),
     /// In a trailer line that has this many bytes so far, apart from carriage returns.
     Trailer(usize),
@@ -194,8 +194,8 @@ impl Framing {
     }
 }
 
-/// Parses a head. Returns the state after it, its length, and whether it specifies the body's length twice. The state
-/// for an incomplete head has its bytes.
+/// Parses a head. Returns the state after the head, the length of the head, and whether the head specifies the body's
+/// length twice. If the head is incomplete, the state has its bytes.
 fn parse_head(head: Vec<u8>) -> (At, usize, bool) {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut headers);

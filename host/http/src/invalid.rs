@@ -36,14 +36,14 @@ pub(super) fn not_an_object(body: &Value) -> HttpError {
     unprocessable("bad_body", vec![problem("model_attributes_type", &json!(["body"]), message, body)])
 }
 
-/// Returns the error that lists the problems: the first [`LISTED_MAX`] of them.
+/// Returns the error that lists the first [`LISTED_MAX`] problems.
 pub(super) fn unprocessable(kind: &'static str, mut problems: Vec<Value>) -> HttpError {
     problems.truncate(LISTED_MAX);
     HttpError::detail(StatusCode::UNPROCESSABLE_ENTITY, kind, Value::Array(problems))
 }
 
-/// Returns one item of the list: pydantic's error type, the location, the message, and the input, truncated if it is
-/// long.
+/// Returns one problem. It has pydantic's error type, the location, the message, and the input, which is truncated if
+/// it is long.
 pub(super) fn problem(kind: &str, loc: &Value, message: &str, input: &Value) -> Value {
     json!({ "type": kind, "loc": Echo::of(loc), "msg": message, "input": Echo::of(input) })
 }

@@ -1,8 +1,8 @@
 //! The HTTP server: Feast's endpoints, and Larder's own under `/v1`.
 //!
-//! [`Server`] accepts connections and distributes them over worker threads, each with its own runtime, so that a
-//! request stays on one core. A [`Router`] answers the requests of one listener according to the table [`ROUTES`].
-//! Lookups and writes are passed to the services of `larder-serving`.
+//! [`Server`] accepts connections and distributes them over worker threads, each with its own single-threaded runtime.
+//! A [`Router`] answers the requests of one listener according to the table [`ROUTES`]. Lookups and writes are passed
+//! to the services of `larder-serving`.
 
 mod accept;
 mod admin;

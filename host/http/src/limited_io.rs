@@ -6,7 +6,8 @@
 //! as it is written, or sends as fast as the server reads, would occupy its serving thread until the end.
 //!
 //! If a connection is closed while the client is still sending, the kernel resets it and the client loses the response.
-//! So after an early response, the wrapper reads and discards the rest for a limited time ([`LingerFlag`]).
+//! So if a response is sent before its request was read completely, the wrapper reads and discards the rest of the
+//! request for a limited time ([`LingerFlag`]).
 
 use std::{
     io,
@@ -34,29 +35,30 @@ pub(super) struct LingerFlag(Arc<AtomicBool>);
 pub(super) struct LimitedIo<S> {
     stream: S,
     bound: Duration,
-    /// Runs while a write is pending. Created when a write is first pending: most connections never need it.
+    /// Runs while a write is pending. It is created when a write is pending for the first time, because most
+    /// connections never need it.
     timer: Option<Pin<Box<Sleep>>>,
     is_waiting: bool,
-    /// Bytes written in large pieces since this connection last yielded.
+    /// The number of bytes in large writes since this connection last yielded.
     large_written: usize,
     /// Whether the last write did not write all of its bytes.
     is_partial: bool,
-    /// Bytes read since this connection last yielded.
+    /// The number of bytes that were read since this connection last yielded.
     read: usize,
     linger: LingerFlag,
-    /// Set after the stream was shut down: the deadline for discarding the rest of the request, and the number of bytes
-    /// discarded so far.
+    /// The timer that ends the discarding of the rest of the request, and the number of bytes that were discarded so
+    /// far. `None` until the stream is shut down.
     lingering: Option<(Pin<Box<Sleep>>, usize)>,
 }
 
-/// The minimum size of a large piece.
+/// The minimum size of a large write, in bytes. Smaller writes never yield.
 const LARGE_BYTES: usize = 64 << 10;
 
-/// A connection yields after it has written this many bytes in large pieces.
+/// A connection yields after it has written this many bytes in large writes.
 const WRITE_YIELD_BYTES: usize = 1 << 20;
 
-/// A connection yields after it has read this many bytes. Parsing a byte can cost the server more than sending it costs
-/// the client, for example in chunk sizes.
+/// A connection yields after it has read this many bytes. For some bytes, such as those of chunk sizes, parsing costs
+/// the server more than sending costs the client.
 const READ_YIELD_BYTES: usize = 64 << 10;
 
 /// Limits on discarding the rest of a request after an early response.
@@ -109,7 +111,7 @@ impl<S> LimitedIo<S> {
     }
 
     /// Returns whether the connection must yield before it writes this many more bytes. If so, schedules the task to be
-    /// polled after other connections. Otherwise, counts the bytes.
+    /// polled after other connections. If not, adds the bytes of a large write to `large_written`.
     fn must_yield(&mut self, bytes: usize, cx: &mut Context<'_>) -> bool {
         if bytes < LARGE_BYTES {
             return false;
@@ -127,7 +129,8 @@ impl<S> LimitedIo<S> {
         self.is_partial = !matches!(written, Poll::Ready(Ok(written)) if *written == bytes);
     }
 
-    /// Returns the result of a write that is ready. While it is pending, starts or polls the timer.
+    /// Returns the result of a write if it is ready. If it is pending, starts or polls the timer, and returns an error
+    /// if the timer has ended.
     fn or_timed_out<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.is_waiting = false;

@@ -1,9 +1,9 @@
-//! Materializations that callers request, with limits on concurrent loads, on requests for one view, and on all
-//! requests.
+//! Runs materializations that callers request. Limits the number of concurrent loads, the number of requests for one
+//! view, and the number of all requests.
 //!
-//! A load waits for other loads of the same view, and for one of the slots. If a load makes no progress because its
-//! source hangs, it releases its slot, and the next view of its request starts. So it delays only loads of its own
-//! view.
+//! A load waits for the earlier loads of its view, and then for one of [`MATERIALIZATIONS_MAX`] slots. If a load makes
+//! no progress because its source hangs, it releases its slot, and the load of the next view in its request starts. So
+//! a load that hangs delays only loads of the same view.
 
 use std::{
     collections::HashMap,
@@ -31,8 +31,8 @@ use super::HttpError;
 /// The materializations of a server.
 #[derive(Debug)]
 pub(super) struct Loads {
-    /// The runtime on which loads run. It is not that of a serving thread, which a load that hangs must not keep from
-    /// ending.
+    /// The runtime on which loads run. It is not the runtime of a serving thread, because a load that hangs must not
+    /// prevent the thread from ending.
     runtime: Handle,
     slots: Arc<Semaphore>,
     requests: Arc<Semaphore>,
@@ -100,8 +100,8 @@ impl Loads {
 // === impl Request ===
 
 impl Request {
-    /// Loads the views one after the other; a stalled view does not delay the next. Continues even if the future is
-    /// dropped. Returns the errors in the order of the views.
+    /// Loads the views one after the other. If the load of a view stalls, the next view starts. The loads continue even
+    /// if the future is dropped. Returns the errors in the order of the views.
     pub(super) async fn run(self, engine: Arc<dyn RowWriter>, window: Window) -> Result<(), Vec<MaterializeError>> {
         let runtime = self.runtime.clone();
         let work = runtime.spawn(async move {
@@ -112,7 +112,7 @@ impl Request {
                 let load = load(runtime.clone(), Arc::clone(&slots), queue, Arc::clone(&engine), view, window, stalled);
                 let load = runtime.spawn(load);
                 loads.push(async move { (index, load.await) });
-                // The sender is also dropped when the load has ended.
+                // Waits until the load drops the sender, because it has stalled or ended.
                 let _ = next.await;
             }
             while let Some((index, ended)) = loads.next().await {
@@ -131,8 +131,8 @@ impl Request {
     }
 }
 
-/// Loads one view when it reaches the head of the queue. Drops `stalled` when the load has ended, and also when it
-/// waits for longer than [`STALLED_AFTER`] or makes no progress in that time.
+/// Loads one view when it reaches the head of the queue. Drops `stalled` when the load has ended. Also drops it if the
+/// load has waited for [`STALLED_AFTER`], or has made no progress for that long.
 async fn load(
     runtime: Handle,
     slots: Arc<Semaphore>,
@@ -170,7 +170,7 @@ fn panicked(error: &JoinError) -> MaterializeError {
     MaterializeError { view: String::new(), is_busy: false }
 }
 
-/// Waits for `work`, and calls `on_stall` each time that [`STALLED_AFTER`] passes meanwhile.
+/// Waits for `work`. Calls `on_stall` each time that [`STALLED_AFTER`] has passed and `work` has not ended.
 async fn report_stalls<T>(work: impl Future<Output = T>, mut on_stall: impl FnMut()) -> T {
     let mut work = std::pin::pin!(work);
     loop {

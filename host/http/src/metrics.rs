@@ -30,7 +30,10 @@ impl HttpMetrics {
     pub(super) fn bind() -> Self {
         describe_counter!("larder_http_requests_total", "HTTP requests, by endpoint and outcome.");
         describe_counter!("larder_http_errors_total", "Failed HTTP requests, by endpoint and kind of error.");
-        describe_histogram!("larder_http_request_duration_seconds", "Time from a request's headers to its response.");
+        describe_histogram!(
+            "larder_http_request_duration_seconds",
+            "Time from the arrival of a request's headers until its response is ready."
+        );
         describe_gauge!("larder_http_connections", "Open HTTP connections.");
         describe_counter!(
             "larder_http_connections_refused_total",
@@ -42,7 +45,7 @@ impl HttpMetrics {
         );
         describe_counter!(
             "larder_http_fast_path_exits_total",
-            "Connections that left the fast path because of a lookup that it cannot serve."
+            "Connections that left the fast path because of a lookup that the fast path cannot serve."
         );
         Self {
             online: EndpointMetrics::bind("/get-online-features"),

@@ -20,8 +20,8 @@ pub(super) struct RequestBody {
     /// Whether the client waits for `100 Continue` before it sends the body. hyper sends that response when the body is
     /// first read.
     expects_continue: bool,
-    /// Whether reading the body failed: it was too large, too slow or broken, or the memory budget was exceeded. Not
-    /// set if the header `Content-Length` alone shows that the body is too large.
+    /// Whether reading the body failed: the body was too large, too slow or broken, or the memory budget was exceeded.
+    /// Not set if nothing was read, because `Content-Length` already shows that the body is too large.
     read_failed: bool,
 }
 
@@ -37,8 +37,8 @@ impl RequestBody {
         Self { body, expects_continue, read_failed: false }
     }
 
-    /// Reads the body if it has at most `max` bytes and arrives within `within`. The error for a larger one ends with
-    /// `hint`. Leases memory for bodies that arrive in pieces and need a buffer of more than `SMALL_BYTES`.
+    /// Reads the body if it has at most `max` bytes and arrives within `within`. The error for a larger body ends with
+    /// `hint`. Leases memory if the body arrives in several pieces and needs a buffer of more than `SMALL_BYTES`.
     pub(super) async fn read(
         &mut self,
         max: usize,
@@ -92,7 +92,7 @@ impl RequestBody {
                 continue;
             }
             if read > rest.capacity() {
-                // Both buffers exist while one is copied to the other.
+                // Both buffers exist while the content of one is copied to the other.
                 let (before, capacity) = (rest.capacity(), read.max(length.min(2 * read)));
                 if capacity > SMALL_BYTES {
                     lease.resize(before + capacity)?;
@@ -116,8 +116,8 @@ impl RequestBody {
         })
     }
 
-    /// Discards the rest of the body. Returns false if it is too long, too slow or broken, or if the client waits for
-    /// `100 Continue`. The connection must then be closed, because the next request starts after the body.
+    /// Discards the rest of the body. Returns false if the rest is too long, too slow or broken, or if the client waits
+    /// for `100 Continue`. The connection must then be closed, because the next request starts after the body.
     pub(super) async fn skip(&mut self) -> bool {
         if self.body.is_end_stream() {
             return true;

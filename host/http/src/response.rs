@@ -42,8 +42,8 @@ pub(super) fn error_response(
     response
 }
 
-/// Counts and logs a failed request: at `debug`, with the kind and the names that it concerns but no values, and at
-/// `error` if it has a message for the operator.
+/// Counts and logs a failed request. At `debug`, logs the kind of the error, and a reason that has names of definitions
+/// but no values. At `error`, logs the message for the operator, if there is one.
 pub(super) fn note_failed(
     endpoint: &EndpointMetrics,
     error: &HttpError,

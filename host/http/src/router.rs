@@ -55,9 +55,10 @@ pub struct Router {
     clock: SharedClock,
     limits: ConnectionLimits,
     pub(super) metrics: HttpMetrics,
-    /// Set when the server stops. From then on, `/ready` reports that, but requests are still answered.
+    /// Set when a shutdown begins. From then on, `/ready` reports that the server is stopping. Requests are still
+    /// answered.
     stopping: AtomicBool,
-    /// Set later during the shutdown: requests that wait for a materialization or a command then get an error.
+    /// Set later during the shutdown. From then on, requests that wait for a materialization or a command get an error.
     waits_aborted: watch::Sender<bool>,
     authenticator: Arc<Authenticator>,
     role: ListenerRole,
@@ -83,21 +84,22 @@ pub enum ListenerRole {
 
 /// The result of a lookup on the fast path.
 pub(super) enum FastAnswer {
-    /// The body was appended. The time is the lookup's, for the `date` header; the duration is how long it took.
+    /// The body was appended. The first value is the time of the lookup, for the `date` header. The second is how long
+    /// the lookup took.
     Done(Micros, Duration),
-    /// Another thread computes the response, or rows are fetched. The time is that of the start; when the lookup ends,
-    /// call [`Router::note_fast`] with it and the result.
+    /// Another thread computes the response, or rows are fetched. The second value is when the lookup started. When the
+    /// lookup ends, call [`Router::note_fast`] with this value and the result.
     Pending(PendingAnswer, Instant),
     /// The error, and how long it took.
     Failed(HttpError, Duration),
 }
 
-/// A lookup that other threads continue.
+/// The response to a lookup that other threads continue.
 pub(super) type PendingAnswer = Pin<Box<dyn Future<Output = Result<LookupResponse, HttpError>> + Send>>;
 
 const PROMETHEUS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4");
 
-/// If a request took longer, its serving thread serves other connections next.
+/// If a request takes longer than this, its serving thread serves other connections next.
 pub(super) const YIELD_AFTER: Duration = Duration::from_millis(1);
 
 // === impl Router ===
@@ -110,18 +112,19 @@ impl Router {
             (HttpMetrics::bind(), AtomicBool::new(false), watch::Sender::new(false));
         let authenticator = match &role {
             ListenerRole::Data { authenticator, .. } => Arc::clone(authenticator),
-            // Only its owner can open the admin socket, and the metrics listener has no endpoint that needs a token.
+            // Only the owner of the admin socket can open it, and the metrics listener has no endpoint that needs a
+            // token.
             ListenerRole::Admin(_) | ListenerRole::Metrics(_) => Arc::new(Authenticator::open()),
         };
         Self { lookups, clock, limits, metrics, stopping, waits_aborted, authenticator, role }
     }
 
-    /// Makes the server report from now on that it is not ready.
+    /// Makes `/ready` report from now on that the server is stopping.
     pub fn set_stopping(&self) {
         self.stopping.store(true, Ordering::Relaxed);
     }
 
-    /// Returns an error to requests that wait for a materialization or a command: the server is stopping, and their
+    /// Makes requests that wait for a materialization or a command return an error. The server is stopping, and their
     /// work may hang because of a source.
     pub(super) fn abort_waits(&self) {
         self.waits_aborted.send_replace(true);
@@ -158,8 +161,8 @@ impl Router {
         }
     }
 
-    /// Answers a client's request. Rejects it if it specifies its length twice (`is_ambiguous`), because a proxy may
-    /// have split the stream into requests differently.
+    /// Answers a client's request. Rejects a request that specifies its length twice (`is_ambiguous`), because a proxy
+    /// may have split the stream into requests differently.
     pub(super) async fn answer(
         &self,
         request: Request<Incoming>,
@@ -385,7 +388,7 @@ impl Router {
         let written = writes.answer(endpoint, query, body, authorization);
         let (status, body) = match endpoint {
             WriteEndpoint::Materialize | WriteEndpoint::MaterializeIncremental => self.unless_aborted(written).await?,
-            // These are on disk within milliseconds, even during a shutdown.
+            // Other writes are not aborted, because they are on disk within milliseconds.
             WriteEndpoint::Push | WriteEndpoint::WriteToOnlineStore => written.await?,
         };
         drop(tree);
@@ -418,7 +421,7 @@ impl Router {
 
     /// Reads the file of a plugin, of at most `max` bytes.
     async fn read_plugin(&self, body: &mut RequestBody, max: usize) -> Result<Bytes, HttpError> {
-        let hint = "this is the limit for plugins, or 0 if the server runs none";
+        let hint = "this is the size limit of a plugin, which is 0 if the server runs no plugins";
         body.read(max, hint, self.lease(), self.limits.body_timeout).await
     }
 

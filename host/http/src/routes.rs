@@ -1,5 +1,5 @@
-//! The routes: the methods and paths of each listener. Dispatch, `Allow` headers, redirects and the names of endpoints
-//! in logs use this table, and a test compares it with the HTTP reference in `docs`.
+//! The routes: the methods and paths that each listener serves. The table is used for dispatch, `Allow` headers,
+//! redirects, and the names of endpoints in logs. A test compares it with the HTTP reference in `docs`.
 
 use std::borrow::Cow;
 
@@ -12,7 +12,7 @@ pub struct Route {
     pub method: &'static str,
     /// The path. `{name}` is one path segment.
     pub path: &'static str,
-    /// The listeners that serve it.
+    /// The listeners that serve the route.
     pub listeners: &'static [ListenerKind],
     pub(super) endpoint: Endpoint,
 }
@@ -78,9 +78,10 @@ pub(super) enum CommandEndpoint {
 pub(super) enum RouteMatch<'p> {
     /// The endpoint, and the path segment that matches `{name}`, if the route has one.
     Endpoint(Endpoint, Option<&'p str>),
-    /// The path has routes, but not for this method. The value is that of the header `Allow`.
+    /// The path has routes, but not for this method. The value is for the `Allow` header.
     WrongMethod(String),
-    /// Only the path without its trailing slashes, which is returned, has a route for this method.
+    /// No route matches the path, but a route for this method matches the path without its trailing slashes. The value
+    /// is the path without these slashes.
     Redirect(&'p str),
     Nothing,
 }

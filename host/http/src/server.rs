@@ -1,8 +1,9 @@
 //! Accepts connections and distributes them over worker threads.
 //!
 //! One task accepts connections and assigns them round-robin to worker threads. Each worker has a single-threaded
-//! runtime, so a request is read, answered and written on one core. Each wait has a limit: for headers in `timer`, for
-//! bodies in the router, for responses in `limited_io`, for TLS handshakes and the shutdown here.
+//! runtime, so a request is read, answered and written by one thread, unless a part of the work is offloaded. Each wait
+//! has a time limit: `timer` has the limit for headers, `request_body` for bodies, and `limited_io` for responses. TLS
+//! handshakes and the shutdown are limited in this module.
 
 use std::{
     convert::Infallible,
@@ -48,7 +49,7 @@ pub struct Server {
     open: Arc<AtomicUsize>,
     workers: Vec<thread::JoinHandle<()>>,
     accepting: tokio::task::JoinHandle<()>,
-    /// Removed when the server stops.
+    /// The file of a Unix socket, which is removed when the server stops.
     socket_file: Option<SocketFile>,
 }
 
@@ -91,8 +92,8 @@ struct OpenGuard {
     router: Arc<Router>,
 }
 
-/// The pause after an accept error such as too many open files: long enough to avoid spinning, short enough to go
-/// unnoticed.
+/// The pause after an accept error such as too many open files: long enough to use no noticeable processor time, and
+/// short enough to delay new connections only slightly.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// The time limit for all workers to end, after the connections have ended or were dropped.
@@ -117,8 +118,8 @@ impl Listener {
         })
     }
 
-    /// Binds a Unix socket that only its owner can open. Replaces a stale socket of a dead process. Anything else at
-    /// the path is an error.
+    /// Binds a Unix socket that only its owner can open. Replaces a stale socket of a dead process. Fails if anything
+    /// else is at the path.
     ///
     /// # Errors
     /// [`ServerError::Bind`].
@@ -175,13 +176,13 @@ impl Server {
         for i in 0..workers.max(1) {
             let (sender, receiver) = mpsc::channel(HANDOVER_MAX);
             senders.push(sender);
-            // Blocking threads run writes, which must not delay lookups.
+            // The runtime's blocking threads run writes, which must not delay lookups.
             let runtime =
                 Builder::new_current_thread().enable_all().on_thread_start(|| lower_priority(WRITE_NICE)).build()?;
             let (router, phases) = (Arc::clone(&router), phases.clone());
             let serve = move || {
                 runtime.block_on(serve(receiver, router, phases));
-                // By default, dropping the runtime waits for work that requests started, however long that takes.
+                // Dropping the runtime would wait for blocking work that requests started, however long that takes.
                 runtime.shutdown_background();
             };
             threads.push(thread::Builder::new().name(format!("serve-{i}")).spawn(serve)?);
@@ -208,8 +209,8 @@ impl Server {
         });
     }
 
-    /// Stops accepting, waits up to the drain timeout until all connections have ended, and drops the others. Returns
-    /// true if all connections and all workers ended in time.
+    /// Stops accepting connections, waits until all connections have ended, but not longer than the drain timeout, and
+    /// drops the remaining connections. Returns true if all connections and all workers ended in time.
     pub async fn stop(self) -> bool {
         self.router.set_stopping();
         self.phase.send_replace(Phase::Draining);
@@ -227,7 +228,8 @@ impl Server {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
-        // The workers have no connections any more. A worker that hangs nevertheless ends with the process.
+        // The workers have no connections any more, so they normally end now. A worker that hangs is ended with the
+        // process.
         drained && timeout(WORKERS_END_WITHIN, ended).await.is_ok()
     }
 }
@@ -270,7 +272,7 @@ async fn serve(
 ) {
     let handshakes = Arc::new(Semaphore::new(1));
     let clock = tokio::spawn(timer::run(timer::tick_for(router.limits().header_timeout)));
-    // Each connection holds a sender until it ends; nothing is ever sent.
+    // Each connection holds a sender until it ends. Nothing is ever sent on this channel.
     let (alive, mut all_ended) = mpsc::channel::<Infallible>(1);
     while let Some((connection, guard)) = connections.recv().await {
         let (router, phases, alive) = (Arc::clone(&router), phases.clone(), alive.clone());
@@ -320,8 +322,8 @@ async fn serve(
     clock.abort();
 }
 
-/// Completes the TLS handshake within the header timeout, then serves the connection. When the server stops, it does
-/// not wait for handshakes, because no request is in flight.
+/// Completes the TLS handshake within the header timeout, then serves the connection. When the server stops, incomplete
+/// handshakes are dropped, because their connections have no request in flight.
 async fn serve_encrypted<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     client: SocketAddr,
@@ -345,9 +347,9 @@ async fn serve_encrypted<S: AsyncRead + AsyncWrite + Unpin>(
     Ok(())
 }
 
-/// Waits for `work`. Of all futures that share the semaphore, one is polled at a time, and between two polls, the
-/// runtime polls for I/O events and serves ready connections: one poll of a TLS handshake computes for up to a
-/// millisecond.
+/// Waits for `work`. Only one of the futures that share the semaphore is polled at a time. Between two polls, the
+/// runtime polls for I/O events and serves ready connections. Without this, TLS handshakes would delay them, because
+/// one poll of a handshake computes for up to a millisecond.
 async fn poll_one_at_a_time<T>(semaphore: &Semaphore, work: impl Future<Output = T>) -> T {
     let mut work = pin!(work);
     loop {

@@ -1,4 +1,5 @@
-//! The file of a Unix socket: claims its path without replacing anything else, and releases it.
+//! Manages the file of a Unix socket: frees its path without deleting anything except a stale socket, and removes the
+//! file when the server stops.
 
 use std::{
     fs, io,
@@ -45,7 +46,7 @@ pub(super) fn vacate(path: &Path) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::AddrInUse, message))
 }
 
-/// Connects, but does not wait if the process does not accept the connection.
+/// Connects without waiting for the process to accept the connection.
 fn connect(path: &Path) -> io::Result<UnixStream> {
     use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;

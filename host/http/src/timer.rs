@@ -1,4 +1,5 @@
-//! A coarse clock and timer for waits that rarely expire: each request starts one for the headers of the next request.
+//! A coarse clock and timer for waits that rarely expire, such as the wait for the headers of the next request, which
+//! starts after every request.
 //!
 //! A precise timer would read the clock, take a lock and add an entry to a timer wheel for every request. Here, each
 //! worker thread has a task that reads the clock once per tick and wakes the sleeps that are due. If the thread did not
@@ -24,7 +25,7 @@ pub(super) struct CoarseTimer;
 #[derive(Debug)]
 pub(super) struct CoarseSleep {
     deadline: Instant,
-    /// The index in [`Waiting::slots`], after the first poll.
+    /// The index in [`Waiting::slots`]; `None` before the first poll.
     slot: Option<usize>,
 }
 
@@ -94,7 +95,7 @@ fn precise_now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-/// Returns the tick for timeouts of this length: an eighth of it, but at least 5 ms and at most 1 s.
+/// Returns the tick for timeouts of this length: an eighth of the timeout, but at least 5 ms and at most 1 s.
 pub(super) fn tick_for(bound: Duration) -> Duration {
     (bound / 8).clamp(Duration::from_millis(5), Duration::from_secs(1))
 }
@@ -169,7 +170,7 @@ impl Waiting {
             self.slots.len() - 1
         });
         match &mut self.slots[slot] {
-            // If the deadline was postponed, the task is woken too early, and waits again.
+            // Keeps the earlier deadline. If the deadline was postponed, the task is woken too early, and waits again.
             Some((wakes_at, known)) if known.will_wake(waker) => *wakes_at = deadline.min(*wakes_at),
             empty => *empty = Some((deadline, waker.clone())),
         }

@@ -1,7 +1,7 @@
 //! TLS 1.2 and 1.3, with or without client certificates.
 //!
-//! The keys of a [`Tls`] can be replaced while connections are open. Open connections keep their keys; new ones use the
-//! new certificate.
+//! The keys of a [`Tls`] can be replaced while connections are open. Open connections keep their keys. New connections
+//! use the new keys.
 
 use std::{
     fmt, io,
@@ -27,7 +27,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 pub struct TlsConfig {
     /// The server's certificate, followed by the intermediate certificates.
     pub cert: Located<PathBuf>,
-    /// Its private key.
+    /// The private key of the server's certificate.
     pub key: Located<PathBuf>,
     /// The certificate authorities of clients. If set, clients must present a certificate that one of them issued.
     pub client_ca: Option<Located<PathBuf>>,
@@ -112,7 +112,8 @@ const HTTP_1_1: &[u8] = b"http/1.1";
 // === impl TlsConfig ===
 
 impl TlsConfig {
-    /// Returns the path of a file with its location in the configuration; that of `cert` if `client_ca` is not set.
+    /// Returns the path of a file, with its location in the configuration. Returns `cert` for `client_ca` if that is
+    /// not set.
     #[must_use]
     pub fn file(&self, file: TlsFile) -> &Located<PathBuf> {
         match (file, &self.client_ca) {
@@ -207,8 +208,8 @@ impl Tls {
         Self { current: ArcSwap::new(keys.server) }
     }
 
-    /// Replaces the keys for new connections. Earlier sessions cannot be resumed, so every client is checked against
-    /// the new authorities.
+    /// Replaces the keys for new connections. Earlier TLS sessions cannot be resumed, so every new connection is
+    /// checked against the new authorities.
     pub fn replace(&self, keys: TlsKeys) {
         self.current.store(keys.server);
     }

@@ -1,7 +1,7 @@
 //! Feast's endpoints that write: `/push`, `/write-to-online-store`, `/materialize` and `/materialize-incremental`.
 //!
-//! Their request and response bodies are those of Feast's feature server, which Feast's SDK sends and expects. A write
-//! is on disk before it is acknowledged with 200.
+//! The request and response bodies have the same format as those of Feast's feature server, because Feast's SDK uses
+//! it. A write is on disk before it is acknowledged with 200.
 
 use std::{
     borrow::Cow,
@@ -39,11 +39,12 @@ pub(super) type Written = (StatusCode, Option<Value>);
 /// The targets of a push, by Feast's names.
 const PUSH_TARGETS: [&str; 3] = ["online", "offline", "online_and_offline"];
 
-/// What replaces Python's numbers in the text from which values are parsed. `NaN` means no value in a pandas table. The
-/// infinities become numbers beyond the range of doubles, which Python reads as infinities too.
+/// The replacements for numbers that Python writes but JSON does not allow, in the text from which values are parsed.
+/// `NaN` becomes null, because it means no value in a pandas table. The infinities become numbers beyond the range of
+/// doubles, which are parsed as infinities, as in Python.
 const PARSED: [(&[u8], &[u8]); 3] = [(b"NaN", b"null"), (b"-Infinity", b"-1e999"), (b"Infinity", b"1e999")];
-/// What replaces them in the text whose structure is checked, and which error messages show. Its parser accepts only
-/// numbers in the range of doubles.
+/// The replacements for the same numbers in the text whose structure is checked and which error messages show. The
+/// infinities become strings, because the parser of this text accepts only numbers in the range of doubles.
 const SHOWN: [(&[u8], &[u8]); 3] = [(b"NaN", b"null"), (b"-Infinity", br#""-inf""#), (b"Infinity", br#""inf""#)];
 
 // === impl Writes ===
@@ -58,9 +59,9 @@ impl Writes {
     /// Handles a request. The query of a materialization may have `async=true`.
     ///
     /// # Errors
-    /// Feast's error bodies, with a 4xx for errors of the caller. After an invalid write, nothing was written. If a
-    /// commit of a push to several views fails, earlier views were written. A materialization keeps the rows that it
-    /// has committed.
+    /// Feast's error bodies, with a 4xx for errors of the caller. If a write is invalid, nothing is written. If a push
+    /// to several views fails at the commit of one view, the rows of the views before it stay. A materialization that
+    /// fails keeps the rows that it has committed.
     pub(super) async fn answer(
         &self,
         endpoint: WriteEndpoint,
@@ -145,7 +146,7 @@ impl Writes {
     }
 }
 
-/// The parameters of a materialization.
+/// The parameters of a materialization, from the body of the request.
 #[derive(Debug, PartialEq, Eq)]
 struct Materialization {
     /// The feature views; `None` for all views that can be materialized.
@@ -153,7 +154,7 @@ struct Materialization {
     window: Window,
 }
 
-/// Parses a body on a blocking thread, because it can have megabytes.
+/// Parses a body on a thread that may block, because a body can have megabytes.
 async fn read_materialization(
     body: bytes::Bytes,
     parse: fn(&Value) -> Result<Materialization, HttpError>,
@@ -167,7 +168,7 @@ fn push(engine: &dyn RowWriter, body: &Value, text: &[u8]) -> Result<Written, Ht
     match body.get("to").map_or(Some("online"), Value::as_str) {
         Some("online") => {}
         Some(target) if PUSH_TARGETS.contains(&target) => {
-            let message = format!("cannot push to '{target}': Larder has no offline store; hint: push to 'online'");
+            let message = format!("cannot push to '{target}': Larder has no offline store. hint: push to 'online'");
             return Err(HttpError::plain(StatusCode::BAD_REQUEST, "bad_place", message));
         }
         target => {
@@ -257,7 +258,7 @@ fn required_text(body: &Value, name: &str) -> Result<String, HttpError> {
 }
 
 /// Returns the columns in `df`, which pandas writes with `to_dict(orient="list")`. Checks the structure in `body`, but
-/// parses the values from its text, where integers are exact and columns keep their order.
+/// parses the values from `text`, where integers are exact and columns keep their order.
 fn frame(body: &Value, text: &[u8]) -> Result<Frame, HttpError> {
     let loc = |path: &[&str]| Value::from([&["body", "df"], path].concat());
     let columns = match body.get("df") {
@@ -290,8 +291,8 @@ struct DataFrame<'b> {
     df: &'b RawValue,
 }
 
-/// Parses a body, including numbers that Python writes but JSON does not allow. Also returns its text as valid JSON, for
-/// [`Cell::from_python_json`].
+/// Parses a body, including numbers that Python writes but JSON does not allow. Also returns its text as valid JSON,
+/// for [`Cell::from_python_json`].
 fn read(body: &[u8]) -> Result<(Value, Cow<'_, [u8]>), HttpError> {
     match read_object(body) {
         Err(error) if error.kind == "bad_json" => {
@@ -351,7 +352,7 @@ fn not_materializable(view: &str, why: Option<&str>) -> HttpError {
     }
 }
 
-/// Returns the error of a failed materialization. The details are logged where the failure occurs.
+/// Returns the error of a failed materialization. It has no details: they are logged where the failure occurs.
 fn materialization_failed(errors: &[MaterializeError]) -> HttpError {
     let busy = errors.iter().all(|error| error.is_busy);
     let views = errors.iter().map(|error| &*error.view).collect::<Vec<_>>().join(", ");
@@ -412,7 +413,7 @@ mod tests {
         ];
         assert_eq!(maps, &[Cell::Map(entries)]);
         assert_eq!(lists, &[Cell::List(vec![Cell::Float(f64::INFINITY)])]);
-        // JSON has no infinities, so that the document is rejected.
+        // JSON has no infinities, so the document is rejected.
         assert!(documents[0].to_value("Json".parse().unwrap()).is_err());
     }
 

@@ -1,29 +1,29 @@
-//! Rows of callers, as columns of cells, and the errors of writing them.
+//! The rows that a caller sends, as columns of cells, and the errors that prevent writing them.
 
 use std::fmt;
 
 use larder_model::{codec::Cell, model::FeatureView};
 use larder_store::StoreError;
 
-/// Named columns. They must have the same length: see [`Frame::rows`].
+/// Named columns, which must all have the same length: see [`Frame::rows`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Frame {
     /// Each column's name and cells.
     pub columns: Vec<(String, Vec<Cell>)>,
 }
 
-/// Why a frame was not written. No row of it was written to the view that the error names; see
-/// [`super::RowWriter::push`] for several views.
+/// Why a frame was not written. No row was written to the view that the error names. For a push to several views, see
+/// [`super::RowWriter::push`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteError {
-    /// There is no such view. The message is Feast's.
+    /// There is no view with this name. The message is the same as Feast's.
     #[error("Can't recognize feast object with a name {view}")]
     UnknownView {
         /// The name.
         view: String,
     },
-    /// No view has such a push source. The message is Feast's.
+    /// No view has a push source with this name. The message is the same as Feast's.
     #[error("Unable to find push source '{source_name}'.")]
     UnknownPushSource {
         /// The name.
@@ -41,7 +41,7 @@ pub enum WriteError {
         /// Its length.
         expected: usize,
     },
-    /// Columns that the view needs are missing.
+    /// The frame does not have all columns that the view needs.
     #[error("feature view '{view}' needs {}, but the data has no such column", Columns(missing))]
     MissingColumns {
         /// The view.
@@ -56,7 +56,7 @@ pub enum WriteError {
         view: String,
         /// The column.
         column: String,
-        /// The row, from 0.
+        /// The number of the row, counted from 0.
         row: usize,
         /// The reason.
         why: String,
@@ -66,18 +66,18 @@ pub enum WriteError {
     Row {
         /// The view.
         view: String,
-        /// The row, from 0.
+        /// The number of the row, counted from 0.
         row: usize,
         /// The reason.
         why: String,
     },
-    /// The definitions changed during the write; the same request can be repeated.
+    /// The definitions changed during the write. The caller can repeat the same request.
     #[error("the definition of feature view '{view}' changed during the write; try again")]
     Superseded {
         /// The view.
         view: String,
     },
-    /// The store failed; the request is valid.
+    /// The request is valid, but the store failed.
     #[error("feature view '{view}': {source}")]
     Store {
         /// The view.
@@ -107,7 +107,7 @@ impl Frame {
         }
     }
 
-    /// Returns the column with this name: the frame's own copy of the name, and the cells.
+    /// Returns the name and the cells of the column with this name. The returned name is borrowed from the frame.
     #[must_use]
     pub fn column(&self, name: &str) -> Option<(&str, &[Cell])> {
         let found = self.columns.iter().find(|(column, _)| column == name);
@@ -133,7 +133,7 @@ impl WriteError {
         }
     }
 
-    /// Converts an error of the store in a write to a view.
+    /// Converts an error that the store returned for a write to a view.
     #[must_use]
     pub fn store(view: &FeatureView, source: StoreError) -> Self {
         let view = view.name.to_string();

@@ -1,8 +1,8 @@
-//! Interfaces for writing and fetching rows on request, between the servers, which receive requests, and the sync
-//! engine, which runs them.
+//! Interfaces between the servers, which receive requests, and the sync engine, which writes and fetches rows for these
+//! requests.
 //!
 //! A server writes through a [`RowWriter`], and lookups fetch missing rows through a [`RowFetcher`]. `larder-sync`
-//! implements both; neither the servers nor the lookup path depend on it, on a source or on a file format.
+//! implements both. Neither the servers nor the lookup path depend on `larder-sync`, on a source or on a file format.
 
 mod frame;
 mod load;

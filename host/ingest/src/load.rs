@@ -11,23 +11,28 @@ use serde::{Deserialize, Serialize};
 pub struct SyncRequest {
     /// Whether to read the whole source, including the data that earlier loads read.
     pub full: bool,
-    /// The event times of the rows to load. If the range is limited, the stored position does not change.
+    /// The range of event times of the rows to load. If the range is limited, the load does not change the stored
+    /// position in the source.
     pub window: Window,
-    /// Whether to load the rows even if the sanity checks of `sync: guard` reject them.
+    /// Whether to load the rows even if the sanity checks would reject them (`sync.bad_percent_max`,
+    /// `sync.shrink_percent_max` and `sync.growth_max`).
     pub force: bool,
-    /// Whether to skip a source that was read recently and is expensive to read, such as a table without a stream.
+    /// Whether to skip the load if the source was read recently and is expensive to read, such as a table without a
+    /// stream.
     pub skip_recent: bool,
-    /// Whether to commit in smaller parts, so that several such loads need no more memory than one other load.
+    /// Whether to commit smaller transactions, so that the uncommitted rows of [`super::MATERIALIZATIONS_MAX`] such loads
+    /// take no more memory in total than those of one normal load.
     pub small: bool,
-    /// Whether to leave it to the next run to read the source again for rows that were skipped before and are now due.
+    /// Whether to skip reading the source again for rows from the future that an earlier load skipped, even if these
+    /// rows are due now. A later load reads them.
     pub leave_due: bool,
 }
 
 /// The progress of a load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
-    /// The number of rows read so far. They are committed, unless the load replaces the view at its end. While the rows
-    /// of such a load are merged, this is the expected number.
+    /// The number of rows read so far. These rows are committed, unless the load replaces the view when it ends. While
+    /// such a load merges its rows, `rows` is equal to `expected`.
     pub rows: u64,
     /// The expected number of rows.
     pub expected: u64,
@@ -40,14 +45,14 @@ pub struct SyncReport {
     pub view: String,
     /// Whether there was new data.
     pub outcome: Outcome,
-    /// The effect of the rows on the store.
+    /// The numbers of rows that were inserted, updated, unchanged, dropped as stale, and removed.
     #[serde(with = "AppliedFields")]
     pub applied: Applied,
     /// Rows that were skipped.
     pub skipped: Skipped,
     /// How long the load took.
     pub elapsed: Duration,
-    /// The age of the oldest unread change, if known.
+    /// The age of the oldest change that was not read yet, if the source knows this.
     #[serde(default)]
     pub lag: Option<Duration>,
 }
@@ -58,13 +63,13 @@ pub struct SyncReport {
 pub enum Outcome {
     /// The source is unchanged since the last load.
     UpToDate,
-    /// The source was read recently enough.
+    /// The source was not read, because it was read recently: see [`SyncRequest::skip_recent`].
     SkippedRecent,
     /// Rows were read.
     Loaded,
 }
 
-/// Rows that were skipped, with an example, and single values that became null.
+/// Rows that were skipped, with an example, and individual values that became null.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Skipped {
     /// Rows whose key has a null.
@@ -76,29 +81,30 @@ pub struct Skipped {
     /// Rows that cannot be decoded, for example because of an invalid key or event time.
     #[serde(default)]
     pub unreadable: u64,
-    /// Rows outside of the requested event times. They are valid.
+    /// Valid rows with an event time outside the requested range.
     pub outside_window: u64,
-    /// Rows from the future, which are loaded when they are due.
+    /// Rows with an event time in the future. A later load reads them when they are due.
     #[serde(default)]
     pub future: u64,
-    /// The earliest event time of the rows from the future, and the position of that row.
+    /// The earliest event time of the rows from the future, and the location of the row with this time.
     #[serde(default)]
     pub future_example: Option<(Micros, String)>,
-    /// The position of the first bad row, and the reason.
+    /// The location of the first bad row, and the reason why it was skipped.
     pub example: Option<String>,
     /// Values that became null because they do not match their feature's type.
     #[serde(default)]
     pub values: Vec<SkippedValues>,
 }
 
-/// Values of a feature that do not match its type. They are null, and the other values of their rows are served.
+/// Values of a feature that do not match the feature's type. These values became null. The other values of their rows
+/// are not affected.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SkippedValues {
-    /// The feature.
+    /// The name of the feature.
     pub feature: String,
     /// The number of values.
     pub count: u64,
-    /// The position of the first one, and the reason.
+    /// The location of the first of these values, and the reason.
     pub example: String,
 }
 
@@ -116,13 +122,13 @@ struct AppliedFields {
 // === impl Skipped ===
 
 impl Skipped {
-    /// Returns the number of bad rows.
+    /// Returns the number of bad rows: those with a null key, without an event time, too large or unreadable.
     #[must_use]
     pub fn rows(&self) -> u64 {
         self.null_key + self.null_event_time + self.too_large + self.unreadable
     }
 
-    /// Describes the values that became null, feature by feature; `None` if there are none.
+    /// Describes the values that became null, for each feature. Returns `None` if there are no such values.
     #[must_use]
     pub fn values_text(&self) -> Option<String> {
         let text = |values: &SkippedValues| {
@@ -140,7 +146,7 @@ impl Skipped {
         }
     }
 
-    /// Counts a row from the future, and keeps the position of the earliest one.
+    /// Counts a row from the future. Keeps the location of the row with the earliest event time.
     pub fn note_future(&mut self, event_time: Micros, place: impl FnOnce() -> String) {
         self.future += 1;
         if self.future_example.as_ref().is_none_or(|(first, _)| event_time < *first) {
@@ -148,8 +154,8 @@ impl Skipped {
         }
     }
 
-    /// Describes rows from the future: their number, the earliest one, and the setting that limits event times; `None`
-    /// if there are none.
+    /// Describes the rows from the future: their number, the earliest of them, and the setting that limits event times.
+    /// Returns `None` if there are no such rows.
     #[must_use]
     pub fn describe_future(&self, tolerance: Duration) -> Option<String> {
         let (first, place) = self.future_example.as_ref()?;
@@ -161,7 +167,7 @@ impl Skipped {
         ))
     }
 
-    /// Keeps the example of a bad row, if it is the first one.
+    /// Keeps an example of a bad row, unless there is one already.
     pub fn note(&mut self, example: impl FnOnce() -> String) {
         if self.example.is_none() {
             self.example = Some(example());

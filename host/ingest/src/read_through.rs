@@ -1,4 +1,4 @@
-//! Read-through: fetches rows from their table when a lookup needs them.
+//! Read-through: fetches rows from a view's table when a lookup needs them.
 
 use std::{fmt::Debug, future::Future, pin::Pin, sync::Arc};
 
@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use larder_model::{codec::EntityKey, model::EntityId};
 use larder_store::ViewId;
 
-/// Fetches rows of one view on demand, and stores them.
+/// Fetches rows of one view on demand, and writes them to the store.
 pub trait RowFetcher: Send + Sync + Debug {
     /// Returns the view's id in the store.
     fn view(&self) -> ViewId;
@@ -14,17 +14,17 @@ pub trait RowFetcher: Send + Sync + Debug {
     /// Returns whether an entity must be fetched before its lookup. `is_stored` is whether the store has a row for it.
     fn wants(&self, id: &EntityId, is_stored: bool) -> bool;
 
-    /// Fetches entities. Ends after the view's `fetch_timeout` at the latest.
+    /// Fetches the rows of entities, and writes them to the store. Ends after the view's `fetch_timeout` at the latest.
     fn fetch(&self, keys: Vec<EntityKey>) -> Pin<Box<dyn Future<Output = Fetched> + Send + '_>>;
 }
 
-/// The entities that a request needs from one view, with the view's fetcher.
+/// The fetcher of one view, and the entities that a request needs from this view.
 pub type Wanted = (Arc<dyn RowFetcher>, Vec<EntityKey>);
 
-/// The result of fetching entities.
+/// The result of fetching entities. A greater result is worse.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fetched {
-    /// All entities were fetched. Rows that could not be stored are missing.
+    /// All entities were fetched. A row that could not be stored is nevertheless missing from the lookup.
     #[default]
     All,
     /// The timeout passed, or rows were still missing after [`FETCH_ROUNDS`] rounds.
@@ -33,12 +33,12 @@ pub enum Fetched {
     Unavailable,
 }
 
-/// The header, over HTTP and gRPC, of a response in which rows are missing because they could not be fetched. The value
-/// is [`Fetched::reason`].
+/// The name of the HTTP header or gRPC metadata entry of a response in which rows are missing because they could not be
+/// fetched. The value is [`Fetched::reason`].
 pub const READ_THROUGH_HEADER: &str = "x-larder-read-through";
 
-/// The maximum number of rounds of fetches for one request: rows that are deleted or evicted before the lookup finds
-/// them are fetched again.
+/// The maximum number of rounds of fetches for one request. Rows that are deleted or evicted before the lookup finds
+/// them are fetched again in another round.
 pub const FETCH_ROUNDS: usize = 3;
 
 // === impl Fetched ===

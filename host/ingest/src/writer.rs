@@ -1,4 +1,4 @@
-//! Writes on request: rows of callers, and materializations that callers start.
+//! Interfaces for writes on request: rows that callers send, and materializations that callers start.
 
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
@@ -7,33 +7,32 @@ use larder_store::Applied;
 
 use super::{Frame, Progress, WriteError};
 
-/// Writes to the views of one catalog. Each call blocks its thread.
+/// Writes to the views of one catalog. Each call blocks the calling thread.
 pub trait RowWriter: Send + Sync + Debug {
-    /// Writes rows of a caller to one view. They are durable and served when this returns.
+    /// Writes the rows of a frame to one view. When this returns, the rows are durable and served.
     ///
     /// # Errors
-    /// [`WriteError`]; nothing was written in that case.
+    /// [`WriteError`]. In that case, nothing was written.
     fn write(&self, view: &str, frame: &Frame) -> Result<Applied, WriteError>;
 
-    /// Writes rows of a caller to every view that a push source feeds. Either all rows are valid, or none is written;
-    /// the views are committed one after another.
+    /// Writes the rows of a frame to every view with this push source. If any row is invalid for any view, nothing is
+    /// written. The views are committed one after another.
     ///
     /// # Errors
-    /// [`WriteError`]. If a row is invalid for one of the views, nothing was written. If a commit fails
-    /// ([`WriteError::Store`], [`WriteError::Superseded`]), the views before that one were written; the same push can
-    /// be repeated.
+    /// [`WriteError`]. If a commit fails ([`WriteError::Store`], [`WriteError::Superseded`]), the rows were written to
+    /// the views that were committed before. The caller can repeat the same push.
     fn push(&self, source: &str, frame: &Frame) -> Result<Applied, WriteError>;
 
     /// Returns the names of the views that can be materialized.
     fn materializable(&self) -> Vec<String>;
 
-    /// Returns the views that cannot be materialized: their names and the reasons.
+    /// Returns the names of the views that cannot be materialized, each with the reason.
     fn not_materializable(&self) -> Vec<(String, String)>;
 
     /// Loads the rows with event times in a range from a view's files.
     ///
     /// # Errors
-    /// [`MaterializeError`]; a failure of the source or the store is logged.
+    /// [`MaterializeError`]. The reason for a failure of the source or the store is logged.
     fn materialize(
         &self,
         view: &str,
@@ -44,16 +43,18 @@ pub trait RowWriter: Send + Sync + Debug {
 
 /// The writer for the current definitions.
 pub trait CurrentWriter: Send + Sync + Debug {
-    /// Returns the current writer. A change of the definitions replaces it.
+    /// Returns the current writer. When the definitions change, another writer replaces it.
     fn current(&self) -> Arc<dyn RowWriter>;
 }
 
 /// The status of a source.
 pub trait SourceStatus: Send + Sync + Debug {
-    /// Returns the maximum time before a change in the source is detected, if the kind of source determines it.
+    /// Returns the maximum time until a change in the source is detected. Returns `None` if the kind of source does not
+    /// determine this time.
     fn staleness(&self) -> Option<Duration>;
 
-    /// Returns a notice for users, with a hint, if changes of the source cannot be followed as configured.
+    /// Returns a notice for users, with a hint, if changes of the source cannot be followed as configured. Returns
+    /// `None` otherwise.
     fn caveat(&self) -> Option<String>;
 }
 
@@ -63,13 +64,13 @@ pub trait SourceStatus: Send + Sync + Debug {
 pub struct MaterializeError {
     /// The view; empty if unknown.
     pub view: String,
-    /// Whether the same request can succeed later: the server is busy, or stopping.
+    /// Whether the same request can succeed later, because the server is only busy or stopping.
     pub is_busy: bool,
 }
 
 /// The maximum number of concurrent materializations.
 pub const MATERIALIZATIONS_MAX: usize = 4;
 
-/// How long a shutdown waits for a load to reach its next commit. A load that waits for its source is abandoned, and
-/// the next start reads uncommitted rows again.
+/// The maximum time that a shutdown waits for a load to reach its next commit. After this time, the load is abandoned,
+/// for example if it waits for its source. After the next start, the rows that were not committed are read again.
 pub const LAST_COMMIT_WITHIN: Duration = Duration::from_millis(2_500);

@@ -18,6 +18,7 @@ mod schema;
 mod tree;
 mod zone;
 
+pub(crate) use self::schema::EXPIRY_FIELD;
 pub use self::{
     cell::{Cell, may_be_integer},
     coerce::{is_text_of, key_value, null_item, set, single, uuid_text},

@@ -1,4 +1,4 @@
-//! The terms of the feature store: definitions and values. No bytes, no files, no clock.
+//! The definitions and values of the feature store. This module reads no files and no clock.
 
 mod definition;
 mod derived;

@@ -1,8 +1,8 @@
 //! Converts definitions from files and from other registries to a [`Catalog`] that is always valid.
 //!
-//! [`Definitions`] is the raw form: it may contain any errors, and every part has its position in a file. YAML files
-//! and a [`FeastRegistry`] are both read into it, so that all later steps are the same for both. [`validate`] converts
-//! it to a [`Catalog`], or returns a list of all errors.
+//! [`Definitions`] are the raw form. They may contain errors, and every part has its position in a file. Both YAML
+//! files and a [`FeastRegistry`] are read into [`Definitions`], so that all later steps are the same. [`validate`]
+//! converts [`Definitions`] to a [`Catalog`], or reports all errors.
 
 mod catalog;
 mod definition;

@@ -1,9 +1,9 @@
-//! Parses YAML to a tree with line numbers, and collects errors.
+//! Parses YAML into a tree with line numbers, and collects errors.
 //!
 //! Definitions and configuration are not read with `derive(Deserialize)`, because serde stops at the first error. A
-//! user who mistyped three keys should get three errors, each with file, line and the most similar valid name. A
-//! [`Table`] returns the values of a mapping by key, records which keys were read, and finally reports all other keys
-//! as errors.
+//! user who mistyped three keys should get three errors, each with the file, the line and the most similar valid name.
+//! A [`Table`] returns the values of a mapping by key and records which keys were read. At the end, it reports all
+//! other keys as errors.
 
 mod json;
 mod node;

@@ -2,7 +2,7 @@
 
 pub(super) use v1::larder::transform::{host::Level, types};
 
-/// Columns are passed as typed vectors.
+/// Version 0.1, which passes columns as typed vectors.
 pub(super) mod v1 {
     wasmtime::component::bindgen!({
         path: "../../wit/0.1.0",
@@ -12,7 +12,7 @@ pub(super) mod v1 {
     });
 }
 
-/// Columns are passed as one block of bytes. Types that both versions share are one type in Rust.
+/// Version 0.2, which passes columns as one block of bytes. Both versions share the Rust types of `types`.
 pub(super) mod v2 {
     wasmtime::component::bindgen!({
         path: "../../wit/0.2.0",

@@ -1,10 +1,10 @@
-//! A circuit breaker: stops calling a plugin that keeps failing, for a while.
+//! A circuit breaker. It stops the calls to a plugin that keeps failing, and resumes them after a pause.
 //!
 //! ```text
-//! closed ── half of 20 calls or more within 5 s failed ──► open for 1 s, twice as long each time, to 60 s
-//!   ▲                                                        │ that time is over
-//!   └───────── the one call succeeds ◄── half-open ◄─────────┘
-//!                                            └── it fails ──► open, for longer
+//! closed ── within 5 s, at least 20 calls, and at least half of them failed ──► open: no calls for 1 s
+//!   ▲                                                                             │ the pause is over
+//!   └──── the trial call succeeds ◄── half-open: one trial call ◄─────────────────┘
+//!                                       └── the trial call fails ──► open: the pause doubles, up to 60 s
 //! ```
 
 use std::{
@@ -16,23 +16,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The state of a breaker, by the calls that it allows.
+/// The state of a circuit breaker, which decides whether the plugin may be called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BreakerState {
-    /// All calls.
+    /// Allows all calls.
     Closed,
-    /// One call, whose result decides the next state.
+    /// Allows one trial call, whose result decides the next state.
     HalfOpen,
-    /// No calls.
+    /// Allows no calls.
     Open,
 }
 
-/// A circuit breaker. Callers pass the time, so that tests need not wait.
+/// A circuit breaker. Callers pass the current time, so tests do not have to wait.
 #[derive(Debug)]
 pub(super) struct Breaker {
     /// A copy of the state in `inner`, readable without a lock.
     state: AtomicU8,
-    /// Successful calls while closed. Failures are rare, and are counted under the lock.
+    /// The number of successful calls in the current window. This is an atomic, because successes are frequent.
+    /// Failures are rare, and are counted under the lock.
     successes: AtomicU64,
     inner: Mutex<Inner>,
 }
@@ -43,9 +44,9 @@ struct Inner {
     failures: u64,
     /// The start of the current counting window.
     window: Instant,
-    /// When the breaker stops being open.
+    /// When the next trial call is allowed, if the breaker is not closed.
     until: Instant,
-    /// How long it is open the next time.
+    /// The duration of the next pause.
     next: Duration,
 }
 
@@ -74,7 +75,8 @@ impl Breaker {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         match inner.state {
             BreakerState::Closed => true,
-            // A trial call is running; if it never returns, another caller may try.
+            // If the breaker is half-open, a trial call is running. If that call has not returned by `until`, another
+            // trial call is allowed.
             BreakerState::HalfOpen | BreakerState::Open if now < inner.until => false,
             BreakerState::HalfOpen | BreakerState::Open => {
                 inner.until = now + inner.next;
@@ -208,11 +210,11 @@ mod tests {
         let breaker = Breaker::new(now);
         fail(&breaker, CALLS_MIN, now);
         let later = now + OPEN_MIN;
-        assert!(breaker.admits(later), "the one");
-        assert!(!breaker.admits(later), "and no other");
+        assert!(breaker.admits(later), "the trial call");
+        assert!(!breaker.admits(later), "no second call");
         assert!(breaker.succeeded());
         assert!(breaker.admits(later) && breaker.admits(later));
-        // It takes the usual number of failures to open it again.
+        // The breaker opens again only after the usual number of failures.
         fail(&breaker, CALLS_MIN - 1, later + WINDOW * 2);
         assert_eq!(breaker.state(), BreakerState::Closed);
     }

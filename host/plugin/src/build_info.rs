@@ -1,22 +1,22 @@
 //! The origin of a component: a custom section that `larder plugin build` writes.
 //!
-//! The section is named `larder:build` and contains JSON. It is not a security boundary: a component that claims to be
-//! Python gets the limits for Python, which the operator chose.
+//! The section is named `larder:build` and contains JSON. It is not authenticated, but a false claim does no harm: a
+//! component that claims to be a Python plugin gets the limits for Python plugins, which the operator chose.
 
 use serde::{Deserialize, Serialize};
 
 /// The contents of the section.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuildInfo {
-    /// The section's own version, 1.
+    /// The version of the section's format, which is 1.
     pub format: u32,
     /// The language of the plugin: `rust` or `python`.
     pub language: String,
-    /// The digest of the sources: `sha256:` and hexadecimal digits.
+    /// The digest of the plugin's source files: `sha256:` and hexadecimal digits.
     pub sources: String,
     /// The version of the development kit.
     pub sdk: String,
-    /// The tool that built it.
+    /// The name and version of the tool that built the component.
     pub tool: String,
 }
 
@@ -24,15 +24,15 @@ pub struct BuildInfo {
 const SECTION: &str = "larder:build";
 /// The id of custom sections, in modules and components alike.
 const CUSTOM: u8 = 0;
-/// Bytes before the first section: magic and version.
+/// The size in bytes of the magic number and version before the first section.
 const PREAMBLE: usize = 8;
-/// A larger section is not build information.
+/// The maximum size of the section's data in bytes. A larger section is ignored.
 const BYTES_MAX: usize = 16 << 10;
 
 // === impl BuildInfo ===
 
 impl BuildInfo {
-    /// Finds the section in a component; returns `None` if there is no valid one. Accepts any bytes.
+    /// Finds and parses the section in a component; returns `None` if there is no valid one. Accepts any bytes.
     #[must_use]
     pub fn read(component: &[u8]) -> Option<Self> {
         let mut rest = component.get(PREAMBLE..)?;
@@ -46,7 +46,7 @@ impl BuildInfo {
                 && name == SECTION.as_bytes()
                 && data.len() <= BYTES_MAX
             {
-                // The last one counts, because it was added last.
+                // If there are several sections, the last one wins, because it was appended by the latest build.
                 found = serde_json::from_slice(data).ok();
             }
             rest = after;
@@ -54,7 +54,7 @@ impl BuildInfo {
         found
     }
 
-    /// Adds the section to a component.
+    /// Appends the section to a component.
     pub fn append(&self, component: &mut Vec<u8>) {
         let data = serde_json::to_vec(self).unwrap_or_default();
         let mut body = Vec::with_capacity(data.len() + SECTION.len() + 2);

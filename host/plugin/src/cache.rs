@@ -1,9 +1,10 @@
 //! Compiled code on disk, so that a start does not need the compiler.
 //!
-//! Such a file contains machine code: a user who can write one can run arbitrary code in the server. So only the server
-//! itself may write them: the directory has mode 0700, and each file has an authentication code that only this server's
-//! key can produce, which is checked before anything else in the file. The check also detects truncated and damaged
-//! files. A file is only a copy of what the compiler can produce again: an invalid file is dropped.
+//! These files contain machine code, so a user who can write one can run arbitrary code in the server. Therefore only
+//! the server itself may write them. The directory has mode 0700, and each file begins with an authentication code,
+//! which only this server's key can produce. The authentication code is checked before the rest of the file is used.
+//! The check also detects truncated and damaged files. An invalid file is ignored, and replaced when the compiler
+//! produces its code again.
 //!
 //! ```text
 //! compiled/key             32 random bytes, mode 0600
@@ -38,7 +39,8 @@ pub(super) struct Cache {
 
 const KEY_BYTES: usize = 32;
 const TAG_BYTES: usize = 32;
-/// The maximum total size of the code in bytes; the oldest files are removed. A Python plugin's code has about 35 MB.
+/// The maximum total size of the code in bytes. Beyond it, the oldest files are removed. A Python plugin's code has
+/// about 35 MB.
 const BYTES_MAX: u64 = 1 << 30;
 
 // === impl Cache ===
@@ -63,7 +65,7 @@ impl Cache {
         let file = read_regular(&self.path(&name), FILE_BYTES_MAX).ok()?;
         let (tag, code) = file.split_at_checked(TAG_BYTES)?;
         if verify_slices_are_equal(self.tag(&name, code).as_ref(), tag).is_err() {
-            tracing::warn!(file = %self.path(&name).display(), "dropping damaged or foreign compiled code");
+            tracing::warn!(file = %self.path(&name).display(), "ignoring damaged or foreign compiled code");
             return None;
         }
         load(engine, code)
@@ -71,8 +73,8 @@ impl Cache {
             .ok()
     }
 
-    /// Stores the code of a component that was just compiled. If the cache cannot be written, the next start takes
-    /// longer and a warning is logged.
+    /// Stores the code of a component that was just compiled. If the file cannot be written, logs a warning, and the
+    /// next start compiles the component again.
     pub(super) fn put(&self, engine: &Engine, digest: &Digest, code: &[u8]) {
         let name = name(engine, digest);
         let beside = self.dir.join(format!(".{name}.{}", std::process::id()));
@@ -95,7 +97,7 @@ impl Cache {
         self.dir.join(format!("{name}.cwasm"))
     }
 
-    /// Computes the authentication code. It covers the name, so that a renamed file is invalid.
+    /// Computes the authentication code. It covers the file's name, so a renamed file is invalid.
     fn tag(&self, name: &str, code: &[u8]) -> hmac::Tag {
         let mut context = hmac::Context::with_key(&self.key);
         context.update(name.as_bytes());
@@ -122,7 +124,7 @@ impl Cache {
                 return;
             }
             bytes -= of_file;
-            // If it cannot be removed now, the next call retries.
+            // If the file cannot be removed now, the next call retries.
             let _ = fs::remove_file(path);
         }
     }
@@ -131,24 +133,29 @@ impl Cache {
 /// Loads code that this server compiled.
 #[expect(unsafe_code, reason = "loading our own compiled code; the one unsafe block of the tree")]
 pub(super) fn load(engine: &Engine, code: &[u8]) -> Result<Component, wasmtime::Error> {
-    // SAFETY: `deserialize` requires bytes that this version of wasmtime produced, because it runs them. There are two
-    // callers. `Component::load` passes what `Compiler` read from its child: a process of the same program, which wrote
-    // the result of `Engine::precompile_component` to a file in memory that no other process can open. `Cache::get`
-    // passes bytes whose authentication code requires this server's key, which is in a file that only its user can read
-    // and write; the code is checked over exactly these bytes, in memory, so that they cannot change in between, and
-    // `put` signs only code of the first kind. `deserialize` itself checks that version and settings are the same.
+    // SAFETY: `deserialize` requires bytes that this version of wasmtime produced, because the bytes become executable
+    // code. This function has two callers:
+    // * `Component::load` passes the output of the compiler's process. This process runs the same program. It writes
+    //   the result of `Engine::precompile_component` to a file in memory that no other process can open.
+    // * `Cache::get` passes bytes with a valid authentication code. Only this server's key produces valid codes. The
+    //   key is in a file that only the server's user can read and write, and `put` signs only output of the compiler's
+    //   process. The check covers the bytes in memory that are passed here, so they cannot change after the check.
+    //
+    // `deserialize` itself checks that the version of wasmtime and the settings are the same.
     unsafe { Component::deserialize(engine, code) }
 }
 
-/// Returns the name of a file: of the component, and of the compiler.
+/// Returns the name of the file for a component's code. It identifies the component, the version of wasmtime, and the
+/// compiler's settings.
 fn name(engine: &Engine, digest: &Digest) -> String {
     let mut hasher = DefaultHasher::new();
     engine.precompile_compatibility_hash().hash(&mut hasher);
     format!("{digest}-{:016x}", hasher.finish())
 }
 
-/// Returns the server's key, created at first use. Two processes that start at the same time get the same key. A file
-/// that is not a key, or that other users could read or write, is replaced, and code signed with it is compiled again.
+/// Returns the server's key, and creates it if there is none. Two processes that start at the same time get the same
+/// key. If the file is not a valid key, or other users could read or write it, the key is replaced. Code that was
+/// signed with the old key is then compiled again.
 fn key(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
     let read = || -> io::Result<[u8; KEY_BYTES]> {
         let bytes = private::read_file(path, KEY_BYTES as u64)?;
@@ -168,7 +175,7 @@ fn key(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
     let mut file = private::create_file(&beside)?;
     file.write_all(&key)?;
     file.sync_all()?;
-    // A link appears complete, and only one process succeeds.
+    // A hard link makes the complete key visible at once. If two processes create it, only one succeeds.
     let linked = fs::hard_link(&beside, path);
     fs::remove_file(&beside)?;
     match linked {
@@ -177,7 +184,7 @@ fn key(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
     }
 }
 
-/// Removes the key, if there is one. Code signed with it no longer has a valid authentication code.
+/// Removes the key, if there is one. All code that was signed with it becomes invalid.
 fn remove_key(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -259,7 +266,7 @@ mod tests {
         Cache::open(&own).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&own), mode(&own.join("key"))), (0o700, 0o600));
-        assert_eq!(fs::read_dir(&own).unwrap().count(), 1, "nothing is left beside the key");
+        assert_eq!(fs::read_dir(&own).unwrap().count(), 1, "no temporary file is left");
     }
 
     #[test]
@@ -286,7 +293,7 @@ mod tests {
             let meta = fs::symlink_metadata(&path).unwrap();
             assert!(meta.is_file() && meta.permissions().mode() & 0o777 == 0o600 && meta.len() == 32, "{what}");
             assert_ne!(fs::read(&path).unwrap(), good, "{what}");
-            assert!(cache.get(&engine, &digest).is_none(), "{what}: code under the old key");
+            assert!(cache.get(&engine, &digest).is_none(), "{what}: code signed with the old key");
             cache.put(&engine, &digest, &engine.precompile_component(COMPONENT).unwrap());
             assert!(cache.get(&engine, &digest).is_some(), "{what}");
         }
@@ -317,7 +324,7 @@ mod tests {
         };
         let (old, new) = (file("old.cwasm", 9), file("new.cwasm", 1));
         cache.tidy(200);
-        assert!(old.try_exists().unwrap(), "as many bytes as there may be");
+        assert!(old.try_exists().unwrap(), "exactly the limit");
         cache.tidy(199);
         assert!(!old.try_exists().unwrap() && new.try_exists().unwrap());
         assert!(dir.path().join("key").try_exists().unwrap());

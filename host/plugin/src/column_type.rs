@@ -4,7 +4,7 @@ use std::fmt;
 
 use larder_model::model::{ScalarType, ValueType};
 
-/// The types of columns that plugins support.
+/// The type of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ColumnType {
     /// The type of each value, or of each item.
@@ -22,9 +22,9 @@ pub enum ColumnScalar {
     Int32,
     /// 64-bit integers.
     Int64,
-    /// Singles.
+    /// 32-bit floating-point numbers.
     Float32,
-    /// Doubles.
+    /// 64-bit floating-point numbers.
     Float64,
     /// UTF-8 text: strings, and types that Feast stores as text (JSON, UUIDs, decimals).
     Utf8,
@@ -43,7 +43,7 @@ impl ColumnType {
     /// Instants, one per slot.
     pub const TIMESTAMP: Self = Self { scalar: ColumnScalar::Timestamp, is_list: false };
 
-    /// Returns the type of columns with a feature's values; `None` for nested types, which plugins can neither read nor
+    /// Returns the column type for features of a type; `None` for nested types, which plugins can neither read nor
     /// compute.
     #[must_use]
     pub fn of(value_type: ValueType) -> Option<Self> {
@@ -77,7 +77,7 @@ impl fmt::Display for ColumnType {
 }
 
 impl From<ColumnScalar> for ScalarType {
-    /// Returns the plain type among those that share a column's shape.
+    /// Returns the most general of the feature types that have this column type: for text, it is `String`.
     fn from(scalar: ColumnScalar) -> Self {
         match scalar {
             ColumnScalar::Bool => Self::Bool,

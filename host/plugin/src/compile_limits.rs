@@ -1,13 +1,13 @@
-//! The limits of a compilation, and what happens at them.
+//! The limits of a compilation, and the reasons why one is killed.
 
 use std::time::Duration;
 
 /// The limits of one compilation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CompileLimits {
-    /// CPU time, rounded up to whole seconds.
+    /// The maximum CPU time, rounded up to whole seconds.
     pub time: Duration,
-    /// Bytes of the compiler's memory, counted as the kernel counts writable memory (`RLIMIT_DATA`).
+    /// The maximum writable memory of the compiler's process in bytes, as the kernel counts it for `RLIMIT_DATA`.
     pub memory_bytes: u64,
 }
 
@@ -15,16 +15,19 @@ pub struct CompileLimits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CompileKill {
-    /// It used up its CPU time, or did not get CPU time for too long.
+    /// It used up its CPU time.
     #[error("took more than {} s of CPU time", .0.as_secs())]
     Time(Duration),
+    /// It exceeded its wall-clock time before it used up its CPU time.
+    #[error("did not end within {} s, because it did not get enough CPU time", .0.as_secs())]
+    Wall(Duration),
     /// It needed more memory than its limit.
     #[error("needed more than {} MiB of memory", .0 >> 20)]
     Memory(u64),
     /// It wrote more code than its memory limit.
     #[error("produced more than {} MiB of code", .0 >> 20)]
     Output(u64),
-    /// It ended otherwise: by a crash, or killed by the kernel when memory was short.
+    /// The compiler's process crashed, or the kernel killed it because memory was short.
     #[error("was killed by signal {0}")]
     Signal(i32),
 }

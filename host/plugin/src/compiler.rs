@@ -1,13 +1,15 @@
 //! Compiles components in a child process, which has resource limits and can be killed.
 //!
-//! A compiler's time and memory cannot be predicted from the size of its input: 100 kB of nested loops take a minute,
-//! and a running compilation cannot be stopped within a process. So the program executes itself with a hidden command
-//! (`larder compile-plugin`). The child limits its own CPU time, memory and output with `setrlimit`, has a low
-//! priority, is the first process that the kernel kills when memory is short, and ends with its parent. Its memory is
+//! The time and memory of a compilation cannot be predicted from the size of the component: 100 kB of nested loops take
+//! a minute. A running compilation cannot be stopped within a process. So the program executes itself as a child
+//! process, with a hidden command (`larder compile-plugin`).
+//!
+//! The child limits its own CPU time, memory and output with `setrlimit`, and has a low priority. It is the first
+//! process that the kernel kills when memory is short, and it is killed when its parent ends. All of its memory is
 //! freed when it ends.
 //!
-//! Component, code and messages pass through anonymous files in memory (`memfd_create`), so neither side waits for the
-//! other to read.
+//! The component, the code and messages are passed through anonymous files in memory (`memfd_create`), so neither
+//! process waits until the other one reads.
 
 use std::{
     fs::File,
@@ -29,32 +31,32 @@ use rustix::{
 
 use super::{CompileKill, CompileLimits, LoadError, engine};
 
-/// Runs the compiler. One per process.
+/// Runs the compiler in child processes.
 #[derive(Debug)]
 pub(super) struct Compiler {
     program: PathBuf,
     limits: CompileLimits,
     state: Mutex<State>,
-    /// Notified when a child ended.
+    /// Notified when a child has ended, and when compiling is stopped.
     ended: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
     running: usize,
-    /// No further compilation is allowed.
+    /// Whether running compilations are killed and no further ones are allowed.
     stopped: bool,
 }
 
-/// The hidden command.
+/// The hidden command that runs the compiler in a child process.
 pub const COMPILE_COMMAND: &str = "compile-plugin";
-/// The niceness of the child, at most 19. At 19, a saturated machine gives the child a thousandth of a core, and a
-/// deploy waits for minutes.
+/// The niceness of the child. It is not the maximum of 19, because then the child gets a thousandth of a core on a
+/// saturated machine, and a deploy waits for minutes.
 const NICE: i32 = 10;
-/// The number of concurrent compilations: one for the directory, and one for a caller that waits.
+/// The maximum number of concurrent compilations: one for files in the plugin directory, and one for a deploy.
 const CHILDREN_MAX: usize = 2;
-/// A child with low priority gets little CPU on a busy machine. Its CPU time is limited; this limits a child that gets
-/// none at all.
+/// The limit on the child's wall-clock time, as a multiple of the limit on its CPU time. On a busy machine, a child
+/// with low priority may get almost no CPU time. Only the limit on wall-clock time ends such a child.
 const WALL_FACTOR: u32 = 20;
 /// The maximum number of bytes read from the child's message.
 const MESSAGE_BYTES_MAX: u64 = 4 << 10;
@@ -78,7 +80,7 @@ impl Compiler {
         let compiled = self.run(bytes);
         let result = match &compiled {
             Ok(_) => "done",
-            Err(LoadError::Killed(CompileKill::Time(_))) => "time",
+            Err(LoadError::Killed(CompileKill::Time(_) | CompileKill::Wall(_))) => "time",
             Err(LoadError::Killed(CompileKill::Memory(_) | CompileKill::Output(_))) => "memory",
             Err(LoadError::Killed(_)) => "crashed",
             Err(LoadError::Stopped) => "stopped",
@@ -134,10 +136,10 @@ impl Compiler {
             .args(["--parent", &std::process::id().to_string()])
             .args(["--cpu-seconds", &whole_seconds(time).to_string()])
             .args(["--memory-bytes", &memory_bytes.to_string()])
-            // The child needs nothing from this process: no environment, which may contain tokens, and no directory.
+            // The child needs neither the environment of this process, which may contain tokens, nor its directory.
             .env_clear()
             .current_dir("/")
-            // Ctrl-C in a terminal is for the parent.
+            // A separate process group, so that Ctrl-C in a terminal interrupts only the parent.
             .process_group(0)
             .stdin(component)
             .stdout(Stdio::from(code.try_clone()?))
@@ -145,7 +147,7 @@ impl Compiler {
             .spawn()
     }
 
-    /// Waits for the child, or kills it.
+    /// Waits for the child. Kills it if compiling is stopped, or if it exceeds the limit on wall-clock time.
     fn wait(&self, child: &mut Child) -> io::Result<Result<ExitStatus, LoadError>> {
         let started = Instant::now();
         let wall = Duration::from_secs(whole_seconds(self.limits.time)) * WALL_FACTOR;
@@ -157,7 +159,7 @@ impl Compiler {
             let why = if self.state().stopped {
                 LoadError::Stopped
             } else if started.elapsed() > wall {
-                LoadError::Killed(CompileKill::Time(self.limits.time))
+                LoadError::Killed(CompileKill::Wall(wall))
             } else {
                 thread::sleep(pause);
                 pause = (pause * 2).min(Duration::from_millis(20));
@@ -169,7 +171,7 @@ impl Compiler {
         }
     }
 
-    /// Returns the error of a child without a result.
+    /// Returns the reason why a child failed.
     fn verdict(&self, status: ExitStatus, message: String) -> LoadError {
         let CompileLimits { time, memory_bytes } = self.limits;
         let Some(signal) = status.signal() else {
@@ -252,7 +254,7 @@ fn limit_this_process(parent: u32, limits: CompileLimits) -> io::Result<()> {
         return Err(io::Error::other("the server has exited"));
     }
     lower_priority(NICE);
-    // Refused where /proc is read-only; then the kernel chooses by size.
+    // If /proc is read-only, this fails, and the kernel chooses the process to kill by its size.
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
     let limit = |resource, amount: u64| {
         setrlimit(resource, Rlimit { current: Some(amount), maximum: Some(amount) }).map_err(io::Error::from)
@@ -260,7 +262,7 @@ fn limit_this_process(parent: u32, limits: CompileLimits) -> io::Result<()> {
     limit(Resource::Core, 0)?;
     limit(Resource::Data, limits.memory_bytes)?;
     limit(Resource::Fsize, limits.memory_bytes)?;
-    // SIGXCPU at the soft limit shows the reason; SIGKILL follows at the hard limit.
+    // At the soft limit, the kernel sends SIGXCPU, which shows the reason. At the hard limit, it sends SIGKILL.
     let seconds = whole_seconds(limits.time);
     setrlimit(Resource::Cpu, Rlimit { current: Some(seconds), maximum: Some(seconds + 5) })?;
     Ok(())

@@ -1,4 +1,4 @@
-//! Loads a component from a file: checks size, outline, code, imports, exports and signature.
+//! Loads a component from a file, and checks its size, structure, code, imports, exports and signature.
 
 use std::{
     fmt,
@@ -32,7 +32,7 @@ pub struct Component {
     load_time: Duration,
 }
 
-/// The maximum memory of the host for the result of `describe`, in bytes.
+/// The maximum size of the result of `describe` in bytes.
 const SIGNATURE_BYTES_MAX: usize = 1 << 20;
 /// The first bytes of a component, and of a core module.
 const COMPONENT_PREAMBLE: [u8; 8] = *b"\0asm\x0d\0\x01\0";
@@ -103,19 +103,19 @@ impl Component {
         &self.digest
     }
 
-    /// Returns the build information that `larder plugin build` wrote into it; `None` for a component built otherwise.
+    /// Returns the build information that `larder plugin build` wrote into the file; `None` if another tool built it.
     #[must_use]
     pub fn build(&self) -> Option<&BuildInfo> {
         self.build.as_ref()
     }
 
-    /// Returns the language that it was written in, as its file claims.
+    /// Returns the plugin's language according to the build information, or `unknown`.
     #[must_use]
     pub fn language(&self) -> &str {
         self.build.as_ref().map_or("unknown", |build| &build.language)
     }
 
-    /// Returns whether it contains a Python interpreter.
+    /// Returns whether it contains a Python interpreter, according to the build information.
     #[must_use]
     pub fn is_python(&self) -> bool {
         self.language() == "python"
@@ -139,7 +139,7 @@ impl Component {
         self.bytes
     }
 
-    /// Returns whether its code was compiled; otherwise it came from the cache.
+    /// Returns whether its code was compiled during the load; if not, the code came from the cache.
     #[must_use]
     pub fn was_compiled(&self) -> bool {
         self.compiled
@@ -165,7 +165,8 @@ fn check_names(engine: &Engine, component: &component::Component) -> Result<(), 
     precheck::check_names(imports, |name| component_type.get_export(engine, name).is_some())
 }
 
-/// Returns the signature from two instances, one of which is called twice, if all results are equal.
+/// Returns the component's signature. Calls `describe` twice on one instance and once on another, and fails if the
+/// results differ.
 fn describe(engines: &Engines, pre: &WorldPre, limits: &PluginLimits) -> Result<Signature, LoadError> {
     let log = Arc::new(PluginLog::new("?", "?", "?", limits));
     let instance = || {

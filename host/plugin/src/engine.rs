@@ -1,7 +1,7 @@
 //! The engines that run components, and the timer that interrupts their calls.
 //!
-//! There are two engines, because all slots of a pool have the same size: a Python interpreter needs more of everything
-//! than compiled plugins.
+//! There are two engines, because all slots of an instance pool have the same size, and a Python interpreter needs much
+//! larger slots than a compiled plugin.
 
 use std::{
     num::NonZeroUsize,
@@ -42,24 +42,25 @@ struct Shared {
     over: AtomicBool,
 }
 
-/// Keeps the timer running while it exists.
+/// Represents a running guest. The timer runs while this value exists.
 #[derive(Debug)]
 pub(super) struct Running<'t>(&'t Shared);
 
-/// The resolution of time limits.
+/// The interval between ticks of the timer, which is the resolution of time limits.
 pub(super) const TICK: Duration = Duration::from_millis(1);
-/// The number of ticks without a guest after which the thread sleeps: waking it costs a system call, a tick almost
-/// nothing.
+/// The number of ticks without a running guest after which the thread sleeps. It does not sleep earlier, because waking
+/// the thread costs a system call, and a tick costs almost nothing.
 const IDLE_TICKS: u32 = 100;
 
-/// The stack of a guest. It is part of the calling thread's stack, which is eight times as large.
+/// The maximum stack of a guest in bytes. A guest runs on the stack of the thread that calls it, which has 2 MiB by
+/// default.
 const STACK_BYTES: usize = 256 << 10;
 
-/// The maximum number of instances at a time. Unused slots take address space, but no memory.
+/// The maximum number of instances of each kind of plugin at a time. Unused slots take address space, but no memory.
 const NATIVE_INSTANCES: u32 = 512;
 const PYTHON_INSTANCES: u32 = 64;
 
-/// The maximum contents of a component.
+/// The number of slots in an instance pool, and the maximum contents of one component.
 struct Shape {
     instances: u32,
     core_instances: u32,
@@ -71,7 +72,7 @@ struct Shape {
 
 impl Engines {
     pub(super) fn new(settings: &PluginSettings) -> Result<Self, PluginError> {
-        // A component with imports has one or two adapters in addition to its module.
+        // A component with imports has one or two adapter modules in addition to the plugin's own module.
         let native = Shape { instances: NATIVE_INSTANCES, core_instances: 8, tables: 4, table_elements: 16_384 };
         // An interpreter is linked from dozens of modules, which share a table.
         let python = Shape { instances: PYTHON_INSTANCES, core_instances: 100, tables: 50, table_elements: 65_536 };
@@ -109,21 +110,23 @@ fn engine(shape: &Shape, limits: &PluginLimits) -> Result<Engine, PluginError> {
     Engine::new(config().allocation_strategy(InstanceAllocationStrategy::Pooling(pool))).map_err(failed)
 }
 
-/// Creates the engine of the compiler's process. It compiles code for both engines, which differ only in the limits of
-/// their instances, and does not run any: so it reserves no address space for instances.
+/// Creates the engine of the compiler's process. Both engines of the server can load its code, because they differ only
+/// in the limits of their instances. The engine does not run code, so it reserves no address space for instances.
 pub(super) fn compiling() -> wasmtime::Result<Engine> {
     Engine::new(&config())
 }
 
-/// Returns the part of the configuration that affects code. wasmtime rejects code from a different configuration.
+/// Returns the part of the configuration that affects compiled code. wasmtime rejects code that was compiled with a
+/// different configuration.
 fn config() -> Config {
     let mut config = Config::new();
     config
         .wasm_component_model(true)
-        // Off with the current crate features; if it were on, every call would pay for async tasks that are not used.
+        // With the current crate features, this is off by default. If it were on, each call would be slower because of
+        // async tasks, which plugins do not use.
         .concurrency_support(false)
         .epoch_interruption(true)
-        // NaN has the same bits on every machine.
+        // A computed NaN has the same bits on every machine.
         .cranelift_nan_canonicalization(true)
         .wasm_relaxed_simd(false)
         .wasm_memory64(false)
@@ -134,7 +137,7 @@ fn config() -> Config {
     config
 }
 
-/// Returns the number of ticks for a time limit. The first tick may come immediately.
+/// Returns the number of ticks for a time limit. One tick is added, because the first tick may come immediately.
 pub(super) fn ticks(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX - 1) + 1
 }
@@ -178,8 +181,8 @@ impl Shared {
                 idle += 1;
             }
             if idle > IDLE_TICKS {
-                // A caller between these two lines sees that the thread is parked and wakes it: `unpark` before `park`
-                // counts.
+                // A guest may start between the check below and `park`. Its caller then sees `parked` and calls
+                // `unpark`, after which `park` returns immediately.
                 self.parked.store(true, Ordering::SeqCst);
                 if self.running.load(Ordering::SeqCst) == 0 && !self.over.load(Ordering::SeqCst) {
                     thread::park();

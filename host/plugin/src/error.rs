@@ -1,10 +1,10 @@
-//! Why a plugin is rejected, and why a call of it has no result.
+//! The errors of loading, binding and calling plugins.
 
 use std::{fmt, time::Duration};
 
 use super::{ColumnFault, ColumnType, CompileKill, PluginDirError};
 
-/// Why no plugin can be run at all.
+/// Why the plugin runtime cannot be set up.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PluginError {
@@ -36,7 +36,7 @@ pub enum LoadError {
     TooLarge {
         /// The limit.
         limit: u64,
-        /// The language that its limits are for.
+        /// The language whose limits apply, for the message.
         language: &'static str,
         /// Whether the file declares its language.
         marked: bool,
@@ -44,7 +44,7 @@ pub enum LoadError {
     /// A core module, which is the default output of compilers.
     #[error("the file is a core WebAssembly module, not a component. hint: build it with `larder plugin build`")]
     CoreModule,
-    /// Not WebAssembly.
+    /// The file is not a WebAssembly component.
     #[error("the file is not a WebAssembly component")]
     NotWasm,
     /// More functions than the limit.
@@ -56,7 +56,7 @@ pub enum LoadError {
     Functions {
         /// The limit.
         limit: usize,
-        /// The language that its limits are for.
+        /// The language whose limits apply, for the message.
         language: &'static str,
     },
     /// Its compilation was killed.
@@ -71,19 +71,19 @@ pub enum LoadError {
     /// WebAssembly that does not validate or compile.
     #[error("the component is invalid: {0}")]
     Broken(String),
-    /// An import that plugins do not have.
+    /// An import that Larder does not provide.
     #[error(
         "plugin imports {}, which Larder does not provide: plugins may only import larder:transform/host, 0.1 or 0.2, and no clock, files, network or randomness. hint: remove the dependency that needs it",
         .0.join(", ")
     )]
     Imports(Vec<String>),
-    /// Exports of another world.
+    /// An export of the plugin contract is missing.
     #[error(
         "the component does not export {}: it does not implement the world larder:transform/derived-features",
         .0.join(", ")
     )]
     Exports(Vec<String>),
-    /// Exports with the right names and other types.
+    /// Imports or exports with the right names but wrong types.
     #[error("the component does not implement the world larder:transform/derived-features, {version}: {why}")]
     World {
         /// The version of the contract whose types it imports.
@@ -97,7 +97,7 @@ pub enum LoadError {
     /// `describe` trapped or timed out.
     #[error("describe failed: {0}")]
     Describe(Interrupt),
-    /// Two instances returned different signatures.
+    /// Repeated calls of `describe` returned different signatures.
     #[error("describe returns different signatures: a signature must be the same on every call")]
     Unsteady,
     /// Its signature is invalid.
@@ -109,11 +109,11 @@ pub enum LoadError {
 #[derive(Debug, thiserror::Error)]
 #[error("derived view '{view}' and plugin '{plugin}' {version} are incompatible: {why}")]
 pub struct BindError {
-    /// The view.
+    /// The name of the derived view.
     pub view: String,
-    /// The plugin.
+    /// The name of the plugin.
     pub plugin: String,
-    /// Its version.
+    /// The version of the plugin.
     pub version: String,
     /// The incompatibility.
     pub why: Box<Incompatibility>,
@@ -128,7 +128,7 @@ pub enum Incompatibility {
     NoInput {
         /// The plugin's input.
         name: String,
-        /// The most similar name.
+        /// A hint with the most similar input of the view, if there is one.
         suggestion: Option<String>,
     },
     /// An input of another type.
@@ -146,7 +146,7 @@ pub enum Incompatibility {
     NoOutput {
         /// The view's feature.
         name: String,
-        /// The most similar name.
+        /// A hint with the most similar output of the plugin, if there is one.
         suggestion: Option<String>,
     },
     /// A feature of another type.
@@ -173,27 +173,27 @@ pub enum Incompatibility {
     /// The trial call failed.
     #[error("a trial with {rows} failed: {error}")]
     Trial {
-        /// The kind of rows.
+        /// A description of the rows, for the message.
         rows: &'static str,
         /// The error.
         error: CallError,
     },
 }
 
-/// How the guest ended without returning.
+/// Why a call into a guest did not return a result.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Interrupt {
     /// It timed out.
     #[error("it took longer than {0:?}")]
     Timeout(Duration),
-    /// It requested more memory or tables than its limit.
+    /// It requested more memory or table elements than its limits allow.
     #[error("it requested more than {limit} bytes of memory")]
     Memory {
         /// The limit.
         limit: usize,
     },
-    /// It returned more bytes than its limit.
+    /// It returned more bytes than its limit allows.
     #[error("it returned more than {limit} bytes")]
     Output {
         /// The limit.
@@ -202,10 +202,10 @@ pub enum Interrupt {
     /// Its stack overflowed.
     #[error("its stack overflowed")]
     Stack,
-    /// It trapped; its message is in the log.
+    /// It trapped. If the guest logged a message before it trapped, that message is in the log.
     #[error("it trapped: {0}")]
     Trap(String),
-    /// Its result is not of the contract's types.
+    /// It returned a value that does not match the contract's types.
     #[error("it returned a value that is not of the contract's types: {0}")]
     Value(String),
 }
@@ -220,7 +220,7 @@ pub enum CallError {
     /// The guest did not return.
     #[error(transparent)]
     Interrupt(#[from] Interrupt),
-    /// Another number of columns than the signature declares.
+    /// The number of returned columns is not the number that the signature declares.
     #[error("it returned {found} columns, but declares {declared}")]
     Columns {
         /// Returned columns.
@@ -236,13 +236,13 @@ pub enum CallError {
         /// The fault.
         fault: ColumnFault,
     },
-    /// More bytes than the declared columns.
+    /// The guest returned more bytes than the declared columns take.
     #[error("it returned {bytes} bytes more than its outputs take")]
     Surplus {
         /// Bytes after the last column.
         bytes: usize,
     },
-    /// It failed too often recently and is not called for a while.
+    /// The plugin failed too often recently, so the circuit breaker rejected the call.
     #[error("it failed too often and is not called for a while")]
     BreakerOpen,
     /// No instance could be created.
@@ -276,7 +276,8 @@ impl CallError {
     pub(super) const KINDS: [&'static str; 9] =
         ["fault", "timeout", "memory", "output_bytes", "stack", "trap", "bad_output", "breaker_open", "busy"];
 
-    /// Returns the message for clients: a plugin's own error is meant for callers, all other details are internal.
+    /// Returns the message for clients. The text of an error that the plugin returned is meant for callers; the details
+    /// of all other errors are internal.
     #[must_use]
     pub fn for_client(&self) -> String {
         match self {
@@ -289,14 +290,15 @@ impl CallError {
 
 fn compile_hint(kill: CompileKill) -> &'static str {
     match kill {
-        CompileKill::Time(_) => "set 'plugins: compile_time_max'",
-        CompileKill::Memory(_) | CompileKill::Output(_) => "set 'plugins: compile_memory_max'",
+        CompileKill::Time(_) => "raise 'plugins: compile_time_max'",
+        CompileKill::Wall(_) => "retry when the machine is less busy, or raise 'plugins: compile_time_max'",
+        CompileKill::Memory(_) | CompileKill::Output(_) => "raise 'plugins: compile_memory_max'",
         CompileKill::Signal(_) => "check the kernel log for an out-of-memory kill",
     }
 }
 
 fn oversized(marked: bool) -> impl fmt::Display {
-    if marked { "" } else { " (a Python plugin says so in its file: `larder plugin build` writes that)" }
+    if marked { "" } else { ". hint: build a Python plugin with `larder plugin build`, which records the language" }
 }
 
 fn perhaps(nearest: Option<&String>) -> String {

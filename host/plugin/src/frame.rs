@@ -1,9 +1,13 @@
-//! The columns of a batch as one block of bytes, in the layout of version 0.2 of the contract, which
-//! `wit/0.2.0/transform.wit` draws: heads of all columns, then tails.
+//! The columns of a batch, in one block of bytes.
 //!
-//! A frame is the host's only representation of columns. A [`FrameBuilder`] fills the frame that a plugin gets; the
-//! bytes that a plugin returns are validated by `check.rs`, kept, and read in place. A column of either is a
-//! [`ColumnRef`], which [`ColumnWriter::append`] copies to another frame part by part, with all rows or some.
+//! The layout is that of version 0.2 of the plugin contract, which `wit/0.2.0/transform.wit` specifies. The heads of
+//! all columns come first, then the tails of all columns that have one. A head has one presence bit and one slot per
+//! row. A slot holds a number or, in a column of text, bytes or lists, an end: the position in the tail after the row's
+//! last byte or list item. A tail holds texts, bytes, or the items of lists.
+//!
+//! A frame is the host's only representation of columns. A [`FrameBuilder`] fills the frame that a plugin gets. The
+//! frame that a plugin returns is validated by `check.rs`, and then read without decoding it. [`ColumnWriter::append`]
+//! copies all or some rows of a [`ColumnRef`] to another frame.
 
 mod builder;
 mod check;
@@ -34,16 +38,16 @@ pub struct ColumnRef<'f> {
     parts: &'f Parts,
 }
 
-/// The positions of a column's parts in a frame.
+/// A column's type, and the offsets of its parts in the bytes of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Parts {
     column_type: ColumnType,
-    /// The presence of the rows. Their slots follow it.
+    /// The offset of the presence bits. The slots follow them.
     presence: usize,
     slots: usize,
-    /// The slots of items; only lists have them.
+    /// The offset of the slots of list items. Used only for a column of lists.
     items: usize,
-    /// The bytes of text or bytes: of the rows, or of the items of lists.
+    /// The offset of the contents of text or bytes, which belong to rows or, in a column of lists, to items.
     data: usize,
     has_nulls: bool,
 }
@@ -54,8 +58,9 @@ pub(super) struct ValueSlice<'f> {
     scalar: ColumnScalar,
     count: usize,
     bytes: &'f [u8],
-    /// The positions of the slots, and of the bytes of text or bytes.
+    /// The offset of the first slot in `bytes`.
     slots: usize,
+    /// The offset in `bytes` of the contents of text or bytes.
     data: usize,
 }
 
@@ -83,7 +88,7 @@ impl Frame {
         ColumnRef { frame: self, parts: &self.columns[place] }
     }
 
-    /// Returns its columns, in order.
+    /// Returns the columns, in order.
     pub fn columns(&self) -> impl ExactSizeIterator<Item = ColumnRef<'_>> {
         self.columns.iter().map(|parts| ColumnRef { frame: self, parts })
     }
@@ -98,7 +103,7 @@ impl Frame {
         slice.finish()
     }
 
-    /// Copies rows to a new frame, in this order. Consecutive rows are copied together.
+    /// Copies the rows with these indexes to a new frame, in the given order. Copies consecutive rows together.
     #[must_use]
     pub fn select(&self, rows: &[usize]) -> Self {
         let mut selected = FrameBuilder::new(self.columns().map(|column| column.column_type()), rows.len());
@@ -112,7 +117,7 @@ impl Frame {
         selected.finish()
     }
 
-    /// Copies the rows of frames with columns of these types to one frame.
+    /// Concatenates the rows of frames. `types` are the column types of each of the frames.
     pub(super) fn concat(types: impl IntoIterator<Item = ColumnType>, frames: &[Self]) -> Self {
         let mut whole = FrameBuilder::new(types, frames.iter().map(Self::rows).sum());
         for place in 0..whole.column_count() {
@@ -137,7 +142,7 @@ impl<'f> ColumnRef<'f> {
         self.frame.rows
     }
 
-    /// Returns the type of its values.
+    /// Returns the column's type.
     #[inline]
     #[must_use]
     pub fn column_type(self) -> ColumnType {
@@ -158,29 +163,29 @@ impl<'f> ColumnRef<'f> {
         !self.parts.has_nulls || is_set(self.presence(), row)
     }
 
-    /// Returns the presence of rows, without padding.
+    /// Returns the presence bits of all rows, without padding.
     #[inline]
     pub(super) fn presence(self) -> &'f [u8] {
         &self.frame.bytes[self.parts.presence..][..self.frame.rows.div_ceil(8)]
     }
 
-    /// Returns the slots of rows, without padding.
+    /// Returns the slots of all rows, without padding.
     #[inline]
     fn slots(self) -> &'f [u8] {
         &self.frame.bytes[self.parts.slots..][..self.frame.rows * slot_width(self.parts.column_type)]
     }
 
-    /// Returns where some rows of a column of lists end, counted in items.
+    /// Returns the ends of the lists in these rows of a column of lists, as indexes of [`ColumnRef::values`].
     pub(super) fn list_ends(self, rows: Range<usize>) -> impl DoubleEndedIterator<Item = u32> + Clone + use<'f> {
         ends(&self.slots()[rows.start * END..rows.end * END])
     }
 
-    /// Returns the items of consecutive rows of a column of lists, as a range of [`ColumnRef::values`].
+    /// Returns the range of [`ColumnRef::values`] that holds the list items of these rows.
     pub(super) fn items(self, rows: Range<usize>) -> Range<usize> {
         start_at(self.slots(), rows.start)..start_at(self.slots(), rows.end)
     }
 
-    /// Returns the values of all rows, or the items of all lists.
+    /// Returns the values of all rows; for a column of lists, the items of all lists.
     #[inline]
     pub(super) fn values(self) -> ValueSlice<'f> {
         let ColumnType { scalar, is_list } = self.parts.column_type;
@@ -192,7 +197,7 @@ impl<'f> ColumnRef<'f> {
         ValueSlice { scalar, count, bytes: &self.frame.bytes, slots, data: self.parts.data }
     }
 
-    /// Returns the rows without a value.
+    /// Returns the indexes of the null rows.
     fn nulls(self) -> impl Iterator<Item = usize> + use<'f> {
         let presence = if self.parts.has_nulls { self.presence() } else { &[] };
         let with_nulls = presence.iter().enumerate().filter(|(_, byte)| **byte != 0xff);
@@ -201,7 +206,7 @@ impl<'f> ColumnRef<'f> {
     }
 }
 
-/// Columns are equal if their types, their presence and the bits of their values are.
+/// Two columns are equal if they have equal types, the same rows are null, and the values are equal bit by bit.
 impl PartialEq for ColumnRef<'_> {
     fn eq(&self, other: &Self) -> bool {
         let (values, others) = (self.values(), other.values());
@@ -231,7 +236,7 @@ impl<'f> ValueSlice<'f> {
         }
     }
 
-    /// Returns the type of its values.
+    /// Returns the type of the values.
     pub(super) fn scalar(self) -> ColumnScalar {
         self.scalar
     }
@@ -241,28 +246,29 @@ impl<'f> ValueSlice<'f> {
         self.count
     }
 
-    /// Returns the slots of some values: numbers, or ends of text or bytes.
+    /// Returns the slots of these values: numbers, or the ends of text or bytes.
     pub(super) fn slots(self, values: Range<usize>) -> &'f [u8] {
         let width = width(self.scalar);
         &self.bytes[self.slots..][values.start * width..values.end * width]
     }
 
-    /// Returns the ends of some values of text or bytes, counted in bytes of all values.
+    /// Returns the ends of these values of text or bytes, as offsets in [`ValueSlice::all_data`].
     pub(super) fn ends(self, values: Range<usize>) -> impl DoubleEndedIterator<Item = u32> + Clone + use<'f> {
         ends(self.slots(values))
     }
 
-    /// Returns the bytes of some values of text or bytes.
+    /// Returns the contents of these values of text or bytes.
     pub(super) fn data(self, values: Range<usize>) -> &'f [u8] {
         &self.bytes[self.data..][self.data_start(values.start)..self.data_start(values.end)]
     }
 
-    /// Returns the bytes of all values of text or bytes.
+    /// Returns the contents of all values of text or bytes.
     pub(super) fn all_data(self) -> &'f [u8] {
         self.data(0..self.count)
     }
 
-    /// Returns where the bytes of value `i` start; for the index after the last value, where all bytes end.
+    /// Returns the offset in [`ValueSlice::all_data`] at which value `i` starts. For the index after the last value,
+    /// this is the length.
     pub(super) fn data_start(self, i: usize) -> usize {
         start_at(&self.bytes[self.slots..], i)
     }

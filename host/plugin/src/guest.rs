@@ -12,7 +12,7 @@ use super::{
     world::{World, WorldPre},
 };
 
-/// An instance.
+/// An instance of a component.
 pub(super) struct Guest {
     store: Store<GuestState>,
     world: World,
@@ -28,13 +28,14 @@ pub(super) struct Bounds {
     pub(super) output_bytes: usize,
 }
 
-/// Every value that a guest passes counts as some bytes more than its size.
+/// The number of bytes added to the limit on a call's result. wasmtime counts a few bytes more than the size of each
+/// value that a guest passes to the host.
 const FUEL_SLACK: usize = 4_096;
 
 // === impl Guest ===
 
 impl Guest {
-    /// Creates an instance. Its initialization has the limits of a call.
+    /// Creates an instance. The component's initialization code runs with the limits of a call.
     pub(super) fn new(
         engines: &Engines,
         pre: &WorldPre,
@@ -51,7 +52,7 @@ impl Guest {
         Ok(Self { store, world, calls: 0 })
     }
 
-    /// Calls the instance. After an error it must not be called again.
+    /// Calls the instance. After an error, the instance must not be called again.
     pub(super) fn call<T>(
         &mut self,
         engines: &Engines,
@@ -76,7 +77,7 @@ impl Guest {
         match error.downcast_ref::<Trap>() {
             Some(Trap::Interrupt) => Interrupt::Timeout(bounds.time),
             Some(Trap::StackOverflow) => Interrupt::Stack,
-            // An allocator that gets no memory aborts.
+            // A guest's allocator aborts if it gets no memory, so any other trap may be due to the memory limit.
             Some(trap) => match self.store.data().memory().exceeded() {
                 Some(limit) => Interrupt::Memory { limit },
                 None => Interrupt::Trap(trap.to_string()),
@@ -99,7 +100,7 @@ impl std::fmt::Debug for Guest {
     }
 }
 
-/// Returns why an instance could not be created: because of the component, or of the pool.
+/// Returns why the initialization code of a component failed.
 pub(super) fn instantiation_halt(error: &wasmtime::Error, limits: &PluginLimits) -> Interrupt {
     match error.downcast_ref::<Trap>() {
         Some(Trap::Interrupt) => Interrupt::Timeout(limits.time),

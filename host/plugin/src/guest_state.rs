@@ -13,19 +13,19 @@ pub(super) struct GuestState {
     log: Arc<PluginLog>,
 }
 
-/// The current and the maximum memory of an instance.
+/// The limits on the memory and tables of an instance, and its highest use of memory.
 #[derive(Debug)]
 pub(super) struct MemoryLimit {
     bytes_max: usize,
     table_elements_max: usize,
     /// The highest use so far.
     high_water: usize,
-    /// Whether the instance requested more than its limit.
+    /// Whether the instance requested more than its limits.
     refused: bool,
 }
 
-/// The maximum number of elements of all tables: function pointers, of which a plugin has one for each function in a
-/// vtable.
+/// The maximum number of elements of a table. The elements are function pointers; a plugin needs one for each function
+/// in a vtable.
 const TABLE_ELEMENTS_MAX: usize = 65_536;
 
 // === impl GuestState ===
@@ -94,8 +94,9 @@ mod tests {
     use super::*;
     use crate::{PluginSettings, engine::Engines};
 
-    /// A module that Rust compilers do not produce: a table, and an exported `grow` that adds this many empty slots to
-    /// it, and returns the previous number, or -1.
+    /// A module that Rust compilers do not produce. It has a table, and exports a function `grow`. The function adds
+    /// the given number of empty elements to the table, and returns the previous number of elements, or -1 if it
+    /// failed.
     const GROWING: &[u8] = b"\0asm\x01\0\0\0\
         \x01\x06\x01\x60\x01\x7f\x01\x7f\
         \x03\x02\x01\0\
@@ -120,7 +121,7 @@ mod tests {
             assert_eq!(grow_by(10_000), 1);
             assert_eq!(grow_by(1_000_000_000), -1);
             assert_eq!(grow_by(i32::try_from(TABLE_ELEMENTS_MAX).unwrap()), -1);
-            assert_eq!(grow_by(1), 10_001, "what was refused has changed nothing");
+            assert_eq!(grow_by(1), 10_001, "failed growth changes nothing");
             assert_eq!(store.data().memory().exceeded(), Some(0));
         }
     }

@@ -1,13 +1,13 @@
 //! Records of components whose compilation was killed, so that a start does not retry them automatically.
 //!
-//! There is one small file per component, named by its digest, next to the server's copies of plugins. It has the
-//! limits of the compilation: with higher limits or another version of the compiler, the component is retried. A deploy
-//! also retries it.
+//! A record is a small file, named after the component's digest, next to the server's copies of plugins. It contains
+//! the limits of the compilation and the version of Larder. If a limit was raised or Larder has another version, the
+//! component is compiled again. A deploy always compiles it again.
 
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use larder_common::private;
@@ -24,12 +24,12 @@ pub struct KilledCompilations {
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
     why: String,
-    time_seconds: u64,
+    time_ms: u64,
     memory_bytes: u64,
     larder: String,
 }
 
-/// The maximum number of records; the oldest is removed.
+/// The maximum number of records. If there are more, the oldest ones are removed.
 const RECORDS_MAX: usize = 256;
 const EXTENSION: &str = "json";
 const RECORD_BYTES_MAX: u64 = 4 << 10;
@@ -47,22 +47,23 @@ impl KilledCompilations {
         Ok(Self { dir: dir.to_owned() })
     }
 
-    /// Returns why an earlier compilation of a component was killed, if one was, with limits at least as high as these.
+    /// Returns why an earlier compilation of a component was killed; `None` if there is no record by this version of
+    /// Larder of a compilation with limits at least as high as these.
     #[must_use]
     pub fn find(&self, digest: &Digest, limits: CompileLimits) -> Option<String> {
         let bytes = private::read_file(&self.path(digest), RECORD_BYTES_MAX).ok()?;
         let record: Record = serde_json::from_slice(&bytes).ok()?;
         let is_bounded_alike =
-            record.time_seconds >= limits.time.as_secs() && record.memory_bytes >= limits.memory_bytes;
+            record.time_ms >= milliseconds(limits.time) && record.memory_bytes >= limits.memory_bytes;
         (record.larder == VERSION && is_bounded_alike).then_some(record.why)
     }
 
-    /// Records that a component's compilation was killed. If the record cannot be written, the component is retried
-    /// once more.
+    /// Records that a component's compilation was killed. If the record cannot be written, logs a warning, and the next
+    /// start compiles the component again.
     pub fn note(&self, digest: &Digest, limits: CompileLimits, kill: CompileKill) {
         let record = Record {
             why: kill.to_string(),
-            time_seconds: limits.time.as_secs(),
+            time_ms: milliseconds(limits.time),
             memory_bytes: limits.memory_bytes,
             larder: VERSION.to_owned(),
         };
@@ -77,7 +78,7 @@ impl KilledCompilations {
 
     /// Removes a component's record.
     pub fn forget(&self, digest: &Digest) {
-        // If the record stays, the component needs a deploy.
+        // If the record cannot be removed, the component is compiled again only by a deploy.
         let _ = fs::remove_file(self.path(digest));
     }
 
@@ -96,10 +97,12 @@ impl KilledCompilations {
     }
 }
 
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     const LIMITS: CompileLimits = CompileLimits { time: Duration::from_secs(10), memory_bytes: 1_000 };
@@ -117,7 +120,7 @@ mod tests {
         assert_eq!(killed.find(&Digest::of(b"2"), LIMITS), None);
         let less = CompileLimits { time: Duration::from_secs(9), memory_bytes: 999 };
         assert_eq!(killed.find(&digest, less), why);
-        let longer = CompileLimits { time: Duration::from_secs(11), ..LIMITS };
+        let longer = CompileLimits { time: LIMITS.time + Duration::from_millis(1), ..LIMITS };
         let larger = CompileLimits { memory_bytes: 1_001, ..LIMITS };
         assert_eq!((killed.find(&digest, longer), killed.find(&digest, larger)), (None, None));
         killed.forget(&digest);

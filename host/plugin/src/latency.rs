@@ -5,13 +5,14 @@ use std::{
     time::Duration,
 };
 
-/// Latency estimates: an exponentially weighted moving average for each power of two of rows, so recent calls count
-/// more. Reads and writes take no lock: a value that is occasionally lost does not matter.
+/// Estimates the latency of calls. For each power of two of rows, it has an exponentially weighted moving average, in
+/// which recent calls have more weight. Reads and writes take no lock, because a duration that is occasionally lost
+/// does not matter.
 ///
-/// A call that takes far longer than many calls before it was most likely delayed by other load on the machine. Such an
-/// outlier is ignored, unless another one follows soon. Calls that are expected to be long run on another thread, which
-/// costs each of them more than a short call takes. A plugin that is slow from time to time must run there, so repeated
-/// outliers count.
+/// A call that takes far longer than many calls before it was most likely delayed by other load on the machine. If such
+/// an outlier changed the average, the next calls would run on a compute thread, and the switch of threads costs more
+/// than a short call takes. So an outlier is ignored if it follows at least [`DOUBTED_AFTER`] calls without one. A
+/// plugin with more frequent outliers must run on a compute thread, so these outliers are included in the average.
 #[derive(Debug, Default)]
 pub(super) struct LatencyEstimator {
     buckets: [Bucket; BUCKETS],
@@ -26,7 +27,7 @@ struct Bucket {
     since: AtomicU64,
 }
 
-/// The number of buckets: up to 2^20 rows. Larger calls count in the last bucket.
+/// The number of buckets, which are for up to 2^20 rows. Calls with more rows use the last bucket.
 const BUCKETS: usize = 21;
 /// The weight of a new call in the moving average is 1 / `WEIGHT`.
 const WEIGHT: u64 = 8;
@@ -52,8 +53,9 @@ impl LatencyEstimator {
         nanos.store(now.max(1), Ordering::Relaxed);
     }
 
-    /// Returns how long a call with this many rows is expected to take: the average of its bucket, else that of the
-    /// next smaller bucket with calls, in proportion to the rows, else that of the next larger one. Zero before the
+    /// Returns how long a call with this many rows is expected to take: the average of its bucket. If this bucket has
+    /// no calls, the estimate is the average of the next smaller bucket with calls, multiplied in proportion to the
+    /// rows. If there is no such bucket, it is the average of the next larger one with calls. Returns zero before the
     /// first call.
     pub(super) fn expect(&self, rows: usize) -> Duration {
         let wanted = bucket(rows);
@@ -95,7 +97,7 @@ mod tests {
         assert_eq!(pace.expect(64), 4 * US);
         let other = LatencyEstimator::default();
         other.note(64, 4 * US);
-        assert_eq!(other.expect(1), 4 * US, "no more than for more");
+        assert_eq!(other.expect(1), 4 * US, "the same as for more rows");
     }
 
     #[test]
@@ -115,11 +117,11 @@ mod tests {
         for _ in 0..10 {
             (0..=DOUBTED_AFTER).for_each(|_| pace.note(1, US));
             pace.note(1, slow);
-            assert_eq!(pace.expect(1), US, "held up by the machine");
+            assert_eq!(pace.expect(1), US, "a single outlier");
         }
         (1..DOUBTED_AFTER).for_each(|_| pace.note(1, US));
         pace.note(1, slow);
-        assert!(pace.expect(1) > Duration::from_millis(1), "slow now and then");
+        assert!(pace.expect(1) > Duration::from_millis(1), "repeated outliers");
     }
 
     #[test]

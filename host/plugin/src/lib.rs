@@ -4,8 +4,8 @@
 //! and its output is validated before it is used. Only this crate depends on wasmtime.
 //!
 //! [`PluginRuntime::load`] loads a [`Component`] from a file's bytes. [`Transform::bind`] binds it to a derived view,
-//! and [`Transform::call`] computes a batch of rows. A failed call discards the instance that it ran in, and affects
-//! nothing else.
+//! and [`Transform::call`] computes a batch of rows. If a call does not return, or returns invalid outputs, only the
+//! instance in which it ran is discarded.
 
 mod bindings;
 mod breaker;

@@ -1,4 +1,4 @@
-//! Log lines of plugins: marked with the plugin, truncated, and limited in rate.
+//! Log lines of plugins. Each line has the plugin's name, version and view as fields. Length and rate are limited.
 
 use std::{
     borrow::Cow,
@@ -10,10 +10,9 @@ use metrics::{Counter, counter};
 
 use super::{PluginLimits, bindings::Level};
 
-/// The log of a plugin, or of a plugin in a derived view.
+/// The log of a plugin in a derived view. During `describe`, the name, version and view are not known, and are `?`.
 #[derive(Debug)]
 pub(super) struct PluginLog {
-    /// The plugin's name and version in log lines.
     plugin: String,
     version: String,
     view: String,
@@ -22,17 +21,18 @@ pub(super) struct PluginLog {
     dropped: Counter,
 }
 
-/// A token bucket: the lines that may be written now. It is refilled at `rate` lines per second.
+/// A token bucket, which limits the rate of lines.
 #[derive(Debug)]
 struct Bucket {
+    /// The number of lines that may be written now. It grows by `rate` per second.
     left: f64,
     rate: f64,
     looked: Instant,
-    /// The number of lines dropped since the last written one.
+    /// The number of lines that were dropped since a line was last written.
     dropped: u64,
 }
 
-/// The burst, in seconds of the rate.
+/// The maximum burst: the number of lines that the rate allows in this many seconds.
 const BURST: f64 = 10.0;
 
 // === impl PluginLog ===
@@ -75,7 +75,8 @@ impl PluginLog {
         tracing::warn!(plugin, version, view, kind, dropped, error = %message, "plugin call failed");
     }
 
-    /// Returns whether one more line may be written, and the number of lines dropped before it, if any.
+    /// Returns `None` if no line may be written now. Otherwise returns the number of lines that were dropped since a
+    /// line was last written, or `Some(None)` if none were dropped.
     fn may_write(&self) -> Option<Option<u64>> {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         if lines.take(Instant::now()) {
@@ -103,7 +104,8 @@ impl Bucket {
     }
 }
 
-/// Returns a text without characters that could forge other lines, truncated to the maximum length.
+/// Returns the text, truncated to the maximum length, with control characters escaped so that it cannot forge other log
+/// lines.
 fn printable(text: &str, bytes_max: usize) -> Cow<'_, str> {
     let mut end = text.len().min(bytes_max);
     while !text.is_char_boundary(end) {

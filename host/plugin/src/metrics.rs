@@ -17,7 +17,7 @@ pub(super) struct TransformMetrics {
     duration: Histogram,
     errors: [(&'static str, Counter); CallError::KINDS.len()],
     memory: Gauge,
-    /// The value of `memory`.
+    /// The current value of the gauge `memory`.
     high_water: AtomicUsize,
     instances: Counter,
     breaker: Gauge,
@@ -28,15 +28,15 @@ pub(super) struct TransformMetrics {
 
 impl TransformMetrics {
     pub(super) fn bind(plugin: &str, version: &str, view: &str) -> Self {
-        describe_counter!("larder_plugin_calls_total", "Calls of a plugin.");
-        describe_counter!("larder_plugin_rows_total", "Rows in calls of a plugin.");
-        describe_counter!("larder_plugin_errors_total", "Failed calls of a plugin, by kind of error.");
-        describe_histogram!("larder_plugin_duration_seconds", "Duration of calls of a plugin.");
+        describe_counter!("larder_plugin_calls_total", "Calls to a plugin.");
+        describe_counter!("larder_plugin_rows_total", "Rows in calls to a plugin.");
+        describe_counter!("larder_plugin_errors_total", "Failed calls to a plugin, by kind of error.");
+        describe_histogram!("larder_plugin_duration_seconds", "Duration of calls to a plugin.");
         describe_gauge!("larder_plugin_memory_high_water_bytes", "Highest memory use of an instance.");
         describe_counter!("larder_plugin_instances_total", "Instances that were created.");
         describe_gauge!(
             "larder_plugin_breaker_state",
-            "State of the circuit breaker: 0 closed, 1 half-open, 2 open (not called)."
+            "State of the circuit breaker: 0 closed, 1 half-open, 2 open (the plugin is not called)."
         );
         describe_gauge!("larder_plugin_info", "1 for each loaded version.");
         describe_counter!(
@@ -92,7 +92,7 @@ impl TransformMetrics {
         self.breaker.set(f64::from(state.code()));
     }
 
-    /// Resets the metrics of a version that was replaced and will not come back.
+    /// Sets `larder_plugin_info` to 0 when this version is no longer in service.
     pub(super) fn gone(&self) {
         self.info.set(0.0);
     }

@@ -1,4 +1,4 @@
-//! The result of a call, which is read row by row.
+//! The outputs of a call, which are read value by value.
 
 use larder_model::model::{ListRef, ScalarType, ValueRef};
 
@@ -11,7 +11,7 @@ use super::{
 #[derive(Debug)]
 pub struct Outputs {
     frame: Frame,
-    /// The columns of lists whose items are text or bytes, by index.
+    /// The index of each column of lists of text or bytes, and its lists in the format of stored rows.
     lists: Vec<(usize, RowLists)>,
 }
 
@@ -22,11 +22,13 @@ pub struct Output<'o> {
     lists: Option<&'o RowLists>,
 }
 
-/// Lists of text or bytes in the format of stored rows, the only one that [`ListRef`] reads: each list has its number
-/// of items, their ends and their bytes next to one another, which are in three parts of a frame.
+/// The lists of a column of lists of text or bytes, in the format of stored rows.
+///
+/// [`ListRef`] reads only this format. It stores the number of a list's items, their ends and their contents next to
+/// each other, but in a frame they are in three separate parts. So the lists are copied.
 #[derive(Debug)]
 struct RowLists {
-    /// Where each row's list ends in `bytes`.
+    /// The offset in `bytes` at which each row's list ends.
     ends: Vec<usize>,
     bytes: Vec<u8>,
 }
@@ -34,7 +36,7 @@ struct RowLists {
 // === impl Outputs ===
 
 impl Outputs {
-    /// Wraps a frame that was validated.
+    /// Wraps a validated frame.
     pub(super) fn new(frame: Frame) -> Self {
         let is_copied = |of: ColumnType| of.is_list && ScalarType::from(of.scalar).item().width().is_none();
         let lists = frame.columns().enumerate().filter(|(_, column)| is_copied(column.column_type()));
@@ -73,7 +75,7 @@ impl Outputs {
 // === impl Output ===
 
 impl<'o> Output<'o> {
-    /// Returns the value in a row; null if there is none.
+    /// Returns the value of a row; null if the row is null or does not exist.
     #[must_use]
     pub fn get(self, row: usize) -> ValueRef<'o> {
         let column = self.column;
@@ -91,7 +93,7 @@ impl<'o> Output<'o> {
         ListRef::parse(ScalarType::from(scalar).item(), bytes).map_or(ValueRef::Null, ValueRef::List)
     }
 
-    /// Returns the column, as an input for a plugin that reads it.
+    /// Returns the column, to copy it to the inputs of another plugin.
     #[must_use]
     pub fn column(self) -> ColumnRef<'o> {
         self.column

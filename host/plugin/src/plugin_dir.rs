@@ -2,14 +2,14 @@
 //! that it accepted.
 //!
 //! ```text
-//! plugins/                      the plugin directory: NAME.wasm is plugin NAME; files are added by rename
+//! plugins/                      the plugin directory: NAME.wasm is the plugin NAME
 //! data/store/plugins/           the server's own directory, mode 0700
 //!   live/NAME.wasm              the version in service
-//!   previous/NAME.wasm          the previous version, to roll back to
+//!   previous/NAME.wasm          the version before it, for a rollback
 //! ```
 //!
-//! The plugin directory holds the desired versions; the copies are the versions that are known to work. So a bad file
-//! in the plugin directory does no harm, not even after a restart, and a rollback needs no file from the user.
+//! The plugin directory has the versions that users want to run, and the server's copies are versions that worked. So a
+//! bad file in the plugin directory does no harm, not even after a restart, and a rollback needs no file from the user.
 
 use std::{
     ffi::OsStr,
@@ -74,8 +74,8 @@ impl PluginDir {
         &self.dir
     }
 
-    /// Lists the plugins in the directory, sorted by name. The stamp of a file changes when the file does. A directory
-    /// that does not exist has no plugins.
+    /// Lists the plugins in the plugin directory, sorted by name, with the stamps of their files. The stamp of a file
+    /// changes when the file changes. A directory that does not exist has no plugins.
     ///
     /// # Errors
     /// If the directory cannot be read.
@@ -89,12 +89,12 @@ impl PluginDir {
         let mut files = Vec::new();
         for entry in entries {
             let path = entry.map_err(failed)?.path();
-            // The name of a file that is being written begins with a dot, or has another extension.
+            // Skips files that are being written: their names begin with a dot or have another extension.
             let name = path.file_stem().and_then(OsStr::to_str).filter(|name| !name.starts_with('.'));
             let (Some(name), Some(EXTENSION)) = (name, path.extension().and_then(OsStr::to_str)) else { continue };
             // Follows symbolic links: Kubernetes mounts files as links. A file that was removed meanwhile is skipped.
             let Ok(meta) = fs::metadata(&path) else { continue };
-            // A pipe or a device is reported as an error when it is read.
+            // Pipes and devices are listed, because reading one returns an error, which is then reported.
             if !meta.is_dir() {
                 files.push((name.to_owned(), FileStamp::of(&meta)));
             }
@@ -109,7 +109,8 @@ impl PluginDir {
         dir.join(file_name(name))
     }
 
-    /// Reads a plugin from the directory, at most `bytes_max` + 1 bytes. The caller rejects a file that is too long.
+    /// Reads a plugin from the plugin directory, at most `bytes_max` + 1 bytes. The caller rejects a file that is too
+    /// long.
     ///
     /// # Errors
     /// If the file cannot be read.
@@ -117,10 +118,10 @@ impl PluginDir {
         read_file(&Self::file_in(&self.dir, name), bytes_max)
     }
 
-    /// Writes a plugin to the directory atomically. Creates the directory if it does not exist.
+    /// Writes a plugin to the plugin directory atomically. Creates the directory if it does not exist.
     ///
     /// # Errors
-    /// If the file cannot be written. An existing file stays as it was.
+    /// If the file cannot be written. An existing file is then unchanged.
     pub fn place(&self, name: &str, bytes: &[u8]) -> Result<(), PluginDirError> {
         fs::create_dir_all(&self.dir).map_err(|source| PluginDirError { path: self.dir.clone(), source })?;
         replace(&self.dir.join(file_name(name)), bytes)
@@ -138,11 +139,11 @@ impl PluginDir {
         }
     }
 
-    /// Stores a copy of the version that goes into service. The version that was in service becomes the previous one,
-    /// to roll back to. There is a copy of a version in service at any moment.
+    /// Stores a new version as the live copy. The old live copy becomes the previous one, for a rollback. The live copy
+    /// is replaced atomically, so it exists at any moment.
     ///
     /// # Errors
-    /// If the copy cannot be written. The copy of the version in service is then as before.
+    /// If the copy cannot be written. The live copy is then unchanged.
     pub fn keep(&self, name: &str, bytes: &[u8]) -> Result<(), PluginDirError> {
         let (live, previous) = (self.path(StoredVersion::Live, name), self.path(StoredVersion::Previous, name));
         let written = write_beside(&live, bytes)?;
@@ -189,7 +190,7 @@ fn replace(path: &Path, bytes: &[u8]) -> Result<(), PluginDirError> {
     })
 }
 
-/// Writes a temporary file in the directory of `path`, and returns its path. If that fails, there is no such file.
+/// Writes a temporary file in the directory of `path`, and returns its path. Removes the file if writing fails.
 fn write_beside(path: &Path, bytes: &[u8]) -> Result<PathBuf, PluginDirError> {
     let beside = temporary(path);
     let written = File::create(&beside).and_then(|mut file| {
@@ -199,19 +200,17 @@ fn write_beside(path: &Path, bytes: &[u8]) -> Result<PathBuf, PluginDirError> {
     match written {
         Ok(()) => Ok(beside),
         Err(source) => {
-            // The temporary file may be incomplete.
             let _ = fs::remove_file(&beside);
             Err(PluginDirError { path: path.to_path_buf(), source })
         }
     }
 }
 
-/// Makes `to` a second name of the file at `from`, in place of the file that has this name. Does nothing if there is no
-/// file at `from`.
+/// Replaces `to` with a hard link to the file at `from`. Does nothing if there is no file at `from`.
 fn link_over(from: &Path, to: &Path) -> Result<(), PluginDirError> {
     let beside = temporary(to);
     let _ = fs::remove_file(&beside);
-    // Some file systems have no hard links.
+    // Copies the file if the file system does not support hard links.
     match fs::hard_link(from, &beside).or_else(|_| fs::copy(from, &beside).map(|_bytes| ())) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         linked => linked.and_then(|()| fs::rename(&beside, to)).map_err(|source| {
@@ -268,7 +267,7 @@ mod tests {
         plugin_dir.place("a", b"a").unwrap();
         let pipe = plugin_dir.dir().join("b.wasm");
         assert!(std::process::Command::new("mkfifo").arg(pipe).status().unwrap().success());
-        // It is listed, so that the load reports it.
+        // The pipe is listed, so that loading it reports the error.
         assert_eq!(names(&plugin_dir), ["a", "b"]);
         assert!(
             plugin_dir
@@ -305,7 +304,7 @@ mod tests {
         let (_dir, plugin_dir) = plugin_dir();
         plugin_dir.place("a", b"1234").unwrap();
         assert_eq!(plugin_dir.read("a", 4).unwrap(), b"1234");
-        assert_eq!(plugin_dir.read("a", 2).unwrap(), b"123", "so that a longer one shows");
+        assert_eq!(plugin_dir.read("a", 2).unwrap(), b"123", "one byte more than the limit");
         assert!(plugin_dir.read("b", 4).unwrap_err().to_string().contains("plugins/b.wasm: "));
     }
 

@@ -32,7 +32,7 @@ impl Pool {
         self.drawer().lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
-    /// Takes an instance from any shard, for when no further instance can be created.
+    /// Takes an instance from any shard. Called when no further instance can be created.
     pub(super) fn take_any(&self) -> Option<Guest> {
         self.drawers.iter().find_map(|drawer| drawer.lock().unwrap_or_else(PoisonError::into_inner).pop())
     }
@@ -43,7 +43,7 @@ impl Pool {
         if drawer.len() < KEPT {
             return drawer.push(guest);
         }
-        // Unmapping its memory takes too long under the lock.
+        // Releases the lock before the instance is dropped, because unmapping the instance's memory takes long.
         drop(drawer);
     }
 
@@ -53,12 +53,12 @@ impl Pool {
     }
 
     fn drawer(&self) -> &Mutex<Vec<Guest>> {
-        // A power of two.
+        // The number of shards is a power of two.
         &self.drawers[thread_number() & (self.drawers.len() - 1)]
     }
 }
 
-/// Returns a number of this thread, counted from 0.
+/// Returns the number of this thread. Threads are numbered from 0, in the order of their first call.
 fn thread_number() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {

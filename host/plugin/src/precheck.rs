@@ -12,11 +12,11 @@ pub(super) const EXPORTS: [&str; 3] = ["describe", "configure", "transform"];
 /// The maximum nesting of components and modules. Components from compilers have two or three levels.
 const DEPTH_MAX: usize = 16;
 
-/// Checks the outline of a component against the world of plugins, and against the limit on functions.
+/// Checks a component's imports and exports against the contract, and its number of functions against the limit.
 ///
 /// # Errors
-/// [`LoadError::Broken`] if the sections cannot be read, [`LoadError::Functions`], [`LoadError::Imports`],
-/// [`LoadError::Exports`].
+/// [`LoadError::Broken`] if the sections cannot be read or are nested too deeply, [`LoadError::Functions`],
+/// [`LoadError::Imports`], [`LoadError::Exports`].
 pub(super) fn check(bytes: &[u8], functions_max: usize, language: &'static str) -> Result<(), LoadError> {
     let broken = |error: wasmparser::BinaryReaderError| LoadError::Broken(error.to_string());
     let (mut imports, mut exports): (Vec<&str>, Vec<&str>) = (Vec::new(), Vec::new());
@@ -37,11 +37,11 @@ pub(super) fn check(bytes: &[u8], functions_max: usize, language: &'static str) 
                     return Err(LoadError::Functions { limit: functions_max, language });
                 }
             }
-            // Nested components have imports and exports among themselves.
+            // Only at depth 0, because the imports and exports of nested components connect components within the file.
             Payload::ComponentImportSection(section) if depth == 0 => {
                 for import in section {
                     let import = import.map_err(broken)?;
-                    // A host does not have to provide a type that the world uses.
+                    // The host does not have to provide anything for an imported type.
                     if !matches!(import.ty, ComponentTypeRef::Type(_)) {
                         imports.push(import.name.name);
                     }
@@ -138,7 +138,7 @@ mod tests {
         let whole = component(&[module(3)]);
         for len in COMPONENT.len()..whole.len() {
             let error = check(&whole[..len], 10, "compiled").unwrap_err();
-            // Truncated after a complete section, it is a smaller component.
+            // A file that is truncated after a complete section is a smaller component, which has no exports.
             assert!(matches!(error, LoadError::Broken(_) | LoadError::Exports(_)), "{len}: {error}");
         }
     }

@@ -6,7 +6,8 @@ use larder_common::compute::Compute;
 
 use super::{Component, LoadError, PluginError, PluginSettings, cache::Cache, compiler::Compiler, engine::Engines};
 
-/// Engines, the timer that interrupts calls, the compiler and the cache of its code, and threads for long work.
+/// The shared resources for running plugins: the engines, the timer that interrupts calls, the compiler, the cache of
+/// compiled code, and the threads for long calls.
 #[derive(Debug)]
 pub struct PluginRuntime {
     pub(super) engines: Engines,
@@ -22,7 +23,7 @@ impl PluginRuntime {
     /// Sets up the engines and starts the threads.
     ///
     /// # Errors
-    /// If memory maps, threads, or the cache's directory cannot be created.
+    /// [`PluginError`] if address space for instances, a thread, or the cache's directory cannot be created.
     pub fn new(settings: PluginSettings) -> Result<Arc<Self>, PluginError> {
         let cache = settings.cache_dir.as_deref().map(Cache::open).transpose()?;
         let engines = Engines::new(&settings)?;
@@ -33,22 +34,23 @@ impl PluginRuntime {
     }
 
     /// Checks a file, compiles it in a child process unless the cache has its code, and calls it for its signature.
-    /// Blocks while it is compiled: about 15 s for a Python plugin, and up to [`CompileLimits`].
+    /// Blocks during the compilation, which takes about 15 s for a Python plugin, and at most [`CompileLimits::time`]
+    /// of CPU time.
     ///
     /// # Errors
-    /// The reason why the file is not a plugin.
+    /// The reason why the file cannot be loaded.
     ///
-    /// [`CompileLimits`]: super::CompileLimits
+    /// [`CompileLimits::time`]: super::CompileLimits::time
     pub fn load(&self, bytes: &[u8]) -> Result<Arc<Component>, LoadError> {
         let loaded = self.load_with(Some(&self.compiler), bytes)?;
         loaded.ok_or_else(|| LoadError::Compiler("it produced no component".to_owned()))
     }
 
-    /// Loads a file whose code is cached; returns `None` for any other file, which is only checked as far as possible
-    /// without the compiler.
+    /// Loads a file if its code is in the cache. Otherwise checks the file as far as possible without the compiler, and
+    /// returns `None`.
     ///
     /// # Errors
-    /// The reason why the file is not a plugin.
+    /// The reason why the file cannot be loaded.
     pub fn load_cached(&self, bytes: &[u8]) -> Result<Option<Arc<Component>>, LoadError> {
         self.load_with(None, bytes)
     }
@@ -63,7 +65,7 @@ impl PluginRuntime {
         self.compiler.stop();
     }
 
-    /// Returns the threads for long work.
+    /// Returns the threads for long calls.
     #[must_use]
     pub fn compute(&self) -> &Compute {
         &self.compute

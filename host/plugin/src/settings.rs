@@ -5,12 +5,12 @@ use std::{path::PathBuf, time::Duration};
 use super::CompileLimits;
 
 /// The settings for running plugins.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PluginSettings {
-    /// The directory for compiled code; without it, every start compiles again.
+    /// The directory for compiled code. If `None`, every start compiles all plugins again.
     pub cache_dir: Option<PathBuf>,
-    /// The program that compiles, in a separate process. By default the current one; a process other than `larder` has
-    /// to set it.
+    /// The program that is started to compile a plugin. The default is the program of the current process. A process of
+    /// another program than `larder` has to set it to the path of `larder`.
     pub compiler: PathBuf,
     /// Limits of one compilation.
     pub compile: CompileLimits,
@@ -18,12 +18,12 @@ pub struct PluginSettings {
     pub native: PluginLimits,
     /// Limits of plugins that contain a Python interpreter.
     pub python: PluginLimits,
-    /// The number of threads that call plugins concurrently, in addition to the compute threads. Each keeps instances
-    /// of its own.
+    /// The number of threads that call plugins concurrently, in addition to the compute threads. The pool of idle
+    /// instances has a shard for each of them.
     pub threads: usize,
-    /// The number of threads for work that is expected to be long.
+    /// The number of compute threads, which run calls that are expected to take long.
     pub compute_threads: usize,
-    /// The maximum number of queued jobs for these threads; further ones are rejected.
+    /// The maximum number of queued jobs for the compute threads. Further jobs are rejected.
     pub compute_waiting_max: usize,
     /// The maximum expected duration of a call on a serving thread; longer calls run on a compute thread.
     pub inline_max: Duration,
@@ -34,7 +34,7 @@ pub struct PluginSettings {
 pub struct PluginLimits {
     /// The memory of an instance in bytes.
     pub memory_bytes: usize,
-    /// The wall-clock time of a call. It is checked once a millisecond.
+    /// The wall-clock time of a call. The limit is checked once a millisecond.
     pub time: Duration,
     /// The size of a call's result in bytes.
     pub output_bytes: usize,
@@ -44,9 +44,10 @@ pub struct PluginLimits {
     pub functions: usize,
     /// The number of rows of a call; larger batches are split.
     pub rows_per_call: usize,
-    /// The length of a log line in bytes; the rest is truncated.
+    /// The length of a log line in bytes. Longer lines are truncated.
     pub log_line_bytes: usize,
-    /// Log lines per second, after a burst of ten times as many; further ones are dropped and counted.
+    /// The number of log lines per second. A burst may have ten times as many lines. Further lines are dropped and
+    /// counted.
     pub log_lines_per_second: usize,
 }
 
@@ -84,7 +85,7 @@ impl Default for PluginSettings {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             cache_dir: None,
-            // Works also if the file was replaced or deleted since this process started.
+            // This path works even if the program's file was replaced or deleted after this process started.
             compiler: "/proc/self/exe".into(),
             compile: CompileLimits { time: Duration::from_secs(60), memory_bytes: 1_536 * MIB as u64 },
             native,

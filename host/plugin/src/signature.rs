@@ -10,15 +10,15 @@ use super::{
 /// A plugin's name, its inputs and its outputs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Signature {
-    /// The name that derived views use for it.
+    /// The name by which derived views refer to the plugin.
     pub name: String,
-    /// Semantic version.
+    /// The semantic version of the plugin.
     pub version: String,
     /// A description for users.
     pub doc: String,
-    /// Its inputs, in the order of a call.
+    /// Its inputs, in the order of the columns that it receives.
     pub inputs: Vec<Field>,
-    /// Its outputs, in the order of a call's result.
+    /// Its outputs, in the order of the columns that it returns.
     pub outputs: Vec<Field>,
 }
 
@@ -29,7 +29,8 @@ pub struct Field {
     pub name: String,
     /// The type of its column.
     pub column_type: ColumnType,
-    /// For an input: whether a row with a null is computed. For an output: whether there can be nulls.
+    /// For an input: whether the plugin computes outputs for a row in which this input is null. For an output: whether
+    /// the output can be null.
     pub nullable: bool,
     /// A description for users.
     pub doc: String,
@@ -44,7 +45,7 @@ const DOC_BYTES_MAX: usize = 4_096;
 // === impl Signature ===
 
 impl Signature {
-    /// Validates a signature; the error describes the fault.
+    /// Validates a signature. The error is a message that describes the first fault.
     pub(super) fn check(raw: types::Signature) -> Result<Self, String> {
         check_name("plugin", &raw.name)?;
         check_version(&raw.version)?;

@@ -1,4 +1,4 @@
-//! A plugin that is bound to a derived view, as serving calls it.
+//! Binds a plugin to a derived view, and calls it.
 
 use std::{fmt, sync::Arc, time::Instant};
 
@@ -34,17 +34,19 @@ pub struct Transform {
     metrics: TransformMetrics,
 }
 
-/// The number of calls after which an instance is replaced, which drops any state that it kept between calls.
+/// The number of calls after which an instance is replaced. A plugin may keep state between calls; replacing the
+/// instance drops that state.
 const CALLS_MAX: u32 = 10_000;
 const CONFIG_CHARS_SHOWN: usize = 200;
 
 // === impl Transform ===
 
 impl Transform {
-    /// Binds a component to a view: configures an instance, and tries it on a row of nulls and on a row of zeros.
+    /// Binds a component to a view. Checks the types of its inputs and outputs, configures an instance, and calls the
+    /// instance for a row of nulls and for a row of zeros.
     ///
     /// # Errors
-    /// The incompatibility.
+    /// [`BindError`] with the reason why the plugin and the view are incompatible.
     pub fn bind(
         runtime: &Arc<PluginRuntime>,
         component: &Arc<Component>,
@@ -85,7 +87,7 @@ impl Transform {
         transform.pool.put(guest);
         for (rows, zeros) in [("a row of nulls", false), ("a row of zeros", true)] {
             match transform.try_on(zeros) {
-                // The plugin returned an error as the contract defines.
+                // The contract allows a plugin to return an error for such a row.
                 Ok(()) | Err(CallError::Fault(_)) => {}
                 Err(error) => return Err(incompatible(Incompatibility::Trial { rows, error })),
             }
@@ -99,26 +101,26 @@ impl Transform {
         &self.component
     }
 
-    /// Returns, for each input of the plugin, its index among the view's inputs.
+    /// Returns, for each input of the plugin, the index of the view's input that it reads.
     #[must_use]
     pub fn inputs(&self) -> &[usize] {
         &self.inputs
     }
 
-    /// Returns, for each feature of the view, its index in the result of a call.
+    /// Returns, for each feature of the view, the index of its column in the result of a call.
     #[must_use]
     pub fn outputs(&self) -> &[usize] {
         &self.outputs
     }
 
-    /// Returns whether a call with this many rows is expected to take longer than a serving thread may spend on it. A
-    /// call with an interpreter always is, because garbage collection may pause it at any time.
+    /// Returns whether a call with this many rows is expected to take longer than a serving thread may spend on it.
+    /// Always returns true for a Python plugin, because garbage collection may pause a call at any time.
     #[must_use]
     pub fn is_long(&self, rows: usize) -> bool {
         self.component.is_python() || self.pace.expect(rows) > self.runtime.settings().inline_max
     }
 
-    /// Returns the state of the breaker.
+    /// Returns the state of the circuit breaker.
     #[must_use]
     pub fn breaker(&self) -> BreakerState {
         self.breaker.state()
@@ -131,11 +133,12 @@ impl Transform {
         FrameBuilder::new(self.component.signature().inputs.iter().map(|input| input.column_type), rows)
     }
 
-    /// Computes a batch. The columns are those of [`Transform::frame`]; the result is in the order of the plugin's
-    /// outputs. A batch with more rows than the limit of a call is split.
+    /// Computes a batch. `inputs` has the columns of [`Transform::frame`]. The outputs are in the order of the plugin's
+    /// signature. If the batch has more rows than `rows_per_call`, it is split into several calls.
     ///
     /// # Errors
-    /// Why there is no result; it is counted and logged.
+    /// The reason why there is no result. All errors are counted in metrics, and all except [`CallError::BreakerOpen`]
+    /// are logged.
     pub fn call(&self, as_of: Micros, inputs: &Frame) -> Result<Outputs, CallError> {
         let rows = inputs.rows();
         let signature = self.component.signature();
@@ -191,7 +194,7 @@ impl Transform {
         let mut guest = match self.pool.take() {
             Some(guest) => guest,
             None => match self.configured() {
-                // No further instance can be created: other threads may have idle ones.
+                // No further instance can be created, but there may be an idle one in the shard of another thread.
                 Err(CallError::Busy(why)) => self.pool.take_any().ok_or(CallError::Busy(why))?,
                 other => other?,
             },
@@ -238,14 +241,14 @@ impl Transform {
         Bounds { time: limits.time, output_bytes: limits.output_bytes }
     }
 
-    /// Tries the plugin on one row, and measures the time.
+    /// Calls the plugin for a row of zeros or nulls, and measures the time.
     fn try_on(&self, zeros: bool) -> Result<(), CallError> {
         let mut inputs = self.frame(1);
         for _ in 0..inputs.column_count() {
             inputs.column(|column| if zeros { column.push_default() } else { column.push(ValueRef::Null) });
         }
         let inputs = inputs.finish();
-        // Twice, because the first call of an instance is slower than later ones.
+        // Measures the second call, because the first call of an instance is slower than later ones.
         self.call_once(0, &inputs)?;
         let started = Instant::now();
         self.call_once(0, &inputs)?;

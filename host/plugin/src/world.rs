@@ -1,7 +1,7 @@
 //! The versions of the contract that plugins are compiled against, behind one interface.
 //!
-//! A plugin of version 0.2 (in Rust) gets and returns the bytes of a frame. `v1.rs` converts frames for plugins of
-//! version 0.1 (in Python, and old ones).
+//! A plugin of version 0.2 receives and returns the bytes of a frame; Rust plugins use this version. `v1.rs` converts
+//! frames for plugins of version 0.1: Python plugins, and Rust plugins that were built before 0.2.
 
 mod v1;
 
@@ -17,13 +17,13 @@ use super::{
     guest_state::GuestState,
 };
 
-/// The exports of an instance.
+/// The exports of an instance, by version of the contract.
 pub(super) enum World {
     V1(bindings::v1::DerivedFeatures),
     V2(v2::DerivedFeatures),
 }
 
-/// A component whose imports are resolved, and whose exports match its world.
+/// A component that is ready to be instantiated: its imports are resolved, and the types of its exports are checked.
 pub(super) enum WorldPre {
     V1(bindings::v1::DerivedFeaturesPre<GuestState>),
     V2(v2::DerivedFeaturesPre<GuestState>),
@@ -35,7 +35,8 @@ pub(super) enum Returned {
     Frame(Vec<u8>),
 }
 
-/// The imports that components may have: the log, and the types that their signature and the world share.
+/// The prefixes of the imports that a component may have: the interface with the log function, and the interface with
+/// the types of the exports.
 pub(super) const IMPORTS: [&str; 4] = [
     "larder:transform/host@0.1.",
     "larder:transform/types@0.1.",
@@ -44,7 +45,7 @@ pub(super) const IMPORTS: [&str; 4] = [
 ];
 const VERSION_1: &str = "0.1";
 const VERSION_2: &str = "0.2";
-/// The exports of the second version use these types, so every such component imports them.
+/// The prefix of an import that every component of version 0.2 has, because its exports use the types of the interface.
 const TYPES_2: &str = "larder:transform/types@0.2.";
 
 // === impl WorldPre ===
@@ -53,7 +54,7 @@ impl WorldPre {
     /// Resolves the imports, and checks the types of the exports, once for all instances.
     ///
     /// # Errors
-    /// [`LoadError::World`] if an export has another type.
+    /// [`LoadError::World`] if an import or export has the wrong type.
     pub(super) fn link(engine: &Engine, component: &Component) -> Result<Self, LoadError> {
         let is_2 = component.component_type().imports(engine).any(|(name, _)| name.starts_with(TYPES_2));
         Self::of_version(is_2, engine, component).map_err(|error| LoadError::World {
@@ -73,7 +74,7 @@ impl WorldPre {
         }
     }
 
-    /// Returns the engine that it was compiled for.
+    /// Returns the engine that the component was compiled for.
     pub(super) fn engine(&self) -> &Engine {
         match self {
             Self::V1(pre) => pre.engine(),

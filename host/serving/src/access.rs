@@ -27,11 +27,11 @@ pub struct AuthConfig {
 /// The configuration of one token.
 #[derive(Clone, Debug)]
 pub struct TokenConfig {
-    /// Its name, for messages. It is not secret.
+    /// The name of the token, for messages. The name is not secret.
     pub name: Located<String>,
     /// The file that contains the token and nothing else.
     pub file: Located<PathBuf>,
-    /// The feature services that the token permits. Without a list, it permits everything.
+    /// The feature services that the token permits; `None` if the token permits everything.
     pub services: Option<Vec<Located<String>>>,
 }
 
@@ -44,7 +44,7 @@ pub enum Scope {
     Services(Box<[Box<str>]>),
 }
 
-/// A token, of which only the digest is stored.
+/// A token. Only its digest is stored.
 #[derive(Clone)]
 pub struct Token {
     name: Box<str>,
@@ -78,7 +78,7 @@ pub enum TokenError {
         /// The operating system's reason.
         source: io::Error,
     },
-    /// The file contains something other than a token.
+    /// The file does not contain exactly one valid token.
     #[error("{} {why}", path.display())]
     Invalid {
         /// The file.
@@ -91,10 +91,10 @@ pub enum TokenError {
 /// Why a caller is denied.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
-    /// The request has no token.
+    /// The request has no bearer token, or has several `Authorization` headers.
     #[error("A bearer token is required.")]
     NoToken,
-    /// The token is not one of the valid ones.
+    /// The token is not one of the valid tokens.
     #[error("The bearer token is not valid.")]
     WrongToken,
     /// The request is not within the token's scope.
@@ -102,7 +102,7 @@ pub enum Denied {
     BeyondScope(String),
 }
 
-/// The minimum length of a token. A shorter one can be guessed.
+/// The minimum length of a token. A shorter token can be guessed.
 const TOKEN_CHARS_MIN: usize = 16;
 
 /// The maximum size of a token's file. A larger file is rejected.
@@ -122,7 +122,7 @@ impl Scope {
 // === impl Token ===
 
 impl Token {
-    /// Reads a token from its file, without surrounding white space: editors end files with a line break.
+    /// Reads a token from its file. Ignores surrounding white space, because editors end files with a line break.
     ///
     /// # Errors
     /// [`TokenError`].
@@ -140,7 +140,7 @@ impl Token {
         }
         if token.len() < TOKEN_CHARS_MIN {
             return Err(invalid(
-                "contains a token of fewer than 16 characters; hint: `openssl rand -hex 32` prints one",
+                "contains a token of fewer than 16 characters. hint: `openssl rand -hex 32` prints one",
             ));
         }
         Ok(Self { name: name.into(), digest: digest_of(token), scope: Arc::new(scope) })
@@ -168,13 +168,14 @@ impl fmt::Debug for Token {
 // === impl Authenticator ===
 
 impl Authenticator {
-    /// Accepts all callers.
+    /// Creates an authenticator that accepts all callers.
     #[must_use]
     pub fn open() -> Self {
         Self { tokens: None }
     }
 
-    /// Accepts callers with one of these tokens. An empty list accepts no caller.
+    /// Creates an authenticator that accepts callers with one of these tokens. If the list is empty, no caller is
+    /// accepted.
     #[must_use]
     pub fn with_tokens(tokens: Vec<Token>) -> Self {
         Self { tokens: Some(ArcSwap::from_pointee(tokens)) }
@@ -186,17 +187,17 @@ impl Authenticator {
         self.tokens.is_some()
     }
 
-    /// Replaces the valid tokens for requests that begin from now on. Without effect if no token is needed.
+    /// Replaces the valid tokens for requests that begin from now on. Does nothing if no token is needed.
     pub fn replace(&self, tokens: Vec<Token>) {
         if let Some(current) = &self.tokens {
             current.store(Arc::new(tokens));
         }
     }
 
-    /// Authenticates the sender of a request with these values of the header `Authorization`.
+    /// Authenticates the sender of a request from the values of its `Authorization` headers.
     ///
     /// # Errors
-    /// [`Denied`] without a valid token, if one is needed.
+    /// [`Denied`] if a token is needed and the request has no valid one.
     pub fn authenticate<'h>(&self, headers: impl IntoIterator<Item = &'h [u8]>) -> Result<Authorization, Denied> {
         let Some(tokens) = &self.tokens else { return Ok(Authorization { scope: None }) };
         let presented = bearer(headers).ok_or(Denied::NoToken)?;
@@ -235,7 +236,8 @@ impl Authorization {
         matches!(self.scope.as_deref(), None | Some(Scope::All))
     }
 
-    /// Checks a lookup. A scope permits services by name, so a list of features is not within it.
+    /// Checks whether the caller may run a lookup. A limited scope permits feature services by name, so it permits no
+    /// lookup of a list of features.
     ///
     /// # Errors
     /// [`Denied::BeyondScope`], which does not reveal whether the service exists.
@@ -254,7 +256,7 @@ impl Authorization {
         }
     }
 
-    /// Checks a write, which needs an unlimited scope.
+    /// Checks whether the caller may write, which needs an unlimited scope.
     ///
     /// # Errors
     /// [`Denied::BeyondScope`].
@@ -273,7 +275,8 @@ impl Authorization {
     }
 }
 
-/// Returns the token of `Authorization: Bearer <token>`. Two such headers are ambiguous and therefore invalid.
+/// Returns the token of `Authorization: Bearer <token>`. Several `Authorization` headers are ambiguous, so they are
+/// treated as no token.
 fn bearer<'h>(headers: impl IntoIterator<Item = &'h [u8]>) -> Option<&'h [u8]> {
     let mut values = headers.into_iter();
     let (Some(value), None) = (values.next(), values.next()) else { return None };

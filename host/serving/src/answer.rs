@@ -21,9 +21,9 @@ use super::{
 /// The answer to a request. Encoders read it column by column.
 #[derive(Debug)]
 pub struct Answer<'r> {
-    /// The plan of the request: names and order of the columns.
+    /// The plan of the request, which has the names and the order of the columns.
     pub plan: Arc<Plan>,
-    /// The number of rows.
+    /// The number of entity rows; 1 if the request has no columns.
     pub rows: usize,
     /// The time of the lookup, which decides whether rows are expired.
     pub now: Micros,
@@ -31,17 +31,17 @@ pub struct Answer<'r> {
     pub(super) entities: SmallVec<[EchoedColumn<'r>; 1]>,
     /// The results of lookups. Row `i` of read `r` is at index `r * rows + i`.
     pub(super) found: SmallVec<[LookupResult; 4]>,
-    /// The results of the plan's steps, in their order.
+    /// The results of the derived views, in the order of [`Plan::steps`].
     pub(super) derived: Vec<Derived>,
     pub(super) ttl: TtlPolicy,
 }
 
-/// The result of a plan's step.
+/// The result of a derived view.
 #[derive(Debug)]
 pub(super) enum Derived {
     /// The outputs of the plugin.
     Outputs(Outputs),
-    /// The plugin is missing or failed. The view's fallback is served.
+    /// The plugin is not loaded or failed. The view's fallback is served.
     Failed,
 }
 
@@ -51,7 +51,7 @@ pub(super) enum LookupResult {
     Nothing,
     Row {
         row: Row,
-        /// The index of the row's schema among those of the read.
+        /// The index of the row's schema in [`ViewRead::schemas`].
         schema: usize,
         event_time: Micros,
         expired: bool,
@@ -63,7 +63,7 @@ pub(super) enum LookupResult {
 /// Feast's status of a value (`feast.serving.FieldStatus`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// A row has the feature, or a plugin computed it. The value may be null.
+    /// The row has the feature, or a plugin computed it. The value may be null.
     Present,
     /// No row was found, or the row does not have the feature or cannot be read.
     NotFound,
@@ -97,8 +97,8 @@ enum Column<'a> {
     Failed(ValueRef<'a>),
 }
 
-/// The rows of one read as text, if all found rows are cached as text. Encoders copy the values instead of formatting
-/// them.
+/// The rows of one read as text. Encoders copy this text instead of formatting the values. It is available only if all
+/// found rows are cached as text.
 #[derive(Debug)]
 pub struct ReadText<'a> {
     rows: SmallVec<[TextRow<'a>; 1]>,
@@ -112,7 +112,7 @@ pub struct ReadText<'a> {
 }
 
 /// A row as text, and the status of its values. The text is `None` if the values are null: no row was found, or
-/// [`TtlPolicy::Null`] hides an expired one.
+/// [`TtlPolicy::Null`] hides an expired row.
 type TextRow<'a> = (Option<RowText<'a>>, Status);
 
 /// A null with its leading comma.
@@ -121,8 +121,8 @@ const NULL: &[u8] = b",null";
 // === impl ReadText ===
 
 impl ReadText<'_> {
-    /// Appends the values of a feature in all rows as JSON, separated by commas, and reserves `more` bytes for what
-    /// follows. Returns false and appends nothing if rows do not have the feature.
+    /// Appends the values of a feature in all rows as JSON, separated by commas, and reserves `more` bytes for the
+    /// output after them. Returns false and appends nothing if rows do not have the feature.
     ///
     /// # Errors
     /// Errors of [`ResponseBudget::reserve`].
@@ -171,7 +171,7 @@ impl ReadText<'_> {
         }
     }
 
-    /// Computes the sums and the number of nulls.
+    /// Computes `bounds` and `nulls`.
     fn sum_up(&mut self) {
         for (text, _) in &self.rows {
             match text {
@@ -185,7 +185,7 @@ impl ReadText<'_> {
         }
     }
 
-    /// Returns the statuses of the rows, which all their features share.
+    /// Returns the status of each row, which is the same for all of its features.
     pub fn statuses(&self) -> impl Iterator<Item = Status> {
         self.rows.iter().map(|(_, status)| *status)
     }
@@ -219,7 +219,8 @@ impl Answer<'_> {
         }
     }
 
-    /// Returns the rows of a read as text, or `None` unless all found rows are cached as text with the same schema.
+    /// Returns the rows of a read as text. Returns `None` if a found row is not cached as text or has converted values,
+    /// or if the found rows have different schemas.
     #[must_use]
     pub fn text(&self, read: usize) -> Option<ReadText<'_>> {
         let mut first_schema = None;
@@ -227,7 +228,7 @@ impl Answer<'_> {
             let (row, schema, expired) = match found {
                 LookupResult::Row { row, schema, expired, .. } => (row, schema, expired),
                 LookupResult::Nothing => return Some((None, Status::NotFound)),
-                // Its cached text, if any, has values of the stored types.
+                // If a converted row has cached text, the text has values of the stored types.
                 LookupResult::Converted(_) => return None,
             };
             let text = row.text().filter(|_| *first_schema.get_or_insert(*schema) == *schema)?;
@@ -287,7 +288,7 @@ impl<'a> Column<'a> {
 
 impl LookupResult {
     /// Reads a row's header to determine its schema and whether it is expired. A row that cannot be read, or whose
-    /// schema is unknown, counts as not found.
+    /// schema is unknown, is treated as not found.
     pub(super) fn of(row: Option<Row>, read: &ViewRead, now: Micros) -> Self {
         let Some(row) = row else { return Self::Nothing };
         let Ok(header) = RowHeader::read(&row) else { return Self::Nothing };
@@ -303,7 +304,8 @@ impl LookupResult {
     fn of_schema(row: Row, schema: usize, plan: &RowPlan, header: &RowHeader, read: &ViewRead, now: Micros) -> Self {
         if let Some(field) = plan.expiry {
             let expiry = RowView::new(&plan.schema, &row).and_then(|view| view.get(field));
-            // DynamoDB may delete an expired item only days later.
+            // A row whose own expiry time has passed is treated as deleted, because DynamoDB may delete it only days
+            // later.
             if matches!(expiry, Ok(ValueRef::Int64(expiry)) if expiry <= now) {
                 return Self::Nothing;
             }
@@ -333,8 +335,8 @@ impl LookupResult {
         let Self::Row { row, schema, expired, .. } = self else { return self.other_cell(read, feature, ttl) };
         let plan = &read.schemas[*schema];
         let Some(field) = plan.fields[feature] else { return Cell::NOTHING };
-        // A row that passed `LookupResult::of` has this schema. A damaged field counts as missing; its value is never
-        // guessed.
+        // A row that passed `LookupResult::of` has this schema. A damaged field is treated as missing, and its value is
+        // never guessed.
         match RowView::new(&plan.schema, row).and_then(|view| view.get(field)) {
             Ok(value) => Cell::of(value, *expired, ttl),
             Err(_) => Cell::NOTHING,

@@ -8,6 +8,6 @@ pub enum TtlPolicy {
     Mark,
     /// Null is served instead, with status `OUTSIDE_MAX_AGE`.
     Null,
-    /// The value is served with status `PRESENT`, as by Feast's Python server.
+    /// The value is served with status `PRESENT`, as in Feast's Python server.
     Ignore,
 }

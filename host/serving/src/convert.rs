@@ -1,7 +1,7 @@
-//! Rows that were written before a feature's type changed, converted to the current types.
+//! Converts rows that were stored before a feature's type changed.
 //!
-//! A plan determines the conversion of a schema once ([`RowConversion`]). A lookup that finds such a row converts it to
-//! a [`ConvertedRow`]. Rows of the current schema are not converted.
+//! When a plan is resolved, it gets one [`RowConversion`] for each earlier schema with other types. A lookup that finds
+//! a row of such a schema converts it to a [`ConvertedRow`]. Rows of the current schema are not converted.
 
 use std::sync::Arc;
 
@@ -13,12 +13,12 @@ use larder_model::{
 /// The conversion of rows of an earlier schema, for one read.
 #[derive(Debug)]
 pub struct RowConversion {
-    /// The schema of a converted row: the read's features that stored rows have and whose type can be converted, with
-    /// their current types.
+    /// The schema of a converted row. It has the features of the read that stored rows have and whose stored type can
+    /// be converted, each with its current type.
     schema: RowSchema,
     /// For each field of `schema`, the field of the stored row and the conversion of its values.
     fields: Vec<(usize, Conversion)>,
-    /// For each feature of the read, its field in `schema`, if it has one.
+    /// For each feature of the read, the index of its field in `schema`, if it has a field.
     positions: Vec<Option<usize>>,
 }
 
@@ -27,11 +27,11 @@ pub struct RowConversion {
 pub(super) struct ConvertedRow {
     /// A row of [`RowConversion::schema`].
     row: Box<[u8]>,
-    /// The fields of [`RowConversion::schema`] whose values could not be converted, in ascending order.
+    /// The indexes of the fields of [`RowConversion::schema`] whose values could not be converted, in ascending order.
     pub(super) lost: Vec<usize>,
     pub(super) event_time: Micros,
     pub(super) expired: bool,
-    /// The schema of the stored row, among those of the read.
+    /// The index of the stored row's schema among the schemas of the read.
     pub(super) schema: usize,
 }
 
@@ -39,7 +39,7 @@ pub(super) struct ConvertedRow {
 
 impl RowConversion {
     /// Returns the conversion of rows of a stored schema. Returns `None` if each feature has its current type or is
-    /// missing: such rows are read as they are.
+    /// missing: such rows need no conversion.
     pub(super) fn new<'f>(stored: &RowSchema, features: impl Iterator<Item = Option<&'f Feature>>) -> Option<Self> {
         let (mut named, mut fields, mut positions) = (Vec::new(), Vec::new(), Vec::new());
         let mut is_needed = false;
@@ -58,8 +58,8 @@ impl RowConversion {
         is_needed.then(|| Self { schema: RowSchema::new(named), fields, positions })
     }
 
-    /// Converts a row, and returns it with its lost fields: values that cannot be converted, and damaged fields.
-    /// Returns `None` if the row cannot be read or encoded.
+    /// Converts a row, and returns it with the indexes of its lost fields. A field is lost if its value cannot be
+    /// converted or is damaged. Returns `None` if the row cannot be read or encoded.
     pub(super) fn convert(&self, stored: &RowSchema, row: &[u8]) -> Option<(Box<[u8]>, Vec<usize>)> {
         let view = RowView::new(stored, row).ok()?;
         let mut lost = Vec::new();
@@ -75,8 +75,8 @@ impl RowConversion {
         Some((builder.finish().ok()?.into(), lost))
     }
 
-    /// Returns the value of a feature of the read. Returns `None` if the stored row does not have it, or if the value
-    /// or its type could not be converted.
+    /// Returns the value of a feature of the read. Returns `None` if the stored row does not have the feature, or if
+    /// the value or its type cannot be converted.
     pub(super) fn value<'a>(&'a self, converted: &'a ConvertedRow, feature: usize) -> Option<ValueRef<'a>> {
         let field = self.positions[feature].filter(|field| converted.lost.binary_search(field).is_err())?;
         RowView::new(&self.schema, &converted.row).and_then(|view| view.get(field)).ok()

@@ -16,25 +16,26 @@ pub struct CurrentSnapshot {
 // === impl CurrentSnapshot ===
 
 impl CurrentSnapshot {
-    /// Creates the holder of the current snapshot, with a first one.
+    /// Creates a holder whose current snapshot is `snapshot`.
     pub fn new(snapshot: impl Into<Arc<Snapshot>>) -> Self {
         Self { snapshot: ArcSwap::new(snapshot.into()), readiness: Readiness::default() }
     }
 
-    /// Returns a guard of the current snapshot. To keep the snapshot for long, call [`Self::load_full`] instead.
+    /// Returns a guard of the current snapshot. This is faster than [`Self::load_full`], but a guard should be held
+    /// only briefly.
     #[must_use]
     pub fn load(&self) -> Guard<Arc<Snapshot>> {
         self.snapshot.load()
     }
 
-    /// Returns the current snapshot.
+    /// Returns a reference to the current snapshot, which can be held as long as needed.
     #[must_use]
     pub fn load_full(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
     }
 
-    /// Replaces the current snapshot. Requests in flight keep theirs. Callers must serialize calls, so that each
-    /// snapshot is made from the one that it replaces.
+    /// Replaces the current snapshot. Requests in flight keep the snapshot with which they began. Callers must
+    /// serialize calls of this function, so that each new snapshot is derived from the snapshot that it replaces.
     pub fn replace(&self, snapshot: Snapshot) {
         self.readiness.note_replaced(&self.snapshot.load());
         self.snapshot.store(Arc::new(snapshot));

@@ -17,8 +17,8 @@ use super::{
 /// request.
 pub(super) fn derive(answer: &mut Answer<'_>, request: &OnlineRequest<'_>, as_of: Micros) -> Result<(), RequestError> {
     let plan = std::sync::Arc::clone(&answer.plan);
-    // Before the first plugin is called, because a value of the wrong type fails the whole request. Each plugin that
-    // reads a column gets a copy of it.
+    // Request data is converted before the first plugin is called, because a value of the wrong type fails the whole
+    // request. Each plugin that reads a column gets a copy of the column.
     let types = plan.request_inputs.iter().map(|input| input.column_type);
     let mut request_data = FrameBuilder::new(types, answer.rows);
     for input in &plan.request_inputs {
@@ -61,7 +61,7 @@ fn failure(step: &Step, error: &CallError) -> RequestError {
     RequestError::Plugin { view: step.view.name.to_string(), why: error.for_client() }
 }
 
-/// Adds a feature's values in all rows; null if no value was found.
+/// Appends a feature's values in all rows. The value is null in rows without a value.
 fn fill_feature(column: &mut ColumnWriter<'_>, answer: &Answer<'_>, from: ColumnFrom) {
     if let Some(output) = answer.output(from) {
         return column.append(output.column(), 0..answer.rows);
@@ -77,11 +77,16 @@ fn fill_key(column: &mut ColumnWriter<'_>, values: Option<&[EchoedValue<'_>]>, k
     column.extend((0..rows).map(value));
 }
 
-/// Adds the caller's values for an input, converted to its type. A number is accepted if the type can represent it
-/// exactly; for doubles and singles, the nearest value is used. There are no other conversions.
+/// Appends the caller's values for an input, converted to the column's type:
+///
+/// * An integer type accepts whole numbers within its range.
+/// * A floating-point type accepts numbers within its range, and rounds them to the nearest value.
+/// * A timestamp is a whole number of seconds since 1970.
+///
+/// There are no other conversions.
 ///
 /// # Errors
-/// [`RequestError::BadRequestData`] for the first value that is not of the type.
+/// [`RequestError::BadRequestData`] for the first value that cannot be converted.
 pub fn fill_typed(column: &mut ColumnWriter<'_>, name: &str, values: &[EntityValue<'_>]) -> Result<(), RequestError> {
     let ColumnType { scalar, is_list } = column.column_type();
     let mut wrong = None;
@@ -115,10 +120,10 @@ pub fn fill_typed(column: &mut ColumnWriter<'_>, name: &str, values: &[EntityVal
     })
 }
 
-/// Returns a value of the caller, if it is of the type.
+/// Converts a value of the caller to the type. Returns `None` if that is not possible.
 #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "the nearest double, or checked")]
 fn sent<'v>(value: &'v EntityValue<'_>, scalar: ColumnScalar) -> Option<ValueRef<'v>> {
-    /// The first double beyond all 64-bit integers.
+    /// 2^63, the smallest double that is greater than all 64-bit integers.
     const EDGE: f64 = 9_223_372_036_854_775_808.0;
     let whole = || match *value {
         EntityValue::Int(value) => Some(value),
@@ -137,7 +142,7 @@ fn sent<'v>(value: &'v EntityValue<'_>, scalar: ColumnScalar) -> Option<ValueRef
         (ColumnScalar::Int64, _) => whole().map(ValueRef::Int64),
         (ColumnScalar::Float32, _) => single(real()?).map(ValueRef::Float32),
         (ColumnScalar::Float64, _) => real().map(ValueRef::Float64),
-        // Whole seconds, as in responses.
+        // Timestamps are whole seconds, as in responses.
         (ColumnScalar::Timestamp, _) => whole()?.checked_mul(1_000_000).map(ValueRef::Int64),
         (ColumnScalar::Utf8 | ColumnScalar::Binary, EntityValue::Text(text)) => Some(ValueRef::Bytes(text.as_bytes())),
         _ => None,

@@ -1,4 +1,4 @@
-//! Errors of requests. If Feast has the same error, the message is Feast's (recorded from Feast 0.67).
+//! Errors of requests. If Feast has the same error, the message is that of Feast 0.67.
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ pub enum RequestError {
         Cut(.0)
     )]
     BadReference(String),
-    /// A feature reference has a version of a view.
+    /// A feature reference names a version of a view, such as `view@v2:feature`.
     #[error(
         "Version-qualified ref '{}' not supported: online versioning is disabled. Set 'enable_online_feature_view_versioning: true' under 'registry' in feature_store.yaml.",
         Cut(.0)
@@ -48,7 +48,7 @@ pub enum RequestError {
     Unservable {
         /// `view` or `service`.
         what: &'static str,
-        /// Its name.
+        /// The name of the view or service.
         name: String,
         /// The reason.
         why: String,
@@ -77,7 +77,7 @@ pub enum RequestError {
     /// The request has no entity column, but a view needs one.
     #[error("pop from an empty set")]
     NoEntities,
-    /// The request has no columns for any join key of a view, or the columns are empty.
+    /// A view has join keys, and the request has a column for none of them, or the columns are empty.
     #[error(
         "Missing join key values for keys: {}. No values provided for keys: {}. Provided join_key_values: {}",
         list(missing),
@@ -85,7 +85,7 @@ pub enum RequestError {
         list(provided)
     )]
     MissingKeys {
-        /// The join keys of the requested views that the request has no column for.
+        /// The join keys of the requested views for which the request has no column.
         missing: Vec<String>,
         /// The join keys of the requested views whose column is empty.
         empty: Vec<String>,
@@ -98,7 +98,7 @@ pub enum RequestError {
         list(names)
     )]
     MissingRequestData {
-        /// The columns.
+        /// The names of the missing columns.
         names: Vec<String>,
     },
     /// A value for a derived view does not have the expected type.
@@ -106,7 +106,7 @@ pub enum RequestError {
     BadRequestData {
         /// The column.
         name: String,
-        /// The index of the row.
+        /// The index of the row, from 0.
         row: usize,
         /// The expected type.
         declared: String,
@@ -114,7 +114,7 @@ pub enum RequestError {
         found: String,
     },
     /// A derived view with `on_error: fail` has no plugin.
-    #[error("derived view {view} has no plugin; hint: deploy {plugin}.wasm")]
+    #[error("derived view {view} has no plugin. hint: deploy {plugin}.wasm")]
     NoPlugin {
         /// The view.
         view: String,
@@ -134,7 +134,7 @@ pub enum RequestError {
     BadKey(String),
     /// The request exceeds a limit.
     #[error(
-        "{what}: {found} in this request, at most {limit} are allowed; hint: split the request, or raise 'server: \
+        "{what}: {found} in this request, at most {limit} are allowed. hint: split the request, or raise 'server: \
          limits: {}'",
         setting(what)
     )]
@@ -148,18 +148,18 @@ pub enum RequestError {
     },
     /// The response has too many bytes.
     #[error(
-        "the response has more than {limit} bytes; hint: request fewer rows or features, or raise 'server: limits: \
+        "the response has more than {limit} bytes. hint: request fewer rows or features, or raise 'server: limits: \
          answer_bytes_max'"
     )]
     AnswerTooLarge {
         /// The limit.
         limit: usize,
     },
-    /// The memory budget has no memory left for the request, or the request exceeds it.
+    /// The request does not fit into the memory budget, or the process is close to its memory limit.
     #[error(transparent)]
     Memory(#[from] OverBudget),
-    /// The request takes too long for a serving thread. Clients never get this error, because `LookupService` retries
-    /// the request on a compute thread.
+    /// The request would take too long for a serving thread. Clients never get this error, because `LookupService`
+    /// retries the request on a compute thread.
     #[error("the request takes too long for a serving thread")]
     TooLong,
     /// The store failed. The client did not cause the error.
@@ -194,7 +194,7 @@ fn collision(names: &[String], full_names: bool) -> String {
     }
 }
 
-/// Formats a list as Python does.
+/// Formats a list of names as Python does. Lists at most [`LISTED_MAX`] names.
 fn list(names: &[String]) -> String {
     let quoted: Vec<String> = names.iter().take(LISTED_MAX).map(|name| format!("'{}'", Cut(name))).collect();
     format!("[{}{}]", quoted.join(", "), More(names.len()))
@@ -206,11 +206,11 @@ pub const LISTED_MAX: usize = 100;
 /// The maximum number of characters of a caller's text that a message repeats.
 const ECHO_CHARS_MAX: usize = 500;
 
-/// A caller's text, truncated for a message.
+/// A caller's text for a message. Its `Display` output is truncated to 500 characters.
 #[derive(Clone, Copy, Debug)]
 pub struct Cut<'t>(pub &'t str);
 
-/// The length of a list, to report how many items beyond [`LISTED_MAX`] are omitted.
+/// The length of a list. Its `Display` output is the number of items beyond [`LISTED_MAX`], which a message omits.
 struct More(usize);
 
 /// A suggestion in a message: the most similar name, if there is one.
@@ -255,7 +255,7 @@ impl RequestError {
         !matches!(self, Self::BadKey(_) | Self::BadRequestData { .. } | Self::Plugin { .. } | Self::Store(_))
     }
 
-    /// Returns whether the request has the name of a definition that is not served.
+    /// Returns whether the error is that the request names a view, service or feature that is not served.
     #[must_use]
     pub fn has_unknown_name(&self) -> bool {
         matches!(
@@ -267,7 +267,7 @@ impl RequestError {
         )
     }
 
-    /// Removes the suggestion if the caller may not know that name.
+    /// Removes the suggested name if the caller may not know it.
     #[must_use]
     pub fn hide_names(mut self, may_know: impl Fn(&str) -> bool) -> Self {
         if let Self::UnknownView { nearest, .. }

@@ -1,9 +1,9 @@
 //! Converts entity values to keys with Feast's coercion rules.
 //!
 //! Feast calls Python's `int()` or `str()` on the caller's value, depending on the key's declared type (`type_map.py`,
-//! `PYTHON_SCALAR_VALUE_TYPE_TO_PROTO_VALUE`). A column that is not a key gets the type of its first value. The
-//! response repeats the coerced value. Unlike in Feast, a null finds no row, and a fraction is not an integer: 5.5 is
-//! not the key 5.
+//! `PYTHON_SCALAR_VALUE_TYPE_TO_PROTO_VALUE`). A column that is not a key gets the type of its first value that is not
+//! null. The response repeats the coerced value. There are two differences from Feast: no row is found for a null, and
+//! a number with a fraction is an error in an integer key, so 5.5 is not the key 5.
 
 use std::borrow::Cow;
 
@@ -18,7 +18,7 @@ use smallvec::SmallVec;
 
 use super::{EntityValue, RequestError};
 
-/// A value of an entity column, in the column's type.
+/// A value of an entity column, coerced to the column's type. The response repeats it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum EchoedValue<'a> {
     /// Null: no row is found for it.
@@ -33,7 +33,7 @@ pub enum EchoedValue<'a> {
     Bool(bool),
 }
 
-/// The values of one entity column. Most requests have one entity.
+/// The values of one entity column. A single value is stored inline, because most requests have one entity row.
 pub(super) type EchoedColumn<'a> = SmallVec<[EchoedValue<'a>; 1]>;
 
 /// Coerces a column to the type of its key. If the column is not a key, uses the type that Feast infers from the first
@@ -44,7 +44,7 @@ pub(super) fn coerce<'a>(
 ) -> Result<EchoedColumn<'a>, RequestError> {
     let wanted = key_type.unwrap_or_else(|| inferred(values));
     let mut column = EchoedColumn::with_capacity(values.len());
-    // A loop instead of `collect`, which would move each `Result` as a whole; its error is large.
+    // A loop, because `collect` would move every `Result`, which is large because of its error type.
     for value in values {
         column.push(match value {
             EntityValue::Text(text) if wanted == ScalarType::String => EchoedValue::Text(Cow::Borrowed(text)),
@@ -55,8 +55,8 @@ pub(super) fn coerce<'a>(
     Ok(column)
 }
 
-/// Returns the key for a coerced value. Returns `None`, which finds no row, for a null, and for a value that is not of
-/// the key's type: a column can be a key of several views with different types, and has the type of the first one.
+/// Returns the key for a coerced value. Returns `None` for a null and for a value of another type, for which no row is
+/// found. A column can be the key of several views with different types, and has the type of the first of these views.
 pub(super) fn key_value<'a>(value: &'a EchoedValue<'a>, key_type: ScalarType) -> Option<KeyValue<'a>> {
     match (value, key_type) {
         (EchoedValue::Int(v), ScalarType::Int32) => i32::try_from(*v).ok().map(KeyValue::Int32),
@@ -75,7 +75,7 @@ pub(super) fn key_value<'a>(value: &'a EchoedValue<'a>, key_type: ScalarType) ->
     }
 }
 
-/// Returns the value of a key for a plugin that reads it.
+/// Returns the value of a key as the input of a plugin; null if there is no key.
 pub(super) fn key_as_value<'a>(value: &'a EchoedValue<'a>, key_type: ScalarType) -> ValueRef<'a> {
     match key_value(value, key_type) {
         None => ValueRef::Null,
@@ -88,7 +88,7 @@ pub(super) fn key_as_value<'a>(value: &'a EchoedValue<'a>, key_type: ScalarType)
     }
 }
 
-/// Returns the type that Feast infers from the Python type of the first value.
+/// Returns the type that Feast infers from the Python type of the first value that is not null.
 fn inferred(values: &[EntityValue<'_>]) -> ScalarType {
     match values.iter().find(|value| **value != EntityValue::Null) {
         Some(EntityValue::Int(_) | EntityValue::Large(_)) => ScalarType::Int64,
@@ -125,7 +125,8 @@ fn coerce_one<'a>(
     })
 }
 
-/// Converts a value like Python's `int(x)`. A fraction in a key is an error, with Python's message for its text.
+/// Converts a value like Python's `int(x)`, except that a key with a fraction is an error. The message is Python's for
+/// the text of that number.
 fn int(value: &EntityValue<'_>, is_key: bool) -> Result<i64, RequestError> {
     match value {
         EntityValue::Int(v) => Ok(*v),
@@ -208,7 +209,7 @@ mod tests {
     fn value_of_other_key_type_finds_no_row() {
         let [large, text] = [EchoedValue::Int(5_000_000_000), EchoedValue::Text("7".into())];
         assert_eq!(key_value(&large, ScalarType::Int64), Some(KeyValue::Int64(5_000_000_000)));
-        // Not the key 0.
+        // The value is out of range, so there is no key.
         assert_eq!(key_value(&large, ScalarType::Int32), None);
         assert_eq!(key_value(&large, ScalarType::String), None);
         assert_eq!(key_value(&text, ScalarType::Int64), None);

@@ -1,8 +1,11 @@
 //! Serving: lookups of features and writes of rows, for all protocols.
 //!
-//! Servers call [`LookupService`] and [`WriteService`]; both require an [`Authorization`]. A request's shape
-//! (everything except its values) is resolved to a [`Plan`], which is cached. An [`Answer`] then needs only keys,
-//! lookups and one plugin call for each derived view. JSON, protobuf and status codes belong to the servers.
+//! The HTTP and gRPC servers call [`LookupService`] and [`WriteService`]. Both require an [`Authorization`].
+//!
+//! The shape of a request is everything except its values. It is resolved to a [`Plan`], which is cached for later
+//! requests of the same shape. To answer a request with a plan, Larder encodes the keys, looks up the rows, and calls
+//! one plugin for each derived view. The result is an [`Answer`]. The servers convert answers to JSON, Arrow or
+//! protobuf, and errors to status codes.
 
 mod access;
 mod answer;

@@ -1,4 +1,5 @@
-//! Limits on clients, for all protocols. Servers enforce the limits on connections, lookups the limits on requests.
+//! Limits on clients, for all protocols. Servers enforce the limits on connections, and the lookup path enforces the
+//! limits on requests.
 
 use std::time::Duration;
 
@@ -6,10 +7,11 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionLimits {
     /// The limit on open connections. Further connections are closed immediately. For gRPC, it is also the limit on
-    /// calls in flight across all connections. Further calls are rejected.
+    /// unary calls in flight across all connections. Further calls are rejected.
     pub connections_max: usize,
     /// HTTP: the time limit from the start of a connection, or the end of the previous response, to the end of a
-    /// request's headers. It also limits idle connections: clients with a connection pool reconnect.
+    /// request's headers. An idle connection is closed after this time, so clients with a connection pool must
+    /// reconnect.
     ///
     /// gRPC: the time limit on a connection without a call. It also limits how long a client may take to start HTTP/2,
     /// or to send a call's headers.
@@ -18,8 +20,8 @@ pub struct ConnectionLimits {
     pub body_timeout: Duration,
     /// HTTP: how long a response may wait for the client to accept at least one byte.
     ///
-    /// gRPC: the time limit from the start of a response to its end, while the client reads it. HTTP/2 pings use it as
-    /// well: as their interval, and as the time limit for the reply.
+    /// gRPC: the time limit from the start of a response to its end, while the client reads it. It is also the interval
+    /// of HTTP/2 pings, and the time limit for the reply to a ping.
     pub write_timeout: Duration,
     /// The limit on bytes of a request's body, or of a call's message. HTTP answers a larger body with status 413.
     pub body_bytes_max: usize,
@@ -27,7 +29,7 @@ pub struct ConnectionLimits {
     pub drain_timeout: Duration,
 }
 
-/// Limits on one lookup. HTTP answers a request that exceeds one of them with status 413.
+/// Limits on one lookup. HTTP answers a request that exceeds a limit with status 413.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServingLimits {
     /// The limit on entity rows.

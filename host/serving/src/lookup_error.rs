@@ -1,8 +1,8 @@
-//! Why a lookup failed.
+//! The error of a lookup, for all protocols.
 
 use super::{Denied, OffloadError, RequestError};
 
-/// Why a lookup failed.
+/// Why a lookup failed. `E` is the error type of the protocol.
 #[derive(Debug)]
 pub enum LookupError<E> {
     /// A problem with the request, a plugin or the store.
@@ -11,7 +11,7 @@ pub enum LookupError<E> {
     Denied(Denied),
     /// The lookup could not be moved to a compute thread.
     Offload(OffloadError),
-    /// An error that only the protocol has.
+    /// An error that only this protocol has, such as a body that cannot be decoded.
     Protocol(E),
 }
 

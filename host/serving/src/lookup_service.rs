@@ -1,9 +1,12 @@
 //! The lookup path of all protocols: decode, authorize, plan, fetch, look up, compute, encode.
 //!
-//! A [`Protocol`] decodes requests and encodes answers; the [`LookupService`] does everything else. A serving thread
-//! tries each lookup itself ([`LookupService::try_serve`]). If the lookup takes too long, needs rows that have to be
-//! fetched, or has an unknown name, [`LookupService::resume`] continues: on a compute thread, after the rows were
-//! fetched, or after changed definitions were reloaded.
+//! A [`Protocol`] decodes requests and encodes answers. The [`LookupService`] does everything else. A serving thread
+//! first tries each lookup itself ([`LookupService::try_serve`]). In these cases, [`LookupService::resume`] continues
+//! the lookup:
+//!
+//! * The lookup would take too long. It runs on a compute thread.
+//! * Rows have to be fetched. The lookup runs again after that.
+//! * A requested name is unknown. The lookup runs again after changed definitions were reloaded.
 
 use std::sync::Arc;
 
@@ -24,14 +27,14 @@ use super::{
 
 /// How a protocol decodes lookups and encodes answers.
 pub trait Protocol: Send + Sync + 'static {
-    /// Errors that only this protocol has: a body that cannot be decoded, or an answer that it cannot represent.
+    /// Errors that only this protocol has: a body that cannot be decoded, or an answer that cannot be represented.
     type Error: Send + 'static;
 
-    /// Answers of up to this many bytes need no lease of memory. The default is for protocols with one answer at a time
-    /// on a connection.
+    /// Answers of up to this many bytes need no lease of memory. The default suits protocols that send one answer at a
+    /// time on a connection.
     const UNLEASED_BYTES_MAX: usize = SMALL_BYTES;
 
-    /// Returns the maximum size in bytes of the body after decoding.
+    /// Returns the maximum memory of the decoded body, in bytes.
     fn decoded_bytes(&self, body: &[u8]) -> usize;
 
     /// Decodes a body, and passes the request to `then`. The request may borrow from the body.
@@ -44,7 +47,8 @@ pub trait Protocol: Send + Sync + 'static {
         then: impl FnOnce(&OnlineRequest<'_>) -> Result<T, LookupError<Self::Error>>,
     ) -> Result<T, LookupError<Self::Error>>;
 
-    /// Appends an answer. If this fails, the caller discards the appended bytes.
+    /// Encodes an answer, and appends it to `out`. On an error, `out` may have a part of the answer, which the caller
+    /// discards.
     ///
     /// # Errors
     /// [`LookupError::Protocol`], and errors of [`ResponseBudget`].
@@ -56,10 +60,10 @@ pub trait Protocol: Send + Sync + 'static {
     ) -> Result<(), LookupError<Self::Error>>;
 }
 
-/// A lookup as a protocol received it.
+/// A lookup that was received, but not decoded yet.
 #[derive(Debug)]
 pub struct Lookup<P> {
-    /// The protocol, with the options of this lookup.
+    /// The protocol, with its options for this lookup.
     pub protocol: P,
     /// The caller's permissions.
     pub authorization: Authorization,
@@ -79,13 +83,14 @@ pub struct LookupResponse {
 /// The result of [`LookupService::try_serve`].
 #[derive(Debug)]
 pub enum Attempt {
-    /// The answer was appended. The time is that of the lookup, which decides whether rows are expired.
+    /// The answer was appended. The value is the time of the lookup, which decides whether rows are expired.
     Done(Micros),
     /// The lookup has to be resumed, and nothing was appended.
     Unfinished(Unfinished),
 }
 
-/// Where to resume a lookup. The snapshot stays the same, unless definitions are reloaded.
+/// The state from which [`LookupService::resume`] continues a lookup. The lookup keeps its snapshot unless definitions
+/// are reloaded.
 #[derive(Debug)]
 pub struct Unfinished {
     snapshot: Arc<Snapshot>,
@@ -101,20 +106,20 @@ enum Next {
     Large,
     /// Run the lookup on the compute threads for plugins.
     Plugins,
-    /// Fetch rows, then try again. The budget covers the list of rows.
+    /// Fetch rows, then try again. The budget holds the memory of the list of rows.
     Fetch(Vec<Wanted>, ResponseBudget),
     /// Reload changed definitions because of an unknown name, then try again. If nothing changed, the lookup fails with
     /// this error.
     Renew(RequestError),
 }
 
-/// What a step leads to: its result, or the next step of the lookup.
+/// The outcome of a step: the result of the lookup, or the next step.
 enum Step<T> {
     Done(T),
     Next(Next),
 }
 
-/// The result of one pass over a lookup.
+/// The result of a pass. A pass decodes, authorizes, plans and answers a lookup, unless it ends early.
 enum Pass {
     /// The answer was appended.
     Done(Micros),
@@ -129,7 +134,7 @@ enum Pass {
 struct Mode {
     /// Whether slow plugins may run on this thread.
     may_be_slow: bool,
-    /// Whether rows that have to be fetched end the pass with [`Pass::Fetch`]. If not, the stored rows are served.
+    /// Whether the pass ends with [`Pass::Fetch`] if rows have to be fetched. If false, it serves the stored rows.
     may_fetch: bool,
 }
 
@@ -141,13 +146,14 @@ pub struct LookupService {
     renewal: Renewal,
 }
 
-/// The maximum size of a body that a serving thread decodes. A larger one is decoded on a compute thread.
+/// The maximum size of a body that a serving thread decodes. A larger body is decoded on a compute thread.
 pub const THREAD_BODY_BYTES_MAX: usize = 64 << 10;
 
 // === impl LookupService ===
 
 impl LookupService {
-    /// Creates a service that uses the current snapshot, and reloads `definitions` because of unknown names.
+    /// Creates a service that serves lookups with the snapshot in `current`, and reloads `definitions` if a requested
+    /// name is unknown.
     #[must_use]
     pub fn new(
         current: Arc<CurrentSnapshot>,
@@ -158,13 +164,14 @@ impl LookupService {
         Self { current, resources, renewal: Renewal::new(definitions, clock) }
     }
 
-    /// Returns a guard of the current snapshot. To keep the snapshot for long, call [`Self::snapshot_full`] instead.
+    /// Returns a guard of the current snapshot. This is faster than [`Self::snapshot_full`], but a guard should be held
+    /// only briefly.
     #[must_use]
     pub fn snapshot(&self) -> Guard<Arc<Snapshot>> {
         self.current.load()
     }
 
-    /// Returns the current snapshot.
+    /// Returns a reference to the current snapshot, which can be held as long as needed.
     #[must_use]
     pub fn snapshot_full(&self) -> Arc<Snapshot> {
         self.current.load_full()
@@ -182,11 +189,11 @@ impl LookupService {
         &self.resources
     }
 
-    /// Serves a lookup on this thread, and appends its answer. Takes a few milliseconds at most: a longer lookup is
-    /// [`Attempt::Unfinished`].
+    /// Serves a lookup on this thread, and appends its answer to `out`. Takes a few milliseconds at most. Returns
+    /// [`Attempt::Unfinished`] if the lookup would take longer.
     ///
     /// # Errors
-    /// [`LookupError`]; nothing was appended.
+    /// [`LookupError`]; `out` is unchanged in that case.
     pub fn try_serve<P: Protocol>(
         &self,
         protocol: &P,
@@ -215,8 +222,8 @@ impl LookupService {
         }
     }
 
-    /// Continues a lookup that [`LookupService::try_serve`] did not finish. If the future is dropped, so is work that
-    /// waits for a compute thread.
+    /// Continues a lookup that [`LookupService::try_serve`] did not finish. If the future is dropped, work that still
+    /// waits for a compute thread is dropped too.
     ///
     /// # Errors
     /// [`LookupError`].
@@ -256,14 +263,16 @@ impl LookupService {
                         fetch_all(wanted).await.unwrap_or_default()
                     };
                     rounds += 1;
-                    // Rows that are deleted or evicted before the next pass are fetched again, within `FETCH_ROUNDS`.
+                    // After a failed fetch, the next pass serves the stored rows. Otherwise, it may fetch again,
+                    // because rows can be deleted or evicted in between. `FETCH_ROUNDS` limits the fetches.
                     may_fetch = fetched == Fetched::All;
                     Ok(Step::Next(if is_large { Next::Large } else { Next::Here }))
                 }
                 Next::Renew(error) => {
                     may_renew = false;
                     self.renewal.renew().await;
-                    // Another request or the file watcher may have reloaded them.
+                    // Compares snapshots, because another request or the file watcher may have reloaded the
+                    // definitions.
                     let current = self.current.load_full();
                     if Arc::ptr_eq(&current, &snapshot) {
                         Err(error.into())
@@ -331,7 +340,7 @@ impl LookupService {
     }
 }
 
-/// Serves a lookup on a compute thread, within a lease.
+/// Serves a lookup on a compute thread. The budget leases the memory.
 fn serve_offloaded<P: Protocol>(
     snapshot: &Snapshot,
     lookup: &Lookup<P>,
@@ -356,7 +365,7 @@ fn lookup_span(selection: &Selection<'_>) -> tracing::Span {
     }
 }
 
-/// Decodes, authorizes and serves a lookup.
+/// Runs a pass: decodes, authorizes, plans and answers a lookup.
 fn pass<P: Protocol>(
     snapshot: &Snapshot,
     protocol: &P,

@@ -1,4 +1,5 @@
-//! Metrics of serving. Handles are bound when a snapshot or a plan is created, so a lookup finds no metric by name.
+//! Metrics of serving. Handles are bound when a snapshot or a plan is created, so a lookup does not search for metrics
+//! by name.
 
 use metrics::{Counter, Histogram, counter, describe_counter, describe_histogram, histogram};
 
@@ -33,7 +34,7 @@ impl ServingMetrics {
         describe_histogram!("larder_request_features", "Features per lookup.");
         describe_counter!(
             "larder_plans_total",
-            "Request shapes that were resolved because no plan for them was cached."
+            "Lookups whose names had to be resolved, because no lookup with the same names was cached."
         );
         describe_counter!("larder_rows_served_total", "Rows that were looked up, by view and status.");
         describe_counter!(

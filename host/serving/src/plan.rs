@@ -1,7 +1,10 @@
-//! Plans: the shape of a request, resolved once for a catalog.
+//! Plans. A plan is the shape of a request, resolved for one catalog.
 //!
-//! A plan maps names to indexes: which column of the request has which part of a key, which key each view is read with,
-//! and which field of a row belongs to which column of the response. So an answer needs no search for names.
+//! A plan has indexes instead of names, so answering a request needs no search by name:
+//!
+//! * for each part of a key, the index of the request's column that has its values;
+//! * for each read of a view, the index of the key;
+//! * for each column of the response, the indexes of the read or derived view, and of the feature.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet, hash_map::Entry},
@@ -30,37 +33,39 @@ pub struct Plan {
     pub entity_columns: Vec<EntityColumn>,
     /// The feature columns of the response, in the requested order.
     pub feature_columns: Vec<FeatureColumn>,
-    /// The reads of stored views.
+    /// The reads of stored views. If a service has several projections of a view, the view is read once for each of
+    /// them.
     pub reads: Vec<ViewRead>,
-    /// The keys of the reads. Reads with the same key share one.
+    /// The distinct keys of the reads. Several reads can use the same key.
     pub keys: Vec<KeyPlan>,
-    /// The derived views to compute. Each one follows the derived views that it reads.
+    /// The derived views to compute, in this order. Each one comes after the derived views that it reads.
     pub steps: Vec<Step>,
-    /// The request data that the steps need.
+    /// The columns of request data that the derived views need.
     pub request_inputs: Vec<RequestInput>,
     /// The names of the requested views, or their aliases in the service; `None` if the request does not ask for them.
     pub view_metadata: Option<Vec<String>>,
-    /// Bytes that an encoder computes once and copies to every response. Only encoders use them.
+    /// Bytes that are the same in every response with this plan. The JSON encoder computes them for the first response.
+    /// Nothing else uses them.
     pub encoded: OnceLock<Box<[u8]>>,
 }
 
-/// An entity column. The response repeats its values.
+/// An entity column of the request. The response repeats its values.
 #[derive(Debug)]
 pub struct EntityColumn {
-    /// Its name in the response: the join key, or the column that a projection uses for it.
+    /// The column's name in the response: the join key, or the name that a projection uses for the join key.
     pub name: Arc<str>,
-    /// Its index among the request's columns.
+    /// The column's index in [`OnlineRequest::entities`].
     pub request_place: usize,
-    /// The type of the key; `None` if no view is read with it and no plugin reads it.
+    /// The type of the join key; `None` if neither a read nor a plugin uses the column.
     pub key_type: Option<ScalarType>,
 }
 
 /// A feature column of the response.
 #[derive(Debug)]
 pub struct FeatureColumn {
-    /// Its name in the response.
+    /// The column's name in the response.
     pub name: String,
-    /// The origin of its values.
+    /// The origin of the column's values.
     pub from: ColumnFrom,
     /// The feature's type.
     pub value_type: ValueType,
@@ -73,14 +78,14 @@ pub enum ColumnFrom {
     Read {
         /// The index of the read in [`Plan::reads`].
         read: usize,
-        /// The index of the feature in the read.
+        /// The index of the feature among the features of the read.
         feature: usize,
     },
     /// A derived view.
     Step {
         /// The index of the step in [`Plan::steps`].
         step: usize,
-        /// The index of the feature in the view.
+        /// The index of the feature among the features of the view.
         feature: usize,
     },
 }
@@ -90,79 +95,78 @@ pub enum ColumnFrom {
 pub struct ViewRead {
     /// The ID of the view in the store.
     pub view: ViewId,
-    /// The maximum age of a row that is not expired; `None` if rows do not expire by age.
+    /// The maximum age of a row, in microseconds. An older row is expired. `None` if rows do not expire by age.
     pub ttl: Option<Micros>,
-    /// The possible schemas of rows, the current one first, each with the field of each feature.
+    /// The schemas that stored rows can have, the current one first. Each has the fields of the read's features.
     pub schemas: Vec<RowPlan>,
     /// The name of the view.
     pub name: Arc<str>,
-    /// The join keys of the view, for messages.
+    /// The names of the view's join keys, for error messages.
     pub(super) join_keys: Vec<Arc<str>>,
     pub(super) counters: ViewCounters,
 }
 
-/// The positions of features in rows of one schema.
+/// The fields of a read's features in rows of one schema.
 #[derive(Debug)]
 pub struct RowPlan {
-    /// The fingerprint of the schema, which each of its rows has.
+    /// The fingerprint of the schema, which is in the header of every row of the schema.
     pub fingerprint: Fingerprint,
     /// The schema.
     pub schema: Arc<RowSchema>,
-    /// For each feature of the read, its field in the schema. `None` if rows of this schema do not have it.
+    /// For each feature of the read, the index of its field; `None` if the schema has no field with this name and type.
     pub fields: Vec<Option<usize>>,
-    /// The field with the time at which a row expires, if rows of this schema have one.
+    /// The index of the field with the time at which a row expires, if the schema has such a field.
     pub expiry: Option<usize>,
-    /// The conversion of rows that were stored before a feature's type changed; `None` if none is needed.
+    /// The conversion of rows to the current types; `None` if no feature of the read has another type in this schema.
     pub conversion: Option<RowConversion>,
 }
 
-/// A key: how to encode its entity IDs, and the reads that use them.
+/// A key: how to compute an entity ID from a row of the request, and the reads that use the ID.
 #[derive(Debug)]
 pub struct KeyPlan {
-    /// Encodes the IDs.
+    /// Encodes the parts of the key, and hashes them to an ID.
     pub encoder: KeyEncoder,
     /// The parts of the key, sorted by the name of their join key.
     pub parts: Vec<KeyPart>,
     /// The indexes in [`Plan::reads`] of the reads that use this key.
     pub reads: Vec<usize>,
-    /// The views of those reads, in the same order, each with the number of features that are read.
+    /// The views of `reads`, in the same order, each with the number of features to read.
     pub views: Vec<Lookup>,
 }
 
-/// One part of a key.
+/// The origin of one part of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum KeyPart {
-    /// The value of an entity column with this index in [`Plan::entity_columns`] and this type.
+    /// An entity column: its index in [`Plan::entity_columns`], and the type of the join key.
     Column(usize, ScalarType),
-    /// The key of a view without entities: an empty string.
+    /// The internal key of a view without entities. Its value is an empty string.
     Dummy,
-    /// A join key that the request has no column for. No row is found then, as in Feast, which looks up an incomplete
-    /// key.
+    /// A join key for which the request has no column. No row is found, as in Feast, which looks up the incomplete key.
     Missing,
 }
 
-/// The approximate size of one part of a plan, such as a column, a read, a key or an input, in addition to its name.
-/// The plan cache is limited in bytes.
+/// The approximate size in bytes of one item of a plan, such as a column, a read, a key or an input, without its name.
+/// The size of a plan matters because the plan cache has a limit in bytes.
 const PART_BYTES: usize = 256;
 
 /// Limits on the search for a suggestion: the length of the unknown name in bytes, and the number of known names that
-/// it is compared with. An unknown name must cost little time.
+/// it is compared with. They ensure that a request with an unknown name takes little time.
 const NEAREST_CHARS_MAX: usize = 100;
 const NEAREST_OF_MAX: usize = 500;
 
-/// The definitions that a request needs: the views to read, and the columns of the response in order.
+/// The definitions that a request needs: views to read, derived views to compute, and the columns of the response.
 #[derive(Default)]
 struct Wanted<'c> {
     /// The requested views, followed by views that only derived views read.
     views: Vec<WantedView<'c>>,
     steps: Vec<WantedStep<'c>>,
     columns: Vec<WantedColumn>,
-    /// The error for the first feature that its view does not have.
+    /// The error for the first requested feature that does not exist in its view.
     unknown: Option<RequestError>,
 }
 
 struct WantedColumn {
-    /// The part of its full name before `__`.
+    /// The part of the column's full name before `__`: the name of the view, or its alias in the service.
     prefix: Arc<str>,
     feature: Arc<str>,
     /// For a stored view, `feature` is an index in [`WantedView::features`].
@@ -172,7 +176,7 @@ struct WantedColumn {
 
 struct WantedView<'c> {
     view: &'c Arc<FeatureView>,
-    /// The request column of each join key, if their names differ.
+    /// The names of the request's columns by join key, for join keys whose column has another name.
     join_key_map: BTreeMap<Arc<str>, Arc<str>>,
     features: Vec<Arc<str>>,
 }
@@ -192,9 +196,9 @@ pub(super) struct Resolver<'c> {
 // === impl Plan ===
 
 impl Plan {
-    /// Returns the approximate size in bytes.
+    /// Returns the plan's approximate size in bytes.
     pub(super) fn bytes(&self) -> usize {
-        // Each name is in the plan, and again in the encoder's bytes.
+        // Each name is stored twice: in its column, and in `encoded`.
         let names = self.entity_columns.iter().map(|column| column.name.len());
         let names: usize = names.chain(self.feature_columns.iter().map(|column| column.name.len())).sum();
         let fields: usize = self.reads.iter().flat_map(|read| &read.schemas).map(|schema| schema.fields.len()).sum();
@@ -209,7 +213,7 @@ impl Plan {
 
 impl<'c> Resolver<'c> {
     /// Resolves a request's shape. The checks are in Feast's order, so that a request with several problems gets the
-    /// same error.
+    /// same error as from Feast.
     pub(super) fn resolve(&self, request: &OnlineRequest<'_>) -> Result<Plan, RequestError> {
         let mut wanted = match &request.selection {
             Selection::Service(name) => self.want_service(name)?,
@@ -311,10 +315,11 @@ impl<'c> Resolver<'c> {
         Ok(wanted)
     }
 
-    /// Returns the request's columns that have the values of join keys. Such a column has the name of the join key, the
-    /// name that a projection uses for it, or the name of the entity. Other columns are left out.
+    /// Returns the request's columns that have the values of join keys. The name of such a column is that of the join
+    /// key, the name that a projection uses for the join key, or the name of the entity. If several columns are for one
+    /// join key, only the first column is returned.
     fn entity_columns(&self, request: &OnlineRequest<'_>, wanted: &Wanted<'_>) -> Vec<EntityColumn> {
-        // A request can have thousands of columns, so they are not compared pairwise.
+        // Names are looked up in maps, because a request can have thousands of columns.
         let mapped = wanted.views.iter().flat_map(|view| view.join_key_map.values());
         let mapped: HashMap<&str, &Arc<str>> = mapped.map(|column| (&**column, column)).collect();
         let mut key_types: HashMap<&Arc<str>, ScalarType> = HashMap::new();
@@ -334,7 +339,7 @@ impl<'c> Resolver<'c> {
                 continue;
             }
             let key_type = key_types.get(name).copied();
-            // A plugin may read a key that no view uses.
+            // A plugin may read a join key that no view of the request has.
             let read = || {
                 let reads = wanted.steps.iter().any(|step| step.reads_key(name));
                 if reads { self.catalog.join_keys().get(name).copied() } else { None }
@@ -344,7 +349,8 @@ impl<'c> Resolver<'c> {
         columns
     }
 
-    /// Returns the distinct keys of all reads. Fails if the request has no column for any join key of a view.
+    /// Returns the distinct keys of all reads. Fails if a view has join keys, and the request has a column for none of
+    /// them.
     fn keys(&self, wanted: &Wanted<'_>, entity_columns: &[EntityColumn]) -> Result<Vec<KeyPlan>, RequestError> {
         let mut keys: Vec<KeyPlan> = Vec::new();
         for (read, view) in wanted.views.iter().enumerate() {
@@ -421,7 +427,7 @@ impl<'c> Resolver<'c> {
 // === impl Wanted ===
 
 impl<'c> Wanted<'c> {
-    /// Returns the names or aliases of the requested views, each once.
+    /// Returns the name or alias of each requested view, without duplicates.
     fn prefixes(&self) -> Vec<String> {
         let mut seen = HashSet::new();
         self.columns
@@ -449,8 +455,8 @@ impl<'c> Wanted<'c> {
         self.column(prefix, feature, from, index.map(|index| view.features[index].value_type), &view.features);
     }
 
-    /// Adds a column. If the view does not have the feature, only records the error: Feast reports unknown views and
-    /// colliding names first.
+    /// Adds a column. If the view does not have the feature, also records an error, which is returned later: Feast
+    /// reports unknown views and colliding names first.
     fn column(
         &mut self,
         prefix: &Arc<str>,
@@ -518,7 +524,7 @@ pub(super) fn missing_keys<'k>(
 fn split_reference(reference: &str) -> Result<(&str, &str), RequestError> {
     let bad = || RequestError::BadReference(reference.to_owned());
     let (view, feature) = reference.split_once(':').ok_or_else(bad)?;
-    // As in Feast, a suffix that does not look like a version belongs to the name.
+    // As in Feast, a suffix after `@` that does not look like a version belongs to the view's name.
     let view = match view.split_once('@') {
         Some((name, version)) if version.is_empty() || version.eq_ignore_ascii_case("latest") => name,
         Some((_, version)) if is_version(version) => return Err(RequestError::Versioned(view.to_owned())),
@@ -530,7 +536,7 @@ fn split_reference(reference: &str) -> Result<(&str, &str), RequestError> {
     Ok((view, feature))
 }
 
-/// Returns whether a text is a version, such as `v2` or `V2`.
+/// Returns whether a string is a version, such as `v2` or `V2`.
 fn is_version(text: &str) -> bool {
     let digits = text.strip_prefix(['v', 'V']);
     digits.is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
@@ -538,7 +544,7 @@ fn is_version(text: &str) -> bool {
 
 /// Checks that the columns have distinct names.
 fn check_collisions(wanted: &Wanted<'_>, full_names: bool) -> Result<(), RequestError> {
-    // Each name, and whether its collision was recorded.
+    // Maps each name to whether its collision was recorded.
     let mut seen: HashMap<String, bool> = HashMap::with_capacity(wanted.columns.len());
     let mut names: Vec<String> = Vec::new();
     for column in &wanted.columns {

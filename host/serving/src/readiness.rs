@@ -14,8 +14,12 @@ pub struct Readiness {
 // === impl Readiness ===
 
 impl Readiness {
-    /// Returns whether the server can receive traffic with its current snapshot: all views with a source were loaded
-    /// once, with the current or any earlier definitions; the store works; and no rows are missing because of damage.
+    /// Returns whether the server can receive traffic with its current snapshot. All of these conditions must be met:
+    ///
+    /// * The definitions are available, and every view with a source has been loaded at least once. It is enough if this
+    ///   was true of an earlier snapshot.
+    /// * The store works.
+    /// * No rows of the current views are missing because of damage.
     #[must_use]
     pub fn is_ready(&self, current: &Snapshot) -> bool {
         let was_loaded = self.was_loaded.load(Ordering::Acquire) || is_loaded(current);
@@ -30,8 +34,8 @@ impl Readiness {
     }
 }
 
-/// Returns whether the definitions are available, and every view with a source was loaded once. Staleness does not
-/// count: a loaded view keeps serving while its source is unavailable.
+/// Returns whether the definitions are available, and every view with a source was loaded once. Staleness has no
+/// effect: a loaded view keeps serving while its source is unavailable.
 fn is_loaded(snapshot: &Snapshot) -> bool {
     !snapshot.awaits_registry() && snapshot.not_loaded().next().is_none()
 }

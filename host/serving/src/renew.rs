@@ -14,11 +14,16 @@ use tokio::task::spawn_blocking;
 
 /// Reloads changed definitions when a request needs the current ones.
 pub trait RenewDefinitions: fmt::Debug + Send + Sync {
-    /// Reloads changed definitions if the configuration forbids cached ones, or if the caller does and reloads are not
-    /// turned off. Returns whether the served definitions changed. Blocks: it may read files and objects in S3.
+    /// Reloads the definitions if they changed and one of these conditions is met:
+    ///
+    /// * The configuration forbids cached definitions.
+    /// * `caller_allows_cache` is false, and `reload: every` does not turn reloads off.
+    ///
+    /// Returns whether the served definitions changed. Blocks, because it may read files and objects in S3.
     fn renew(&self, caller_allows_cache: bool) -> bool;
 
-    /// Returns whether the configuration forbids cached definitions, so that each request needs the current ones.
+    /// Returns whether the configuration forbids cached definitions. If so, each write, and each lookup of an unknown
+    /// name, first reloads changed definitions.
     fn forbids_cached(&self) -> bool;
 }
 
@@ -31,8 +36,8 @@ pub(super) struct Renewal {
     last: AtomicI64,
 }
 
-/// The minimum interval between reloads, in microseconds, unless the configuration forbids cached definitions. A client
-/// that requests unknown names must not slow down other clients.
+/// The minimum interval between reloads for unknown names, in microseconds. It does not apply if the configuration
+/// forbids cached definitions. A client that requests unknown names must not slow down other clients.
 const RENEWAL_INTERVAL: Micros = 100_000;
 
 // === impl Renewal ===
@@ -42,7 +47,7 @@ impl Renewal {
         Self { definitions, clock, last: AtomicI64::new(Micros::MIN) }
     }
 
-    /// Returns whether an unknown name is a reason for a reload now.
+    /// Returns whether a request for an unknown name may cause a reload now.
     pub(super) fn is_due(&self) -> bool {
         self.definitions.forbids_cached()
             || Self::has_interval_passed(self.clock.now(), self.last.load(Ordering::Relaxed))
@@ -63,7 +68,7 @@ impl Renewal {
             }
         }
         let definitions = Arc::clone(&self.definitions);
-        // A panic of the reload is already logged.
+        // The result is not needed: if the reload panics, the panic hook logs that.
         let _ = spawn_blocking(move || definitions.renew(false)).await;
     }
 }

@@ -12,7 +12,8 @@ use larder_model::codec::Cell;
 pub struct OnlineRequest<'a> {
     /// The requested features.
     pub selection: Selection<'a>,
-    /// The entity columns and request data, in the caller's order. Columns of different lengths are rejected later.
+    /// The entity columns and request data, in the caller's order. All columns must have the same length, which is
+    /// checked later.
     pub entities: Vec<(Cow<'a, str>, Vec<EntityValue<'a>>)>,
     /// Whether feature columns are named `view__feature`.
     pub full_feature_names: bool,
@@ -50,7 +51,7 @@ pub enum EntityValue<'a> {
     Nested,
 }
 
-/// The shape of a request: everything except its values. The plan depends only on it.
+/// The shape of a request: everything except its values. A plan depends only on the shape and the definitions.
 #[derive(Debug)]
 pub(super) struct Shape<'r>(pub(super) &'r OnlineRequest<'r>);
 
@@ -98,7 +99,7 @@ impl From<Cell> for EntityValue<'_> {
             Cell::Float(value) => Self::Float(value),
             Cell::Text(text) => Self::Text(text.into()),
             Cell::List(items) => Self::List(items.into_iter().map(Self::from).collect()),
-            // JSON does not have bytes, instants or time zones.
+            // These cells are read from JSON, which has no bytes, instants or time zones.
             Cell::Map(_) | Cell::Bytes(_) | Cell::Instant(_) | Cell::Zoned(_) => Self::Nested,
         }
     }
@@ -107,7 +108,8 @@ impl From<Cell> for EntityValue<'_> {
 // === impl Shape ===
 
 impl Shape<'_> {
-    /// Returns a hash for the cache, which also compares shapes with the same hash for equality.
+    /// Returns a hash for the plan cache. The cache also compares shapes, because different shapes can have the same
+    /// hash.
     pub(super) fn hash(&self, hasher: &impl BuildHasher) -> u64 {
         let mut state = hasher.build_hasher();
         match &self.0.selection {
@@ -122,7 +124,7 @@ impl Shape<'_> {
         state.finish()
     }
 
-    /// Returns the total length of its names in bytes.
+    /// Returns the total length of the names in the shape, in bytes.
     pub(super) fn bytes(&self) -> usize {
         let names: usize = match &self.0.selection {
             Selection::Service(name) => name.len(),
@@ -131,7 +133,7 @@ impl Shape<'_> {
         names + self.0.entities.iter().map(|(name, _)| name.len()).sum::<usize>()
     }
 
-    /// Returns the number of its names.
+    /// Returns the number of names in the shape.
     pub(super) fn names(&self) -> usize {
         let features = if let Selection::Features(features) = &self.0.selection { features.len() } else { 1 };
         features + self.0.entities.len()

@@ -21,7 +21,7 @@ pub struct Resources {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OffloadError {
     /// The queue is full.
-    #[error("too many large requests are queued; hint: retry later")]
+    #[error("too many large requests are queued. hint: retry later")]
     Full,
     /// The work panicked. The panic is in the log.
     #[error("request processing failed because of a bug in Larder; see the server log")]
@@ -31,7 +31,7 @@ pub enum OffloadError {
 // === impl Resources ===
 
 impl Resources {
-    /// Creates resources from these parts.
+    /// Creates the resources of a server. `answer_bytes_max` is the size limit of one response in bytes.
     #[must_use]
     pub fn new(memory: Arc<MemoryBudget>, compute: Arc<Compute>, answer_bytes_max: usize) -> Self {
         Self { memory, compute, answer_bytes_max }

@@ -4,7 +4,7 @@ use larder_common::memory::{Lease, leased_bytes};
 
 use super::RequestError;
 
-/// The memory budget of one response: the rows that were looked up, and the bytes that were written.
+/// The memory budget of one response. It covers the rows that were looked up, and the bytes that were written.
 #[derive(Debug)]
 pub struct ResponseBudget {
     account: Account,
@@ -13,7 +13,7 @@ pub struct ResponseBudget {
 
 #[derive(Debug)]
 enum Account {
-    /// A serving thread builds the response. It needs no lease, because it builds one response at a time.
+    /// A serving thread builds the response. No lease is needed, because a thread builds one response at a time.
     Thread {
         /// The bytes left for rows, and for the list of rows to fetch.
         left: usize,
@@ -24,12 +24,12 @@ enum Account {
     Unbounded,
 }
 
-/// The limit on bytes of rows, and on bytes of output, of a response on a serving thread. Reading or writing this many
-/// takes a few milliseconds.
+/// The limit on the bytes of rows, and separately on the bytes of output, of a response on a serving thread. Reading or
+/// writing this many bytes takes a few milliseconds.
 const THREAD_BYTES_MAX: usize = 4 << 20;
 
-/// The limit on lookups of one request on a serving thread: one for each entity row and view. From disk, they take a
-/// few milliseconds.
+/// The limit on lookups of one request on a serving thread: one for each entity row and view. If all of them read from
+/// disk, they take a few milliseconds.
 const THREAD_LOOKUPS_MAX: usize = 1_024;
 
 /// The limit on values of a response on a serving thread.
@@ -38,21 +38,21 @@ const THREAD_VALUES_MAX: usize = 1 << 15;
 /// The limit on names of a new request shape that a serving thread resolves.
 const THREAD_NAMES_MAX: usize = 1_024;
 
-/// The overhead of each lookup and of each value, in addition to the bytes of rows and output.
+/// The memory of each lookup and of each value, in bytes, in addition to the bytes of rows and output.
 const LOOKUP_BYTES: usize = 80;
 const VALUE_BYTES: usize = 32;
 
 // === impl ResponseBudget ===
 
 impl ResponseBudget {
-    /// Creates a budget for a serving thread. Work that takes more than a few milliseconds fails with
+    /// Creates a budget for a serving thread. Work that would take more than a few milliseconds fails with
     /// [`RequestError::TooLong`] and must be retried on a compute thread.
     #[must_use]
     pub fn of_thread(answer_bytes_max: usize) -> Self {
         Self { account: Account::Thread { left: THREAD_BYTES_MAX }, answer_bytes_max }
     }
 
-    /// Creates a budget for a compute thread, which grows the lease.
+    /// Creates a budget for a compute thread. The lease grows with the reserved memory.
     #[must_use]
     pub fn leased(lease: Lease, answer_bytes_max: usize) -> Self {
         Self { account: Account::Leased(lease), answer_bytes_max }

@@ -29,16 +29,18 @@ use super::{
     request::{OwnedShape, Shape},
 };
 
-/// A served catalog. A reload creates a new snapshot; requests in flight keep theirs.
+/// A served catalog, with its plans and its plugins. A reload creates a new snapshot. Requests in flight keep the
+/// snapshot with which they began.
 #[derive(Debug)]
 pub struct Snapshot {
     catalog: Arc<Catalog>,
     store: Arc<OnlineStore>,
     ids: Vec<ViewId>,
     transforms: Transforms,
-    /// For each view, the fetcher of single rows, if not all of its rows are in the store. Empty if no view has one.
+    /// For each view, the fetcher of missing rows; `None` if all rows of the view are in the store. Empty if no view
+    /// has a fetcher.
     fetchers: Vec<Option<Arc<dyn RowFetcher>>>,
-    /// The status of each view's source; empty if it is unknown.
+    /// The status of each view's source; empty if no statuses were set.
     sources: Vec<Option<Arc<dyn SourceStatus>>>,
     clock: SharedClock,
     ttl: TtlPolicy,
@@ -78,31 +80,32 @@ struct CachedPlan {
     bytes: usize,
 }
 
-/// The limits of the plan cache, in plans and in bytes. Clients use few shapes. A client that keeps sending new ones
-/// empties the cache now and then, and pays for resolving its own plans.
+/// The limits of the plan cache: the number of plans, and their size in bytes. A full cache is emptied before a plan is
+/// added, and the dropped plans are resolved again on demand. This is rare, because clients usually send few shapes.
 const PLANS_MAX: usize = 1_024;
 const PLANS_BYTES_MAX: usize = 32 << 20;
 
-/// Larger plans are not cached, so one client with large requests does not evict the plans of all others.
+/// Larger plans are not cached, so that a few large requests cannot evict the plans of all other clients.
 const PLAN_BYTES_MAX: usize = PLANS_BYTES_MAX / 4;
 
-/// The maximum total length of the names of a cached shape. For a feature service, only the service's own name and the
-/// columns count, regardless of the number of features.
+/// The maximum total length of the names in a cached shape, in bytes. For a feature service, these are the name of the
+/// service and the names of the request's columns, but not those of the service's features.
 const SHAPE_BYTES_MAX: usize = 64 << 10;
 
-/// The overhead of a name in a cached shape, in addition to its bytes.
+/// The memory of a name in a cached shape in addition to the name itself, in bytes.
 const NAME_BYTES: usize = 32;
 
-/// The overhead of each row that has to be fetched, in addition to twice the bytes of its key.
+/// The memory of each row that has to be fetched, in bytes, in addition to twice the size of its key.
 const FETCH_BYTES: usize = 200;
 
-/// The maximum number of attempts to read the store, if failed writes close it.
+/// The maximum number of attempts of a read that fails because a failed write has closed the store.
 const READ_ATTEMPTS_MAX: usize = 4;
 
 // === impl Snapshot ===
 
 impl Snapshot {
-    /// Creates a snapshot of a catalog, and registers its views with the store. Derived views have no plugins yet.
+    /// Creates a snapshot of a catalog, and registers its views with the store. Its derived views have no plugins;
+    /// [`Snapshot::with_transforms`] adds them.
     ///
     /// # Errors
     /// Errors of the store.
@@ -134,7 +137,7 @@ impl Snapshot {
         })
     }
 
-    /// Returns a snapshot with the same definitions and other plugins, to replace this one.
+    /// Returns a snapshot with the same definitions, other plugins and no plans. It is meant to replace this snapshot.
     #[must_use]
     pub fn with_transforms(&self, transforms: Transforms) -> Self {
         Self {
@@ -153,14 +156,15 @@ impl Snapshot {
         }
     }
 
-    /// Sets the fetchers of single rows, in the catalog's order; `None` for a view whose rows are all in the store.
+    /// Sets the fetchers of missing rows, in the catalog's order of views; `None` if all rows of a view are in the
+    /// store.
     #[must_use]
     pub fn with_fetchers(mut self, fetchers: Vec<Option<Arc<dyn RowFetcher>>>) -> Self {
         self.fetchers = if fetchers.iter().any(Option::is_some) { fetchers } else { Vec::new() };
         self
     }
 
-    /// Sets whether the definitions are not available yet.
+    /// Sets whether the definitions are not available yet, because Feast has not written the registry.
     #[must_use]
     pub fn awaiting_registry(self, awaits_registry: bool) -> Self {
         Self { awaits_registry, ..self }
@@ -172,7 +176,7 @@ impl Snapshot {
         self.awaits_registry
     }
 
-    /// Sets the statuses of the views' sources, in the catalog's order; `None` for a view without a source.
+    /// Sets the statuses of the views' sources, in the catalog's order of views; `None` for a view without a source.
     #[must_use]
     pub fn with_sources(self, sources: Vec<Option<Arc<dyn SourceStatus>>>) -> Self {
         Self { sources, ..self }
@@ -190,7 +194,7 @@ impl Snapshot {
         !self.fetchers.is_empty() && planned.plan.reads.iter().any(fetches)
     }
 
-    /// Returns the rows to fetch before the lookup, by view.
+    /// Returns the rows that have to be fetched before the lookup, grouped by view.
     ///
     /// # Errors
     /// A problem with the request or the store.
@@ -235,7 +239,7 @@ impl Snapshot {
         })
     }
 
-    /// Returns the views that lost rows to damage and have not been loaded in full since.
+    /// Returns the names of the views that lost rows to damage and have not been loaded in full since then.
     pub fn damaged(&self) -> impl Iterator<Item = &str> {
         self.catalog.views().iter().zip(&self.ids).filter_map(|(view, id)| {
             let is_damaged = self.store.status(*id).is_some_and(|status| status.is_damaged);
@@ -261,7 +265,7 @@ impl Snapshot {
         &self.store
     }
 
-    /// Returns the views with a source that were never loaded.
+    /// Returns the names of the views with a source that were never loaded.
     pub fn not_loaded(&self) -> impl Iterator<Item = &str> {
         self.catalog.views().iter().zip(&self.ids).filter_map(|(view, id)| {
             let loaded = self.store.status(*id).is_some_and(|status| status.freshness.last_success.is_some());
@@ -284,7 +288,7 @@ impl Snapshot {
         Ok(self.finish(planned, request, &mut budget)?)
     }
 
-    /// Resolves a request.
+    /// Checks the limits on a request, and resolves it to a plan.
     ///
     /// # Errors
     /// A problem with the request; [`RequestError::TooLong`].
@@ -293,18 +297,18 @@ impl Snapshot {
         request: &OnlineRequest<'_>,
         budget: &ResponseBudget,
     ) -> Result<PlannedRequest, RequestError> {
-        // Checked before the request is resolved, which takes long for many columns.
+        // The number of columns is checked first, because resolving a request with many columns takes long.
         let (columns, limit) = (request.entities.len(), self.limits.features_max);
         if columns > limit {
             return Err(RequestError::TooLarge { what: "columns", found: columns, limit });
         }
         let rows = rows(request, self.limits.rows_max)?;
         let plan = self.plan(request, budget)?;
-        // A request without columns has a plan only if it reads nothing but views without entities, which have one row.
+        // A request without columns has a plan only if none of its views has entities. Such views have one row.
         Ok(PlannedRequest { plan, rows: rows.unwrap_or(1) })
     }
 
-    /// Answers a request that this snapshot resolved.
+    /// Answers a request for which [`Snapshot::begin`] of this snapshot returned a plan.
     ///
     /// # Errors
     /// A problem with the request, a plugin or the store; [`RequestError::TooLong`].
@@ -382,14 +386,14 @@ impl Snapshot {
         Resolver { catalog, store, ids, transforms, features_max: self.limits.features_max }
     }
 
-    /// Reads the store in one committed state. A failed write closes the store for a moment. If a read fails because of
-    /// that, it is repeated in the reopened store.
+    /// Calls `read` on one committed state of the store. A failed write closes the store until it is reopened. A read
+    /// that fails for this reason is repeated on the reopened store.
     fn read_store<T>(&self, mut read: impl FnMut(&Reader<'_>) -> Result<T, RequestError>) -> Result<T, RequestError> {
         let mut attempts = 1;
         loop {
             let reader = self.store.reader();
             let (seen, done) = (reader.commit(), read(&reader));
-            // Reopening the file waits for all readers.
+            // Drops the reader first, because reopening the file waits for all readers.
             drop(reader);
             match done {
                 Err(RequestError::Store(error))
@@ -402,7 +406,7 @@ impl Snapshot {
         }
     }
 
-    /// Looks up all rows of all reads.
+    /// Looks up the rows of all reads. The result for row `i` of read `r` is at index `r * rows + i`.
     fn look_up(
         reader: &Reader<'_>,
         plan: &Plan,
@@ -415,7 +419,8 @@ impl Snapshot {
             (0..plan.reads.len() * rows).map(|_| LookupResult::Nothing).collect();
         let mut buffer = Vec::with_capacity(64);
         for key in plan.keys.iter().filter(|key| !key.parts.contains(&KeyPart::Missing)) {
-            // A row has no ID if a part of its key is null. It is not looked up.
+            // The request's rows that have an ID, or `None` while all of them do. A row has no ID if a part of its key
+            // is null, and is not looked up.
             let mut rows_with_id: Option<Vec<usize>> = None;
             let mut ids: SmallVec<[EntityId; 4]> = SmallVec::with_capacity(rows);
             for row in 0..rows {
@@ -428,8 +433,8 @@ impl Snapshot {
                     with_id.push(row);
                 }
             }
-            // Cached rows of one entity share a block of memory, also if consecutive rows of the request repeat the
-            // entity. It is counted once.
+            // Cached rows of one entity share a block of memory, even if consecutive rows of the request have the same
+            // entity. Such a block is counted once.
             let mut last = None;
             reader.get_each(&key.views, &ids, |id_index, view_index, bytes| {
                 let row = rows_with_id.as_ref().map_or(id_index, |with_id| with_id[id_index]);
@@ -475,7 +480,7 @@ impl Snapshot {
     }
 }
 
-/// Logs the features whose type changed since rows were stored.
+/// Logs the features whose type differs from the type in stored rows.
 fn log_retyped(view: &str, retyped: &[Retyped]) {
     for Retyped { feature, stored, declared, conversion } in retyped {
         match conversion {
@@ -540,7 +545,7 @@ fn fetched_part(part: KeyPart, entities: &[EchoedColumn<'_>], row: usize) -> Opt
     }))
 }
 
-/// Returns the entity ID of a request's row for one key, or `None` if a part of the key is null: no row can be found
+/// Returns the entity ID of a request's row for one key, or `None` if a part of the key is null. No row can be found
 /// for such a key.
 #[inline]
 fn entity_id(key: &KeyPlan, entities: &[EchoedColumn<'_>], row: usize, buffer: &mut Vec<u8>) -> Option<EntityId> {

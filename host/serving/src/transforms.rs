@@ -9,7 +9,7 @@ use larder_plugin_host::{PluginRuntime, Transform};
 pub struct Transforms {
     /// The plugins, in the order of [`larder_model::registry::Catalog::derived_views`].
     by_view: Vec<Option<Arc<Transform>>>,
-    /// The runtime of the plugins; `None` before plugins were set.
+    /// The runtime of the plugins; `None` until plugins are set.
     runtime: Option<Arc<PluginRuntime>>,
 }
 

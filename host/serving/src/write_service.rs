@@ -16,8 +16,8 @@ use super::{Authorization, Denied, RenewDefinitions};
 pub struct WriteService {
     writer: Arc<dyn CurrentWriter>,
     definitions: Arc<dyn RenewDefinitions>,
-    /// The limit on concurrent writes: each one keeps its rows in memory while it waits for the store, which runs one
-    /// write transaction at a time.
+    /// Limits concurrent writes, because each write keeps its rows in memory while it waits for the store, which runs
+    /// one write transaction at a time.
     permits: Arc<Semaphore>,
 }
 
@@ -78,15 +78,16 @@ impl WriteService {
         done.await.map_err(WriteFailure::Panicked)?.map_err(WriteFailure::Failed)
     }
 
-    /// Returns the writer for loads that a caller requests, after a reload of changed definitions. Loads have their own
-    /// limits.
+    /// Returns the writer for a load that a caller requests. Reloads changed definitions first. The limit on concurrent
+    /// writes does not apply to loads, which have their own limits.
     ///
     /// # Errors
     /// [`Denied`].
     pub async fn loader(&self, authorization: &Authorization) -> Result<Arc<dyn RowWriter>, Denied> {
         authorization.check_write()?;
         let access = self.access();
-        // As in Feast, the views are those of the current registry. A panic of the reload is already logged.
+        // As in Feast, the views are those of the current registry. The result is not needed: if the reload panics, the
+        // panic hook logs that.
         let _ = spawn_blocking(move || access.definitions.renew(false)).await;
         Ok(self.writer.current())
     }
@@ -99,7 +100,7 @@ impl WriteService {
 // === impl WriteAccess ===
 
 impl WriteAccess {
-    /// Returns the current writer. Reloads changed definitions first, unless cached ones are allowed: see
+    /// Returns the current writer. Reloads changed definitions first, unless cached definitions are allowed: see
     /// [`RenewDefinitions::renew`]. Blocks.
     #[must_use]
     pub fn writer(&self, caller_allows_cache: bool) -> Arc<dyn RowWriter> {
@@ -115,7 +116,7 @@ mod tests {
     use super::*;
     use crate::Authenticator;
 
-    /// The writer and the definitions, which the writes of these tests do not use.
+    /// Takes the place of the writer and the definitions, which the writes of these tests do not use.
     #[derive(Debug)]
     struct Unused;
 
@@ -150,7 +151,7 @@ mod tests {
         };
         let closed = gate.write().await;
         let held: Vec<_> = (0..CONCURRENT_WRITES_MAX).map(|_| tokio::spawn(write())).collect();
-        // Each task takes its permit when it is polled first.
+        // Each task takes its permit when it is first polled.
         yield_now().await;
         assert!(matches!(write().await, Err(WriteFailure::Busy)), "one write beyond the limit");
         drop(closed);

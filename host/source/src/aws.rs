@@ -1,9 +1,9 @@
 //! AWS: clients of its services, and the runtime for their connections.
 //!
 //! This module does not depend on the operations that use it. [`Aws`] creates clients on demand, with timeouts that the
-//! SDK leaves unset, and has its own runtime for their connections. Callers are threads that may block, or tasks on
-//! this runtime that pass their result to another one. A server that does not use AWS has neither the runtime nor
-//! clients.
+//! SDK leaves unset, and has its own runtime for their connections. Callers are either threads that may block, or tasks
+//! that run on this runtime and send their results to another runtime. The runtime and the clients are created on first
+//! use, so a server that does not use AWS has none.
 //!
 //! A build without the feature `aws` has the settings, the errors and the names of objects, and an [`Aws`] without
 //! clients.
@@ -32,8 +32,8 @@ pub use self::{
     object::{ObjectAt, ObjectNow},
 };
 
-/// The connection settings of AWS. Settings that are `None` are found as in every AWS tool: in environment variables,
-/// in the shared configuration files, or from the role of a pod or machine.
+/// The connection settings of AWS. If a setting is `None`, its value is found as in every AWS tool: in environment
+/// variables, in the shared configuration files, or from the role of the pod or machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AwsConfig {
     /// The region; if `None`, the region of the environment.
@@ -52,10 +52,10 @@ pub struct AwsConfig {
     pub attempt_timeout: Duration,
     /// The maximum time of all attempts at one operation.
     pub operation_timeout: Duration,
-    /// The maximum number of attempts at one operation. If all fail, the operation's sync fails and is retried later.
+    /// The maximum number of attempts at one operation. If all attempts fail, the operation fails.
     pub attempts_max: u32,
-    /// Dummy keys instead of those that the default chain finds, for servers that emulate AWS. No setting sets them:
-    /// keys do not belong in a configuration file.
+    /// Dummy keys, for servers that emulate AWS. If `None`, the default chain finds the keys. No setting in a
+    /// configuration file sets this, because keys do not belong there.
     pub keys: Option<StandInKeys>,
 }
 

@@ -1,16 +1,18 @@
-//! A table in DynamoDB: scanned once, then followed through its stream of changes.
+//! A table in DynamoDB, which is scanned once and then followed through its stream of changes.
 //!
 //! A full read records the current position of the stream, scans the table in segments, and then reads the stream from
-//! that position until it has passed the end of the scan. Rows of a table have no versions, so a scanned row may be
-//! older or newer than a row of the stream. Only after the end of the scan is passed do all rows belong to one state of
-//! the table, so the sync swaps them in then. From then on, each read returns the changes since the previous read. The
-//! position contains the table, the segments and the shards, so an interrupted scan resumes in each segment. If a
-//! position becomes invalid (the stream was turned off, the table was recreated, or changes were dropped before they
-//! were read), the read returns [`SourceError::Lost`], and the table is read again from the start. The previous rows
-//! keep serving until then.
+//! that position to the time at which the scan ended. Rows of a table have no versions, so a scanned row may be older
+//! or newer than a row of the stream. When the stream has been read up to the end of the scan, all rows belong to one
+//! state of the table, and the sync replaces the previous rows with them. After that, each read returns the changes
+//! since the previous read.
+//!
+//! The position contains the table, the segments and the shards, so an interrupted scan resumes in each segment. A
+//! position becomes invalid if the stream was turned off, the table was recreated, or changes were dropped before they
+//! were read. The read then returns [`SourceError::Lost`], and the table is read again from the start. The previous
+//! rows keep serving until that read ends.
 //!
 //! A table without a stream is scanned repeatedly. A table with `on_miss: fetch` is not scanned: rows are fetched when
-//! lookups need them, and the table's stream shows which of them are outdated.
+//! lookups need them, and the table's stream shows which fetched rows are outdated.
 
 mod attribute;
 mod calls;
@@ -58,8 +60,8 @@ pub struct DynamoDb {
     items: ItemReader,
     /// The interval between scans of a table without a stream.
     rescan_every: Duration,
-    /// Whether the table had a stream to follow at the last check. An atomic, because lookups read it and must not wait
-    /// for a read of the table.
+    /// Whether the table had a stream to follow at the last check. This is an atomic, because lookups read it and must
+    /// not wait for a read of the table.
     follows: AtomicBool,
     /// Whether the current lack of a stream was already logged.
     warned: AtomicBool,
@@ -72,7 +74,7 @@ pub struct DynamoDb {
 struct Known {
     described: Option<(Instant, Described)>,
     shards: Shards,
-    /// The position of the shards' iterators after the last read.
+    /// The position that the iterators of `shards` have reached.
     left_at: Option<StreamPosition>,
 }
 
@@ -83,7 +85,8 @@ struct Loading<'s> {
     position: Position,
     origin: Arc<str>,
     scan: Option<Scan>,
-    /// For each segment, the items of the last entity, which may have more items on the next page.
+    /// For each segment, the items of the last entity on the last page. The entity may have more items on the next
+    /// page.
     held: HashMap<usize, Vec<Attributes>>,
     scan_ended: Option<Instant>,
     /// The error that the next call returns, after the batch with the records of the other shards.
@@ -111,12 +114,12 @@ struct Tail<'s> {
 
 /// How often to check whether a table was recreated, or its stream turned on or off.
 const DESCRIBE_EVERY: Duration = Duration::from_secs(60);
-/// The maximum age of a position in a stream, in microseconds. DynamoDB keeps changes for a day; after a pause of
-/// nearly a day, changes may have been missed.
+/// The maximum age of a position in a stream, in microseconds. DynamoDB keeps changes for a day, so an older position
+/// may have missed changes.
 const POSITION_AGE_MAX: Micros = 23 * 3_600 * 1_000_000;
 /// A read of changes ends after this time even if more follow, so that the store can serve the changes so far.
 const TAIL_MAX: Duration = Duration::from_millis(500);
-/// The maximum time to retry unprocessed keys while looking up the items of changes without images.
+/// The maximum time to retry keys that DynamoDB did not process, while looking up the items of changes without images.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(20);
 /// The pause after a round without changes, while a full read reads the stream to the end of the scan.
 const ROUND_PAUSE: Duration = Duration::from_millis(50);
@@ -157,7 +160,7 @@ impl DynamoDb {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns a description of the table that is younger than `age`.
+    /// Returns the last description of the table if it is younger than `age`; otherwise requests a new one.
     fn describe(&self, calls: &Calls, age: Duration) -> Result<Described, SourceError> {
         if let Some((at, described)) = &self.known().described
             && at.elapsed() < age
@@ -239,7 +242,7 @@ impl DynamoDb {
         self.clock.now().saturating_sub(position.as_of) > POSITION_AGE_MAX
     }
 
-    /// Converts stream records to changes. Records of the same entity stay in order, or become one change.
+    /// Converts stream records to changes. The changes of an entity stay in order, or are merged into one change.
     fn changes(&self, calls: &Calls, records: Vec<Record>) -> Result<Vec<Change>, SourceError> {
         let has_images = self
             .known()
@@ -270,7 +273,8 @@ impl DynamoDb {
         records.iter().filter_map(|record| self.items.id(&record.keys).ok())
     }
 
-    /// Looks up the current rows of changed entities in the table, for a stream that does not contain their new state.
+    /// Looks up the current rows of changed entities in the table. This is necessary if the records of the stream do
+    /// not contain the new state of whole rows.
     fn look_up(&self, calls: &Calls, records: &[Record], now: Micros) -> Result<Vec<Change>, SourceError> {
         let keys = records.iter().filter_map(|record| {
             let key = if self.items.is_split() { self.items.partition_of(&record.keys) } else { record.keys.clone() };
@@ -337,7 +341,7 @@ impl Source for DynamoDb {
             last_put_wins: true,
             resumes: true,
             has_windows: false,
-            // Feast stores times of Python's `datetime`, which has microseconds.
+            // Feast stores times as Python's `datetime`, which has a resolution of one microsecond.
             time_unit: matches!(self.source.layout, TableLayout::Feast).then_some(1),
             poll_every: self.poll_every(),
         }
@@ -350,7 +354,7 @@ impl Source for DynamoDb {
         if self.is_fetched() || age >= self.rescan_every / 2 {
             return Ok(false);
         }
-        // If the table has a stream by now, it must be followed. If it was recreated, it is a different table.
+        // A sync is needed if the table was recreated, or if it has a stream now, which must be followed.
         let calls = self.aws.wait_for(async { Ok(self.calls().await) })?;
         let described = self.describe(&calls, Duration::ZERO)?;
         Ok(position.table == described.identity && self.stream_of(&described).is_none())
@@ -495,8 +499,8 @@ impl Loading<'_> {
         keys.into_iter().filter_map(|name| Some((name.clone(), item.get(&name)?.clone()))).collect()
     }
 
-    /// Returns when the scan ended, by both clocks. For a read that resumes after the scan, the instant is that of the
-    /// first call.
+    /// Returns the time at which the scan ended, by the wall clock and by the monotonic clock. If the read resumed
+    /// after the scan, the monotonic time is that of the first call of this function.
     fn scan_ended(&mut self) -> (Micros, Instant) {
         let moment = *self.scan_ended.get_or_insert_with(Instant::now);
         let now = self.source.clock.now();
@@ -519,8 +523,8 @@ impl Batches for Loading<'_> {
             return Ok(Some(self.batch(rows)));
         }
         if self.scan_ended.is_none() && self.position.stream.is_some() && self.source.is_too_old(&self.position) {
-            // The shards were not read since the scan began, so DynamoDB may have dropped changes since then. Another
-            // scan would fail in the same way.
+            // The shards were not read while the scan ran, so DynamoDB may have dropped changes from that time. Another
+            // scan would fail in the same way, so the position is not reported as lost.
             let why = "the scan took nearly a day, and DynamoDB keeps changes for only one day. hint: raise 'segments' \
                        or 'read_units', or set 'stream: off'";
             return Err(SourceError::Table { table: self.source.source.table.clone(), why: why.to_owned() });
@@ -548,8 +552,8 @@ impl Batches for Loading<'_> {
     }
 
     fn position(&self) -> String {
-        // Until the stream is read to the end of the scan, `as_of` stays at the start of the read, when the shards were
-        // listed.
+        // Until the stream is read to the end of the scan, `as_of` remains the time at which the read started and the
+        // shards were listed.
         if !self.has_ended {
             return self.position.print();
         }
@@ -581,8 +585,8 @@ impl Batches for Tail<'_> {
         self.lag = self.source.known().shards.lag(now);
         let first_row = self.rows;
         self.rows += changes.len() as u64;
-        // A shard accepts only five requests a second, so reading on until a response has no records would delay the
-        // records that already arrived.
+        // The read does not continue until a response has no records. A shard accepts only five requests a second, so
+        // that would delay the records that already arrived.
         let is_late = self.rows > 0 && Instant::now() >= self.until;
         self.has_ended = !has_more || is_late;
         let rows = SourceRows::Changes(changes);

@@ -52,10 +52,10 @@ pub enum SourceError {
         /// The reason.
         why: String,
     },
-    /// A file, or another resource of the source, exceeds a limit that protects the process's memory.
+    /// A property of the source exceeds a limit that protects the memory of the process.
     #[error("{path}: {what} is {found}, but at most {limit} is allowed{hint}")]
     Limit {
-        /// The file.
+        /// The file, object or prefix.
         path: String,
         /// The limited quantity.
         what: String,
@@ -101,7 +101,7 @@ pub enum SourceError {
         format: &'static str,
     },
     /// This build leaves the source out.
-    #[error("{path}: this build of larder does not support {what}. hint: build with the feature '{feature}'")]
+    #[error("{path}: this build of larder does not support {what}. hint: build with the Cargo feature '{feature}'")]
     NotBuilt {
         /// The file or table.
         path: String,

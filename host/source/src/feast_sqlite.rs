@@ -8,18 +8,18 @@
 //! entity_key BLOB      the serialized key, not hashed
 //! feature_name TEXT
 //! value BLOB           a serialized `feast.types.Value`
-//! event_ts timestamp   whole seconds since the epoch; text in tables that older versions wrote
+//! event_ts timestamp   whole seconds since the epoch; text in tables that older versions of Feast wrote
 //! created_ts timestamp the same, or null
 //! PRIMARY KEY (entity_key, feature_name)
 //! ```
 //!
-//! Feast inserts, overwrites and deletes lines without comparing times. Feast serves the current content of the table,
-//! so each read returns all of it. Polls are cheap: the file's stamp shows whether anything was written to it. Only
-//! then is the table read, and a digest shows whether it changed.
+//! Feast inserts, overwrites and deletes lines without comparing times, and serves the current content of the table. So
+//! each read returns the whole content. Polls are cheap: the file's stamp shows whether anything was written to the
+//! file. If so, the table is read, and a digest shows whether the table changed.
 //!
-//! An SQLite value can be as large as 1 GB. So each query checks lengths first, which does not load the values. A value
-//! longer than the longest row (`VALUE_BYTES_MAX`, 4 MiB) is reported as unreadable, and a table with a key or feature
-//! name longer than `KEY_BYTES_MAX` (64 KiB) is rejected.
+//! An SQLite value can be as large as 1 GB. So each query checks the length of a value first, which does not load the
+//! value. A value that is longer than a row can be (`VALUE_BYTES_MAX`, 4 MiB) is reported as unreadable. A table with a
+//! key or feature name longer than `KEY_BYTES_MAX` (64 KiB) is rejected.
 //!
 //! This module does not write. The file is opened for writing so that SQLite can roll back the unfinished transaction
 //! of a killed writer, as any reader of the file does.
@@ -85,7 +85,7 @@ struct Entity {
     event_time: Option<Micros>,
     created: Option<Micros>,
     values: Vec<Option<ItemValue>>,
-    /// The total bytes of the values read so far, including values that were dropped.
+    /// The total size of the values read so far in bytes, including values that were dropped.
     bytes: usize,
 }
 
@@ -110,7 +110,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_millis(if cfg!(test) { 100 } else 
 const LINES_PER_BATCH: u32 = 65_536;
 /// The size in bytes at which a query ends. A query can exceed it by one line.
 const BATCH_BYTES_MAX: usize = 16 << 20;
-/// The maximum size in bytes of a value, and of all values of an entity together: that of a row in the store.
+/// The maximum size in bytes of a value, and of all values of an entity together. It is the maximum size of a row in
+/// the store.
 const VALUE_BYTES_MAX: usize = ROW_BYTES_MAX;
 /// The maximum length of a key or feature name.
 const KEY_BYTES_MAX: usize = 64 << 10;
@@ -130,8 +131,8 @@ impl FeastSqlite {
     }
 
     fn begin(&self) -> Result<Reading<'_>, SourceError> {
-        // SQLite does not report why it cannot open a file. It also blocks on a pipe, including one with the name of a
-        // file that it keeps next to the database.
+        // Checks that the files are regular. SQLite would not report why it cannot open a file, and would block on a
+        // pipe. This includes the files that it keeps next to the database.
         let is_regular = |path: &Path| check_regular(&fs::metadata(path)?);
         is_regular(&self.path).map_err(|error| self.io(error))?;
         for suffix in ["-wal", "-shm", "-journal"] {
@@ -153,7 +154,8 @@ impl FeastSqlite {
         if begun.map_err(|error| self.failed(&error))? == 0 {
             return Err(SourceError::MissingTable { path: self.shown(), table: self.table.clone() });
         }
-        // Checked first, because the queries below compare keys, which loads them however long they are.
+        // Checked first, because the queries below compare keys, which loads them into memory regardless of their
+        // length.
         let long = format!(
             "SELECT count(*) FROM {} NOT INDEXED WHERE max(octet_length(entity_key), octet_length(feature_name)) > \
              {KEY_BYTES_MAX}",
@@ -167,7 +169,7 @@ impl FeastSqlite {
                 what,
                 found: long.unsigned_abs(),
                 limit: 0,
-                hint: "; hint: delete these rows from the table",
+                hint: ". hint: delete these rows from the table",
             });
         }
         let count = format!("SELECT count(DISTINCT entity_key) FROM {}", self.quoted());
@@ -406,13 +408,14 @@ fn companion(path: &Path, suffix: &str) -> PathBuf {
     path.into()
 }
 
-/// Parses a time written by any version of Feast: seconds, or text, which is in UTC if it has no time zone.
+/// Parses a time written by any version of Feast. It is a number of seconds, or text. Text without a time zone is in
+/// UTC.
 fn instant(value: ValueRef<'_>) -> Option<Micros> {
     match value {
         ValueRef::Integer(seconds) => seconds.checked_mul(SECOND),
         #[expect(clippy::cast_possible_truncation, reason = "checked to be within the range of `i64`")]
         ValueRef::Real(seconds) => {
-            // The literal is 2^63. A time outside the range of `i64` is treated as missing.
+            // The number below is 2^63. A time outside the range of `i64` is treated as missing.
             let micros = (seconds * 1e6).round();
             (micros.abs() < 9_223_372_036_854_775_808.0).then_some(micros as i64)
         }

@@ -1,6 +1,8 @@
-//! Stand-ins for the sources that this build leaves out. They have the constructors of the real sources, so that
-//! callers need no conditions, and every read returns an error that names the Cargo feature. The configuration check
-//! reports views with such a source, so none of them is served.
+//! Stand-ins for the sources that this build leaves out.
+//!
+//! They have the constructors of the real sources, so callers need no `cfg` conditions. Every read returns an error
+//! that names the missing Cargo feature. The configuration check reports views with such a source, so they are not
+//! served.
 
 #[cfg(not(feature = "aws"))]
 mod aws;
@@ -12,7 +14,7 @@ pub use self::aws::{DynamoDb, S3Parquet};
 #[cfg(not(feature = "sqlite"))]
 pub use self::sqlite::FeastSqlite;
 
-/// Defines a source that has only a name and returns an error from every other method.
+/// Defines a source that has only a name, and returns an error when it is checked or read.
 macro_rules! left_out {
     ($(#[$doc:meta])* $source:ident, $what:literal, $feature:literal) => {
         $(#[$doc])*

@@ -1,8 +1,8 @@
 //! Sources of a view's rows.
 //!
-//! A [`Source`] yields batches of rows and a position: a string in the source's own format that records how far it was
-//! read. The store keeps the position with the rows, and the next read passes it to the source. A source handles files,
-//! tables and their formats, and does not depend on how its rows are used.
+//! A [`Source`] yields batches of rows and a position. The position is a string in the source's own format that records
+//! how far the source was read. The store keeps the position with the rows, and the sync engine passes it to the next
+//! read. A source handles files, tables and their formats, and does not depend on how its rows are used.
 
 pub mod aws;
 
@@ -65,8 +65,8 @@ pub trait Source: Send + Sync + Debug {
     /// If the source cannot be opened, or has no rows at all.
     fn read(&self, position: Option<&str>) -> Result<Box<dyn Batches + '_>, SourceError>;
 
-    /// Opens the source without reading a row, and returns the columns of its files; empty for a source without Parquet
-    /// files. Opens only some of the files if there are very many.
+    /// Opens the source without reading a row, and returns the columns of each of its files. Returns an empty list for
+    /// a source that does not consist of Parquet files. Opens only some of the files if there are very many.
     ///
     /// # Errors
     /// If the source cannot be opened.
@@ -80,8 +80,9 @@ pub trait Source: Send + Sync + Debug {
         SourceProperties::default()
     }
 
-    /// Returns whether a sync that succeeded at this position and is this old is recent enough to skip the sync at
-    /// startup. For sources in which only an expensive full read detects changes.
+    /// Returns whether the last successful sync, which ended at this position and this long ago, is recent enough to
+    /// skip the sync at startup. Only sources in which nothing but an expensive full read detects changes may return
+    /// true.
     ///
     /// # Errors
     /// If the source cannot be checked.
@@ -89,18 +90,20 @@ pub trait Source: Send + Sync + Debug {
         Ok(false)
     }
 
-    /// Returns the maximum time before a change is detected, if the kind of source determines it.
+    /// Returns the maximum time until a change of the source is detected; `None` if only the configuration determines
+    /// it.
     fn staleness(&self) -> Option<Duration> {
         None
     }
 
-    /// Returns a warning for users about how the source is followed, with a hint; `None` if no warning applies.
+    /// Returns a warning for users, with a hint, if changes of the source are detected late; `None` if no warning
+    /// applies.
     fn caveat(&self) -> Option<String> {
         None
     }
 
-    /// Returns local files to watch: every change of the source changes at least one of them. Empty if only a poll
-    /// detects changes. Must not block.
+    /// Returns the local files to watch. Every change of the source must change at least one of them. Returns an empty
+    /// list if only a poll detects changes. Must not block.
     fn watched_files(&self) -> Vec<PathBuf> {
         Vec::new()
     }
@@ -108,12 +111,13 @@ pub trait Source: Send + Sync + Debug {
 
 /// The properties of a source that decide how its rows are loaded. The default describes files with event times.
 ///
-/// A snapshot source and a change stream are not two traits, because a DynamoDB table is both: a full read and the
-/// changes after it are one read with one position, and whether changes follow is only known when the table is read.
+/// There are no separate traits for snapshots and change streams, because a DynamoDB table is both. The scan of a table
+/// and the changes that were made during the scan are one read with one position. Whether the table has a stream of
+/// changes is known only when the table is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SourceProperties {
     /// Whether a later write to the source replaces a row regardless of event times. Such a source yields changes in
-    /// the order in which they were made, and the last one wins.
+    /// the order in which they were made, and the last change of a row wins.
     pub last_put_wins: bool,
     /// Whether an interrupted full read can resume from its position.
     pub resumes: bool,
@@ -122,7 +126,7 @@ pub struct SourceProperties {
     /// The unit, in microseconds, to which the source truncates the times of its rows; `None` if it keeps them as
     /// written.
     pub time_unit: Option<Micros>,
-    /// The poll interval for following the source, if the source determines it.
+    /// The interval at which to poll the source for changes, if the source determines it.
     pub poll_every: Option<Duration>,
 }
 
@@ -146,12 +150,12 @@ pub trait Batches {
     /// Returns the position after all batches so far.
     fn position(&self) -> String;
 
-    /// Returns whether this read yields all rows of the source, so that they replace the rows of earlier reads.
+    /// Returns whether this read yields all rows of the source. If so, they replace the rows of earlier reads.
     fn is_whole(&self) -> bool {
         false
     }
 
-    /// Returns the age of the newest change that was read, or zero if no unread changes are expected; `None` if the
+    /// Returns the age of the last change that was read, or zero if no unread changes are expected; `None` if the
     /// source has no stream of changes.
     fn lag(&self) -> Option<Duration> {
         None
@@ -165,15 +169,16 @@ pub struct SourceBatch {
     pub rows: SourceRows,
     /// The file, object or table, for messages.
     pub origin: std::sync::Arc<str>,
-    /// The index of the batch's first row, from 0, for messages: in the file or object, or in this read of a table.
+    /// The index of the batch's first row, for messages. It counts from 0 in the file or object, or in this read of a
+    /// table.
     pub first_row: u64,
 }
 
 /// Rows, in the format of the source.
 #[derive(Debug)]
 pub enum SourceRows {
-    /// Columns with the names from the definitions: exactly the [`Wanted`] columns, in that order. A column of a file
-    /// keeps its type there.
+    /// The columns of [`Wanted`], in its order and with the names from the definitions. Columns that come from the file
+    /// have the types that the file declares.
     Columns(RecordBatch),
     /// Rows of an online store.
     Items(Vec<Item>),
@@ -193,17 +198,17 @@ pub enum Change {
 /// A row of an online store.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Item {
-    /// The hash of the key: read from the store, or computed from the key in the store.
+    /// The hash of the key, which was read from the store or computed from the key in the store.
     pub id: EntityId,
     /// The time at which the values were true.
     pub event_time: Option<Micros>,
     /// The created time, if the store has it.
     pub created: Option<Micros>,
-    /// When the row expires in the store, if it does.
+    /// The time at which the row expires in the store; `None` if it does not expire.
     pub expires: Option<Micros>,
     /// The value of each feature of the view, in the view's order; `None` if the store has none.
     pub values: Vec<Option<ItemValue>>,
-    /// The reason why the item is not a valid row, if so. Such an item is skipped and reported.
+    /// The reason why the item is not a valid row; `None` for a valid row. An invalid item is skipped and reported.
     pub problem: Option<String>,
 }
 

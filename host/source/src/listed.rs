@@ -1,8 +1,8 @@
 //! Decides which files of a directory, or objects under a prefix, are data.
 //!
-//! Other tools keep their own files next to data: `_SUCCESS`, `_temporary/`, `.part-0.crc`. As Spark does, names that
-//! begin with `.` or `_` are ignored, except directories that begin with `_` and are partitions, such as
-//! `_day=2026-11-28`.
+//! Other tools keep their own files next to data, such as `_SUCCESS`, `_temporary/` and `.part-0.crc`. As in Spark,
+//! files and directories whose names begin with `.` or `_` are ignored. The exception is a directory that is a
+//! partition with a name that begins with `_`, such as `_day=2026-11-28`.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -13,7 +13,7 @@ pub(super) struct Listing {
     example: Option<String>,
 }
 
-/// The ignored files that were last logged for a source, so that the same ones are logged only once.
+/// The files that a source's last listing ignored. Ignored files are logged only if they have changed since then.
 #[derive(Debug, Default)]
 pub(super) struct Ignored(Mutex<Listing>);
 
@@ -22,7 +22,7 @@ pub(super) fn is_hidden(name: &str) -> bool {
     name.starts_with(['.', '_'])
 }
 
-/// Returns whether a directory with a hidden name is a partition, and so has data.
+/// Returns whether a directory with a hidden name is a partition, which contains data.
 pub(super) fn is_data_dir(name: &str) -> bool {
     name.starts_with('_') && name.contains('=')
 }
@@ -35,7 +35,8 @@ pub(super) fn is_data(relative: &str) -> bool {
     file.ends_with(".parquet") && !is_hidden(file) && dirs.split('/').all(is_open)
 }
 
-/// Returns the table format that uses a file with this path, relative to a directory of Parquet files, if there is one.
+/// Returns the name of the table format (such as Delta Lake) that keeps its metadata in a file with this path; `None`
+/// if there is no such format. The path is relative to a directory of Parquet files.
 pub(super) fn table_format(relative: &str) -> Option<&'static str> {
     let parts: Vec<&str> = relative.split('/').collect();
     if parts.contains(&"_delta_log") {
@@ -51,10 +52,10 @@ pub(super) fn table_format(relative: &str) -> Option<&'static str> {
 // === impl Listing ===
 
 impl Listing {
-    /// Counts an ignored file. An ignored directory counts as one, with all of its contents.
+    /// Counts an ignored file. An ignored local directory is counted as one file, regardless of its contents.
     pub(super) fn ignore(&mut self, relative: &str) {
         self.count += 1;
-        // The example is the first one in name order, whatever the order of the listing.
+        // The example is the first name in sort order, so that it does not depend on the order of the listing.
         if self.example.as_deref().is_none_or(|example| relative < example) {
             self.example = Some(relative.to_owned());
         }

@@ -1,8 +1,8 @@
 //! Parquet files on the local disk: one file, or a directory.
 //!
 //! Only the columns that the view needs are read, batch by batch, within [`ParquetLimits`]. The position is the list of
-//! files with their stamps and the number of rows read from each. An unchanged file is not read again, and an
-//! interrupted read resumes after its last commit.
+//! files, with each file's stamp and the number of rows that were read from it. An unchanged file is not read again,
+//! and an interrupted read resumes after its last commit.
 
 use std::{
     collections::BTreeMap,
@@ -57,8 +57,9 @@ struct Reading<'s> {
     source: &'s ParquetFiles,
     wanted: Wanted,
     thread: DecodeThread,
-    /// The unread files, the next one last. They were opened once to count their rows and check their columns, but are
-    /// not kept open, because a directory may have more files than a process may open.
+    /// The unread files, in reverse order: the next file to read is the last one. The files were opened once to count
+    /// their rows and check their columns. They are not kept open, because a directory may have more files than a
+    /// process may open.
     pending: Vec<Pending>,
     current: Option<Current>,
     position: Position,
@@ -165,7 +166,7 @@ impl ParquetFiles {
     /// Opens a file and reads its footer.
     fn metadata(&self, path: &Path, thread: &DecodeThread) -> Result<(File, Metadata, ParquetMetaData), SourceError> {
         let file = open_regular(path).map_err(|source| io_error(path, source))?;
-        // The stamp of the open file, not the one from the directory listing.
+        // The metadata of the open file, because the file may have been replaced since the directory was listed.
         let meta = file.metadata().map_err(|source| io_error(path, source))?;
         let fetch = &mut |range: Range<u64>| read_range(&file, range).map_err(|source| io_error(path, source));
         let shown = path.display().to_string();
@@ -225,7 +226,8 @@ impl Source for ParquetFiles {
         if rows_all == 0 {
             return Err(SourceError::Empty { path: self.path.display().to_string(), hint: "" });
         }
-        // Files that an earlier read finished were checked then, and may have the column.
+        // `absent` does not include files that an earlier read finished. They may have a column that all other files
+        // lack.
         check_absent(&self.name(), &absent, pending.len() < position.files.len())?;
         pending.reverse();
         let wanted = self.wanted.read_at(self.clock.now());
@@ -253,8 +255,8 @@ impl Source for ParquetFiles {
     }
 }
 
-/// Returns an error for a column that all files lack, and logs each column that some files lack. With `has_others`, the
-/// source has more files than `files`, so no column is an error.
+/// Returns an error for a column that all files lack, and logs each column that some files lack. If `has_others` is
+/// true, the source has more files than `files`, so a missing column is never an error.
 fn check_absent(source: &str, files: &[(PathBuf, Vec<Absent>)], has_others: bool) -> Result<(), SourceError> {
     let in_all = |absent: &&Absent| files.iter().all(|(_, of)| of.iter().any(|other| other.column == absent.column));
     if let Some((path, absent)) = files.first().filter(|_| !has_others)

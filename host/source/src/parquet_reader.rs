@@ -40,13 +40,13 @@ pub struct ParquetLimits {
     pub columns_max: usize,
     /// The maximum memory in bytes for a file's metadata, and then for its pages and decoded rows.
     pub memory_max: u64,
-    /// The bytes that each column that is read adds to the limit for pages and decoded rows: enough for a dictionary
-    /// and a page of usual size, with their decoded values.
+    /// The number of bytes that each column to read adds to the limit for pages and decoded rows. It is enough for a
+    /// dictionary and a page of usual size, with their decoded values.
     pub column_bytes: u64,
     /// The maximum size in bytes of the decoded rows in one batch, unless a single row is larger.
     pub piece_bytes: u64,
-    /// The maximum stored size in bytes of the wanted columns of an object's row group that is fetched as a whole.
-    /// Larger row groups are fetched on demand, in parts of about this total size.
+    /// The maximum size in bytes of a row group that is fetched from an object as a whole, counting only the wanted
+    /// columns as they are stored. Larger row groups are fetched on demand, in parts of about this total size.
     pub fetch_bytes: u64,
 }
 
@@ -62,7 +62,7 @@ impl Default for ParquetLimits {
 // === impl ParquetLimits ===
 
 impl ParquetLimits {
-    /// Returns the limits for transactions of this many bytes (`sync: commit_bytes`).
+    /// Returns the limits that are derived from the size of a transaction in bytes (`sync: commit_bytes`).
     #[must_use]
     pub fn of(commit_bytes: usize) -> Self {
         let commit_bytes = commit_bytes as u64;
@@ -85,13 +85,13 @@ impl ParquetLimits {
         if found <= self.memory_max {
             return Ok(());
         }
-        let hint = "; hint: raise 'sync: commit_bytes', or write fewer columns and row groups";
+        let hint = ". hint: raise 'sync: commit_bytes', or write fewer columns and row groups";
         let (path, what) = (path.to_owned(), what.to_owned());
         Err(SourceError::Limit { path, what, found, limit: self.memory_max, hint })
     }
 
     fn memory_error(&self, path: &str, what: String, found: u64, limit: u64) -> SourceError {
-        let hint = "; hint: raise 'sync: commit_bytes', or write smaller pages and row groups";
+        let hint = ". hint: raise 'sync: commit_bytes', or write smaller pages and row groups";
         SourceError::Limit { path: path.to_owned(), what, found, limit, hint }
     }
 }
@@ -104,7 +104,7 @@ pub(super) fn check(path: &str, what: &str, found: u64, limit: u64) -> Result<()
     Err(SourceError::Limit { path: path.to_owned(), what: what.to_owned(), found, limit, hint: "" })
 }
 
-/// Reads the footer of a file of `size` bytes, checked before it is converted. `fetch` reads a range of the file.
+/// Reads the footer of a file of `size` bytes, and checks it before converting it. `fetch` reads a range of the file.
 ///
 /// # Errors
 /// [`SourceError::Unreadable`], [`SourceError::Limit`], and those of `fetch`.
@@ -143,7 +143,7 @@ impl From<arrow::error::ArrowError> for ReadFailure {
     fn from(error: arrow::error::ArrowError) -> Self {
         Self(match error {
             arrow::error::ArrowError::ParquetError(why) => {
-                // The reader adds the type in front each time it wraps an error.
+                // The reader adds this prefix each time it wraps an error.
                 why.strip_prefix("Parquet error: ").map(str::to_owned).unwrap_or(why)
             }
             other => other.to_string(),

@@ -1,5 +1,5 @@
-//! Finds the wanted columns in a Parquet file, local or in S3: among its own columns, and in the partitions of its
-//! path.
+//! Finds the wanted columns of a Parquet file, which is a local file or an object in S3. A column can be in the file,
+//! or in the partitions of its path.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -18,12 +18,12 @@ use parquet::file::metadata::ParquetMetaData;
 
 use super::{SourceError, Wanted, WantedColumn};
 
-/// Where each wanted column comes from, in files of one schema.
+/// Where each wanted column of a file comes from.
 #[derive(Debug)]
 pub(super) struct Shape {
     /// The indexes of the file's columns to read, in ascending order, each once.
     roots: Vec<usize>,
-    /// For each of these columns, whether its values become protobuf messages.
+    /// For each column in `roots`, whether its values become protobuf messages.
     is_message: Vec<bool>,
     columns: Vec<Origin>,
     absent: Vec<Absent>,
@@ -32,12 +32,12 @@ pub(super) struct Shape {
 /// Where a column comes from.
 #[derive(Debug)]
 enum Origin {
-    /// The column at this index of the reader's columns.
+    /// The column of the file that is at this index of [`Shape::roots`].
     File(usize),
-    /// As [`Origin::File`]; the file's path has the column, too, and all rows must have its value.
+    /// As [`Origin::File`], but the file's path also has the column. All rows must have the value in the path.
     FileAndPartition(usize, Option<String>),
-    /// The file's path, which has one value for all rows of the file, as in Hive's partitions: `day=2026-11-25/part-0`.
-    /// `None` is a null.
+    /// The file's path, which has one value for all rows of the file, as in Hive's partitions
+    /// (`day=2026-11-25/part-0`). `None` is a null.
     Partition(Option<String>),
     /// The file does not have the column, so it is null in all rows.
     Absent,
@@ -62,8 +62,9 @@ const NULL_PARTITION: &str = "__HIVE_DEFAULT_PARTITION__";
 impl Shape {
     /// Finds the wanted columns in a file. `relative` is the file's path below the configured path.
     ///
-    /// Schemas evolve, so a file may lack features and created times that other files have. These columns are in
-    /// [`Shape::absent`], and null. Every file must have the keys and, unless the table is static, the event time.
+    /// Schemas evolve, so a file may lack features and created times that other files have. Such columns are listed in
+    /// [`Shape::absent`], and their values are null. Every file must have the keys and, unless the table is static, the
+    /// event time.
     ///
     /// # Errors
     /// If a required column is missing, or for the reasons of [`fault`].
@@ -206,8 +207,9 @@ fn nulls(value_type: ValueType, rows: usize) -> ArrayRef {
     new_null_array(&of, rows)
 }
 
-/// Returns the reason why a wanted column of a file cannot be read, if its footer and its path reveal one: the file has
-/// two columns of the name, or a partition value does not match the column's type. `names` are the file's columns.
+/// Returns the reason why a wanted column of a file cannot be read, if the footer or the path shows that it cannot. The
+/// reason is that the file has two columns with the same name, or that a partition value does not match the column's
+/// type. `names` are the names of the file's columns.
 pub(super) fn fault<'n>(column: &WantedColumn, names: impl Iterator<Item = &'n str>, relative: &str) -> Option<String> {
     if names.filter(|name| *name == &*column.column).nth(1).is_some() {
         return Some("the file has more than one column with this name".to_owned());

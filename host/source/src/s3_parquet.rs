@@ -1,19 +1,21 @@
 //! Parquet files in S3: one object, or all objects under a prefix.
 //!
 //! Larder reads the footer of each object, and then the needed columns, row group by row group. It fetches small
-//! objects as a whole, several at a time. Every request names the version of the object (`If-Match`): if the object was
-//! replaced meanwhile, the read fails, so two versions are never mixed. Memory holds the needed columns of one row
-//! group, as stored, and of the next row group, which is fetched meanwhile. If a row group is large, memory holds only
-//! a part of each of its columns.
+//! objects as a whole, several at a time. Every request names the version of the object (`If-Match`). If the object was
+//! replaced since it was listed, the read fails, so two versions are never mixed.
 //!
-//! The position has a hash for each object that was read, and the version and row count of an object that was partly
-//! read (`position.rs`, which also describes the size). An unchanged object is not read again, and an interrupted read
-//! resumes after its last commit.
+//! Memory holds the needed columns of one row group as they are stored. It also holds those of the next row group,
+//! which is fetched while this one is decoded. If a row group is large, memory holds only a part of each of its
+//! columns.
 //!
-//! A set of objects cannot be replaced atomically, so a definition can name an object that shows that the set is
-//! complete: a marker that is written last, or a manifest that lists the objects (`Gate`). Nothing is read before that
-//! object exists. With a marker, a complete set is read again only after the marker was written again. S3 reports the
-//! time of a write in seconds, so two writes within one second count as one.
+//! The position (`position.rs`) has a hash for each object that was read to its end, and the version and row count of
+//! an object that was partly read. An unchanged object is not read again, and an interrupted read resumes after its
+//! last commit.
+//!
+//! A set of objects cannot be replaced atomically. So a definition can name an object that shows that the set is
+//! complete (`Gate`): a marker that is written last, or a manifest that lists the objects. Nothing is read before that
+//! object exists. With a marker, a set that was read completely is read again only after the marker was written again.
+//! S3 reports the time of a write in seconds, so two writes of the marker within one second are detected as one.
 
 mod listing;
 mod manifest;
@@ -61,7 +63,7 @@ struct Reading<'s> {
     source: &'s S3Parquet,
     wanted: Wanted,
     thread: DecodeThread,
-    /// Columns that some objects lack, and for which this was found not to be an error.
+    /// Columns that some objects lack, although other objects have them. It is not an error that they are missing.
     known: HashSet<String>,
     client: Client,
     base: String,
@@ -83,7 +85,7 @@ struct Pending {
 const SEARCHED_MAX: usize = 256;
 /// The maximum number of objects that [`Source::schemas`] opens: each takes one or two requests.
 const SCHEMAS_MAX: usize = 32;
-/// The number of next objects that are fetched ahead if they are small.
+/// The number of pending objects, starting with the next one, that are fetched ahead if they are small.
 const AHEAD: usize = 16;
 
 // === impl S3Parquet ===
@@ -102,7 +104,7 @@ impl S3Parquet {
         format!("s3://{}/{key}", self.bucket)
     }
 
-    /// Returns a client and the result of a listing.
+    /// Lists the objects, and returns the client that was used.
     fn list_objects(&self) -> Result<(Client, Found), SourceError> {
         self.aws.wait(async {
             let client = self.aws.s3(&self.source.place).await;
@@ -208,7 +210,7 @@ impl Source for S3Parquet {
 // === impl Reading ===
 
 impl Reading<'_> {
-    /// Starts to fetch the small objects among the next ones.
+    /// Starts to fetch the small objects among the next [`AHEAD`] pending objects.
     fn fetch_ahead(&mut self) -> Result<(), AwsError> {
         let handle = self.source.aws.handle()?;
         let next = self.pending.iter_mut().take(AHEAD);
@@ -242,8 +244,9 @@ impl Reading<'_> {
         Ok((next.listed, opened))
     }
 
-    /// Returns an error if no object seems to have a column that this object lacks: no object was read to its end, and
-    /// none of the last pending objects has the column. Otherwise logs that this object lacks it.
+    /// Returns an error if it is likely that no object has a column that this object lacks. This is the case if no
+    /// object was read to its end, and none of the last [`SEARCHED_MAX`] pending objects has the column. Otherwise logs
+    /// that this object lacks the column.
     fn check_absent(&mut self, absent: &Absent, path: &str) -> Result<(), SourceError> {
         let source = self.source;
         if !self.known.contains(&absent.column) && !self.position.has_done() {

@@ -15,17 +15,17 @@ use super::{
 pub struct FileSchema {
     /// The file, for messages.
     pub path: String,
-    /// Its path below the path in the definition; directories in it can be partitions.
+    /// The file's path below the path in the definition. Its directories can be partitions.
     pub(super) relative: String,
     pub(super) schema: SchemaRef,
 }
 
-/// Where a file has a column.
+/// Where a column's values come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ColumnAt {
-    /// Among its own columns, of this type.
+    /// The file contains the column, with this type.
     File(DataType),
-    /// In its path: the same value in all rows.
+    /// The file's path contains a value, which is the same for all rows.
     Path,
 }
 
@@ -45,7 +45,8 @@ impl FileSchema {
         }
     }
 
-    /// Returns where the file has a column with this name; `None` if it has no such column.
+    /// Returns where the values of the column with this name come from; `None` if neither the file nor its path has the
+    /// column.
     #[must_use]
     pub fn column(&self, name: &str) -> Option<ColumnAt> {
         let field = self.schema.fields().iter().find(|field| field.name() == name);
@@ -53,19 +54,19 @@ impl FileSchema {
         field.map(|field| ColumnAt::File(field.data_type().clone())).or_else(in_path)
     }
 
-    /// Returns the reason why a column cannot be read from this file, if the footer and the path reveal one.
+    /// Returns the reason why a column cannot be read from this file, if the footer or the path shows that it cannot.
     #[must_use]
     pub fn fault(&self, column: &WantedColumn) -> Option<String> {
         fault(column, self.columns().map(|(name, _)| name), &self.relative)
     }
 
-    /// Returns whether a column is both in the file and in its path. A sync fails if the values differ.
+    /// Returns whether both the file and its path have the column. A sync fails if the values differ.
     #[must_use]
     pub fn is_also_in_path(&self, name: &str) -> bool {
         matches!(self.column(name), Some(ColumnAt::File(_))) && partition(&self.relative, name).is_some()
     }
 
-    /// Returns the names and types of its own columns, in order.
+    /// Returns the names and types of the columns that the file contains, in order.
     pub fn columns(&self) -> impl Iterator<Item = (&str, &DataType)> {
         self.schema.fields().iter().map(|field| (field.name().as_str(), field.data_type()))
     }

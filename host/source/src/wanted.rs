@@ -7,7 +7,8 @@ use larder_model::model::{FeatureView, FileSource, Micros, ScalarType, ValueType
 /// The columns of a view's rows.
 #[derive(Clone, Debug)]
 pub struct Wanted {
-    /// The column of event times. For a static table, files have no such column: its values are [`Wanted::as_of`].
+    /// The column of event times. The files of a static table do not have this column; its values are
+    /// [`Wanted::as_of`].
     pub event_time: WantedColumn,
     /// For a static table, the event time of its rows: the time at which the read begins, or 0 before
     /// [`Wanted::read_at`] sets it.
@@ -20,7 +21,7 @@ pub struct Wanted {
     pub features: Vec<WantedColumn>,
 }
 
-/// One column.
+/// A column that a view needs from its source.
 #[derive(Clone, Debug)]
 pub struct WantedColumn {
     /// Its name in the definitions.
@@ -84,8 +85,8 @@ impl Wanted {
 // === impl WantedColumn ===
 
 impl WantedColumn {
-    /// Finds the column for a name. A field mapping maps columns to names, so it is applied in reverse; as in Feast, it
-    /// applies to time columns, too.
+    /// Finds the source's column for a name in the definitions. A field mapping maps columns to names, so it is applied
+    /// in reverse. As in Feast, it also applies to time columns.
     fn new(name: &str, value_type: ValueType, source: &FileSource) -> Self {
         let mapped = source.field_mapping.iter().find(|(_, target)| *target == name);
         let column = mapped.map_or(name, |(column, _)| column);

@@ -15,9 +15,9 @@ use crate::config::{Config, ConfigError, access_files, load_access, read_tls, re
 pub(super) struct Access {
     pub(super) tls: Option<Arc<Tls>>,
     pub(super) authenticator: Arc<Authenticator>,
-    /// The configuration that names the files: the one at startup, or the last one that a reload could read.
+    /// The configuration that names the files: the configuration at startup, or the last one that a reload could read.
     named_by: ArcSwap<HttpConfig>,
-    /// The stamps of the files when they were last read, whether they were accepted or not.
+    /// The stamps that the files had when they were last read, whether or not they were accepted.
     seen: SeenFiles,
 }
 
@@ -27,7 +27,7 @@ impl Access {
     /// Reads all keys and tokens. Also returns warnings about their files.
     ///
     /// # Errors
-    /// If a file is missing or invalid. The listener must not start then.
+    /// If a file is missing or invalid. The caller must not start the listener in this case.
     pub(super) fn open(config: &HttpConfig) -> Result<(Self, Vec<Problem>), ConfigError> {
         let seen = SeenFiles::default();
         seen.note(access_files(config));
@@ -41,9 +41,9 @@ impl Access {
         Ok((access, loaded.warnings))
     }
 
-    /// Reloads the TLS keys and the tokens, from the files that `newer` names if it is `Some`. The keys and the set of
-    /// tokens are replaced independently, each only if it is completely valid; otherwise, the previous one stays in
-    /// use.
+    /// Reloads the TLS keys and the tokens, from the files that `newer` names if it is `Some`. Keys and tokens are
+    /// replaced independently: the keys if all of them are valid, and the tokens if all of them are valid. Otherwise,
+    /// the previous keys or tokens stay in use.
     pub(super) fn renew(&self, newer: Option<&Config>) -> Result<Vec<Problem>, ConfigError> {
         let problems = Problems::default();
         if let Some(newer) = newer {
@@ -75,7 +75,8 @@ impl Access {
         self.seen.differ(self.files())
     }
 
-    /// Warns if the configuration turns TLS or authentication on or off, because that takes effect only at startup.
+    /// Adds a warning if the configuration turns TLS or authentication on or off, because this takes effect only at
+    /// startup.
     fn warn_of_fixed_settings(&self, newer: &Config, problems: &Problems) {
         let at = Place::file(&newer.origin.file.display().to_string());
         for (key, is, will_be) in [
@@ -106,12 +107,12 @@ mod tests {
         let config = Config::parse("larder.yaml", Path::new("."), &text, &|_| None, &problems).unwrap();
         let (access, _) = Access::open(&config.http).unwrap();
         assert!(!access.has_changed());
-        // Before the first check for changes.
+        // The file changes before the first check for changes.
         fs::write(&token, "b".repeat(33)).unwrap();
         assert!(access.has_changed());
         access.renew(None).unwrap();
         assert!(!access.has_changed());
-        // A rejected file is read once.
+        // A file that cannot be used is read only once.
         fs::remove_file(&token).unwrap();
         assert!(access.has_changed());
         access.renew(None).unwrap_err();

@@ -18,15 +18,16 @@ use super::{
     plugins::{Loading, Plugins},
 };
 
-/// The poll interval of the plugin directory if no events report changes. At most two seconds may pass from a file's
-/// arrival to its first response, including its compilation.
+/// The poll interval of the plugin directory if file system events do not cover it. From the arrival of a plugin's file
+/// to the first response that uses it, at most two seconds may pass, including compilation.
 const PLUGINS_EVERY: Duration = Duration::from_millis(300);
 
-/// The minimum time from the end of a reload to the next check of the files, for files that change continuously. It is
-/// shorter if `reload: every` is.
+/// The minimum time from the end of a reload to the next check of the files, which limits the rate of reloads if files
+/// change continuously. If `reload: every` is shorter, that applies.
 const RELOAD_PAUSE: Duration = Duration::from_millis(500);
 
-/// Reloads everything that changed. If there is an error, logs it and keeps the previous state.
+/// Reloads definitions, configuration, keys and tokens, and logs the result. If there is an error, the previous
+/// definitions, or the previous keys and tokens, stay in use.
 pub(super) async fn reload(app: &Arc<App>, why: &'static str) {
     let reloading = Arc::clone(app);
     let reloaded = tokio::task::spawn_blocking(move || reloading.reload_all()).await;
@@ -50,7 +51,7 @@ pub(super) async fn reload(app: &Arc<App>, why: &'static str) {
     }
 }
 
-/// Reloads keys and tokens only, because a renewed certificate does not require syncing the sources.
+/// Reloads only keys and tokens. Definitions are not reloaded, because a reload of definitions syncs all views.
 async fn renew(app: &Arc<App>, why: &'static str) {
     let renewing = Arc::clone(app);
     match tokio::task::spawn_blocking(move || renewing.renew_access(None)).await {
@@ -77,8 +78,8 @@ fn note_access(app: &App, why: &'static str, access: Result<Vec<Problem>, AppErr
     }
 }
 
-/// Reloads definitions, configuration, keys and tokens when their files change. File system events only wake this
-/// task; it compares the stamps of the files to detect changes.
+/// Reloads definitions, configuration, keys and tokens when their files change. File system events only wake this task,
+/// which compares the stamps of the files to detect changes.
 pub(super) async fn watch_files(app: Arc<App>) {
     if app.reload_every().is_zero() {
         return;
@@ -86,7 +87,8 @@ pub(super) async fn watch_files(app: Arc<App>) {
     let changes = Arc::new(app.watcher.subscribe());
     let check = || {
         let (app, changes) = (Arc::clone(&app), Arc::clone(&changes));
-        // A file system that hangs must not block this runtime, which accepts connections and receives signals.
+        // The check runs on another thread, because a file system that hangs must not block the async thread, which
+        // receives signals.
         tokio::task::spawn_blocking(move || {
             let (definitions, access) = (app.definition_files(), app.access_files());
             // Watch first, so that no change between the check and the watch is missed.
@@ -95,7 +97,7 @@ pub(super) async fn watch_files(app: Arc<App>) {
         })
     };
     loop {
-        // A panic there is already logged.
+        // The panic hook has already logged a panic of the task.
         if let Ok((definitions, access)) = check().await {
             if definitions {
                 reload(&app, "a file changed").await;
@@ -110,7 +112,7 @@ pub(super) async fn watch_files(app: Arc<App>) {
         }
         let every = app.definitions_every(app.reload_every());
         if every > RECHECK_EVERY {
-            // In this configuration, cached definitions are intended.
+            // With such a long interval, cached definitions are intended, so file system events do not shorten it.
             sleep(every).await;
         } else {
             changes.changed(every).await;
@@ -118,10 +120,11 @@ pub(super) async fn watch_files(app: Arc<App>) {
     }
 }
 
-/// Compiles the plugins that were present at startup, then checks their directory when it changes.
+/// Compiles the plugins that were present at startup. Then checks the plugin directory when it changes, and
+/// periodically.
 pub(super) async fn watch_plugins(app: Arc<App>) {
     let compiling = Arc::clone(&app);
-    // A panic there is already logged.
+    // The panic hook has already logged a panic of the task.
     let _ = tokio::task::spawn_blocking(move || compiling.compile_plugins()).await;
     if app.reload_every().is_zero() || app.plugins.get().is_none() {
         return;
@@ -138,14 +141,14 @@ pub(super) async fn watch_plugins(app: Arc<App>) {
     }
 }
 
-/// Watches files of sources, so that the schedule need not sync their views to detect changes.
+/// Watches the files of sources, so that the scheduler does not have to sync their views to detect changes.
 pub(super) async fn watch_sources(app: Arc<App>) {
     let changes = Arc::new(app.watcher.subscribe());
     let mut before = FileStamps::new();
     loop {
         let files = app.engine.load().watched_files();
         if files.is_empty() {
-            // A reload may add some.
+            // A reload may add sources with files.
             sleep_until(next_beat(RECHECK_EVERY).into()).await;
             continue;
         }
@@ -154,7 +157,7 @@ pub(super) async fn watch_sources(app: Arc<App>) {
             watching.watch(&watched);
             (watching.is_covered(), stamps(watched))
         };
-        // A panic there is already logged.
+        // The panic hook has already logged a panic of the task.
         let (is_covered, now) = tokio::task::spawn_blocking(check).await.unwrap_or_default();
         app.scheduler.set_watched_files(if is_covered { files } else { Vec::new() });
         if now != before {
@@ -170,14 +173,14 @@ pub(super) async fn watch_registry(app: Arc<App>) {
     if app.reload_every().is_zero() {
         return;
     }
-    // The last version that was tried. A rejected version is not read repeatedly.
+    // The last version for which a reload was tried. It prevents reading a rejected version again at every poll.
     let mut tried: Option<(ObjectAt, String)> = None;
     loop {
         sleep(app.definitions_every(app.config.sync.registry_every)).await;
         let Some(registry) = app.registry.load_full() else { continue };
         let object = registry.at.clone();
         let aws = Arc::clone(&app.aws);
-        // This thread must not wait for S3.
+        // The async thread must not wait for S3.
         let version = match tokio::task::spawn_blocking(move || object.version(&aws)).await {
             Ok(Ok(version)) => version,
             Ok(Err(error)) => {
@@ -190,7 +193,7 @@ pub(super) async fn watch_registry(app: Arc<App>) {
             continue;
         }
         let now = Some((registry.at.clone(), version));
-        // Without a version, the definitions are from a cached copy, because the registry could not be read.
+        // If there is no version, the definitions are from the local copy, because the registry could not be read.
         if registry.version.is_none() || tried != now {
             reload(&app, "the registry changed").await;
             tried = now;

@@ -1,4 +1,4 @@
-//! The server's interfaces for its listeners: current definitions for a request, and the commands of the admin socket.
+//! The server's interfaces for its listeners: renewing definitions for a request, and the commands of the admin socket.
 
 use larder_http::{
     AdminEvent, Control, DeleteCommand, DeployReport, EraseReport, PluginStatus, ResetCommand, SyncCommand,
@@ -7,7 +7,7 @@ use larder_serving::RenewDefinitions;
 
 use super::{App, Reloaded, loads, plugins::Plugins};
 
-/// The error of commands for plugins if the server runs none.
+/// The error message for plugin commands if the server runs no plugins.
 const NO_PLUGINS: &str =
     "this server runs no plugins: 'plugins: dir' is off, or plugins cannot run here; see the server's log";
 
@@ -16,7 +16,8 @@ const NO_PLUGINS: &str =
 impl RenewDefinitions for App {
     fn renew(&self, caller_allows_cache: bool) -> bool {
         let always = self.forbids_cached();
-        // A server without reloads keeps its first definitions, even if a client does not allow cached ones.
+        // If reloads are off, the server keeps its first definitions, even if a client does not allow cached
+        // definitions.
         if !always && (caller_allows_cache || self.reload_every().is_zero()) {
             return false;
         }
@@ -82,7 +83,7 @@ impl Control for App {
         let plugins = self.plugins.get().ok_or(NO_PLUGINS)?;
         let _changing = self.changing();
         let rolled_back = plugins.roll_back(plugin, self.current.load().catalog());
-        // The previous version is live even if a file could not be written.
+        // The rollback is in effect even if a file could not be written.
         self.swap_plugins(plugins);
         rolled_back.map_err(|error| error.to_string())
     }

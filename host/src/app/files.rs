@@ -8,7 +8,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// log, runtimes, and the connections to the metrics and admin listeners.
 const OTHER_FILES: u64 = 512;
 
-/// The limit on connections of the metrics listener, and of the admin socket: probes, scrapes and commands.
+/// The maximum number of connections to the metrics listener, and to the admin socket, which serve probes, scrapes and
+/// commands.
 pub(super) const CONTROL_CONNECTIONS_MAX: usize = 128;
 /// The maximum idle time of a connection to the admin socket.
 pub(super) const ADMIN_IDLE_MAX: Duration = Duration::from_secs(10);
@@ -17,17 +18,17 @@ pub(super) const ADMIN_IDLE_MAX: Duration = Duration::from_secs(10);
 pub(super) fn raise_file_limit() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
-        // If the operating system refuses, the soft limit applies.
+        // If the operating system rejects the change, the soft limit stays in effect.
         let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
     }
     getrlimit(Resource::Nofile).current
 }
 
-/// Returns how many connections each listener can have, up to `wanted`, so that enough files remain for everything
-/// else. `files` is the limit on open files; without one, returns `wanted`.
+/// Returns how many connections each listener can have, up to `wanted`, if [`OTHER_FILES`] files are reserved for
+/// everything else. `files` is the limit on open files, or `None` if it is unlimited; then returns `wanted`.
 pub(super) fn fit_connections(wanted: usize, listeners: usize, files: Option<u64>) -> usize {
     let Some(files) = files else { return wanted };
-    // If the limit is low, half of the files are reserved.
+    // If the limit is low, only half of it is reserved.
     let for_clients = files.saturating_sub(OTHER_FILES).max(files / 2);
     let each = for_clients / listeners.max(1) as u64;
     wanted.min(usize::try_from(each).unwrap_or(wanted)).max(1)

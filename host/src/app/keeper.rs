@@ -14,28 +14,30 @@ use tokio::time::{sleep, sleep_until, timeout_at};
 use super::App;
 use crate::config::load_definitions;
 
-/// The interval at which the store file is checked while the store works, the gauges of the process are set, and
-/// histograms are folded. Errors of lookups and writes send a notification, so they are handled earlier.
+/// The interval of checks while the store works. A check examines the store file, sets the gauges of the process, and
+/// folds histograms. Failed lookups and writes send a notification, which starts a check earlier.
 const KEEP_EVERY: Duration = Duration::from_secs(4);
-/// The interval of checks and repairs while the store does not work or views are being loaded again because of damage,
-/// and the minimum time between two of them: each failed lookup sends a notification, possibly thousands a second.
+/// The interval of checks while the store does not work, or while views are being loaded again because of damage. It is
+/// also the minimum time between two checks, because each failed lookup sends a notification, possibly thousands of
+/// times a second.
 const KEEP_EVERY_FAILING: Duration = Duration::from_secs(1);
 /// The time from the end of one full scan of the store to the start of the next.
 const SCAN_EVERY: Duration = Duration::from_hours(24);
-/// The time after which definition files that lack a view are read again, before rows that callers wrote to the view
-/// are dropped.
+/// How long to wait before definition files that lack a view are read again. Only then are the rows that callers wrote
+/// to the view dropped.
 const SETTLE: Duration = Duration::from_millis(300);
-/// The delay before the next scan after one that was interrupted or failed.
+/// The time from the end of a scan that was interrupted or failed to the start of the next.
 const SCAN_RETRY: Duration = Duration::from_secs(60);
-/// A scan pauses this many times as long as it works, so it takes at most a fifth of one core.
+/// A scan pauses four times as long as it works, so it uses at most a fifth of one core.
 const PAUSE_FACTOR: u32 = 4;
 /// The maximum time until a scan notices a shutdown.
 const PAUSE_STEP: Duration = Duration::from_millis(20);
 
 impl App {
     /// Drops the rows that callers wrote to views that are no longer defined. A view that cannot be served is still
-    /// defined, so its rows stay. Before it drops rows, waits for [`SETTLE`] and reads the definition files again,
-    /// because a partly written file can be valid and lack views. A Feast registry is not read again.
+    /// defined, so its rows stay. Before it drops rows, this function waits for [`SETTLE`] and reads the definition
+    /// files again, because a partly written file can be valid and lack views. A Feast registry is not read again,
+    /// because a partly written registry is never valid.
     pub(super) fn retire_views(&self) {
         let has = |catalog: &Catalog, view: &str| {
             catalog.view(view).is_some() || catalog.unservable_views().contains_key(view)
@@ -51,11 +53,11 @@ impl App {
         }
         let loaded_by = self.loaded_by.load();
         let again = if loaded_by.feast.is_some() {
-            // A partly written registry is rejected as a whole.
+            // A partly written registry is never valid, so the current definitions are complete.
             None
         } else {
             thread::sleep(SETTLE);
-            // If the definitions cannot be read now, the rows stay until the next reload or restart.
+            // If the definitions cannot be read, the rows stay. The next reload or restart tries again.
             let Ok(again) = load_definitions(&loaded_by) else { return };
             Some(again.catalog)
         };
@@ -68,7 +70,7 @@ impl App {
     /// Checks the store, and repairs damage. Returns the views that have to be loaded again because of the damage.
     fn keep_store(&self) -> Vec<String> {
         self.store.check_and_reopen();
-        // The error is logged, and the repair is retried.
+        // The store logs the error, and the next check retries the repair.
         let _ = self.store.repair();
         let damaged = self.store.damaged_views();
         if damaged.is_empty() { damaged } else { self.engine.load().handle_damaged_views(damaged) }
@@ -96,7 +98,7 @@ impl App {
                 true
             }
             Ok(None) => false,
-            // The error is logged, and damage is repaired by `keep`.
+            // The store logs the error, and `keep` repairs the damage.
             Err(_) => false,
         }
     }
@@ -120,7 +122,7 @@ pub(super) async fn keep(app: Arc<App>, metrics: telemetry::Metrics) {
         let earliest = Instant::now() + KEEP_EVERY_FAILING;
         changes.mark_unchanged();
         let keeping = Arc::clone(&app);
-        // This thread must not wait for a disk. The panic hook logs a panic of the task.
+        // The async thread must not wait for a disk. The panic hook logs a panic of the task.
         let kept = tokio::task::spawn_blocking(move || (keeping.keep_store(), keeping.store.disk_bytes())).await;
         metrics.run_upkeep();
         // Only Linux provides these figures; on other systems, they are absent.
@@ -135,7 +137,7 @@ pub(super) async fn keep(app: Arc<App>, metrics: telemetry::Metrics) {
             if !is_failing && reload.is_empty() {
                 next = next_beat(KEEP_EVERY);
             }
-            // Only new damage starts a sync here: the schedule retries a failed one.
+            // Only new damage requests a sync here, because the scheduler retries a sync that failed.
             if reload.iter().any(|view| !known.contains(view)) {
                 tracing::warn!(views = ?reload, "reloading views that lost rows to damage");
                 app.resync.notify_one();

@@ -1,4 +1,5 @@
-//! Syncs requested by a command: views are synced one after the other, and a stalled view does not delay the next.
+//! Syncs that a command requests. Views are synced one after the other, but a stalled sync does not delay the next
+//! view.
 
 use std::{
     collections::HashSet,
@@ -16,20 +17,20 @@ use larder_http::{AdminEvent, SyncCommand};
 use larder_ingest::{LAST_COMMIT_WITHIN, Progress, SyncReport};
 use larder_sync::{SyncEngine, SyncError};
 
-/// A step of a sync, sent to the thread that runs the command.
+/// A report from the thread of a sync to the thread that runs the command.
 enum Step {
     Progress(String, Progress),
     Ended(String, Box<Result<SyncReport, SyncError>>),
 }
 
-/// If no running sync of the command reports progress or ends for this long, they are considered stalled, and the next
-/// view starts.
+/// If no running sync of the command reports progress or ends for this long, the running syncs are considered stalled,
+/// and the sync of the next view starts.
 const STALLED_AFTER: Duration = Duration::from_secs(1);
 /// The interval of checks for stalls and for a shutdown.
 const CHECK_EVERY: Duration = Duration::from_millis(50);
 
-/// Syncs the views of a command, each once, and reports every step. Blocks until all syncs have ended; during a
-/// shutdown, for at most [`LAST_COMMIT_WITHIN`].
+/// Syncs the views of a command, each once, and calls `notify` for progress and for each result. Blocks until all syncs
+/// have ended, but during a shutdown for at most [`LAST_COMMIT_WITHIN`].
 pub(super) fn sync(engine: &Arc<SyncEngine>, command: &SyncCommand, notify: &mut dyn FnMut(AdminEvent)) {
     let mut seen = HashSet::new();
     let all: Vec<&str> = if command.views.is_empty() {
@@ -87,20 +88,19 @@ fn start_sync(engine: &Arc<SyncEngine>, command: &SyncCommand, view: &str, steps
     let work = move || {
         let sync = AssertUnwindSafe(|| {
             engine.sync(&name, request, &mut |progress| {
-                // If the command has ended, the sync continues.
+                // If the command has ended, there is no receiver, and the sync continues.
                 let _ = own.send(Step::Progress(name.clone(), progress));
             })
         });
         let result = catch_unwind(sync).unwrap_or_else(|panic| {
             Err(SyncError::Panicked { view: name.clone(), what: panic_message(&*panic).to_owned() })
         });
-        // When it receives `Ended`, the caller may open the store again, so the engine must be dropped before.
+        // The caller may open the store again as soon as it receives `Ended`, so the engine must be dropped before.
         drop(engine);
         let _ = own.send(Step::Ended(name, Box::new(result)));
     };
-    if let Err(error) = thread::Builder::new().name("sync".to_owned()).spawn(work) {
-        let what = format!("cannot start its thread: {error}");
-        let failed = SyncError::Panicked { view: view.to_owned(), what };
+    if let Err(source) = thread::Builder::new().name("sync".to_owned()).spawn(work) {
+        let failed = SyncError::NoThread { view: view.to_owned(), source };
         let _ = steps.send(Step::Ended(view.to_owned(), Box::new(Err(failed))));
     }
 }

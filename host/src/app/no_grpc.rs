@@ -1,5 +1,5 @@
-//! The stand-in for the gRPC listener in a build without the feature `grpc`, where the configuration rejects `grpc:
-//! listen`.
+//! Replaces the gRPC listener in a build without the feature `grpc`. In such a build, reading the configuration rejects
+//! `grpc: listen`.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -30,7 +30,7 @@ impl GrpcServer {
 // === impl App ===
 
 impl App {
-    /// Starts no listener.
+    /// Returns `None`: this build has no gRPC listener.
     pub(super) async fn serve_grpc(
         &self,
         _: Arc<LookupService>,

@@ -1,8 +1,9 @@
 //! Tracks the live plugins, and deploys other versions of them.
 //!
-//! A version is deployed as a whole: its file is checked and compiled, and bound to every derived view that names it,
-//! which includes a test call. Only then do requests see it, with all its views at once. If any step fails, the
-//! previous version stays live. The previous version also stays compiled and configured, so a rollback is a swap.
+//! To deploy a version, the server checks and compiles its file, and binds it to every derived view that names the
+//! plugin, which includes a test call. Only then do requests use the version, for all of these views at the same time.
+//! If anything fails, the previous version stays live. After a deployment, the previous version stays compiled and
+//! bound to its views, so that a rollback only has to swap versions.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -29,7 +30,7 @@ use crate::config::PluginConfig;
 pub(super) struct Plugins {
     runtime: Arc<PluginRuntime>,
     plugin_dir: PluginDir,
-    /// Files whose compilation was killed. They are not compiled again automatically.
+    /// Files whose compilation was killed. These files are not compiled again automatically.
     killed: KilledCompilations,
     /// The limit on the size of a plugin's file, in bytes.
     file_bytes_max: u64,
@@ -39,7 +40,7 @@ pub(super) struct Plugins {
 #[derive(Debug, Default)]
 struct State {
     entries: BTreeMap<String, Entry>,
-    /// The stamps of the files in the directory when they were last read.
+    /// The stamps that the files in the directory had when they were last read.
     seen: HashMap<String, FileStamp>,
 }
 
@@ -47,7 +48,8 @@ struct State {
 #[derive(Clone, Debug, Default)]
 struct Entry {
     live: Option<Version>,
-    /// The version that a rollback restores. It may be incompatible with the current definitions: a rollback checks it.
+    /// The version that a rollback restores. It may be incompatible with the current definitions, so a rollback checks
+    /// it first.
     previous: Option<Version>,
     /// Why the file in the directory is not live, if it was rejected.
     refused: Option<String>,
@@ -67,13 +69,13 @@ pub(super) enum Loading {
 /// Where a file comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FileOrigin {
-    /// From the plugin directory, or from the server's copies.
+    /// From the plugin directory, or from the copies that the server stores.
     Directory,
     /// From a command, whose caller waits for the result.
     Command,
 }
 
-/// A version, bound to the derived views that name it.
+/// A version of a plugin, bound to the derived views that name the plugin.
 #[derive(Clone, Debug)]
 struct Version {
     component: Arc<Component>,
@@ -82,7 +84,7 @@ struct Version {
     views: BTreeMap<Arc<str>, Arc<DerivedView>>,
 }
 
-/// The plugins, bound to another catalog. They become live together with it.
+/// The plugins, bound to the views of a new catalog. They become live together with that catalog.
 #[derive(Debug)]
 pub(super) struct Rebound(BTreeMap<String, Entry>);
 
@@ -98,13 +100,13 @@ pub(super) enum DeployError {
          hint: raise 'plugins: compile_time_max' or 'compile_memory_max', or run `larder plugin deploy`"
     )]
     KilledBefore(String),
-    /// The plugin is incompatible with the derived views that name it.
+    /// The plugin is incompatible with derived views that name it.
     #[error("{}", lines(.0))]
     Bind(Vec<BindError>),
     /// The file's name is not the plugin's name.
     #[error("the file is named '{file}', but contains plugin '{plugin}'. hint: rename the file to {plugin}.wasm")]
     NameMismatch { file: String, plugin: String },
-    /// The file was replaced or removed after it was read, by a rollback or by a user.
+    /// A rollback or a user replaced or removed the file after it was read.
     #[error("the file of plugin '{0}' was replaced while it was checked; it is checked again")]
     Replaced(String),
     /// A file cannot be read or written.
@@ -116,6 +118,12 @@ pub(super) enum DeployError {
     /// The plugin has no previous version.
     #[error("plugin '{0}' has no previous version")]
     NoPrevious(String),
+    /// A rollback took effect, but the server's copy of the version is missing.
+    #[error(
+        "plugin '{0}' was rolled back, but the server's copy of the previous version is missing, so the next start loads \
+         the newer version again. hint: deploy the file of the previous version"
+    )]
+    MissingCopy(String),
 }
 
 // === impl Plugins ===
@@ -138,9 +146,9 @@ impl Plugins {
         self.file_bytes_max
     }
 
-    /// Loads the server's copies of known plugins: the last live version if no version is live, for example because the
-    /// file in the directory was rejected, and the previous version for a rollback. With [`Loading::Cached`], loads
-    /// only versions with cached code.
+    /// Loads versions of known plugins from the copies that the server stores. Loads the last live version if no
+    /// version is live, for example because the file in the directory was rejected. Also loads the previous version,
+    /// for a rollback. With [`Loading::Cached`], loads only versions with cached code.
     pub(super) fn restore(&self, catalog: &Catalog, loading: Loading) {
         let wanted: Vec<(String, StoredVersion)> = {
             let state = self.state();
@@ -152,7 +160,7 @@ impl Plugins {
             state.entries.iter().flat_map(missing).collect()
         };
         for (name, which) in wanted {
-            // Loading takes long, so the lock is not held.
+            // Loading can take minutes, so the lock is not held meanwhile.
             let Some(version) = self.load_stored(which, &name, catalog, loading) else { continue };
             let mut state = self.state();
             let Some(entry) = state.entries.get_mut(&name) else { continue };
@@ -176,8 +184,8 @@ impl Plugins {
         transforms(&self.state().entries, catalog, &self.runtime)
     }
 
-    /// Checks a file and compiles it, unless its code is in the cache. If an earlier compilation was killed, compiles
-    /// it again only for a command, or with a higher limit or another version of Larder.
+    /// Checks a file and compiles it, unless its code is in the cache. If an earlier compilation of the file was
+    /// killed, compiles it again only if a command requests that, a limit was raised, or the version of Larder changed.
     pub(super) fn load(&self, bytes: &[u8], origin: FileOrigin) -> Result<Arc<Component>, DeployError> {
         if let Some(component) = self.runtime.load_cached(bytes)? {
             return Ok(component);
@@ -202,7 +210,7 @@ impl Plugins {
         Ok(self.runtime.load_cached(bytes)?)
     }
 
-    /// Defers a file that has to be compiled: the next poll of the directory finds it again.
+    /// Defers a file that has to be compiled, so that the next poll of the directory returns it again.
     pub(super) fn defer(&self, name: &str) {
         self.state().seen.remove(name);
         self.mark_compiling(name);
@@ -216,14 +224,15 @@ impl Plugins {
     /// Returns the plugin directory and its files, which may be links to other directories.
     pub(super) fn watched_paths(&self) -> Vec<PathBuf> {
         let dir = self.plugin_dir.dir();
-        // An error is ignored here, because `changed_files` logs it.
+        // The error is ignored here, because `changed_files` logs it.
         let files = self.plugin_dir.files().unwrap_or_default();
         let files = files.iter().map(|(name, _)| PluginDir::file_in(dir, name));
         iter::once(dir.to_path_buf()).chain(files).collect()
     }
 
-    /// Returns the files in the directory that are new or changed since the last call and not live. Files that a
-    /// derived view names come first, then smaller ones, because compilations may queue.
+    /// Returns the files in the directory that are new or changed since the last call, except files that are the live
+    /// version. Because compilations may queue, plugins that a derived view names come first, and smaller files come
+    /// before larger ones.
     pub(super) fn changed_files(&self, catalog: &Catalog) -> Vec<(String, Result<Vec<u8>, DeployError>)> {
         let files = self.plugin_dir.files().unwrap_or_else(|error| {
             tracing::error!(%error, "cannot read the plugin directory");
@@ -237,8 +246,8 @@ impl Plugins {
                 continue;
             }
             let bytes = self.plugin_dir.read(&name, self.file_bytes_max).map_err(DeployError::from);
-            // The file is the live version: a deployment or a rollback wrote it, or a user restored it over an invalid
-            // one.
+            // The file is the live version: a deployment or a rollback wrote it, or a user replaced an invalid file
+            // with it.
             if let (Ok(bytes), Some(entry)) = (&bytes, entries.get_mut(&name))
                 && entry.live.as_ref().is_some_and(|live| Digest::of(bytes) == *live.component.digest())
             {
@@ -252,19 +261,20 @@ impl Plugins {
         changed
     }
 
-    /// Marks a file of the directory as being compiled, until [`Plugins::note`] is called with its result.
+    /// Marks a file of the directory as being compiled. [`Plugins::note`] clears the mark when it records the result.
     pub(super) fn mark_compiling(&self, name: &str) {
         self.state().entries.entry(name.to_owned()).or_default().compiling = true;
     }
 
-    /// Clears all marks of [`Plugins::mark_compiling`], because queued files may have been deleted.
+    /// Clears all marks that [`Plugins::mark_compiling`] set. Marks can be left over from queued files that were
+    /// deleted.
     pub(super) fn clear_compiling(&self) {
         self.state().entries.values_mut().for_each(|entry| entry.compiling = false);
     }
 
-    /// Makes a loaded file live, and stores the server's copy of it. A file from a command is first written to the
-    /// directory. A file from the directory (`found_as` is its name there) must still be there and have the plugin's
-    /// name.
+    /// Makes a loaded file live, and stores a copy of it. A file from a command is first written to the plugin
+    /// directory. For a file from the plugin directory, `found_as` is its name there. Such a file must still be there,
+    /// unchanged, and have the plugin's name.
     pub(super) fn deploy(
         &self,
         component: &Arc<Component>,
@@ -278,7 +288,7 @@ impl Plugins {
         if let Some(file) = found_as.filter(|file| **file != name) {
             return Err(DeployError::NameMismatch { file: file.to_owned(), plugin: name });
         }
-        // A rollback that replaced the file meanwhile must not be undone.
+        // If a rollback has replaced the file since it was read, deploying it would undo the rollback.
         let is_there = || self.plugin_dir.read(&name, self.file_bytes_max).is_ok_and(|there| there == bytes);
         if found_as.is_some() && !is_there() {
             return Err(DeployError::Replaced(name));
@@ -293,12 +303,13 @@ impl Plugins {
         let report = version.report(entry.live.as_ref(), component.load_time() + started.elapsed());
         let replaced = entry.live.replace(version);
         if !again {
-            // If the same file is deployed again, a rollback still restores the version before it.
+            // If the live file is deployed again, `previous` does not change, so a rollback still restores the version
+            // before it.
             entry.previous = replaced;
         }
         entry.refused = None;
         drop(state);
-        // At startup, the file is usually the last live version, which is stored already.
+        // At startup, the file is usually the last live version, and its copy exists already.
         let kept = self.plugin_dir.stored(StoredVersion::Live, &name, self.file_bytes_max)?;
         if kept.is_none_or(|kept| Digest::of(&kept) != *component.digest()) {
             self.plugin_dir.keep(&name, bytes)?;
@@ -306,7 +317,7 @@ impl Plugins {
         Ok(report)
     }
 
-    /// Records the result of a deployment: in the state of the plugin, the log and the metrics.
+    /// Records the result of a deployment in the plugin's status, the log and the metrics.
     pub(super) fn note(&self, found_as: Option<&str>, result: &Result<DeployReport, DeployError>) {
         if let Some(name) = found_as {
             self.state().entries.entry(name.to_owned()).and_modify(|entry| entry.compiling = false);
@@ -332,15 +343,16 @@ impl Plugins {
         }
     }
 
-    /// Rolls back to the previous version, in memory and then in the directory. Fails if the version is incompatible
-    /// with `catalog`. If writing a file fails, returns an error, but the version is live.
+    /// Rolls back to the previous version, first in memory and then in the directory. Returns an error if the previous
+    /// version is incompatible with `catalog`. Also returns an error if the stored copy is missing or a file cannot be
+    /// written, but then the previous version is live.
     pub(super) fn roll_back(&self, name: &str, catalog: &Catalog) -> Result<DeployReport, DeployError> {
         let _span = tracing::debug_span!("roll_back", plugin = name).entered();
         let started = Instant::now();
         let mut state = self.state();
         let entry = state.entries.get_mut(name).ok_or_else(|| DeployError::Unknown(name.to_owned()))?;
         let Some(previous) = &entry.previous else { return Err(DeployError::NoPrevious(name.to_owned())) };
-        // A compatible version is bound to all views already, so this calls no plugin code.
+        // A compatible version is already bound to all views, so this does not call plugin code.
         let back = self.bind(name, &previous.component, catalog, Some(previous)).map_err(DeployError::Bind)?;
         let replaced = entry.live.replace(back.clone());
         // The previous version is still loaded, so nothing is compiled.
@@ -349,15 +361,16 @@ impl Plugins {
         entry.refused = None;
         drop(state);
         tracing::warn!(plugin = name, version = report.version, "plugin rolled back");
-        // Files are written last, so that a full disk does not keep a bad version live.
-        let bytes = self.plugin_dir.stored(StoredVersion::Previous, name, self.file_bytes_max)?.unwrap_or_default();
+        // Files are written last, so that a rollback from a bad version takes effect even if the disk is full.
+        let bytes = self.plugin_dir.stored(StoredVersion::Previous, name, self.file_bytes_max)?;
+        let bytes = bytes.ok_or_else(|| DeployError::MissingCopy(name.to_owned()))?;
         self.plugin_dir.keep(name, &bytes)?;
         self.plugin_dir.place(name, &bytes)?;
         Ok(report)
     }
 
-    /// Binds the live versions to another catalog, and the previous ones that are compatible with it. The other
-    /// previous versions stay as they are. Fails if a live version is incompatible.
+    /// Binds the live versions to another catalog. Fails if a live version is incompatible with it. Also binds the
+    /// previous versions that are compatible; incompatible ones keep their bindings to the current catalog.
     pub(super) fn rebind(&self, catalog: &Catalog) -> Result<Rebound, DeployError> {
         let mut entries = self.state().entries.clone();
         let mut errors = Vec::new();
@@ -388,7 +401,7 @@ impl Plugins {
         Ok(Rebound(entries))
     }
 
-    /// Replaces the plugins by those that were bound to another catalog.
+    /// Replaces the plugins with the ones that were bound to another catalog.
     pub(super) fn accept(&self, rebound: Rebound) {
         self.state().entries = rebound.0;
     }
@@ -407,8 +420,8 @@ impl Plugins {
         state.entries.iter().map(status).collect()
     }
 
-    /// Binds a component to all derived views that name it. Reuses the bindings in `before` of views that did not
-    /// change.
+    /// Binds a component to all derived views that name its plugin. For views that did not change, reuses the bindings
+    /// in `before`.
     fn bind(
         &self,
         name: &str,
@@ -435,8 +448,9 @@ impl Plugins {
         if errors.is_empty() { Ok(version) } else { Err(errors) }
     }
 
-    /// Loads one of the server's copies of a plugin and binds it. Returns `None` if it does not exist or cannot be
-    /// used. An incompatible previous version is kept without bindings, because the definitions may change again.
+    /// Loads a stored copy of a plugin and binds it. Returns `None` if the copy does not exist or cannot be used. An
+    /// incompatible previous version is returned without bindings, because a later change of the definitions may make
+    /// it compatible.
     fn load_stored(&self, which: StoredVersion, name: &str, catalog: &Catalog, loading: Loading) -> Option<Version> {
         let bytes = self.plugin_dir.stored(which, name, self.file_bytes_max).ok()??;
         let component = match loading {
@@ -448,7 +462,7 @@ impl Plugins {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // The state is consistent after every step, so the state under a poisoned lock is valid.
+        // The state is consistent after every statement, so the state behind a poisoned lock is valid.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,5 @@
-//! Reacts when resident memory comes close to the limit: caches shrink first, then large requests are rejected as well.
+//! Reacts when resident memory comes close to its limit: first, caches shrink; closer to the limit, large requests are
+//! also rejected.
 
 use std::{
     sync::Arc,
@@ -14,7 +15,7 @@ use tokio::time::{sleep_until, timeout_at};
 
 use super::App;
 
-/// How close to the limit the process is.
+/// How close the process's resident memory is to the limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 enum Level {
     #[default]
@@ -42,8 +43,9 @@ struct PressureMetrics {
     refusals: Counter,
 }
 
-/// The percentages of the limit at which a level starts and ends. They differ so that a level does not end and start
-/// again repeatedly: freed memory returns to the operating system only after a few seconds.
+/// The percentages of the memory limit at which a level starts (`_FROM`) and ends (`_BELOW`). They differ because freed
+/// memory returns to the operating system only after a few seconds: with equal percentages, a level could end and start
+/// again repeatedly.
 const SHRINK_FROM: u64 = 85;
 const SHRINK_BELOW: u64 = 80;
 const REFUSE_FROM: u64 = 93;
@@ -53,18 +55,19 @@ const REFUSE_BELOW: u64 = 90;
 const EVERY_MIN: Duration = Duration::from_millis(100);
 /// The interval of memory checks while resident memory is far below [`SHRINK_FROM`].
 const EVERY_MAX: Duration = Duration::from_secs(2);
-/// The assumed growth of resident memory apart from leases, in bytes a second: the hot cache gets at most a few hundred
-/// thousand rows a second, and a load decodes 64 MiB at a time. Larger leases wake the check early.
+/// The assumed growth of resident memory in bytes per second, without the leases of request and response bodies. The
+/// hot cache gets at most a few hundred thousand rows per second, and a load decodes 64 MiB at a time. If leases grow
+/// by more, they wake the check early.
 const GROWTH: u64 = 256 << 20;
 
-/// Leases that grow by less do not wake the check early.
+/// If the leases of bodies grow by less than this many bytes, they do not wake the check early.
 const GROWTH_CHECKED_MIN: usize = 8 << 20;
 
 /// The interval at which the limit is read again, because it can change while the process runs.
 const LIMIT_EVERY: Duration = Duration::from_secs(10);
 
-/// The minimum time between two rounds of shrinking caches. By then, the freed memory has returned to the operating
-/// system.
+/// The minimum time between two rounds of shrinking caches. It is long enough for the freed memory to return to the
+/// operating system.
 const SHRINK_EVERY: Duration = Duration::from_secs(12);
 
 // === impl LevelTracker ===
@@ -96,12 +99,13 @@ impl LevelTracker {
     }
 }
 
-/// Returns how many bytes the process is below the level at which caches shrink.
+/// Returns how many bytes resident memory can grow before caches shrink.
 fn distance(resident: u64, limit: u64) -> u64 {
     (limit / 100 * SHRINK_FROM).saturating_sub(resident)
 }
 
-/// Returns the time to the next check: memory that grows at the rate [`GROWTH`] does not reach [`SHRINK_FROM`] before.
+/// Returns the time to the next check. It is short enough that memory which grows by [`GROWTH`] does not reach
+/// [`SHRINK_FROM`] before the check, but at least [`EVERY_MIN`].
 fn interval(distance: u64) -> Duration {
     let millis = distance.saturating_mul(1_000) / GROWTH;
     Duration::from_millis(millis).clamp(EVERY_MIN, EVERY_MAX)
@@ -123,7 +127,7 @@ impl PressureMetrics {
         describe_gauge!("larder_in_flight_max_bytes", "Limit of the memory for request and response bodies in flight.");
         describe_counter!(
             "larder_memory_steps_total",
-            "Reactions to resident memory close to its limit, by step: shrink_caches, refuse_large."
+            "How often the server reacted to resident memory close to its limit, by step: shrink_caches, refuse_large."
         );
         let steps = |step: &'static str| counter!("larder_memory_steps_total", "step" => step);
         Self {
@@ -162,7 +166,7 @@ pub(super) async fn watch_memory(app: Arc<App>, memory: Arc<MemoryBudget>) {
         };
         let distance = distance(resident, limit);
         next = next_beat(EVERY_MAX).min(Instant::now() + interval(distance));
-        // A quarter of the distance, because buffers may take more memory than the lease of their body.
+        // Not the whole distance, because buffers may take more memory than the lease of their body.
         growth = usize::try_from(distance / 4).unwrap_or(usize::MAX).max(GROWTH_CHECKED_MIN);
         let before = tracker.level;
         let level = tracker.update(resident, limit);
@@ -178,7 +182,7 @@ pub(super) async fn watch_memory(app: Arc<App>, memory: Arc<MemoryBudget>) {
         if tracker.should_shrink(Instant::now()) {
             metrics.shrinks.increment(1);
             let (store, snapshot) = (Arc::clone(&app.store), app.current.load_full());
-            // This thread must not iterate over a large cache. The panic hook logs a panic of the task.
+            // The async thread must not iterate over a large cache. The panic hook logs a panic of the task.
             let _ = tokio::task::spawn_blocking(move || {
                 store.shrink_hot_cache();
                 snapshot.drop_plans();

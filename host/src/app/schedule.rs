@@ -21,23 +21,24 @@ use tokio::{
 
 use super::App;
 
-/// The minimum time between two rounds of due syncs. It limits the rate if syncs fail immediately, for example because
-/// of a missing file.
+/// The minimum time between two rounds of due syncs. It limits how often syncs are retried if they fail immediately,
+/// for example because a file is missing.
 const SCHEDULE_PAUSE: Duration = Duration::from_millis(100);
-/// The maximum sleep of the scheduler. Cron schedules and postponed rows are due by the wall clock, which may be set
-/// meanwhile.
+/// The maximum sleep of the scheduler. Cron schedules and postponed rows depend on the wall clock, which may be set
+/// while the scheduler sleeps.
 const SCHEDULE_CHECK_EVERY: Duration = Duration::from_secs(8);
 
-/// A scheduled sync without a commit for this long is stalled by its source; the next sync may start.
+/// If a scheduled sync makes no progress for this long, its source is considered stalled, and the next sync may start.
 const STALLED_AFTER: Duration = Duration::from_secs(2);
 
-/// Syncs all views after a reload, and each view when it is due: by its `every`, or after a failure. Sleeps until then.
-/// Anything that may change when views are due wakes it.
+/// Syncs all views after a reload. Otherwise, syncs each view when it is due, according to its schedule or after a
+/// failure, and sleeps until then. Anything that may change when views are due wakes the scheduler.
 pub(super) async fn schedule(app: Arc<App>) {
-    // While one load writes, the other reads its source. Views with a followed change stream take no slot.
+    // With more than one slot, one load can read its source while another one writes. Views with a followed change
+    // stream take no slot.
     let slots = Arc::new(Semaphore::new(CONCURRENT_LOADS_MAX));
     let mut syncs = JoinSet::new();
-    // The last sync that was started for each view.
+    // The newest running sync of each view.
     let mut running: HashMap<String, task::Id> = HashMap::new();
     let mut clock_changes = app.clock.changes();
     let mut earliest = Instant::now();
@@ -48,7 +49,8 @@ pub(super) async fn schedule(app: Arc<App>) {
         let wake_at = next_beat(SCHEDULE_CHECK_EVERY).min(next.unwrap_or(now + SCHEDULE_CHECK_EVERY)).max(earliest);
         let mut skip_recent = false;
         let views: Vec<String> = tokio::select! {
-            // Includes views that are being synced, because their syncs may use the previous definitions.
+            // The list includes views that are being synced, because their running syncs may use the previous
+            // definitions.
             () = app.resync.notified() => {
                 skip_recent = true;
                 app.engine.load().views().map(str::to_owned).collect()
@@ -73,7 +75,7 @@ pub(super) async fn schedule(app: Arc<App>) {
     }
 }
 
-/// Waits until a clock is set. Waits forever if the clock cannot be set.
+/// Waits until the clock is set to another time. Waits forever if `clock` is `None`.
 async fn changed(clock: &mut Option<watch::Receiver<()>>) {
     if let Some(changes) = clock
         && changes.changed().await.is_ok()
@@ -85,11 +87,11 @@ async fn changed(clock: &mut Option<watch::Receiver<()>>) {
 
 async fn sync_one(app: Arc<App>, view: String, skip_recent: bool, slots: Arc<Semaphore>) {
     let engine = app.engine.load_full();
-    // The semaphore is never closed.
+    // `acquire` never fails, because the semaphore is never closed.
     let mut slot = if engine.is_followed(&view) { None } else { slots.acquire().await.ok() };
     let commits = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&commits);
-    // The result is in the log and in the metrics.
+    // The result is ignored here, because the engine logs it and records it in the metrics.
     let mut sync = tokio::task::spawn_blocking(move || {
         let request = SyncRequest { skip_recent, ..SyncRequest::default() };
         let _ = engine.sync(&view, request, &mut |_| _ = counted.fetch_add(1, Ordering::Relaxed));

@@ -50,23 +50,23 @@ pub enum ShutdownReason {
     Hurried,
 }
 
-/// The limit on large requests that are queued for a thread. Further ones are rejected.
+/// The maximum number of large requests that wait for a thread. Further large requests are rejected.
 const LARGE_WAITING_MAX: usize = 256;
 
 // === impl App ===
 
 impl App {
-    /// Loads the plugins that are compiled, binds the listeners and starts the background tasks: the compilation of
-    /// other plugins, the first sync, the schedules, and the file watcher. Requests are served from now on; `/ready`
-    /// reports when all views are loaded.
+    /// Loads the plugins that have cached code, binds the listeners and starts the background tasks: the compilation of
+    /// other plugins, the first sync, the scheduler, and the file watcher. When this returns, requests are served;
+    /// `/ready` reports when all views are loaded.
     ///
     /// # Errors
     /// [`AppError::Config`] if a key or a token cannot be read, [`AppError::Server`] if an address is in use,
     /// [`AppError::Plugin`], [`AppError::Setup`].
     pub async fn serve(self: &Arc<Self>) -> Result<Serving, AppError> {
         let metrics = telemetry::install_metrics().map_err(AppError::Setup)?;
-        // This takes milliseconds, so it runs before requests are accepted. Plugins without cached code become live
-        // later.
+        // Loading cached plugins takes milliseconds, so it runs before requests are accepted. Plugins without cached
+        // code become live later.
         let loading = Arc::clone(self);
         let loaded = tokio::task::spawn_blocking(move || {
             loading.retire_views();
@@ -95,7 +95,8 @@ impl App {
         let control = |role| {
             let mut limits = ConnectionLimits { connections_max: CONTROL_CONNECTIONS_MAX, ..limits };
             if matches!(role, ListenerRole::Admin(_)) {
-                // Commands connect only to send a request, and idle connections would use up the connection limit.
+                // Commands send a request as soon as they are connected, so idle connections are closed early.
+                // Otherwise, they would use up the limit on connections.
                 limits.header_timeout = limits.header_timeout.min(ADMIN_IDLE_MAX);
             }
             router_with(limits, role)
@@ -104,7 +105,7 @@ impl App {
         let (access, warnings) = Access::open(http)?;
         warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         let (tls, authenticator) = (access.tls.clone(), Arc::clone(&access.authenticator));
-        // A server is started only once.
+        // `set` cannot fail, because a server is started only once.
         let _ = self.access.set(access);
 
         let of = |key| move |source| AppError::Server { key, source };
@@ -133,8 +134,8 @@ impl App {
             metrics_address = server.address();
             others.push(server);
         }
-        // The command line connects to a running server here. If the path is invalid, commands do not work, but the
-        // server does.
+        // The command line connects to the server through this socket. If the socket cannot be opened, only commands do
+        // not work.
         match Listener::unix(&self.config.admin_socket).await {
             Ok(listener) => {
                 let own: Arc<dyn Control> = Arc::<Self>::clone(self);
@@ -167,7 +168,8 @@ impl App {
 // === impl App ===
 
 impl App {
-    /// Returns the configured limits on connections, with the number of connections that the limit on open files allows.
+    /// Returns the configured limits on connections. If the limit on open files is low, reduces the number of
+    /// connections.
     fn connection_limits(&self) -> ConnectionLimits {
         let (http, files) = (&self.config.http, raise_file_limit());
         let configured = http.limits.connection;
@@ -179,7 +181,7 @@ impl App {
                 connections_max,
                 configured = configured.connections_max,
                 "the limit on open files allows fewer connections than 'server: limits: connections_max' for each \
-                 listener; hint: raise the hard limit (ulimit -Hn, LimitNOFILE)"
+                 listener. hint: raise the hard limit (ulimit -Hn, LimitNOFILE)"
             );
         }
         ConnectionLimits { connections_max, ..configured }
@@ -222,11 +224,11 @@ impl Serving {
         self.metrics_address
     }
 
-    /// Serves until SIGTERM or SIGINT, then calls `stopping` and drains. SIGHUP reloads.
+    /// Serves until SIGTERM or SIGINT, then calls `stopping` and drains. On SIGHUP, reloads.
     pub async fn run(self, mut signals: Signals, stopping: impl FnOnce()) -> ShutdownReason {
         let mut reloading = None;
         while signals.next().await == SignalAction::Reload {
-            // Runs in the background: a registry that hangs must not delay the next signal.
+            // The reload runs in the background, because a registry that hangs must not delay the next signal.
             let (app, before) = (Arc::clone(&self.app), reloading.take());
             reloading = Some(tokio::spawn(async move {
                 if let Some(before) = before {
@@ -243,8 +245,8 @@ impl Serving {
         }
     }
 
-    /// Drains: after `drain_delay`, no connections are accepted, requests in flight complete, and a running sync ends
-    /// at its next commit.
+    /// Drains the server. A running sync ends at its next commit. After `drain_delay`, listeners accept no more
+    /// connections, and requests in flight complete.
     pub async fn stop(self) -> ShutdownReason {
         self.app.engine.load().stop();
         self.app.plugins.get().into_iter().for_each(Plugins::stop_compiling);
@@ -255,7 +257,7 @@ impl Serving {
         for task in self.background {
             task.abort();
         }
-        // All of them stop concurrently, because they share one limit.
+        // All listeners stop concurrently, because one timeout applies to all of them.
         let grpc = async {
             match self.grpc {
                 Some(grpc) => grpc.stop().await,

@@ -4,8 +4,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::AppError;
 
-/// The signals of the process. They are handled from [`Signals::listen`] on. Before that, SIGTERM ends the process
-/// immediately, so call it before the server is visible to others.
+/// The signals of the process. They are handled after [`Signals::listen`] is called. Before that, SIGTERM ends the
+/// process immediately, so call it before clients can see the server.
 #[derive(Debug)]
 pub struct Signals {
     terminate: Signal,
@@ -29,7 +29,8 @@ impl Signals {
     /// [`AppError::Setup`] if the operating system refuses.
     pub fn listen() -> Result<Self, AppError> {
         let of = |kind| signal(kind).map_err(|error| AppError::Setup(format!("cannot listen to signals: {error}")));
-        // A write beyond the limit on file sizes then fails instead of ending the process. The handler stays installed.
+        // With a handler for SIGXFSZ, a write beyond the limit on file sizes fails instead of ending the process. The
+        // handler stays installed after the drop.
         drop(of(SignalKind::from_raw(libc::SIGXFSZ))?);
         let (terminate, interrupt) = (of(SignalKind::terminate())?, of(SignalKind::interrupt())?);
         Ok(Self { terminate, interrupt, hangup: of(SignalKind::hangup())? })
@@ -49,7 +50,7 @@ impl Signals {
         while self.next().await != SignalAction::Stop {}
     }
 
-    /// Waits for work to end, or for a shutdown.
+    /// Waits for `work` to end and returns its result. Returns `None` if a signal to stop arrives first.
     pub async fn unless_stopped<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             done = work => Some(done),

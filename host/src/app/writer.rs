@@ -1,4 +1,4 @@
-//! The writer for the current definitions: the engine that was created with them.
+//! Connects the listeners, which write rows, to the current sync engine, which a reload replaces.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 use larder_ingest::{CurrentWriter, RowWriter};
 use larder_sync::SyncEngine;
 
-/// Gives servers the current engine as a [`RowWriter`].
+/// Returns the current engine as a [`RowWriter`].
 #[derive(Debug)]
 pub(super) struct EngineWriter(pub(super) Arc<ArcSwap<SyncEngine>>);
 

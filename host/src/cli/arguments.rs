@@ -2,8 +2,8 @@
 
 use larder_common::clock;
 
-/// Splits an argument into name and values: after the longest of the known names that it begins with, so that names may
-/// contain `=`, else at the first `=`.
+/// Splits an argument into a name and values. If the argument begins with known names, splits it after the longest of
+/// them, so that names may contain `=`. Otherwise, splits it at the first `=`.
 pub(super) fn split<'a, 'n>(argument: &'a str, known: impl IntoIterator<Item = &'n str>) -> Option<(&'a str, &'a str)> {
     let is_meant = |name: &&str| argument.strip_prefix(name).is_some_and(|rest| rest.starts_with('='));
     let meant = known.into_iter().filter(is_meant).map(str::len).max().or_else(|| argument.find('='));
@@ -26,12 +26,13 @@ pub(super) fn values(text: &str) -> Vec<String> {
     }
 }
 
-/// Returns the value of an argument that has only one: commas do not split it.
+/// Returns the value of an argument that has exactly one value. Commas do not split it.
 pub(super) fn single_value(text: &str) -> String {
     quoted(text).filter(|(_, after)| after.is_empty()).map_or_else(|| text.to_owned(), |(value, _)| value)
 }
 
-/// Reads a JSON string that is a whole value. Returns it with the text after it.
+/// Reads a JSON string at the start of the text. Returns the string and the text after it. Returns `None` if the string
+/// does not end at a comma or at the end of the text.
 fn quoted(text: &str) -> Option<(String, &str)> {
     if !text.starts_with('"') {
         return None;
@@ -42,7 +43,8 @@ fn quoted(text: &str) -> Option<(String, &str)> {
     (after.is_empty() || after.starts_with(',')).then_some((value, after))
 }
 
-/// Converts the text of a time to whole seconds since 1970, as a sync does for keys. Returns `None` for other text.
+/// Converts a time, such as 2026-01-31T12:00:00Z, to whole seconds since 1970. Syncs convert times in keys in the same
+/// way. Returns `None` if the text is not a time.
 pub(super) fn seconds(text: &str) -> Option<i64> {
     clock::parse_time(text).map(|micros| micros.div_euclid(1_000_000))
 }
@@ -71,7 +73,7 @@ mod tests {
             (r#""a,b",c,"d \"e\"""#, &["a,b", "c", r#"d "e""#]),
             ("", &[""]),
             ("a,", &["a", ""]),
-            // Not JSON strings as a whole, so the quotes are part of the values.
+            // These values are not complete JSON strings, so the quotes are part of the values.
             (r#""a,b"#, &["\"a", "b"]),
             (r#""a"b,c"#, &[r#""a"b"#, "c"]),
             (r#"a"b,c""#, &["a\"b", "c\""]),

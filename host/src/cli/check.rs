@@ -31,14 +31,15 @@ pub(super) struct CheckArgs {
     offline: bool,
 }
 
-/// How many sources are opened concurrently: each may have high latency.
+/// The maximum number of sources that are opened concurrently. Opening a source may take long.
 const CONCURRENT_SOURCES_MAX: usize = 8;
 /// The tag of a service whose callers always request full names.
 const FULL_NAMES_TAG: &str = "full_feature_names";
 
 pub(super) fn run(args: &CheckArgs) -> Result<()> {
     let CheckedConfig { config, sound, mut problems } = args.config.check()?;
-    // Each stage checks what the previous stages found valid, so that one run reports as many errors as possible.
+    // Each stage checks the parts that the previous stages found valid, so that one run reports as many errors as
+    // possible.
     let Some(config) = config else { return Err(ConfigError::Invalid(problems).into()) };
     match load_access(&config.http) {
         Ok(access) => problems.extend(access.warnings),
@@ -93,7 +94,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<()> {
     Ok(())
 }
 
-/// Creates an error of the configuration file, without a line.
+/// Creates an error at the configuration file, without a line number.
 fn error_at(config: &Config, error: &impl ToString) -> Problem {
     let at = Place::file(&config.origin.file.display().to_string());
     Problem { severity: Severity::Error, at, message: error.to_string(), help: None }
@@ -112,16 +113,18 @@ fn service_problems(service: &FeatureService, catalog: &Catalog, features_max: u
     }
     let always_full = service.tags.get(FULL_NAMES_TAG).is_some_and(|value| value == "true");
     for (feature, all) in columns.iter().filter(|(_, all)| all.len() > 1 && !always_full) {
-        // An alias appears only in full names, so a service with one is meant for requests with full names.
+        // Aliases appear only in full names. If at most one projection has no alias, the service is meant for requests
+        // with full names.
         let means_full_names = all.iter().filter(|(projection, _)| projection.alias.is_none()).count() < 2;
         let all = all.iter().map(|(_, name)| name.as_str()).collect::<Vec<_>>();
         let message = format!(
-            "feature service '{}': {} have the same name, '{feature}': requests without full_feature_names fail",
+            "feature service '{}': {} have the same feature name, '{feature}', so requests without full_feature_names \
+             fail",
             service.name,
             all.join(" and ")
         );
-        let help = format!("rename one, leave one out, or tag the service '{FULL_NAMES_TAG}: \"true\"'");
-        // Feast serves such a service to requests with full names, so an imported service is not an error.
+        let help = format!("rename one of the features, remove one, or tag the service '{FULL_NAMES_TAG}: \"true\"'");
+        // Feast serves such a service to requests with full names, so it is not an error in an imported service.
         let is_warning = catalog.is_imported() || means_full_names;
         let severity = if is_warning { Severity::Warning } else { Severity::Error };
         problems.push(problem(severity, message, Some(help)));
@@ -134,8 +137,8 @@ fn service_problems(service: &FeatureService, catalog: &Catalog, features_max: u
     for (feature, all) in columns.iter().filter(|(feature, _)| keys.contains(*feature) && !always_full) {
         let all = all.iter().map(|(_, name)| name.as_str()).collect::<Vec<_>>().join(", ");
         let message = format!(
-            "feature service '{}': {all} has the name of a join key: responses without full_feature_names have two columns \
-             '{feature}'",
+            "feature service '{}': {all} has the name of a join key, so responses without full_feature_names have two \
+             columns '{feature}'",
             service.name
         );
         problems.push(problem(
@@ -163,7 +166,7 @@ fn source_problems(config: &Config, catalog: &Catalog) -> Vec<Problem> {
     let work = || {
         while let Some(view) = views.get(next.fetch_add(1, Ordering::Relaxed)) {
             if !config.build.can_read(view) {
-                // The problems of the definitions already include this.
+                // The problems of the definitions already include that this build cannot read the source.
                 continue;
             }
             for problem in check_source(view, catalog, &setting) {

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result, anyhow};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::{Method, Request, Response, body::Incoming, client::conn::http1, header::HOST};
@@ -16,7 +16,7 @@ use tokio::{
     time::timeout,
 };
 
-/// A connection to one server. Its calls block.
+/// A connection to the admin socket of a server. Calls block.
 #[derive(Debug)]
 pub(super) struct Client {
     socket: PathBuf,
@@ -40,7 +40,7 @@ impl Client {
             return Ok(None);
         }
         let client = Self { socket: socket.to_owned(), runtime };
-        // Only the probe has a timeout: commands can take any time.
+        // Only the probe has a timeout, because commands can take any time.
         let probe = async { timeout(PROBE_TIMEOUT, client.send(Method::GET, "/health", Vec::new())).await };
         client.runtime.block_on(probe).with_context(|| {
             let seconds = PROBE_TIMEOUT.as_secs();
@@ -100,18 +100,20 @@ impl Client {
     }
 
     async fn send(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Response<Incoming>> {
-        let unreachable = || {
-            format!(
-                "cannot reach the server at {}. hint: the server may have stopped, or have 128 admin connections open",
+        let unreachable = |error: Error| {
+            anyhow!(
+                "cannot reach the server at {}: {error:#}. hint: the server may have stopped, or 128 admin connections may be \
+                 open",
                 self.socket.display()
             )
         };
-        let stream = UnixStream::connect(&self.socket).await.with_context(unreachable)?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.with_context(unreachable)?;
-        // The task ends with the connection; the request returns its errors.
+        let stream = UnixStream::connect(&self.socket).await.map_err(|error| unreachable(error.into()))?;
+        let connection = http1::handshake(TokioIo::new(stream)).await.map_err(|error| unreachable(error.into()))?;
+        let (mut sender, connection) = connection;
+        // The task ends when the connection closes. Errors of the connection are returned by the request.
         tokio::spawn(connection);
         let request =
             Request::builder().method(method).uri(path).header(HOST, "larder").body(Full::new(Bytes::from(body)))?;
-        sender.send_request(request).await.with_context(unreachable)
+        sender.send_request(request).await.map_err(|error| unreachable(error.into()))
     }
 }

@@ -1,4 +1,4 @@
-//! `larder compile-plugin`: the process in which a server compiles plugins. Started by the server, not by users.
+//! `larder compile-plugin`: the process in which a server compiles plugins. The server starts it; users do not.
 
 use std::time::Duration;
 

@@ -1,11 +1,11 @@
 //! Generates the data of the demo: customers of a telephone company, some of whom are about to leave it.
 //!
-//! All values of a customer are derived from the seed and the customer's number alone, by integer arithmetic. So the
-//! first thousand customers are the same in a data set of a thousand and of ten million, on every machine; only the
-//! times depend on when the data set is generated. The values are correlated plausibly: new customers pay by the month
+//! All values of a customer except times are derived from the seed and the customer's number only, by integer
+//! arithmetic. The first thousand customers are therefore the same in data sets of every size, on every machine. Times
+//! also depend on when the data set is generated. The values are correlated plausibly: new customers pay by the month
 //! and open more support tickets, and faster lines cost more and transfer more data.
 //!
-//! Customers are generated and written in chunks: memory holds at most a row group of each of the three files.
+//! Customers are generated and written in chunks. Memory holds at most one row group of each of the three files.
 
 mod customer;
 
@@ -33,7 +33,7 @@ use self::customer::{Customer, SENIOR_AGE, Times};
 pub(crate) struct DatasetSpec {
     /// The number of customers; each has one row in each file.
     pub(crate) customers: u64,
-    /// The seed of all random values.
+    /// The seed of the pseudorandom values.
     pub(crate) seed: u64,
     /// The latest time in the data.
     pub(crate) now: Micros,
@@ -73,7 +73,7 @@ struct Column {
     values: Values,
 }
 
-/// The type of a column, with the function that returns a customer's value.
+/// The type of a column, and the function that returns the column's value for a customer.
 #[derive(Clone, Copy)]
 enum Values {
     Int64(fn(&Customer) -> u32),
@@ -133,17 +133,17 @@ const CUSTOMER_ID: &str = "customer_id";
 const EVENT_TIMESTAMP: &str = "event_timestamp";
 const CREATED: &str = "created";
 
-/// The number of customers generated at a time.
+/// The number of customers that are generated and written together.
 const CHUNK_ROWS: u64 = 65_536;
 
-/// The writer keeps a row group in memory until it is full.
+/// The number of rows in a row group. The writer keeps a row group in memory until it is full.
 const ROW_GROUP_ROWS: usize = 4 * 65_536;
 
-/// Writes the data set into a directory, and calls `progress` with the numbers of written rows and of all rows. The
-/// files get their final names, and replace previous ones, when all three are complete.
+/// Writes the data set into a directory. Calls `progress` with the number of written rows and the number of all rows.
+/// When all three files are complete, they get their final names, and replace previous files.
 ///
 /// # Errors
-/// If a file cannot be written. Before all three files are complete, an error leaves the previous ones in place.
+/// If a file cannot be written. If this happens before all three files are complete, previous files are not changed.
 pub(crate) fn generate(dir: &Path, spec: &DatasetSpec, progress: &mut dyn FnMut(u64, u64)) -> Result<(), DatasetError> {
     fs::create_dir_all(dir).map_err(|source| io_error(dir, source))?;
     let mut outputs = TABLES.iter().map(|table| Output::create(dir, table)).collect::<Result<Vec<_>, _>>()?;
@@ -221,7 +221,8 @@ impl Output {
             .set_compression(Compression::SNAPPY)
             .set_max_row_group_row_count(Some(ROW_GROUP_ROWS));
         for column in [CUSTOMER_ID, EVENT_TIMESTAMP, CREATED] {
-            // Nearly every value is unique, so the writer would build a dictionary and then drop it.
+            // Nearly every value is unique, so a dictionary would not help: the writer would build it and then discard
+            // it.
             properties = properties.set_column_dictionary_enabled(ColumnPath::from(column), false);
         }
         let schema = Arc::new(table.schema());
@@ -242,7 +243,7 @@ impl Output {
         written.map_err(|source| self.partial.error(source))
     }
 
-    /// Finishes the file, and flushes it to disk, so that it can be renamed.
+    /// Finishes the file, and flushes it to disk. Returns it, still under its temporary name.
     fn close(self) -> Result<Partial, DatasetError> {
         let Self { partial, writer, .. } = self;
         let file = writer.into_inner().map_err(|source| partial.error(source))?;
@@ -270,7 +271,7 @@ impl Partial {
 
 impl Drop for Partial {
     fn drop(&mut self) {
-        // After `publish`, no file has this name.
+        // If the file was published, no file has this name, and the call fails.
         let _ = fs::remove_file(&self.temporary);
     }
 }
@@ -453,7 +454,7 @@ mod tests {
             names.sort();
             names
         };
-        // A directory at the path of a file: the file cannot be renamed to it.
+        // A file cannot be renamed to the path of a directory.
         fs::create_dir(dir.path().join(TABLES[0].file)).unwrap();
         let error = generate(dir.path(), &spec, &mut |_, _| ()).unwrap_err().to_string();
         assert!(error.contains("customer_features.parquet"), "{error}");

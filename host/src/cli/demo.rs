@@ -44,32 +44,32 @@ pub(super) struct DemoArgs {
     /// How many customers to generate
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     customers: u64,
-    /// The plugin built from plugins/examples/churn, to serve its derived features, too
+    /// The plugin built from plugins/examples/churn; the demo then also serves its derived features
     #[arg(long, value_name = "FILE")]
     plugin: Option<PathBuf>,
 }
 
 const CHURN_DERIVED_YAML: &str = include_str!("../../../configs/features/churn_derived.yaml");
 const SERVICE: &str = "churn_prediction_online";
-/// The service that also has the plugin's features, and needs a request input.
+/// The service that also has the plugin's features. It needs a request input.
 const DERIVED_SERVICE: &str = "churn_prediction_derived";
 const DISCOUNT: &str = "discount_percent";
-/// A fixed seed, so that every run generates the same customers.
+/// The fixed seed of the data set. Every run generates the same customers.
 const SEED: u64 = 20_260_101;
-/// The customer of the printed examples; the last one if there are fewer customers.
+/// The number of the customer in the printed examples. If there are fewer customers, the examples use the last one.
 const EXAMPLE: u64 = 123;
-/// The number of measured lookups. As many unmeasured ones precede them, to warm up caches.
+/// The number of lookups in the printed latency. The same number of lookups precedes them, to warm up caches.
 const LOOKUPS: usize = 2_000;
 
 pub(super) fn run(args: &DemoArgs) -> Result<()> {
     prepare(args)?;
     let mut config = load(Origin::file(args.dir.join("larder.yaml")), args.listen)?;
     config.metrics_listen = config.metrics_listen.map(free_address);
-    // The demo prints its own messages; the log only has warnings and errors.
+    // The demo prints its own messages, so the log only has warnings and errors.
     config.log.level = "warn".to_owned();
     install_telemetry(&config)?;
     let app = open(&config)?;
-    // Compiled code is cached, so the server below has the plugin when it starts.
+    // This stores the plugin's compiled code in the cache, so the plugin is live as soon as the server below starts.
     app.load_plugins()?;
     let target = Target::Local(app);
     if sync_and_print(&target, &SyncCommand::default())? > 0 {
@@ -78,7 +78,8 @@ pub(super) fn run(args: &DemoArgs) -> Result<()> {
     drop(target);
     let customer = format!("CUST_{:06}", EXAMPLE.min(args.customers));
     let request = json!({ "feature_service": SERVICE, "entities": { "customer_id": [customer] } });
-    // These lookups must not count in the metrics. They run on a separate `App`, with a recorder that drops them.
+    // The lookups of the measurement must not appear in the metrics. They run on a separate `App`, with a recorder that
+    // discards metrics.
     let times = metrics::with_local_recorder(&NoopRecorder, || measure(&*open(&config)?, &request))?;
     serve_until_stopped(
         move || open(&config),
@@ -99,8 +100,8 @@ fn open(config: &Config) -> Result<Arc<App>> {
     Ok(app)
 }
 
-/// Returns an address for metrics: this one, or a free port if another program uses it. A second demo must not fail
-/// because of that; its metrics are optional.
+/// Returns `address`, or the same address with port 0 (any free port) if another program uses its port. This allows two
+/// demos to run at the same time.
 fn free_address(address: SocketAddr) -> SocketAddr {
     match TcpListener::bind(address) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {

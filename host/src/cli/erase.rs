@@ -18,7 +18,8 @@ pub(super) struct DeleteArgs {
     /// The feature view
     #[arg(value_name = "VIEW")]
     view: String,
-    /// The entity: a value for each join key of the view, UnixTimestamp in seconds or as 2026-01-31T12:00:00Z
+    /// The entity: join_key=value for each join key of the view. Values of type UnixTimestamp are seconds since 1970 or
+    /// times, such as 2026-01-31T12:00:00Z
     #[arg(value_name = "KEY=VALUE")]
     key: Vec<String>,
     #[command(flatten)]
@@ -32,8 +33,8 @@ pub(super) struct ResetArgs {
     view: String,
     #[command(flatten)]
     config: ConfigArg,
-    /// Also drop rows that cannot be loaded again: those that callers wrote, those of a view without a source or whose
-    /// source cannot be read
+    /// Drop the rows even if some of them cannot be loaded again: rows that callers wrote, or all rows of a view that
+    /// has no source or whose source cannot be read. Without this option, the command then fails
     #[arg(long)]
     yes: bool,
 }
@@ -58,7 +59,7 @@ pub(super) fn delete(args: &DeleteArgs) -> Result<()> {
     }
     let report = target.delete(&DeleteCommand { view: args.view.clone(), key })?;
     let what = if report.rows > 0 { "deleted" } else { "no row found" };
-    output::line(&format!("{}: {what}; later loads drop rows that are not newer", args.view));
+    output::line(&format!("{}: {what}; later loads drop rows of this entity that are not newer", args.view));
     Ok(())
 }
 

@@ -32,11 +32,11 @@ pub(super) struct ImportArgs {
     /// The directory to write to
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Where the values come from [default: auto: the DynamoDB or SQLite online store if there is one, otherwise the
-    /// batch sources]
+    /// Where to read the values of the views: online (the repository's DynamoDB or SQLite online store), batch (its
+    /// batch sources), or auto (online if there is such a store, otherwise batch) [default: auto]
     #[arg(long, value_name = "WHERE", value_parser = FEAST_VALUES_FROM.map(|(word, _)| word))]
     feast_values: Option<String>,
-    /// A directory of existing plugins, for which no projects are written
+    /// A directory of existing plugins; no stub projects are written for these
     #[arg(long, value_name = "DIR")]
     plugins: Option<PathBuf>,
 }
@@ -56,7 +56,7 @@ pub(super) fn run(args: &ImportArgs) -> Result<()> {
         every: None,
         unknown_fields: UnknownFields::default(),
     };
-    // The registry may be in S3, which is accessed with the settings from the environment.
+    // The registry may be in S3. There is no configuration with `aws` settings, so the environment determines them.
     let aws = Aws::new(AwsConfig::default());
     let repo = FeastRepo::open(
         &config,
@@ -68,7 +68,7 @@ pub(super) fn run(args: &ImportArgs) -> Result<()> {
         &problems,
     );
     let read = repo.map(|repo| (repo.definitions(&repo.project, &problems), repo));
-    // The checked definitions are exactly the ones that are written.
+    // Exactly the definitions that are checked here are written below.
     let checked = read.map(|(definitions, repo)| {
         let catalog = validate(&repo.project, repo.key_version, definitions.clone(), &problems);
         (repo, definitions, catalog)
@@ -82,7 +82,8 @@ pub(super) fn run(args: &ImportArgs) -> Result<()> {
 
     let python = repo.definitions.python(&repo.project);
     let plugins: BTreeSet<_> = catalog.derived_views().iter().map(|view| &view.plugin).collect();
-    // The given plugin directory, else the one in the repository, else one in the output directory.
+    // The plugin directory is the one in the arguments, or else the one in the repository if it exists, or else one in
+    // the output directory.
     let of_repo = args.plugins.clone().or_else(|| Some(args.feast_repo.join(PLUGINS)).filter(|dir| dir.is_dir()));
     let plugins_dir = of_repo.clone().unwrap_or_else(|| args.out.join(PLUGINS));
     let plugins_path = of_repo.map_or_else(|| Ok(PathBuf::from(PLUGINS)), |dir| relative_path(&args.out, &dir))?;
@@ -108,7 +109,7 @@ pub(super) fn run(args: &ImportArgs) -> Result<()> {
         fs::create_dir_all(file.parent().unwrap_or(&args.out)).with_context(failed)?;
         fs::write(file, text).with_context(failed)?;
     }
-    // The directory may be empty; it shows where plugins belong.
+    // The directory is created even if it stays empty, to show where plugins belong.
     fs::create_dir_all(&plugins_dir).with_context(|| format!("cannot create {}", plugins_dir.display()))?;
 
     for (file, _) in files.iter().take(2) {
@@ -122,7 +123,7 @@ pub(super) fn run(args: &ImportArgs) -> Result<()> {
             counted(missing.len(), "plugin project", "plugin projects"),
             counted(plugins.len(), "plugin", "plugins"),
         ));
-        output::line("next, write the function of each project, then build it:\n");
+        output::line("next: port the function in each project, then build the project:\n");
         for view in &missing {
             let plugin = &view.plugin;
             let file = output::shell_word(&PluginDir::file_in(&plugins_dir, plugin).to_string_lossy());
@@ -144,7 +145,8 @@ fn larder_yaml(repo: &FeastRepo, plugins: &Path) -> String {
     format!(
         "# Written by 'larder import'. Absent keys have their defaults: 'larder init' writes a file with every key.\n\
          project: {}\n{key_version}features: [{}]\nplugins: {{dir: {}}}\n",
-        // As JSON, which is valid YAML, because a project may have the name `2024`.
+        // The name is written as JSON, which is valid YAML. Unquoted, a project name such as `2024` would be read as a
+        // number.
         Value::from(&*repo.project),
         Value::from(format!("features/{}.yaml", repo.project)),
         Value::from(plugins.to_string_lossy()),
@@ -161,7 +163,7 @@ fn definitions_head(repo: &Path) -> String {
 }
 
 /// Returns the relative path from one directory to another, or an absolute path if they have only the root in common.
-/// The second directory must exist, the first need not.
+/// The directory `to` must exist. The directory `from` need not exist.
 pub(super) fn relative_path(from: &Path, to: &Path) -> Result<PathBuf> {
     let to = fs::canonicalize(to).with_context(|| format!("cannot read {}", to.display()))?;
     let from = canonical(from)?;

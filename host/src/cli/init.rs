@@ -24,8 +24,8 @@ pub(super) struct InitArgs {
     /// The directory to write to; created if it does not exist. Required without --from [default with --from: .]
     #[arg(value_name = "DIR", required_unless_present = "from")]
     dir: Option<PathBuf>,
-    /// Parquet files, directories of them or patterns: infer definitions from their columns instead of writing an
-    /// example
+    /// Infer definitions from the columns of Parquet files instead of writing an example; each PATH is a file, a
+    /// directory or a glob pattern
     #[arg(long, value_name = "PATH", num_args = 1..)]
     from: Vec<String>,
 }
@@ -39,11 +39,11 @@ pub(super) const CHURN_YAML: &str = include_str!("../../../configs/features/chur
 const DATA: &str = "data";
 const CUSTOMERS: u64 = 1_000;
 const SEED: u64 = 20_260_101;
-/// The file of inferred definitions.
+/// The path of the file with inferred definitions.
 const INFERRED: &str = "features/inferred.yaml";
 
 pub(super) fn run(args: &InitArgs) -> Result<()> {
-    // With --from, the default is the current directory.
+    // Without `--from`, the directory is required. With `--from`, the default is the current directory.
     let dir = args.dir.clone().unwrap_or_else(|| PathBuf::from("."));
     let config = dir.join("larder.yaml");
     if args.from.is_empty() {

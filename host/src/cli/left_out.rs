@@ -1,4 +1,4 @@
-//! Commands that this build lacks: calling one is an error that names the Cargo feature.
+//! Reports commands that this build lacks. The error names the Cargo feature that enables the command.
 
 use std::ffi::OsStr;
 
@@ -6,7 +6,7 @@ use crate::config::BuildFeatures;
 
 /// A command that some builds lack.
 struct OptionalCommand {
-    /// Its name, after the names of its parent commands.
+    /// The names of its parent commands, then its own name.
     path: &'static [&'static str],
     /// The Cargo feature that enables it.
     feature: &'static str,
@@ -28,8 +28,8 @@ const fn tool(path: &'static [&'static str]) -> OptionalCommand {
     OptionalCommand { path, feature: "tools", is_enabled: |build| build.tools }
 }
 
-/// Returns an error message if the arguments, without the program's name, call a command that a build with these
-/// features lacks.
+/// Returns an error message if the arguments call a command that a build with these features lacks. The arguments do
+/// not include the program's name.
 pub(super) fn missing_command<'a>(
     args: impl IntoIterator<Item = &'a OsStr> + Clone,
     build: BuildFeatures,
@@ -40,7 +40,7 @@ pub(super) fn missing_command<'a>(
     };
     let missing = OPTIONAL.iter().filter(|command| !(command.is_enabled)(build)).find(is_called)?;
     let (command, feature) = (missing.path.join(" "), missing.feature);
-    Some(format!("this build of larder has no command '{command}'. hint: build with the feature '{feature}'"))
+    Some(format!("this build of larder has no command '{command}'. hint: build with the Cargo feature '{feature}'"))
 }
 
 #[cfg(test)]
@@ -59,9 +59,12 @@ mod tests {
     #[test]
     fn missing_command_names_its_feature() {
         let text = missing("plugin build my-plugin", NONE).unwrap();
-        assert_eq!(text, "this build of larder has no command 'plugin build'. hint: build with the feature 'tools'");
+        assert_eq!(
+            text,
+            "this build of larder has no command 'plugin build'. hint: build with the Cargo feature 'tools'"
+        );
         let text = missing("materialize --help", BuildFeatures { tools: true, ..NONE }).unwrap();
-        assert_eq!(text, "this build of larder has no command 'materialize'. hint: build with the feature 'aws'");
+        assert_eq!(text, "this build of larder has no command 'materialize'. hint: build with the Cargo feature 'aws'");
         assert_eq!(missing("plugin build my-plugin", BuildFeatures { tools: true, ..NONE }), None);
         for other in ["build", "plugin", "plugin deploy build", "plugin builds", "get demo"] {
             assert_eq!(missing(other, NONE), None, "{other}");

@@ -69,7 +69,7 @@ pub(super) fn run(args: &ListArgs) -> Result<()> {
 fn view(view: &Value) -> Vec<String> {
     let age =
         |part: &str| view[part].as_i64().map_or_else(|| "never".to_owned(), |age| format!("{} ago", output::age(age)));
-    // A view without entities has an internal key, which requests do not contain.
+    // The join key of a view without entities is internal: requests do not contain it, so it is not listed.
     let keys = match items(&view["entities"]) {
         [] => "-".to_owned(),
         _ => items(&view["join_keys"]).iter().map(text).collect::<Vec<_>>().join(","),
@@ -102,8 +102,8 @@ fn derived_view(view: &Value) -> Vec<String> {
     ]
 }
 
-/// Formats the inputs of a derived view, each once, and truncates the list: a view of a Feast repository may read all
-/// features of its sources.
+/// Formats the inputs of a derived view, each once. Truncates a long list, because a view of a Feast repository may
+/// read all features of its sources.
 fn reads(inputs: impl Iterator<Item = String>) -> String {
     const WIDTH_MAX: usize = 100;
     let mut all: Vec<String> = Vec::new();
@@ -117,7 +117,7 @@ fn reads(inputs: impl Iterator<Item = String>) -> String {
         width += input.chars().count() + ", ".len();
         width <= WIDTH_MAX
     };
-    // The first input is shown even if it is wider.
+    // The first input is shown even if it exceeds the width.
     let shown = all.iter().take_while(fits).count().max(1).min(all.len());
     let text = all[..shown].join(", ");
     match all.len() - shown {
@@ -144,7 +144,7 @@ fn tags(of: &Value) -> String {
     tags.map(|(name, value)| format!("{name}={}", text(value))).collect::<Vec<_>>().join(" ")
 }
 
-/// Returns the items of a list in the catalog; none if it is absent.
+/// Returns the items of a list in the catalog. Returns no items if the list is absent.
 pub(super) fn items(value: &Value) -> &[Value] {
     value.as_array().map(Vec::as_slice).unwrap_or_default()
 }

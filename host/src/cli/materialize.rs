@@ -1,6 +1,7 @@
 //! `larder materialize`: writes views' Parquet files to DynamoDB, for jobs without Python.
 //!
-//! It needs neither a running server nor its store: rows pass through a scratch store in a separate directory.
+//! It needs neither a running server nor the server's store. Rows are first loaded into a scratch store in a separate
+//! directory, and then written to the table.
 
 use std::{
     collections::BTreeMap,
@@ -52,26 +53,26 @@ pub(super) struct MaterializeArgs {
     /// Create missing tables as Feast does, with their streams turned on
     #[arg(long)]
     create_tables: bool,
-    /// Do not turn on the streams of new tables: changes are then served after the next scan of the table
+    /// Do not turn on the streams of new tables: changes are then served only after the next scan of the table
     #[arg(long, requires = "create_tables")]
     no_stream: bool,
-    /// The directory of the scratch stores, which are kept until a run succeeds [default: next to the store's
-    /// directory]
+    /// The directory for temporary files. They are kept until a run succeeds, so that the next run can resume [default:
+    /// next to the store's directory]
     #[arg(long, value_name = "DIR")]
     work_dir: Option<PathBuf>,
     /// How many requests to send concurrently
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1_000))]
     concurrency: u16,
-    /// How long to retry while DynamoDB accepts no item
+    /// How long to keep retrying while DynamoDB accepts no items
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = parse_duration)]
     retry_timeout: Duration,
 }
 
-/// The default of `--table-template`: the names that Feast's default gives tables.
+/// The default of `--table-template`. It gives tables the same names as Feast's default.
 const TABLE_TEMPLATE: &str = "{project}.{view}";
 /// The maximum length of a scratch directory's name. File systems allow 255 bytes.
 const DIR_NAME_BYTES_MAX: usize = 200;
-/// Why a view has no files, unless the catalog has the reason.
+/// Why a view has no files, if the catalog does not have a more specific reason.
 const NO_FILES: &str = "neither its source nor its batch_source has Parquet files";
 
 /// A view and its table.
@@ -131,7 +132,7 @@ pub(super) fn run(args: &MaterializeArgs) -> Result<()> {
         }
     }
     if args.work_dir.is_none() {
-        // Fails, and leaves the directory, if it has the scratch store of a failed run.
+        // If the directory has the scratch store of a failed run, this call fails, and the directory stays.
         let _ = std::fs::remove_dir(&work_dir);
     }
     if failed > 0 {
@@ -143,8 +144,8 @@ pub(super) fn run(args: &MaterializeArgs) -> Result<()> {
     Ok(())
 }
 
-/// Returns the selected views, each with its table. Prints an error for each named view that does not exist or has no
-/// files, and counts it in `failed`.
+/// Returns the selected views, each with its table. For each named view that does not exist or has no files, prints an
+/// error and increments `failed`.
 fn targets<'c>(args: &MaterializeArgs, catalog: &'c Catalog, failed: &mut usize) -> Result<Vec<Target<'c>>> {
     let mut targets = Vec::new();
     let mut add_error = |message: String| {
@@ -173,7 +174,7 @@ fn targets<'c>(args: &MaterializeArgs, catalog: &'c Catalog, failed: &mut usize)
         let own = view.table().filter(|table| table.layout == TableLayout::Feast);
         let (table, place) = match own {
             Some(own) => (own.table.clone(), own.place.clone()),
-            // If no views are named, only tables that a definition or --table-template names are created.
+            // If no views are named, tables are created only if a definition or `--table-template` names them.
             None if all && args.create_tables && args.table_template.is_none() => {
                 output::note(&format!(
                     "skipping view '{name}': it names no table. hint: name the view, or set --table-template"
@@ -189,13 +190,14 @@ fn targets<'c>(args: &MaterializeArgs, catalog: &'c Catalog, failed: &mut usize)
     }
     if all && targets.is_empty() {
         let which = if args.create_tables && args.table_template.is_none() {
-            "no feature view has files to materialize and names a table"
+            "no feature view has files to materialize and also names a table. hint: name the views, or set \
+             --table-template"
         } else {
             "no feature view has files to materialize"
         };
         bail!(CliError::Failed(which.to_owned()));
     }
-    // An entity has one item in a table: two views would overwrite each other's items.
+    // An entity has one item in a table, so two views with the same table would overwrite each other's items.
     let mut taken: BTreeMap<&str, &str> = BTreeMap::new();
     for target in &targets {
         if let Some(other) = taken.insert(&target.table, &target.view.name) {
@@ -208,7 +210,8 @@ fn targets<'c>(args: &MaterializeArgs, catalog: &'c Catalog, failed: &mut usize)
     Ok(targets)
 }
 
-/// Returns the name of a view's directory: the view's name, or a hash of it if it is not safe as a file name.
+/// Returns the name of a view's scratch directory: the view's name, or a hash of the name if it is not safe as a file
+/// name.
 fn dir_name(view: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     if view.len() <= DIR_NAME_BYTES_MAX && !view.starts_with('.') && view.chars().all(is_plain) {
@@ -286,12 +289,12 @@ fn describe(view: &str, table: &str, report: &TableReport) -> String {
         line.push_str(&format!("; an earlier run wrote {}", output::thousands(report.done_before)));
     }
     if report.skipped.outside_window > 0 {
-        let outside = output::thousands(report.skipped.outside_window);
-        line.push_str(&format!("; {outside} in the files are outside the given times"));
+        let outside = output::counted(report.skipped.outside_window, "row is", "rows are");
+        line.push_str(&format!("; {outside} outside the given times"));
     }
     if report.skipped.future > 0 {
-        let future = output::thousands(report.skipped.future);
-        line.push_str(&format!("; {future} left out: dated later than now plus 'sync: future_tolerance'"));
+        let future = output::counted(report.skipped.future, "row", "rows");
+        line.push_str(&format!("; {future} skipped: their event time is later than now plus 'sync: future_tolerance'"));
     }
     if report.skipped.rows() > 0 {
         line.push_str(&format!("; SKIPPED: {}", report.skipped));

@@ -12,7 +12,7 @@ use larder_common::telemetry::{flush_logs, write_line};
 
 /// The first error of writing to standard output.
 static FAILED: Mutex<Option<io::Error>> = Mutex::new(None);
-/// How long a command waits at its end for the reader of standard error.
+/// How long a command waits at its end until standard error is written.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Prints a line of a command's result. If that fails, [`finish`] returns the error.
@@ -30,7 +30,7 @@ fn keep_error(written: io::Result<()>) {
 /// Flushes standard output at the end of a command.
 ///
 /// # Errors
-/// If a part of the result was not written. A reader that stops early, such as `head`, is not an error.
+/// If a part of the result was not written. It is not an error if the reader stops early, as `head` does.
 pub(super) fn finish() -> io::Result<()> {
     keep_error(stdout().flush());
     match FAILED.lock().unwrap_or_else(PoisonError::into_inner).take() {
@@ -91,12 +91,12 @@ pub(super) fn counted(count: u64, one: &str, many: &str) -> String {
     format!("{} {}", thousands(count), if count == 1 { one } else { many })
 }
 
-/// Returns the path or name by which this program was started, for commands that messages suggest.
+/// Returns the path or name with which this program was started. Messages use it in the commands that they suggest.
 pub(super) fn program() -> String {
     std::env::args_os().next().map_or_else(|| "larder".to_owned(), |name| shell_word(&name.to_string_lossy()))
 }
 
-/// Quotes text, if needed, so that a shell reads it as one word.
+/// Quotes text if a shell would not read it as one word.
 pub(super) fn shell_word(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%,=".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
@@ -128,7 +128,7 @@ pub(super) fn bytes(bytes: u64) -> String {
     }
 }
 
-/// Formats an age in the largest unit that gives a number of at least 2: `45s`, `3m`, `5h`, `12d`.
+/// Formats an age in the largest unit in which it is at least 2, such as `45s`, `3m`, `5h` or `12d`.
 pub(super) fn age(seconds: i64) -> String {
     match seconds {
         ..0 => format!("in {}", age(seconds.saturating_neg())),

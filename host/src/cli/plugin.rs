@@ -19,7 +19,7 @@ pub(super) enum PluginCommand {
     #[cfg(feature = "tools")]
     #[command(flatten)]
     Tool(tools::ToolCommand),
-    /// Deploy a plugin's file to the running server, or for the next start
+    /// Deploy a plugin to the running server, or install it for the next start
     Deploy(deploy::DeployArgs),
     /// List the deployed plugins, with the version that a rollback restores
     List(deploy::ListArgs),

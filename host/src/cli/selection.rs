@@ -1,7 +1,7 @@
 //! The features and entities that `larder get` and `larder verify` request.
 //!
-//! The server's messages are Feast's and do not name arguments, so missing keys, unknown names and columns of different
-//! lengths are reported here, before the request is sent.
+//! Missing keys, unknown names and columns of different lengths are reported here, before the request is sent, because
+//! the server's messages are the same as Feast's and do not name arguments.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -24,9 +24,9 @@ pub(super) struct SelectionArgs {
     /// Name features in the form view__feature
     #[arg(long)]
     full_feature_names: bool,
-    /// The entities: join_key=value, or join_key=value,value,... for several rows; also request inputs of derived
-    /// views, with a list as name=[1,2]. A value with a comma is a JSON string: join_key='"a,b"'. Values of type
-    /// UnixTimestamp are seconds or times, such as 2026-01-31T12:00:00Z
+    /// The entities: join_key=value, or join_key=value,value,... for several rows. Write
+    /// request inputs of derived views in the same way, and lists as name=[1,2]. Write a value that contains a comma as a JSON string:
+    /// join_key='"a,b"'. Values of type UnixTimestamp are seconds since 1970 or times, such as 2026-01-31T12:00:00Z
     #[arg(value_name = "KEY=VALUE")]
     pub(super) entities: Vec<String>,
 }
@@ -37,7 +37,7 @@ pub(super) type Inputs = BTreeMap<String, Input>;
 /// A column of a request: a join key, or a request input of a derived view.
 #[derive(Clone, Debug)]
 pub(super) struct Input {
-    /// The type, as in a definition.
+    /// The type, as written in a definition, such as `Int64`.
     value_type: String,
     is_key: bool,
 }
@@ -48,7 +48,7 @@ type Columns = BTreeMap<String, Vec<Value>>;
 // === impl SelectionArgs ===
 
 impl SelectionArgs {
-    /// Checks what can be checked without the definitions.
+    /// Checks the arguments as far as possible without the definitions.
     pub(super) fn check(&self) -> Result<()> {
         if self.service.is_none() && self.features.is_empty() {
             let message = "no features selected. hint: use --service NAME, or --feature VIEW:FEATURE";
@@ -60,13 +60,14 @@ impl SelectionArgs {
         }
     }
 
-    /// Builds the request. Values of keys stay text, because the server converts them to the key's type; request inputs
-    /// are converted here, because the server expects them in their types.
+    /// Builds the request. Values of keys stay text, because the server converts them to the key's type. Request inputs
+    /// are converted here, because the server expects values of their types.
     pub(super) fn request(&self, catalog: &Value) -> Result<Value> {
         let known = all_inputs(catalog);
         let selected = self.inputs(catalog, &known);
         let columns = self.columns(&known, selected.as_ref())?;
-        // The server reports unknown views and services.
+        // If the selection has an unknown view or service, names are not checked here, because the server reports the
+        // error.
         if let Some(selected) = &selected {
             self.check_names(&columns, selected, catalog)?;
             check_lengths(&columns)?;
@@ -96,7 +97,7 @@ impl SelectionArgs {
         Ok(columns)
     }
 
-    /// Returns the columns that the selected features need; `None` if a view or service is unknown.
+    /// Returns the columns that the selected features need. Returns `None` if a view or service is unknown.
     fn inputs(&self, catalog: &Value, known: &Inputs) -> Option<Inputs> {
         let mut inputs = Inputs::new();
         if let Some(service) = &self.service {
@@ -114,10 +115,10 @@ impl SelectionArgs {
         Some(inputs)
     }
 
-    /// Checks that a request which lacks a column has no other one in its place. If it lacks none, it may have other
-    /// columns, as in Feast.
+    /// Returns an error if the request lacks a column and has either no columns or an unknown column, which is probably
+    /// a mistyped name. If all needed columns are there, additional columns are allowed, as in Feast.
     fn check_names(&self, columns: &Columns, selected: &Inputs, catalog: &Value) -> Result<()> {
-        // The name of an entity stands for its join key.
+        // The name of an entity can be used instead of its join key.
         let meant = |column: &str| match named(&catalog["entities"], column) {
             Some(entity) if !selected.contains_key(column) => text(&entity["join_key"]),
             _ => column.to_owned(),
@@ -173,7 +174,7 @@ impl Input {
         if self.is_time() {
             return arguments::values(text).into_iter().map(time).collect();
         }
-        // Text that does not parse is sent unchanged, and the server returns an error for it.
+        // If the text cannot be parsed as JSON, it is sent as text, and the server reports the error.
         if !self.is_key
             && !is_text
             && let Ok(values) = serde_json::from_str(&format!("[{text}]"))
@@ -201,7 +202,7 @@ fn names_in_order(inputs: &Inputs) -> impl Iterator<Item = &str> {
     of(true).chain(of(false))
 }
 
-/// Returns all join keys, also by the names of their entities, and all request inputs.
+/// Returns all join keys, all names of entities, which can be used instead of join keys, and all request inputs.
 pub(super) fn all_inputs(catalog: &Value) -> Inputs {
     let mut inputs = Inputs::new();
     for view in items(&catalog["derived_views"]) {
@@ -216,9 +217,9 @@ pub(super) fn all_inputs(catalog: &Value) -> Inputs {
     inputs
 }
 
-/// Adds the columns that a view needs. For a derived view, adds the columns of all views that it reads, each once: in a
-/// chain of derived views, the number of paths can grow exponentially. `read` has the views that were read so far.
-/// Returns `None` if the view is unknown.
+/// Adds the columns that a view needs. For a derived view, adds the columns of all views that it reads. `read` has the
+/// views that were already added: each view is added only once, because in a chain of derived views, the number of
+/// paths can grow exponentially. Returns `None` if the view is unknown.
 fn add_inputs<'c>(
     view: &str,
     catalog: &'c Value,
@@ -231,7 +232,7 @@ fn add_inputs<'c>(
         (key.to_owned(), Input { value_type, is_key: true })
     };
     if let Some(view) = named(&catalog["feature_views"], view) {
-        // A view without entities has an internal key, which requests do not contain.
+        // The join key of a view without entities is internal, and requests do not contain it.
         if !items(&view["entities"]).is_empty() {
             inputs.extend(items(&view["join_keys"]).iter().filter_map(Value::as_str).map(key_input));
         }

@@ -29,7 +29,7 @@ pub(super) struct ServeArgs {
     from: Option<String>,
 }
 
-/// How long a shutdown may exceed the documented limits before the process is ended.
+/// If a shutdown exceeds the sum of its documented time limits by this much, the watchdog ends the process.
 const STUCK_AFTER: Duration = Duration::from_secs(2);
 
 pub(super) fn run(args: &ServeArgs) -> Result<()> {
@@ -51,8 +51,8 @@ pub(super) fn run(args: &ServeArgs) -> Result<()> {
     })
 }
 
-/// Reads a configuration, with the address from the command line if there is one. That address is checked like a
-/// configured one: other machines can connect only if the configuration allows it.
+/// Reads a configuration. The address from the command line, if there is one, replaces the configured address. It is
+/// checked in the same way: other machines can connect only if the configuration allows it.
 pub(super) fn load(mut origin: Origin, listen: Option<SocketAddr>) -> Result<Config> {
     let listen = listen.map(|address| address.to_string());
     origin.flags.extend(listen.map(|value| Flag { name: "--listen", variable: "LARDER_SERVER_LISTEN", value }));
@@ -65,18 +65,18 @@ pub(super) fn install_telemetry(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// Opens the app and serves until a signal arrives, which may also be during startup. Calls `announce` once the server
-/// listens.
+/// Opens the app and serves until a signal arrives, which may also happen during startup. Calls `announce` when the
+/// server listens.
 pub(super) fn serve_until_stopped(
     open: impl FnOnce() -> Result<Arc<App>> + Send + 'static,
     announce: impl FnOnce(&Arc<App>, &Serving) -> Result<()>,
 ) -> Result<()> {
-    // Runs everything except requests, which have their own threads.
+    // This runtime runs everything except requests, which have their own threads.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.context("cannot start a runtime")?;
     let ran = runtime.block_on(async {
-        // Installed before anything that can take long, such as a registry that hangs, a large store, or plugins to
-        // compile: the first process of a container ignores signals that have no handler.
+        // The handlers are installed before anything that can take long, such as reading a registry, opening a large
+        // store, or compiling plugins. The first process of a container ignores signals that have no handler.
         let mut signals = Signals::listen()?;
         let opening = tokio::task::spawn_blocking(open);
         let Some(opened) = signals.unless_stopped(opening).await else { return Ok(None) };
@@ -89,7 +89,8 @@ pub(super) fn serve_until_stopped(
         let reason = serving.run(signals, move || start_watchdog(bound)).await;
         anyhow::Ok(Some((app, reason)))
     });
-    // Without a timeout, the runtime would wait until its threads end, and they may be waiting for a source.
+    // Without a timeout, the shutdown of the runtime would wait until its threads end, and a thread may be waiting for
+    // a source.
     let wait = match &ran {
         Ok(Some((app, ShutdownReason::Drained))) => app.last_commit_within(),
         _ => Duration::ZERO,
@@ -105,7 +106,7 @@ pub(super) fn serve_until_stopped(
     Ok(())
 }
 
-/// Starts a thread that ends the process after a time limit, in case a disk or a bug blocks the shutdown.
+/// Starts a thread that ends the process after this time, in case a disk or a bug blocks the shutdown.
 fn start_watchdog(bound: Duration) {
     let end = move || {
         thread::sleep(bound);

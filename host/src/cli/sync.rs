@@ -52,7 +52,8 @@ pub(super) fn run(args: &SyncArgs) -> Result<()> {
     Ok(())
 }
 
-/// Syncs views, with a progress bar for each view and a line when it is finished. Returns how many failed.
+/// Syncs views. Shows a progress bar for each view, and prints a line when its sync ends. Returns the number of views
+/// that failed.
 pub(super) fn sync_and_print(target: &Target, command: &SyncCommand) -> Result<usize> {
     let mut bars: HashMap<String, ProgressBar> = HashMap::new();
     let mut failed = 0;

@@ -19,20 +19,21 @@ use serde_json::Value;
 use super::{CliError, ConfigArg, client::Client, output};
 use crate::app::App;
 
-/// How a command accesses features. Only one process can have a store open, so a running server takes precedence.
+/// How a command accesses features. Only one process can have a store open, so commands use the running server if there
+/// is one.
 #[derive(Debug)]
 pub(super) enum Target {
     /// The running server, through its admin socket.
     Running(Client),
-    /// No server is running: the store is opened here.
+    /// The store, which this process has opened because no server is running.
     Local(Arc<App>),
 }
 
 // === impl Target ===
 
 impl Target {
-    /// Works like [`Target::find`], and also loads the plugins if no server is running, for commands that compute
-    /// features or manage plugins.
+    /// Works like [`Target::find`], but also loads the plugins if no server is running. Commands that compute features
+    /// or manage plugins need this.
     pub(super) fn find_with_plugins(config: &ConfigArg) -> Result<Self> {
         let target = Self::find(config)?;
         if let Self::Local(app) = &target {
@@ -43,7 +44,7 @@ impl Target {
 
     /// Connects to the running server of a configuration, or opens its store if there is none.
     pub(super) fn find(config: &ConfigArg) -> Result<Self> {
-        // The command prints the result of each sync itself, so the sync engine's log lines would be duplicates.
+        // The command prints the result of each sync, so the sync engine's log lines would be duplicates.
         telemetry::install_logs("warn,larder_sync::engine=off", LogFormat::Text);
         let config = config.load()?;
         if let Some(client) = Client::connect(&config.admin_socket)? {
@@ -55,7 +56,8 @@ impl Target {
         Ok(Self::Local(app))
     }
 
-    /// Requests features, as with `POST /get-online-features`, and returns the status and the response.
+    /// Requests features in the same way as `POST /get-online-features`. Returns the status and the body of the
+    /// response.
     pub(super) fn online_features(&self, request: &Value) -> Result<(u16, Value)> {
         let body = request.to_string().into_bytes();
         let (status, answer) = match self {
@@ -155,8 +157,8 @@ pub(super) fn send_command<T: serde::de::DeserializeOwned>(
     bail!(CliError::Failed(message))
 }
 
-/// Extracts the message from an error body: text that contains JSON with a `message`, as in Feast's errors, or an
-/// object with a `detail`, as in FastAPI's.
+/// Extracts the message from an error body. The body is either a string that contains JSON with a `message`, as in
+/// Feast's errors, or an object with a `detail`, as in FastAPI's errors.
 pub(super) fn error_message(body: &Value) -> String {
     let Some(text) = body.as_str() else {
         return body.get("detail").map_or_else(
@@ -169,7 +171,7 @@ pub(super) fn error_message(body: &Value) -> String {
     unquoted(message.unwrap_or(text)).to_owned()
 }
 
-/// Removes quotes that enclose the text, if there are any: Python's `str` of a `KeyError` has them.
+/// Removes quotes that enclose the text, if there are any. Python's `str` of a `KeyError` has such quotes.
 fn unquoted(text: &str) -> &str {
     let within = |quote| text.strip_prefix(quote).and_then(|text| text.strip_suffix(quote));
     within('"').or_else(|| within('\'')).unwrap_or(text)

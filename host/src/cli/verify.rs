@@ -1,7 +1,7 @@
 //! `larder verify`: looks up entity rows and checks the results.
 //!
-//! Without entities, it samples some from the files of the views, so that a script need not know any: every sampled
-//! entity must be found.
+//! If no entities are given, the command samples entities from the files of the views, so that a script need not know
+//! any. Every sampled entity must be found.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -57,7 +57,8 @@ struct Verification {
     findings: Vec<String>,
 }
 
-/// The maximum number of lines printed for each view with sampled entities; further lines are only counted.
+/// The maximum number of findings that are printed for each view with sampled entities. Further findings are only
+/// counted.
 const FINDINGS_SHOWN: usize = 20;
 
 pub(super) fn run(args: &VerifyArgs) -> Result<()> {
@@ -96,18 +97,16 @@ pub(super) fn run(args: &VerifyArgs) -> Result<()> {
     }
     let values = output::counted(values, "value", "values");
     if bad > 0 {
-        let (bad, what) = (
-            output::counted(bad, "is", "are"),
-            if args.no_nulls { "missing, expired or null" } else { "missing or expired" },
-        );
-        bail!(CliError::Failed(format!("of {values} {bad} {what}")));
+        let what = if args.no_nulls { "missing, expired or null" } else { "missing or expired" };
+        let verb = if bad == 1 { "is" } else { "are" };
+        bail!(CliError::Failed(format!("{} of {values} {verb} {what}", output::thousands(bad))));
     }
     output::line(&format!("nothing is missing or expired in {values}"));
     Ok(())
 }
 
 /// Builds a request for each selected view, with entities from its files. Also returns the number of views whose files
-/// cannot be read, or have no row with a readable key and time.
+/// cannot be read, or have no row with a valid key and time.
 fn sampled(args: &VerifyArgs) -> Result<(Vec<SampleRequest>, u64)> {
     let config = args.config.load()?;
     let catalog = load_definitions(&config)?.catalog;
@@ -144,8 +143,8 @@ fn sampled(args: &VerifyArgs) -> Result<(Vec<SampleRequest>, u64)> {
             let rows = output::counted(future, "row", "rows");
             let tolerance = duration_text(setting.limits.future_tolerance);
             output::note(&format!(
-                "{}: {rows} dated later than now plus 'sync: future_tolerance' ({tolerance}): not served before \
-                 their event time",
+                "{}: skipped {rows} with an event time later than now plus 'sync: future_tolerance' ({tolerance}), \
+                 because such rows are not served before their event time",
                 view.name
             ));
         }
@@ -154,7 +153,8 @@ fn sampled(args: &VerifyArgs) -> Result<(Vec<SampleRequest>, u64)> {
     Ok((samples, unreadable))
 }
 
-/// Returns the selected views with their selected features; all of them if none are selected.
+/// Returns the selected views with their selected features. If nothing is selected, returns all views with all
+/// features.
 fn selected_views(selection: &SelectionArgs, catalog: &Catalog) -> Result<BTreeMap<String, Vec<String>>> {
     let mut selected: BTreeMap<String, Vec<String>> = BTreeMap::new();
     if let Some(name) = &selection.service {
@@ -180,7 +180,7 @@ fn selected_views(selection: &SelectionArgs, catalog: &Catalog) -> Result<BTreeM
         }
     }
     for features in selected.values_mut() {
-        // Two projections of one view may share features.
+        // Two projections of one view may have the same features.
         features.sort();
         features.dedup();
     }
@@ -191,8 +191,8 @@ fn hint<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
     nearest(name, known).map_or_else(String::new, |help| format!(" ({help})"))
 }
 
-/// Returns the sampled keys in the format of a request: a column for each join key, or none for a view without
-/// entities.
+/// Returns the sampled keys in the format of a request: a column for each join key. Returns no columns for a view
+/// without entities.
 fn columns(view: &FeatureView, keys: &[Vec<String>]) -> Map<String, Value> {
     if view.is_entityless() {
         return Map::new();
@@ -204,7 +204,8 @@ fn columns(view: &FeatureView, keys: &[Vec<String>]) -> Map<String, Value> {
 // === impl Verification ===
 
 impl Verification {
-    /// Checks the feature values of a response. Entity columns only repeat the request and do not count.
+    /// Checks the feature values of a response. Columns of entities are not checked, because they only repeat the
+    /// request.
     fn of(answer: &Value, sample: &SampleRequest, no_nulls: bool) -> Self {
         let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
         let entities = &sample.request["entities"];
@@ -239,7 +240,7 @@ impl Verification {
                     }
                     _ => {
                         verification.missing += 1;
-                        "has an unknown status"
+                        "is invalid, because a plugin failed"
                     }
                 };
                 let name = name.as_str().unwrap_or_default();
@@ -249,7 +250,8 @@ impl Verification {
         verification
     }
 
-    /// Prints the findings: all of them if the user named the entities, else the first ones.
+    /// Prints the findings. Prints all of them if the user named the entities, and otherwise the first
+    /// [`FINDINGS_SHOWN`].
     fn print(&self, sample: &SampleRequest) {
         let shown = if sample.view.is_some() { FINDINGS_SHOWN } else { usize::MAX };
         self.findings.iter().take(shown).for_each(|finding| output::line(finding));

@@ -23,12 +23,15 @@ pub struct LoadedAccess {
     pub tls: Option<TlsKeys>,
     /// The tokens that the listener accepts.
     pub tokens: Option<Vec<Token>>,
-    /// The problems that are not errors.
+    /// The warnings.
     pub warnings: Vec<Problem>,
 }
 
-/// The error of a function that has added the details to the problems.
+/// The error of a function that has already added its error messages to the problems.
 pub(super) struct Reported;
+
+/// The hint for an empty list of services.
+const NO_SERVICES: &str = "list feature services, or remove 'services' to let the token request everything";
 
 /// Reads the files of keys and tokens.
 ///
@@ -42,7 +45,8 @@ pub fn load_access(config: &HttpConfig) -> Result<LoadedAccess, ConfigError> {
     if failed { Err(ConfigError::Invalid(problems)) } else { Ok(LoadedAccess { tls, tokens, warnings: problems }) }
 }
 
-/// Reads the keys of the listener. `None` if there are none, or an error was added.
+/// Reads the TLS keys of the listener. Returns `None` if no keys are configured, or if an error was added to
+/// `problems`.
 pub fn read_tls(config: &HttpConfig, problems: &Problems) -> Option<TlsKeys> {
     let tls = config.tls.as_ref()?;
     warn_of_readers("server.tls: 'key'", &tls.key, problems);
@@ -54,7 +58,7 @@ pub fn read_tls(config: &HttpConfig, problems: &Problems) -> Option<TlsKeys> {
     .ok()
 }
 
-/// Reads all tokens. `None` if there are none, or an error was added.
+/// Reads all tokens. Returns `None` if no tokens are configured, or if an error was added to `problems`.
 pub fn read_tokens(config: &HttpConfig, problems: &Problems) -> Option<Vec<Token>> {
     let before = problems.error_count();
     let mut tokens: Vec<Token> = Vec::new();
@@ -77,7 +81,7 @@ pub fn read_tokens(config: &HttpConfig, problems: &Problems) -> Option<Vec<Token
     (problems.error_count() == before).then_some(tokens)
 }
 
-/// Returns the files of keys and tokens, to watch for changes.
+/// Returns the paths of the files of keys and tokens, to watch them for changes.
 #[must_use]
 pub fn access_files(config: &HttpConfig) -> Vec<PathBuf> {
     let tls = config.tls.iter().flat_map(|tls| [Some(&tls.cert), Some(&tls.key), tls.client_ca.as_ref()]);
@@ -102,11 +106,11 @@ pub(super) fn check_scopes(config: &Config, catalog: &Catalog, problems: &Proble
     }
 }
 
-/// Reads `tls`. Returns `None` if it is absent or off.
+/// Reads `tls`. Returns `None` if `tls` is absent, or if `cert` and `key` are `off`.
 pub(super) fn tls(server: &mut Section<'_>, base_dir: &Path) -> Result<Option<TlsConfig>, Reported> {
     let Some(node) = server.get_or_null("tls") else { return Ok(None) };
     if node.tree == Tree::Null {
-        server.error(&node.at, "'tls' is empty", "set 'cert' and 'key', or leave it out".to_owned());
+        server.error(&node.at, "'tls' is empty", "set 'cert' and 'key', or remove 'tls'".to_owned());
         return Err(Reported);
     }
     let mut section = server.section("server.tls");
@@ -121,11 +125,11 @@ pub(super) fn tls(server: &mut Section<'_>, base_dir: &Path) -> Result<Option<Tl
     let at = section.at().clone();
     let tls = match files {
         [Ok(Some(cert)), Ok(Some(key)), Ok(client_ca)] => Ok(Some(TlsConfig { cert, key, client_ca })),
-        // Both keys are `off`. A section that lacks the keys is incomplete, not turned off.
+        // TLS is off if both keys are `off`. A section that lacks the keys is incomplete, not off.
         [Ok(None), Ok(None), Ok(None)] if section.has("cert") && section.has("key") => Ok(None),
         [Ok(cert), Ok(_), Ok(_)] => {
             let missing = if cert.is_none() { "cert" } else { "key" };
-            section.error(&at, format!("'{missing}' is missing"), "both are needed, 'cert' and 'key'".to_owned());
+            section.error(&at, format!("'{missing}' is missing"), "TLS needs both 'cert' and 'key'".to_owned());
             Err(Reported)
         }
         _ => Err(Reported),
@@ -134,9 +138,10 @@ pub(super) fn tls(server: &mut Section<'_>, base_dir: &Path) -> Result<Option<Tl
     tls
 }
 
-/// Reads `auth`. Returns `None` if it is absent or off, or an error was added, which rejects the whole configuration.
+/// Reads `auth`. Returns `None` if it is absent or off. Also returns `None` if an error was added, which rejects the
+/// whole configuration.
 pub(super) fn auth(server: &mut Section<'_>, base_dir: &Path) -> Option<AuthConfig> {
-    let help = || "list them, or write 'tokens: off' to turn authentication off".to_owned();
+    let help = || "list at least one token, or write 'tokens: off' to turn authentication off".to_owned();
     let node = server.get_or_null("auth")?;
     if node.tree == Tree::Null {
         server.error(&node.at, "'auth' has no 'tokens'", help());
@@ -173,13 +178,13 @@ fn token(mut section: Section<'_>, base_dir: &Path, others: &[TokenConfig]) -> O
     let file = section.required_text("file").and_then(|_| section.path("file", base_dir));
     let services = match section.get_or_null("services").map(|node| (&node.tree, &node.at)) {
         None => None,
-        // An empty scope could mean no services or, like an absent one, all of them.
+        // An empty scope is ambiguous: it could mean no services or, like an absent scope, all services.
         Some((Tree::Null, at)) => {
-            section.error(at, "'services' is empty", "leave it out to let the token request everything".to_owned());
+            section.error(at, "'services' is empty", NO_SERVICES.to_owned());
             None
         }
         Some((Tree::List(items), at)) if items.is_empty() => {
-            section.error(at, "'services' is empty", "leave it out to let the token request everything".to_owned());
+            section.error(at, "'services' is empty", NO_SERVICES.to_owned());
             None
         }
         Some(_) => Some(section.texts("services")),
@@ -198,7 +203,11 @@ fn key_file(
         None => Ok(None),
         Some(node) if node.tree == Tree::Text("off".to_owned()) => Ok(None),
         Some(node) if node.tree == Tree::Null => {
-            section.error(&node.at, format!("'{key}' is empty"), "name a file, or write 'off'".to_owned());
+            section.error(
+                &node.at,
+                format!("'{key}' is empty"),
+                "set it to the path of a file, or to 'off'".to_owned(),
+            );
             Err(Reported)
         }
         Some(_) => section.path(key, base_dir).map(Some).ok_or(Reported),
@@ -209,7 +218,7 @@ fn key_file(
 fn warn_of_readers(what: &str, file: &Located<PathBuf>, problems: &Problems) {
     if is_world_readable(&file.value) {
         let path = file.value.display();
-        let help = format!("chmod o-r {path}; for a volume of Kubernetes, set its defaultMode to 0440");
+        let help = format!("run 'chmod o-r {path}'; for a Kubernetes volume, set its defaultMode to 0440");
         problems.warning(&file.at, format!("{what}: {path} is readable by all users of this machine"), help);
     }
 }

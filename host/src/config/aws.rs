@@ -30,7 +30,7 @@ pub(super) fn aws(mut section: Section<'_>, build: BuildFeatures) -> Arc<Aws> {
     };
     if config.operation_timeout < config.attempt_timeout {
         let (all, one) = (config.operation_timeout, config.attempt_timeout);
-        let message = format!("'operation_timeout' is {all:?}, which is less than 'attempt_timeout', {one:?}");
+        let message = format!("'operation_timeout' is {all:?}, which is less than 'attempt_timeout' ({one:?})");
         section.error(
             section.at(),
             message,

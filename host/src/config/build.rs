@@ -1,7 +1,7 @@
-//! The Cargo features of a build, and the errors for a configuration that uses a part of Larder that the build lacks.
+//! The Cargo features of a build, and the errors for a configuration that needs a feature which the build lacks.
 //!
-//! Every build reads the same files. The functions here take the features as a value, so that tests of one build cover
-//! all combinations.
+//! Every build parses all settings and definitions. The functions here take the features as a value, so that tests in
+//! one build cover all combinations of features.
 
 use std::fmt;
 
@@ -20,14 +20,14 @@ pub struct BuildFeatures {
     pub sqlite: bool,
     /// The gRPC listener.
     pub grpc: bool,
-    /// Commands for developers.
+    /// The subcommands of `larder plugin` for developers.
     pub tools: bool,
 }
 
 /// A part of Larder that a build may lack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BuildPart {
-    /// Clients of AWS.
+    /// The AWS clients.
     Aws,
     /// Objects in S3.
     S3,
@@ -41,7 +41,7 @@ pub enum BuildPart {
 
 /// The prefix of paths in S3.
 const S3: &str = "s3://";
-/// The key of the files that materialization reads.
+/// The key of a view's batch source, whose files materialization reads.
 const BATCH: &str = "batch_source";
 
 // === impl BuildFeatures ===
@@ -55,7 +55,7 @@ impl BuildFeatures {
         tools: cfg!(feature = "tools"),
     };
 
-    /// Returns whether a build with these features has a part.
+    /// Returns whether a build with these features includes a part.
     #[must_use]
     pub fn has(self, part: BuildPart) -> bool {
         match part {
@@ -79,7 +79,8 @@ impl BuildFeatures {
             for (what, part) in parts_of(view).filter(|(_, part)| !self.has(*part)) {
                 let at = catalog.place_of_source(&view.name).cloned().unwrap_or_else(|| Place::file(&view.name));
                 let message = format!("feature view '{}': {what}: {part}", view.name);
-                // A view of a Feast repository is served nevertheless: only materialization reads its batch source.
+                // A view of a Feast repository is served even if its batch source cannot be read, because only
+                // materialization reads it.
                 let is_served = what.starts_with(BATCH) && catalog.is_imported();
                 let severity = if is_served { Severity::Warning } else { Severity::Error };
                 problems.push(Problem { severity, at, message, help: Some(part.help()) });
@@ -89,7 +90,8 @@ impl BuildFeatures {
     }
 }
 
-/// Returns the optional parts that a view's source and batch source need, each with the text that names the source.
+/// Returns the optional parts that a view's source and batch source need. Each comes with the text that names the
+/// source in messages.
 fn parts_of(view: &FeatureView) -> impl Iterator<Item = (String, BuildPart)> {
     let in_s3 = |key: &str, files: &FileSource| {
         files.path.starts_with(S3).then(|| (format!("{key}: {}", files.path), BuildPart::S3))
@@ -106,7 +108,7 @@ fn parts_of(view: &FeatureView) -> impl Iterator<Item = (String, BuildPart)> {
 // === impl BuildPart ===
 
 impl BuildPart {
-    /// Returns the Cargo feature that enables it.
+    /// Returns the Cargo feature that enables the part.
     #[must_use]
     pub fn feature(self) -> &'static str {
         match self {
@@ -116,15 +118,15 @@ impl BuildPart {
         }
     }
 
-    /// Returns the hint for a build that lacks it.
+    /// Returns the hint for users of a build that lacks the part.
     #[must_use]
     pub fn help(self) -> String {
-        format!("build with the feature '{}'", self.feature())
+        format!("build with the Cargo feature '{}'", self.feature())
     }
 }
 
 impl fmt::Display for BuildPart {
-    /// Formats the message for a build that lacks it.
+    /// Formats the error message for a build that lacks the part.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match self {
             Self::Aws => "AWS",

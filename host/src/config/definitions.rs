@@ -23,33 +23,35 @@ const PROJECT: &str = "default";
 /// A registry in S3.
 #[derive(Clone, Debug)]
 pub struct RemoteRegistry {
-    /// Its location.
+    /// The location of the registry.
     pub at: ObjectAt,
-    /// The version that was read; `None` if S3 was unavailable and the local copy was used.
+    /// The version that was read; `None` if the registry could not be read and the local copy was used.
     pub version: Option<String>,
 }
 
 /// The definitions of a configuration, from its files and its Feast repository.
 #[derive(Clone, Debug)]
 pub struct LoadedDefinitions {
-    /// Whether the configuration names a Feast repository whose registry Feast has not written: it is absent or empty.
+    /// Whether the configuration names a Feast repository whose registry is absent or empty because Feast has not
+    /// written it.
     pub is_unwritten: bool,
-    /// How long definitions of the Feast repository may be cached; `None` without a repository.
+    /// The rules for cached definitions of the Feast repository; `None` if there is no repository.
     pub cache: Option<RegistryCache>,
-    /// All definitions. They are valid.
+    /// The valid definitions from all files and the registry.
     pub catalog: Catalog,
-    /// The files that were read, in order, including a registry that is a file.
+    /// The files that were read, in this order: the registry if it is a file, then the definition files.
     pub files: Vec<PathBuf>,
     /// The registry, if it is in S3.
     pub registry: Option<RemoteRegistry>,
-    /// The problems that are not errors.
+    /// The warnings.
     pub warnings: Vec<Problem>,
 }
 
 /// The result of [`check_definitions`].
 #[derive(Debug)]
 pub struct CheckedDefinitions {
-    /// The definitions that can be checked further; see [`Validated::sound`]. They must not be served.
+    /// The definitions without errors of their own (see [`Validated::sound`]). They are for further checks and must not
+    /// be served.
     pub sound: Catalog,
     /// All errors and warnings, sorted by file and line.
     pub problems: Vec<Problem>,
@@ -65,7 +67,8 @@ struct Read {
     problems: Problems,
 }
 
-/// Checks all definition files of a configuration, and its Feast repository, whose registry must exist.
+/// Checks all definition files of a configuration, and its Feast repository. The repository's registry must exist and
+/// have content.
 #[must_use]
 pub fn check_definitions(config: &Config) -> CheckedDefinitions {
     let read = read(config, RegistryNeed::There);
@@ -73,10 +76,11 @@ pub fn check_definitions(config: &Config) -> CheckedDefinitions {
     CheckedDefinitions { sound, problems: read.problems.into_sorted() }
 }
 
-/// Reads every definition file of a configuration, and its Feast repository, whose registry must exist.
+/// Reads every definition file of a configuration, and its Feast repository. The repository's registry must exist and
+/// have content.
 ///
 /// # Errors
-/// As [`load_definitions_with`].
+/// Returns the same errors as [`load_definitions_with`].
 pub fn load_definitions(config: &Config) -> Result<LoadedDefinitions, ConfigError> {
     load_definitions_with(config, RegistryNeed::There)
 }
@@ -130,7 +134,8 @@ fn read(config: &Config, need: RegistryNeed) -> Read {
         match read_text(&path, TEXT_BYTES_MAX) {
             Ok(text) => definitions.read(&name, &text, &problems),
             Err(error) => {
-                let help = (error.kind() == io::ErrorKind::IsADirectory).then(|| "end it with '/*.yaml'".to_owned());
+                let help = (error.kind() == io::ErrorKind::IsADirectory)
+                    .then(|| "to read the files in the directory, append '/*.yaml'".to_owned());
                 problems.error_with_help(named_at, format!("features: cannot read {name}: {error}"), help);
                 definitions.note_unread_file();
             }
@@ -151,8 +156,8 @@ fn read(config: &Config, need: RegistryNeed) -> Read {
             Severity::Warning => problems.warning(&at, message, help),
         }
     }
-    // Token scopes can be checked only if all services are known: not if the registry is not written yet, nor if a
-    // definition has an error.
+    // Token scopes can be checked only if all services are known. If the registry is not written yet, or if a
+    // definition has an error, some services are not known.
     if !problems.has_errors() && !is_unwritten {
         access::check_scopes(config, validated.sound(), &problems);
     }
@@ -160,12 +165,12 @@ fn read(config: &Config, need: RegistryNeed) -> Read {
 }
 
 /// Returns the paths to watch for changes: the configuration file, the files of the Feast repository, the current
-/// definition files, and the directories in which others may appear.
+/// definition files, and the directories in which new definition files may appear.
 #[must_use]
 pub fn watched_files(config: &Config) -> Vec<PathBuf> {
     let mut watched = vec![config.origin.file.clone()];
     watched.extend(config.feast.iter().flat_map(|feast| feast::files(feast, &process_environment)));
-    // Loading the definitions reports these problems.
+    // The problems are ignored here, because loading the definitions reports them.
     watched.extend(definition_files(config, &Problems::default()).into_iter().map(|(path, _)| path));
     for pattern in config.features.iter().filter_map(|written| Pattern::new(&config.base_dir, &written.value).ok()) {
         if let Some(dir) = pattern.dir().filter(|dir| !watched.iter().any(|known| known == dir)) {
@@ -175,8 +180,8 @@ pub fn watched_files(config: &Config) -> Vec<PathBuf> {
     watched
 }
 
-/// Returns the files that match the patterns, each once, in the order of the patterns, with the position of the
-/// pattern.
+/// Returns the files that match the patterns, each once and in the order of the patterns. Each file comes with the
+/// position of its pattern in the configuration.
 fn definition_files<'c>(config: &'c Config, problems: &Problems) -> Vec<(PathBuf, &'c Place)> {
     let config_file = config.origin.file.file_name().map(|name| resolve(&config.base_dir, &name.to_string_lossy()));
     let mut files: Vec<(PathBuf, &Place)> = Vec::new();

@@ -1,7 +1,8 @@
 //! Reads settings from the environment and the command line: a variable or a flag replaces the file's value before
 //! values are checked.
 //!
-//! So the same checks apply to all, and a message about a value from a variable or a flag names it instead of the file.
+//! The same checks therefore apply to all settings. A message about a value from a variable or a flag names the
+//! variable or the flag instead of the file.
 
 use larder_model::yaml::{Located, Node, Place, Tree};
 
@@ -34,7 +35,7 @@ pub(super) struct Override {
 enum Kind {
     /// Text, even if it looks like a number.
     Text,
-    /// A boolean or an integer if it looks like one, else text.
+    /// Text that can be parsed as a boolean or an integer becomes one. Other text stays text.
     Plain,
 }
 
@@ -71,19 +72,19 @@ pub(super) const OVERRIDES: &[Override] = &[
     Override { path: &["log", "format"], kind: Kind::Text },
 ];
 
-/// Variables of earlier versions, and the keys that they set. The keys were removed, too, so a variable that is still
-/// set is reported as an unknown key.
+/// Variables of earlier versions, with the keys that they set. These keys were removed too, so if such a variable is
+/// set, it is reported as an unknown key.
 const RETIRED: &[(&str, &[&str])] = &[("LARDER_FEAST_FROM", &["feast", "from"])];
 
 /// Reads a variable of this process's environment. The configuration reads variables only through this function.
 #[must_use]
 pub fn process_environment(name: &str) -> Option<String> {
-    // Text that is not Unicode is converted lossily, so that the checks reject it.
+    // Invalid Unicode is replaced instead of ignored, so that the checks of the value can report it.
     std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 
-/// Overrides values in the file's tree by the variables that are set, and variables by flags. An empty variable counts as
-/// not set, because a template without a value produces one.
+/// Replaces values in the file's tree with the values of variables that are set. A flag takes precedence over its
+/// variable. An empty value is ignored, because a template that lacks a value produces an empty variable.
 pub(super) fn overlay(entries: &mut Entries, flags: &[Flag], env: Environment<'_>) {
     let known = OVERRIDES.iter().map(|key| (key.variable(), key.path, key.kind));
     let retired = RETIRED.iter().map(|(variable, path)| ((*variable).to_owned(), *path, Kind::Text));
@@ -98,7 +99,7 @@ pub(super) fn overlay(entries: &mut Entries, flags: &[Flag], env: Environment<'_
     }
 }
 
-/// Sets the value at a path, and adds missing sections.
+/// Sets the value at a path. Adds sections that are missing.
 fn put(entries: &mut Entries, path: &[&str], value: Node) {
     let [name, deeper @ ..] = path else { return };
     let place = entries.iter().position(|(key, _)| key.value == *name).unwrap_or_else(|| {

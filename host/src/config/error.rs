@@ -32,8 +32,10 @@ fn lines(problems: &[Problem]) -> String {
 fn hint(path: &Path, error: &io::Error) -> String {
     let inside = path.join("larder.yaml");
     match error.kind() {
-        io::ErrorKind::NotFound => ". hint: set --config to its path, or create one with 'larder init'".to_owned(),
-        io::ErrorKind::IsADirectory if inside.is_file() => format!(". hint: {}", inside.display()),
+        io::ErrorKind::NotFound => {
+            ". hint: set --config to the path of your configuration, or create one with 'larder init'".to_owned()
+        }
+        io::ErrorKind::IsADirectory if inside.is_file() => format!(". hint: set --config to {}", inside.display()),
         _ => String::new(),
     }
 }

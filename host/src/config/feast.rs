@@ -1,7 +1,8 @@
 //! `feast:`, a Feast repository instead of definition files.
 //!
-//! [`FeastConfig`] has the settings in Larder's own configuration. [`FeastRepo`] has the settings that Larder uses of
-//! the repository's `feature_store.yaml`, and the registry that it names; all other settings in that file are ignored.
+//! [`FeastConfig`] has the settings in Larder's own configuration. [`FeastRepo`] has the settings of the repository's
+//! `feature_store.yaml` that Larder uses, and the registry that `feature_store.yaml` names. All other settings in that
+//! file are ignored.
 
 mod feature_store;
 
@@ -33,16 +34,16 @@ use super::{
     units::{HOUR, TEXT_BYTES_MAX, TIMEOUT_MIN},
 };
 
-/// A Feast repository, as `larder.yaml` or the command line names it.
+/// The settings of a Feast repository, from `larder.yaml` or from the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FeastConfig {
-    /// `repo:`, the directory of `feature_store.yaml`, from the configuration's directory.
+    /// `repo:`, the directory of `feature_store.yaml`, relative to the configuration's directory.
     pub written: PathBuf,
-    /// The same relative to the current directory.
+    /// The same directory, relative to the current directory.
     pub dir: PathBuf,
-    /// `from:`, the source of the values.
+    /// `values:`, the source of the values.
     pub from: FeastValuesFrom,
-    /// `every:`, how often tables in DynamoDB without a stream are read again.
+    /// `every:`, how often DynamoDB tables without a stream are read again.
     pub every: Option<Duration>,
     /// `unknown_fields:`, how to treat definitions with fields of a newer Feast.
     pub unknown_fields: UnknownFields,
@@ -51,7 +52,8 @@ pub struct FeastConfig {
 /// The source of the values of a Feast repository's views.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FeastValuesFrom {
-    /// From the online store, if it is SQLite and has a file; from the batch sources otherwise.
+    /// From the online store, if it is DynamoDB, or if it is SQLite and its file exists; otherwise, from the batch
+    /// sources.
     #[default]
     Auto,
     /// From the SQLite online store.
@@ -60,32 +62,32 @@ pub enum FeastValuesFrom {
     Batch,
 }
 
-/// The setting's values for [`FeastValuesFrom`].
+/// The values of the setting `values`, and their meanings.
 pub const FEAST_VALUES_FROM: [(&str, FeastValuesFrom); 3] =
     [("auto", FeastValuesFrom::Auto), ("online", FeastValuesFrom::Online), ("batch", FeastValuesFrom::Batch)];
 
-/// The setting's values for [`UnknownFields`].
+/// The values of the setting `unknown_fields`, and their meanings.
 const UNKNOWN_FIELDS: [(&str, UnknownFields); 2] =
     [("refuse", UnknownFields::Refuse), ("ignore", UnknownFields::Ignore)];
 
 /// Whether a repository without definitions is accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RegistryNeed {
-    /// The registry must exist and have content: an empty file in place of served definitions is one that Feast is
-    /// about to write.
+    /// The registry must exist and have content. An empty file is an error, because Feast is about to write into it,
+    /// and serving its definitions would remove all current ones.
     Written,
     /// The registry must exist. As in Feast, an empty file is a registry without definitions.
     There,
-    /// The registry may be written later: the server waits for it.
+    /// The registry may be absent or empty: the server waits until Feast writes it.
     Later,
 }
 
-/// How long Feast may use cached definitions (`registry:` of `feature_store.yaml`).
+/// The rules for cached definitions, from `registry:` in `feature_store.yaml`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RegistryCache {
     /// `allow_registry_cache:`; if false, each request uses the current definitions.
     pub allowed: bool,
-    /// `cache_ttl_seconds:`; `None`, from 0, means that definitions never expire.
+    /// `cache_ttl_seconds:`; `None` if it is 0, which means that definitions never expire.
     pub ttl: Option<Duration>,
 }
 
@@ -100,14 +102,14 @@ pub struct FeastRepo {
     pub definitions: FeastRegistry,
     /// The location of the registry.
     pub registry: RegistryAt,
-    /// The version of it that was read, if it is in S3.
+    /// The version of the registry that was read. `None` if the registry is a file, or if the local copy was used.
     pub version: Option<String>,
     /// Whether the registry is absent or empty: Feast has not written it.
     pub is_unwritten: bool,
-    /// The maximum age of definitions.
+    /// The rules for cached definitions.
     pub cache: RegistryCache,
     options: FeastOptions,
-    /// Relative to the configuration's directory.
+    /// The repository's directory, relative to the configuration's directory.
     written: PathBuf,
 }
 
@@ -121,13 +123,14 @@ pub enum RegistryAt {
 }
 
 const FILE: &str = "feature_store.yaml";
-/// The maximum number of attempts to read a registry that changes during the read: Feast writes it in place.
+/// The maximum number of attempts to read a registry that changes during the read. Feast writes the file in place.
 const READS_MAX: usize = 10;
-/// The size limit of a registry.
+/// The maximum size of a registry, in bytes.
 const REGISTRY_BYTES_MAX: u64 = 256 << 20;
-/// If there is a local copy, the maximum wait for S3: after that, the copy is served, and S3 is retried soon.
+/// The maximum time to wait for S3 if there is a local copy of the registry. After this time, the local copy is used,
+/// and the next poll reads the registry again.
 const COPY_AFTER: Duration = Duration::from_secs(3);
-/// The copy of a registry in S3, in the store's directory.
+/// The file name of the local copy of a registry in S3. The copy is in the store's directory.
 const REGISTRY_COPY: &str = "registry-of-s3.db";
 
 /// Reads the section `feast:`.
@@ -140,7 +143,7 @@ pub(super) fn feast(mut section: Section<'_>, base_dir: &Path) -> Option<FeastCo
         section.error(
             section.at(),
             "'values' has no effect without 'repo'",
-            "name the Feast repository: 'repo: .'".to_owned(),
+            "set 'repo' to the directory of the Feast repository".to_owned(),
         );
     }
     section.finish();
@@ -149,10 +152,11 @@ pub(super) fn feast(mut section: Section<'_>, base_dir: &Path) -> Option<FeastCo
     Some(FeastConfig { written, dir, from: from.unwrap_or_default(), every: Some(every), unknown_fields })
 }
 
-/// Returns the files of a repository to watch: its two files, and the online store's until it exists.
+/// Returns the files of a repository to watch: `feature_store.yaml`, the registry if it is a file, and the online
+/// store's file while it does not exist.
 pub(super) fn files(config: &FeastConfig, env: Environment<'_>) -> Vec<PathBuf> {
     let mut files = vec![config.dir.join(FILE)];
-    // Loading the repository reports these problems.
+    // The problems are ignored here, because loading the repository reports them.
     let Some(store) =
         read_text(&files[0], TEXT_BYTES_MAX).ok().and_then(|text| read(FILE, &text, env, &Problems::default()))
     else {
@@ -163,7 +167,8 @@ pub(super) fn files(config: &FeastConfig, env: Environment<'_>) -> Vec<PathBuf> 
         && config.from != FeastValuesFrom::Batch
     {
         let file = config.dir.join(path);
-        // Once it exists, the sync detects its changes, which may happen many times a minute.
+        // Once the file exists, it is not watched here, because it may change many times a minute. Syncs detect these
+        // changes.
         if matches!(file.try_exists(), Ok(false)) {
             files.push(file);
         }
@@ -174,8 +179,8 @@ pub(super) fn files(config: &FeastConfig, env: Environment<'_>) -> Vec<PathBuf> 
 // === impl FeastRepo ===
 
 impl FeastRepo {
-    /// Opens a repository; returns `None` if an error was added. A registry in S3 is copied to `copies`; the copy is
-    /// used while S3 is unavailable.
+    /// Opens a repository. Returns `None` if an error was added to `problems`. Stores a copy of a registry in S3 in the
+    /// directory `copies`, and uses the copy if the registry cannot be read.
     pub fn open(
         config: &FeastConfig,
         build: BuildFeatures,
@@ -211,7 +216,7 @@ impl FeastRepo {
         let is_unwritten = bytes.is_empty();
         if is_unwritten && need == RegistryNeed::Written {
             let message = "the registry is empty".to_owned();
-            let help = "'feast apply' fills it".to_owned();
+            let help = "run 'feast apply' to write the definitions".to_owned();
             problems.error_with_help(&Place::file(&registry.to_string()), message, Some(help));
             return None;
         }
@@ -236,10 +241,10 @@ impl FeastRepo {
         if !projects.contains(project) {
             let known = projects.into_iter().collect::<Vec<_>>().join(", ");
             if known.is_empty() {
-                let help = "'feast apply' puts the definitions of the repository there".to_owned();
+                let help = "run 'feast apply' to write the definitions of the repository".to_owned();
                 problems.warning(&at, format!("the registry has no definitions of project '{project}'"), help);
             } else {
-                let help = format!("it has {known}");
+                let help = format!("the registry has definitions of: {known}");
                 problems.error_with_help(&at, format!("the registry has no definitions of project '{project}'"), help);
             }
         }
@@ -269,7 +274,11 @@ impl FeastRepo {
             problems.warning(&at, format!("'/materialize' skips {views} {names}: {why}"), None);
         }
         for unknown in self.definitions.unknown_fields() {
-            problems.warning(&at, format!("the registry: {unknown}: its definitions are not served"), None);
+            problems.warning(
+                &at,
+                format!("the registry: {unknown}, so definitions in this field are not served"),
+                None,
+            );
         }
         definitions
     }
@@ -284,7 +293,7 @@ impl FeastRepo {
 // === impl RegistryAt ===
 
 impl RegistryAt {
-    /// Returns its file, if it is one.
+    /// Returns the path of the registry if it is a file.
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
         match self {
@@ -293,7 +302,7 @@ impl RegistryAt {
         }
     }
 
-    /// Returns its bytes, and their version if they are from S3; `None` if an error was added.
+    /// Returns the bytes of the registry, and their version if they are from S3. Returns `None` if an error was added.
     fn read(
         &self,
         aws: &Aws,
@@ -318,7 +327,7 @@ impl RegistryAt {
                     }
                     Err(error) => {
                         let is_absent = error.kind() == io::ErrorKind::NotFound;
-                        let help = is_absent.then(|| "'feast apply' writes it".to_owned());
+                        let help = is_absent.then(|| "run 'feast apply' to write it".to_owned());
                         problems.error_with_help(at, format!("the registry {shown} cannot be read: {error}"), help);
                         None
                     }
@@ -332,7 +341,8 @@ impl RegistryAt {
         let timeout = if copied.is_some() { timeout.min(COPY_AFTER) } else { timeout };
         match object.read(aws, REGISTRY_BYTES_MAX.cast_signed(), timeout) {
             Ok(ObjectNow { bytes, version }) => {
-                // The copy is only needed for a start without S3.
+                // A failure is only logged, because the copy is needed only if S3 is unavailable at a later start or
+                // reload.
                 if let Some(copy) = copy
                     && let Err(error) = keep(&copy, &self.to_string(), &bytes)
                 {
@@ -341,7 +351,7 @@ impl RegistryAt {
                 Some((bytes, Some(version)))
             }
             Err(error) => {
-                // Served definitions keep being served, whatever the error of S3 is.
+                // If there is a copy, its definitions keep serving, whatever the error of S3 is.
                 if let Some(bytes) = copied {
                     let message = format!("the registry cannot be read: {error}");
                     problems.warning(at, message, "using the local copy instead".to_owned());
@@ -350,7 +360,7 @@ impl RegistryAt {
                 if error.kind == AwsErrorKind::Missing && need == RegistryNeed::Later {
                     return absent(&self.to_string());
                 }
-                let help = (error.kind == AwsErrorKind::Missing).then(|| "'feast apply' writes it".to_owned());
+                let help = (error.kind == AwsErrorKind::Missing).then(|| "run 'feast apply' to write it".to_owned());
                 problems.error_with_help(at, format!("the registry cannot be read: {error}"), help);
                 None
             }
@@ -367,7 +377,7 @@ impl fmt::Display for RegistryAt {
     }
 }
 
-/// Groups views by the reason, with their names.
+/// Groups views by the reason why they cannot be served. Each value lists the names of the views.
 fn by_reason(views: &[Unservable]) -> BTreeMap<&str, String> {
     let mut reasons: BTreeMap<&str, String> = BTreeMap::new();
     for Unservable { name, why } in views {
@@ -380,7 +390,8 @@ fn by_reason(views: &[Unservable]) -> BTreeMap<&str, String> {
     reasons
 }
 
-/// Reads a file that another process may be writing in place: the result is valid if the file did not change meanwhile.
+/// Reads a file that another process may be writing in place. If the file changes during the read, reads it again, up
+/// to [`READS_MAX`] times in all.
 fn read_whole(path: &Path) -> io::Result<Vec<u8>> {
     let read = || read_regular(path, REGISTRY_BYTES_MAX);
     let (mut before, mut bytes) = (FileStamp::at(path)?, read()?);
@@ -410,7 +421,7 @@ fn kept(copy: &Path, from: &str) -> Option<Vec<u8>> {
     bytes.strip_prefix(from.as_bytes())?.strip_prefix(b"\n").map(<[u8]>::to_vec)
 }
 
-/// Determines the source of the values; `None` if an error was added.
+/// Determines the source of the values. Returns `None` if an error was added.
 fn values(config: &FeastConfig, store: &FeatureStore, at: &Place, problems: &Problems) -> Option<FeastValues> {
     match (config.from, &store.online_store) {
         (FeastValuesFrom::Batch, _) => Some(FeastValues::BatchSources),
@@ -428,14 +439,14 @@ fn values(config: &FeastConfig, store: &FeatureStore, at: &Place, problems: &Pro
         }
         (FeastValuesFrom::Auto, OnlineStore::Sqlite(path)) => match config.dir.join(path).try_exists() {
             Ok(false) => Some(FeastValues::BatchSources),
-            // A file that cannot be checked cannot be read either, and reading it reports the reason.
+            // If the check fails, the file cannot be read either, and the attempt to read it reports the reason.
             Ok(true) | Err(_) => Some(FeastValues::OnlineStore(path.clone())),
         },
         (FeastValuesFrom::Auto, OnlineStore::Other(kind)) => {
-            // Values that are pushed into that store would not be served.
+            // A warning, because values that are pushed into that store are not served.
             let message =
-                format!("online_store: Larder cannot read one of type '{kind}': values come from the batch sources");
-            problems.warning(at, message, "set '--feast-values batch' if that is intended".to_owned());
+                format!("online_store: Larder cannot read type '{kind}', so values come from the batch sources");
+            problems.warning(at, message, "if that is intended, set '--feast-values batch'".to_owned());
             Some(FeastValues::BatchSources)
         }
     }

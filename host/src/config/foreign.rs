@@ -1,7 +1,7 @@
-//! Keys that do not belong at the top of `larder.yaml`: keys of Feast's `feature_store.yaml` and of definition files,
-//! and names that other servers use.
+//! Keys that users may write at the top level of `larder.yaml` by mistake: keys of Feast's `feature_store.yaml` and of
+//! definition files, and keys that other servers use.
 //!
-//! Suggesting the most similar valid key would be misleading, so each has its own hint.
+//! Each key has its own hint, because suggesting the most similar valid key would be misleading.
 
 use larder_model::yaml::{Place, Problems};
 
@@ -23,7 +23,7 @@ const FOREIGN: &[(&str, &str)] = &[
     ("entities", "definitions are in separate files: name them under 'features'"),
     ("feature_views", "definitions are in separate files: name them under 'features'"),
     ("feature_services", "definitions are in separate files: name them under 'features'"),
-    // Names that other servers use.
+    // Keys that other servers use.
     ("listen", "write it under 'server'"),
     ("host", "write 'server: {listen: <address>:<port>}'"),
     ("port", "write 'server: {listen: <address>:<port>}'"),
@@ -34,11 +34,11 @@ const FOREIGN: &[(&str, &str)] = &[
     ("log_level", "write 'log: {level: ...}'"),
 ];
 
-/// Reports foreign keys as errors, and removes them from the tree, so that they are not reported again.
+/// Reports these keys as errors, and removes them from the tree, so that they are not also reported as unknown keys.
 pub(super) fn refuse(file: &str, entries: &mut Entries, problems: &Problems) {
     let has = |name: &str| entries.iter().any(|(key, _)| key.value == name);
     if has("registry") && has("provider") {
-        let help = "to serve the repository, start 'larder serve --feast-repo' with its directory";
+        let help = "to serve the Feast repository, run 'larder serve --feast-repo DIR' with its directory";
         let message = "configuration: this is Feast's feature_store.yaml";
         problems.error_with_help(&Place::file(file), message, help.to_owned());
     }

@@ -12,7 +12,7 @@ use super::{
 // === impl Config ===
 
 impl Config {
-    /// Reads a configuration file; environment variables override it.
+    /// Reads a configuration file. Environment variables override it.
     ///
     /// # Errors
     /// [`ConfigError::Io`] if the file cannot be read, [`ConfigError::Invalid`] with every error in it.
@@ -20,10 +20,10 @@ impl Config {
         Self::load_from(&Origin::file(path), env)
     }
 
-    /// Reads a configuration; environment variables override its file, and the command line overrides both.
+    /// Reads a configuration. Environment variables override its file, and the command line overrides both.
     ///
     /// # Errors
-    /// As [`Config::load`].
+    /// Returns the same errors as [`Config::load`].
     pub fn load_from(origin: &Origin, env: Environment<'_>) -> Result<Self, ConfigError> {
         let checked = Self::check(origin, env)?;
         let has_errors = checked.problems.iter().any(|problem| problem.severity == Severity::Error);
@@ -44,7 +44,7 @@ impl Config {
         };
         let base_dir = match path.parent() {
             Some(dir) if !dir.as_os_str().is_empty() => dir,
-            // A bare file name has an empty parent, which system calls do not accept as a directory.
+            // A file name without a directory has an empty parent, which system calls do not accept as a directory.
             _ => Path::new("."),
         };
         let problems = Problems::default();
@@ -55,8 +55,8 @@ impl Config {
         Ok(CheckedConfig { config, sound, problems: problems.into_sorted() })
     }
 
-    /// Parses a configuration file's text. `file_name` is for messages; relative paths are resolved against `base_dir`. Returns
-    /// `None` if an error was added to `problems`.
+    /// Parses a configuration file's text. `file_name` is only used in messages. Relative paths are resolved against
+    /// `base_dir`. Returns `None` if an error was added to `problems`.
     #[must_use]
     pub fn parse(
         file_name: &str,

@@ -1,4 +1,4 @@
-//! Paths with a `*` in their last part.
+//! Paths that may have `*` in their last component.
 
 use std::{
     fs, io,
@@ -19,7 +19,7 @@ pub(super) enum Pattern {
     },
 }
 
-/// Resolves a path in the configuration. It stays unchanged if the base directory is the current one.
+/// Resolves a path in the configuration. If the base directory is the current directory, returns the path unchanged.
 pub(super) fn resolve(base_dir: &Path, path: &str) -> PathBuf {
     match path {
         // Avoids paths such as `dir/./file` in messages.
@@ -32,15 +32,15 @@ pub(super) fn resolve(base_dir: &Path, path: &str) -> PathBuf {
 /// Returns whether a name matches a pattern in which `*` stands for any characters, or none.
 fn matches(pattern: &str, name: &str) -> bool {
     let Some((prefix, rest)) = pattern.split_once('*') else { return pattern == name };
-    // As in a shell: hidden files, and the `..data` of a mounted ConfigMap, only match a pattern that begins with a
-    // dot.
+    // As in a shell, a name that begins with a dot only matches a pattern that begins with a dot. Such names are hidden
+    // files, and `..data` in a mounted ConfigMap.
     if prefix.is_empty() && name.starts_with('.') {
         return false;
     }
     let Some(mut name) = name.strip_prefix(prefix) else { return false };
     let mut parts = rest.split('*').collect::<Vec<_>>();
     let suffix = parts.pop().unwrap_or_default();
-    // The first match of each part is the best one: it leaves the most text for the following parts.
+    // Taking the first match of each part is correct, because it leaves the most text for the following parts.
     for part in parts {
         let Some(at) = name.find(part) else { return false };
         name = &name[at + part.len()..];
@@ -51,7 +51,7 @@ fn matches(pattern: &str, name: &str) -> bool {
 /// Returns the files that match a path or pattern, relative to the current directory.
 ///
 /// # Errors
-/// What is wrong with the pattern, or why the directory cannot be listed.
+/// The message says what is wrong with the pattern, or why the directory cannot be listed.
 pub fn matching_files(written: &str) -> Result<Vec<PathBuf>, String> {
     let pattern = Pattern::new(Path::new("."), written)?;
     pattern.files().map_err(|error| error.to_string())
@@ -63,14 +63,14 @@ impl Pattern {
     /// Parses a pattern.
     ///
     /// # Errors
-    /// What is wrong with the pattern.
+    /// The message says what is wrong with the pattern.
     pub(super) fn new(base_dir: &Path, written: &str) -> Result<Self, &'static str> {
         let (dir, name) = written.rsplit_once('/').map_or(("", written), |(dir, name)| (dir, name));
         match (dir.contains('*'), name.contains('*')) {
             (true, _) => Err("'*' is only allowed in the last part of a path"),
-            (false, _) if name.is_empty() => Err("it has no file name"),
+            (false, _) if name.is_empty() => Err("the path has no file name"),
             (false, false) => Ok(Self::File(resolve(base_dir, written))),
-            // The split leaves nothing of the root directory's path.
+            // For a path such as `/*.yaml`, the directory is the root, but the split leaves an empty string.
             (false, true) if written.starts_with('/') && dir.is_empty() => {
                 Ok(Self::Files { dir: PathBuf::from("/"), name: name.to_owned() })
             }
@@ -78,7 +78,7 @@ impl Pattern {
         }
     }
 
-    /// Returns the matching files, sorted by name. A path without a `*` is returned whether the file exists or not.
+    /// Returns the matching files, sorted by name. A path without `*` is returned even if the file does not exist.
     ///
     /// # Errors
     /// If the directory cannot be listed.
@@ -97,8 +97,8 @@ impl Pattern {
         for entry in entries {
             let name = entry?.file_name();
             let path = dir.join(&name);
-            // Directories are skipped. Files that cannot be read, such as a pipe, are included, so that reading them
-            // reports the reason.
+            // Directories are skipped. Files that cannot be read, such as pipes, are included, so that the attempt to
+            // read them reports the reason.
             if matches(pattern, &name.to_string_lossy()) && fs::metadata(&path).map_or(true, |meta| !meta.is_dir()) {
                 files.push(path);
             }
@@ -107,7 +107,7 @@ impl Pattern {
         Ok(files)
     }
 
-    /// Returns the directory whose files match, if this is a pattern.
+    /// Returns the directory in which files are matched, or `None` if this is a single file.
     pub(super) fn dir(&self) -> Option<&Path> {
         match self {
             Self::File(_) => None,

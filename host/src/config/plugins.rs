@@ -15,7 +15,7 @@ use super::{
 /// The default plugin directory, relative to the configuration's directory.
 const DIR: &str = "plugins";
 const SECOND: Duration = Duration::from_secs(1);
-/// The directory of the server's own copies and compiled code, relative to the store's directory.
+/// The directory of the stored copies of plugins and of compiled code, relative to the store's directory.
 const OWN_DIR: &str = "plugins";
 
 pub(super) fn plugins(
@@ -42,8 +42,8 @@ pub(super) fn plugins(
             ),
         },
         compute_waiting_max: section.count("waiting_max", 1..=100_000, default.compute_waiting_max),
-        // The TCP and the Unix socket listener have `workers` threads each, the admin socket has one, and commands call
-        // plugins from one more.
+        // The TCP listener and the Unix socket listener have `workers` threads each. The admin socket has one thread.
+        // Commands call plugins from one additional thread.
         threads: 2 * http.workers + 2,
         ..default
     };

@@ -28,16 +28,16 @@ use super::{
     units::{HOUR, KIB, MIB, TIB, TIMEOUT_MIN, memory},
 };
 
-/// The port of Feast's feature server.
+/// The default HTTP port, which is also the default of Feast's feature server.
 const PORT: u16 = 6566;
-/// The port after Feast's.
+/// The default gRPC port.
 const GRPC_PORT: u16 = 6567;
 const METRICS_PORT: u16 = 9566;
 const FEATURES: &str = "features/*.yaml";
 const DATA_DIR: &str = "data/store";
 const ADMIN_SOCKET: &str = "admin.sock";
 
-/// A smaller budget would reject ordinary requests.
+/// The minimum of `in_flight_bytes_max`. A smaller budget would reject ordinary requests.
 const IN_FLIGHT_MIN: u64 = 16 * MIB;
 
 const WORKERS_MAX: usize = 256;
@@ -46,8 +46,8 @@ const PROJECT_CHARS_MAX: usize = 200;
 /// The log levels, most important first.
 const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 
-/// Reads a configuration. Values with errors are replaced by a valid value, usually the default. Returns `None` if the
-/// text is not YAML.
+/// Reads a configuration. A value with an error is usually replaced by the default; a duration or a size outside its
+/// range is kept. Returns `None` if the text is not YAML.
 pub(super) fn read(
     file_name: &str,
     base_dir: &Path,
@@ -59,7 +59,7 @@ pub(super) fn read(
 ) -> Option<(Config, Sound)> {
     let count = || problems.error_count();
     let mut root = parse(file_name, text, problems)?;
-    // A file of only comments, or an empty one, leaves everything at its default.
+    // If a file is empty or has only comments, all settings have their defaults.
     if root.tree == Tree::Null {
         root.tree = Tree::Map(Vec::new());
     }
@@ -123,7 +123,8 @@ fn project(top: &mut Section<'_>) -> Option<String> {
     let letters = name.value.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
     let starts = name.value.starts_with(|c: char| c.is_ascii_alphanumeric());
     if !(letters && starts && name.value.len() <= PROJECT_CHARS_MAX) {
-        let help = format!("letters, digits, '_' and '-', at most {PROJECT_CHARS_MAX}, a letter or digit first");
+        let help =
+            format!("use up to {PROJECT_CHARS_MAX} letters, digits, '_' and '-', beginning with a letter or digit");
         top.error(&name.at, format!("'project' is '{}', which is not a valid name", name.value), help);
     }
     Some(name.value)
@@ -133,7 +134,7 @@ fn key_version(top: &mut Section<'_>) -> Option<KeyVersion> {
     let number = top.int("entity_key_version", i64::MIN..=i64::MAX)?;
     let version = KeyVersion::from_number(number.value);
     if version.is_none() {
-        let help = "as 'entity_key_serialization_version' in Feast's feature_store.yaml".to_owned();
+        let help = "set it to 'entity_key_serialization_version' of Feast's feature_store.yaml".to_owned();
         top.error(&number.at, format!("'entity_key_version' is {}, but must be 3 or 2", number.value), help);
     }
     version
@@ -141,12 +142,12 @@ fn key_version(top: &mut Section<'_>) -> Option<KeyVersion> {
 
 fn features(top: &mut Section<'_>, base_dir: &Path, is_feast: bool) -> Vec<Located<String>> {
     let Some(node) = top.get("features") else {
-        // A Feast repository can have additional definition files, but usually has none.
+        // With a Feast repository, definition files are optional, so there is no default pattern.
         let default = (!is_feast).then(|| Located { value: FEATURES.to_owned(), at: top.at().clone() });
         return default.into_iter().collect();
     };
     if node.tree == Tree::List(Vec::new()) {
-        top.error(&node.at, "'features' names no file", format!("for example [{FEATURES}]"));
+        top.error(&node.at, "'features' is an empty list", format!("list definition files, for example [{FEATURES}]"));
     }
     let patterns = top.texts("features");
     for pattern in &patterns {
@@ -163,7 +164,7 @@ fn server(mut section: Section<'_>, base_dir: &Path) -> HttpConfig {
     let writes = section.bool("writes", true);
     let tls = access::tls(&mut section, base_dir);
     let auth = access::auth(&mut section, base_dir);
-    // If `tls` has an error, it was intended to be on.
+    // If `tls` has an error, the user intended to turn TLS on, so the address is not checked.
     if tls.as_ref().is_ok_and(Option::is_none) {
         section.check_reach("listen", &listen, insecure, Some("set 'tls'"));
     }
@@ -196,7 +197,7 @@ fn workers(section: &mut Section<'_>) -> usize {
 
 fn limits(mut section: Section<'_>) -> HttpLimits {
     let HttpLimits { connection, request, answer_bytes_max, drain_delay, .. } = HttpLimits::default();
-    // Messages list the keys in this order.
+    // The keys are read in the order in which messages list them.
     let connection = ConnectionLimits {
         connections_max: section.count("connections_max", 1..=1_000_000, connection.connections_max),
         header_timeout: section.duration("header_timeout", TIMEOUT_MIN..=HOUR, connection.header_timeout),
@@ -216,21 +217,21 @@ fn limits(mut section: Section<'_>) -> HttpLimits {
         in_flight_bytes_max: bytes_or(&mut section, "in_flight_bytes_max", "auto", IN_FLIGHT_MIN..=TIB).map(memory),
         drain_delay: section.duration("drain_delay", Duration::ZERO..=HOUR, drain_delay),
     };
-    // Zero: requests in progress are dropped immediately.
+    // If `drain_timeout` is zero, requests in progress are dropped immediately.
     limits.connection.drain_timeout =
         section.duration("drain_timeout", Duration::ZERO..=HOUR, connection.drain_timeout);
     section.finish();
     limits
 }
 
-/// Reads a number of bytes. Returns `None` if the key is absent or its value is `word`.
+/// Reads a size in bytes. Returns `None` if the key is absent or if its value is `word`.
 fn bytes_or(section: &mut Section<'_>, key: &'static str, word: &str, within: RangeInclusive<u64>) -> Option<u64> {
     let is_word = matches!(&section.get(key)?.tree, Tree::Text(text) if text == word);
     let least = *within.start();
     (!is_word).then(|| section.bytes(key, within, least))
 }
 
-/// Reads `grpc`. It is off by default, so that no port is opened unintentionally.
+/// Reads `grpc`. The listener is off by default, so that no port is opened unintentionally.
 fn grpc(mut section: Section<'_>, http: &HttpConfig, build: BuildFeatures) -> Option<SocketAddr> {
     let off = section.is_off("listen") || section.get("listen").is_none();
     let listen = if off { None } else { Some(section.address("listen", loopback(GRPC_PORT))) };
@@ -261,9 +262,9 @@ fn metrics(mut section: Section<'_>, http: &HttpConfig, grpc: Option<SocketAddr>
 
 /// Rejects an address that another section uses.
 fn check_port(section: &Section<'_>, listen: &Located<SocketAddr>, other: &str, taken: SocketAddr) {
-    // Port 0 is any free port, a different one each time.
+    // With port 0, each listener gets a different free port.
     if listen.value == taken && taken.port() != 0 {
-        let message = format!("'listen' is {taken}, as in '{other}'");
+        let message = format!("'listen' is {taken}, which '{other}: listen' also uses");
         section.error(&listen.at, message, "use another port".to_owned());
     }
 }
@@ -294,7 +295,7 @@ fn admin(mut section: Section<'_>, base_dir: &Path, store: &StoreConfig, http: &
     let socket = section.path("socket", base_dir).unwrap_or(beside_store);
     section.check_socket("socket", &socket);
     if http.unix_socket.as_ref() == Some(&socket.value) {
-        section.error(&socket.at, "'socket' is the server's 'unix_socket'", "use another path".to_owned());
+        section.error(&socket.at, "'socket' is the same path as 'server: unix_socket'", "use another path".to_owned());
     }
     section.finish();
     socket.value
@@ -305,8 +306,8 @@ fn serving(mut section: Section<'_>, text: &str) -> TtlPolicy {
         [("mark", TtlPolicy::Mark), ("null", TtlPolicy::Null), ("ignore", TtlPolicy::Ignore)];
     let ttl = match section.get_or_null("ttl") {
         Some(node) if node.tree == Tree::Null => {
-            // YAML parses the word null as a null value. A key with an empty value, for instance from a template
-            // without a value, parses the same way, and must not withhold values.
+            // YAML parses the word `null` as a null value. A key with an empty value, for example from a template that
+            // lacks the value, is parsed the same way. It must not select the policy `null`, which withholds values.
             if !stands_at(text, node, "null") {
                 section.error(&node.at, "'ttl' is empty, expected one of mark, null, ignore", None);
             }
@@ -372,21 +373,21 @@ fn log(mut section: Section<'_>) -> LogConfig {
     LogConfig { level: level.map_or(default.level, |level| level.value), format: format.unwrap_or(default.format) }
 }
 
-/// Checks a level or a filter. The filter's own parser takes a mistyped level for the name of a module, and would then
-/// log only lines of that module: so a single word must be a level.
+/// Checks a log level or a filter. If the text is a single word, it must be a level: the parser of filters takes a
+/// mistyped level for the name of a module, and only lines of that module would be logged.
 fn check_filter(filter: &str) -> Result<(), (String, Option<String>)> {
     let is_level = |word: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
     for directive in filter.split(',').map(str::trim) {
         if !directive.contains(['=', '[', ']', '{', '}']) && !is_level(directive) {
             let levels = LEVELS.join(", ");
             let help = nearest(directive, LEVELS).unwrap_or_else(|| "for example info,larder_sync=debug".to_owned());
-            return Err((format!("expected one of {levels}, or a filter of module=level"), Some(help)));
+            return Err((format!("expected one of {levels}, or a filter by module"), Some(help)));
         }
     }
     EnvFilter::try_new(filter).map(|_| ()).map_err(|error| (error.to_string(), None))
 }
 
-/// Returns whether a value was written as this word.
+/// Returns whether the text at the position of a value begins with this word.
 fn stands_at(text: &str, node: &Node, word: &str) -> bool {
     let place = |number: u32| usize::try_from(number).ok()?.checked_sub(1);
     let line = place(node.at.line).and_then(|line| text.lines().nth(line));

@@ -1,4 +1,4 @@
-//! One section of the file: a [`Table`] with the checks that settings need, and defaults for absent keys.
+//! Reads a section of the configuration file: wraps a [`Table`], and adds the checks and defaults that settings need.
 
 use std::{
     fmt,
@@ -12,8 +12,9 @@ use larder_model::yaml::{Located, Node, Place, Problems, Table, Tree};
 
 use super::{BuildFeatures, BuildPart, patterns::resolve};
 
-/// A section that is being read. Every getter adds errors to the problems. A value of the wrong kind is then read as
-/// absent; a duration or a size outside its range is returned, because a configuration with errors is never used.
+/// A section that is being read. Every getter adds errors to the problems. If a value has the wrong type, the getter
+/// treats it as absent. If a duration or a size is outside its range, the getter returns it unchanged, which is safe
+/// because a configuration with errors is never used.
 pub(super) struct Section<'n> {
     /// The section's path, for messages, such as `server.limits`.
     name: &'static str,
@@ -23,25 +24,25 @@ pub(super) struct Section<'n> {
     problems: &'n Problems,
 }
 
-/// The maximum length of a Unix socket's path: Linux allows 108 bytes, including a final zero byte.
+/// The maximum length of a Unix socket's path in bytes. Linux allows 108 bytes, including a final zero byte.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
-/// Formats a duration as in a configuration: in the largest unit without a remainder, down to milliseconds.
+/// Formats a duration as in a configuration: as a whole number of the largest possible unit, down to milliseconds.
 struct Span(Duration);
 
-/// Formats a number of bytes as in a configuration, in the largest unit without a remainder.
+/// Formats a size as in a configuration: as a whole number of the largest possible unit.
 struct Bytes(u64);
 
 // === impl Section ===
 
 impl<'n> Section<'n> {
-    /// Returns the section of the whole file.
+    /// Returns the top-level section, which is the whole file.
     pub(super) fn top(root: &'n Node, problems: &'n Problems) -> Self {
         let name = "configuration";
         Self { name, at: &root.at, table: Table::new(name, root, problems), problems }
     }
 
-    /// Returns a subsection. The last part of its name is its key.
+    /// Returns a subsection. `name` is its path, such as `server.limits`, and the last part of the path is its key.
     pub(super) fn section(&mut self, name: &'static str) -> Self {
         let key = name.rsplit_once('.').map_or(name, |(_, key)| key);
         let node = self.get(key);
@@ -59,7 +60,7 @@ impl<'n> Section<'n> {
         self.table.as_mut()?.get(key)
     }
 
-    /// Returns a value, which may be null, unless it is absent.
+    /// Returns a value, which may be null. Returns `None` if the key is absent.
     pub(super) fn get_or_null(&mut self, key: &'static str) -> Option<&'n Node> {
         self.table.as_mut()?.get_or_null(key)
     }
@@ -69,7 +70,7 @@ impl<'n> Section<'n> {
         self.table.as_mut()?.text(key)
     }
 
-    /// Returns a text value, which must exist and not be empty.
+    /// Returns a text value. Adds an error if the key is absent or the text is empty.
     pub(super) fn required_text(&mut self, key: &'static str) -> Option<Located<String>> {
         self.table.as_mut()?.required_text(key)
     }
@@ -79,7 +80,7 @@ impl<'n> Section<'n> {
         self.get_or_null(key).is_some()
     }
 
-    /// Returns the items of a list, which must be mappings, as sections with this name.
+    /// Returns the items of a list as sections with this name. Adds an error for each item that is not a mapping.
     pub(super) fn items(&mut self, key: &'static str, name: &'static str) -> Vec<Self> {
         let problems = self.problems;
         let items = self.table.as_mut().map(|table| table.list(key)).unwrap_or_default();
@@ -89,17 +90,17 @@ impl<'n> Section<'n> {
             .collect()
     }
 
-    /// Returns a list of texts; a single text counts as a list.
+    /// Returns a list of strings. A single text is read as a list of one item.
     pub(super) fn texts(&mut self, key: &'static str) -> Vec<Located<String>> {
         self.table.as_mut().map(|table| table.texts(key)).unwrap_or_default()
     }
 
-    /// Returns the value in `words` for the key's text. Other text is an error.
+    /// Returns the value that `words` assigns to the key's text. Adds an error for any other text.
     pub(super) fn word<T: Copy>(&mut self, key: &'static str, words: &[(&'static str, T)]) -> Option<T> {
         self.table.as_mut()?.choice(key, words)
     }
 
-    /// Returns a boolean.
+    /// Returns a boolean, or the default if the key is absent or invalid.
     pub(super) fn bool(&mut self, key: &'static str, default: bool) -> bool {
         self.table.as_mut().and_then(|table| table.bool(key)).unwrap_or(default)
     }
@@ -109,7 +110,7 @@ impl<'n> Section<'n> {
         self.get(key).is_some_and(|node| node.tree == Tree::Text("off".to_owned()))
     }
 
-    /// Returns an integer within limits.
+    /// Returns an integer. Adds an error if it is outside the range.
     pub(super) fn int(&mut self, key: &'static str, within: RangeInclusive<i64>) -> Option<Located<i64>> {
         self.table.as_mut()?.int(key, *within.start(), *within.end())
     }
@@ -119,12 +120,13 @@ impl<'n> Section<'n> {
         self.problems.error_with_help(at, format!("{}: {message}", self.name), help);
     }
 
-    /// Returns a count within limits.
+    /// Returns a count, or the default if the key is absent or invalid. Adds an error if the count is outside the
+    /// range.
     pub(super) fn count(&mut self, key: &'static str, within: RangeInclusive<i64>, default: usize) -> usize {
         self.int(key, within).and_then(|number| usize::try_from(number.value).ok()).unwrap_or(default)
     }
 
-    /// Returns a duration. Adds an error if it is outside the range.
+    /// Returns a duration, or the default if the key is absent. Adds an error if it is outside the range.
     pub(super) fn duration(
         &mut self,
         key: &'static str,
@@ -140,7 +142,7 @@ impl<'n> Section<'n> {
         written.value
     }
 
-    /// Returns a number of bytes. Adds an error if it is outside the range.
+    /// Returns a size in bytes, or the default if the key is absent. Adds an error if it is outside the range.
     pub(super) fn bytes(&mut self, key: &'static str, within: RangeInclusive<u64>, default: u64) -> u64 {
         let Some(written) = self.table.as_mut().and_then(|table| table.bytes(key)) else { return default };
         if !within.contains(&written.value) {
@@ -166,8 +168,8 @@ impl<'n> Section<'n> {
         let length = socket.value.as_os_str().len();
         if length > SOCKET_PATH_BYTES_MAX {
             let message = format!(
-                "'{key}' is {length} bytes long with its directory, but a socket's path can have at most \
-                 {SOCKET_PATH_BYTES_MAX}"
+                "'{key}' is a path of {length} bytes including its directory, but the path of a Unix socket can have \
+                 at most {SOCKET_PATH_BYTES_MAX}"
             );
             self.error(&socket.at, message, format!("set '{key}' to a shorter path, such as /run/larder.sock"));
         }
@@ -187,9 +189,9 @@ impl<'n> Section<'n> {
     }
 
     /// Adds an error if other machines can reach an address without encryption, unless `insecure` allows that. `remedy`
-    /// is one more way out for the hint.
+    /// is an additional solution for the hint.
     pub(super) fn check_reach(&self, key: &str, address: &Located<SocketAddr>, insecure: bool, remedy: Option<&str>) {
-        // An IPv4-mapped IPv6 address counts as the IPv4 address.
+        // An IPv4-mapped IPv6 address is treated as the IPv4 address.
         if insecure || address.value.ip().to_canonical().is_loopback() {
             return;
         }
@@ -202,14 +204,14 @@ impl<'n> Section<'n> {
         self.error(&address.at, message, help);
     }
 
-    /// Adds an error for a key that needs a part of Larder, if the build lacks it.
+    /// Adds an error for a key if the build lacks the part of Larder that the key needs.
     pub(super) fn require(&self, build: BuildFeatures, part: BuildPart, key: &str, at: &Place) {
         if !build.has(part) {
             self.error(at, format!("'{key}': {part}"), part.help());
         }
     }
 
-    /// Ends the read. Adds an error for each key that no getter has read, because it is unknown.
+    /// Ends the read. Adds an error for each key that no getter has read, because such keys are unknown.
     pub(super) fn finish(self) {
         if let Some(table) = self.table {
             table.finish();
@@ -217,7 +219,7 @@ impl<'n> Section<'n> {
     }
 }
 
-/// Parses an address. An error is the message, without the key at its start, and a hint.
+/// Parses an address. On error, returns the message, which the caller completes with the key, and a hint.
 fn parse_address(tree: &Tree) -> Result<SocketAddr, (String, Option<String>)> {
     const EXAMPLE: &str = "for example 127.0.0.1:6566, or [::1]:6566";
     let no_address = |text: &dyn fmt::Display, help: String| {

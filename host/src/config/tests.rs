@@ -1,10 +1,10 @@
-//! Tests of the configuration, each with the resulting settings or all errors.
+//! Tests of the configuration. Each test compares the resulting settings, or all errors.
 //!
-//! * [`text`]: values in the text of a file, and the errors in them;
+//! * [`text`]: values in the text of a file, and their errors;
 //! * [`access`]: keys and tokens, in the text and in their files;
 //! * [`build`]: settings and definitions that need a Cargo feature;
-//! * [`environment`]: variables that override the file;
-//! * [`feast`]: the parts of a Feast repository's `feature_store.yaml` that are read;
+//! * [`environment`]: environment variables that override the file;
+//! * [`feast`]: a Feast repository's `feature_store.yaml`, of which Larder uses some settings;
 //! * [`files`]: the configuration on disk, and the definitions that it names;
 //! * [`shipped`]: the files in `configs/`.
 
@@ -57,7 +57,7 @@ fn parse(text: &str) -> Config {
     parse_with(text, &[]).unwrap_or_else(|problems| panic!("{text}: {}", lines(&problems)))
 }
 
-/// Parses a text with errors, and compares the messages.
+/// Parses a string with errors, and compares the messages.
 #[track_caller]
 fn check(text: &str, expected: Expect) {
     check_with(text, &[], expected);
@@ -74,8 +74,8 @@ fn addresses(config: &Config) -> (String, String) {
     (config.http.listen.to_string(), config.metrics_listen.map_or("off".to_owned(), |listen| listen.to_string()))
 }
 
-/// Formats a configuration for comparison: without the positions of patterns, and with the defaults of settings that
-/// may come from a Feast repository.
+/// Formats a configuration for comparison. Omits the positions of patterns, and replaces settings that may come from a
+/// Feast repository by their defaults.
 fn comparable(config: Config) -> String {
     let project = config.project.clone().or_else(|| Some("default".to_owned()));
     let key_version = config.key_version.or_else(|| Some(KeyVersion::default()));
@@ -84,7 +84,7 @@ fn comparable(config: Config) -> String {
     format!("{features:?} {:?}", Config { features: Vec::new(), ..config })
 }
 
-/// Returns the text of a line in nested sections.
+/// Returns the text of a configuration with one line in nested sections.
 fn nested(path: &[&str], line: &str) -> String {
     let sections = path.iter().enumerate().map(|(depth, key)| format!("{}{key}:\n", "  ".repeat(depth)));
     sections.collect::<String>() + &"  ".repeat(path.len()) + line + "\n"

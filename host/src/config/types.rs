@@ -16,57 +16,58 @@ use larder_sync::{SyncLimits, SyncSetting};
 
 use super::{BuildFeatures, FeastConfig, environment::Flag};
 
-/// All settings. Paths are already resolved against the configuration file's directory, except for `features`.
+/// All settings. Paths are already resolved against the configuration file's directory, except the paths in `features`.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The configuration file, and the settings from the command line.
     pub origin: Origin,
-    /// The stamp of the file before it was read; empty if there was no file to read.
+    /// The stamp that the configuration file had before it was read; empty if there was no file to read.
     pub stamps_before: FileStamps,
     /// The Cargo features of the build that uses the configuration.
     pub build: BuildFeatures,
-    /// The configuration file's directory, which relative paths in definitions start from.
+    /// The configuration file's directory. Relative paths in definitions are resolved against it.
     pub base_dir: PathBuf,
-    /// `project:`, Feast's name for these definitions; `None` means that of the Feast repository, or `default` without
-    /// one.
+    /// `project:`, the name of the Feast project. If `None`, the project is the one of the Feast repository, or
+    /// `default` if there is no repository.
     pub project: Option<String>,
-    /// `entity_key_version:`, the serialization of entity keys; `None` means that of the Feast repository, or Feast's
-    /// default without one.
+    /// `entity_key_version:`, the version of the serialization of entity keys. If `None`, the version is the one of the
+    /// Feast repository, or Feast's default if there is no repository.
     pub key_version: Option<KeyVersion>,
     /// `feast:`, the Feast repository whose registry has the definitions, if there is one.
     pub feast: Option<FeastConfig>,
-    /// `naming_warnings:`, whether to warn about names outside the naming convention.
+    /// `naming_warnings:`, whether to warn about names that do not follow the naming convention.
     pub naming_warnings: bool,
     /// `features:`, files and patterns as written; [`super::load_definitions`] resolves them.
     pub features: Vec<Located<String>>,
-    /// `server:`.
+    /// `server:`, the settings of the HTTP listeners, with their keys, tokens and limits.
     pub http: HttpConfig,
     /// `grpc: listen`; `None` if it is off. The listener has no TLS.
     pub grpc_listen: Option<SocketAddr>,
     /// `metrics: listen`; `None` if it is off.
     pub metrics_listen: Option<SocketAddr>,
-    /// `admin: socket`.
+    /// `admin: socket`, the path of the admin socket.
     pub admin_socket: PathBuf,
-    /// `aws:`.
+    /// `aws:`, as the clients that are created with these settings.
     pub aws: Arc<Aws>,
-    /// `store:`.
+    /// `store:`, the settings of the store.
     pub store: StoreConfig,
-    /// `plugins:`.
+    /// `plugins:`, the settings of plugins.
     pub plugins: PluginConfig,
-    /// `serving: ttl`.
+    /// `serving: ttl`, what is returned for expired values.
     pub ttl: TtlPolicy,
     /// `sync:` and `reload:`.
     pub sync: SyncConfig,
-    /// `log:`.
+    /// `log:`, the settings of the log.
     pub log: LogConfig,
 }
 
-/// The origin of a configuration, for reading it again.
+/// The origin of a configuration, which allows reading it again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origin {
     /// The file.
     pub file: PathBuf,
-    /// Whether the file may be absent. Then the settings come from the command line, the environment and the defaults.
+    /// Whether the file may be absent. If it is, the settings come from the command line, the environment and the
+    /// defaults.
     pub is_optional: bool,
     /// Settings from the command line.
     pub flags: Vec<Flag>,
@@ -75,8 +76,8 @@ pub struct Origin {
 /// A configuration that may have errors.
 #[derive(Clone, Debug)]
 pub struct CheckedConfig {
-    /// The configuration. Values with errors are replaced by defaults or are out of range, so use it for further checks
-    /// only. `None` if the file is not YAML.
+    /// The configuration, or `None` if the file is not YAML. Use it only for further checks: values with errors are
+    /// replaced by defaults or are outside their range.
     pub config: Option<Config>,
     /// Which parts of the configuration are free of errors.
     pub sound: Sound,
@@ -84,8 +85,8 @@ pub struct CheckedConfig {
     pub problems: Vec<Problem>,
 }
 
-/// Which parts of a configuration are free of errors, so that the definitions, sources and plugins that they name can
-/// be checked.
+/// Which parts of a configuration are free of errors. Definitions, sources and plugins can be checked only if the
+/// settings that they need have no errors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sound {
     /// `project`, `entity_key_version`, `feast` and `features`, which name the definitions.
@@ -99,24 +100,25 @@ pub struct Sound {
 /// The settings of syncs and reloads.
 #[derive(Clone, Copy, Debug)]
 pub struct SyncConfig {
-    /// Whether every view with a source is synced when the server starts, unless its last sync is recent.
+    /// Whether the views are synced when the server starts. Views with a recent sync are skipped.
     pub on_start: bool,
     /// The limits of a sync.
     pub limits: SyncLimits,
-    /// `reload: every`, how often the configuration and definition files are polled; zero means only at SIGHUP.
+    /// `reload: every`, how often files are checked for changes if file system events do not cover them. If zero, files
+    /// are not checked; SIGHUP and the admin socket still reload.
     pub reload_every: Duration,
     /// `reload: registry_every`, how often a registry in S3 is polled.
     pub registry_every: Duration,
 }
 
 /// The settings in `plugins:`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PluginConfig {
     /// `plugins: dir`; `None` if it is off.
     pub dir: Option<PathBuf>,
-    /// The directory of the server's own copies and compiled code, in the store's directory.
+    /// The directory of the stored copies of plugins and of compiled code, in the store's directory.
     pub own_dir: PathBuf,
-    /// Everything else.
+    /// All other settings in `plugins:`.
     pub settings: PluginSettings,
 }
 
@@ -131,7 +133,7 @@ pub struct LogConfig {
 
 impl Default for SyncConfig {
     fn default() -> Self {
-        // A second is short compared to a deployment, and polling a few files costs microseconds.
+        // One second is short compared to a deployment, and polling a few files takes microseconds.
         Self {
             on_start: true,
             limits: SyncLimits::default(),
@@ -166,17 +168,19 @@ impl Origin {
 // === impl Config ===
 
 impl Config {
-    /// Returns the settings for sources and syncs, with this clock.
+    /// Returns the settings that the sync engine needs, with this clock.
     #[must_use]
     pub fn sync_setting(&self, clock: SharedClock) -> SyncSetting {
         SyncSetting { base_dir: self.base_dir.clone(), aws: Arc::clone(&self.aws), clock, limits: self.sync.limits }
     }
 
-    /// Returns the sections and keys that differ in another configuration and cannot be changed while a server runs.
+    /// Returns the names of sections and keys that differ in another configuration and that a running server cannot
+    /// change.
     #[must_use]
     pub fn fixed_sections_that_differ(&self, other: &Self) -> Vec<&'static str> {
         let listener =
             |http: &HttpConfig| (http.listen, http.unix_socket.clone(), http.insecure, http.workers, http.writes);
+        let reload = |sync: &SyncConfig| (sync.reload_every, sync.registry_every);
         let differs = [
             ("server", listener(&self.http) != listener(&other.http)),
             ("server: limits", self.http.limits != other.http.limits),
@@ -185,6 +189,8 @@ impl Config {
             ("admin", self.admin_socket != other.admin_socket),
             ("aws", self.aws.config() != other.aws.config()),
             ("store", self.store != other.store),
+            ("plugins", self.plugins != other.plugins),
+            ("reload", reload(&self.sync) != reload(&other.sync)),
             ("log", self.log != other.log),
         ];
         differs.into_iter().filter(|(_, differs)| *differs).map(|(section, _)| section).collect()

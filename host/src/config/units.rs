@@ -6,14 +6,14 @@ pub(super) const KIB: u64 = 1 << 10;
 pub(super) const MIB: u64 = 1 << 20;
 pub(super) const TIB: u64 = 1 << 40;
 
-/// Shorter timeouts would disconnect healthy clients.
+/// The minimum of timeouts. Shorter timeouts would disconnect healthy clients.
 pub(super) const TIMEOUT_MIN: Duration = Duration::from_millis(100);
 pub(super) const HOUR: Duration = Duration::from_hours(1);
 
-/// The size limit of a text file: a configuration or definitions.
+/// The maximum size in bytes of a configuration file or a definition file.
 pub(super) const TEXT_BYTES_MAX: u64 = 64 << 20;
 
-/// Converts a size in bytes; sizes beyond the address space become its maximum.
+/// Converts a size in bytes to `usize`. A size beyond the address space becomes `usize::MAX`.
 pub(super) fn memory(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }

@@ -11,15 +11,15 @@ use super::{
     rule::{RowTimes, Rule},
 };
 
-/// Encoded rows with their ids, in one block of memory, as they will be stored.
+/// Encoded rows with their ids. The rows are in one block of memory, in the format in which they will be stored.
 #[derive(Debug, Default)]
 pub struct RowBatch {
     rule: Rule,
     times: RowTimes,
-    /// The span of the event times of rows that were skipped because they are in the future.
+    /// The span of the event times of rows that were skipped because they are from the future.
     postponed: Option<Postponed>,
     ids: Vec<EntityId>,
-    /// The end of each row in `bytes`. A removal has no bytes; a row has at least its checksum.
+    /// The end offset of each row in `bytes`. A removal has no bytes, and a row has at least the bytes of its checksum.
     ends: Vec<usize>,
     bytes: Vec<u8>,
 }
@@ -41,7 +41,7 @@ pub struct Applied {
     pub updated: u64,
     /// Rows that were stored already, byte for byte.
     pub unchanged: u64,
-    /// Rows that were dropped because another row won, in the store or in the same batch, or because their entity was
+    /// Rows that were dropped because another row in the store, the batch or the load won, or because their entity was
     /// deleted.
     pub stale: u64,
     /// Rows that were removed.
@@ -51,19 +51,20 @@ pub struct Applied {
 // === impl RowBatch ===
 
 impl RowBatch {
-    /// Creates an empty batch whose rows are compared by this rule.
+    /// Creates an empty batch whose rows are compared by `rule`, with their times interpreted as in `times`.
     #[must_use]
     pub fn new(rule: Rule, times: RowTimes) -> Self {
         Self { rule, times, ..Self::default() }
     }
 
-    /// Records the event time of a row that is skipped because it is in the future, so that it is read again when it is
-    /// due.
+    /// Records the event time of a row that is skipped because it is from the future, so that the row is read again
+    /// when it is due.
     pub fn postpone(&mut self, event_time: Micros) {
         self.postponed = Postponed::union(self.postponed, Some(Postponed::at(event_time)));
     }
 
-    /// Adds the removal of a row. Only [`Rule::Latest`], where arrivals have an order, supports removals.
+    /// Adds the removal of a row. Only batches with [`Rule::Latest`] support removals: a removal has no event time, so
+    /// [`Rule::Newest`] cannot compare it with rows.
     pub fn remove(&mut self, id: EntityId) {
         self.ids.push(id);
         self.ends.push(self.bytes.len());
@@ -102,7 +103,7 @@ impl RowBatch {
         self.postponed = None;
     }
 
-    /// Returns how the times of its rows are interpreted.
+    /// Returns how the times of the batch's rows are interpreted.
     #[must_use]
     pub fn times(&self) -> RowTimes {
         self.times
@@ -116,8 +117,8 @@ impl RowBatch {
         self.rule
     }
 
-    /// Calls `apply` with the winning arrival of each id, in the order for writing. Adds the results of `apply`, and
-    /// the rows that lose within the batch, to `applied`.
+    /// Calls `apply` with the winning arrival of each id, in the order of ids. Adds the results of `apply`, and the
+    /// counts of the rows that lose within the batch, to `applied`.
     pub(super) fn for_each_winner(
         &self,
         applied: &mut Applied,
@@ -138,17 +139,20 @@ impl RowBatch {
         &self.bytes[start..self.ends[i]]
     }
 
-    /// Returns the order for writing: by id, because neighbors share pages, and rows of one id in the order of arrival.
+    /// Returns the indexes of the rows in the order for writing: by id, because rows with neighboring ids share pages.
+    /// Rows of one id are in the order of arrival.
     fn order(&self) -> Vec<usize> {
-        // Ids are hashes: their first bytes distinguish nearly all of them, and are adjacent in memory here.
+        // Ids are hashes, so their first bytes distinguish nearly all of them. This list has the first bytes next to
+        // each other in memory, so sorting it is fast.
         let beginning = |id: &EntityId| id.0.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
         let mut order: Vec<(u64, usize)> = self.ids.iter().map(beginning).zip(0..).collect();
         order.sort_unstable_by(|(a, i), (b, j)| a.cmp(b).then_with(|| (self.ids[*i], i).cmp(&(self.ids[*j], j))));
         order.into_iter().map(|(_, i)| i).collect()
     }
 
-    /// Returns the arrival of one id that wins over the others in the batch, and counts the others. If they were merged
-    /// one after another, rows that tie would replace each other whenever the batch is applied again.
+    /// Returns the arrival that wins among `arrivals`, which have the same id, and counts the other arrivals in `lost`.
+    /// The arrivals are not merged into the table one by one, because rows that tie would then replace each other
+    /// whenever the batch is applied again.
     fn winner(&self, arrivals: &[usize], lost: &mut Applied) -> Result<Option<(usize, Arrival<'_>)>, RowError> {
         if self.rule == Rule::Latest {
             let Some((&last, before)) = arrivals.split_last() else { return Ok(None) };
@@ -180,7 +184,7 @@ impl RowBatch {
 // === impl Applied ===
 
 impl Applied {
-    /// Returns the number of rows that arrived.
+    /// Returns the number of rows that arrived, plus the number of rows that were removed.
     #[must_use]
     pub fn rows(&self) -> u64 {
         self.inserted + self.updated + self.unchanged + self.stale + self.removed

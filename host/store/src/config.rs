@@ -7,7 +7,7 @@ use super::{HotCacheConfig, SpaceLimits};
 /// The location of the store and its limits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreConfig {
-    /// The directory of the store file; created if it does not exist.
+    /// The directory of the store file. It is created if it does not exist.
     pub data_dir: PathBuf,
     /// The maximum number of bytes of file pages that the embedded database caches.
     pub page_cache_bytes_max: usize,

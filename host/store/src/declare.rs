@@ -1,4 +1,4 @@
-//! Declares views, and records materializations and accepted losses of rows.
+//! Declares views, records materializations, and records that the loss of rows was accepted.
 
 use std::sync::Arc;
 
@@ -19,10 +19,10 @@ use super::{
 // === impl OnlineStore ===
 
 impl OnlineStore {
-    /// Declares views and returns their ids, in order. Stored rows of a view stay, unless they were stored under other
-    /// keys (another type or name of a join key, another key version): such rows can no longer be found and are
-    /// deleted. If a view's features changed, its rows stay and its source will be read from the start. If a view was
-    /// removed and created again, rows that callers wrote are dropped.
+    /// Declares views and returns their ids, in order. Keeps the stored rows of a view unless its keys changed (the
+    /// name or type of a join key, or the key version). Rows that were stored under other keys can no longer be found,
+    /// so they are deleted. If a view's features changed, its rows stay, and the next load reads its source from the
+    /// start. If a view was removed and created again, the rows that callers wrote are dropped.
     ///
     /// # Errors
     /// Errors of a failed transaction.
@@ -86,8 +86,8 @@ impl OnlineStore {
         })
     }
 
-    /// Records a successful materialization of a time range. It changes neither the freshness of the view nor whether
-    /// the view counts as loaded.
+    /// Records a successful materialization of a time range. This changes neither the freshness of the view nor whether
+    /// the view is loaded.
     ///
     /// # Errors
     /// Errors of a failed transaction.
@@ -101,8 +101,8 @@ impl OnlineStore {
         })
     }
 
-    /// Accepts the loss of a view's rows, because it has no source. They stay counted in
-    /// [`super::ViewStatus::rows_lost`].
+    /// Records that the loss of a view's rows is accepted, because the view has no source that could restore them. The
+    /// view is then no longer marked as damaged. [`super::ViewStatus::rows_lost`] still counts the lost rows.
     ///
     /// # Errors
     /// Errors of a failed transaction.
@@ -144,7 +144,7 @@ fn declared(known: Option<&ViewRecord>, view: &FeatureView, version: KeyVersion,
         record.schemas.retain(|schema| *schema != current);
         record.schemas.push(current);
         record.position = None;
-        // The rows of the interrupted load have the previous schema.
+        // The rows of an interrupted load have the previous schema, so the load must not resume.
         record.runs.position = None;
     }
     record

@@ -1,8 +1,9 @@
-//! Removal of rows other than by a load: one entity on request, a whole view, and the rows that callers wrote to a view
-//! that is no longer defined.
+//! Removes rows independently of loads: the row of one entity, all rows of a view, and the rows that callers wrote to a
+//! view that is no longer defined.
 //!
-//! A deleted entity stays deleted although its source still has the row: its ID is kept with the event and created time
-//! of the deleted row, and an arriving row is dropped unless it is newer. The first newer row ends the deletion.
+//! A deleted entity stays deleted although the source still has its row. The store keeps the entity's ID with the event
+//! and created time of the deleted row, and drops arriving rows that are not newer. The first newer row ends the
+//! deletion.
 //!
 //! ```text
 //! deleted/<view>   entity id → event time i64, created time i64 (the minimum if none), checksum
@@ -37,8 +38,9 @@ impl<'t> Deletions<'t> {
         Ok(Self(table))
     }
 
-    /// Returns whether an entity was deleted and the arriving row is not newer than the deleted one. A newer row ends
-    /// the deletion. Rows of a static source never count as newer.
+    /// Returns whether an entity was deleted and the arriving row is not newer than the deleted row. A newer row ends
+    /// the deletion. Rows of a static source are never newer, because their event times are the times at which they
+    /// were read.
     pub(super) fn rejects(&mut self, id: &EntityId, arriving: &RowHeader, is_static: bool) -> Result<bool, StoreError> {
         let Some(table) = &mut self.0 else { return Ok(false) };
         let Some(deleted) = table.get(&id.0)?.map(|stored| precedence(id, stored.value())) else { return Ok(false) };
@@ -51,7 +53,8 @@ impl<'t> Deletions<'t> {
     }
 }
 
-/// Removes deleted entities from a generation that a load built, unless the load has newer rows of them.
+/// Removes the rows of deleted entities from a generation that a load built, unless they are newer than the deleted
+/// rows.
 pub(super) fn apply_deletions(
     txn: &WriteTransaction,
     record: &mut ViewRecord,
@@ -86,7 +89,7 @@ pub(super) fn apply_deletions(
 }
 
 impl OnlineStore {
-    /// Deletes an entity's row, including one that a caller wrote, and keeps it deleted until a newer row arrives.
+    /// Deletes an entity's row, including one that a caller wrote. The entity stays deleted until a newer row arrives.
     /// Returns whether there was a row.
     ///
     /// # Errors
@@ -131,8 +134,8 @@ impl OnlineStore {
         })
     }
 
-    /// Drops all rows of a view, including those that callers wrote, so that the next load reads its source from the
-    /// start. Deleted entities stay deleted. Returns the number of served rows that were dropped.
+    /// Drops all rows of a view, including rows that callers wrote, and makes the next load read the view's source from
+    /// the start. Deleted entities stay deleted. Returns the number of served rows that were dropped.
     ///
     /// # Errors
     /// Errors of a failed transaction.
@@ -147,7 +150,8 @@ impl OnlineStore {
         })
     }
 
-    /// Returns the names of the views that were declared and not retired since; empty while the store is closed.
+    /// Returns the names of the views that were declared and have not been retired since; empty while the store is
+    /// closed.
     #[must_use]
     pub fn views(&self) -> Vec<String> {
         let state = self.state();
@@ -155,8 +159,8 @@ impl OnlineStore {
         views.filter(|view| !view.record.is_retired).map(|view| view.name.clone()).collect()
     }
 
-    /// Drops the rows that callers wrote to views that are no longer defined: if such a view is added again, it only
-    /// has the rows of its source. `is_kept` returns whether a view is still defined.
+    /// Drops the rows that callers wrote to views that are no longer defined. If such a view is added again, it has
+    /// only the rows of its source. `is_kept` returns whether a view is still defined.
     ///
     /// # Errors
     /// Errors of a failed transaction.
@@ -187,7 +191,8 @@ impl OnlineStore {
     }
 }
 
-/// Drops the rows that callers wrote to a removed view.
+/// Drops the rows that callers wrote to a removed view. If callers wrote rows while the view had no source, drops all
+/// of its rows, because these rows are not in a separate table.
 pub(super) fn drop_rows_of_callers(
     txn: &WriteTransaction,
     name: &str,
@@ -220,8 +225,8 @@ fn drop_rows(txn: &WriteTransaction, record: &mut ViewRecord) -> Result<(), Stor
     Ok(())
 }
 
-/// Deletes the rows that callers wrote, and makes the next load read the source from the start, because it may have
-/// older rows of the same entities.
+/// Deletes the rows that callers wrote, and makes the next load read the source from the start, because the source may
+/// have older rows of the same entities.
 fn drop_written(
     txn: &WriteTransaction,
     record: &mut ViewRecord,

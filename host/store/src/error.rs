@@ -5,7 +5,7 @@ use std::{any::Any, io, path::PathBuf};
 use larder_common::telemetry::panic_message;
 use larder_model::codec::RowError;
 
-/// Why the store cannot be opened, read or written.
+/// The reason why the store cannot be opened, read or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
@@ -41,10 +41,11 @@ pub enum StoreError {
     /// intact.
     #[error("the store cannot grow: {0}")]
     DiskFull(io::Error),
-    /// The bytes are not those of a store, or are inconsistent.
+    /// The file is not a store, or its content is inconsistent.
     #[error("the store is damaged: {0}")]
     Damaged(String),
-    /// The file could not be reopened after a failure. Every write retries it.
+    /// The file could not be reopened after a failure. Every write and every [`super::OnlineStore::check_and_reopen`]
+    /// tries to reopen it again.
     #[error("the store is closed: {0}")]
     Closed(String),
     /// The path no longer names the open file, so the next start cannot find commits to it.
@@ -61,18 +62,18 @@ pub enum StoreError {
     /// Any other failure of the embedded database.
     #[error("the store failed: {0}")]
     Database(#[source] Box<redb::Error>),
-    /// The view changed since the operation began, or another load of it began. The operation must be restarted.
+    /// The view changed since the operation began, or another load of the view began. The operation must be restarted.
     #[error("view '{view}' was redefined, reset, or loaded again since this operation began; try again")]
     Superseded {
-        /// The view.
+        /// The name of the view.
         view: String,
     },
-    /// A row to be written cannot be decoded.
+    /// A row that was to be written cannot be decoded.
     #[error("view '{view}': {source}")]
     Row {
-        /// The view.
+        /// The name of the view.
         view: String,
-        /// The reason.
+        /// The reason why the row cannot be decoded.
         source: RowError,
     },
 }
@@ -112,15 +113,15 @@ impl From<redb::Error> for StoreError {
         match error {
             Redb::Corrupted(what) => Self::Damaged(what),
             Redb::Io(source) => match source.kind() {
-                // A limit on file sizes counts as a full disk.
+                // Exceeding a quota or a limit on file sizes is treated like a full disk.
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
                     Self::DiskFull(source)
                 }
-                // The database returns these for a file in another format, and for a truncated file.
+                // The database returns these kinds for a file in another format and for a truncated file.
                 io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => Self::Damaged(source.to_string()),
                 _ => Self::Database(Box::new(Redb::Io(source))),
             },
-            // No version of Larder wrote such a store.
+            // No version of Larder creates a store that causes these errors.
             Redb::TableDoesNotExist(_)
             | Redb::TableTypeMismatch { .. }
             | Redb::TypeDefinitionChanged { .. }

@@ -1,7 +1,7 @@
 //! The health of an open store: damage found in its file, or a path that no longer names the file.
 //!
-//! Both make the server not ready and fail writes, and both can end without a restart: damage by a repair
-//! (`repair.rs`), a missing file when it is moved back.
+//! In both cases, the server is not ready and writes fail. Both cases can end without a restart: a repair removes
+//! damage (`repair.rs`), and a missing file can be moved back.
 
 use std::{
     path::Path,
@@ -21,18 +21,19 @@ pub(super) struct Health {
     /// The first damage since the last repair.
     damage: Mutex<Option<String>>,
     is_damaged: AtomicBool,
-    /// The error, while the path does not name the file.
+    /// The error message while the path does not name the open file; otherwise `None`.
     gone: Mutex<Option<String>>,
     identity: Mutex<FileIdentity>,
-    /// The size of the file in bytes after the last commit, reopening or rebuild; the file must not shrink in between.
+    /// The size of the file in bytes after the last commit, reopening or rebuild. Between two of these, the file must
+    /// not shrink.
     len: AtomicU64,
     /// The earliest time for the next repair after a failed one.
     retry_at: Mutex<Option<Instant>>,
-    /// Notified when the health of the store, or which views are loaded, may have changed.
+    /// Notified when the health of the store may have changed, or when views may have become loaded or damaged.
     changes: watch::Sender<()>,
 }
 
-/// The delay before a failed repair is retried: a repair copies the whole store.
+/// The delay before a failed repair is retried. A repair copies the whole store, so it must not be retried often.
 const REPAIR_RETRY: Duration = Duration::from_secs(30);
 
 // === impl Health ===
@@ -108,15 +109,16 @@ impl Health {
         *lock(&self.retry_at) = Instant::now().checked_add(REPAIR_RETRY);
     }
 
-    /// Returns whether there is damage to repair, and a repair may be tried now.
+    /// Returns whether there is damage to repair and a repair may be tried now.
     pub(super) fn is_repair_due(&self) -> bool {
         self.is_damaged() && lock(&self.retry_at).is_none_or(|at| at <= Instant::now())
     }
 
-    /// Checks that the path still names the open file. Logs when that changes.
+    /// Checks that the path still names the open file, and returns the file's length in bytes. Logs when the result
+    /// changes.
     ///
     /// # Errors
-    /// [`StoreError::Gone`].
+    /// [`StoreError::Gone`] if the path names another file or no file.
     pub(super) fn check_file(&self, path: &Path) -> Result<u64, StoreError> {
         let checked = lock(&self.identity).check(path);
         let mut gone = lock(&self.gone);
@@ -136,13 +138,13 @@ impl Health {
         checked
     }
 
-    /// Records the length of the file after a commit. Call it while no other commit can run.
+    /// Records the length of the file after a commit. Call this function while no other commit can run.
     pub(super) fn note_len(&self, len: u64) {
         self.len.store(len, Ordering::Relaxed);
     }
 
-    /// Describes the truncation if the file is shorter than after the last commit; otherwise `None`. Call it while no
-    /// commit can run.
+    /// Returns a description of the truncation if the file is shorter than after the last commit; otherwise `None`.
+    /// Call this function while no commit can run.
     pub(super) fn truncation(&self, len: u64) -> Option<String> {
         let known = self.len.load(Ordering::Relaxed);
         (len < known).then(|| format!("the file was truncated from {known} to {len} bytes"))

@@ -1,25 +1,28 @@
 //! The hot cache: recently read rows in memory, limited by bytes.
 //!
-//! An entry holds the rows of one entity, of all views that were requested for it, in one block of memory. A request
-//! for features of several views costs one lookup, and most of a lookup is waiting for memory.
+//! An entry has the rows of one entity in all views that were requested for it, in one block of memory. So a request
+//! for features of several views needs only one lookup. Most of the time of a lookup is spent waiting for memory.
 //!
-//! Readers fill the cache. After every commit it must be consistent with the store, without a lock between readers and
-//! the writer. The danger is a slow reader: it loads a row, a commit replaces that row, and only then does the reader
-//! insert its old copy.
+//! Readers fill the cache. After every commit, the cache must be consistent with the store, without a lock between
+//! readers and the writer. The danger is a slow reader: it reads a row, a commit replaces that row, and only then does
+//! the reader insert its old copy into the cache.
 //!
-//! So every entry carries the number of the commit that its reader saw. Every entity maps to one of many slots, and
-//! each slot holds the number of the last commit that changed an entity of that slot. A copy is valid only if its
-//! number is not below the number of its slot. The writer raises the slots after its commit and before the new state
-//! can be read: from the moment that any caller can read a new row, no older copy of it is valid, whenever that copy
-//! was inserted. Entities that share a slot with a changed one are invalidated, too, and are read from disk once more.
-//! No slot is above the last commit that changed any entity, so that number is checked first.
+//! So every entry has the number of the commit that its reader saw. Every entity maps to one of many slots, and each
+//! slot has the number of the last commit that changed an entity of that slot. An entry is valid only if its number is
+//! not below the number of its slot.
+//!
+//! After a commit, and before readers can see the new state, the writer sets the slots of all changed entities to the
+//! number of the commit. So once any caller can read the new version of a row, no entry with an older version is valid,
+//! no matter when the entry was inserted. Entries of other entities in the same slots become invalid, too, and their
+//! rows are read from disk again. No slot has a higher number than the last commit that changed any entity, so a lookup
+//! checks that number first.
 //!
 //! Each thread keeps the entries that it found in a per-thread cache (L1) in front of the shared cache
-//! ([`thread_cache`]), for as long as the shared cache has them. The same numbers determine whether a copy there is
-//! valid.
+//! ([`thread_cache`]), for as long as the shared cache has them. The same numbers determine whether an entry of a
+//! per-thread cache is valid.
 //!
-//! The same numbers give each reader a consistent state: it uses a copy only if nothing in the slot changed after the
-//! commit that it sees. Otherwise, a slow reader would find newer rows among those of its state.
+//! The same numbers give each reader a consistent state: a reader uses an entry only if no entity of the slot changed
+//! after the commit that the reader sees. Otherwise, a slow reader would get some rows that are newer than its state.
 
 use std::{
     hash::{BuildHasher, Hash, Hasher},
@@ -46,8 +49,8 @@ mod thread_cache;
 /// Limits of the hot cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HotCacheConfig {
-    /// The maximum number of bytes for rows and bookkeeping; 0 turns the cache off. In addition, each thread that looks
-    /// up rows has a table of up to 1 MiB.
+    /// The maximum number of bytes for entries and their overhead; 0 turns the cache off. In addition, each thread that
+    /// looks up rows has a table of up to 1 MiB.
     pub bytes_max: u64,
 }
 
@@ -56,18 +59,18 @@ pub(super) struct HotCache {
     cache: Option<Cache<HotKey, EntityRows, HotHasher>>,
     /// For each slot, the number of the last commit that changed one of its entities.
     slots: Box<[AtomicU64]>,
-    /// The last commit that changed any entity: no slot is above it.
+    /// The number of the last commit that changed any entity. No slot has a higher number.
     newest: AtomicU64,
     /// The per-thread caches (L1).
     thread_caches: Arc<ThreadCaches>,
-    /// Whether insertions are paused because memory is short.
+    /// Whether insertions are paused because the process is close to its memory limit.
     is_paused: AtomicBool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct HotKey(EntityId);
 
-/// Folds entity ids, which are hashes already.
+/// Reduces entity ids, which are already hashes, to 64 bits.
 #[derive(Clone, Copy, Debug)]
 struct HotHasher;
 
@@ -78,8 +81,8 @@ struct HotHash(u64);
 /// take 512 KiB of memory.
 const SLOTS: usize = 1 << 16;
 
-/// The overhead of an entry in addition to its block: the key, reference counts and the cache's own nodes. Measured in
-/// the resident set with a million entries.
+/// The memory that an entry takes in addition to its block, in bytes: the key, reference counts and the cache's own
+/// nodes. Measured as resident memory with a million entries.
 const ENTRY_BYTES: usize = 350;
 
 /// One entry in this many is sampled to find the median address of the entries.
@@ -113,8 +116,9 @@ impl HotCache {
         self.cache.is_some()
     }
 
-    /// Returns the entry of each entity, if there is one that is valid for a reader of the state of commit `seen`. The
-    /// caller may read the rows of `views` soon, so they are prefetched into the processor's caches.
+    /// Returns the entry of each entity; `None` if there is no entry that is valid for a reader of the state of commit
+    /// `seen`. The caller will probably read the rows of `views` next, so they are prefetched into the processor's
+    /// caches.
     pub(super) fn get(&self, ids: &[EntityId], views: &[Lookup], seen: u64) -> SmallVec<[Option<EntityRows>; 4]> {
         let Some(cache) = &self.cache else { return SmallVec::from_elem(None, ids.len()) };
         let found = self.thread_caches.with_own(|thread_cache| {
@@ -144,8 +148,9 @@ impl HotCache {
         found
     }
 
-    /// Returns `local`, the valid entry of the per-thread cache, and reports some of these hits to the shared cache. If
-    /// it is `None`, returns the entry of the shared cache, if it is valid, and inserts it into the per-thread cache.
+    /// Returns `local`, the valid entry of the per-thread cache, if there is one, and reports some of these hits to the
+    /// shared cache. Otherwise, returns the entry of the shared cache if it is valid, and inserts it into the
+    /// per-thread cache.
     #[inline]
     fn local_or_shared(
         &self,
@@ -167,19 +172,20 @@ impl HotCache {
         Some(rows)
     }
 
-    /// Returns whether a copy is valid for a reader of the state of commit `seen`. The slot is read after the copy was
-    /// obtained: a commit from before the copy was inserted has raised the slot by then, so a reader of an older state
-    /// rejects the copy.
+    /// Returns whether an entry is valid for a reader of the state of commit `seen`. Call this only after obtaining the
+    /// entry, because this function reads the slot: at that time, every commit that was visible to the reader that
+    /// inserted the entry has raised the slot. A reader whose own state is older than the slot's last commit therefore
+    /// rejects the entry.
     fn is_valid(&self, rows: &EntityRows, hash: u64, seen: u64) -> bool {
         let is_valid = |changed| rows.seen() >= changed && seen >= changed;
-        // Usually no entity has changed since then. Reading a slot costs one more cache line.
+        // Usually no entity has changed since the entry was inserted. Reading a slot would cost one more cache line.
         is_valid(self.newest.load(Ordering::Acquire))
             || is_valid(self.slots[hash as usize % SLOTS].load(Ordering::Acquire))
     }
 
-    /// Inserts the rows that a reader found in the state of commit `seen`, together with those that it got from
-    /// [`HotCache::get`], and returns them in one block. If a row may have changed since, or if insertions are paused,
-    /// only returns the block.
+    /// Combines the rows that a reader found in the state of commit `seen` with the entry `before`, which it got from
+    /// [`HotCache::get`], into one entry. Inserts this entry into the cache and returns it. If the entity may have
+    /// changed since commit `seen`, or if insertions are paused, only returns the entry.
     pub(super) fn put(&self, id: &EntityId, before: Option<&EntityRows>, found: &[FoundRow], seen: u64) -> EntityRows {
         let rows = EntityRows::of(id, before, found, seen);
         if let Some(cache) = &self.cache
@@ -188,7 +194,7 @@ impl HotCache {
         {
             self.thread_caches.with_own(|thread_cache| {
                 cache.insert(HotKey(*id), rows.clone());
-                // The entry in this thread's cache lacks the new rows.
+                // The entry in this thread's cache does not have the new rows.
                 thread_cache.insert(id, HotHasher.hash_one(HotKey(*id)), rows.clone());
             });
             self.thread_caches.remove_evicted();
@@ -196,24 +202,24 @@ impl HotCache {
         rows
     }
 
-    /// Invalidates every copy of an entity's rows from before commit `commit`. Call it after that commit and before the
-    /// new state can be read.
+    /// Invalidates every entry of an entity from before the commit with the number `commit`. Call this function after
+    /// the commit, and before readers can see the new state.
     pub(super) fn invalidate(&self, id: &EntityId, commit: u64) {
         self.newest.fetch_max(commit, Ordering::Release);
         self.slot(id).fetch_max(commit, Ordering::Release);
     }
 
-    /// Returns whether a commit after `seen` changed the entity, or one that shares its slot.
+    /// Returns whether a commit after `seen` changed the entity, or another entity with the same slot.
     pub(super) fn changed_since(&self, id: &EntityId, seen: u64) -> bool {
         self.slot(id).load(Ordering::Acquire) > seen
     }
 
-    /// Returns whether the cache has an entry of the entity.
+    /// Returns whether the cache has an entry of the entity, valid or not.
     pub(super) fn contains(&self, id: &EntityId) -> bool {
         self.cache.as_ref().is_some_and(|cache| cache.contains_key(&HotKey(*id)))
     }
 
-    /// Invalidates the copies of all entities, as [`HotCache::invalidate`] does for one.
+    /// Invalidates the entries of all entities, as [`HotCache::invalidate`] does for one entity.
     pub(super) fn invalidate_all(&self, commit: u64) {
         self.newest.fetch_max(commit, Ordering::Release);
         for slot in &self.slots {
@@ -226,13 +232,14 @@ impl HotCache {
         self.is_paused.store(is_paused, Ordering::Relaxed);
     }
 
-    /// Evicts the half of the entries with the higher memory addresses.
+    /// Evicts about half of the entries: the ones with the higher memory addresses.
     ///
-    /// Memory returns to the operating system in whole pages, and a page holds several entries: evicting neighboring
-    /// entries frees their pages, and evicting scattered entries frees almost none.
+    /// Memory returns to the operating system in whole pages, and a page has several entries. Evicting entries that are
+    /// neighbors in memory frees their pages. Evicting scattered entries frees almost no pages.
     pub(super) fn shrink(&self) {
         let Some(cache) = &self.cache else { return };
-        // Only a sample, because a list of all addresses would take memory when memory is short.
+        // The median is estimated from a sample, because a list of all addresses would take memory when memory is
+        // short.
         let mut sample: Vec<usize> = cache.iter().step_by(SAMPLED).map(|(_, rows)| rows.address()).collect();
         if sample.is_empty() {
             return;
@@ -246,7 +253,7 @@ impl HotCache {
         self.thread_caches.remove_evicted();
     }
 
-    /// Returns the size of the entries in bytes.
+    /// Returns the size of all entries in bytes, including their overhead.
     pub(super) fn weight(&self) -> u64 {
         self.cache.as_ref().map_or(0, Cache::weighted_size)
     }
@@ -392,7 +399,7 @@ mod tests {
                 let (ended, is_counted, go) = (ended.clone(), &is_counted, &go);
                 scope.spawn(move || {
                     ended.send(go(thread)).unwrap();
-                    // The thread's table exists until then.
+                    // Keeps the thread's table alive until the entries are counted.
                     is_counted.wait();
                 });
             }
@@ -439,7 +446,7 @@ mod tests {
         let row = [7; 1_000];
         let put: Vec<_> = (0..20_000).map(|n| (id(n), hot.put(&id(n), None, &[found(1, Some(&row))], 1))).collect();
         hot.shrink();
-        // Counted first, because each use of the cache frees some.
+        // Count before the loop below, because each use of the cache frees some evicted entries.
         let freed = put.iter().filter(|(_, rows)| rows.owner_count() == 1).count();
         let (mut left, mut evicted) = (Vec::new(), Vec::new());
         let cache = hot.cache.as_ref().unwrap();
@@ -497,7 +504,7 @@ mod tests {
         let hot = HotCache::new(HotCacheConfig::default());
         hot.put(&ID, None, &[found(1, Some(b"old"))], 4);
         let before = get(&hot, 4);
-        // A commit happens between a reader's get and its put; the reader adds a row that it read after the commit.
+        // A commit happens between a reader's `get` and its `put`. The reader adds a row that it read after the commit.
         hot.invalidate(&ID, 5);
         hot.put(&ID, before.as_ref(), &[found(2, Some(b"two"))], 5);
         assert_eq!(known(&hot, 1, 5), None, "the old copy of view 1 must not become valid");

@@ -1,7 +1,7 @@
 //! Checks whether the store's path still names the open file.
 //!
-//! An open file outlives its name. Without this check, a server would acknowledge writes to a file that no process can
-//! open again, because the file or its directory was removed, renamed or replaced.
+//! A file stays open after its path is removed. Without this check, a server would acknowledge writes to a file that no
+//! process can open again, because the file or its directory was removed, renamed or replaced.
 
 use std::{
     fs, io,
@@ -24,7 +24,7 @@ impl FileIdentity {
     /// Reads the identity of the file that was just opened at `path`.
     ///
     /// # Errors
-    /// [`StoreError::Gone`] if there is none.
+    /// [`StoreError::Gone`] if the file's metadata cannot be read, for example because it was removed again.
     pub(super) fn of(path: &Path) -> Result<Self, StoreError> {
         let meta = fs::metadata(path).map_err(|error| gone(path, reason(&error)))?;
         Ok(Self { device: meta.dev(), inode: meta.ino() })
@@ -33,7 +33,7 @@ impl FileIdentity {
     /// Checks that `path` still names this file, and returns its length in bytes.
     ///
     /// # Errors
-    /// [`StoreError::Gone`].
+    /// [`StoreError::Gone`] if `path` names another file or no file.
     pub(super) fn check(self, path: &Path) -> Result<u64, StoreError> {
         let meta = fs::metadata(path).map_err(|error| gone(path, reason(&error)))?;
         if (Self { device: meta.dev(), inode: meta.ino() }) == self {

@@ -5,16 +5,18 @@
 //!
 //! Invariants:
 //! * a batch of rows and the source's position after it are committed in one transaction;
-//! * of two rows with the same key, the one with the later event time wins ([`Rule::Newest`]), then the one with the
-//!   later created time, to the nanosecond. On a full tie, the later arrival wins, so that a corrected file takes
-//!   effect. Applying a batch twice changes nothing. If a source truncates its times ([`RowTimes::coarse`]), rows are
-//!   compared at the precision that both have. In a change stream, the last write wins instead ([`Rule::Latest`]);
-//! * a stored row from the future ([`RowTimes::tolerance`]) is replaced by any arriving row;
-//! * a row that a caller wrote stays until a source has a row that is at least as new;
-//! * the hot cache has only copies of committed rows, and no copy of a row is served after a commit that changed the
-//!   row;
-//! * a damaged store is never served as an empty one, and a damaged row is never served: a file that cannot be opened
-//!   is quarantined ([`Quarantine`]), and damage in an open file is repaired by a rebuild;
+//! * if two rows have the same key, the row with the later event time wins ([`Rule::Newest`]). If the event times are
+//!   equal, the row with the later created time wins. If these are equal too, the row that arrives later wins, so that
+//!   a corrected file takes effect. Times are compared to the nanosecond, or at the precision that both rows have if
+//!   the source truncates times ([`RowTimes::coarse`]). Applying a batch twice changes nothing. In a change stream, the
+//!   last write wins instead ([`Rule::Latest`]);
+//! * a row is *from the future* if its event time is later than now plus [`RowTimes::tolerance`]. Such a row is not
+//!   served before it is due. If one is stored anyway, any arriving row of the entity replaces it;
+//! * a row that a caller wrote stays until the view's source has a row of the entity that is at least as new;
+//! * the hot cache has only copies of committed rows. Once a commit has changed a row, older copies of the row are no
+//!   longer served;
+//! * a damaged store is never served as an empty one, and a damaged row is never served. A damaged file that cannot be
+//!   opened is quarantined ([`Quarantine`]), and damage in an open file is repaired by a rebuild;
 //! * a write is acknowledged only if the file is still at its path;
 //! * after a failed write, the file is reopened: committed rows keep serving, and writes resume.
 

@@ -16,17 +16,19 @@ use super::{
 /// How a load treats the stored rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoadMode {
-    /// They stay. An arriving row replaces a stored one if it wins.
+    /// The stored rows stay. An arriving row replaces a stored row if it wins.
     Upsert,
-    /// They are served until the load ends. Then the new rows replace all of them at once, except rows that callers
-    /// wrote.
+    /// The stored rows are served until the load ends. Then the new rows replace all of them at once, except rows that
+    /// callers wrote.
     Replace,
-    /// The view has none yet, and its rows are upserted: the new rows are served once the load has ended. If the load
-    /// is interrupted, it resumes at the position, as an upsert would, whatever the kind of source.
+    /// The first load of a view that is upserted: there are no stored rows yet, and the new rows are served once the
+    /// load has ended. If the load is interrupted, the next one can resume at its position, as an upsert does. An
+    /// interrupted [`LoadMode::Replace`] can resume only with some kinds of sources.
     First,
 }
 
-/// A load in progress. Dropping it keeps committed batches: the next load resumes it or starts from scratch.
+/// A load in progress. If it is dropped before [`Load::finish`], its committed batches stay in the store, and the next
+/// load resumes it or starts from scratch.
 #[derive(Debug)]
 pub struct Load<'s> {
     pub(super) store: &'s OnlineStore,
@@ -37,10 +39,10 @@ pub struct Load<'s> {
     /// The generation that is being written.
     pub(super) generation: u32,
     pub(super) total: Applied,
-    /// Whether the batches so far were merged, so that the total is exact.
+    /// Whether all batches so far were merged. If so, the total is exact.
     pub(super) is_merged: bool,
     pub(super) times: RowTimes,
-    /// The span of the event times of rows that this load skipped because they are in the future.
+    /// The span of the event times of rows that this load skipped because they are from the future.
     pub(super) postponed: Option<Postponed>,
     /// Whether this load reads all rows that earlier loads postponed.
     pub(super) reads_postponed: bool,
@@ -49,9 +51,9 @@ pub struct Load<'s> {
 /// A load that was interrupted before its generation was served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InterruptedLoad {
-    /// How far it read its source, in the source's own format.
+    /// How far the load read its source, in the source's own format.
     pub position: String,
-    /// Whether its mode was [`LoadMode::First`] instead of [`LoadMode::Replace`].
+    /// Whether the load's mode was [`LoadMode::First`] instead of [`LoadMode::Replace`].
     pub is_first: bool,
 }
 
@@ -66,7 +68,8 @@ impl OnlineStore {
         let (name, known) = self.record(view)?;
         let builds_generation = mode != LoadMode::Upsert;
         let (began, generation) = if builds_generation || known.building.is_some() {
-            // Data of an interrupted load is deleted; a load that builds a generation gets a new one.
+            // The rows of an interrupted load are deleted. A load that builds a generation gets a new generation
+            // number.
             self.write(|txn| {
                 let mut record = read_record(txn, &name)?;
                 let last = record.building.unwrap_or(record.generation);
@@ -84,7 +87,8 @@ impl OnlineStore {
         Ok(Load::new(self, name, mode, began, generation))
     }
 
-    /// Returns the view's load that was interrupted while it built a generation, if there is one with a position.
+    /// Returns the view's load that was interrupted while it built a generation; `None` if there is no such load, or if
+    /// it has no position to resume at.
     #[must_use]
     pub fn interrupted(&self, view: ViewId) -> Option<InterruptedLoad> {
         let (_, record) = self.record(view).ok()?;
@@ -113,7 +117,7 @@ impl OnlineStore {
     /// one load of a view runs at a time.
     ///
     /// # Errors
-    /// [`StoreError::Superseded`] if there is none.
+    /// [`StoreError::Superseded`] if there is no interrupted load.
     pub fn resume_load(&self, view: ViewId) -> Result<Load<'_>, StoreError> {
         let (name, began) = self.record(view)?;
         let Some((generation, _)) = began.building.zip(began.runs.position.as_ref()) else {
@@ -143,7 +147,7 @@ impl<'s> Load<'s> {
     }
 
     /// Sets how the times of rows are interpreted, and whether the load reads all rows that earlier loads postponed. If
-    /// so, [`Load::finish`] clears the postponed event times that this load did not postpone again.
+    /// it does, [`Load::finish`] replaces the recorded span of postponed event times by the span of this load.
     #[must_use]
     pub fn with_times(self, times: RowTimes, reads_postponed: bool) -> Self {
         Self { times, reads_postponed, ..self }
@@ -157,16 +161,16 @@ impl Load<'_> {
         self.total
     }
 
-    /// Returns the view's record, if the load may continue. Otherwise, its rows would be written to a generation that
-    /// no longer exists, or with an obsolete schema, and because of the stored position, the source would not be read
-    /// again.
+    /// Returns the view's record if the load may continue, and [`StoreError::Superseded`] otherwise. A superseded load
+    /// would write its rows to a generation that no longer exists, or with an obsolete schema. It would also store its
+    /// position, so the source would not be read again.
     pub(super) fn record(&self, txn: &WriteTransaction) -> Result<ViewRecord, StoreError> {
         let record = read_record(txn, &self.name)?;
         if record.load_may_continue(&self.began) { Ok(record) } else { Err(self.superseded()) }
     }
 
-    /// Returns the fingerprint of the schema that arriving rows must have. A load that began before a change of the
-    /// definitions may have rows with another schema.
+    /// Returns the fingerprint of the schema that arriving rows must have. A load that began before the definitions
+    /// changed may have rows with another schema.
     pub(super) fn current_schema(&self, record: &ViewRecord) -> Result<Fingerprint, StoreError> {
         let schemas = record.row_schemas(&self.name)?;
         schemas.last().map(|schema| schema.fingerprint()).ok_or_else(|| self.superseded())

@@ -21,7 +21,7 @@ const ROWS_LOST: &str = "larder_store_rows_lost_total";
 // === impl StoreMetrics ===
 
 impl StoreMetrics {
-    /// Binds the handles. Install the recorder before this call, or counts are lost.
+    /// Binds the handles. Install the recorder before this call, because counts are lost otherwise.
     pub(super) fn bind() -> Self {
         describe_counter!("larder_hot_cache_requests_total", "Rows looked up in the hot cache, by result.");
         describe_counter!("larder_store_reads_total", "Rows looked up in the store on disk.");

@@ -1,13 +1,13 @@
 //! The open store: one writer, many readers, and recovery after a failure.
 //!
 //! After an I/O error, including a full disk, the database rejects every later read and write until its file is closed
-//! and reopened. So a failed transaction ends with a reopen. Readers wait for it, usually for a few milliseconds.
-//! Afterwards the committed rows are available again, and cached rows are read again, because it is unknown whether the
-//! failed commit reached the disk.
+//! and reopened. So the file is reopened after a failed transaction. Readers wait for this, usually for a few
+//! milliseconds. Then the committed rows are available again. Cached rows are invalidated, because it is unknown
+//! whether the failed commit reached the disk.
 //!
 //! The database does not verify the pages that it reads. On a damaged page it may panic, even while it cleans up after
-//! a panic, which aborts the process. Panics are caught where possible; [`OpenMarker`] keeps the next start from
-//! hitting the same page.
+//! another panic, which aborts the process. Panics are caught where possible. If the process ends anyway,
+//! [`OpenMarker`] makes the next start check all pages, so that it does not fail at the same page.
 
 use std::{
     fs::{self, DirBuilder},
@@ -41,21 +41,21 @@ use super::{
     state::State,
 };
 
-/// The online store. One process has it open at a time.
+/// The online store. Only one process can have it open at a time.
 pub struct OnlineStore {
-    /// Locked for a whole write, until readers can see it, so that states become visible in the order of their commits.
-    /// `None` if the file could not be reopened.
+    /// Locked during a whole write, until readers can see its commit, so that states become visible in the order of
+    /// their commits. `None` if the file could not be reopened.
     pub(super) writer: Mutex<Option<Database>>,
     pub(super) clock: SharedClock,
     pub(super) hot: HotCache,
     pub(super) metrics: StoreMetrics,
     pub(super) config: StoreConfig,
     pub(super) path: PathBuf,
-    /// The state that readers see; a commit replaces it as a whole.
+    /// The state that readers see. Each commit replaces the state as a whole.
     pub(super) state: ArcSwap<State>,
     /// Whether an operation failed in a way that only reopening the file can fix.
     pub(super) failed: AtomicBool,
-    /// The damage to the file, and whether the file is still at its path.
+    /// The damage that was found in the file, and whether the file is still at its path.
     pub(super) health: Health,
     /// Whether the database panicked: closing it could abort the process.
     pub(super) has_panicked: AtomicBool,
@@ -64,23 +64,23 @@ pub struct OnlineStore {
 }
 
 const FILE_NAME: &str = "online.redb";
-/// How long reopening the file waits for requests in progress, which also hold the file.
+/// How long reopening the file waits for requests in progress, which also keep the file open.
 const READERS_TIMEOUT: Duration = Duration::from_secs(5);
 
 // === impl OnlineStore ===
 
 impl OnlineStore {
-    /// Opens the store, or creates an empty one if there is none. A damaged file is renamed (`.corrupt-<time>`),
-    /// reported by [`OnlineStore::quarantined`], and replaced by a new store with its intact rows, in which no view
-    /// with missing rows counts as loaded.
+    /// Opens the store, or creates an empty one if there is none. A damaged file is renamed (`.corrupt-<time>`), and
+    /// [`OnlineStore::quarantined`] reports it. A new store with the intact rows replaces it, in which views with
+    /// missing rows are marked as damaged.
     ///
     /// # Errors
     /// [`StoreError::InUse`], [`StoreError::Newer`], and errors of the file system and the database. The stored rows
-    /// stay unchanged.
+    /// stay unchanged in all of these cases.
     pub fn open(config: &StoreConfig, clock: SharedClock) -> Result<Self, StoreError> {
         let dir = &config.data_dir;
-        // Features may be personal data, so other users must not read them. Nor may they write: their data would be
-        // served.
+        // Features may be personal data, so other users must not read the directory. They must not write to it either,
+        // because Larder would serve their data.
         let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
         made.map_err(|source| StoreError::Io { action: "create", path: dir.clone(), source })?;
         private::open_dir(dir).map_err(|source| StoreError::Io { action: "use", path: dir.clone(), source })?;
@@ -134,22 +134,24 @@ impl OnlineStore {
     }
 
     /// Returns the number of rows of the load that built the served generation, without rows that callers wrote; `None`
-    /// if no load built one.
+    /// if no load built the served generation.
     #[must_use]
     pub fn loaded_rows(&self, view: ViewId) -> Option<u64> {
         self.state().view(view).ok()??.record.loaded_rows
     }
 
-    /// Returns whether a view may have rows that callers wrote. Its source may have newer rows of the same entities.
+    /// Returns whether a view may have rows that callers wrote. This can be true although newer rows of the source have
+    /// replaced all of them.
     ///
     /// # Errors
-    /// [`StoreError::Closed`].
+    /// [`StoreError::Closed`] while the file is not open.
     pub fn may_have_rows_of_callers(&self, view: ViewId) -> Result<bool, StoreError> {
         let state = self.state();
         Ok(state.view(view)?.is_some_and(|view| view.record.has_rows_of_callers()))
     }
 
-    /// Returns the span of the event times of a view's rows that are held back until they are due, if there are any.
+    /// Returns the span of the event times of a view's rows that are held back until they are due; `None` if there are
+    /// no such rows.
     #[must_use]
     pub fn postponed(&self, view: ViewId) -> Option<Postponed> {
         self.state().view(view).ok()??.record.postponed
@@ -164,13 +166,13 @@ impl OnlineStore {
     /// Returns the schemas that a view's stored rows may have, the current one last.
     ///
     /// # Errors
-    /// [`StoreError::Closed`].
+    /// [`StoreError::Closed`] while the file is not open.
     pub fn schemas(&self, view: ViewId) -> Result<Arc<[Arc<RowSchema>]>, StoreError> {
         let state = self.state();
         Ok(state.view(view)?.map_or_else(|| Arc::from([]), |view| Arc::clone(&view.schemas)))
     }
 
-    /// Returns the time elapsed since `time`, by the store's clock; zero for a time in the future.
+    /// Returns the time since `time`, by the store's clock; zero if `time` is in the future.
     #[must_use]
     pub fn age(&self, time: Micros) -> Duration {
         Duration::from_micros(u64::try_from(self.clock.now().saturating_sub(time)).unwrap_or(0))
@@ -184,19 +186,20 @@ impl OnlineStore {
         closed.or_else(|| self.health.failure())
     }
 
-    /// Returns a receiver that is notified when [`OnlineStore::failure`], or which views are loaded or damaged, may
-    /// have changed.
+    /// Returns a receiver that is notified when the result of [`OnlineStore::failure`] may have changed, or when views
+    /// may have become loaded or damaged.
     #[must_use]
     pub fn health_changes(&self) -> watch::Receiver<()> {
         self.health.changes()
     }
 
-    /// Checks that the file is at its path, and reopens it if a failure closed it or made it unusable for readers. Call
-    /// this function every few seconds: writes do the same, but there may be none for hours.
+    /// Checks that the file is at its path, and reopens the file if a failure closed it or made it unusable for
+    /// readers. Call this function every few seconds. Writes also check and reopen the file, but hours may pass without
+    /// a write.
     pub fn check_and_reopen(&self) {
         let checked = self.health.check_file(&self.path);
-        // A running commit may change the length, so the length is checked only while no commit is running. The next
-        // check follows soon.
+        // A running commit may change the length, so the length is checked only while no commit is running. If a commit
+        // is running now, the next call checks the length.
         if checked.is_ok()
             && let Ok(_writer) = self.writer.try_lock()
             && let Ok(len) = self.health.check_file(&self.path)
@@ -243,9 +246,10 @@ impl OnlineStore {
         self.state.load().commit
     }
 
-    /// Closes the file and reopens it. Readers wait meanwhile; if it cannot be reopened, they get errors until it can.
+    /// Closes the file and reopens it. Readers wait meanwhile. If the file cannot be reopened, readers get errors until
+    /// a later attempt succeeds.
     pub(super) fn reopen(&self, writer: &mut Option<Database>) -> Result<(), StoreError> {
-        // If another file is at the path now, it must not be opened.
+        // If there is another file at the path now, that file must not be opened.
         self.health.check_file(&self.path)?;
         if self.has_panicked.load(Ordering::Relaxed) {
             return Err(StoreError::Closed("it is damaged and will be rebuilt".to_owned()));
@@ -289,7 +293,8 @@ impl OnlineStore {
         }
     }
 
-    /// Closes the file. Requests also hold it, so this function waits for the ones in progress.
+    /// Closes the file. Requests in progress also keep the file open, so this function waits for them, for at most
+    /// [`READERS_TIMEOUT`].
     fn close(&self, db: Option<Database>, mut state: Arc<State>) -> Result<(), StoreError> {
         drop(db);
         let until = Instant::now() + READERS_TIMEOUT;
@@ -315,8 +320,9 @@ impl OnlineStore {
         }
     }
 
-    /// Returns whether to retry a read: it failed only because a write had failed, and the store is open again. Waits
-    /// for the write. `seen` is [`OnlineStore::visible_commit`] from before the read.
+    /// Returns whether to retry a failed read: the read failed only because a write had failed before, and the store is
+    /// open again. Waits for a running write or reopening. `seen` is the value of [`OnlineStore::visible_commit`] from
+    /// before the read.
     ///
     /// The caller must have dropped its [`Reader`], because reopening the file waits for all readers.
     #[cold]
@@ -329,7 +335,7 @@ impl OnlineStore {
         state.commit > seen && state.why_closed().is_none()
     }
 
-    /// Runs `work`, which reads pages, and turns a panic of the database into an error. Handles errors as in
+    /// Runs `work`, which reads pages, and turns a panic of the database into an error. Passes errors to
     /// [`OnlineStore::note_failure`].
     pub(super) fn catch_panics<T>(&self, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
         let done = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
@@ -361,7 +367,7 @@ impl OnlineStore {
         self.has_panicked.store(true, Ordering::Relaxed);
     }
 
-    /// Returns a view's name and record, as readers see them. A writer reads the record again in its transaction.
+    /// Returns a view's name and record as readers see them. A writer must read the record again in its transaction.
     pub(super) fn record(&self, view: ViewId) -> Result<(String, ViewRecord), StoreError> {
         let state = self.state();
         let view = state.view(view)?.ok_or_else(|| StoreError::Damaged(format!("no record of view {}", view.0)))?;
@@ -379,7 +385,8 @@ impl Drop for OnlineStore {
     fn drop(&mut self) {
         let db = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         if self.has_panicked.load(Ordering::Relaxed) {
-            // Closing would write to a file that may be damaged. The operating system releases the file.
+            // Closing would write to a file that may be damaged. The operating system closes the file when the process
+            // ends.
             std::mem::forget(db);
             return;
         }

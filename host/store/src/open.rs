@@ -27,13 +27,14 @@ use super::{
 pub struct Quarantine {
     /// The new path of the file.
     pub path: PathBuf,
-    /// The damage.
+    /// A description of the damage.
     pub why: String,
-    /// The number of its rows that the new file has; `None` if no row could be read, so that the new file is empty.
+    /// The number of rows that were copied to the new store; `None` if the damaged file could not be read, so the new
+    /// store is empty.
     pub rows_kept: Option<u64>,
 }
 
-/// The prefix of the file's extension while the file is being created.
+/// The prefix of the extension of a store file that is being created.
 const UNFINISHED: &str = "new-";
 /// The size of the page cache for a damaged file. It is small because each row is read once, in order.
 const OLD_CACHE_BYTES: usize = 16 << 20;
@@ -105,8 +106,8 @@ type Rebuilt = (PathBuf, Copies);
 fn copy_at_open(path: &Path, config: &StoreConfig, marker: &OpenMarker) -> Result<Option<Rebuilt>, StoreError> {
     let mut builder = Database::builder();
     builder.set_cache_size(OLD_CACHE_BYTES);
-    // A file that was closed cleanly is opened read-only. Otherwise the database has to find the last commit first,
-    // which writes to the file.
+    // A file that was closed cleanly can be opened read-only. For any other file, the database must first find the last
+    // commit, and this writes to the file.
     if let Some(old) = read_or_none(|| builder.open_read_only(path).map_err(|error| open_error(path, error))) {
         let copied = copy_from(&old, path, config, marker);
         let _ = catch_unwind(AssertUnwindSafe(|| drop(old)));
@@ -118,7 +119,8 @@ fn copy_at_open(path: &Path, config: &StoreConfig, marker: &OpenMarker) -> Resul
     if matches!(&copied, Ok(Some((_, copies))) if !copies.is_broken) {
         let _ = catch_unwind(AssertUnwindSafe(|| drop(old)));
     } else {
-        // Closing the database writes to it again, and a panic at a damaged page during that may end the process.
+        // Closing the database writes to the file again. If the database panics at a damaged page while it writes, the
+        // process may end.
         mem::forget(old);
     }
     copied
@@ -133,7 +135,8 @@ fn copy_from<D: ReadableDatabase>(
     let before = marker.note_rebuild();
     let copied = copy_records(old, path, config);
     if copied.is_err() {
-        // The rebuild failed without ending the process, for example on a full disk, so the next start may try again.
+        // The rebuild failed without ending the process, for example because the disk is full. So it does not count
+        // toward the limit on rebuilds, and the next start may try again.
         marker.write(&before);
     }
     copied
@@ -178,23 +181,24 @@ pub(super) fn open_checked(path: &Path, config: &StoreConfig) -> Result<Database
 }
 
 /// Creates a new store under a temporary name, and links it to its final name when it is complete. If the process is
-/// killed in between, the next one finds nothing that looks like a damaged store.
+/// killed before that, the next process does not find an incomplete file, which it would treat as a damaged store.
 fn create(builder: &Builder, path: &Path, config: &StoreConfig) -> Result<Database, StoreError> {
     match fs::metadata(path) {
-        // An empty file, for example from `touch`, only occupies the name.
+        // An empty file, for example one that `touch` created, has no data to keep, but the name must be free.
         Ok(meta) if meta.len() == 0 => fs::remove_file(path).map_err(io("replace", path))?,
         _ => {}
     }
     let (unfinished, db) = unfinished_in(builder, path, config)?;
     let made = db.and_then(|db| {
-        // A link, not a rename: if two processes start at once, one of them finds that the name is taken.
+        // A hard link fails if the name exists, and a rename would replace the existing file. So if two processes start
+        // at the same time, only one of them creates the store.
         fs::hard_link(&unfinished, path).map_err(|source| match source.kind() {
             io::ErrorKind::AlreadyExists => StoreError::InUse { path: path.to_owned() },
             _ => io("create", path)(source),
         })?;
         Ok(db)
     });
-    // If this fails, the next start removes the file.
+    // If the removal fails, the next start removes the file.
     let _ = fs::remove_file(&unfinished);
     made
 }
@@ -216,7 +220,7 @@ fn unfinished_in(
     path: &Path,
     config: &StoreConfig,
 ) -> Result<(PathBuf, Result<Database, StoreError>), StoreError> {
-    // A unique name, even among processes with the same ID in other containers.
+    // A process ID would not be unique: a process in another container may have the same one.
     let unfinished = path.with_extension(format!("{UNFINISHED}{:016x}", RandomState::new().hash_one(0)));
     let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished);
     made.map_err(io("create", &unfinished))?;
@@ -235,8 +239,8 @@ fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError
     move |source| StoreError::Io { action, path, source }
 }
 
-/// Removes files left by interrupted creations. If another process is creating a store now, it fails anyway, because
-/// the store exists.
+/// Removes files that interrupted creations left. This may remove the file of another process that is creating a store
+/// now, but that process fails anyway, because the store exists.
 fn remove_unfinished(path: &Path) {
     let Some(entries) = path.parent().and_then(|dir| fs::read_dir(dir).ok()) else { return };
     for entry in entries.flatten() {
@@ -285,10 +289,14 @@ fn check(db: &Database, path: &Path) -> Result<(), StoreError> {
         return Err(StoreError::Newer { path: path.to_owned(), found, known: STORE_FORMAT });
     }
     if found < STORE_FORMAT {
-        // There is no conversion: sources are read again. Rows that only callers wrote stay in the quarantined file.
-        return Err(StoreError::Damaged(format!("format {found} is older than this Larder's, {STORE_FORMAT}")));
+        // Older formats are not converted: sources are read again. Rows that only callers wrote stay in the quarantined
+        // file.
+        return Err(StoreError::Damaged(format!(
+            "its format is {found}, and this version of Larder only reads format {STORE_FORMAT}"
+        )));
     }
-    // Reading the state opens every table; counting its rows reads only the root of the tree.
+    // Reading the state opens the table of each view's rows. Counting the rows of a table reads only the root of its
+    // tree.
     for view in State::read(db, 0)?.views()? {
         let rows = view.rows.as_ref().map_or(Ok(0), ReadableTableMetadata::len)?;
         if rows != view.record.rows {
@@ -299,7 +307,7 @@ fn check(db: &Database, path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Renames a damaged file.
+/// Renames a damaged file to `<path>.corrupt-<seconds since 1970>`, with a number if that name exists.
 fn quarantine(path: &Path, clock: &SharedClock, why: String) -> Result<Quarantine, StoreError> {
     let name = format!("{}.corrupt-{}", path.display(), clock.now() / 1_000_000);
     let mut aside = PathBuf::from(&name);

@@ -8,25 +8,28 @@ use std::{
 use larder_common::{clock::SharedClock, files::read_text};
 use larder_model::model::Micros;
 
-/// A small file next to the store that exists while the store is open. If it exists at a start, the previous process
-/// ended without closing the store. Every page must then be checked if damage was found, or if the process ended soon
-/// after it opened the store, because every start may read the same damaged page.
+/// A small file next to the store that exists while the store is open. If it exists when a process starts, the previous
+/// process ended without closing the store. The new process then checks every page in two cases: damage was found, or
+/// the previous process ended soon after it opened the store. Without the check, every start might read the same
+/// damaged page and fail.
 #[derive(Debug)]
 pub(super) struct OpenMarker {
     path: PathBuf,
-    /// When the store was opened: the first line of the file. A second line describes damage that was found since.
+    /// When the store was opened. This time is the first line of the file. Further lines describe damage that was found
+    /// since, or are [`REBUILDING`].
     opened: Micros,
 }
 
 /// The extension of the marker file.
 const EXTENSION: &str = "open";
-/// A process that ended this soon after it opened the store may do so again, for the same reason.
+/// If a process ended less than this long after it opened the store, in microseconds, the next start may end for the
+/// same reason.
 const SOON: Micros = 120_000_000;
 
-/// The marker file has such a line for each rebuild that a start began and did not finish.
+/// The marker file has a line with this text for each rebuild that a start began and did not finish.
 const REBUILDING: &str = "rebuilding";
-/// After this many such lines, the damaged file is quarantined without reading it. A kill also leaves a line, so the
-/// limit is higher than crashes alone would need.
+/// If the marker file has this many such lines, the damaged file is quarantined without reading it. A process that is
+/// killed from outside during a rebuild also leaves a line, so the limit is higher than crashes alone would require.
 pub(super) const REBUILDS_MAX: usize = 10;
 const MARKER_BYTES_MAX: u64 = 64 << 10;
 
@@ -77,9 +80,9 @@ impl OpenMarker {
         before
     }
 
-    /// Removes the marker. Call this function after the store was closed cleanly.
+    /// Removes the marker. Call this function only after the store was closed cleanly.
     pub(super) fn remove(&self) {
-        // A leftover marker only makes the next start slow.
+        // If the removal fails, the leftover marker only makes the next start slow.
         let _ = fs::remove_file(&self.path);
     }
 
@@ -88,7 +91,7 @@ impl OpenMarker {
     }
 
     pub(super) fn write(&self, text: &str) {
-        // A failure is only logged: on a full disk, for example, the store itself may still be readable.
+        // A failure is only logged, because the store itself may still be readable, for example if the disk is full.
         if let Err(error) = fs::write(&self.path, text) {
             tracing::warn!(%error, path = %self.path.display(), "cannot write the marker file of the open store");
         }

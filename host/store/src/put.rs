@@ -1,8 +1,9 @@
-//! Rows that callers write, in addition to those that loads read.
+//! Rows that callers write, in addition to the rows that loads read.
 //!
-//! A replacing load contains all rows of a source, but not the rows that callers wrote, and would drop them. So they
-//! are also stored in a separate table, and merged into each new generation before it is served. Once the source has a
-//! row that is at least as new, the caller's row is deleted.
+//! A replacing load contains all rows of a source, but not the rows that callers wrote, so it would drop these rows.
+//! Therefore, callers' rows are also stored in a separate table, and merged into each new generation before the
+//! generation is served. Once the source has a row of the entity that is at least as new, the caller's row is deleted
+//! from that table.
 
 use std::collections::HashSet;
 
@@ -27,23 +28,22 @@ use super::{
 pub(super) struct Overlay {
     /// The newest event time of the merged rows.
     pub(super) newest_event: Option<Micros>,
-    /// The schemas of the callers' rows that are still needed; empty if none are left to merge into the next
-    /// generation.
+    /// The schemas of the callers' rows that stay in their table; empty if no rows are left in it.
     pub(super) schemas: HashSet<Fingerprint>,
-    /// The span of the event times of rows that are held back because they are in the future.
+    /// The span of the event times of rows that are held back because they are from the future.
     pub(super) postponed: Option<Postponed>,
 }
 
 impl OnlineStore {
-    /// Writes rows of a caller: they are durable and served when this function returns. Stored rows that are newer
+    /// Writes rows of a caller. They are durable and served when this function returns. Stored rows that are newer
     /// stay.
     ///
-    /// `key` is the signature of the ids in the batch. Set `keep` for views with a source: the rows then survive
-    /// replacing loads. Otherwise, the write counts as a successful load.
+    /// `key` is the signature of the ids in the batch. Set `keep` for a view with a source, so that the rows survive
+    /// replacing loads. Without `keep`, the write is also recorded as a successful load of the view.
     ///
     /// # Errors
-    /// [`StoreError::Superseded`] if the view was removed, or redeclared with other keys or features,
-    /// [`StoreError::Row`], and errors of a failed transaction: nothing of the batch is stored then.
+    /// [`StoreError::Superseded`] if the view was removed, or redeclared with other keys or features;
+    /// [`StoreError::Row`]; and errors of a failed transaction. Nothing of the batch is stored then.
     pub fn put(&self, view: ViewId, key: &KeySignature, batch: &RowBatch, keep: bool) -> Result<Applied, StoreError> {
         let (name, _) = self.record(view)?;
         let comparer = batch.times().comparer(self.clock.now());
@@ -98,8 +98,8 @@ impl OnlineStore {
     }
 }
 
-/// Merges the rows of callers into a generation that a load built, and deletes those for which the load has a row that
-/// is at least as new.
+/// Merges the rows of callers into a generation that a load built. If the load has a row of the same entity that is at
+/// least as new, deletes the caller's row instead.
 pub(super) fn overlay(
     txn: &WriteTransaction,
     name: &str,
@@ -119,7 +119,7 @@ pub(super) fn overlay(
         let (key, checksummed) = entry?;
         let (id, checksummed) = (EntityId(*key.value()), checksummed.value());
         let rank = verified_row(&id, checksummed).and_then(|row| RowRank::read(row).ok());
-        // An unreadable row was not served: the source's row is better than none.
+        // An unreadable row was not served, so serving the source's row instead loses nothing.
         let Some(rank) = rank.filter(|rank| known.contains(&rank.header.fingerprint)) else {
             tracing::warn!(view = name, "dropped an unreadable row that a caller wrote");
             caught_up.push(id);
@@ -154,8 +154,8 @@ pub(super) fn overlay(
     Ok(overlay)
 }
 
-/// Serves rows of callers that were held back because they were in the future, and are due now. An earlier version,
-/// which did not check event times, accepted them.
+/// Serves rows of callers that were held back because they were from the future, and that are due now. Only an earlier
+/// version, which did not check event times, accepted such rows.
 pub(super) fn restore_written(
     txn: &WriteTransaction,
     record: &mut ViewRecord,

@@ -21,7 +21,7 @@ pub struct Reader<'s> {
     counts: Counts,
 }
 
-/// Counts of a reader, added to the metrics once when it is dropped.
+/// The counts of a reader. They are added to the metrics once, when the reader is dropped.
 #[derive(Default)]
 struct Counts {
     hot_hits: Cell<u64>,
@@ -52,7 +52,7 @@ impl<'s> Reader<'s> {
         self.state.commit
     }
 
-    /// Returns the row of an entity in one view; `None` if it has none.
+    /// Returns the row of an entity in one view; `None` if the entity has no row in it.
     ///
     /// # Errors
     /// Errors of a failed read.
@@ -71,7 +71,7 @@ impl<'s> Reader<'s> {
     /// ends the lookup.
     ///
     /// # Errors
-    /// Errors of `visit`, and of a failed read; also [`StoreError::Damaged`] for a row that does not match its
+    /// Errors of `visit`, errors of a failed read, and [`StoreError::Damaged`] for a row that does not match its
     /// checksum.
     pub fn get_each<E: From<StoreError>>(
         &self,
@@ -137,7 +137,7 @@ impl<'s> Reader<'s> {
         }
         if !fresh.is_empty() {
             let rows = self.store.hot.put(id, known, &fresh, self.state.commit);
-            // Pass the cached rows, which include their text, as later lookups do.
+            // Pass the rows of the cache entry, because they include their text, as they do in later lookups.
             for (index, found) in fresh_indexes.into_iter().zip(fresh) {
                 visit(index, rows.row(found.view, found.generation).flatten())?;
             }

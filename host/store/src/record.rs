@@ -1,21 +1,21 @@
-//! The record that the store keeps for each view, and the names of the tables for records and rows.
+//! The record that the store has for each view, and the names of the tables for records and rows.
 //!
 //! ```text
 //! table "meta"                 &str → u64     "format" → 2
 //! table "views"                &str → &[u8]   view name → ViewRecord, as JSON
 //! table "rows/<id>/<gen>"      [u8;16] → &[u8]  entity id → row (larder_model::codec), then its checksum
 //! table "run/<id>/<n>"         the same, a part of a generation that is being built, see `runs.rs`
-//! table "written/<id>"         the same, of rows that callers wrote, see `put.rs`
+//! table "written/<id>"         the same, for rows that callers wrote, see `put.rs`
 //! table "deleted/<id>"         entity id → event and created time of the row that was deleted, then their checksum,
 //!                              see `erase.rs`
 //! ```
 //!
 //! The checksum is the CRC-32 of the entity id and the row: four bytes, least significant first. The database has
-//! checksums of its pages, but does not verify them on reads, so without the row's own checksum, a flipped bit would be
+//! checksums of its pages, but does not verify them on reads. Without the row's own checksum, a flipped bit would be
 //! served as a value.
 //!
-//! A generation is a complete set of a view's rows. An upsert writes to the served generation. A replacing load builds
-//! the next one, and its last commit makes that the served one.
+//! A generation is a complete set of a view's rows. An upsert writes to the served generation. A load that is not
+//! served until it ends builds the next generation, and its last commit makes this generation the served one.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -85,7 +85,7 @@ pub struct Postponed {
 /// The store's record of a view.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct ViewRecord {
-    /// Identifies the view in table names and cache keys; never reused.
+    /// Identifies the view in table names and cache keys. It is never reused.
     pub(super) id: u32,
     /// The signature of the keys under which the rows are stored.
     pub(super) key: KeySignature,
@@ -93,8 +93,8 @@ pub(super) struct ViewRecord {
     pub(super) generation: u32,
     /// The generation that a load is building, or that an interrupted load was building.
     pub(super) building: Option<u32>,
-    /// The runs of that generation. Records of versions without runs lack them, so interrupted loads of those versions
-    /// start from scratch.
+    /// The runs of the generation in `building`. Records of earlier versions have none, so a load that such a version
+    /// began starts from scratch.
     #[serde(default, rename = "building_runs")]
     pub(super) runs: Runs,
     /// The schemas that rows in the served generation may have, the current one last.
@@ -102,28 +102,30 @@ pub(super) struct ViewRecord {
     /// The number of rows of the served generation at the last commit.
     pub(super) rows: u64,
     /// The number of rows of the load that built the served generation, without rows that callers wrote; `None` if no
-    /// load built one.
+    /// load built the served generation.
     #[serde(default)]
     pub(super) loaded_rows: Option<u64>,
-    /// The span of the event times of rows that are held back because they are in the future.
+    /// The span of the event times of rows that are held back because they are from the future.
     #[serde(default)]
     pub(super) postponed: Option<Postponed>,
-    /// Whether the view has rows that callers wrote in addition to its source, which also have a table of their own.
+    /// Whether callers wrote rows to the view in addition to the rows of its source. These rows are also stored in a
+    /// separate table.
     #[serde(default)]
     pub(super) written: bool,
-    /// The size of the stored rows in bytes, if the view stores only some rows.
+    /// The size of the stored rows in bytes, if the view stores only the rows that were requested (`working_set.rs`).
     #[serde(default)]
     pub(super) bytes: u64,
-    /// For such a view: the id at which the next eviction starts.
+    /// If the view stores only the rows that were requested, the id at which the next eviction starts.
     #[serde(default)]
     pub(super) hand: [u8; size_of::<EntityId>()],
-    /// Changes whenever the source must be read from the start again: a load that began before must not continue.
+    /// Incremented whenever rows were dropped or lost, so that the source must be read from the start again. A load
+    /// that began before must not continue.
     #[serde(default, rename = "life")]
     pub(super) epoch: u32,
-    /// Whether rows were lost to damage and not yet restored by a full load.
+    /// Whether rows were lost to damage and have not been restored by a full load yet.
     #[serde(default)]
     pub(super) is_damaged: bool,
-    /// The number of rows that were lost to damage and not restored.
+    /// The number of rows that were lost to damage and have not been restored.
     #[serde(default)]
     pub(super) rows_lost: u64,
     /// When the view was created, according to Feast's registry.
@@ -135,7 +137,7 @@ pub(super) struct ViewRecord {
     /// Whether callers wrote rows to the view while it had no source.
     #[serde(default)]
     pub(super) is_local: bool,
-    /// Whether entities were deleted whose rows the source may still have.
+    /// Whether there are deleted entities. The source may still have their rows.
     #[serde(default)]
     pub(super) has_deletions: bool,
     /// The position of the source at the last commit, in the source's own format.
@@ -152,9 +154,9 @@ pub(super) struct ViewRecord {
 /// The state of a generation that is being built.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Runs {
-    /// The numbers of its runs, in the order of arrival.
+    /// The numbers of the generation's runs, in the order of arrival.
     pub(super) numbers: Vec<u32>,
-    /// The run into which the others are being merged.
+    /// The run into which the runs in `numbers` are being merged; `None` if no merge is in progress.
     pub(super) merging: Option<u32>,
     /// The rule that decides which of two rows wins.
     pub(super) rule: Rule,
@@ -164,11 +166,11 @@ pub(super) struct Runs {
     pub(super) position: Option<String>,
     /// The newest event time of any row.
     pub(super) newest_event: Option<Micros>,
-    /// The span of the event times of rows that were skipped because they are in the future.
+    /// The span of the event times of rows that were skipped because they are from the future.
     #[serde(default)]
     pub(super) postponed: Option<Postponed>,
-    /// The number of rows in the largest batch. Each transaction of a merge processes about as many, because other
-    /// writers wait for it.
+    /// The number of rows in the largest batch. Each transaction of a merge processes about this many rows, because
+    /// other writers wait for the transaction.
     pub(super) batch_rows: u64,
     /// The size of the largest batch in bytes.
     pub(super) batch_bytes: u64,
@@ -184,7 +186,7 @@ pub(super) struct SchemaRecord {
 // === impl Postponed ===
 
 impl Postponed {
-    /// Returns the span that covers both; `None` if both are `None`.
+    /// Returns the span that covers both spans; `None` if both are `None`.
     #[must_use]
     pub fn union(one: Option<Self>, other: Option<Self>) -> Option<Self> {
         match (one, other) {
@@ -248,19 +250,21 @@ impl ViewRecord {
         }
     }
 
-    /// Returns the record of a view whose stored rows can no longer be found: an empty generation without any state.
+    /// Returns the new record of a view whose stored rows can no longer be found. It has the next generation, which is
+    /// empty.
     pub(super) fn reset(&self, key: KeySignature, schema: &RowSchema) -> Self {
         let generation = self.building.unwrap_or(self.generation) + 1;
         Self { generation, epoch: self.epoch.wrapping_add(1), ..Self::new(self.id, key, schema) }
     }
 
-    /// Returns whether callers wrote rows of the view that were not deleted since, except by newer rows of its source.
+    /// Returns whether the view may have rows that callers wrote. This can be true although newer rows of the source
+    /// have replaced all of them.
     pub(super) fn has_rows_of_callers(&self) -> bool {
         self.written || self.is_local
     }
 
-    /// Resets the state of the rows, so that the source is read from the start. Deletions stay: a load must not restore
-    /// deleted rows. The caller must delete the tables.
+    /// Resets the fields about rows, so that the source is read from the start. Deletions stay, because a load must not
+    /// restore deleted rows. The caller must delete the tables.
     pub(super) fn clear_rows(&mut self) {
         self.schemas.drain(..self.schemas.len().saturating_sub(1));
         *self = Self {
@@ -281,21 +285,22 @@ impl ViewRecord {
         self.last_success = None;
     }
 
-    /// Makes the next load read the source from the start, and ends running loads.
+    /// Makes the next load read the source from the start, and makes running loads fail at their next transaction.
     pub(super) fn read_from_start(&mut self) {
         self.epoch = self.epoch.wrapping_add(1);
         self.position = None;
         self.runs.position = None;
     }
 
-    /// Returns whether a load that began with `began` may continue: the view has the same schema, the source need not
-    /// be read from the start, and no other load has begun to build a generation or ended one.
+    /// Returns whether a load that began with the record `began` may continue: the view has the same schema, the source
+    /// does not have to be read from the start again, and no other load has begun or finished a generation.
     pub(super) fn load_may_continue(&self, began: &Self) -> bool {
         let identity = |record: &Self| (record.generation, record.building, record.epoch);
         identity(self) == identity(began) && self.schemas.last() == began.schemas.last()
     }
 
-    /// Reads a record: JSON, followed by a line with its checksum, which records of earlier versions lack.
+    /// Decodes a record: JSON, followed by a line with the checksum of the JSON. Records of earlier versions have no
+    /// checksum.
     pub(super) fn decode(name: &str, bytes: &[u8]) -> Result<Self, StoreError> {
         let damaged = |why: String| StoreError::Damaged(format!("record of view '{name}': {why}"));
         let json = match bytes.iter().rposition(|byte| *byte == b'\n') {
@@ -340,7 +345,7 @@ impl ViewRecord {
         format!("run/{}/", self.id)
     }
 
-    /// Drops the schemas that no row uses any more: all except the current one and those in `used`.
+    /// Drops the schemas that no row uses any more: all schemas except the current one and the ones in `used`.
     pub(super) fn retain_schemas(&mut self, name: &str, used: &HashSet<Fingerprint>) -> Result<(), StoreError> {
         let schemas = self.row_schemas(name)?;
         let current = schemas.last().map(|schema| schema.fingerprint());

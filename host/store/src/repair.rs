@@ -1,9 +1,9 @@
 //! Rebuilds a damaged store while it is open: copies every intact row to a new file, which replaces the damaged one.
 //!
 //! The database checks its pages only in a full check of a closed file. If it follows a damaged page, it may panic or
-//! overwrite live pages. So nothing is written to a damaged file, and no table of it is repaired in place: the intact
-//! rows are copied (`salvage.rs`). Views with missing rows are marked, and their sources are read from the start; until
-//! then the server is not ready.
+//! overwrite live pages. So nothing is written to a damaged file, and its tables are not repaired in place: the intact
+//! rows are copied (`salvage.rs`). Views with missing rows are marked, and their sources are read from the start. The
+//! server is not ready until these loads have ended.
 
 use std::{
     fs,
@@ -39,13 +39,12 @@ pub struct Repaired {
 const READERS_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl OnlineStore {
-    /// Rebuilds the file if damage was found in it, unless a rebuild failed recently. Returns `None` if it did not
-    /// rebuild the file. Writes wait for the rebuild; lookups continue, except for a moment while the files are
-    /// swapped.
+    /// Rebuilds the file if damage was found in it, unless a rebuild failed recently. Returns `None` if no rebuild was
+    /// due. Writes wait for the rebuild. Lookups continue, except for a moment while the files are swapped.
     ///
     /// # Errors
     /// [`StoreError::Gone`], [`StoreError::DiskFull`] if there is no space for a second file, and errors of a failed
-    /// write. The damage then stays, and a later call repairs it.
+    /// write. The damage then stays recorded, and a later call tries to repair it again.
     pub fn repair(&self) -> Result<Option<Repaired>, StoreError> {
         if !self.health.is_repair_due() {
             return Ok(None);
@@ -59,7 +58,7 @@ impl OnlineStore {
         if !self.health.is_repair_due() {
             return Ok(None);
         }
-        // Another file at the path must not be replaced.
+        // If there is another file at the path now, that file must not be replaced.
         self.health.check_file(&self.path)?;
         let started = Instant::now();
         tracing::warn!(path = %self.path.display(), "rebuilding the damaged store from its intact rows");
@@ -84,7 +83,7 @@ impl OnlineStore {
         let state = self.state.load_full();
         let (unfinished, new) = create_unfinished(&self.path, &self.config)?;
         if writer.is_none() {
-            // It was closed by an earlier failure; if it can be opened now, it can be read.
+            // The file was closed after an earlier failure. If it can be opened now, its rows can be copied.
             *writer = read_or_none(|| open_checked(&self.path, &self.config));
         }
         let copied = copy_intact(writer.as_ref(), state.records(), &new);
@@ -127,7 +126,8 @@ impl OnlineStore {
         }
     }
 
-    /// Closes the damaged file once no request reads it any more, or for at most [`READERS_TIMEOUT`].
+    /// Waits until no request reads the damaged file any more, for at most [`READERS_TIMEOUT`], and then closes the
+    /// file.
     fn release(&self, db: Option<Database>, mut state: Arc<State>, is_broken: bool) {
         let until = Instant::now() + READERS_TIMEOUT;
         while let Err(still_read) = Arc::try_unwrap(state) {
@@ -138,15 +138,15 @@ impl OnlineStore {
             thread::sleep(Duration::from_micros(200));
         }
         if is_broken || self.has_panicked.load(Ordering::Relaxed) {
-            // Closing writes once more, and a panic there at a damaged page may end the process. So it is not closed,
-            // and the memory of its page cache is leaked.
+            // Closing the database writes to the file again. If the database panics at a damaged page while it writes,
+            // the process may end. So the file is not closed, and the memory of its page cache is leaked.
             std::mem::forget(db);
         } else {
             let _ = catch_unwind(AssertUnwindSafe(|| drop(db)));
         }
     }
 
-    /// Returns the names of views that lost rows to damage and were not yet restored by a full load.
+    /// Returns the names of views that lost rows to damage and have not been restored by a full load yet.
     #[must_use]
     pub fn damaged_views(&self) -> Vec<String> {
         let state = self.state();

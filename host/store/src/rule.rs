@@ -9,23 +9,25 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Rule {
-    /// The row with the newer event time, then the one with the newer created time, then the later arrival.
+    /// The row with the newer event time wins. If the event times are equal, the row with the newer created time wins.
+    /// If these are equal too, the row that arrives later wins.
     #[default]
     Newest,
-    /// The later arrival, as in the source, where the last write wins.
+    /// The row that arrives later wins, because in the source, the last write wins.
     Latest,
 }
 
 /// How the times of rows are interpreted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RowTimes {
-    /// How far in the future an event time may be, in microseconds. A stored row that is later than that loses against
+    /// How far in the future an event time may be, in microseconds. A stored row with a later event time loses against
     /// any arriving row.
     pub tolerance: Micros,
-    /// Whether the source of the view truncates its times. If so, rows are compared at the precision that both have.
+    /// Whether the source of the view truncates the times of its rows. If so, rows are compared at the precision that
+    /// both have.
     pub coarse: bool,
-    /// Whether the source has no event times. The event time of its rows is the time at which they were read, so it
-    /// cannot show that a row is newer than a deletion.
+    /// Whether the source has no event times. The event time of a row is then the time at which the row was read, so it
+    /// cannot show that the row is newer than a deletion.
     pub is_static: bool,
 }
 
@@ -71,8 +73,8 @@ impl RowComparer {
         rank.header.event_time > self.latest
     }
 
-    /// Returns whether a stored row wins over an arriving one. On a tie, the arriving row wins. A stored row from the
-    /// future never wins: it would block all other rows until it is due.
+    /// Returns whether a stored row wins over an arriving row. On a tie, the arriving row wins. A stored row from the
+    /// future never wins, because it would block all other rows until it is due.
     pub(super) fn wins_over(self, stored: &RowRank, arriving: &RowRank) -> bool {
         let order = if self.coarse { stored.compare_coarsely(arriving) } else { stored.compare(arriving) };
         order.is_gt() && !self.is_future(stored)

@@ -1,18 +1,18 @@
-//! Loads that are not served until they end: each batch becomes a run, sorted by id, and the runs are merged once, at
-//! the end.
+//! Loads that are not served until they end. Each batch becomes a run, which is sorted by id, and the runs are merged
+//! at the end of the load.
 //!
-//! Ids are hashes. A batch that is inserted into one big tree modifies a page for nearly every row, and each of these
-//! pages is rewritten: ten million rows in forty batches would write thirty gigabytes, and leave pages half full. A run
-//! is written sequentially with full pages, and so is the result of the merge. Merged rows are deleted from the runs in
-//! the same transaction, and later transactions reuse their pages, so disk usage stays slightly above one copy of the
-//! rows.
+//! Ids are hashes, so a batch that is inserted into one big tree modifies a page for nearly every row, and each of
+//! these pages is rewritten. Ten million rows in forty batches would write thirty gigabytes, and leave pages half full.
+//! A run is written sequentially with full pages, and so is the result of the merge. Each transaction of the merge also
+//! deletes the merged rows from the runs, and later transactions reuse the freed pages. So disk usage stays slightly
+//! above the size of one copy of the rows.
 //!
 //! ```text
 //! run/<view>/<n>   one run: entity id → row with its checksum, or nothing for a removal
 //! ```
 //!
 //! The runs and the position of their source are committed together, so an interrupted load can resume. An interrupted
-//! merge has moved some of the rows into one more run, which then counts as the oldest.
+//! merge leaves some of the rows in one more run. The next merge treats this run as the oldest one.
 
 use std::{
     cmp::Reverse,
@@ -31,7 +31,8 @@ use super::{
     transaction::Written,
 };
 
-/// The next id of a run: the id as a number, and the index of the run. The smallest comes first.
+/// The next id of a run: the id as a number, and the index of the run. The reversed order puts the smallest id at the
+/// top of the heap.
 type Head = Reverse<(u128, usize)>;
 
 /// A cursor over a run, in the order of ids.
@@ -46,7 +47,7 @@ type StoredRow<'t> = AccessGuard<'t, &'static [u8]>;
 /// The result of one merge transaction.
 struct Merged {
     outcome: Applied,
-    /// The last id that was processed, if there was any.
+    /// The last id that was processed; `None` if there was none.
     last: Option<u128>,
     is_complete: bool,
 }
@@ -88,7 +89,7 @@ impl Load<'_> {
                     Ok(Applied { inserted: 1, ..Applied::default() })
                 }
                 Arrival::Removal => {
-                    // No older run has a row to remove.
+                    // In the oldest run, there is no earlier row to remove.
                     if !is_oldest {
                         run.insert_before(&id.0, &[][..])?;
                     }
@@ -113,14 +114,16 @@ impl Load<'_> {
         Ok(applied)
     }
 
-    /// Merges the batches so far and returns the resulting number of rows; `None` if `should_continue`, which is called
-    /// before each transaction, returned false. Afterwards [`Load::total`] counts entities correctly; before, it counts
-    /// rows of one entity in several batches as if they belonged to several entities. Upserts have nothing to merge:
-    /// this function returns the number of stored rows.
+    /// Merges the batches so far and returns the resulting number of rows. Calls `should_continue` before each
+    /// transaction, and returns `None` if it returns false.
+    ///
+    /// After the merge, [`Load::total`] is exact. Before the merge, it counts rows of one entity in several batches as
+    /// if they belonged to different entities. An upsert has nothing to merge, so this function returns the number of
+    /// stored rows.
     ///
     /// # Errors
     /// [`StoreError::Superseded`], [`StoreError::Damaged`] for a row that cannot be compared, and errors of a failed
-    /// transaction. The batches stay stored then.
+    /// transaction. The batches then stay stored.
     pub fn merge_runs(&mut self, should_continue: &mut dyn FnMut() -> bool) -> Result<Option<u64>, StoreError> {
         if self.mode == LoadMode::Upsert {
             return self.store.write(|txn| Ok(Written::Nothing(Some(self.record(txn)?.rows))));
@@ -137,7 +140,8 @@ impl Load<'_> {
         }
         let rows = self.rows()?;
         if !self.is_merged {
-            // A single run needs no merge: all of its rows were inserted, including those of an interrupted load.
+            // A single run needs no merge. All of its rows count as inserted, including the rows of an interrupted
+            // load.
             self.total.inserted = if outcome == Applied::default() { rows } else { 0 };
             self.total.add(outcome);
             self.is_merged = true;
@@ -145,7 +149,8 @@ impl Load<'_> {
         Ok(Some(rows))
     }
 
-    /// Records that the runs are to be merged, and into which run. Returns false if there is nothing to merge.
+    /// Records that a merge has begun, and the run into which the runs are merged. Returns false if there is nothing to
+    /// merge.
     fn begin_merge(&self) -> Result<bool, StoreError> {
         self.store.write(|txn| {
             let mut record = self.record(txn)?;
@@ -192,7 +197,8 @@ impl Load<'_> {
         })
     }
 
-    /// Appends the winning rows from the beginnings of the runs to a table, up to the size of a transaction.
+    /// Reads the runs from their beginnings and appends the winning rows to a table, until the size limit of a
+    /// transaction is reached.
     fn merge(&self, runs: &Runs, tables: &[RunTable<'_>], into: &mut RunTable<'_>) -> Result<Merged, StoreError> {
         let mut cursors = tables.iter().map(Cursor::new).collect::<Result<Vec<_>, _>>()?;
         let heads = cursors.iter().enumerate().filter_map(|(run, cursor)| Some(Reverse((cursor.next_id()?, run))));
@@ -204,7 +210,7 @@ impl Load<'_> {
         while rows < runs.batch_rows.max(1) && bytes < runs.batch_bytes.max(1) {
             let Some(Reverse((id, _))) = heads.peek().copied() else { break };
             arrivals.clear();
-            // Rows of one id come in the order of their runs, which is the order of arrival.
+            // Rows of one id are processed in the order of their runs, which is the order of arrival.
             while let Some(mut head) = heads.peek_mut()
                 && head.0.0 == id
             {
@@ -228,8 +234,8 @@ impl Load<'_> {
         Ok(merged)
     }
 
-    /// Returns the index of the arrival of an entity that wins, as if the arrivals were merged into a table one by one;
-    /// `None` if the row is removed.
+    /// Returns the index of the arrival of an entity that wins; `None` if the last change is a removal. The result and
+    /// the counts are the same as if the arrivals were merged into a table one by one.
     fn winner(
         &self,
         rule: Rule,
@@ -262,7 +268,7 @@ impl Load<'_> {
         Ok(stays.map(|(index, _)| index))
     }
 
-    /// Returns the rank of a row. A damaged row is an error: ignoring it could serve an older row.
+    /// Returns the rank of a row. A damaged row is an error: if it were ignored, an older row might be served.
     fn rank(&self, id: &EntityId, checksummed: &[u8]) -> Result<RowRank, StoreError> {
         let rank = verified_row(id, checksummed).and_then(|row| RowRank::read(row).ok());
         rank.ok_or_else(|| {
@@ -298,7 +304,7 @@ impl<'t> Cursor<'t> {
     /// Returns the next row and advances.
     fn advance(&mut self) -> Result<Option<StoredRow<'t>>, StoreError> {
         let next = self.rows.next().transpose()?;
-        // Numbers are compared in one step, and have the same order as the bytes.
+        // Comparing two numbers is faster than comparing their bytes, and the order is the same.
         let next = next.map(|(id, checksummed)| (u128::from_be_bytes(*id.value()), checksummed));
         Ok(std::mem::replace(&mut self.next, next).map(|(_, checksummed)| checksummed))
     }

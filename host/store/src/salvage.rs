@@ -1,8 +1,8 @@
 //! Copies the intact rows of a damaged file to a new one.
 //!
-//! Rows are read one after another, each is verified by its checksum, and the trees of the new file are built from
-//! scratch: no page of the damaged file is copied. A panic during a read of the damaged file is treated as an
-//! unreadable page.
+//! Rows are read one by one and verified by their checksums, and the trees of the new file are built from scratch. No
+//! page of the damaged file is copied. If the database panics while it reads the damaged file, the page is treated as
+//! unreadable.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -35,13 +35,13 @@ struct Salvage<'t> {
     is_broken: bool,
 }
 
-/// Rows, each followed by its checksum.
+/// Rows with their ids, each row followed by its checksum.
 type Chunk = Vec<(EntityId, Vec<u8>)>;
 
 /// The size of the rows copied in one transaction, in bytes.
 const CHUNK_BYTES: usize = 16 << 20;
 
-/// Reads the readable records of views; returns `None` if there are none, or if the file has another format.
+/// Returns the records of views that can be read; `None` if there are none, or if the file has another format.
 pub(super) fn records<D: ReadableDatabase>(old: &D) -> Option<Records> {
     let txn = read_or_none(|| Ok(old.begin_read()?))?;
     let format = read_or_none(|| Ok(txn.open_table(META)?.get(META_FORMAT)?.map(|format| format.value())))??;
@@ -73,7 +73,7 @@ pub(super) fn records<D: ReadableDatabase>(old: &D) -> Option<Records> {
 /// as damaged.
 ///
 /// # Errors
-/// Errors of writing the new file, and a record whose schema cannot be read.
+/// Errors of writing the new file, and [`StoreError::Damaged`] for a record with an unreadable schema.
 pub(super) fn copy_intact<D: ReadableDatabase>(
     old: Option<&D>,
     records: Records,
@@ -125,7 +125,7 @@ pub(super) fn copy_intact<D: ReadableDatabase>(
         txn.open_table(VIEWS)?.insert(&*name, record.encode().as_slice())?;
         txn.commit()?;
     }
-    // The commits of rows did not wait for the disk; this one flushes all of them.
+    // The previous commits of rows did not wait for the disk. This commit flushes all of them.
     let mut txn = new.begin_write()?;
     txn.set_quick_repair(true);
     txn.commit()?;
@@ -139,7 +139,7 @@ struct Copied {
     is_broken: bool,
 }
 
-/// Copies the intact entries of a table. A missing table counts as empty.
+/// Copies the intact entries of a table. A missing table is treated as an empty one.
 fn copy(
     from: Option<&ReadOnlyTable<RowKey, &'static [u8]>>,
     new: &Database,
@@ -169,7 +169,7 @@ fn copy(
 // === impl Salvage ===
 
 impl Salvage<'_> {
-    /// Passes all readable rows to `take`, in the order of their IDs; `take` checks and copies them.
+    /// Passes all readable rows to `take`, in the order of their IDs. `take` checks and copies them.
     fn run(&mut self, take: &mut dyn FnMut(&Chunk) -> Result<(), StoreError>) -> Result<(), StoreError> {
         let table = self.table;
         let Some(iter) = read_or_none(|| Ok(table.iter()?)) else {
@@ -214,7 +214,7 @@ impl Salvage<'_> {
                     let Some(entry) = iter.next() else { return Ok(true) };
                     let (key, checksummed) = entry?;
                     let id = EntityId(*key.value());
-                    // A row that is out of order is damaged.
+                    // A row that is out of order is damaged, so it is skipped.
                     if last.is_none_or(|last| id > last) && verified_row(&id, checksummed.value()).is_some() {
                         bytes += checksummed.value().len();
                         *last = Some(id);
@@ -238,7 +238,7 @@ impl Salvage<'_> {
     }
 }
 
-/// Reads from the damaged file; returns `None` if that fails or panics.
+/// Calls `read`, which reads from the damaged file; returns `None` if it fails or panics.
 pub(super) fn read_or_none<T>(read: impl FnOnce() -> Result<T, StoreError>) -> Option<T> {
     catch_unwind(AssertUnwindSafe(read)).ok()?.ok()
 }

@@ -29,17 +29,17 @@ use super::{
 pub struct Scanned {
     /// The number of entries, over all tables.
     pub rows: u64,
-    /// How long it took, pauses included.
+    /// The duration of the scan, including pauses.
     pub elapsed: Duration,
 }
 
-/// The number of entries read between two pauses: some milliseconds of work.
+/// The number of entries that are read between two pauses. Reading them takes a few milliseconds.
 const CHUNK: usize = 2_048;
 
 impl OnlineStore {
     /// Reads the whole store and records damage for [`OnlineStore::repair`]. Drops schemas that no row uses any more.
-    /// Calls `pause` every few milliseconds with the time worked since the last call; if `pause` returns false, the
-    /// scan ends. Returns `None` if the scan was ended or the file was reopened meanwhile.
+    /// Calls `pause` every few milliseconds with the time spent on the scan since the last call. If `pause` returns
+    /// false, the scan ends. Returns `None` if `pause` ended the scan, or if the file was reopened during the scan.
     ///
     /// # Errors
     /// [`StoreError::Damaged`] for the first damage.
@@ -58,7 +58,7 @@ impl OnlineStore {
                 self.note_failure(&error);
                 Err(error)
             }
-            // The file was reopened meanwhile: the next scan reads the new one.
+            // The file was reopened during the scan. The next scan reads the new file.
             Err(error) => {
                 tracing::debug!(%error, "the scan of the store was interrupted");
                 Ok(None)
@@ -168,9 +168,9 @@ impl OnlineStore {
         Ok(pause(Duration::ZERO))
     }
 
-    /// Drops the schemas that no row of a view uses any more, for a view whose source was read from the start after its
-    /// features changed. Stops reading rows when all schemas were found, or when `may_continue`, which is called every
-    /// few milliseconds, returns false.
+    /// Drops the schemas that no row of a view uses any more. Use this function for a view whose source was read from
+    /// the start after its features changed. Stops early, without dropping any schema, when rows with all schemas were
+    /// found or when `may_continue`, which is called every few milliseconds, returns false.
     ///
     /// # Errors
     /// Errors of reading the rows, and of a failed transaction.
@@ -201,7 +201,7 @@ impl OnlineStore {
                         let Some(entry) = rows.next() else { return Ok(true) };
                         let (key, checksummed) = entry?;
                         let row = verified_row(&EntityId(*key.value()), checksummed.value());
-                        // Lookups and full scans report damaged rows.
+                        // Damaged rows are skipped here, because lookups and full scans report them.
                         used.extend(row.and_then(|row| RowHeader::read(row).ok()).map(|header| header.fingerprint));
                     }
                     Ok(false)
@@ -240,7 +240,7 @@ impl OnlineStore {
     ) -> Result<(), StoreError> {
         self.write(|txn| {
             let mut record = read_record(txn, name)?;
-            // Rows that were written since use the current schema, which is always kept.
+            // Rows that were written since the scan have the current schema, which is always kept.
             if record.generation != seen.generation || record.schemas != seen.schemas {
                 return Ok(Written::Nothing(()));
             }

@@ -2,10 +2,10 @@
 //!
 //! A small source can expand to a large store: a Parquet file of 1 MB can decode to gigabytes of repeated text. Without
 //! a limit, such a load could fill a disk that other processes share. [`LimitedFile`] is the storage backend of the
-//! database. It rejects a write that would take more disk space than `file_bytes_max` allows, and a write past the end
-//! of the file's data while the file system has less free space than `free_bytes_min`. The database handles both like a
-//! full disk: the transaction fails, committed data keeps serving, and transactions that fit into free pages still
-//! succeed.
+//! database. It rejects two kinds of writes: a write that would take more disk space than `file_bytes_max` allows, and
+//! a write past the end of the file's data while the file system has less free space than `free_bytes_min`. The
+//! database handles both like a full disk: the transaction fails, committed data keeps serving, and transactions that
+//! fit into free pages still succeed.
 
 use std::{
     fs::{File, Metadata, OpenOptions},
@@ -25,8 +25,9 @@ use rustix::fs::{SeekFrom, fstatvfs, seek};
 /// Limits on the disk space of the store file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SpaceLimits {
-    /// The minimum free space of the file system, in bytes, for the file to grow beyond 16 MiB (`store:
-    /// free_bytes_min`). `None`: 5 % of the file system, at most 1 GiB.
+    /// The minimum free space of the file system, in bytes (`store: free_bytes_min`). While less space is free, the
+    /// file does not grow beyond 16 MiB, or beyond its current size if it is larger. `None`: 5 % of the file system, at
+    /// most 1 GiB.
     pub free_bytes_min: Option<u64>,
     /// The maximum disk space of the file, in bytes (`store: file_bytes_max`). `None`: no limit.
     pub file_bytes_max: Option<u64>,
@@ -41,15 +42,17 @@ struct LimitedFile {
     limits: SpaceLimits,
     /// An upper bound of the disk space of the file, in bytes.
     bytes: AtomicU64,
-    /// The highest offset written since the file was opened. Once free space is low, the end of the data in the whole
-    /// file. The file's length cannot be used, because the database extends the file in advance.
+    /// The highest offset that was written since the file was opened. When free space becomes low, this is raised to
+    /// the end of the data in the whole file. The file's length cannot be used, because the database extends the file
+    /// in advance.
     end: AtomicU64,
-    /// Bytes written past `end` since the last check of the free space: an upper bound of the growth.
+    /// The number of bytes written past `end` since the last check of the free space. This is an upper bound of the
+    /// file's growth since then.
     unchecked: AtomicU64,
     /// Whether the last check found too little free space.
     is_space_low: AtomicBool,
-    /// Whether the database is open. Writes while it opens (repairs) are not limited, so that stored data stays
-    /// readable.
+    /// Whether the database is open. Writes of the database while it opens and repairs the file are not limited, so
+    /// that stored data stays readable.
     is_open: Arc<AtomicBool>,
 }
 
@@ -60,13 +63,13 @@ struct Space {
     total: u64,
 }
 
-/// Files up to this size can always grow, so that a server without stored rows can start even if space is low.
+/// A file can always grow to this size, so that a server without stored rows can start even if free space is low.
 const SMALL_BYTES: u64 = 16 << 20;
 const FREE_DIVISOR: u64 = 20;
 const FREE_DEFAULT_MAX: u64 = 1 << 30;
-/// The unit of `st_blocks`, whatever the file system's block size is.
+/// The unit of `st_blocks`. It is independent of the file system's block size.
 const BLOCK_BYTES: u64 = 512;
-/// How many bytes may be written past the end between two checks of the free space.
+/// The number of bytes that may be written past [`LimitedFile::end`] between two checks of the free space.
 const CHECK_BYTES: u64 = 256 << 10;
 
 // === impl SpaceLimits ===
@@ -116,8 +119,8 @@ impl LimitedFile {
             is_open: Arc::default(),
         };
         opened.bytes.store(opened.bytes_on_disk()?, Ordering::Relaxed);
-        // The file is reopened after a failed transaction, so check now: otherwise it would grow a little with each
-        // retry.
+        // Check the free space now, because the file is also reopened after each failed transaction: without this
+        // check, it would grow a little with each retry.
         let _ = opened.check_free()?;
         Ok(opened)
     }
@@ -147,7 +150,7 @@ impl LimitedFile {
         {
             return Err(disk_full(why));
         }
-        // No race: only one thread writes.
+        // There is no race, because only one thread writes.
         self.end.fetch_max(end, Ordering::Relaxed);
         Ok(())
     }
@@ -155,7 +158,7 @@ impl LimitedFile {
     /// Checks that a write does not exceed the maximum disk space of the file.
     fn check_file(&self, offset: u64, len: u64) -> io::Result<()> {
         let Some(max) = self.limits.file_bytes_max else { return Ok(()) };
-        // Assume that each write takes new space; measure only when the assumption exceeds the limit.
+        // Assume that each write takes new space, and measure the file only when the assumed size exceeds the limit.
         let upper_bound = self.bytes.fetch_add(len, Ordering::Relaxed).saturating_add(len);
         if upper_bound <= max {
             return Ok(());
@@ -202,7 +205,7 @@ fn disk_full(why: String) -> io::Error {
 
 /// Returns the end of the last data range of a sparse file.
 fn end_of_data(file: &File) -> u64 {
-    // Moving the file position is safe: the database reads and writes at explicit offsets.
+    // Moving the file position is safe, because the database reads and writes at explicit offsets.
     let mut end = 0;
     while let Ok(data) = seek(file, SeekFrom::Data(end))
         && let Ok(hole) = seek(file, SeekFrom::Hole(data))

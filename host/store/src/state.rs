@@ -10,10 +10,11 @@ use super::{
     record::{RowKey, RowTable, VIEWS, ViewRecord},
 };
 
-/// One commit, open for reading, or the reason why nothing can be read. It pins the pages of its commit until it is
-/// dropped.
+/// One commit, open for reading, or the reason why nothing can be read. An open state pins the pages of its commit
+/// until the state is dropped.
 pub(super) struct State {
-    /// The number of the state in this process, from 1: each commit, reopening and rebuild increments it.
+    /// The number of the state. It starts at 1 when the process opens the store, and each commit, reopening and rebuild
+    /// increments it.
     pub(super) commit: u64,
     views: Views,
 }
@@ -21,7 +22,7 @@ pub(super) struct State {
 enum Views {
     /// The views, indexed by id.
     Open(Vec<Option<ViewState>>),
-    /// The file is being reopened after a failure; the next state follows shortly.
+    /// The file is being reopened after a failure, or replaced by a rebuilt file; the next state follows shortly.
     Reopening(Records),
     /// The file could not be reopened.
     Closed(Arc<str>, Records),
@@ -63,17 +64,17 @@ impl State {
         Ok(Self { commit, views: Views::Open(views) })
     }
 
-    /// Creates the state for the time while the file is reopened.
+    /// Creates the state that readers see while the file is being reopened.
     pub(super) fn reopening(commit: u64, records: Records) -> Self {
         Self { commit, views: Views::Reopening(records) }
     }
 
-    /// Creates a state in which nothing can be read until the file is reopened.
+    /// Creates the state in which nothing can be read until the file is reopened.
     pub(super) fn closed(commit: u64, why: &StoreError, records: Records) -> Self {
         Self { commit, views: Views::Closed(why.to_string().into(), records) }
     }
 
-    /// Returns the views' names and records; while the file is not open, those of the last open state.
+    /// Returns the names and records of the views. While the file is not open, returns the ones of the last open state.
     pub(super) fn records(&self) -> Records {
         match &self.views {
             Views::Open(views) => views.iter().flatten().map(|view| (view.name.clone(), view.record.clone())).collect(),
@@ -81,7 +82,7 @@ impl State {
         }
     }
 
-    /// Returns the number of views that were never loaded, or lost rows to damage.
+    /// Returns the number of views that are not loaded, or that lost rows to damage.
     pub(super) fn count_unloaded(&self) -> usize {
         let is_loaded = |view: &&ViewState| view.record.last_success.is_some() && !view.record.is_damaged;
         self.views().map_or(0, |views| views.filter(|view| !is_loaded(view)).count())
@@ -103,7 +104,7 @@ impl State {
     /// Returns a view; `None` if it was never declared.
     ///
     /// # Errors
-    /// [`StoreError::Closed`]: a closed store is not an empty one.
+    /// [`StoreError::Closed`] while the file is not open, because a closed store must not look like an empty one.
     pub(super) fn view(&self, view: ViewId) -> Result<Option<&ViewState>, StoreError> {
         match &self.views {
             Views::Open(views) => Ok(views.get(view.0 as usize).and_then(Option::as_ref)),
@@ -127,7 +128,7 @@ impl State {
 // === impl ViewState ===
 
 impl ViewState {
-    /// Renders a row's values as text; empty if the row cannot be decoded.
+    /// Renders a row's values as text. The text is empty if the row cannot be decoded.
     pub(super) fn text_of(&self, row: &[u8]) -> Vec<u8> {
         let mut text = Vec::new();
         let Ok(header) = RowHeader::read(row) else { return text };

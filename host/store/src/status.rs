@@ -2,11 +2,11 @@
 
 use larder_model::model::Micros;
 
-/// Identifies a view in the store for as long as the store exists.
+/// Identifies a view in the store. It is valid for as long as the store exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ViewId(pub(super) u32);
 
-/// The status of a view, available without reading its rows.
+/// The status of a view, which is available without reading the view's rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ViewStatus {
     /// The number of rows.
@@ -15,19 +15,19 @@ pub struct ViewStatus {
     pub position: Option<String>,
     /// The freshness of the view.
     pub freshness: Freshness,
-    /// Whether rows were lost to damage and not yet restored by a full load.
+    /// Whether rows were lost to damage and have not been restored by a full load yet.
     pub is_damaged: bool,
-    /// The number of rows that were lost to damage and not restored.
+    /// The number of rows that were lost to damage and have not been restored.
     pub rows_lost: u64,
     /// The time of the last successful materialization of a time range.
     pub last_materialized: Option<Micros>,
 }
 
-/// The freshness of a view: two times, because a successful load may contain no new rows.
+/// The freshness of a view. It has two times, because a successful load may contain no new rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Freshness {
-    /// The time of the last successful load or, for a view without a source, of the last write. `None`: never, so the
-    /// view does not count as loaded.
+    /// The time of the last successful load or, for a view without a source, of the last write. `None` if there was
+    /// none since the view was created or its rows were last dropped: the view is then not loaded.
     pub last_success: Option<Micros>,
     /// The newest event time of any row.
     pub newest_event: Option<Micros>,
@@ -36,7 +36,7 @@ pub struct Freshness {
 // === impl ViewId ===
 
 impl ViewId {
-    /// Creates an id without a store, for code that only passes it on or compares it.
+    /// Creates an id without a store, for code that only passes ids on or compares them.
     #[must_use]
     pub const fn from_number(number: u32) -> Self {
         Self(number)

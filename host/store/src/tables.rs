@@ -1,4 +1,5 @@
-//! Steps of write transactions that several writers share: records, rows, and the tables of an unfinished generation.
+//! Steps of write transactions that several writers share. They work on records, rows, and the tables of an unfinished
+//! generation.
 
 use larder_model::{codec::RowRank, model::EntityId};
 use redb::{ReadableTable, Table, TableHandle, WriteTransaction};
@@ -23,14 +24,14 @@ pub(super) fn put_record(txn: &WriteTransaction, name: &str, record: &ViewRecord
     Ok(())
 }
 
-/// Deletes the tables and the state of a generation that is being built.
+/// Deletes the tables of the generation that is being built, if there is one, and clears its fields in the record.
 pub(super) fn delete_building(txn: &WriteTransaction, record: &mut ViewRecord) -> Result<(), StoreError> {
     let prefix = record.run_prefix();
     for table in txn.list_tables()?.filter(|table| table.name().starts_with(&prefix)) {
         txn.delete_table(table)?;
     }
     if let Some(building) = record.building.take() {
-        // A version without runs wrote to the generation's own table.
+        // Earlier versions, which had no runs, wrote to the generation's own table.
         txn.delete_table(RowTable::new(&record.table_name(building)))?;
     }
     record.runs = Runs::default();
@@ -58,7 +59,7 @@ pub(super) fn merge(
         }
         Some(stored) => {
             outcome.updated = 1;
-            // An unreadable stored row never wins: the arriving row replaces it.
+            // An unreadable stored row never wins, so the arriving row replaces it.
             verified_row(id, stored.value()).and_then(|row| RowRank::read(row).ok())
         }
     };

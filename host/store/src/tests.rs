@@ -1,9 +1,9 @@
 //! The store's tests, against real files in temporary directories.
 //!
-//! * [`model`]: the fixture, and the naive model that results are compared with;
+//! * [`model`]: the fixture, and the naive reference model with which results are compared;
 //! * [`merge`]: which row wins, and that rows and position are committed together;
 //! * [`replace`]: loads that build a new generation while the old one is served;
-//! * [`runs`]: how such loads build: sorted runs that are merged;
+//! * [`runs`]: the sorted runs from which these loads build a generation, and their merge;
 //! * [`put`]: rows that callers write;
 //! * [`race`]: readers that race with commits;
 //! * [`evolution`]: definitions that change while rows are stored;
@@ -11,8 +11,8 @@
 //! * [`repair`]: damage that is repaired without a restart, missing files;
 //! * [`erase`]: rows that are removed on request;
 //! * [`times`]: nanoseconds, times that a source truncates, rows from the future;
-//! * [`working_set`]: views of which only some rows are stored;
-//! * [`kill`]: SIGKILL at any moment.
+//! * [`working_set`]: views that store only some of their rows;
+//! * [`kill`]: processes that are killed with SIGKILL at any moment.
 
 mod erase;
 mod evolution;

@@ -9,7 +9,7 @@ use super::{OnlineStore, StoreError, state::State};
 
 /// The result of a write transaction's work.
 pub(super) enum Written<T> {
-    /// Commit, and invalidate the cached rows of the entities in `changed`.
+    /// Commit the transaction, and invalidate the cached rows of the entities in `changed`.
     Commit { value: T, changed: Vec<EntityId> },
     /// Abort, because nothing changed.
     Nothing(T),
@@ -18,8 +18,8 @@ pub(super) enum Written<T> {
 // === impl OnlineStore ===
 
 impl OnlineStore {
-    /// Works like [`OnlineStore::write`] without waiting for the disk: the next commit that waits also flushes this
-    /// one.
+    /// Works like [`OnlineStore::write`], but does not wait for the disk. The next commit that waits for the disk also
+    /// flushes this one.
     pub(super) fn write_lazily<T>(
         &self,
         work: impl FnOnce(&WriteTransaction) -> Result<Written<T>, StoreError>,
@@ -30,9 +30,11 @@ impl OnlineStore {
     /// Runs a write transaction and publishes its commit to readers.
     ///
     /// # Errors
-    /// Errors of `work` and of the database: nothing of the transaction is visible then, but after an error in the last
-    /// step of a commit, it may be on disk and become visible later. [`StoreError::Gone`] if the file is not at its
-    /// path; if it was removed during the commit, the transaction is visible to readers.
+    /// Errors of `work` and of the database. Readers then see nothing of the transaction. However, if the last step of
+    /// the commit failed, the transaction may be on disk and become visible later.
+    ///
+    /// [`StoreError::Gone`] if the file is not at its path. If the file was removed during the commit, readers see the
+    /// transaction although this error is returned.
     pub(super) fn write<T>(
         &self,
         work: impl FnOnce(&WriteTransaction) -> Result<Written<T>, StoreError>,
@@ -48,7 +50,7 @@ impl OnlineStore {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         self.health.check_file(&self.path)?;
         if let Some(damage) = self.health.damage() {
-            // A write to a file with a damaged page could destroy more.
+            // A write to a file with a damaged page could destroy other pages.
             self.repair_locked(&mut writer)?.ok_or(StoreError::Damaged(damage))?;
         }
         if writer.is_none() {
@@ -88,7 +90,7 @@ impl OnlineStore {
         };
         txn.commit()?;
         let commit = self.state.load().commit + 1;
-        // The order matters: see the module documentation of `hot`.
+        // The slots must be raised before the new state is published; see the module documentation of `hot`.
         for id in &changed {
             self.hot.invalidate(id, commit);
         }
@@ -99,8 +101,8 @@ impl OnlineStore {
             self.health.note_change();
         }
         self.metrics.commits.increment(1);
-        // If the next start cannot find the file, the commit is visible, so that the cache stays consistent, but it is
-        // not acknowledged.
+        // If the file is no longer at its path, the next start cannot find it. Readers already see the commit, so that
+        // the cache stays consistent, but the caller gets an error.
         self.health.note_len(self.health.check_file(&self.path)?);
         Ok(value)
     }

@@ -1,11 +1,12 @@
 //! Views that store only the rows that were requested, up to a size limit.
 //!
-//! A fetched row replaces any stored row, unless the entity changed in the store since the fetch began: the fetched row
-//! may then be old. The hot cache's commit numbers show this. Rows can be fetched again, so their commits do not wait
-//! for the disk: after a crash, some rows are fetched again.
+//! The rows of such a view are fetched from its table on request. A fetched row replaces the stored row, unless the
+//! entity changed in the store since the fetch began, because the fetched row may then be old. The commit numbers of
+//! the hot cache's slots show whether the entity changed. Commits of fetched rows do not wait for the disk: rows that
+//! are lost in a crash are fetched again.
 //!
-//! Beyond the limit, rows are evicted. Their ids are hashes, so walking through them in order is an unbiased choice;
-//! recently requested rows are in the hot cache, and are skipped.
+//! If the rows exceed the size limit, some of them are evicted, in the order of their ids. Ids are hashes, so this
+//! choice is unbiased. Recently requested rows are skipped; they are recognized because they are in the hot cache.
 
 use std::{
     collections::HashSet,
@@ -25,7 +26,7 @@ use super::{
     transaction::Written,
 };
 
-/// Records for a limited time which entities the table has, and which it does not have.
+/// Records for a limited time whether a view's table has a row for an entity.
 #[derive(Clone, Debug)]
 pub struct NegativeCache(Cache<EntityId, Known>);
 
@@ -33,29 +34,30 @@ pub struct NegativeCache(Cache<EntityId, Known>);
 struct Known {
     in_table: bool,
     until: Instant,
-    /// The commit that was readable before the table was queried.
+    /// The number of the commit that was readable before the table was queried.
     seen: u64,
 }
 
-/// The maximum number of entries, each of about 100 bytes.
+/// The maximum number of entries. An entry takes about 100 bytes.
 const ENTRIES_MAX: u64 = 1_000_000;
 
-/// A working set above its limit is reduced to this fraction of it, so that not every fetch has to evict.
+/// If the rows exceed the size limit, they are reduced to this fraction of it, so that not every fetch has to evict
+/// rows.
 const KEPT_FRACTION: (u64, u64) = (9, 10);
-/// The maximum number of recently requested rows that one eviction skips; after that, it evicts them, too.
+/// The maximum number of recently requested rows that one eviction skips. After that, it evicts such rows, too.
 const SKIPPED_MAX: usize = 20_000;
 
 // === impl NegativeCache ===
 
 impl NegativeCache {
-    /// Creates a cache whose entries live at most this long.
+    /// Creates a cache whose entries expire after `longest` or earlier.
     #[must_use]
     pub fn new(longest: Duration) -> Self {
         Self(Cache::builder().max_capacity(ENTRIES_MAX).time_to_live(longest.max(Duration::from_millis(1))).build())
     }
 
-    /// Records for the duration `ttl` whether the table has an entity; `seen` is [`OnlineStore::visible_commit`] from
-    /// before the table was queried.
+    /// Records for the duration `ttl` whether the table has a row for an entity. `seen` is the value of
+    /// [`OnlineStore::visible_commit`] from before the table was queried.
     pub fn note(&self, id: EntityId, in_table: bool, ttl: Duration, seen: u64) {
         self.0.insert(id, Known { in_table, until: Instant::now() + ttl, seen });
     }
@@ -64,15 +66,15 @@ impl NegativeCache {
 // === impl OnlineStore ===
 
 impl OnlineStore {
-    /// Returns the commit that readers see now. Call this function before a fetch begins.
+    /// Returns the number of the commit that readers see now. Call this function before a fetch begins.
     #[must_use]
     pub fn visible_commit(&self) -> u64 {
         self.commit()
     }
 
-    /// Returns whether the table is known to agree with the store on whether an entity has a row; `is_stored` is
-    /// whether the store has one. The store may have evicted a row that the table has, and an entry for a missing row
-    /// expires when the entity changes.
+    /// Returns whether no fetch is needed, because the table is known to agree with the store on whether an entity has
+    /// a row. `is_stored` says whether the store has a row. If the store has evicted a row that the table has, the two
+    /// do not agree. An entry for a missing row is no longer valid once the entity changed in the store.
     #[must_use]
     pub fn agrees_with_table(&self, cache: &NegativeCache, id: &EntityId, is_stored: bool) -> bool {
         cache.0.get(id).is_some_and(|known| {
@@ -82,10 +84,10 @@ impl OnlineStore {
         })
     }
 
-    /// Stores fetched rows, removes the rows of the entities in `gone`, which the table does not have, and evicts other
-    /// rows if the rows take more than `bytes_max`. `seen` is the commit that was readable when the fetch began: rows
-    /// that may have changed since then are not replaced, because the fetched rows may be old, and their entities are
-    /// returned.
+    /// Stores fetched rows, and removes the rows of the entities in `gone`, which the table does not have. Evicts other
+    /// rows if the view's rows take more than `bytes_max` bytes. `seen` is the commit that was readable when the fetch
+    /// began. If an entity may have changed since then, its row is not replaced or removed, because the fetched state
+    /// may be old. Returns these entities.
     ///
     /// # Errors
     /// [`StoreError::Superseded`] if the view was redeclared with other keys, and errors of a failed transaction.
@@ -127,7 +129,9 @@ impl OnlineStore {
                 Ok(Applied::default())
             })?;
             for id in gone {
-                if let Some(old) = rows.remove(&id.0)? {
+                if self.hot.changed_since(id, seen) {
+                    uncertain.push(*id);
+                } else if let Some(old) = rows.remove(&id.0)? {
                     bytes = bytes.saturating_sub(cost(old.value()));
                     changed.push(*id);
                 }
@@ -150,13 +154,14 @@ impl OnlineStore {
         bytes_max: u64,
         changed: &mut Vec<EntityId>,
     ) -> Result<(), StoreError> {
-        // These rows were just fetched, and a caller is waiting for them.
+        // The rows of these entities were just fetched, and a caller is waiting for them.
         let fresh: HashSet<EntityId> = changed.iter().copied().collect();
         let mut skipped = 0;
         let mut excess = record.bytes.saturating_sub(bytes_max);
         let mut evicting = Vec::new();
-        // The first round begins where the last eviction ended. The second one reads all rows and also evicts recently
-        // requested ones. If the fresh rows alone exceed the limit, nothing is left to evict after it.
+        // The first round begins where the last eviction ended. The second round reads all rows and also evicts
+        // recently requested rows. If the fresh rows alone exceed the limit, the rows still exceed it after the second
+        // round.
         for is_second in [false, true] {
             let start = if is_second { [0; size_of::<EntityId>()] } else { record.hand };
             record.hand = [0; size_of::<EntityId>()];

@@ -18,12 +18,14 @@ use super::{
 // === impl Load ===
 
 impl Load<'_> {
-    /// Writes a batch and the source's position after it, in one transaction. An upsert is served immediately; in other
-    /// loads, a row counts as inserted until [`Load::merge_runs`] finds others of its entity. Without a position, the
-    /// previous one stays.
+    /// Writes a batch and the source's position after it, in one transaction. If `position` is `None`, the previous
+    /// position stays.
+    ///
+    /// In an upsert, the rows are served immediately. In other loads, they are served when the load ends, and each row
+    /// of a batch is counted as inserted until [`Load::merge_runs`] finds other rows of the same entity.
     ///
     /// # Errors
-    /// [`StoreError::Superseded`], [`StoreError::Row`], and errors of a failed transaction: nothing of the batch is
+    /// [`StoreError::Superseded`], [`StoreError::Row`], and errors of a failed transaction. Nothing of the batch is
     /// stored then.
     pub fn apply(&mut self, batch: &RowBatch, position: Option<&str>) -> Result<Applied, StoreError> {
         if self.mode != LoadMode::Upsert {
@@ -39,7 +41,7 @@ impl Load<'_> {
             let mut table = txn.open_table(RowTable::new(&record.table_name(self.generation)))?;
             let row_error = |source| self.row_error(source);
             let written_name = record.written_name();
-            // In a change stream, the last write wins, but rows of callers are still compared with the source's rows by
+            // In a change stream, the last write wins. But a row of a caller is still compared with the source's row by
             // their times.
             let overlaid = batch.rule() == Rule::Latest && record.written;
             let mut written = if overlaid { Some(txn.open_table(RowTable::new(&written_name))?) } else { None };
@@ -67,7 +69,8 @@ impl Load<'_> {
                     Arrival::Removal => {
                         let old = table.remove(&id.0)?.map(|old| cost(old.value()));
                         record.bytes = record.bytes.saturating_sub(old.unwrap_or_default());
-                        // Also for a missing row: a fetch in progress may return an old one.
+                        // Invalidate the entity even if it had no row, because a fetch in progress may return an old
+                        // row.
                         changed.push(id);
                         Applied { removed: u64::from(old.is_some()), ..Applied::default() }
                     }
@@ -89,12 +92,12 @@ impl Load<'_> {
         Ok(applied)
     }
 
-    /// Ends the load successfully: merges its runs, records the time and the position, and serves the new generation,
-    /// if there is one. Without a position, the previous one stays.
+    /// Ends the load successfully: merges its runs, records the time and the position, and serves the new generation if
+    /// the load built one. If `position` is `None`, the previous position stays.
     ///
     /// # Errors
-    /// [`StoreError::Superseded`], and errors of a failed transaction or of [`Load::merge_runs`]; the new generation is
-    /// not served then.
+    /// [`StoreError::Superseded`], errors of [`Load::merge_runs`], and errors of a failed transaction. The new
+    /// generation is not served then.
     pub fn finish(mut self, position: Option<&str>) -> Result<Applied, StoreError> {
         if self.mode != LoadMode::Upsert {
             self.merge_runs(&mut || true)?;
@@ -106,7 +109,7 @@ impl Load<'_> {
             if self.mode == LoadMode::Upsert {
                 if self.reads_postponed {
                     record.postponed = self.postponed;
-                    // If the load has no rows, the clock may be wrong instead of the stored rows.
+                    // If the load has no rows, the clock may be wrong, and the stored rows may be right.
                     let has_future = record.newest_event.is_some_and(|newest| newest > comparer.latest);
                     if has_future && self.total.rows() > 0 {
                         remove_future(txn, &mut record, comparer, &mut changed)?;
@@ -134,7 +137,8 @@ impl Load<'_> {
             record.position = position.map(str::to_owned).or(record.position);
             record.last_success = Some(self.store.clock.now());
             if record.is_damaged {
-                // Since the damage, this load and the loads that it continues have read the whole source.
+                // This load, together with the loads whose position it continues, has read the whole source since the
+                // damage.
                 (record.is_damaged, record.rows_lost) = (false, 0);
                 tracing::info!(view = %self.name, "the view was fully reloaded; its damage is repaired");
             }
@@ -145,8 +149,8 @@ impl Load<'_> {
     }
 }
 
-/// Returns whether a caller's row wins over an arrival from the source. A removal only wins over rows from the future.
-/// A row that loses is deleted from the table of callers' rows.
+/// Returns whether a caller's row wins over a row or removal that arrived from the source. A removal wins only over a
+/// caller's row from the future. If the caller's row loses, it is deleted from the table of callers' rows.
 fn caller_row_wins(
     written: &mut Table<'_, RowKey, &'static [u8]>,
     id: &EntityId,
@@ -168,8 +172,8 @@ fn caller_row_wins(
     Ok(wins)
 }
 
-/// Removes served rows that are in the future, which an earlier version accepted. The source is read again when they
-/// are due.
+/// Removes served rows from the future. An earlier version accepted such rows. The source is read again when they are
+/// due.
 fn remove_future(
     txn: &WriteTransaction,
     record: &mut ViewRecord,

@@ -28,7 +28,8 @@ const DAY_MICROS: i64 = 86_400 * MICROS;
 /// feature.
 ///
 /// # Errors
-/// A description of the value: its type has no value in Feast, or it is an instant out of range for microseconds.
+/// A description of the value if its type has no counterpart in Feast, or if it is an instant that is out of range for
+/// microseconds.
 pub(super) fn cell_for(array: &ArrayRef, row: usize, declared: ValueType) -> Result<Cell, String> {
     if array.is_null(row) {
         return Ok(Cell::Null);
@@ -131,7 +132,7 @@ fn cell(array: &ArrayRef, row: usize) -> Result<Cell, String> {
     })
 }
 
-/// Returns the text of a map's key, as Python's `str` formats it.
+/// Returns the text of a map's key, in the format of Python's `str`.
 fn key_text(keys: &ArrayRef, i: usize) -> Result<String, String> {
     let declared = ValueType::Scalar(ScalarType::String);
     let value = cell_for(keys, i, declared)?.to_value(declared).map_err(|error| error.to_string())?;
@@ -141,7 +142,7 @@ fn key_text(keys: &ArrayRef, i: usize) -> Result<String, String> {
     }
 }
 
-/// Returns the items of one list.
+/// Returns the items of the list in a row; `None` if the column does not have lists.
 fn items(array: &ArrayRef, row: usize) -> Option<ArrayRef> {
     Some(match array.data_type() {
         DataType::List(_) => array.as_list::<i32>().value(row),
@@ -156,7 +157,7 @@ fn items(array: &ArrayRef, row: usize) -> Option<ArrayRef> {
 /// Unpacks a column with dictionary or run-end encoding.
 ///
 /// # Errors
-/// Errors of Arrow.
+/// The message of Arrow's error.
 pub(super) fn unpacked(array: &ArrayRef) -> Result<ArrayRef, String> {
     let values = match array.data_type() {
         DataType::Dictionary(_, values) => &**values,
@@ -183,7 +184,7 @@ fn nanos(array: &ArrayRef, row: usize) -> i128 {
     i128::from(count) * i128::from(unit)
 }
 
-/// Returns whether [`text`] formats the values of a type.
+/// Returns whether [`text`] can format values of this type.
 fn has_numpy_format(from: &DataType) -> bool {
     matches!(
         from,
@@ -197,10 +198,10 @@ fn has_numpy_format(from: &DataType) -> bool {
     )
 }
 
-/// Returns the text of an instant, a date, a time of day, a duration or a half-precision float, as numpy's and Python's
-/// `str` format it.
+/// Returns the text of an instant, a date, a time of day, a duration or a half-precision float, in the format of numpy
+/// and of Python's `str`.
 fn text(array: &ArrayRef, row: usize) -> Result<String, String> {
-    // Not by way of a timestamp, whose range ends before the last day of 9999.
+    // The date and the time of day are computed separately, because jiff's timestamps end before the last day of 9999.
     let civil = |form: &str| {
         let nanos = nanos(array, row);
         let day = i128::from(DAY_MICROS) * 1_000;
@@ -213,7 +214,7 @@ fn text(array: &ArrayRef, row: usize) -> Result<String, String> {
     };
     match array.data_type() {
         DataType::Date32 | DataType::Date64 => civil("%Y-%m-%d"),
-        // Parquet has no seconds: Feast reads them as milliseconds.
+        // Parquet has no timestamps in seconds, so Feast reads timestamps in seconds as milliseconds.
         DataType::Timestamp(TimeUnit::Second | TimeUnit::Millisecond, _) => civil("%Y-%m-%dT%H:%M:%S.%3f"),
         DataType::Timestamp(TimeUnit::Microsecond, _) => civil("%Y-%m-%dT%H:%M:%S.%6f"),
         DataType::Timestamp(TimeUnit::Nanosecond, _) => civil("%Y-%m-%dT%H:%M:%S.%9f"),

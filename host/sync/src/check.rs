@@ -19,14 +19,14 @@ pub struct SourceProblem {
     pub feature: Option<Arc<str>>,
     /// The description of the problem.
     pub message: String,
-    /// The hint, if there is one.
+    /// A hint on how to fix the problem, if there is one.
     pub help: Option<String>,
     /// Whether the view can still be loaded.
     pub is_warning: bool,
 }
 
-/// Opens the sources of a view and compares their columns with the columns that the view declares. Returns every
-/// problem.
+/// Opens the sources of a view and compares their columns with the columns that the view declares. Returns all
+/// problems.
 ///
 /// Blocks while it reads the files' footers, or waits for AWS.
 #[must_use]
@@ -35,7 +35,7 @@ pub fn check_source(view: &FeatureView, catalog: &Catalog, setting: &SyncSetting
     if let Some(opened) = setting.open_source(view, catalog.key_version(), None) {
         check(view, &*opened.source, &mut problems);
     }
-    // If the rows have another source, files are materialized on demand.
+    // If the rows of the view come from another source, its files can still be materialized on request.
     if view.batch_source.is_some()
         && let Some(files) = setting.open_files(view, |wanted| wanted)
     {
@@ -82,12 +82,12 @@ pub fn likely_type(data_type: &DataType) -> Option<ValueType> {
         DataType::Time32(_) | DataType::Time64(_) => ValueType::Scalar(ScalarType::String),
         other => ValueType::Scalar(scalar(other)?),
     };
-    // The column decoder decides.
+    // The column decoder determines which types convert.
     Column::mismatch(data_type, likely).is_none().then_some(likely)
 }
 
-/// Returns the narrowest type for the values of both types, if there is one. Used for columns whose type differs
-/// between files.
+/// Returns the narrowest type that can represent the values of both types; `None` if there is no such type. Used for
+/// columns that have different types in different files.
 #[must_use]
 pub fn wider_type(one: ValueType, other: ValueType) -> Option<ValueType> {
     use ScalarType::{Float32, Float64, Int32, Int64, String};
@@ -134,12 +134,14 @@ fn check(view: &FeatureView, source: &dyn Source, problems: &mut Vec<SourceProbl
             let everywhere = without.len() == files.len();
             let of = if everywhere { first } else { missing };
             let help = nearest(&column.column, of.columns().map(|(name, _)| name));
-            let more = match (everywhere, without.len()) {
-                (false, 2..) => format!(", and neither do {} others of {} files", without.len() - 1, files.len()),
-                _ => String::new(),
+            let message = match (everywhere, without.len()) {
+                (false, count @ 2..) => {
+                    let (all, name) = (files.len(), &column.column);
+                    format!("{count} of {all} files have no column '{name}', for example {}", of.path)
+                }
+                _ => format!("{} has no column '{}'", of.path, column.column),
             };
-            let message = format!("{} has no column '{}'{more}", of.path, column.column);
-            // A feature or created time that some files lack is null in their rows.
+            // A feature or created time that some files do not have is null in the rows of these files.
             let is_created = wanted.created.as_ref().is_some_and(|created| created.name == column.name);
             let is_warning = (is_feature || is_created) && !everywhere;
             problems.push(SourceProblem { feature: feature.clone(), message, help, is_warning });
@@ -173,7 +175,8 @@ fn check(view: &FeatureView, source: &dyn Source, problems: &mut Vec<SourceProbl
     }
 }
 
-/// Describes a column that has a wider type in some files than in others, if the declared type is too narrow for them.
+/// Describes a column that has a wider type in some files than in others, if the declared type is too narrow for the
+/// values of some files.
 fn narrowed(files: &[FileSchema], column: &WantedColumn) -> Option<String> {
     let type_in = |file: &FileSchema| match file.column(&column.column)? {
         ColumnAt::File(data_type) => likely_type(&data_type),

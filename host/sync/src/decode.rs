@@ -1,9 +1,9 @@
 //! Converts Arrow columns to the values of a row.
 //!
-//! A file's column is converted once per batch to the Arrow type of the feature's type; reading a value of a row is
-//! then an index operation. A column that does not convert as a whole is converted value by value, by the rules in
-//! `larder_model::codec::coerce`: a value that does not match the type reads as null, and [`Column::conversion_error`]
-//! reports it. Converting a column as a whole gives the same values as those rules.
+//! A file's column is converted once per batch to the Arrow type of the feature's type, so reading the value of a row
+//! is an index operation. A column that does not convert as a whole is converted value by value, by the rules in
+//! `larder_model::codec::coerce`. A value that does not match the type is read as null, and
+//! [`Column::conversion_error`] reports it. Converting a column as a whole gives the same values as these rules.
 
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ pub(super) struct Column {
     values: Values,
     /// The rows whose values do not match the type, in order.
     unconverted: Vec<usize>,
-    /// The reason for the first of them.
+    /// The reason why the first of these values does not match; empty if all values match.
     first_error: String,
 }
 
@@ -49,13 +49,13 @@ enum Values {
     Float64(Float64Array),
     Text(StringArray),
     Bytes(BinaryArray),
-    /// Lists, and the items of all of them, none of which is null.
+    /// Lists, and a column with the items of all lists. No item is null.
     List(ListArray, Box<Column>),
     /// Values that were converted one by one.
     Converted(Vec<Value>),
 }
 
-/// The use of values, which determines how NaN, nulls and fractions are converted.
+/// The use of a column's values, which determines how NaN, nulls and fractions are converted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Role {
     Feature,
@@ -72,7 +72,7 @@ pub(super) struct Instants {
     nanos: Option<TimestampNanosecondArray>,
 }
 
-/// Why a column cannot be converted; the caller adds file and column.
+/// The reason why a column cannot be converted. The caller adds the names of the file and the column.
 pub(super) type ColumnError = String;
 
 // === impl Column ===
@@ -119,7 +119,7 @@ impl Column {
     }
 
     /// Returns a message with both types if a column of type `from` has text, but the declared type has numbers or
-    /// instants: only values that can be parsed are converted.
+    /// instants. In this case, only values that can be parsed are converted.
     pub(super) fn parsed_text(from: &DataType, declared: ValueType) -> Option<String> {
         let (item, scalar) = match (from, declared) {
             (DataType::Dictionary(_, values), _) => return Self::parsed_text(values, declared),
@@ -140,8 +140,8 @@ impl Column {
         differs.then(|| format!("the column is {}, but the definition has {declared}", name_of(from)))
     }
 
-    /// Decodes a column of instants. Numbers are not accepted: seconds and milliseconds cannot be distinguished, and a
-    /// wrong guess would decide which rows win.
+    /// Decodes a column of instants. Numbers are not accepted, because seconds and milliseconds cannot be
+    /// distinguished, and after a wrong guess, the wrong rows would win.
     pub(super) fn instants(array: &ArrayRef) -> Result<Self, ColumnError> {
         let array = arrow_cell::unpacked(array)?;
         let instant = ValueType::Scalar(ScalarType::UnixTimestamp);
@@ -178,7 +178,8 @@ impl Column {
         }
     }
 
-    /// Decodes lists whose items convert as a whole, or at least one by one; `None` if the column is not a list.
+    /// Decodes a column of lists. The items of all lists are converted as one column. Returns `None` if the column does
+    /// not have lists.
     fn list(array: &ArrayRef, item: ScalarType, value_type: ValueType) -> Option<Self> {
         let field = list_item(array.data_type())?;
         let list_of_same = DataType::List(Arc::new(Field::new("item", field.data_type().clone(), true)));
@@ -237,7 +238,7 @@ impl Column {
         is_unconverted.then_some(&*self.first_error)
     }
 
-    /// Writes the value of a row to the row's next field: null for a value that does not match.
+    /// Writes the value of a row to the row's next field; writes null for a value that does not match the type.
     pub(super) fn push(&self, row: usize, builder: &mut RowBuilder<'_>) -> Result<(), RowError> {
         match &self.values {
             Values::List(list, _) if list.is_null(row) || self.conversion_error(row).is_some() => {
@@ -249,7 +250,7 @@ impl Column {
         }
     }
 
-    /// Returns the value of a row; null for lists, which are not read this way.
+    /// Returns the value of a row; null for a list, because [`Column::push`] writes the items of lists.
     fn value(&self, row: usize) -> ValueRef<'_> {
         match &self.values {
             Values::Bool(array) if array.is_valid(row) => ValueRef::Bool(array.value(row)),
@@ -292,7 +293,7 @@ impl Column {
         }
     }
 
-    /// Returns the instant of a row in microseconds, for time columns.
+    /// Returns the instant of a row in microseconds; `None` if it is null, or if the column has no instants.
     pub(super) fn micros(&self, row: usize) -> Option<Micros> {
         match &self.values {
             Values::Int64(array) if array.is_valid(row) => Some(array.value(row)),
@@ -317,7 +318,8 @@ impl Column {
         value.map(|value| KeyEncoder::push(key, value)).is_some()
     }
 
-    /// Returns the value of a row as text for a request; `None` if it is null, or bytes that are not text.
+    /// Returns the value of a row as the text of a key in a request; `None` if the value is null or is bytes that are
+    /// not UTF-8.
     pub(super) fn key_text(&self, row: usize) -> Option<String> {
         let instant = self.value_type == ValueType::Scalar(ScalarType::UnixTimestamp);
         match self.value(row) {
@@ -348,34 +350,35 @@ impl Instants {
         self.micros.micros(row)
     }
 
-    /// Returns the reason why the time of a row cannot be read, if it cannot.
+    /// Returns the reason why the time of a row cannot be read; `None` if it can be read.
     pub(super) fn conversion_error(&self, row: usize) -> Option<&str> {
         self.micros.conversion_error(row)
     }
 
-    /// Returns the nanoseconds below the microsecond of a row's instant.
+    /// Returns the part of a row's instant that its microseconds do not contain, in nanoseconds: 0 to 999.
     pub(super) fn nanos(&self, row: usize) -> u32 {
         let nanos = self.nanos.as_ref().filter(|nanos| nanos.is_valid(row));
         nanos.map_or(0, |nanos| u32::try_from(nanos.value(row).rem_euclid(1_000)).unwrap_or(0))
     }
 }
 
-/// Returns the range of a list's items.
+/// Returns the range of the items of a row's list.
 fn span(list: &ListArray, row: usize) -> (usize, usize) {
     let ends = list.value_offsets();
-    // Arrow's offsets are not negative and not beyond the items.
+    // Arrow guarantees that offsets are neither negative nor beyond the last item.
     let at = |i: usize| usize::try_from(ends[i]).unwrap_or(0);
     (at(row), at(row + 1))
 }
 
-/// Returns the items' bytes in memory, which is the format of rows: both are little-endian.
+/// Returns the bytes of items in memory. Rows use the same format, because both are little-endian.
 fn bytes_of<T: ArrowPrimitiveType>(items: &PrimitiveArray<T>, start: usize, end: usize) -> &[u8] {
     const { assert!(cfg!(target_endian = "little"), "rows are little-endian: swap the items here") };
     let width = size_of::<T::Native>();
     &items.values().inner().as_slice()[start * width..end * width]
 }
 
-/// Converts a column as a whole; `None` if a value does not convert, or if each must be checked.
+/// Converts a column as a whole; returns `None` if a value does not convert, or if each value must be converted by
+/// itself.
 fn convert_whole(array: &ArrayRef, scalar: ScalarType, role: Role) -> Option<Values> {
     let from = array.data_type();
     let is_number = from.is_integer() || from.is_floating();
@@ -387,7 +390,8 @@ fn convert_whole(array: &ArrayRef, scalar: ScalarType, role: Role) -> Option<Val
         ScalarType::Int64 if from.is_integer() => {
             Values::Int64(cast_all(array, &DataType::Int64)?.as_primitive().clone())
         }
-        // Arrow truncates fractions, as Python's `int()` does; NaN represents null in pandas' integer columns.
+        // Arrow truncates fractions, as Python's `int()` does. NaN represents null, because pandas stores integers with
+        // nulls as floats.
         ScalarType::Int32 if from.is_floating() && role == Role::Feature => {
             Values::Int32(cast_all(&without_nan(array)?, &DataType::Int32)?.as_primitive().clone())
         }
@@ -417,7 +421,8 @@ fn convert_whole(array: &ArrayRef, scalar: ScalarType, role: Role) -> Option<Val
             }
             Values::Text(texts)
         }
-        // Text in a file is its UTF-8 bytes: only JSON must encode bytes as base64.
+        // For a feature of bytes, text in a file is its UTF-8 bytes. It is not base64, which only JSON needs to
+        // represent bytes.
         ScalarType::Bytes | ScalarType::PdfBytes | ScalarType::ImageBytes if is_binary(from) || is_text(from) => {
             Values::Bytes(cast_all(array, &DataType::Binary)?.as_binary().clone())
         }
@@ -426,12 +431,12 @@ fn convert_whole(array: &ArrayRef, scalar: ScalarType, role: Role) -> Option<Val
     Some(if role == Role::Item { without_nulls(values, scalar) } else { values })
 }
 
-/// Casts a column to another type, if that loses no value.
+/// Casts a column to another type; returns `None` if a value would be lost.
 fn cast_all(array: &ArrayRef, to: &DataType) -> Option<ArrayRef> {
     if array.data_type() == to {
         return Some(Arc::clone(array));
     }
-    // Arrow turns values that are out of range into nulls.
+    // Arrow converts values that are out of range to nulls.
     cast(array, to).ok().filter(|cast| cast.null_count() == array.null_count())
 }
 
@@ -440,7 +445,7 @@ fn for_floats(array: &ArrayRef, role: Role) -> Option<ArrayRef> {
     if role == Role::Item { Some(Arc::clone(array)) } else { without_nan(array) }
 }
 
-/// Returns floats with null in place of NaN; other columns are unchanged.
+/// Returns a column of floats with NaN replaced by null. Returns other columns unchanged.
 fn without_nan(array: &ArrayRef) -> Option<ArrayRef> {
     fn of<T: ArrowPrimitiveType>(array: &ArrayRef, is_nan: impl Fn(T::Native) -> bool) -> ArrayRef {
         let floats = array.as_primitive::<T>();
@@ -457,7 +462,7 @@ fn without_nan(array: &ArrayRef) -> Option<ArrayRef> {
     })
 }
 
-/// Returns items with nulls replaced by the null placeholder for lists of their type.
+/// Returns the items of lists with nulls replaced by the placeholder for their type.
 fn without_nulls(values: Values, item: ScalarType) -> Values {
     macro_rules! filled {
         ($array:expr, $values:ident, $shape:ident) => {
@@ -486,8 +491,8 @@ fn without_nulls(values: Values, item: ScalarType) -> Values {
     }
 }
 
-/// Returns instants in microseconds, from timestamps and dates, or from integers, which count seconds. A null among
-/// timestamps becomes Feast's placeholder, as in Feast, which uses pandas, except in keys.
+/// Converts timestamps, dates, or integers (in seconds) to instants in microseconds. A null timestamp or date
+/// becomes the placeholder that Feast also uses, except in keys.
 fn instants(array: &ArrayRef, role: Role) -> Option<Int64Array> {
     if is_time(array) {
         let (micros, unconverted) = micros(array)?;
@@ -546,8 +551,8 @@ fn micros(array: &ArrayRef) -> Option<(Int64Array, Vec<usize>)> {
     })
 }
 
-/// Returns whether the unscaled value and the power of ten of a decimal type are exact as doubles, so that their
-/// quotient is the nearest double.
+/// Returns whether the unscaled values and the power of ten of a decimal type are exact as doubles. If so, their
+/// quotient is the double that is nearest to the decimal.
 fn is_short_decimal(of: &DataType) -> bool {
     match of {
         DataType::Decimal32(precision, scale)

@@ -1,5 +1,5 @@
-//! Converts batches of a source to rows with IDs. A value that does not match its feature's type becomes null, and a
-//! row that is invalid, for example without a key or an event time, is skipped; both are counted.
+//! Converts batches of a source to rows with IDs. A value that does not match its feature's type becomes null. An
+//! invalid row, for example one without a key or an event time, is skipped. Both are counted.
 
 use std::sync::Arc;
 
@@ -52,12 +52,13 @@ impl<'v> RowEncoder<'v> {
         }
     }
 
-    /// Returns whether it has enough rows for one transaction.
+    /// Returns whether the encoder has enough rows for one transaction.
     pub(super) fn is_full(&self, limits: SyncLimits) -> bool {
         self.rows.len() >= limits.commit_rows || self.rows.bytes() >= limits.commit_bytes
     }
 
-    /// Adds the rows of a batch that may be served at the time `now`.
+    /// Adds the valid rows of a batch that are in the window and may be served at the time `now`. Skips and counts the
+    /// others.
     pub(super) fn encode(&mut self, batch: &SourceBatch, now: Micros) -> Result<(), SourceError> {
         self.latest = self.rows.times().latest(now);
         match &batch.rows {
@@ -130,7 +131,7 @@ impl<'v> RowEncoder<'v> {
             }
             let pushed = columns.features.iter().try_for_each(|column| column.push(row, &mut builder));
             let pushed = pushed.and_then(|()| match self.schema.expiry() {
-                // Files have no expiry.
+                // Rows of files have no expiry.
                 Some(_) => builder.push(ValueRef::Null),
                 None => Ok(()),
             });
@@ -149,8 +150,8 @@ impl<'v> RowEncoder<'v> {
         Ok(())
     }
 
-    /// Adds a row of an online store. An unreadable value becomes null, and an unreadable row is skipped; both are
-    /// counted.
+    /// Adds a row that was read from an online store. An unreadable value becomes null, and an unreadable row is
+    /// skipped. Both are counted.
     fn encode_item(&mut self, item: &Item, location: impl Fn() -> String) {
         let location = || format!("{} (entity id {:?})", location(), item.id);
         if let Some(problem) = &item.problem {

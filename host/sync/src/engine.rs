@@ -33,7 +33,8 @@ use super::{
 #[cfg(test)]
 mod tests;
 
-/// Syncs the views of one catalog. A new catalog gets a new engine, which shares the scheduler with the previous one.
+/// Syncs the views of one catalog. A new catalog gets a new engine, which shares the scheduler with the previous
+/// engine.
 #[derive(Debug)]
 pub struct SyncEngine {
     pub(super) store: Arc<OnlineStore>,
@@ -59,15 +60,15 @@ pub(super) struct Job {
     metrics: ViewMetrics,
 }
 
-/// The interval at which a view is synced while its source has watched files that do not change, so that the view
-/// counts as fresh. Each such sync commits its time, which waits for the disk.
+/// The sync interval of a view while the files of its source are watched and do not change. These syncs only record
+/// that the view is still fresh. They are rare, because each of them commits and waits for the disk.
 const UNCHANGED_EVERY: Duration = Duration::from_secs(24);
 
 // === impl SyncEngine ===
 
 impl SyncEngine {
     /// Creates an engine for a catalog. `ids` are the store's IDs of the catalog's views, in the catalog's order.
-    /// `scheduler` is the scheduler of all syncs, which engines of other catalogs use too.
+    /// `scheduler` is the process's scheduler of syncs, which engines of previous catalogs also use.
     #[must_use]
     pub fn new(
         store: Arc<OnlineStore>,
@@ -96,8 +97,9 @@ impl SyncEngine {
         engine
     }
 
-    /// Returns whether a view is loaded, and its next sync only reads changes from a stream. Such a sync ends within
-    /// moments, and must not wait for others.
+    /// Returns whether a view is loaded and follows a change stream. Its syncs usually read only a few changes, so they
+    /// must not wait for the syncs of other views. A sync reads the whole table if the position in the stream is lost,
+    /// or if held-back rows are due.
     #[must_use]
     pub fn is_followed(&self, view: &str) -> bool {
         let job = self.jobs.iter().find(|job| &*job.view.name == view);
@@ -110,14 +112,14 @@ impl SyncEngine {
         })
     }
 
-    /// Returns the fetcher of single rows of each view, in the catalog's order; `None` if the store has all of its
-    /// rows.
+    /// Returns the fetcher of single rows of each view, in the catalog's order; `None` for a view whose rows are not
+    /// fetched on request.
     #[must_use]
     pub fn fetchers(&self) -> Vec<Option<Arc<dyn RowFetcher>>> {
         self.jobs.iter().map(|job| Some(Arc::new(job.fetcher.clone()?) as Arc<dyn RowFetcher>)).collect()
     }
 
-    /// Returns the source of each view, in the catalog's order; `None` if callers write its rows.
+    /// Returns the source of each view, in the catalog's order; `None` for a view without a source.
     #[must_use]
     pub fn sources(&self) -> Vec<Option<Arc<dyn SourceStatus>>> {
         let status = |source: Arc<dyn Source>| Arc::new(StatusAdapter(source)) as Arc<dyn SourceStatus>;
@@ -129,21 +131,22 @@ impl SyncEngine {
         self.jobs.iter().filter(|job| job.source.is_some()).map(|job| &*job.view.name)
     }
 
-    /// Returns the views whose next sync is due: by their schedule, because the last sync failed, or because rows that
-    /// were skipped as being in the future may be served now.
+    /// Returns the views whose next sync is due. A sync is due by the view's schedule, because the last sync failed, or
+    /// because skipped rows from the future may be served now.
     pub fn due(&self, now: Instant) -> impl Iterator<Item = &str> {
         let is_due = move |job: &&Job| self.due_at(job, now).is_some_and(|at| at <= now);
         self.jobs.iter().filter(is_due).map(|job| &*job.view.name)
     }
 
-    /// Returns when the first of the `wanted` views is due, which is in the past if one is due already. The end of a
-    /// sync, a reload and a change of the clock may change it.
+    /// Returns when the first of the `wanted` views is due; in the past if a view is due already. The result may change
+    /// when a sync ends, a watched file changes, the definitions are reloaded, or the clock is set.
     pub fn next_due(&self, now: Instant, wanted: impl Fn(&str) -> bool) -> Option<Instant> {
         let jobs = self.jobs.iter().filter(|job| wanted(&job.view.name));
         jobs.filter_map(|job| self.due_at(job, now)).min()
     }
 
-    /// Returns when a view is due. No view is due during a shutdown, or while it is being synced.
+    /// Returns when a view is due; `None` if it is not due at any time. No view is due during a shutdown or while it is
+    /// being synced.
     fn due_at(&self, job: &Job, now: Instant) -> Option<Instant> {
         if job.source.is_none() || self.is_stopping() {
             return None;
@@ -152,7 +155,8 @@ impl SyncEngine {
         scheduled.into_iter().chain(self.rows_due_at(job, now)).min()
     }
 
-    /// Returns when rows that earlier syncs skipped may be served, and the source may be read for them.
+    /// Returns when rows that earlier syncs skipped may be served and the source may be read again for them; `None` if
+    /// there are no such rows, or if the source may not be read again for now.
     fn rows_due_at(&self, job: &Job, now: Instant) -> Option<Instant> {
         let postponed = self.store.postponed(job.id)?;
         let latest = self.setting.limits.times_of(None).latest(self.store.now());
@@ -161,14 +165,15 @@ impl SyncEngine {
         Some(at.max(self.scheduler.may_reread_at(job.id)?))
     }
 
-    /// Returns the schedule by which a view is synced without a command.
+    /// Returns the schedule by which a view is synced automatically.
     fn schedule(&self, job: &Job, now: Instant) -> Schedule {
         let (Some(source), Some(declared)) = (&job.source, &job.view.source) else { return Schedule::Never };
         if let Some(every) = source.properties().poll_every {
             return Schedule::Follow(every);
         }
         if let Some(line) = &declared.cron {
-            // Counted from the end of the last sync: a time that passed while the view was synced is skipped.
+            // The next time after the end of the last sync. If a scheduled time passed while the view was being synced,
+            // it is skipped.
             let ago = now.saturating_duration_since(self.scheduler.last_end(job.id));
             let wall = self.setting.clock.now();
             let after = wall.saturating_sub(Micros::try_from(ago.as_micros()).unwrap_or(Micros::MAX));
@@ -183,7 +188,7 @@ impl SyncEngine {
         let Some(every) = declared.every.or(rescan) else { return Schedule::Never };
         let is_unchanged = || self.scheduler.are_unchanged(job.id, &source.watched_files());
         if every < UNCHANGED_EVERY && is_unchanged() {
-            // All such views are due at the same time, so that an idle process rarely wakes.
+            // All views with unchanged files are due at the same time, so that an idle process rarely wakes.
             let last = self.scheduler.last_end(job.id);
             let beat = beat_after(last + every, UNCHANGED_EVERY);
             return Schedule::Every(beat.saturating_duration_since(last));
@@ -191,7 +196,8 @@ impl SyncEngine {
         Schedule::Every(every)
     }
 
-    /// Returns the files of sources that are synced often. Watching them avoids these syncs while nothing changes.
+    /// Returns the files of sources that are synced often. If the files are watched, most of these syncs are skipped
+    /// while the files do not change.
     #[must_use]
     pub fn watched_files(&self) -> Vec<PathBuf> {
         let is_frequent = |job: &&Job| {
@@ -205,10 +211,10 @@ impl SyncEngine {
         files
     }
 
-    /// Syncs the view with this name. Blocks until the sync ends, and before that, while another sync of the view runs.
+    /// Syncs the view with this name. Blocks while another sync of the view is running, and then until this sync ends.
     ///
     /// # Errors
-    /// As [`sync_view`]; also [`SyncError::UnknownView`], [`SyncError::NoSource`], [`SyncError::Busy`] and
+    /// The errors of [`sync_view`], [`SyncError::UnknownView`], [`SyncError::NoSource`], [`SyncError::Busy`] and
     /// [`SyncError::Panicked`].
     pub fn sync(
         &self,
@@ -219,7 +225,8 @@ impl SyncEngine {
         let _span = tracing::debug_span!("sync", view).entered();
         let job = self.job(view)?;
         let is_followed = job.source.as_ref().is_some_and(|source| source.properties().poll_every.is_some());
-        // For a view with a change stream, a full scan every second for due rows would be too expensive.
+        // For a view with a change stream, rows can become due every second, and a full scan each time would be too
+        // expensive.
         let may_reread = || self.scheduler.may_reread_at(job.id).is_some_and(|at| at <= Instant::now());
         request.leave_due |= is_followed && !may_reread();
         let permit = self.scheduler.acquire(job.id).map_err(|why| match why {
@@ -246,9 +253,9 @@ impl SyncEngine {
             }
         }
         match &result {
-            // A skipped sync does not postpone the next one.
+            // A skipped sync does not delay the next one.
             Ok(report) if report.outcome == Outcome::SkippedRecent => {}
-            // The source stays rejected until it is written again.
+            // The source will be rejected until it is written again, so an early retry would not help.
             Err(SyncError::Refused { .. }) => permit.finish_rejected(),
             _ => permit.finish(result.is_ok()),
         }
@@ -275,10 +282,10 @@ impl SyncEngine {
     }
 
     /// Loads the rows of a range of event times from a view's files. Newer stored rows stay: unlike in Feast,
-    /// materializing an old range never replaces newer rows. Blocks while it runs.
+    /// materializing an old range never replaces newer rows. Blocks until the load ends.
     ///
     /// # Errors
-    /// As [`SyncEngine::sync`].
+    /// The errors of [`SyncEngine::sync`].
     pub(super) fn load_from_files(
         &self,
         view: &str,
@@ -288,7 +295,8 @@ impl SyncEngine {
         let job = self.job(view)?;
         let from = job.view.source.as_ref().map(|source| &source.from);
         let result = if matches!(from, Some(SourceKind::Files(_))) {
-            // A static table has no event times to select by: the event time of its rows is the time of the load.
+            // Rows of a static table cannot be selected by event time, because their event time is the time of the
+            // load.
             let has_windows = job.source.as_ref().is_some_and(|source| source.properties().has_windows);
             let window = if has_windows { window } else { Window::default() };
             self.sync(view, SyncRequest { full: true, window, small: true, ..SyncRequest::default() }, progress)
@@ -304,7 +312,7 @@ impl SyncEngine {
         result
     }
 
-    /// Materializes the files of a view that has a different source.
+    /// Materializes the files of a view whose rows come from another source.
     fn materialize_files(
         &self,
         job: &Job,
@@ -344,14 +352,14 @@ impl SyncEngine {
         self.scheduler.is_stopping()
     }
 
-    /// Ends the runs of all engines at their next commit, and starts no new ones. A run that waits for AWS ends
+    /// Ends the syncs of all engines at their next commit, and prevents new ones. A sync that waits for AWS ends
     /// immediately.
     pub fn stop(&self) {
         self.scheduler.stop();
         self.setting.aws.stop();
     }
 
-    /// Returns when the shutdown began, or `None` if it has not begun.
+    /// Returns when the shutdown began; `None` if it has not begun.
     #[must_use]
     pub fn stopping_since(&self) -> Option<Instant> {
         self.scheduler.stopping_since()
@@ -416,8 +424,8 @@ impl SourceStatus for StatusAdapter {
     }
 }
 
-/// Runs a sync. Returns a panic as [`SyncError::Panicked`], and a request to AWS that the shutdown interrupted as
-/// [`SyncError::Stopped`].
+/// Calls `run`, which syncs a view. Converts a panic to [`SyncError::Panicked`], and the error of a request to AWS that
+/// the shutdown interrupted to [`SyncError::Stopped`].
 fn catch_stop_and_panic(
     view: &FeatureView,
     run: impl FnOnce() -> Result<SyncReport, SyncError>,
@@ -435,7 +443,7 @@ fn catch_stop_and_panic(
 fn log(report: &SyncReport, limits: SyncLimits) {
     let (view, applied) = (&report.view, report.applied);
     if let Some(future) = report.skipped.describe_future(limits.future_tolerance) {
-        tracing::warn!(view, future, "rows are held back until their event time");
+        tracing::warn!(view, future, "rows are held back until they are due");
     }
     match report.outcome {
         Outcome::Loaded if report.lag.is_none() => {
@@ -445,7 +453,7 @@ fn log(report: &SyncReport, limits: SyncLimits) {
             let seconds = elapsed.as_secs_f64();
             tracing::info!(view, inserted, updated, unchanged, stale, removed, seconds, "sync ended");
         }
-        // A change stream commits often, so its syncs are logged at `debug`.
+        // Syncs of a change stream are frequent, so they are logged at `debug`.
         Outcome::Loaded => tracing::debug!(view, ?applied, "changes applied"),
         Outcome::UpToDate | Outcome::SkippedRecent => {
             tracing::debug!(view, outcome = ?report.outcome, "sync had nothing to load")

@@ -1,4 +1,4 @@
-//! Removal of rows on request: one entity of a view, or all rows of the view.
+//! Removes rows on request: the row of one entity in a view, or all rows of a view.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use larder_store::{KeySignature, StoreError};
 
 use super::{SyncEngine, SyncError};
 
-/// Why rows cannot be removed.
+/// The reason why rows cannot be removed.
 #[derive(Debug, thiserror::Error)]
 pub enum EraseError {
     /// The view does not exist.
@@ -21,33 +21,33 @@ pub enum EraseError {
     /// The key does not match the view.
     #[error("feature view '{view}': {why}")]
     Key {
-        /// The view.
+        /// The name of the view.
         view: String,
         /// The problem with the key.
         why: String,
     },
-    /// All rows of a view without a source would be lost permanently.
+    /// The view has no source, so all of its rows would be lost permanently.
     #[error(
         "feature view '{view}' has no source: its rows were written by callers and cannot be loaded again. hint: add --yes to drop them"
     )]
     NoSource {
-        /// The view.
+        /// The name of the view.
         view: String,
     },
-    /// Rows that callers wrote would be lost permanently: the source may not have them.
+    /// Rows that callers wrote would be lost permanently, because the source may not have them.
     #[error(
         "feature view '{view}' may have rows that callers wrote, and a load from its source does not restore them. hint: add --yes to drop them"
     )]
     RowsOfCallers {
-        /// The view.
+        /// The name of the view.
         view: String,
     },
-    /// The source cannot be read, so that the rows could not be loaded again.
+    /// The source cannot be read, so the rows could not be loaded again.
     #[error(
         "feature view '{view}': nothing was dropped, because its source cannot be read: {source}. hint: add --yes to drop the rows"
     )]
     Source {
-        /// The view.
+        /// The name of the view.
         view: String,
         /// The error of the source.
         source: SourceError,
@@ -55,7 +55,7 @@ pub enum EraseError {
     /// The store failed.
     #[error("feature view '{view}': {source}")]
     Store {
-        /// The view.
+        /// The name of the view.
         view: String,
         /// The error of the store.
         source: StoreError,
@@ -65,29 +65,31 @@ pub enum EraseError {
 // === impl SyncEngine ===
 
 impl SyncEngine {
-    /// Deletes an entity's row from a view, including one that a caller wrote; it stays deleted until a newer row
-    /// arrives. `key` has the text of each join key. Returns whether there was a row. Blocks for a commit.
+    /// Deletes an entity's row from a view, including one that a caller wrote. The entity stays deleted until a newer
+    /// row arrives. `key` maps the name of each join key to its value as text. Returns whether there was a row. Blocks
+    /// for a commit.
     ///
     /// # Errors
-    /// [`EraseError`]; nothing was deleted in that case.
+    /// [`EraseError`]. If it is returned, nothing was deleted.
     pub fn delete(&self, view: &str, key: &BTreeMap<String, String>) -> Result<bool, EraseError> {
         let job = self.job(view)?;
         let id = entity_id(&job.view, self.key_version, key)
             .map_err(|why| EraseError::Key { view: view.to_owned(), why })?;
         let signature = KeySignature::of(&job.view, self.key_version);
         let existed = self.store.delete(job.id, &signature, &id).map_err(|source| store_error(view, source))?;
-        // An audit log of privacy requests; keys and values are not logged.
+        // This line is an audit log of privacy requests, so it has no keys and values.
         tracing::info!(view, entity_id = ?id, existed, "deleted the row of an entity");
         self.note_status(job);
         Ok(existed)
     }
 
-    /// Drops all rows of a view, including those that callers wrote. The next sync reads its source from the start. If
-    /// rows cannot be restored, because the view has no source or callers wrote some of them, this must be `confirmed`.
-    /// Returns the number of dropped rows. Blocks for a commit.
+    /// Drops all rows of a view, including the rows that callers wrote. The next sync reads the view's source from the
+    /// start. Unless `confirmed` is set, returns an error if the rows cannot be restored: the view has no source,
+    /// callers may have written some of the rows, or the source cannot be read. Returns the number of dropped rows.
+    /// Blocks for a commit.
     ///
     /// # Errors
-    /// [`EraseError`]; nothing was dropped in that case.
+    /// [`EraseError`]. If it is returned, nothing was dropped.
     pub fn reset(&self, view: &str, confirmed: bool) -> Result<u64, EraseError> {
         let job = self.job(view)?;
         if job.source.is_none() && !confirmed {
@@ -96,7 +98,7 @@ impl SyncEngine {
         if !confirmed && self.store.may_have_rows_of_callers(job.id).map_err(|source| store_error(view, source))? {
             return Err(EraseError::RowsOfCallers { view: view.to_owned() });
         }
-        // Rows that cannot be loaded again are kept, so the source is checked first.
+        // If the source cannot be read, the rows must be kept, so the source is checked first.
         if let Some(source) = job.source.as_ref().filter(|_| !confirmed) {
             source.schemas().map_err(|source| EraseError::Source { view: view.to_owned(), source })?;
         }
@@ -106,8 +108,8 @@ impl SyncEngine {
         Ok(rows)
     }
 
-    /// Handles the views that lost rows to damage: accepts the loss for views without a source, and returns the others,
-    /// which have to be reloaded.
+    /// Handles the views that lost rows to damage. Records that the loss is accepted for views without a source, and
+    /// returns the views with a source, which must be reloaded.
     #[must_use]
     pub fn handle_damaged_views(&self, damaged: Vec<String>) -> Vec<String> {
         let (reload, lost): (Vec<_>, Vec<_>) = damaged

@@ -1,4 +1,4 @@
-//! Errors of sync runs. The message names the view; the source's part names the file and the column.
+//! Errors of syncs. Each message names the view. If the source failed, the message also names the file and the column.
 
 use larder_source::SourceError;
 use larder_store::StoreError;
@@ -10,7 +10,7 @@ pub enum SyncError {
     /// The source cannot be read.
     #[error("view '{view}': {source}")]
     Source {
-        /// The view.
+        /// The name of the view.
         view: String,
         /// The error of its source.
         source: SourceError,
@@ -18,7 +18,7 @@ pub enum SyncError {
     /// The store cannot be written.
     #[error("view '{view}': {source}")]
     Store {
-        /// The view.
+        /// The name of the view.
         view: String,
         /// The error of the store.
         source: StoreError,
@@ -26,17 +26,17 @@ pub enum SyncError {
     /// The source failed the sanity checks: see [`super::SanityLimits`].
     #[error("view '{view}': {path}: {why}")]
     Refused {
-        /// The view.
+        /// The name of the view.
         view: String,
-        /// The source.
+        /// The path or name of the source.
         path: String,
-        /// The reason.
+        /// The check that failed, the numbers, and a hint.
         why: String,
     },
     /// The view has no source.
     #[error("view '{view}' has no source to sync from")]
     NoSource {
-        /// The view.
+        /// The name of the view.
         view: String,
     },
     /// The view does not exist.
@@ -44,25 +44,33 @@ pub enum SyncError {
     UnknownView {
         /// The requested name.
         view: String,
-        /// A suggestion.
+        /// The suggestion of a similar name, in parentheses; empty if there is none.
         hint: String,
     },
     /// Too many syncs of the view are waiting for the running one.
     #[error("view '{view}': a sync is running, and too many others are waiting for it; try again later")]
     Busy {
-        /// The view.
+        /// The name of the view.
         view: String,
     },
-    /// The run was interrupted by a request to stop.
+    /// The sync was interrupted because the process is stopping.
     #[error("view '{view}': the sync was stopped early; committed rows are kept")]
     Stopped {
-        /// The view.
+        /// The name of the view.
         view: String,
     },
-    /// The run panicked, which is a bug in Larder.
+    /// The thread of the sync cannot be started.
+    #[error("view '{view}': cannot start a thread for the sync: {source}")]
+    NoThread {
+        /// The name of the view.
+        view: String,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The sync panicked, which is a bug in Larder.
     #[error("view '{view}': the sync failed because of a bug in Larder: {what}")]
     Panicked {
-        /// The view.
+        /// The name of the view.
         view: String,
         /// The message of the panic.
         what: String,
@@ -83,6 +91,7 @@ impl SyncError {
             | Self::UnknownView { view, .. }
             | Self::Busy { view }
             | Self::Stopped { view }
+            | Self::NoThread { view, .. }
             | Self::Panicked { view, .. } => view,
         }
     }
@@ -98,6 +107,7 @@ impl SyncError {
             Self::UnknownView { .. } => "unknown_view",
             Self::Busy { .. } => "busy",
             Self::Stopped { .. } => "stopped",
+            Self::NoThread { .. } => "no_thread",
             Self::Panicked { .. } => "panic",
         }
     }

@@ -1,10 +1,11 @@
-//! Read-through: fetches rows that are not in the store from their table on request.
+//! Read-through: fetches rows that are not in the store from the view's DynamoDB table on request.
 //!
-//! Before a lookup, a [`Fetcher`] fetches the entities whose rows are not in the store or are no longer fresh. Each of
-//! them is fetched once, however many callers wait for it, and is written to the store, where the lookup finds it. A
-//! cache records for a limited time which entities the table has, and which it does not have. No caller waits longer
-//! than the timeout, and while the table is unavailable, no caller waits at all: the lookup then returns the rows that
-//! are in the store, and reports the timeout or that the table is unavailable.
+//! Before a lookup, a [`Fetcher`] fetches the rows of entities that are not in the store or are no longer fresh. An
+//! entity's row is fetched once, no matter how many callers wait for it, and is written to the store, where the lookup
+//! finds it. A cache records for a limited time which entities the table has, and which it does not have.
+//!
+//! No caller waits longer than the timeout, and while the table is unavailable, no caller waits at all. The lookup then
+//! returns the rows that are in the store, and reports the timeout or that the table is unavailable.
 
 use std::{
     collections::HashMap,
@@ -39,16 +40,17 @@ struct Inner {
     key: KeySignature,
     key_version: KeyVersion,
     settings: ReadThrough,
-    /// How to interpret the times of rows.
+    /// How the times of rows are interpreted.
     times: RowTimes,
     aws: Arc<Aws>,
     source: Arc<DynamoDb>,
     store: Arc<OnlineStore>,
     negative_cache: NegativeCache,
-    /// The entities that are being fetched. A channel closes when the fetch ends.
+    /// The entities that are being fetched. The channel of an entity closes when its fetch ends.
     in_flight: Mutex<HashMap<EntityId, watch::Receiver<()>>>,
     slots: Semaphore,
-    /// After a failure, the time until which no rows are fetched.
+    /// The time until which no rows are fetched because a fetch failed; `None` if none has failed since the last
+    /// success.
     unavailable_until: Mutex<Option<Instant>>,
     metrics: FetchMetrics,
 }
@@ -64,11 +66,12 @@ struct FetchMetrics {
 
 /// The maximum number of entities in one request to DynamoDB.
 const KEYS_PER_REQUEST: usize = 100;
-/// The minimum timeout of a fetch. A fetch may outlast the timeout of its callers, because later lookups use its rows.
+/// The minimum timeout of a fetch. It may be longer than the timeout of the waiting callers, because later lookups use
+/// the fetched rows.
 const FETCH_TIMEOUT_MIN: Duration = Duration::from_secs(5);
 /// How long no rows are fetched after a failure.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
-/// The maximum number of fetches of an entity that changes while it is fetched.
+/// The maximum number of times that an entity is fetched if it changes in the store during each fetch.
 const ATTEMPTS_MAX: usize = 4;
 
 // === impl Fetcher ===
@@ -141,7 +144,7 @@ impl Fetcher {
             }
         }
         for mut flight in waits {
-            // No value is ever sent; the channel closes.
+            // No value is ever sent. The wait ends when the channel closes.
             if timeout_at(until, flight.changed()).await.is_err() {
                 inner.metrics.timeout.increment(1);
                 return Fetched::TimedOut;
@@ -220,7 +223,7 @@ impl Inner {
     }
 
     /// Writes the fetched rows to the store, and records in the negative cache which entities the table has. Returns
-    /// the entities that may have changed since `seen`, whose rows are fetched again.
+    /// the entities that may have changed since the commit `seen`. Their rows must be fetched again.
     fn store_fetched(
         &self,
         fetched: HashMap<EntityId, Option<Item>>,
@@ -232,7 +235,8 @@ impl Inner {
         let (mut items, mut not_found) = (Vec::new(), Vec::new());
         for (id, item) in fetched {
             match item {
-                // A row is not served before its event time. Until then, the table is treated as if it did not have it.
+                // A row from the future is not served. Until it is due, the table is treated as if it did not have the
+                // row.
                 Some(item) if !is_future(&item) => items.push(item),
                 Some(_) | None => not_found.push(id),
             }
@@ -251,15 +255,12 @@ impl Inner {
         note_values(&self.view.name, &encoder.skipped);
         let uncertain =
             self.store.put_fetched(self.id, &self.key, &encoder.rows, &not_found, seen, self.settings.max_bytes)?;
-        let known = ids.iter().filter(|id| !uncertain.contains(id));
-        let mut found = 0;
-        for id in known {
-            self.negative_cache.note(*id, true, self.settings.fresh_for, seen);
-            found += 1;
-        }
-        not_found.iter().for_each(|id| self.negative_cache.note(*id, false, self.settings.negative_ttl, seen));
-        self.metrics.found.increment(found);
-        self.metrics.not_found.increment(not_found.len() as u64);
+        let note = |ids: &[EntityId], in_table: bool, period: Duration| {
+            let known = ids.iter().filter(|id| !uncertain.contains(id));
+            known.map(|id| self.negative_cache.note(*id, in_table, period, seen)).count() as u64
+        };
+        self.metrics.found.increment(note(&ids, true, self.settings.fresh_for));
+        self.metrics.not_found.increment(note(&not_found, false, self.settings.negative_ttl));
         Ok(uncertain)
     }
 }
@@ -268,7 +269,10 @@ impl Inner {
 
 impl FetchMetrics {
     fn bind(view: &str) -> Self {
-        describe_counter!("larder_fetches_total", "Entities fetched from a view's table for a lookup, by result.");
+        describe_counter!(
+            "larder_fetches_total",
+            "Entities that lookups tried to fetch from a view's table, by result."
+        );
         describe_histogram!("larder_fetch_duration_seconds", "Time that lookups waited for a view's table.");
         let result =
             |result: &'static str| counter!("larder_fetches_total", "view" => view.to_owned(), "result" => result);

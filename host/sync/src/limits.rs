@@ -1,4 +1,4 @@
-//! Limits of a sync run.
+//! The limits of a sync.
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use larder_store::RowTimes;
 
 use super::SanityLimits;
 
-/// Limits of a run.
+/// The limits of a sync.
 #[derive(Clone, Copy, Debug)]
 pub struct SyncLimits {
     /// A transaction is committed once it has at least this many rows.
     pub commit_rows: usize,
     /// A transaction is committed once its rows have at least this many bytes.
     pub commit_bytes: usize,
-    /// The delay before a failed run is retried. It doubles with each further failure, up to five minutes.
+    /// The delay before a failed sync is retried. It doubles with each further failure, up to five minutes.
     pub retry: Duration,
     /// The limits of the sanity checks of a source.
     pub sanity: SanityLimits,
@@ -24,12 +24,13 @@ pub struct SyncLimits {
     pub future_tolerance: Duration,
 }
 
-/// The number of runs that share the memory of one.
+/// The number of syncs that share the memory of one sync; see [`SyncLimits::shared`].
 const SHARED_RUNS: usize = MATERIALIZATIONS_MAX;
 
 impl Default for SyncLimits {
     fn default() -> Self {
-        // Transactions are large because each one rewrites the pages that it changes, and random IDs change all pages.
+        // Transactions are large because each one rewrites the pages that it changes, and the rows of a transaction are
+        // spread over all pages, because their IDs are random.
         let (retry, sanity) = (Duration::from_secs(5), SanityLimits::default());
         // Clocks of producers may be slightly ahead, while a wrong time zone shifts times by an hour or more.
         let future_tolerance = Duration::from_hours(1);
@@ -43,20 +44,21 @@ impl SyncLimits {
     /// Returns how the times of a source's rows are interpreted.
     #[must_use]
     pub fn times(&self, source: &dyn Source) -> RowTimes {
-        // DynamoDB tables cannot be read by event time either, but their streams have the order of the writes.
+        // A DynamoDB table cannot be read by event time either, but it is not static, because its stream has the order
+        // of the writes.
         let properties = source.properties();
         let is_static = !properties.has_windows && !properties.last_put_wins;
         RowTimes { is_static, ..self.times_of(properties.time_unit) }
     }
 
-    /// Returns the limits of a run that shares the memory of one run with others.
+    /// Returns the limits of a sync that shares the memory of one sync with other syncs.
     pub(super) fn shared(self) -> Self {
         let (commit_rows, commit_bytes) = (self.commit_rows / SHARED_RUNS, self.commit_bytes / SHARED_RUNS);
         Self { commit_rows: commit_rows.max(1), commit_bytes: commit_bytes.max(ROW_BYTES_MAX), ..self }
     }
 
-    /// Returns how the times of rows are interpreted if the source truncates them to this unit, in microseconds; `None`
-    /// if it does not truncate them. Unlike [`SyncLimits::times`], assumes that the source has event times.
+    /// Returns how the times of rows are interpreted if the source truncates them to `unit`, in microseconds, or does
+    /// not truncate them (`None`). Unlike [`SyncLimits::times`], assumes that the source has event times.
     pub(super) fn times_of(&self, unit: Option<Micros>) -> RowTimes {
         let tolerance = Micros::try_from(self.future_tolerance.as_micros()).unwrap_or(Micros::MAX);
         RowTimes { tolerance, coarse: unit.is_some(), is_static: false }

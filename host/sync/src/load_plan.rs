@@ -1,37 +1,41 @@
-//! Decides where a sync begins to read, and how its rows are loaded. `run.rs` collects the facts and acts.
+//! Decides where a sync begins to read, and how its rows are loaded. `run.rs` collects the facts and executes the
+//! plans.
 
 use larder_model::model::WriteMode;
 use larder_source::SourceProperties;
 use larder_store::{InterruptedLoad, LoadMode};
 
-/// The position at which a run begins. If a position is lost, the next one is tried.
+/// The position at which a sync begins to read. If the source no longer has the position, the sync begins at
+/// [`Begin::next`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Begin {
-    /// At the position of the previous run.
+    /// At the position of the previous sync.
     Continue,
     /// At the position of an interrupted full read.
     Resume,
     /// At the start of the source.
     Start,
-    /// At the start, for rows that were skipped because they were in the future. The position does not change.
+    /// At the start of the source, to read rows that were skipped because they were from the future. The stored
+    /// position does not change.
     DueRows,
 }
 
-/// The facts about a view, its source and a run that decide how the source is read.
+/// The facts about a view, its source and a sync that decide how the source is read.
 #[derive(Clone, Debug)]
 pub(super) struct Facts {
     pub(super) begin: Begin,
-    /// Whether the run reads only a range of event times.
+    /// Whether the sync reads only a range of event times.
     pub(super) is_windowed: bool,
     pub(super) mode: WriteMode,
     pub(super) source: SourceProperties,
-    /// The stored position of the previous run.
+    /// The stored position of the previous sync.
     pub(super) position: Option<String>,
     /// An interrupted full read, if there is one.
     pub(super) interrupted: Option<InterruptedLoad>,
     /// Whether the view has never had a row or a sync.
     pub(super) is_empty: bool,
-    /// Whether the whole source must be read again, because of rows that were stored or skipped as being in the future.
+    /// Whether the whole source must be read again, because rows from the future were stored, or because skipped rows
+    /// are due now and the source cannot be read by event time.
     pub(super) must_reread: bool,
 }
 
@@ -42,7 +46,7 @@ pub(super) struct ReadPlan {
     pub(super) from: Option<String>,
     /// The interrupted read that `from` belongs to.
     resumed: Option<Interrupted>,
-    /// Whether the read includes rows that earlier runs skipped because they were in the future.
+    /// Whether the read includes rows that earlier syncs skipped because they were from the future.
     pub(super) reads_postponed: bool,
 }
 
@@ -60,14 +64,15 @@ enum Interrupted {
 pub(super) struct LoadPlan {
     /// The mode of a new load.
     pub(super) mode: LoadMode,
-    /// Whether to resume the interrupted load instead.
+    /// Whether to resume the interrupted load instead of beginning a new one.
     pub(super) resumes: bool,
 }
 
 // === impl Begin ===
 
 impl Begin {
-    /// Returns where to begin if the position is lost.
+    /// Returns where to begin instead if the source no longer has the position; `None` if there is no other way to
+    /// begin.
     pub(super) fn next(self) -> Option<Self> {
         match self {
             Self::Continue => Some(Self::Resume),
@@ -80,7 +85,7 @@ impl Begin {
 // === impl Facts ===
 
 impl Facts {
-    /// Returns the stored position, if the run may skip everything before it.
+    /// Returns the stored position if the sync may skip everything before it.
     pub(super) fn usable_position(&self) -> Option<&str> {
         let is_usable = self.begin == Begin::Continue && !self.is_windowed && !self.must_reread;
         self.position.as_deref().filter(|_| is_usable)
@@ -88,7 +93,7 @@ impl Facts {
 
     /// Decides where to begin to read.
     pub(super) fn read_plan(&self) -> ReadPlan {
-        // A load that replaces a view from files always begins with the first of them.
+        // A load that replaces a view always reads its files from the start.
         let position = self.usable_position().filter(|_| self.mode != WriteMode::Replace);
         let may_resume = position.is_none() && self.begin != Begin::Start;
         let can_resume =
@@ -97,15 +102,16 @@ impl Facts {
         let resumed =
             interrupted.map(|interrupted| if interrupted.is_first { Interrupted::First } else { Interrupted::Replace });
         let from = position.or(interrupted.map(|interrupted| &*interrupted.position)).map(str::to_owned);
-        // A full read includes the rows that were skipped before.
+        // A full read includes the rows that earlier syncs skipped.
         let reads_postponed = self.begin == Begin::DueRows || (!self.is_windowed && from.is_none());
         ReadPlan { from, resumed, reads_postponed }
     }
 
-    /// Decides how the rows of a read are loaded. `is_whole`: whether it yields all rows of the source. `is_large`:
-    /// whether it has enough rows for a first load that is not served until its end.
+    /// Decides how the rows of a read are loaded. `is_whole` says whether the read returns all rows of the source.
+    /// `is_large` says whether it has so many rows that a first load is not served until it ends.
     pub(super) fn load_plan(&self, read: &ReadPlan, is_whole: bool, is_large: bool) -> LoadPlan {
-        // A range of event times only adds rows. It cannot replace other rows, because it does not contain them.
+        // A read of a range of event times only adds rows. It cannot replace the rows outside the range, because it
+        // does not contain them.
         let replaces = (self.mode == WriteMode::Replace || is_whole) && !self.is_windowed;
         let was_first = read.resumed == Some(Interrupted::First);
         let is_first = !replaces && self.upserts() && (was_first || (self.is_empty && is_large));
@@ -122,9 +128,9 @@ impl Facts {
         LoadPlan { mode, resumes }
     }
 
-    /// Returns whether the run adds rows to the view by event time: the view is not replaced, the run is not limited to
-    /// a range of event times, and the source is not a change stream, which begins with a full read that replaces the
-    /// view.
+    /// Returns whether the sync adds rows of the whole source to the view by event time: the view is not replaced, the
+    /// sync is not limited to a range of event times, and the source is not a change stream. A change stream begins
+    /// with a full read that replaces the view.
     fn upserts(&self) -> bool {
         self.mode == WriteMode::Upsert && !self.is_windowed && !self.source.last_put_wins
     }

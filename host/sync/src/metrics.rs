@@ -56,29 +56,31 @@ impl ViewMetrics {
         );
         describe_counter!(
             "larder_rows_written_total",
-            "Rows that callers wrote or materialized, by whether a newer row was stored."
+            "Rows that callers wrote or materialized, by whether the store had a newer row."
         );
         describe_histogram!("larder_sync_duration_seconds", "Duration of successful syncs of a view.");
         describe_counter!("larder_sync_errors_total", "Syncs and materializations of a view that failed, by reason.");
         describe_gauge!("larder_view_last_success_timestamp_seconds", "Time of the last successful sync of the view.");
         describe_gauge!(
             LAST_MATERIALIZATION,
-            "Time of the last successful sync of the view, or materialization of a time range of it."
+            "Time of the last successful sync of the view, or of the last materialization of a time range if \
+             that was later."
         );
         describe_gauge!("larder_view_newest_event_timestamp_seconds", "The newest event time of the view's rows.");
         describe_gauge!(
             "larder_view_lag_seconds",
-            "Age of the oldest unread change in the stream of a view's table; 0 if there is none."
+            "Age of the oldest unread change in the stream of a view's table; 0 if every change was read."
         );
         describe_gauge!(
             "larder_view_staleness_bound_seconds",
-            "Longest time between a change in the view's table and serving it: the poll interval of its stream, or \
-             the scan interval if it has none."
+            "Longest time from a change in the view's table until the change is served: the poll interval of the \
+             table's stream, or the scan interval if the table has no stream."
         );
         describe_gauge!("larder_view_rows", "Rows of the view in the store.");
         describe_gauge!(
             RETYPED,
-            "Features whose stored rows may have a type other than the one in the definition, by how they are served."
+            "Features whose type in the definition may differ from their type in stored rows, by how the values \
+             are served."
         );
         let retyped = |served: &'static str| gauge!(RETYPED, "view" => view.to_owned(), "served" => served);
         let rows =
@@ -132,7 +134,7 @@ impl ViewMetrics {
         gauge!("larder_view_staleness_bound_seconds", "view" => self.view.clone()).set(bound.as_secs_f64());
     }
 
-    /// Records the number of features that stored rows may have with another type.
+    /// Records the number of features that may have another type in stored rows than in the definition.
     #[expect(clippy::cast_precision_loss, reason = "a number of features")]
     pub(super) fn set_retyped(&self, retyped: &[Retyped]) {
         let converted = retyped.iter().filter(|feature| feature.conversion.is_some()).count();

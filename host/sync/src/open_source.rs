@@ -14,13 +14,13 @@ use super::SyncLimits;
 /// The clients and settings that the sources and syncs of all views share.
 #[derive(Clone, Debug)]
 pub struct SyncSetting {
-    /// The directory that relative paths of sources start from.
+    /// The directory that relative paths of sources are resolved against.
     pub base_dir: PathBuf,
     /// The AWS clients of sources.
     pub aws: Arc<Aws>,
-    /// The clock.
+    /// The clock of sources and schedules.
     pub clock: SharedClock,
-    /// Limits on a run.
+    /// The limits of a sync.
     pub limits: SyncLimits,
 }
 
@@ -28,7 +28,7 @@ pub struct SyncSetting {
 #[derive(Debug)]
 pub(super) struct OpenSource {
     pub(super) source: Arc<dyn Source>,
-    /// The source, if it is a DynamoDB table: single rows can be fetched from it.
+    /// The source again if it is a DynamoDB table, from which single rows can be fetched; `None` for other sources.
     pub(super) table: Option<Arc<DynamoDb>>,
 }
 
@@ -58,7 +58,8 @@ impl SyncSetting {
         Some(OpenSource { source, table: None })
     }
 
-    /// Opens a view's files, if it has any, even if its rows have another source. `choose` may exclude columns.
+    /// Opens the files of a view, if it has any, even if its rows come from another source. `choose` may exclude
+    /// columns.
     pub(super) fn open_files(
         &self,
         view: &FeatureView,

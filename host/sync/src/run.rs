@@ -1,4 +1,4 @@
-//! One sync run: loads the rows of a view's source into the store.
+//! One sync of a view: loads the rows of the view's source into the store.
 
 use std::time::{Duration, Instant};
 
@@ -20,39 +20,40 @@ use super::{
     slots::LoadSlots,
 };
 
-/// A first load with fewer transactions ends soon, so its rows are served as they are committed.
+/// A first load with fewer transactions than this ends soon, so its rows are served as they are committed.
 const FIRST_COMMITS_MIN: u64 = 2;
 
-/// The minimum interval between commits that only record a poll of a change stream without changes.
+/// The minimum interval between commits that only record that a change stream was polled and had no changes.
 const IDLE_COMMIT: Duration = Duration::from_secs(10);
 
-/// The parameters of a sync run.
+/// The parameters of a sync.
 #[derive(Clone, Copy, Debug)]
 pub struct SyncRun<'a> {
     /// The store to write to.
     pub store: &'a OnlineStore,
-    /// The view.
+    /// The view to sync.
     pub view: &'a FeatureView,
     /// The ID of the view in the store.
     pub id: ViewId,
-    /// The version of its entity IDs.
+    /// The version of the view's entity IDs.
     pub key_version: KeyVersion,
     /// The source of the rows.
     pub source: &'a dyn Source,
-    /// Limits.
+    /// The limits of the sync.
     pub limits: SyncLimits,
-    /// Limits the memory of concurrent loads; `None` if only one load runs at a time.
+    /// The slots that limit the memory of concurrent loads; `None` if only one load runs at a time.
     pub(super) slots: Option<&'a LoadSlots>,
 }
 
 /// Syncs a view with its source.
 ///
-/// `progress` is called after every commit, during a merge, and while the run waits. If it returns false, the run ends
-/// early.
+/// `progress` is called after every commit, during a merge, and while the sync waits. If it returns false, the sync
+/// ends early.
 ///
 /// # Errors
 /// [`SyncError::Source`], [`SyncError::Store`], [`SyncError::Refused`] and [`SyncError::Stopped`]. Committed batches of
-/// an upsert stay, and the next run resumes after them. A load that replaces the view changes nothing if it fails.
+/// an upsert stay, and the next sync resumes after them. If a load that replaces the view fails, the served rows stay
+/// unchanged.
 pub fn sync_view(
     run: SyncRun<'_>,
     request: SyncRequest,
@@ -74,7 +75,7 @@ pub fn sync_view(
         && run.source.properties().has_windows
         && let Some(due) = run.due(request)
     {
-        // Earlier runs skipped these rows. The position counts them as read, so the source is read again for their
+        // Earlier syncs skipped these rows. The stored position is after them, so the source is read again for their
         // event times.
         let window = Window { from: Some(due.first), to: Some(due.last) };
         let picked = read_from(run, SyncRequest { window, ..request }, Begin::DueRows, started, progress)?;
@@ -89,7 +90,7 @@ pub fn sync_view(
 // === impl SyncRun ===
 
 impl<'a> SyncRun<'a> {
-    /// Turns the run into one of the loads that callers request, several of which share the memory of one.
+    /// Makes this one of the loads that callers request. Several of these loads share the memory of one scheduled load.
     pub(super) fn share_memory(&mut self, scheduler: &'a SyncScheduler) {
         (self.limits, self.slots) = (self.limits.shared(), Some(&scheduler.materialization_slots));
     }
@@ -99,7 +100,8 @@ impl<'a> SyncRun<'a> {
         self.limits.times(self.source)
     }
 
-    /// Deletes the rows of a failed run unless the next run can resume it, so that other views can use the space.
+    /// Deletes the unserved rows of a failed load, so that other views can use their space, unless the next sync can
+    /// resume the load.
     fn free_space(&self) {
         let interrupted = self.store.interrupted(self.id);
         if interrupted.is_some_and(|interrupted| interrupted.is_first || self.source.properties().resumes) {
@@ -115,8 +117,8 @@ impl<'a> SyncRun<'a> {
 
     /// Returns the facts that decide how the source is read.
     fn facts(&self, request: SyncRequest, begin: Begin, status: ViewStatus) -> Facts {
-        // A version that accepted rows from the future let them replace older rows, which only a full read restores. A
-        // source that cannot be read by event time must also be read in full for due rows.
+        // An earlier version accepted rows from the future, and let them replace older rows. Only a full read restores
+        // the older rows. A source that cannot be read by event time must also be read in full for due rows.
         let newest = status.freshness.newest_event;
         let has_future = newest.is_some_and(|newest| newest > self.times().latest(self.store.now()));
         let source = self.source.properties();
@@ -132,7 +134,8 @@ impl<'a> SyncRun<'a> {
         }
     }
 
-    /// Returns the event times of rows that earlier runs skipped, if the first of them may be served now.
+    /// Returns the span of the event times of rows that earlier syncs skipped, if the first of these rows may be served
+    /// now.
     fn due(&self, request: SyncRequest) -> Option<Postponed> {
         let postponed = self.store.postponed(self.id).filter(|_| !request.leave_due)?;
         (postponed.first <= self.times().latest(self.store.now())).then_some(postponed)
@@ -159,8 +162,8 @@ fn read_from(
         return Err(source_error(SourceError::NoWindow { path: source.name() }));
     }
     let status = store.status(id).unwrap_or_default();
-    // Rows that callers wrote are not from the source: they stay after the load and do not count toward its size. Rows
-    // lost to damage are restored, so they do not count as growth.
+    // Rows that callers wrote are not from the source. They stay after the load, and are not included in its size. Rows
+    // that were lost to damage are included, because restoring them is not growth.
     let before = store.loaded_rows(id).unwrap_or(status.rows + status.rows_lost);
     let last_success = status.freshness.last_success;
     let facts = run.facts(request, begin, status);
@@ -173,7 +176,7 @@ fn read_from(
     if let Some(position) = facts.usable_position()
         && !source.has_changes(position).map_err(source_error)?
     {
-        // The source was checked and has nothing new, which also counts as a success.
+        // The source was checked and has nothing new. This is also recorded as a successful sync.
         let load = store.begin_load(id, LoadMode::Upsert).map_err(store_error)?;
         load.finish(Some(position)).map_err(store_error)?;
         return report(Outcome::UpToDate, Applied::default(), Skipped::default(), None);
@@ -191,7 +194,7 @@ fn read_from(
     };
     let skipped = read_and_commit(run, &mut *batches, request.window, commit, progress)?;
     let (mut applied, lag) = (load.total(), batches.lag());
-    // A source that is polled every second must not cause a commit each time.
+    // A source that is polled every second must not cause a commit at each poll.
     let is_idle = plan.mode != LoadMode::Replace
         && source.properties().poll_every.is_some()
         && applied.rows() == 0
@@ -208,11 +211,12 @@ fn read_from(
             run.limits.sanity.check_size(before, rows).map_err(|why| refused(run, why))?;
         }
     }
-    // A window is only a part of the source, so the load does not make the view count as loaded or fresh.
+    // A window is only a part of the source, so its load must not mark the view as loaded or fresh.
     if is_all {
         applied = load.finish(Some(&batches.position())).map_err(store_error)?;
         if read.from.is_none() {
-            // Rows of the source have the current features now. Rows that are no longer in it may have earlier ones.
+            // All rows that the source has are now stored with the current schema. Stored rows that the source no
+            // longer has may have earlier schemas.
             let at = Progress { rows: applied.rows(), expected: applied.rows() };
             store.drop_schemas_without_rows(id, &mut || progress(at)).map_err(store_error)?;
         }
@@ -226,11 +230,12 @@ fn refused(run: SyncRun<'_>, why: String) -> SyncError {
     SyncError::Refused { view: run.view.name.to_string(), path: run.source.name(), why }
 }
 
-/// Writes a view's files, or a window of them, in addition to the rows of the view's own source. The rows count as
-/// written by callers, so that source does not remove them. `run.source` is the files.
+/// Writes the rows of a view's files, or of a window of them, in addition to the rows of the view's own source. The
+/// rows are stored as rows that callers wrote, so loads of the view's own source do not remove them. `run.source` must
+/// be the files.
 ///
 /// # Errors
-/// As [`sync_view`]. Committed rows stay; writing them again changes nothing.
+/// The errors of [`sync_view`]. Committed rows stay. Writing them again changes nothing.
 pub(super) fn materialize_view(
     run: SyncRun<'_>,
     window: Window,
@@ -251,11 +256,12 @@ pub(super) fn materialize_view(
     Ok(SyncReport { view: view.name.to_string(), outcome, applied, skipped, elapsed, lag: None })
 }
 
-/// Loads a view's files, or a window of them, into a store that has no other rows of the view. Stores the position even
-/// for a window, because the caller has recorded the window.
+/// Loads a view's files, or a window of them, into a store that has no other rows of the view. Returns the skipped rows
+/// and the source's position at the end. Stores this position even for a window, because the caller records which
+/// window was loaded.
 ///
 /// # Errors
-/// As [`sync_view`]. The previous rows stay in that case.
+/// The errors of [`sync_view`]. The previous rows then stay.
 #[cfg(feature = "aws")]
 pub(super) fn stage_view(
     run: SyncRun<'_>,
@@ -274,8 +280,8 @@ pub(super) fn stage_view(
     Ok((skipped, position))
 }
 
-/// Reads all batches, converts them to rows, and passes the rows of each transaction to `commit`. Returns the skipped
-/// rows and values.
+/// Reads all batches, converts them to rows, and passes the rows of each transaction to `commit`. Returns the counts of
+/// skipped rows and of values that became null.
 fn read_and_commit(
     run: SyncRun<'_>,
     batches: &mut dyn Batches,
@@ -285,14 +291,15 @@ fn read_and_commit(
 ) -> Result<Skipped, SyncError> {
     let SyncRun { store, view, id, key_version, limits, .. } = run;
     let source_error = |source| SyncError::Source { view: view.name.to_string(), source };
-    // Rows without event times of their own cannot be selected by a window.
+    // If the source has no event times, its rows cannot be selected by a window.
     let window = if run.source.properties().has_windows { window } else { Window::default() };
-    // Values are only checked if nulls would replace good values. After a type change, that is unknown.
+    // Values are only checked if nulls would replace good values. After the types of features changed, it is unknown
+    // whether the stored values are good.
     let replaces_good = store.status(id).is_some_and(|status| status.rows > 0)
         && store.schemas(id).is_ok_and(|schemas| schemas.len() == 1);
     let rule = if run.source.properties().last_put_wins { Rule::Latest } else { Rule::Newest };
     let stopped = || SyncError::Stopped { view: view.name.to_string() };
-    // Change streams have few changes, which must not wait for the load of a large view.
+    // A change stream has few changes, and these must not wait for the load of a large view.
     let is_followed = run.source.properties().poll_every.is_some()
         && store.status(id).is_some_and(|status| status.position.is_some());
     let _slot = match run.slots.filter(|_| !is_followed) {
@@ -308,7 +315,7 @@ fn read_and_commit(
         let batch = match batches.next_batch() {
             Ok(batch) => batch,
             Err(error) => {
-                // In a change stream, each change is independent: the changes before an error are valid and are
+                // In a change stream, each change is independent. So the changes before an error are valid, and are
                 // committed.
                 if run.source.properties().last_put_wins && !encoder.rows.is_empty() {
                     let committed = commit(&encoder.rows, batches);
@@ -323,8 +330,8 @@ fn read_and_commit(
             rows += batch.rows.len() as u64;
             encoder.encode(&batch, run.store.now()).map_err(source_error)?;
             if !run.source.properties().last_put_wins {
-                // Bad rows may be concentrated at the beginning, so they are compared with the expected number of all
-                // rows.
+                // Bad rows may be concentrated at the beginning, so their number is compared with the expected number
+                // of all rows.
                 let expected = batches.rows_expected().max(rows);
                 let checked = limits.sanity.check_skipped(&encoder.skipped, expected);
                 checked.map_err(|why| refused(run, why))?;
@@ -342,7 +349,7 @@ fn read_and_commit(
                 return Err(stopped());
             }
         }
-        // The source has nothing at the moment; check whether to stop.
+        // The source has no rows at the moment, so this is the time to check whether to stop.
         if waits && !progress(Progress { rows, expected: batches.rows_expected().max(rows) }) {
             return Err(stopped());
         }

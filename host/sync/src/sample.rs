@@ -1,4 +1,4 @@
-//! Samples keys of a source, to look up rows that should exist.
+//! Samples keys of a source, so that a caller can look up rows that should exist.
 
 use std::collections::BTreeMap;
 
@@ -23,9 +23,8 @@ pub struct Sample {
     pub future: u64,
 }
 
-/// Returns the keys of at most `count` entities from all parts of a view's files: for each entity, the text of each
-/// join key. The same source gives the same keys; rows without a key or an event time, and rows from the future, are
-/// skipped, as in a sync.
+/// Returns the keys of at most `count` entities, sampled from all of a view's files. The same files give the same keys.
+/// Rows without a key or an event time, and rows from the future, are skipped, as in a sync.
 ///
 /// Reads the key columns of the whole source.
 ///
@@ -38,7 +37,8 @@ pub fn sample_keys(view: &FeatureView, setting: &SyncSetting, count: usize) -> R
     let source = setting.open_files(view, keys_only).ok_or_else(|| SyncError::NoSource { view: name() })?;
     let mut batches = source.read(None).map_err(source_error)?;
     let encoder = KeyEncoder::new(KeyVersion::V3, view.join_keys.iter().map(|key| &*key.name));
-    // Entity ids are hashes: the smallest ones are a random sample, with each entity once.
+    // Entity ids are hashes, so the entities with the smallest ids are a random sample in which each entity occurs
+    // once.
     let mut chosen: BTreeMap<EntityId, Vec<String>> = BTreeMap::new();
     let (mut buffer, mut future) = (Vec::new(), 0);
     let latest = setting.limits.times(&*source).latest(setting.clock.now());
@@ -71,7 +71,7 @@ pub fn sample_keys(view: &FeatureView, setting: &SyncSetting, count: usize) -> R
     Ok(Sample { keys: chosen.into_values().collect(), future })
 }
 
-/// Returns event times and keys; the columns are in the order of [`Wanted::columns`].
+/// Returns the columns of event times and keys. The columns of `rows` are in the order of [`Wanted::columns`].
 fn columns(view: &FeatureView, rows: &RecordBatch, origin: &str) -> Result<(Instants, Vec<Column>), SourceError> {
     let incompatible = |index: usize| {
         let column = rows.schema().field(index).name().clone();

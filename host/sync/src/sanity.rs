@@ -1,13 +1,13 @@
-//! Sanity checks of a source, so that broken data does not replace good data. A set of rows is rejected if it has too
-//! many invalid rows or values, or far fewer or far more rows than the served set.
+//! Sanity checks of the rows that a source returns, so that broken data does not replace good data. A set of rows is
+//! rejected if it has too many invalid rows or values, or far fewer or far more rows than the served set.
 
 use larder_ingest::Skipped;
 
-/// The limits of the sanity checks of a source. A table with a change stream is not checked, because it is the online
-/// store of other readers.
+/// The limits of the sanity checks of a source. DynamoDB tables are not checked, because other readers already use
+/// their rows as an online store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SanityLimits {
-    /// The maximum percentage of invalid rows, and of invalid values of each feature.
+    /// The maximum percentage of invalid rows, and the maximum percentage of invalid values of each feature.
     pub bad_percent_max: u64,
     /// The maximum percentage by which a replacing set may be smaller than the set that it replaces.
     pub shrink_percent_max: u64,
@@ -30,8 +30,9 @@ impl SanityLimits {
     /// Turns all checks off.
     pub const OFF: Self = Self { bad_percent_max: 100, shrink_percent_max: 100, growth_max: u64::MAX };
 
-    /// Checks how many rows of a set were skipped; `rows` is the number of all rows, including the skipped ones. The
-    /// limit is rounded up to whole rows, so that one bad row does not fail a small set, unless the limit is 0.
+    /// Checks how many rows of a set were skipped. `rows` is the number of all rows, including the skipped ones. The
+    /// limit is rounded up to whole rows, so that one bad row does not fail a small set. A limit of 0 allows no bad
+    /// row.
     ///
     /// # Errors
     /// The reason why the set is rejected.
@@ -47,7 +48,7 @@ impl SanityLimits {
     }
 
     /// Rejects a set in which too many values do not match their feature's type, because good values would be replaced
-    /// by nulls; `rows` is the number of rows.
+    /// by nulls. `rows` is the number of rows in the set.
     ///
     /// # Errors
     /// The reason why the set is rejected.

@@ -1,5 +1,5 @@
-//! Schedules syncs. At most one sync of a view runs at a time. The next one starts after `every`, or sooner after a
-//! failure.
+//! Schedules syncs. At most one sync of a view runs at a time. The next sync starts when the view's interval has passed
+//! or its cron time is reached, or sooner if the last sync failed.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -15,25 +15,26 @@ use tokio::sync::{Notify, watch};
 
 use super::slots::{CONCURRENT_LOADS_MAX, LoadSlots};
 
-/// The state that all engines of a server share, because it outlives every catalog: which views are being synced, so
-/// that two engines never write one view at the same time, when each was last synced, and whether a shutdown has begun.
+/// The state that all sync engines of a process share. A new catalog gets a new engine, but this state stays. It has
+/// the views that are being synced, so that two engines never sync the same view at the same time. It also has the time
+/// and result of each view's last sync, and whether a shutdown has begun.
 #[derive(Debug)]
 pub struct SyncScheduler {
     began: Instant,
-    /// The fraction of the maximum jitter that delays each sync, so that hundreds of servers do not read a source at
-    /// the same time. From 0 to 1, different in each process.
+    /// The fraction of the maximum jitter by which each sync is delayed, from 0 to 1. It is different in each process,
+    /// so that hundreds of servers do not read a source at the same time.
     jitter: f64,
     views: Mutex<HashMap<ViewId, ViewState>>,
-    /// Notified when a sync ends, and when the server stops.
+    /// Notified when a sync ends and when the shutdown begins.
     changed: Condvar,
-    /// Notified when a sync ends or a watched file changes, for the task that waits for the next due view.
+    /// Notified when a sync ends or a watched file changes. Wakes the task that waits for the next due view.
     changed_due: Notify,
     files: Mutex<WatchedFiles>,
     /// Limits the memory of loads that the schedule or a command starts.
     pub(super) loads: LoadSlots,
     /// Limits the memory of loads that callers request over HTTP.
     pub(super) materialization_slots: LoadSlots,
-    /// When the shutdown began; `None` before.
+    /// When the shutdown began; `None` if it has not begun.
     stop: watch::Sender<Option<Instant>>,
 }
 
@@ -41,11 +42,11 @@ pub struct SyncScheduler {
 #[derive(Debug, Default)]
 struct WatchedFiles {
     files: HashSet<PathBuf>,
-    /// When one of them changed last.
+    /// When one of the files last changed; `None` if none has changed yet.
     changed: Option<Instant>,
 }
 
-/// The state of one view: whether a sync is running, how many are waiting, and how the last one ended.
+/// The state of one view: whether a sync is running, how many syncs are waiting, and how the last sync ended.
 #[derive(Clone, Copy, Debug, Default)]
 struct ViewState {
     is_running: bool,
@@ -53,11 +54,11 @@ struct ViewState {
     ended: Option<Instant>,
     /// How long the last sync took.
     took: Duration,
-    /// Failures since the last success.
+    /// The number of failures since the last success.
     failures: u32,
 }
 
-/// The permit to sync a view. The next sync can begin when it is dropped.
+/// The permit to sync a view. Another sync of the view can begin once the permit is dropped.
 #[derive(Debug)]
 pub(super) struct SyncPermit<'t> {
     scheduler: &'t SyncScheduler,
@@ -65,7 +66,7 @@ pub(super) struct SyncPermit<'t> {
     began: Instant,
 }
 
-/// Why a sync cannot begin.
+/// The reason why a sync cannot begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NoPermit {
     /// The server is shutting down.
@@ -82,27 +83,31 @@ pub(super) enum Schedule {
     Never,
     /// This long after the end of the last sync.
     Every(Duration),
-    /// This long after the end of the last sync, to follow a source change by change.
+    /// This long after the end of the last sync, for a source that reports its changes. Unlike with
+    /// [`Schedule::Every`], there is no jitter, and the delay of retries is shorter.
     Follow(Duration),
     /// At this time.
     At(Instant),
 }
 
-/// The maximum number of syncs of one view that wait for the running one; more are rejected. Each of them blocks a
-/// thread.
+/// The maximum number of syncs of one view that wait for the running one. Each of them blocks a thread, so further
+/// syncs are rejected.
 pub(super) const WAITING_MAX: usize = 16;
 /// The maximum delay from jitter, as a fraction of the interval.
 const JITTER_FRACTION: f64 = 0.1;
 /// The maximum delay from jitter for any interval.
 const JITTER_MAX: Duration = Duration::from_secs(300);
-/// Views that are synced more often than this get no jitter: their servers drift apart without it.
+/// Views that are synced more often than this get no jitter, because their syncs on different servers drift apart
+/// anyway.
 const JITTER_INTERVAL_MIN: Duration = Duration::from_secs(60);
-/// The maximum delay before a failed sync of a view that follows a stream is retried.
+/// The maximum delay before a failed sync of a view that follows a stream is retried, unless its poll interval is
+/// longer.
 const FOLLOWED_RETRY_MAX: Duration = Duration::from_secs(10);
-/// The maximum delay before a failed sync is retried.
+/// The maximum delay before a failed sync is retried, unless the configured first delay is longer. Jitter is added to
+/// this delay.
 const RETRY_MAX: Duration = Duration::from_secs(300);
-/// The minimum pause between a sync and a read only for due rows, as a multiple of the duration of the sync: rows may
-/// become due every second.
+/// After a sync, the source is read again only for due rows after a pause of this many times the duration of the sync.
+/// Without the pause, the source might be read all the time, because rows may become due every second.
 const REREAD_PAUSE_FACTOR: u32 = 9;
 
 // === impl SyncScheduler ===
@@ -168,8 +173,8 @@ impl SyncScheduler {
         if state.is_running { None } else { state.next_sync_at(self.began, schedule, retry, self.jitter) }
     }
 
-    /// Returns the time from which a source may be read again only for skipped rows that are due; `None` while the view
-    /// is being synced, and after a failure, because the retry has its own delay.
+    /// Returns the time from which a source may be read again only for skipped rows that are due. Returns `None` while
+    /// the view is being synced, and after a failure, because the retry has its own delay.
     pub(super) fn may_reread_at(&self, view: ViewId) -> Option<Instant> {
         let state = self.state_of(view);
         if state.is_running || state.failures > 0 {
@@ -178,14 +183,14 @@ impl SyncScheduler {
         state.ended.map_or(Some(self.began), |ended| ended.checked_add(REREAD_PAUSE_FACTOR * state.took))
     }
 
-    /// Waits until a sync of any view ends, regardless of its trigger, or a watched file changes. Only one task at a
-    /// time may wait. An event since the last call counts.
+    /// Waits until a sync of any view ends, regardless of its trigger, or a watched file changes. Returns immediately
+    /// if this happened since the last call. Only one task at a time may wait.
     pub async fn changed(&self) {
         self.changed_due.notified().await;
     }
 
-    /// Replaces the files of sources whose changes are reported by [`SyncScheduler::note_changed_files`]. All of them
-    /// count as changed if some are new.
+    /// Replaces the set of watched files, whose changes are reported by [`SyncScheduler::note_changed_files`]. If some
+    /// of the files are new, all files are treated as changed.
     pub fn set_watched_files(&self, files: Vec<PathBuf>) {
         let files: HashSet<PathBuf> = files.into_iter().collect();
         let mut watched = self.files();
@@ -197,14 +202,15 @@ impl SyncScheduler {
         }
     }
 
-    /// Records that at least one watched file changed: the views with watched files are due by their `every` again.
+    /// Records that at least one watched file changed. The views with watched files are then due again by their
+    /// `every`.
     pub fn note_changed_files(&self) {
         self.files().changed = Some(Instant::now());
         self.changed_due.notify_one();
     }
 
-    /// Returns whether all of these files are watched, and none changed since the start of the view's last sync, which
-    /// succeeded.
+    /// Returns whether all of these files are watched, the view's last sync succeeded, and no watched file changed
+    /// since that sync began.
     pub(super) fn are_unchanged(&self, view: ViewId, files: &[PathBuf]) -> bool {
         let state = self.state_of(view);
         let Some(began) = state.ended.and_then(|ended| ended.checked_sub(state.took)) else { return false };
@@ -227,7 +233,8 @@ impl SyncScheduler {
     /// Prevents new syncs, and ends the wait for permits.
     pub fn stop(&self) {
         self.stop.send_if_modified(|stop| stop.is_none().then(|| *stop = Some(Instant::now())).is_some());
-        // A thread checks the flag under this lock before it waits. Locking once ensures that it is notified.
+        // A thread checks under this lock whether the shutdown has begun before it waits. Taking the lock here ensures
+        // that every such thread either sees the shutdown or is notified.
         drop(self.views());
         self.changed.notify_all();
     }
@@ -253,7 +260,7 @@ impl SyncPermit<'_> {
         self.note(|failures| if succeeded { 0 } else { failures.saturating_add(1) });
     }
 
-    /// Records a failure that an early retry would not fix. The retry is delayed as after many failures.
+    /// Records a failure that an early retry would not fix. The retry is delayed as long as after many failures.
     pub(super) fn finish_rejected(self) {
         self.note(|_| u32::MAX);
     }
@@ -278,8 +285,8 @@ impl Drop for SyncPermit<'_> {
 // === impl ViewState ===
 
 impl ViewState {
-    /// Returns when to sync next; `None` if the view has no schedule and the last sync did not fail. `jitter` is from 0
-    /// to 1.
+    /// Returns when to sync the view next; `None` if it has no schedule and the last sync did not fail. `jitter` is
+    /// from 0 to 1.
     fn next_sync_at(&self, began: Instant, schedule: Schedule, retry: Duration, jitter: f64) -> Option<Instant> {
         let jitter_delay = |wait: Duration| {
             if wait >= JITTER_INTERVAL_MIN {
@@ -302,7 +309,7 @@ impl ViewState {
         let wait = wait + jitter_delay(wait);
         match schedule {
             Schedule::Never => last.checked_add(wait),
-            // A failure never delays the next scheduled sync.
+            // A retry is never later than the next scheduled sync.
             Schedule::At(next) => last.checked_add(wait).map(|retry| retry.min(next)),
             Schedule::Every(every) => last.checked_add(wait.min(every)),
             Schedule::Follow(interval) => last.checked_add(wait.min(interval.max(FOLLOWED_RETRY_MAX))),
@@ -323,7 +330,7 @@ mod tests {
         Duration::from_secs(n)
     }
 
-    /// Waits until the clock has a later time.
+    /// Waits until the clock returns a later time.
     fn tick() {
         let now = Instant::now();
         while now.elapsed().is_zero() {
@@ -341,7 +348,7 @@ mod tests {
         }
     }
 
-    /// Returns the first second after `since` at which the view is due; `None` if there is none within two hours.
+    /// Returns after how many seconds from `since` the view is due; `None` if it is not due within two hours.
     fn due_after(scheduler: &SyncScheduler, schedule: Schedule, since: Instant) -> Option<u64> {
         (0..=7_200).find(|&n| scheduler.is_due(VIEW, schedule, RETRY, since + seconds(n)))
     }
@@ -407,7 +414,7 @@ mod tests {
                 assert!(followed <= 10, "{failures} failures: after {followed} s");
             }
         }
-        // This also applies if the first retry delay is longer than the interval.
+        // A retry is never later than the interval, even if the first retry delay is longer than the interval.
         let scheduler = SyncScheduler::with_jitter(0.0);
         end(&scheduler, 1, scheduler.began);
         assert!(scheduler.is_due(VIEW, every(30), seconds(600), scheduler.began + seconds(30)));

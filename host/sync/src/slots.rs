@@ -1,8 +1,8 @@
-//! Limits the loads that hold rows in memory at the same time. Loads requested over HTTP have their own slots, so that
+//! Limits how many loads have rows in memory at the same time. Loads requested over HTTP have separate slots, so that
 //! they and scheduled loads do not delay each other.
 //!
-//! A load takes its slot before it reads its first row. It keeps the slot, as it keeps its memory, while its source
-//! hangs.
+//! A load takes a slot before it reads its first row, and keeps the slot until it has read and committed all rows. If
+//! its source hangs, the load keeps its memory, so it also keeps the slot.
 
 use std::{
     sync::{Condvar, Mutex, PoisonError},
@@ -17,14 +17,14 @@ pub(super) struct LoadSlots {
     freed: Condvar,
 }
 
-/// Permission for one load to hold rows in memory, until it is dropped.
+/// Permission for one load to have rows in memory. Dropping it frees the slot.
 #[derive(Debug)]
 pub(super) struct LoadSlot<'s> {
     slots: &'s LoadSlots,
 }
 
 /// The maximum number of concurrent loads that the schedule or a command started. The memory bound in
-/// `docs/src/guides/tune.md` counts this and [`larder_ingest::MATERIALIZATIONS_MAX`].
+/// `docs/src/guides/tune.md` is calculated from this and [`larder_ingest::MATERIALIZATIONS_MAX`].
 pub const CONCURRENT_LOADS_MAX: usize = 2;
 /// The interval at which a waiting load calls `should_continue`.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
@@ -37,7 +37,7 @@ impl LoadSlots {
     }
 
     /// Waits for a slot and takes it. Calls `should_continue` every [`CHECK_INTERVAL`] during the wait, and returns
-    /// `None` when it returns false.
+    /// `None` if it returns false.
     pub(super) fn acquire(&self, should_continue: &mut dyn FnMut() -> bool) -> Option<LoadSlot<'_>> {
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         while *used >= self.max {

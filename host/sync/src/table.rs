@@ -10,11 +10,11 @@ use larder_model::{
 
 use super::decode::Column;
 
-/// Converts the columns of a batch that have the names of these fields to rows, by the same rules as materialization,
-/// except that a value that does not match its type is an error.
+/// Converts the columns of a batch that have the names of `fields` to rows. The rules are the same as in a
+/// materialization, except that a value that does not match its type is an error.
 ///
 /// # Errors
-/// The column that is missing or has a value that does not match its type, with the reason.
+/// A message that names the column that is missing or has a value that does not match its type, with the reason.
 pub fn decode_rows(batch: &RecordBatch, fields: &[(Arc<str>, ValueType)]) -> Result<(RowSchema, Vec<Vec<u8>>), String> {
     let schema = RowSchema::new(fields.iter().cloned());
     let column = |(name, value_type): &(Arc<str>, ValueType)| {

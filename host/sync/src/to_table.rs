@@ -1,9 +1,10 @@
-//! Writes a view's files to its table in DynamoDB: the newest row of each entity, in Feast's layout.
+//! Writes the newest row of each entity in a view's files to the view's DynamoDB table, in Feast's layout.
 //!
-//! A store determines which row is the newest, as for serving: a scratch store in a separate directory. Its rows are
-//! visited in the order of their ids and written to the table, and a progress file next to the store records the last
-//! written id. So an interrupted run is resumed, if files, time range, table and view are unchanged. At the end,
-//! scratch store and progress file are removed.
+//! The files are first loaded into a scratch store in a separate directory, which determines the newest row of each
+//! entity by the same rules as for serving. Then the rows of the scratch store are written to the table in the order of
+//! their ids, and a progress file next to the scratch store records the last written id. So an interrupted run can be
+//! resumed if the files, the time range, the table and the view are unchanged. At the end, the scratch store and the
+//! progress file are removed.
 
 use std::{
     fs, io,
@@ -31,15 +32,15 @@ use super::{
 /// The parameters of a run: which view to write to which table.
 #[derive(Clone, Copy, Debug)]
 pub struct TableRun<'a> {
-    /// The view.
+    /// The view to write.
     pub view: &'a Arc<FeatureView>,
-    /// The version of its entity ids.
+    /// The version of the view's entity ids.
     pub key_version: KeyVersion,
-    /// The settings for reading its files.
+    /// The settings for reading the view's files.
     pub setting: &'a SyncSetting,
-    /// The range of event times.
+    /// The range of event times to write.
     pub window: Window,
-    /// The table.
+    /// The writer of the table.
     pub writer: &'a TableWriter,
     /// How to create the table if it does not exist; `None` if it must not be created.
     pub create: Option<NewTable>,
@@ -52,9 +53,9 @@ pub struct TableRun<'a> {
 /// The progress of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TableStep {
-    /// Rows of the files that were read.
+    /// The number of rows that were read from the files.
     Reading(Progress),
-    /// Rows that the table acknowledged.
+    /// The number of rows that the table acknowledged.
     Writing(Progress),
 }
 
@@ -63,19 +64,19 @@ pub enum TableStep {
 pub struct TableReport {
     /// The counts of written rows.
     pub written: Written,
-    /// Rows that an interrupted earlier run had written.
+    /// The number of rows that interrupted earlier runs had processed.
     pub done_before: u64,
-    /// Rows that were skipped.
+    /// The rows that were skipped, with the reasons.
     pub skipped: Skipped,
-    /// How long it took.
+    /// The duration of the run.
     pub elapsed: Duration,
 }
 
-/// Why a view was not written, or not completely.
+/// The reason why a view was not written, or was only partly written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ToTableError {
-    /// Its files cannot be read.
+    /// The files of the view cannot be read.
     #[error(transparent)]
     Sync(#[from] SyncError),
     /// The scratch store cannot be opened or written.
@@ -84,7 +85,7 @@ pub enum ToTableError {
     /// The rows cannot be written to the table.
     #[error(transparent)]
     Table(#[from] TableError),
-    /// The progress file cannot be written, or it or the scratch store cannot be removed.
+    /// The progress file cannot be written, or the progress file or the scratch store cannot be removed.
     #[error("cannot write or remove {path}: {source}")]
     ProgressFile {
         /// The progress file, or the directory of the scratch store.
@@ -94,11 +95,11 @@ pub enum ToTableError {
     },
 }
 
-/// The parameters that a progress file belongs to. The file of a run with other parameters is not used.
+/// The parameters of the run that wrote a progress file. A run with other parameters does not use the file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct RunParameters {
     view: String,
-    /// The definition of the files, because the position is only valid for the same one.
+    /// The definition of the files, because the position is only valid for the same definition.
     files: String,
     from: Option<Micros>,
     to: Option<Micros>,
@@ -115,9 +116,10 @@ struct RunProgress {
     /// How far the source was read, in the source's own format.
     position: String,
     skipped: Skipped,
-    /// The number of rows up to the last id.
+    /// The number of rows up to `last_id`.
     done: u64,
-    /// The last id that was written, in hexadecimal digits; all rows up to it are written.
+    /// The last id that was processed, in hexadecimal digits. All rows up to this id are written or skipped. `None` if
+    /// there are none.
     last_id: Option<String>,
 }
 
@@ -132,14 +134,14 @@ struct ProgressFile {
 struct Chunk {
     rows: Vec<TableRow>,
     bytes: usize,
-    /// The number of rows in it, including those that cannot be items.
+    /// The number of rows in the chunk, including rows that are skipped because they cannot be stored in the table.
     visited: u64,
     last_id: Option<EntityId>,
 }
 
-/// A chunk is written to the table once its values have at least this many bytes.
+/// A chunk is written to the table once its values take at least this many bytes.
 const CHUNK_BYTES_MAX: usize = 32 << 20;
-/// The scratch store: a directory that is created and removed here.
+/// The name of the scratch store's directory, which a run creates and removes.
 const SCRATCH: &str = "scratch";
 const PROGRESS_FILE: &str = "progress.json";
 
@@ -155,11 +157,11 @@ pub fn materialize_to_table(
     let started = Instant::now();
     let name = || view.name.to_string();
     let files = setting.open_files(view, |wanted| wanted).ok_or_else(|| SyncError::NoSource { view: name() })?;
-    // Creates a missing table, or fails if it must not be created, before anything is read.
+    // Before anything is read, creates the table if it is missing, or fails if it must not be created.
     let table_id = writer.prepare(run.create)?;
     let scratch = dir.join(SCRATCH);
     let config = StoreConfig { hot: HotCacheConfig { bytes_max: 0 }, space, ..StoreConfig::new(&scratch) };
-    // Only one process can have the store open: a second run ends here.
+    // Only one process can have the store open, so a second concurrent run fails here.
     let store = OnlineStore::open(&config, Arc::clone(&setting.clock))?;
     let ids = store.declare(std::slice::from_ref(view), key_version)?;
     let Some(&id) = ids.first() else { return Err(StoreError::Damaged("the view has no id".to_owned()).into()) };
@@ -202,7 +204,7 @@ pub fn materialize_to_table(
     let written = write_rows(run, &store, id, &mut file, progress)?;
     drop(store);
     let ProgressFile { path, note } = file;
-    // The progress file is removed first: without it, no run resumes with the scratch store.
+    // The progress file is removed first, because without it, no run resumes with the scratch store.
     remove_progress_file(&path)?;
     fs::remove_dir_all(&scratch).map_err(|source| ToTableError::ProgressFile { path: scratch, source })?;
     // The directory may contain other files.
@@ -287,7 +289,7 @@ fn remove_progress_file(path: &Path) -> Result<(), ToTableError> {
 // === impl RunProgress ===
 
 impl RunProgress {
-    /// Reads the progress file, if there is a valid one; without it, the run starts from the beginning, which only
+    /// Reads the progress file; `None` if there is no valid one. The run then starts from the beginning, which only
     /// takes longer.
     fn read(path: &Path) -> Option<Self> {
         serde_json::from_slice(&read_regular(path, FILE_BYTES_MAX).ok()?).ok()
@@ -297,7 +299,7 @@ impl RunProgress {
 // === impl ProgressFile ===
 
 impl ProgressFile {
-    /// Writes to a temporary file and renames it, because the run may be interrupted during the write.
+    /// Writes the file under a temporary name and renames it, because the run may be interrupted during the write.
     fn save(&self) -> Result<(), ToTableError> {
         let temporary = self.path.with_extension("new");
         let save = || {

@@ -1,7 +1,7 @@
-//! Encodes rows of callers: converts a table of loosely typed cells to the rows of a view.
+//! Encodes the rows that callers write: converts a table of loosely typed cells to the rows of a view.
 //!
-//! Columns are found by their names in the definitions, and by their names in the view's files: a caller may send the
-//! same columns that it would write to the files. Either the whole table is written, or nothing.
+//! Columns are found by their names in the definitions or by their names in the view's files, so a caller may send the
+//! same columns that it would write to the files. Either all rows of the table are written, or none.
 
 use std::time::Duration;
 
@@ -21,12 +21,12 @@ use larder_store::{RowBatch, RowTimes, Rule};
 pub(super) struct TimeRules {
     pub(super) now: Micros,
     pub(super) times: RowTimes,
-    /// The unit to which the view's source truncates times, if it does: written rows need the same precision to be
-    /// comparable with the source's rows.
+    /// The unit to which the view's source truncates times, in microseconds; `None` if it does not truncate them.
+    /// Written rows need the same precision, so that they can be compared with the source's rows.
     pub(super) unit: Option<Micros>,
 }
 
-/// The columns of a frame that contain the parts of a row.
+/// The columns of a frame, with their names, by their use in a row.
 struct FrameColumns<'f> {
     event_time: (&'f str, &'f [Cell]),
     created: Option<(&'f str, &'f [Cell])>,
@@ -70,7 +70,7 @@ pub(super) fn encode(
         let created = columns.created.map(time).transpose()?.flatten();
         keys.begin(&mut key);
         if view.is_entityless() {
-            // A single row, under the empty dummy key.
+            // A view without entities has one row, under the empty dummy key.
             KeyEncoder::push(&mut key, KeyValue::String(""));
         }
         for (part, (column, cells)) in view.join_keys.iter().zip(&columns.keys) {
@@ -115,7 +115,7 @@ fn columns_of<'f>(frame: &'f Frame, view: &FeatureView) -> Result<FrameColumns<'
     let features = wanted.features.iter().map(|feature| needed(&[&feature.name, &feature.column])).collect();
     let created = wanted.created.as_ref();
     let created = created.and_then(|created| column(&[&created.name, &created.column]));
-    // If a feature has this name, the column is that feature.
+    // If a feature is named `created`, the column has the values of this feature.
     let created = created.or_else(|| view.feature_index(CREATED).is_none().then(|| frame.column(CREATED)).flatten());
     if missing.is_empty() {
         Ok(FrameColumns { event_time, created, keys, features })
@@ -131,7 +131,8 @@ impl TimeRules {
         self.times.latest(self.now)
     }
 
-    /// Returns an instant at the precision of the view's source, and the remaining nanoseconds.
+    /// Truncates an instant to the precision of the view's source. Returns microseconds, and the remainder in
+    /// nanoseconds.
     fn truncate(self, (micros, nanos): (Micros, u32)) -> (Micros, u32) {
         let below = micros.rem_euclid(self.unit.unwrap_or(1));
         (micros - below, nanos + u32::try_from(below * 1_000).unwrap_or(0))
@@ -147,10 +148,10 @@ impl TimeRules {
     }
 }
 
-/// Converts the event time or the created time of a row: microseconds, and the remaining nanoseconds.
+/// Converts the event time or the created time of a row to microseconds and the remaining nanoseconds.
 ///
 /// # Errors
-/// A description of the value. Numbers are not accepted as instants here, because seconds and milliseconds cannot be
+/// A description of a value that is not a time. Numbers are not accepted, because seconds and milliseconds cannot be
 /// distinguished.
 fn instant(cell: &Cell) -> Result<Option<(Micros, u32)>, String> {
     let not_a_time =
@@ -164,7 +165,7 @@ fn instant(cell: &Cell) -> Result<Option<(Micros, u32)>, String> {
     }
 }
 
-/// Returns the files that a view without files is assumed to have, so that its columns have the names that Feast's
+/// Returns the file source that is assumed for a view without files, so that its columns have the names that Feast's
 /// client uses.
 fn default_files() -> FileSource {
     FileSource {

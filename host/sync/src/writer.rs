@@ -6,7 +6,7 @@ use larder_store::Applied;
 
 use super::{SyncEngine, SyncError, engine::Job, write::encode};
 
-/// Why a view of Larder's own definitions cannot be materialized.
+/// The reason why a view from Larder's own definitions cannot be materialized.
 const NO_FILES: &str = "it has no files: neither its 'source' nor a 'batch_source' names any";
 
 impl RowWriter for SyncEngine {

@@ -1,9 +1,9 @@
-"""The repository that `feast init` makes, served by Larder over TLS, with Feast's unchanged SDK as its client: what
-somebody tries on the first day, and what Feast asks of its own server in the tests of its remote online store.
+"""Larder serves the repository that `feast init` creates over TLS, with Feast's unchanged SDK as the client. Covers what
+new users try first, and the calls in Feast's tests of its remote online store.
 
 Usage: first_repo.py LARDER DIR PLUGINS
 
-DIR has `ca.crt`, and `tls.crt` and `tls.key` for localhost.
+DIR contains `ca.crt`, and the certificate and key for localhost, `tls.crt` and `tls.key`.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def frame(drivers: list[int], rates: list[float]) -> pd.DataFrame:
 
 
 def reads(checks: Checks, client: FeatureStore, direct: FeatureStore) -> None:
-    """What the client gets of Larder is what Feast reads from the store itself."""
+    """Checks that the client reads the same values from Larder as Feast reads directly from the store."""
     for what, names, drivers in [
         ("several drivers", RATES, (1001, 1002, 1005)),
         ("nobody", RATES, (1234,)),
@@ -62,7 +62,7 @@ def reads(checks: Checks, client: FeatureStore, direct: FeatureStore) -> None:
         features = of("driver_hourly_stats", names)
         found = read(client, features, *drivers)
         if "driver_config" in found:
-            # Over HTTP the client knows no JSON, whoever the server is.
+            # Over HTTP, Feast's client returns JSON values as text, with any server.
             found["driver_config"] = [json.loads(text) for text in found["driver_config"]]
         checks.equal(what, found, read(direct, features, *drivers))
         checks.true(f"{what}: found", (found[names[0]][0] is None) == (drivers[0] == 1234), found)
@@ -75,14 +75,15 @@ def errors(checks: Checks, client: FeatureStore, direct: FeatureStore) -> None:
     for name, store in [("Larder", client), ("Feast", direct)]:
         _, message = error_of(lambda: unknown(store))
         checks.true(f"{name}: an unknown view", "Feature view driver_hourly_stats1 does not exist" in message, message)
-    # Its Python is not run here. The client has to hear of it at once and in words, and not try again and again.
+    # Larder does not run the Python code of this view, and there is no plugin. The client must get the error message
+    # immediately, without retries.
     began = datetime.now()
     kind, message = error_of(
         lambda: read(client, ["transformed_conv_rate:conv_rate_plus_val1"], 1001, val_to_add=1, val_to_add_2=2)
     )
-    checks.equal("no plugin: the class", kind, "FeastError")
-    checks.true("no plugin: the words", "transformed_conv_rate.wasm" in message, message)
-    checks.true("no plugin: at once", datetime.now() - began < timedelta(seconds=2), datetime.now() - began)
+    checks.equal("no plugin: the class of the error", kind, "FeastError")
+    checks.true("no plugin: the message", "transformed_conv_rate.wasm" in message, message)
+    checks.true("no plugin: the error is immediate", datetime.now() - began < timedelta(seconds=2), datetime.now() - began)
 
 
 def writes(checks: Checks, client: FeatureStore) -> None:
@@ -104,7 +105,7 @@ def writes(checks: Checks, client: FeatureStore) -> None:
     found = read(client, labels, 1001, 1002)
     checks.equal("labels", (found["is_reliable"], found["labeler"]), ([1, None], ["ann", None]))
 
-    # Feast's client leaves materializing to the server; that knows the view's files, which end an hour ago.
+    # Feast's client sends materialization to the server. The newest rows in the view's files are an hour old.
     span = NOW - timedelta(days=30), NOW + timedelta(minutes=5)
     client.materialize(*span, feature_views=["driver_hourly_stats"])
     client.materialize_incremental(span[1], feature_views=["driver_hourly_stats"])
@@ -113,7 +114,7 @@ def writes(checks: Checks, client: FeatureStore) -> None:
 
 
 def redefined(checks: Checks, client: FeatureStore, direct: FeatureStore) -> None:
-    """Another definition of a view is applied while Larder serves."""
+    """Applies another definition of a view while Larder serves, and checks that Larder uses it."""
     view = direct.get_feature_view("driver_hourly_stats")
     schema = [field for field in view.schema if field.name in RATES]
     direct.apply(
@@ -123,13 +124,13 @@ def redefined(checks: Checks, client: FeatureStore, direct: FeatureStore) -> Non
     )
     client.refresh_registry()
     gone = of("driver_hourly_stats", TREES[:1])
-    eventually("the feature is gone", lambda: "not found in projection" in ask_past(client, gone))
+    eventually("the feature is removed", lambda: "not found in projection" in error_of_server(client, gone))
     rates = read(client, of("driver_hourly_stats", RATES), 1001)
-    checks.true("after another definition", rates["conv_rate"][0] is not None, rates)
+    checks.true("a feature that both definitions have", rates["conv_rate"][0] is not None, rates)
 
 
-def ask_past(store: FeatureStore, features: list[str]) -> str:
-    """The words of the server's error, past the client's own look into the registry."""
+def error_of_server(store: FeatureStore, features: list[str]) -> str:
+    """Returns the message of the server's error. Bypasses the client's own check of the names in the registry."""
     return error_of(
         lambda: store._get_provider().get_online_features(
             config=store.config,

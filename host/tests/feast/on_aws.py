@@ -1,9 +1,10 @@
-"""Feast's own registry in S3 and tables in DynamoDB, with Larder's production configuration over them: both are asked the
-same, before and after changes of rows and definitions.
+"""A registry in S3 and tables in DynamoDB that Feast wrote, which Larder serves with its production configuration.
+Compares the responses of Larder and Feast, before and after changes of rows and definitions.
 
 Usage: on_aws.py LARDER DIR PLUGINS
 
-MOTO_URL is a server that acts as S3 and DynamoDB, CONFIGS the shipped configurations.
+The environment variable MOTO_URL is the URL of a server that emulates S3 and DynamoDB, and CONFIGS is the directory of
+the shipped configurations.
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ def main() -> None:
         dynamo.put_item(TableName="acme-merchant-limits", Item=item)
 
     limit("M1", "100")
-    # What Feast makes has no stream; turned on, changes are followed.
+    # Feast creates tables without streams. With streams, Larder follows their changes.
     for table in ("churn_prediction.customer_stats", "churn_prediction.pair_stats"):
         stream = {"StreamEnabled": True, "StreamViewType": "NEW_IMAGE"}
         dynamo.update_table(TableName=table, StreamSpecification=stream)
@@ -147,14 +148,14 @@ def main() -> None:
     asked = {"features": ["merchant_risk:risk_score", "merchant_limits:daily_limit"], "entities": {"merchant_id": ["M1", "M2"]}}
     status, answer = ours.post("/get-online-features", asked)
     values = [result["values"] for result in answer["results"][1:]]
-    checks.equal("S3 and a table of another's", (status, values), (200, [[0.5, 0.25], [100.0, None]]))
+    checks.equal("values from S3 and from a table that Feast did not write", (status, values), (200, [[0.5, 0.25], [100.0, None]]))
 
-    # Feast writes into its online store; Larder follows.
+    # Feast writes to its online store, and Larder follows the stream.
     FeatureStore(str(repo)).write_to_online_store("customer_stats", customers(5_000.0))
     limit("M1", "250")
     eventually("the row that Feast wrote is served", lambda: ours.columns(questions()[0]) == theirs.columns(questions()[0]))
     eventually(
-        "the limit that was changed is served",
+        "the changed limit is served",
         lambda: ours.post("/get-online-features", asked)[1]["results"][2]["values"][0] == 250.0,
     )
     compare("after a write")
@@ -174,7 +175,7 @@ def main() -> None:
         lambda: f"{ours.post('/get-online-features', new)}",
     )
     compare("after feast apply")
-    checks.equal("ready all the time", ours.get("/ready"), 200)
+    checks.equal("ready at the end", ours.get("/ready"), 200)
     log = ours.log.read_text()
     checks.true("no keys in the log", "stand-in" not in log, log)
     checks.end()

@@ -1,8 +1,8 @@
-"""What Feast's registry may say beside a view's name, type and source: fields that change what is served, views that
-change while Larder serves, and names of every kind. Feast makes the registries, and says what is right.
+"""Registries that Feast wrote: fields that change the served values, definitions that are applied while Larder serves,
+and names with all sorts of characters. Feast's own values are the expected ones.
 
 Usage: registry_fields.py LARDER DIR PLUGINS
-       registry_fields.py > ../../model/src/registry/feast/testdata/fields.txt, after Feast's version was raised
+       registry_fields.py > ../../model/src/registry/feast/testdata/fields.txt, after an upgrade of Feast
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ ODD = ["Größe in cm", "a,b", "x[0].y", "it's \"quoted\"", "100 %", "日本", "
 
 
 def registry_fields() -> str:
-    """The fields of all messages that a registry is made of."""
+    """Returns the fields of all messages that occur in a registry, as the text of fields.txt."""
     kinds = {1: "double", 2: "float", 3: "int64", 4: "uint64", 5: "int32", 8: "bool", 9: "string", 12: "bytes"}
     kinds |= {13: "uint32", 14: "enum"}
     messages: dict[str, Any] = {}
@@ -156,10 +156,10 @@ def fields_that_change_answers(checks: Checks, larder: str, repo: Path) -> None:
     status, answer = online.post("/materialize", {"start_ts": "2020-01-01", "end_ts": "2030-01-01"})
     skipped = sorted(answer["skipped"]) if status == 200 and answer else (status, answer)
     expected_skips = ["batch_view", "delta_view", "stream_view", "training_view", "written_view"]
-    checks.equal("what is skipped", skipped, expected_skips)
-    checks.true("the reason", "write_to_online_store" in answer["skipped"]["written_view"], answer)
-    checks.true("the log", "materialization skips a feature view" in online.log.read_text())
-    checks.equal("after it", values(online, ["batch_view:f"]), {"f": feasts(store, ["batch_view:f"])["f"]})
+    checks.equal("the skipped views", skipped, expected_skips)
+    checks.true("the reason why a view is skipped", "write_to_online_store" in answer["skipped"]["written_view"], answer)
+    checks.true("the log has the skipped views", "materialization skips a feature view" in online.log.read_text())
+    checks.equal("values after a materialization that skips the view", values(online, ["batch_view:f"]), {"f": feasts(store, ["batch_view:f"])["f"]})
     online.kill()
 
     files = larder_server(larder, repo, None, "--feast-values", "batch").until_healthy("/ready")
@@ -172,7 +172,7 @@ def fields_that_change_answers(checks: Checks, larder: str, repo: Path) -> None:
 
 
 def names(checks: Checks, larder: str, repo: Path) -> None:
-    """Feast takes any text for a name; each is served under it, whatever the way."""
+    """Feast accepts any text as a name. Checks that services, views and features with such names are served."""
     store = repository(repo)
     schema = [Field(name=name, dtype=Float64) for name in ODD]
     odd = [view(repo, name, schema, **{feature: [1.0, 2.0] for feature in ODD}) for name in ODD]
@@ -189,7 +189,7 @@ def names(checks: Checks, larder: str, repo: Path) -> None:
 
 
 def definitions_that_come_later(checks: Checks, larder: str, dir: Path) -> None:
-    """A registry that is not there yet, or empty, and views that are applied while Larder serves: none is waited for."""
+    """Checks that Larder starts without a registry or with an empty one, and uses views as soon as they are applied."""
     for what, registry in [("absent", None), ("empty", b"")]:
         repo = dir / what
         make_repo(repo, "")
@@ -203,7 +203,7 @@ def definitions_that_come_later(checks: Checks, larder: str, dir: Path) -> None:
         checks.equal(f"{what}: served", values(server, ["first_view:f"]), {"f": [1.0, 2.0]})
         server.kill()
 
-    # Nothing is looked at by itself any more.
+    # With this setting, Larder does not check its files for changes, so only requests cause a reload.
     repo = dir / "absent"
     (repo / "larder.yaml").write_text("reload: {every: 1h}\n")
     server = larder_server(larder, repo, None, "--feast-values", "batch").until_healthy("/ready")
@@ -228,10 +228,10 @@ def definitions_that_come_later(checks: Checks, larder: str, dir: Path) -> None:
     server = larder_server(larder, repo, None, "--feast-values", "batch").until_healthy("/ready")
     store.apply([view(repo, "third_view"), view(repo, "fourth_view")])
     body = {**body, "feature_view_name": "third_view"}
-    checks.equal("a write where no cache is allowed", server.post("/write-to-online-store", body)[0], 200)
+    checks.equal("a write with 'allow_registry_cache: false'", server.post("/write-to-online-store", body)[0], 200)
     store.apply([view(repo, "fifth_view")])
     status, answer = server.columns({"features": ["fifth_view:f"], "entities": {"k": [1]}})
-    checks.equal("a lookup where no cache is allowed", status, 200)
+    checks.equal("a lookup with 'allow_registry_cache: false'", status, 200)
     server.kill()
 
     registry_path = "registry: {path: data/registry.db, cache_ttl_seconds: 1}"
@@ -243,14 +243,14 @@ def definitions_that_come_later(checks: Checks, larder: str, dir: Path) -> None:
         with urllib.request.urlopen(f"{server.url}/v1/catalog") as answer:
             return "sixth_view" in answer.read().decode()
 
-    eventually("a view is taken up when the cache expires", is_known, server.log.read_text)
-    checks.true("it is taken up", is_known())
+    eventually("a new view is known after the cache expires", is_known, server.log.read_text)
+    checks.true("the new view is known", is_known())
     server.kill()
 
 
 def main(larder: str, dir: Path) -> None:
     checks = Checks()
-    checks.true("the fields of Feast's descriptors are those of fields.txt", FIELDS.read_text() == registry_fields())
+    checks.true("fields.txt has the fields of Feast's descriptors", FIELDS.read_text() == registry_fields())
     fields_that_change_answers(checks, larder, dir / "fields")
     names(checks, larder, dir / "names")
     definitions_that_come_later(checks, larder, dir / "later")

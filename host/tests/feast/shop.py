@@ -1,4 +1,4 @@
-"""The definitions of a small shop, as its owner would write them for Feast: copied into a repository, and applied."""
+"""The definitions of a small shop. The tests copy this file into a repository, where `feast apply` reads it."""
 
 from datetime import timedelta
 
@@ -106,7 +106,7 @@ asked = RequestSource(name="asked", schema=[Field(name="amount", dtype=Float64),
     schema=[Field(name="conv_x_amount", dtype=Float64), Field(name="label", dtype=String)],
 )
 def odfv_python(inputs: dict) -> dict:
-    """A rate times an amount, and the hour in words: what the plugin of this name computes too."""
+    """Returns the rate times the amount, and the hour as text. The plugin with this name computes the same values."""
     pairs = zip(inputs["conv_rate"], inputs["amount"])
     return {
         "conv_x_amount": [None if rate is None else rate * amount for rate, amount in pairs],

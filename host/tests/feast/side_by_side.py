@@ -1,4 +1,4 @@
-"""A small shop, asked of `feast serve` and of Larder over the same repository, by plain HTTP and by Feast's own SDK.
+"""Compares `feast serve` and Larder, which serve the same repository of a small shop, over HTTP and with Feast's SDK.
 
 Usage: side_by_side.py LARDER DIR PLUGINS
 """
@@ -58,7 +58,7 @@ def write_data(repo: Path) -> None:
             "avg_daily_trips": [1001, 12, 0],
         },
         "trips": {"shopper_id": ["A", "B"], "driver_id": [1001, 1002], "event_timestamp": hours(1, 2), "rides": [3, 4]},
-        # Beyond its ttl of an hour, and within.
+        # The TTL is an hour: the first row is expired, the second one is not.
         "zones": {
             "zone_id": pd.array([7, -8], dtype="int32"),
             "event_timestamp": [NOW - timedelta(days=3), NOW],
@@ -102,7 +102,7 @@ def by_http(checks: Checks, ours: Server, theirs: Server) -> None:
     }
     for what, body in bodies.items():
         checks.equal(what, ours.columns(body), theirs.columns(body))
-    # Feast serves what is beyond its ttl as if it were fresh.
+    # Feast serves expired rows with the status of fresh rows, so the expected statuses are replaced.
     body = {"features": ["zone_stats:traffic"], "entities": {"zone_id": [7, -8, 9, "7"]}}
     (status, found), (_, expected) = ours.columns(body), theirs.columns(body)
     expected["traffic"]["statuses"] = ["OUTSIDE_MAX_AGE", "PRESENT", "NOT_FOUND", "OUTSIDE_MAX_AGE"]
@@ -122,11 +122,11 @@ def by_http(checks: Checks, ours: Server, theirs: Server) -> None:
     for what, body in mistakes.items():
         (our_status, our_error), (their_status, their_error) = ours.columns(body), theirs.columns(body)
         if what == "no keys":
-            # Feast lists the keys of every view of the project, Larder those that the request lacks.
-            checks.true(f"{what}: the words", "for keys: ['driver_id']. No values" in our_error, our_error)
+            # Feast lists the keys of all views of the project. Larder lists the keys that the request lacks.
+            checks.true(f"{what}: the message", "for keys: ['driver_id']. No values" in our_error, our_error)
         else:
-            checks.equal(f"{what}: the words", our_error, their_error)
-        # A client's mistake is 4xx here, where Feast answers 500.
+            checks.equal(f"{what}: the message", our_error, their_error)
+        # Larder responds to errors of clients with 4xx, even if Feast responds with 500.
         fits = our_status == their_status or (their_status == 500 and 400 <= our_status < 500)
         checks.true(f"{what}: the status", fits, (our_status, their_status))
 
@@ -149,7 +149,7 @@ def by_sdk(checks: Checks, ours: FeatureStore, theirs: FeatureStore, local: Feat
     for what, args in asked.items():
         answer = read(ours, *args)
         checks.equal(what, answer, read(theirs, *args))
-        # Over HTTP the client knows no bytes, instants and JSON, whoever the server is.
+        # Over HTTP, Feast's client does not convert bytes, timestamps and JSON, with any server.
         if what != "sdk: every type":
             checks.equal(f"{what}, without a server", answer, read(local, *args))
     asked_of: dict[str, list[dict[str, Any]]] = {
@@ -158,14 +158,14 @@ def by_sdk(checks: Checks, ours: FeatureStore, theirs: FeatureStore, local: Feat
         "route": [{"start_driver_id": 1001, "end_driver_id": 1002}],
     }
     for name, rows in asked_of.items():
-        # Feast loses the columns of views in Python mode under full names.
+        # With full names, Feast's responses lack the columns of on-demand views in Python mode.
         for full_names in [False, True] if name == "everything" else [name == "route"]:
             answers = [read(store, store.get_feature_service(name), rows, full_names) for store in (ours, theirs)]
             checks.equal(f"sdk: service {name}, {full_names}", *answers)
 
 
 def errors_by_sdk(checks: Checks, ours: FeatureStore, theirs: FeatureStore) -> None:
-    """The client knows the registry; to see what it makes of the server's errors, it has to be asked past that."""
+    """Compares errors of the servers as the SDK reports them. The calls bypass the SDK's own check of names."""
     entity = {"driver_id": [1001]}
     for what, wanted, features in [
         ("sdk: an unknown view", FeatureViewNotFoundException, ["nope:x"]),
@@ -203,7 +203,7 @@ def writes(checks: Checks, ours: Server, our_sdk: FeatureStore, theirs: Server, 
         df = frame(base + 3, 0.75).astype({"event_timestamp": str, "created": str}).to_dict(orient="list")
         status = server.post("/push", {"push_source_name": "driver_push", "df": df, "to": "online"})
         checks.equal(f"{name}: pushed by http", (status, rate(server, base + 3)["values"]), ((200, None), [0.75]))
-        # pandas has no value as NaN.
+        # pandas represents a missing value as NaN.
         df = frame(base + 4, 0.75).astype({"event_timestamp": str, "created": str}).to_dict(orient="list")
         df["conv_rate"] = [float("nan")]
         status = server.post("/write-to-online-store", {"feature_view_name": "driver_stats", "df": df})
@@ -213,13 +213,13 @@ def writes(checks: Checks, ours: Server, our_sdk: FeatureStore, theirs: Server, 
         ("an unknown view", "/write-to-online-store", {"feature_view_name": "nope", "df": {"a": [1]}}),
     ]:
         checks.equal(f"writes: {what}", ours.post(path, body), theirs.post(path, body))
-    # What Feast wrote to its store is in Larder's after a moment, and what was written here stays. Larder may look at the
-    # store between any two of those writes.
+    # Rows that Feast writes to its store are served by Larder soon, and rows that callers wrote to Larder stay. Larder may
+    # read the store between any two of Feast's writes.
     drivers = range(9101, 9105)
-    eventually("in step", lambda: all(rate(ours, driver)["statuses"] != ["NOT_FOUND"] for driver in drivers))
+    eventually("Larder serves the rows that Feast wrote", lambda: all(rate(ours, driver)["statuses"] != ["NOT_FOUND"] for driver in drivers))
     for driver in drivers:
-        checks.equal(f"in step: {driver}", rate(ours, driver), rate(theirs, driver))
-    checks.equal("written here", rate(ours, 9001)["values"], [0.125])
+        checks.equal(f"a row that Feast wrote: {driver}", rate(ours, driver), rate(theirs, driver))
+    checks.equal("a row that was written to Larder", rate(ours, 9001)["values"], [0.125])
 
 
 def main() -> None:
@@ -242,22 +242,22 @@ def main() -> None:
         errors_by_sdk(checks, our_sdk, their_sdk)
         writes(checks, ours, our_sdk, theirs, their_sdk)
 
-        # What was answered outlasts a kill.
+        # Writes that were acknowledged survive a kill.
         ours.kill()
         ours = larder_server(larder, repo, plugins).until_healthy("/ready")
         body = {"features": ["driver_stats:conv_rate"], "entities": {"driver_id": [9001, 9002, 9003]}}
         checks.equal("after a kill", ours.columns(body)[1]["conv_rate"]["values"], [0.125, 0.5, 0.75])
 
-        # A view that is applied while Larder serves.
+        # A new view is applied while Larder serves.
         more = '\nmore = FeatureView(name="more_stats", entities=[driver], ttl=FOR_YEARS, source=drivers, schema=[\n'
         more += '    Field(name="driver_id", dtype=Int64), Field(name="conv_rate", dtype=Float64)])\n'
         with (repo / "definitions.py").open("a") as definitions:
             definitions.write(more)
         feast(repo, "apply")
         body = {"features": ["more_stats:conv_rate"], "entities": {"driver_id": [1001]}}
-        eventually("a view that was applied", lambda: ours.columns(body)[0] == 200)
+        eventually("the new view is served", lambda: ours.columns(body)[0] == 200)
         feast(repo, "materialize", "2020-01-01T00:00:00", (NOW + timedelta(minutes=5)).strftime("%Y-%m-%dT%H:%M:%S"))
-        eventually("its rows", lambda: ours.columns(body)[1]["conv_rate"]["values"] == [0.6001])
+        eventually("the rows of the new view are served", lambda: ours.columns(body)[1]["conv_rate"]["values"] == [0.6001])
     finally:
         theirs.kill()
         ours.kill()

@@ -1,8 +1,13 @@
-"""Every declared type x every odd value x every way in, held against Feast itself.
+"""Compares Larder with Feast for each declared type, each unusual value and each way to write values.
 
-Files: the same Parquet file goes through `feast materialize` and through Larder's own sync. Pushes: the same data frame
-goes to Feast's `push` and to Larder's `/push`. Stored: Larder reads Feast's SQLite store as it is. What Feast refuses is
-given to Larder alone: no value of such a column may cost a row, and no push of one may be half done.
+There are three ways:
+
+* files: Feast materializes a Parquet file, and Larder syncs the same file;
+* pushes: the same data frame is sent to Feast's `push` and to Larder's `/push`;
+* stored: Larder reads Feast's SQLite store.
+
+Values that Feast rejects are only written to Larder. Such a value in a file must not affect other values of the row, and
+a push with such a value must either write the whole row or nothing.
 
 Usage: values.py LARDER DIR PLUGINS
 """
@@ -47,7 +52,7 @@ TYPES |= {"Struct": types.Struct({"a": types.Int64}), "Array(Struct)": types.Arr
 
 
 def columns() -> dict[str, pa.Array]:
-    """Columns of a file, by what is odd about them; shorter ones begin again."""
+    """Returns columns of a file, by the name of their case. Values of short columns are repeated."""
     stamp = datetime(2026, 1, 1, 0, 0, 0, 987654)
     found = {
         "null": pa.nulls(2),
@@ -128,7 +133,7 @@ def columns() -> dict[str, pa.Array]:
     return {name: array.take(pa.array([row % len(array) for row in range(ROWS)])) for name, array in found.items()}
 
 
-# Values of a push, as JSON. Feast has them from `pandas.DataFrame(json.loads(body)["df"])`.
+# Values of a push, as JSON. Feast reads them with `pandas.DataFrame(json.loads(body)["df"])`.
 PUSHED = [
     *"null true 0 1 2 -5 3000000000 9007199254740993 9223372036854775808 18446744073709551615".split(),
     *"1.0 1.5 1e16 1e-7 1e39 NaN Infinity -0.0".split(),
@@ -144,7 +149,7 @@ FLOATS = ["1.0", "1.5", "1e16", "1e-7", "1e39", "NaN", "Infinity", "-0.0"]
 
 
 class Feast:
-    """A repository with a view for each type and way in, and what Feast serves from it."""
+    """A Feast repository with views for each type, one for files and one for pushes, and the values that Feast serves."""
 
     def __init__(self, repo: Path) -> None:
         make_repo(repo, "")
@@ -170,12 +175,12 @@ class Feast:
 
 
 def feast_takes(values: pd.DataFrame, dtype: Any) -> bool:
-    """Whether Feast can convert a column: the steps of its materialization behind the reading of files."""
+    """Returns whether Feast can convert a column. Runs the steps of Feast's materialization after the file is read."""
     try:
         column = pa.Table.from_pandas(values).to_batches()[0].column("f")
         python_values_to_proto_values(column.to_numpy(zero_copy_only=False), dtype.to_value_type())
         return True
-    except Exception:  # noqa: BLE001: whatever it is, Feast would not write the view
+    except Exception:  # noqa: BLE001: with any error, Feast does not write the view
         return False
 
 
@@ -202,7 +207,7 @@ def served(server: Server, view: str, features: list[str], keys: list[int]) -> d
 
 
 def same(declared: str, ours: list[Any], theirs: list[Any]) -> bool:
-    """Equal; a set is in no order, and numbers compare by kind and value."""
+    """Returns whether two columns are equal, including the types of numbers. Ignores the order of sets."""
 
     def plain(value: Any) -> str:
         if declared.startswith("Set(") and isinstance(value, list):
@@ -212,19 +217,19 @@ def same(declared: str, ours: list[Any], theirs: list[Any]) -> bool:
     return [plain(value) for value in ours] == [plain(value) for value in theirs]
 
 
-# Where Larder serves something else on purpose. docs/src/reference/values.md has the same list.
-EXACT = "numbers are exact: pandas makes doubles of integers among nulls"
-TOO_LARGE = "a number that does not fit is not infinity"
-TOO_FAR = "an instant beyond what microseconds can say"
-NOT_ONE = "text that is not a value of the type, which Feast's own client cannot read"
-NOT_A_LIST = "text, bytes and mappings are not lists: Feast takes their letters and names"
-NOT_A_MAPPING = "what is not a mapping is not a struct: Feast wraps its text"
-NOT_A_TIME = "a float is not an instant: Feast stores its stand-in for null"
+# The reasons why Larder serves another value than Feast on purpose. docs/src/reference/values.md has the same list.
+EXACT = "numbers are exact, but pandas converts integers to doubles if there are nulls"
+TOO_LARGE = "a number outside the range of the type is null, not infinity"
+TOO_FAR = "a timestamp outside the range of 64-bit microseconds"
+NOT_ONE = "text that is not a value of the type, which Feast's client cannot read either"
+NOT_A_LIST = "text, bytes and mappings are not lists, but Feast stores their characters or keys as items"
+NOT_A_MAPPING = "only a mapping is a struct, but Feast wraps the text of other values"
+NOT_A_TIME = "a float is not a timestamp, but Feast stores its placeholder for null"
 NOT_JSON = "NaN and the infinities are not JSON"
-NOT_A_VALUE = "a list or a mapping is not one value: Feast stores null"
-NULL_IN_SET = "a null in a set is the type's default once"
+NOT_A_VALUE = "a list or a mapping is not a scalar, but Feast stores null"
+NULL_IN_SET = "nulls in a set become one default value of the type"
 
-# Exact values in the place of those that went through doubles.
+# The exact values, in cases in which Feast converts values to doubles.
 IN_FILES: dict[tuple[str, str], list[Any]] = {
     ("Int64", "int64_with_null"): [2**53 + 1, None, 0],
     ("String", "int64_with_null"): [str(2**53 + 1), None, "0"],
@@ -244,7 +249,7 @@ IN_PUSHES: dict[tuple[str, str], Any] = {
 
 
 def is_one(declared: str, text: Any) -> bool:
-    """Whether a text is a value of its type; the empty text of a list is in the place of a null."""
+    """Returns whether a text is a value of its type."""
     if "Uuid" in declared:
         return is_readable(UUIDType, text)
     if "Decimal" in declared:
@@ -253,7 +258,7 @@ def is_one(declared: str, text: Any) -> bool:
 
 
 def refuse(constant: str) -> None:
-    """Python reads NaN and the infinities as JSON, which has none of them."""
+    """Rejects NaN and the infinities, which Python accepts although they are not JSON."""
     raise ValueError(constant)
 
 
@@ -266,7 +271,7 @@ def is_readable(read: Any, text: Any) -> bool:
 
 
 def stored_difference(declared: str, theirs: Any) -> str | None:
-    """Why a value that is in Feast's store is null in Larder, if so."""
+    """Returns the reason why Larder serves null for a value in Feast's store, or None if it serves the value."""
     items = theirs if isinstance(theirs, list) else [theirs]
     if "UnixTimestamp" in declared:
         seconds = [item for item in items if isinstance(item, int) and item != NULL_INSTANT]
@@ -279,7 +284,8 @@ def stored_difference(declared: str, theirs: Any) -> str | None:
 
 
 def difference(declared: str, case: str, theirs: Any) -> tuple[str, bool] | None:
-    """Why a value that Feast takes is null in Larder, and whether a push of it is refused."""
+    """Returns the reason why Larder serves null for a value that Feast accepts, and whether Larder rejects a push of it.
+    Returns None if Larder serves the value."""
     is_list = declared.startswith(("Array(", "Set("))
     is_text = case.startswith(("text", "dictionary", '"'))
     is_mapping = case.startswith(("struct", "{"))
@@ -307,7 +313,7 @@ def difference(declared: str, case: str, theirs: Any) -> tuple[str, bool] | None
 def main() -> None:
     program, base = sys.argv[1], Path(sys.argv[2])
     os.environ.update(environment())
-    # Feast logs what it refuses.
+    # Feast logs each value that it rejects.
     logging.disable(logging.CRITICAL)
     checks, feast, odd = Checks(), Feast(base / "repo"), columns()
     keys = list(range(1, ROWS + 1))
@@ -369,7 +375,7 @@ def main() -> None:
 
 @dataclass
 class View:
-    """What there is of one type: the views by which its values go in, and the cases that Feast takes and refuses."""
+    """The views of one type, and the cases that Feast accepts (`taken`, `pushed`) and rejects (`left`, `alone`)."""
 
     declared: str
     place: int
@@ -382,13 +388,13 @@ class View:
 
 
 def frame(key: int, pushed: dict[str, str]) -> str:
-    """The data frame of one row, as JSON."""
+    """Returns the data frame of one row, as JSON."""
     cells = "".join(f',"{name}":[{text}]' for name, text in pushed.items())
     return f'{{"k":[{key}],"event_timestamp":["2026-11-01T00:00:00Z"],"good":[7]{cells}}}'
 
 
 def hold(checks: Checks, what: str, declared: str, ours: list[Any], theirs: list[Any], whys: list[str | None]) -> None:
-    """Holds a column of Larder's against Feast's, but for the values that Larder leaves out on purpose."""
+    """Compares a column of Larder with Feast's. If there is a reason, the expected value is null."""
     expected = [None if why else value for value, why in zip(theirs, whys)]
     if same(declared, ours, expected):
         expected = ours
@@ -396,7 +402,7 @@ def hold(checks: Checks, what: str, declared: str, ours: list[Any], theirs: list
 
 
 def once(value: Any) -> Any:
-    """A set of Feast's with each item once, and what is in the place of a null."""
+    """Returns the items of a set as Larder stores them: each item once, and the empty text for a null."""
     if not isinstance(value, list):
         return value
     items: list[Any] = []
@@ -422,9 +428,9 @@ def files(checks: Checks, of: View, ours: Server, stored: Server, feast: Feast, 
             values = [exact[row % len(exact)] for row in range(ROWS)]
         reasons = [None if exact else difference(of.declared, case, value) for value in values]
         hold(checks, f"file: {what}", of.declared, found[name], values, [why and why[0] for why in reasons])
-    # What Feast refuses costs no row, and no value of another feature.
+    # A value that Feast rejects does not affect other features of the row.
     found = served(ours, f"left_{of.place}", [*of.left, "good"], keys)
-    checks.equal(f"file: {of.declared}: beside what Feast refuses", found["good"], [7] * ROWS)
+    checks.equal(f"file: {of.declared}: next to values that Feast rejects", found["good"], [7] * ROWS)
     for name, case in of.left.items():
         checks.true(f"file: {of.declared} from {case}", "NOT_FOUND" not in found[name], found[name])
 
@@ -441,7 +447,7 @@ def pushes(checks: Checks, of: View, ours: Server, stored: Server, feast: Feast)
     reasons = {name: difference(of.declared, text, theirs[name]) for name, text in of.pushed.items()}
     reasons |= {name: None for name, text in of.pushed.items() if (of.declared, text) in IN_PUSHES}
     refused = [name for name, why in reasons.items() if why and why[1]]
-    # A view takes all of its columns: those that are left out here are null.
+    # A push needs all columns of the view, so columns with values that Larder rejects are null here.
     texts = {name: "null" if name in refused else text for name, text in of.pushed.items()}
     body = {"push_source_name": f"push_{of.place}", "df": json.loads(frame(1, texts))}
     checks.equal(f"push: {of.declared}", ours.post("/push", body), (200, None))
@@ -451,17 +457,17 @@ def pushes(checks: Checks, of: View, ours: Server, stored: Server, feast: Feast)
             value = IN_PUSHES.get((of.declared, text), theirs[name])
             why = reasons[name]
             hold(checks, f"push: {of.declared} from {text}", of.declared, found[name], [value], [why and why[0]])
-    # A push that is refused names its column, and writes nothing.
+    # The error of a rejected push names the column, and nothing is written.
     for key, text in enumerate([*(of.pushed[name] for name in refused), *of.alone], start=2):
         body = {"push_source_name": f"alone_{of.place}", "df": json.loads(frame(key, {"f": text}))}
         status, error = ours.post("/push", body)
         written = served(ours, f"alone_{of.place}", ["good"], [key])["good"]
         if status == 200 and text in of.alone:
-            checks.equal(f"push: {of.declared} from {text}: taken", written, [7])
+            checks.equal(f"push: {of.declared} from {text}: accepted", written, [7])
         else:
-            checks.equal(f"push: {of.declared} from {text}: refused", (status, written), (400, ["NOT_FOUND"]))
+            checks.equal(f"push: {of.declared} from {text}: rejected", (status, written), (400, ["NOT_FOUND"]))
             words = "column 'f', row 0: "
-            checks.true(f"push: {of.declared} from {text}: the words", words in error["message"], error)
+            checks.true(f"push: {of.declared} from {text}: the message", words in error["message"], error)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What both checks need: a repository that Feast itself made, and the two servers over it."""
+"""Helpers of the scripts: repositories, servers of Feast and Larder, and the comparison of their responses."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ entity_key_serialization_version: 3
 
 
 class Checks:
-    """What was found to differ; each line names the check."""
+    """Counts checks, and collects a message for each that fails."""
 
     def __init__(self) -> None:
         self.made = 0
@@ -70,7 +70,7 @@ class Server:
                 start_new_session=True,
                 preexec_fn=die_with_parent,
             )
-        # Feast's server has workers of its own, which do not die with it.
+        # Feast's server has worker processes, which do not end when it is killed.
         atexit.register(self.kill)
 
     def until_healthy(self, path: str = "/health") -> "Server":
@@ -97,7 +97,8 @@ class Server:
             return error.code
 
     def post(self, path: str, body: Any) -> tuple[int, Any]:
-        """Status, and the answer as JSON; an error that is a text which holds JSON is read again, as Feast's client does."""
+        """Returns the status and the parsed body. If the body is a JSON string that contains JSON, parses that as well,
+        as Feast's client does."""
         data = json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})
         try:
@@ -112,7 +113,7 @@ class Server:
             return status, parsed
 
     def columns(self, body: Any) -> tuple[int, Any]:
-        """An answer by column, for the order of columns is Feast's secret; or the error."""
+        """Returns the status, and the columns of a response by name, or the error. The order is not compared."""
         status, answer = self.post("/get-online-features", body)
         if status != 200:
             return status, answer
@@ -125,7 +126,7 @@ class Server:
 
 
 def die_with_parent() -> None:
-    """Whoever ends the tests in the middle leaves no servers behind."""
+    """Makes the kernel kill the server when this script ends, even if the script is killed."""
     pr_set_pdeathsig = 1
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
@@ -145,13 +146,13 @@ def free_port() -> int:
 
 
 def environment() -> dict[str, str]:
-    # Feast writes times of its SQLite store by the local clock, and right only where that is UTC.
+    # Feast writes local times to its SQLite store, so they are correct only if the time zone is UTC.
     quiet = {"TZ": "UTC", "FEAST_USAGE": "False", "LARDER_METRICS_LISTEN": "off", "PYTHONWARNINGS": "ignore"}
     return {**os.environ, **quiet}
 
 
 def feast(repo: Path, *args: str) -> None:
-    """The command line of Feast, in a repository."""
+    """Runs a command of Feast in a repository."""
     command = [str(Path(sys.executable).with_name("feast")), *args]
     done = subprocess.run(command, cwd=repo, env=environment(), capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -159,10 +160,10 @@ def feast(repo: Path, *args: str) -> None:
 
 
 def error_of(call: Callable[[], Any]) -> tuple[str, str]:
-    """The class of a call's error, and its words."""
+    """Returns the class and the message of a call's error."""
     try:
         call()
-    except Exception as error:  # noqa: BLE001: whatever it is, it is compared
+    except Exception as error:  # noqa: BLE001: errors of any class are compared
         return type(error).__name__, str(error)
     return "nothing", ""
 
@@ -176,7 +177,7 @@ def make_repo(repo: Path, definitions: str) -> None:
 
 
 def make_client(repo: Path, client: Path, url: str, project: str = "shop", cert: Path | None = None) -> None:
-    """What a model pod has: the registry, and where to ask."""
+    """Writes the `feature_store.yaml` of a client, with the path of the registry and the URL of the server."""
     client.mkdir(parents=True, exist_ok=True)
     registry = (repo / "data/registry.db").resolve()
     trusted = f', cert: "{cert}"' if cert else ""

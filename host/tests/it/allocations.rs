@@ -1,4 +1,4 @@
-//! The number of allocations of a hot lookup: a few, whatever the request.
+//! A lookup of rows in the hot cache needs only a few allocations, regardless of the number of features.
 
 use std::sync::Arc;
 
@@ -16,10 +16,11 @@ use tempfile::TempDir;
 
 use crate::fixture::RECORDED_AT;
 
-/// For one entity: the request's columns and the values of one, the entity's key, and the response.
+/// The maximum number of allocations of a lookup of one entity. They are for the request's list of columns, for the
+/// values of a column, for the entity's key, and for the response.
 const ALLOCATIONS: u64 = 4;
 
-/// Creates a service with this many features, half of them doubles and half of them text, of customer 7.
+/// Creates a service with this many features, half of them doubles and half of them text, and a row of customer `C7`.
 fn snapshot(features: usize) -> (TempDir, Snapshot) {
     let list: Vec<String> = (0..features)
         .map(|n| format!("{{name: f{n}, type: {}}}", if n % 2 == 0 { "Float64" } else { "String" }))
@@ -67,7 +68,7 @@ fn hot_lookup_allocates_a_few_times() {
         for _ in 0..3 {
             let mut again = Vec::new();
             let counted = allocation_counter::measure(|| again = answer());
-            assert_eq!(again, first, "from memory as from disk");
+            assert_eq!(again, first, "the response from memory equals the one from disk");
             assert!(counted.count_total <= ALLOCATIONS, "{features} features: {counted:?}");
         }
     }

@@ -68,13 +68,14 @@ fn micros(batch: &RecordBatch, name: &str) -> Vec<Option<i64>> {
     column(batch, name).as_primitive::<TimestampMicrosecondType>().iter().collect()
 }
 
-/// Returns a value as in a correct JSON response.
-fn told(array: &dyn Array, row: usize) -> Value {
+/// Returns a value of an array as it must be in the JSON response.
+fn as_json(array: &dyn Array, row: usize) -> Value {
     let float = |value: f64| match value {
         value if value.is_nan() => json!("NaN"),
         f64::INFINITY => json!("Infinity"),
         f64::NEG_INFINITY => json!("-Infinity"),
-        // By way of text, because serde_json may parse a double with an error in its last bit.
+        // The number is formatted and parsed again, because serde_json may parse a double with an error in its last
+        // bit, and the JSON response was parsed in the same way.
         value => serde_json::from_str(&json!(value).to_string()).unwrap(),
     };
     match array.data_type() {
@@ -94,7 +95,7 @@ fn told(array: &dyn Array, row: usize) -> Value {
         }
         DataType::List(_) => {
             let items = array.as_list::<i32>().value(row);
-            (0..items.len()).map(|item| told(&items, item)).collect()
+            (0..items.len()).map(|item| as_json(&items, item)).collect()
         }
         other => panic!("{other}"),
     }
@@ -114,7 +115,7 @@ pub(crate) fn assert_same(fixture: &Fixture, body: &Value) -> RecordBatch {
         let is_tree = |value: &Value| array.data_type() == &DataType::Utf8 && !value.is_string() && !value.is_null();
         let statuses = result["statuses"].as_array().unwrap();
         for (row, value) in result["values"].as_array().unwrap().iter().enumerate() {
-            let mut found = told(&array, row);
+            let mut found = as_json(&array, row);
             if is_tree(value) {
                 found = serde_json::from_str(found.as_str().unwrap()).unwrap();
             }
@@ -139,7 +140,11 @@ pub(crate) fn assert_same(fixture: &Fixture, body: &Value) -> RecordBatch {
     }
     let schema = batch.schema();
     let mut found: Vec<&String> = schema.fields().iter().map(|field| field.name()).collect();
-    assert_eq!(found[..names.len()], expected.iter().collect::<Vec<_>>()[..names.len()], "in the order of JSON");
+    assert_eq!(
+        found[..names.len()],
+        expected.iter().collect::<Vec<_>>()[..names.len()],
+        "the columns have the order of the JSON response"
+    );
     found.sort();
     expected.sort();
     assert_eq!(found, expected.iter().collect::<Vec<_>>());
@@ -204,7 +209,7 @@ fn expired_values_in_arrow_equal_json() {
     let entities = json!({ "customer_id": customers, "driver_id": drivers });
     let batch = assert_same(&fixture, &json!({ "features": features, "entities": entities }));
     assert_eq!(strings(&batch, "stale_value__status")[..2], ["OUTSIDE_MAX_AGE", "NOT_FOUND"]);
-    // Without entities, and by full names.
+    // A request without entities, with full names.
     let body = json!({ "features": ["global_stats:global_mean"], "entities": {}, "full_feature_names": true });
     let batch = assert_same(&fixture, &body);
     assert_eq!((batch.num_rows(), batch.num_columns()), (1, 3));
@@ -216,16 +221,16 @@ fn derived_features_in_arrow_equal_json() {
         "features": ["odfv_python:label", "odfv_python:conv_x_amount", "driver_stats:conv_rate"],
         "entities": { "driver_id": [1001, 9999], "amount": [2.0, 3.0], "hour": [1, 2] },
     });
-    // The second one runs every plugin on the compute threads.
+    // With the second setup, every plugin runs on the compute threads.
     for setup in [Setup::golden(), Setup::golden().plugins_elsewhere()] {
         let fixture = setup.plugins(&FEAST_ODFV).start();
         let batch = assert_same(&fixture, &body);
-        assert_eq!(told(&column(&batch, "conv_x_amount"), 0), json!(1.2002));
+        assert_eq!(as_json(&column(&batch, "conv_x_amount"), 0), json!(1.2002));
         assert_eq!(strings(&batch, "label"), ["h1", "h2"]);
-        assert_eq!(micros(&batch, "label__event_timestamp"), [None, None], "what is computed has no time of its own");
+        assert_eq!(micros(&batch, "label__event_timestamp"), [None, None], "a computed feature has no event time");
     }
     let batch = assert_same(&Setup::golden().start(), &body);
-    assert_eq!(strings(&batch, "label__status"), ["INVALID", "INVALID"], "without its plugin");
+    assert_eq!(strings(&batch, "label__status"), ["INVALID", "INVALID"], "the view has no plugin");
 }
 
 #[test]
@@ -244,7 +249,7 @@ fn unused_key_has_its_values_type() {
     }
 }
 
-/// Starts a server with one view of one row, and doubles as features.
+/// Starts a server with one view, which has one row and these features, which are doubles.
 fn one_row(key_type: &str, key: ArrayRef, features: &[&'static str]) -> Fixture {
     let named = features.iter().map(|name| format!("{{name: {name}, type: Float64}}")).collect::<Vec<_>>().join(", ");
     let setup = Setup::with(&format!(
@@ -280,7 +285,7 @@ fn keys_of_every_other_type() {
         assert_eq!(strings(&batch, "f__status"), ["PRESENT", "NOT_FOUND"], "{key_type}");
         match key_type {
             "Bytes" => assert_eq!(column(&batch, "k").as_binary::<i32>().value(0), b"ab"),
-            _ => assert_eq!(json!([told(&column(&batch, "k"), 0), told(&column(&batch, "k"), 1)]), asked),
+            _ => assert_eq!(json!([as_json(&column(&batch, "k"), 0), as_json(&column(&batch, "k"), 1)]), asked),
         }
         if key_type == "UnixTimestamp" {
             let body = json!({ "features": ["stats:f"], "entities": { "k": [i64::MAX] } });
@@ -340,9 +345,9 @@ fn names_that_collide_are_refused() {
     assert_eq!(ask(&fixture, &[], &body).status, 200);
     let answer = ask(&fixture, &[ARROW], &body);
     assert_eq!(answer.status, 400);
-    let told = "as Arrow, two columns would be named 'a__status': each feature comes with NAME__status and \
-                NAME__event_timestamp; hint: request full feature names, fewer features, or JSON";
-    assert_eq!(answer.json(), json!({ "detail": told }));
+    let message = "as Arrow, two columns would be named 'a__status': each feature comes with NAME__status and \
+                NAME__event_timestamp. hint: request full feature names, fewer features, or JSON";
+    assert_eq!(answer.json(), json!({ "detail": message }));
 }
 
 #[test]

@@ -55,9 +55,9 @@ fn ragged_columns_and_nested_keys_rejected() {
     assert_eq!(answer.status, 400, "{}", answer.text());
 }
 
-/// Checks that a response that does not depend on the body is sent before the body is read. The server either discards
-/// the rest of the body, or sends `Connection: close`; in both cases the response reaches a client that sends
-/// everything before it reads.
+/// If a response does not depend on the body, the server sends it before it has read the whole body. The server then
+/// either discards the rest of the body, or sends `Connection: close`. In both cases, the response reaches a client
+/// that sends everything before it reads.
 #[test]
 fn early_response_keeps_or_closes_connection() {
     let fixture = Setup::golden().limits(|limits| limits.connection.body_bytes_max = 1 << 20).start();
@@ -70,11 +70,11 @@ fn early_response_keeps_or_closes_connection() {
             let mut stream = wire::connect(fixture.address());
             stream.write_all(&request(method, path, bytes)).unwrap();
             if is_kept {
-                // The head arrives alone. The server discards the body before it responds, so nothing shows that it
-                // has read the head.
+                // With this pause, the head arrives without the body. The test has to wait for a fixed time: the server
+                // discards the body before it responds, so there is no sign that it has read the head.
                 std::thread::sleep(Duration::from_millis(5));
             } else {
-                assert_eq!(stream.peek(&mut [0]).unwrap(), 1, "{path}, {bytes}: a response before the body");
+                assert_eq!(stream.peek(&mut [0]).unwrap(), 1, "{path}, {bytes}: the response comes before the body");
             }
             stream.write_all(&vec![b'x'; bytes]).unwrap_or_else(|error| panic!("{path}, {bytes}: {error}"));
             let answer = wire::read_answer(&mut stream).unwrap_or_else(|| panic!("{path}, {bytes}: no answer"));
@@ -94,7 +94,7 @@ fn early_response_keeps_or_closes_connection() {
         let answer = wire::read_answer(&mut stream).unwrap();
         assert_eq!((answer.status, &*answer.headers["connection"]), (413, "close"));
     }
-    // A client that waits for `100 Continue` never gets it.
+    // A client that waits for `100 Continue` gets the final response instead.
     let mut stream = wire::connect(fixture.address());
     let head = "POST /nowhere HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 10\r\n\r\n";
     stream.write_all(head.as_bytes()).unwrap();
@@ -139,7 +139,7 @@ fn body_limit_is_exact() {
     assert_eq!(refused.status, 413);
     assert!(refused.text().contains("more than 1000 bytes"), "{}", refused.text());
 
-    // Without a length, the bytes are counted as they arrive.
+    // If a body has no content-length, the server counts the bytes as they arrive.
     let mut stream = wire::connect(fixture.address());
     write!(stream, "POST {PATH} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n").unwrap();
     let chunk = [b' '; 600];
@@ -215,7 +215,7 @@ fn slow_body_gets_408() {
 fn excess_connections_are_closed_at_once() {
     let fixture = Setup::golden().limits(|limits| limits.connection.connections_max = 20).start();
     let ask = b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n";
-    // The connections with which the fixture checked readiness may still be closing.
+    // Connections that the fixture used to check readiness may still be open, so this needs several attempts.
     let mut open = Vec::new();
     fixture.eventually("20 connections are open", || {
         let mut stream = wire::connect(fixture.address());
@@ -227,14 +227,14 @@ fn excess_connections_are_closed_at_once() {
     for _ in 0..30 {
         let mut stream = wire::connect(fixture.address());
         let _ = stream.write_all(ask);
-        assert!(wire::read_answer(&mut stream).is_none(), "one too many is closed");
+        assert!(wire::read_answer(&mut stream).is_none(), "a connection beyond the limit is closed");
     }
     for stream in &mut open {
         stream.write_all(ask).unwrap();
-        assert_eq!(wire::read_answer(stream).unwrap().status, 200, "those that were there live");
+        assert_eq!(wire::read_answer(stream).unwrap().status, 200, "connections within the limit stay open");
     }
     drop(open);
-    fixture.eventually("room again", || {
+    fixture.eventually("a new connection is accepted", || {
         let mut stream = wire::connect(fixture.address());
         let _ = stream.write_all(ask);
         wire::read_answer(&mut stream).is_some()
@@ -261,10 +261,10 @@ fn client_that_never_reads_is_disconnected() {
     let body = format!(r#"{{"features":["driver_stats:conv_rate"],"entities":{{"driver_id":[{}]}}}}"#, keys.join(","));
     let ask = format!("POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len());
 
-    // Each response has about a megabyte: a dozen fill every buffer on the way, whatever its size.
+    // Each response has about a megabyte, so a dozen responses fill all buffers between server and client.
     let mut deaf = wire::connect(fixture.address());
     let cut_off = (0..200).any(|_| deaf.write_all(ask.as_bytes()).is_err());
-    assert!(cut_off, "the server took 200 requests from a client that reads nothing");
+    assert!(cut_off, "the server read 200 requests of a client that reads no response");
 
     let mut reader = wire::connect(fixture.address());
     for _ in 0..3 {

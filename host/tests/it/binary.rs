@@ -16,10 +16,10 @@ use tempfile::TempDir;
 
 use crate::fixture::{copy_dir, replace};
 
-/// Far longer than anything here takes; only a failure reaches it.
+/// Far longer than any operation in these tests takes, so that it only expires if a test fails.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// `larder.yaml` of the servers here: several run at once, so each takes a free port.
+/// `larder.yaml` of these servers. Several servers run at the same time, so each uses a free port.
 pub(crate) const LARDER_YAML: &str = "\
 project: churn_prediction
 features: [features/*.yaml]
@@ -27,7 +27,7 @@ server: {listen: 127.0.0.1:0, workers: 2}
 metrics: {listen: off}
 ";
 
-/// Configuration, definitions, data and store of one Larder; removed on drop.
+/// A directory with the configuration, definitions, data and store of one server. It is removed on drop.
 pub(crate) struct Home {
     dir: TempDir,
 }
@@ -35,7 +35,7 @@ pub(crate) struct Home {
 /// The exit status and the output of a child.
 #[derive(Debug)]
 pub(crate) struct Ended {
-    /// `None` if a signal ended it.
+    /// The exit code. `None` if a signal ended the process.
     pub(crate) code: Option<i32>,
     pub(crate) out: String,
     pub(crate) err: String,
@@ -44,7 +44,7 @@ pub(crate) struct Ended {
 /// A child that runs until it is stopped or dropped.
 pub(crate) struct Running {
     child: Child,
-    /// Its output, line by line, from both standard output and standard error.
+    /// The lines of its standard output and standard error, in the order in which they arrive.
     lines: Receiver<String>,
     heard: Vec<String>,
 }
@@ -65,8 +65,8 @@ impl Home {
         home
     }
 
-    /// Creates a copy of the golden repository. Its rows do not age with the machine's clock, except those of the view
-    /// with a TTL of an hour.
+    /// Creates a copy of the golden repository. Replaces the TTLs of days, so that the results do not depend on the
+    /// machine's clock. Only the view with a TTL of an hour keeps its TTL.
     pub(crate) fn golden() -> Self {
         let home = Self::empty();
         copy_dir(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/repo"), home.dir.path());
@@ -77,7 +77,7 @@ impl Home {
         home
     }
 
-    /// Creates the golden repository and loads it.
+    /// Creates a copy of the golden repository, and loads its rows into the store.
     pub(crate) fn golden_loaded() -> Self {
         let home = Self::golden();
         home.run(["sync"]).assert_code(0);
@@ -88,7 +88,7 @@ impl Home {
         self.dir.path().join(path)
     }
 
-    /// Creates or replaces a file, also while a server runs.
+    /// Creates or replaces a file. This is safe while a server runs.
     pub(crate) fn write(&self, path: &str, text: &str) {
         let path = self.path(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -101,12 +101,13 @@ impl Home {
         self.write("larder.yaml", &(text + lines));
     }
 
-    /// Returns a command for the program in this directory, without the environment's settings for Larder.
+    /// Returns a command that runs the program in this directory, without the environment variables that configure
+    /// Larder.
     pub(crate) fn larder<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Command {
         self.call(Path::new(env!("CARGO_BIN_EXE_larder")), args)
     }
 
-    /// Returns a command for the program at another path. Keys for AWS are dummies.
+    /// Returns a command that runs the program at another path, with dummy keys for AWS.
     pub(crate) fn call<'a>(&self, program: &Path, args: impl IntoIterator<Item = &'a str>) -> Command {
         let mut command = Command::new(program);
         let ours = env::vars_os().map(|(name, _)| name).filter(|name| name.to_string_lossy().starts_with("LARDER_"));
@@ -151,7 +152,7 @@ impl Ended {
         self.err.lines().filter(|line| line.contains(": error: ")).collect()
     }
 
-    /// Checks that standard error contains all of these texts.
+    /// Checks that standard error contains each of these strings.
     #[track_caller]
     pub(crate) fn assert_complains(&self, words: &[&str]) -> &Self {
         words.iter().for_each(|words| assert!(self.err.contains(words), "no '{words}' in: {}", self.err));
@@ -175,7 +176,7 @@ impl Running {
         Self { child, lines, heard: Vec::new() }
     }
 
-    /// Waits for a line with this text.
+    /// Waits for a line that contains this text, and returns the line.
     #[track_caller]
     pub(crate) fn until(&mut self, words: &str) -> String {
         let deadline = Instant::now() + TIMEOUT;
@@ -194,7 +195,7 @@ impl Running {
         }
     }
 
-    /// Waits until a server listens; returns its address.
+    /// Waits until a server listens, and returns its address.
     #[track_caller]
     pub(crate) fn listens_at(&mut self) -> SocketAddr {
         let line = self.until("serving listen=");
@@ -202,7 +203,7 @@ impl Running {
         address.trim_matches('"').parse().unwrap()
     }
 
-    /// Returns the lines so far.
+    /// Returns the lines that were read so far.
     pub(crate) fn heard(&self) -> &[String] {
         &self.heard
     }
@@ -219,7 +220,7 @@ impl Running {
         self.child.try_wait().unwrap().is_some()
     }
 
-    /// Waits for its end; returns the exit code and all output.
+    /// Waits until the process ends. Returns the exit code and all output.
     #[track_caller]
     pub(crate) fn end(&mut self) -> (Option<i32>, String) {
         let deadline = Instant::now() + TIMEOUT;
@@ -231,7 +232,7 @@ impl Running {
         (self.child.wait().unwrap().code(), self.heard.join("\n"))
     }
 
-    /// Stops it, and checks that it exits successfully.
+    /// Stops the process with a signal. Checks that it exits successfully, and returns all output.
     #[track_caller]
     pub(crate) fn stop(mut self, signal: Signal) -> String {
         self.signal(signal);
@@ -243,7 +244,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Both fail only for a child that has ended.
+        // Both calls fail only if the child has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,4 +1,5 @@
-//! Limits on the memory and time of requests, for each and in total: requests at and beyond every limit.
+//! Tests the limits on the memory and time of requests, for each request and for all requests together, with requests
+//! at and beyond every limit.
 
 use std::{
     io::{Read, Write},
@@ -32,7 +33,7 @@ pub(crate) fn assert_small_lookup_succeeds(fixture: &Fixture) {
     assert_eq!(answer.column("text")["statuses"], json!(["NOT_FOUND"]));
 }
 
-/// Starts a server with a row `large` whose text has this many bytes, and a row `small`.
+/// Starts a server with two rows: `large` has a string of this many bytes, and `small` has a short text.
 pub(crate) fn with_texts(bytes: usize, limits: impl FnOnce(&mut HttpLimits)) -> Fixture {
     let fixture = Setup::with(TEXTS).config("grpc: {listen: 127.0.0.1:0}\n").limits(limits).start();
     let df = json!({
@@ -64,7 +65,7 @@ fn answer_beyond_its_bytes_is_refused() {
         let ask = |rows| wire::send(fixture.address(), "POST", PATH, headers, &lookup_of("large", rows));
         let whole = ask(9);
         assert!(whole.status == 200 && whole.body.len() > 900_000, "{headers:?}: {}", whole.status);
-        // The first exceeds the limit while it is written; the other would be 500 MB.
+        // The first response exceeds the limit while it is written. The second response would have 500 MB.
         for rows in [12, 5_000] {
             assert_refused(&ask(rows), 413, "answer_bytes_max");
         }
@@ -76,7 +77,7 @@ fn answer_beyond_its_bytes_is_refused() {
 fn large_response_is_complete_everywhere() {
     let fixture = with_texts(200_000, |_| {});
     for headers in [&[][..], &[("connection", "close")]] {
-        // The largest is built on a compute thread.
+        // The largest response is built on a compute thread.
         for rows in [1, 10, 50] {
             let answer = wire::send(fixture.address(), "POST", PATH, headers, &lookup_of("large", rows));
             let values = &answer.column("text")["values"];
@@ -102,7 +103,8 @@ fn unread_responses_share_one_budget() {
     let fixture = with_texts(500_000, |limits| limits.in_flight_bytes_max = Some(24 * MIB));
     let ask = |rows| wire::send(fixture.address(), "POST", PATH, &[], &lookup_of("large", rows));
     assert_eq!(ask(8).status, 200);
-    // One after the other, because the kernel buffers the first megabytes of each.
+    // Connections are opened one after the other until the budget is used up, because the kernel buffers the first
+    // megabytes of each connection.
     let request = [
         format!("POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", lookup_of("large", 8).len())
             .into_bytes(),
@@ -122,7 +124,7 @@ fn unread_responses_share_one_budget() {
     assert_refused(&ask(8), 503, "in_flight_bytes_max");
     assert_small_lookup_succeeds(&fixture);
     drop(deaf);
-    fixture.eventually("memory is there again", || ask(8).status == 200);
+    fixture.eventually("memory is available again", || ask(8).status == 200);
 }
 
 // === bodies ===
@@ -149,12 +151,12 @@ fn unfinished_bodies_share_one_budget() {
                 true
             }));
         }
-        // Each holds between 1 and 3 MiB while it grows, of the 12 MiB for large ones.
+        // Each body holds between 1 and 3 MiB while it grows. Large bodies may hold 12 MiB in all.
         assert!((28..40).contains(&refused), "{refused} of 40");
         assert_small_lookup_succeeds(&fixture);
         drop(open);
         let body = [&lookup_of("small", 1)[..], &vec![b' '; MIB]].concat();
-        fixture.eventually("memory is there again", || fixture.post(PATH, &body).status == 200);
+        fixture.eventually("memory is available again", || fixture.post(PATH, &body).status == 200);
     }
 }
 
@@ -201,7 +203,7 @@ fn many_columns_rejected_in_linear_time() {
     let refused = fixture.post(PATH, body(80_000).as_bytes());
     assert_eq!(refused.status, 413, "{}", refused.text());
     assert!(refused.text().contains("columns: 80001"), "{}", refused.text());
-    // Seconds on a busy machine, where a pairwise comparison of columns takes minutes.
+    // On a busy machine, the check takes seconds. A pairwise comparison of columns would take minutes.
     assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
     assert_eq!(fixture.post(PATH, body(9_999).as_bytes()).column("text")["values"], json!(["small"]));
 }
@@ -314,7 +316,8 @@ fn repeated_length_or_host_is_rejected() {
         (fixture.address(), &health, true),
         (fixture.metrics_address(), &health, false),
     ] {
-        // Alone, after a request on the fast path, and after one on the hyper path.
+        // The bad request comes first on a connection, after a request on the fast path, or after a request that hyper
+        // handles.
         for before in [&[][..], &[&**good], &[&*health], &[&*health, &**good]] {
             let bad = [
                 lookup(&format!("host: x\r\n{length}{te}"), &chunked),
@@ -354,7 +357,7 @@ fn long_heads_are_refused() {
 fn probes_work_with_full_data_port() {
     let fixture = Setup::golden().with_metrics().limits(|limits| limits.connection.connections_max = 5).start();
     let mut open: Vec<TcpStream> = Vec::new();
-    fixture.eventually("the port is full", || {
+    fixture.eventually("the limit on connections is reached", || {
         let mut stream = wire::connect(fixture.address());
         let _ = stream.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n");
         let is_refused = wire::read_answer(&mut stream).is_none();

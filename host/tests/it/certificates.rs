@@ -28,7 +28,7 @@ pub(crate) struct Pair {
     key: KeyPair,
 }
 
-/// The certificates that a client trusts and presents.
+/// A TLS client, with the authorities that it trusts and the certificate that it presents.
 pub(crate) struct Client {
     config: ClientConfig,
 }
@@ -116,7 +116,7 @@ impl Client {
         Ok(stream)
     }
 
-    /// Sends a request on a separate connection; `None` if there is no connection, or no response.
+    /// Sends a request on a separate connection. Returns `None` if the connection fails or there is no response.
     pub(crate) fn send(
         &self,
         address: SocketAddr,

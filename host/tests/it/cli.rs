@@ -26,7 +26,7 @@ feature_views: [{name: user_stats, entities: [user], features: [{name: clicks, t
 feature_services: [{name: clicks_online, features: [user_stats]}]
 ";
 
-/// The arguments for one expired value of the golden repository.
+/// The arguments that select an expired value of the golden repository.
 const EXPIRED: [&str; 3] = ["--feature", "expired_stats:stale_value", "customer_id=CUST_000123"];
 const PRESENT: [&str; 3] = ["--feature", "driver_stats:conv_rate", "driver_id=1001"];
 
@@ -34,7 +34,7 @@ fn with<'a>(command: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
     [command, more].concat()
 }
 
-/// Formats a table as lines of cells, with ages replaced that depend on the time of the run.
+/// Formats a table as lines of cells. Replaces ages, because they depend on when the test runs.
 fn cells(table: &str) -> String {
     let cell = |cell: &str| if cell.ends_with(" ago") { "AGE ago".to_owned() } else { cell.to_owned() };
     let line = |line: &str| {
@@ -54,7 +54,7 @@ fn check_errors_exit_3() {
     );
     let checked = home.run(["check"]);
     checked.assert_code(3);
-    assert_eq!(checked.out, "", "complaints go to standard error");
+    assert_eq!(checked.out, "", "errors go to standard error");
     expect![[r#"
         features/more.yaml:2:11: error: feature view 'late_stats' has no features
         features/more.yaml:3:10: error: feature view: 'ttl' needs a unit (write, for example, 5s or 5d)
@@ -95,7 +95,7 @@ fn check_warns_of_names_once() {
         Home::with(&GOOD.replace("clicks_online", "clicks").replace("user_stats", "userStats")).run(["check"]);
     checked.assert_code(0);
     expect![[r#"
-        features/all.yaml:3:24: warning: these names do not follow the convention <domain>_<feature> for views and services, and snake_case for features: feature view 'userStats', feature service 'clicks' ('naming_warnings: false' turns this off)
+        features/all.yaml:3:24: warning: these names do not follow the convention <domain>_<feature> for views and services, and snake_case for features: feature view 'userStats', feature service 'clicks' (set 'naming_warnings: false' to turn this warning off)
         larder.yaml: project churn_prediction, 1 entity, 1 feature view with 1 feature, 1 feature service: no errors, 1 warning
     "#]].assert_eq(&checked.out);
 }
@@ -108,7 +108,7 @@ fn invalid_configuration_exits_3_with_position() {
         let directory = home.run([command, "--config", "features"]);
         directory.assert_code(3).assert_complains(&["features", "directory"]);
         assert!(!directory.err.contains("hint"), "{}", directory.err);
-        let hint = "Is a directory (os error 21). hint: ./larder.yaml";
+        let hint = "Is a directory (os error 21). hint: set --config to ./larder.yaml";
         home.run([command, "--config", "."]).assert_code(3).assert_complains(&[hint]);
     }
     let by_variable = home.larder(["check"]).env("LARDER_CONFIG", "elsewhere.yaml").output().unwrap();
@@ -244,7 +244,7 @@ fn list_is_plain_text_in_pipes() {
     let home = Home::golden_loaded();
     let listed = home.run(["list", "--features"]);
     listed.assert_code(0);
-    assert!(!listed.out.contains('\u{1b}'), "colours are for terminals");
+    assert!(!listed.out.contains('\u{1b}'), "colors are only for terminals");
     expect![[r#"
         project churn_prediction
 
@@ -323,14 +323,14 @@ fn verify_fails_on_bad_values() {
     assert_eq!(verified.assert_code(0).out, "nothing is missing or expired in 1 value\n");
 
     let missing = home.run(["verify", "--feature", "driver_stats:conv_rate", "driver_id=1001,7"]);
-    missing.assert_code(1).assert_complains(&["of 2 values 1 is missing or expired"]);
+    missing.assert_code(1).assert_complains(&["1 of 2 values is missing or expired"]);
     assert_eq!(missing.out, "driver_id=7: conv_rate is missing\n");
 
     let expired = home.run(with(&["verify"], &EXPIRED));
-    expired.assert_code(1).assert_complains(&["of 1 value 1 is missing or expired"]);
+    expired.assert_code(1).assert_complains(&["1 of 1 value is missing or expired"]);
     assert_eq!(expired.out, "customer_id=CUST_000123: stale_value is older than its ttl\n");
 
-    // An old row with a null in it, in a Larder that ignores its age.
+    // The row is old and has a null. With this setting, its age is ignored.
     home.configure("serving: {ttl: ignore}\n");
     let null = ["--feature", "customer_stats:segment", "customer_id=CUST_000125"];
     home.run(with(&["verify"], &null)).assert_code(0);
@@ -377,10 +377,10 @@ fn verify_samples_entities_from_sources() {
     assert!(out.contains("nothing is missing or expired in "), "{out}");
 
     let missing = home.run(["verify", "--sample", "1", "--feature", "driver_stats:conv_rate"]);
-    missing.assert_code(1).assert_complains(&["of 1 value 1 is missing or expired"]);
+    missing.assert_code(1).assert_complains(&["1 of 1 value is missing or expired"]);
     assert!(missing.out.contains("driver_stats driver_id="), "{}", missing.out);
 
-    // Without arguments, every view is synced.
+    // `sync` without arguments syncs every view.
     home.run(["sync"]).assert_code(0);
     let all = home.run(["verify"]);
     all.assert_code(1).assert_complains(&["missing or expired"]);
@@ -426,9 +426,9 @@ feature_services:
         features/more.yaml:9:16: error: feature view 'renamed_stats': ./data/driver_stats.parquet has no column 'conv_rat' (did you mean 'conv_rate'?)
         features/more.yaml:10:16: error: feature view 'renamed_stats': ./data/driver_stats.parquet, column 'avg_daily_trips': the column is Int64, but the definition has Array(String)
         features/more.yaml:12:20: error: feature view 'renamed_stats': ./data/driver_stats.parquet has no column 'event_time' (did you mean 'event_timestamp'?)
-        features/more.yaml:14:11: error: feature service 'two_rates': driver_stats:conv_rate and renamed_stats:conv_rate have the same name, 'conv_rate': requests without full_feature_names fail (rename one, leave one out, or tag the service 'full_feature_names: "true"')"#]]
+        features/more.yaml:14:11: error: feature service 'two_rates': driver_stats:conv_rate and renamed_stats:conv_rate have the same feature name, 'conv_rate', so requests without full_feature_names fail (rename one of the features, remove one, or tag the service 'full_feature_names: "true"')"#]]
     .assert_eq(&checked.errors().join("\n"));
-    // Sources can be skipped; services are still checked.
+    // With `--offline`, sources are skipped, but services are still checked.
     let offline = home.run(["check", "--offline"]);
     offline.assert_code(3);
     assert_eq!(offline.errors().len(), 1, "{}", offline.err);
@@ -440,7 +440,7 @@ feature_services:
     home.run(["check", "--offline"]).assert_code(0);
 }
 
-/// Faults of files with which every sync fails.
+/// `check` reports the same error as `sync` for files with which every sync fails.
 #[test]
 fn check_reports_faults_as_sync_does() {
     let home = Home::with(
@@ -555,9 +555,9 @@ feature_services:
     );
     let checked = home.run(["check"]);
     for words in [
-        "feature service 'aliased_online': user_stats:clicks and s:clicks have the same name, 'clicks': requests without \
-         full_feature_names fail",
-        "feature service 'keys_online': shop_stats:user_id has the name of a join key: responses without \
+        "feature service 'aliased_online': user_stats:clicks and s:clicks have the same feature name, 'clicks', so \
+         requests without full_feature_names fail",
+        "feature service 'keys_online': shop_stats:user_id has the name of a join key, so responses without \
          full_feature_names have two columns 'user_id'",
     ] {
         assert!(checked.assert_code(0).out.contains(words), "{}{}", checked.out, checked.err);
@@ -582,7 +582,7 @@ fn help_lists_options_and_exit_codes() {
     for (command, flags) in flags {
         assert!(all.assert_code(0).out.contains(&format!("\n  {command} ")), "{}", all.out);
         let help = home.run([command, "--help"]);
-        for words in flags.iter().chain(&["Exit codes: 0 done; 1 failed; 2 wrong usage; 3 wrong configuration"]) {
+        for words in flags.iter().chain(&["Exit codes: 0 done; 1 failed; 2 usage error; 3 invalid configuration"]) {
             assert!(help.assert_code(0).out.contains(words), "{command}: no {words} in\n{}", help.out);
         }
     }
@@ -607,7 +607,8 @@ fn read_only_store_exits_4() {
     allow("", 0o755);
     allow("data/store", 0o555);
     allow("data/store/online.redb", 0o444);
-    // Root ignores permissions, so another user must try, who may not even reach the program's directory.
+    // Permissions do not apply to root, so the program runs as another user. That user may not be able to access the
+    // program's directory, so the program is copied.
     let program = home.path("larder");
     let original = env!("CARGO_BIN_EXE_larder");
     fs::hard_link(original, &program).or_else(|_| fs::copy(original, &program).map(|_| ())).unwrap();
@@ -619,6 +620,6 @@ fn read_only_store_exits_4() {
     let err = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(4), "{err}");
     assert!(err.contains("cannot open data/store/online.redb: Permission denied"), "{err}");
-    // The directory can be emptied again.
+    // This allows the directory to be removed.
     allow("data/store", 0o755);
 }

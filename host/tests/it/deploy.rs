@@ -1,4 +1,4 @@
-//! Deploying plugins: through the admin API, by a file in the directory, and rolling back.
+//! Deployment of plugins through the admin API and through the plugin directory, and rollbacks.
 
 use std::{
     fs,
@@ -18,7 +18,7 @@ use crate::{
 };
 
 const SINGLETON: &str = "feast_odfv/odfv_singleton";
-/// Compilation has a low priority.
+/// A long timeout, because compilation runs with a low priority.
 const COMPILED: Duration = Duration::from_secs(300);
 
 fn first() -> Vec<u8> {
@@ -29,13 +29,14 @@ fn second() -> Vec<u8> {
     fs::read(guest_with(SINGLETON, "second")).unwrap()
 }
 
-/// Returns the result for 1001 trips: one more with the first version, two more with the second.
+/// Returns the plugin's result for driver 1001, who has 1001 trips. The first version of the plugin adds one to the
+/// trips, and the second version adds two.
 fn trips(fixture: &Fixture) -> Value {
     let answer = fixture.features(&["odfv_singleton:trips_plus_one"], json!({ "driver_id": [1001] }));
     if answer.status == 200 { answer.column("trips_plus_one")["values"][0].clone() } else { answer.json() }
 }
 
-/// Puts a file into a directory, which may not exist.
+/// Writes a file, and creates its directory if needed.
 fn bring(bytes: &[u8], path: &Path) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     replace(path, bytes);
@@ -60,17 +61,17 @@ fn deploy_and_rollback_take_effect_immediately() {
     // Rolling back twice returns to the original version.
     assert_eq!(fixture.app.roll_back("odfv_singleton").unwrap().version, "2.0.0");
     assert_eq!(trips(&fixture), json!(1003));
-    let told = fixture.app.roll_back("odfv_python").unwrap_err();
-    assert_eq!(told, "plugin 'odfv_python' does not exist");
+    let error = fixture.app.roll_back("odfv_python").unwrap_err();
+    assert_eq!(error, "plugin 'odfv_python' does not exist");
 }
 
-/// A poll that read the directory before a rollback must not redeploy the version afterwards.
+/// A poll that read the directory before a rollback must not deploy the newer version again after it.
 #[test]
 fn rollback_is_not_undone_by_polling() {
     let fixture = Setup::golden().start();
     fixture.app.deploy(&first()).unwrap();
     fixture.app.deploy(&second()).unwrap();
-    // Long enough for about ten polls.
+    // This takes long enough for about ten polls of the directory.
     let (started, mut wanted) = (Instant::now(), ["1.0.0", "2.0.0"].into_iter().cycle());
     while started.elapsed() < Duration::from_secs(4) {
         let report = fixture.app.roll_back("odfv_singleton").unwrap();
@@ -87,14 +88,28 @@ fn rollback_survives_restart() {
     let fixture = fixture.restart();
     fixture.until_ready();
     assert_eq!(trips(&fixture), json!(1003));
-    assert!(!fixture.app.deploy(&second()).unwrap().compiled, "its code was kept");
+    assert!(!fixture.app.deploy(&second()).unwrap().compiled, "the code is cached");
     assert_eq!(fixture.app.roll_back("odfv_singleton").unwrap().version, "1.0.0");
     let fixture = fixture.restart();
     fixture.until_ready();
     assert_eq!(trips(&fixture), json!(1002));
 }
 
-/// Definitions that need an output of the newer version do not remove the previous one.
+#[test]
+fn rollback_without_stored_copy_keeps_files() {
+    let fixture = Setup::golden().start();
+    fixture.app.deploy(&first()).unwrap();
+    fixture.app.deploy(&second()).unwrap();
+    let copies = fixture.path("data/store/plugins");
+    fs::remove_file(copies.join("previous/odfv_singleton.wasm")).unwrap();
+    let error = fixture.app.roll_back("odfv_singleton").unwrap_err();
+    assert!(error.contains("the server's copy of the previous version is missing"), "{error}");
+    assert_eq!(trips(&fixture), json!(1002));
+    assert_eq!(fs::read(fixture.path("plugins/odfv_singleton.wasm")).unwrap(), second());
+    assert_eq!(fs::read(copies.join("live/odfv_singleton.wasm")).unwrap(), second());
+}
+
+/// If definitions need an output that only the newer version has, the previous version is kept.
 #[test]
 fn incompatible_previous_version_is_kept() {
     let mut fixture = Setup::golden().start();
@@ -130,9 +145,9 @@ fn file_added_by_rename_is_deployed() {
     let fixture = Setup::golden().start();
     let file = fixture.path("plugins/odfv_singleton.wasm");
     bring(&first(), &file);
-    eventually_within("the first version answers", COMPILED, || trips(&fixture) == json!(1002));
+    eventually_within("the first version is live", COMPILED, || trips(&fixture) == json!(1002));
     bring(&second(), &file);
-    eventually_within("the second version answers", COMPILED, || trips(&fixture) == json!(1003));
+    eventually_within("the second version is live", COMPILED, || trips(&fixture) == json!(1003));
 }
 
 #[test]
@@ -142,7 +157,7 @@ fn rejected_file_keeps_previous_version() {
     let good = first();
     let oversized = [good.clone(), vec![0; 41 << 20]].concat();
     let foreign = fs::read(guest_with("hostile", "foreign-import")).unwrap();
-    for (bytes, told) in [
+    for (bytes, expected) in [
         (&b"no plugin"[..], "the file is not a WebAssembly component"),
         (&b"\0asm\x01\0\0\0"[..], "the file is a core WebAssembly module"),
         (&good[..good.len() / 2], "the component is invalid"),
@@ -150,29 +165,29 @@ fn rejected_file_keeps_previous_version() {
         (&foreign[..], "plugin imports larder-hostile:foreign/clock@0.1.0"),
     ] {
         let why = fixture.app.deploy(bytes).unwrap_err();
-        assert!(why.contains(told), "{why}");
+        assert!(why.contains(expected), "{why}");
         assert_eq!(trips(&fixture), json!(1002));
     }
     let fixture = incompatible(fixture);
-    // The same through the directory: the file stays, and is listed as rejected.
+    // A file in the directory is rejected in the same way. It stays there, and the list shows it as rejected.
     bring(b"no plugin", &fixture.path("plugins/odfv_singleton.wasm"));
     fixture
-        .eventually("it is listed as refused", || fixture.app.plugins().iter().any(|plugin| plugin.refused.is_some()));
+        .eventually("it is listed as rejected", || fixture.app.plugins().iter().any(|plugin| plugin.refused.is_some()));
     let plugins = fixture.app.plugins();
     let plugin = plugins.iter().find(|plugin| plugin.plugin == "odfv_singleton").unwrap();
     assert_eq!(plugin.refused.as_deref(), Some("the file is not a WebAssembly component"));
     assert_eq!(plugin.live.as_ref().unwrap().version, "1.0.0");
     assert_eq!(trips(&fixture), json!(1002));
-    // Also after a restart: the server has a copy of the good version.
+    // The good version is live after a restart, too, because the server has a copy of it.
     let fixture = fixture.restart();
     fixture.until_ready();
     assert_eq!(trips(&fixture), json!(1002));
-    // With the good file back, nothing is rejected any more.
+    // When the good file is back, the list shows no rejected file.
     bring(&good, &fixture.path("plugins/odfv_singleton.wasm"));
-    fixture.eventually("nothing is refused", || fixture.app.plugins().iter().all(|plugin| plugin.refused.is_none()));
-    // A file whose name is not the plugin's is not used.
+    fixture.eventually("nothing is rejected", || fixture.app.plugins().iter().all(|plugin| plugin.refused.is_none()));
+    // A file whose name differs from the plugin's name is rejected.
     bring(&good, &fixture.path("plugins/other.wasm"));
-    fixture.eventually("the name is told", || {
+    fixture.eventually("the wrong name is reported", || {
         fixture.app.plugins().iter().any(|plugin| {
             plugin.refused.as_deref()
                 == Some("the file is named 'other', but contains plugin 'odfv_singleton'. hint: rename the file to odfv_singleton.wasm")
@@ -191,9 +206,9 @@ fn incompatible(fixture: Fixture) -> Fixture {
     replace(fixture.path("features/more.yaml"), definitions);
     fixture.app.reload_definitions().unwrap();
     let why = fixture.app.deploy(&fs::read(guest("feast_odfv/odfv_python")).unwrap()).unwrap_err();
-    let told = "derived view 'wants_text' and plugin 'odfv_python' 1.0.0 are incompatible: feature 'label' is Int64 in the view, \
+    let expected = "derived view 'wants_text' and plugin 'odfv_python' 1.0.0 are incompatible: feature 'label' is Int64 in the view, \
                 but String in the plugin";
-    assert_eq!(why, told);
+    assert_eq!(why, expected);
     fixture
 }
 
@@ -211,11 +226,7 @@ fn incompatible_definitions_are_rejected() {
     replace(&file, good.replace("on_error: fail", "on_error: null"));
     fixture.app.reload_definitions().unwrap();
     let answer = fixture.features(&["odfv_singleton:trips_plus_one"], json!({ "driver_id": [9999] }));
-    assert_eq!(
-        answer.column("trips_plus_one")["statuses"],
-        json!(["INVALID"]),
-        "the plugin was fitted to the new view"
-    );
+    assert_eq!(answer.column("trips_plus_one")["statuses"], json!(["INVALID"]), "the plugin is bound to the new view");
 }
 
 #[test]
@@ -249,7 +260,7 @@ fn hundred_swaps_fail_no_request() {
             });
         }
         for swap in 0..100 {
-            // Deployed from cached code, or rolled back to.
+            // Alternately, the version is deployed from cached code, or restored by a rollback.
             if swap % 2 == 0 {
                 fixture.app.deploy(&first()).unwrap();
                 fixture.app.deploy(&second()).unwrap();

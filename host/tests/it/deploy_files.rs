@@ -29,9 +29,9 @@ fn names(dir: &str, ending: &str) -> Vec<String> {
 }
 
 fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_else(|| panic!("a text is wanted, and not {value}"))
+    value.as_str().unwrap_or_else(|| panic!("expected text, got {value}"))
 }
 
 fn list(value: &Value) -> &[Value] {
-    value.as_array().unwrap_or_else(|| panic!("a list is wanted, and not {value}"))
+    value.as_array().unwrap_or_else(|| panic!("expected a list, got {value}"))
 }

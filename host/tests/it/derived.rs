@@ -1,4 +1,4 @@
-//! Derived features in responses: their inputs, and their values if they cannot be computed.
+//! Derived features in responses: their inputs, and the values that replace them if they cannot be computed.
 
 use std::{
     fs,
@@ -85,7 +85,7 @@ fn request_inputs_are_type_checked() {
     assert_eq!(answer.column("label")["values"], json!(["h3"]));
     let answer = ask(json!(null), json!(null));
     assert_eq!(answer.column("conv_x_amount")["values"], json!([null]));
-    for (amount, hour, told) in [
+    for (amount, hour, expected) in [
         (json!("2.0"), json!(3), "request data 'amount', row 0: '2.0' is not Float64"),
         (json!(2.0), json!(3.5), "request data 'hour', row 0: 3.5 is not Int64"),
         (json!(true), json!(3), "request data 'amount', row 0: true is not Float64"),
@@ -98,7 +98,7 @@ fn request_inputs_are_type_checked() {
         ),
     ] {
         let answer = ask(amount, hour);
-        assert_eq!((answer.status, answer.json()), (400, json!(told)));
+        assert_eq!((answer.status, answer.json()), (400, json!(expected)));
     }
 }
 
@@ -168,7 +168,7 @@ feature_services:
         "odfv_singleton__trips_plus_one",
         "other__trips_plus_one",
     ]);
-    assert_eq!(answer.json()["metadata"]["feature_names"], names, "in the order that was asked for");
+    assert_eq!(answer.json()["metadata"]["feature_names"], names, "in the order of the request");
     assert_eq!(answer.column("other__trips_plus_one")["values"], json!([1003, 1004]));
     // A failed view also fails the views that read it.
     let answer = fixture.features(&["a_third_trip:trips_plus_one"], json!({ "driver_id": [9999] }));
@@ -203,7 +203,8 @@ fn only_used_inputs_are_looked_up() {
     let reads: Vec<(&str, usize)> =
         answer.plan.reads.iter().map(|read| (&*read.name, read.schemas[0].fields.len())).collect();
     assert_eq!(reads, [("driver_stats", 1)]);
-    // The request inputs of the view are required anyway: that is the caller's contract, not the plugin's.
+    // The request inputs of the view are required even if the plugin does not read them, because they are part of the
+    // view's definition.
     let answer = fixture.features(&["reads_little:trips_plus_one"], json!({ "driver_id": [1001] }));
     assert_eq!(answer.status, 404);
     assert!(answer.text().contains("['unused']"), "{}", answer.text());

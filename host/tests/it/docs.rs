@@ -1,4 +1,4 @@
-//! The documentation agrees with the program: commands, keys, routes, metrics and links.
+//! Compares the documentation with the program: commands, keys, routes and metrics. Also checks links.
 
 use std::{
     collections::BTreeSet,
@@ -16,7 +16,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(Path::new(ROOT).join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The texts in backticks that begin a table's row.
+/// Returns the strings in backticks in the first cells of a page's tables.
 fn first_cells(page: &str) -> Vec<String> {
     let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
     rows.filter_map(|row| row.split_once('`')).map(|(name, _)| name.to_owned()).collect()
@@ -84,7 +84,7 @@ fn http_reference_has_all_routes() {
     }
 }
 
-/// The files under a directory with this extension.
+/// Adds the files with this extension in a directory and its subdirectories.
 fn files(dir: &Path, extension: &str, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
@@ -117,7 +117,7 @@ fn metrics_reference_has_all_metrics() {
     assert_eq!(described, named);
 }
 
-/// The keys of `configs/larder.yaml`, which has all of them, some as comments: `#key:`.
+/// Returns the keys in `configs/larder.yaml`. The file has all keys; some are commented out (`#key:`).
 fn keys_of_example() -> BTreeSet<String> {
     let mut text = String::new();
     for line in read("configs/larder.yaml").lines() {
@@ -158,7 +158,7 @@ fn config_reference_has_all_keys() {
     }
 }
 
-/// The targets of the links on a page.
+/// Returns the targets of the links on a page.
 fn links(page: &str) -> Vec<String> {
     let mut links = Vec::new();
     for part in page.split("](").skip(1) {
@@ -167,7 +167,7 @@ fn links(page: &str) -> Vec<String> {
     links
 }
 
-/// The anchor of a heading, as Markdown renderers make it.
+/// Returns the anchor that Markdown renderers create for a heading.
 fn anchor(heading: &str) -> String {
     let kept = heading.trim_start_matches('#').trim().to_lowercase();
     kept.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c)).collect::<String>().replace(' ', "-")

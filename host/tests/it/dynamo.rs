@@ -1,6 +1,6 @@
-//! A view whose rows are in DynamoDB: scanned, then followed through every event of its stream.
+//! Views whose rows are in DynamoDB. The table is scanned, and then its stream is followed.
 //!
-//! Tests are named after the rows of the reliability table and after bugs of other stream readers.
+//! The tests cover every type of event in a stream, and bugs of other stream readers.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ mod source;
 
 const TABLE: &str = "shop.driver_stats";
 
-/// Returns the definition of one view with a table; `more` is appended to its source.
+/// Returns the definition of a view whose source is a table. `more` is appended to the source.
 fn definitions(more: &str) -> String {
     format!(
         "
@@ -64,7 +64,7 @@ fn item(driver: i64, trips: i64) -> Value {
     })
 }
 
-/// Creates a table with a stream, and drivers 1 to `drivers`, whose trips are their number.
+/// Creates a table with a stream and drivers 1 to `drivers`. The trips of each driver equal the driver's number.
 pub(crate) fn table(drivers: i64) -> FakeDynamo {
     let dynamo = FakeDynamo::start();
     dynamo.create_table(TABLE, &[("driver_id", "N")], Some("NEW_AND_OLD_IMAGES"));
@@ -95,7 +95,7 @@ fn until_equal(host: &Fixture, dynamo: &FakeDynamo, drivers: i64) {
     };
     let expected: Vec<Value> = (1..=drivers).map(of).collect();
     let all: Vec<i64> = (1..=drivers).collect();
-    eventually("the store is as the table", || ask(host, &all).column("trips")["values"] == json!(expected));
+    eventually("the store equals the table", || ask(host, &all).column("trips")["values"] == json!(expected));
 }
 
 fn sync(host: &Fixture) -> Result<(), String> {
@@ -125,10 +125,10 @@ fn lagging_server_is_not_ready() {
     let proxy = FaultProxy::start(dynamo.address());
     proxy.refuse("GetRecords", When::Always, 500, "InternalServerError");
     let host = setup(&proxy.url(), "").unready().start();
-    eventually("the scan is over", || dynamo.calls().get("Scan").is_some_and(|scans| *scans >= 3));
+    eventually("the scan has ended", || dynamo.calls().get("Scan").is_some_and(|scans| *scans >= 3));
     let refused = proxy.counts().1;
     eventually("the stream is read again", || proxy.counts().1 >= refused + 4);
-    assert_eq!(host.get("/ready").status, 503, "what was scanned is not served before the stream has passed it");
+    assert_eq!(host.get("/ready").status, 503, "scanned rows are not served before the stream has caught up");
     assert_eq!(trips(&host, 1), Value::Null);
     proxy.heal();
     host.until_ready();
@@ -161,7 +161,7 @@ fn restart_resumes_without_rescan() {
     let host = setup(&dynamo.url(), "").start();
     dynamo.put(TABLE, item(1, 100));
     until(&host, 1, 100);
-    // The position in the stream is stored with the row.
+    // The position in the stream is stored in the same transaction as the row.
     let scans = dynamo.calls()["Scan"];
     let mut host = host;
     host.stop();
@@ -195,12 +195,12 @@ fn recent_scan_is_skipped_unless_requested() {
     let host = setup(&dynamo.url(), ", every: 1h").start();
     assert_eq!((trips(&host, 1), dynamo.calls()["Scan"]), (json!(1), 3));
     let syncs = || metric("larder_sync_duration_seconds_count{view=\"driver_stats\"}");
-    eventually("the first sync is over", || syncs() == 1.0);
+    eventually("the first sync has ended", || syncs() == 1.0);
     let host = host.restart();
     eventually("a sync after the start", || syncs() == 2.0);
     host.app.reload_definitions().unwrap();
     eventually("a sync after the reload", || syncs() == 3.0);
-    assert_eq!(dynamo.calls()["Scan"], 3, "each scan costs as much as the table is large");
+    assert_eq!(dynamo.calls()["Scan"], 3, "each scan reads the whole table");
     dynamo.put(TABLE, item(1, 2));
     sync(&host).unwrap();
     assert_eq!((trips(&host, 1), dynamo.calls()["Scan"]), (json!(2), 6));
@@ -296,7 +296,7 @@ fn table_without_stream_reports_its_staleness() {
     let view = catalogued(&followed);
     assert_eq!((&view["staleness_bound_seconds"], &view["caveat"]), (&json!(0.2), &Value::Null));
 
-    // No notice if the stream is turned off by the definitions.
+    // If the definitions turn the stream off, there is no notice.
     let off = setup(&dynamo.url(), ", every: 30m, stream: off").start();
     let view = catalogued(&off);
     assert_eq!((&view["staleness_bound_seconds"], &view["caveat"]), (&json!(1800.0), &Value::Null));

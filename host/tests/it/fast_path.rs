@@ -1,5 +1,5 @@
-//! The fast path of lookups, and where it ends: the responses equal hyper's, in the order of the requests, however the
-//! bytes arrive.
+//! The fast path of lookups, and the transitions between it and hyper. Responses equal hyper's and are in the order of
+//! the requests, regardless of how the bytes arrive.
 
 use std::{
     fs,
@@ -27,14 +27,14 @@ fn request(body: &[u8]) -> Vec<u8> {
 }
 
 fn next(stream: &mut TcpStream) -> Answer {
-    // Byte by byte, so that bytes of the next response stay unread.
+    // This reader reads single bytes, so that it does not consume bytes of the next response.
     struct Bytewise<'s>(&'s mut TcpStream);
     impl Read for Bytewise<'_> {
         fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
             self.0.read(&mut buffer[..1])
         }
     }
-    wire::read_answer(&mut Bytewise(stream)).expect("an answer")
+    wire::read_answer(&mut Bytewise(stream)).expect("a response arrives")
 }
 
 fn keys(answer: &Answer) -> Value {
@@ -73,7 +73,7 @@ fn large_repetitive_responses_equal_hyper() {
     let expected = firsts.map(|first| {
         wire::send(fixture.address(), "POST", "/get-online-features", &CLOSE, &large(first)).text().to_owned()
     });
-    // The responses of a round follow each other, including a small one; in later rounds all rows are in memory.
+    // A round has large and small responses, alternately, on one connection. In later rounds, all rows are in memory.
     for _ in 0..3 {
         let mut stream = wire::connect(fixture.address());
         let all: Vec<u8> =
@@ -97,7 +97,7 @@ fn pipelined_requests_stay_in_order() {
     }
     for (place, byte) in many[..many.len() / 25].iter().enumerate() {
         stream.write_all(&[*byte]).unwrap();
-        // So that bytes arrive in several pieces.
+        // With the pauses, the server receives the bytes in several pieces.
         if place % 37 == 0 {
             std::thread::sleep(Duration::from_millis(2));
         }
@@ -165,7 +165,7 @@ fn client_that_never_reads_is_disconnected() {
     let reader = std::thread::spawn({
         let mut stream = late.try_clone().unwrap();
         move || {
-            // A client that reads late, but within the timeout.
+            // The client reads late, but within the timeout.
             std::thread::sleep(Duration::from_millis(300));
             (0..60).map(|_| keys(&wire_answer(&mut stream)).as_array().unwrap().len()).collect::<Vec<_>>()
         }
@@ -174,13 +174,10 @@ fn client_that_never_reads_is_disconnected() {
     assert_eq!(reader.join().unwrap(), vec![5_000; 60]);
 
     let mut never = wire::connect(fixture.address());
-    assert!(
-        never.write_all(&many().repeat(4)).is_err(),
-        "the server takes no more than it can answer, and closes then"
-    );
+    assert!(never.write_all(&many().repeat(4)).is_err(), "the server stops reading and then closes the connection");
 }
 
-/// Reads one of several responses: its head has the length.
+/// Reads exactly one of several responses, with the length from its head.
 fn wire_answer(stream: &mut TcpStream) -> Answer {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -202,7 +199,8 @@ fn stop_finishes_begun_responses() {
     let (mut idle, mut begun) = (wire::connect(fixture.address()), wire::connect(fixture.address()));
     idle.write_all(&whole).unwrap();
     assert_eq!(keys(&next(&mut idle)), json!([1]));
-    // The server reads both requests at once, so the second one has begun when the first one is answered.
+    // The server reads all of these bytes at the same time, so when it responds to the first request, it has already
+    // received the beginning of the second.
     begun.write_all(&[&whole[..], &whole[..whole.len() - 5]].concat()).unwrap();
     assert_eq!(keys(&next(&mut begun)), json!([1]));
     let stopping = std::thread::spawn(move || {
@@ -230,7 +228,7 @@ fn pipelined_large_responses_stay_in_order() {
     let all: Vec<u8> = (0..300).flat_map(|first| request(&body(&drivers(first)))).collect();
     stream.write_all(&all).unwrap();
     assert_eq!(reader.join().unwrap(), (0..300).collect::<Vec<i64>>());
-    // Nothing is left: the next request is answered alone.
+    // No bytes are left over: the response to the next request is the next one that arrives.
     stream.write_all(&request(&body(&[7]))).unwrap();
     assert_eq!(keys(&next(&mut stream)), json!([7]));
 }
@@ -265,7 +263,7 @@ fn response_computed_elsewhere_stays_in_order() {
         line.split(' ').nth(1).unwrap().parse::<u32>().unwrap()
     };
     let before = left();
-    // The last request arrives in two parts, the second one late.
+    // The last request arrives in two parts. The second part arrives late.
     let mut all: Vec<u8> =
         (0..20).flat_map(|n| if n % 3 == 0 { request(&slow(n)) } else { request(&body(&[n])) }).collect();
     let rest = all.split_off(all.len() - 7);
@@ -286,7 +284,7 @@ fn response_computed_elsewhere_stays_in_order() {
     let plain = wire::send(fixture.address(), "POST", "/get-online-features", &[], &slow(4));
     let other = wire::send(fixture.address(), "POST", "/get-online-features", &CLOSE, &slow(4));
     assert_eq!((plain.status, plain.text()), (other.status, other.text()));
-    assert_eq!(left(), before + 1, "the one that closes");
+    assert_eq!(left(), before + 1, "only the request that closes leaves the fast path");
     let counted = "larder_http_requests_total{endpoint=\"/get-online-features\",status=\"success\"} 22";
     assert!(metrics.render().contains(counted), "{}", metrics.render());
 }
@@ -300,7 +298,7 @@ fn error_computed_elsewhere_equals_hyper() {
         let line = text.lines().find(|line| line.starts_with(series)).unwrap_or_else(|| panic!("{series}: {text}"));
         line.rsplit(' ').next().unwrap().parse::<u32>().unwrap()
     };
-    // The other view's plugin fails if there are no trips, which fails the request.
+    // The second view's plugin fails if there are no trips, and this fails the request.
     let features = ["slow:y", "odfv_singleton:trips_plus_one"];
     let both =
         json!({ "features": features, "entities": { "x": [1.0], "driver_id": [9999] } }).to_string().into_bytes();
@@ -339,7 +337,8 @@ fn stop_finishes_response_computed_elsewhere() {
     assert_eq!(next(&mut idle).status, 200);
     let mut stream = wire::connect(fixture.address());
     let whole = request(&slow(2));
-    // The server reads both requests at once, so the second one has begun when the first one is answered.
+    // The server reads all of these bytes at the same time, so when it responds to the first request, it has already
+    // received the beginning of the second.
     stream.write_all(&[&request(&slow(1))[..], &whole[..whole.len() - 5]].concat()).unwrap();
     assert_eq!(next(&mut stream).status, 200);
     let stopping = std::thread::spawn(move || {
@@ -355,7 +354,7 @@ fn stop_finishes_response_computed_elsewhere() {
     let _: Fixture = stopping.join().unwrap();
 }
 
-/// The value of a metric without labels.
+/// Returns the value of a metric without labels.
 fn metric(metrics: &larder_common::telemetry::Metrics, name: &str) -> u64 {
     let text = metrics.render();
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));

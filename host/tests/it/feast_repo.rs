@@ -1,5 +1,5 @@
-//! A Feast repository instead of definition files: the recorded responses from its registry, changes in Feast's SQLite
-//! store, and possible errors in both.
+//! A Feast repository instead of definition files. Tests the recorded responses with the definitions in its registry,
+//! changes in Feast's SQLite store, and errors in both files.
 
 use std::{
     fs,
@@ -50,7 +50,7 @@ fn registry(home: &Home) -> Vec<u8> {
     fs::read(home.path("data/registry.db")).unwrap()
 }
 
-/// Replaces bytes in the registry by others of the same length, wherever they occur.
+/// Replaces each occurrence of a string in the registry with another text of the same length.
 pub(crate) fn patch(home: &Home, from: &str, to: &str) {
     assert_eq!(from.len(), to.len());
     let mut bytes = registry(home);
@@ -60,7 +60,7 @@ pub(crate) fn patch(home: &Home, from: &str, to: &str) {
     for at in places {
         bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
     }
-    // With a rename, as Feast does.
+    // The file is replaced with a rename.
     replace(home.path("data/registry.db"), bytes);
 }
 
@@ -94,7 +94,9 @@ fn invalid_registry_prevents_start() {
         home.run(["serve"]).assert_code(3).assert_complains(&[words]);
     }
     fs::remove_file(home.path("data/registry.db")).unwrap();
-    home.run(["check"]).assert_code(3).assert_complains(&["registry.db cannot be read", "'feast apply' writes it"]);
+    home.run(["check"])
+        .assert_code(3)
+        .assert_complains(&["registry.db cannot be read", "run 'feast apply' to write it"]);
     home.write("feature_store.yaml", &FEATURE_STORE.replace("path: data/registry.db", "path: gs://bucket/registry.db"));
     home.run(["serve"]).assert_code(3).assert_complains(&["not from gs://"]);
     fs::remove_file(home.path("feature_store.yaml")).unwrap();
@@ -111,14 +113,14 @@ fn broken_registry_keeps_last_good_one() {
     host.until("not a Feast registry");
     let answer = ask(address, &["driver_stats:avg_daily_trips"], json!({ "driver_id": [1001] }));
     assert_eq!(answer.column("avg_daily_trips")["values"], json!([1001]));
-    // The same for a missing or empty registry: Feast overwrites the file in place.
+    // The last good registry also stays if the file is empty or missing, because Feast overwrites the file in place.
     let trips = || ask(address, &["driver_stats:avg_daily_trips"], json!({ "driver_id": [1001] })).status;
     fs::write(home.path("data/registry.db"), b"").unwrap();
     host.until("the registry is empty");
     fs::remove_file(home.path("data/registry.db")).unwrap();
     host.until("registry.db cannot be read");
     assert_eq!(trips(), 200);
-    // When it is complete again, it is used: here with another name for a service.
+    // When the registry is complete again, it is used. This one has another name for a service.
     fs::write(home.path("data/registry.db"), &whole).unwrap();
     patch(&home, "fs_basic", "fs_other");
     host.until("definitions reloaded");
@@ -127,7 +129,7 @@ fn broken_registry_keeps_last_good_one() {
         let body = json!({ "feature_service": service, "entities": entities }).to_string();
         wire::send(address, "POST", "/get-online-features", &[], body.as_bytes()).status
     };
-    eventually("the other name", || by_service("fs_other") == 200);
+    eventually("the other name is served", || by_service("fs_other") == 200);
     assert_eq!(by_service("fs_basic"), 404);
     host.stop(Signal::TERM);
 }
@@ -144,7 +146,7 @@ fn unservable_definitions_are_listed_with_reasons() {
     let (mut host, address) = home.serve();
     host.until("sync ended view=\"driver_stats\"");
     let answer = ask(address, &["global_stats:global_mean"], json!({ "driver_id": [1] }));
-    // Not a 503: Feast's client would retry endlessly, and the message would be lost.
+    // The status is not 503, because Feast's client would then retry endlessly, and users would not see the message.
     assert_eq!(answer.status, 501);
     assert!(
         answer.text().contains("global_stats cannot be served by Larder: its batch source is gs:"),
@@ -163,7 +165,7 @@ fn missing_files_spare_other_views() {
     let (mut host, address) = home.serve();
     host.until("pair_stats.parquet");
     let driver = || ask(address, &["driver_stats:avg_daily_trips"], json!({ "driver_id": [1001] }));
-    eventually("the others", || driver().column("avg_daily_trips")["values"] == json!([1001]));
+    eventually("the other view is loaded", || driver().column("avg_daily_trips")["values"] == json!([1001]));
     host.stop(Signal::TERM);
 }
 
@@ -179,7 +181,7 @@ pub(crate) fn online_store(home: &Home) -> Connection {
     store
 }
 
-/// Writes one line as Feast does: the serialized key (version 3), and a `feast.types.Value` of an int64.
+/// Writes one row as Feast does: the serialized key (version 3), and a `feast.types.Value` with an int64.
 pub(crate) fn put_driver(store: &Connection, driver: i64, trips: u8, at: i64) {
     let mut key = b"\x01\0\0\0\x02\0\0\0\x09\0\0\0driver_id\x04\0\0\0\x08\0\0\0".to_vec();
     key.extend_from_slice(&driver.to_le_bytes());
@@ -198,25 +200,25 @@ fn online_store_changes_are_served() {
         answer.column("avg_daily_trips")["values"][0].clone()
     };
     eventually("loaded", || trips(1001) == 7);
-    // The file has a row of 1002, but the online store has none, and the online store counts.
+    // The Parquet file has a row of driver 1002, but the online store has none, and values come from the online store.
     assert_eq!(trips(1002), Value::Null);
     put_driver(&store, 1002, 9, 1_764_000_001);
-    eventually("a new row", || trips(1002) == 9);
-    // An older event that Feast wrote later: the last write wins in Feast, and also here.
+    eventually("the new row is served", || trips(1002) == 9);
+    // Feast now writes an older event. The last write wins, as in Feast.
     put_driver(&store, 1001, 8, 1_763_000_000);
-    eventually("the last write", || trips(1001) == 8);
+    eventually("the last write is served", || trips(1001) == 8);
     store.execute("DELETE FROM churn_prediction_driver_stats WHERE event_ts = 1764000001", []).unwrap();
-    eventually("a deleted row", || trips(1002) == Value::Null);
+    eventually("the deleted row is gone", || trips(1002) == Value::Null);
 
-    // A row that a caller writes to Larder stays, regardless of Feast's writes.
+    // A row that a caller writes to Larder stays when Feast writes to its store.
     let df =
         json!({ "driver_id": [77], "event_timestamp": ["2026-01-01"], "conv_rate": [0.5], "avg_daily_trips": [5] });
     let body = json!({ "feature_view_name": "driver_stats", "df": df }).to_string();
     assert_eq!(wire::send(address, "POST", "/write-to-online-store", &[], body.as_bytes()).status, 200);
     put_driver(&store, 1003, 3, 1_764_000_002);
-    eventually("another new row", || trips(1003) == 3);
+    eventually("another new row is served", || trips(1003) == 3);
     assert_eq!(trips(77), 5);
-    // Also rows that are materialized from the view's files.
+    // Rows that are materialized from the view's files also stay.
     let body = json!({ "disable_event_timestamp": true, "feature_views": ["driver_stats"] }).to_string();
     assert_eq!(wire::send(address, "POST", "/materialize", &[], body.as_bytes()).status, 200);
     assert_eq!((trips(1002), trips(77)), (json!(1002), json!(5)));
@@ -239,16 +241,16 @@ fn correction_written_by_feast_is_served() {
     eventually("loaded", || wire::send(address, "GET", "/ready", &[], b"").status == 200);
     write("2025-11-24T16:00:00.987654Z", 5);
     assert_eq!(trips(), 5);
-    // As Feast returns it after storing the row, in whole seconds.
+    // The event time is returned in whole seconds, as in Feast.
     assert_eq!(asked().column("avg_daily_trips")["event_timestamps"], json!(["2025-11-24T16:00:00Z"]));
-    // A later sync of the store, which does not have the row yet.
+    // The online store does not have the row yet. A later sync of the store must not remove it.
     put_driver(&store, 1002, 1, 1_764_000_000);
     let other = || ask(address, &["driver_stats:avg_daily_trips"], json!({ "driver_id": [1002] }));
-    eventually("another row", || other().column("avg_daily_trips")["values"] == json!([1]));
+    eventually("another row is served", || other().column("avg_daily_trips")["values"] == json!([1]));
     assert_eq!(trips(), 5);
-    // Feast materializes the same event time with a corrected value; its store truncates the time to seconds.
+    // Feast writes a corrected value with the same event time, which its store truncates to seconds.
     put_driver(&store, 77, 6, 1_764_000_000);
-    eventually("the correction", || trips() == 6);
+    eventually("the correction is served", || trips() == 6);
     write("2025-11-24T16:00:01Z", 7);
     assert_eq!(trips(), 7);
     host.stop(Signal::TERM);
@@ -269,8 +271,8 @@ fn future_row_in_online_store_waits() {
         let answer = ask(address, &["driver_stats:avg_daily_trips"], json!({ "driver_id": [1001, 1002, 1003] }));
         answer.column("avg_daily_trips")["values"].clone()
     };
-    eventually("it is due", || trips() == json!([7, 8, null]));
-    assert!(SystemClock.now() / 1_000_000 >= now + 4, "not before its time");
+    eventually("the row is served when it is due", || trips() == json!([7, 8, null]));
+    assert!(SystemClock.now() / 1_000_000 >= now + 4, "the row is not served before its event time");
     host.stop(Signal::TERM);
 }
 
@@ -285,7 +287,7 @@ fn locked_or_damaged_store_keeps_rows() {
     };
     eventually("loaded", || trips() == 7);
     put_driver(&store, 1001, 8, 1_764_000_005);
-    eventually("in step", || trips() == 8);
+    eventually("Larder equals the online store", || trips() == 8);
     drop(store);
     fs::write(home.path("data/online_store.db"), "no database any more, only a long enough text".repeat(100)).unwrap();
     host.until("is not a readable SQLite file");
@@ -299,7 +301,7 @@ fn store_locked_at_start_loads_later() {
     let store = online_store(&home);
     store.execute_batch("BEGIN EXCLUSIVE").unwrap();
     let (mut host, address) = home.serve();
-    // It waits for a while before it reports that.
+    // The sync waits for the lock for some time before it fails.
     host.until("online_store.db is locked by another process");
     let ask = || ask(address, &["driver_stats:avg_daily_trips"], json!({ "driver_id": [1001] }));
     assert_eq!(wire::send(address, "GET", "/ready", &[], b"").status, 503);
@@ -340,7 +342,7 @@ fn start_reports_flag_and_missing_plugins() {
     let line = host.until("derived view has no plugin");
     assert!(line.contains("odfv_p") && !line.contains("odfv_python"), "{line}");
     host.stop(Signal::TERM);
-    // A path that is not writable, as in a repository that is mounted read-only.
+    // No directory can be created at this path, as in a repository that is mounted read-only.
     home.configure("store: {data_dir: feature_store.yaml/store}\n");
     home.run(["serve"]).assert_code(4).assert_complains(&["cannot create feature_store.yaml/store", "data_dir"]);
 }
@@ -383,16 +385,17 @@ fn silent_s3_registry_delays_start_briefly() {
     proxy.silence(true);
     let began = Instant::now();
     let host = host.restart();
-    assert!(began.elapsed() < Duration::from_secs(14), "a copy is there: {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(14), "there is a local copy: {:?}", began.elapsed());
     assert!(has(&host, "driver_stats"));
-    // Writes during the copy are not lost, although the version of the copy is unknown.
+    // The server started with the local copy, whose version is unknown, but it still detects that the registry changed
+    // meanwhile.
     patch(&home, "driver_stats", "driver_facts");
     s3.put("acme", "registry.db", registry(&home));
     proxy.heal();
     host.eventually("the registry is read", || has(&host, "driver_facts"));
     let polls = || s3.calls().iter().filter(|call| call.operation == "HeadObject").count();
     let (now, polled) = (reads(), polls());
-    // When the third poll begins, the two before are over.
+    // When the third poll begins, the two polls before it are complete.
     host.eventually("the registry is polled again", || polls() >= polled + 3);
     assert_eq!(reads(), now, "a version that was read is not read again");
 }

@@ -1,7 +1,8 @@
-//! Compares Feast itself with Larder: its server over the same repository, and its unchanged SDK as the client of both.
+//! Compares Feast itself with Larder: Feast's server and Larder serve the same repository, and Feast's unchanged SDK is
+//! the client of both.
 //!
-//! The scripts are in `tests/feast`. They run in a separate virtual environment under `target/`, with the version of
-//! Feast in `requirements.txt`. If it cannot be installed, these tests fail.
+//! The scripts are in `tests/feast`. They run in a virtual environment under `target/`, with the version of Feast in
+//! `requirements.txt`. If Feast cannot be installed, these tests fail.
 
 use std::{
     fs,

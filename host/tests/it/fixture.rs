@@ -1,4 +1,4 @@
-//! A complete server on a separate port.
+//! A complete server in the test's process, on a free port.
 
 use std::{
     fs,
@@ -26,16 +26,16 @@ use crate::{
     wire::{self, Answer},
 };
 
-/// 2026-11-23T09:13:10Z: when the responses in `golden/` were recorded.
+/// The time at which the responses in `golden/` were recorded: 2026-11-23T09:13:10Z.
 pub(crate) const RECORDED_AT: i64 = 1_795_425_190_000_000;
 
 pub(crate) struct Fixture {
     pub(crate) app: Arc<App>,
     pub(crate) clock: Arc<ManualClock>,
-    /// Configuration, data and store; removed with the fixture.
+    /// The directory of the configuration, data and store. It is removed when the fixture is dropped.
     pub(crate) dir: TempDir,
     serving: Option<Serving>,
-    /// Taken when it stops.
+    /// `None` after the server has stopped.
     runtime: Option<tokio::runtime::Runtime>,
 }
 
@@ -44,7 +44,7 @@ pub(crate) struct Setup {
     dir: TempDir,
     limits: HttpLimits,
     hot_bytes: Option<u64>,
-    /// The time limit of a plugin on a serving thread; `None`: the default.
+    /// The maximum time of a plugin's call on a serving thread. `None` means the default.
     inline_max: Option<Duration>,
     config: String,
     wait: bool,
@@ -143,7 +143,7 @@ impl Setup {
     }
 
     fn open(self) -> Fixture {
-        // As in the program: before the first handle of a metric is bound.
+        // As in the program, the recorder is installed before the first handle of a metric is created.
         telemetry::install_metrics().unwrap();
         let file = self.path("larder.yaml");
         fs::write(&file, &self.config).unwrap();
@@ -161,7 +161,7 @@ impl Setup {
             config.sync.reload_every = Duration::from_millis(50);
         }
         config.plugins.settings.compiler = guests::compiler();
-        // Debug builds on a busy machine are slow.
+        // The limit is long, because debug builds on a busy machine are slow.
         config.plugins.settings.native.time = Duration::from_secs(2);
         config.plugins.settings.python.time = Duration::from_secs(20);
         if let Some(longest) = self.inline_max {
@@ -172,7 +172,8 @@ impl Setup {
         }
         let clock = ManualClock::at(RECORDED_AT);
         let shared: Arc<dyn Clock> = Arc::<ManualClock>::clone(&clock);
-        // A fetch of the previous server may still hold the store, which is impossible for separate processes.
+        // A fetch of the test's previous server may still hold the store for a short time. With separate processes,
+        // this cannot happen.
         let patience = Instant::now() + Duration::from_secs(10);
         let (app, _) = loop {
             match App::open(config.clone(), Arc::clone(&shared)) {
@@ -208,7 +209,7 @@ impl Fixture {
 
     pub(crate) fn until_ready(&self) {
         self.eventually("ready", || self.get("/ready").status == 200);
-        // Compilation has a low priority.
+        // A long timeout, because compilation runs with a low priority.
         eventually_within("plugins loaded", Duration::from_secs(300), || self.app.plugins_are_loaded());
     }
 
@@ -229,7 +230,7 @@ impl Fixture {
         self.post("/get-online-features", json!({ "features": features, "entities": entities }).to_string().as_bytes())
     }
 
-    /// Syncs views; returns the message of the first failure as the error.
+    /// Syncs views. If a sync fails, returns the message of the first failure.
     pub(crate) fn sync(&self, command: &SyncCommand) -> Result<Vec<larder_ingest::SyncReport>, String> {
         let mut reports = Vec::new();
         let mut failed = None;
@@ -241,7 +242,7 @@ impl Fixture {
         failed.map_or(Ok(reports), Err)
     }
 
-    /// Stops the server, and starts another one in its directory.
+    /// Stops the server, and starts another one in the same directory.
     pub(crate) fn restart(mut self) -> Self {
         self.stop();
         let empty = TempDir::new().unwrap();
@@ -261,12 +262,12 @@ impl Fixture {
 impl Drop for Fixture {
     fn drop(&mut self) {
         self.stop();
-        // As the program does: work that waits for AWS does not delay the stop.
+        // As in the program, work that waits for AWS does not delay the stop.
         self.runtime.take().into_iter().for_each(|runtime| runtime.shutdown_timeout(Duration::from_secs(3)));
     }
 }
 
-/// Waits until a condition holds; the timeout is far longer than needed, so only a failure reaches it.
+/// Waits until a condition holds. The timeout is far longer than needed, so it only expires if a test fails.
 pub(crate) fn eventually(what: &str, holds: impl FnMut() -> bool) {
     eventually_within(what, Duration::from_secs(30), holds);
 }
@@ -279,14 +280,14 @@ pub(crate) fn eventually_within(what: &str, patience: Duration, mut holds: impl 
     }
 }
 
-/// Returns the sum of the series whose names and labels begin with `series`. All servers of a test share them.
+/// Returns the sum of the series whose names and labels begin with `series`. All servers of a test share these series.
 pub(crate) fn metric(series: &str) -> f64 {
     let text = telemetry::install_metrics().unwrap().render();
     let lines = text.lines().filter(|line| line.starts_with(series));
     lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
 }
 
-/// Creates or replaces a file with a rename, so that a server never reads a part of it.
+/// Creates or replaces a file with a rename, so that a server never reads an incomplete file.
 pub(crate) fn replace(path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) {
     let path = path.as_ref();
     let mut name = path.file_name().unwrap().to_owned();

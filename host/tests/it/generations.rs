@@ -1,8 +1,9 @@
-//! A source whose every value identifies the generation that wrote it, so that a mix of two is detected.
+//! A source in which every value identifies the generation that wrote it, so that tests detect rows that mix two
+//! generations.
 //!
-//! Two views over the same accounts: `account_stats` is upserted, `balance_stats` is replaced as a whole. A generation
-//! has several files, so that a sync commits often; one of them has more rows than a batch, so that there are also
-//! positions within a file.
+//! There are two views of the same accounts. Each sync of `account_stats` upserts rows, and each sync of
+//! `balance_stats` replaces all rows. A generation has several files, so that a sync commits often. One file has more
+//! rows than a batch, so that some commits have a position within a file.
 
 use std::{
     collections::HashMap,
@@ -30,11 +31,13 @@ use crate::{binary::Home, fixture::RECORDED_AT};
 
 /// The number of rows in each file of the upserted view.
 const FILES: [u64; 11] = [300, 300, 300, 300, 300, 17_000, 300, 300, 300, 300, 300];
-/// The same for the replaced view, whose positions have no meaning before its end.
+/// The number of rows in each file of the replaced view. Its files are small, because a replacing load has no usable
+/// position before its end.
 const REPLACED_FILES: [u64; 14] = [300; 14];
-/// The maximum number of accounts of any generation.
+/// An upper bound for the number of accounts of a generation.
 const ACCOUNTS: usize = 20_000;
-/// In every other generation, the accounts of the replaced view begin here: some are added, some are removed.
+/// In every second generation, the accounts of the replaced view begin with this number instead of 0, so that each
+/// generation adds accounts and removes others.
 const SHIFT: u64 = 150;
 
 /// The views in the order in which they are synced.
@@ -65,11 +68,11 @@ pub(crate) type Rows = Vec<Option<u64>>;
 pub(crate) struct Stored {
     /// The generations of its rows.
     pub(crate) rows: Rows,
-    /// The number of rows of each current file that the position counts as read.
+    /// For each current file, the number of rows that have been read according to the position.
     pub(crate) read: Vec<u64>,
 }
 
-/// A Larder with such a source.
+/// A Larder with such a source, which runs as a separate program.
 pub(crate) struct Generations {
     pub(crate) home: Home,
     ids: HashMap<EntityId, u64>,
@@ -108,7 +111,8 @@ pub(crate) fn rows_of(view: &str, generation: u64) -> Rows {
     rows
 }
 
-/// Returns the rows of an upserted view when this many rows of each file were read over the previous generation.
+/// Returns the rows of the upserted view if the previous generation is complete, and this many rows of each file of
+/// `generation` were read after it.
 pub(crate) fn rows_at(view: &str, generation: u64, read: &[u64]) -> Rows {
     let mut rows = rows_of(view, generation - 1);
     let mut start = 0;
@@ -140,7 +144,7 @@ impl Generations {
         Self { home, ids }
     }
 
-    /// Replaces the files by those of a generation.
+    /// Replaces the files with those of a generation.
     pub(crate) fn write(&self, generation: u64) {
         for view in VIEWS {
             let mut start = first(view, generation);
@@ -170,7 +174,8 @@ impl Generations {
         Config::load(&self.home.path("larder.yaml"), &|_: &str| None).unwrap()
     }
 
-    /// Returns the state of the store. Panics at a row whose values disagree, or of an account that was not written.
+    /// Returns the state of the store. Panics if a row has values of several generations, or belongs to an account that
+    /// was never written.
     pub(crate) fn stored(&self, store: &OnlineStore) -> [Stored; 2] {
         let catalog = load_definitions(&self.config()).unwrap().catalog;
         let ids = store.declare(catalog.views(), catalog.key_version()).unwrap();
@@ -179,13 +184,13 @@ impl Generations {
             assert_eq!(&*view.name, VIEWS[place]);
             let rows = self.rows(store, ids[place], &RowSchema::of(&view.features));
             let status = store.status(ids[place]).unwrap();
-            assert_eq!(status.rows, rows.iter().flatten().count() as u64, "the rows that the record counts");
+            assert_eq!(status.rows, rows.iter().flatten().count() as u64, "the number of rows in the record");
             Stored { rows, read: self.read(VIEWS[place], status.position.as_deref()) }
         };
         [of(0), of(1)]
     }
 
-    /// Returns how much of each file of the upserted view was read by a first load that is not served yet.
+    /// Returns how many rows of each file of the upserted view a first load has read that is not served yet.
     pub(crate) fn built(&self, store: &OnlineStore) -> Vec<u64> {
         let catalog = load_definitions(&self.config()).unwrap().catalog;
         let ids = store.declare(catalog.views(), catalog.key_version()).unwrap();
@@ -195,7 +200,7 @@ impl Generations {
     fn rows(&self, store: &OnlineStore, view: ViewId, schema: &RowSchema) -> Rows {
         let mut rows = rows_of(VIEWS[0], 0);
         let visit = |id: EntityId, bytes: &[u8]| {
-            let account = *self.ids.get(&id).expect("a row of an account that nobody wrote");
+            let account = *self.ids.get(&id).expect("a row of an account that was never written");
             let row = RowView::new(schema, bytes).unwrap();
             let values = [row.get(0).unwrap(), row.get(1).unwrap(), row.get(2).unwrap()];
             let ValueRef::Int64(number) = values[0] else { panic!("account {account}: {values:?}") };
@@ -211,13 +216,13 @@ impl Generations {
         rows
     }
 
-    /// Returns how many rows of each current file a position counts as read.
+    /// Returns how many rows of each current file have been read according to a position.
     fn read(&self, view: &str, position: Option<&str>) -> Vec<u64> {
         let position: Value = position.map_or(Value::Null, |position| serde_json::from_str(position).unwrap());
         let of = |number: usize| {
             let path = self.file(view, number);
             let known = &position["files"][path.file_name().unwrap().to_str().unwrap()];
-            // Nothing was read of a file that was replaced since.
+            // If a file was replaced since then, no rows of the new file have been read.
             let same = known["stamp"]["inode"].as_u64() == Some(fs::metadata(path).unwrap().ino());
             if same { known["rows_read"].as_u64().unwrap() } else { 0 }
         };

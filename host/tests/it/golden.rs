@@ -1,8 +1,8 @@
-//! Feast's recorded responses, and how Larder's responses are compared with them.
+//! Feast's recorded responses, and their comparison with Larder's responses.
 //!
 //! The recordings are in `tests/golden/cases` and are never edited. If Larder's response differs on purpose, the case
-//! has an entry in [`DIFFERENCES`]. Otherwise, these must equal Feast's: the names of the columns (not their order),
-//! every value with its type, every status, every event time, every error.
+//! has an entry in [`DIFFERENCES`]. Everything else must equal Feast's response: the names of the columns (not their
+//! order), every value and its type, every status, every event time, and every error.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 pub(crate) struct Case {
     /// The number at the beginning of the file's name.
     pub(crate) number: u32,
-    /// `14_ttl_expired_feature`.
+    /// The name of the file without its extension, such as `14_ttl_expired_feature`.
     pub(crate) name: String,
     pub(crate) method: String,
     pub(crate) path: String,
@@ -38,7 +38,7 @@ pub(crate) struct Case {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Difference {
     pub(crate) case: u32,
-    /// The design rule that requires it.
+    /// The design rule that requires the difference.
     pub(crate) why: &'static str,
     pub(crate) expected: Expected,
 }
@@ -48,7 +48,7 @@ pub(crate) struct Difference {
 pub(crate) enum Expected {
     /// Feast's body with this status.
     Status(u16),
-    /// Feast's response, except for these parts of columns.
+    /// Feast's response, in which these parts of columns are replaced.
     Columns(&'static [Replaced]),
     /// A different response; the body is JSON.
     Answer { status: u16, body: &'static str },
@@ -68,11 +68,11 @@ pub(crate) struct Replaced {
 #[derive(Debug)]
 struct Expectation {
     status: u16,
-    /// `None`: an empty body.
+    /// The body, or `None` if it is empty.
     body: Option<Value>,
 }
 
-/// The parts of a column in a response, with one item per row each.
+/// The parts of a column in a response. Each is a list with one item per row.
 const PARTS: [&str; 3] = ["values", "statuses", "event_timestamps"];
 
 const CLIENT_MISTAKE: &str = "a client's mistake is 4xx with Feast's body, where Feast answers 500";
@@ -299,12 +299,12 @@ const TXN_COUNT_OF_CUST_000123: &str = r#"{
     "metadata": {"feature_names": ["customer_id", "txn_count"]}
 }"#;
 
-/// Replaces the only column that Feast rounded by the values in the file.
+/// Replaces the values of `txn_count`, the only column whose values Feast rounds, with those in the file.
 const fn exact(with: &'static str) -> Replaced {
     Replaced { column: "txn_count", part: "values", with }
 }
 
-/// Returns whether a case writes, or reads what an earlier case wrote.
+/// Returns whether a case writes rows, or reads rows that an earlier case wrote.
 pub(crate) fn writes(number: u32) -> bool {
     matches!(number, 81..=89)
 }
@@ -378,7 +378,8 @@ impl Case {
             headers: headers
                 .filter_map(|(name, value)| Some((name.to_ascii_lowercase(), value.as_str()?.to_owned())))
                 .collect(),
-            // From the text, because the recording has `null` both for no JSON and for the JSON `null`.
+            // The body is parsed from the text, because the recording has `null` both if the body is not JSON and if it
+            // is the JSON value `null`.
             body_json: serde_json::from_str(&body_text).ok(),
             body_text,
         })
@@ -444,7 +445,7 @@ fn compare_answers(expected: &Value, actual: &Value, problems: &mut Vec<String>)
         }
     }
     for name in actual_columns.keys().filter(|name| !expected_columns.contains_key(*name)) {
-        problems.push(format!("column '{name}' is one too many"));
+        problems.push(format!("column '{name}' is unexpected"));
     }
 
     compare_rest("answer", expected, actual, &["results", "metadata"], problems);
@@ -470,7 +471,7 @@ fn compare_columns(name: &str, expected: &Value, actual: &Value, problems: &mut 
     compare_rest(&format!("column '{name}'"), expected, actual, &PARTS, problems);
 }
 
-/// Compares all keys of two mappings that are not compared individually.
+/// Compares the keys of two mappings that are not in `compared`.
 fn compare_rest(place: &str, expected: &Value, actual: &Value, compared: &[&str], problems: &mut Vec<String>) {
     let rest = |value: &Value| {
         let entries = value.as_object().into_iter().flatten();
@@ -479,7 +480,7 @@ fn compare_rest(place: &str, expected: &Value, actual: &Value, compared: &[&str]
     };
     let (expected, actual) = (rest(expected), rest(actual));
     if expected != actual {
-        problems.push(format!("{place}: beside what is always there it has {actual}, expected {expected}"));
+        problems.push(format!("{place}: the other keys are {actual}, expected {expected}"));
     }
 }
 

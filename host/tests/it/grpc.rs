@@ -1,4 +1,4 @@
-//! gRPC: Feast's recorded responses over both services, and invalid requests. `writes.rs` has the writes.
+//! gRPC: Feast's recorded responses over both services, and invalid requests. `writes.rs` tests writes.
 
 use std::{
     collections::BTreeMap,
@@ -109,7 +109,8 @@ fn assert_refused<A: std::fmt::Debug>(answer: Result<A, Status>, code: Code, wor
 
 /// Returns Feast's response with Larder's deliberate differences applied (`golden.rs` has the reasons).
 fn expected(name: &str, mut feast: BTreeMap<String, FeatureVector>) -> BTreeMap<String, FeatureVector> {
-    // Feast's column went through float64; the file has ...993.
+    // Feast converted the column to float64 and back, which changed the last digits of 9007199254740993, the value in
+    // the file.
     for value in feast.get_mut("txn_count").into_iter().flat_map(|column| &mut column.values) {
         if value.kind == Some(Kind::Int64(9_007_199_254_740_992)) {
             value.kind = Some(Kind::Int64(9_007_199_254_740_993));
@@ -213,7 +214,7 @@ fn derived_features_equal_http() {
     let fixture = Setup::golden().config(GRPC).start();
     let mut client = Client::of(&fixture);
     let column = by_name(&client.look_up(&beside).unwrap()).remove("conv_x_amount").unwrap();
-    assert_eq!(column.statuses, vec![i32::from(FieldStatus::Invalid); 2], "it has no plugin");
+    assert_eq!(column.statuses, vec![i32::from(FieldStatus::Invalid); 2], "the view has no plugin");
     let singleton = asks(&["odfv_singleton:trips_plus_one"], &[("driver_id", &[int(1001)])]);
     assert_refused(client.look_up(&singleton), Code::FailedPrecondition, "has no plugin");
 }
@@ -232,7 +233,7 @@ derived_views:
     fs::write(setup.path("features/more.yaml"), view).unwrap();
     let fixture = setup.start();
     let mut client = Client::of(&fixture);
-    // From the second call on, it is known to be long.
+    // From the second call on, the server expects calls of the plugin to be slow, and runs them on compute threads.
     let answers = [0; 4].map(|_| client.look_up(&asks(&["slow:y"], &[("x", &[double(1.0)])])).unwrap());
     assert_eq!(by_name(&answers[0])["y"].statuses, [i32::from(FieldStatus::Present)]);
     assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
@@ -267,7 +268,7 @@ fn errors_have_code_and_http_message() {
     refused(&mut client, asks(&["driver_stats:conv_rate"], &[]), InvalidArgument, "");
     refused(&mut client, conv_rate(text("abc")), InvalidArgument, "invalid literal for int()");
     refused(&mut client, conv_rate(double(5.5)), InvalidArgument, "invalid literal for int() with base 10: '5.5'");
-    // A null finds no row.
+    // No row is found for a null key.
     let null = client.look_up(&conv_rate(FeastValue { kind: None })).unwrap();
     assert_eq!(value(&null, "conv_rate"), None);
     assert_eq!(value(&null, "driver_id"), None);
@@ -281,7 +282,7 @@ fn errors_have_code_and_http_message() {
     let rows: Vec<FeastValue> = (0..4).map(int).collect();
     refused(&mut client, asks(&["driver_stats:conv_rate"], &[("driver_id", &rows)]), ResourceExhausted, "entity rows");
     refused(&mut client, conv_rate(text(&"中".repeat(50_000))), InvalidArgument, "中中中");
-    // Values without loss are accepted, as over HTTP.
+    // As over HTTP, values of other types are accepted if they can be converted to the key's type without loss.
     for driver in [FeastValue { kind: Some(Kind::Int32(1001)) }, double(1001.0), text("1001")] {
         let answer = client.look_up(&conv_rate(driver)).unwrap();
         assert_eq!(value(&answer, "driver_id"), Some(Kind::Int64(1001)));
@@ -350,7 +351,7 @@ fn oversized_or_invalid_messages_are_rejected() {
             assert_refused(client.raw(path, bytes), Code::Internal, "Protobuf");
         }
     }
-    // Nested values, far deeper than any real request.
+    // Values that are nested far deeper than in any real request.
     let mut deep = FeastValue::default();
     for _ in 0..90 {
         deep = FeastValue { kind: Some(Kind::List(RepeatedValue { val: vec![deep] })) };
@@ -385,7 +386,7 @@ fn waits_have_bounds() {
             limits.connection.connections_max = 3;
         })
         .start();
-    // Nothing, or not enough for a call.
+    // The client sends no bytes, or not enough bytes for a call.
     for bytes in [&b""[..], b"PRI * HT", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"] {
         let mut stream = wire::connect(fixture.grpc_address());
         stream.write_all(bytes).unwrap();
@@ -417,7 +418,7 @@ fn client_that_never_reads_is_disconnected() {
     let mut stream = wire::connect(fixture.grpc_address());
     // The client's window has no space for a response: SETTINGS_INITIAL_WINDOW_SIZE is 0.
     let settings = frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]);
-    // Names by their index in HPACK's table, values as literals.
+    // Headers have their names as indices into HPACK's table, and their values as literals.
     let literal = |name: &[u8], value: &str| [name, &[u8::try_from(value.len()).unwrap()], value.as_bytes()].concat();
     let head = [vec![0x83, 0x86], literal(&[0x04], LOOKUPS[0]), literal(&[0x0f, 0x10], "application/grpc")].concat();
     let message = conv_rate(int(1001)).encode_to_vec();
@@ -438,11 +439,11 @@ fn client_that_never_reads_is_disconnected() {
             let _ = stream.write_all(&frame(6, 1, 0, &payload));
         }
     }
-    assert!(kinds.contains(&1) && !kinds.contains(&0), "an answer began, and did not end: {kinds:?}");
+    assert!(kinds.contains(&1) && !kinds.contains(&0), "a response began and did not end: {kinds:?}");
 }
 
-/// Starts a lookup, which is complete once its message is sent, and waits for its response. Calls `begun` when the
-/// server has received the start.
+/// Starts a lookup and waits for its response. The request is complete when `messages` has returned its message. Calls
+/// `begun` when the server has received the headers of the call.
 fn begin(
     client: &mut Client,
     messages: mpsc::Receiver<GetOnlineFeaturesRequest>,
@@ -455,7 +456,8 @@ fn begin(
         let request = Request::new(ReceiverStream::new(messages));
         let mut checks = client.channel.clone();
         let lookup = client.channel.client_streaming(request, path, codec);
-        // The server receives the calls of a connection in order.
+        // The server receives the calls of a connection in order. When it responds to the check, it has received the
+        // lookup's headers.
         let check = async {
             checks.ready().await.unwrap();
             let codec = ProstCodec::<HealthCheckRequest, HealthCheckResponse>::default();
@@ -494,14 +496,15 @@ fn stop_finishes_calls_but_not_watches() {
         last
     });
     assert_eq!(last, Some(ServingStatus::NotServing));
-    // The server closes connections without calls, and checks the others again. Only time shows that it keeps one.
+    // The server closes connections without calls, and keeps other connections. The test can only wait for some time to
+    // see that a connection is kept.
     thread::sleep(Duration::from_millis(300));
-    assert!(!stopping.is_finished(), "a call is under way");
+    assert!(!stopping.is_finished(), "a call is in progress");
     sender.blocking_send(conv_rate(int(1001))).unwrap();
     drop(sender);
     assert_eq!(value(&underway.join().unwrap().unwrap(), "conv_rate"), Some(Kind::Double(0.6001)));
     stopping.join().unwrap();
-    assert!(started.elapsed() < Duration::from_secs(15), "far less than the drain may take");
+    assert!(started.elapsed() < Duration::from_secs(15), "the stop took as long as the drain timeout");
 }
 
 #[test]
@@ -527,10 +530,10 @@ fn tokens_are_required_except_for_health() {
         ..Default::default()
     };
 
-    let mut nobody = Client::of(&fixture);
-    eventually("healthy", || nobody.health("").unwrap() == ServingStatus::Serving);
+    let mut anonymous = Client::of(&fixture);
+    eventually("healthy", || anonymous.health("").unwrap() == ServingStatus::Serving);
     for path in [LOOKUPS[0], LOOKUPS[1], PUSH, WRITE] {
-        assert_refused(nobody.raw(path, &[0xff; 100]), Code::Unauthenticated, "A bearer token is required.");
+        assert_refused(anonymous.raw(path, &[0xff; 100]), Code::Unauthenticated, "A bearer token is required.");
     }
     let mut wrong = Client::of(&fixture).with("wrong-token-0123456789abcdef");
     assert_refused(wrong.look_up(&features), Code::Unauthenticated, "not valid");

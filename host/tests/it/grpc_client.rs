@@ -1,4 +1,4 @@
-//! A gRPC client: tonic's, with calls by their paths, and raw bytes instead of messages for invalid calls.
+//! A gRPC client, based on tonic. Calls are made by path. Invalid calls send raw bytes instead of messages.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -17,7 +17,7 @@ use tonic_prost::ProstCodec;
 
 use crate::fixture::Fixture;
 
-/// The names of a lookup in both services.
+/// The paths of the lookup in both services.
 pub(crate) const LOOKUPS: [&str; 2] =
     ["/GrpcFeatureServer/GetOnlineFeatures", "/feast.serving.ServingService/GetOnlineFeatures"];
 pub(crate) const CHECK: &str = "/grpc.health.v1.Health/Check";

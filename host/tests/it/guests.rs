@@ -21,17 +21,18 @@ pub(crate) fn guest(project: &str) -> PathBuf {
     build(project, "")
 }
 
-/// Builds a plugin with features of the project turned on.
+/// Builds a plugin with these Cargo features of its project.
 pub(crate) fn guest_with(project: &str, features: &str) -> PathBuf {
     build(project, features)
 }
 
 fn build(project: &str, features: &str) -> PathBuf {
-    // Next to the builds of `make`, so that the libraries are compiled once.
+    // The builds are next to the builds of `make`, so that the libraries are compiled only once.
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("guests");
     fs::create_dir_all(&dir).unwrap();
     let file = dir.join(format!("{}{features}.wasm", project.replace('/', "-")));
-    // Tests run in separate processes, and cargo's own lock would wait without a message.
+    // The lock is a file, because tests run in separate processes. Without it, cargo would wait for its own lock
+    // without a message.
     let lock = File::create(dir.join("lock")).unwrap();
     lock.lock().unwrap();
     let built = Command::new(env!("CARGO_BIN_EXE_larder"))
@@ -40,7 +41,7 @@ fn build(project: &str, features: &str) -> PathBuf {
         .arg("--out")
         .arg(&file)
         .args(["--features", features])
-        // No server would accept some of them.
+        // Some of these plugins are invalid on purpose, so `build` must not check them.
         .arg("--unchecked")
         .env("LARDER_PLUGIN_TARGET", &dir)
         .output()
@@ -49,12 +50,12 @@ fn build(project: &str, features: &str) -> PathBuf {
     file
 }
 
-/// Returns the program that compiles plugins, because a test's own executable cannot.
+/// Returns the path of the program that compiles plugins. The executable of the tests cannot compile them.
 pub(crate) fn compiler() -> PathBuf {
     env!("CARGO_BIN_EXE_larder").into()
 }
 
-/// Copies plugins to a directory, each with its own name.
+/// Copies plugins to a directory. Each file has the name of its plugin.
 pub(crate) fn place(projects: &[&str], dir: &Path) {
     fs::create_dir_all(dir).unwrap();
     for project in projects {

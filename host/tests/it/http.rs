@@ -1,4 +1,4 @@
-//! The HTTP contract: Feast's recorded responses, and Larder's own endpoints.
+//! The HTTP API: Feast's recorded responses, and Larder's own endpoints.
 
 use serde_json::{Value, json};
 
@@ -37,7 +37,8 @@ fn recorded_answers_equal_feast() {
     let mut wrong = Vec::new();
     let mut seen = 0;
     for case in Case::load_all().into_iter().filter(|case| !writes(case.number)) {
-        // From the store, then from the hot cache and the plan cache; on the fast path and with hyper.
+        // The first request reads from the store, and the second one from the hot cache and the plan cache. Both are on
+        // the fast path. The third one is handled by hyper.
         for headers in [&[][..], &[], &[("connection", "close")]] {
             let answer = send_with(&fixture, &case, headers);
             if let Err(why) = compare(&case, answer.status, &answer.body) {
@@ -66,7 +67,7 @@ fn head_equals_get_without_body() {
         let (get, head) = (fixture.get(path), wire::send(fixture.address(), "HEAD", path, &[], b""));
         assert_eq!(head.status, get.status, "{path}");
         assert!(head.body.is_empty(), "{path}: {}", head.text());
-        // A response without a body to GET has no length either.
+        // If the response to a GET request has no body, it does not have these headers.
         for name in ["content-length", "content-type"].iter().filter(|_| !get.body.is_empty()) {
             assert_eq!(head.headers.get(*name), get.headers.get(*name), "{path}");
         }
@@ -97,7 +98,7 @@ fn ttl_is_checked_at_each_request() {
     fixture.clock.set(crate::fixture::RECORDED_AT + 2 * day);
     let expired = ask();
     assert_eq!(expired["statuses"], json!(["OUTSIDE_MAX_AGE"]));
-    assert_eq!(expired["values"], json!([9_007_199_254_740_993_i64]), "the value is kept");
+    assert_eq!(expired["values"], json!([9_007_199_254_740_993_i64]), "the value stays");
 }
 
 #[test]

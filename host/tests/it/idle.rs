@@ -1,4 +1,4 @@
-//! An idle server leaves the processor alone, and still reacts to changes of its files within seconds.
+//! An idle server rarely uses the processor, but reacts to changes of its files within seconds.
 //!
 //! `cargo nextest run -p larder --test it idle_server --no-capture` prints the wake-ups by thread.
 
@@ -19,16 +19,18 @@ use crate::{
     guests, wire,
 };
 
-/// All listeners, for views without a schedule and a derived view with a plugin.
+/// The configuration of all listeners.
 const CONFIG: &str = "grpc: {listen: 127.0.0.1:0}\nmetrics: {listen: 127.0.0.1:0}\n";
 
-/// The start is over: connections are closed, and threads that were needed only for it have ended.
+/// The time after which startup is complete: connections are closed, and threads that are only needed for startup have
+/// ended.
 const SETTLED: Duration = Duration::from_secs(12);
-/// A whole number of rounds of the periodic checks.
+/// The time for which wake-ups are counted. All periodic checks run a whole number of times in it.
 const MEASURED: Duration = Duration::from_secs(8);
-/// A quiet machine shows at most 3. The rest is for the noise of a busy one.
+/// The maximum number of wake-ups per second. On a quiet machine, there are at most 3; on a busy machine, more.
 const WAKES_MAX: f64 = 10.0;
-/// `reload: every` is a second. Checks without events are 8 seconds apart.
+/// The maximum time until the server reacts to a change. `reload: every` is one second. It is shorter than the 8
+/// seconds between checks without events, so the test also shows that events work.
 const REACTS_WITHIN: Duration = Duration::from_secs(3);
 
 fn serve(home: &Home) -> Running {
@@ -40,7 +42,7 @@ fn serve(home: &Home) -> Running {
     host
 }
 
-/// The voluntary context switches of each thread so far, by thread, with its name.
+/// Returns the name and the number of voluntary context switches of each thread, by thread ID.
 fn switches(process: u32) -> BTreeMap<String, (String, u64)> {
     let threads = fs::read_dir(format!("/proc/{process}/task")).unwrap();
     let of = |path: &Path| {
@@ -77,7 +79,7 @@ fn idle_server_rarely_wakes() {
     assert_rarely_wakes(&serve(&home));
 }
 
-/// Its six views are synced every second while the file changes.
+/// While Feast's store changes, the six views are synced every second.
 #[test]
 #[cfg(target_os = "linux")]
 fn idle_server_of_feasts_store_rarely_wakes() {
@@ -90,7 +92,7 @@ fn idle_server_of_feasts_store_rarely_wakes() {
         feast_repo::put_driver(&store, 1001, trips, 1_764_000_000);
         let ask = || feast_repo::ask(address, &["driver_stats:avg_daily_trips"], json!({ "driver_id": [1001] }));
         let is_read = || ask().column("avg_daily_trips")["values"] == json!([trips]);
-        eventually_within("the new row", REACTS_WITHIN, is_read);
+        eventually_within("the new row is served", REACTS_WITHIN, is_read);
     }
 }
 
@@ -98,7 +100,8 @@ fn idle_server_of_feasts_store_rarely_wakes() {
 fn idle_server_reacts_to_changed_files() {
     let home = Home::golden();
     let mut host = serve(&home);
-    // The first checks after the start would notice a change without an event. Nothing shows that they are over.
+    // The first checks after the start would detect a change without an event. The test waits for a fixed time, because
+    // there is no sign that they are complete.
     thread::sleep(Duration::from_secs(1));
     let definitions = home.path("features/derived.yaml");
     let change = |path: &Path, text: &[u8]| {

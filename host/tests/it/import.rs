@@ -47,7 +47,7 @@ fn import_output_is_valid() {
     ] {
         assert!(plugin.contains(words), "no '{words}' in:\n{plugin}");
     }
-    assert!(!plugin.contains("avg_daily_trips\": Int64"), "the function does not read it:\n{plugin}");
+    assert!(!plugin.contains("avg_daily_trips\": Int64"), "the function does not read this input:\n{plugin}");
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn what_is_no_repository_is_named() {
     import("data").assert_code(3).assert_complains(&["data/feature_store.yaml", "a Feast repository is a directory"]);
     fs::write(home.path("data/registry.db"), "junk").unwrap();
     import(".").assert_code(3).assert_complains(&["this is not a Feast registry"]);
-    assert!(!home.path("configs").is_dir(), "nothing is written before all is read");
+    assert!(!home.path("configs").is_dir(), "nothing is written if the import fails");
 }
 
 #[test]
@@ -98,7 +98,8 @@ fn imported_files_serve_like_repository() {
         .unwrap();
     let said = String::from_utf8_lossy(&done.stdout);
     assert!(done.status.success() && !said.contains("plugin project"), "{said}");
-    // The paths in the files are relative to the original directory, and still lead to the data.
+    // Paths in the written definitions are relative to the output directory. The test moves the definitions, so it also
+    // changes the paths.
     fs::rename(dir.join("moved/features"), dir.join("features")).unwrap();
     let definitions = dir.join("features/churn_prediction.yaml");
     let text = fs::read_to_string(&definitions).unwrap();
@@ -127,11 +128,12 @@ fn missing_plugin_project_builds() {
     };
     let answer = ask();
     assert_eq!(answer.status, 501);
-    let words = "derived view odfv_python has no plugin; hint: deploy odfv_python.wasm";
+    let words = "derived view odfv_python has no plugin. hint: deploy odfv_python.wasm";
     assert!(answer.text().contains(words), "{}", answer.text());
 
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("guests");
-    // Unchecked, because a test of plugin_tools already compiles Python's interpreter.
+    // The build does not check the plugin, which would compile Python's interpreter. A test in plugin_tools.rs already
+    // does this.
     let mut build =
         home.larder(["plugin", "build", "configs/plugin-projects/odfv_python", "--out", "stub.wasm", "--unchecked"]);
     let built = build.env("LARDER_PLUGIN_TARGET", target).output().unwrap();

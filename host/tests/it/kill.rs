@@ -1,5 +1,5 @@
-//! SIGKILL at any moment of a sync of the real program: the store is consistent afterwards, and the next sync completes
-//! it.
+//! Kills the real program with SIGKILL at any time during a sync. Afterwards, the store is consistent, and the next
+//! sync completes the load.
 
 use std::{
     io::Read,
@@ -14,19 +14,19 @@ use crate::{
 };
 
 const SEED: u64 = 0x1a4d_e4ed;
-/// The maximum number of rounds of all kills, each with a longer assumed duration of a run.
+/// The maximum number of rounds. Each round assumes a longer duration of a sync than the round before.
 const ROUNDS_MAX: usize = 4;
 
-/// The phases in which kills happened.
+/// The number of kills in each phase of a sync.
 #[derive(Debug, Default)]
 struct Hits {
     /// Before the first commit of a sync.
     before: usize,
     /// Between two commits of the upserting load.
     upserting: usize,
-    /// After the upserting load, and before the replacing one was complete.
+    /// After the upserting load was complete, but before the replacing load was complete.
     replacing: usize,
-    /// After everything was done.
+    /// After both loads were complete.
     after: usize,
 }
 
@@ -52,7 +52,7 @@ fn kill_leaves_consistent_resumable_rows() {
             if hits.are_everywhere(kills) {
                 break;
             }
-            // A run that shares its cores with other tests takes longer than the measured one.
+            // If other tests use the same cores, a sync takes longer than the measured one.
             whole_run = whole_run * 3 / 2;
         }
         let moment = moment(&mut dice, kill % kills, kills, whole_run);
@@ -62,11 +62,12 @@ fn kill_leaves_consistent_resumable_rows() {
         let stored = reopen(&world, &context);
         check(&stored, generation, &context);
         for (view, stored) in VIEWS.iter().zip(&stored) {
-            let was_told = said.contains(&format!("{view}: "));
-            assert!(!was_told || is_read_whole(view, &stored.read), "{context}: {view} was said to be synced");
+            let is_reported = said.contains(&format!("{view}: "));
+            assert!(!is_reported || is_read_whole(view, &stored.read), "{context}: {view} was reported as synced");
         }
         let complete = hits.count(&stored);
-        // Repeated kills of the same generation, until a sync may complete it.
+        // A new generation is written when the current one is complete, and otherwise with a probability of one half,
+        // so that some generations are killed several times.
         if complete || dice.below(2) == 0 {
             converge(&world, generation, &context);
             generation += 1;
@@ -77,7 +78,7 @@ fn kill_leaves_consistent_resumable_rows() {
     assert!(hits.are_everywhere(kills), "too few kills hit a load, of {whole_run:?}: {hits:?}");
 }
 
-/// Measures a complete sync, including the process.
+/// Returns how long a complete sync takes, including the start of the process.
 fn measure() -> Duration {
     let world = Generations::new();
     world.write(1);
@@ -86,8 +87,8 @@ fn measure() -> Duration {
     started.elapsed()
 }
 
-/// Returns a random moment in one of equal parts of a run. The parts are in a pseudo-random order, and each gets its
-/// kills.
+/// Returns the time of a kill. The duration of a sync is divided into `kills` equal parts. Each kill of a round is at a
+/// random time in a different part, and the order of the parts is mixed.
 fn moment(dice: &mut Dice, kill: usize, kills: usize, whole_run: Duration) -> Duration {
     // A stride that is coprime to the number of parts selects each part once.
     let stride = (kills * 5 / 8..).find(|&stride| greatest_common_divisor(stride, kills) == 1).unwrap_or(1);
@@ -116,7 +117,7 @@ fn run_and_kill(world: &Generations, way: Way, moment: Duration) -> String {
     said
 }
 
-/// Opens the store as the next start does, and reads all of it.
+/// Opens the store as the next start of a server does, and reads all rows.
 fn reopen(world: &Generations, context: &str) -> [Stored; 2] {
     let started = Instant::now();
     let store = world.open();
@@ -126,14 +127,14 @@ fn reopen(world: &Generations, context: &str) -> [Stored; 2] {
     world.stored(&store)
 }
 
-/// Checks that the rows are exactly those of the position: of the new generation as far as it was read, of the old one
-/// after that.
+/// Checks that rows up to the stored position are of the new generation, and that all other rows are of the previous
+/// generation.
 fn check([upserted, replaced]: &[Stored; 2], generation: u64, context: &str) {
     let expected = rows_at(VIEWS[0], generation, &upserted.read);
     assert!(upserted.rows == expected, "{context}: {} at {:?}", difference(&upserted.rows, &expected), upserted.read);
 
     let loaded = is_read_whole(VIEWS[1], &replaced.read);
-    assert!(loaded || replaced.read.iter().all(|read| *read == 0), "{context}: half read: {:?}", replaced.read);
+    assert!(loaded || replaced.read.iter().all(|read| *read == 0), "{context}: partly read: {:?}", replaced.read);
     let expected = rows_of(VIEWS[1], if loaded { generation } else { generation - 1 });
     assert!(replaced.rows == expected, "{context}: {}", difference(&replaced.rows, &expected));
 }
@@ -157,12 +158,12 @@ fn difference(found: &[Option<u64>], expected: &[Option<u64>]) -> String {
 // === impl Hits ===
 
 impl Hits {
-    /// Returns whether enough of the kills hit both loads.
+    /// Returns whether enough kills happened during each of the two loads.
     fn are_everywhere(&self, kills: usize) -> bool {
         self.upserting >= kills / 10 && self.replacing >= kills / 20
     }
 
-    /// Counts a kill by the state that it left; returns true if the sync was complete.
+    /// Counts a kill in the phase that the stored state shows. Returns whether both loads were complete.
     fn count(&mut self, [upserted, replaced]: &[Stored; 2]) -> bool {
         let replaced = is_read_whole(VIEWS[1], &replaced.read);
         let hit = match upserted.read.iter().sum() {

@@ -1,4 +1,4 @@
-//! Start, sync, reload and stop.
+//! The start of a server, its syncs, reloads and its stop.
 
 use std::{
     fs,
@@ -31,7 +31,7 @@ fn restart_without_sources_is_ready() {
     let fixture = Setup::golden().start();
     fs::remove_dir_all(fixture.path("data")).unwrap();
     let fixture = fixture.restart();
-    assert_eq!(fixture.get("/ready").status, 200, "at once, before any sync");
+    assert_eq!(fixture.get("/ready").status, 200, "the server responds before any sync");
     let column = fixture.features(&["driver_stats:conv_rate"], json!({ "driver_id": [1001] })).column("conv_rate");
     assert_eq!(column["values"], json!([0.6001]));
 }
@@ -41,12 +41,13 @@ fn missing_source_keeps_server_unready() {
     let setup = Setup::golden().unready();
     fs::remove_file(setup.path("data/pair_stats.parquet")).unwrap();
     let fixture = setup.start();
-    fixture
-        .eventually("the others are loaded", || fixture.get("/ready").json()["feature_views"] == json!(["pair_stats"]));
+    fixture.eventually("the other views are loaded", || {
+        fixture.get("/ready").json()["feature_views"] == json!(["pair_stats"])
+    });
     assert_eq!(fixture.get("/ready").status, 503);
     assert_eq!(fixture.get("/health").status, 200);
     let column = fixture.features(&["driver_stats:conv_rate"], json!({ "driver_id": [1001] })).column("conv_rate");
-    assert_eq!(column["statuses"], json!(["PRESENT"]), "the other views go on");
+    assert_eq!(column["statuses"], json!(["PRESENT"]), "the other views keep serving");
 }
 
 #[test]
@@ -79,7 +80,7 @@ fn broken_definitions_keep_previous_ones() {
         .replace("feature_views:\n", "feature_views:\n  - {name: extra_view, features: [{name: x, type: Int64}]}\n");
     assert_ne!(more, good);
     fs::write(&file, more).unwrap();
-    fixture.eventually("the change is noticed", || serves("extra_view"));
+    fixture.eventually("the change is detected", || serves("extra_view"));
 }
 
 #[test]
@@ -112,19 +113,19 @@ fn added_definition_files_are_watched() {
         .unwrap();
     fixture.eventually("the added file is read", || serves("more_stats"));
     fs::write(fixture.path("more.yaml"), view("other_stats")).unwrap();
-    fixture.eventually("a change in the added file is noticed", || serves("other_stats"));
+    fixture.eventually("a change in the added file is detected", || serves("other_stats"));
 }
 
-/// A lookup of a name that is unknown reloads changed definitions, also while the file watcher does so.
+/// A lookup of an unknown name reloads changed definitions. This also works while the file watcher reloads them.
 #[test]
 fn lookup_during_a_reload_finds_a_new_name() {
     let fixture = Setup::golden().start();
     for round in 0..8 {
-        // Such reloads are limited by this clock.
+        // The rate of reloads by lookups is limited. The limit uses this clock.
         fixture.clock.set(RECORDED_AT + 1_000_000 * (round + 1));
         let view = format!("feature_views: [{{name: new_{round}, features: [{{name: x, type: Int64}}]}}]\n");
         replace(fixture.path(&format!("features/new_{round}.yaml")), view);
-        // The lookup arrives at another moment of the watcher's reload each time.
+        // In each round, the lookup arrives at a different time during the watcher's reload.
         thread::sleep(Duration::from_millis(20 * u64::try_from(round).unwrap()));
         let answer = fixture.features(&[&format!("new_{round}:x")], json!({}));
         assert_eq!(answer.status, 200, "round {round}: {}", answer.text());
@@ -137,7 +138,7 @@ fn new_view_without_source_stays_ready() {
     let view =
         "feature_views: [{name: new_stats, features: [{name: x, type: Int64}], source: {path: nowhere.parquet}}]\n";
     fs::write(fixture.path("features/new.yaml"), view).unwrap();
-    fixture.eventually("the view is there", || fixture.get("/v1/catalog").text().contains("new_stats"));
+    fixture.eventually("the view is served", || fixture.get("/v1/catalog").text().contains("new_stats"));
     assert_eq!(fixture.get("/ready").status, 200);
 }
 
@@ -148,10 +149,11 @@ fn failed_load_is_retried() {
     let elsewhere = setup.path("pair_stats.parquet");
     fs::rename(&file, &elsewhere).unwrap();
     let fixture = setup.start();
-    fixture
-        .eventually("the others are loaded", || fixture.get("/ready").json()["feature_views"] == json!(["pair_stats"]));
+    fixture.eventually("the other views are loaded", || {
+        fixture.get("/ready").json()["feature_views"] == json!(["pair_stats"])
+    });
     fs::rename(&elsewhere, &file).unwrap();
-    fixture.eventually("the source is found", || fixture.get("/ready").status == 200);
+    fixture.eventually("the source is loaded", || fixture.get("/ready").status == 200);
 }
 
 #[test]
@@ -168,7 +170,7 @@ fn view_added_by_reload_is_loaded() {
         let views = catalog["feature_views"].as_array().unwrap().clone();
         views.iter().find(|view| view["name"] == "pair_again").map(|view| view["rows"].clone())
     };
-    fixture.eventually("its rows are there", || rows().is_some_and(|rows| rows.as_u64() > Some(0)));
+    fixture.eventually("its rows are served", || rows().is_some_and(|rows| rows.as_u64() > Some(0)));
 }
 
 #[test]
@@ -184,12 +186,12 @@ fn stopping_server_serves_during_drain_delay() {
         }
         let ready = ask("/ready");
         assert_eq!((ready.status, ready.json()["status"].as_str()), (503, Some("stopping")));
-        assert_eq!(ask("/health").status, 200, "new connections are taken still");
+        assert_eq!(ask("/health").status, 200, "new connections are still accepted");
         stopping.join().unwrap();
     });
 }
 
-/// An executor whose commands never end, as if a disk hangs.
+/// A [`Control`] with commands that never end, as if a disk hangs.
 #[derive(Debug, Default)]
 struct Hanging {
     begun: AtomicUsize,
@@ -205,7 +207,7 @@ impl Hanging {
 }
 
 impl Control for Hanging {
-    fn sync(&self, _command: &SyncCommand, _tell: &mut dyn FnMut(AdminEvent)) {}
+    fn sync(&self, _command: &SyncCommand, _notify: &mut dyn FnMut(AdminEvent)) {}
 
     fn reload(&self) -> Result<String, String> {
         self.hang()

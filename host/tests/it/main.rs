@@ -1,8 +1,8 @@
-//! All integration tests, in one binary, because linking is slow.
+//! All integration tests. They are in one binary, because linking is slow.
 //!
-//! A [`fixture::Fixture`] is a complete server on a separate port, with a stopped clock, over a copy of the test's
-//! definitions. Tests use a plain socket, so that they can also send invalid requests. Signals, exit codes and kills
-//! are tested with the program itself, in a [`binary::Home`].
+//! A [`fixture::Fixture`] is a complete server in the test's process, with its own port, directory and manual clock.
+//! Tests send requests over a plain socket, so that requests can also be invalid. A [`binary::Home`] runs the program
+//! itself, to test signals, exit codes and kills.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 

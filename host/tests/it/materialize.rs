@@ -1,4 +1,5 @@
-//! `larder materialize`: writes files to tables in Feast's layout, with the program itself, without and with faults.
+//! `larder materialize`, which writes files to tables in Feast's layout. The tests run the program itself, with and
+//! without faults of DynamoDB.
 
 use std::{fs, sync::Arc, time::Duration};
 
@@ -29,7 +30,7 @@ feature_views:
       - {name: seen, type: UnixTimestamp}
 ";
 
-/// Driver, event time in microseconds after the recording, trips.
+/// A row: the driver, the event time in microseconds after the recording, and the trips.
 type Row = (i64, i64, Option<i64>);
 
 fn write(home: &Home, rows: &[Row]) {
@@ -55,7 +56,7 @@ fn columns(rows: &[Row]) -> parquet::Columns {
     ]
 }
 
-/// Returns drivers 1 to `drivers`, whose trips are their number times `factor`.
+/// Returns rows of drivers 1 to `drivers`. The trips of each driver are the driver's number times `factor`.
 fn drivers(drivers: i64, factor: i64) -> Vec<Row> {
     (1..=drivers).map(|driver| (driver, 0, Some(driver * factor))).collect()
 }
@@ -162,7 +163,7 @@ fn golden_repository_equals_feast_tables() {
         let pairs = ours.into_iter().zip(theirs).filter(|(ours, theirs)| ours != theirs);
         differ.extend(pairs.map(|(ours, theirs)| format!("{}: {} and {}", ours.1, ours.2, theirs.2)));
     }
-    // The writer's data frame had converted one integer, 2^53 + 1, to a double.
+    // Feast had converted one integer, 2^53 + 1, to a double.
     assert_eq!(differ, [r#"txn_count: {"B":"IIGAgICAgIAQ"} and {"B":"IICAgICAgIAQ"}"#]);
 }
 
@@ -172,7 +173,8 @@ fn newest_row_wins_in_table() {
     let home = home(&dynamo.url(), &[(1, 10, Some(2)), (1, 20, Some(3)), (1, 0, Some(1)), (2, 0, Some(20))]);
     assert_says(&materialize(&home, &[]), &[": 2 rows to ", "): 2 written\n"]);
     assert_eq!(trips(&dynamo), [3, 20]);
-    // Older, equal, and newer by a microsecond; some of the texts have fractions of a second.
+    // The first row is older than the table's item, the second has the same time, and the third is new. Some times have
+    // fractions of a second in the table.
     write(&home, &[(1, 19, Some(4)), (2, 0, Some(21)), (3, 0, Some(30))]);
     assert_says(&materialize(&home, &[]), &["): 1 written, 2 not newer than the table's items\n"]);
     assert_eq!(trips(&dynamo), [3, 20, 30]);
@@ -187,13 +189,14 @@ fn future_rows_are_skipped() {
     let century = 100 * 365 * 86_400_000_000;
     let home = home(&dynamo.url(), &[(1, 0, Some(1)), (1, century, Some(9)), (2, century, Some(2)), (3, 0, Some(3))]);
     let ended = materialize(&home, &[]);
-    assert_says(&ended, &[": 2 rows to ", "2 left out: dated later than now plus 'sync: future_tolerance'"]);
+    let skipped = "2 rows skipped: their event time is later than now plus 'sync: future_tolerance'";
+    assert_says(&ended, &[": 2 rows to ", skipped]);
     assert_eq!(trips(&dynamo), [1, 3]);
 
     home.run(["sync"]).assert_code(0);
     let verified = home.run(["verify"]);
     verified.assert_code(0);
-    let words = "driver_stats: 2 rows dated later than now plus 'sync: future_tolerance' (1h): not served";
+    let words = "driver_stats: skipped 2 rows with an event time later than now plus 'sync: future_tolerance' (1h)";
     assert!(verified.out.contains(words) || verified.err.contains(words), "{}{}", verified.out, verified.err);
 }
 
@@ -202,7 +205,7 @@ fn overwrite_replaces_newer_rows() {
     let dynamo = table();
     let home = home(&dynamo.url(), &drivers(60, 1));
     assert_says(&materialize(&home, &["--overwrite"]), &[": 60 rows to ", "): 60 written\n"]);
-    assert_eq!(dynamo.calls()["BatchWriteItem"], 3, "25 at once");
+    assert_eq!(dynamo.calls()["BatchWriteItem"], 3, "batches of 25 items");
     let older: Vec<Row> = (1..=60).map(|driver| (driver, -1_000_000, Some(driver * 2))).collect();
     write(&home, &older);
     assert_says(&materialize(&home, &["--overwrite"]), &["): 60 written\n"]);
@@ -215,7 +218,7 @@ fn only_the_time_range_is_written() {
     let second = 1_000_000;
     let home = home(&dynamo.url(), &[(1, 0, Some(1)), (1, 90 * second, Some(9)), (2, 50 * second, Some(2))]);
     let span = ["--from", "2026-11-23T09:13:10Z", "--to", "2026-11-23T09:13:50Z"];
-    assert_says(&materialize(&home, &span), &[": 1 row to ", "; 2 in the files are outside the given times"]);
+    assert_says(&materialize(&home, &span), &[": 1 row to ", "; 2 rows are outside the given times"]);
     assert_eq!(trips(&dynamo), [1]);
     materialize(&home, &["--config", "nowhere.yaml"]).assert_code(3).assert_complains(&["nowhere.yaml"]);
     let ended = materialize(&home, &["--from", "2026-11-24", "--to", "2026-11-23"]);
@@ -242,7 +245,7 @@ fn rejected_run_resumes_after_written_rows() {
     );
     assert_eq!(dynamo.calls()["PutItem"], 249 + 108);
     assert_eq!(trips(&dynamo), expected(300, 1));
-    assert!(!home.path("data/store-materialize").try_exists().unwrap(), "nothing is left");
+    assert!(!home.path("data/store-materialize").try_exists().unwrap(), "the scratch directory is removed");
 }
 
 #[test]
@@ -252,8 +255,8 @@ fn killed_run_resumes() {
     let home = home(&proxy.url(), &drivers(900, 1));
     proxy.rule(".PutItem\r", When::Always, Fault::Delay(Duration::from_millis(10)));
     let running = Running::new(command(&home, &["--concurrency", "1", "--work-dir", "work"]).spawn().unwrap());
-    eventually("some are written", || dynamo.items(TABLE).len() > 150);
-    // It is the only writer in this directory.
+    eventually("some items are written", || dynamo.items(TABLE).len() > 150);
+    // A second run with the same directory fails while the first one runs.
     let second = materialize(&home, &["--work-dir", "work"]);
     second.assert_code(1).assert_complains(&["view 'driver_stats': the scratch store: ", "in use"]);
     drop(running);
@@ -261,7 +264,7 @@ fn killed_run_resumes() {
     assert!(dynamo.items(TABLE).len() < 900);
     assert_says(&materialize(&home, &["--work-dir", "work"]), &["; an earlier run wrote "]);
     assert_eq!(trips(&dynamo), expected(900, 1));
-    assert_eq!(fs::read_dir(home.path("work")).unwrap().count(), 0, "nothing is left in it");
+    assert_eq!(fs::read_dir(home.path("work")).unwrap().count(), 0, "the directory is empty");
 }
 
 #[test]
@@ -277,7 +280,7 @@ fn changed_input_starts_from_scratch() {
     let anew = |args: &[&str]| {
         let ended = materialize(&home, args);
         ended.assert_code(0);
-        assert!(!ended.out.contains("a run before"), "{}", ended.out);
+        assert!(!ended.out.contains("an interrupted run"), "{}", ended.out);
     };
     cut_off(&[]);
     let newer: Vec<Row> = (1..=200).map(|driver| (driver, 1, Some(driver * 3))).collect();
@@ -349,7 +352,7 @@ fn missing_table_is_created_on_demand() {
     materialize(&home, &[]).assert_code(1).assert_complains(&[
         "view 'driver_stats': DynamoDB table 'churn_prediction.driver_stats' does not exist. hint: --create-tables creates it",
     ]);
-    assert!(!home.path("data/store-materialize").try_exists().unwrap(), "nothing was read");
+    assert!(!home.path("data/store-materialize").try_exists().unwrap(), "no file was read");
     dynamo.creating(2);
     assert_says(&materialize(&home, &["--create-tables", "--table-template", "{project}.{view}"]), &["): 3 written\n"]);
     assert_eq!(dynamo.calls()["CreateTable"], 1);
@@ -397,7 +400,7 @@ fn invalid_views_do_not_affect_others() {
         "2 feature views could not be materialized",
     ]);
     assert!(ended.out.contains("driver_stats: 3 rows to "), "{}", ended.out);
-    // If no views are named, views without files are not an error.
+    // Views without files are an error only if they are named.
     assert_says(&materialize(&home, &[]), &["driver_stats: 3 rows to "]);
     fs::remove_file(home.path(FILE)).unwrap();
     materialize(&home, &[]).assert_code(1).assert_complains(&["view 'driver_stats'", FILE]);
@@ -463,7 +466,7 @@ fn s3_files_work_with_other_dynamodb() {
     home.write("larder.yaml", &config.replace("aws: {", &s3));
     assert_says(&materialize(&home, &[]), &["): 20 written\n"]);
     assert_eq!(trips(&dynamo), expected(20, 1));
-    // Conditions, batches and new tables in an independent implementation of AWS's documentation.
+    // Tests conditions, batches and new tables with an independent implementation of DynamoDB.
     let config = fs::read_to_string(home.path("larder.yaml")).unwrap();
     home.write("larder.yaml", &config.replace(&dynamo.url(), &moto.url()));
     materialize(&home, &[]).assert_code(1).assert_complains(&["DynamoDB table '", "' does not exist"]);
@@ -547,7 +550,7 @@ fn unnamed_tables_are_not_created() {
     let dynamo = FakeDynamo::start();
     let home = home(&dynamo.url(), &drivers(3, 1));
     let ended = materialize(&home, &["--create-tables"]);
-    ended.assert_code(1).assert_complains(&["no feature view has files to materialize and names a table"]);
+    ended.assert_code(1).assert_complains(&["no feature view has files to materialize and also names a table"]);
     assert_eq!(dynamo.calls().get("CreateTable"), None);
     let (entities, view) = DEFINITIONS.split_once("feature_views:\n").unwrap();
     let own = view.replace("driver_stats", "own_stats");

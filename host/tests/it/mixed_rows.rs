@@ -1,5 +1,6 @@
-//! Responses with different kinds of rows: fresh, too old, of an older schema, too long to be stored as text, or
-//! missing. Rows in memory are written by copying text, which must equal the other way byte for byte.
+//! Responses with different types of rows: fresh, expired, with an older schema, too long to be stored as text, or
+//! missing. Rows in the hot cache are encoded by copying their text. The result must be byte for byte the same as for
+//! rows from disk.
 
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ use tempfile::TempDir;
 use crate::fixture::RECORDED_AT;
 
 const HOUR: i64 = 3_600_000_000;
-/// Longer than any row text that is stored.
+/// The length of a string that is too long for the stored text of a row.
 const LONG: usize = 20_000;
 
 fn catalog(features: &str) -> Arc<Catalog> {

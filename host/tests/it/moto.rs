@@ -1,4 +1,4 @@
-//! A server that emulates S3 and DynamoDB: `moto_server`, in a separate process.
+//! A server that emulates S3 and DynamoDB: `moto_server`, which runs in a separate process.
 
 use std::{
     net::{SocketAddr, TcpListener, TcpStream},
@@ -13,7 +13,7 @@ pub(crate) struct Moto {
     pub(crate) address: SocketAddr,
 }
 
-/// It does not check signatures, but rejects unsigned changes.
+/// A dummy signature. The server does not check signatures, but rejects changes without one.
 const SIGNED: (&str, &str) = (
     "authorization",
     "AWS4-HMAC-SHA256 Credential=stand-in/20261125/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0",
@@ -30,7 +30,7 @@ impl Moto {
             .spawn()
             .unwrap();
         let moto = Self { child, address };
-        eventually("moto answers", || {
+        eventually("moto responds", || {
             TcpStream::connect(address).is_ok() && wire::send(address, "GET", "/moto-api/", &[], b"").status == 200
         });
         moto

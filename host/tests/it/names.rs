@@ -1,4 +1,4 @@
-//! Names of every kind, for every input and output: in Feast, any text is a valid name.
+//! Names with all sorts of characters, in all inputs and outputs. In Feast, any text is a valid name.
 //! `tests/feast/registry_fields.py` has the same names in registries that Feast wrote.
 
 use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
@@ -38,16 +38,16 @@ const ODD: [&str; 12] = [
 ];
 const FILE: &str = "data/odd.parquet";
 
-/// Returns all names, and one that is very long.
+/// Returns all names, including a very long one.
 fn names() -> Vec<&'static str> {
     let long: &'static str = "n".repeat(5_000).leak();
     ODD.iter().copied().chain([long]).collect()
 }
 
-/// Returns a view and a service for each name, each with a feature for each name; the join key also has one of the
-/// names.
+/// Returns definitions with a view and a service for each name. Each view has a feature for each name. The join key
+/// also has one of the names.
 fn definitions() -> String {
-    // JSON is YAML.
+    // The definitions are written as JSON, which is valid YAML.
     let features: Vec<Value> = names().iter().map(|name| json!({ "name": name, "type": "Float64" })).collect();
     let view = |name: &&str| {
         let source = json!({ "path": FILE, "timestamp_field": "event_timestamp" });
@@ -122,7 +122,7 @@ fn any_name_works_in_every_protocol() {
         let answer = fixture.features(&[&format!("{name}:a,b")], json!({ "the=key": [9] }));
         assert_eq!(answer.column("a,b")["values"], json!([7.5]), "{name}");
     }
-    // A suffix that does not look like a version is not one.
+    // A suffix is a version only if it has the form of one.
     let answer = fixture.features(&["Größe in cm@x:a,b"], json!({ "the=key": [1] }));
     assert_eq!(answer.status, 404, "{}", answer.text());
 }

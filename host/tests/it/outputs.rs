@@ -13,11 +13,11 @@ use serde_json::json;
 
 use crate::{binary::Home, fixture::eventually, wire};
 
-/// A server whose standard error the test reads.
+/// A running server. It is killed on drop.
 struct Host(Child);
 
 impl Host {
-    /// Starts a server on its own port, with standard error to `err`.
+    /// Starts a server, with standard error and standard output redirected.
     fn start(command: &mut Command, err: impl Into<Stdio>, out: impl Into<Stdio>) -> Self {
         Self(command.stderr(err).stdout(out).spawn().unwrap())
     }
@@ -29,7 +29,7 @@ impl Host {
             if let Some(status) = self.0.try_wait().unwrap() {
                 return status.code();
             }
-            assert!(started.elapsed() < Duration::from_secs(30), "it does not end");
+            assert!(started.elapsed() < Duration::from_secs(30), "the server does not stop");
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -42,7 +42,8 @@ impl Drop for Host {
     }
 }
 
-/// Creates the golden repository on a port that was just free, because the port cannot be read from the log.
+/// Creates a copy of the golden repository, with a port in its configuration that was free a moment ago. The test
+/// cannot read the port from the log.
 fn home_on_a_port(logs: &str) -> (Home, std::net::SocketAddr) {
     let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let home = Home::golden_loaded();
@@ -72,7 +73,7 @@ fn server_runs_without_log_reader() {
         drop(reader);
         kill_process(Pid::from_child(&host.0), Signal::HUP).unwrap();
         assert_eq!(lookup(address), 200);
-        assert_eq!(host.stop(), Some(0), "reader gone before the start: {gone_before}");
+        assert_eq!(host.stop(), Some(0), "reader closed before the start: {gone_before}");
     }
 }
 
@@ -82,7 +83,7 @@ fn server_runs_with_blocked_log_reader() {
     let (_reader, writer) = io::pipe().unwrap();
     let host = Host::start(&mut home.larder(["serve"]), writer, Stdio::null());
     eventually("ready", || is_ready(address));
-    // More lines than fit in a pipe and the queue.
+    // The reloads log more lines than fit into the pipe and the log's queue.
     for _ in 0..200 {
         kill_process(Pid::from_child(&host.0), Signal::HUP).unwrap();
         assert_eq!(lookup(address), 200);
@@ -205,12 +206,14 @@ fn shared_data_directory_becomes_private() {
     fs::set_permissions(&dir, Permissions::from_mode(0o777)).unwrap();
     fs::set_permissions(dir.join("online.redb"), Permissions::from_mode(0o666)).unwrap();
     let listed = home.run(["list"]);
-    listed.assert_code(0).assert_complains(&["other users could write this directory", "other users had permissions"]);
+    listed
+        .assert_code(0)
+        .assert_complains(&["other users could write to this directory", "other users had permissions"]);
     assert_eq!(mode(), 0o755);
     assert_eq!(fs::metadata(dir.join("online.redb")).unwrap().permissions().mode() & 0o777, 0o600);
     home.run(["list"]).assert_code(0);
 
-    // Like `/tmp`, which cannot be made private.
+    // The directory has the same permissions as `/tmp`, which a server must not make private.
     fs::set_permissions(&dir, Permissions::from_mode(0o1777)).unwrap();
     home.run(["serve"]).assert_code(4).assert_complains(&["data/store", "other users share this directory"]);
 }
@@ -219,7 +222,7 @@ fn shared_data_directory_becomes_private() {
 fn foreign_data_directory_is_rejected() {
     let home = Home::golden_loaded();
     let dir = home.path("data/store");
-    // Only root can give a directory away.
+    // Only root can change the owner of a directory.
     if std::os::unix::fs::chown(&dir, Some(12_345), None).is_err() {
         return;
     }

@@ -1,7 +1,8 @@
-//! Parquet sources in a complete server: every fault with its message, and every type up to the response.
+//! Parquet sources in a complete server. Tests each fault and its message, and each type from the file to the response.
 //!
-//! A fault must be reported with file, view and column; the previous data keeps serving; the other view continues.
-//! Files on disk and objects in S3 must behave alike: tests write files, and run [`everywhere`].
+//! The message of a fault must name the file, the view and the column. The previous data must keep serving, and the
+//! other view must not be affected. Files on disk and objects in S3 must behave in the same way, so tests use
+//! [`everywhere`], which runs them with both.
 
 mod faults;
 mod files;
@@ -31,7 +32,7 @@ use serde_json::{Value, json};
 
 use crate::fixture::{Fixture, RECORDED_AT, Setup};
 
-/// Two views: `stats` is the subject of a test, `other` must keep working.
+/// Two views. Tests change the files of `stats`, and `other` must keep working.
 const DEFINITIONS: &str = "
 entities: [{name: driver, join_key: driver_id, type: Int64}]
 feature_views:
@@ -50,7 +51,7 @@ const SECOND: i64 = 1_000_000;
 
 pub(crate) type Columns = Vec<(&'static str, ArrayRef)>;
 
-/// Creates rows of `stats`: driver, age of the event in seconds, rate.
+/// Creates rows of `stats`. A row has the driver, the age of the event in seconds, and the rate.
 fn stats(rows: &[(i64, i64, f64)]) -> Columns {
     vec![
         ("driver_id", Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.0)))),
@@ -61,7 +62,7 @@ fn stats(rows: &[(i64, i64, f64)]) -> Columns {
     ]
 }
 
-/// Creates naive instants, this many seconds before the recording.
+/// Creates timestamps without a time zone. Each is this many seconds before the recording.
 pub(crate) fn times(ages: impl Iterator<Item = Option<i64>>) -> ArrayRef {
     Arc::new(ages.map(|age| age.map(|age| RECORDED_AT - age * SECOND)).collect::<TimestampMicrosecondArray>())
 }
@@ -88,7 +89,7 @@ fn write_with(path: &Path, columns: &Columns, properties: WriterProperties) {
     write_batches(path, batch.schema(), &[batch], properties);
 }
 
-/// Writes a temporary file and renames it, as jobs do that replace a file.
+/// Writes a temporary file and renames it, as a job does that replaces a file.
 fn write_batches(path: &Path, schema: Arc<Schema>, batches: &[RecordBatch], properties: WriterProperties) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     let unfinished = path.with_extension("unfinished");
@@ -106,14 +107,14 @@ fn other(n: i64) -> Columns {
     ]
 }
 
-/// The location of sources.
+/// Where the files of sources are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     Disk,
     S3,
 }
 
-/// A server that is not started yet, and the bucket with the contents of its directory.
+/// A server that is not started yet. For S3, also a bucket that receives the contents of the server's directory.
 struct Prepared {
     setup: Setup,
     bucket: Option<FakeS3>,
@@ -126,7 +127,7 @@ struct Host {
 
 const BUCKET: &str = "features";
 
-/// Runs a test with its files on disk, and with the same files as objects in S3.
+/// Runs a test twice: with files on disk, and with the same files as objects in S3.
 fn everywhere(test: impl Fn(Place)) {
     [Place::Disk, Place::S3].into_iter().for_each(test);
 }
@@ -147,13 +148,13 @@ impl Place {
         }
     }
 
-    /// Creates both views with valid files: drivers 1 and 2 of `stats`, driver 1 of `other`.
+    /// Prepares a server with both views and valid files: drivers 1 and 2 of `stats`, and driver 1 of `other`.
     fn good(self) -> Prepared {
         self.good_with(DEFINITIONS)
     }
 
     fn good_with(self, definitions: &str) -> Prepared {
-        // Tests control when syncs happen.
+        // Failed syncs are not retried soon, so that tests control when syncs happen.
         let prepared = self.with(definitions, "sync: {retry: 1h}\n");
         write(&prepared.path(FILE), &stats(&[(1, 60, 0.1), (2, 60, 0.2)]));
         write(&prepared.path("data/other.parquet"), &other(1));
@@ -187,7 +188,7 @@ impl Deref for Host {
     }
 }
 
-/// Makes a bucket contain exactly the files in a directory's `data/`.
+/// Changes a bucket so that it contains exactly the files in a directory's `data/`.
 fn mirror(dir: &Path, bucket: &FakeS3) {
     let mut keys = BTreeSet::new();
     let mut dirs = vec![dir.join("data")];
@@ -237,7 +238,7 @@ impl Synced {
     }
 }
 
-/// Returns the values of a feature for drivers; null if there is none.
+/// Returns the values of a feature for drivers. The value is null if there is none.
 fn values(fixture: &Fixture, reference: &str, drivers: &[i64]) -> Value {
     let (_, name) = reference.split_once(':').unwrap();
     fixture.features(&[reference], json!({ "driver_id": drivers })).column(name)["values"].clone()
@@ -247,8 +248,8 @@ fn rates(fixture: &Fixture, drivers: &[i64]) -> Value {
     values(fixture, "stats:rate", drivers)
 }
 
-/// Breaks the source of `stats`, and checks that the sync fails with this message, the view's previous rows keep
-/// serving, and `other` continues.
+/// Damages the source of `stats`. Checks that the sync fails with this message, that the view's previous rows keep
+/// serving, and that `other` is not affected.
 fn assert_refused(words: &[&str], damage: impl Fn(&Fixture)) {
     assert_refused_with(DEFINITIONS, words, damage);
 }
@@ -264,17 +265,17 @@ fn assert_refused_at(place: Place, definitions: &str, words: &[&str], damage: im
     damage(&fixture);
     write(&fixture.path("data/other.parquet"), &other(2));
     let synced = sync_all(&fixture);
-    let [(view, error)] = &synced.failures[..] else { panic!("{place:?}: it was taken: {:?}", synced.reports) };
+    let [(view, error)] = &synced.failures[..] else { panic!("{place:?}: the sync succeeded: {:?}", synced.reports) };
     assert_eq!(view, "stats");
     for word in ["view 'stats'", "data/stats"].iter().chain(words) {
         assert!(error.contains(word), "'{word}' is not in: {error}");
     }
     assert_eq!(rates(&fixture, &[1, 2, 3]), json!([0.1, 0.2, null]), "the previous data keeps serving: {error}");
     assert_eq!(synced.report("other").outcome, Outcome::Loaded);
-    assert_eq!(values(&fixture, "other:n", &[1]), json!([2]), "the other view goes on");
+    assert_eq!(values(&fixture, "other:n", &[1]), json!([2]), "the other view is not affected");
     assert_eq!(fixture.get("/ready").status, 200);
 
-    // Once it is fixed, it is loaded.
+    // After the source is repaired, it is loaded.
     let _ = fs::remove_dir_all(fixture.path("data/stats"));
     let _ = fs::remove_file(fixture.path("data/stats"));
     write(&fixture.path(FILE), &stats(&[(1, 30, 0.5), (3, 30, 0.3)]));

@@ -1,5 +1,5 @@
-//! Components that are expensive to compile: rejected by their structure, or stopped at a limit, while the server keeps
-//! serving.
+//! Components that are expensive to compile. They are rejected because of their structure, or their compilation is
+//! stopped at a limit. Meanwhile, the server keeps serving.
 
 use std::{
     fs,
@@ -24,10 +24,11 @@ use crate::{
 const SINGLETON: &str = "feast_odfv/odfv_singleton";
 const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
 const MIB: u64 = 1 << 20;
-/// Loops that take cranelift minutes to compile; the time is quadratic in their number.
+/// The number of loops in a function that takes cranelift minutes to compile. The time is quadratic in the number of
+/// loops.
 const ENDLESS: usize = 100_000;
 
-/// Returns a number in WebAssembly's encoding.
+/// Returns a number in the encoding LEB128, which WebAssembly uses.
 fn leb128(mut number: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     loop {
@@ -45,7 +46,7 @@ fn section(id: u8, body: &[u8]) -> Vec<u8> {
     [&[id][..], &leb128(body.len()), body].concat()
 }
 
-/// Returns a core module with this many functions `() -> ()` with the same body.
+/// Returns a core module with this many functions of the type `() -> ()`, which all have the same body.
 fn module(functions: usize, body: &[u8]) -> Vec<u8> {
     let body = [&[0][..], body, &[0x0b]].concat();
     let body = [leb128(body.len()), body].concat();
@@ -55,19 +56,19 @@ fn module(functions: usize, body: &[u8]) -> Vec<u8> {
     [&b"\0asm\x01\0\0\0"[..], &types, &declared, &code].concat()
 }
 
-/// Returns a function with this many empty loops.
+/// Returns a core module with one function that has this many empty loops.
 fn loops(count: usize) -> Vec<u8> {
     module(1, &[0x03, 0x40, 0x0b].repeat(count))
 }
 
-/// Returns a valid plugin that contains a module which it never instantiates.
+/// Returns a valid plugin that also contains this module, but never instantiates it.
 fn bomb(module: &[u8]) -> Vec<u8> {
     [fs::read(guest(SINGLETON)).unwrap(), section(1, module)].concat()
 }
 
 fn runtime(compiler: PathBuf, compile: CompileLimits, functions: usize) -> Arc<PluginRuntime> {
     let default = PluginSettings::default();
-    // For debug builds on a busy machine.
+    // The time limit is long, because debug builds on a busy machine are slow.
     let native = PluginLimits { functions, time: Duration::from_secs(5), ..default.native };
     PluginRuntime::new(PluginSettings { compiler, compile, native, ..default }).unwrap()
 }
@@ -77,7 +78,7 @@ const SHORT: CompileLimits = CompileLimits { time: Duration::from_secs(1), ..WID
 
 #[test]
 fn outline_is_checked_before_compiling() {
-    // There is no compiler: a file that needs one would fail with that error.
+    // The compiler does not exist, so a file that has to be compiled fails with another error.
     let runtime = runtime("/no/compiler".into(), WIDE, 20_000);
     let refused = |bytes: &[u8]| runtime.load(bytes).unwrap_err();
     let without_exports = [COMPONENT, &section(1, &loops(ENDLESS))].concat();
@@ -88,7 +89,7 @@ fn outline_is_checked_before_compiling() {
     assert!(matches!(refused(&imports), LoadError::Imports(_) | LoadError::Broken(_)));
     let cut = bomb(&loops(ENDLESS));
     assert!(matches!(refused(&cut[..cut.len() - 1]), LoadError::Broken(_)));
-    // A file that passes these checks has to be compiled.
+    // A file that passes the checks has to be compiled.
     assert!(matches!(refused(&bomb(&loops(1))), LoadError::Compiler(why) if why.contains("/no/compiler")));
 }
 
@@ -97,7 +98,7 @@ fn compiling_is_bounded_in_cpu_time() {
     let error = runtime(compiler(), SHORT, 20_000).load(&bomb(&loops(ENDLESS))).unwrap_err();
     assert!(matches!(error, LoadError::Killed(CompileKill::Time(_))), "{error}");
     assert!(error.to_string().contains("took more than 1 s of CPU time"), "{error}");
-    assert!(error.to_string().ends_with("hint: set 'plugins: compile_time_max'"), "{error}");
+    assert!(error.to_string().ends_with("hint: raise 'plugins: compile_time_max'"), "{error}");
     runtime(compiler(), WIDE, 20_000).load(&bomb(&loops(100))).unwrap();
 }
 
@@ -108,7 +109,7 @@ fn compiling_is_bounded_in_memory() {
     let error = runtime(compiler(), tight, 100_000).load(&many).unwrap_err();
     assert!(matches!(error, LoadError::Killed(CompileKill::Memory(_))), "{error}");
     assert!(error.to_string().contains("needed more than 24 MiB of memory"), "{error}");
-    // A typical plugin fits.
+    // The limit is sufficient for a typical plugin.
     runtime(compiler(), tight, 100_000).load(&fs::read(guest(SINGLETON)).unwrap()).unwrap();
 }
 
@@ -151,11 +152,11 @@ fn host_serves_while_it_compiles() {
     let mut fixture = setup.start();
     fixture.eventually("ready", || fixture.get("/ready").status == 200);
     assert!(fixture.app.plugins().iter().any(|plugin| plugin.compiling));
-    // This view fails where it cannot be computed; others are null or a default.
+    // This view has `on_error: fail`, so a request for it fails.
     assert_eq!(trips(&fixture).status, 501);
     let stored = fixture.features(&["driver_stats:conv_rate"], json!({ "driver_id": [1001] }));
     assert_eq!(stored.column("conv_rate")["values"], json!([0.6001]));
-    // A caller that waits is served meanwhile.
+    // A plugin that is deployed with a command is compiled while the other compilation runs.
     fixture.app.deploy(&fs::read(guest(SINGLETON)).unwrap()).unwrap();
     assert_eq!(trips(&fixture).column("trips_plus_one")["values"], json!([1002]));
     let started = Instant::now();
@@ -177,15 +178,16 @@ fn killed_file_is_retried_on_demand() {
         why.starts_with("an earlier compilation of this file was killed because it took more than 1 s of CPU time"),
         "{why}"
     );
-    // A deploy retries it, and a different file is tried.
+    // A command compiles the file again. Another file in the directory is also compiled.
     let why = fixture.app.deploy(&bomb(&loops(ENDLESS))).unwrap_err();
     assert!(why.starts_with("compiling the component took more than 1 s of CPU time"), "{why}");
     place(&bomb(&loops(100)), &fixture.path("plugins"));
-    eventually_within("the good one answers", Duration::from_secs(300), || trips(&fixture).status == 200);
+    eventually_within("the good file is live", Duration::from_secs(300), || trips(&fixture).status == 200);
     assert_eq!(refusal(&fixture), None);
 }
 
-/// Returns a server whose compilation never ends, and the process that compiles.
+/// Starts a server with a compilation that does not end. Returns the server and the `/proc` directory of the process
+/// that compiles.
 fn compiling() -> (Home, Running, SocketAddr, PathBuf) {
     let home = Home::golden_loaded();
     home.configure(&limits("10m"));
@@ -196,12 +198,13 @@ fn compiling() -> (Home, Running, SocketAddr, PathBuf) {
         let children = |task: fs::DirEntry| fs::read_to_string(task.path().join("children")).unwrap_or_default();
         tasks.map(|task| children(task.unwrap())).collect::<String>().trim().to_owned()
     };
-    eventually("it compiles", || !compiler().is_empty());
+    eventually("the compilation has started", || !compiler().is_empty());
     let process = Path::new("/proc").join(compiler());
     (home, host, address, process)
 }
 
-/// Returns whether a process has ended; an orphan may be a zombie until the init process reaps it.
+/// Returns whether a process has ended. A process whose parent has ended may stay a zombie until the init process reaps
+/// it.
 fn has_ended(process: &Path) -> bool {
     fs::read_to_string(process.join("stat")).map_or(true, |stat| stat.contains(") Z "))
 }

@@ -1,6 +1,8 @@
-//! Plugins of the contract's second version, whose results are bytes: a guest that returns every kind of invalid bytes.
+//! Plugins for version 0.2 of the contract, which return their results as bytes. The hostile guest returns invalid
+//! bytes of all types.
 //!
-//! Limits of time, memory and stack are the same code for both versions; `plugin_limits.rs` tests them.
+//! Both versions of the contract share the code for limits on time, memory and the stack. `plugin_limits.rs` tests
+//! these limits.
 
 use std::{
     fs,
@@ -21,13 +23,13 @@ fn hostile() -> &'static Arc<Component> {
     HOSTILE.get_or_init(|| runtime().load(&fs::read(guest_with("hostile", "frames")).unwrap()).unwrap())
 }
 
-/// Loads the guest in a mode. In every instance, the four trial calls succeed.
+/// Loads the guest in a mode. In each instance, the first four calls succeed, so the trial of a new instance succeeds.
 fn in_mode(mode: &str, more: &str) -> Arc<Transform> {
     let config = format!(r#"{{"mode": "{mode}", "after": 4{more}}}"#);
     Transform::bind(runtime(), hostile(), &view(&config)).unwrap_or_else(|error| panic!("{mode}: {error}"))
 }
 
-/// Returns the error of the first call after the trial, and checks that the next one, in another instance, succeeds.
+/// Returns the error of the first call after the trial. Checks that the next call, in another instance, succeeds.
 fn violation(mode: &str, rows: usize) -> CallError {
     let transform = in_mode(mode, "");
     let error = call(&transform, rows).expect_err(mode);
@@ -53,8 +55,8 @@ fn both_contract_versions_are_served() {
 }
 
 #[test]
-fn every_malformed_frame_is_told() {
-    let told = [
+fn every_malformed_frame_is_reported() {
+    let cases = [
         ("empty", "output 'y' is truncated: the returned bytes end before it does"),
         ("cut", "output 'words' is truncated: the returned bytes end before it does"),
         ("odd", "output 'words' is truncated: the returned bytes end before it does"),
@@ -72,11 +74,12 @@ fn every_malformed_frame_is_told() {
         ("bad_utf8", "output 'text' has text that is not UTF-8"),
         ("split_character", "output 'text' has text that is not UTF-8"),
     ];
-    for (mode, expected) in told {
+    for (mode, expected) in cases {
         let error = violation(mode, 3);
         assert_eq!((error.kind(), error.to_string().as_str()), ("bad_output", expected), "{mode}");
     }
-    // An additional row moves all later parts, so the frame is rejected, whichever part is invalid first.
+    // An additional row shifts the later parts of the frame, so different parts can be the first invalid one. The frame
+    // is always rejected.
     for rows in [2, 3, 8, 64] {
         assert_eq!(violation("more_rows", rows).kind(), "bad_output", "{rows} rows");
     }

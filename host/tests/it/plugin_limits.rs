@@ -1,7 +1,7 @@
-//! Tests every limit on plugins, with guests that obey it and guests that violate it.
+//! Tests each limit on plugins, with guests that obey the limit and guests that violate it.
 //!
-//! The configuration selects the mode of the hostile guest (`plugins/hostile/src/lib.rs` has the table). A violation
-//! costs the call and the instance: the next call succeeds.
+//! The view's configuration selects the mode of the hostile guest. `plugins/hostile/src/lib.rs` has a table of the
+//! modes. A violation fails the call and discards the instance, so the next call succeeds.
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ use crate::guests::{compiler, guest, guest_with};
 
 const MIB: usize = 1 << 20;
 
-/// Limits with enough time for a debug build on a busy machine.
+/// Returns settings with enough time for a debug build on a busy machine.
 fn settings() -> PluginSettings {
     let default = PluginSettings::default();
     let native = PluginLimits { time: Duration::from_millis(300), ..default.native };
@@ -65,7 +65,7 @@ fn input(name: &str, value_type: &str) -> DerivedInput {
     DerivedInput { name: name.into(), value_type: value_type.parse::<ValueType>().unwrap(), from: InputSource::Request }
 }
 
-/// Loads the guest in a mode. In every instance, the four trial calls succeed.
+/// Loads the guest in a mode. In each instance, the first four calls succeed, so the trial of a new instance succeeds.
 fn in_mode(mode: &str, amount: Option<u64>) -> Arc<Transform> {
     let amount = amount.map(|amount| format!(r#", "amount": {amount}"#)).unwrap_or_default();
     let config = format!(r#"{{"mode": "{mode}", "after": 4{amount}}}"#);
@@ -83,7 +83,7 @@ pub(crate) fn call(transform: &Transform, rows: usize) -> Result<Outputs, CallEr
     transform.call(0, &inputs(transform, rows))
 }
 
-/// Returns the error of the first call after the trial, and checks that the next one, in another instance, succeeds.
+/// Returns the error of the first call after the trial. Checks that the next call, in another instance, succeeds.
 fn violation(mode: &str, amount: Option<u64>) -> CallError {
     let transform = in_mode(mode, amount);
     let error = call(&transform, 3).expect_err(mode);
@@ -125,7 +125,7 @@ fn time_is_limited() {
 fn memory_is_limited() {
     obeyed("memory", 2);
     assert_eq!(violation("memory", Some(32)), CallError::Interrupt(Interrupt::Memory { limit: 16 * MIB }));
-    // A guest that requests memory and handles the refusal is not a violation.
+    // It is not a violation if a guest requests too much memory and handles the failed allocation.
     let polite = in_mode("memory_politely", None);
     assert!(call(&polite, 3).is_ok());
 }
@@ -151,8 +151,8 @@ fn result_size_is_limited() {
 }
 
 #[test]
-fn every_malformed_result_is_told() {
-    let told = [
+fn every_malformed_result_is_reported() {
+    let cases = [
         ("wrong_column_count", "it returned 4 columns, but declares 5"),
         ("extra_column", "it returned 6 columns, but declares 5"),
         ("no_columns", "it returned 0 columns, but declares 5"),
@@ -175,7 +175,7 @@ fn every_malformed_result_is_told() {
         ("stray_validity", "output 'text' has a validity bitmap that does not match 3 rows"),
         ("null_in_non_nullable", "output 'y' has a null, but was declared not nullable"),
     ];
-    for (mode, expected) in told {
+    for (mode, expected) in cases {
         let error = violation(mode, None);
         assert_eq!((error.kind(), error.to_string().as_str()), ("bad_output", expected), "{mode}");
     }
@@ -191,7 +191,8 @@ fn traps_panics_and_faults_are_classified() {
     let faulty = in_mode("fault", None);
     let error = call(&faulty, 3).unwrap_err();
     assert_eq!(error.kind(), "fault");
-    // Returning a fault is allowed by the contract, so the instance is reused: the next call returns the same fault.
+    // The contract allows plugins to return a fault, so the instance is reused, and the next call returns the same
+    // fault.
     assert_eq!(call(&faulty, 3).unwrap_err(), error);
 }
 
@@ -205,7 +206,7 @@ fn configure_is_under_the_same_limits() {
     assert!(matches!(refused("trap_configure"), Incompatibility::Configure(Interrupt::Trap(_))));
     assert!(matches!(refused("fault_configure"), Incompatibility::Config { .. }));
     assert!(matches!(refused("no such mode"), Incompatibility::Config { .. }));
-    // A plugin that fails with the trial's rows is rejected, too.
+    // A plugin that fails in a trial call is also rejected.
     assert!(matches!(refused("spin"), Incompatibility::Trial { .. }));
     assert!(matches!(refused("bad_utf8"), Incompatibility::Trial { .. }));
 }
@@ -271,8 +272,8 @@ fn large_batch_is_split() {
 #[test]
 fn repeated_faults_open_circuit_breaker() {
     let transform = Transform::bind(runtime(), &hostile(), &view(r#"{"mode": "trap", "after": 4}"#)).unwrap();
-    // An instance fails its first call after the trial, and a new one succeeds four times. So cause failures with an
-    // error that the plugin returns.
+    // A trap is too rare to open the breaker: after it, a new instance succeeds four times. A fault does not discard
+    // the instance, so every call fails.
     let faulty = in_mode("fault", None);
     assert!(call(&transform, 1).is_err());
     assert_eq!(transform.breaker(), BreakerState::Closed);
@@ -291,9 +292,9 @@ fn resident_bytes() -> usize {
 
 #[test]
 fn traps_leave_nothing_behind() {
-    // `make soak` runs it a hundred thousand times.
+    // `make soak` runs this test with a hundred thousand traps.
     let traps: usize = std::env::var("LARDER_TRAPS").ok().map_or(5_000, |traps| traps.parse().unwrap());
-    // Each instance answers four calls and traps in the fifth, which is too rare for the breaker.
+    // Each instance succeeds in four calls and traps in the fifth. This is too rare to open the breaker.
     let transform = in_mode("trap", None);
     let mut met = 0;
     let mut run = |until: usize| {
@@ -326,7 +327,7 @@ fn incompatible_plugin_and_view_are_reported() {
         Transform::bind(runtime(), &hostile(), &view).unwrap_err().to_string()
     };
     let start = "derived view 'hostile_view' and plugin 'hostile' 1.0.0 are incompatible: ";
-    let told = [
+    let cases = [
         (incompatible(&|view| view.inputs.clear()), "the plugin reads 'x', but the view has no such input"),
         (
             incompatible(&|view| view.inputs[0] = input("x", "Int64")),
@@ -341,10 +342,10 @@ fn incompatible_plugin_and_view_are_reported() {
             "feature 'text' is Array(String) in the view, but String in the plugin",
         ),
     ];
-    for (found, expected) in told {
+    for (found, expected) in cases {
         assert_eq!(found, format!("{start}{expected}"));
     }
-    // More inputs than the plugin reads, and fewer features than it computes, are compatible.
+    // A view is compatible if it has more inputs than the plugin reads, or fewer features than the plugin computes.
     let mut more = view(r#"{"mode": "good"}"#);
     more.inputs.insert(0, input("unused", "String"));
     more.features.truncate(1);

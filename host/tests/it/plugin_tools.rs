@@ -1,8 +1,8 @@
-//! `larder plugin new` and `build` as authors use them: projects that build without changes, and messages about
-//! projects that do not.
+//! `larder plugin new` and `larder plugin build`, as authors of plugins use them. Tests that new projects build without
+//! changes, and the messages about invalid projects.
 //!
-//! Downloads that take long (componentize-py, Rust's libraries for WebAssembly) are kept in the workspace's target
-//! directory, so only the first run waits for them.
+//! componentize-py and Rust's libraries for WebAssembly are kept in the workspace's target directory, so that only the
+//! first run has to download them.
 
 use std::{
     env, fs,
@@ -60,10 +60,10 @@ fn assert_unittests_pass(dir: &Path) {
     assert!(!ended.err.contains("Ran 0 tests"), "{}", ended.err);
 }
 
-/// Creates a directory with programs that are shell scripts, as the only entry of `PATH`.
+/// Creates a directory with programs that are shell scripts. It is used as the only entry of `PATH`.
 fn programs(home: &Home, scripts: &[(&str, &str)]) -> PathBuf {
     let dir = home.path("programs");
-    // An earlier case may have left programs. The error is that there are none.
+    // An earlier case may have left programs. The call fails if the directory does not exist.
     let _ = fs::remove_dir_all(&dir);
     fs::create_dir_all(&dir).unwrap();
     for (name, script) in scripts {
@@ -95,10 +95,11 @@ fn python_project_builds_and_reports_errors() {
     assert!(loaded.is_python());
     assert_eq!((loaded.build().unwrap().sdk.as_str(), loaded.contract()), ("0.1.0", "0.1"));
     assert_eq!(loaded.signature().doc, "The ratio of two numbers.");
-    // The interpreter's byte code stays out of the project.
+    // The build does not write byte code into the project.
     assert!(!home.path("ratio/__pycache__").is_dir());
 
-    // Without a change; with a change; with an error, which keeps the previous build; and with the original again.
+    // Builds the project without a change, with a change, with an error, which keeps the previous build, and with the
+    // original sources again.
     let again = run(&home, ["plugin", "build", "ratio"]);
     assert!(again.assert_code(0).out.contains("ratio.wasm is up to date"), "{}", again.out);
     let source = fs::read_to_string(home.path("ratio/plugin.py")).unwrap();
@@ -131,7 +132,7 @@ fn rust_project_builds_reproducibly() {
     let component = fs::read(home.path("share/share.wasm")).unwrap();
     let loaded = runtime().load(&component).unwrap();
     assert_eq!((loaded.language(), loaded.signature().outputs.len()), ("rust", 1));
-    // The version is that of the project's own copy of the kit.
+    // The version of the SDK is that of the kit's copy in the project.
     assert_eq!((loaded.build().unwrap().sdk.as_str(), loaded.contract()), ("0.2.0", "0.2"));
     let kit = fs::read_to_string(home.path("share/larder-plugin/Cargo.toml")).unwrap();
     assert!(kit.contains("\nversion = \"0.2.0\"\n"), "{kit}");
@@ -140,7 +141,7 @@ fn rust_project_builds_reproducibly() {
     run(&home, ["plugin", "new", "share", "--lang", "rust", "--dir", "some where/else"]).assert_code(0);
     fs::copy(home.path("share/Cargo.lock"), home.path("some where/else/Cargo.lock")).unwrap();
     run(&home, ["plugin", "build", "some where/else", "--out", "other.wasm"]).assert_code(0);
-    assert_eq!(fs::read(home.path("other.wasm")).unwrap(), component, "the place is in the component");
+    assert_eq!(fs::read(home.path("other.wasm")).unwrap(), component, "the position is in the component");
 
     let source = fs::read_to_string(home.path("share/src/lib.rs")).unwrap();
     home.write("share/src/lib.rs", &source.replace("pub numerator: Option<f64>", "pub numerator: Option<u8>"));
@@ -203,14 +204,14 @@ fn missing_python_tools_are_named() {
         Some("case $1 in -c) echo 3 12;; *) echo ensurepip is not available; exit 1;; esac"),
         &["python3 cannot create a virtual environment", "ensurepip is not available", "apt-get install python3-venv"],
     );
-    // A virtual environment whose pip has no network. `$3` is its path.
+    // This program creates a virtual environment with a pip that has no network. `$3` is the path of the environment.
     let pip = "#!/bin/sh\\necho ERROR: no route to the index >&2\\nexit 1\\n";
     let script = format!(
         "case $1 in -c) echo 3 12;; *) /bin/mkdir -p \"$3/bin\"; printf '{pip}' > \"$3/bin/python\"; \
          /bin/chmod 755 \"$3/bin/python\";; esac"
     );
     check(Some(&script), &["pip cannot install componentize-py==0.25.1", "ERROR: no route to the index"]);
-    // An incomplete installation is not used: the next build retries.
+    // An incomplete installation is not used. The next build installs again.
     check(None, &["none is in the PATH"]);
 }
 
@@ -247,7 +248,7 @@ fn churn_plugins_agree_bit_for_bit() {
         built.assert_code(0);
         runtime.load(&fs::read(&file).unwrap()).unwrap()
     });
-    // `make demo` runs these bytes, so that it needs no compiler for WebAssembly.
+    // `make demo` uses this file, so that users do not need a compiler for WebAssembly.
     let shipped = runtime.load(&fs::read(in_tree("plugins/built/churn.wasm")).unwrap()).unwrap();
     let digest = fs::read_to_string(in_tree("plugins/built/churn.wasm.sha256")).unwrap();
     assert_eq!(digest, format!("{}  churn.wasm\n", shipped.digest()));
@@ -275,22 +276,22 @@ fn churn_plugins_agree_bit_for_bit() {
             outputs.map(|output| (0..ROWS).map(|row| bits(output.get(row))).collect::<Vec<_>>()).collect::<Vec<_>>()
         });
         assert_eq!(answers[0], answers[1], "batch {batch}, Python");
-        assert_eq!(answers[0], answers[2], "batch {batch}, as shipped");
+        assert_eq!(answers[0], answers[2], "batch {batch}, shipped component");
         present += answers[0].iter().flatten().flatten().count();
     }
-    assert!((10_000..40_000).contains(&present), "{present} of 40,000 values are there: neither all nor none");
+    assert!((10_000..40_000).contains(&present), "{present} of 40,000 values are present, but some must be null");
 }
 
 fn runtime() -> Arc<PluginRuntime> {
     let cache_dir = Some(kept("cache").join("compiled"));
-    // Debug builds and busy machines are slow; these tests only check results.
+    // The limits are long, because debug builds on busy machines are slow, and these tests only check results.
     let mut settings = PluginSettings { cache_dir, compiler: compiler(), ..PluginSettings::default() };
     settings.python.time = crate::binary::TIMEOUT;
     settings.native.time = crate::binary::TIMEOUT;
     PluginRuntime::new(settings).unwrap()
 }
 
-/// Returns the derived view of `customer_derived_features`, with all of its inputs from the request.
+/// Returns the derived view `customer_derived_features`, except that all of its inputs are request inputs.
 fn churn_view() -> DerivedView {
     let input = |name: &str, value_type: &str| DerivedInput {
         name: name.into(),
@@ -327,7 +328,7 @@ fn churn_view() -> DerivedView {
     }
 }
 
-/// Returns values that customers can have, some impossible ones, and nulls.
+/// Fills a column with values that customers can have, some impossible values, and nulls.
 fn fill_churn(column: &mut ColumnWriter<'_>, rows: usize, random: &mut Random) {
     const CONTRACTS: [&str; 5] = ["Month-to-month", "One year", "Two year", "", "Zwölf Monate"];
     const ODD: [f64; 6] = [0.0, -0.0, 1e308, -1e308, f64::INFINITY, f64::NAN];
@@ -344,7 +345,7 @@ fn fill_churn(column: &mut ColumnWriter<'_>, rows: usize, random: &mut Random) {
     }
 }
 
-/// Returns a value's bits for comparison: NaN equals itself, and 0 differs from -0.
+/// Returns the bits of a value, for a comparison in which NaN equals itself and 0 differs from -0.
 fn bits(value: ValueRef<'_>) -> Option<u64> {
     match value {
         ValueRef::Null => None,
@@ -354,7 +355,7 @@ fn bits(value: ValueRef<'_>) -> Option<u64> {
     }
 }
 
-/// Pseudo-random numbers that are the same in every run (splitmix64).
+/// Pseudorandom numbers that are the same in every run (splitmix64).
 struct Random(u64);
 
 impl Random {

@@ -1,4 +1,4 @@
-//! A running server as its operator sees it: signals, a second server next to it, the demo.
+//! The running program from an operator's view: signals, a second server with the same configuration, and the demo.
 
 use std::{
     fs,
@@ -22,7 +22,7 @@ use crate::{
     wire::{self, Underway},
 };
 
-/// Well within the 20 s after which a server drops requests in progress.
+/// The maximum time for a stop. It is much shorter than the 20 s after which a server drops requests in progress.
 const SOON: Duration = Duration::from_secs(10);
 
 const CLIENTS: usize = 4;
@@ -46,7 +46,7 @@ fn get(address: SocketAddr, path: &str) -> wire::Answer {
     wire::send(address, "GET", path, &[], b"")
 }
 
-/// Stops a server, and checks that this is fast.
+/// Stops a server. Checks that this takes less than [`SOON`], and that no request was dropped. Returns the output.
 #[track_caller]
 fn stop_soon(host: Running) -> String {
     let started = Instant::now();
@@ -56,14 +56,14 @@ fn stop_soon(host: Running) -> String {
     said
 }
 
-/// Sends requests over one connection until the server closes it between two responses.
+/// Sends requests on one connection until the server closes it. Checks each response.
 fn hammer(address: SocketAddr, answered: &AtomicUsize) {
     let body = lookup();
     let length = body.len();
     let ask = format!("POST /get-online-features HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n{body}");
     let mut stream = wire::connect(address);
     while stream.write_all(ask.as_bytes()).is_ok() {
-        // The server may close a connection that it considers idle, but it completes every response that it began.
+        // The server may close the connection between two responses, but it completes each response that it has begun.
         let Some(answer) = wire::read_answer(&mut stream) else { return };
         assert_eq!(answer.column("conv_rate")["values"], json!([0.6001]));
         answered.fetch_add(1, Ordering::Relaxed);
@@ -80,11 +80,11 @@ fn sigterm_under_load_completes_responses() {
             for _ in 0..CLIENTS {
                 scope.spawn(|| hammer(address, &answered));
             }
-            eventually("the clients are at it", || answered.load(Ordering::Relaxed) > 20 * CLIENTS);
+            eventually("the clients send requests", || answered.load(Ordering::Relaxed) > 20 * CLIENTS);
             stop_soon(host);
         });
-        // The server of another test may have taken the port meanwhile.
-        eventually("it listens no more", || TcpStream::connect(address).is_err());
+        // The port may stay open for a moment if the server of another test has taken it meanwhile.
+        eventually("the server no longer listens", || TcpStream::connect(address).is_err());
     }
 }
 
@@ -93,12 +93,12 @@ fn sigterm_answers_request_in_progress() {
     let home = Home::golden_loaded();
     let (mut host, address) = home.serve();
     let request = Underway::begin(address, lookup().as_bytes());
-    // Other connections do not delay the stop: one between two requests, and one without a request yet.
+    // Two other connections do not delay the stop. One has had a response, and the other has not sent a request.
     let mut idle = wire::connect(address);
     idle.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
     assert_eq!(wire::read_answer(&mut idle).unwrap().status, 200);
     host.signal(Signal::TERM);
-    eventually("it listens no more", || TcpStream::connect(address).is_err());
+    eventually("the server no longer listens", || TcpStream::connect(address).is_err());
     assert_eq!(request.end().column("conv_rate")["values"], json!([0.6001]));
     assert_eq!(idle.read(&mut [0; 16]).unwrap_or(0), 0, "closed");
     let (code, said) = host.end();
@@ -143,7 +143,7 @@ fn idle_connection_does_not_delay_stop() {
     let home = Home::golden_loaded();
     let (host, address) = home.serve();
     let silent = wire::connect(address);
-    // Connections are accepted in order: the silent one was accepted before this response.
+    // Connections are accepted in order, so when this response arrives, the silent connection has been accepted.
     assert_eq!(get(address, "/health").status, 200);
     stop_soon(host);
     drop(silent);
@@ -155,8 +155,8 @@ fn second_signal_skips_waiting() {
     let (mut host, address) = home.serve();
     let _unfinished = Underway::begin(address, lookup().as_bytes());
     host.signal(Signal::TERM);
-    eventually("it listens no more", || TcpStream::connect(address).is_err());
-    assert!(!host.has_ended(), "it waits");
+    eventually("the server no longer listens", || TcpStream::connect(address).is_err());
+    assert!(!host.has_ended(), "the server waits for the request");
     host.signal(Signal::INT);
     let started = Instant::now();
     let (code, said) = host.end();
@@ -184,38 +184,38 @@ fn sigterm_ends_sync_at_commit() {
     let (host, address) = world.home.serve();
     let newest_event = || get(address, "/v1/catalog").json()["feature_views"][0]["newest_event"].clone();
     let before = newest_event();
-    eventually("a sync is under way", || newest_event() != before);
+    eventually("a sync is in progress", || newest_event() != before);
     stop_soon(host);
 
     let stored = world.stored(&world.open());
     assert!(stored[0].rows == rows_at(VIEWS[0], 2, &stored[0].read), "at {:?}", stored[0].read);
-    assert!(!is_read_whole(VIEWS[1], &stored[1].read), "the sync went on to its end: {:?}", stored[1].read);
+    assert!(!is_read_whole(VIEWS[1], &stored[1].read), "the sync was not interrupted: {:?}", stored[1].read);
     world.home.run(["sync"]).assert_code(0);
     let stored = world.stored(&world.open());
     assert!(VIEWS.iter().zip(&stored).all(|(view, stored)| stored.rows == rows_of(view, 2)));
 }
 
-/// Nothing is served of a large first load before its end, but its rows are stored.
+/// Rows of a large first load are stored as they are read, but they are not served before the load is complete.
 #[test]
 fn interrupted_first_sync_resumes() {
     let world = Generations::new();
     world.write(1);
     for delay in (20..).step_by(20) {
         let mut sync = world.home.start(["sync"]);
-        // A later moment of the load each time.
+        // In each round, the signal arrives at a later time during the load.
         thread::sleep(Duration::from_millis(delay));
         sync.signal(Signal::TERM);
         sync.end();
         let read = world.built(&world.open());
         let stored = world.stored(&world.open());
         let is_served = stored[0].rows == rows_of(VIEWS[0], 1);
-        assert!(is_served || stored[0].rows == rows_of(VIEWS[0], 0), "all of it or nothing");
-        assert!(!is_served, "it was never cut off");
+        assert!(is_served || stored[0].rows == rows_of(VIEWS[0], 0), "all rows are served, or none");
+        assert!(!is_served, "the sync was never interrupted");
         if read.iter().sum::<u64>() > 0 {
             break;
         }
     }
-    // A file that was read is not needed again.
+    // A file that was read completely is not read again, so it can be missing.
     assert_eq!(world.built(&world.open())[0], 300);
     let (file, away) = (world.home.path("data/account_stats/00.parquet"), world.home.path("away"));
     std::fs::rename(&file, &away).unwrap();
@@ -224,7 +224,7 @@ fn interrupted_first_sync_resumes() {
     assert!(world.stored(&world.open())[0].rows == rows_of(VIEWS[0], 1));
 }
 
-/// Neither a registry poll nor a load that waits for S3 delays the end of a pod.
+/// Neither a registry poll nor a load delays the stop while it waits for S3.
 #[test]
 fn silent_s3_does_not_delay_stop() {
     let (s3, home) = (FakeS3::start(), Home::golden());
@@ -256,7 +256,7 @@ fn silent_s3_does_not_delay_stop() {
     }
 }
 
-/// Covers all ways to request a load, with a caller that waits and one that has left.
+/// Covers all ways to request a load, with callers that wait for the result and callers that have disconnected.
 #[test]
 fn requested_loads_do_not_delay_stop() {
     let s3 = FakeS3::start();
@@ -353,10 +353,11 @@ fn sync_ended_by_stop_has_reason() {
     world.home.configure("reload: {every: 0}\n");
     world.write(1);
     let (host, address) = world.home.serve();
-    eventually("all is loaded", || get(address, "/ready").status == 200);
+    eventually("all views are loaded", || get(address, "/ready").status == 200);
     world.write(2);
     let mut sync = world.home.start(["sync"]);
-    // Views are synced in order, and reported when they are done: the second one is in progress now.
+    // Views are synced in order, and the result of each is printed when it ends. After this line, the second sync is in
+    // progress.
     sync.until("account_stats: ");
     stop_soon(host);
     let (code, said) = sync.end();
@@ -385,7 +386,7 @@ fn freed_memory_returns_when_idle() {
     let bodies: Vec<TcpStream> = (0..60).map(|_| unfinished()).collect();
     eventually("the bodies are in memory", || resident(&host) >= before + 100);
     drop(bodies);
-    eventually_within("memory returns", Duration::from_secs(60), || resident(&host) < before + 40);
+    eventually_within("memory is freed", Duration::from_secs(60), || resident(&host) < before + 40);
     stop_soon(host);
 }
 
@@ -427,7 +428,7 @@ fn metrics_port_answers_head() {
     stop_soon(host);
 }
 
-/// A demo in a separate directory, its output up to the last line, and the word after `words` in one of the lines.
+/// A running demo in its own directory, with its output up to the last line of its start.
 struct Demo {
     home: Home,
     running: Running,
@@ -467,7 +468,7 @@ fn demo_commands_work_and_sigint_stops() {
     demo.line("churn_prediction_online");
     demo.line("Latency of that request, without HTTP: median ");
 
-    // The printed command is run in the directory in which the demo was started.
+    // The test runs the printed command in the directory in which the demo was started.
     let typed = demo.line(" get --config ").trim();
     let output = Command::new("sh").args(["-c", typed]).current_dir(demo.home.path("")).output().unwrap();
     let out = String::from_utf8(output.stdout).unwrap();
@@ -506,7 +507,7 @@ fn demo_counts_only_real_lookups() {
     for name in ["larder_online_requests_total", "larder_rows_served_total", "larder_hot_cache_requests_total"] {
         assert_eq!(count(name), 0.0, "{name}");
     }
-    assert_eq!(count("larder_sync_rows_total"), 600.0, "loading is shown");
+    assert_eq!(count("larder_sync_rows_total"), 600.0, "progress is printed");
 }
 
 #[test]

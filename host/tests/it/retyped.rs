@@ -1,5 +1,5 @@
-//! Features whose type changes in the definitions: rows of the previous load keep serving, converted if no information
-//! is lost, until their source is loaded again.
+//! Features whose type changes in the definitions. Until their source is loaded again, rows of the previous load keep
+//! serving. Values are converted to the new type if no information is lost.
 
 use std::{fs, sync::Arc};
 
@@ -15,7 +15,7 @@ use crate::{
 
 const FILE: &str = "data/stats.parquet";
 
-/// Returns a view with a source and this `mode`, and one that only callers write.
+/// Returns the definitions of a view with a source and this `mode`, and of a view that only callers write.
 fn definitions(mode: &str, features: &str) -> String {
     format!(
         "entities: [{{name: driver, join_key: driver_id, type: Int64}}]\n\
@@ -38,7 +38,7 @@ fn columns() -> Columns {
 
 const BEFORE: &str = "{name: x, type: Int64}, {name: y, type: Float64}, {name: z, type: String}";
 
-/// Starts a server with rows 1 and 2 of both views, and removes their source.
+/// Starts a server with rows of drivers 1 and 2 in both views, and then removes the source's file.
 fn loaded(mode: &str) -> Fixture {
     let setup = Setup::with(&definitions(mode, BEFORE)).config("sync: {retry: 1h}\n");
     write(&setup.path(FILE), &columns());
@@ -59,7 +59,7 @@ fn redefine(fixture: &Fixture, mode: &str, features: &str) {
     fixture.app.reload_definitions().unwrap_or_else(|error| panic!("{error}"));
 }
 
-/// Returns values and statuses of a feature for rows 1 and 2.
+/// Returns the values and statuses of a feature for drivers 1 and 2.
 fn answer(fixture: &Fixture, view: &str, feature: &str) -> (Value, Value) {
     let body = json!({ "features": [format!("{view}:{feature}")], "entities": { "driver_id": [1, 2] } });
     assert_same(fixture, &body);
@@ -69,7 +69,7 @@ fn answer(fixture: &Fixture, view: &str, feature: &str) -> (Value, Value) {
 
 fn assert_answer(fixture: &Fixture, feature: &str, values: Value, statuses: Value) {
     for view in ["stats", "written"] {
-        // From disk, then from memory.
+        // The first lookup reads rows from disk, and the second one reads them from memory.
         for _ in 0..2 {
             assert_eq!(answer(fixture, view, feature), (values.clone(), statuses.clone()), "{view}:{feature}");
         }
@@ -126,26 +126,27 @@ fn new_load_replaces_converted_values() {
     fixture.sync(&SyncCommand { views: vec!["stats".to_owned()], ..SyncCommand::default() }).unwrap();
     assert_eq!(answer(&fixture, "stats", "x").0, json!(["five", "many"]));
     assert_eq!(retyped(&fixture, "stats"), json!([]), "no row of the previous type is left");
-    assert_eq!(answer(&fixture, "written", "x").0, json!(["5", "2147483648"]), "no source brings this view's rows");
+    assert_eq!(answer(&fixture, "written", "x").0, json!(["5", "2147483648"]), "this view has no source");
 }
 
-/// The rows of an upsert stay, so only reading all of them shows that none has the previous type.
+/// A view that upserts keeps its rows. Only when all rows were read again is it certain that no row has the previous
+/// type.
 #[test]
 fn retyped_list_ends_when_all_rows_are_read() {
     let fixture = loaded("upsert");
     redefine(&fixture, "upsert", "{name: x, type: Float64}, {name: y, type: Float64}, {name: z, type: String}");
     assert_eq!(retyped(&fixture, "stats")[0]["served"], "converted");
     let count = || metric("larder_view_features_retyped{view=\"stats\",served=\"converted\"}");
-    fixture.eventually("it is counted", || count() == 1.0);
+    fixture.eventually("the feature is counted", || count() == 1.0);
     write(&fixture.path(FILE), &columns());
     fixture.sync(&SyncCommand { views: vec!["stats".to_owned()], ..SyncCommand::default() }).unwrap();
     assert_eq!(answer(&fixture, "stats", "x").0, json!([5.0, 2_147_483_648.0]));
     assert_eq!(retyped(&fixture, "stats"), json!([]));
     assert_eq!(count(), 0.0);
-    assert_eq!(retyped(&fixture, "written")[0]["name"], "x", "no source brings this view's rows");
+    assert_eq!(retyped(&fixture, "written")[0]["name"], "x", "this view has no source");
 }
 
-/// Returns the catalog's entry for a view's features whose type changed.
+/// Returns the list of a view's features with a changed type, from the catalog.
 fn retyped(fixture: &Fixture, view: &str) -> Value {
     let catalog = fixture.get("/v1/catalog").json();
     let views = catalog["feature_views"].as_array().unwrap();

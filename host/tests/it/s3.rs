@@ -1,6 +1,7 @@
-//! Views whose rows are Parquet in S3.
+//! Views whose rows are in Parquet files in S3.
 //!
-//! Tests are named after the rows of the reliability table. Each starts its own server, which takes less than a second.
+//! The tests cover everything that can happen to objects, and faults of S3 and of the network. Each test starts its own
+//! server, which takes less than a second.
 
 mod source;
 
@@ -87,9 +88,13 @@ fn objects_are_reread_when_they_change() {
     assert_eq!(sync(&host).unwrap().outcome, Outcome::UpToDate);
     moto.put(BUCKET, "stats/a.parquet", &file(1..=4, 9));
     let report = sync(&host).unwrap();
-    assert_eq!((report.applied.rows(), trips(&host, &[1, 4, 5])), (4, json!([9, 9, 2])), "only what changed is read");
+    assert_eq!(
+        (report.applied.rows(), trips(&host, &[1, 4, 5])),
+        (4, json!([9, 9, 2])),
+        "only the changed object is read"
+    );
     moto.delete(BUCKET, "stats/deep/b.parquet");
-    assert_eq!(sync(&host).unwrap().applied.rows(), 0, "an upsert takes nothing back");
+    assert_eq!(sync(&host).unwrap().applied.rows(), 0, "an upsert removes no rows");
 }
 
 #[test]
@@ -148,17 +153,17 @@ fn replaced_object_never_mixes_versions() {
     let proxy = FaultProxy::start(moto.address);
     let host = setup(&proxy.url(), "path: \"s3://features/one.parquet\"").start();
     moto.put(BUCKET, "one.parquet", &file(1..=400_000, 2));
-    // The footer is read without a fault; when the rows are read, there is another object.
+    // The footer is read without a delay. The request for the rows is delayed, and meanwhile the object is replaced.
     proxy.rule("get /features/one.parquet", When::Every(2), Fault::Delay(Duration::from_millis(700)));
     std::thread::scope(|scope| {
         let syncing = scope.spawn(|| sync(&host));
-        eventually("the rows are asked for", || proxy.counts().1 > 0);
+        eventually("the rows are requested", || proxy.counts().1 > 0);
         moto.put(BUCKET, "one.parquet", &file(1..=400_000, 3));
         let error = syncing.join().unwrap().unwrap_err();
         assert!(error.contains("s3://features/one.parquet changed while it was read"), "{error}");
     });
     proxy.heal();
-    eventually("the next sync reads the newest", || trips(&host, &[1, 400_000]) == json!([3, 3]));
+    eventually("the next sync reads the newest version", || trips(&host, &[1, 400_000]) == json!([3, 3]));
 }
 
 #[test]
@@ -173,12 +178,13 @@ fn marker_gates_the_set() {
     moto.put(BUCKET, "set/_SUCCESS", b"");
     host.until_ready();
     assert_eq!(trips(&host, &[1, 2]), json!([1, 1]));
-    // The next set is being written.
+    // The marker is missing while the next set is being written.
     moto.delete(BUCKET, "set/_SUCCESS");
     moto.put(BUCKET, "set/a.parquet", &file(1..=1, 2));
     assert_eq!(sync(&host).unwrap().outcome, Outcome::UpToDate);
     assert_eq!(trips(&host, &[1, 2]), json!([1, 1]));
-    // S3 reports the time of the marker in seconds, by the real clock.
+    // S3 reports the time of the marker in seconds of the real clock, so the new marker must be at least a second
+    // newer.
     std::thread::sleep(Duration::from_millis(1_100));
     moto.put(BUCKET, "set/_SUCCESS", b"");
     sync(&host).unwrap();
@@ -211,10 +217,10 @@ fn many_objects_are_listed_quickly() {
     }
     moto.put(BUCKET, "many/1500.parquet", &file(2..=2, 2));
     let host = setup(&moto.url(), "path: \"s3://features/many/\"").unready().start();
-    // The test's server of S3 is slow on a busy machine.
+    // The server that emulates S3 is slow on a busy machine.
     let patience = Duration::from_secs(120);
-    eventually_within("all are read", patience, || trips(&host, &[1, 2]) == json!([1, 2]));
-    eventually("and that was noted", || host.get("/ready").status == 200);
+    eventually_within("all objects are read", patience, || trips(&host, &[1, 2]) == json!([1, 2]));
+    eventually("the server is ready", || host.get("/ready").status == 200);
     assert_eq!(sync(&host).unwrap().outcome, Outcome::UpToDate);
 }
 
@@ -234,7 +240,7 @@ fn slow_down_retried_redirects_rejected() {
     proxy.rule("get /features", When::Always, Fault::Respond(307, location, error("TemporaryRedirect")));
     let error = sync(&host).unwrap_err();
     assert!(error.contains("s3://features/stats/: ListObjectsV2: TemporaryRedirect"), "{error}");
-    assert_eq!(elsewhere.counts(), (0, 0), "nobody was followed");
+    assert_eq!(elsewhere.counts(), (0, 0), "no redirect was followed");
     assert_eq!(trips(&host, &[1]), json!([1]));
 }
 
@@ -267,11 +273,11 @@ fn broken_bodies_and_silence_time_out() {
         assert_eq!(trips(&host, &[1, 400_000]), json!([1, 1]), "{fault:?}");
         proxy.heal();
     }
-    eventually("it heals by itself", || trips(&host, &[1, 400_000]) == json!([2, 2]));
+    eventually("the view recovers", || trips(&host, &[1, 400_000]) == json!([2, 2]));
 }
 
-/// The program reads an object of many row groups in memory that does not grow with the object's size. Set
-/// `LARDER_BIG_OBJECT_MB=2000` for an object that would be noticed.
+/// The memory for reading an object with many row groups does not depend on the object's size. Set
+/// `LARDER_BIG_OBJECT_MB=2000` to test this with an object that is larger than the limit.
 #[test]
 fn large_object_needs_bounded_memory() {
     let megabytes = std::env::var("LARDER_BIG_OBJECT_MB").map_or(60, |text| text.parse::<i64>().unwrap());
@@ -297,7 +303,8 @@ fn large_object_needs_bounded_memory() {
     child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
     assert!(said.starts_with("stats: ") && said.contains("new"), "{said}");
     println!("{megabytes} MB: {peak} MiB at most; {said}");
-    // A row group of 32 MB, a transaction of 64 MiB and its copy in the database, the page cache of 256 MiB.
+    // The limit allows a row group of 32 MB, a transaction of 64 MiB and its copy in the database, and the page cache
+    // of 256 MiB.
     assert!(peak < 700, "{peak} MiB resident for an object of {megabytes} MB");
 }
 
@@ -312,7 +319,7 @@ fn big(megabytes: i64) -> Vec<u8> {
             (dice >> 1).cast_signed()
         }))
     };
-    // Two columns of eight bytes that do not compress; keys repeat, so that the store stays small.
+    // Two columns have 8 bytes per row that do not compress. Keys repeat, so that the store stays small.
     for _ in 0..(megabytes * 1_000_000 / (16 * GROUP)).max(1) {
         let columns: Vec<(&str, ArrayRef)> = vec![
             ("driver_id", Arc::new(Int64Array::from_iter_values((0..GROUP).map(|n| n % 1_000)))),

@@ -1,4 +1,4 @@
-//! TLS and tokens: authentication and authorization, and changes while the server runs.
+//! TLS and tokens: authentication, authorization, and changes while the server runs.
 
 use std::{
     fs,
@@ -38,7 +38,7 @@ const OTHER: &str = "other-token-0123456789abcdef";
 const AUTH: &str = "server:\n  unix_socket: data.sock\n  auth:\n    tokens:\n      - {name: ops, file: ops.token}\n      \
                     - {name: narrow, file: narrow.token, services: [fs_basic]}\nadmin: {socket: admin.sock}\n";
 
-/// Starts a server with TLS; returns it with its authority, and a client that trusts it.
+/// Starts a server with TLS. Returns the server, its certificate authority, and a client that trusts this authority.
 fn encrypted(config: &str, change: impl FnOnce(Setup, &Authority) -> Setup) -> (Fixture, Authority, Client) {
     let authority = Authority::new();
     let setup = Setup::golden().config(config).unready();
@@ -127,10 +127,10 @@ fn slow_tls_client_is_disconnected() {
     }
     let request = format!("POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len());
     let cut_off = (0..200).any(|_| stream.write_all(request.as_bytes()).is_err());
-    assert!(cut_off, "the server took 200 requests from a client that reads nothing");
+    assert!(cut_off, "the server read 200 requests of a client that reads no response");
 }
 
-/// Checks that the server closes the connection with at most a TLS alert.
+/// Checks that the server closes the connection and sends at most a TLS alert before.
 fn assert_no_http(stream: &mut impl Read) {
     let mut said = Vec::new();
     let _ = stream.read_to_end(&mut said);
@@ -150,7 +150,10 @@ fn non_tls_bytes_are_rejected() {
         assert_no_http(&mut stream);
     }
     assert!(authority.client().offering("h2").connect(fixture.address()).is_err());
-    assert!(Authority::new().client().connect(fixture.address()).is_err(), "a client that trusts others");
+    assert!(
+        Authority::new().client().connect(fixture.address()).is_err(),
+        "a client that does not trust the authority"
+    );
     assert_eq!(client.send(fixture.address(), "/health", &[], b"").unwrap().status, 200);
 }
 
@@ -163,7 +166,7 @@ fn stalled_handshake_times_out() {
     let mut slow = wire::connect(fixture.address());
     slow.write_all(b"\x16\x03\x01\x02\x00\x01").unwrap();
     for stream in [&mut silent, &mut slow] {
-        assert_eq!(stream.read(&mut [0; 100]).unwrap_or(0), 0, "closed, and not timed out on our side");
+        assert_eq!(stream.read(&mut [0; 100]).unwrap_or(0), 0, "the server closes; the client does not time out");
     }
     assert!((Duration::from_millis(250)..Duration::from_secs(10)).contains(&started.elapsed()));
     assert_eq!(client.send(fixture.address(), "/health", &[], b"").unwrap().status, 200);
@@ -176,7 +179,7 @@ fn handshake_does_not_delay_stop() {
     assert_eq!(client.send(fixture.address(), "/health", &[], b"").unwrap().status, 200);
     let started = Instant::now();
     drop(fixture);
-    assert!(started.elapsed() < Duration::from_secs(10), "it waited for {:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(10), "the server waited for {:?}", started.elapsed());
 }
 
 #[test]
@@ -191,15 +194,16 @@ fn client_ca_rejects_other_clients() {
         let ask = |pair| authority.client_with(pair, versions).send(fixture.address(), "/health", &[], b"");
         assert_eq!(ask(Some(&known)).unwrap().status, 200);
         assert!(ask(None).is_none(), "without a certificate");
-        assert!(ask(Some(&unknown)).is_none(), "with one of another authority");
-        assert!(ask(Some(&authority.issue())).is_none(), "with one of the server's authority");
+        assert!(ask(Some(&unknown)).is_none(), "with a certificate of another authority");
+        assert!(ask(Some(&authority.issue())).is_none(), "with a certificate of the server's authority");
     }
 
-    // A different authority takes effect for new connections, also for clients that were connected before.
+    // A different authority takes effect for all new connections, including those of clients that were connected
+    // before.
     let returning = authority.client_with(Some(&known), rustls::ALL_VERSIONS);
     assert!(returning.send(fixture.address(), "/health", &[], b"").is_some());
     fs::write(fixture.path("clients.crt"), Authority::new().pem()).unwrap();
-    fixture.eventually("the known one is turned away", || {
+    fixture.eventually("the known certificate is rejected", || {
         returning.send(fixture.address(), "/health", &[], b"").is_none()
     });
 }
@@ -214,18 +218,18 @@ fn renewed_certificate_serves_new_connections() {
 
     let renewed = authority.issue();
     renewed.write(&fixture.path(""));
-    fixture.eventually("the new one is shown", || client.certificate(fixture.address()) == *renewed.der());
+    fixture.eventually("the new certificate is presented", || client.certificate(fixture.address()) == *renewed.der());
     assert_ne!(before, *renewed.der());
-    assert_eq!(health(&mut open), Some(200), "the connection of before");
+    assert_eq!(health(&mut open), Some(200), "a connection from before the change");
 
-    // A key that does not match, an incomplete file, a missing file: each is rejected with a message.
+    // A key that does not match, an incomplete file and a missing file are each rejected with a message.
     for (file, text) in [("tls.key", &*fs::read_to_string(fixture.path("tls.crt")).unwrap()), ("tls.crt", "-----BEG")] {
         let good = fs::read(fixture.path(file)).unwrap();
         fs::write(fixture.path(file), text).unwrap();
         let Reloaded { definitions, access } = fixture.app.reload_all();
         let refused = access.unwrap_err().to_string();
         assert!(refused.contains(&fixture.path(file).display().to_string()), "{refused}");
-        assert!(definitions.is_ok(), "definitions are none of its business");
+        assert!(definitions.is_ok(), "definitions are reloaded independently");
         assert_eq!(client.certificate(fixture.address()), *renewed.der());
         fs::write(fixture.path(file), good).unwrap();
     }
@@ -237,7 +241,7 @@ fn renewed_certificate_serves_new_connections() {
     assert!(refused.contains("'cert': cannot read"), "{refused}");
     assert_eq!(client.certificate(fixture.address()), *renewed.der(), "the new key waits for its certificate");
     fs::copy(elsewhere.path().join("tls.crt"), fixture.path("tls.crt")).unwrap();
-    fixture.eventually("both are there", || client.certificate(fixture.address()) != *renewed.der());
+    fixture.eventually("certificate and key match", || client.certificate(fixture.address()) != *renewed.der());
     assert_eq!(health(&mut open), Some(200), "still");
 }
 
@@ -268,7 +272,7 @@ fn features_and_catalog_require_token() {
         assert!([307, 404].contains(&answer.status), "{path}: {}", answer.status);
     }
     for path in ["/v1/sync", "/v1/reload", "/metrics"] {
-        assert_eq!(ask(&fixture, "POST", path, Some(OPS), b"").status, 404, "{path} has a door of its own");
+        assert_eq!(ask(&fixture, "POST", path, Some(OPS), b"").status, 404, "{path} is on another listener");
     }
     let twice = [("authorization", "Bearer x"), ("authorization", &*format!("Bearer {OPS}"))];
     assert_eq!(wire::send(fixture.address(), "POST", PATH, &twice, LOOKUP).status, 401);
@@ -361,7 +365,7 @@ fn changed_token_file_takes_effect() {
     assert_eq!(again(), 200);
 
     write_token(&fixture.path("ops.token"), OTHER);
-    fixture.eventually("the new one is good", || lookup(&fixture, OTHER) == 200);
+    fixture.eventually("the new token is accepted", || lookup(&fixture, OTHER) == 200);
     assert_eq!(lookup(&fixture, OPS), 401);
     assert_eq!(again(), 401, "also on a connection that was open");
 
@@ -369,7 +373,7 @@ fn changed_token_file_takes_effect() {
         write_token(&fixture.path("ops.token"), bad);
         let refused = fixture.app.reload_all().access.unwrap_err().to_string();
         assert!(refused.contains(why) && !refused.contains(NARROW), "{refused}");
-        assert_eq!(lookup(&fixture, OTHER), 200, "the old one is good still");
+        assert_eq!(lookup(&fixture, OTHER), 200, "the old token is still accepted");
     }
     fs::remove_file(fixture.path("ops.token")).unwrap();
     let refused = fixture.app.reload_all().access.unwrap_err().to_string();
@@ -392,7 +396,7 @@ fn swapped_equal_token_link_counts() {
     assert_eq!((lookup(&fixture, OPS), lookup(&fixture, &new)), (200, 401));
     symlink("new", fixture.path("next")).unwrap();
     fs::rename(fixture.path("next"), fixture.path("ops.token")).unwrap();
-    fixture.eventually("the new one is good", || lookup(&fixture, &new) == 200);
+    fixture.eventually("the new token is accepted", || lookup(&fixture, &new) == 200);
     assert_eq!(lookup(&fixture, OPS), 401);
 }
 
@@ -404,8 +408,8 @@ fn token_changes_ignore_broken_definitions() {
     write_token(&fixture.path("new.token"), OTHER);
     fs::write(fixture.path("larder.yaml"), config.replace("name: ops, file: ops.token", "name: new, file: new.token"))
         .unwrap();
-    fixture.eventually("the added one is good", || lookup(&fixture, OTHER) == 200);
-    assert_eq!(lookup(&fixture, OPS), 401, "the dropped one is not");
+    fixture.eventually("the added token is accepted", || lookup(&fixture, OTHER) == 200);
+    assert_eq!(lookup(&fixture, OPS), 401, "the removed token is rejected");
     write_token(&fixture.path("new.token"), OPS);
     fixture.eventually("the added file is watched", || lookup(&fixture, OPS) == 200);
 
@@ -448,7 +452,7 @@ fn no_token_is_ever_logged() {
     assert_eq!((lookup(&fixture, OPS), lookup(&fixture, OTHER)), (200, 401));
     ask(&fixture, "POST", PATH, Some(NARROW), LOOKUP);
     write_token(&fixture.path("narrow.token"), OPS);
-    fixture.eventually("the refusal is logged", || {
+    fixture.eventually("the rejection is logged", || {
         String::from_utf8_lossy(&LOG.lock().unwrap()).contains("are the same token")
     });
     let printed = format!("{:?} {:?}", fixture.app, fixture.app.config());
@@ -488,7 +492,7 @@ fn missing_keys_or_tokens_prevent_start() {
     Authority::new().issue().write(dir);
     write_token(&dir.join("a.token"), NARROW);
     assert!(larder(dir, &["check"]).status.success());
-    // Commands on a store that no server has open do not need keys.
+    // If no server has the store open, commands use the store without keys and tokens.
     fs::remove_file(dir.join("a.token")).unwrap();
     let synced = larder(dir, &["sync", "driver_stats"]);
     assert!(synced.status.success(), "{}", said(&synced));

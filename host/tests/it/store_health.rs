@@ -14,7 +14,7 @@ use crate::{
     wire,
 };
 
-/// A view with a source, and one that only callers write.
+/// A view with a source, and a view that only callers write.
 const DEFINITIONS: &str = "
 entities: [{name: driver, join_key: driver_id, type: Int64}]
 feature_views:
@@ -45,7 +45,7 @@ fn put(fixture: &Fixture, view: &str, driver: i64, text: &str) -> wire::Answer {
     fixture.post("/write-to-online-store", body.to_string().as_bytes())
 }
 
-/// Returns the texts of drivers 1 and 2; `None` if the lookup fails.
+/// Returns the strings of drivers 1 and 2; `None` if the lookup fails.
 fn texts(fixture: &Fixture, view: &str) -> Option<Value> {
     let answer = fixture.features(&[&format!("{view}:text")], json!({ "driver_id": [1, 2] }));
     (answer.status == 200).then(|| answer.column("text")["values"].clone())
@@ -56,7 +56,7 @@ fn catalog_of(fixture: &Fixture, view: &str) -> Value {
     catalog["feature_views"].as_array().unwrap().iter().find(|known| known["name"] == view).unwrap().clone()
 }
 
-/// Flips a bit of every copy of a text in the store file.
+/// Flips a bit in each occurrence of a string in the store file.
 fn flip(file: &Path, text: &str) {
     let mut image = fs::read(file).unwrap();
     let copies: Vec<usize> =
@@ -71,7 +71,7 @@ fn damage_heals_from_the_source() {
     let fixture = started();
     flip(&fixture.path("store/online.redb"), "loaded-needle");
     let fixture = fixture.restart();
-    fixture.eventually("the damage is found and healed", || {
+    fixture.eventually("the damage is detected and repaired", || {
         let healed = texts(&fixture, "loaded") == Some(json!(["loaded-needle", "loaded-other"]));
         healed && fixture.get("/ready").status == 200
     });
@@ -89,7 +89,7 @@ fn damage_without_source_reports_loss() {
     let fixture = started();
     flip(&fixture.path("store/online.redb"), "written-needle");
     let fixture = fixture.restart();
-    fixture.eventually("the damage is found, and its loss noted", || {
+    fixture.eventually("the damage and the lost row are reported", || {
         texts(&fixture, "written") == Some(json!([null, "written-other"]))
             && fixture.get("/ready").status == 200
             && catalog_of(&fixture, "written")["rows_lost"] == json!(1)
@@ -97,13 +97,13 @@ fn damage_without_source_reports_loss() {
     assert_eq!(texts(&fixture, "loaded"), Some(json!(["loaded-needle", "loaded-other"])));
     let fixture = fixture.restart();
     fixture.until_ready();
-    assert_eq!(catalog_of(&fixture, "written")["rows_lost"], 1, "it stays known");
+    assert_eq!(catalog_of(&fixture, "written")["rows_lost"], 1, "the loss is reported after a restart");
 }
 
 #[test]
 fn file_size_limit_fails_only_writes() {
     let home = Home::with(DEFINITIONS.split("    source:").next().unwrap());
-    // 8 or 16 MiB: shells count in different units.
+    // The limit is 8 or 16 MiB, because shells use different units.
     let limited = format!("ulimit -f 16384; exec {} serve", env!("CARGO_BIN_EXE_larder"));
     let mut host = Running::new(home.call(Path::new("sh"), ["-c", &limited]).spawn().unwrap());
     let address = host.listens_at();
@@ -140,7 +140,7 @@ fn missing_store_file_is_logged() {
         host.until("the store file is missing or empty");
         host.until("serving listen=");
     }
-    // A missing store is not reported after a clean shutdown.
+    // If the server was shut down cleanly, a missing store file is not reported.
     let home = Home::golden_loaded();
     fs::remove_file(home.path("data/store/online.redb")).unwrap();
     let (host, _) = home.serve();
@@ -160,10 +160,12 @@ fn changed_keys_and_settings_are_reported() {
     assert!(line.contains("including rows that callers wrote") && line.contains("rows=1"), "{line}");
 
     let config = fs::read_to_string(home.path("larder.yaml")).unwrap();
-    home.write("larder.yaml", &config.replace("workers: 2", "workers: 3, limits: {rows_max: 5}"));
-    host.until("section=\"server\"");
-    let line = host.until("section=\"server: limits\"");
-    assert!(line.contains("it takes effect at the next start"), "{line}");
+    let config = config.replace("workers: 2", "workers: 3, limits: {rows_max: 5}");
+    home.write("larder.yaml", &(config + "plugins: {waiting_max: 65}\nreload: {registry_every: 5s}\n"));
+    for section in ["server", "server: limits", "plugins", "reload"] {
+        let line = host.until(&format!("section=\"{section}\""));
+        assert!(line.contains("it takes effect at the next start"), "{line}");
+    }
     host.stop(Signal::TERM);
 }
 
@@ -178,13 +180,13 @@ fn moved_store_rejects_writes() {
         replacement.iter().for_each(|another| fs::rename(another, &store).unwrap());
         let answer = put(&fixture, "written", 1, "lost");
         assert_eq!(answer.status, 500, "{}", answer.text());
-        fixture.eventually("the host is not ready", || fixture.get("/ready").status == 503);
+        fixture.eventually("the server is not ready", || fixture.get("/ready").status == 503);
         assert_eq!(texts(&fixture, "written"), Some(json!(["written-needle", "written-other"])), "lookups continue");
         if replacement.is_some() {
             fs::rename(&store, fixture.path("removed")).unwrap();
         }
         fs::rename(&aside, &store).unwrap();
-        fixture.eventually("it was moved back", || fixture.get("/ready").status == 200);
+        fixture.eventually("the file was moved back", || fixture.get("/ready").status == 200);
     }
     assert_eq!(put(&fixture, "written", 1, "kept").status, 200);
     let fixture = fixture.restart();
@@ -216,7 +218,7 @@ fn readded_view_has_no_local_writes() {
     assert_eq!(texts(&fixture, "written"), Some(json!(["new", null])));
 }
 
-/// The source of a view does not have the rows that callers wrote to it.
+/// A reset drops rows that callers wrote, and the view's source does not have these rows.
 #[test]
 fn reset_of_written_rows_needs_confirmation() {
     let fixture = started();
@@ -249,10 +251,10 @@ fn delete_command_keeps_an_entity_deleted() {
         assert!(deleted.assert_code(0).out.contains(said), "{}", deleted.out);
         assert_eq!(status_of(&home), "NOT_FOUND");
         home.run(["sync", "--full", "driver_stats"]).assert_code(0);
-        assert_eq!(status_of(&home), "NOT_FOUND", "the source still has it");
+        assert_eq!(status_of(&home), "NOT_FOUND", "the source still has the row");
         let reset = home.run(["reset", "driver_stats"]);
         assert!(reset.assert_code(0).out.contains("dropped"), "{}", reset.out);
-        assert_eq!(status_of(&home), "NOT_FOUND", "a reset brings the others back");
+        assert_eq!(status_of(&home), "NOT_FOUND", "a reset loads the other rows again");
         let other = home.run(["get", "--feature", "driver_stats:conv_rate", "driver_id=1002"]);
         assert!(!other.assert_code(0).out.contains("NOT_FOUND"), "{}", other.out);
         host.into_iter().for_each(|host| _ = host.stop(Signal::TERM));

@@ -13,12 +13,12 @@ use serde_json::Value;
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
-    /// Headers by lower-case name.
+    /// The headers, by their names in lower case.
     pub(crate) headers: BTreeMap<String, String>,
     pub(crate) body: Vec<u8>,
 }
 
-/// Longer than any test takes: a server's own limits are far shorter in tests.
+/// The timeout of a read or write. It is far longer than the limits of the servers in these tests.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 impl Answer {
@@ -34,7 +34,7 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error} in {}", self.text()))
     }
 
-    /// Returns a column of a response with status 200: values, statuses, event times.
+    /// Returns a column of the response, with its values, statuses and event times. Panics if the status is not 200.
     pub(crate) fn column(&self, name: &str) -> Value {
         assert_eq!(self.status, 200, "{}", self.text());
         let json = self.json();
@@ -51,9 +51,10 @@ pub(crate) fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Sends a request on a separate connection. The response to a HEAD has no body.
+/// Sends a request on a separate connection, and returns the response. The response to a HEAD request has no body.
 pub(crate) fn send(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
-    // Feature requests have no further headers and take the server's fast path; others are handled by hyper.
+    // Feature requests have no additional header, so that the server handles them on the fast path. hyper handles other
+    // requests.
     let close: &[_] = if path == "/get-online-features" { &[] } else { &[("connection", "close")] };
     let headers = [headers, close].concat();
     let mut stream = send_only(address, method, path, &headers, body);
@@ -73,7 +74,7 @@ pub(crate) fn send_only(
     stream
 }
 
-/// Sends a request on a connection of any kind; `None` if the server closes it without a response.
+/// Sends a request on a plain or encrypted connection. Returns `None` if the server closes it without a response.
 pub(crate) fn ask(
     stream: &mut (impl Read + Write),
     method: &str,
@@ -91,12 +92,13 @@ fn write_request(stream: &mut impl Write, method: &str, path: &str, headers: &[(
         request.push_str(&format!("{name}: {value}\r\n"));
     }
     request.push_str("\r\n");
-    // A server that rejects a request early may close the connection before it has read everything; its response still
-    // counts.
+    // If the server rejects a request early, it may close the connection before it has read everything, and the write
+    // fails. The response is read nevertheless.
     let _ = stream.write_all(request.as_bytes()).and_then(|()| stream.write_all(body));
 }
 
-/// A lookup in progress: the server has read its head and waits for the body, which [`Underway::end`] sends.
+/// A lookup in progress. The server has read the head of the request and waits for the body, which [`Underway::end`]
+/// sends.
 pub(crate) struct Underway {
     stream: TcpStream,
     body: Vec<u8>,
@@ -108,7 +110,7 @@ impl Underway {
         let (length, expect) = (body.len(), "expect: 100-continue");
         write!(stream, "POST /get-online-features HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n{expect}\r\n\r\n")
             .unwrap();
-        // The server sends this once it has accepted the request and waits for the body.
+        // The server sends status 100 when it has accepted the request and waits for the body.
         assert_eq!(read(&mut stream, false).unwrap().status, 100);
         Self { stream, body: body.to_vec() }
     }
@@ -120,11 +122,12 @@ impl Underway {
 
     pub(crate) fn end(mut self) -> Answer {
         self.stream.write_all(&self.body).unwrap();
-        read_answer(&mut self.stream).expect("a request that was under way is answered")
+        read_answer(&mut self.stream).expect("a request in progress gets a response")
     }
 }
 
-/// Reads one response with a content-length; `None` if the server closes the connection before.
+/// Reads one response with a content-length. Returns `None` if the server closes the connection before the response is
+/// complete.
 pub(crate) fn read_answer(stream: &mut impl Read) -> Option<Answer> {
     read(stream, true)
 }

@@ -1,4 +1,4 @@
-//! Rows that callers write: durable as with Feast, and independent of sources.
+//! Rows that callers write. They are durable, as in Feast, and independent of sources.
 
 use std::{fs, thread, time::Duration};
 
@@ -16,7 +16,7 @@ use crate::{
 
 mod materialize;
 
-/// A view that only callers write, one over replaced files, and a push source that feeds both.
+/// A view that only callers write, a view with files that each load replaces, and a push source for both views.
 const SHOP: &str = "
 entities: [{name: customer, join_key: customer_id, type: String}]
 feature_views:
@@ -55,7 +55,7 @@ fn items(fixture: &Fixture, customer: &str) -> Value {
     value(fixture, "cart:items", json!({ "customer_id": [customer] }))
 }
 
-/// Covers the common limit for HTTP and gRPC, on every listener.
+/// Tests the limit on concurrent writes, which HTTP and gRPC share.
 #[test]
 fn writes_beyond_their_number_are_refused() {
     const ROWS: usize = 3_000;
@@ -110,7 +110,7 @@ fn recorded_writes_equal_feast() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// A view with text keys, and one with two keys.
+/// A view with a string key, and a view with two keys.
 const TEXT_KEYS: &str = "
 entities: [{name: t, type: String}, {name: k, type: Int64}]
 feature_views:
@@ -142,7 +142,7 @@ fn large_integers_keep_their_digits() {
         json!(["18446744073709551617", "18446744073709551617", null, null, "1e-05"])
     );
     assert_eq!(answer.column("d")["values"][0], "12345678901234567890");
-    // A pushed null is null, also for an instant.
+    // A null that is pushed for a timestamp is returned as null.
     assert_eq!(answer.column("at")["values"], json!([null, null, null, null, 5]));
 }
 
@@ -195,7 +195,7 @@ fn newer_event_wins_over_later_write() {
     assert_eq!(items(&fixture, "A"), 1);
     write(&fixture, &cart(&["A"], "2026-11-23 11:00:00+02:00", &[3]));
     assert_eq!(items(&fixture, "A"), 3);
-    // In one table as well.
+    // The same is true for two rows with one key in a single request.
     write(&fixture, &cart(&["B", "B"], "2026-11-23T08:00:00Z", &[1, 2]));
     assert_eq!(items(&fixture, "B"), 2);
 }
@@ -211,14 +211,14 @@ fn push_feeds_all_views_or_none() {
     assert_eq!(value(&fixture, "visits:items", json!({ "customer_id": ["A"] })), 3);
     assert_eq!(items(&fixture, "A"), 3);
 
-    // The first view could accept it, the second one lacks columns.
+    // The first view could accept the rows, but they lack columns of the second view.
     df["items"] = json!([4]);
     df["event_timestamp"] = json!(["2026-11-24T00:00:00"]);
     df.as_object_mut().unwrap().remove("total");
     let answer = push(df);
     assert_eq!(answer.status, 400);
     assert!(answer.text().contains("feature view 'cart' needs column 'total'"), "{}", answer.text());
-    assert_eq!(value(&fixture, "visits:items", json!({ "customer_id": ["A"] })), 3, "nothing of it was written");
+    assert_eq!(value(&fixture, "visits:items", json!({ "customer_id": ["A"] })), 3, "no row was written");
 }
 
 #[test]
@@ -302,7 +302,7 @@ fn write_from_the_future_is_refused() {
     refused(fixture.post("/push", pushed.to_string().as_bytes()));
     assert_eq!(items(&fixture, "A"), Value::Null, "neither of the views that the push source feeds");
     assert_eq!(at("2026-11-23T09:23:10Z").status, 200);
-    // It hides later writes no longer than that.
+    // After this time, rows with a later event time are accepted again.
     fixture.clock.set(RECORDED_AT + 600_000_001);
     assert_eq!(write(&fixture, &cart(&["A"], "2026-11-23T09:23:10.000001Z", &[4])).status, 200);
     assert_eq!(items(&fixture, "A"), 4);
@@ -356,7 +356,7 @@ fn server_without_writes_reports_it() {
     }
 }
 
-/// Starts the golden repository with a view that each load replaces.
+/// Starts a server with the golden repository. Each load of `driver_stats` replaces its rows.
 fn replaced() -> Fixture {
     let setup = Setup::golden();
     let path = setup.path("features/feast_repo.yaml");
@@ -385,7 +385,7 @@ fn reload(fixture: &Fixture) {
 #[test]
 fn written_row_survives_replacing_load() {
     let fixture = replaced();
-    // One that the files do not have, one newer than theirs, one older.
+    // A driver that the files do not have, a row that is newer than the files' row, and a row that is older.
     driver(&fixture, 2001, "2026-11-23T00:00:00Z", 7);
     driver(&fixture, 1001, "2026-11-23T10:00:00Z", 8);
     driver(&fixture, 1002, "2020-01-01T00:00:00Z", 9);
@@ -412,7 +412,7 @@ fn acknowledged_write_survives_kill() {
         let ask = json!({ "features": ["cart:items"], "entities": { "customer_id": ["A"] } }).to_string();
         let found = wire::send(address, "POST", "/get-online-features", &[], ask.as_bytes()).json();
         let found = found["results"][1]["values"][0].as_i64().unwrap_or(0);
-        // The write in progress during the kill may be stored, too.
+        // The write that was in progress during the kill may also be stored.
         assert!((answered..=answered + 1).contains(&found), "round {round}: {found} after {answered} were answered");
         let Some(wait) = waits.next() else { break };
         let killer = thread::spawn(move || {

@@ -1,6 +1,6 @@
-//! Finds circles of files within a crate: files that import each other, directly or through others.
+//! Finds circular imports within a crate: files that import each other, directly or through other files.
 //!
-//! A submodule may use its parent, of which it is a part. Tests are not checked.
+//! A submodule may import items of its parent module. Tests are not checked.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,11 +14,11 @@ type Module = Vec<String>;
 
 /// The files of one crate.
 pub(crate) struct Files {
-    /// The imports and other paths of each file that begin in its crate.
+    /// For each file, the paths in imports and in code that begin with `crate`, `self` or `super`.
     paths: BTreeMap<Module, Vec<Vec<String>>>,
 }
 
-/// The maximum number of re-exports that a name goes through.
+/// The maximum number of re-exports through which a name is followed.
 const REEXPORTS_MAX: usize = 8;
 
 // === impl Files ===
@@ -38,7 +38,7 @@ impl Files {
         Self { paths }
     }
 
-    /// Returns the imports that close a circle, as "file -> file".
+    /// Returns the imports that are part of a circle, as "file -> file".
     pub(crate) fn circles(&self) -> Vec<String> {
         let name = |module: &Module| if module.is_empty() { "lib".to_owned() } else { module.join("/") };
         let mut edges: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -58,7 +58,7 @@ impl Files {
         circles
     }
 
-    /// Returns the file that has a name, through re-exports and imports of other files.
+    /// Returns the file that defines a name. Follows re-exports and imports of other files.
     fn resolve(&self, from: &Module, path: &[String], depth: usize) -> Module {
         let mut module = if path[0] == "crate" { Module::new() } else { from.clone() };
         let mut rest = &path[usize::from(path[0] != "super")..];
@@ -74,7 +74,7 @@ impl Files {
             }
             rest = &rest[1..];
         }
-        // A use of an imported name is a use of the file that has it.
+        // If a file imports the name, the file that defines the name is used.
         let imported =
             rest.first().and_then(|name| self.paths.get(&module)?.iter().find(|path| path.last() == Some(name)));
         match imported {
@@ -84,7 +84,7 @@ impl Files {
     }
 }
 
-/// Returns whether imports lead from a file to another one.
+/// Returns whether a chain of imports leads from one file to another.
 fn reaches(edges: &BTreeMap<String, BTreeSet<String>>, from: &str, to: &str) -> bool {
     let (mut seen, mut left) = (BTreeSet::new(), vec![from]);
     while let Some(file) = left.pop() {
@@ -98,7 +98,7 @@ fn reaches(edges: &BTreeMap<String, BTreeSet<String>>, from: &str, to: &str) -> 
     false
 }
 
-/// Returns the paths in a file that begin with `crate`, `self` or `super`, without those in its tests.
+/// Returns the paths in a file that begin with `crate`, `self` or `super`. Ignores the tests in the file.
 fn paths_in(text: &str) -> Vec<Vec<String>> {
     let text = text.replace("#[cfg(test)]\nmod tests;", "");
     let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
@@ -107,7 +107,7 @@ fn paths_in(text: &str) -> Vec<Vec<String>> {
     let mut found = Vec::new();
     for root in ["crate::", "self::", "super::"] {
         for (at, _) in code.match_indices(root) {
-            // `super::super` is one path.
+            // The second `super` in `super::super` does not begin a new path.
             if !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':') {
                 tree(&code[at..], &[], &mut found);
             }
@@ -116,7 +116,7 @@ fn paths_in(text: &str) -> Vec<Vec<String>> {
     found
 }
 
-/// Reads a path or a tree of imports from the beginning of a text. Returns the text after it.
+/// Reads a path or a tree of imports at the beginning of a string. Returns the text after it.
 fn tree<'t>(text: &'t str, prefix: &[String], found: &mut Vec<Vec<String>>) -> &'t str {
     let (mut text, mut path) = (text, prefix.to_vec());
     loop {

@@ -16,7 +16,7 @@ pub(crate) struct Same {
 /// them differently. Integers are compared exactly, and other numbers as doubles.
 ///
 /// # Errors
-/// If a response is invalid, or at the first difference.
+/// If a response is invalid, or if the responses differ. The error describes the first difference.
 pub(crate) fn compare(ours: &[u8], theirs: &[u8]) -> anyhow::Result<Same> {
     let ours = columns(ours).context("Larder's response is invalid")?;
     let theirs = columns(theirs).context("the other server's response is invalid")?;
@@ -42,7 +42,7 @@ pub(crate) fn compare(ours: &[u8], theirs: &[u8]) -> anyhow::Result<Same> {
 
 fn equal(a: &Value, b: &Value) -> bool {
     match (a.as_f64(), b.as_f64()) {
-        // Two integers are not compared as doubles, because integers beyond 2^53 would be equal to their neighbors.
+        // Two integers are not compared as doubles, because different integers beyond 2^53 can be equal as doubles.
         (Some(x), Some(y)) => {
             if a.is_f64() || b.is_f64() {
                 x == y

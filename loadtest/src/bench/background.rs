@@ -11,7 +11,7 @@ use std::{
 
 use crate::cores::Cores;
 
-/// A command that runs repeatedly in a thread. Ending or dropping it waits for the current run.
+/// A thread that runs a command repeatedly. Ending or dropping it waits until the current run of the command ends.
 #[derive(Debug)]
 pub(crate) struct RepeatedCommand {
     stop: Arc<AtomicBool>,
@@ -55,7 +55,7 @@ impl RepeatedCommand {
         Self { stop, thread: Some(thread) }
     }
 
-    /// Waits for the current run, and returns the results.
+    /// Waits until the current run ends, and returns the results of all runs.
     pub(crate) fn end(mut self) -> Runs {
         self.finish()
     }

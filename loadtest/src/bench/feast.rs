@@ -1,4 +1,5 @@
-//! Runs `feast serve` with an SQLite online store that has the same values, but only of the first customers.
+//! Runs `feast serve` with an SQLite online store. The store has the same values as Larder's, but only those of the
+//! first customers.
 
 use std::{
     fs,
@@ -19,7 +20,8 @@ use crate::{
     server::{Server, Startup},
 };
 
-/// The maximum time until the server is ready: Python and its libraries start slowly on a busy core.
+/// The maximum time until the server is ready. It is long, because Python and its libraries start slowly on a busy
+/// core.
 const READY_LIMIT: Duration = Duration::from_secs(120);
 
 const STORE: &str = "\
@@ -68,7 +70,7 @@ pub(crate) async fn serve(program: &Path, repo: &Path, cores: Cores) -> anyhow::
 pub(crate) fn version(program: &Path) -> Option<String> {
     let output = Command::new(program).arg("version").env("FEAST_USAGE", "False").output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
-    // The output has colors, and may have quotes.
+    // The output contains color codes, and may contain quotes.
     text.split(['"', ' ', '\n']).find(|word| is_version(word)).map(str::to_owned)
 }
 

@@ -1,5 +1,5 @@
 
-# The churn plugin of plugins/examples as an on-demand feature view of Feast: the same arithmetic in the same order.
+# The churn plugin of plugins/examples as an on-demand feature view of Feast, with the same arithmetic in the same order.
 
 
 @on_demand_feature_view(

@@ -7,23 +7,24 @@ use serde::Serialize;
 use super::spec::{BackgroundCommand, Spec};
 use crate::measure::Effort;
 
-/// The maximum time of a benchmark with default options. A longer benchmark would not be run often.
+/// The maximum estimated time of a benchmark with default options. It is short, so that the benchmark is run often.
 pub(crate) const LIMIT: Duration = Duration::from_secs(9 * 60);
 
 /// The maximum length of one paced run.
 const PACED_MAX: Duration = Duration::from_secs(20);
-/// The overhead of a run: opening connections, warming up, starting and stopping a floor.
+/// The estimated overhead of a run: opening connections, warming up, and starting and stopping a floor.
 const OVERHEAD: Duration = Duration::from_millis(500);
 /// The number of connections to Feast's server, which has one worker.
 pub(crate) const FEAST_CONNECTIONS: usize = 2;
-/// The number of samples of churn-1 over all rounds: enough for a hundred samples beyond p99.99, with a margin.
+/// The number of samples of the workload `churn-1` over all rounds. It gives a hundred samples beyond p99.99, with a
+/// margin.
 const CHURN_SAMPLES: u64 = 1_050_000;
 
 /// The measured servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, clap::ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum TargetKind {
-    /// Bare hyper, which sends Larder's responses.
+    /// A bare hyper server, which sends copies of Larder's responses.
     Floor,
     /// `larder serve`.
     Larder,
@@ -33,14 +34,14 @@ pub(crate) enum TargetKind {
     Feast,
 }
 
-/// The size of a benchmark.
+/// The number and the length of the runs of a benchmark.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
     pub(crate) rounds: u64,
     /// The length of a saturated run in seconds.
     pub(crate) seconds: u64,
     pub(crate) connections: usize,
-    /// Whether this is a quick check, in which no run is extended to get more samples.
+    /// Whether this is a quick check. In a quick check, runs are not extended to get more samples.
     pub(crate) quick: bool,
 }
 
@@ -74,7 +75,8 @@ impl TargetKind {
         }
     }
 
-    /// Returns a low estimate of the target's requests per second for one entity. Only the plan uses it.
+    /// Returns a low estimate of the target's requests per second, for requests of one entity. It is only used to
+    /// estimate the time of a benchmark.
     fn assumed_rate(self) -> f64 {
         match self {
             Self::Floor => 110_000.0,
@@ -88,8 +90,8 @@ impl TargetKind {
 // === impl Plan ===
 
 impl Plan {
-    /// Returns the number of rounds. Feast's server has only one, because its numbers differ so much from the others
-    /// that their spread does not matter.
+    /// Returns the number of rounds. Feast's server has only one round, because its results differ so much from those
+    /// of the other servers that their spread does not matter.
     pub(crate) fn rounds_of(&self, target: TargetKind) -> u64 {
         if target == TargetKind::Feast { 1 } else { self.rounds }
     }
@@ -115,7 +117,7 @@ impl Plan {
         }
     }
 
-    /// Estimates the time for these workloads and targets, and these points of the sweep.
+    /// Estimates the time of a benchmark with these workloads, points of the sweep, and targets.
     pub(crate) fn total(&self, specs: &[Spec], points: &[Spec], targets: &[TargetKind]) -> Total {
         let has = |target| targets.contains(&target);
         let seconds = |wanted: bool, seconds| Duration::from_secs(if wanted { seconds } else { 0 });

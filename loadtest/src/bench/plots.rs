@@ -1,4 +1,5 @@
-//! Draws the report's plots: latency by percentile, and latency and throughput by the number of entities and features.
+//! Draws the report's plots: latency by percentile, and latency and throughput by the number of entities and by the
+//! number of features.
 
 use std::path::Path;
 
@@ -11,7 +12,7 @@ use crate::plot::{Axis, Line, Panel, draw};
 
 const TARGETS: [TargetKind; 4] = [TargetKind::Floor, TargetKind::Larder, TargetKind::Redis, TargetKind::Feast];
 
-/// Draws the plots that have points. Returns the names of their files.
+/// Draws the plots for which there are results. Returns the names of their files.
 pub(crate) fn draw_all(results: &Results, dir: &Path) -> anyhow::Result<Vec<&'static str>> {
     let plots = [
         ("latency.svg", vec![latency(results)]),
@@ -44,7 +45,7 @@ fn latency(results: &Results) -> Panel {
     }
 }
 
-/// Returns panels with latency and throughput by size.
+/// Returns two panels: latency and throughput, by the number of entities or features.
 fn sizes(results: &Results, fixed: &str, axis: &str, size: impl Fn(&Point) -> Option<usize>) -> Vec<Panel> {
     let mut points: Vec<_> = results.sweep.iter().filter_map(|point| Some((size(point)?, point))).collect();
     points.sort_by_key(|&(size, _)| size);

@@ -1,4 +1,4 @@
-//! Runs a `redis-server` with the same rows: a hash for each view and entity.
+//! Runs a `redis-server` with the same rows as Larder. It has a hash for each view and entity.
 
 use std::{
     path::{Path, PathBuf},
@@ -56,7 +56,8 @@ pub(crate) async fn fill(endpoint: &Endpoint, data: &Path, views: &[View]) -> an
     Ok(())
 }
 
-/// Counts values and nulls in the response to a pipeline of commands; returns `None` if it is invalid or incomplete.
+/// Returns the number of values and of nulls in the response to a pipeline of commands. Returns `None` if the response
+/// is invalid or incomplete.
 pub(crate) fn count(body: &[u8], request: &Request) -> Option<(usize, usize)> {
     let Wire::Resp { commands } = request.wire else { return None };
     let mut replies = Replies::to(commands);

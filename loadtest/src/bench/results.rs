@@ -1,4 +1,4 @@
-//! The results of a benchmark, as in `report.json`.
+//! The results of a benchmark. They are written to `report.json`.
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -17,7 +17,7 @@ pub(crate) struct Results {
     pub(crate) setup: BenchSetup,
     pub(crate) workloads: Vec<WorkloadResult>,
     pub(crate) sweep: Vec<Point>,
-    /// The measurements that were not possible.
+    /// The measurements that were not possible, with the reasons.
     pub(crate) absent: Vec<Absent>,
     /// The number of requests without a response of status 200, including requests of warm-ups and of failed workloads.
     pub(crate) failures: u64,
@@ -43,7 +43,7 @@ pub(crate) struct BenchSetup {
     pub(crate) customers: u32,
     /// Whether this was a quick check.
     pub(crate) quick: bool,
-    /// Whether this program, and so the floor, was built without optimization.
+    /// Whether this program, and therefore the floor, was built without optimization.
     pub(crate) debug_build: bool,
 }
 
@@ -56,9 +56,9 @@ pub(crate) struct WorkloadResult {
     pub(crate) sample_body_bytes: usize,
     pub(crate) sample_values: usize,
     pub(crate) sample_values_present: usize,
-    /// How the other servers' responses to the sample compare with Larder's.
+    /// For each other server, the result of comparing its response to the sample request with Larder's.
     pub(crate) agreement: Vec<String>,
-    /// What ran during the load on Larder, and how often.
+    /// The command that ran during the load on Larder, and how often it ran.
     pub(crate) background: Option<String>,
     pub(crate) targets: Vec<TargetResult>,
 }
@@ -68,7 +68,7 @@ pub(crate) struct WorkloadResult {
 pub(crate) struct TargetResult {
     pub(crate) target: TargetKind,
     pub(crate) rounds: Vec<Figures>,
-    /// The median of each number.
+    /// The median of each number over all rounds.
     pub(crate) median: Figures,
     /// The floor's CPU time per request divided by this target's, over all rounds. At 1, the target is as cheap as bare
     /// hyper.
@@ -77,7 +77,7 @@ pub(crate) struct TargetResult {
     pub(crate) p99_ratio: Option<Spread>,
     /// The latencies of the paced runs of all rounds together.
     pub(crate) latency: Latency,
-    /// Quantiles as numbers of nines (2 is p99), and their latencies in microseconds.
+    /// Pairs of a quantile and its latency in microseconds. A quantile is given as a number of nines: 2 is p99.
     pub(crate) tail: Vec<(f64, f64)>,
 }
 
@@ -89,7 +89,7 @@ pub(crate) struct Point {
     pub(crate) result: WorkloadResult,
 }
 
-/// A measurement that was not possible, with the reason and, if known, how to make it possible.
+/// A measurement that was not possible, with the reason and, if there is one, a way to make it possible.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Absent {
     pub(crate) what: String,
@@ -120,7 +120,7 @@ impl Results {
         self.absent.push(Absent { what: what.to_owned(), why: why.into() });
     }
 
-    /// Returns the maximum share of a run for which the load or the floor waited for its core because of other
+    /// Returns the maximum percentage of a run for which the load or the floor waited for its core because of other
     /// processes.
     pub(crate) fn disturbed_percent(&self) -> f64 {
         let all = self.workloads.iter().filter(|result| result.background.is_none());
@@ -146,8 +146,8 @@ impl WorkloadResult {
         self.targets.iter().find(|result| result.target == target)
     }
 
-    /// Sets the results of the targets. Ratios are to the floor in the same round, or to the floor's median if the
-    /// target has another number of rounds.
+    /// Sets the results of the targets. A ratio compares a target with the floor in the same round, or with the floor's
+    /// median if the target has another number of rounds.
     pub(crate) fn set_targets(&mut self, gathered: Vec<Gathered>) {
         let floor = gathered.iter().find(|gathered| gathered.target == TargetKind::Floor);
         let floor = floor.map(|floor| floor.rounds.clone()).unwrap_or_default();
@@ -171,7 +171,7 @@ impl Gathered {
         Ok(())
     }
 
-    /// Computes the results; `None` if there were no rounds.
+    /// Computes the results. Returns `None` if there were no rounds.
     fn close(self, floor: &[Figures]) -> Option<TargetResult> {
         let latencies_ns = self.latencies_ns?;
         let ratio = |ratio: fn(&Figures, &Figures) -> f64| {
@@ -199,8 +199,9 @@ impl Gathered {
 // === impl Figures ===
 
 impl Figures {
-    /// Returns the share of the run for which the load, or the floor if it is the target, waited for its core. Both are
-    /// single-threaded, so they waited for other processes.
+    /// Returns the percentage of the run for which the load waited for its core. If the target is the floor, returns
+    /// the maximum of the load's and the floor's percentages. Both have a single thread, so they can only have waited
+    /// for other processes.
     fn disturbed_percent(&self, target: TargetKind) -> f64 {
         let server = if target == TargetKind::Floor { self.server_waited_percent } else { 0.0 };
         server.max(self.load_waited_percent)

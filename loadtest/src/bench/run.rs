@@ -46,7 +46,7 @@ pub(crate) struct Run<'a> {
     results: Results,
 }
 
-/// A server on which a workload is measured, and how.
+/// A server on which a workload is measured, with the requests and the effort.
 #[derive(Debug)]
 struct TargetRun {
     target: Target,
@@ -194,7 +194,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Returns the reason why a workload cannot be measured on any target; `None` if it can.
+    /// Returns the reason why a workload cannot be measured on any target, or `None` if it can be measured.
     fn missing(&self, spec: &Spec) -> Option<String> {
         let plugin =
             spec.host == HostKind::Python || spec.background == Some(BackgroundCommand::Deploy) || spec.needs_plugin();
@@ -208,8 +208,8 @@ impl<'a> Run<'a> {
         self.results.add_failures(&Tally { failures: 1, first_failure, ..Tally::default() });
     }
 
-    /// Compares the servers' responses, and measures the servers. `effort_for` returns the number of rounds and the
-    /// effort for a target.
+    /// Compares the servers' responses to the sample request, and then measures the servers. `effort_for` returns the
+    /// number of rounds and the effort for a target.
     async fn measure(
         &mut self,
         spec: &Spec,
@@ -335,14 +335,16 @@ async fn agree_with_feast(feast: &Target, http: &Workload, captured: &Captured) 
 }
 
 async fn agree_with_redis(server: &Target, workload: &Workload, captured: &Captured) -> String {
-    let body = server.body_of(workload.sample()).await;
-    let count = body.as_ref().ok().and_then(|body| redis::count(body, workload.sample()));
-    match count {
+    let body = match server.body_of(workload.sample()).await {
+        Ok(body) => body,
+        Err(error) => return format!("REDIS DIFFERS: no response: {error:#}"),
+    };
+    match redis::count(&body, workload.sample()) {
         Some((values, _)) if values == captured.features.with_value => {
             format!("Redis returns as many values: {values}")
         }
         Some((values, _)) => format!("REDIS DIFFERS: {values} values instead of {}", captured.features.with_value),
-        None => format!("REDIS DIFFERS: no valid response: {:?}", body.err()),
+        None => "REDIS DIFFERS: the response is invalid or incomplete".to_owned(),
     }
 }
 

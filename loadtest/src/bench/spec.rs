@@ -12,11 +12,12 @@ use crate::{
 
 /// The number of customers.
 pub(crate) const CUSTOMERS: u32 = 10_000;
-/// The number of customers in Feast's store. It is small, because Feast is hundreds of times slower.
+/// The number of customers in Feast's store. It is small, because Feast takes hundreds of times as long to load and
+/// serve them.
 pub(crate) const FEAST_CUSTOMERS: u32 = 200;
-/// The offset for customer numbers that do not exist.
+/// The offset that turns the number of a customer into one that does not exist.
 const UNKNOWN_OFFSET: u32 = 900_000;
-/// The number of different requests for several entities, for fast servers and for Feast's.
+/// The numbers of different requests if each has several entities, for fast servers and for Feast's server.
 const POOL: usize = 500;
 const FEAST_POOL: usize = 10;
 
@@ -24,7 +25,7 @@ const FEAST_POOL: usize = 10;
 #[derive(Clone, Debug)]
 pub(crate) struct Spec {
     pub(crate) name: String,
-    /// A description.
+    /// A description of the workload, for the report.
     pub(crate) what: String,
     /// The Larder server that is measured.
     pub(crate) host: HostKind,
@@ -32,9 +33,9 @@ pub(crate) struct Spec {
     pub(crate) kinds: Vec<RequestKind>,
     /// The command that runs repeatedly during the load on Larder.
     pub(crate) background: Option<BackgroundCommand>,
-    /// Whether Redis is measured, too.
+    /// Whether the workload is also measured on Redis.
     pub(crate) redis: bool,
-    /// Whether Feast is measured, too.
+    /// Whether the workload is also measured on Feast.
     pub(crate) feast: bool,
 }
 
@@ -72,9 +73,9 @@ pub(crate) enum BackgroundCommand {
 /// The format of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RequestFormat {
-    /// For Larder and the floor.
+    /// The format of Feast's feature server, which Larder and the floor use.
     Http,
-    /// For Feast's server: the same format, for few customers.
+    /// The same format. Requests only name customers that are in the store of Feast's server.
     Feast,
     Redis,
 }
@@ -140,8 +141,8 @@ pub(crate) fn named(names: &[String], is_allowed: impl Fn(&Spec) -> bool) -> any
     Ok(all.into_iter().filter(|spec| names.contains(&spec.name)).collect())
 }
 
-/// Returns the numbers of entities and features of each point of the sweep: 50 features of increasing numbers of
-/// entities, and increasing numbers of features of one entity.
+/// Returns the numbers of entities and features for each point of the sweep. The first part has 50 features and an
+/// increasing number of entities. The second part has one entity and an increasing number of features.
 pub(crate) fn sweep() -> Vec<(usize, usize)> {
     let entities = [1, 10, 100].map(|entities| (entities, WIDE_FEATURES));
     let features = SWEEP.map(|features| (1, features));
@@ -205,7 +206,8 @@ impl Spec {
         (entities.parse().unwrap_or(0), features.parse().unwrap_or(0))
     }
 
-    /// Checks that the sample response has the expected values, because errors and nulls are cheap to serve.
+    /// Checks that the sample response has the expected number of values. Errors and nulls are cheap to serve, so they
+    /// would distort the results.
     pub(crate) fn check(&self, captured: &Captured) -> anyhow::Result<()> {
         let features = captured.features;
         let excerpt = || String::from_utf8_lossy(&captured.body[..captured.body.len().min(500)]).into_owned();

@@ -20,13 +20,14 @@ use crate::{
     workload::customer_id,
 };
 
-/// The maximum time until a server is ready: a Python plugin is compiled at the first start.
+/// The maximum time until a server is ready. It is long, because a Python plugin is compiled at the first start.
 const READY_LIMIT: Duration = Duration::from_secs(120);
 
-/// The file name of the churn plugin, in both languages.
+/// The file name of the churn plugin, which is the same for both languages.
 const PLUGIN: &str = "customer_derived_features.wasm";
 
-/// The directory with the data and the configurations of the servers, and how to start them.
+/// The directory with the data and the configurations of the servers, and everything that is needed to start the
+/// servers.
 #[derive(Clone, Debug)]
 pub(crate) struct Stage {
     dir: PathBuf,
@@ -80,7 +81,7 @@ impl Stage {
         Ok(stage)
     }
 
-    /// Returns the same stage, but with servers on these cores.
+    /// Returns a copy that starts servers on these cores.
     pub(crate) fn on(&self, cores: Cores) -> Self {
         Self { cores, ..self.clone() }
     }
@@ -154,7 +155,7 @@ impl Stage {
         })
     }
 
-    /// Copies the churn views to the directory of a server, and the Python plugin for the server that needs it.
+    /// Copies the churn views to the directory of a server. Also copies the Python plugin if the server needs it.
     fn copy_churn(&self, dir: &Path, kind: HostKind) -> anyhow::Result<()> {
         let main = self.dir_of(HostKind::Main);
         let mut files: Vec<_> = churn_views().into_iter().map(|view| format!("data/{}", view.file)).collect();
@@ -174,5 +175,5 @@ impl Stage {
     }
 }
 
-/// The derived view, as `larder demo` writes it if it gets a plugin.
+/// The definition of the derived view, which `larder demo --plugin` also writes.
 const CHURN_DERIVED_YAML: &str = include_str!("../../../configs/features/churn_derived.yaml");

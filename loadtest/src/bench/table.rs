@@ -233,7 +233,7 @@ pub(crate) fn thousands(number: u64) -> String {
     text
 }
 
-/// Returns a line for each workload, for the end of a run.
+/// Returns the text that is printed at the end of a run, with a line for each workload.
 pub(crate) fn headline(results: &Results) -> String {
     let mut text = String::new();
     for workload in &results.workloads {

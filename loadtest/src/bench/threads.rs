@@ -1,10 +1,10 @@
 //! Compares one serving thread with two, to check whether a second core doubles the throughput.
 //!
-//! Larder starts a serving thread for each core that it may use, so it is started on one core, and then on two. With a
-//! third core for the load, the requests per second show the difference. With only two cores, the load shares the
-//! servers' cores, so the CPU time per request is compared instead: threads that contend for locks, or evict each
-//! other's cache lines, need more CPU time per request. The capacity of two cores relative to one is twice the CPU time
-//! with one thread divided by the CPU time with two.
+//! Larder starts a serving thread for each core that it may use, so it is started on one core, and then on two. If
+//! there is a third core for the load, the requests per second show the difference. If there are only two cores, the
+//! load shares the servers' cores, so the CPU time per request is compared instead: threads that contend for locks, or
+//! evict each other's cache lines, need more CPU time per request. The capacity of two cores relative to one core is
+//! twice the CPU time per request with one thread, divided by the CPU time per request with two threads.
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
@@ -34,7 +34,7 @@ pub(crate) struct ThreadsArgs {
     /// A workload of `run` that needs neither a plugin nor another command.
     #[arg(long, value_name = "NAME", default_value = "svc50-100")]
     workload: String,
-    /// The number of rounds. Each round measures one thread and two threads; the order alternates.
+    /// The number of rounds. Each round measures one thread and two threads. The order alternates.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=100))]
     rounds: u64,
     /// The length of each run in seconds.
@@ -51,11 +51,12 @@ pub(crate) struct ThreadsReport {
     two_cpu_us: Spread,
     one_requests_per_s: Spread,
     two_requests_per_s: Spread,
-    /// The requests per second of two threads divided by those of one.
+    /// The requests per second with two threads, divided by those with one thread.
     throughput_ratio: Spread,
-    /// Twice the CPU time per request with one thread, divided by the CPU time per request with two.
+    /// Twice the CPU time per request with one thread, divided by the CPU time per request with two threads.
     capacity_ratio: Spread,
-    /// Whether the load had its own core next to two threads, so that their throughput is meaningful.
+    /// Whether the load had its own core when two threads were measured. Otherwise, the throughput of two threads is
+    /// not meaningful.
     is_load_apart: bool,
     /// The number of requests without a response of status 200.
     pub(crate) failures: u64,
@@ -118,7 +119,7 @@ fn stored(name: &str) -> anyhow::Result<Spec> {
 // === impl ThreadsArgs ===
 
 impl ThreadsArgs {
-    /// Starts a server, measures it, and stops it. Returns the number of failures, too.
+    /// Starts a server, measures it, and stops it. Returns the results and the number of failures.
     async fn run_once(&self, stage: &Stage, cores: Cores, spec: &Spec, seed: u64) -> anyhow::Result<(Figures, u64)> {
         cores.pin_load().context("cannot pin the load to its core")?;
         let host = stage.host(HostKind::Main).await?;

@@ -1,10 +1,10 @@
 //! Compares builds of Larder with each other and with the floor, in short alternating runs, to check whether a change
 //! is an improvement.
 //!
-//! On a shared machine, the same build differs by a tenth from minute to minute. So all servers run at the same time on
-//! the servers' core, idle until they get requests, and get load for a second one after the other. A ratio compares two
-//! runs of the same round. The report has the median and the quartiles of many rounds, which a few disturbed rounds do
-//! not affect.
+//! On a shared machine, results of the same build differ by a tenth from minute to minute. Therefore, all servers are
+//! started on the servers' core and stay idle until they get requests. In each round, every server gets load for a
+//! second, one server after the other. A ratio compares two runs of the same round. The report has the median and the
+//! quartiles of many rounds, which a few disturbed rounds do not affect.
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
@@ -77,37 +77,37 @@ struct WorkloadReport {
     builds: Vec<BuildReport>,
 }
 
-/// The runs of one server with one workload.
+/// The summary of all runs of one server with one workload.
 #[derive(Debug, Serialize)]
 struct RunSummary {
     cpu_us_per_request: Quartiles,
     wire_bytes_per_response: f64,
 }
 
-/// The runs of one build, compared with those of other servers in the same rounds.
+/// The summary of all runs of one build, with comparisons to other servers in the same rounds.
 #[derive(Debug, Serialize)]
 struct BuildReport {
     larder: String,
     summary: RunSummary,
     /// The floor's CPU time per request divided by this build's.
     of_floor: Quartiles,
-    /// This build's CPU time per request divided by the first build's; `None` for the first build.
+    /// This build's CPU time per request divided by the first build's. `None` for the first build.
     by_first: Option<Quartiles>,
-    /// The CPU time in microseconds that the derived view adds to a request, if the workload without it was measured,
-    /// too.
+    /// The CPU time in microseconds that the derived view adds to a request. `None` if the workload without the derived
+    /// view was not measured.
     added_us: Option<Quartiles>,
 }
 
 /// A workload, and all servers on which it is measured.
 struct WorkloadRun {
     spec: Spec,
-    /// The floor, and then the builds in their order.
+    /// The floor, then the builds in the order of the arguments.
     runners: Vec<Runner>,
     /// The floor's process, which is stopped on drop.
     _floor: Server,
 }
 
-/// One server, with open connections to it.
+/// One server, with open connections to it and its results so far.
 struct Runner {
     target: Target,
     load: Load,
@@ -118,7 +118,7 @@ struct Runner {
 
 /// A build's files and servers.
 struct Build {
-    /// The servers.
+    /// The running servers of the build, one for each set of views and plugins.
     hosts: Vec<Host>,
     stage: Stage,
 }
@@ -219,8 +219,8 @@ impl WorkloadRun {
         Ok(Self { spec, runners, _floor: floor })
     }
 
-    /// Measures each server once. Another server is first in each round, so that a machine that gets slower or faster
-    /// does not favor any of them.
+    /// Measures each server once. In each round, a different server is first, so that a machine that gets slower or
+    /// faster does not favor any server.
     async fn round(&mut self, round: u64, length: Duration) -> anyhow::Result<()> {
         let count = self.runners.len();
         for offset in 0..count {
@@ -262,7 +262,7 @@ impl Runner {
     async fn set_up(target: Target, workload: &Arc<Workload>) -> anyhow::Result<Self> {
         let mut load = Load::open(&target.endpoint, CONNECTIONS, Arc::clone(workload)).await?;
         let mut tally = load.warm_up().await?;
-        // Successful requests of the warm-up do not count, but failed ones do.
+        // The counts of successful requests are reset after the warm-up, but failures are kept.
         (tally.succeeded, tally.wire_bytes) = (0, 0);
         Ok(Self { target, load, cpu_us: Vec::new(), tally })
     }
@@ -315,7 +315,7 @@ impl fmt::Display for WorkloadReport {
         for build in &self.builds {
             write!(f, "  {}  {}: {} of bare hyper", build.summary, build.larder, percent(&build.of_floor))?;
             if let Some(ratio) = &build.by_first {
-                write!(f, ", {} times the first build's", ratio.text(|ratio| format!("{ratio:.3}")))?;
+                write!(f, ", {} times the CPU time of the first build", ratio.text(|ratio| format!("{ratio:.3}")))?;
             }
             if let Some(added) = &build.added_us {
                 write!(f, ", {} us more than without the plugin", added.text(|us| format!("{us:.2}")))?;
@@ -404,7 +404,10 @@ mod tests {
         assert_eq!(heading, "w: words");
         assert!(floor.contains("6.00") && floor.contains("1000 bytes") && floor.ends_with("bare hyper"), "{floor}");
         assert!(one.ends_with("one: 92.0 (91.0 to 93.0) % of bare hyper"), "{one}");
-        assert!(two.contains("two: ") && two.contains("1.000 (0.875 to 1.125) times the first build's"), "{two}");
+        assert!(
+            two.contains("two: ") && two.contains("1.000 (0.875 to 1.125) times the CPU time of the first build"),
+            "{two}"
+        );
         assert!(two.ends_with("2.50 (2.38 to 2.62) us more than without the plugin"), "{two}");
     }
 }

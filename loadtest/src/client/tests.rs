@@ -1,4 +1,4 @@
-//! Tests of responses that are complete, in pieces, or invalid.
+//! Tests of the client with responses that are complete, arrive in pieces, or are invalid.
 
 use tokio::net::TcpListener;
 
@@ -7,7 +7,7 @@ use super::*;
 const ANSWER: &[u8] =
     b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nX-Content-Length: 9\r\ncontent-length:  4 \r\n\r\nbody";
 
-/// Starts a server that sends these pieces for any request, and closes the connection.
+/// Starts a server that responds to any request with these pieces, and then closes the connection.
 async fn server_of<const N: usize>(pieces: [&'static [u8]; N]) -> Endpoint {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = listener.local_addr().unwrap().into();

@@ -12,7 +12,7 @@ fn ten_customers() -> Workload {
     Workload::one_customer("churn_prediction_online", 10, Keys::Uniform)
 }
 
-/// Starts a server for one connection that stalls before its first response, and then responds immediately.
+/// Starts a server for one connection. The server stalls before its first response, and then responds immediately.
 async fn stalling_server(stall: Duration, answer: &'static [u8]) -> Endpoint {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = listener.local_addr().unwrap().into();
@@ -69,7 +69,8 @@ fn latency_counts_from_due_time() {
 async fn stall_delays_all_its_requests() {
     let endpoint = stalling_server(Duration::from_millis(100), b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
     let mut load = Load::open(&endpoint, 1, Arc::new(ten_customers())).await.unwrap();
-    // 200 requests, 1 ms apart: the stall delays the first 100 of them, by 100 ms for the first one down to 0.
+    // There are 200 requests, 1 ms apart. The stall delays the first request by 100 ms, and each further request by 1
+    // ms less.
     let paced = load.pace(Schedule::new(1000.0, Duration::from_millis(200)), 0).await.unwrap();
     assert_eq!((paced.tally.succeeded, paced.tally.failures, paced.latencies_ns.len()), (200, 0, 200));
     assert!(paced.latencies_ns.value_at_quantile(0.9) > 50_000_000, "{:?}", paced.latencies_ns);

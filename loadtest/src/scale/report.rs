@@ -1,4 +1,4 @@
-//! The results of `scale`, as text and as JSON.
+//! The results of the command `scale`, as text and as JSON.
 
 use std::fmt;
 
@@ -14,12 +14,12 @@ pub(crate) struct ScaleReport {
     pub(crate) entities: u32,
     pub(crate) features: u16,
     pub(crate) cores: String,
-    /// Whether this program, and so the floor, was built without optimization.
+    /// Whether this program, and therefore the floor, was built without optimization.
     pub(crate) debug_build: bool,
     pub(crate) load: Load,
     pub(crate) ready_after_stop_seconds: f64,
     pub(crate) ready_after_kill_seconds: f64,
-    /// How long the killed process had run at least.
+    /// The minimum time for which the process had run when it was killed.
     pub(crate) killed_after_seconds: u64,
     /// The lookups. The first entry is the floor.
     pub(crate) lookups: Vec<Lookups>,
@@ -44,7 +44,7 @@ pub(crate) struct Load {
 pub(crate) struct Lookups {
     pub(crate) name: String,
     pub(crate) figures: Figures,
-    /// The floor's CPU time per request divided by that of these lookups.
+    /// The floor's CPU time per request, divided by the CPU time per request of these lookups.
     pub(crate) cpu_ratio: f64,
     pub(crate) latency: Latency,
 }
@@ -52,7 +52,7 @@ pub(crate) struct Lookups {
 /// Resident memory in bytes.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Memory {
-    /// The configured size of both caches.
+    /// The sum of the configured sizes of both caches.
     pub(crate) cap: u64,
     pub(crate) after_load: u64,
     pub(crate) after_lookups: u64,

@@ -1,4 +1,4 @@
-//! Bindings that `wit-bindgen` generates from the contract, or from another world that replaces it.
+//! The bindings that `wit-bindgen` generates from the contract, or from a world that a Cargo feature selects instead.
 
 #![allow(
     missing_docs,

@@ -1,4 +1,4 @@
-//! The result of a well-behaved plugin, which the modes corrupt.
+//! The columns that a well-behaved plugin returns. The modes corrupt them.
 
 use crate::bindings::{
     Column,

@@ -1,4 +1,4 @@
-//! The derived view's `config`, in both versions of the contract.
+//! The derived view's `config`. It is the same for both versions of the contract.
 
 use serde::Deserialize;
 
@@ -6,9 +6,9 @@ use serde::Deserialize;
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config<Mode> {
     pub(crate) mode: Mode,
-    /// The number of calls of `transform` in an instance that succeed first.
+    /// The number of calls of `transform` in an instance that return a valid result before the violation begins.
     #[serde(default)]
     pub(crate) after: u32,
-    /// The amount; the default depends on the mode.
+    /// The amount for modes that have one. The default depends on the mode.
     pub(crate) amount: Option<usize>,
 }

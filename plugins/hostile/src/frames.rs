@@ -1,23 +1,24 @@
-//! Version 0.2 of the contract, in which a result is one byte buffer: the same signature as in version 0.1, and errors
-//! that only a byte buffer can have. The configuration is the same: `{"mode": "cut", "after": 3}`.
+//! The hostile plugin for version 0.2 of the contract, in which a result is one byte buffer. The signature is the same
+//! as for version 0.1, and the modes are errors that only a byte buffer can have. The configuration has the same form:
+//! `{"mode": "cut", "after": 3}`.
 //!
 //! | mode | what it does |
 //! |------|--------------|
 //! | `good` | returns a valid result |
 //! | `empty` | returns no bytes |
-//! | `cut` | returns one word too few |
+//! | `cut` | returns one 8-byte word too few |
 //! | `odd` | returns half a word too few |
 //! | `surplus` | returns one word too many |
 //! | `more_rows` | returns outputs with one row more than requested |
-//! | `stray_presence` | `text` with a presence bit beyond the rows |
-//! | `null_in_non_nullable` | a null in `y` |
-//! | `bad_bool` | a `flag` of 2 |
-//! | `ends_fall`, `ends_beyond` | `text` with ends that decrease, or that are beyond its bytes |
-//! | `list_ends_fall`, `list_ends_beyond` | the same for `items` |
-//! | `item_ends_fall`, `item_ends_beyond` | the same for the texts in `words` |
-//! | `bad_utf8`, `split_character` | `text` that is not UTF-8, or whose first row ends within a character |
-//! | `ends_short` | `text` with ends before its last bytes |
-//! | `gigantic` | `text` of `amount` bytes (default 1.4 MB) per row |
+//! | `stray_presence` | returns `text` with a presence bit beyond the rows |
+//! | `null_in_non_nullable` | returns a null in `y`, which is declared as not nullable |
+//! | `bad_bool` | returns a `flag` of 2 |
+//! | `ends_fall`, `ends_beyond` | returns `text` with ends that decrease, or that are beyond its bytes |
+//! | `list_ends_fall`, `list_ends_beyond` | returns such ends in `items` |
+//! | `item_ends_fall`, `item_ends_beyond` | returns such ends for the strings in `words` |
+//! | `bad_utf8`, `split_character` | returns `text` that is not UTF-8, or whose first row ends within a character |
+//! | `ends_short` | returns `text` with ends before its last bytes |
+//! | `gigantic` | returns a `text` of `amount` bytes (default 1.4 MB) in each row |
 //! | `spin`, `trap`, `fault` | as in version 0.1 |
 //! | `log` | writes a log line, then returns a valid result |
 
@@ -68,7 +69,7 @@ enum Mode {
     Log,
 }
 
-/// The parts of the outputs, which the modes corrupt.
+/// The parts of the buffer, before they are joined. The modes corrupt them.
 struct Parts {
     y_present: Vec<u8>,
     y: Vec<f64>,
@@ -148,7 +149,7 @@ fn present(rows: usize) -> Vec<u8> {
     presence
 }
 
-/// Returns the ends of items with these lengths.
+/// Returns the ends of items with these lengths: the sums of the lengths up to each item.
 fn ends(lengths: impl Iterator<Item = usize>) -> Vec<u32> {
     let end = |sum: &mut usize, len: usize| {
         *sum += len;
@@ -175,7 +176,7 @@ impl Parts {
         }
     }
 
-    /// Makes ends decrease. The last end stays valid, so that this is the only error.
+    /// Makes ends decrease. The last end stays valid, so that there is no other error.
     fn fall(ends: &mut [u32]) {
         if let [first, .., last] = ends {
             *first = *last + 1;
@@ -213,10 +214,11 @@ impl Parts {
         let doubles = |of: &[f64]| of.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
         let ends = |of: &[u32]| of.iter().flat_map(|end| end.to_le_bytes()).collect::<Vec<u8>>();
         let rows = present(self.y.len());
-        // A growing vector needs twice its size, and there is no memory for that next to a gigantic text.
+        // The vector is allocated at its final size. A vector that grows needs twice its size, for which there is not
+        // enough memory in mode `gigantic`.
         let mut frame = Vec::with_capacity(self.text.len() + 256 * self.y.len() + 4_096);
         for part in [
-            // Heads of y, flag, text, items and words.
+            // The heads of `y`, `flag`, `text`, `items` and `words`.
             &self.y_present[..],
             &doubles(&self.y),
             &rows,
@@ -227,7 +229,7 @@ impl Parts {
             &ends(&self.item_lists),
             &rows,
             &ends(&self.word_lists),
-            // Tails of text, items and words.
+            // The tails of `text`, `items` and `words`.
             &self.text,
             &doubles(&self.items),
             &ends(&self.word_ends),
@@ -240,7 +242,7 @@ impl Parts {
     }
 }
 
-/// Allocates memory for the host. It replaces `wit-bindgen`'s own version, which is turned off.
+/// Allocates memory for the host. Replaces the function that `wit-bindgen` generates by default, which is turned off.
 #[unsafe(export_name = "cabi_realloc")]
 unsafe extern "C" fn realloc(old: *mut u8, old_len: usize, align: usize, len: usize) -> *mut u8 {
     // SAFETY: the host calls this export as the contract specifies.

@@ -2,16 +2,16 @@
 
 use std::alloc::{self, Layout};
 
-/// Allocates `len` bytes, and copies the contents of `old`.
+/// Allocates `len` bytes and returns their address. Copies the contents of `old` into them.
 ///
 /// # Safety
-/// `align` is a power of two; `len` is below the memory's size; `old` was allocated by this function with the same
-/// alignment.
+/// `align` must be a power of two, `len` must be smaller than the memory, and `old` must have been allocated by this
+/// function with the same alignment.
 pub(crate) unsafe fn give(old: *mut u8, old_len: usize, align: usize, len: usize) -> *mut u8 {
     if len == 0 {
         return std::ptr::without_provenance_mut(align);
     }
-    // SAFETY: guaranteed by the caller.
+    // SAFETY: the caller guarantees the requirements in the section "Safety".
     let new = unsafe {
         if old_len == 0 {
             alloc::alloc(Layout::from_size_align_unchecked(len, align))

@@ -22,7 +22,7 @@ use crate::{
 
 pub(crate) struct Hostile;
 
-/// A violation. The table in the crate's documentation explains each.
+/// The modes. The table in the crate's documentation describes each of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Mode {
@@ -81,11 +81,11 @@ const MIB: usize = 1 << 20;
 
 thread_local! {
     static CONFIG: RefCell<Config<Mode>> = const { RefCell::new(Config { mode: Mode::Good, after: 0, amount: None }) };
-    /// The number of calls of `transform` so far, including the current one.
+    /// The number of calls of `transform` in this instance so far, including the current call.
     static CALLS: Cell<u32> = const { Cell::new(0) };
-    /// The state of `remember`.
+    /// For mode `remember`: the value of `x` in the last row of the previous call.
     static LAST: Cell<f64> = const { Cell::new(0.0) };
-    /// The memory that `memory` keeps.
+    /// For mode `memory`: the memory that was allocated and is kept.
     static KEPT: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -110,7 +110,7 @@ impl Guest for Hostile {
     }
 
     fn configure(config: String) -> Result<(), Fault> {
-        // Without a configuration, the plugin behaves well.
+        // If the view has no configuration, the mode is `good`.
         let config = if config == "null" { r#"{"mode": "good"}"# } else { config.as_str() };
         let config: Config<Mode> = serde_json::from_str(config).map_err(|error| Fault::BadConfig(error.to_string()))?;
         match config.mode {
@@ -165,7 +165,7 @@ pub(crate) fn begin() {
     CALLS.set(CALLS.get().saturating_add(1));
 }
 
-/// Returns the mode of this call: `good` for the first `after` calls.
+/// Returns the mode of the current call, which is `good` for the first `after` calls.
 pub(crate) fn mode() -> Mode {
     mode_of_call(CALLS.get())
 }
@@ -184,7 +184,7 @@ pub(crate) fn amount() -> Option<usize> {
     CONFIG.with_borrow(|config| config.amount)
 }
 
-/// Corrupts good columns. Modes that do not change columns are handled by other functions.
+/// Corrupts valid columns. Does nothing for modes that do not change columns, which other functions implement.
 fn spoil(mode: Mode, rows: usize, amount: Option<usize>, columns: &mut Vec<Column>) {
     match mode {
         Mode::WrongColumnCount => columns.truncate(WORDS),
@@ -197,7 +197,7 @@ fn spoil(mode: Mode, rows: usize, amount: Option<usize>, columns: &mut Vec<Colum
         Mode::ShortEnds => columns[TEXT] = scalars(Scalars::Strings(texts(rows.saturating_sub(1), |_| "short"))),
         Mode::LongEnds => columns[TEXT] = scalars(Scalars::Strings(texts(rows + 1, |_| "long"))),
         Mode::BadEnds => {
-            // With a single row, ends cannot decrease: there, the first end is beyond the data.
+            // A single end cannot decrease, so if there is only one row, its end is beyond the data instead.
             let ends = (0..rows).map(|row| if row + 1 == rows { 1 } else { 3 });
             let ends: Vec<u32> = if rows == 1 { vec![3] } else { ends.collect() };
             columns[TEXT] = scalars(Scalars::Strings(VarBytes { ends, data: b"a".to_vec() }));
@@ -211,7 +211,8 @@ fn spoil(mode: Mode, rows: usize, amount: Option<usize>, columns: &mut Vec<Colum
         Mode::BadUtf8 => var(&mut columns[TEXT]).data.fill(0xff),
         Mode::BadItemUtf8 => var(&mut columns[WORDS]).data.fill(0xc0),
         Mode::SplitCharacter => {
-            // "é" in each row. The first slot has half of the first character, the next slot the other half.
+            // Each row has the text "é". The first slot ends within the character, so the next slot begins with the
+            // rest of it.
             let mut texts = texts(rows, |_| "é");
             if let Some(first) = texts.ends.first_mut() {
                 *first -= 1;
@@ -255,7 +256,7 @@ fn spoil(mode: Mode, rows: usize, amount: Option<usize>, columns: &mut Vec<Colum
     }
 }
 
-/// Returns the texts of a column, or of the items of its lists.
+/// Returns the strings of a column of strings, or of a column of lists of strings.
 fn var(column: &mut Column) -> &mut VarBytes {
     let scalars = match &mut column.values {
         Values::Scalars(scalars) => scalars,
@@ -274,7 +275,7 @@ pub(crate) fn spin() -> ! {
     }
 }
 
-/// Works for some time: about a microsecond per thousand rounds.
+/// Keeps the processor busy, for about a microsecond per thousand rounds.
 fn work(thousands: usize) {
     let mut state = 1_u64;
     for _ in 0..thousands.saturating_mul(1_000) {
@@ -282,7 +283,7 @@ fn work(thousands: usize) {
     }
 }
 
-/// Allocates memory and keeps it. If the allocation is refused, the allocator aborts the instance.
+/// Allocates memory and keeps it. If an allocation fails, the allocator aborts the instance.
 fn take(mebibytes: usize) {
     for _ in 0..mebibytes {
         let chunk = vec![1_u8; MIB];
@@ -290,7 +291,7 @@ fn take(mebibytes: usize) {
     }
 }
 
-/// Grows the memory until the host refuses, which is not fatal.
+/// Grows the memory until the host rejects it. This does not abort the instance, because the result is checked.
 fn grow() {
     #[cfg(target_arch = "wasm32")]
     while core::arch::wasm32::memory_grow(0, 16) != usize::MAX {}
@@ -327,7 +328,7 @@ mod tests {
         Hostile::configure(format!(r#"{{"mode": "{mode}"}}"#))
     }
 
-    /// Returns the modes in the crate's table.
+    /// Returns the names of the modes in the table of the crate's documentation.
     fn modes() -> Vec<&'static str> {
         let table = include_str!("lib.rs").lines().filter_map(|line| line.strip_prefix("//! | `"));
         let names = table.filter_map(|line| line.split(" |").next());

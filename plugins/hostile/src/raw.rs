@@ -1,9 +1,9 @@
-//! Hand-written exports. A result is memory that the host reads, and this module writes results that generated code
-//! would not write.
+//! Exports that are written by hand. A result is memory that the host reads. This module writes results that generated
+//! code would not write.
 //!
 //! ```text
 //!  result<list<column>, fault>: 0 tag (0 = ok) | 4 address of the columns | 8 number of columns
-//!  column, 44 bytes: 0 tag of values | 4 tag of scalars | 8 address of items | 12 number of items | .. | 32 tag of validity
+//!  column, 44 bytes: 0 tag of values | 4 tag of scalars | 8 address of items | 12 number of items | .. | 32 validity tag
 //! ```
 
 use std::cell::Cell;
@@ -13,7 +13,7 @@ use crate::{
     modes::{Hostile, Mode, amount, begin, mode, next_mode, spin},
 };
 
-/// The number of words in a column, and the index of each.
+/// The number of 32-bit words in a column, and the indexes of some of them.
 const COLUMN_WORDS: usize = 11;
 const SCALARS_TAG: usize = 1;
 const ITEMS_AT: usize = 2;
@@ -25,7 +25,7 @@ const MIB: u32 = 1 << 20;
 thread_local! {
     /// Whether this module wrote the result of the call, so that generated code must not free it.
     static BY_HAND: Cell<bool> = const { Cell::new(false) };
-    /// Whether there is a configuration: before that, memory is allocated correctly.
+    /// Whether `configure` was called. Before, memory is allocated correctly.
     static CONFIGURED: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -85,8 +85,8 @@ unsafe extern "C" fn post_transform(result: *mut u8) {
     }
 }
 
-/// Allocates memory for the host, which calls this before every call with arguments. It replaces `wit-bindgen`'s own
-/// version.
+/// Allocates memory for the host, which calls this before every call with arguments. Replaces the function that
+/// `wit-bindgen` generates by default.
 #[unsafe(export_name = "cabi_realloc")]
 unsafe extern "C" fn realloc(old: *mut u8, old_len: usize, align: usize, len: usize) -> *mut u8 {
     if CONFIGURED.get() {
@@ -106,13 +106,13 @@ extern "C" fn initialize() {
     spin();
 }
 
-/// Returns columns that all refer to the same mebibyte of doubles.
+/// Returns `count` columns that all refer to the same mebibyte of doubles.
 fn alias(count: usize) -> *mut u8 {
     let shared = vec![1.0_f64; MIB as usize / 8].leak();
     columns([FLOAT64S, shared.as_ptr() as u32, MIB / 8], count)
 }
 
-/// Returns `count` columns, all with the same scalars.
+/// Returns `count` columns that all have the same scalars.
 fn columns([tag, at, len]: [u32; 3], count: usize) -> *mut u8 {
     let mut words = vec![0_u32; count * COLUMN_WORDS];
     for column in words.chunks_exact_mut(COLUMN_WORDS) {
@@ -124,7 +124,7 @@ fn columns([tag, at, len]: [u32; 3], count: usize) -> *mut u8 {
     result(words.as_ptr() as u32, u32::try_from(count).unwrap_or(u32::MAX))
 }
 
-/// Returns an `ok` result with a list.
+/// Returns an `ok` result with the list at this address.
 fn result(at: u32, len: u32) -> *mut u8 {
     vec![0, at, len].leak().as_mut_ptr().cast()
 }

@@ -8,16 +8,18 @@ use std::sync::{
 use metrics::{Counter, counter, describe_counter};
 use tokio::sync::Notify;
 
-/// Bodies of up to this many bytes need no lease. The memory bound in `docs/src/guides/tune.md` counts them for each
-/// open connection.
+/// Bodies of up to this many bytes need no lease. The memory bound in `docs/src/guides/tune.md` includes them in the
+/// memory of each open connection.
 pub const SMALL_BYTES: usize = 16 << 10;
 
-/// The size from which a lease is large.
+/// A lease of at least this many bytes is large.
 const LARGE_BYTES: usize = 256 << 10;
 
-/// Large leases are granted only up to this share of the budget, in percent; the rest is for small ones.
+/// A large lease is granted only if all leases together then hold at most this percentage of the budget. The rest is
+/// for small leases.
 const LARGE_PERCENT: usize = 75;
-/// Leases of requests are granted only up to this share of the budget, in percent; the rest is for metrics and admin.
+/// A lease for a request is granted only if all leases together then hold at most this percentage of the budget. The
+/// rest is for the metrics and admin listeners.
 const REQUESTS_PERCENT: usize = 90;
 
 /// Leases grow in steps of this size, so that a growing response does not change the shared counter each time.
@@ -28,7 +30,7 @@ const STEP_BYTES: usize = 16 << 10;
 pub struct MemoryBudget {
     bytes_max: usize,
     used: AtomicUsize,
-    /// When the use reaches this, `grew` is notified.
+    /// When `used` reaches this number of bytes, `grew` is notified.
     alert_at: AtomicUsize,
     grew: Notify,
     /// Whether resident memory is close to its limit; if so, large leases are rejected.
@@ -36,7 +38,7 @@ pub struct MemoryBudget {
     refused: Refused,
 }
 
-/// Bytes of a [`MemoryBudget`], which are released when this is dropped.
+/// Bytes of a [`MemoryBudget`]. They are released when the lease is dropped.
 #[derive(Debug)]
 pub struct Lease {
     budget: Arc<MemoryBudget>,
@@ -44,25 +46,25 @@ pub struct Lease {
     held: usize,
     /// The bytes taken from the budget: `held`, rounded up to whole steps.
     taken: usize,
-    /// Whether the lease may use the reserve for metrics and admin.
+    /// Whether the lease may use the reserve for the metrics and admin listeners.
     is_control: bool,
 }
 
 /// Why a lease was rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OverBudget {
-    /// The request would not fit into an empty budget.
+    /// The lease would be larger than a single lease may be, even if there were no other leases.
     #[error(
-        "the request and its response need more than {limit} bytes of memory; hint: request less at once, or raise \
+        "the request and its response need more than {limit} bytes of memory. hint: request less at once, or raise \
          'server: limits: in_flight_bytes_max'"
     )]
     TooLarge {
-        /// The maximum for one request.
+        /// The maximum size of one lease, in bytes.
         limit: usize,
     },
-    /// Other requests hold the budget.
+    /// Other leases hold too much of the budget.
     #[error(
-        "requests and responses in flight use their whole memory budget; try again later; hint: raise 'server: limits: \
+        "requests and responses in flight use their whole memory budget; try again later. hint: raise 'server: limits: \
          in_flight_bytes_max'"
     )]
     Full,
@@ -109,7 +111,7 @@ impl MemoryBudget {
         Lease { budget: Arc::clone(self), held: 0, taken: 0, is_control: false }
     }
 
-    /// Creates an empty lease for metrics and admin.
+    /// Creates an empty lease for the metrics and admin listeners.
     #[must_use]
     pub fn control_lease(self: &Arc<Self>) -> Lease {
         Lease { budget: Arc::clone(self), held: 0, taken: 0, is_control: true }
@@ -132,7 +134,8 @@ impl MemoryBudget {
         self.is_tight.store(is_tight, Ordering::Relaxed);
     }
 
-    /// Waits until all leases together hold `more` bytes more than now. Only one task at a time may wait.
+    /// Waits until all leases together hold at least `more` bytes more than at the time of the call. Only one task at a
+    /// time may wait.
     pub async fn grown_by(&self, more: usize) {
         let alert_at = self.used().saturating_add(more);
         self.alert_at.store(alert_at, Ordering::Relaxed);
@@ -143,7 +146,7 @@ impl MemoryBudget {
         }
     }
 
-    /// Returns the limit for the sum of all leases if one of them grows to `bytes`.
+    /// Returns the limit for the sum of all leases when one of them grows to `bytes`.
     fn limit_for(&self, bytes: usize, is_control: bool) -> usize {
         let percent = match bytes {
             _ if is_control => 100,
@@ -170,7 +173,7 @@ impl MemoryBudget {
             OverBudget::Full
         })?;
         if used + more >= self.alert_at.load(Ordering::Relaxed) {
-            // Notifies only once for each wait.
+            // Each wait gets only one notification.
             self.alert_at.store(usize::MAX, Ordering::Relaxed);
             self.grew.notify_one();
         }
@@ -181,18 +184,18 @@ impl MemoryBudget {
 // === impl Lease ===
 
 impl Lease {
-    /// Grows by this many bytes.
+    /// Grows the lease by this many bytes.
     ///
     /// # Errors
-    /// [`OverBudget`]; the lease then keeps its size.
+    /// [`OverBudget`]. In that case, the lease keeps its size.
     pub fn grow(&mut self, more: usize) -> Result<(), OverBudget> {
         self.resize(self.held.saturating_add(more))
     }
 
-    /// Changes the size to this many bytes.
+    /// Changes the size of the lease to this many bytes.
     ///
     /// # Errors
-    /// [`OverBudget`]; the lease then keeps its size. Shrinking never fails.
+    /// [`OverBudget`]. In that case, the lease keeps its size. Shrinking never fails.
     pub fn resize(&mut self, bytes: usize) -> Result<(), OverBudget> {
         let wanted = bytes.checked_next_multiple_of(STEP_BYTES).unwrap_or(usize::MAX);
         if wanted > self.taken {

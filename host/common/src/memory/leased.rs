@@ -1,4 +1,4 @@
-//! Bytes with a lease that lasts as long as any part of them is referenced.
+//! Bytes with a lease that ends when no slice of the bytes is left.
 
 use bytes::Bytes;
 
@@ -15,7 +15,7 @@ impl<T: AsRef<[u8]>> AsRef<[u8]> for Leased<T> {
     }
 }
 
-/// Attaches a lease to bytes; it ends when the last slice of them is dropped.
+/// Attaches a lease to bytes. The lease ends when the last slice of the bytes is dropped.
 #[must_use]
 pub fn leased_bytes<T: AsRef<[u8]> + Send + 'static>(bytes: T, lease: Lease) -> Bytes {
     Bytes::from_owner(Leased { bytes, _lease: lease })

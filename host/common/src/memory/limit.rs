@@ -12,14 +12,14 @@ const BUDGET_MAX: u64 = 1 << 30;
 /// The default budget if no memory limit is known.
 const BUDGET_UNKNOWN: u64 = 256 << 20;
 
-/// Returns the memory that this process may use, in bytes: the lowest limit of its control groups (version 1 or 2), or
-/// the machine's memory. `None` if the operating system reports neither.
+/// Returns the memory that this process may use, in bytes: the smallest of the machine's memory and the limits of the
+/// process's control groups (version 1 or 2). Returns `None` if the operating system reports none of them.
 #[must_use]
 pub fn memory_limit() -> Option<u64> {
     limit_below(Path::new("/"))
 }
 
-/// Returns the resident memory of the process in bytes. `None` if the operating system does not report it.
+/// Returns the resident memory of the process in bytes. Returns `None` if the operating system does not report it.
 #[must_use]
 pub fn resident_bytes() -> Option<u64> {
     resident_of(&fs::read_to_string("/proc/self/status").ok()?)
@@ -45,8 +45,8 @@ fn limit_below(root: &Path) -> Option<u64> {
     limits.chain(physical).min()
 }
 
-/// Returns the limits for one line of `/proc/self/cgroup`, `ID:CONTROLLERS:PATH`: those of the group and all its
-/// ancestors.
+/// Returns the memory limits of the group in one line of `/proc/self/cgroup`, `ID:CONTROLLERS:PATH`, and of all
+/// ancestors of the group.
 fn group_limits(root: &Path, line: &str) -> Vec<u64> {
     let mut fields = line.splitn(3, ':').skip(1);
     let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { return Vec::new() };
@@ -56,7 +56,8 @@ fn group_limits(root: &Path, line: &str) -> Vec<u64> {
         _ => return Vec::new(),
     };
     let mount = root.join(mount);
-    // In a container, the path can be the host's, which does not exist here. The mount itself is then the group.
+    // In a container, the path can be a path of the host, which does not exist in the container. The mount itself is
+    // then the directory of the group.
     let mut group: PathBuf = mount.join(path.trim_start_matches('/'));
     let mut limits = Vec::new();
     loop {
@@ -101,7 +102,7 @@ mod tests {
                 at("sys/fs/cgroup/kubepods/pod1/memory.max", "1073741824\n"),
             ]),
             Some(GIB),
-            "the pod's is lower than the container's"
+            "the pod's limit is lower than the container's limit"
         );
         let own = [("proc/self/cgroup", "0::/\n"), ("sys/fs/cgroup/memory.max", "536870912\n")];
         assert_eq!(limit(&own), Some(GIB / 2), "a container with a namespace of its own");

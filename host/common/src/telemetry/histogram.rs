@@ -1,8 +1,9 @@
 //! Histograms that record a sample with two atomic additions.
 //!
-//! The exporter's own histograms keep every sample until they are rendered: at a hundred thousand requests a second,
-//! that constantly allocates and writes memory, and evicts rows from the processor's caches. Here the buckets are known
-//! in advance, so a sample is counted immediately. Threads count in separate stripes, which are summed on rendering.
+//! The exporter's own histograms keep every sample until they are rendered. At a hundred thousand requests per second,
+//! this constantly allocates and writes memory, and evicts rows from the processor's caches. The histograms in this
+//! module have fixed buckets, so a sample is counted immediately. Threads count in separate stripes, and rendering sums
+//! the stripes.
 
 use std::{
     cell::Cell,
@@ -19,7 +20,7 @@ use metrics_exporter_prometheus::{
     formatting::{write_help_line, write_metric_line, write_type_line},
 };
 
-/// The exporter's recorder, with these histograms instead of its own.
+/// The exporter's recorder, with the histograms of this module instead of the exporter's own.
 pub(super) struct WithHistograms {
     pub(super) recorder: PrometheusRecorder,
     pub(super) histograms: Arc<Histograms>,
@@ -28,7 +29,7 @@ pub(super) struct WithHistograms {
 /// All histograms, by name and labels.
 #[derive(Debug)]
 pub(super) struct Histograms {
-    /// Returns the upper bounds of the buckets for a metric's name, without the infinite one.
+    /// Returns the upper bounds of the buckets of the metric with this name, without the infinite bound.
     bounds: fn(&str) -> &'static [f64],
     families: RwLock<BTreeMap<String, Family>>,
 }
@@ -39,28 +40,29 @@ struct Family {
     series: Vec<(Key, Arc<Buckets>)>,
 }
 
-/// One histogram.
+/// One histogram: one series of a metric.
 #[derive(Debug)]
 struct Buckets {
     bounds: &'static [f64],
     stripes: [Stripe; STRIPES],
 }
 
-/// The counts of some threads. Aligned, so that no two stripes share a cache line.
+/// The counts of one or more threads. It is aligned so that no two stripes share a cache line.
 #[derive(Debug)]
 #[repr(align(128))]
 struct Stripe {
-    /// Counts by bucket, the infinite one last.
+    /// The number of samples in each bucket, with the infinite bucket last.
     counts: Box<[AtomicU64]>,
-    /// The sum of all samples: the bits of a double.
+    /// The sum of all samples, as the bits of a double.
     sum: AtomicU64,
 }
 
-/// The number of stripes. By default, there are as many serving threads as cores; more than 8 threads share stripes.
+/// The number of stripes. If more than 8 threads record samples, some of them share a stripe. By default, there are as
+/// many serving threads as cores.
 const STRIPES: usize = 8;
 
 thread_local! {
-    /// This thread's stripe, after its first count.
+    /// The index of this thread's stripe; `None` before the thread's first sample.
     static STRIPE: Cell<Option<usize>> = const { Cell::new(None) };
 }
 
@@ -115,7 +117,7 @@ impl Histograms {
         })
     }
 
-    /// Appends all histograms with samples in Prometheus' text format.
+    /// Appends all histograms that have samples, in Prometheus' text format.
     pub(super) fn render(&self, text: &mut String) {
         let families = self.families.read().unwrap_or_else(PoisonError::into_inner);
         for (name, family) in &*families {

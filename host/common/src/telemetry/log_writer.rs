@@ -1,8 +1,8 @@
 //! Writes log lines to standard error on a separate thread, so that no other thread waits for the reader.
 //!
-//! The reader of a log may be gone, or stop reading while its pipe is full. A thread that writes a line itself would
-//! get an error in the first case and block forever in the second. So lines go into a queue with a limit in bytes;
-//! beyond the limit they are dropped and counted, and lines that cannot be written are dropped too.
+//! The reader of a log may be gone, or may stop reading while its pipe is full. A thread that writes a line itself
+//! would get an error in the first case, and would block forever in the second case. So lines are added to a queue with
+//! a limit in bytes. Lines beyond the limit, and lines that cannot be written, are dropped and counted.
 
 use std::{
     collections::VecDeque,
@@ -26,13 +26,13 @@ struct Queue {
 struct State {
     lines: VecDeque<Vec<u8>>,
     bytes: usize,
-    /// Whether lines that were taken out are being written.
+    /// Whether a line that was taken from the queue is being written.
     writing: bool,
-    /// The number of lines dropped since the last written one.
+    /// The number of lines that were dropped since the last line was taken from the queue.
     dropped: u64,
 }
 
-/// A writer that adds each written piece to the queue as a line.
+/// A writer that adds the bytes of each `write` call to the queue as one line.
 #[derive(Debug)]
 pub(super) struct LineSender(Arc<Queue>);
 
@@ -40,13 +40,13 @@ pub(super) struct LineSender(Arc<Queue>);
 const QUEUE_BYTES_MAX: usize = 1 << 20;
 const DROPPED: &str = "larder_log_lines_dropped_total";
 
-/// Returns the writer of log lines. Each line must be written in one piece, as `tracing_subscriber` does.
+/// Returns the writer of log lines. Each line must be written with a single `write` call, as `tracing_subscriber` does.
 pub(super) fn writer() -> LineSender {
     LineSender(Arc::clone(queue()))
 }
 
-/// Queues a line for standard error, after the log lines that are already queued. Returns without waiting for the
-/// write; see [`flush_logs`].
+/// Queues a line for standard error, after the log lines that are already queued. Returns before the line is written;
+/// [`flush_logs`] waits for that.
 pub fn write_line(text: &str) {
     queue().push(format!("{text}\n").into_bytes());
 }
@@ -62,10 +62,10 @@ static QUEUE: OnceLock<Arc<Queue>> = OnceLock::new();
 
 fn queue() -> &'static Arc<Queue> {
     QUEUE.get_or_init(|| {
-        describe_counter!(DROPPED, "Log lines dropped because their reader was slow or gone.");
+        describe_counter!(DROPPED, "Log lines dropped because the reader of standard error was slow or had closed it.");
         let queue = Arc::new(Queue::new(QUEUE_BYTES_MAX));
         let writing = Arc::clone(&queue);
-        // Without the thread, lines are dropped and the program continues.
+        // If the thread cannot be started, no line is written, and the program continues.
         let _ = thread::Builder::new().name("log-writer".to_owned()).spawn(move || writing.write_to(io::stderr()));
         queue
     })
@@ -92,7 +92,7 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    /// Writes lines as they arrive; never returns.
+    /// Writes queued lines as they arrive. Never returns.
     fn write_to(&self, mut out: impl Write) {
         loop {
             let mut state = self.state();
@@ -101,7 +101,8 @@ impl Queue {
             while state.lines.is_empty() {
                 state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
-            // One at a time: the limit counts queued lines, and a line that is being written is no longer queued.
+            // Lines are taken one at a time, because the limit in bytes does not include a line that was taken from the
+            // queue.
             let line = state.lines.pop_front().unwrap_or_default();
             state.bytes -= line.len();
             state.writing = true;
@@ -152,7 +153,7 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(30);
 
-    /// An output that blocks until the test receives each piece.
+    /// An output that blocks until the test receives the bytes of the `write` call.
     struct BlockingOutput(SyncSender<Vec<u8>>);
 
     impl Write for BlockingOutput {
@@ -191,7 +192,7 @@ mod tests {
     fn stalled_reader_blocks_no_writer() {
         let (queue, lines) = blocking_queue(10);
         queue.push(b"first\n".to_vec());
-        // The thread has the line and waits for the reader.
+        // Wait until the thread has taken the line and waits for the reader.
         while !queue.state().writing {
             thread::yield_now();
         }

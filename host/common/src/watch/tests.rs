@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::symlink};
 
 use super::*;
 
-/// Much longer than events take, and much shorter than [`RECHECK_EVERY`].
+/// Much longer than an event takes, and shorter than [`RECHECK_EVERY`].
 const SOON: Duration = Duration::from_secs(5);
 const NEVER: Duration = Duration::from_secs(3_600);
 
@@ -116,7 +116,7 @@ fn recreated_directory_is_watched_again() {
     let subscription = watched(&plugins);
     for round in 0..4 {
         if round % 2 == 0 {
-            // The new directory may have the inode of the old one.
+            // The new directory may have the same inode as the old one.
             fs::remove_dir_all(&plugins).unwrap();
         } else {
             fs::rename(&plugins, dir.path().join(format!("old{round}"))).unwrap();
@@ -159,7 +159,7 @@ fn failed_watch_falls_back_to_polling() {
     let off = FileWatcher::with(true).subscribe();
     off.watch([dir.path()]);
     assert!(!off.is_covered() && wakes_after_poll(&off));
-    // A file system where other processes make changes without an event.
+    // `/proc` is a file system whose changes cause no events.
     let proc = FileWatcher::new().subscribe();
     proc.watch([Path::new("/proc/self/status"), dir.path()]);
     assert!(!proc.is_covered() && wakes_after_poll(&proc));

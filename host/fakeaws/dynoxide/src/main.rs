@@ -12,7 +12,7 @@ use tokio::{net::TcpListener, runtime::Builder, sync::oneshot};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let (stop, stopped) = oneshot::channel::<()>();
-    // Standard input is only read to detect its end.
+    // Standard input is read only to detect its end.
     thread::spawn(move || {
         let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
         let _ = stop.send(());

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{Rejection, invalid, value::ordered};
 
-/// Parameters that are not supported. They are rejected, because a test that relies on an ignored one would test
+/// Parameters that are not supported. They are rejected, because a test that relies on an ignored parameter would test
 /// nothing.
 const UNSUPPORTED: [&str; 11] = [
     "FilterExpression",
@@ -42,7 +42,7 @@ pub(super) fn check(body: &Value) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// Resolves a `#name`, or returns the name itself.
+/// Resolves a placeholder such as `#name`. Returns any other word unchanged.
 pub(super) fn name<'v>(body: &'v Value, word: &'v str) -> Result<&'v str, Rejection> {
     if !word.starts_with('#') {
         return Ok(word);
@@ -58,8 +58,8 @@ fn value<'v>(body: &'v Value, word: &str) -> Result<&'v Value, Rejection> {
     known.ok_or_else(|| invalid(&format!("An expression attribute value used in expression is not defined: {word}")))
 }
 
-/// Returns whether the condition of a write is true. Supports `attribute_not_exists(x)`, `y < :v`, `y <= :v`, and `OR`
-/// between them.
+/// Returns whether the condition of a write is true. Supports `attribute_not_exists(x)`, `y < :v`, `y <= :v`, and
+/// several of these conditions with `OR` between them.
 pub(super) fn holds(body: &Value, item: Option<&Value>) -> Result<bool, Rejection> {
     let Some(condition) = body.get("ConditionExpression").and_then(Value::as_str) else { return Ok(true) };
     let mut holds = false;
@@ -90,7 +90,7 @@ fn kind(value: &Value) -> Option<&String> {
     value.as_object()?.keys().next()
 }
 
-/// Returns the value that a query's condition, `#key = :key`, requires of this partition key.
+/// Returns the value that the condition of a query, such as `#key = :key`, requires for this partition key.
 pub(super) fn wanted<'v>(body: &'v Value, partition: &str) -> Result<&'v Value, Rejection> {
     let condition = body.get("KeyConditionExpression").and_then(Value::as_str);
     let condition =

@@ -27,8 +27,8 @@ fn list(body: &Value, name: &str) -> Vec<Value> {
     body.get(name).and_then(Value::as_array).cloned().unwrap_or_default()
 }
 
-/// Returns the number of entries that a call processes if it leaves some unprocessed: half of them, rounded up. A
-/// single entry is left unprocessed.
+/// Returns the number of entries that a call processes if it is to leave some entries unprocessed. This is half of the
+/// entries, rounded up, but 0 for a single entry.
 fn half(len: usize) -> usize {
     len.div_ceil(2).min(len.saturating_sub(1))
 }
@@ -174,7 +174,7 @@ impl State {
                     items.push(parts.of(item));
                 }
             }
-            // DynamoDB does not keep the order of the requested keys.
+            // DynamoDB does not return items in the order of the requested keys.
             items.reverse();
             responses.insert(name.clone(), json!(items));
             if !left.is_empty() {
@@ -196,7 +196,7 @@ impl State {
         if count > 25 {
             return Err(invalid("Too many items requested for the BatchWriteItem call"));
         }
-        // All requests are checked before any is written, because a rejected call writes nothing.
+        // All requests are checked before any item is written, because a rejected call writes nothing.
         for (name, requests) in &requests {
             let table = self.table(&json!({ "TableName": name }))?;
             let mut positions = Vec::new();

@@ -19,7 +19,7 @@ const PAGE_BYTES: usize = 1 << 20;
 /// A range of hashes, both ends included.
 type HashRange = (u64, u64);
 
-/// Returns the hashes of a request's segment. Segments are ranges of equal size.
+/// Returns the range of hashes of a request's segment. All segments have ranges of the same size.
 fn segment_range(body: &Value) -> Result<HashRange, Rejection> {
     let number = |name: &str| body.get(name).and_then(Value::as_u64);
     let (segment, total) = match (number("Segment"), number("TotalSegments")) {
@@ -33,7 +33,7 @@ fn segment_range(body: &Value) -> Result<HashRange, Rejection> {
     Ok((bound(start(segment)), bound(start(segment + 1) - 1)))
 }
 
-/// Returns the position after which the page starts; `None` to start at the beginning.
+/// Returns the position after which the page starts; `None` if the page starts at the beginning.
 fn start(body: &Value, table: &Table) -> Result<Option<ItemPosition>, Rejection> {
     match body.get("ExclusiveStartKey") {
         None | Some(Value::Null) => Ok(None),
@@ -118,8 +118,8 @@ impl State {
     }
 }
 
-/// Adds the consumed capacity to the response, if requested: half a unit for every started 4 KiB, and at least half a
-/// unit. Consistent reads cost twice that.
+/// Adds the consumed capacity to the response, if the request asks for it. A read costs half a unit for each 4 KiB,
+/// rounded up, and at least half a unit. A consistent read costs twice as much.
 fn add_capacity(response: &mut Value, body: &Value, bytes: usize) {
     if !matches!(super::text(body, "ReturnConsumedCapacity"), "TOTAL" | "INDEXES") {
         return;

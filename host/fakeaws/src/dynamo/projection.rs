@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Rejection, expressions::name, invalid};
 
-/// The paths of the requested parts; `None` if the request has no projection, which selects the whole item.
+/// The paths of the requested parts; `None` if the request has no projection and thus selects the whole item.
 #[derive(Debug)]
 pub(super) struct Projection(Option<Vec<Path>>);
 
@@ -15,13 +15,13 @@ type Path = Vec<String>;
 fn path(body: &Value, text: &str) -> Result<Path, Rejection> {
     let step = |word: &str| {
         let is_word = |word: &str| !word.is_empty() && word.chars().all(|c| c.is_alphanumeric() || c == '_');
-        // A list index, which DynamoDB allows, is not supported.
+        // DynamoDB also allows list indices here, but this server does not support them.
         if !is_word(word.strip_prefix('#').unwrap_or(word)) {
             return Err(invalid(&format!("Invalid ProjectionExpression: Syntax error; token: \"{text}\"")));
         }
         name(body, word).map(str::to_owned)
     };
-    // A resolved name may contain a dot, so names are resolved after splitting the path.
+    // A resolved name may contain a dot, so the path is split before names are resolved.
     text.split('.').map(|word| step(word.trim())).collect()
 }
 
@@ -70,7 +70,8 @@ impl Projection {
         Ok(Self(Some(paths)))
     }
 
-    /// Returns the requested parts of an item. Leaves out missing parts, and maps that would contain only these.
+    /// Returns the requested parts of an item. Leaves out parts that the item does not have, and maps that would be
+    /// empty as a result.
     pub(super) fn of(&self, item: &Value) -> Value {
         let (Some(paths), Some(item)) = (&self.0, item.as_object()) else { return item.clone() };
         let mut parts = Map::new();

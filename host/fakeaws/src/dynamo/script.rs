@@ -17,7 +17,7 @@ use super::{
 
 impl FakeDynamo {
     fn state(&self) -> MutexGuard<'_, State> {
-        // The lock is poisoned only if a method panicked, and then the test has already failed.
+        // The lock is poisoned only if a method panicked. In that case, the test has already failed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -27,8 +27,9 @@ impl FakeDynamo {
         work(tables.get_mut(table).unwrap_or_else(|| panic!("no table '{table}'")), counter)
     }
 
-    /// Creates a table with these key attributes and types (`S`, `N` or `B`), the partition key first, and with a
-    /// stream of this view type, if one is given. Replaces an existing table with this name.
+    /// Creates a table with these key attributes and their types (`S`, `N` or `B`). The first attribute is the
+    /// partition key. If `stream` is a view type, the table has a stream of that type. Replaces an existing table with
+    /// this name.
     pub fn create_table(&self, name: &str, keys: &[(&str, &str)], stream: Option<&str>) {
         assert!(matches!(keys.len(), 1 | 2), "a table must have one or two key attributes");
         let mut state = self.state();
@@ -36,13 +37,13 @@ impl FakeDynamo {
         state.add_table(name, keys, stream);
     }
 
-    /// Puts an item, in DynamoDB's JSON.
+    /// Puts an item, which is in DynamoDB's JSON format.
     pub fn put(&self, table: &str, item: Value) {
         let put = self.with(table, |table, counter| table.put(&item, counter));
         put.unwrap_or_else(|why| panic!("{item} cannot be put: {why}"));
     }
 
-    /// Deletes the item with this key, if it exists.
+    /// Deletes the item with this key. Does nothing if there is no such item.
     pub fn delete(&self, table: &str, key: &Value) {
         let delete = self.with(table, |table, counter| table.delete(key, counter));
         delete.unwrap_or_else(|why| panic!("{key} cannot be deleted: {why}"));
@@ -77,30 +78,30 @@ impl FakeDynamo {
         });
     }
 
-    /// Closes a shard without opening a child. The next write to a key of the closed shard opens one.
+    /// Closes a shard without opening a child. The next write to a key of the closed shard opens a child.
     pub fn close(&self, table: &str, shard: &str) {
         self.with(table, |table, counter| table.stream_mut().close(shard, counter));
     }
 
-    /// Removes closed shards. Their children stay, and still name the removed parents.
+    /// Removes closed shards. Their children stay, and their parent IDs still name the removed shards.
     pub fn trim_closed(&self, table: &str) {
         self.with(table, |table, _| table.stream_mut().trim_closed());
     }
 
-    /// Returns the sequence numbers of the remaining records, in the order of writes, including withheld ones.
+    /// Returns the sequence numbers of the remaining records, including withheld records, in the order of the writes.
     #[must_use]
     pub fn sequences(&self, table: &str) -> Vec<String> {
         let sequences = self.with(table, |table, _| table.stream_mut().sequences());
         sequences.into_iter().map(sequence_text).collect()
     }
 
-    /// Removes the records before the one with this sequence number.
+    /// Removes the records before the record with this sequence number.
     pub fn trim_to(&self, table: &str, sequence: &str) {
         let sequence = sequence_of(sequence).unwrap_or_else(|| panic!("'{sequence}' is not a sequence number"));
         self.with(table, |table, _| table.stream_mut().trim_to(sequence));
     }
 
-    /// Removes all records so far, including withheld ones.
+    /// Removes all existing records, including withheld records.
     pub fn trim_records(&self, table: &str) {
         self.with(table, |table, counter| {
             *counter += 1;
@@ -113,17 +114,18 @@ impl FakeDynamo {
         self.with(table, |table, _| table.stream_mut().hold(true));
     }
 
-    /// Makes withheld records visible, and stops withholding records.
+    /// Makes withheld records visible. The records of later writes are not withheld.
     pub fn release(&self, table: &str) {
         self.with(table, |table, _| table.stream_mut().hold(false));
     }
 
-    /// Turns the stream off. It can no longer be read, although the table still names it as its latest stream.
+    /// Turns the stream off. The stream can no longer be read, although the table still reports it as its latest
+    /// stream.
     pub fn disable_stream(&self, table: &str) {
         self.with(table, |table, _| table.stream = None);
     }
 
-    /// Turns on a new stream with another ARN, which replaces the previous stream.
+    /// Turns on a new stream with this view type and another ARN. It replaces the previous stream.
     pub fn enable_stream(&self, table: &str, view: &str) {
         self.with(table, |table, counter| table.enable_stream(view, counter));
     }
@@ -135,7 +137,8 @@ impl FakeDynamo {
         self.state().add_table(name, keys, view.as_deref());
     }
 
-    /// Adds an INSERT record of an item that has only its key, as some DynamoDB emulators do. Writes no item.
+    /// Adds an INSERT record to the stream for an item that has only its key, and writes no item. Some DynamoDB
+    /// emulators do this.
     pub fn phantom_insert(&self, table: &str, key: &Value) {
         self.with(table, |table, counter| {
             assert!(table.position_of_key(key).is_some(), "{key} is not a key of table '{}'", table.name);
@@ -148,15 +151,15 @@ impl FakeDynamo {
         self.state().epoch += 1;
     }
 
-    /// Makes the next `n` GetRecords responses of every shard empty, including those of new shards.
+    /// Makes the next `n` GetRecords responses of every shard empty, including shards that are opened later.
     pub fn empty_pages(&self, n: u64) {
         let mut state = self.state();
         state.empty_pages = n;
         state.emptied.clear();
     }
 
-    /// Makes one GetRecords call repeat the `n` records before its position: the next call whose shard has such
-    /// records.
+    /// Makes one GetRecords call repeat the `n` records before its position. This is the next call for a shard that has
+    /// records before the position of the call.
     pub fn redeliver(&self, n: usize) {
         self.state().redeliver = n;
     }
@@ -176,17 +179,18 @@ impl FakeDynamo {
         self.state().creating = n;
     }
 
-    /// Makes the next `n` scan pages empty. They have a key from which to continue, which no item has.
+    /// Makes the next `n` scan pages empty. Each of these pages has a key from which to continue, and no item has that
+    /// key.
     pub fn empty_scan_pages(&self, n: u64) {
         self.state().empty_scan_pages = n;
     }
 
-    /// Sets whether a full page that ends with the last item has a key from which to continue.
+    /// Sets whether the response has a key from which to continue if the page is full and ends with the last item.
     pub fn full_page_has_key(&self, has_key: bool) {
         self.state().full_page_has_key = has_key;
     }
 
-    /// Sets the maximum number of keys that a BatchGetItem call processes. It leaves the others unprocessed.
+    /// Sets the maximum number of keys that a BatchGetItem call processes. The call leaves all other keys unprocessed.
     pub fn batch_get_items(&self, n: usize) {
         self.state().batch_get_items = n.max(1);
     }
@@ -201,7 +205,7 @@ impl FakeDynamo {
         self.state().unprocessed_items = n;
     }
 
-    /// Rejects the next `n` calls of an operation because of too many requests.
+    /// Rejects the next `n` calls of an operation with the error for too many requests.
     pub fn throttle(&self, operation: &str, n: u64) {
         self.state().throttled.insert(operation.to_owned(), n);
     }
@@ -209,7 +213,7 @@ impl FakeDynamo {
     /// Sets the maximum number of readers of a shard. Further readers are rejected.
     ///
     /// All iterators that derive from one GetShardIterator call count as one reader. A reader that has not read for a
-    /// second no longer counts.
+    /// second is no longer counted.
     pub fn readers_max_per_shard(&self, n: usize) {
         let mut state = self.state();
         state.readers_max = n;

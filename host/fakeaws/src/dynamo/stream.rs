@@ -21,21 +21,21 @@ pub(super) struct Stream {
 pub(super) struct Shard {
     pub(super) id: String,
     pub(super) parent: Option<String>,
-    /// The range of hashes of the partition keys whose records the shard has, both ends included.
+    /// The range of hashes of partition keys, both ends included. The shard has the records of these keys.
     range: (u64, u64),
-    /// The shard's starting sequence number, which no record has.
+    /// The shard's starting sequence number. No record has this number.
     pub(super) first: u64,
-    /// The shard's ending sequence number, which no record has either; `None` while the shard is open.
+    /// The shard's ending sequence number. No record has this number. `None` while the shard is open.
     pub(super) last: Option<u64>,
-    /// Whether the shard exists: closed shards can be removed.
+    /// Whether the stream still lists the shard. A closed shard can be removed from the list.
     pub(super) is_listed: bool,
-    /// All records that were ever added, including removed ones.
+    /// All records that were ever added, including removed records.
     pub(super) records: Vec<Record>,
     /// The number of removed records at the start.
     pub(super) trimmed: usize,
     /// Records before this sequence number are removed.
     pub(super) trim_point: u64,
-    /// The number of records that are not withheld, including removed ones.
+    /// The number of records that are not withheld, including removed records.
     pub(super) visible: usize,
 }
 
@@ -45,7 +45,7 @@ pub(super) struct Record {
     pub(super) body: Value,
 }
 
-/// Formats a sequence number with many digits, as AWS does.
+/// Formats a sequence number with 25 digits, because AWS's sequence numbers also have many digits.
 pub(super) fn sequence_text(sequence: u64) -> String {
     format!("1{sequence:024}")
 }
@@ -111,7 +111,7 @@ impl Stream {
         }
     }
 
-    /// Closes a shard without opening a child. The next write to one of its keys opens one.
+    /// Closes a shard without opening a child. The next write to a key of the closed shard opens a child.
     pub(super) fn close(&mut self, id: &str, counter: &mut u64) {
         let shard = self.shards.iter_mut().find(|shard| shard.id == id && shard.last.is_none());
         let shard = shard.unwrap_or_else(|| panic!("no open shard '{id}'"));
@@ -170,7 +170,7 @@ impl Stream {
         }
     }
 
-    /// Returns the sequence numbers of the remaining records, in the order of writes.
+    /// Returns the sequence numbers of the remaining records, in the order of the writes.
     pub(super) fn sequences(&self) -> Vec<u64> {
         let kept = self.shards.iter().flat_map(|shard| &shard.records[shard.trimmed..]);
         let mut sequences: Vec<u64> = kept.map(|record| record.sequence).collect();
@@ -207,7 +207,7 @@ impl Shard {
         described
     }
 
-    /// Parses a sequence number; returns `None` if it is not one of this shard.
+    /// Parses a sequence number. Returns `None` if the shard does not have this number.
     pub(super) fn sequence(&self, text: &str) -> Option<u64> {
         let own = self.records.iter().map(|record| record.sequence).chain([self.first]).chain(self.last);
         own.into_iter().find(|sequence| sequence_text(*sequence) == text)

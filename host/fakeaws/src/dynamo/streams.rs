@@ -13,13 +13,13 @@ use super::{
 /// The maximum number of records in a response.
 const RECORDS_MAX: usize = 1_000;
 
-/// The maximum size of a response in bytes, if it has more than one record.
+/// The maximum size in bytes of a response with more than one record.
 const BYTES_MAX: usize = 1 << 20;
 
 /// The maximum number of shards in a page of DescribeStream.
 pub(super) const SHARDS_MAX: usize = 100;
 
-/// A reader that has not read from a shard for this long no longer counts.
+/// A reader that has not read from a shard for this long is no longer counted as a reader of the shard.
 const READER_TIMEOUT: Duration = Duration::from_secs(1);
 
 fn trimmed() -> Rejection {
@@ -57,7 +57,8 @@ impl State {
         let listed: Vec<&Shard> = stream.shards.iter().filter(|shard| shard.is_listed).collect();
         let start = match text(body, "ExclusiveStartShardId") {
             "" => 0,
-            // A start shard that was removed meanwhile is still valid, because IDs increase with time.
+            // If the start shard was removed in the meantime, its ID is still a valid start, because IDs increase with
+            // time.
             id => listed.partition_point(|shard| shard.id.as_str() <= id),
         };
         let limit = match body.get("Limit").and_then(Value::as_u64) {
@@ -157,7 +158,7 @@ impl State {
         Ok(response)
     }
 
-    /// Counts a reader of a shard, or rejects it if the shard has too many.
+    /// Counts a reader of a shard, or rejects the reader if the shard has too many readers.
     fn count_reader(&mut self, id: &str, reader: u64) -> Result<(), Rejection> {
         let now = Instant::now();
         let readers = self.readers.entry(id.to_owned()).or_default();

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::serve::{hash, now};
 
-/// The position of an item in a scan: ordered by the hash of the partition key, and then by the sort key.
+/// The position of an item in a scan. Items are ordered by the hash of the partition key, and then by the sort key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ItemPosition {
     pub(super) hash: u64,
@@ -28,11 +28,12 @@ pub(super) struct Table {
     pub(super) keys: Vec<(String, String)>,
     pub(super) items: BTreeMap<ItemPosition, Value>,
     pub(super) stream: Option<Stream>,
-    /// The latest stream's ARN and label, which a table reports even after its stream is turned off.
+    /// The ARN and label of the latest stream. A table reports them even after its stream is turned off.
     latest: Option<(String, String)>,
     /// The attribute with the expiration time of an item.
     pub(super) ttl: Option<String>,
-    /// The generated keys of pages without items, and for each key the position after which a scan continues.
+    /// The generated keys of pages without items. Each key has the position after which a scan continues; `None` is the
+    /// beginning of the table.
     generated: BTreeMap<String, Option<ItemPosition>>,
 }
 
@@ -94,7 +95,7 @@ impl Table {
         self.position(key).filter(|_| has_no_others)
     }
 
-    /// Generates a key from which a scan continues after a given position.
+    /// Generates a key that no item has. A scan from this key continues after the given position.
     pub(super) fn generate_key(&mut self, position: Option<ItemPosition>, number: u64) -> Value {
         let value = |kind: &str| match kind {
             "N" => json!({ "N": (9_000_000_000_000_000_000 + number).to_string() }),
@@ -107,8 +108,8 @@ impl Table {
         key
     }
 
-    /// Returns the position after which a scan or query continues. The outer `None` means that the key is invalid, the
-    /// inner one that the scan starts at the beginning.
+    /// Returns the position after which a scan or query continues. The outer `None` means that the key is invalid. The
+    /// inner `None` means that the scan starts at the beginning.
     pub(super) fn start(&self, key: &Value) -> Option<Option<ItemPosition>> {
         match self.generated.get(&key.to_string()) {
             Some(position) => Some(position.clone()),
@@ -116,7 +117,7 @@ impl Table {
         }
     }
 
-    /// Puts an item, and returns the previous one; or returns the reason why the item is rejected.
+    /// Puts an item, and returns the previous item with its key. The error is the reason why the item is rejected.
     pub(super) fn put(&mut self, item: &Value, counter: &mut u64) -> Result<Option<Value>, String> {
         let item = normal_item(item)?;
         let position = self.position(&item).ok_or("One of the required keys was not given a value")?;
@@ -130,7 +131,7 @@ impl Table {
         Ok(before)
     }
 
-    /// Deletes the item with this key, and returns it; or returns the reason why the key is rejected.
+    /// Deletes the item with this key, and returns the item. The error is the reason why the key is rejected.
     pub(super) fn delete(&mut self, key: &Value, counter: &mut u64) -> Result<Option<Value>, String> {
         let position = self.position_of_key(key).ok_or("The provided key element does not match the schema")?;
         let before = self.items.remove(&position);
@@ -141,7 +142,7 @@ impl Table {
         Ok(before)
     }
 
-    /// Adds a record of a change to the stream, if the stream is on.
+    /// Adds a record of a change to the table's stream. Does nothing if the table has no stream.
     pub(super) fn record(&mut self, kind: &str, key: Value, new: Option<Value>, old: Option<Value>, counter: &mut u64) {
         let Some(position) = self.position(&key) else { return };
         let Some(stream) = &mut self.stream else { return };

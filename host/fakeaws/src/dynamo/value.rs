@@ -16,7 +16,8 @@ struct Decimal {
     magnitude: i32,
 }
 
-/// Returns an item as DynamoDB returns it, with numbers in their normal form, or the reason why DynamoDB rejects it.
+/// Returns an item as DynamoDB returns it, with numbers in their normal form. The error is the reason why DynamoDB
+/// rejects the item.
 pub(super) fn normal_item(item: &Value) -> Result<Value, String> {
     let attributes = item.as_object().ok_or("an item must be a map of attributes")?;
     let mut normal = Map::new();
@@ -72,12 +73,12 @@ pub(super) fn normal_value(value: &Value) -> Result<Value, String> {
     })
 }
 
-/// Returns the approximate size of an item or a value, as DynamoDB counts it.
+/// Returns the approximate size in bytes that DynamoDB calculates for an item or a value.
 pub(super) fn size(value: &Value) -> usize {
     match value {
         Value::String(text) => text.len(),
         Value::Array(list) => list.iter().map(size).sum(),
-        // The name of an attribute counts; the name of a type counts as one byte.
+        // The size includes the names of attributes. The name of a type has a size of one byte.
         Value::Object(map) => {
             map.iter().map(|(name, value)| if is_type(name) { 1 } else { name.len() } + size(value)).sum()
         }
@@ -89,7 +90,7 @@ fn is_type(name: &str) -> bool {
     matches!(name, "S" | "N" | "B" | "SS" | "NS" | "BS" | "M" | "L" | "BOOL" | "NULL")
 }
 
-/// Returns bytes that sort like the values of the same type; `None` for a type that cannot be a key.
+/// Returns bytes that sort in the order of the values of one type. Returns `None` for a type that cannot be a key.
 pub(super) fn ordered(value: &Value) -> Option<Vec<u8>> {
     let (kind, inner) = value.as_object()?.iter().next()?;
     let text = inner.as_str()?;

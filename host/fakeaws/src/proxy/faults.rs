@@ -7,29 +7,31 @@ use serde_json::{Value, json};
 
 /// Which requests a rule matches.
 ///
-/// A string converts to a match: `GET /bucket/` to a method and the start of a path, a single word to an operation.
+/// A string converts to a match. Text such as `GET /bucket/` becomes a method and the start of a path, and a single
+/// word becomes an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Match {
     /// All requests.
     Any,
-    /// Calls of this operation, whose name is the last part of `X-Amz-Target`; case is ignored.
+    /// Calls of this operation. The last part of `X-Amz-Target` is the name of the operation, and case is ignored.
     Operation(String),
     /// Requests with this method, and with a path and query that start with this text.
     Path(String, String),
 }
 
-/// For which of the requests that a rule matches it applies. Requests for which an earlier rule applies do not count.
+/// Selects the matching requests to which a rule applies. Requests to which an earlier rule applies are not counted.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum When {
-    /// For all of them.
+    /// All matching requests.
     Always,
-    /// For the first `n`.
+    /// The first `n` matching requests.
     First(u64),
-    /// For the `n`-th one, counted from 1.
+    /// The `n`-th matching request, counted from 1.
     Nth(u64),
-    /// For every `n`-th one.
+    /// Every `n`-th matching request.
     Every(u64),
-    /// With this probability from 0 to 1, by pseudorandom numbers with this seed.
+    /// Each matching request with this probability, from 0 to 1. The second value is the seed of the pseudorandom
+    /// numbers.
     Chance(f64, u64),
 }
 
@@ -48,7 +50,7 @@ pub enum Fault {
     ShortBody(usize),
     /// Responds with this status, these headers and this body. The upstream server receives nothing.
     Respond(u16, Vec<(String, String)>, String),
-    /// Returns the server's response with an incorrect `x-amz-crc32`.
+    /// Returns the upstream server's response with an incorrect `x-amz-crc32`.
     WrongChecksum,
 }
 
@@ -57,7 +59,7 @@ pub(super) struct Rule {
     what: Match,
     when: When,
     fault: Fault,
-    /// The number of requests so far that the rule matched.
+    /// The number of matching requests so far, without requests to which an earlier rule applied.
     matched: u64,
 }
 
@@ -149,7 +151,7 @@ impl Rule {
         }
     }
 
-    /// Counts a request that the rule matches, and returns the fault if the rule applies to it.
+    /// Counts a request that the rule matches. Returns the fault if the rule applies to the request.
     pub(super) fn apply(&mut self) -> Option<Fault> {
         self.matched += 1;
         let applies = match self.when {

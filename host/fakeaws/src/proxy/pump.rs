@@ -45,7 +45,7 @@ pub(super) enum Cut {
     Body(usize),
 }
 
-/// Instructions from the HTTP server to the pump of its connection.
+/// Instructions from the HTTP server to the pump of the same connection.
 #[derive(Debug, Default)]
 pub(super) struct Orders {
     cut: Cell<Option<Cut>>,
@@ -78,7 +78,7 @@ impl Default for Wire {
 // === impl Orders ===
 
 impl Orders {
-    /// Marks the start of another response.
+    /// Records that the next bytes are the start of another response.
     pub(super) fn begin(&self) {
         self.begins.set(true);
         self.cut.set(None);
@@ -101,8 +101,8 @@ pub(super) fn pipe() -> (DuplexStream, DuplexStream) {
     tokio::io::duplex(64 << 10)
 }
 
-/// Copies bytes until one of the ends is closed, the connection is reset, or the wire is unplugged. Counts the response
-/// bytes that are copied, and the request bytes that are dropped.
+/// Copies bytes until the client or the HTTP server closes the connection, the connection is reset, or the wire is
+/// unplugged. Counts the response bytes that are copied, and the request bytes that are dropped.
 pub(super) async fn run(
     mut client: TcpStream,
     near: DuplexStream,
@@ -117,7 +117,7 @@ pub(super) async fn run(
         let mut plug = wire.clone();
         let serving = async {
             http.await;
-            // The rest of the server's output is still in the pipe; `down` ends after it.
+            // The rest of the server's output is still in the pipe. `down` copies it, and then ends.
             pending::<End>().await
         };
         tokio::select! {
@@ -150,7 +150,7 @@ async fn up(
             Ok(count) => count,
         };
         let now = *wire.borrow();
-        // After a dropped byte, all later ones must be dropped, too.
+        // If a byte was dropped, all later bytes must be dropped, too.
         drops_bytes |= now.is_silent || now.is_half_closed;
         if drops_bytes {
             ignored.fetch_add(u64::try_from(count).unwrap_or(u64::MAX), Ordering::Relaxed);
@@ -158,7 +158,7 @@ async fn up(
         }
         sleep_for(now.delay).await;
         if write(&mut to, &buffer[..count], &wire).await.is_err() {
-            // The server has closed its end, but its earlier output is still copied to the client.
+            // The server has closed its end of the pipe, but its earlier output is still copied to the client.
             drops_bytes = true;
         }
     }
@@ -208,11 +208,11 @@ async fn down(
     }
 }
 
-/// Waits until the wire meets a condition. Returns no borrow of the channel's value, because a change of the wire would
-/// have to wait for it.
+/// Waits until the wire meets a condition. Does not return a borrow of the channel's value, because changes of the wire
+/// would wait until the borrow ends.
 async fn until(wire: &mut watch::Receiver<Wire>, condition: fn(&Wire) -> bool) {
     if wire.wait_for(condition).await.is_err() {
-        // The proxy's handles are dropped, so the wire cannot change any more.
+        // All handles of the proxy are dropped, so the wire cannot change any more.
         pending::<()>().await;
     }
 }
@@ -245,7 +245,7 @@ async fn write(to: &mut (impl AsyncWrite + Unpin), mut bytes: &[u8], wire: &watc
 struct Progress {
     /// The number of bytes sent so far.
     sent: usize,
-    /// The last bytes of the head so far.
+    /// The last bytes of the head that were read so far, to detect its end.
     tail: Vec<u8>,
     /// The length of the head, once it is complete.
     head: Option<usize>,

@@ -87,7 +87,8 @@ impl Wanted<'_> {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// Returns the decoded body; `None` if it is incomplete. The SDKs may encode it in chunks of their own format.
+    /// Returns the decoded body; `None` if it is incomplete. The AWS SDKs may encode a body in chunks of AWS's own
+    /// format.
     pub(super) fn content(&self) -> Option<Bytes> {
         let is_chunked = self.header("x-amz-content-sha256").is_some_and(|sum| sum.starts_with("STREAMING-"));
         if !is_chunked {
@@ -113,7 +114,7 @@ impl Wanted<'_> {
 impl Rejection {
     fn response(&self, wanted: &Wanted<'_>, is_head: bool) -> HttpResponse {
         let Self(status, code) = self;
-        // A response to HEAD, or with the status 304, has no body.
+        // A response to HEAD has no body, and neither does a response with the status 304.
         if is_head || *status == 304 {
             return complete(head(*status), "");
         }
@@ -126,7 +127,7 @@ impl Rejection {
     }
 }
 
-/// Decodes URL escapes.
+/// Decodes percent-encoded text.
 fn decode(text: &str) -> String {
     let (mut bytes, mut rest) = (Vec::new(), text.as_bytes());
     while let Some((first, after)) = rest.split_first() {
@@ -162,9 +163,10 @@ pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// Returns the year, the month, the day, and the time of day as text.
+/// Converts seconds since 1970 to the year, the month, the day, and the time of day as text.
 fn civil(seconds: u64) -> (u64, u64, u64, String) {
-    // Days are counted from March 1 of the year 0, so that a leap day is the last day of its year.
+    // Days are counted from March 1 of the year 0. Each year then starts in March, and a leap day is the last day of
+    // its year.
     let days = seconds / 86_400 + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
     let year = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;

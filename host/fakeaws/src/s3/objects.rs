@@ -28,9 +28,9 @@ const UNSUPPORTED: [&str; 12] = [
 /// The requested part of an object.
 enum Part {
     All,
-    /// The bytes from the first index up to, but not including, the second one.
+    /// The bytes from the first index up to, but not including, the second index.
     Some(usize, usize),
-    /// The range is outside the object.
+    /// No part, because the range is outside the object.
     None,
 }
 
@@ -51,7 +51,7 @@ fn part(range: Option<&str>, len: usize) -> Part {
     }
 }
 
-/// Returns whether a condition's list of ETags contains this one, or `*`.
+/// Returns whether the list of ETags in a condition contains this ETag or `*`.
 fn has(condition: &str, etag: &str) -> bool {
     condition.split(',').map(str::trim).any(|one| one == "*" || one.trim_matches('"') == etag.trim_matches('"'))
 }
@@ -117,7 +117,7 @@ impl State {
             return Err(Rejection(501, "NotImplemented"));
         }
         let nothing = BTreeMap::new();
-        // A bucket that was created after the stale list was taken is empty in it.
+        // A bucket that was created after the stale list was recorded is empty in that list.
         let objects = match &self.listed {
             Some(listed) => listed.get(&wanted.bucket).unwrap_or(&nothing),
             None => self.buckets.get(&wanted.bucket).ok_or(Rejection(404, "NoSuchBucket"))?,
@@ -174,7 +174,7 @@ impl State {
     }
 }
 
-/// Returns an object. Checks conditions before the range.
+/// Returns an object, or the requested range of it. Checks the conditions before the range.
 fn get(object: &Object, wanted: &Wanted<'_>) -> Result<HttpResponse, Rejection> {
     if wanted.header("if-match").is_some_and(|condition| !has(condition, &object.etag)) {
         return Err(Rejection(412, "PreconditionFailed"));

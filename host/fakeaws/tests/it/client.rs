@@ -1,4 +1,4 @@
-//! A raw client, which sends exactly what the test specifies, without retries.
+//! A raw HTTP client. It sends exactly the request that the test specifies, without retries.
 
 use std::net::SocketAddr;
 
@@ -81,7 +81,8 @@ pub(crate) async fn send(address: SocketAddr, request: Request<Full<Bytes>>) -> 
     Connection::open(address).await?.send(request).await
 }
 
-/// Sends a call. Returns DynamoDB's response, or the name of its error. Checks the response's headers and checksum.
+/// Sends a call to the fake DynamoDB. Returns the body of the response, or the name of the error. Checks the response's
+/// headers and checksum.
 pub(crate) async fn call(dynamo: &FakeDynamo, operation: &str, body: Value) -> Result<Value, String> {
     let answer = send(dynamo.address(), call_request(operation, &body)).await.unwrap();
     assert_eq!(answer.header("x-amz-crc32"), crc32fast::hash(&answer.body).to_string());

@@ -11,7 +11,7 @@ fn rejected(kind: &str) -> Result<Value, String> {
     Err(kind.to_owned())
 }
 
-/// Starts a server with a table of items 1 to `count`, whose key is a number.
+/// Starts a server with a table that has a number as its key, and the items 1 to `count`.
 fn numbers(count: u32) -> FakeDynamo {
     let dynamo = FakeDynamo::start();
     dynamo.create_table(TABLE, &[("id", "N")], None);
@@ -19,7 +19,7 @@ fn numbers(count: u32) -> FakeDynamo {
     dynamo
 }
 
-/// Scans all pages. Returns the keys, and the number of pages.
+/// Scans all pages. Returns the keys of the items, and the number of pages.
 async fn scan(dynamo: &FakeDynamo, mut body: Value) -> (Vec<String>, usize) {
     body["TableName"] = json!(TABLE);
     let (mut ids, mut pages) = (Vec::new(), 0);

@@ -38,7 +38,7 @@ fn is_whole(answer: &Response) -> bool {
     answer.header("x-amz-crc32") == crc32fast::hash(&answer.body).to_string() && answer.json()["Count"] == 1
 }
 
-/// Returns the bytes that a socket receives after a request, and the result of reading to the end.
+/// Sends a request over a raw socket. Returns the received bytes, and the result of reading to the end.
 async fn raw(proxy: &FaultProxy) -> (Vec<u8>, std::io::Result<usize>) {
     let mut socket = TcpStream::connect(proxy.address()).await.unwrap();
     let body = json!({ "TableName": TABLE }).to_string();
@@ -112,8 +112,8 @@ async fn silent_and_half_closed_wires_send_nothing() {
     assert_eq!(end.expect("first read").unwrap(), 0, "the stream ends");
     for _ in 0..3 {
         socket.write_all(b"POST / HTTP/1.1\r\n").await.unwrap();
-        // If the proxy had closed the connection, a reset would arrive, and the next write would fail. Only time shows
-        // that none arrives.
+        // If the proxy had closed the connection, a reset would arrive, and the next write would fail. Waiting is the
+        // only way to check that no reset arrives.
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert!(timeout(Duration::from_secs(2), scan(&proxy)).await.expect("second scan").is_err());
@@ -253,7 +253,7 @@ async fn proxy_without_listening_keeps_connections() {
         proxy.listen(true);
         assert!(is_whole(&scan(&proxy).await.unwrap()), "the port is the same");
     }
-    // Plugging in does not restore listening; healing does.
+    // Plugging the wire in does not make the proxy listen again, but healing does.
     proxy.listen(false);
     proxy.plug(false);
     proxy.plug(true);

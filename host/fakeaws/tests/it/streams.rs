@@ -181,7 +181,7 @@ async fn split_shard_ends_and_children_continue() {
     let end = iterator(&dynamo, &parent, "AFTER_SEQUENCE_NUMBER", Some(&last)).await.unwrap();
     assert_eq!(records(&dynamo, &end).await.unwrap(), (vec![], None));
 
-    // After a rotation, a child has the new records of its parent's keys.
+    // After a rotation, the child has the new records for the keys of its parent.
     dynamo.rotate(TABLE);
     dynamo.put(TABLE, item(1, 3));
     let shards = dynamo.shards(TABLE);
@@ -320,7 +320,7 @@ async fn closed_shard_gets_late_child() {
     let (old, new) = (&returned[0]["dynamodb"]["SequenceNumber"], &all(&dynamo, &shards[1].id).await[0]["dynamodb"]);
     assert!(old.as_str() < new["SequenceNumber"].as_str());
 
-    // One shard of a split pair is closed; the other one keeps its keys.
+    // After a split, one child is closed. The other child keeps its keys.
     dynamo.split(TABLE, &shards[1].id);
     let pair = dynamo.shards(TABLE)[2..].to_vec();
     dynamo.close(TABLE, &pair[0].id);
@@ -374,5 +374,5 @@ async fn excess_shard_readers_are_rejected() {
             sleep(Duration::from_millis(20)).await;
         }
     };
-    timeout(Duration::from_secs(10), accepted).await.expect("the other readers still count");
+    timeout(Duration::from_secs(10), accepted).await.expect("the other readers are still counted");
 }

@@ -1,10 +1,10 @@
-//! The requests of the fast path: finds a complete lookup at the beginning of the bytes of a connection.
+//! Parses the requests of the fast path: finds a complete lookup at the beginning of the bytes from a connection.
 
 /// The result of [`parse`].
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Parsed<'b> {
     Lookup(FastRequest<'b>),
-    /// The beginning of a request that can still be a fast-path request.
+    /// The beginning of a request that may turn out to be a fast-path request.
     Partial,
     Other,
 }
@@ -22,7 +22,7 @@ pub(super) struct FastRequest<'b> {
 
 /// The beginning of a lookup request.
 const START: &[u8] = b"POST /get-online-features HTTP/1.1\r\n";
-/// The fast path hands longer requests to hyper.
+/// The maximum size of a request, in bytes. The fast path hands a longer request to hyper.
 pub(super) const REQUEST_BYTES_MAX: usize = 64 << 10;
 /// The maximum number of headers; clients usually send fewer. The fast path hands a request with more headers to hyper.
 pub(super) const HEADERS_MAX: usize = 32;
@@ -55,7 +55,7 @@ pub(super) fn parse(bytes: &[u8], body_bytes_max: usize) -> Parsed<'_> {
     let (mut length, mut authorization, mut has_host) = (None, None, false);
     for header in headers {
         let is = |name: &str| header.name.eq_ignore_ascii_case(name);
-        // The first letter is checked first, because most headers match none of the names.
+        // Compares the first letter before the name, because most headers have none of these names.
         match header.name.as_bytes().first().map(u8::to_ascii_lowercase) {
             Some(b'c') if is("content-length") => match (length, decimal(header.value)) {
                 (None, Some(bytes)) => length = Some(bytes),

@@ -1,4 +1,4 @@
-//! The responses of the fast path: heads, and consecutive responses in one buffer.
+//! Builds the responses of the fast path: their heads, and a buffer for consecutive responses.
 
 use std::{
     cell::Cell,
@@ -23,18 +23,18 @@ pub(super) struct Head {
     len: usize,
 }
 
-/// Consecutive responses.
+/// A buffer for consecutive responses.
 #[derive(Default)]
 pub(super) struct Output {
     pub(super) bytes: Vec<u8>,
-    /// The offset of the first response.
+    /// The offset of the first response in `bytes`.
     from: usize,
     /// The lease on the in-flight memory budget for `bytes`, unless they are small.
     pub(super) lease: Option<Lease>,
 }
 
-/// The offset of a successful response's body in its buffer. The head is shorter, and is written directly in front of
-/// the body.
+/// The space that is reserved for the head of a response, in bytes. The head is shorter, and is written directly in
+/// front of the body.
 const HEAD_BYTES: usize = 256;
 /// An output buffer with a larger capacity is freed after use.
 const OUTPUT_BYTES_KEPT: usize = 4 << 20;
@@ -42,7 +42,7 @@ const OUTPUT_BYTES_KEPT: usize = 4 << 20;
 const LAST_SECOND: u64 = 253_402_300_799;
 
 thread_local! {
-    /// The `Date` value of a time, in seconds since 1970.
+    /// The last formatted `Date` value, after its time in seconds since 1970.
     static DATE: Cell<(u64, [u8; 29])> = const { Cell::new((0, [0; 29])) };
 }
 
@@ -62,8 +62,8 @@ impl Output {
         &self.bytes[self.from..]
     }
 
-    /// Appends the complete response to a request, and returns how long it took. If the response is pending, returns it
-    /// and the start time as the error.
+    /// Appends the complete response to a request, and returns how long it took. If the response is pending, returns
+    /// the pending response and the start time as the error.
     pub(super) fn answer(
         &mut self,
         router: &Router,
@@ -77,7 +77,7 @@ impl Output {
         let took = match router.answer_fast(request.authorization, request.body, &mut self.bytes, client) {
             FastAnswer::Done(now, took) => {
                 let head = Head::new(StatusCode::OK, None, self.bytes.len() - body, now, is_last);
-                // The head goes directly in front of the body, because it contains the body's length.
+                // The head is written after the body, because it contains the body's length.
                 let head_at = body - head.len;
                 self.bytes[head_at..body].copy_from_slice(head.bytes());
                 if start == 0 {
@@ -98,7 +98,7 @@ impl Output {
                 return Err((answer, started));
             }
         };
-        // If the client does not read the response, it stays in memory.
+        // A lease is needed, because the response stays in memory until the client reads it.
         if let Err(error) = self.lease(router) {
             self.bytes.truncate(start);
             if start == 0 {
@@ -130,8 +130,8 @@ impl Output {
 // === impl Head ===
 
 impl Head {
-    /// Formats the head of a response with a body of `body_bytes` and one optional header, in hyper's order. After the last
-    /// response, the connection closes.
+    /// Formats the head of a response with a body of `body_bytes` bytes. Headers are in the same order as in hyper's
+    /// responses. The last response of a connection (`is_last`) has the header `connection: close`.
     pub(super) fn new(
         status: StatusCode,
         header: Option<(&str, &[u8])>,
@@ -173,14 +173,14 @@ impl Head {
         &self.bytes[..self.len]
     }
 
-    /// Appends bytes. The statuses and headers of lookups are known, and fit.
+    /// Appends bytes. They always fit, because all statuses and headers of responses to lookups are known.
     fn push(&mut self, bytes: &[u8]) {
         self.bytes[self.len..self.len + bytes.len()].copy_from_slice(bytes);
         self.len += bytes.len();
     }
 }
 
-/// Returns the `Date` value of a time. It is formatted at most once per second.
+/// Returns the value of the `Date` header for a time. Each thread formats it at most once per second.
 pub(super) fn date(now: Micros) -> [u8; 29] {
     let second = u64::try_from(now / 1_000_000).unwrap_or(0);
     let (cached, text) = DATE.get();
@@ -189,7 +189,7 @@ pub(super) fn date(now: Micros) -> [u8; 29] {
     }
     let mut text = [b' '; 29];
     let fresh = HttpDate::from(SystemTime::UNIX_EPOCH + Duration::from_secs(second.min(LAST_SECOND))).to_string();
-    // Always 29 characters, up to the year 9999.
+    // The text always has 29 characters, up to the year 9999.
     let len = fresh.len().min(text.len());
     text[..len].copy_from_slice(&fresh.as_bytes()[..len]);
     DATE.set((second, text));

@@ -29,7 +29,7 @@ fn request_is_partial_until_last_byte() {
     }
     let plain = Parsed::Lookup(FastRequest { authorization: None, body: b"body", len: whole.len() });
     assert_eq!(parse(&whole), plain);
-    assert_eq!(parse(&[&whole[..], b"POST /x"].concat()), plain, "what follows is another request's");
+    assert_eq!(parse(&[&whole[..], b"POST /x"].concat()), plain, "bytes after the body belong to the next request");
 }
 
 #[test]

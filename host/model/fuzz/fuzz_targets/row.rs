@@ -12,7 +12,7 @@ const TYPES: [&str; 12] = [
     "Array(String)", "Set(Bytes)", "Map",
 ];
 
-// The first byte determines the number of fields, the next ones their types. The rest is the row.
+// The first byte is the number of fields, and the next bytes are their types. All remaining bytes are the row.
 fuzz_target!(|data: &[u8]| {
     let Some((&count, data)) = data.split_first() else { return };
     let Some((types, row)) = data.split_at_checked(usize::from(count % 16)) else { return };

@@ -8,7 +8,7 @@ use std::collections::{HashMap, hash_map::Entry};
 pub use self::json::may_be_integer;
 use crate::model::{FeastMap, FeastValue, Kind, Micros, NULL_TIMESTAMP_SECONDS, ZonedTimestamp};
 
-/// One value, in the type that its source has for it.
+/// One value, with the type that it has in its source.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Cell {
     /// Null.
@@ -17,9 +17,9 @@ pub enum Cell {
     Bool(bool),
     /// An integer.
     Int(i64),
-    /// A number in exact decimal text: an integer that `i64` cannot hold, or a decimal.
+    /// A number as exact decimal text: an integer outside the range of `i64`, or a decimal.
     Number(String),
-    /// A single-precision float. Its shortest text differs from that of the same number as a double.
+    /// A single-precision float. Its shortest text can differ from the shortest text of the same number as a double.
     Single(f32),
     /// A double.
     Float(f64),
@@ -38,13 +38,13 @@ pub enum Cell {
 }
 
 const MICROS: i64 = 1_000_000;
-/// The maximum number of characters of a text that a message shows.
+/// The maximum number of characters of a string that a message shows.
 const SHOWN_CHARS_MAX: usize = 40;
 
 // === impl Cell ===
 
 impl Cell {
-    /// Creates a mapping. If a name occurs twice, the last entry wins, at the position of the first, as in Python.
+    /// Creates a mapping. As in Python, if a name occurs twice, the last value wins, at the position of the first.
     #[must_use]
     pub fn map(entries: Vec<(String, Self)>) -> Self {
         let mut positions: HashMap<String, usize> = HashMap::with_capacity(entries.len());
@@ -94,7 +94,7 @@ impl From<FeastValue> for Cell {
         fn map(map: FeastMap) -> Cell {
             Cell::Map(map.val.into_iter().map(|(name, value)| (name, Cell::from(value))).collect())
         }
-        // Beyond the range of microseconds it stays a number of seconds, which `coerce.rs` rejects.
+        // An instant beyond the range of microseconds stays a number of seconds, which `coerce.rs` rejects.
         let instant = |seconds: i64| match seconds {
             NULL_TIMESTAMP_SECONDS => Self::Instant(NULL_TIMESTAMP_SECONDS),
             seconds => seconds.checked_mul(MICROS).map_or(Self::Int(seconds), Self::Instant),

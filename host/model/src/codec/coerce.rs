@@ -2,11 +2,11 @@
 //!
 //! The rules are those of Feast 0.67, which calls Python's constructors (`type_map.py`,
 //! `PYTHON_SCALAR_VALUE_TYPE_TO_PROTO_VALUE`). Values that Feast would turn into infinity, split into characters, or
-//! store as text that its own client cannot read are rejected here. `docs/src/reference/values.md` has the rules and
-//! the differences; `host/tests/feast/values.py` compares both with Feast.
+//! store as text that its own client cannot read are rejected here. `docs/src/reference/values.md` documents the rules
+//! and the differences from Feast. `host/tests/feast/values.py` compares the results with those of Feast.
 //!
-//! The caller decides what happens with a rejected value: a write fails, and a source's value becomes null and is
-//! counted.
+//! The caller decides what happens with a rejected value. A write request with such a value fails. In a row from a
+//! source, the value becomes null and is counted.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
@@ -17,15 +17,15 @@ use super::{
 };
 use crate::model::{ItemType, NULL_TIMESTAMP_SECONDS, ScalarType, Value, ValueType, parse_time};
 
-/// Which losses are accepted.
+/// Which losses of information a conversion accepts.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Rule {
-    /// The losses of Feast's conversions: `int()` truncates a fraction, and a double is rounded to a single.
+    /// The losses of Feast's conversions: `int()` truncates a fraction, and a double is rounded to single precision.
     Feast,
-    /// Fractions are not truncated: for keys, where truncation would select another row, and for lists, where Feast
-    /// rejects fractions.
+    /// Fractions are rejected. This rule is for keys, because truncation would select another row, and for lists,
+    /// because Feast rejects fractions in lists.
     Whole,
-    /// No loss: the value had another type before, and must stay the same number.
+    /// No loss. This rule is for stored values of another type, which must stay the same number.
     Lossless,
 }
 
@@ -34,7 +34,8 @@ const MICROS: i64 = 1_000_000;
 // === impl Cell ===
 
 impl Cell {
-    /// Converts to a value of a type; null for a null, and for NaN, which represents null in pandas.
+    /// Converts the cell to a value of a type. Returns null for a null cell, and for NaN, which represents null in
+    /// pandas.
     ///
     /// # Errors
     /// [`ConversionError`].
@@ -42,7 +43,8 @@ impl Cell {
         self.convert(declared, Rule::Feast, Rule::Whole)
     }
 
-    /// Converts a value that had another type before and must stay the same number.
+    /// Converts the cell to a value of a type without loss: a number must stay the same number. This is for values that
+    /// were stored with another type.
     ///
     /// # Errors
     /// [`ConversionError`].
@@ -68,7 +70,8 @@ impl Cell {
         }
     }
 
-    /// Converts to a list item of a type, which is never null. `all_null` is whether all items of its list are null.
+    /// Converts the cell to a list item of a type. The result is never null; see [`null_item`]. `all_null` is whether
+    /// all items of the list are null.
     ///
     /// # Errors
     /// [`ConversionError`].
@@ -76,17 +79,19 @@ impl Cell {
         one_item(self, item, all_null, Rule::Whole)
     }
 
-    /// Appends the value to a row's next field, which is of type `declared`.
+    /// Converts the cell and appends it as the next field of a row. The field's type is `declared`.
     ///
     /// # Errors
-    /// [`ConversionError`]; the row is unchanged in that case.
+    /// [`ConversionError`]. After [`ConversionError::Row`], the row must be discarded. After any other error, the row
+    /// is unchanged, and another value can be pushed instead.
     pub fn push(&self, declared: ValueType, builder: &mut RowBuilder<'_>) -> Result<(), ConversionError> {
         Ok(builder.push_value(&self.to_value(declared)?)?)
     }
 
-    /// Adds the value to an entity key.
+    /// Appends the cell as the next value of an entity key.
     ///
-    /// In a key of bytes, text is taken as its UTF-8 bytes, as in a lookup.
+    /// If the key's type is `Bytes`, text is converted to its UTF-8 bytes and is not decoded as base64. Lookups do the
+    /// same.
     ///
     /// # Errors
     /// [`ConversionError`].
@@ -100,16 +105,17 @@ impl Cell {
         Ok(())
     }
 
-    /// Converts to a part of a key; null for a null.
+    /// Converts the cell to the value of a join key. A null stays null.
     ///
     /// # Errors
-    /// [`ConversionError`], also if a fraction would have to be truncated.
+    /// [`ConversionError`], for example if a fraction would have to be truncated.
     pub fn to_key(&self, key_type: ScalarType) -> Result<Value, ConversionError> {
         scalar(self, key_type, Rule::Whole)
     }
 }
 
-/// Converts a part of a key for the encoder; `None` for a null, and for a value that cannot be in a key.
+/// Converts the value of a join key for the [`KeyEncoder`]. Returns `None` for a null, and for a value that cannot be
+/// part of a key.
 #[must_use]
 pub fn key_value(value: &Value, key_type: ScalarType) -> Option<KeyValue<'_>> {
     Some(match value {
@@ -126,7 +132,7 @@ pub fn key_value(value: &Value, key_type: ScalarType) -> Option<KeyValue<'_>> {
     })
 }
 
-/// Converts to a value of a scalar type.
+/// Converts a cell to a value of a scalar type.
 fn scalar(cell: &Cell, wanted: ScalarType, rule: Rule) -> Result<Value, ConversionError> {
     let declared = ValueType::Scalar(wanted);
     let value = match (wanted, cell) {
@@ -150,7 +156,7 @@ fn scalar(cell: &Cell, wanted: ScalarType, rule: Rule) -> Result<Value, Conversi
         (ScalarType::Bytes | ScalarType::PdfBytes | ScalarType::ImageBytes, Cell::Bytes(bytes)) => {
             Some(Value::Bytes(bytes.clone()))
         }
-        // Responses have bytes as base64, so writes accept it too.
+        // Responses contain bytes as base64, so writes accept base64, too.
         (ScalarType::Bytes | ScalarType::PdfBytes | ScalarType::ImageBytes, Cell::Text(text))
             if rule != Rule::Lossless =>
         {
@@ -185,7 +191,7 @@ fn items(cells: &[Cell], item: ScalarType, rule: Rule) -> Result<Vec<Value>, Con
 fn one_item(cell: &Cell, item: ScalarType, all_null: bool, rule: Rule) -> Result<Value, ConversionError> {
     match (item, cell) {
         (_, Cell::Null) => Ok(null_item(item, all_null)),
-        // NaN is a value in a list of floats.
+        // In a list of floats, NaN is a value and does not represent null.
         (ScalarType::Float32, Cell::Float(value)) if value.is_nan() => Ok(Value::Float32(f32::NAN)),
         (ScalarType::Float64, Cell::Float(value)) if value.is_nan() => Ok(Value::Float64(f64::NAN)),
         (ScalarType::Float32, Cell::Single(value)) => Ok(Value::Float32(*value)),
@@ -197,8 +203,9 @@ fn one_item(cell: &Cell, item: ScalarType, all_null: bool, rule: Rule) -> Result
     }
 }
 
-/// Returns the replacement for a null in a list: the type's default (`type_map.py`, `_LIST_NONE_DEFAULTS`), or NaN
-/// among other floats, because numpy has no other null.
+/// Returns the replacement for a null in a list. It is the type's default (`type_map.py`, `_LIST_NONE_DEFAULTS`), or
+/// NaN if the list also has floats, because numpy has no other null. `all_null` is whether all items of the list are
+/// null.
 #[must_use]
 pub fn null_item(item: ScalarType, all_null: bool) -> Value {
     match (item, item.item()) {
@@ -213,8 +220,8 @@ pub fn null_item(item: ScalarType, all_null: bool) -> Value {
     }
 }
 
-/// Sorts and deduplicates the items of a set, so that equal sets have equal bytes. If there are several zeros, the
-/// first one stays.
+/// Sorts and deduplicates the items of a set, so that equal sets have equal bytes. 0.0 and -0.0 are duplicates, and the
+/// first of them is kept.
 #[must_use]
 pub fn set(mut items: Vec<Value>) -> Vec<Value> {
     use std::cmp::Ordering;
@@ -222,7 +229,7 @@ pub fn set(mut items: Vec<Value>) -> Vec<Value> {
         (Value::Bool(one), Value::Bool(other)) => one.cmp(other),
         (Value::Int32(one), Value::Int32(other)) => one.cmp(other),
         (Value::Int64(one), Value::Int64(other)) => one.cmp(other),
-        // Zeros are equal, and NaN comes last.
+        // 0.0 and -0.0 are equal, and NaN is the greatest value.
         (Value::Float32(one), Value::Float32(other)) => {
             one.partial_cmp(other).unwrap_or_else(|| one.is_nan().cmp(&other.is_nan()))
         }
@@ -237,7 +244,7 @@ pub fn set(mut items: Vec<Value>) -> Vec<Value> {
     items
 }
 
-/// Implements `int(x)`.
+/// Implements Python's `int(x)`.
 fn whole(cell: &Cell, rule: Rule) -> Option<i64> {
     match cell {
         Cell::Int(value) => Some(*value),
@@ -263,10 +270,10 @@ fn whole_of_double(value: f64, rule: Rule) -> Option<i64> {
     fits.then_some(whole as i64)
 }
 
-/// Implements `float(x)`; `None` also for a finite number that is out of the range of doubles.
+/// Implements Python's `float(x)`. Also returns `None` for a finite number that is out of the range of doubles.
 #[expect(clippy::cast_precision_loss, reason = "as Python's float() does")]
 fn double(cell: &Cell, rule: Rule) -> Option<f64> {
-    // Doubles represent all integers exactly up to here.
+    // Doubles represent all integers up to this one exactly.
     const EXACT: u64 = 1 << 53;
     let of_text = |text: &str| {
         let value = python::float(text)?;
@@ -285,7 +292,7 @@ fn double(cell: &Cell, rule: Rule) -> Option<f64> {
     }
 }
 
-/// Rounds to the nearest single; `None` for a finite number that is out of its range.
+/// Rounds a double to single precision. Returns `None` for a finite number that is out of range.
 #[must_use]
 pub fn single(value: f64) -> Option<f32> {
     #[expect(clippy::cast_possible_truncation, reason = "values of Float32 features are rounded, as in Feast")]
@@ -293,7 +300,7 @@ pub fn single(value: f64) -> Option<f32> {
     (rounded.is_finite() || !value.is_finite()).then_some(rounded)
 }
 
-/// Converts to an instant in microseconds; numbers are in seconds.
+/// Converts a cell to an instant in microseconds. Numbers are in seconds.
 fn instant(cell: &Cell, rule: Rule) -> Option<i64> {
     let of_seconds = |seconds: i64| match seconds {
         NULL_TIMESTAMP_SECONDS => Some(NULL_TIMESTAMP_SECONDS),
@@ -302,7 +309,7 @@ fn instant(cell: &Cell, rule: Rule) -> Option<i64> {
     match cell {
         Cell::Instant(micros) => Some(*micros),
         Cell::Zoned(zoned) => of_seconds(zoned.unix_timestamp),
-        // Feast treats every float as NaN here.
+        // Feast treats every float as NaN here, so floats are rejected.
         Cell::Float(_) | Cell::Single(_) => None,
         Cell::Text(text) => match python::int(text) {
             Ok(seconds) => of_seconds(seconds),
@@ -312,7 +319,7 @@ fn instant(cell: &Cell, rule: Rule) -> Option<i64> {
     }
 }
 
-/// Implements `str(x)`.
+/// Implements Python's `str(x)`.
 fn plain_text(cell: &Cell) -> Option<String> {
     Some(match cell {
         Cell::Text(text) | Cell::Number(text) => text.clone(),
@@ -326,7 +333,7 @@ fn plain_text(cell: &Cell) -> Option<String> {
     })
 }
 
-/// Returns JSON text unchanged, and formats everything else as `json.dumps(x)` does.
+/// Returns JSON text unchanged, and formats other values like Python's `json.dumps(x)`.
 fn json(cell: &Cell) -> Result<Option<String>, ConversionError> {
     match cell {
         Cell::Text(text) => match check_json(text) {

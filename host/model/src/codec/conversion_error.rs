@@ -6,7 +6,7 @@ use crate::model::ValueType;
 /// Why a cell cannot be converted to a type.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConversionError {
-    /// A value of another type, or out of the type's range.
+    /// The value has another type, or is out of the type's range.
     #[error("{found} is not {declared}")]
     Type {
         /// A short description of the value.
@@ -28,10 +28,10 @@ pub enum ConversionError {
         /// The text.
         found: String,
     },
-    /// A value that cannot be decoded, or is nested too deeply, with the message.
+    /// The value cannot be decoded, or is nested too deeply. The text is the complete message.
     #[error("{0}")]
     Unreadable(String),
-    /// A key without a value.
+    /// A value of a key is null.
     #[error("the key is null")]
     NullKey,
     /// The row cannot contain the value.
@@ -42,7 +42,7 @@ pub enum ConversionError {
 // === impl ConversionError ===
 
 impl ConversionError {
-    /// Returns the error for a cell that does not match a type.
+    /// Returns the error for a cell that cannot be converted to a type.
     pub(super) fn of_type(cell: &Cell, declared: ValueType) -> Self {
         Self::Type { found: cell.describe(), declared }
     }

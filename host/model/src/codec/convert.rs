@@ -2,7 +2,8 @@
 //!
 //! A definition may change the type of a feature while rows of the previous type are stored. [`Conversion::between`]
 //! decides once for each pair of types whether a conversion exists. [`Conversion::apply`] decides for each value,
-//! because some pairs lose information only for some values: an `Int64` fits an `Int32` if it is small enough.
+//! because some pairs lose information only for some values. For example, an `Int64` can become an `Int32` only if it
+//! is in the range of `Int32`.
 //!
 //! | from | to | condition for a value |
 //! |---|---|---|
@@ -28,7 +29,8 @@ use prost::Message as _;
 use super::{RowSchema, coerce::is_text_of, python::float_text};
 use crate::model::{FeastValue, Feature, Kind, NestedType, ScalarType, Value, ValueRef, ValueType};
 
-/// A conversion from one type to another. Exists only for pairs of types between which some value can be converted.
+/// A conversion from one type to another. It exists only if at least some values of the first type can be converted to
+/// the second type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conversion {
     from: ValueType,
@@ -44,12 +46,12 @@ pub struct Retyped {
     pub stored: ValueType,
     /// The type in the definition.
     pub declared: ValueType,
-    /// How stored values are converted; `None` if they cannot be converted, and the feature is `NOT_FOUND` in such
-    /// rows.
+    /// How stored values are converted. `None` if they cannot be converted; in these rows, the feature is then
+    /// `NOT_FOUND`.
     pub conversion: Option<Conversion>,
 }
 
-/// Classes of scalar types for conversion.
+/// Classes of scalar types. The class decides which conversions exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Class {
     Int,
@@ -73,8 +75,8 @@ enum Scalar<'v> {
 
 const MICROS: i64 = 1_000_000;
 
-/// Lists the features whose stored type differs from the declared type, oldest schema first. `schemas` are the schemas
-/// of the stored rows.
+/// Lists the features whose stored type differs from the declared type. `schemas` contains the schemas of the stored
+/// rows, and the result has their order.
 #[must_use]
 pub fn retyped(features: &[Feature], schemas: &[Arc<RowSchema>]) -> Vec<Retyped> {
     let mut all: Vec<Retyped> = Vec::new();
@@ -95,7 +97,7 @@ pub fn retyped(features: &[Feature], schemas: &[Arc<RowSchema>]) -> Vec<Retyped>
 // === impl Conversion ===
 
 impl Conversion {
-    /// Returns the conversion of values of type `from` to type `to`, if any value can be converted.
+    /// Returns the conversion from one type to another; `None` if no value can be converted.
     #[must_use]
     pub fn between(from: ValueType, to: ValueType) -> Option<Self> {
         use ValueType::{List, Nested, Scalar, Set};
@@ -114,7 +116,7 @@ impl Conversion {
         self.from == self.to
     }
 
-    /// Converts a value; `None` if information would be lost. Null stays null.
+    /// Converts a value. Returns `None` if information would be lost. Null stays null.
     #[must_use]
     pub fn apply(self, value: ValueRef<'_>) -> Option<Value> {
         use ValueType::{List, Nested, Scalar, Set};
@@ -209,7 +211,7 @@ impl Scalar<'_> {
             Self::Bool(v) => Some(i64::from(v)),
             Self::Bytes(bytes) => {
                 let text = std::str::from_utf8(bytes).ok()?;
-                // `007` is not 7: leading zeros and signs would be lost.
+                // Rejects text such as `007`, because leading zeros and plus signs would be lost.
                 text.parse::<i64>().ok().filter(|v| v.to_string() == text)
             }
         }
@@ -246,7 +248,7 @@ impl Scalar<'_> {
         }
     }
 
-    /// Formats as Python's `str` does, except for booleans in JSON.
+    /// Formats the value like Python's `str`, except for booleans in JSON.
     fn text(&self, to: ScalarType) -> Option<String> {
         match *self {
             Self::Int(v) => Some(v.to_string()),
@@ -260,8 +262,8 @@ impl Scalar<'_> {
     }
 }
 
-/// Parses a decimal number to its sign, its digits without leading and trailing zeros, and the exponent of the last
-/// digit; `None` for other text.
+/// Parses a decimal number into its sign, its digits without leading and trailing zeros, and the exponent of the last
+/// digit. Returns `None` for any other text.
 fn digits(text: &str) -> Option<(bool, String, i64)> {
     let (is_negative, text) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
@@ -283,8 +285,8 @@ fn digits(text: &str) -> Option<(bool, String, i64)> {
     Some((is_negative, significant.to_owned(), if significant.is_empty() { 0 } else { exponent }))
 }
 
-/// Returns the shape of a nested type, which a map and a struct share, as do a list and a set; `None` for types without
-/// conversions.
+/// Returns a number that two nested types share if they can be converted to each other, such as a map and a struct.
+/// Returns `None` for types without conversions.
 fn tree_kind(nested: NestedType) -> Option<u8> {
     match nested {
         NestedType::Map | NestedType::Struct => Some(0),

@@ -1,7 +1,7 @@
-//! Entity keys: the bytes into which Feast serializes a key, and the id that is their hash.
+//! Entity keys: Feast's serialization of a key, and the entity id, which is the hash of these bytes.
 //!
-//! The layout is that of Feast 0.67, `infra/key_encoding_utils.py`. Integers are little-endian; keys are sorted by
-//! name; `type` is the number of the `feast.types.ValueType`.
+//! The layout is that of Feast 0.67, `infra/key_encoding_utils.py`. Integers are little-endian, and keys are sorted by
+//! name. `type` is a number of `feast.types.ValueType.Enum`.
 //!
 //! ```text
 //! version 3   u32 number of keys
@@ -11,22 +11,23 @@
 //!             per value   u32 type       | u32 length | bytes
 //! ```
 //!
-//! The names come before all values, so they are a constant prefix, which a [`KeyEncoder`] builds once.
+//! All names come before the first value, so they are a constant prefix. A [`KeyEncoder`] builds this prefix once.
 
 use super::murmur3_x64_128;
 use crate::model::EntityId;
 
-/// The version of Feast's serialization of keys, on which ids depend (`entity_key_serialization_version`).
+/// The version of Feast's serialization of keys (`entity_key_serialization_version`). Entity ids depend on this
+/// version.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum KeyVersion {
-    /// Deprecated in Feast, still common in old repositories.
+    /// Version 2: deprecated in Feast, but still common in old repositories.
     V2,
-    /// Feast's default.
+    /// Version 3: Feast's default.
     #[default]
     V3,
 }
 
-/// The value of one part of a key.
+/// The value of one join key, as [`KeyEncoder::push`] encodes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum KeyValue<'a> {
     /// UTF-8 text.
@@ -71,7 +72,8 @@ impl KeyVersion {
 // === impl KeyEncoder ===
 
 impl KeyEncoder {
-    /// Creates an encoder for keys with these names. They must be sorted, as a catalog's are.
+    /// Creates an encoder for join keys with these names. The names must be sorted, as the join keys of a catalog's
+    /// views are.
     #[must_use]
     pub fn new<'n>(version: KeyVersion, names: impl IntoIterator<Item = &'n str>) -> Self {
         let mut prefix = Vec::new();
@@ -93,7 +95,7 @@ impl KeyEncoder {
         Self { prefix }
     }
 
-    /// Starts a key in `buffer`, which is cleared. Follow with one [`KeyEncoder::push`] per name, in order.
+    /// Clears `buffer` and starts a key in it. After this, call [`KeyEncoder::push`] once for each name, in order.
     pub fn begin(&self, buffer: &mut Vec<u8>) {
         buffer.clear();
         buffer.extend_from_slice(&self.prefix);
@@ -116,7 +118,7 @@ impl KeyEncoder {
         EntityId(murmur3_x64_128(buffer))
     }
 
-    /// Computes the id of a key in one call; `buffer` is scratch space and contains the key's bytes afterwards.
+    /// Computes the id of a key in one call. The previous contents of `buffer` are replaced with the key's bytes.
     pub fn encode<'v>(&self, values: impl IntoIterator<Item = KeyValue<'v>>, buffer: &mut Vec<u8>) -> EntityId {
         self.begin(buffer);
         for value in values {

@@ -1,8 +1,8 @@
-//! Converts values of rows to Feast's own message and back: the form in its online stores and in gRPC.
+//! Converts values of rows to Feast's own message and back. Feast uses this message in its online stores and in gRPC.
 //!
-//! The two forms have different notions of a type. A row's field has one declared type; Feast's message names the type
-//! of each single value, and an online store may have values from before a type was changed. A value of the declared
-//! type is used unchanged; a value of another type is converted by the rules in `coerce.rs` if that loses nothing.
+//! A field of a row has one declared type. In contrast, Feast's message contains the type of each single value, and an
+//! online store may have values that were written before a type was changed. A value of the declared type is used
+//! unchanged. A value of another type is converted by the rules in `coerce.rs`, if nothing is lost.
 
 use prost::Message as _;
 
@@ -14,10 +14,11 @@ use crate::model::{
 
 const MICROS: i64 = 1_000_000;
 
-/// Appends a Feast value to a row's next field, which is of type `declared`.
+/// Converts a Feast value and appends it as the next field of a row. The field's type is `declared`.
 ///
 /// # Errors
-/// [`ConversionError`]; the row is unchanged in that case.
+/// [`ConversionError`]. After [`ConversionError::Row`], the row must be discarded. After any other error, the row is
+/// unchanged, and another value can be pushed instead.
 pub fn push_feast_value(
     builder: &mut RowBuilder<'_>,
     declared: ValueType,
@@ -68,7 +69,7 @@ pub fn to_feast_value(value: ValueRef<'_>, value_type: ValueType) -> FeastValue 
     FeastValue { kind }
 }
 
-/// Returns the value if it has this type or a narrower one.
+/// Returns the value if it has this type or a narrower type.
 fn scalar_of(kind: &Kind, scalar: ScalarType) -> Option<ValueRef<'_>> {
     Some(match (scalar, kind) {
         (ScalarType::UnixTimestamp, Kind::UnixTimestamp(v)) => ValueRef::Int64(micros(*v)?),
@@ -86,7 +87,7 @@ fn scalar_of(kind: &Kind, scalar: ScalarType) -> Option<ValueRef<'_>> {
     })
 }
 
-/// Returns the items if the value is a list or a set of this item type or of a narrower one.
+/// Returns the items if the value is a list or a set, and its items have this type or a narrower type.
 fn items_of(kind: &Kind, item: ScalarType) -> Option<Vec<ValueRef<'_>>> {
     Some(match (item, kind) {
         (ScalarType::UnixTimestamp, Kind::UnixTimestampList(l) | Kind::UnixTimestampSet(l)) => {
@@ -219,7 +220,8 @@ fn seconds(micros: i64) -> i64 {
     if micros == NULL_TIMESTAMP_SECONDS { micros } else { micros.div_euclid(MICROS) }
 }
 
-/// Converts whole seconds to microseconds; the null placeholder is unchanged. `None` if the result does not fit.
+/// Converts whole seconds to microseconds; the null placeholder is unchanged. Returns `None` if the result is out of
+/// range.
 fn micros(seconds: i64) -> Option<i64> {
     if seconds == NULL_TIMESTAMP_SECONDS { Some(seconds) } else { seconds.checked_mul(MICROS) }
 }
@@ -244,7 +246,7 @@ mod tests {
         Ok(to_feast_value(value, declared))
     }
 
-    /// Returns one value of every kind, with a type for it.
+    /// Returns one value of every kind, each with the name of its type.
     fn one_of_each() -> Vec<(&'static str, Kind)> {
         let texts = || StringList { val: vec!["ä".into(), String::new()] };
         let uuids = || StringList { val: vec![UUID.into(), String::new()] };

@@ -1,9 +1,9 @@
 //! Appends values to a buffer, formatted as Feast's JSON.
 //!
-//! Numbers, texts and special values follow Feast 0.67 (`feature_server_utils.py`, `_value_to_native`): integers are
-//! numbers of full precision, floats are widened to double and printed shortest, NaN and the infinities are strings,
-//! bytes are base64, and instants are whole seconds. A null is null; Feast's placeholder for a null instant, which
-//! occurs in files' timestamp columns and in its stores, is the least 64-bit integer.
+//! Numbers, strings and special values follow Feast 0.67 (`feature_server_utils.py`, `_value_to_native`): integers are
+//! numbers of full precision, floats are widened to doubles and have the shortest digits, NaN and the infinities are
+//! strings, bytes are base64, and instants are whole seconds. A null is `null`. Feast's placeholder for a null instant
+//! occurs in timestamp columns of files and in Feast's stores. It is served as the smallest 64-bit integer.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
@@ -12,7 +12,7 @@ use crate::model::{
     FeastMap, FeastValue, Kind, ListRef, NULL_TIMESTAMP_SECONDS, ScalarType, ValueRef, ValueType, ZonedTimestamp,
 };
 
-/// Appends a value of a feature of this type.
+/// Appends a value of a feature that has the type `value_type`.
 pub fn value(out: &mut Vec<u8>, value: ValueRef<'_>, value_type: ValueType) {
     match (value, value_type) {
         (ValueRef::Null, _) => out.extend_from_slice(b"null"),
@@ -67,7 +67,7 @@ pub fn nested_json(bytes: &[u8]) -> Option<String> {
     String::from_utf8(out).ok().filter(|json| json != "null")
 }
 
-/// Appends a value inside a tree.
+/// Appends a value inside a nested value.
 fn feast_value(out: &mut Vec<u8>, value: &FeastValue) {
     let Some(kind) = &value.kind else { return out.extend_from_slice(b"null") };
     match kind {
@@ -123,7 +123,8 @@ fn map(out: &mut Vec<u8>, map: &FeastMap) {
     out.push(b'}');
 }
 
-/// Appends ISO 8601 text in the value's own zone; null if the instant is out of range, as the null placeholder is.
+/// Appends ISO 8601 text in the value's own zone, or null if the instant is out of range. The placeholder for a null
+/// instant is out of range, too.
 fn zoned(out: &mut Vec<u8>, zoned: &ZonedTimestamp) {
     match zoned_text(zoned.unix_timestamp, &zoned.zone) {
         Some(iso) => text(out, &iso),
@@ -164,9 +165,9 @@ pub fn float(out: &mut Vec<u8>, value: f64) {
 fn base64(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(b'"');
     let start = out.len();
-    // Four characters for every three bytes or part of them.
+    // Base64 has four characters for every three bytes, rounded up.
     out.resize(start + bytes.len().div_ceil(3) * 4, b'=');
-    // Never fails: the space was just allocated.
+    // This never fails, because the space was just allocated.
     let written = STANDARD.encode_slice(bytes, &mut out[start..]).unwrap_or(0);
     out.truncate(start + written);
     out.push(b'"');

@@ -12,7 +12,7 @@ pub struct EntityKey {
     pub parts: Vec<KeyPart>,
 }
 
-/// One part of a key.
+/// One part of a key: the value of one join key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum KeyPart {
     /// Text.
@@ -26,7 +26,7 @@ pub enum KeyPart {
 // === impl KeyPart ===
 
 impl KeyPart {
-    /// Copies a value of a key.
+    /// Copies a borrowed part of a key.
     #[must_use]
     pub fn of(value: KeyValue<'_>) -> Self {
         match value {
@@ -37,8 +37,8 @@ impl KeyPart {
         }
     }
 
-    /// Converts the part for the key encoder. A number is never too large for its type, because it was read as that
-    /// type.
+    /// Converts the part for the key encoder. A number is always in the range of its type, because it was parsed as
+    /// that type.
     #[must_use]
     pub fn as_key(&self, value_type: ScalarType) -> KeyValue<'_> {
         match self {

@@ -1,7 +1,8 @@
 //! MurmurHash3 x64-128, seed 0: the hash with which Feast computes entity ids.
 //!
-//! The function is Austin Appleby's `MurmurHash3_x64_128` (public domain); Python's `mmh3.hash_bytes`, which Feast
-//! calls, returns both halves little-endian, first half first. Feast's ids are the test vectors.
+//! The function is Austin Appleby's `MurmurHash3_x64_128` (public domain). Feast calls Python's `mmh3.hash_bytes`,
+//! which returns the first half and then the second half, both little-endian. The tests compare the function with ids
+//! that Feast computed.
 
 const C1: u64 = 0x87c3_7b91_1142_53d5;
 const C2: u64 = 0x4cf5_ad43_2745_937f;
@@ -18,7 +19,8 @@ pub fn murmur3_x64_128(bytes: &[u8]) -> [u8; 16] {
         h2 = (h2 ^ mix2(k2)).rotate_left(31).wrapping_add(h1).wrapping_mul(5).wrapping_add(0x3849_5ab5);
     }
 
-    // The tail is padded with zeros: a zero half mixes to zero and changes nothing, as in the original.
+    // The tail is padded with zeros. A half of zeros mixes to zero and changes nothing, so the result is that of the
+    // original function.
     let mut padded = [0; 16];
     padded[..tail.len()].copy_from_slice(tail);
     let (k1, k2) = halves(&padded);

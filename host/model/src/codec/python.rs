@@ -8,12 +8,12 @@ use std::fmt::Write as _;
 
 use super::Cell;
 
-/// Why a text or a number is not a 64-bit integer.
+/// Why a string or a number is not a 64-bit integer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IntError {
     /// It is not an integer literal.
     Literal,
-    /// It is an integer that 64 bits cannot hold.
+    /// It is an integer that is out of the range of 64 bits.
     Range,
 }
 
@@ -22,16 +22,18 @@ struct Decimal {
     negative: bool,
     /// All digits, without the point.
     digits: String,
-    /// How many of the digits are before the point; negative if zeros follow the point first.
+    /// The number of digits before the decimal point. If it is negative, this many zeros are between the point and the
+    /// first digit.
     point: i64,
 }
 
-/// Exponents beyond this are out of range for every type; the limit prevents overflow.
+/// The maximum magnitude of an exponent. A larger exponent is replaced by this one, which is out of range for every
+/// type, so that calculations cannot overflow.
 const EXPONENT_MAX: i64 = 100_000;
 /// More digits than any 64-bit integer has.
 const INT_DIGITS_MAX: usize = 20;
 
-/// Implements `int(text)`: surrounding whitespace, a sign, and single underscores between digits are accepted.
+/// Implements `int(text)`. Surrounding whitespace, a sign, and single underscores between digits are accepted.
 ///
 /// # Errors
 /// [`IntError`].
@@ -48,8 +50,8 @@ pub fn int(text: &str) -> Result<i64, IntError> {
     trimmed.replace('_', "").parse().map_err(|_| IntError::Range)
 }
 
-/// Implements `float(text)`: surrounding whitespace, single underscores between digits, `inf`, `infinity` and `nan` in
-/// any case.
+/// Implements `float(text)`. Surrounding whitespace and single underscores between digits are accepted, and so are
+/// `inf`, `infinity` and `nan` in any case.
 #[must_use]
 pub fn float(text: &str) -> Option<f64> {
     let trimmed = text.trim();
@@ -66,19 +68,21 @@ pub fn float(text: &str) -> Option<f64> {
     if all_between_digits { trimmed.replace('_', "").parse().ok() } else { None }
 }
 
-/// Implements `str(value)` of a `float`: shortest digits, with an exponent below 1e-4 and from 1e16 on.
+/// Implements `str(value)` of a `float`: the shortest digits, with an exponent if the magnitude is below 1e-4 or at
+/// least 1e16.
 #[must_use]
 pub fn float_text(value: f64) -> String {
     if value.is_finite() { positional(&format!("{value:e}")) } else { special(value) }
 }
 
-/// Implements `str(value)` of a `numpy.float32`: the shortest digits of a single.
+/// Implements `str(value)` of a `numpy.float32`: the shortest digits that identify a single.
 #[must_use]
 pub fn single_text(value: f32) -> String {
     if value.is_finite() { positional(&format!("{value:e}")) } else { special(value.into()) }
 }
 
-/// Implements `str(value)` of a `decimal.Decimal` with this unscaled value, a sign and digits, and this scale.
+/// Implements `str(value)` of a `decimal.Decimal` with this unscaled value and this scale. The unscaled value has an
+/// optional minus sign and at least one digit.
 #[must_use]
 pub fn decimal_text(unscaled: &str, scale: i64) -> String {
     let (sign, digits) = unscaled.strip_prefix('-').map_or(("", unscaled), |digits| ("-", digits));
@@ -98,7 +102,7 @@ pub fn decimal_text(unscaled: &str, scale: i64) -> String {
     format!("{sign}{first}{point}{rest}E{adjusted:+}")
 }
 
-/// Returns whether `decimal.Decimal(text)` accepts a text.
+/// Returns whether `decimal.Decimal(text)` accepts a string.
 #[must_use]
 pub fn is_decimal(text: &str) -> bool {
     let plain = text.trim().replace('_', "");
@@ -113,7 +117,7 @@ pub fn is_decimal(text: &str) -> bool {
     Decimal::parse(&plain).is_some()
 }
 
-/// Returns whether `uuid.UUID(text)` accepts a text: 32 hexadecimal digits. Hyphens, surrounding braces, `urn:` and
+/// Returns whether `uuid.UUID(text)` accepts a string: 32 hexadecimal digits. Hyphens, surrounding braces, `urn:` and
 /// `uuid:` are ignored.
 #[must_use]
 pub fn is_uuid(text: &str) -> bool {
@@ -277,7 +281,7 @@ fn positional(scientific: &str) -> String {
 // === impl Decimal ===
 
 impl Decimal {
-    /// Parses a sign, digits with at most one point, and an exponent.
+    /// Parses an optional sign, digits with at most one decimal point, and an optional exponent.
     fn parse(text: &str) -> Option<Self> {
         let (negative, unsigned) = match text.strip_prefix('-') {
             Some(rest) => (true, rest),

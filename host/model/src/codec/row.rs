@@ -7,32 +7,32 @@
 //!  +--------+--------+--------+--------+--------+--------+--------+--------+
 //!  |                 event time, microseconds since the epoch              | 8
 //!  +--------+--------+--------+--------+--------+--------+--------+--------+
-//!  |            created time, microseconds; the least i64 if none          | 16
+//!  |           created time, microseconds; the smallest i64 if none        | 16
 //!  +--------+--------+--------+--------+--------+--------+--------+--------+
 //!  | null bitmap: bit i of byte i/8, 1 = present; ceil(n/8) bytes          | 24
 //!  +-----------------------------------------------------------------------+
 //!  | slots: per field, in order, not aligned                               |
 //!  |   bool 1 byte | int32, float32 4 | int64, float64 8                   |
-//!  |   bytes, list 4: where its bytes end in the variable part             |
+//!  |   bytes, list 4: the end of its bytes, relative to the variable part  |
 //!  +-----------------------------------------------------------------------+
 //!  | variable part: bytes and lists, in field order, without gaps          |
 //!  |   list of fixed-width items: the items                                |
-//!  |   list of bytes: u32 number of items, u32 end of each, the data       |
+//!  |   list of bytes: u32 number of items, u32 end of each item, the data  |
 //!  +-----------------------------------------------------------------------+
-//!  | if bit 0 of the flags is set: nanoseconds below the event time, u32,  |
-//!  |   and below the created time, u32                                     |
+//!  | if bit 0 of the flags is set: remaining nanoseconds of the event time |
+//!  |   and of the created time, u32 each                                   |
 //!  +-----------------------------------------------------------------------+
 //! ```
 //!
-//! The nanoseconds only decide between rows whose header has equal times ([`RowRank`]); no value is read from them. A row
-//! whose times are whole microseconds does not have them.
+//! The nanoseconds are used only to compare rows whose headers have equal times; see [`RowRank`]. A row whose times are
+//! whole microseconds has no nanoseconds.
 //!
-//! All integers are little-endian. A variable field begins where the one before it ends, so reading one field costs
-//! two loads and no walk. The slot of a null is zero, or for a variable field the end of the one before: equal values
-//! have equal bytes.
+//! All integers are little-endian. A variable field begins at the end of the previous variable field, so a reader finds
+//! it with two loads and does not read other fields. The slot of a null is zero, but the slot of a variable field that
+//! is null contains the end of the previous variable field. Therefore, rows with equal values have equal bytes.
 //!
-//! [`RowBuilder`] and [`RowView`] are inverses: what is pushed is what is read. Reading arbitrary bytes returns an
-//! error, or some value, and never panics.
+//! [`RowView`] reads exactly the values that were pushed to a [`RowBuilder`]. Reading arbitrary bytes returns an error
+//! or some value, and never panics.
 
 use std::cmp::Ordering;
 
@@ -43,25 +43,26 @@ use super::{
 };
 use crate::model::{ItemType, ListRef, Micros, Physical, Value, ValueRef};
 
-/// The version that this code writes, and the only one so far.
+/// The version of the row format that this code writes. It is the only version so far.
 pub const FORMAT_VERSION: u8 = 1;
 
-/// The maximum size of one row in bytes. DynamoDB's items end at 400 kB; a larger row is a mistake in the source.
+/// The maximum size of one row in bytes. DynamoDB limits items to 400 KB, so a row of this size is probably a mistake
+/// in the source.
 pub const ROW_BYTES_MAX: usize = 4 << 20;
 
 /// The flag of a row that ends with nanoseconds.
 const HAS_NANOS: u8 = 1;
-/// Bytes of the nanoseconds at the end of a row.
+/// The size in bytes of the nanoseconds at the end of a row.
 const NANOS_BYTES: usize = 2 * size_of::<u32>();
 
-/// The created time of a row whose source has none: less than every other, so it loses ties.
+/// The stored created time of a row without one. It is less than every other created time, so the row loses ties.
 const CREATED_NONE: i64 = i64::MIN;
 
 /// Why a row cannot be written or read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RowError {
-    /// There are fewer bytes than the header and the slots take, or a field ends outside of the row.
+    /// The row has fewer bytes than its header and slots need.
     #[error("row is truncated: {len} bytes, at least {needed} needed")]
     Truncated {
         /// The number of bytes.
@@ -69,21 +70,21 @@ pub enum RowError {
         /// The number of bytes needed.
         needed: usize,
     },
-    /// Written by a newer Larder, or not a row.
+    /// The row was written by a newer Larder, or the bytes are not a row.
     #[error("row format version {0} is unknown (this is version {FORMAT_VERSION})")]
     Version(u8),
-    /// Written with another schema.
+    /// The row was written with another schema.
     #[error("row has schema {got:08x}, expected {expected:08x}")]
     Schema {
         /// The fingerprint in the row.
         got: u32,
-        /// The fingerprint of the schema that it was read with.
+        /// The fingerprint of the schema that the row was read with.
         expected: u32,
     },
-    /// A field whose bytes are not a value of its type.
+    /// The bytes of a field are not a value of its type. The text is the name of the field.
     #[error("field '{0}' of the row is damaged")]
     Damaged(String),
-    /// A value of another shape than the field's.
+    /// The value does not have the shape of the field.
     #[error("field '{field}' takes {expected:?}, but got another shape")]
     Type {
         /// The field.
@@ -91,15 +92,15 @@ pub enum RowError {
         /// The shape of the field.
         expected: Physical,
     },
-    /// More or fewer values than fields.
+    /// The number of values is not the number of fields, or there is no field with the requested index.
     #[error("row has {got} values, but its schema has {expected} fields")]
     Count {
-        /// Values pushed.
+        /// The number of values that were pushed, or one more than the requested index.
         got: usize,
-        /// Fields of the schema.
+        /// The number of fields in the schema.
         expected: usize,
     },
-    /// More than [`ROW_BYTES_MAX`] bytes.
+    /// The row has more than [`ROW_BYTES_MAX`] bytes.
     #[error("row is {0} bytes long, but at most {ROW_BYTES_MAX} are allowed")]
     TooLong(usize),
 }
@@ -111,16 +112,17 @@ pub struct RowHeader {
     pub fingerprint: Fingerprint,
     /// The time at which the values were true.
     pub event_time: Micros,
-    /// The created time of the row, if its source has one; `None` is less than every time.
+    /// The created time of the row, if its source has one. `None` is less than every time.
     pub created: Option<Micros>,
 }
 
-/// Decides which of two rows of one key wins: their times, at their source's precision.
+/// The times of a row, at the precision of its source. If two rows have the same key, their ranks decide which row
+/// wins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RowRank {
     /// The header of the row.
     pub header: RowHeader,
-    /// Nanoseconds below the event time and the created time; `None` if the row has none.
+    /// The remaining nanoseconds of the event time and the created time; `None` if the row has no nanoseconds.
     nanos: Option<(u32, u32)>,
 }
 
@@ -129,13 +131,13 @@ pub struct RowRank {
 pub struct RowBuilder<'s> {
     schema: &'s RowSchema,
     row: Vec<u8>,
-    /// The field that the next value is for.
+    /// The index of the field that gets the next value.
     next: usize,
-    /// Nanoseconds below the row's event time and created time.
+    /// The remaining nanoseconds of the row's event time and created time.
     nanos: (u32, u32),
 }
 
-/// A row, read in place.
+/// A row whose values are read from its bytes, without a copy.
 #[derive(Clone, Copy, Debug)]
 pub struct RowView<'a> {
     schema: &'a RowSchema,
@@ -164,7 +166,8 @@ impl RowHeader {
         })
     }
 
-    /// Returns the times of the row in microseconds, in the order in which they decide; [`RowRank`] is exact.
+    /// Returns the times of the row in microseconds. If two rows have the same key, the row with the greater pair wins.
+    /// [`RowRank`] also compares nanoseconds.
     #[must_use]
     pub fn precedence(&self) -> (Micros, Option<Micros>) {
         (self.event_time, self.created)
@@ -174,7 +177,7 @@ impl RowHeader {
 // === impl RowRank ===
 
 impl RowRank {
-    /// Reads the times of a row.
+    /// Reads the times of a row, including nanoseconds.
     ///
     /// # Errors
     /// [`RowError::Truncated`] and [`RowError::Version`].
@@ -191,8 +194,8 @@ impl RowRank {
         Ok(Self { header, nanos })
     }
 
-    /// Compares two rows of one key: the later event time is greater, then the later created time. A row without a
-    /// created time is less than one with it.
+    /// Compares two rows with the same key. The row with the later event time is greater. If the event times are equal,
+    /// the row with the later created time is greater. A row without a created time is less than a row with one.
     #[must_use]
     pub fn compare(&self, other: &Self) -> Ordering {
         let (own, others) = (self.nanos.unwrap_or_default(), other.nanos.unwrap_or_default());
@@ -200,8 +203,8 @@ impl RowRank {
         key(self, own).cmp(&key(other, others))
     }
 
-    /// Compares two rows of one key, one of which may come from a source that truncates times. Uses only the precision
-    /// that both have; rows that do not differ at that precision are equal.
+    /// Compares two rows with the same key, if the source of one of them may truncate times. Compares nanoseconds and
+    /// created times only if both rows have them. Rows with equal times at that precision are equal.
     #[must_use]
     pub fn compare_coarsely(&self, other: &Self) -> Ordering {
         let both = self.nanos.zip(other.nanos);
@@ -225,14 +228,14 @@ impl<'s> RowBuilder<'s> {
         Self { schema, row: Vec::new(), next: 0, nanos: (0, 0) }
     }
 
-    /// Starts a row. Follow with one [`RowBuilder::push`] per field and [`RowBuilder::finish`].
+    /// Starts a row. After this, call [`RowBuilder::push`] once for each field, and then [`RowBuilder::finish`].
     pub fn begin(&mut self, event_time: Micros, created: Option<Micros>) {
         self.next = 0;
         self.nanos = (0, 0);
         self.row.clear();
         self.row.resize(self.schema.var_at(), 0);
         self.row[0] = FORMAT_VERSION;
-        // A schema with more fields cannot be finished: see `finish`.
+        // `finish` returns an error for a schema with more fields.
         let count = u16::try_from(self.schema.len()).unwrap_or(u16::MAX);
         self.store(FIELD_COUNT_AT, &count.to_le_bytes());
         self.store(FINGERPRINT_AT, &self.schema.fingerprint().0.to_le_bytes());
@@ -240,8 +243,8 @@ impl<'s> RowBuilder<'s> {
         self.store(CREATED_AT, &created.unwrap_or(CREATED_NONE).to_le_bytes());
     }
 
-    /// Adds nanoseconds to the times of the current row: their remainder below the microseconds of
-    /// [`RowBuilder::begin`].
+    /// Sets the nanoseconds of the current row's times: the remainders, from 0 to 999, below the microseconds that
+    /// [`RowBuilder::begin`] gets.
     pub fn set_nanos(&mut self, event_time: u32, created: u32) {
         self.nanos = (event_time, created);
     }
@@ -249,8 +252,8 @@ impl<'s> RowBuilder<'s> {
     /// Appends the next field's value.
     ///
     /// # Errors
-    /// [`RowError::Type`] if the value's shape is not the field's, [`RowError::Count`] after the last field,
-    /// [`RowError::TooLong`].
+    /// [`RowError::Type`] if the value does not have the shape of the field, [`RowError::Count`] if all fields already
+    /// have values, and [`RowError::TooLong`].
     pub fn push(&mut self, value: ValueRef<'_>) -> Result<(), RowError> {
         let field = self.next_field()?;
         let at = field.at;
@@ -276,7 +279,7 @@ impl<'s> RowBuilder<'s> {
         Ok(())
     }
 
-    /// Appends the next field's value from an owned one.
+    /// Appends an owned value as the next field's value.
     ///
     /// # Errors
     /// As [`RowBuilder::push`].
@@ -287,7 +290,7 @@ impl<'s> RowBuilder<'s> {
         }
     }
 
-    /// Appends the next field's value, a list, from its items.
+    /// Appends a list of these items as the next field's value.
     ///
     /// # Errors
     /// As [`RowBuilder::push`].
@@ -299,10 +302,10 @@ impl<'s> RowBuilder<'s> {
         self.push_items(field.at, item.width().is_none(), items)
     }
 
-    /// Appends the next field's value, a list of fixed-width items, from its items' bytes (little-endian).
+    /// Appends a list of fixed-width items as the next field's value. `bytes` contains the items, each little-endian.
     ///
     /// # Errors
-    /// As [`RowBuilder::push`]; [`RowError::Type`] also if the bytes are not a whole number of items.
+    /// As [`RowBuilder::push`]. Also [`RowError::Type`] if the length of `bytes` is not a multiple of the item's width.
     pub fn push_list_bytes(&mut self, bytes: &[u8]) -> Result<(), RowError> {
         let field = self.next_field()?;
         match field.physical {
@@ -349,7 +352,7 @@ impl<'s> RowBuilder<'s> {
             for item in items {
                 let ValueRef::Bytes(bytes) = item else { return Err(wrong()) };
                 end += bytes.len();
-                // Checked below against the row's limit, which is far under 4 GiB.
+                // The check below rejects an end beyond the row's limit, which is far below 4 GiB.
                 self.row.extend_from_slice(&u32::try_from(end).unwrap_or(u32::MAX).to_le_bytes());
                 if end > ROW_BYTES_MAX {
                     return Err(RowError::TooLong(end));
@@ -400,7 +403,7 @@ impl<'s> RowBuilder<'s> {
 // === impl RowView ===
 
 impl<'a> RowView<'a> {
-    /// Creates a view of a row that was written with this schema.
+    /// Creates a view of a row. The row must have been written with this schema.
     ///
     /// # Errors
     /// [`RowError::Truncated`], [`RowError::Version`] and [`RowError::Schema`].

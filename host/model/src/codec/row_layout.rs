@@ -1,4 +1,4 @@
-//! The offsets in the header of a row, which `row.rs` draws.
+//! The offsets in the header of a row. `row.rs` has a diagram of the header.
 
 pub(super) const FLAGS_AT: usize = 1;
 pub(super) const FIELD_COUNT_AT: usize = 2;

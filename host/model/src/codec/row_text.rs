@@ -1,32 +1,38 @@
-//! A row's values as the JSON that responses copy. It is rendered once, when a row enters the hot cache, because
-//! printing numbers costs more than looking them up.
+//! A row's values as JSON text, which responses copy. The text is rendered once, when a row enters the hot cache,
+//! because formatting numbers costs more than looking up a row.
 //!
 //! ```text
 //! number of pieces u16 | start of each piece u16 | end of the last piece u16 | the pieces
 //! ```
 //!
-//! Starts and ends are offsets from the start of the first piece. The first piece is the event time, and the others are
-//! the fields in their order. Each piece begins with a comma, so a column of a response is a sequence of pieces,
-//! without the comma of the first one. If at least 32 bytes follow the start of a short piece, 32 bytes are copied,
-//! which is one instruction; if other bytes are stored after the text, that includes the last pieces. The offsets are
-//! small and adjacent, because a hundred rows exceed a processor's L1 cache, and most of the time is spent waiting for
-//! L2.
+//! A piece is a comma and one value as JSON. The first piece has the event time, and the following pieces have the
+//! fields in their order. Starts and ends are offsets from the start of the first piece. A column of a response is a
+//! sequence of pieces of different rows, without the first comma.
+//!
+//! A piece of at most 32 bytes is copied as a block of 32 bytes, which takes one instruction. This is possible only if
+//! at least 32 bytes follow the start of the piece. For the last pieces of a string, it is possible only if other bytes
+//! are stored after the text.
+//!
+//! The offsets are small and adjacent so that a lookup reads little memory: a hundred rows exceed a processor's L1
+//! cache, and most of the time is spent waiting for the L2 cache.
 
 use std::ops::Range;
 
 use super::{RowSchema, RowView, json};
 use crate::model::Rfc3339;
 
-/// A row's values as text, read in place.
+/// The rendered text of a row, borrowed.
 #[derive(Clone, Copy, Debug)]
 pub struct RowText<'a> {
     bounds: &'a [u8],
     pieces: &'a [u8],
 }
 
-/// Rows with more fields are not rendered: requests for a few fields should not pay for all of them.
+/// The maximum number of fields of a row that is rendered. A request for a few fields should not pay for rendering all
+/// fields of a wide row.
 const FIELDS_MAX: usize = 256;
-/// Longer text is not stored: it would evict many other entries.
+/// The maximum size of the pieces of a row in bytes. Longer text is not stored, because it would evict many other
+/// entries of the cache.
 const BYTES_MAX: usize = 16 << 10;
 
 const BOUND_BYTES: usize = size_of::<u16>();
@@ -35,10 +41,12 @@ const CHUNK: usize = 32;
 // === impl RowText ===
 
 impl<'a> RowText<'a> {
-    /// [`RowText::copy`] is fastest if `out` has this many bytes from its offset, even for a shorter value.
+    /// [`RowText::copy`] is fastest if `out` has at least this many bytes from the offset `at` on, even for a shorter
+    /// value.
     pub const COPY_BYTES: usize = CHUNK;
 
-    /// Appends the text of a row; appends nothing if the row is damaged, or if its text would be too long to store.
+    /// Appends the text of a row. Appends nothing if the row is damaged or has too many fields, or if the text would be
+    /// too long.
     pub fn render(schema: &RowSchema, row: &[u8], out: &mut Vec<u8>) {
         let start = out.len();
         if Self::write(schema, row, out).is_none() {
@@ -68,7 +76,8 @@ impl<'a> RowText<'a> {
         Some(())
     }
 
-    /// Reads the output of [`RowText::render`], with any bytes after it; `None` if it is empty.
+    /// Reads the output of [`RowText::render`]; other bytes may follow the output in `bytes`. Returns `None` if `bytes`
+    /// is empty or too short.
     #[must_use]
     pub fn new(bytes: &'a [u8]) -> Option<Self> {
         let (count, rest) = bytes.split_first_chunk()?;
@@ -76,13 +85,13 @@ impl<'a> RowText<'a> {
         Some(Self { bounds, pieces })
     }
 
-    /// Appends the event time, with or without its comma.
+    /// Appends the event time as JSON, with or without a comma before it.
     pub fn append_event_time(&self, with_comma: bool, out: &mut Vec<u8>) {
         out.extend_from_slice(self.text_of(0, with_comma));
     }
 
-    /// Adds the start of each piece, and the end of the last one, to `sums`, which has the sums for other rows. The
-    /// sums over all rows of a response determine the space for each field: see [`RowText::width_of_sums`].
+    /// Adds the start of each piece, and the end of the last piece, to the elements of `sums`. The sums over all rows
+    /// of a response determine the space that each field needs: see [`RowText::width_of_sums`].
     #[inline]
     pub fn add_bounds(&self, sums: &mut [u32]) {
         for (sum, bound) in sums.iter_mut().zip(self.bounds.as_chunks().0) {
@@ -90,7 +99,7 @@ impl<'a> RowText<'a> {
         }
     }
 
-    /// Returns the number of sums that [`RowText::add_bounds`] adds to.
+    /// Returns the number of elements of `sums` that [`RowText::add_bounds`] changes.
     #[must_use]
     pub fn bound_count(&self) -> usize {
         self.bounds.len() / BOUND_BYTES
@@ -114,7 +123,7 @@ impl<'a> RowText<'a> {
     }
 
     /// Writes the value of field `index` to `out` at offset `at`, with or without a comma, and returns its size in
-    /// bytes. May also overwrite the bytes of `out` after it, which must be unused so far.
+    /// bytes. May also overwrite bytes of `out` after the value, so these bytes must be unused.
     ///
     /// Writes nothing for a field that does not exist, or that does not fit.
     #[inline]
@@ -193,14 +202,15 @@ mod tests {
             ValueRef::Float64(0.1),
             ValueRef::Null,
             ValueRef::Bytes(long.as_bytes()),
-            // With comma and quotes, exactly one chunk, and one byte more.
+            // With the comma and the quotes, the first text fills exactly one chunk, and the second text has one byte
+            // more.
             ValueRef::Bytes(b"0123456789abcdef0123456789abc"),
             ValueRef::Bytes(b"0123456789abcdef0123456789abcd"),
             ValueRef::Bytes(b""),
             ValueRef::Bool(true),
         ];
         let types = ["Int64", "Float64", "UnixTimestamp", "String", "String", "String", "String", "Bool"];
-        // With other bytes after it.
+        // Other bytes follow the text.
         let bytes = [rendered(&schema(&types), &values), vec![7; CHUNK]].concat();
         let text = RowText::new(&bytes).unwrap();
         let mut sums = vec![0; text.bound_count()];

@@ -1,41 +1,44 @@
-//! The fields of a row and their positions.
+//! The fields of a row and their offsets.
 
 use std::sync::Arc;
 
 use super::{murmur3_x64_128, row_layout::HEADER_BYTES};
 use crate::model::{Feature, FeatureView, Physical, ScalarType, ValueType};
 
-/// Distinguishes rows of different schemas: 32 bits of a hash over the fields' names and types.
+/// Identifies a schema: 32 bits of a hash of the names and types of its fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Fingerprint(pub u32);
 
-/// The fields of a feature view's rows, with their positions.
+/// The fields of a feature view's rows, with their offsets.
 ///
-/// A schema is built once, when a catalog is loaded; reading a field then takes an addition and a load.
+/// A schema is built once, when a catalog is loaded. Its precomputed offsets let a reader load any field without
+/// reading other fields first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowSchema {
     fields: Vec<Field>,
     fingerprint: Fingerprint,
-    /// The end of the slots, where the variable part begins.
+    /// The offset in the row at which the slots end and the variable part begins.
     var_at: usize,
 }
 
-/// The position of one field.
+/// One field, with the offset of its slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Field {
     pub(super) name: Arc<str>,
     pub(super) value_type: ValueType,
     pub(super) physical: Physical,
-    /// Offset of the slot in the row.
+    /// The offset of the slot in the row.
     pub(super) at: usize,
-    /// Offset of the slot of the variable field before this one, for a variable field that has one.
+    /// For a variable field, the offset of the slot of the previous variable field. `None` for the first variable field
+    /// and for all other fields.
     pub(super) previous_var_at: Option<usize>,
 }
 
-/// The field with the expiry of a row, in views whose source has one for each row. No feature can have such a name.
-const EXPIRY_FIELD: &str = "(expires)";
+/// The name of the field with the expiration time of a row. Only views with [`FeatureView::has_expiry`] have this
+/// field.
+pub(crate) const EXPIRY_FIELD: &str = "(expires)";
 
-/// The maximum number of fields of a row: they are counted in 16 bits.
+/// The maximum number of fields of a row. The header stores the number of fields in 16 bits.
 pub const FIELDS_MAX: usize = u16::MAX as usize;
 
 // === impl RowSchema ===
@@ -47,7 +50,8 @@ impl RowSchema {
         Self::new(features.iter().map(|feature| (Arc::clone(&feature.name), feature.value_type)))
     }
 
-    /// Returns the schema of a view's rows: its features, followed by the row's expiry if it has one.
+    /// Returns the schema of a view's rows: the view's features, followed by the expiry field if
+    /// [`FeatureView::has_expiry`] returns true.
     #[must_use]
     pub fn of_view(view: &FeatureView) -> Self {
         let features = view.features.iter().map(|feature| (Arc::clone(&feature.name), feature.value_type));
@@ -62,8 +66,8 @@ impl RowSchema {
         (&*self.fields[last].name == EXPIRY_FIELD).then_some(last)
     }
 
-    /// Returns the schema of rows with these fields, in this order. Fields past [`FIELDS_MAX`] cannot be encoded; a
-    /// catalog has far fewer.
+    /// Returns the schema of rows with these fields, in this order. With more than [`FIELDS_MAX`] fields, no row can be
+    /// encoded. The views of a catalog have far fewer.
     #[must_use]
     pub fn new(fields: impl IntoIterator<Item = (Arc<str>, ValueType)>) -> Self {
         let mut described = String::new();
@@ -123,7 +127,7 @@ impl RowSchema {
         self.fields.iter().position(|field| &*field.name == name && field.value_type == value_type)
     }
 
-    /// Returns the index and type of the field of this name, whatever its type, if there is one.
+    /// Returns the index and type of the field with this name, if there is one.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<(usize, ValueType)> {
         let index = self.fields.iter().position(|field| &*field.name == name)?;

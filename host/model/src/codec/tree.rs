@@ -9,10 +9,11 @@ use crate::model::{
 };
 
 const MICROS: i64 = 1_000_000;
-/// The maximum nesting depth of a message: the protobuf decoders of prost and of Feast stop at 100 levels.
+/// The maximum nesting depth of a message. It is lower than the limit of the protobuf decoders of prost and of Feast,
+/// which is 100 levels.
 const DEPTH_MAX: usize = 97;
 
-/// Encodes a cell of a nested type as the bytes of a message.
+/// Encodes a cell of a nested type as the bytes of a [`FeastValue`].
 ///
 /// # Errors
 /// [`ConversionError`].
@@ -93,7 +94,7 @@ fn lists(items: &[Cell]) -> Option<RepeatedValue> {
     Some(RepeatedValue { val: items.iter().map(of).collect::<Option<_>>()? })
 }
 
-/// Converts a value inside a tree, with the type that Feast infers from it.
+/// Converts a value inside a nested value. The type is the one that Feast infers from the value.
 fn inferred(cell: &Cell) -> FeastValue {
     let kind = match cell {
         Cell::Null => None,
@@ -114,8 +115,8 @@ fn inferred(cell: &Cell) -> FeastValue {
     FeastValue { kind }
 }
 
-/// Converts to a typed list if all items have one type, else to a list of any values. Integers among doubles are
-/// doubles, and a null among them is NaN.
+/// Converts items to a typed list if all of them have the same type, and otherwise to a list of values of any types. If
+/// there are doubles among the items, integers become doubles, and nulls become NaN.
 fn inferred_list(items: &[Cell]) -> Kind {
     macro_rules! all {
         ($($shape:pat => $value:expr),+) => {
@@ -139,7 +140,7 @@ fn inferred_list(items: &[Cell]) -> Kind {
         .unwrap_or_else(|| Kind::List(RepeatedValue { val: items.iter().map(inferred).collect() }))
 }
 
-/// Converts a list if it has only mappings.
+/// Converts a list of mappings. Returns `None` if an item is not a mapping.
 fn maps_of(items: &[Cell]) -> Option<FeastMapList> {
     let of = |item: &Cell| if let Cell::Map(entries) = item { Some(map(entries)) } else { None };
     Some(FeastMapList { val: items.iter().map(of).collect::<Option<_>>()? })

@@ -11,10 +11,11 @@ use jiff::{
 
 const EPOCH: civil::DateTime = civil::datetime(1970, 1, 1, 0, 0, 0, 0);
 
-/// Formats an instant in a zone as ISO 8601 text; `None` if the local time is beyond year 9999, or if the zone is an
-/// offset that no clock has.
+/// Formats an instant in a zone as ISO 8601 text. Returns `None` if the local time is out of the range of years, which
+/// ends with 9999, or if the zone is an offset that is out of range.
 pub(super) fn zoned_text(unix_seconds: i64, zone: &str) -> Option<String> {
-    // `Timestamp` ends a day before year 9999 does. The offset of that day applies to the last day too.
+    // The range of `Timestamp` ends one day before year 9999 does. For the last day, the offset at the end of this
+    // range is used.
     let nearest = unix_seconds.clamp(Timestamp::MIN.as_second(), Timestamp::MAX.as_second());
     let offset = zone_of(zone)?.to_offset(Timestamp::from_second(nearest).ok()?);
     let local_seconds = unix_seconds.checked_add(i64::from(offset.seconds()))?;
@@ -24,7 +25,7 @@ pub(super) fn zoned_text(unix_seconds: i64, zone: &str) -> Option<String> {
     parts.to_string("%Y-%m-%dT%H:%M:%S%:z").ok()
 }
 
-/// Returns the zone of a name; `None` if it is an offset that is out of range.
+/// Returns the zone with this name. Returns `None` if the name is an offset that is out of range.
 fn zone_of(name: &str) -> Option<TimeZone> {
     if name.is_empty() {
         return Some(TimeZone::UTC);
@@ -99,7 +100,7 @@ mod tests {
             (JUNE, "+5:30", utc),
             (JUNE, "Mars/Olympus", utc),
             (JUNE, "+é0", utc),
-            // An offset that no clock has is an error in Feast.
+            // In Feast, an offset that is out of range is an error.
             (JUNE, "+99:99", None),
         ]);
     }

@@ -4,16 +4,16 @@ use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc, time::Duration};
 
 use super::{Micros, ScalarType, ValueType};
 
-/// The name that Feast gives the join key of a view without entities. In requests and rows, the key's value is the
-/// empty string.
+/// The name that Feast gives to the join key of a view without entities. In stored rows, the value of this key is the
+/// empty string. Requests do not contain the key.
 pub const JOIN_KEY_DUMMY: &str = "__dummy_id";
 
 /// Free-text tags of a definition, by key; `version` and `owner` are customary.
 pub type Tags = BTreeMap<String, String>;
 
-/// Identifies the entity of a row: the 16 bytes that Feast writes as `entity_id` in DynamoDB.
+/// Identifies the entity of a row: the 16 bytes that Feast writes, in hexadecimal, as `entity_id` in DynamoDB.
 ///
-/// They are the MurmurHash3 of the serialized entity key: see [`crate::codec::KeyEncoder`].
+/// The bytes are the MurmurHash3 of the serialized entity key: see [`crate::codec::KeyEncoder`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EntityId(pub [u8; 16]);
 
@@ -24,56 +24,56 @@ pub struct InvalidEntityId;
 /// An object that features describe, such as a customer or a driver.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entity {
-    /// Its name in definitions.
+    /// The entity's name in definitions.
     pub name: Arc<str>,
-    /// The column that contains its key in requests and sources.
+    /// The name of the column that contains the entity's key in requests and sources.
     pub join_key: Arc<str>,
     /// The key's type. [`ValueType::can_be_join_key`] returns true for it.
     pub value_type: ScalarType,
     /// A description for users.
     pub description: String,
-    /// Free text.
+    /// User-defined tags.
     pub tags: Tags,
 }
 
 /// A named, typed value of an entity.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Feature {
-    /// Its name, unique in its view.
+    /// The feature's name, unique in its view.
     pub name: Arc<str>,
-    /// Its type.
+    /// The type of the feature's values.
     pub value_type: ValueType,
     /// A description for users.
     pub description: String,
-    /// Free text.
+    /// User-defined tags.
     pub tags: Tags,
 }
 
-/// One part of a view's key.
+/// A join key of a view.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JoinKey {
-    /// The column that contains it.
+    /// The name of the column that contains the key's values.
     pub name: Arc<str>,
-    /// Its type. [`ValueType::can_be_join_key`] returns true for it.
+    /// The key's type. [`ValueType::can_be_join_key`] returns true for it.
     pub value_type: ScalarType,
 }
 
 /// Features that share a key, a source and a time to live.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FeatureView {
-    /// Its name, unique in the project.
+    /// The view's name, unique in the project.
     pub name: Arc<str>,
-    /// Names of its entities.
+    /// The names of the view's entities.
     pub entities: Vec<Arc<str>>,
-    /// Its key, sorted by name; the dummy key for a view without entities.
+    /// The view's join keys, sorted by name. A view without entities has the single key [`JOIN_KEY_DUMMY`].
     pub join_keys: Vec<JoinKey>,
-    /// Its features, in declared order.
+    /// The view's features, in declared order.
     pub features: Vec<Feature>,
-    /// How long a row is fresh after its event time; `None`: forever.
+    /// How long a row is fresh after its event time; `None` means forever.
     pub ttl: Option<Duration>,
     /// The source from which rows are loaded automatically; `None` if only callers write rows.
     pub source: Option<Source>,
-    /// The files for materialization on demand, if they are not the source already.
+    /// The files for materialization on demand, if `source` is not Parquet files.
     pub batch_source: Option<FileSource>,
     /// The name of the push source that writes rows to this view.
     pub push_source: Option<Arc<str>>,
@@ -81,10 +81,10 @@ pub struct FeatureView {
     pub mode: WriteMode,
     /// A description for users.
     pub description: String,
-    /// Free text.
+    /// User-defined tags.
     pub tags: Tags,
-    /// When the view was added to the registry that defines it, if the registry records that. A different time means
-    /// that the view was removed and added again.
+    /// When the view was added to the registry that defines it, if the registry records that. If the time changes, the
+    /// view was removed from the registry and added again.
     pub created: Option<Micros>,
 }
 
@@ -93,10 +93,10 @@ pub struct FeatureView {
 pub struct Source {
     /// The kind of source.
     pub from: SourceKind,
-    /// How often it is read again while the server runs; `None`: only at startup, on demand, and at the times in
-    /// `cron`.
+    /// How often the source is read again while the server runs. `None` means that the source is read only at startup,
+    /// on demand, and at the times in `cron`.
     pub every: Option<Duration>,
-    /// When it is read again, as a cron expression in UTC.
+    /// When the source is read again, as a cron expression in UTC.
     pub cron: Option<String>,
 }
 
@@ -119,17 +119,18 @@ pub enum SourceKind {
 /// Parquet files with a view's rows.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FileSource {
-    /// A file, or a directory of `*.parquet` files, as written in the definition; or an object or a prefix in S3:
-    /// `s3://bucket/key`.
+    /// A file or a directory of `*.parquet` files, or an object or a prefix in S3 (`s3://bucket/key`), as written in
+    /// the definition.
     pub path: String,
     /// For a path in S3: the region and endpoint.
     pub place: AwsPlace,
     /// For a path in S3: how to detect that a set of objects is complete.
     pub gate: Gate,
-    /// The column of event times, by its mapped name; `None` for a static table, where the event time of rows is the
-    /// time at which they are read.
+    /// The event time column, by its name after `field_mapping`. `None` for a static table: the event time of its rows
+    /// is the time at which they are read.
     pub timestamp_field: Option<String>,
-    /// The column of creation times, by its mapped name: it breaks ties between equal event times.
+    /// The column of created times, by its name after `field_mapping`. Created times break ties between equal event
+    /// times.
     pub created_timestamp_column: Option<String>,
     /// Maps columns in the file to names in the definitions.
     pub field_mapping: BTreeMap<String, String>,
@@ -144,36 +145,37 @@ pub struct AwsPlace {
     pub endpoint: Option<String>,
 }
 
-/// How to detect that a set of objects under one prefix is complete: a set is written object by object.
+/// How to detect that the set of objects under a prefix is complete. A check is useful because a set is written object
+/// by object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Gate {
-    /// No check: all existing objects are read.
+    /// No check: all existing `*.parquet` objects are read.
     #[default]
     Open,
-    /// An object of this name under the prefix, written last: nothing is read before it exists, and nothing is read
-    /// again before it is written again.
+    /// The set is complete once an object with this name exists under the prefix, because it is written last. Nothing
+    /// is read before that. A set that was read completely is not read again until this object is written again.
     Marker(String),
-    /// An object of this name under the prefix that lists the objects of the set; other objects are not read.
+    /// An object with this name under the prefix lists the objects of the set. Other objects are not read.
     Manifest(String),
 }
 
 /// A table in DynamoDB with a view's rows.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TableSource {
-    /// Its name.
+    /// The table's name.
     pub table: String,
     /// The region and endpoint.
     pub place: AwsPlace,
     /// The layout of its items.
     pub layout: TableLayout,
-    /// How often the table's stream is polled for changes; `None`: the stream is not followed.
+    /// How often the table's stream is polled for changes. `None` means that the stream is not followed.
     pub poll: Option<Duration>,
-    /// How many segments are scanned concurrently.
+    /// The number of segments that are scanned concurrently.
     pub segments: u16,
-    /// The maximum number of read capacity units per second for a scan; `None`: no limit.
+    /// The maximum number of read capacity units per second for a scan; `None` means no limit.
     pub read_units: Option<u32>,
-    /// The attribute that DynamoDB's own TTL uses: the time, in seconds since 1970, after which DynamoDB deletes the
-    /// item. It deletes items with a delay, so Larder skips expired ones.
+    /// The attribute that DynamoDB's own TTL uses. It contains the time, in seconds since 1970, after which DynamoDB
+    /// deletes the item. DynamoDB deletes expired items with a delay, so Larder skips them.
     pub ttl_attribute: Option<String>,
     /// How to treat an entity without a stored row.
     pub on_miss: OnMiss,
@@ -182,27 +184,29 @@ pub struct TableSource {
 /// The layouts of a table's items.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TableLayout {
-    /// Feast's layout: `entity_id`, the id in hexadecimal digits; `event_ts`, text; `values`, a map of serialized
-    /// values.
+    /// Feast's layout. `entity_id` is the entity id in hexadecimal digits, `event_ts` is the event time as text, and
+    /// `values` is a map of serialized values.
     Feast,
-    /// An item for each entity, with an attribute for each part of the key and each feature.
+    /// An item for each entity, with an attribute for each join key and each feature.
     Wide {
         /// Maps attributes to names in the definitions.
         field_mapping: BTreeMap<String, String>,
-        /// The attribute of event times; `None`: the event time of a row is the time at which it was read.
+        /// The attribute that contains the event time. `None` means that the event time of a row is the time at which the row was
+        /// read.
         timestamp: Option<String>,
     },
     /// An item for each feature of each entity.
     ItemPerFeature {
-        /// The attribute of the entity's key: the partition key.
+        /// The attribute that contains the entity's key. It is the table's partition key.
         key: String,
-        /// The attribute of the feature's name: the sort key.
+        /// The attribute that contains the feature's name. It is the table's sort key.
         feature: String,
-        /// The attribute of its value.
+        /// The attribute that contains the feature's value.
         value: String,
         /// Maps names of features in the table to names in the definitions.
         field_mapping: BTreeMap<String, String>,
-        /// The attribute of event times; `None`: the event time of a row is the time at which it was read.
+        /// The attribute of event times. `None` means that the event time of a row is the time at which the row was
+        /// read.
         timestamp: Option<String>,
     },
 }
@@ -216,16 +220,16 @@ pub enum OnMiss {
     Fetch(ReadThrough),
 }
 
-/// How single rows are fetched.
+/// Settings for fetching single rows from a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadThrough {
-    /// The limit on bytes of fetched rows on disk; beyond it, rows are evicted.
+    /// The maximum size of all fetched rows on disk, in bytes. Beyond this size, rows are evicted.
     pub max_bytes: u64,
-    /// How long a request waits for fetched rows.
+    /// The maximum time that a request waits for fetched rows.
     pub timeout: Duration,
-    /// How long to wait before the table is queried again for an entity that it does not have.
+    /// How long to wait before the table is queried again for an entity that the table does not have.
     pub negative_ttl: Duration,
-    /// How long a row is served before the table is queried again, if no stream reports changes.
+    /// How long a row is served before it is fetched again, if no stream reports changes.
     pub fresh_for: Duration,
     /// The maximum number of concurrent requests to DynamoDB.
     pub max_concurrent: u16,
@@ -234,34 +238,34 @@ pub struct ReadThrough {
 /// How a load treats stored rows that it does not contain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WriteMode {
-    /// They stay.
+    /// The load keeps them.
     #[default]
     Upsert,
-    /// They are deleted: the load builds a new generation, which replaces the served one atomically.
+    /// The load deletes them: it builds a new generation of rows, which replaces the served generation atomically.
     Replace,
 }
 
 /// A named selection of features, which models request by name.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FeatureService {
-    /// Its name, unique in the project.
+    /// The service's name, unique in the project.
     pub name: Arc<str>,
-    /// The features that it selects from each view, in order.
+    /// The features that the service selects from each view, in order.
     pub projections: Vec<Projection>,
     /// A description for users.
     pub description: String,
-    /// Free text.
+    /// User-defined tags.
     pub tags: Tags,
 }
 
-/// A selection of features of one view in a service.
+/// The features that a service selects from one view.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Projection {
     /// The view's name.
     pub view: Arc<str>,
     /// The selected features, in order.
     pub features: Vec<Arc<str>>,
-    /// The name that replaces the view's in full feature names (Feast: `with_name`).
+    /// The name that replaces the view's name in full feature names (Feast: `with_name`).
     pub alias: Option<Arc<str>>,
     /// Maps a view's join key to the request column that contains it (Feast: `with_join_key_map`).
     pub join_key_map: BTreeMap<Arc<str>, Arc<str>>,
@@ -308,8 +312,8 @@ impl fmt::Debug for EntityId {
 // === impl TableSource ===
 
 impl TableSource {
-    /// The default poll interval of a stream. DynamoDB accepts five requests a second for a shard, from all readers
-    /// together.
+    /// The default poll interval of a stream. DynamoDB accepts five requests per second for each shard, in total for
+    /// all readers.
     pub const POLL: Duration = Duration::from_secs(1);
 
     /// The default number of segments that are scanned concurrently.
@@ -340,7 +344,7 @@ impl FeatureView {
         self.features.iter().position(|feature| &*feature.name == name)
     }
 
-    /// Returns the Parquet files that the view's rows are materialized from, if there are any.
+    /// Returns the Parquet files from which the view's rows are materialized; `None` if there are none.
     #[must_use]
     pub fn files(&self) -> Option<&FileSource> {
         match self.source.as_ref().map(|source| &source.from) {
@@ -349,7 +353,7 @@ impl FeatureView {
         }
     }
 
-    /// Returns the table in DynamoDB that the view's rows come from, if its source is one.
+    /// Returns the DynamoDB table that is the view's source; `None` if the source is not a table.
     #[must_use]
     pub fn table(&self) -> Option<&TableSource> {
         match &self.source.as_ref()?.from {
@@ -358,7 +362,7 @@ impl FeatureView {
         }
     }
 
-    /// Returns the read-through settings, if missing rows are fetched from the table.
+    /// Returns the read-through settings; `None` if missing rows are not fetched from a table.
     #[must_use]
     pub fn read_through(&self) -> Option<&ReadThrough> {
         match &self.table()?.on_miss {
@@ -367,7 +371,7 @@ impl FeatureView {
         }
     }
 
-    /// Returns whether each row has its own expiry, in addition to the view's TTL.
+    /// Returns whether each row can have its own expiration time, in addition to the view's TTL.
     #[must_use]
     pub fn has_expiry(&self) -> bool {
         self.table().is_some_and(|table| table.ttl_attribute.is_some())

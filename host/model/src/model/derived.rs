@@ -4,16 +4,16 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{Feature, Tags, Value, ValueType};
 
-/// Features that a plugin computes from others and from request data (Feast: an on-demand feature view).
+/// Features that a plugin computes from other features and from request data (Feast: an on-demand feature view).
 #[derive(Clone, Debug, PartialEq)]
 pub struct DerivedView {
-    /// Its name, unique among all views of the project.
+    /// The view's name, unique among all views of the project.
     pub name: Arc<str>,
-    /// The name of the plugin that computes it.
+    /// The name of the plugin that computes the features.
     pub plugin: Arc<str>,
-    /// The inputs that the plugin may read, with the plugin's names for them.
+    /// The inputs that the plugin can read.
     pub inputs: Vec<DerivedInput>,
-    /// The features that it computes, in declared order.
+    /// The features that the plugin computes, in declared order.
     pub features: Vec<Feature>,
     /// The configuration of the plugin, as JSON; `null` by default.
     pub config: Arc<str>,
@@ -21,16 +21,16 @@ pub struct DerivedView {
     pub on_error: OnError,
     /// A description for users.
     pub description: String,
-    /// Free text.
+    /// User-defined tags.
     pub tags: Tags,
 }
 
 /// An input of a plugin.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DerivedInput {
-    /// The plugin's name for it, unique in the view.
+    /// The name by which the plugin reads the input, unique in the view.
     pub name: Arc<str>,
-    /// Its type: a scalar, a list or a set.
+    /// The type of the input: a scalar, a list or a set.
     pub value_type: ValueType,
     /// The source of the input.
     pub from: InputSource,
@@ -39,16 +39,16 @@ pub struct DerivedInput {
 /// The source of an input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InputSource {
-    /// A feature of a stored view, or of a derived view that does not depend on this one.
+    /// A feature of a stored view, or of a derived view that does not depend on the view of this input.
     Feature {
-        /// The view.
+        /// The name of the view.
         view: Arc<str>,
-        /// Its feature.
+        /// The name of the view's feature.
         feature: Arc<str>,
     },
     /// A column of the request's entities (Feast: a request source).
     Request,
-    /// The join key of an entity, by its name.
+    /// The join key with this name.
     JoinKey(Arc<str>),
 }
 
@@ -58,7 +58,7 @@ pub enum OnError {
     /// The features are null.
     #[default]
     Null,
-    /// The features get these values, by name; features without one are null.
+    /// The features get these values, by feature name. A feature without a value here is null.
     Default(BTreeMap<Arc<str>, Value>),
     /// The request fails.
     Fail,

@@ -125,7 +125,7 @@ macro_rules! repeated {
 }
 
 repeated! {
-    /// `feast.types.StringList`, and the sets and lists that share its shape.
+    /// `feast.types.StringList`, and all other lists and sets of text, which have the same field.
     StringList: String = string;
     /// `feast.types.Int32List` and `Int32Set`.
     Int32List: i32 = int32;
@@ -151,7 +151,7 @@ pub struct BytesList {
     pub val: Vec<Vec<u8>>,
 }
 
-/// `feast.types.Map`. Keys are kept in order, so that equal maps have equal bytes.
+/// `feast.types.Map`. Keys are sorted, so that equal maps have equal bytes.
 #[derive(Clone, PartialEq, Message)]
 pub struct FeastMap {
     /// The entries.

@@ -1,4 +1,4 @@
-//! Instants and durations: microseconds since the Unix epoch, UTC, and their RFC 3339 text.
+//! Instants and durations in microseconds, and their text formats.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use jiff::{
     tz::Offset,
 };
 
-/// An instant or a span in microseconds. Instants count from the Unix epoch, UTC.
+/// An instant or a duration in microseconds. An instant is the time since the Unix epoch, UTC.
 pub type Micros = i64;
 
 /// The value that Feast stores and serves for a null `UNIX_TIMESTAMP`, in seconds.
@@ -20,13 +20,14 @@ const MICROS_PER_SECOND: i64 = 1_000_000;
 const NANOS_PER_SECOND: i128 = 1_000_000_000;
 const SECONDS_PER_DAY: i64 = 86_400;
 
-/// Parses a date or an instant in ISO 8601 format. It is in UTC unless the text has an offset; a date means midnight.
+/// Parses a date or an instant in ISO 8601 format. Text without an offset is in UTC. A date without a time means
+/// midnight. Returns `None` for any other text.
 #[must_use]
 pub fn parse_time(text: &str) -> Option<Micros> {
     parse_exact_time(text).map(|(micros, _)| micros)
 }
 
-/// Parses like [`parse_time`], and also returns the nanoseconds below the microsecond, from 0 to 999.
+/// Parses like [`parse_time`], and also returns the remaining nanoseconds, from 0 to 999.
 #[must_use]
 pub fn parse_exact_time(text: &str) -> Option<(Micros, u32)> {
     let text = text.trim();
@@ -37,8 +38,8 @@ pub fn parse_exact_time(text: &str) -> Option<(Micros, u32)> {
     Some((Micros::try_from(nanos.div_euclid(1_000)).ok()?, u32::try_from(nanos.rem_euclid(1_000)).ok()?))
 }
 
-/// Parses text that [`Timestamp`] does not: without an offset, or on the last day of year 9999, which is beyond its
-/// range.
+/// Parses text that [`Timestamp`] does not parse: text without an offset, and times on the last day of year 9999, which
+/// are beyond the range of [`Timestamp`].
 fn nanos_of_parts(text: &str) -> Option<i128> {
     let parts = Pieces::parse(text).ok()?;
     let local = parts.date().to_datetime(parts.time().unwrap_or_else(Time::midnight));
@@ -48,8 +49,8 @@ fn nanos_of_parts(text: &str) -> Option<i128> {
     (Timestamp::MIN.as_nanosecond()..=last).contains(&nanos).then_some(nanos)
 }
 
-/// The text of an instant: `2026-11-23T07:13:10Z`, with 3 or 6 digits of fraction if needed, as
-/// `google.protobuf.Timestamp` prints in JSON.
+/// The text of an instant: `2026-11-23T07:13:10Z`, with 3 or 6 fractional digits if needed. This is the JSON format of
+/// `google.protobuf.Timestamp`.
 #[derive(Clone, Copy, Debug)]
 pub struct Rfc3339 {
     bytes: [u8; Self::BYTES_MAX],
@@ -106,7 +107,7 @@ impl Rfc3339 {
     /// Returns the text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        // ASCII by construction.
+        // The bytes are always ASCII.
         std::str::from_utf8(&self.bytes[..usize::from(self.len)]).unwrap_or_default()
     }
 
@@ -151,9 +152,9 @@ fn civil_from_days(days: i64) -> (i64, u8, u8) {
 /// Parses a duration such as `90s`, `15m`, `6h`, `30d`, `2w`, `500ms`, `1us`, or a sum of them: `1d12h`.
 ///
 /// # Errors
-/// A message that quotes the text.
+/// Returns a message that quotes the text.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let invalid = || format!("'{text}' is not a duration; hint: write, for example, 90s, 15m, 6h, 30d or 1d12h");
+    let invalid = || format!("'{text}' is not a duration. hint: write, for example, 90s, 15m, 6h, 30d or 1d12h");
     let mut rest = text.trim();
     if rest == "0" {
         return Ok(Duration::ZERO);
@@ -258,7 +259,7 @@ mod tests {
             ("9999-12-31T23:00:00+01:00", Some(LAST_DAY + 22 * HOUR)),
             ("9999-12-31T23:00:00+0100", Some(LAST_DAY + 22 * HOUR)),
             ("9999-12-31T12:00:00-11:00", Some(LAST_DAY + 23 * HOUR)),
-            // These are in year 10000, and before the range of `Timestamp`.
+            // The first of these times is in year 10000, and the second is before the range of `Timestamp`.
             ("9999-12-31T23:59:59-11:00", None),
             ("-009999-01-01T00:00:00+11:00", None),
         ] {

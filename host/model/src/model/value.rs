@@ -1,7 +1,7 @@
 //! Values: borrowed from a row ([`ValueRef`]) and owned ([`Value`]).
 //!
-//! Both have only the physical shape. The meaning of the bytes (text, base64, a protobuf tree, whole seconds) is
-//! determined by the [`ValueType`](super::ValueType) of the feature.
+//! Both have only a physical shape ([`Physical`](super::Physical)). The [`ValueType`](super::ValueType) of the feature
+//! determines the meaning of the bytes, such as text, raw bytes, a protobuf message or an instant.
 
 use super::ItemType;
 
@@ -31,7 +31,7 @@ pub enum ValueRef<'a> {
 pub struct ListRef<'a> {
     item: ItemType,
     len: usize,
-    /// For items of fixed width: the items. Otherwise: `len` end offsets (u32), then the data.
+    /// For items of fixed width, the items. Otherwise, `len` end offsets (u32), followed by the data.
     bytes: &'a [u8],
 }
 
@@ -52,7 +52,7 @@ pub enum Value {
     Float64(f64),
     /// Text, raw bytes or the protobuf bytes of a nested value.
     Bytes(Vec<u8>),
-    /// Items, none of which is null or a list.
+    /// The items. No item is null or a list.
     List(Vec<Value>),
 }
 
@@ -69,7 +69,7 @@ impl ValueRef<'_> {
         }
     }
 
-    /// Copies the value.
+    /// Returns an owned copy of the value.
     #[must_use]
     pub fn to_value(&self) -> Value {
         match *self {
@@ -106,8 +106,8 @@ impl Value {
 // === impl ListRef ===
 
 impl<'a> ListRef<'a> {
-    /// Parses the bytes of a list. Returns `None` if they are invalid: a length that is not a multiple of the item's
-    /// width, or ends that decrease or exceed the data.
+    /// Parses the bytes of a list. Returns `None` if the bytes are invalid: their length is not a multiple of the
+    /// item's width, or the end offsets decrease or do not match the length of the data.
     #[must_use]
     pub fn parse(item: ItemType, bytes: &'a [u8]) -> Option<Self> {
         let Some(width) = item.width() else { return Self::parse_var(item, bytes) };
@@ -147,7 +147,7 @@ impl<'a> ListRef<'a> {
         (0..list.len).map(move |i| list.at(i))
     }
 
-    /// Returns item `i`; `parse` has checked the lengths.
+    /// Returns item `i`. Relies on `parse`, which has checked all lengths.
     fn at(&self, i: usize) -> ValueRef<'a> {
         fn chunk<const N: usize>(bytes: &[u8], i: usize) -> [u8; N] {
             bytes.as_chunks::<N>().0.get(i).copied().unwrap_or([0; N])

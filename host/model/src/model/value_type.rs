@@ -1,18 +1,18 @@
-//! Feast's value types, and the few physical shapes that they are stored in.
+//! Feast's value types, and the physical shapes in which rows store their values.
 
 use std::{fmt, str::FromStr};
 
 /// A value type that a feature or a join key can be declared with.
 ///
-/// The set is that of `feast.types.ValueType` (Feast 0.67). It parses from the SDK's spelling (`Int64`,
-/// `Array(Float32)`, `Set(String)`) and from the registry's (`INT64`, `FLOAT_LIST`, `STRING_SET`), in any case,
-/// and is displayed in the SDK's spelling.
+/// The types are those of `feast.types.ValueType` (Feast 0.67). A type parses from the SDK's spelling (`Int64`,
+/// `Array(Float32)`, `Set(String)`) and from the registry's spelling (`INT64`, `FLOAT_LIST`, `STRING_SET`), both in any
+/// case. It is displayed in the SDK's spelling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ValueType {
     /// One value.
     Scalar(ScalarType),
-    /// A list of values, such as an embedding or tags. Items are never null: a null becomes the type's default, or NaN
-    /// among other floats.
+    /// A list of values, such as an embedding or tags. Items are never null: [`crate::codec::null_item`] returns the
+    /// replacement for a null.
     List(ScalarType),
     /// A list without duplicates.
     Set(ScalarType),
@@ -37,7 +37,7 @@ pub enum ScalarType {
     Float32,
     /// True or false.
     Bool,
-    /// An instant. Stored in microseconds since the Unix epoch, served in whole seconds as in Feast.
+    /// An instant. It is stored in microseconds since the Unix epoch, and served in whole seconds as in Feast.
     UnixTimestamp,
     /// JSON text, served as a string.
     Json,
@@ -56,11 +56,11 @@ pub enum ScalarType {
 /// Types whose values are stored as the bytes of Feast's own protobuf `Value`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NestedType {
-    /// String keys to values.
+    /// A map from strings to values.
     Map,
     /// A list of maps.
     MapList,
-    /// Named fields; the same bytes as a map.
+    /// Named fields, encoded in the same protobuf message as a map.
     Struct,
     /// A list of structs.
     StructList,
@@ -68,13 +68,13 @@ pub enum NestedType {
     ValueList,
     /// A set of lists.
     ValueSet,
-    /// Scalar keys to values; Feast serves it as null.
+    /// A map from scalars to values. Feast serves it as null.
     ScalarMap,
     /// An instant with its time zone.
     ZonedTimestamp,
 }
 
-/// The shape of a value in a row.
+/// The shape of a value in a row: how its bytes are encoded, regardless of their meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Physical {
     /// One byte, 0 or 1.
@@ -145,7 +145,8 @@ const NESTED: [(NestedType, &str, &str); 8] = [
     (NestedType::ZonedTimestamp, "ZonedTimestamp", "ZONED_TIMESTAMP"),
 ];
 
-/// `feast.types.ValueType.Enum`, and the two numbers that only Feast's Python code has (30 and 31).
+/// The numbers and names of `feast.types.ValueType.Enum`, and the two numbers that only Feast's Python code has (30 and
+/// 31).
 const NUMBERS: [(i32, &str); 45] = [
     (1, "BYTES"),
     (2, "STRING"),
@@ -214,7 +215,8 @@ impl ValueType {
         }
     }
 
-    /// Returns whether a join key may have this type, that is, whether Feast can serialize it into an entity key.
+    /// Returns whether a join key may have this type, that is, whether Feast can serialize values of this type into an
+    /// entity key.
     #[must_use]
     pub fn can_be_join_key(self) -> bool {
         matches!(
@@ -229,8 +231,8 @@ impl ValueType {
         )
     }
 
-    /// Returns the type with this number in `feast.types.ValueType.Enum`, which registries write; `None` for `INVALID`
-    /// (0) and for unknown numbers.
+    /// Returns the type with this number in `feast.types.ValueType.Enum`. Feast's registry contains these numbers.
+    /// Returns `None` for `INVALID` (0) and for unknown numbers.
     #[must_use]
     pub fn from_feast_number(number: i32) -> Option<Self> {
         NUMBERS.iter().find(|(known, _)| *known == number).and_then(|(_, name)| name.parse().ok())

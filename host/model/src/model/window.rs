@@ -2,7 +2,7 @@
 
 use super::Micros;
 
-/// A range of event times, both ends included; an open end is `None`.
+/// A range of event times. Both ends are included; `None` means that the end is open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Window {
     /// The earliest event time in the range.

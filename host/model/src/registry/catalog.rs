@@ -8,9 +8,9 @@ use crate::{
     yaml::Place,
 };
 
-/// The served definitions of a project, as [`super::validate()`] returns them. Its parts are consistent: every name
-/// that one part mentions is defined, and no derived view depends on itself. ([`super::Validated::sound`] does not
-/// ensure that.) Entities, views and services are sorted by name.
+/// The served definitions of a project, as [`super::validate()`] returns them. The definitions are consistent: every
+/// name that a definition mentions is defined, and no derived view depends on itself. (The catalog that
+/// [`super::Validated::sound`] returns may be inconsistent.) Entities, views and services are sorted by name.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Catalog {
     pub(super) project: Arc<str>,
@@ -27,7 +27,7 @@ pub struct Catalog {
     pub(super) places: Places,
 }
 
-/// The positions of definitions in files, for messages. They are ignored when catalogs are compared.
+/// The positions of definitions in files, for messages. Comparing catalogs ignores the positions.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Places {
     /// Whether another system chose the names (`imported:`).
@@ -54,7 +54,7 @@ impl PartialEq for Places {
 // === impl Catalog ===
 
 impl Catalog {
-    /// Returns the project's name, which Feast's messages mention.
+    /// Returns the name of the project.
     #[must_use]
     pub fn project(&self) -> &str {
         &self.project
@@ -128,35 +128,35 @@ impl Catalog {
         self.entities.get(index)
     }
 
-    /// Returns the imported views that cannot be served: the reason for each name.
+    /// Returns the names of the imported views that cannot be served, each with the reason.
     #[must_use]
     pub fn unservable_views(&self) -> &BTreeMap<Arc<str>, Arc<str>> {
         &self.unservable_views
     }
 
-    /// Returns the views that are served but whose files Larder cannot materialize: the reason for each name. Rows that
-    /// other systems materialize are served.
+    /// Returns the names of the served views that Larder cannot materialize from files, each with the reason. For these
+    /// views, Larder serves rows that other systems wrote.
     #[must_use]
     pub fn unmaterializable_views(&self) -> &BTreeMap<Arc<str>, Arc<str>> {
         &self.unmaterializable_views
     }
 
-    /// Returns the imported services that cannot be served: the reason for each name.
+    /// Returns the names of the imported services that cannot be served, each with the reason.
     #[must_use]
     pub fn unservable_services(&self) -> &BTreeMap<Arc<str>, Arc<str>> {
         &self.unservable_services
     }
 
-    /// Returns the position of a feature of a feature view, or of the view itself if `feature` is `None` or unknown.
-    /// `None` if there is no such view.
+    /// Returns the position of a feature of a feature view. If `feature` is `None` or unknown, returns the position of
+    /// the view. Returns `None` if there is no such view.
     #[must_use]
     pub fn place_of_view(&self, view: &str, feature: Option<&str>) -> Option<&Place> {
         let places = self.places.views.get(view)?;
         Some(feature.and_then(|feature| places.features.get(feature)).unwrap_or(&places.view))
     }
 
-    /// Returns the position of a view's source or `batch_source`, or of the view if it has neither. `None` if there is
-    /// no such view.
+    /// Returns the position of a view's source or `batch_source`, or of the view if it has neither. Returns `None` if
+    /// there is no such view.
     #[must_use]
     pub fn place_of_source(&self, view: &str) -> Option<&Place> {
         let places = self.places.views.get(view)?;
@@ -175,7 +175,7 @@ impl Catalog {
         self.places.services.get(service)
     }
 
-    /// Returns the join keys of all entities: the type for each name.
+    /// Returns the names of the join keys of all entities, each with its type.
     #[must_use]
     pub fn join_keys(&self) -> &BTreeMap<Arc<str>, ScalarType> {
         &self.join_keys

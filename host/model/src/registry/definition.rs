@@ -1,4 +1,5 @@
-//! Raw definitions: the parsed text with positions. Only its structure is checked.
+//! Raw definitions: parsed text with positions. Only the structure of the text is checked. The comments of the fields
+//! name the YAML keys that the fields are read from.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,23 +23,23 @@ pub use self::{
 /// The contents of a set of definition files.
 #[derive(Clone, Debug, Default)]
 pub struct Definitions {
-    /// Under `entities:`.
+    /// The items of `entities:`.
     pub entities: Vec<EntityDefinition>,
-    /// Under `feature_views:`.
+    /// The items of `feature_views:`.
     pub views: Vec<ViewDefinition>,
-    /// Under `derived_views:`.
+    /// The items of `derived_views:`.
     pub derived: Vec<DerivedDefinition>,
-    /// Under `feature_services:`.
+    /// The items of `feature_services:`.
     pub services: Vec<ServiceDefinition>,
     /// Views that exist but cannot be served.
     pub unservable_views: Vec<Unservable>,
-    /// Views that are served but whose files `/materialize` cannot load, with the reason.
+    /// Views that are served but that `/materialize` cannot load from files, with the reason.
     pub unmaterializable_views: Vec<Unservable>,
     /// Services that exist but cannot be served.
     pub unservable_services: Vec<Unservable>,
     /// `imported:`. Whether another system chose the names. If so, the naming convention is not checked.
     pub imported: bool,
-    /// Whether names that do not follow the naming convention cause no warning.
+    /// Whether to omit the warning about names that do not follow the naming convention.
     pub any_names: bool,
     /// Entities that exist but could not be read.
     pub unread_entities: Unread,
@@ -46,25 +47,25 @@ pub struct Definitions {
     pub unread_views: Unread,
 }
 
-/// Names of items that could not be read. Their errors are already reported, so references to these names are not
-/// reported, too.
+/// Names of items that could not be read. The errors in these items are already reported, so references to the items
+/// are not reported as additional errors.
 #[derive(Clone, Debug, Default)]
 pub struct Unread {
     names: BTreeSet<String>,
-    /// Whether the name of such an item is unknown, so that any name may refer to it.
+    /// Whether the name of at least one of these items is unknown. Any name may then refer to that item.
     nameless: bool,
 }
 
 /// A definition of another system that Larder does not support, with the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unservable {
-    /// Its name.
+    /// The name of the definition.
     pub name: String,
     /// The reason.
     pub why: String,
 }
 
-/// One of `entities:`.
+/// An item of `entities:`.
 #[derive(Clone, Debug)]
 pub struct EntityDefinition {
     /// `name:`.
@@ -79,7 +80,7 @@ pub struct EntityDefinition {
     pub tags: BTreeMap<String, String>,
 }
 
-/// One of `feature_views:`.
+/// An item of `feature_views:`.
 #[derive(Clone, Debug)]
 pub struct ViewDefinition {
     /// `name:`.
@@ -92,7 +93,7 @@ pub struct ViewDefinition {
     pub features: Vec<FeatureDefinition>,
     /// Items of `features:` that could not be read.
     pub unread_features: Unread,
-    /// `ttl:`; 0 and absent mean forever.
+    /// `ttl:`; `None` means forever, and is also the result of 0.
     pub ttl: Option<Duration>,
     /// `source:`.
     pub source: Option<SourceDefinition>,
@@ -106,12 +107,12 @@ pub struct ViewDefinition {
     pub description: String,
     /// `tags:`.
     pub tags: BTreeMap<String, String>,
-    /// When the view was added to Feast's registry, if the registry records that. A different time means that the view
-    /// was removed and added again.
+    /// When the view was added to Feast's registry, if the registry records that. If the time changes, the view was
+    /// removed from the registry and added again.
     pub created: Option<Micros>,
 }
 
-/// One of a view's `features:`.
+/// An item of a view's `features:`.
 #[derive(Clone, Debug)]
 pub struct FeatureDefinition {
     /// `name:`.
@@ -124,7 +125,7 @@ pub struct FeatureDefinition {
     pub tags: BTreeMap<String, String>,
 }
 
-/// One of `feature_services:`.
+/// An item of `feature_services:`.
 #[derive(Clone, Debug)]
 pub struct ServiceDefinition {
     /// `name:`.
@@ -139,7 +140,7 @@ pub struct ServiceDefinition {
     pub tags: BTreeMap<String, String>,
 }
 
-/// One of a service's `features:`.
+/// An item of a service's `features:`.
 #[derive(Clone, Debug)]
 pub struct ProjectionDefinition {
     /// `view:`.
@@ -155,14 +156,14 @@ pub struct ProjectionDefinition {
 // === impl Definitions ===
 
 impl Definitions {
-    /// Parses a file's text and adds its definitions. Adds errors to `problems`. If there are errors, the valid
-    /// definitions are added anyway, so that references to them from other files are valid.
+    /// Parses the text of a file and adds its definitions. Adds errors to `problems`. Even if there are errors, adds
+    /// the valid definitions, so that other files can refer to them.
     pub fn read(&mut self, file: &str, text: &str, problems: &Problems) {
         let Some(node) = parse(file, text, problems) else {
             self.note_unread_file();
             return;
         };
-        // A file of comments, or an empty one, defines nothing.
+        // A file that is empty or has only comments defines nothing.
         if node.tree == Tree::Null {
             return;
         }
@@ -179,7 +180,7 @@ impl Definitions {
             view(Table::new("feature view", node, problems)?, problems)
         }));
         self.derived.extend(items(&mut table, "derived_views", unread, |node| derived::derived_view(node, problems)));
-        // Nothing refers to a service.
+        // No definition refers to a service, so the names of unread services are not needed.
         let unread = &mut Unread::default();
         self.services.extend(items(&mut table, "feature_services", unread, |node| {
             service(Table::new("feature service", node, problems)?, problems)
@@ -188,19 +189,19 @@ impl Definitions {
         self.imported |= table.bool("imported").unwrap_or(false);
         table.finish();
         if problems.error_count() > before {
-            // An unknown key may be a mistyped section with definitions.
+            // An unknown key may be the mistyped key of a list of definitions.
             self.note_unread_file();
         }
     }
 
-    /// Records that a file could not be read: it may contain names that other files mention.
+    /// Records that a file could not be read. The file may define names that other files mention.
     pub fn note_unread_file(&mut self) {
         self.unread_entities.nameless = true;
         self.unread_views.nameless = true;
     }
 
-    /// Returns whether an item could not be read and its name is unknown. References to unknown names are not reported
-    /// in that case, because they may refer to that item.
+    /// Returns whether at least one item could not be read and its name is unknown. In that case, references to unknown
+    /// names are not reported, because they may refer to that item.
     #[must_use]
     pub fn may_lack_names(&self) -> bool {
         self.unread_entities.nameless || self.unread_views.nameless
@@ -231,7 +232,7 @@ impl Unread {
     }
 }
 
-/// Reads the items of a list; records those that could not be read.
+/// Reads the items of a list. Records the items that could not be read.
 fn items<'n, T>(
     table: &mut Table<'n>,
     key: &'static str,
@@ -331,7 +332,7 @@ fn service(mut table: Table<'_>, problems: &Problems) -> Option<ServiceDefinitio
     let name = table.required_text("name");
     let mut unread_projections = Unread::default();
     let projections = items(&mut table, "features", &mut unread_projections, |node| match &node.tree {
-        // `- view` and `- view:feature` are short for a projection.
+        // `- view` and `- view:feature` are short forms of a projection.
         Tree::Text(text) => Some(short_projection(text, &node.at)),
         _ => projection(Table::new("projection", node, problems)?),
     });

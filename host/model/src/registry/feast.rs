@@ -1,9 +1,9 @@
 //! Converts Feast's registry, `registry.db`, to the same raw definitions that YAML files are read into.
 //!
 //! The file is one protobuf message, `feast.core.Registry`, without a header. It has settings that Larder does not
-//! need, and some that it does not support. `fields.rs` has the effect of each field, or the reason why it is not read.
-//! Definitions that cannot be served are left out with the reason, and all others are served, so that one view on a
-//! data warehouse does not affect the others.
+//! need, and settings that Larder does not support. `fields.rs` lists the effect of each field, or the reason why
+//! Larder does not read it. Definitions that cannot be served are left out, with the reason. All other definitions are
+//! served. For example, a view on a data warehouse does not prevent Larder from serving other views.
 
 mod fields;
 mod proto;
@@ -33,8 +33,8 @@ pub struct FeastRegistry {
     unknown_fields: Vec<String>,
 }
 
-/// The unsupported settings of each definition. Keys are the numbers of the registry's fields that list definitions,
-/// and values are in the order of these lists.
+/// The unsupported settings of each definition. A key is the number of a field of the registry that lists definitions.
+/// Its value contains the settings of each definition in that list, in the order of the list.
 #[derive(Clone, Debug, Default)]
 struct Audit(BTreeMap<u32, Vec<Vec<Finding>>>);
 
@@ -43,8 +43,7 @@ struct Audit(BTreeMap<u32, Vec<Vec<Finding>>>);
 pub struct FeastOptions {
     /// The source of the rows.
     pub values: FeastValues,
-    /// Whether each version of a view has a table of its own in the online store
-    /// (`enable_online_feature_view_versioning`).
+    /// Whether each version of a view has its own table in the online store (`enable_online_feature_view_versioning`).
     pub versioned_tables: bool,
     /// How to treat definitions with fields of a newer Feast.
     pub unknown_fields: UnknownFields,
@@ -53,10 +52,10 @@ pub struct FeastOptions {
 /// How to treat definitions that set fields which this version of Larder does not know.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum UnknownFields {
-    /// They are not served: the field may change values.
+    /// The definitions are not served, because an unknown field may change values.
     #[default]
     Refuse,
-    /// They are served as if the field were not set.
+    /// The definitions are served as if the fields were not set.
     Ignore,
 }
 
@@ -67,7 +66,7 @@ pub enum FeastValues {
     BatchSources,
     /// From the SQLite file of Feast's local provider. The path is copied to the definitions.
     OnlineStore(String),
-    /// From tables in DynamoDB, each named by this template, in which `{project}` and `{table_name}` are replaced.
+    /// From tables in DynamoDB. The name of each table is the template, with `{project}` and `{table_name}` replaced.
     DynamoDb {
         /// `table_name_template:` of `feature_store.yaml`.
         template: String,
@@ -98,8 +97,8 @@ impl FeastRegistry {
     /// If the bytes are not a registry.
     pub fn parse(bytes: &[u8]) -> Result<Self, InvalidRegistry> {
         let registry = proto::Registry::decode(bytes).map_err(|error| InvalidRegistry::Broken(error.to_string()))?;
-        // Many byte strings that are not a registry happen to decode. Feast writes an identifier whenever it writes the
-        // file, and the schema version unless an empty file existed before.
+        // Many byte strings that are not a registry decode without an error. Feast writes a version ID each time it
+        // writes the file. It also writes the schema version, unless an empty file existed before.
         let is_registry = !registry.registry_schema_version.is_empty() || is_uuid(&registry.version_id);
         if !is_registry && !bytes.is_empty() {
             return Err(InvalidRegistry::Foreign);
@@ -107,7 +106,7 @@ impl FeastRegistry {
         Ok(Self { registry, audit: Audit::of_registry(bytes), unknown_fields: fields::unknown_in_registry(bytes) })
     }
 
-    /// Returns the names of the projects with definitions.
+    /// Returns the names of the projects that have definitions.
     #[must_use]
     pub fn projects(&self) -> BTreeSet<&str> {
         let registry = &self.registry;
@@ -123,8 +122,8 @@ impl FeastRegistry {
         projects
     }
 
-    /// Returns a message for each field of the registry itself that this version of Larder does not know, for example
-    /// the list of a kind of definitions that a newer Feast has.
+    /// Returns a message for each field of the registry itself that this version of Larder does not know. For example,
+    /// a newer Feast may have a list for a new kind of definition.
     #[must_use]
     pub fn unknown_fields(&self) -> &[String] {
         &self.unknown_fields
@@ -136,8 +135,8 @@ impl FeastRegistry {
         Importer::new(file, project, options).import(&self.registry, &self.audit)
     }
 
-    /// Returns the Python source text of a project's on-demand views, as far as the registry has it: the text for each
-    /// name. Larder does not run it.
+    /// Returns the Python source text of a project's on-demand views, by the name of the view. Leaves out views without
+    /// a Python function in the registry. Larder does not run the text.
     #[must_use]
     pub fn python(&self, project: &str) -> BTreeMap<String, String> {
         let specs = self.registry.on_demand_feature_views.iter().filter_map(|view| view.spec.as_ref());
@@ -183,7 +182,7 @@ impl Audit {
     }
 }
 
-/// Returns whether a text is a UUID in the format of Python's `uuid4`.
+/// Returns whether a string is a UUID in the format of Python's `uuid4`.
 fn is_uuid(text: &str) -> bool {
     let is_part = |(at, byte): (usize, u8)| match at {
         8 | 13 | 18 | 23 => byte == b'-',

@@ -12,7 +12,7 @@ use super::{
     catalog::{Places, ViewPlaces},
 };
 use crate::{
-    codec::KeyVersion,
+    codec::{EXPIRY_FIELD, KeyVersion},
     model::{
         DerivedView, Entity, Feature, FeatureService, FeatureView, JOIN_KEY_DUMMY, JoinKey, Projection, ScalarType,
         ValueType,
@@ -39,14 +39,14 @@ const UNUSUAL_SHOWN: usize = 5;
 
 const KEY_TYPES: &str = "keys are String, Int64, Int32, Bytes or UnixTimestamp";
 
-/// The outcome of checking definitions.
+/// The result of checking definitions.
 #[derive(Debug)]
 pub struct Validated {
     sound: Catalog,
     has_errors: bool,
 }
 
-/// Checks definitions against each other. Returns `None` if there is an error; warnings alone do not prevent a catalog.
+/// Checks definitions against each other. Returns `None` if there is an error. Warnings do not prevent a catalog.
 #[must_use]
 pub fn validate(
     project: &str,
@@ -57,9 +57,9 @@ pub fn validate(
     validate_each(project, key_version, definitions, problems).complete()
 }
 
-/// Checks definitions against each other and keeps those that can be checked further. Views with errors are left out,
-/// except for stored views of which only some features could not be read, and for derived views that depend on each
-/// other in a cycle.
+/// Checks definitions against each other, and keeps the definitions that can be checked further. Views with errors are
+/// left out, with two exceptions. A stored view is kept if its only error is that some of its features could not be
+/// read. Derived views are kept if their only error is that they depend on each other in a cycle.
 #[must_use]
 pub fn validate_each(
     project: &str,
@@ -133,14 +133,15 @@ fn by_name(unservable: Vec<Unservable>) -> ByName<Arc<str>> {
 
 type ByName<T> = BTreeMap<Arc<str>, T>;
 
-/// Settings of the checks.
+/// Settings for the checks.
 struct Rules<'r> {
     project: &'r str,
     /// Whether another system chose the names. If so, a service may select two features with the same full name.
     imported: bool,
-    /// Whether names that do not follow the naming convention cause no warning.
+    /// Whether to omit the warning about names that do not follow the naming convention.
     any_names: bool,
-    /// Names that do not follow the naming convention, with the kind of definition, for a single warning.
+    /// Names that do not follow the naming convention, each with its position and the kind of definition. A single
+    /// warning reports all of them.
     unusual: RefCell<Vec<(Place, String)>>,
 }
 
@@ -148,17 +149,17 @@ struct Rules<'r> {
 struct Known<T> {
     what: &'static str,
     items: ByName<T>,
-    /// Definitions with an error, which was reported already and is not reported again for each reference.
+    /// Definitions with an error. Each error is already reported, so references to these definitions are not reported.
     unread: Unread,
 }
 
-/// A view that a reference can name before the colon.
+/// A stored or derived view. A reference such as `view:feature` can name either.
 enum View {
     Stored(Arc<FeatureView>),
     Derived(Arc<DerivedView>),
 }
 
-/// All views, and which parts of them are incomplete.
+/// All views, and the parts of views that are incomplete.
 struct Views {
     known: Known<View>,
     incomplete: ByName<Incomplete>,
@@ -170,8 +171,8 @@ struct Incomplete {
     features: Unread,
     /// Whether join keys are missing.
     join_keys: bool,
-    /// Whether the view has an error or uses an entity, view or feature that has one. False for a stored view of which
-    /// only some features could not be read.
+    /// Whether the view has an error, or uses an entity, view or feature with an error. False for a stored view if its
+    /// only error is that some of its features could not be read.
     is_faulty: bool,
 }
 
@@ -243,7 +244,11 @@ fn views(
                 continue;
             };
             if join_keys.iter().any(|key| key.name == found.join_key) {
-                problems.error(&entity.at, format!("feature view '{name}': entity '{}' is listed twice", entity.value));
+                let message = format!(
+                    "feature view '{name}': join key '{}' of entity '{}' is already a join key of the view",
+                    found.join_key, entity.value
+                );
+                problems.error(&entity.at, message);
                 continue;
             }
             entity_names.push(Arc::clone(&found.name));
@@ -261,7 +266,7 @@ fn views(
         let features = features(&definition.name, &definition.features, &definition.unread_features, rules, problems);
         for (feature, written) in features.iter().zip(&definition.features) {
             if join_keys.iter().any(|key| key.name == feature.name) {
-                let message = format!("feature '{}' has the same name as the view's join key", feature.name);
+                let message = format!("feature '{}' has the same name as a join key of the view", feature.name);
                 problems.error(&written.name.at, message);
             }
         }
@@ -292,7 +297,7 @@ fn views(
     (known, all_incomplete)
 }
 
-/// Registers the name of a view if it is valid and new, and reports a colon in it as an error.
+/// Registers the name of a view. An invalid name, a name that is already defined and a name with a colon are errors.
 fn view_name(
     name: &Located<String>,
     names: &mut Names<'_>,
@@ -343,7 +348,7 @@ fn features(
     features
 }
 
-/// Returns the type of a view's key: its own, or the entity's.
+/// Returns the type of a join key in a view: the type in the view's `key_types`, or else the type in the entity.
 fn key_type(definition: &ViewDefinition, entity: &Entity, problems: &Problems) -> ScalarType {
     let Some(written) = definition.key_types.get(&*entity.join_key) else { return entity.value_type };
     match written.value {
@@ -387,11 +392,12 @@ fn services(
             let at = definition.view.at.clone();
             let Some(projection) = projection(definition, views, problems) else { continue };
             for feature in &projection.features {
-                // Feast returns this error to callers of this service, and serves the other services.
+                // For imported services, this is not an error here. Feast returns it to callers of such a service, and
+                // serves all other services.
                 let again = !full_names.insert((Arc::clone(projection.prefix()), Arc::clone(feature)));
                 if again && !rules.imported {
                     let message = format!("feature service '{name}' selects '{}:{feature}' twice", projection.prefix());
-                    problems.error_with_help(&at, message, Some("give one of them an alias".to_owned()));
+                    problems.error_with_help(&at, message, Some("remove one, or give one of them an alias".to_owned()));
                 }
             }
             projections.push(projection);
@@ -453,8 +459,8 @@ impl Validated {
         (!self.has_errors).then_some(self.sound)
     }
 
-    /// Returns the definitions that can be checked further. They must not be served, because services and derived views
-    /// can refer to views that were left out.
+    /// Returns the definitions that can be checked further. Do not serve them, because services and derived views may
+    /// refer to views that were left out.
     #[must_use]
     pub fn sound(&self) -> &Catalog {
         &self.sound
@@ -464,8 +470,8 @@ impl Validated {
 // === impl Rules ===
 
 impl Rules<'_> {
-    /// Notes the name of a view or a service if it does not have the form `<domain>_<feature>`, which makes names
-    /// easier to find.
+    /// Notes the name of a view or a service if the name does not have the form `<domain>_<feature>`. This form makes
+    /// names easier to find.
     fn check_domain(&self, what: &str, name: &Located<String>) {
         if !(is_snake_case(&name.value) && name.value.trim_matches('_').contains('_')) {
             self.note_unusual(what, name);
@@ -478,7 +484,7 @@ impl Rules<'_> {
         }
     }
 
-    /// Reports all unusual names in one warning, at the position of the first one.
+    /// Reports all names that do not follow the convention in one warning, at the position of the first name.
     fn warn_about_unusual_names(&self, problems: &Problems) {
         let unusual = self.unusual.borrow();
         let Some((at, _)) = unusual.iter().min_by(|(a, _), (b, _)| a.cmp(b)) else { return };
@@ -491,7 +497,7 @@ impl Rules<'_> {
             "these names do not follow the convention <domain>_<feature> for views and services, and snake_case for \
              features: {names}"
         );
-        problems.warning(at, message, Some("'naming_warnings: false' turns this off".to_owned()));
+        problems.warning(at, message, Some("set 'naming_warnings: false' to turn this warning off".to_owned()));
     }
 }
 
@@ -552,7 +558,7 @@ impl<T> Known<T> {
 /// Checks the names of one kind of definition, each of which must be unique.
 struct Names<'p> {
     what: &'static str,
-    /// The position of each name.
+    /// The position at which each name was first defined.
     first: HashMap<String, String>,
     problems: &'p Problems,
 }
@@ -562,14 +568,14 @@ impl<'p> Names<'p> {
         Self { what, first: HashMap::new(), problems }
     }
 
-    /// Registers a name if it is valid and new, and reports it as an error otherwise.
+    /// Registers a name. An invalid name and a name that is already defined are errors.
     fn add(&mut self, name: &Located<String>) -> Option<Arc<str>> {
         if !check_name(self.what, name, self.problems) {
             return None;
         }
         if let Some(first) = self.first.get(&name.value) {
             let message = format!("{} '{}' is defined twice", self.what, name.value);
-            self.problems.error_with_help(&name.at, message, Some(format!("first at {first}")));
+            self.problems.error_with_help(&name.at, message, Some(format!("first defined at {first}")));
             return None;
         }
         self.first.insert(name.value.clone(), name.at.to_string());
@@ -577,24 +583,29 @@ impl<'p> Names<'p> {
     }
 }
 
-/// Checks a name, and reports an invalid one as an error. As in Feast, any text is valid, up to a length limit. Control
-/// characters are not, because they would garble logs and terminals.
+/// Checks a name, and reports an invalid name as an error. As in Feast, a name can have any characters, up to a length
+/// limit. Control characters are invalid, because they would garble logs and terminals.
 fn check_name(what: &str, name: &Located<String>, problems: &Problems) -> bool {
     if is_name(&name.value) {
         return true;
     }
     let shown: String = name.value.chars().take(NAME_SHOWN_MAX).flat_map(char::escape_debug).collect();
-    problems.error_with_help(&name.at, format!("'{shown}' is not a valid {what} name"), name_rule());
+    problems.error_with_help(&name.at, format!("'{shown}' is not a valid {what} name"), name_rule(&name.value));
     false
 }
 
-/// Returns whether a text is a valid name for a definition.
+/// Returns whether a string is a valid name for a definition.
 #[must_use]
 pub fn is_name(text: &str) -> bool {
-    !text.is_empty() && text.len() <= NAME_BYTES_MAX && !text.chars().any(char::is_control)
+    let is_reserved = text == EXPIRY_FIELD;
+    !text.is_empty() && text.len() <= NAME_BYTES_MAX && !text.chars().any(char::is_control) && !is_reserved
 }
 
-pub(super) fn name_rule() -> String {
+/// Returns the rule that an invalid name violates.
+pub(super) fn name_rule(name: &str) -> String {
+    if name == EXPIRY_FIELD {
+        return "this name is reserved for the expiration time of a row".to_owned();
+    }
     format!("a name has 1 to {NAME_BYTES_MAX} bytes, and no control characters")
 }
 

@@ -1,5 +1,5 @@
-//! Formats definitions as YAML that reads back into the same catalog. Texts are quoted if YAML could interpret them
-//! differently.
+//! Formats definitions as YAML. Reading the YAML results in the same catalog. A string is quoted if YAML could interpret
+//! it as something else.
 
 use std::{
     collections::BTreeMap,
@@ -24,14 +24,15 @@ pub fn to_yaml(definitions: &Definitions) -> String {
     text
 }
 
-/// Formats a text as YAML: plain if that reads back as the text, else in double quotes, as in JSON.
+/// Formats a string as YAML: without quotes if it is an ASCII word or path that no version of YAML interprets as another
+/// type, and otherwise in double quotes, as in JSON.
 struct Scalar<'t>(&'t str);
 
 /// A mapping on one line, with its entries in order.
 #[derive(Default)]
 struct Flow(Vec<String>);
 
-/// Words that a version of YAML interprets as something other than text.
+/// Words that some versions of YAML do not interpret as text.
 const RESERVED_WORDS: [&str; 9] = ["null", "true", "false", "yes", "no", "on", "off", "y", "n"];
 
 fn write_all(out: &mut String, definitions: &Definitions) -> fmt::Result {
@@ -42,7 +43,8 @@ fn write_all(out: &mut String, definitions: &Definitions) -> fmt::Result {
         )?;
     }
     section(out, "entities", &definitions.entities, entity)?;
-    // The type of a key is written at its entity, and at a view only if it differs there.
+    // The type of a join key is written in its entity. A view repeats the type only if it differs from that of the
+    // entity.
     let types = definitions.entities.iter().map(|entity| {
         let join_key = entity.join_key.as_ref().unwrap_or(&entity.name);
         (join_key.value.as_str(), entity.value_type.value)
@@ -159,7 +161,7 @@ fn derived(out: &mut String, view: &DerivedDefinition) -> fmt::Result {
         }
     }
     if view.config != "null" {
-        // JSON is YAML.
+        // JSON is valid YAML.
         writeln!(out, "    config: {}", view.config)?;
     }
     if !view.inputs.is_empty() {

@@ -1,4 +1,4 @@
-//! Formats a YAML value as JSON text, for values that are passed on without interpretation.
+//! Formats a YAML value as JSON text, for values that Larder passes on without interpreting them.
 
 use std::fmt::Write as _;
 
@@ -22,8 +22,8 @@ fn write(node: &Node, json: &mut String) {
         Tree::Bool(value) => json.push_str(if *value { "true" } else { "false" }),
         // Writing to a string does not fail.
         Tree::Int(value) => _ = write!(json, "{value}"),
-        // The debug format keeps the point or the exponent, so that a double stays a double. `parse` rejects infinities
-        // and NaN.
+        // The debug format always has a decimal point or an exponent, so that a double stays a double. `parse` rejects
+        // infinities and NaN.
         Tree::Float(value) => _ = write!(json, "{value:?}"),
         Tree::Text(text) => quote(text, json),
         Tree::List(items) => {

@@ -1,4 +1,4 @@
-//! The tree of a YAML document, each node with its position.
+//! The tree of a YAML document. Each node has its position in the file.
 
 use std::{fmt, sync::Arc};
 
@@ -31,18 +31,18 @@ pub enum Tree {
     Text(String),
     /// A list.
     List(Vec<Node>),
-    /// A mapping, in written order; keys are unique.
+    /// A mapping, in the order of the file. Its keys are unique.
     Map(Vec<(Located<String>, Node)>),
 }
 
-/// The maximum nesting depth: definitions need 6 levels.
+/// The maximum nesting depth. Definitions need 6 levels.
 const DEPTH_MAX: usize = 32;
-/// The maximum number of nodes in one file, with aliases counted as often as they are used: enough for 10,000 features
-/// with all their settings.
+/// The maximum number of nodes in one file. The nodes of an alias are counted at each use. The limit is high enough for
+/// 10,000 features with all their settings.
 const NODES_MAX: usize = 200_000;
 
-/// Parses one YAML document. Adds a syntax error, a duplicate key or a document beyond the limits to `problems`, and
-/// returns `None`.
+/// Parses one YAML document. If it has a syntax error or a duplicate key, or exceeds the limits, adds an error to
+/// `problems` and returns `None`.
 #[must_use]
 pub fn parse(file: &str, text: &str, problems: &Problems) -> Option<Node> {
     let budget = serde_yaml::budget! { max_depth: DEPTH_MAX, max_nodes: NODES_MAX };
@@ -58,9 +58,15 @@ pub fn parse(file: &str, text: &str, problems: &Problems) -> Option<Node> {
     }
 }
 
-/// Formats a parser error for the author of the file. The library's own messages mention its options.
+/// Formats a parser error for the author of the file. The library's own messages mention options of the library, which
+/// the author cannot set.
 fn message(error: &Error) -> String {
-    match error.without_snippet() {
+    let mut error = error.without_snippet();
+    // An error in the nodes of an alias is wrapped in the alias's position.
+    while let Error::AliasError { error: inner, .. } = error {
+        error = inner;
+    }
+    match error {
         Error::DuplicateMappingKey { key: Some(key), .. } => format!("the key '{key}' is defined twice"),
         Error::MultipleDocuments { .. } => {
             "a second YAML document begins here, but a file may only have one".to_owned()
@@ -69,7 +75,7 @@ fn message(error: &Error) -> String {
             format!("nested too deeply: at most {DEPTH_MAX} levels are allowed")
         }
         Error::Budget { .. } => {
-            format!("too large: at most {NODES_MAX} values are allowed, aliases counted at each use")
+            format!("the file has too many values: at most {NODES_MAX}, with aliases counted at each use")
         }
         other => {
             let message = other.to_string();

@@ -29,9 +29,9 @@ pub struct Located<T> {
 /// The severity of a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// The definition cannot be served.
+    /// The configuration or definition cannot be used.
     Error,
-    /// The definition can be served, but is probably not what the author intended.
+    /// The configuration or definition can be used, but is probably not what the author intended.
     Warning,
 }
 
@@ -44,14 +44,14 @@ pub struct Problem {
     pub at: Place,
     /// The message: a sentence without a full stop.
     pub message: String,
-    /// How to fix it, if that is known.
+    /// How to fix the problem, if that is known.
     pub help: Option<String>,
 }
 
 /// Collects the problems of one or more files.
 #[derive(Debug, Default)]
 pub struct Problems {
-    /// In the order in which they were found.
+    /// The problems, in the order in which they were found.
     list: RefCell<Vec<Problem>>,
     /// The number of errors in `list`.
     errors: Cell<usize>,
@@ -99,17 +99,17 @@ impl Problems {
         self.push(Severity::Error, at, message.into(), None);
     }
 
-    /// Adds an error and how to fix it.
+    /// Adds an error, with a help text that says how to fix it.
     pub fn error_with_help(&self, at: &Place, message: impl Into<String>, help: impl Into<Option<String>>) {
         self.push(Severity::Error, at, message.into(), help.into());
     }
 
-    /// Adds a warning.
+    /// Adds a warning, with an optional help text.
     pub fn warning(&self, at: &Place, message: impl Into<String>, help: impl Into<Option<String>>) {
         self.push(Severity::Warning, at, message.into(), help.into());
     }
 
-    /// Returns whether there are errors; warnings do not count.
+    /// Returns whether at least one problem is an error and not only a warning.
     #[must_use]
     pub fn has_errors(&self) -> bool {
         self.error_count() > 0
@@ -135,14 +135,14 @@ impl Problems {
     }
 }
 
-/// Returns the help text "did you mean 'x'?" for the known name that is most similar to the given one, if one is
-/// similar enough.
+/// Returns the help text "did you mean 'x'?", where 'x' is the known name that is most similar to the given name.
+/// Returns `None` if no known name is similar enough.
 #[must_use]
 pub fn nearest<'k>(written: &str, known: impl IntoIterator<Item = &'k str>) -> Option<String> {
     nearest_name(written, known).map(|name| format!("did you mean '{name}'?"))
 }
 
-/// Returns the known name that is most similar to the given one, if one is similar enough.
+/// Returns the known name that is most similar to the given name; `None` if no known name is similar enough.
 #[must_use]
 pub fn nearest_name<'k>(written: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     let lower = written.to_lowercase();

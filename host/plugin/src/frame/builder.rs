@@ -1,9 +1,11 @@
 //! Fills a frame column by column.
 //!
-//! The number of rows and the types of the columns are known before the first row is read, so the heads of all columns
-//! have their positions from the start, and values are written to their final position. Tails grow at the end of the
-//! frame: columns are filled in order, so each tail is complete when the next one begins. Only the bytes of a list's
-//! items are kept apart until all lists of the column are there, because the ends of the items come before them.
+//! The number of rows and the types of the columns are known at the start. They determine the offsets of all heads, so
+//! slots are written directly to their final offset. Tails are appended to the frame: columns are filled in order, so
+//! each tail is complete when the next one begins.
+//!
+//! A column of lists of text or bytes needs a separate buffer for the contents of the items. In the frame, the contents
+//! come after the ends of all items, so they are appended when the column is complete.
 
 use std::ops::Range;
 
@@ -19,35 +21,36 @@ use crate::{ColumnScalar, ColumnType};
 #[derive(Debug)]
 pub struct FrameBuilder {
     frame: Frame,
-    /// The number of columns that are filled.
+    /// The number of columns filled so far.
     filled: usize,
-    /// The bytes of the items of the current column, if it has lists of text or bytes.
+    /// The contents of the current column's items so far, if it is a column of lists of text or bytes.
     item_bytes: Vec<u8>,
 }
 
-/// Fills a column row by row, or with many rows at once by [`Extend`], which checks the type once.
+/// Fills a column row by row, or with many rows at once through [`Extend`], which checks the column's type only once.
 ///
-/// Rows that remain are null, and surplus ones are ignored: all columns of a frame have as many rows.
+/// All columns of a frame have the same number of rows. If fewer rows are written, the remaining rows are null. Rows
+/// beyond that number are ignored.
 #[derive(Debug)]
 pub struct ColumnWriter<'b> {
     bytes: &'b mut Vec<u8>,
     item_bytes: &'b mut Vec<u8>,
     parts: &'b mut Parts,
     rows: usize,
-    /// The number of rows that are written.
+    /// The number of rows written so far.
     row: usize,
-    /// The number of items of their lists.
+    /// The number of list items written so far.
     items: usize,
 }
 
-/// The capacity for the tail of a column, in bytes for each row: tails are the parts whose size is not known before
-/// the rows are read.
+/// The initial capacity for the tail of a column, in bytes per row. The size of a tail is not known before the rows are
+/// written.
 const TAIL_PER_ROW: usize = 16;
 
 // === impl FrameBuilder ===
 
 impl FrameBuilder {
-    /// Creates a frame with columns of these types. Each column has `rows` rows.
+    /// Creates a builder of a frame with columns of these types. Each column has `rows` rows.
     #[must_use]
     pub fn new(types: impl IntoIterator<Item = ColumnType>, rows: usize) -> Self {
         let (mut heads, mut tails) = (0, 0);
@@ -105,13 +108,12 @@ impl ColumnWriter<'_> {
         self.parts.column_type
     }
 
-    /// Adds a row. A value that is not of the column's type becomes a null: types were compared when the column was
-    /// planned.
+    /// Adds a row. A value of another type than the column's becomes a null; callers compare the types beforehand.
     pub fn push(&mut self, value: ValueRef<'_>) {
         self.extend([value]);
     }
 
-    /// Adds a row of a list column, item by item; in another column, adds a null.
+    /// Adds a row with a list of these items. If the column is not a column of lists, adds a null.
     pub fn push_list<'v>(&mut self, items: impl Iterator<Item = ValueRef<'v>>) {
         let ColumnType { scalar, is_list } = self.parts.column_type;
         if !is_list {
@@ -137,7 +139,8 @@ impl ColumnWriter<'_> {
         self.end_row(self.items);
     }
 
-    /// Adds a row of zero, false or nothing, which is not a null.
+    /// Adds a row with the default value of the column's type, which is not a null: zero, false, or an empty string or
+    /// list.
     pub fn push_default(&mut self) {
         if self.row < self.rows {
             if self.has_ends() {
@@ -148,7 +151,7 @@ impl ColumnWriter<'_> {
         }
     }
 
-    /// Copies rows of a column of the same type; rows of another type become nulls.
+    /// Copies rows of another column. If the columns have different types, adds nulls instead.
     pub fn append(&mut self, column: ColumnRef<'_>, rows: Range<usize>) {
         let count = rows.len().min(self.rows - self.row);
         let rows = rows.start..rows.start + count;
@@ -176,14 +179,14 @@ impl ColumnWriter<'_> {
         self.row += count;
     }
 
-    /// Marks all rows as present, and lets the tail begin at the end of the frame.
+    /// Marks all rows as present, and sets the start of the column's tail to the end of the frame.
     fn begin(&mut self) {
         let presence = &mut self.bytes[self.parts.presence..];
         presence.iter_mut().zip(all_present(self.rows)).for_each(|(to, byte)| *to = byte);
         (self.parts.items, self.parts.data) = (self.bytes.len(), self.bytes.len());
     }
 
-    /// Completes the rows and the tail.
+    /// Fills the remaining rows with nulls, and completes the tail.
     fn end(&mut self) {
         while self.row < self.rows {
             self.push(ValueRef::Null);
@@ -200,7 +203,7 @@ impl ColumnWriter<'_> {
         self.bytes.resize(padded(self.bytes.len()), 0);
     }
 
-    /// Returns whether the slots of rows are ends.
+    /// Returns whether the slots of rows hold ends.
     fn has_ends(&self) -> bool {
         self.parts.column_type.is_list || has_ends(self.parts.column_type.scalar)
     }
@@ -210,7 +213,7 @@ impl ColumnWriter<'_> {
         start_at(&self.bytes[self.parts.slots..], self.row)
     }
 
-    /// Completes a row whose slot is an end.
+    /// Writes the end `at` to the slot of the current row, and completes the row.
     #[inline]
     fn end_row(&mut self, at: usize) {
         self.bytes[self.parts.slots + self.row * END..][..END].copy_from_slice(&end(at).to_le_bytes());
@@ -223,7 +226,7 @@ impl ColumnWriter<'_> {
         self.parts.has_nulls = true;
     }
 
-    /// Writes numbers to the slots of the next rows.
+    /// Writes values of a fixed size to the slots of the next rows.
     #[inline]
     fn put<'v, const WIDTH: usize>(
         &mut self,
@@ -233,7 +236,7 @@ impl ColumnWriter<'_> {
         let (heads, slots) = self.bytes.split_at_mut(self.parts.slots);
         let presence = &mut heads[self.parts.presence..];
         let slots = &mut slots.as_chunks_mut().0[self.row..self.rows];
-        // Local, so that they are in registers.
+        // Local variables, because the compiler keeps them in registers.
         let (mut row, mut has_nulls) = (self.row, false);
         for (slot, value) in slots.iter_mut().zip(values) {
             match bytes_of(value) {
@@ -250,7 +253,7 @@ impl ColumnWriter<'_> {
         self.parts.has_nulls |= has_nulls;
     }
 
-    /// Adds text or bytes to the tail.
+    /// Adds rows of text or bytes: appends the contents to the tail, and writes the ends to the slots.
     #[inline]
     fn put_bytes<'v>(&mut self, values: impl Iterator<Item = ValueRef<'v>>) {
         for value in values.take(self.rows - self.row) {
@@ -270,7 +273,7 @@ impl ColumnWriter<'_> {
         bytes_of: impl Fn(ValueRef<'v>) -> Option<[u8; WIDTH]>,
     ) {
         let bytes_of = |item: ValueRef<'v>| bytes_of(item).unwrap_or([0; WIDTH]);
-        // Makes space once for as many items as there are at least.
+        // Allocates once for the minimum number of items.
         let (start, least) = (self.bytes.len(), items.size_hint().0);
         self.bytes.resize(start + least * WIDTH, 0);
         let slots = self.bytes[start..].as_chunks_mut().0;
@@ -282,7 +285,8 @@ impl ColumnWriter<'_> {
         }
     }
 
-    /// Writes the ends of the next rows, which count from `start` in their own frame and from `base` in this one.
+    /// Writes the ends of the next rows. In the frame that the rows are copied from, the first of them starts at
+    /// `start`; in this frame, it starts at `base`.
     fn put_ends(&mut self, ends: impl Iterator<Item = u32>, start: usize, base: usize) {
         let slots = &mut self.bytes[self.parts.slots..].as_chunks_mut().0[self.row..self.rows];
         for (slot, at) in slots.iter_mut().zip(ends) {

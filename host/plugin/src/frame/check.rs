@@ -1,6 +1,7 @@
-//! Validates the bytes that a plugin returned, once, before any value is read.
+//! Validates the frame that a plugin returned, before any value is read from it.
 //!
-//! They are untrusted. First all parts are looked up within the bytes, then the contents of each column are checked.
+//! The bytes of the frame are untrusted. The validation first computes the offsets of all parts, and checks that the
+//! parts are within the bytes. Then it checks the contents of each column.
 
 use larder_model::model::ValueRef;
 
@@ -38,7 +39,7 @@ pub enum ColumnFault {
     /// A bool that is neither 0 nor 1.
     #[error("has a bool that is neither 0 nor 1")]
     Bool,
-    /// A bitmap of another size, or with bits beyond the rows.
+    /// A validity bitmap of the wrong size, or with bits set beyond the last row.
     #[error("has a validity bitmap that does not match {rows} rows")]
     Validity {
         /// Rows of the call.
@@ -64,23 +65,23 @@ pub(crate) enum FrameFault {
     Surplus(usize),
 }
 
-/// Looks up the columns of a frame one after another.
+/// Computes the offsets of the parts of a frame, one column after another.
 struct Parser<'f> {
     bytes: &'f [u8],
     heads: Cursor,
     tails: Cursor,
 }
 
-/// The bytes that are not looked up yet.
+/// The range of bytes that is not assigned to a column yet.
 struct Cursor {
     at: usize,
     end: usize,
 }
 
-/// Validates a frame with the columns of these fields.
+/// Validates the bytes of a frame with the columns of these fields.
 ///
 /// # Errors
-/// The first fault: first of the parts of all columns, then of their contents.
+/// The first fault. The parts of all columns are checked before the contents of any column.
 pub(crate) fn read(bytes: Vec<u8>, fields: &[Field], rows: usize) -> Result<Frame, FrameFault> {
     let columns = locate(&bytes, fields, rows)?;
     let mut frame = Frame { bytes, rows, columns };
@@ -89,11 +90,13 @@ pub(crate) fn read(bytes: Vec<u8>, fields: &[Field], rows: usize) -> Result<Fram
             check_contents(frame.column(place), field.nullable).map_err(|fault| FrameFault::Column(place, fault))?;
         frame.columns[place].has_nulls = has_nulls;
     }
-    // The next plugin expects zeros there, and so does a plugin that gets some of the rows.
+    // The slots of null rows must be zero or empty when a column of this frame becomes the input of another plugin. If
+    // this plugin left values in them, they are cleared.
     if frame.columns().all(has_empty_nulls) { Ok(frame) } else { Ok(with_empty_nulls(&frame)) }
 }
 
-/// Looks up the parts of the columns. Positions and lengths of the result are correct; the contents are not checked.
+/// Computes the offsets of the parts of all columns, and checks that the parts are within the bytes. Does not check the
+/// contents of the parts.
 fn locate(bytes: &[u8], fields: &[Field], rows: usize) -> Result<Vec<Parts>, FrameFault> {
     let heads = fields.iter().map(|field| presence_len(rows) + padded(rows * slot_width(field.column_type)));
     // If the frame is too short, the first column that does not fit reports it.
@@ -142,7 +145,7 @@ impl Cursor {
         self.end - self.at
     }
 
-    /// Returns where the next values are: `count` of them, with `width` bytes each.
+    /// Takes the next `count` values of `width` bytes each, with their padding. Returns the offset of the first value.
     fn take(&mut self, bytes: &[u8], count: usize, width: usize) -> Result<usize, ColumnFault> {
         let values = count.checked_mul(width).ok_or(ColumnFault::Cut)?;
         let with_padding = values.checked_next_multiple_of(ALIGN).ok_or(ColumnFault::Cut)?;
@@ -152,7 +155,7 @@ impl Cursor {
         let at = self.at;
         self.at += with_padding;
         let padding = &bytes[at + values..self.at];
-        // Padding may get a meaning in a later version, which a host that accepts any padding would ignore.
+        // A later version of the contract may use the padding. A host that accepts any padding would not notice that.
         if padding.iter().any(|byte| *byte != 0) { Err(ColumnFault::Padding) } else { Ok(at) }
     }
 }
@@ -167,7 +170,7 @@ fn check_contents(column: ColumnRef<'_>, nullable: bool) -> Result<bool, ColumnF
     check_presence(column.presence(), rows, nullable)
 }
 
-/// Checks a bitmap of `rows.div_ceil(8)` bytes. Returns whether there are nulls.
+/// Checks a validity bitmap of `rows.div_ceil(8)` bytes. Returns whether any row is null.
 pub(crate) fn check_presence(presence: &[u8], rows: usize, nullable: bool) -> Result<bool, ColumnFault> {
     let is_stray = match (presence.last(), rows % 8) {
         (Some(last), used @ 1..) => last >> used != 0,
@@ -195,7 +198,7 @@ pub(crate) fn check_bools(values: &[u8]) -> Result<(), ColumnFault> {
     if values.iter().any(|value| *value > 1) { Err(ColumnFault::Bool) } else { Ok(()) }
 }
 
-/// Checks text and its ends: each value is UTF-8.
+/// Checks that the ends are valid, and that each text between them is UTF-8.
 pub(crate) fn check_text(ends: impl DoubleEndedIterator<Item = u32> + Clone, data: &[u8]) -> Result<(), ColumnFault> {
     check_ends(ends.clone(), data.len())?;
     let text = std::str::from_utf8(data).map_err(|_| ColumnFault::Utf8)?;
@@ -203,13 +206,13 @@ pub(crate) fn check_text(ends: impl DoubleEndedIterator<Item = u32> + Clone, dat
     if ends.all(|end| text.is_char_boundary(end)) { Ok(()) } else { Err(ColumnFault::Utf8) }
 }
 
-/// Checks that ends never decrease, and that the last one is the number of bytes or items.
+/// Checks that ends never decrease, and that the last end is `len`, the total number of bytes or items.
 pub(crate) fn check_ends(ends: impl DoubleEndedIterator<Item = u32> + Clone, len: usize) -> Result<(), ColumnFault> {
     let last = ends.clone().next_back().map_or(0, |end| end as usize);
     if ends.is_sorted() && last == len { Ok(()) } else { Err(ColumnFault::Ends) }
 }
 
-/// Returns whether all slots without a value are zero or empty.
+/// Returns whether the slots of all null rows are zero or, in a column of text, bytes or lists, empty.
 fn has_empty_nulls(column: ColumnRef<'_>) -> bool {
     let (slots, width) = (column.slots(), slot_width(column.column_type()));
     let has_ends = column.column_type().is_list || has_ends(column.column_type().scalar);
@@ -222,7 +225,7 @@ fn has_empty_nulls(column: ColumnRef<'_>) -> bool {
     })
 }
 
-/// Copies a frame without the values of rows that are null.
+/// Copies a frame, and clears the slots of null rows.
 fn with_empty_nulls(frame: &Frame) -> Frame {
     let mut clean = FrameBuilder::new(frame.columns().map(ColumnRef::column_type), frame.rows());
     for column in frame.columns() {

@@ -1,12 +1,13 @@
-//! The sizes of a frame's parts, and the bits of presence. `wit/0.2.0/transform.wit` draws the layout.
+//! The sizes of a frame's parts, and access to presence bits and ends. `wit/0.2.0/transform.wit` specifies the layout.
 
 use std::iter;
 
 use crate::{ColumnScalar, ColumnType};
 
-/// All parts begin at a multiple of this many bytes.
+/// Each part of a frame begins at a multiple of this many bytes.
 pub(super) const ALIGN: usize = 8;
-/// The size of an end in bytes.
+/// The size in bytes of an end. An end is the position after the last byte of a row's text or bytes, or after the last
+/// item of its list.
 pub(super) const END: usize = 4;
 
 /// Returns the size of a part with its padding.
@@ -14,22 +15,22 @@ pub(super) fn padded(bytes: usize) -> usize {
     bytes.next_multiple_of(ALIGN)
 }
 
-/// Returns the size of a column's presence in bytes: a bit per row, in whole words.
+/// Returns the size in bytes of a column's presence bits: one bit per row, padded to whole words of 8 bytes.
 pub(super) fn presence_len(rows: usize) -> usize {
     words(rows) * ALIGN
 }
 
-/// Returns the number of words of a column's presence.
+/// Returns the number of 8-byte words of a column's presence bits.
 pub(super) fn words(rows: usize) -> usize {
     rows.div_ceil(64)
 }
 
-/// Returns the size of a row's slot in bytes.
+/// Returns the size in bytes of a row's slot in a column of this type.
 pub(super) fn slot_width(of: ColumnType) -> usize {
     if of.is_list { END } else { width(of.scalar) }
 }
 
-/// Returns the size of a value, or of its end, in bytes.
+/// Returns the size in bytes of a value's slot, which holds the value itself or, for text and bytes, its end.
 #[inline]
 pub(super) fn width(of: ColumnScalar) -> usize {
     match of {
@@ -40,13 +41,13 @@ pub(super) fn width(of: ColumnScalar) -> usize {
     }
 }
 
-/// Returns whether values of this type have a size of their own, so that their slots are ends.
+/// Returns whether values of this type vary in length, so their slots hold ends.
 #[inline]
 pub(super) fn has_ends(of: ColumnScalar) -> bool {
     matches!(of, ColumnScalar::Utf8 | ColumnScalar::Binary)
 }
 
-/// Returns the bytes of presence in which every row has a value, without padding.
+/// Returns the presence bits of a column in which every row has a value, as bytes without padding.
 pub(super) fn all_present(rows: usize) -> impl Iterator<Item = u8> {
     let last = (!rows.is_multiple_of(8)).then_some((1 << (rows % 8)) - 1);
     iter::repeat_n(0xff, rows / 8).chain(last)
@@ -58,31 +59,31 @@ pub(super) fn is_set(presence: &[u8], row: usize) -> bool {
     presence[row / 8] >> (row % 8) & 1 == 1
 }
 
-/// Converts an end. A request's values are far below 2^32 bytes; a larger end would be truncated, and the guest would
-/// see ends that decrease.
+/// Converts an end to 32 bits. A larger end would become `u32::MAX`, but the values of a request have far fewer than
+/// 2^32 bytes.
 #[inline]
 pub(super) fn end(len: usize) -> u32 {
     u32::try_from(len).unwrap_or(u32::MAX)
 }
 
-/// Returns end `i` of a part.
+/// Returns the end of value `i`.
 #[inline]
 pub(super) fn end_at(ends: &[u8], i: usize) -> usize {
     u32::from_le_bytes(chunk(ends, i)) as usize
 }
 
-/// Returns the start of value `i`, which is the end of the previous one.
+/// Returns the start of value `i`, which is the end of the previous value, or 0 for the first one.
 #[inline]
 pub(super) fn start_at(ends: &[u8], i: usize) -> usize {
     if i == 0 { 0 } else { end_at(ends, i - 1) }
 }
 
-/// Returns the ends of a part.
+/// Decodes all ends in a part.
 pub(super) fn ends(bytes: &[u8]) -> impl DoubleEndedIterator<Item = u32> + Clone {
     bytes.as_chunks().0.iter().map(|end| u32::from_le_bytes(*end))
 }
 
-/// Returns the bytes of number `i` of a part.
+/// Returns the bytes of number `i` in a part that consists of numbers of `WIDTH` bytes.
 pub(super) fn chunk<const WIDTH: usize>(bytes: &[u8], i: usize) -> [u8; WIDTH] {
     bytes.as_chunks::<WIDTH>().0[i]
 }

@@ -1,4 +1,4 @@
-//! Tests of frames: drawn byte by byte, encoded and decoded, and malicious.
+//! Tests of frames: their exact bytes, round trips of values, and malicious bytes.
 
 use larder_model::model::Value;
 use proptest::prelude::*;
@@ -17,7 +17,7 @@ pub(crate) const SCALARS: [ColumnScalar; 8] = [
     ColumnScalar::Timestamp,
 ];
 
-/// Columns as lists of values.
+/// The columns of a batch, each with its type and a list of its values.
 #[derive(Clone, Debug)]
 pub(crate) struct Batch {
     pub(crate) rows: usize,
@@ -121,7 +121,7 @@ fn columns(rows: usize) -> Batch {
     };
     let column = |(place, field): (usize, &Field)| {
         let ColumnType { scalar, is_list } = field.column_type;
-        // Some columns have no nulls, and others have one in three rows.
+        // In every third column, every third row is null. The other columns have no nulls.
         let row = |row: usize| match (place % 3 == 0 && row % 3 == 1, is_list) {
             (true, _) => Value::Null,
             (false, true) => Value::List((0..row % 4).map(|i| value(scalar, row + i)).collect()),
@@ -159,14 +159,14 @@ fn frame_layout_equals_the_contract() {
         ],
     };
     let mut drawn = Vec::new();
-    // Heads: presence, then slots, or ends and four zeros.
+    // Heads: presence bits, then slots. The slots of text and lists are ends, followed by four bytes of padding.
     drawn.extend([0b101, 0, 0, 0, 0, 0, 0, 0]);
     [1.0_f64, 0.0, 3.0].iter().for_each(|value| drawn.extend(value.to_le_bytes()));
     drawn.extend([0b111, 0, 0, 0, 0, 0, 0, 0]);
     drawn.extend([1, 0, 0, 0, 1, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0]);
     drawn.extend([0b111, 0, 0, 0, 0, 0, 0, 0]);
     drawn.extend([0, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0]);
-    // Tails: bytes; ends of items, then their bytes.
+    // Tails: the contents of the strings; the ends of the list items, and their contents.
     drawn.extend(b"abc\0\0\0\0\0");
     drawn.extend([2, 0, 0, 0, 9, 0, 0, 0]);
     drawn.extend(b"defghijkl\0\0\0\0\0\0\0");
@@ -174,12 +174,13 @@ fn frame_layout_equals_the_contract() {
     assert_eq!(read_values(&drawn, &batch.fields(), 3).unwrap(), batch.values());
 }
 
-/// Checks the contract's own example: (true, "hi", ["a", "bc"]) and (null, null, []).
+/// Checks the example in the contract, which has the rows (true, "hi", ["a", "bc"]) and (null, null, []).
 #[test]
 fn contract_example_is_exact() {
     let fields = [field(ColumnScalar::Bool, false), field(ColumnScalar::Utf8, false), field(ColumnScalar::Utf8, true)];
     let contract = include_str!("../../../../wit/0.2.0/transform.wit");
-    // Lines have an offset and eight bytes, once or twice; the bytes on the right follow those on the left.
+    // Each line of the example has one or two groups of an offset and eight bytes. All groups on the right come after
+    // those on the left.
     let mut parts: Vec<(usize, Vec<u8>)> = Vec::new();
     for line in contract.lines().filter_map(|line| line.strip_prefix("/// ")) {
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -211,7 +212,7 @@ fn contract_example_is_exact() {
 fn nonzero_padding_is_reported() {
     let batch = columns(9);
     let frame = batch.frame();
-    // Of nine rows of bools: after presence, nine slots and seven zeros.
+    // The first column has nine bools: eight bytes of presence bits, nine slots, then seven bytes of padding.
     for at in 17..24 {
         let mut bytes = frame.bytes().to_vec();
         bytes[at] = 1;
@@ -245,7 +246,7 @@ fn truncated_or_extended_frame_is_rejected() {
         frame.push(0);
         assert_eq!(fault(&frame, &fields, 9), Some(FrameFault::Surplus(more)));
     }
-    // Surplus rows are as wrong as missing ones.
+    // A frame with more or fewer rows than the call is invalid.
     frame.truncate(frame.len() - 9);
     assert!(fault(&frame, &fields, 10).is_some() && fault(&frame, &fields, 8).is_some());
 }
@@ -257,8 +258,8 @@ fn presence_beyond_the_rows_is_reported() {
     let beyond = |rows: usize| Some(FrameFault::Column(0, ColumnFault::Validity { rows }));
     assert_eq!(check(0b111, 3), None);
     assert_eq!(check(0b101, 3), None);
-    assert_eq!(check(0b1111, 3), beyond(3), "in a byte that has rows");
-    assert_eq!(check(1 << 8, 3), beyond(3), "in a byte that has none");
+    assert_eq!(check(0b1111, 3), beyond(3), "in the last byte with rows");
+    assert_eq!(check(1 << 8, 3), beyond(3), "in a byte without rows");
     assert_eq!(check(1 << 63, 8), beyond(8));
 }
 
@@ -327,7 +328,7 @@ fn values_in_null_slots_are_cleared() {
     });
     let present = Batch { rows: 9, columns: present.collect() };
     let frame = present.frame();
-    // A null in one column at a time, whose slot still has a value.
+    // One row of one column is null at a time, and its slot still has a value.
     for (place, parts) in frame.columns.iter().enumerate() {
         for row in [1, 3, 8] {
             let mut bytes = frame.bytes().to_vec();
@@ -342,7 +343,7 @@ fn values_in_null_slots_are_cleared() {
 }
 
 proptest! {
-    /// Any bytes are either read or rejected, and valid columns can be read to the end.
+    /// Any bytes are either accepted or rejected, and all values of an accepted frame can be read.
     #[test]
     fn no_bytes_are_too_much(
         bytes in prop::collection::vec(prop_oneof![Just(0_u8), Just(1), 0..8_u8, any::<u8>()], 0..400),
@@ -356,7 +357,8 @@ proptest! {
         }
     }
 
-    /// A valid frame with some changed bytes is read or rejected. If it is read, it can be copied for the next plugin.
+    /// A valid frame with some changed bytes is either accepted or rejected. An accepted frame can be copied for
+    /// another plugin.
     #[test]
     fn changed_bytes_are_survived(
         changes in prop::collection::vec((any::<prop::sample::Index>(), prop_oneof![0..9_u8, any::<u8>()]), 1..6),

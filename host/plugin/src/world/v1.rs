@@ -1,5 +1,7 @@
-//! The columns of version 0.1 of the contract: a few typed vectors each. Only this module knows them: inputs are
-//! converted from a frame, and what a plugin returns is validated and converted to a frame.
+//! The columns of version 0.1 of the contract, each of which consists of a few typed vectors.
+//!
+//! Only this module uses such columns. It converts the frame of inputs to columns, and validates the columns that a
+//! plugin returns and converts them to a frame.
 
 use larder_model::model::ValueRef;
 
@@ -18,7 +20,7 @@ pub(super) fn columns(frame: &Frame) -> Vec<Column> {
 }
 
 fn column(column: ColumnRef<'_>) -> Column {
-    // The contract has no bitmap for columns without nulls.
+    // In the contract, a column without nulls has no bitmap.
     let validity = column.has_nulls().then(|| column.presence().to_vec());
     let values = scalars(column.values());
     let values = if column.column_type().is_list {
@@ -99,7 +101,7 @@ fn check_column(column: &Column, field: &Field, rows: usize) -> Result<(), Colum
     }
 }
 
-/// Runs code with an iterator over values, so that their type is not matched for each value.
+/// Runs code with an iterator over values. The type of the values is matched once, not for each value.
 macro_rules! with_values {
     ($scalars:expr, $range:expr, |$values:ident| $code:expr) => {
         with_values!($scalars, $range, |$values| $code,
@@ -125,7 +127,7 @@ macro_rules! with_values {
     };
 }
 
-/// Copies a column without the values of rows that are null.
+/// Copies a column. Rows that are null are written as nulls, whatever their slots contain.
 fn fill(to: &mut ColumnWriter<'_>, column: &Column) {
     let is_present = |row: usize| match &column.validity {
         Some(bitmap) => bitmap[row / 8] >> (row % 8) & 1 == 1,
@@ -163,7 +165,7 @@ fn shape(scalars: &Scalars) -> (ColumnScalar, usize) {
     }
 }
 
-/// Returns value `i` of text or bytes; [`check_column`] has validated the ends.
+/// Returns value `i` of text or bytes. The ends must have been validated by [`check_column`].
 fn bytes(var: &VarBytes, i: usize) -> &[u8] {
     let start = if i == 0 { 0 } else { var.ends[i - 1] };
     &var.data[start as usize..var.ends[i] as usize]

@@ -19,11 +19,11 @@ use crate::{OnlineRequest, RequestError};
 pub struct Step {
     /// The view.
     pub view: Arc<DerivedView>,
-    /// The plugin that computes it; `None` if it is not loaded.
+    /// The plugin that computes the view; `None` if the plugin is not loaded.
     pub transform: Option<Arc<Transform>>,
-    /// The origin of each input of the plugin.
+    /// The origin of each input of the plugin, in the plugin's order.
     pub inputs: Vec<StepInput>,
-    /// The values of its features if the plugin fails or is not loaded.
+    /// The values that are served for the view's features if the plugin fails or is not loaded.
     fallback: Fallback,
 }
 
@@ -34,29 +34,30 @@ pub enum StepInput {
     Feature(ColumnFrom),
     /// Request data, by its index in [`super::Plan::request_inputs`].
     Request(usize),
-    /// An entity column, by its index in [`super::Plan::entity_columns`]; `None` if the request does not have it.
+    /// A join key: the index of its column in [`super::Plan::entity_columns`], or `None` if the request does not have
+    /// the column; and the type of the join key.
     Key(Option<usize>, ScalarType),
 }
 
-/// Data that a plugin reads from the request.
+/// A column of the request that a derived view needs as input.
 #[derive(Debug)]
 pub struct RequestInput {
-    /// The index of its column in the request.
+    /// The index of the column in [`OnlineRequest::entities`].
     pub request_place: usize,
-    /// The type of its values.
+    /// The type to which the column's values are converted.
     pub column_type: ColumnType,
-    /// Its name, for messages.
+    /// The column's name, for error messages.
     pub name: Arc<str>,
 }
 
-/// The values of a view's features if the plugin fails or is not loaded, as a row.
+/// The values that are served for a view's features if the plugin fails or is not loaded, encoded as a row.
 #[derive(Debug)]
 struct Fallback {
     schema: RowSchema,
     row: Vec<u8>,
 }
 
-/// A derived view that the request needs, directly or for another derived view.
+/// A derived view that the request needs, either for the response or as an input of another derived view.
 pub(super) struct WantedStep<'c> {
     pub(super) view: &'c Arc<DerivedView>,
     /// The origins of the inputs, in the plugin's order. Request columns and keys are not resolved to indexes yet.
@@ -72,14 +73,14 @@ enum WantedInput<'c> {
 // === impl Step ===
 
 impl Step {
-    /// Returns the value of a feature that is served if the plugin fails or is not loaded.
+    /// Returns the value that is served for a feature if the plugin fails or is not loaded.
     #[must_use]
     pub fn fallback(&self, feature: usize) -> ValueRef<'_> {
         let row = RowView::new(&self.fallback.schema, &self.fallback.row);
         row.and_then(|row| row.get(feature)).unwrap_or(ValueRef::Null)
     }
 
-    /// Returns whether a request fails if this step fails.
+    /// Returns whether a request fails if this view cannot be computed.
     #[must_use]
     pub fn is_fatal(&self) -> bool {
         self.view.on_error == OnError::Fail
@@ -96,8 +97,8 @@ impl Fallback {
             RowSchema::new(view.features.iter().map(|feature| (Arc::clone(&feature.name), feature.value_type)));
         let mut builder = RowBuilder::new(&schema);
         builder.begin(0, None);
-        // Validation ensures that each default has its feature's type, so nothing here can fail. A row that fails
-        // anyway is read as nulls.
+        // Validation ensures that each default has its feature's type, so no call here fails. If one failed
+        // nevertheless, the row would be invalid, and all fallback values would be null.
         for feature in &view.features {
             let _ = builder.push_value(defaults.get(&feature.name).unwrap_or(&Value::Null));
         }
@@ -114,7 +115,7 @@ impl WantedStep<'_> {
         self.view.inputs.iter().all(|input| matches!(input.from, InputSource::Feature { .. }))
     }
 
-    /// Returns whether its plugin may read a join key.
+    /// Returns whether this join key is an input of the view, so that its plugin may read it.
     pub(super) fn reads_key(&self, key: &str) -> bool {
         self.view.inputs.iter().any(|input| matches!(&input.from, InputSource::JoinKey(read) if **read == *key))
     }
@@ -123,7 +124,7 @@ impl WantedStep<'_> {
 // === impl Wanted ===
 
 impl<'c> Wanted<'c> {
-    /// Returns the index of a derived view's step. Adds the step if it is missing.
+    /// Returns the index of a derived view in `steps`. Adds the view if it is missing.
     pub(super) fn step(&mut self, view: &'c Arc<DerivedView>) -> usize {
         let known = self.steps.iter().position(|step| step.view.name == view.name);
         known.unwrap_or_else(|| {
@@ -132,8 +133,8 @@ impl<'c> Wanted<'c> {
         })
     }
 
-    /// Returns the origin of a stored feature that a plugin reads, under the view's own name and keys. Adds the read
-    /// and the feature if they are missing.
+    /// Returns the origin of a stored feature that a plugin reads. Adds the view and the feature if they are missing.
+    /// The view is read with its own join keys, regardless of the names that a projection uses for them.
     fn hidden(&mut self, view: &'c Arc<larder_model::model::FeatureView>, feature: &Arc<str>) -> ColumnFrom {
         let same = |wanted: &WantedView<'_>| wanted.view.name == view.name && wanted.join_key_map.is_empty();
         let read = self.views.iter().position(same).unwrap_or_else(|| {
@@ -152,17 +153,17 @@ impl<'c> Wanted<'c> {
 // === impl Resolver ===
 
 impl<'c> Resolver<'c> {
-    /// Adds everything that the wanted derived views read, directly or indirectly. Only inputs that the plugin itself
-    /// reads are looked up; the view may declare more.
+    /// Adds everything that the wanted derived views read, directly or indirectly. A view may declare inputs that its
+    /// plugin does not read. They are not looked up.
     pub(super) fn want_inputs(&self, wanted: &mut Wanted<'c>) -> Result<(), RequestError> {
-        // The loop may append steps.
+        // The loop may append to `steps`.
         let mut step = 0;
         while step < wanted.steps.len() {
             let view: &'c Arc<DerivedView> = wanted.steps[step].view;
             let read = self.transform(view).map(|transform| transform.inputs()).unwrap_or_default();
             let inputs = read.iter().map(|index| {
                 let input = &view.inputs[*index];
-                // Validation accepts only inputs that have a column type.
+                // Validation rejects inputs without a column type, so the default is never used.
                 let column_type = ColumnType::of(input.value_type).unwrap_or(ColumnType::TEXT);
                 Ok(match &input.from {
                     InputSource::Request => WantedInput::Request(&input.name, column_type),
@@ -191,7 +192,7 @@ impl<'c> Resolver<'c> {
         self.transforms.get(self.catalog.derived_index(&view.name)?)
     }
 
-    /// Returns the steps. Each one follows the steps that it reads.
+    /// Returns the steps. Each one follows the steps that it reads. Updates `wanted.columns` to the steps' new indexes.
     pub(super) fn steps(
         &self,
         wanted: &mut Wanted<'_>,
@@ -207,7 +208,7 @@ impl<'c> Resolver<'c> {
         wanted.columns.iter_mut().for_each(|column| column.from = moved(column.from));
         let input = |input: &WantedInput<'_>| match *input {
             WantedInput::Feature(from) => StepInput::Feature(moved(from)),
-            // `request_inputs` has found all of them.
+            // `request_inputs` returns an error if one is missing, so the index is always found.
             WantedInput::Request(name, column_type) => {
                 let same = |input: &RequestInput| input.name == *name && input.column_type == column_type;
                 StepInput::Request(request_inputs.iter().position(same).unwrap_or_default())
@@ -230,8 +231,8 @@ impl<'c> Resolver<'c> {
     }
 }
 
-/// Returns the indexes of the steps in an order in which each one follows the steps that it reads. The catalog has no
-/// cycles.
+/// Returns the indexes of the steps, sorted so that each step follows the steps that it reads. This is possible because
+/// the catalog has no cycles.
 fn order(steps: &[WantedStep<'_>]) -> Vec<usize> {
     let mut order: Vec<usize> = Vec::with_capacity(steps.len());
     while order.len() < steps.len() {
@@ -260,7 +261,7 @@ pub(super) fn request_inputs(
 ) -> Result<Vec<RequestInput>, RequestError> {
     let mut inputs: Vec<RequestInput> = Vec::new();
     let mut missing: Vec<String> = Vec::new();
-    // A request can have thousands of columns, and views dozens of inputs.
+    // A map, because a request can have thousands of columns, and views can have dozens of inputs.
     let mut columns_by_name: Option<HashMap<&str, usize>> = None;
     for input in wanted.steps.iter().flat_map(|step| step.view.request_inputs()) {
         let columns = || request.entities.iter().enumerate().map(|(index, (name, _))| (&**name, index)).collect();

@@ -64,7 +64,8 @@ impl Aws {
         &self.config
     }
 
-    /// Blocks until `work` is done. Only for threads that may block: panics on a thread that runs async tasks.
+    /// Blocks until `work` is done. Call it only on threads that may block: it panics on a thread that runs async
+    /// tasks.
     ///
     /// # Errors
     /// [`AwsError`] if no thread can be started or [`Aws::stop`] was called, and the errors of the work.
@@ -75,7 +76,7 @@ impl Aws {
     /// Blocks until `work` is done, like [`Aws::wait_for`], but for any error type.
     ///
     /// # Errors
-    /// As [`Aws::wait_for`].
+    /// The same errors as [`Aws::wait_for`].
     pub fn wait<T, E: From<AwsError>>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
         let mut stop = self.stop.subscribe();
         self.handle()?.block_on(async {
@@ -88,8 +89,8 @@ impl Aws {
         })
     }
 
-    /// Ends every current and future wait for AWS with an error, for a shutdown. Lookups that fetch rows have their own
-    /// timeouts and continue.
+    /// Ends every current and future wait for AWS with an error, because the server is shutting down. Lookups that
+    /// fetch rows continue, because they have their own timeouts.
     pub fn stop(&self) {
         self.stop.send_replace(true);
     }

@@ -11,13 +11,14 @@ use aws_smithy_runtime_api::{
 use aws_smithy_types::{body::SdkBody, config_bag::ConfigBag};
 use http_body_util::Limited;
 
-/// Limits the body of every response except objects, to more than any operation of S3 and DynamoDB returns.
+/// Limits the size of every response body, except the contents of objects. The limit is larger than any other response
+/// of S3 and DynamoDB.
 #[derive(Debug)]
 pub(super) struct LimitResponses;
 
 /// The maximum size of a response in bytes. DynamoDB returns at most 16 MB of items, and S3 at most 1,000 keys of 1 kB.
 const RESPONSE_BYTES_MAX: usize = 64 << 20;
-/// The operation that reads an object. Its callers read the body in pieces and limit it themselves.
+/// The operation that reads an object. Its callers read the body in chunks and limit its size themselves.
 const GET_OBJECT: &str = "GetObject";
 
 impl Intercept for LimitResponses {

@@ -61,6 +61,6 @@ impl ObjectAt {
 }
 
 fn not_built(what: String) -> AwsError {
-    let why = "this build of larder does not support AWS. hint: build with the feature 'aws'".to_owned();
+    let why = "this build of larder does not support AWS. hint: build with the Cargo feature 'aws'".to_owned();
     AwsError { what, kind: AwsErrorKind::Setup, why }
 }

@@ -5,10 +5,11 @@ use std::time::Duration;
 use super::{Aws, AwsError, AwsErrorKind, ObjectAt, ObjectNow};
 
 impl ObjectAt {
-    /// Reads the object. For threads that may block.
+    /// Reads the object. Blocks, see [`Aws::wait_for`].
     ///
     /// # Errors
-    /// [`AwsError`], including if the object is larger than `bytes_max`, or if the read takes longer than `timeout`.
+    /// [`AwsError`] if the request fails, if the object is larger than `bytes_max`, or if the read takes longer than
+    /// `timeout`.
     pub fn read(&self, aws: &Aws, bytes_max: i64, timeout: Duration) -> Result<ObjectNow, AwsError> {
         let what = format!("{}: GetObject", self.url());
         aws.wait_for(async {
@@ -41,10 +42,10 @@ impl ObjectAt {
         })
     }
 
-    /// Returns the current version of the object: its ETag. For threads that may block.
+    /// Returns the current version of the object, which is its ETag. Blocks, see [`Aws::wait_for`].
     ///
     /// # Errors
-    /// [`AwsError`].
+    /// [`AwsError`] if the request fails.
     pub fn version(&self, aws: &Aws) -> Result<String, AwsError> {
         let what = format!("{}: HeadObject", self.url());
         aws.wait_for(async {

@@ -42,7 +42,8 @@ pub(super) fn key_part(value: &AttributeValue, value_type: ScalarType) -> Result
     }
 }
 
-/// Converts an attribute to a value of a feature of type `declared`. Numbers are instants if the feature is an instant.
+/// Converts an attribute to a value of a feature of type `declared`. If that type is an instant, numbers are converted
+/// to instants.
 pub(super) fn value(value: &AttributeValue, declared: ValueType) -> ItemValue {
     let is_instant = matches!(declared, ValueType::Scalar(scalar) | ValueType::List(scalar) | ValueType::Set(scalar)
             if scalar == ScalarType::UnixTimestamp);
@@ -73,7 +74,7 @@ fn cell(value: &AttributeValue, is_instant: bool) -> Result<Cell, String> {
         AttributeValue::M(entries) => {
             let entries = entries.iter().map(|(name, value)| Ok((name.clone(), cell(value, is_instant)?)));
             let mut entries = entries.collect::<Result<Vec<_>, String>>()?;
-            // The items of a DynamoDB set have no order.
+            // Sorted by name, because the entries of a map have no order.
             entries.sort_by(|(one, _), (other, _)| one.cmp(other));
             Cell::Map(entries)
         }
@@ -81,7 +82,7 @@ fn cell(value: &AttributeValue, is_instant: bool) -> Result<Cell, String> {
     })
 }
 
-/// Converts an attribute to an instant: text, or a number since 1970.
+/// Converts an attribute to an instant. The attribute is text, or a number of time units since 1970 ([`instant_of`]).
 pub(super) fn instant(value: &AttributeValue) -> Result<Micros, String> {
     match value {
         AttributeValue::S(text) => {
@@ -92,9 +93,9 @@ pub(super) fn instant(value: &AttributeValue) -> Result<Micros, String> {
     }
 }
 
-/// Converts a number of seconds, milliseconds, microseconds or nanoseconds since 1970 to an instant: the unit that
-/// gives a time before the year 2200. In units finer than seconds, only times from 1973 on are accepted, so that the
-/// units do not overlap.
+/// Converts a number of seconds, milliseconds, microseconds or nanoseconds since 1970 to an instant. The unit is the
+/// one in which the number is a time before the year 2200. In units finer than seconds, only times from 1973 on are
+/// accepted, so that at most one unit matches.
 fn instant_of(number: &str) -> Result<Micros, String> {
     /// Seconds from 1970 to 2200, rounded up.
     const SECONDS_END: f64 = 7.3e9;

@@ -28,9 +28,10 @@ pub(super) struct Calls {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Described {
     pub(super) identity: TableIdentity,
-    /// The names of the attributes of its primary key.
+    /// The names of the attributes of the table's primary key.
     pub(super) keys: Vec<String>,
-    /// The ARN of its stream, if it is on, and whether its records contain the new state of the items.
+    /// The ARN of the table's stream, and whether the records of the stream contain the new state of the items; `None`
+    /// if the stream is off.
     pub(super) stream: Option<(String, bool)>,
     /// DynamoDB's own count of the items, which can be some hours old.
     pub(super) items: u64,

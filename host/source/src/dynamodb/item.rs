@@ -4,12 +4,12 @@
 //! feast             entity_id {S: 32 hexadecimal digits}   event_ts {S: "2026-11-23 08:17:22+00:00"}
 //!                   values {M: {feature: {B: a serialized feast.types.Value}}}
 //! wide              an attribute for each part of the key, for each feature, and for the event time
-//! item-per-feature  an item for each feature: its entity's key, its name, its value, its event time
+//! item-per-feature  an item for each feature, with the entity's key, the feature's name and value, and the event time
 //! ```
 //!
-//! The first is Feast's own (0.67, `infra/online_stores/dynamodb.py`). In the others a value has an attribute's type,
-//! and is converted by the rules for all sources. An attribute that cannot be read affects only its feature; an item
-//! without a readable key or event time is skipped and reported.
+//! `feast` is Feast's own layout (0.67, `infra/online_stores/dynamodb.py`). In the other layouts, a value has the type
+//! of its attribute, and is converted by the same rules as the values of all sources. An attribute that cannot be read
+//! affects only its feature. An item without a readable key or event time is skipped and reported.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -77,7 +77,7 @@ impl ItemReader {
                 Some(field_mapping),
             ),
         };
-        // A field mapping maps attributes to names; this is the reverse.
+        // A field mapping maps attributes to names, so it is applied in reverse.
         let in_table = |name: &str| {
             let mapped = mapping.and_then(|mapping| mapping.iter().find(|(_, target)| *target == name));
             mapped.map_or(name, |(attribute, _)| attribute).to_owned()
@@ -107,8 +107,9 @@ impl ItemReader {
         matches!(self.layout, Layout::ItemPerFeature { .. })
     }
 
-    /// Returns why a table with these keys is incompatible, if it is: a row is found by its key, and has one item or
-    /// one partition.
+    /// Returns the reason why a table with this primary key is incompatible with the view; `None` if it is compatible.
+    /// The key must consist of the view's key and, if each feature has an item, the feature's name, so that requests
+    /// can find the items of a row.
     pub(super) fn mismatch(&self, table_keys: &[String]) -> Option<String> {
         let own: Vec<&str> = match &self.layout {
             Layout::Feast => vec![ENTITY_ID],
@@ -125,7 +126,7 @@ impl ItemReader {
         })
     }
 
-    /// Returns the id of the row that an item, or its key, belongs to.
+    /// Returns the ID of the row that an item belongs to. `item` can be the whole item or only its key.
     pub(super) fn id(&self, item: &Attributes) -> Result<EntityId, String> {
         if let Layout::Feast = self.layout {
             let text = text(item, ENTITY_ID)?;
@@ -190,8 +191,8 @@ impl ItemReader {
         Ok(Item { id, event_time, created: None, expires: self.expiry(item, now), values, problem: None })
     }
 
-    /// Returns the row of an entity whose features have an item each. Its event time is that of its newest feature; it
-    /// expires with the first of them.
+    /// Returns the row of an entity that has one item for each feature. The row has the event time of the newest item,
+    /// and expires when the first of the items expires.
     pub(super) fn entity_row(&self, items: &[Attributes], now: Micros) -> Item {
         let Some(first) = items.first() else { return Item::unreadable(EntityId([0; 16]), "it has no items".into()) };
         let id = match self.id(first) {
@@ -214,7 +215,7 @@ impl ItemReader {
             problem: None,
         };
         for item in items {
-            // Items of other features have a readable name.
+            // An item without a readable name does not belong to a feature of the view.
             let Ok(name) = text(item, name_at) else { continue };
             // A table may have features that the view does not have.
             let Some(place) = self.features.iter().position(|feature| feature.attribute == name) else { continue };
@@ -224,7 +225,7 @@ impl ItemReader {
             };
             match event_time {
                 Ok(event_time) => row.event_time = row.event_time.max(event_time),
-                // Without its time it is unknown whether the value belongs to this row.
+                // The age of the value is unknown, so the value is not used.
                 Err(why) => {
                     row.values[place] = Some(ItemValue::Unreadable(why));
                     continue;
@@ -266,8 +267,8 @@ impl ItemReader {
         own.collect()
     }
 
-    /// Returns when an item expires, by DynamoDB's own rule: the attribute is a positive number of seconds, and a time
-    /// more than five years ago does not expire.
+    /// Returns when an item expires, by DynamoDB's own rule: the attribute must be a positive number of seconds, and an
+    /// item whose time is more than five years ago does not expire.
     fn expiry(&self, item: &Attributes, now: Micros) -> Option<Micros> {
         const FIVE_YEARS: Micros = 5 * 365 * 86_400 * 1_000_000;
         let Some(AttributeValue::N(seconds)) = item.get(self.ttl_attribute.as_ref()?) else { return None };

@@ -1,9 +1,9 @@
 //! Decides which shards of a stream may be read.
 //!
-//! A shard is closed after some hours, or when its share of the table is split; later changes go to its children. The
+//! A shard is closed after some hours, or when its part of the table is split. Later changes go to its children. The
 //! changes of a key are in order along a shard and its descendants, so a child is read only after its parent was read
-//! to its end. A closed shard is removed from the stream after some time, and its children do not wait for it any more.
-//! If a shard is removed before it was read, changes are lost, and the whole table must be read again.
+//! to its end. A closed shard is removed from the stream after some time, and its children can then be read without it.
+//! If a shard is removed before it was read to its end, changes are lost, and the whole table must be read again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +18,8 @@ pub(super) struct Shard {
 }
 
 /// Returns the start position of each shard, for reading the changes since the start of a scan. Skips closed shards,
-/// except the parents of open ones: a scan may miss a write from the moment before it, which may be in the parent.
+/// except the parents of open ones: a scan may miss a write that was made just before the scan started, and the record
+/// of that write may be in a parent.
 pub(super) fn begin(listed: &[Shard]) -> BTreeMap<String, ShardPosition> {
     let parents: BTreeSet<&str> =
         listed.iter().filter(|shard| !shard.is_closed).filter_map(|shard| shard.parent.as_deref()).collect();
@@ -29,7 +30,7 @@ pub(super) fn begin(listed: &[Shard]) -> BTreeMap<String, ShardPosition> {
     listed.iter().map(position).collect()
 }
 
-/// Updates positions from the stream's current list: adds new shards, and drops removed ones.
+/// Updates positions from the stream's current list of shards: adds new shards, and drops removed ones.
 ///
 /// # Errors
 /// The ID of a shard that was removed before it was read to its end.

@@ -1,5 +1,5 @@
-//! How far a table was read: the identity of the table, the position in each segment of a scan, and the position in
-//! each shard of its stream.
+//! The position up to which a table was read: the identity of the table, the position in each segment of a scan, and
+//! the position in each shard of the table's stream.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::item::Attributes;
 
-/// How far a table was read.
+/// The position up to which a table was read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Position {
     pub(super) table: TableIdentity,
@@ -18,7 +18,7 @@ pub(super) struct Position {
     pub(super) stream: Option<StreamPosition>,
     /// The progress of the scan; `None` after the full read.
     pub(super) scan: Option<ScanPosition>,
-    /// The time up to which all changes were read; during a full read, the time of its start.
+    /// The time up to which all changes were read. During a full read, this is the time at which the read started.
     pub(super) as_of: Micros,
 }
 
@@ -54,7 +54,8 @@ pub(super) enum ShardPosition {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ScanPosition {
     pub(super) segments: Vec<SegmentPosition>,
-    /// When the last page was processed: changes up to this time must be read before the scanned rows are served.
+    /// The time at which the last page was processed. Changes up to this time must be read before the scanned rows are
+    /// served.
     pub(super) ended: Option<Micros>,
 }
 

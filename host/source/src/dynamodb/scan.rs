@@ -18,7 +18,7 @@ use super::{
 };
 use crate::aws::{Aws, AwsError};
 
-/// A scan in progress. Pages are returned in the order of arrival; dropping it ends the scan.
+/// A scan in progress. Pages are returned in the order in which they arrive. Dropping this value ends the scan.
 #[derive(Debug)]
 pub(super) struct Scan {
     pages: mpsc::Receiver<SegmentPage>,
@@ -32,12 +32,12 @@ type SegmentPage = (usize, Result<Page, AwsError>);
 #[derive(Debug)]
 struct Budget {
     per_second: Option<f64>,
-    /// The time at which the units used so far are back within the limit.
+    /// The earliest time at which another request keeps the average use within the limit.
     free_at: Mutex<Instant>,
 }
 
-/// The maximum number of retries of a page, beyond the SDK's own. After them the sync fails, so that the error is
-/// reported, and the next sync resumes the scan.
+/// The maximum number of retries of a page, in addition to the SDK's own retries. If all of them fail, the sync fails,
+/// so that the error is reported, and the next sync resumes the scan.
 const RETRIES_MAX: u32 = 5;
 /// The pause before the first retry; doubled before each further retry.
 const PAUSE: Duration = Duration::from_millis(200);

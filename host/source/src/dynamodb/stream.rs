@@ -26,15 +26,16 @@ pub(super) struct Shards {
     cursors: HashMap<String, Cursor>,
 }
 
-/// The position in a shard that is being read.
+/// The state of reading a shard.
 #[derive(Debug, Default)]
 struct Cursor {
-    /// The next iterator; `None` if a new one must be requested for the shard's position.
+    /// The iterator for the next request; `None` if a new iterator must be requested for the shard's position.
     iterator: Option<String>,
     requested_at: Option<Instant>,
-    /// The number of consecutive responses without records. A single one does not mean that the shard has no more.
+    /// The number of consecutive responses without records. A single such response does not mean that the shard has no
+    /// more records.
     empty_responses: u32,
-    /// When the first of these responses arrived.
+    /// The time at which the first of the `empty_responses` arrived.
     empty_since: Option<Instant>,
     /// The time of the last change that was read.
     last_at: Option<Micros>,
@@ -43,9 +44,10 @@ struct Cursor {
 /// The result of one round.
 #[derive(Debug, Default)]
 pub(super) struct Round {
-    /// The records, shard by shard, in order. The shards' positions are after them.
+    /// The records, grouped by shard, and in order within each shard. The positions of the shards are already after
+    /// these records.
     pub(super) records: Vec<Record>,
-    /// Whether a shard was read to its end, so that its children may start.
+    /// Whether a shard was read to its end, so that its children can be read.
     pub(super) has_closed: bool,
     /// Whether a shard returned so many records that more may follow.
     pub(super) has_more: bool,
@@ -57,9 +59,10 @@ pub(super) struct Round {
 const LIST_EVERY: Duration = Duration::from_secs(10);
 /// The minimum interval between requests to a shard: DynamoDB accepts five a second.
 const REQUEST_EVERY: Duration = Duration::from_millis(200);
-/// After a response with at least this many records, more may follow. A response has at most 1,000 records or 1 MB.
+/// After a response with at least this many records, the shard may have more. The maximum of a response is 1,000
+/// records or 1 MB.
 const MANY_RECORDS: usize = 100;
-/// After this many consecutive responses without records, a shard has no more.
+/// After this many consecutive responses without records, a shard is assumed to have no more records.
 const EMPTY_RESPONSES: u32 = 5;
 
 // === impl Shards ===
@@ -150,8 +153,9 @@ impl Shards {
         })
     }
 
-    /// Returns whether every readable shard has returned a change after `time`, or only responses without records since
-    /// then, several in a row. `moment` is the same time by the monotonic clock.
+    /// Returns whether all readable shards have been read up to `time`. This is the case for a shard if it returned a
+    /// change that was made after `time`, or at least [`EMPTY_RESPONSES`] consecutive responses without records since
+    /// `time`. `moment` is the same time by the monotonic clock.
     pub(super) fn have_passed(&self, time: Micros, moment: Instant) -> bool {
         self.listed_at.is_some()
             && self.cursors.values().all(|cursor| {
@@ -171,7 +175,8 @@ impl Shards {
     }
 }
 
-/// A tolerance, because the times of records are rounded and come from other clocks.
+/// The tolerance in microseconds when times of records are compared with the local time: they are rounded, and come
+/// from other clocks.
 const MARGIN: Micros = 1_000_000;
 
 // === impl Cursor ===
@@ -220,8 +225,8 @@ fn is_after(one: &str, other: &str) -> bool {
     (digits(one), one.trim_start_matches('0')) > (digits(other), other.trim_start_matches('0'))
 }
 
-/// Converts the error of a request: [`SourceError::Lost`] with the reason `why` if the stream or the position no longer
-/// exists.
+/// Converts the error of a request. If the stream or the position no longer exists, returns [`SourceError::Lost`] with
+/// the reason `why`.
 fn lost_or(error: AwsError, why: &str) -> SourceError {
     match error.kind {
         AwsErrorKind::Trimmed | AwsErrorKind::Missing => {

@@ -1,9 +1,9 @@
-//! Writes rows to a table in Feast's own layout, the reverse of [`super::item`], with many rows in flight.
+//! Writes rows to a table in Feast's own layout, with many concurrent requests. [`super::item`] does the reverse.
 //!
-//! By default, an item is put only if the table has none for the entity, or an older one. `event_ts` is text, and
-//! Feast's texts sort like their times if all are in UTC. They are, unless a caller of Feast passed times in another
-//! time zone. Temporary errors (too many requests, internal errors of AWS, the network) are retried until no request
-//! has succeeded for [`WriteOptions::timeout`].
+//! By default, an item is written only if the table has no item for the entity, or an older one. Event times
+//! (`event_ts`) are compared as text. This works if all of them are in UTC, which is the case unless a caller of Feast
+//! passed times in another time zone. Temporary errors (too many requests, internal errors of AWS, the network) are
+//! retried until no request has succeeded for [`WriteOptions::timeout`].
 
 use std::{
     collections::HashMap,
@@ -43,7 +43,8 @@ pub struct TableWriter {
 /// Options for writing rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WriteOptions {
-    /// Whether a row replaces any item, including a newer one. This takes fewer requests.
+    /// Whether a row replaces the item of its entity even if the item is newer. This takes fewer requests, because a
+    /// request can write several rows.
     pub overwrite: bool,
     /// The maximum number of concurrent requests.
     pub concurrency: usize,
@@ -74,8 +75,8 @@ pub struct TableRow {
 pub struct Written {
     /// The number of rows that were written.
     pub written: u64,
-    /// The number of rows for which the table had an item that is as new or newer. A row whose first attempt succeeded
-    /// without a response counts here, too, because the second attempt finds it.
+    /// The number of rows that were not written, because the table had an item that is as new or newer. This includes
+    /// rows that were written by an attempt whose response was lost, because the next attempt finds the written item.
     pub older: u64,
 }
 
@@ -97,7 +98,7 @@ pub enum TableError {
         /// The attributes of its key.
         found: String,
     },
-    /// No request succeeded for the timeout, or the table did not become active.
+    /// No request succeeded within the timeout, or the table was not ready within the timeout.
     #[error("DynamoDB table '{table}': no progress for {timeout:?}: {why}")]
     NoProgress {
         /// The table.
@@ -121,7 +122,7 @@ struct Shared {
     progress: Progress,
 }
 
-/// The time of the last success.
+/// The time of the last successful request.
 struct Progress(Mutex<Instant>);
 
 /// The maximum number of items in one BatchWriteItem request.
@@ -164,8 +165,8 @@ impl TableWriter {
         self.options
     }
 
-    /// Returns how many rows to pass to one call of [`TableWriter::write`]. Each call waits for its last requests, so
-    /// it should have many rows for each concurrent writer.
+    /// Returns how many rows to pass to one call of [`TableWriter::write`]. At the end of a call, writers are idle
+    /// until the last requests are done, so a call should have many rows for each concurrent writer.
     #[must_use]
     pub fn rows_per_call(&self) -> usize {
         let rows_per_writer = if self.options.overwrite { 8 * BATCH } else { 64 };
@@ -188,18 +189,18 @@ impl TableWriter {
         let Some(time) = python_text(row.event_time) else {
             return Some(format!("its event time, {} us from 1970, is not in the years 1 to 9999", row.event_time));
         };
-        // DynamoDB counts names and values, and for a map three bytes and one byte for each entry.
+        // DynamoDB counts the bytes of names and values. For a map, it adds three bytes and one byte for each entry.
         let values = self.features.iter().zip(&row.values).map(|(name, value)| name.len() + value.len() + 1);
         let fixed = ENTITY_ID.len() + 32 + EVENT_TS.len() + time.len() + VALUES.len() + 3;
         let bytes = fixed + values.sum::<usize>();
         (bytes > ITEM_BYTES_MAX).then(|| format!("it has {bytes} bytes, but DynamoDB accepts at most {ITEM_BYTES_MAX}"))
     }
 
-    /// Writes rows of different entities, and returns when all of them are acknowledged. Calls `report` regularly with
-    /// the counts so far. Blocks its thread.
+    /// Writes rows, each of a different entity, and returns when all of them are acknowledged. Calls `report` regularly
+    /// with the counts so far. Blocks the calling thread.
     ///
     /// # Errors
-    /// [`TableError`]; an unknown part of the rows was written.
+    /// [`TableError`]. Some of the rows may have been written.
     pub fn write(&self, rows: Vec<TableRow>, report: &mut dyn FnMut(Written)) -> Result<Written, TableError> {
         let handle = self.aws.handle()?;
         handle.block_on(async {
@@ -210,7 +211,8 @@ impl TableWriter {
                 older: AtomicU64::new(0),
                 progress: Progress::now(),
             });
-            // The writers are tasks of the runtime, so that several threads sign requests. Dropping the set ends them.
+            // The writers are tasks of the runtime, so that several threads sign requests. Dropping `tasks` cancels
+            // them.
             let mut tasks = JoinSet::new();
             for _ in 0..self.options.concurrency {
                 tasks.spawn_on(self.clone().write_remaining(Arc::clone(&shared)), handle);

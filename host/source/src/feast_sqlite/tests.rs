@@ -87,7 +87,7 @@ fn lines_are_grouped_into_items() {
     let shop = Shop::open();
     shop.put(TABLE, "A", "orders", &[0x20, 7], &100);
     shop.put(TABLE, "A", "spent", &[], &100);
-    // From a previous version of the view, which had a feature `gone`, and did not have `spent` yet.
+    // Lines of a previous version of the view, which had a feature `gone`, and did not have `spent` yet.
     shop.put(TABLE, "B", "gone", &[1], &200);
     shop.put(TABLE, "B", "orders", &[0x20, 8], &"2026-01-31 12:00:00.25");
     let (mut items, _) = read(&shop.source()).unwrap();
@@ -187,7 +187,7 @@ fn batches_of_large_values_stay_small() {
 fn entity_across_queries_is_one_item() {
     let shop = Shop::open();
     shop.feast.execute_batch("BEGIN").unwrap();
-    // One line first, then pairs: the last line of the first query is the first line of a pair.
+    // The first entity has one line, and all others have two. So the first query ends between the lines of an entity.
     shop.put(TABLE, "", "spent", &[1], &1);
     let entities = LINES_PER_BATCH / 2 + 10;
     for i in 0..entities {
@@ -213,7 +213,7 @@ fn only_table_changes_are_detected() {
     assert!(!source.has_changes(&position).unwrap(), "another table");
     shop.put(TABLE, "A", "orders", &[0x20, 9], &100);
     assert!(source.has_changes(&position).unwrap(), "a value");
-    // Another check without a read in between.
+    // A second check without a read in between.
     assert!(source.has_changes(&position).unwrap());
     let (_, position) = read(&source).unwrap();
     assert!(!source.has_changes(&position).unwrap());

@@ -1,7 +1,8 @@
 //! Decompresses pages with codecs for which the Parquet reader has no size limit.
 //!
-//! For zstd, Snappy and raw LZ4, the reader allocates the size in the page's header. It decompresses gzip, Brotli and
-//! LZ4 frames to their ends, which can be a thousand times the size of the page or more.
+//! For zstd, Snappy and raw LZ4, the reader allocates the size in the page's header. But it decompresses gzip, Brotli
+//! and LZ4 frames to their ends, whatever the header claims. The result can be a thousand times the size of the page or
+//! more.
 
 use std::io::Read;
 

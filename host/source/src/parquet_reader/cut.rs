@@ -25,7 +25,8 @@ pub(super) fn decoded_type(of: &DataType) -> DataType {
         DataType::Utf8 | DataType::LargeUtf8 => DataType::Utf8View,
         DataType::Binary | DataType::LargeBinary => DataType::BinaryView,
         DataType::Dictionary(_, values) => decoded_type(values),
-        // A fixed-size list is padded for each null, and the file's Arrow schema can claim any size.
+        // A fixed-size list is decoded as a list of variable length. Otherwise, each null would be padded to the fixed
+        // size, and the file's Arrow schema can claim any size.
         DataType::List(item) | DataType::ListView(item) | DataType::FixedSizeList(item, _) => {
             DataType::List(with_type(item, decoded_type))
         }
@@ -72,7 +73,7 @@ fn add_sizes(array: &ArrayRef, sizes: &mut [u64]) {
             add_lists(&entries, array.as_map().value_offsets(), sizes);
         }
         DataType::Struct(fields) => {
-            // Each value of a struct carries the names of its fields once it is converted.
+            // After the conversion, each value of a struct has its own copies of the field names.
             each(sizes, fields.iter().map(|field| field.name().len() as u64 + CELL_BYTES).sum());
             array.as_struct().columns().iter().for_each(|column| add_sizes(column, sizes));
         }
@@ -107,13 +108,14 @@ fn fixed_width_of(of: &DataType) -> Option<u64> {
 fn width_of(of: &DataType) -> u64 {
     match of {
         DataType::FixedSizeBinary(length) => u64::try_from(*length).unwrap_or(0),
-        // Each value with a time zone carries its name once it is converted.
+        // After the conversion, each value with a time zone has its own copy of the zone's name.
         DataType::Timestamp(_, Some(zone)) => 8 + zone.len() as u64,
         other => other.primitive_width().map_or(1, |width| width as u64),
     }
 }
 
-/// Copies some rows of a batch: strings and bytes in the standard layout, lists without the items of other rows.
+/// Copies some rows of a batch. Strings and bytes are copied from views to the standard layout, and lists are copied
+/// without the items of other rows.
 pub(super) fn piece(batch: &RecordBatch, rows: Range<usize>) -> Result<RecordBatch, ArrowError> {
     let columns = batch.columns().iter().map(|column| piece_of(column, rows.clone())).collect::<Result<Vec<_>, _>>()?;
     let schema = batch.schema();
@@ -160,7 +162,7 @@ fn list_piece<O: OffsetSizeTrait>(list: &GenericListArray<O>, item: &FieldRef) -
     Ok(Arc::new(GenericListArray::try_new(field, offsets, values, list.nulls().cloned())?))
 }
 
-/// Returns the offsets, shifted to start at 0, and the range of the values to which they referred.
+/// Returns the offsets, shifted to start at 0, and the range of values that the original offsets span.
 fn rebased<O: OffsetSizeTrait>(offsets: &[O]) -> (OffsetBuffer<O>, Range<usize>) {
     let first = offsets.first().copied().unwrap_or_default();
     let last = offsets.last().copied().unwrap_or_default();

@@ -1,10 +1,10 @@
 //! Reads the footer of a Parquet file, and checks it before it is converted.
 //!
-//! A schema is a tree in which each node has the number of its children. The Parquet reader builds it recursively,
-//! copies the names of all ancestors to each leaf, and allocates some 500 bytes for each column of each row group,
-//! which may take 20 bytes in the file. So a small file can overflow the stack or exhaust memory before its first row
-//! is read. This module scans the bytes first, without recursion over the schema, and computes the memory that the
-//! conversion would take.
+//! A schema is a tree in which each node has the number of its children. The Parquet reader builds the tree
+//! recursively, and copies the names of all ancestors to each leaf. It allocates about 640 bytes for each column of
+//! each row group, which may take only 20 bytes in the file. So a small file can overflow the stack or exhaust memory
+//! before its first row is read. This module scans the bytes first, without recursion over the schema, and computes the
+//! memory that the conversion would take.
 
 use std::ops::Range;
 
@@ -40,7 +40,8 @@ const FIRST_READ: u64 = 64 << 10;
 const CHUNK_BYTES: u64 = 640;
 const NODE_BYTES: u64 = 512;
 const PATH_PART_BYTES: u64 = 32;
-/// The bytes of memory for each byte of key-value metadata, which is copied; the Arrow schema in it is also decoded.
+/// The bytes of memory for each byte of key-value metadata. The metadata is copied, and the Arrow schema in it is
+/// decoded.
 const KEY_VALUE_FACTOR: u64 = 6;
 
 /// Reads the footer of a file of `size` bytes. `fetch` reads a range of the file.
@@ -102,7 +103,7 @@ fn decode(footer: &[u8]) -> Result<ParquetMetaData, parquet::errors::ParquetErro
     ParquetMetaDataReader::decode_metadata_with_options(footer, Some(&options))
 }
 
-/// Scans a footer and computes the size of its metadata. Fails if the schema is too deep.
+/// Scans a footer, and computes the size of its metadata after conversion. Fails if the schema is nested too deeply.
 fn extent(footer: &[u8]) -> Result<Extent, String> {
     // struct FileMetaData { 1: version, 2: list<SchemaElement> schema, 3: num_rows, 4: list<RowGroup> row_groups,
     //                       5: list<KeyValue> key_value_metadata, .. }

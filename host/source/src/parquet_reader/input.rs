@@ -74,8 +74,9 @@ impl Windows {
         Self { chunks, window, length, fetch: Box::new(fetch), state: Mutex::default() }
     }
 
-    /// Returns at least `least` bytes from `start` on, and more if they are in memory. Returns `None` if `start` is in
-    /// no column, if the column has fewer bytes left, or if the fetch failed ([`Input::take_failure`]).
+    /// Returns at least `least` bytes from `start` on, and more if they are in memory. Returns `None` if `start` is not
+    /// in a column, if the column has fewer bytes left, or if the fetch failed. [`Input::take_failure`] then returns
+    /// the error of the fetch.
     fn at(&self, start: u64, least: u64) -> Option<Bytes> {
         let column = self.chunks.iter().position(|chunk| chunk.contains(&start))?;
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -87,7 +88,7 @@ impl Windows {
             }
         }
         let end = self.chunks[column].end.min(start.saturating_add(self.window.max(least)));
-        // The old part is dropped before the new one is fetched.
+        // Drops the old part before the new one is fetched, so that only one is in memory.
         state.parts.remove(&column);
         match (self.fetch)(start..end) {
             Ok(bytes) => {
@@ -111,7 +112,7 @@ impl fmt::Debug for Windows {
 // === impl Input ===
 
 impl Input {
-    /// Returns the error of a failed fetch, if there was one, and clears it.
+    /// Returns the error of the last failed fetch, if there was one, and clears it.
     pub(super) fn take_failure(&self) -> Option<SourceError> {
         match self {
             Self::Windows(windows) => windows.state.lock().unwrap_or_else(PoisonError::into_inner).failure.take(),

@@ -1,8 +1,8 @@
-//! Computes how many values the rows of an encoded page have, and how long its strings are, without decoding it.
+//! Computes how many values the rows of an encoded page have, and how long its strings are, without decoding the page.
 //!
-//! Repetition levels determine which values belong to one row: a run of levels takes a few bytes and can stand for any
-//! number of values, so a list in a small page can have a billion values. The same applies to the lengths of
-//! delta-encoded strings.
+//! Repetition levels determine which values belong to one row. A run of equal levels takes a few bytes, for any number
+//! of values, so a list in a small page can have a billion values. Similarly, a small page can have a billion
+//! delta-encoded strings, because a block of equal length differences takes a few bytes.
 
 use bytes::Bytes;
 
@@ -179,8 +179,9 @@ impl Lengths {
                     break;
                 }
                 if width == 0 {
-                    // All deltas of the miniblock are equal, so no length exceeds both the previous one and the last
-                    // one.
+                    // All deltas of the miniblock are equal, so its lengths only rise or only fall. If they rise, the
+                    // last one is the largest. If they fall, the length before the miniblock is larger than all of
+                    // them, and was already added.
                     let grown = i64::try_from(values).ok().and_then(|values| min_delta.checked_mul(values));
                     last = grown.and_then(|grown| last.checked_add(grown)).ok_or("a length is too large")?;
                     lengths.add(last)?;

@@ -1,7 +1,7 @@
 //! Reads the pages of a row group, and checks each page before it is decompressed and before it is decoded.
 //!
-//! A few bytes of a page determine its decompressed size (up to 2 GiB), its number of values, and how many of them make
-//! up a row. [`Budget`] tracks the memory that is held and the decoded size of a batch. A page that does not fit is
+//! A page of a few bytes can claim a decompressed size of up to 2 GiB, and any number of values in one row. [`Budget`]
+//! tracks the memory that is held and the decoded size of a batch. A page that does not fit into the budget is
 //! rejected, and the caller reads again with fewer rows at a time.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,7 +31,7 @@ pub(super) struct CheckedPages {
     pub(super) metadata: Arc<ParquetMetaData>,
     pub(super) group: usize,
     pub(super) budget: Arc<Budget>,
-    /// For each leaf of the schema, its index among the budget's columns, if it is read.
+    /// For each leaf of the schema, its index among the budget's columns; `None` if the leaf is not read.
     pub(super) columns: Arc<Vec<Option<usize>>>,
 }
 
@@ -47,14 +47,14 @@ pub(super) struct Budget {
 pub(super) struct Cost {
     /// The memory of a decoded value with its levels and null bits, in bytes.
     pub(super) value: u64,
-    /// Whether values of variable length are copied out of a page, instead of being views that refer to it.
+    /// Whether values of variable length are copied out of a page. Otherwise, they are views that refer to the page.
     pub(super) copies: bool,
 }
 
 /// Why a batch does not fit into the budget.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Excess {
-    /// The path of the column whose page did not fit, or else of the largest column.
+    /// The path of the column whose page did not fit. If the cause is not a page, the path of the largest column.
     pub(super) column: String,
     /// The number of bytes that all columns together need.
     pub(super) bytes: u64,
@@ -82,7 +82,7 @@ struct Held {
     page: u64,
     /// The maximum bytes that a value of that page adds to the batch, in addition to [`Cost::value`].
     page_value: u64,
-    /// The bytes of the batch so far: decoded values, and earlier pages to which they refer.
+    /// The bytes of the batch so far: decoded values, and earlier pages to which these values refer.
     batch: u64,
     /// The number of rows that are still to be skipped before the first batch.
     skip: u64,
@@ -115,11 +115,11 @@ struct CheckedColumn {
     deferred: Option<(Header, u64)>,
 }
 
-/// Allowances in the size check of a page: a fixed number of bytes, and for each value the bytes of its levels and of
-/// its share of an encoding block.
+/// The additional size that the size check of a page allows: a fixed number of bytes, and a number of bytes for each
+/// value, for its levels and its share of an encoding block.
 const PAGE_BYTES_FREE: u64 = 1 << 20;
 const VALUE_BYTES_FREE: u64 = 16;
-/// The maximum length of a header. Headers contain statistics, whose values writers truncate.
+/// The maximum length of a header in bytes. Headers contain statistics, but writers truncate long values in them.
 const HEADER_BYTES_MAX: u64 = 16 << 20;
 const INDEX_PAGE: i64 = 1;
 const DICTIONARY_PAGE: i64 = 2;
@@ -127,8 +127,8 @@ const DICTIONARY_PAGE: i64 = 2;
 // === impl Budget ===
 
 impl Budget {
-    /// Creates a budget of `limit` bytes for these columns. Each has a path, a cost, and a flag for a repeated column.
-    /// `skip` rows are skipped before the first batch.
+    /// Creates a budget of `limit` bytes for these columns. Each column has a path, a cost, and a flag that tells
+    /// whether it is repeated. `skip` rows are skipped before the first batch.
     pub(super) fn new(limit: u64, columns: impl Iterator<Item = (String, Cost, bool)>, skip: u64) -> Self {
         let held = |(path, cost, is_repeated)| Held {
             path,
@@ -167,8 +167,8 @@ impl Budget {
         self.state().excess.clone()
     }
 
-    /// Fails if all columns and `more` bytes do not fit, and records `column`, or else the largest column, as the
-    /// cause.
+    /// Fails if the memory of all columns plus `more` bytes exceeds the limit. Then records the cause: `column` or, if
+    /// it is `None`, the largest column.
     fn check(&self, state: &mut State, column: Option<usize>, more: u64) -> Result<(), Excess> {
         let sum = state.columns.iter().map(Held::bytes).fold(more, u64::saturating_add);
         if sum <= self.limit {
@@ -442,7 +442,8 @@ impl PageReader for CheckedColumn {
 
     fn take_deferred_dictionary(&mut self) -> Result<Option<Page>, ParquetError> {
         let Some((header, at)) = self.deferred.take() else { return Ok(None) };
-        // The data page that needs the dictionary was counted without it.
+        // The data page that needs the dictionary was counted when the lengths of the dictionary's values were unknown.
+        // They are added below.
         self.admit(header)?;
         let page = match self.decompress_bounded(header, at)? {
             Some(page) => Some(page),
@@ -475,7 +476,7 @@ impl Iterator for CheckedColumn {
 }
 
 impl Held {
-    /// Sets the levels of a new page. Without levels, all values of the page may belong to one row.
+    /// Sets the levels of a new page. If there are none, all values of the page are assumed to belong to one row.
     fn set_levels(&mut self, levels: Option<Bytes>, max: i16, count: u64) {
         match levels {
             Some(levels) => self.levels = Some(Levels::new(levels, max, count)),
@@ -533,7 +534,7 @@ impl RowGroups for CheckedPages {
 
     fn column_chunks(&self, leaf: usize) -> Result<Box<dyn PageIterator>, ParquetError> {
         let chunk = self.metadata.row_group(self.group).column(leaf);
-        // The Parquet reader adds offset and size without a check, which could overflow.
+        // The Parquet reader adds the offset and the size without a check, which could overflow.
         if chunk.data_page_offset() < 0
             || chunk.compressed_size() < 0
             || chunk.dictionary_page_offset().is_some_and(|offset| offset < 0)

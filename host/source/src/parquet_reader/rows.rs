@@ -1,7 +1,8 @@
 //! Reads the rows of a Parquet file, batch by batch, within a memory budget.
 //!
-//! The number of rows at a time is estimated from the budget. If a page does not fit, the row group is read again from
-//! the first row that was not returned, with half as many rows at a time. A single row that does not fit is an error.
+//! The number of rows that are decoded at a time is estimated from the budget. If a page does not fit into the budget,
+//! the row group is read again from the first row that was not returned, with half as many rows at a time. A single row
+//! that does not fit is an error.
 
 use std::{ops::Range, sync::Arc};
 
@@ -32,9 +33,9 @@ use crate::SourceError;
 pub(crate) struct Plan {
     metadata: Arc<ParquetMetaData>,
     levels: FieldLevels,
-    /// For each leaf of the schema, its index in `costs`, if it is read.
+    /// For each leaf of the schema, its index in `costs`; `None` if the leaf is not read.
     columns: Arc<Vec<Option<usize>>>,
-    /// For each leaf that is read, its path, its cost, and whether it is repeated.
+    /// For each leaf that is read, its path, its cost, and whether it is repeated (in a list or map).
     costs: Vec<(String, Cost, bool)>,
     /// The number of root columns. Each root column adds to the memory limit, regardless of its number of leaves.
     roots: usize,
@@ -87,8 +88,8 @@ pub(super) fn decoded_schema(metadata: &ParquetMetaData) -> Result<SchemaRef, Pa
 // === impl Plan ===
 
 impl Plan {
-    /// Plans how to read these root columns, which are in ascending order. `is_message` has a flag for each of them, in
-    /// the same order: whether its values become protobuf messages.
+    /// Plans how to read the root columns with these indexes, which are in ascending order. `is_message` has a flag for
+    /// each root column, in the same order: whether its values become protobuf messages.
     ///
     /// # Errors
     /// A message with the reason why the file cannot be read.
@@ -232,7 +233,7 @@ fn cost(descr: &ColumnDescriptor, arrow: Option<&DataType>, is_message: bool) ->
 // === impl FileRows ===
 
 impl FileRows {
-    /// Creates a reader of the rows after the first `skip` ones.
+    /// Creates a reader of the file's rows. It skips the first `skip` rows.
     pub(crate) fn new(path: Arc<str>, plan: Plan, limits: ParquetLimits, skip: u64) -> Self {
         let plan = Arc::new(plan);
         Self { path, plan, limits, next: 0, skip, group: None, batch: None, rows_read: skip }
@@ -339,7 +340,8 @@ impl Group {
         Ok(None)
     }
 
-    /// Halves the number of rows at a time after a batch did not fit. Fails if a single row does not fit.
+    /// Halves the number of rows per batch after a batch did not fit into the budget. Fails if a batch has only one
+    /// row.
     fn read_fewer(
         &mut self,
         path: &str,
@@ -365,7 +367,7 @@ impl Batch {
     }
 
     /// Returns the next rows, up to the maximum size of a piece; `None` at the end of the batch. `first_row` is the
-    /// index of the first of them in the file, for messages.
+    /// index in the file of the first row that is returned, for messages.
     fn piece(
         &mut self,
         path: &str,

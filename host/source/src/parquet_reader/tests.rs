@@ -21,7 +21,7 @@ use super::*;
 
 const MIB: u64 = 1 << 20;
 
-/// Limits without an addition for each column.
+/// Returns limits on memory that do not grow with the number of columns.
 fn limits(memory_max: u64) -> ParquetLimits {
     ParquetLimits { memory_max, column_bytes: 0, piece_bytes: memory_max / 8, ..ParquetLimits::default() }
 }
@@ -178,7 +178,7 @@ fn lists(lengths: &[usize]) -> ArrayRef {
 
 #[test]
 fn long_lists_reduce_batch_rows() {
-    // The first rows are large, and more of them than fit into a batch.
+    // The first 200 rows are large, and do not fit into one batch.
     let lengths: Vec<usize> = (0..3_000).map(|row| if row < 200 { 10_000 } else { row % 3 }).collect();
     for version in [WriterVersion::PARQUET_1_0, WriterVersion::PARQUET_2_0] {
         let file = written(&[("list", lists(&lengths))], properties().set_writer_version(version));
@@ -200,9 +200,9 @@ fn oversized_row_is_an_error() {
     assert!(file.len() < 50_000, "{}", file.len());
     let message = message(&file, &limits(32 * MIB));
     assert!(message.starts_with("a.parquet: the memory to decode row group 0, column 'list.list.item', in bytes is"));
-    assert!(message.contains("at most 33554432 is allowed; hint: raise 'sync: commit_bytes'"), "{message}");
+    assert!(message.contains("at most 33554432 is allowed. hint: raise 'sync: commit_bytes'"), "{message}");
     assert_eq!(read(&file, &limits(256 * MIB), 0).unwrap().len(), 1);
-    // A list whose items are references to large values in a dictionary.
+    // The items of the list are references to a large value in a dictionary.
     let mut builder = ListBuilder::new(StringBuilder::new());
     builder.append_value((0..50_000).map(|_| Some("y".repeat(1_000))));
     let file = written(&[("list", Arc::new(builder.finish()))], properties());

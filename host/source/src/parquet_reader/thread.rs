@@ -1,8 +1,8 @@
 //! A thread with a stack of known size, on which files are parsed and decoded.
 //!
 //! Files are untrusted input. The Parquet reader may need a larger stack than the caller's thread has, and it may
-//! panic. This thread has the same stack size for all callers, recursion is bounded (`footer.rs`), and a panic becomes
-//! an error.
+//! panic. This thread has a stack of the same size for all callers, `footer.rs` limits the depth of the recursion, and
+//! a panic becomes an error.
 
 use std::{
     io,

@@ -1,7 +1,7 @@
 //! Scans data in Thrift's compact protocol without storing it.
 //!
-//! Footers and page headers are checked with this scanner before the Parquet reader converts them, because that reader
-//! allocates the sizes that a header claims, and reads nested types recursively.
+//! Footers and page headers are checked with this scanner before the Parquet reader converts them. The Parquet reader
+//! allocates as much memory as a header claims to need, and reads nested types recursively.
 
 use std::io::{self, Read};
 
@@ -82,7 +82,7 @@ impl<R: Read> Compact<R> {
     pub(super) fn list(&mut self) -> Result<(Kind, u64), String> {
         let head = self.byte()?;
         if head == 0 {
-            // Some writers use this for an empty list.
+            // Some writers write a zero byte for an empty list.
             return Ok((Kind::Byte, 0));
         }
         let kind = Kind::of(head & 0x0f)?;

@@ -52,8 +52,8 @@ impl S3Parquet {
         // A key that ends with a slash is a prefix, even if a tool has put an empty object with that name.
         let is_prefix = self.key.is_empty() || self.key.ends_with('/');
         let single = if is_prefix { None } else { self.one(client, &self.key).await? };
-        // Consoles and some tools mark a directory with an empty object of its name, which has objects below it. An
-        // empty object with no objects below it is treated as a file, and cannot be read.
+        // Consoles and some tools create an empty object with the name of a directory. Such an object is ignored if
+        // there are objects below its name. If there are none, it is treated as a file, and reading it fails.
         let single = match single {
             Some(object) if object.version.bytes == 0 && self.has_below(client, &format!("{}/", self.key)).await? => {
                 None
@@ -108,9 +108,8 @@ impl S3Parquet {
         Ok(Found::Complete(Set { base, objects, gate }))
     }
 
-    /// Returns an object, if it exists. Uses a list request, because a role with permission to list may not be allowed
-    /// to probe missing keys. S3 lists keys in order, so the object comes before all longer keys that begin with its
-    /// key.
+    /// Returns an object, if it exists. Uses a list request, which needs only the permission to list. S3 lists keys in
+    /// order, so the object comes before all longer keys that begin with its key.
     pub(super) async fn one(&self, client: &Client, key: &str) -> Result<Option<Listed>, SourceError> {
         let request = client.list_objects_v2().bucket(&self.bucket).prefix(key).max_keys(1);
         let page = request.send().await;
@@ -150,7 +149,7 @@ impl S3Parquet {
         }
     }
 
-    /// Returns the objects that a manifest names, each once. `listed` are the objects that were already listed.
+    /// Returns the objects that a manifest names, each once. `listed` has the objects that [`S3Parquet::find`] listed.
     async fn manifest_objects(
         &self,
         client: &Client,
@@ -167,8 +166,8 @@ impl S3Parquet {
         names.retain(|name| seen.insert(name.clone()));
         check(&path, "the number of objects in the manifest", names.len() as u64, OBJECTS_MAX)?;
         let known: BTreeMap<&str, &Listed> = listed.iter().map(|object| (object.key.as_str(), object)).collect();
-        // The listing of a prefix contains everything below it, including the manifest; the listing of a single object
-        // contains nothing else.
+        // `listed` has either all objects below the prefix, including the manifest, or only the object that the
+        // definition names. In the first case, an object below the prefix that is not in `listed` does not exist.
         let has_all = self.key != gate.key && known.contains_key(gate.key.as_str());
         let (known, path) = (&known, &path);
         let objects = stream::iter(&names).map(|key| async move {

@@ -36,6 +36,7 @@ pub(super) fn keys(bytes: &[u8], bucket: &str, base: &str) -> Result<Vec<String>
         None => Ok(format!("{base}{name}")),
         Some(path) => match path.split_once('/') {
             Some((other, key)) if other == bucket => Ok(key.to_owned()),
+            None if path == bucket => Err(format!("it names {name}, which has no object key")),
             _ => Err(format!("it names {name}, which is in another bucket")),
         },
     };

@@ -1,4 +1,4 @@
-//! Reads one object: fetches ranges, always of the same version, and decodes their rows.
+//! Reads one object: fetches ranges of one version of the object, and decodes their rows.
 
 use std::{ops::Range, sync::Arc, time::Duration};
 
@@ -81,8 +81,8 @@ impl Object {
         format!("s3://{}/{}", self.bucket, self.key)
     }
 
-    /// Fetches a range. The SDK retries a request without a response, but not a truncated response, so this function
-    /// does.
+    /// Fetches a range. The SDK retries a request that gets no response. It does not retry a request if the body of the
+    /// response is truncated, so this function does.
     async fn fetch(&self, client: &Client, range: Range<u64>) -> Result<Bytes, AwsError> {
         if range.is_empty() {
             return Ok(Bytes::new());
@@ -147,7 +147,8 @@ impl Object {
         let fetched = stream::iter(parts);
         let fetched = fetched.map(|(length, part)| async move { Ok((length, self.fetch(client, part).await?)) });
         let mut fetched = fetched.buffered(CONCURRENCY);
-        // Parts are returned in order and appended as they arrive, so only the parts in flight take additional memory.
+        // The stream yields parts in order, and each part is appended immediately. So only the parts in flight take
+        // additional memory.
         let (mut whole, mut growing) = (Vec::with_capacity(spans.len()), BytesMut::new());
         while let Some((length, bytes)) = fetched.try_next().await? {
             let length = usize::try_from(length).unwrap_or(usize::MAX);
@@ -247,7 +248,7 @@ impl Opened {
         self.rows
     }
 
-    /// Returns the number of rows that were returned or skipped.
+    /// Returns the number of rows that were returned or skipped so far.
     pub(super) fn rows_read(&self) -> u64 {
         self.file_rows.rows_read()
     }
@@ -269,7 +270,8 @@ impl Opened {
 // === impl Groups ===
 
 impl Groups {
-    /// Returns the bytes of a row group. The next row group is fetched while this one is decoded, unless it is large.
+    /// Returns the bytes of a row group, and starts to fetch the next row group. A large row group is instead fetched
+    /// in parts, when they are decoded.
     fn input(&mut self, aws: &Arc<Aws>, client: &Client, plan: &Plan, group: usize) -> Result<Input, SourceError> {
         let length = self.object.bytes;
         if let Some(whole) = &self.whole {

@@ -1,8 +1,8 @@
 //! The state of the objects that were read.
 //!
 //! The position is written with every commit, so it must be small. For an object that was read to its end, it contains
-//! only a hash of the key and version: 22 bytes of text per object, or 2 MB for 100,000. Only an object that was partly
-//! read at a commit is stored with its key.
+//! only a hash of the key and version. A hash takes 22 bytes of text, so 100,000 objects take about 2 MB. Only an
+//! object that was partly read at a commit is stored with its key.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -37,9 +37,9 @@ struct Begun {
 pub(super) struct Version {
     pub(super) etag: String,
     pub(super) bytes: u64,
-    /// The modification time, in milliseconds. Compared only for a marker or manifest, because writing a marker again
-    /// does not change its content. Ignored for objects with rows: if the same content is written again, only the time
-    /// changes.
+    /// The modification time, in milliseconds. It is compared only for a marker or manifest, because writing a marker
+    /// again does not change its content. It is ignored for objects with rows, because an object that is written again
+    /// with the same content does not have to be read again.
     pub(super) modified: Option<i64>,
 }
 
@@ -67,7 +67,8 @@ impl Position {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// Returns the position at the start of a read of these objects: keeps the ones that were read and did not change.
+    /// Returns the position at the start of a read of these objects. It keeps the objects that were read before and did
+    /// not change.
     pub(super) fn begin(&self, objects: &[Listed], gate: Option<Version>) -> Self {
         let done: BTreeSet<ObjectHash> =
             objects.iter().map(ObjectHash::of).filter(|hash| self.done.contains(hash)).collect();

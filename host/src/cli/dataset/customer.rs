@@ -1,4 +1,4 @@
-//! The values of a customer, derived from the seed and the customer's number alone, by integer arithmetic.
+//! The values of a customer, derived from the seed and the customer's number by integer arithmetic.
 
 use larder_model::model::Micros;
 
@@ -9,10 +9,10 @@ use super::DatasetSpec;
 pub(super) struct Customer {
     pub(super) tenure_months: u32,
     pub(super) monthly_charges: f64,
-    /// `None` before the first bill.
+    /// `None` if the customer has not received a bill yet.
     pub(super) total_charges: Option<f64>,
     pub(super) support_tickets_30d: u32,
-    /// `None` if the meter did not report.
+    /// `None` if the usage was not reported, as for 2 % of customers.
     pub(super) data_usage_gb: Option<f64>,
     pub(super) behavior_times: Times,
 
@@ -78,7 +78,7 @@ impl Customer {
     pub(super) fn draw(number: u64, spec: &DatasetSpec) -> Self {
         let mut draws = Draws::of(spec.seed, number);
 
-        // Many customers are new, many have stayed for the whole recorded period, the rest are in between.
+        // Many customers are new, many have stayed for more than four years, and the others are in between.
         let tenure_months = match draws.below(1_000) {
             0..12 => 0,
             12..390 => draws.between(1, 24).min(draws.between(1, 24)),
@@ -91,7 +91,7 @@ impl Customer {
             Line::Dsl => draws.between(3_500, 7_500),
             Line::Fiber => u32::midpoint(draws.between(6_800, 11_875), draws.between(6_800, 11_875)),
         };
-        // Prices rose and fell slightly over the years.
+        // The sum of the charges differs from the current price by up to 5 %, because prices changed over the years.
         let total_cents = tenure_months * monthly_cents * draws.between(950, 1_050) / 1_000;
         let usage_tenths = match line {
             Line::Phone => draws.between(0, monthly_cents / 40),
@@ -151,7 +151,8 @@ impl Customer {
 // === impl Times ===
 
 impl Times {
-    /// Draws an event time, a whole second in the last `days`, and a created time up to 45 minutes later.
+    /// Draws an event time, which is a whole second in the last `days` days, and a created time 1 to 45 minutes later,
+    /// but not after `now`.
     fn draw(draws: &mut Draws, now: Micros, days: u32) -> Self {
         // One second less than `days`, because the event time is rounded down to a whole second.
         let age = Micros::from(draws.below(days * SECONDS_PER_DAY - 1)) * MICROS_PER_SECOND;
@@ -172,7 +173,7 @@ impl Draws {
 
     fn next(&mut self) -> u32 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        // Uses the upper half of the bits.
+        // Returns the upper half of the bits.
         u32::try_from(mix(self.state) >> 32).unwrap_or(u32::MAX)
     }
 

@@ -1,7 +1,9 @@
-//! Generates the project of a plugin that replaces one of Feast's on-demand views. Only its function is left to write.
+//! Generates the project of a plugin that replaces an on-demand view of Feast. Users only have to write the plugin's
+//! function.
 //!
-//! It is the project that `larder plugin new --lang python` writes, with the signature that the view needs. Until the
-//! function is written, it raises a `Fault` that says so. Feast's Python code is included as a comment.
+//! The project is the one that `larder plugin new --lang python` writes, with the signature that the view needs. The
+//! generated function raises a `Fault` which says that the function is not written yet. The Python code of the
+//! on-demand view is included as a comment.
 
 use std::{collections::BTreeSet, path::PathBuf};
 
@@ -11,14 +13,14 @@ use serde_json::Value;
 
 use crate::cli::plugin::python_project;
 
-/// Python's keywords, which cannot be names of parameters.
+/// The keywords of Python. They cannot be names of parameters.
 const KEYWORDS: [&str; 35] = [
     "False", "None", "True", "and", "as", "assert", "async", "await", "break", "class", "continue", "def", "del",
     "elif", "else", "except", "finally", "for", "from", "global", "if", "import", "in", "is", "lambda", "nonlocal",
     "not", "or", "pass", "raise", "return", "try", "while", "with", "yield",
 ];
 
-/// Returns the files of a view's project, with their paths in it.
+/// Returns the files of a view's project, with their paths relative to the project.
 pub(super) fn project(view: &DerivedView, python: Option<&String>) -> Vec<(PathBuf, String)> {
     let mut files = python_project(&view.plugin);
     let inputs = inputs(view, python.map(String::as_str));
@@ -34,8 +36,9 @@ pub(super) fn project(view: &DerivedView, python: Option<&String>) -> Vec<(PathB
     files
 }
 
-/// Returns the plugin's inputs: the inputs of the view whose names are in the Python source, because calls with fewer
-/// inputs are faster. If there are none, returns all inputs, each feature only under its first name.
+/// Returns the plugin's inputs. These are the inputs of the view whose names occur in the Python source, because calls
+/// with fewer inputs are faster. If no names occur there, returns all inputs of the view; a feature with several names
+/// is returned only once, with its first name.
 fn inputs<'v>(view: &'v DerivedView, python: Option<&str>) -> Vec<&'v DerivedInput> {
     let words: BTreeSet<&str> =
         python.unwrap_or_default().split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).collect();
@@ -86,7 +89,7 @@ fn plugin(view: &DerivedView, inputs: &[&DerivedInput], python: Option<&str>) ->
         |python| {
             let head =
                 "    # The function in Feast. There, a name is a column of values; here, it is one value.\n    #\n";
-            // Several control characters end a line, and so a comment, in Python.
+            // In Python, several control characters end a line, and so would end the comment.
             let shown = |c: char| if c.is_control() && c != '\t' { ' ' } else { c };
             let lines = python.trim_end().lines().map(|line| line.chars().map(shown).collect::<String>());
             let lines = lines.map(|line| format!("    # {line}").trim_end().to_owned() + "\n");
@@ -114,12 +117,13 @@ fn where_from(input: &DerivedInput) -> String {
     }
 }
 
-/// Quotes text for Python, in one line. A string in JSON is also valid Python, which has the same escapes.
+/// Quotes text for Python, in one line. Uses a JSON string, which is also valid Python because both have the same
+/// escapes.
 fn quoted(text: &str) -> String {
     Value::from(text.split_whitespace().collect::<Vec<_>>().join(" ")).to_string()
 }
 
-/// Returns one row of nulls, to be filled in.
+/// Returns the contents of `rows.json`: one row with a null for each input, for users to fill in.
 fn rows(inputs: &[&DerivedInput]) -> String {
     let fields: Vec<String> = inputs.iter().map(|input| format!("{}: null", quoted(&input.name))).collect();
     format!("[\n  {{{}}}\n]\n", fields.join(", "))
@@ -153,7 +157,7 @@ mod tests {
 
     use super::*;
 
-    /// Returns a view with text that would end comments and strings of the generated file if it were not quoted.
+    /// Returns a view with texts that, if they were not quoted, would end comments and strings in the generated file.
     fn hostile_view() -> DerivedView {
         let text = ValueType::Scalar(ScalarType::String);
         let feature = |name: &str, description: &str| Feature {

@@ -29,7 +29,7 @@ use crate::cli::{CliError, import::relative_path};
 #[derive(Debug)]
 pub(super) struct Inferred {
     views: Vec<View>,
-    /// Files for which there is no view, with the reason.
+    /// A message for each file for which no view was inferred, with the reason.
     pub(super) left_out: Vec<String>,
 }
 
@@ -37,18 +37,18 @@ pub(super) struct Inferred {
 #[derive(Debug)]
 struct View {
     name: String,
-    /// Relative to the directory of the configuration.
+    /// The path of the file or directory, relative to the directory of the configuration.
     path: String,
     keys: Vec<Column>,
     key_reason: String,
     time: Option<Column>,
     created: Option<Column>,
     features: Vec<Column>,
-    /// Comments on columns, for the definitions.
+    /// Comments about columns, which are written into the definitions.
     notes: Vec<String>,
 }
 
-/// A column with its name in the definitions.
+/// A column, and its name in the definitions.
 #[derive(Clone, Debug)]
 struct Column {
     name: String,
@@ -58,7 +58,8 @@ struct Column {
 
 /// The maximum number of rows that are read to find key columns.
 const SAMPLE_ROWS: usize = 20_000;
-/// With fewer rows, most columns have unique values, whatever the key is.
+/// The minimum number of rows for finding keys by their values. In fewer rows, the values of most columns are unique,
+/// even if the column is not a key.
 const KEY_CHECK_ROWS_MIN: usize = 100;
 /// The maximum number of columns in a key.
 const KEYS_MAX: usize = 4;
@@ -73,7 +74,7 @@ const SERVICE: &str = "all_online";
 /// Infers definitions from files and directories, for a configuration in `dir`.
 ///
 /// # Errors
-/// If no view can be inferred from any of them.
+/// If no view can be inferred from any of the paths.
 pub(super) fn infer(paths: &[PathBuf], dir: &Path) -> Result<Inferred> {
     let mut inferred = Inferred { views: Vec::new(), left_out: Vec::new() };
     let mut names = BTreeSet::new();
@@ -89,7 +90,7 @@ pub(super) fn infer(paths: &[PathBuf], dir: &Path) -> Result<Inferred> {
     Ok(inferred)
 }
 
-/// Replaces the parts of a table (`part-0.parquet`, `part-1.parquet`) by their directory, and keeps all other paths.
+/// Replaces the files of one table (`part-0.parquet`, `part-1.parquet`) with their directory. Keeps all other paths.
 fn grouped(paths: &[PathBuf]) -> Vec<PathBuf> {
     let mut groups: Vec<PathBuf> = Vec::new();
     for path in paths {
@@ -105,8 +106,8 @@ fn grouped(paths: &[PathBuf]) -> Vec<PathBuf> {
     groups
 }
 
-/// Returns the paths of the tables at a path: the path itself, or each file of a directory if one of them shares less
-/// than half of its columns with the first.
+/// Returns the paths of the tables at a path. A directory is one table if its files have similar columns. If a file
+/// shares less than half of the columns with the first file, each file is a table.
 fn tables(path: PathBuf) -> Vec<PathBuf> {
     if !path.is_dir() {
         return vec![path];
@@ -131,8 +132,8 @@ fn schemas(path: &Path) -> Result<Vec<FileSchema>> {
     Ok(ParquetFiles::new(path.to_owned(), nothing_wanted(), limits, clock).schemas()?)
 }
 
-/// Returns the partition columns of the files' paths, such as `year=2026/`, with their types: `Int64` if all values are
-/// integers, else `String`.
+/// Returns the partition columns in the files' paths, such as `year` in `year=2026/`. The type of a column is `Int64`
+/// if all of its values are integers, and otherwise `String`.
 fn partitions(files: &[FileSchema], below: &Path) -> Vec<(String, ValueType)> {
     let mut found: Vec<(String, bool)> = Vec::new();
     for file in files {
@@ -151,7 +152,7 @@ fn partitions(files: &[FileSchema], below: &Path) -> Vec<(String, ValueType)> {
     found.into_iter().map(|(name, is_int)| (name, value_type(is_int))).collect()
 }
 
-/// Returns a `Wanted` without columns, because they are not known yet.
+/// Returns a `Wanted` without columns, because the columns are not known yet.
 fn nothing_wanted() -> Wanted {
     let files = FileSource {
         path: String::new(),
@@ -198,7 +199,7 @@ impl View {
                 Some((_, _, known)) => *known = known.zip(likely_type(data_type)).and_then(|(a, b)| wider_type(a, b)),
             }
         }
-        // Columns keep their names. A column whose name is not valid gets a name that no other column has.
+        // Columns keep their names. If a name is not valid, the column gets another name, which no other column has.
         let mut used: BTreeSet<String> = found.iter().map(|(column, ..)| (*column).to_owned()).collect();
         let mut columns = Vec::new();
         for (column, data_type, value_type) in found {
@@ -236,7 +237,7 @@ impl View {
             .or_else(|| times().find(|column| column.column.to_lowercase().contains("event")))
             .or_else(|| times().find(|column| !is_created(column)))
             .cloned();
-        // If the only time column has the name of a created time, it is the event time.
+        // If the only time column has the name of a created time, it is used as the event time.
         let (time, created) = if time.is_none() { (created, None) } else { (time, created) };
 
         let is_taken =
@@ -249,7 +250,7 @@ impl View {
         let likely: Vec<&Column> = candidates.iter().filter(|column| is_key_name(&column.column)).copied().collect();
         let pool = if likely.is_empty() { candidates } else { likely };
         if pool.is_empty() {
-            bail!("no column can be a key. hint: a key needs a column of text or integers");
+            bail!("no column can be a key. hint: a key must be a column of text, bytes or integers");
         }
         let file = files.first().map(|file| PathBuf::from(&file.path)).unwrap_or_default();
         let (keys, key_reason) = choose_keys(&file, &pool, time.as_ref())?;
@@ -280,7 +281,7 @@ impl View {
         Ok(Self { name, path, keys, key_reason, time, created, features, notes })
     }
 
-    /// Maps columns to their names in the definitions, where they differ.
+    /// Returns the columns whose names in the definitions differ from those in the files, with both names.
     fn mapping(&self) -> BTreeMap<&str, &str> {
         let times = self.time.iter().chain(&self.created);
         let all = times.chain(&self.keys).chain(&self.features);
@@ -288,8 +289,8 @@ impl View {
     }
 }
 
-/// Chooses the key columns, which identify rows together with the event time: one column if possible, else a
-/// combination. Also returns the reason, for a comment.
+/// Chooses the key columns from `pool`. Together with the event time, they identify rows. Chooses one column if
+/// possible, and otherwise a combination. Also returns the reason, which is written as a comment.
 fn choose_keys(file: &Path, pool: &[&Column], time: Option<&Column>) -> Result<(Vec<Column>, String)> {
     let rows = sample(file, pool, time)?;
     let ids: Vec<Column> = pool.iter().filter(|column| is_id(&column.column)).map(|column| (*column).clone()).collect();
@@ -304,8 +305,8 @@ fn choose_keys(file: &Path, pool: &[&Column], time: Option<&Column>) -> Result<(
     };
     let mut keys: Vec<usize> = Vec::new();
     let mut found = 0;
-    // The first column that identifies rows on its own. If there is none, repeatedly add the column that distinguishes
-    // the most rows.
+    // Use the first column that identifies rows without other key columns. If there is no such column, repeatedly add
+    // the column that distinguishes the most rows.
     let single = (0..pool.len()).find(|place| distinct(&[*place]) == rows.len());
     if let Some(place) = single {
         (keys, found) = (vec![place], rows.len());
@@ -314,7 +315,7 @@ fn choose_keys(file: &Path, pool: &[&Column], time: Option<&Column>) -> Result<(
         let with = |place: usize| keys.iter().copied().chain([place]).collect::<Vec<_>>();
         let others = (0..pool.len()).filter(|place| !keys.contains(place));
         let counted = others.map(|place| (distinct(&with(place)), place));
-        // Among equally good columns, the first.
+        // If several columns distinguish equally many rows, use the first of them.
         let Some((count, place)) = counted.max_by_key(|(count, place)| (*count, std::cmp::Reverse(*place))) else {
             break;
         };
@@ -338,8 +339,8 @@ fn choose_keys(file: &Path, pool: &[&Column], time: Option<&Column>) -> Result<(
     Ok((keys.into_iter().map(|place| pool[place].clone()).collect(), reason))
 }
 
-/// Returns the values of the first rows as text: the candidates for keys, then the event time, which is empty without a
-/// time column.
+/// Returns the values of the first rows as text. A row has the values of the columns in `pool`, then the event time.
+/// The event time is empty if there is no time column.
 fn sample(file: &Path, pool: &[&Column], time: Option<&Column>) -> Result<Vec<Vec<String>>> {
     let builder = ParquetRecordBatchReaderBuilder::try_new(open_regular(file)?)?;
     let names: Vec<&str> = pool.iter().copied().chain(time).map(|column| column.column.as_str()).collect();
@@ -351,7 +352,7 @@ fn sample(file: &Path, pool: &[&Column], time: Option<&Column>) -> Result<Vec<Ve
     let mut rows = Vec::new();
     for batch in reader {
         let batch = batch?;
-        // Timestamps are converted to numbers, because not all time zones can be formatted here.
+        // Timestamps are converted to numbers, because the formatter does not support all time zones.
         let plain = |array: &ArrayRef| match array.data_type() {
             DataType::Timestamp(..) => cast(array, &DataType::Int64),
             _ => Ok(Arc::clone(array)),
@@ -417,8 +418,8 @@ impl Inferred {
         out
     }
 
-    /// Writes a service that selects each view whose feature names differ from all keys and from the features selected
-    /// before.
+    /// Writes a service that selects views in order. Omits a view if one of its feature names equals a key or a feature
+    /// that is already selected.
     fn write_service(&self, out: &mut String) {
         let mut names: BTreeSet<&str> =
             self.views.iter().flat_map(|view| &view.keys).map(|key| key.name.as_str()).collect();
@@ -489,7 +490,7 @@ fn write_view(out: &mut String, view: &View, entities: &BTreeMap<&str, (String, 
     }
 }
 
-/// Formats text as YAML: unquoted if that is safe, else as JSON, which is valid YAML.
+/// Formats text as YAML: unquoted if that is safe, and otherwise as JSON, which is valid YAML.
 fn quoted(text: &str) -> String {
     let is_plain = text.starts_with(|c: char| c.is_ascii_lowercase())
         && text.chars().all(|c| c.is_ascii_alphanumeric() || "_/.-".contains(c))
@@ -501,7 +502,7 @@ fn is_time(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Timestamp(..) | DataType::Date32 | DataType::Date64)
 }
 
-/// Returns the column whose name comes first in `names`, ignoring case.
+/// Returns the column whose name is earliest in `names`. Ignores case.
 fn named<'c>(columns: impl Iterator<Item = &'c Column>, names: &[&str]) -> Option<&'c Column> {
     let place = |column: &Column| names.iter().position(|name| column.column.eq_ignore_ascii_case(name));
     columns.filter_map(|column| Some((place(column)?, column))).min_by_key(|(place, _)| *place).map(|(_, it)| it)
@@ -521,12 +522,12 @@ fn is_key_name(column: &str) -> bool {
         || ["key", "uuid"].contains(&lower.as_str())
 }
 
-/// Converts to lower case and replaces everything except letters and digits with an underscore.
+/// Converts a string to lower case, and replaces each character that is not an ASCII letter or digit with an underscore.
 fn snake(text: &str) -> String {
     text.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' }).collect()
 }
 
-/// Makes a name unique with a number, if it is taken, and adds it to the taken names.
+/// Returns the name, with a number appended if the name is taken. Adds the result to the taken names.
 fn unique(name: String, taken: &mut BTreeSet<String>) -> String {
     let mut candidate = name.clone();
     let mut count = 1;

@@ -11,17 +11,17 @@ use larder_plugin_host::{PluginDir, PluginRuntime, PluginSettings, Transform, re
 
 use crate::config::PluginConfig;
 
-/// Loads each plugin that a derived view names and binds it to its views, as a server does at startup. Returns a
-/// warning for each plugin that does not exist, because a server starts without it, and an error for each plugin that a
-/// server would reject.
+/// Loads each plugin that a derived view names, and binds it to the views that name it, as a server does at startup.
+/// Returns an error for each plugin that a server would reject. Returns only a warning for each plugin that does not
+/// exist, because a server starts without it.
 ///
 /// # Errors
 /// If plugins cannot run on this machine at all, or if a path cannot be accessed.
 pub(in crate::cli) fn compat_problems(config: &PluginConfig, catalog: &Catalog) -> Result<Vec<Problem>> {
     let views = catalog.derived_views();
     let Some(dir) = config.dir.as_ref().filter(|_| !views.is_empty()) else { return Ok(Vec::new()) };
-    // Uses the user's cache directory. The server's own directory may be in use or not exist yet, so nothing is written
-    // to it. Without a user's cache directory, all plugins are compiled again.
+    // Compiled code is cached in the user's cache directory, because the server's directory may be in use or not exist
+    // yet. If the user has no cache directory, each run compiles all plugins again.
     let cache_dir = super::cache::dir().ok().map(|dir| dir.join("compiled"));
     let runtime = PluginRuntime::new(PluginSettings { cache_dir, ..config.settings.clone() })?;
     let mut problems = Vec::new();

@@ -16,7 +16,7 @@ use crate::cli::{
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct DeployArgs {
-    /// The plugin: a component from `larder plugin build`
+    /// The plugin's file: a component from `larder plugin build`
     #[arg(value_name = "FILE")]
     file: PathBuf,
     #[command(flatten)]
@@ -59,8 +59,8 @@ pub(super) fn deploy(args: &DeployArgs) -> Result<()> {
 pub(super) fn roll_back(args: &RollbackArgs) -> Result<()> {
     let report: DeployReport = match Target::find_with_plugins(&args.config)? {
         Target::Running(client) => {
-            // Names contain only letters, digits and underscores. Any other text does not name a plugin, but it must
-            // stay a single path segment.
+            // Names of plugins contain only letters, digits and underscores. Other text cannot name a plugin, but it
+            // must not change the structure of the path.
             let path = format!("/v1/plugins/{}/rollback", args.plugin.replace(['/', '?', '#', ' '], "_"));
             send_command(&client, Method::POST, &path, Vec::new())?
         }
@@ -109,7 +109,7 @@ fn print_report(report: &DeployReport) {
     if report.views.is_empty() {
         output::note(&format!("no derived view uses the plugin {plugin} yet"));
     } else {
-        output::line(&format!("it computes {}", report.views.join(", ")));
+        output::line(&format!("{plugin} computes {}", report.views.join(", ")));
     }
 }
 

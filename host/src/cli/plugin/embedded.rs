@@ -1,4 +1,5 @@
-//! The development kits and templates, which are embedded in the program, so that a plugin project is self-contained.
+//! The development kits and templates, which are embedded in the program. `plugin new` copies them, so that a plugin
+//! project is self-contained.
 
 use std::path::{Path, PathBuf};
 
@@ -11,25 +12,25 @@ macro_rules! files {
     };
 }
 
-/// The version of the contract that Python projects use.
+/// The plugin contract for Python projects.
 pub(super) const PYTHON_WIT: &[File] = files!("wit/0.1.0": "transform.wit");
 
-/// The version of the contract that Rust projects use.
+/// The plugin contract for Rust projects.
 pub(super) const RUST_WIT: &[File] = files!("wit/0.2.0": "transform.wit");
 
-/// The development kit for Rust, a crate, without the contract.
+/// The development kit for Rust, which is a crate. [`RUST_WIT`] has the contract.
 pub(super) const RUST_SDK: &[File] = files!("plugins/sdk/rust":
     "Cargo.toml", "macros/Cargo.toml", "macros/src/fields.rs", "macros/src/lib.rs", "macros/src/plugin.rs",
     "src/column.rs", "src/frame.rs", "src/input.rs", "src/lib.rs", "src/list.rs", "src/log.rs", "src/output.rs",
     "src/run.rs", "src/run/config.rs", "src/testing.rs", "src/testing/columns.rs", "src/testing/tests.rs", "src/testing/value.rs",
 );
 
-/// The template of a Rust project. `gitignore` is renamed to `.gitignore` on writing: in this repository, Git would
-/// obey it.
+/// The template of a Rust project. `plugin new` writes `gitignore` as `.gitignore`. The file does not have this name
+/// here, because Git would apply it in this repository.
 pub(super) const RUST_TEMPLATE: &[File] =
     files!("plugins/templates/rust": "Cargo.toml", "README.md", "gitignore", "rows.json", "src/lib.rs");
 
-/// The development kit for Python, a package.
+/// The development kit for Python, which is a package.
 pub(super) const PYTHON_SDK: &[File] = files!("plugins/sdk/python/larder_plugin":
     "__init__.py", "_columns.py", "_declare.py", "_errors.py", "_guest.py", "_instance.py", "_rows.py", "_sandbox.py",
     "_trace.py", "_types.py", "_wire.py", "log.py", "py.typed", "testing.py",
@@ -39,14 +40,15 @@ pub(super) const PYTHON_SDK: &[File] = files!("plugins/sdk/python/larder_plugin"
 pub(super) const PYTHON_TEMPLATE: &[File] =
     files!("plugins/templates/python": "README.md", "gitignore", "plugin.py", "rows.json", "test_plugin.py");
 
-/// Returns the files of a Python project, with their paths in it.
+/// Returns the files of a Python project, with their paths relative to the project.
 pub(in crate::cli) fn python_project(name: &str) -> Vec<(PathBuf, String)> {
     let template = PYTHON_TEMPLATE.iter().map(|(path, text)| (path_of("", path), text.replace("{{name}}", name)));
     let kit = PYTHON_SDK.iter().map(|(path, text)| (path_of("larder_plugin", path), (*text).to_owned()));
     template.chain(kit).collect()
 }
 
-/// Returns the path of an embedded file in a project.
+/// Returns the path of an embedded file, relative to the project. `below` is the project's directory for the files of
+/// the list, such as `larder_plugin`.
 pub(super) fn path_of(below: &str, path: &str) -> PathBuf {
     Path::new(below).join(path.replace("gitignore", ".gitignore"))
 }
@@ -61,7 +63,7 @@ mod tests {
         for entry in std::fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            // Links point to the contract, which has its own list.
+            // Links point to the contract, which is embedded with `PYTHON_WIT` and `RUST_WIT`.
             if path.is_symlink() || ["target", "__pycache__", "Cargo.lock"].contains(&name.as_str()) {
                 continue;
             }

@@ -22,13 +22,13 @@ use super::{cache, embedded};
 pub(in crate::cli) enum ToolCommand {
     /// Create a plugin project that builds without changes
     New(new::NewArgs),
-    /// Build a project into a component
+    /// Build a plugin project into a WebAssembly component
     Build(build::BuildArgs),
     /// Check whether a server would accept a plugin, and whether the plugin is deterministic
     Check(check::CheckArgs),
     /// Run rows through a plugin and print the results
     Run(run::RunArgs),
-    /// Measure how long calls of a plugin take
+    /// Measure how long calls to a plugin take
     Bench(bench::BenchArgs),
     /// Print a plugin's signature and build information
     Inspect(inspect::InspectArgs),
@@ -45,14 +45,15 @@ pub(super) fn run(command: &ToolCommand) -> Result<()> {
     }
 }
 
-/// Creates a runtime with a server's default settings. Compiled code is cached for the next command: compiling Python's
-/// interpreter takes ten seconds.
+/// Creates a runtime with a server's default settings. It caches compiled code for later commands, because compiling
+/// Python's interpreter takes ten seconds.
 fn local_runtime() -> Result<Arc<PluginRuntime>> {
     runtime_with(PluginSettings::default())
 }
 
-/// Creates a runtime for a component that was just built. Its time limits are longer than a server's, because they count
-/// elapsed time, and a machine that builds components is busy. The server applies its own limits at deployment.
+/// Creates a runtime for a component that was just built. Its time limits are 20 times as long as a server's, because
+/// they limit elapsed time, and a machine that builds components is often busy. The server applies its own limits at
+/// deployment.
 fn build_runtime() -> Result<Arc<PluginRuntime>> {
     let mut settings = PluginSettings::default();
     for limits in [&mut settings.native, &mut settings.python] {

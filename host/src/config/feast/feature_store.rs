@@ -25,7 +25,7 @@ pub(super) struct FeatureStore {
 /// The parts of `registry:` that Larder uses.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Registry {
-    /// A path relative to the repository, or an object.
+    /// A path relative to the repository, or an object in S3.
     pub(super) at: RegistryAt,
     pub(super) cache: RegistryCache,
     /// `enable_online_feature_view_versioning:`
@@ -35,11 +35,11 @@ pub(super) struct Registry {
 /// The online store of a repository.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum OnlineStore {
-    /// A SQLite file, by its path relative to the repository.
+    /// A SQLite file, with its path relative to the repository.
     Sqlite(String),
     /// Tables in DynamoDB.
     DynamoDb { template: String, place: AwsPlace },
-    /// One that Larder does not support, by its type.
+    /// An online store that Larder does not support, with its type.
     Other(String),
 }
 
@@ -50,7 +50,7 @@ const TABLE_TEMPLATE: &str = "{project}.{table_name}";
 /// Feast's default (`RegistryConfig.cache_ttl_seconds`).
 const CACHE_TTL: Duration = Duration::from_secs(600);
 
-/// Parses `feature_store.yaml`; returns `None` if an error was added.
+/// Parses `feature_store.yaml`. Returns `None` if an error was added.
 pub(super) fn read(file: &str, text: &str, env: Environment<'_>, problems: &Problems) -> Option<FeatureStore> {
     let before = problems.error_count();
     let text = expand(text, env);
@@ -76,9 +76,10 @@ pub(super) fn read(file: &str, text: &str, env: Environment<'_>, problems: &Prob
     (problems.error_count() == before).then_some(store)
 }
 
-/// Returns the location of the registry: a path relative to the repository, or an object.
+/// Returns the location of the registry: a path relative to the repository, or an object in S3.
 fn registry(table: &mut Table<'_>, env: Environment<'_>, problems: &Problems) -> Option<Registry> {
-    const TO_FILE: &str = "Feast writes it to a file: FeatureStore('.').registry.proto().SerializeToString()";
+    const TO_FILE: &str = "write the registry to a file with the Feast SDK: \
+                           FeatureStore('.').registry.proto().SerializeToString()";
     let Some(node) = table.get("registry") else {
         table.missing("registry");
         return None;
@@ -103,7 +104,7 @@ fn registry(table: &mut Table<'_>, env: Environment<'_>, problems: &Problems) ->
         }
         registry.required_text("path")?.value
     };
-    // The variable is Feast's own.
+    // Feast reads the endpoint from this variable.
     let place = AwsPlace { region: None, endpoint: env("FEAST_S3_ENDPOINT_URL") };
     if let Some(object) = ObjectAt::parse(&path, place) {
         return Some(Registry { at: RegistryAt::Object(object), cache, versioned });
@@ -121,7 +122,7 @@ fn online_store(table: &mut Table<'_>, problems: &Problems) -> OnlineStore {
     let sqlite = || OnlineStore::Sqlite(SQLITE_PATH.to_owned());
     let dynamodb = || OnlineStore::DynamoDb { template: TABLE_TEMPLATE.to_owned(), place: AwsPlace::default() };
     match table.get_or_null("online_store") {
-        // Feast's default.
+        // Feast's default online store is SQLite.
         None => sqlite(),
         Some(Node { tree: Tree::Null, .. }) => OnlineStore::Other("null".to_owned()),
         Some(Node { tree: Tree::Text(kind), .. }) => match kind.as_str() {
@@ -148,7 +149,7 @@ fn online_store(table: &mut Table<'_>, problems: &Problems) -> OnlineStore {
     }
 }
 
-/// Warns about Feast's `auth`: authentication is a setting of Larder's own, and Feast's has no effect.
+/// Warns about `auth` in `feature_store.yaml`, which has no effect: Larder has its own setting for authentication.
 fn auth(table: &mut Table<'_>, problems: &Problems) {
     let Some(node) = table.get("auth").filter(|node| matches!(node.tree, Tree::Map(_))) else { return };
     let kind = Table::new("auth", node, problems).and_then(|mut auth| auth.text("type")).map(|kind| kind.value);
@@ -159,8 +160,8 @@ fn auth(table: &mut Table<'_>, problems: &Problems) {
     }
 }
 
-/// Expands environment variables in a text, as Feast does with `feature_store.yaml` (Python's `os.path.expandvars`):
-/// `$NAME` and `${NAME}`; a variable that is not set stays unexpanded.
+/// Expands `$NAME` and `${NAME}` in a string to the values of environment variables. Feast expands `feature_store.yaml`
+/// in the same way, with Python's `os.path.expandvars`. A variable that is not set stays unexpanded.
 fn expand(text: &str, env: Environment<'_>) -> String {
     let mut expanded = String::with_capacity(text.len());
     let mut rest = text;

@@ -83,25 +83,25 @@ fn empty_values_do_not_disable_auth() {
     ];
     expect![[r#"
         tls:
-            6: error: server: 'tls' is empty (set 'cert' and 'key', or leave it out)
+            6: error: server: 'tls' is empty (set 'cert' and 'key', or remove 'tls')
         tls: {}
-            8: error: server.tls: 'cert' is missing (both are needed, 'cert' and 'key')
+            8: error: server.tls: 'cert' is missing (TLS needs both 'cert' and 'key')
         tls: on
             8: error: server.tls: expected a mapping, got text
         tls: {cert: a}
-            8: error: server.tls: 'key' is missing (both are needed, 'cert' and 'key')
+            8: error: server.tls: 'key' is missing (TLS needs both 'cert' and 'key')
         tls: {key: a}
-            8: error: server.tls: 'cert' is missing (both are needed, 'cert' and 'key')
+            8: error: server.tls: 'cert' is missing (TLS needs both 'cert' and 'key')
         tls: {cert: a, key: off}
-            8: error: server.tls: 'key' is missing (both are needed, 'cert' and 'key')
+            8: error: server.tls: 'key' is missing (TLS needs both 'cert' and 'key')
         tls: {cert: a, key: }
-            21: error: server.tls: 'key' is empty (name a file, or write 'off')
+            21: error: server.tls: 'key' is empty (set it to the path of a file, or to 'off')
         tls: {cert: a, key: b, client_ca: ''}
             37: error: server.tls: 'client_ca' is empty
         tls: {cert: a, key: b, client_ca: }
-            35: error: server.tls: 'client_ca' is empty (name a file, or write 'off')
+            35: error: server.tls: 'client_ca' is empty (set it to the path of a file, or to 'off')
         tls: {client_ca: a}
-            8: error: server.tls: 'cert' is missing (both are needed, 'cert' and 'key')
+            8: error: server.tls: 'cert' is missing (TLS needs both 'cert' and 'key')
         tls: {cert: a, key: b, ca: c}
             26: error: server.tls: unknown key 'ca' (known keys: cert, key, client_ca)"#]]
     .assert_eq(&texts.map(problems_of).join("\n"));
@@ -124,17 +124,17 @@ fn empty_values_do_not_disable_auth() {
     ];
     expect![[r#"
         auth:
-            larder.yaml:4:7: error: server: 'auth' has no 'tokens' (list them, or write 'tokens: off' to turn authentication off)
+            larder.yaml:4:7: error: server: 'auth' has no 'tokens' (list at least one token, or write 'tokens: off' to turn authentication off)
         auth: {}
-            larder.yaml:4:9: error: server.auth: 'tokens' is missing (list them, or write 'tokens: off' to turn authentication off)
+            larder.yaml:4:9: error: server.auth: 'tokens' is missing (list at least one token, or write 'tokens: off' to turn authentication off)
         auth: {tokens: }
-            larder.yaml:4:16: error: server.auth: 'tokens' is empty (list them, or write 'tokens: off' to turn authentication off)
+            larder.yaml:4:16: error: server.auth: 'tokens' is empty (list at least one token, or write 'tokens: off' to turn authentication off)
         auth: {tokens: []}
-            larder.yaml:4:18: error: server.auth: 'tokens' is empty (list them, or write 'tokens: off' to turn authentication off)
+            larder.yaml:4:18: error: server.auth: 'tokens' is empty (list at least one token, or write 'tokens: off' to turn authentication off)
         auth: {tokens: on}
             larder.yaml:4:18: error: server.auth: 'tokens' must be a list, got text
         auth: {token: [{name: a, file: a}]}
-            larder.yaml:4:9: error: server.auth: 'tokens' is missing (list them, or write 'tokens: off' to turn authentication off)
+            larder.yaml:4:9: error: server.auth: 'tokens' is missing (list at least one token, or write 'tokens: off' to turn authentication off)
             larder.yaml:4:10: error: server.auth: unknown key 'token' (did you mean 'tokens'?)
         auth: {tokens: [{name: a}]}
             larder.yaml:4:19: error: server.auth.tokens: 'file' is missing
@@ -145,9 +145,9 @@ fn empty_values_do_not_disable_auth() {
         auth: {tokens: [{name: a, file: a}, {name: a, file: b}]}
             larder.yaml:4:46: error: server.auth.tokens: there are two tokens named 'a'
         auth: {tokens: [{name: a, file: a, services: }]}
-            larder.yaml:4:46: error: server.auth.tokens: 'services' is empty (leave it out to let the token request everything)
+            larder.yaml:4:46: error: server.auth.tokens: 'services' is empty (list feature services, or remove 'services' to let the token request everything)
         auth: {tokens: [{name: a, file: a, services: []}]}
-            larder.yaml:4:48: error: server.auth.tokens: 'services' is empty (leave it out to let the token request everything)
+            larder.yaml:4:48: error: server.auth.tokens: 'services' is empty (list feature services, or remove 'services' to let the token request everything)
         auth: {tokens: [{name: a, file: a, service: b}]}
             larder.yaml:4:38: error: server.auth.tokens: unknown key 'service' (did you mean 'services'?)
         auth: {tokens: [a]}
@@ -164,7 +164,7 @@ fn top_level_keys_get_hints() {
     );
 }
 
-/// Creates a directory with files; those that end with `.open` are readable by all users.
+/// Creates a directory with files. Files whose names end with `.open` are readable by all users.
 fn directory(files: &[(&str, &str)]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     for (name, text) in files {
@@ -203,8 +203,8 @@ fn unusable_files_are_reported_with_key() {
         DIR/larder.yaml:3:11: error: server.tls: 'cert': cannot read DIR/tls.crt: No such file or directory (os error 2)
         DIR/larder.yaml:8:25: error: server.auth.tokens: 'b' and 'a' are the same token
         DIR/larder.yaml:9:25: error: server.auth.tokens: 'file' of 'c': cannot read DIR/c.token: No such file or directory (os error 2)
-        DIR/larder.yaml:10:25: warning: server.auth.tokens: 'file': DIR/d.open is readable by all users of this machine (chmod o-r DIR/d.open; for a volume of Kubernetes, set its defaultMode to 0440)
-        DIR/larder.yaml:10:25: error: server.auth.tokens: 'file' of 'd': DIR/d.open contains a token of fewer than 16 characters; hint: `openssl rand -hex 32` prints one"#]],
+        DIR/larder.yaml:10:25: warning: server.auth.tokens: 'file': DIR/d.open is readable by all users of this machine (run 'chmod o-r DIR/d.open'; for a Kubernetes volume, set its defaultMode to 0440)
+        DIR/larder.yaml:10:25: error: server.auth.tokens: 'file' of 'd': DIR/d.open contains a token of fewer than 16 characters. hint: `openssl rand -hex 32` prints one"#]],
     );
 }
 
@@ -216,7 +216,7 @@ fn readable_token_file_is_warned_about() {
         &directory(&[("larder.yaml", config), ("a.open", a), ("b", b)]),
         expect![[r#"
         Some([Token { name: "a", scope: Services(["x"]), .. }, Token { name: "b", scope: All, .. }])
-        DIR/larder.yaml:1:42: warning: server.auth.tokens: 'file': DIR/a.open is readable by all users of this machine (chmod o-r DIR/a.open; for a volume of Kubernetes, set its defaultMode to 0440)"#]],
+        DIR/larder.yaml:1:42: warning: server.auth.tokens: 'file': DIR/a.open is readable by all users of this machine (run 'chmod o-r DIR/a.open'; for a Kubernetes volume, set its defaultMode to 0440)"#]],
     );
 }
 

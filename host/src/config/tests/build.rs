@@ -26,15 +26,15 @@ fn settings_need_their_feature() {
         NONE,
         text,
         expect![[r#"
-            larder.yaml:2:11: error: grpc: 'listen': this build of larder does not support gRPC (build with the feature 'grpc')
-            larder.yaml:4:11: error: aws: 'region': this build of larder does not support AWS (build with the feature 'aws')
-            larder.yaml:5:17: error: aws: 'attempts_max': this build of larder does not support AWS (build with the feature 'aws')"#]],
+            larder.yaml:2:11: error: grpc: 'listen': this build of larder does not support gRPC (build with the Cargo feature 'grpc')
+            larder.yaml:4:11: error: aws: 'region': this build of larder does not support AWS (build with the Cargo feature 'aws')
+            larder.yaml:5:17: error: aws: 'attempts_max': this build of larder does not support AWS (build with the Cargo feature 'aws')"#]],
     );
     check(
         BuildFeatures { aws: true, ..NONE },
         text,
         expect![
-            "larder.yaml:2:11: error: grpc: 'listen': this build of larder does not support gRPC (build with the feature 'grpc')"
+            "larder.yaml:2:11: error: grpc: 'listen': this build of larder does not support gRPC (build with the Cargo feature 'grpc')"
         ],
     );
     check(ALL, text, expect![]);
@@ -71,15 +71,15 @@ fn sources_need_their_feature() {
     check(
         NONE,
         expect![[r#"
-            views.yaml:10:20: error: feature view 'in_s3': source: s3://bucket/a/: this build of larder does not support S3 (build with the feature 'aws')
-            views.yaml:14:24: error: feature view 'in_table': source: users: this build of larder does not support DynamoDB (build with the feature 'aws')
-            views.yaml:18:28: error: feature view 'in_sqlite': source: online.db: this build of larder does not support SQLite (build with the feature 'sqlite')
-            views.yaml:22:26: error: feature view 'in_batch': batch_source: s3://bucket/b/: this build of larder does not support S3 (build with the feature 'aws')"#]],
+            views.yaml:10:20: error: feature view 'in_s3': source: s3://bucket/a/: this build of larder does not support S3 (build with the Cargo feature 'aws')
+            views.yaml:14:24: error: feature view 'in_table': source: users: this build of larder does not support DynamoDB (build with the Cargo feature 'aws')
+            views.yaml:18:28: error: feature view 'in_sqlite': source: online.db: this build of larder does not support SQLite (build with the Cargo feature 'sqlite')
+            views.yaml:22:26: error: feature view 'in_batch': batch_source: s3://bucket/b/: this build of larder does not support S3 (build with the Cargo feature 'aws')"#]],
     );
     check(
         BuildFeatures { sqlite: false, ..ALL },
         expect![
-            "views.yaml:18:28: error: feature view 'in_sqlite': source: online.db: this build of larder does not support SQLite (build with the feature 'sqlite')"
+            "views.yaml:18:28: error: feature view 'in_sqlite': source: online.db: this build of larder does not support SQLite (build with the Cargo feature 'sqlite')"
         ],
     );
     let loaded = load_definitions(&Config { build: ALL, ..config.clone() }).unwrap();

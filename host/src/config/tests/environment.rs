@@ -27,7 +27,7 @@ fn variables_override_the_file() {
         ("LARDER_LOG_LEVEL", "debug"),
         ("LARDER_LOG_FORMAT", "json"),
     ];
-    // The file has other values, lacks the keys, or lacks the sections.
+    // In these files, the keys have other values, the keys are missing, or the sections are missing.
     for text in
         ["project: x\nserver: {listen: nonsense, workers: 7}\nlog: {format: text}\n", "server: {workers: auto}\n", ""]
     {
@@ -64,8 +64,8 @@ fn variables_are_checked_like_keys() {
             ("LARDER_LOG_LEVEL", "verbose"),
         ],
         expect![[r#"
-            LARDER_LOG_LEVEL: error: log: 'level' is 'verbose': expected one of error, warn, info, debug, trace, or a filter of module=level (for example info,larder_sync=debug)
-            LARDER_PROJECT: error: configuration: 'project' is 'a/b', which is not a valid name (letters, digits, '_' and '-', at most 200, a letter or digit first)
+            LARDER_LOG_LEVEL: error: log: 'level' is 'verbose': expected one of error, warn, info, debug, trace, or a filter by module (for example info,larder_sync=debug)
+            LARDER_PROJECT: error: configuration: 'project' is 'a/b', which is not a valid name (use up to 200 letters, digits, '_' and '-', beginning with a letter or digit)
             LARDER_SERVER_LISTEN: error: server: 'listen' is 0.0.0.0:6566, which other machines can reach without encryption (listen on 127.0.0.1:6566, set 'tls', or add 'insecure: true' next to it if everyone in that network may read the traffic)
             LARDER_SERVER_WORKERS: error: server: 'workers' must be auto, or a number between 1 and 256
             LARDER_STORE_HOT_CACHE: error: store: 'hot_cache' must be a number of bytes such as 256MiB, got text

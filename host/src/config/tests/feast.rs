@@ -1,4 +1,5 @@
-//! Tests of a Feast repository's `feature_store.yaml`: the parts that Larder uses, and messages about the rest.
+//! Tests of a Feast repository's `feature_store.yaml`: the settings that Larder uses, and messages about other
+//! settings.
 
 use std::fs;
 
@@ -16,7 +17,7 @@ use crate::config::{BuildFeatures, FeastConfig, FeastRepo, FeastValuesFrom, Regi
 
 const REGISTRY: &[u8] = include_bytes!("../../../tests/golden/repo/data/registry.db");
 
-/// Opens a repository with these lines in `feature_store.yaml`. Returns it with all messages.
+/// Opens a repository with these lines in `feature_store.yaml`. Returns the repository and all messages.
 fn open(lines: &str, from: FeastValuesFrom) -> (Option<FeastRepo>, String) {
     open_in(BuildFeatures::COMPILED, lines, from)
 }
@@ -79,7 +80,7 @@ fn values_come_from_readable_store() {
         FeastValuesFrom::Auto,
         batch,
         expect![
-            "feature_store.yaml: warning: online_store: Larder cannot read one of type 'redis': values come from the batch sources (set '--feast-values batch' if that is intended)"
+            "feature_store.yaml: warning: online_store: Larder cannot read type 'redis', so values come from the batch sources (if that is intended, set '--feast-values batch')"
         ],
     );
     check(
@@ -139,16 +140,16 @@ fn repository_needs_features_of_its_stores() {
     let (repo, messages) = open_in(none, dynamodb, FeastValuesFrom::Auto);
     assert!(repo.is_none());
     expect![[r#"
-        feature_store.yaml:3:11: error: registry: s3://bucket/registry.db: this build of larder does not support S3 (build with the feature 'aws')
-        feature_store.yaml:4:15: error: online_store: dynamodb: this build of larder does not support DynamoDB (build with the feature 'aws')"#]]
+        feature_store.yaml:3:11: error: registry: s3://bucket/registry.db: this build of larder does not support S3 (build with the Cargo feature 'aws')
+        feature_store.yaml:4:15: error: online_store: dynamodb: this build of larder does not support DynamoDB (build with the Cargo feature 'aws')"#]]
     .assert_eq(&messages);
     let sqlite = "online_store: {path: a.db}\n";
     let (repo, messages) = open_in(none, sqlite, FeastValuesFrom::Online);
     assert!(repo.is_none());
-    expect!["feature_store.yaml:4:15: error: online_store: a.db: this build of larder does not support SQLite (build with the feature 'sqlite')"]
+    expect!["feature_store.yaml:4:15: error: online_store: a.db: this build of larder does not support SQLite (build with the Cargo feature 'sqlite')"]
         .assert_eq(&messages);
     assert!(open_in(BuildFeatures { sqlite: true, ..none }, sqlite, FeastValuesFrom::Online).0.is_some());
-    // The values of the batch sources need no online store.
+    // If values come from the batch sources, the build need not support the online store.
     assert!(open_in(none, sqlite, FeastValuesFrom::Batch).0.is_some());
     assert!(open_in(none, sqlite, FeastValuesFrom::Auto).0.is_some(), "the file does not exist");
 }

@@ -119,7 +119,7 @@ fn all_definition_errors_are_reported() {
     check_definitions(
         &dir,
         expect![[r#"
-        DIR/features/a.yaml:2:24: warning: these names do not follow the convention <domain>_<feature> for views and services, and snake_case for features: feature view 'a' ('naming_warnings: false' turns this off)
+        DIR/features/a.yaml:2:24: warning: these names do not follow the convention <domain>_<feature> for views and services, and snake_case for features: feature view 'a' (set 'naming_warnings: false' to turn this warning off)
         DIR/features/b.yaml:1:24: error: feature view 'b_b' has no features
         DIR/features/c.yaml:1:11: error: unclosed bracket '['
         DIR/larder.yaml: warning: references to unknown entities and views are not checked until all definition files can be read
@@ -127,10 +127,10 @@ fn all_definition_errors_are_reported() {
         DIR/larder.yaml:3:5: error: features: 'more/*.yaml' matches no file (looked in DIR/more)
         DIR/larder.yaml:4:5: error: features: 'absent/*.yaml' matches no file (looked in DIR/absent)
         DIR/larder.yaml:5:5: error: features: cannot read DIR/lost.yaml: No such file or directory (os error 2)
-        DIR/larder.yaml:6:5: error: features: cannot read DIR/more: Is a directory (os error 21) (end it with '/*.yaml')
+        DIR/larder.yaml:6:5: error: features: cannot read DIR/more: Is a directory (os error 21) (to read the files in the directory, append '/*.yaml')
         DIR/larder.yaml:7:5: error: features: cannot read DIR/link: No such file or directory (os error 2)"#]],
     );
-    // A named file is watched before it exists.
+    // A file that is named without a pattern is watched even before it exists.
     assert!(watched_files(&load(&dir)).contains(&dir.path().join("lost.yaml")));
 }
 
@@ -142,7 +142,7 @@ fn warnings_do_not_prevent_loading() {
         expect![[r#"
         views: a
         files: DIR/features/a.yaml
-        DIR/features/a.yaml:2:24: warning: these names do not follow the convention <domain>_<feature> for views and services, and snake_case for features: feature view 'a' ('naming_warnings: false' turns this off)"#]],
+        DIR/features/a.yaml:2:24: warning: these names do not follow the convention <domain>_<feature> for views and services, and snake_case for features: feature view 'a' (set 'naming_warnings: false' to turn this warning off)"#]],
     );
 }
 

@@ -24,7 +24,7 @@ fn yaml_files(dir: &Path) -> Vec<PathBuf> {
     entries.filter(|path| path.extension().is_some_and(|extension| extension == "yaml")).collect()
 }
 
-/// Returns the shipped file with the keys that are commented out (`#key:`) enabled.
+/// Returns the shipped file with the comment marks removed from keys that are commented out (`#key:`).
 fn with_every_key(text: &str) -> String {
     let line = |line: &str| match line.trim_start().strip_prefix('#') {
         Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase()) => line.replacen('#', "", 1),

@@ -137,8 +137,8 @@ fn all_errors_are_reported_with_positions() {
          reload: {every: 2h}\nlog: {level: inof, format: yaml}\n",
         expect![[r#"
             larder.yaml:1:1: error: configuration: unknown key 'projct' (did you mean 'project'?)
-            larder.yaml:2:21: error: configuration: 'entity_key_version' is 1, but must be 3 or 2 (as 'entity_key_serialization_version' in Feast's feature_store.yaml)
-            larder.yaml:3:11: error: configuration: 'features' names no file (for example [features/*.yaml])
+            larder.yaml:2:21: error: configuration: 'entity_key_version' is 1, but must be 3 or 2 (set it to 'entity_key_serialization_version' of Feast's feature_store.yaml)
+            larder.yaml:3:11: error: configuration: 'features' is an empty list (list definition files, for example [features/*.yaml])
             larder.yaml:5:11: error: server: 'listen' is 'localhost:6566', but must be an IP address and a port (write 127.0.0.1:6566)
             larder.yaml:6:3: error: server: unknown key 'worker' (did you mean 'workers'?)
             larder.yaml:7:12: error: server: 'workers' must be auto, or a number between 1 and 256
@@ -155,7 +155,7 @@ fn all_errors_are_reported_with_positions() {
             larder.yaml:18:18: error: sync: 'on_start' must be true or false, got text
             larder.yaml:18:23: error: sync: unknown key 'every' (known keys: on_start, commit_rows, commit_bytes, retry, bad_percent_max, shrink_percent_max, growth_max, future_tolerance)
             larder.yaml:19:17: error: reload: 'every' is 2h, but must be between 0 and 1h
-            larder.yaml:20:14: error: log: 'level' is 'inof': expected one of error, warn, info, debug, trace, or a filter of module=level (did you mean 'info'?)
+            larder.yaml:20:14: error: log: 'level' is 'inof': expected one of error, warn, info, debug, trace, or a filter by module (did you mean 'info'?)
             larder.yaml:20:28: error: log: 'format' is 'yaml', expected one of text, json"#]],
     );
     check("- a\n", expect!["larder.yaml:1:1: error: configuration: expected a mapping, got a list"]);
@@ -205,7 +205,7 @@ fn public_address_needs_insecure_or_tls() {
     for address in ["127.0.0.1:1", "127.1.2.3:1", "'[::1]:1'", "'[::ffff:127.0.0.1]:1'"] {
         assert!(parse_with(&format!("server: {{listen: {address}}}\n"), &[]).is_ok(), "{address}");
     }
-    // Only the data listener is encrypted.
+    // `tls` only encrypts the data listener, so other listeners still need `insecure`.
     let tls = "server: {listen: 0.0.0.0:1, tls: {cert: a, key: b}}\n";
     assert!(parse_with(tls, &[]).is_ok());
     assert!(parse_with(&format!("{tls}grpc: {{listen: 0.0.0.0:2}}\n"), &[]).is_err());
@@ -225,15 +225,15 @@ fn listeners_need_different_addresses() {
     check(
         "server: {listen: 127.0.0.1:1, unix_socket: a.sock}\nmetrics: {listen: 127.0.0.1:1}\nadmin: {socket: a.sock}\n",
         expect![[r#"
-            larder.yaml:2:19: error: metrics: 'listen' is 127.0.0.1:1, as in 'server' (use another port)
-            larder.yaml:3:17: error: admin: 'socket' is the server's 'unix_socket' (use another path)"#]],
+            larder.yaml:2:19: error: metrics: 'listen' is 127.0.0.1:1, which 'server: listen' also uses (use another port)
+            larder.yaml:3:17: error: admin: 'socket' is the same path as 'server: unix_socket' (use another path)"#]],
     );
     check(
         "grpc: {listen: 127.0.0.1:6566}\nmetrics: {listen: 127.0.0.1:6566}\n",
         expect![[r#"
-            larder.yaml:1:16: error: grpc: 'listen' is 127.0.0.1:6566, as in 'server' (use another port)
-            larder.yaml:2:19: error: metrics: 'listen' is 127.0.0.1:6566, as in 'server' (use another port)
-            larder.yaml:2:19: error: metrics: 'listen' is 127.0.0.1:6566, as in 'grpc' (use another port)"#]],
+            larder.yaml:1:16: error: grpc: 'listen' is 127.0.0.1:6566, which 'server: listen' also uses (use another port)
+            larder.yaml:2:19: error: metrics: 'listen' is 127.0.0.1:6566, which 'server: listen' also uses (use another port)
+            larder.yaml:2:19: error: metrics: 'listen' is 127.0.0.1:6566, which 'grpc: listen' also uses (use another port)"#]],
     );
     parse("server: {listen: 127.0.0.1:0}\ngrpc: {listen: 127.0.0.1:0}\nmetrics: {listen: 127.0.0.1:0}\n");
 }
@@ -245,8 +245,8 @@ fn socket_path_length_is_limited() {
     check(
         &format!("server: {{unix_socket: {}}}\nstore: {{data_dir: {}}}\n", path(108), path(98)),
         expect![[r#"
-        larder.yaml:1:1: error: admin: 'socket' is 109 bytes long with its directory, but a socket's path can have at most 107 (set 'socket' to a shorter path, such as /run/larder.sock)
-        larder.yaml:1:23: error: server: 'unix_socket' is 108 bytes long with its directory, but a socket's path can have at most 107 (set 'unix_socket' to a shorter path, such as /run/larder.sock)"#]],
+        larder.yaml:1:1: error: admin: 'socket' is a path of 109 bytes including its directory, but the path of a Unix socket can have at most 107 (set 'socket' to a shorter path, such as /run/larder.sock)
+        larder.yaml:1:23: error: server: 'unix_socket' is a path of 108 bytes including its directory, but the path of a Unix socket can have at most 107 (set 'unix_socket' to a shorter path, such as /run/larder.sock)"#]],
     );
 }
 
@@ -315,7 +315,7 @@ fn feast_file_is_recognized() {
         "project: churn\nregistry: data/registry.db\nprovider: local\nonline_store:\n  type: sqlite\n  path: data/online.db\n\
          offline_store:\n  type: file\nentity_key_serialization_version: 3\n",
         expect![[r#"
-            larder.yaml: error: configuration: this is Feast's feature_store.yaml (to serve the repository, start 'larder serve --feast-repo' with its directory)
+            larder.yaml: error: configuration: this is Feast's feature_store.yaml (to serve the Feast repository, run 'larder serve --feast-repo DIR' with its directory)
             larder.yaml:2:1: error: configuration: unknown key 'registry' (to serve a Feast repository, name its directory: 'feast: {repo: .}')
             larder.yaml:3:1: error: configuration: unknown key 'provider' (Larder has no providers: leave it out)
             larder.yaml:4:1: error: configuration: unknown key 'online_store' (Larder has its own store: see 'store')

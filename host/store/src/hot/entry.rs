@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use crate::ViewId;
 
-/// The bytes of a row; [`larder_model::codec::RowView`] reads them. Clones share the bytes.
+/// The bytes of a row, which [`larder_model::codec::RowView`] reads. Clones share the bytes.
 #[derive(Clone)]
 pub struct Row {
     block: Arc<[u8]>,
@@ -17,38 +17,41 @@ pub struct Row {
     end: u32,
 }
 
-/// A block of memory that rows may share.
+/// A block of memory that several rows may share. Two values are equal if they are the same block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RowMemory {
     at: usize,
-    /// Its size in bytes.
+    /// The size of the block in bytes.
     pub bytes: usize,
 }
 
-/// The cached rows of one entity, in one block of memory, because most of a lookup is waiting for memory:
+/// The cached rows of one entity. They are in one block of memory, because most of the time of a lookup is spent
+/// waiting for memory:
 ///
 /// ```text
 /// id, 16 bytes | seen u64 | copies u32 | per copy: view, generation, text, start, end, each u32
-///     | the texts, each followed by its row
+///     | the strings, each followed by its row
 /// ```
 ///
-/// `seen` is the commit that the reader saw; if there were several, the earliest. `start..end` is the position of a row
-/// in the block, and `text..start` that of its text ([`RowText`]). If `text` is [`NO_ROW`], the copy records that
-/// there is no row. A JSON response reads the text and the first bytes of the row, so the two are adjacent.
+/// A *copy* is what the entry has for one view: the row and its text, or the fact that there is no row. `seen` is the
+/// number of the commit that the reader saw. If several readers added copies, it is the lowest of their numbers.
+/// `start..end` is the range of a row in the block, and `text..start` is the range of its text ([`RowText`]). If `text`
+/// is [`NO_ROW`], there is no row. A JSON response reads the text and the first bytes of the row, so the two are
+/// adjacent.
 #[derive(Clone, Debug)]
 pub(crate) struct EntityRows(Arc<[u8]>);
 
-/// What to look up for each entity.
+/// One view to look up for each entity of a lookup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lookup {
     /// The view whose row is looked up.
     pub view: ViewId,
-    /// Approximately how many of its values will be read. In a large entry, this decides whether the whole text or only
-    /// its first cache line is prefetched.
+    /// Approximately how many values of the row will be read. In a large entry, this decides whether the whole text or
+    /// only its first cache line is prefetched.
     pub values: usize,
 }
 
-/// A row, or the fact that there is none, as a reader found it.
+/// A row of one view as a reader found it in the store, or the fact that there is no row.
 #[derive(Debug)]
 pub(crate) struct FoundRow {
     pub(crate) view: ViewId,
@@ -58,14 +61,14 @@ pub(crate) struct FoundRow {
     pub(crate) text: Vec<u8>,
 }
 
-/// A copy: a view, a generation, and the text and bytes of the row, or the fact that there is none.
+/// A copy: the view, the generation, and the bytes and text of the row; `None` if there is no row.
 type ViewCopy<'b> = (ViewId, u32, Option<(&'b [u8], &'b [u8])>);
 
 /// The head of a copy in its block: view, generation, text, start, end.
 #[derive(Clone, Copy, Debug)]
 struct CopyHead<'b>(&'b [u8; COPY_BYTES]);
 
-/// The position of a row in its block: its text, its start, and its end.
+/// The position of a row in its block: the offsets of its text, its start, and its end.
 type Span = (u32, u32, u32);
 
 const SEEN_AT: usize = size_of::<EntityId>();
@@ -78,13 +81,13 @@ const HEAD_LINES: usize = 2;
 const SMALL_LINES: usize = 16;
 /// The size of a cache line in bytes.
 const LINE: usize = 64;
-/// The offset that records a missing row.
+/// The value of a string offset that records a missing row.
 const NO_ROW: u32 = u32::MAX;
 
 // === impl Row ===
 
 impl Row {
-    /// Copies a row's bytes. They must be shorter than 4 GiB; rows are far below that.
+    /// Copies a row's bytes. They must be shorter than 4 GiB, and rows are much shorter than that.
     pub(crate) fn copy_of(bytes: &[u8]) -> Self {
         let end = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         Self { block: bytes.into(), text: 0, start: 0, end }
@@ -96,7 +99,7 @@ impl Row {
         RowMemory { at: self.block.as_ptr() as usize, bytes: self.block.len() }
     }
 
-    /// Returns the row's values as text if the text is stored, as it is for rows in the hot cache.
+    /// Returns the row's values as text if the text is stored with the row, as it is for most rows in the hot cache.
     #[must_use]
     pub fn text(&self) -> Option<RowText<'_>> {
         // The slice includes the bytes after the text, so that the text can be copied in larger blocks.
@@ -137,7 +140,8 @@ impl EntityRows {
         self.0.as_ptr().addr()
     }
 
-    /// Merges a previous entry and newly found rows into one block. If a view is in both, the found row wins.
+    /// Merges a previous entry and newly found rows into one block. If both have a row of the same view, the found row
+    /// wins.
     pub(super) fn of(id: &EntityId, before: Option<&Self>, found: &[FoundRow], seen: u64) -> Self {
         let known = before.into_iter().flat_map(|before| {
             let bytes = |from: u32, to: u32| &before.0[from as usize..to as usize];
@@ -159,7 +163,7 @@ impl EntityRows {
         let seen = before.map_or(seen, |before| before.seen().min(seen));
         block.extend_from_slice(&id.0);
         block.extend_from_slice(&seen.to_le_bytes());
-        // Rows have a few MiB at most, and there are thousands of views at most.
+        // These conversions never fail: rows have at most a few MiB, and there are at most thousands of views.
         let le_bytes = |n: usize| u32::try_from(n).unwrap_or(NO_ROW).to_le_bytes();
         block.extend_from_slice(&le_bytes(copies.len()));
         for (view, generation, row) in &copies {
@@ -178,7 +182,8 @@ impl EntityRows {
         Self(block.into())
     }
 
-    /// Returns the row of a view in a generation; `Some(None)` if the entry records that there is none.
+    /// Returns the row of a view in a generation; `None` if the entry has no copy of it, and `Some(None)` if the entry
+    /// records that there is no row.
     #[inline]
     #[expect(clippy::option_option, reason = "an unknown row and a missing row differ")]
     pub(crate) fn row(&self, view: ViewId, generation: u32) -> Option<Option<Row>> {
@@ -186,8 +191,8 @@ impl EntityRows {
         Some(copy.span().map(|(text, start, end)| Row { block: Arc::clone(&self.0), text, start, end }))
     }
 
-    /// Reads one byte of each cache line of the entry, or only of its head if the entry is large. The result has no
-    /// meaning.
+    /// Reads one byte of each cache line of the entry, or only of its first lines if the entry is large. The result
+    /// only keeps the compiler from removing the reads.
     fn touch_first(&self) -> u8 {
         touch(&self.0, if self.is_small() { SMALL_LINES } else { HEAD_LINES })
     }
@@ -201,8 +206,8 @@ impl EntityRows {
         let wanted = |copy: CopyHead<'_>| views.iter().find(|wanted| wanted.view == copy.view());
         let spans = self.copies().filter_map(|copy| Some((wanted(copy)?, copy.span()?)));
         spans.fold(0, |sum, (wanted, (text, start, _))| {
-            // If there are many values, few may be needed, each on its own cache line; their offsets are needed in any
-            // case.
+            // In a long text, the caller may need only a few values, each on a different cache line. Then only the
+            // first line is read, because it has offsets that are needed in any case.
             let text = &self.0[text as usize..start as usize];
             let lines = if text.len() <= wanted.values * LINE { text.len().div_ceil(LINE) } else { 1 };
             sum ^ self.0[start as usize] ^ touch(text, lines)
@@ -213,7 +218,7 @@ impl EntityRows {
         self.bytes() <= SMALL_LINES * LINE
     }
 
-    /// Returns whether both are the same block of memory.
+    /// Returns whether both entries are the same block of memory.
     pub(super) fn is_same_block(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
@@ -262,8 +267,8 @@ impl CopyHead<'_> {
     }
 }
 
-/// Prefetches the memory of several entries before any of it is read. The processor can wait for many cache lines at
-/// once here. Later it would wait for them one by one, because counters and branches that depend on loaded values
+/// Prefetches the memory of several entries before any of it is used. Here, the processor can wait for many cache lines
+/// at once. Later it would wait for them one by one, because counters and branches that depend on loaded values
 /// serialize the reads.
 pub(super) fn prefetch(entries: &[Option<&EntityRows>], views: &[Lookup]) {
     let entries = || entries.iter().flatten();

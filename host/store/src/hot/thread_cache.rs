@@ -1,10 +1,10 @@
-//! The per-thread caches (L1) in front of the hot cache, each with entries that its thread found recently. Finding a
-//! row in the hot cache, and recording the hit there, takes about a dozen waits for memory; here it takes one.
+//! The per-thread caches (L1) in front of the hot cache. Each has entries that its thread found recently. Finding a row
+//! in the hot cache and recording the hit there waits for memory about a dozen times. Finding it here waits once.
 //!
-//! Each thread has a table of its own. Other threads lock it only to remove entries that the hot cache evicted. So all
-//! entries in tables are in the hot cache, too, share its memory, and are counted there. The hash of an id determines
-//! the set of three positions that can hold its rows; a set is one cache line, which the processor reads in one access.
-//! If four entries map to one set, the one that was inserted first is evicted.
+//! Each thread has its own table. Other threads lock it only to remove entries that the hot cache evicted. So all
+//! entries in tables are also in the hot cache, share its memory, and count toward its size. A table consists of sets
+//! of three entries, and the hash of an id determines the set that can have its entry. A set is one cache line, which
+//! the processor reads in one access. If a fourth entry maps to a set, the least recently inserted one is evicted.
 
 use std::{
     cell::RefCell,
@@ -23,7 +23,7 @@ use super::EntityRows;
 #[derive(Debug)]
 pub(super) struct ThreadCaches {
     tables: Mutex<Vec<Weak<Mutex<ThreadCache>>>>,
-    /// Entries that the hot cache evicted, with the hash of their id. Tables may still have them.
+    /// Entries that the hot cache evicted, each with the hash of its id. Tables may still have them.
     evicted: Mutex<Vec<(u64, EntityRows)>>,
     has_evicted: AtomicBool,
     /// The number of sets in each table.
@@ -50,8 +50,8 @@ struct Own {
 #[derive(Clone, Debug, Default)]
 #[repr(align(64))]
 struct Set {
-    /// The upper half of each entry's hash, most of which did not select the set. Only an entry with a matching tag
-    /// costs a second memory access.
+    /// The upper half of each entry's hash. Most of these bits are not used to select the set, so they distinguish its
+    /// entries. Only an entry with a matching tag costs a second memory access.
     tags: [u32; WAYS],
     rows: [Option<EntityRows>; WAYS],
 }
@@ -59,12 +59,12 @@ struct Set {
 /// The number of entries in a set.
 const WAYS: usize = 3;
 
-/// The maximum number of sets; more of them would evict other data from the processor's caches.
+/// The maximum number of sets. A larger table would evict other data from the processor's caches.
 const SETS_MAX: usize = 1 << 14;
 /// A table has one set for this many bytes of the hot cache.
 const SET_BYTES: u64 = 1 << 10;
-/// One hit in this many is reported to the hot cache, which keeps the entries that are requested often. A prime: if a
-/// caller requests the same entities again and again, each of them is reported eventually.
+/// One hit in this many is reported to the hot cache, which keeps the entries that are requested often. The number is a
+/// prime, so if a caller requests the same entities again and again, each of them is reported eventually.
 const HITS_PER_REPORT: u32 = 127;
 
 thread_local! {
@@ -74,15 +74,16 @@ thread_local! {
 // === impl ThreadCaches ===
 
 impl ThreadCaches {
-    /// Creates the per-thread caches of a hot cache of `bytes_max` bytes, without any table yet.
+    /// Creates the per-thread caches of a hot cache of `bytes_max` bytes. They have no tables yet.
     pub(super) fn new(bytes_max: u64) -> Self {
         let sets = usize::try_from(bytes_max / SET_BYTES).unwrap_or(SETS_MAX).clamp(1, SETS_MAX).next_power_of_two();
         Self { tables: Mutex::default(), evicted: Mutex::default(), has_evicted: AtomicBool::new(false), sets }
     }
 
-    /// Calls `use_table` with this thread's table, which is locked meanwhile, so that no other thread can remove
-    /// entries from it. An entry that `use_table` gets from the hot cache and inserts here is still in the hot cache,
-    /// or its eviction will be recorded with [`ThreadCaches::note_evicted`].
+    /// Calls `use_table` with this thread's table, which is locked during the call, so that no other thread can remove
+    /// entries from it. If `use_table` gets an entry from the hot cache and inserts it here, the hot cache either still
+    /// has the entry or records its eviction with [`ThreadCaches::note_evicted`], so the entry is removed from the
+    /// table later.
     #[inline]
     pub(super) fn with_own<T>(self: &Arc<Self>, use_table: impl FnOnce(&mut ThreadCache) -> T) -> T {
         OWN.with_borrow_mut(|own| {
@@ -131,12 +132,13 @@ impl ThreadCaches {
 // === impl ThreadCache ===
 
 impl ThreadCache {
-    /// Creates an empty table; `sets` must be a power of two.
+    /// Creates an empty table with this number of sets, which must be a power of two.
     fn new(sets: usize) -> Self {
         Self { sets: vec![Set::default(); sets].into(), hits: 0 }
     }
 
-    /// Reads the sets of several entities at once: waiting for all of them takes hardly longer than waiting for one.
+    /// Reads the sets of several entities at once, because waiting for all of them takes hardly longer than waiting for
+    /// one.
     pub(super) fn prefetch(&self, hashes: &[u64]) {
         let tags = hashes.iter().fold(0, |sum, hash| sum ^ self.sets[self.set_index(*hash)].tags[0]);
         std::hint::black_box(tags);
@@ -168,7 +170,7 @@ impl ThreadCache {
         set.tags[..=way].rotate_right(1);
     }
 
-    /// Removes exactly these rows. Rows that replaced them stay.
+    /// Removes exactly this entry. If a newer entry of the entity has replaced it, the newer one stays.
     fn remove(&mut self, hash: u64, rows: &EntityRows) {
         let index = self.set_index(hash);
         let set = &mut self.sets[index];
@@ -178,7 +180,7 @@ impl ThreadCache {
     }
 
     fn set_index(&self, hash: u64) -> usize {
-        // The lower bits select the slot in the hot cache that holds the number of the last change.
+        // The lower bits of the hash are not used here, because they select the entity's slot in the hot cache.
         (hash >> 24) as usize & (self.sets.len() - 1)
     }
 }
@@ -188,8 +190,8 @@ impl ThreadCache {
 impl Set {
     #[inline]
     fn way_of(&self, hash: u64, matches: impl Fn(&EntityRows) -> bool) -> Option<usize> {
-        // Compares all tags before it selects one: the processor cannot predict which one matches, and after a branch
-        // misprediction it must restart.
+        // All tags are compared before one is selected. With a branch for each tag, the processor would often
+        // mispredict which tag matches.
         let add_match = |matching, at| matching | (u32::from(self.tags[at] == tag(hash)) << at);
         let mut matching = (0..WAYS).fold(0_u32, add_match);
         while matching != 0 {
@@ -208,7 +210,8 @@ fn tag(hash: u64) -> u32 {
     (hash >> 32) as u32
 }
 
-/// Locks a mutex, even if it is poisoned: also after a panic, tables have only rows that are in the hot cache.
+/// Locks a mutex, even if it is poisoned. This is safe, because after a panic, too, tables have only entries that are
+/// in the hot cache.
 #[inline]
 fn lock<T>(locked: &Mutex<T>) -> MutexGuard<'_, T> {
     locked.lock().unwrap_or_else(PoisonError::into_inner)
@@ -313,7 +316,7 @@ mod tests {
             thread_caches.remove_evicted();
             assert_eq!(gone.owner_count(), 1, "here alone");
             end.send(()).unwrap();
-            // A scope does not wait for the destructors of a thread's local values.
+            // A scope does not wait for the destructors of thread-local values, but `join` does.
             other.join().unwrap();
         });
         assert_eq!(

@@ -1,4 +1,4 @@
-//! Rows that are removed on request, or with their view.
+//! Tests of rows that are removed on request, or because their view was removed.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ fn latest(changes: &[Change]) -> RowBatch {
     batch
 }
 
-/// Writes rows in one of the ways that sources and callers use.
+/// Writes rows in one of the ways in which sources and callers write them.
 fn write(store: &OnlineStore, view: ViewId, way: &str, changes: &[Change]) {
     match way {
         "upsert" => _ = load(store, view, LoadMode::Upsert, changes),
@@ -59,7 +59,7 @@ fn deleted_entity_returns_with_newer_row() {
 
         write(&store, view, way, &[change(1, 21, 4), change(2, 10, 2)]);
         assert!(is_there(&store, view, 1), "{way}: a newer row");
-        // From here on the usual rules apply.
+        // The deletion has ended, so the usual rules apply from here on.
         write(&store, view, way, &[change(1, 22, 5), change(2, 10, 2)]);
         assert_eq!(store.reader().get(view, &id(1)).unwrap().unwrap()[..], change(1, 22, 5).row(), "{way}");
         assert!(store.scan(&mut |_| true).unwrap().is_some(), "{way}");
@@ -109,7 +109,8 @@ fn reset_drops_rows_and_keeps_deletions() {
     assert!(!is_there(&store, view, 1) && is_there(&store, view, 2) && !is_there(&store, view, 4));
 }
 
-/// A view that was removed and added again, which only its creation time reveals, loses the rows that callers wrote.
+/// A view that was removed and added again loses the rows that callers wrote. Only its creation time shows that this
+/// happened.
 #[test]
 fn recreated_view_loses_caller_rows() {
     let home = Home::new();

@@ -1,4 +1,4 @@
-//! Definitions that change while rows are stored.
+//! Tests of definitions that change while rows are stored.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -17,7 +17,7 @@ fn declare_one(store: &OnlineStore, view: &Arc<FeatureView>) -> ViewId {
     store.declare(&[Arc::clone(view)], KeyVersion::V3).unwrap()[0]
 }
 
-/// Returns the schema that a stored row was written with, found as readers find it.
+/// Returns the schema of a stored row, which it finds in the same way as readers do.
 fn schema_of(store: &OnlineStore, view: ViewId, row: &[u8]) -> Arc<RowSchema> {
     let fingerprint = RowHeader::read(row).unwrap().fingerprint;
     let schemas = store.schemas(view).unwrap();
@@ -154,7 +154,7 @@ fn ids_are_stable_and_never_reused() {
     let [a_again, c] = declare(&store, ["a", "c"]);
     assert_eq!(a, a_again);
     drop(store);
-    // `b` and `c` are not declared now, but their ids stay reserved.
+    // The ids of `a` and `c` stay reserved, although these views are not declared now.
     let [d, b_again] = declare(&home.open(), ["d", "b"]);
     assert_eq!(b, b_again);
     assert_eq!(BTreeSet::from([a, b, c, d]).len(), 4);
@@ -192,7 +192,7 @@ fn load_uses_the_committed_record() {
     let mut load = upsert(&store, one);
     load.apply(&batch(&[change(1, 1, 1)]), Some("here")).unwrap();
 
-    // A declaration that was committed but is not yet visible to readers.
+    // Writes a declaration that is committed but not visible to readers yet.
     let (_, mut record) = store.record(one).unwrap();
     record.schemas.push(SchemaRecord::of(&RowSchema::of(&view("stats", &["value:String"]).features)));
     let writer = store.writer.lock().unwrap();

@@ -1,4 +1,4 @@
-//! Damage, concurrent owners, newer formats, invalid directories, full disks.
+//! Tests of damaged files, concurrent owners, newer formats, invalid directories and full disks.
 
 use std::{
     ffi::OsString,
@@ -52,8 +52,9 @@ fn overwrite(file: &Path, at: u64, bytes: &[u8]) {
     file.write_all(bytes).unwrap();
 }
 
-/// Damages a store, and checks that it is quarantined with the reason, and that a new one replaces it and works. Rows
-/// that are kept have their values; a view with missing rows does not count as loaded. Returns how many rows were kept.
+/// Damages a store. Checks that it is quarantined with the reason `why`, and that a new store replaces it and works.
+/// Also checks that kept rows have their values, and that a view with missing rows is not loaded. Returns the number of
+/// kept rows.
 fn assert_quarantined(damage: impl FnOnce(&Path), why: &str) -> usize {
     let home = stored();
     damage(&home.file());
@@ -126,7 +127,7 @@ fn text_file_is_quarantined() {
 
 #[test]
 fn older_database_version_is_quarantined() {
-    // The version byte of the first commit slot; the database then requires a manual upgrade.
+    // Changes the version bytes of both commit slots. The database then requires a manual upgrade.
     assert_quarantined(|file| (64..=192).step_by(128).for_each(|at| overwrite(file, at, &[1])), "upgrade");
 }
 
@@ -178,7 +179,7 @@ fn unreadable_view_record_is_quarantined() {
     let scribble = |txn: &redb::WriteTransaction| {
         txn.open_table(VIEWS).unwrap().insert("stats", b"{\"id\":0}".as_slice()).unwrap();
     };
-    // The schema and key of its rows are unknown now.
+    // The schema and the key of the view's rows are unknown now.
     assert_quarantined(|file| tamper(file, scribble), "record of view 'stats'");
 }
 
@@ -188,7 +189,7 @@ fn flipped_header_bit_changes_no_row() {
     let mut reference = ReferenceStore::default();
     reference.apply(&ROWS);
     let image = fs::read(home.file()).unwrap();
-    // The header takes 320 bytes; a stride of 13 hits every field and every bit position.
+    // The header takes 320 bytes. A stride of 13 bits hits every field and every bit position.
     let mut quarantined = 0;
     for bit in (0..320 * 8).step_by(13) {
         let home = Home::new();
@@ -244,7 +245,7 @@ fn older_format_is_quarantined() {
     let age = |txn: &redb::WriteTransaction| {
         txn.open_table(META).unwrap().insert(META_FORMAT, 1).unwrap();
     };
-    assert_quarantined(|file| tamper(file, age), "format 1 is older than this Larder's, 2");
+    assert_quarantined(|file| tamper(file, age), "its format is 1");
 }
 
 #[test]
@@ -293,7 +294,8 @@ fn damaged_value_is_never_served() {
     assert!(!has_marker(&home), "the new file has no marker");
 }
 
-/// Covers a view that only callers write, and one that also has a source: no source has the rows that callers wrote.
+/// Covers a view that only callers write, and a view that also has a source. In both, no source has the rows that
+/// callers wrote.
 #[test]
 fn caller_rows_survive_damage_at_start() {
     let home = Home::new();
@@ -352,7 +354,7 @@ fn rebuild_without_disk_space_is_retried() {
 
     let space = SpaceLimits { free_bytes_min: None, file_bytes_max: Some(1 << 20) };
     let config = crate::StoreConfig { space, ..home.config() };
-    // More attempts than the limit for rebuilds that end the process.
+    // This is more often than rebuilds that end the process would be tried.
     for _ in 0..12 {
         let error = OnlineStore::open(&config, ManualClock::at(NOW)).map(|_| ()).unwrap_err();
         assert!(matches!(error, StoreError::DiskFull(_)), "{error}");
@@ -380,11 +382,11 @@ fn early_exit_triggers_full_check() {
     drop(store);
     damage_value(&home.file(), &ROWS[1].row());
 
-    // The owner ended without closing the store, long after it had opened it.
+    // The marker says that the previous process ended without closing the store, long after it had opened it.
     fs::write(home.marker(), &marker).unwrap();
     home.clock.set(NOW + LONG);
     assert!(home.open().quarantined().is_none());
-    // It ended soon: the next owner may fail at the same page.
+    // The previous process ended soon after it had opened the store, so the next one might fail at the same page.
     fs::write(home.marker(), &marker).unwrap();
     home.clock.set(NOW + LONG - 2_000_000);
     assert!(home.open().quarantined().is_some());
@@ -425,7 +427,7 @@ fn check_on_open_finds_unread_damage() {
     assert!(open(true).quarantined().is_none(), "an undamaged file passes");
 }
 
-/// Flips one bit at a time at many offsets of a file with pages of every kind.
+/// Flips one bit in each of many copies of a file that has pages of every kind.
 #[test]
 fn flipped_bit_never_changes_served_value() {
     let home = Home::with_hot(0);
@@ -462,7 +464,8 @@ fn flipped_bit_never_changes_served_value() {
         hidden += u32::from(missing);
         unharmed += u32::from(!harmed && !missing);
         drop(reader);
-        // Closing writes, and the database may end the process at a damaged page. This test only checks reads.
+        // Closing the store writes to the file, and the database may end the process at a damaged page. This test only
+        // checks reads.
         std::mem::forget(store);
     }
     println!(
@@ -532,7 +535,7 @@ fn fill(ballast: &Path) {
     while file.write_all(&[1; 4_096]).is_ok() {}
 }
 
-/// Runs in a file system of 3 MiB.
+/// Runs in a child process, in a file system of 3 MiB.
 #[test]
 fn child_fills_its_disk() {
     let Some(dir) = child_dir() else { return };
@@ -563,7 +566,7 @@ fn child_fills_its_disk() {
             assert_eq!(store.reader().get(view, &id(change.id)).unwrap().unwrap()[..], change.row());
         }
     };
-    // The disk is still full: committed rows are served anyway, also from the file.
+    // The disk is still full. Committed rows are served anyway, also from the file.
     for _ in 0..2 {
         assert_as_before(&store);
         assert_eq!(store.failure(), None);
@@ -583,7 +586,8 @@ fn child_fills_its_disk() {
     let applied = after.apply(&many(1_000_000, 5_000), Some("space again")).unwrap();
     assert_eq!((applied.inserted, store.status(view).unwrap().rows), (5_000, 7_003));
 
-    // The same for a load that builds a generation: in a run, and in the merge.
+    // The same holds for a load that builds a generation, if the disk becomes full while it writes a run and while it
+    // merges.
     let mut built = store.begin_load(view, LoadMode::Replace).unwrap();
     let mut runs = 0;
     let error = loop {

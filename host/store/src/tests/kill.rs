@@ -1,4 +1,5 @@
-//! SIGKILL at any moment: the store then holds the rows up to its stored position, and nothing else.
+//! Kills a process with SIGKILL at any moment. The store must then have the rows up to its stored position, and no
+//! others.
 
 use std::{
     fmt::Write as _,
@@ -19,16 +20,16 @@ use crate::{LoadMode, OnlineStore, ViewId};
 
 const SEED: u64 = 0x1a4d_e400;
 
-/// For every three batches of upserts, the child replaces the second view once, and the third view once; for the third
-/// view, it resumes the load of the previous child. Both are built from several runs, and merged in several
-/// transactions.
+/// The number of batches that the child upserts into the first view before it replaces the second and the third view
+/// once. For the third view, it resumes an interrupted load of the previous child. The replacing loads consist of
+/// several runs, and their merges of several transactions.
 const UPSERTS: u64 = 3;
 /// The number of rows in a run.
 const RUN: usize = 8;
 
 const VIEWS: [&str; 3] = ["upserted", "replaced", "resumed"];
 
-/// Generates batch `n` of a view: the same in the child and in the test.
+/// Generates batch `n` of a view. The result is the same in the child and in the test.
 fn changes(view: ViewId, n: u64) -> Vec<Change> {
     let mut dice = Dice(SEED ^ (n << 8) ^ u64::from(view.0));
     let mut any = |_| Change {
@@ -89,7 +90,7 @@ fn child_loads_until_killed() {
 
 #[test]
 fn killed_store_matches_its_position() {
-    // Set `LARDER_KILLS=200` for a long run.
+    // Set `LARDER_KILLS=200` to run the test longer.
     let kills = std::env::var("LARDER_KILLS").map_or(20, |kills| kills.parse().unwrap());
     let home = Home::new();
     let [upserted, replaced, resumed] = declare(&home.open(), VIEWS);
@@ -113,8 +114,8 @@ fn killed_store_matches_its_position() {
             }
             what
         };
-        // One child in five is killed soon after it begins to open the store; the others are killed after one of their
-        // steps, so that every kind of load both progresses and is interrupted, even on a slow machine.
+        // One child in five is killed soon after it begins to open the store. The others are killed after they reported
+        // a certain step, so that every kind of load both progresses and is interrupted, even on a slow machine.
         let until = ["opening", "replaced", "upserted", "resumed", "reading"][kill % 5];
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         assert!(lines.by_ref().any(|line| listen(line) == until), "kill {kill}: the child ended before");
@@ -126,7 +127,7 @@ fn killed_store_matches_its_position() {
         lines.for_each(|line| _ = listen(line));
 
         if kill / 4 % 2 == 0 {
-            // As if the child had lived longer, so that the next owner does not check the whole file.
+            // Without the marker, the next process does not check the whole file, as if the child had lived longer.
             let _ = fs::remove_file(home.marker());
         }
         let opening = Instant::now();
@@ -136,7 +137,7 @@ fn killed_store_matches_its_position() {
         assert!(took < Duration::from_secs(2), "{context}: opening took {took:?}");
         assert!(store.quarantined().is_none(), "{context}: {:?}", store.quarantined());
 
-        // The store has the reported commits, and at most one more.
+        // The store must have the reported commits, and at most one more.
         let stored = position(&store, upserted);
         assert!(
             (said_upserted..=said_upserted + 1).contains(&stored),
@@ -165,7 +166,7 @@ fn killed_store_matches_its_position() {
         "{applied} upserts, {generations:?} replacing loads"
     );
     assert!(resumed_loads >= kills / 10, "{resumed_loads} loads resumed after a kill");
-    // The next loads delete the remains of the interrupted ones.
+    // The next loads delete the rows of the interrupted ones.
     for view in [replaced, resumed] {
         load(&home.open(), view, LoadMode::Replace, &changes(view, 0));
     }
@@ -178,7 +179,7 @@ fn killed_store_matches_its_position() {
 fn unclosed_store_opens_without_scan() {
     let home = Home::new();
     let store = home.open();
-    // The current file is the state after a kill.
+    // A copy of the file while the store is open is the same as the file after a kill.
     let copy = home.path().join("copy.redb");
     let assert_needs_no_repair = |after: &str| {
         fs::copy(home.file(), &copy).unwrap();

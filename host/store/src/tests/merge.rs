@@ -15,7 +15,7 @@ fn any_change() -> impl Strategy<Value = Change> {
     })
 }
 
-/// One more id than [`any_change`] generates, to look up a row that never exists.
+/// The ids to look up: one more than [`any_change`] generates, for an entity that never has a row.
 const IDS: std::ops::Range<u8> = 0..7;
 
 /// Returns all rows, through one reader, and through the hot cache if it is on.
@@ -120,7 +120,7 @@ fn commit_has_rows_and_position() {
         let mut load = upsert(&store, view);
         load.apply(&batch(&changes), Some(&format!("file {n}"))).unwrap();
         reference.apply(&changes);
-        // Dropped midway: committed rows stay, and the view does not count as loaded.
+        // The load is dropped before it ends. Committed rows stay, but the view is not loaded.
         drop(load);
         drop(store);
 

@@ -1,4 +1,4 @@
-//! The fixture: a store in a temporary directory, rows built from four numbers, and a naive model of a view.
+//! The fixture: a store in a temporary directory, rows built from four numbers, and a naive reference model of a view.
 
 use std::{
     collections::BTreeMap,
@@ -21,7 +21,7 @@ use crate::{
     Applied, HotCacheConfig, KeySignature, Load, LoadMode, OnlineStore, RowBatch, StoreConfig, StoreError, ViewId,
 };
 
-/// 2025-11-23 in microseconds: the time of every fixture's clock.
+/// The time of every fixture's clock at the start: a moment on 2025-11-23, in microseconds.
 pub(super) const NOW: Micros = 1_763_885_590_000_000;
 
 /// A directory for a store, removed on drop.
@@ -40,18 +40,18 @@ pub(super) struct Change {
     pub(super) value: i64,
 }
 
-/// The expected rows of a view, in the simplest possible form.
+/// The expected rows of a view, by the byte from which their ids are made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct ReferenceStore(BTreeMap<u8, Change>);
 
-/// Pseudo-random numbers from a seed (SplitMix64), the same on every machine.
+/// Pseudo-random numbers from a seed (SplitMix64). They are the same on every machine.
 pub(super) struct Dice(pub(super) u64);
 
 /// In a child process, this variable contains the directory to work in.
 const CHILD_DIR: &str = "LARDER_TEST_CHILD_DIR";
 
 pub(super) fn id(byte: u8) -> EntityId {
-    // Spread over the key space, like hashes.
+    // The multiplication spreads ids over the key space, like hashes.
     EntityId([byte.wrapping_mul(37); 16])
 }
 
@@ -67,7 +67,7 @@ pub(super) fn batch(changes: &[Change]) -> RowBatch {
     batch
 }
 
-/// Creates a view with one integer join key and these features, each `name:Type`.
+/// Creates a view with one integer join key. Each feature is given as `name:Type`.
 pub(super) fn view(name: &str, features: &[&str]) -> Arc<FeatureView> {
     let feature = |text: &&str| {
         let (name, value_type) = text.split_once(':').unwrap();
@@ -95,17 +95,17 @@ pub(super) fn plain(name: &str) -> Arc<FeatureView> {
     view(name, &["value:Int64"])
 }
 
-/// Returns the key signature of all plain views.
+/// Returns the key signature of the views that [`plain`] creates.
 pub(super) fn key() -> KeySignature {
     KeySignature::of(&plain("any"), KeyVersion::V3)
 }
 
-/// Declares plain views with these names.
+/// Declares views with these names, as [`plain`] creates them.
 pub(super) fn declare<const N: usize>(store: &OnlineStore, names: [&str; N]) -> [ViewId; N] {
     store.declare(&names.map(plain), KeyVersion::V3).unwrap().try_into().unwrap()
 }
 
-/// Loads one batch, from the start to a successful end.
+/// Begins a load, applies one batch, and finishes the load.
 pub(super) fn load(store: &OnlineStore, view: ViewId, mode: LoadMode, changes: &[Change]) -> Applied {
     let mut load = store.begin_load(view, mode).unwrap();
     load.apply(&batch(changes), Some("midway")).unwrap();
@@ -151,7 +151,7 @@ pub(super) fn child_args(test: &str) -> [OsString; 4] {
     [exe.into(), "--exact".into(), test.into(), "--nocapture".into()]
 }
 
-/// Creates the command for a child process that works in `dir`; the child gets it from [`child_dir`].
+/// Creates the command for a child process that works in `dir`. The child gets the directory from [`child_dir`].
 pub(super) fn run_in(dir: &Path, args: impl IntoIterator<Item = OsString>) -> Command {
     let mut args = args.into_iter();
     let mut command = Command::new(args.next().unwrap());
@@ -159,7 +159,7 @@ pub(super) fn run_in(dir: &Path, args: impl IntoIterator<Item = OsString>) -> Co
     command
 }
 
-/// Returns the directory to work in, in a child process; `None` in an ordinary test run.
+/// In a child process, returns the directory to work in. In an ordinary test run, returns `None`.
 pub(super) fn child_dir() -> Option<PathBuf> {
     std::env::var_os(CHILD_DIR).map(PathBuf::from)
 }
@@ -171,7 +171,7 @@ impl Home {
         Self { dir: tempfile::tempdir().unwrap(), clock: ManualClock::at(NOW), hot_bytes_max: 1 << 20 }
     }
 
-    /// Creates a fixture whose hot cache has this many bytes.
+    /// Creates a fixture with a hot cache of this many bytes.
     pub(super) fn with_hot(hot_bytes_max: u64) -> Self {
         Self { hot_bytes_max, ..Self::new() }
     }
@@ -234,7 +234,7 @@ impl Change {
 // === impl ReferenceStore ===
 
 impl ReferenceStore {
-    /// Applies the documented rule, one row after another.
+    /// Merges rows one after another by the documented rule.
     pub(super) fn apply(&mut self, changes: &[Change]) {
         for change in changes {
             let age = |change: &Change| (change.event, change.created);

@@ -1,4 +1,4 @@
-//! Rows that callers write, next to loads that do not contain them.
+//! Tests of rows that callers write, in addition to loads that do not contain these rows.
 
 use larder_model::codec::KeyVersion;
 
@@ -66,14 +66,14 @@ fn kept_rows_survive_until_newer_ones() {
         let status = store.status(view).unwrap();
         assert_eq!((status.rows, status.freshness.newest_event), (3, Some(200)));
     }
-    // While a load is in progress.
+    // A row is also kept if it is written while a load is in progress.
     let mut building = store.begin_load(view, LoadMode::Replace).unwrap();
     building.apply(&batch(&source), None).unwrap();
     put(&store, view, &[change(4, 60, 44)], true);
     building.finish(Some("end")).unwrap();
     assert_eq!(served(&store, view), rows(&[&source[..], &written[..], &[change(4, 60, 44)]].concat()));
 
-    // The source catches up, also to an equal time: from then on its rows win, even older ones.
+    // The source now has rows that are at least as new. From then on, its rows win, even older ones.
     load(&store, view, LoadMode::Replace, &[change(1, 200, 12), change(3, 51, 34), change(4, 61, 45)]);
     assert_eq!(served(&store, view), rows(&[change(1, 200, 12), change(3, 51, 34), change(4, 61, 45)]));
     load(&store, view, LoadMode::Replace, &source);
@@ -89,7 +89,7 @@ fn stale_put_is_not_kept() {
     let [view] = declare(&store, ["stats"]);
     load(&store, view, LoadMode::Replace, &[change(1, 100, 1)]);
     assert_eq!(put(&store, view, &[change(1, 99, 9)], true).stale, 1);
-    // The source no longer has the row, and the stale write does not appear.
+    // The source no longer has the row. The stale write must not appear instead.
     load(&store, view, LoadMode::Replace, &[change(2, 100, 2)]);
     assert_eq!(served(&store, view), rows(&[change(2, 100, 2)]));
 }

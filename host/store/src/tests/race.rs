@@ -1,5 +1,4 @@
-//! Readers that race with commits: a copy of a row from before a commit that changed it is never served after the
-//! commit.
+//! Tests of readers that race with commits: after a commit that changed a row, no older copy of the row is served.
 
 use std::{
     thread,
@@ -35,8 +34,8 @@ fn late_reader_never_restores_replaced_row() {
     load(&store, view, LoadMode::Upsert, &[change(1, 2, 0), change(2, 2, 0)]);
     assert_eq!(version(&late, view, 1), 1, "a late reader sees its own state");
     assert_eq!(version(&late, view, 2), -1);
-    assert_eq!(version(&store.reader(), view, 1), 2, "its copy is not served");
-    assert_eq!(version(&store.reader(), view, 2), 2, "nor its cached missing row");
+    assert_eq!(version(&store.reader(), view, 1), 2, "the late reader's copy is not served");
+    assert_eq!(version(&store.reader(), view, 2), 2, "the late reader's cached missing row is not served");
     assert_eq!(version(&late, view, 1), 1, "a late reader still sees its own state");
     assert_eq!(version(&late, view, 2), -1);
     assert_eq!(version(&store.reader(), view, 1), 2);
@@ -52,7 +51,7 @@ fn commit_waits_for_earlier_publication() {
         table.map_or(0, |table| table.len().unwrap())
     };
     thread::scope(|scope| {
-        // Another commit is being published.
+        // Holding the lock simulates another commit that is being published.
         let before = store.writer.lock().unwrap();
         let writer = scope.spawn(|| load(&store, view, LoadMode::Upsert, &[change(1, 1, 1)]));
         let until = Instant::now() + Duration::from_millis(100);
@@ -105,7 +104,8 @@ fn copy_from_before_reopening_is_invalid() {
     let [view] = declare(&store, ["stats"]);
     load(&store, view, LoadMode::Upsert, &[change(1, 1, 1)]);
     assert_eq!(version(&store.reader(), view, 1), 1, "now it is cached");
-    // A commit reached the disk, but its last step failed: the cached copy was not invalidated.
+    // This commit simulates one that reached the disk, but whose last step failed, so the cached copy was not
+    // invalidated.
     {
         let writer = store.writer.lock().unwrap();
         let txn = writer.as_ref().unwrap().begin_write().unwrap();
@@ -162,7 +162,7 @@ fn unopenable_file_fails_reads() {
     std::fs::write(home.file(), bytes).unwrap();
     store.check_and_reopen();
     assert_eq!(version(&store.reader(), view, 1), 1);
-    // The truncation was detected.
+    // The check also detected the truncation, so the file is rebuilt.
     store.repair().unwrap().unwrap();
     assert_eq!((store.failure(), version(&store.reader(), view, 1)), (None, 1));
     assert!(store.damaged_views().is_empty());
@@ -188,12 +188,12 @@ fn moved_file_is_not_reopened() {
     assert_eq!((store.failure(), version(&store.reader(), view, 1)), (None, 1));
 }
 
-/// Each commit changes this many rows, of which a few are watched.
+/// The number of rows that each commit changes. Readers check only a few of them, the watched ones.
 const CHANGED: u8 = 200;
 const WATCHED: [u8; 3] = [0, 99, 199];
 
-/// Reads a few rows for a while and checks that versions never go backwards, that a reader that saw a position finds
-/// its rows, and that all rows of one reader are from one commit. Returns the number of reads.
+/// Reads the watched rows until `until`. Checks that versions never go backwards, that a reader that saw a position
+/// finds the rows of this position, and that all rows of one reader are from one commit. Returns the number of reads.
 fn watch(store: &OnlineStore, views: &[ViewId], until: Instant) -> u64 {
     let mut seen = vec![[-1; WATCHED.len()]; views.len()];
     let mut reads = 0;
@@ -219,7 +219,7 @@ fn watch(store: &OnlineStore, views: &[ViewId], until: Instant) -> u64 {
     reads
 }
 
-/// Runs writers that commit increasing versions for a second, one view each, while readers watch all views.
+/// Runs one writer per view that commits increasing versions for a second, while readers watch all views.
 fn race(store: &OnlineStore, views: &[ViewId]) {
     let until = Instant::now() + Duration::from_secs(1);
     let write = |view| {
@@ -251,7 +251,7 @@ fn versions_never_decrease_with_one_writer() {
 
 #[test]
 fn versions_never_decrease_with_two_loads() {
-    // Space for two rows of six, so that entries are evicted all the time.
+    // The cache is too small for all watched rows, so that entries are evicted all the time.
     let home = Home::with_hot(500);
     let store = home.open();
     let views = declare(&store, ["one", "two"]);

@@ -1,4 +1,4 @@
-//! Damage that is found while the store is open, and repaired without a restart.
+//! Tests of damage that is found while the store is open, and repaired without a restart.
 
 use std::{fs, time::Duration};
 
@@ -23,7 +23,7 @@ fn scan(store: &OnlineStore) -> Result<Option<Scanned>, StoreError> {
     store.scan(&mut |_| true)
 }
 
-/// Repairs the damage that a scan finds, and reloads the views that lost rows, as a server does; returns whether there
+/// Repairs the damage that a scan finds, and reloads the views that lost rows, as a server does. Returns whether there
 /// was damage.
 fn repair_and_reload(store: &OnlineStore, source: &RowBatch) -> bool {
     let mut was_damaged = false;
@@ -61,7 +61,7 @@ fn damage_value(home: &Home, row: &[u8]) {
     fs::write(home.file(), image).unwrap();
 }
 
-/// Flips one bit at a time at many offsets of a file with pages of every kind, and checks that once a scan finds no
+/// Flips one bit in each of many copies of a file that has pages of every kind. Checks that once a scan finds no
 /// damage, every row is found as it was written.
 #[test]
 fn flipped_bit_anywhere_is_repaired() {
@@ -73,7 +73,7 @@ fn flipped_bit_anywhere_is_repaired() {
     let rows = walk(&store, view);
     drop(store);
     let image = fs::read(home.file()).unwrap();
-    // Bytes that were never written do not matter.
+    // Only chunks that were written are damaged.
     let used: Vec<usize> =
         image.chunks(64).enumerate().filter(|(_, c)| c.iter().any(|b| *b != 0)).map(|(n, _)| n).collect();
     let mut dice = Dice(0x5eed);
@@ -102,7 +102,8 @@ fn flipped_bit_anywhere_is_repaired() {
         hidden += u32::from(is_hidden);
         unharmed += u32::from(!was_damaged);
         if !was_damaged {
-            // Closing writes, and the database may end the process over a damaged page of its own lists.
+            // Closing the store writes to the file, and the database may end the process at a damaged page of its
+            // internal lists.
             std::mem::forget(store);
         }
     }
@@ -200,7 +201,7 @@ fn caller_rows_survive_repair() {
     assert!(store.damaged_views().is_empty());
     assert_eq!(store.status(local).unwrap().rows_lost, 1, "the loss stays visible");
     assert_eq!(found(&store, local, &id(3)).unwrap().unwrap(), change(3, 30, 3).row());
-    // The row that a caller wrote is merged into the next generation, too.
+    // The row that a caller wrote is still merged into the next generation.
     load(&store, view, LoadMode::Replace, &[change(1, 10, 1)]);
     assert_eq!(found(&store, view, &id(2)).unwrap().unwrap(), change(2, 20, 2).row());
 }

@@ -1,4 +1,4 @@
-//! Loads that build a generation while another one is served, and swap at the end.
+//! Tests of loads that build a generation while another one is served, and that replace it when they end.
 
 use super::model::{Change, Home, NOW, ReferenceStore, batch, change, declare, id, load, tables, upsert, walk};
 use crate::{LoadMode, OnlineStore, StoreError, ViewId};
@@ -8,7 +8,7 @@ const OLD: [Change; 3] = [
     Change { id: 2, event: 100, created: None, value: 2 },
     Change { id: 3, event: 900, created: None, value: 3 },
 ];
-/// Earlier event times than the old rows: a new generation does not compare times with the old one.
+/// These rows have earlier event times than the old rows, because a new generation is not compared with the old one.
 const NEW: [Change; 2] =
     [Change { id: 2, event: 50, created: None, value: 22 }, Change { id: 4, event: 60, created: None, value: 4 }];
 

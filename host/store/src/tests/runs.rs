@@ -1,4 +1,4 @@
-//! Loads that build a generation from sorted runs, which are merged at the end.
+//! Tests of loads that build a generation from sorted runs, which are merged at the end.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use crate::{
     transaction::Written,
 };
 
-/// A row, or the removal of one.
+/// A row, or the removal of an entity's row.
 #[derive(Clone, Copy, Debug)]
 enum Arrival {
     Row(Change),
@@ -35,7 +35,7 @@ fn batch_of(rule: Rule, arrivals: &[Arrival]) -> RowBatch {
     for arrival in arrivals {
         match arrival {
             Arrival::Row(change) => batch.push(id(change.id), &change.row()),
-            // Only the other rule supports removals.
+            // [`Rule::Newest`] does not support removals.
             Arrival::Removal(byte) if rule == Rule::Latest => batch.remove(id(*byte)),
             Arrival::Removal(_) => {}
         }
@@ -58,7 +58,8 @@ fn upserted(store: &OnlineStore, view: ViewId, batches: &[RowBatch]) -> (BTreeMa
     (walk(store, view), applied)
 }
 
-/// Merges in at most this many transactions, and returns the number of rows if that completed the merge.
+/// Stops the merge before its transaction number `transactions`. Returns the number of rows if the merge was complete
+/// before that.
 fn merge_some_runs(load: &mut Load<'_>, transactions: u64) -> Option<u64> {
     let mut left = transactions;
     load.merge_runs(&mut || {
@@ -68,7 +69,7 @@ fn merge_some_runs(load: &mut Load<'_>, transactions: u64) -> Option<u64> {
     .unwrap()
 }
 
-/// Returns the tables of a view's rows, including those of callers.
+/// Returns the names of the tables of rows in a closed store's file, including rows that callers wrote.
 fn row_tables(home: &Home) -> Vec<String> {
     tables(home).into_iter().filter(|table| table.contains('/')).collect()
 }
@@ -109,7 +110,7 @@ proptest! {
         let mut store = home.open();
         let [view, reference] = declare(&store, ["view", "reference"]);
         let (expected, _) = upserted(&store, reference, &batches);
-        // Before each interruption, some more batches arrived, and the merge of all has progressed.
+        // Before each interruption, some more batches are applied, and a part of the merge is done.
         let mut done = 0;
         let mut load = store.begin_load(view, LoadMode::Replace).unwrap();
         for (more, transactions) in cuts {
@@ -146,7 +147,8 @@ proptest! {
     }
 }
 
-/// Loads three runs of 30 rows each, of 50 entities: 20 of them are in two runs, and 10 are in all three.
+/// Loads three runs of 30 rows each. They have rows of 50 entities: 20 entities are in two runs, and 10 are in all
+/// three.
 fn three_runs(store: &OnlineStore, view: ViewId, mode: LoadMode) -> Load<'_> {
     let mut load = store.begin_load(view, mode).unwrap();
     for (first, event) in [(0, 1), (10, 2), (20, 0)] {
@@ -187,7 +189,7 @@ fn other_writes_succeed_during_merge() {
         true
     });
     assert_eq!(merged.unwrap(), Some(50));
-    // 90 rows; each transaction processes 30 rows, as in the largest batch.
+    // There are 90 rows, and each transaction processes 30 of them, the size of the largest batch.
     assert_eq!(calls, 3);
     assert_eq!(walk(&store, other)[&id(1)], change(1, 3, 3).row());
 }
@@ -207,7 +209,7 @@ fn merged_rows_are_not_stored_twice() {
             Ok(Written::Nothing(rows.sum::<Result<usize, StoreError>>()?))
         })
         .unwrap();
-    // Two transactions processed 30 rows or slightly more each, and kept the winners.
+    // Each of two transactions processed 30 rows or slightly more, and kept only the winners.
     assert!((50..75).contains(&stored), "{stored} rows of 90");
 }
 
@@ -316,7 +318,7 @@ fn damaged_run_row_blocks_older_one() {
         });
         match load.finish(None) {
             Err(error) => assert!(matches!(error, StoreError::Damaged(_)), "{error}"),
-            // Under this rule, ranks are not read, but the reader gets an error.
+            // With [`Rule::Latest`], the merge does not read ranks, but a reader gets an error.
             Ok(_) => assert!(matches!(store.reader().get(view, &id(1)), Err(StoreError::Damaged(_)))),
         }
         assert!(store.failure().is_some());
@@ -333,7 +335,7 @@ fn load_without_runs_starts_over() {
         tamper(&store, |txn| {
             let record = read_record(txn, "stats")?;
             let encoded = record.encode();
-            // Records of that version have no checksum.
+            // Records of versions without runs have no checksum.
             let json = encoded.split(|byte| *byte == b'\n').next().unwrap();
             let mut json: serde_json::Value = serde_json::from_slice(json).unwrap();
             json["building"] = 1.into();

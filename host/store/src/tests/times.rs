@@ -1,4 +1,4 @@
-//! Tests which row wins if times differ by nanoseconds, are truncated by the source, or are in the future.
+//! Tests which row wins if times differ by nanoseconds, if the source truncates times, or if rows are from the future.
 
 use larder_model::{
     codec::{KeyVersion, RowBuilder, RowSchema},
@@ -12,7 +12,7 @@ const HOUR: Micros = 3_600_000_000;
 const EXACT: RowTimes = RowTimes { tolerance: HOUR, coarse: false, is_static: false };
 const COARSE: RowTimes = RowTimes { tolerance: HOUR, coarse: true, is_static: false };
 
-/// A row to write: entity, event time, nanoseconds below it, created time and nanoseconds below that, value.
+/// A row to write: entity, event time, its additional nanoseconds, created time with its additional nanoseconds, value.
 type Fine = (u8, Micros, u32, Option<(Micros, u32)>, i64);
 
 fn row((_, event, event_nanos, created, value): Fine) -> Vec<u8> {
@@ -75,7 +75,7 @@ fn older_nanosecond_never_wins() {
             for view in [upserted, twice, replaced, runs, first_load, written] {
                 assert_eq!(served(&store, view), [row(winner)], "{first:?}, then {second:?}, view {view:?}");
             }
-            // A replacing load merges written rows into its own by the same rule.
+            // A replacing load merges written rows into its own rows by the same rule.
             put(&store, runs, EXACT, &[second]);
             load(&store, runs, LoadMode::Replace, EXACT, &[&[first]]);
             assert_eq!(served(&store, runs), [row(winner)]);
@@ -92,7 +92,7 @@ fn source_with_truncated_times_catches_up() {
     let written: Fine = (1, NOW, 987_654_000, Some((NOW, 5)), 1);
     let next_second: Fine = (2, NOW + second, 1, None, 2);
     put(&store, view, COARSE, &[written, next_second]);
-    // Two writes are compared by their exact times.
+    // Two rows that callers wrote are compared by their exact times.
     put(&store, view, COARSE, &[(1, NOW, 987_653_999, Some((NOW, 5)), 9)]);
     assert_eq!(served(&store, view), [row(written), row(next_second)]);
 
@@ -100,10 +100,10 @@ fn source_with_truncated_times_catches_up() {
     let older: Fine = (2, NOW, 0, None, 4);
     load(&store, view, LoadMode::Replace, COARSE, &[&[corrected, older]]);
     assert_eq!(served(&store, view), [row(corrected), row(next_second)]);
-    // From then on, the source's row wins.
+    // The written row of entity 1 was dropped, so from then on, the source's row wins.
     load(&store, view, LoadMode::Replace, COARSE, &[&[(1, NOW - second, 0, None, 5), older]]);
     assert_eq!(served(&store, view), [row((1, NOW - second, 0, None, 5)), row(next_second)]);
-    // A write of the same second is the later arrival.
+    // A written row with a time in the same second ties with the source's row, and wins because it arrives later.
     let again: Fine = (1, NOW - second, 5, None, 6);
     put(&store, view, COARSE, &[again]);
     assert_eq!(served(&store, view)[0], row(again));
@@ -117,7 +117,7 @@ fn any_arrival_replaces_stored_future_row() {
     let future: Fine = (1, NOW + HOUR + 1, 0, None, 99);
     let past: Fine = (1, NOW - HOUR, 0, None, 1);
     for view in views {
-        // As written by a version that did not check event times.
+        // Writes the row as a version did that did not check event times.
         put(&store, view, RowTimes::default(), &[future]);
         assert_eq!(served(&store, view), [row(future)]);
     }
@@ -128,7 +128,7 @@ fn any_arrival_replaces_stored_future_row() {
     for view in views {
         assert_eq!(served(&store, view), [row(past)], "{view:?}");
     }
-    // A row within the tolerance is an ordinary row.
+    // A row with an event time within the tolerance is compared like any other row.
     let soon: Fine = (2, NOW + HOUR, 0, None, 2);
     put(&store, written, EXACT, &[soon]);
     put(&store, written, EXACT, &[(2, NOW, 0, None, 3)]);
@@ -157,7 +157,7 @@ fn full_load_postpones_stored_future_rows() {
     let status = store.status(view).unwrap();
     assert_eq!((status.rows, status.freshness.newest_event), (1, Some(NOW)));
 
-    // When they are due, the source has one of them, and the other was kept.
+    // When the two rows are due, the source has one of them, and the other was kept as a written row.
     home.clock.set(at + 1 - HOUR);
     load(&store, view, LoadMode::Upsert, EXACT, &[&[loaded]]);
     assert_eq!(served(&store, view), [row(loaded), row(written), row(other)]);
@@ -171,7 +171,7 @@ fn wrong_clock_removes_nothing() {
     let [view] = declare(&store, ["stats"]);
     let stored: Fine = (1, NOW, 0, None, 1);
     load(&store, view, LoadMode::Upsert, EXACT, &[&[stored]]);
-    // The machine started before its clock was set: everything is in the future.
+    // The process started before the machine's clock was set, so all rows are from the future.
     home.clock.set(0);
     let mut postponing = begin(&store, view, LoadMode::Upsert, EXACT);
     let mut rows = batch(EXACT, &[]);
@@ -190,7 +190,7 @@ fn postponed_times_survive_restart() {
     rows.postpone(NOW + 3 * HOUR);
     rows.postpone(NOW + 2 * HOUR);
     let both = Some(Postponed { first: NOW + 2 * HOUR, last: NOW + 3 * HOUR });
-    // Interrupted after a commit: the rows that it skipped must not be lost.
+    // The load is interrupted after a commit. The rows that it skipped must not be lost.
     begin(&store, upserted, LoadMode::Upsert, EXACT).apply(&rows, Some("midway")).unwrap();
     let mut load = begin(&store, replaced, LoadMode::Replace, EXACT);
     load.apply(&rows, Some("midway")).unwrap();
@@ -205,7 +205,7 @@ fn postponed_times_survive_restart() {
     resumed.finish(Some("end")).unwrap();
     assert_eq!(store.postponed(replaced), both);
 
-    // A partial load extends the span; a load that read the whole source replaces it.
+    // A load of a part of the source extends the span. A load of the whole source replaces it.
     let mut part = store.begin_load(upserted, LoadMode::Upsert).unwrap().with_times(EXACT, false);
     let mut more = batch(EXACT, &[]);
     more.postpone(NOW + 9 * HOUR);

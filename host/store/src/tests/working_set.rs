@@ -16,7 +16,23 @@ fn oversized_fetch_evicts_all_other_rows() {
     fetch(&[4, 5], 1);
     let is_there = |entity| store.reader().get(view, &id(entity)).unwrap().is_some();
     assert_eq!([1, 2, 3, 4, 5].map(is_there), [false, false, false, true, true]);
-    // The next fetch evicts them.
+    // The next fetch evicts these rows.
     fetch(&[6], 1);
     assert_eq!([4, 5, 6].map(is_there), [false, false, true]);
+}
+
+#[test]
+fn fetch_without_row_keeps_newer_row() {
+    let home = Home::new();
+    let store = home.open();
+    let [view] = declare(&store, ["stats"]);
+    let fetch =
+        |rows: &[_], gone: &[_], seen| store.put_fetched(view, &key(), &batch(rows), gone, seen, 1 << 20).unwrap();
+    let is_there = || store.reader().get(view, &id(1)).unwrap().is_some();
+    let before = store.visible_commit();
+    fetch(&[change(1, 1, 1)], &[], before);
+    assert_eq!(fetch(&[], &[id(1)], before), [id(1)], "the entity changed since the fetch began");
+    assert!(is_there());
+    assert!(fetch(&[], &[id(1)], store.visible_commit()).is_empty());
+    assert!(!is_there());
 }

@@ -1,4 +1,4 @@
-//! Tests of every supported conversion and every rejected one.
+//! Tests of the supported and the rejected conversions.
 
 use arrow::array::{
     Date32Array, Decimal128Array, DictionaryArray, DurationMicrosecondArray, FixedSizeBinaryArray, Float16Array,
@@ -15,8 +15,8 @@ use larder_model::{
 
 use super::*;
 
-/// Returns the values of a column after encoding to and decoding from a row of one field, and the reason for the first
-/// value that does not match.
+/// Encodes the values of a column to rows of one field and decodes them. Returns the decoded values, and the reason for
+/// the first value that does not match.
 fn convert(array: &ArrayRef, value_type: &str) -> (Vec<Value>, Option<String>) {
     let value_type: ValueType = value_type.parse().unwrap();
     let column = Column::feature(array, value_type);
@@ -36,7 +36,7 @@ fn check(array: impl Array + 'static, value_type: &str, expected: &[Value]) {
     assert_eq!(convert(&(Arc::new(array) as ArrayRef), value_type), (expected.to_vec(), None), "{value_type}");
 }
 
-/// Checks the values of a column, one of which does not match the type for this reason.
+/// Checks the converted values of a column in which a value does not match the type for the reason `why`.
 fn check_unconverted(array: impl Array + 'static, value_type: &str, expected: &[Value], why: &str) {
     let converted = convert(&(Arc::new(array) as ArrayRef), value_type);
     assert_eq!(converted, (expected.to_vec(), Some(why.to_owned())), "{value_type}");
@@ -106,7 +106,7 @@ fn values_convert_to_text_like_python() {
     check(Date32Array::from(vec![Some(1), None]), "String", &[text("1970-01-02"), Value::Null]);
     check(TimestampMicrosecondArray::from(vec![987_654]), "String", &[text("1970-01-01T00:00:00.987654")]);
     check(TimestampNanosecondArray::from(vec![-1]), "String", &[text("1969-12-31T23:59:59.999999999")]);
-    // The last day that Python supports.
+    // 2,932,896 is the last day that Python supports.
     check(Date32Array::from(vec![2_932_896]), "String", &[text("9999-12-31")]);
     let nan = <Float16Type as ArrowPrimitiveType>::Native::from_f32(f32::NAN);
     check(Float16Array::from(vec![nan]), "String", &[Value::Null]);
@@ -182,7 +182,7 @@ fn null_timestamp_becomes_feasts_placeholder() {
 fn numbers_are_rejected_as_event_times() {
     let numbers: ArrayRef = Arc::new(Int64Array::from(vec![1]));
     assert!(Column::instants(&numbers).unwrap_err().contains("not a timestamp or a date"));
-    // A null stays null here.
+    // A null event time is not replaced by the placeholder.
     let times: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![None, Some(1)]));
     let times = Column::instants(&times).unwrap();
     assert_eq!([times.micros(0), times.micros(1)], [None, Some(1)]);

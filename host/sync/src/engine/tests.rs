@@ -53,7 +53,7 @@ fn next_due_is_earliest_wanted_view() {
     // A view is due at the time that `next_due` returns.
     let at = engine.next_due(now, |_| true).unwrap();
     assert_eq!(engine.due(at).collect::<Vec<_>>(), ["often"]);
-    // Its file is missing, so the sync is retried.
+    // The file of the view is missing, so the sync fails and is retried.
     engine.sync("once", SyncRequest::default(), &mut |_| ()).unwrap_err();
     assert_eq!(next(&["often", "rarely", "once"]), Some(5));
     engine.scheduler.stop();

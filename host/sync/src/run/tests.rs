@@ -1,4 +1,4 @@
-//! Tests of how rows are loaded, and of interrupted runs.
+//! Tests of how rows are loaded, and of interrupted syncs.
 
 use std::sync::{Arc, Mutex};
 
@@ -18,15 +18,15 @@ use super::*;
 const BATCH: usize = 100;
 const NOW: Micros = 1_763_885_590_000_000;
 
-/// A source in memory: the keys of its rows, whose event times ascend.
+/// A source in memory, given by the keys of its rows.
 #[derive(Debug, Default)]
 struct Fake {
     keys: Vec<i64>,
-    /// The event times of its first rows; those of the others ascend from 0.
+    /// The event times of the first rows. The event time of each other row is its index.
     times: Vec<Micros>,
     /// The row before which reading fails.
     breaks_at: Option<usize>,
-    /// The positions from which it was read.
+    /// The positions from which the source was read.
     readings: Mutex<Vec<Option<String>>>,
 }
 
@@ -129,8 +129,8 @@ impl World {
         Self { _dir: dir, clock, store, view, id }
     }
 
-    /// Syncs, and returns the number of served rows at each step. The run ends at the step for which `should_continue`
-    /// returns false.
+    /// Syncs, and returns the number of served rows at each call of `progress`. The sync ends at the call for which
+    /// `should_continue` returns false.
     fn sync(
         &self,
         source: &Fake,
@@ -152,7 +152,7 @@ impl World {
         self.sync(source, SyncRequest::default(), |_| true).0.unwrap()
     }
 
-    /// Returns the row of the source that is served for a key.
+    /// Returns the index of the source's row that is served for a key; `None` if no row is served.
     fn row_of(&self, key: i64) -> Option<i64> {
         let mut bytes = Vec::new();
         KeyEncoder::new(KeyVersion::V3, ["key"]).begin(&mut bytes);
@@ -169,7 +169,7 @@ impl World {
     }
 }
 
-/// Returns a source of ten transactions, in which each of 200 keys occurs five times.
+/// Returns a source with rows for ten transactions. Each of its 200 keys occurs five times.
 fn large() -> Fake {
     Fake { keys: (0..1_000).map(|row| row * 7 % 200).collect(), ..Fake::default() }
 }
@@ -197,7 +197,7 @@ fn other_upserts_become_visible_per_batch() {
     let grown = Fake { keys: (0..1_199).collect(), ..Fake::default() };
     let (_, served) = world.sync(&grown, SyncRequest::default(), |_| true);
     assert_eq!(served[0], 299);
-    // A load of a window, after which the view does not count as loaded.
+    // A load of a window. Afterwards, the view is not loaded.
     let world = World::new(WriteMode::Upsert);
     let window = Window { from: Some(100), to: None };
     let (_, served) = world.sync(&large(), SyncRequest { window, ..SyncRequest::default() }, |_| true);
@@ -208,7 +208,7 @@ fn other_upserts_become_visible_per_batch() {
 #[test]
 fn interrupted_first_load_resumes() {
     let world = World::new(WriteMode::Upsert);
-    // Interrupted by its source, by the server while it reads, and by the server while it merges.
+    // The load is interrupted by its source, by the server while it reads, and by the server while it merges.
     let mut source = Fake { breaks_at: Some(450), ..large() };
     assert!(matches!(world.sync(&source, SyncRequest::default(), |_| true).0, Err(SyncError::Source { .. })));
     source.breaks_at = None;
@@ -217,8 +217,8 @@ fn interrupted_first_load_resumes() {
         assert!(matches!(stopped, Err(SyncError::Stopped { .. })), "{stopped:?}");
         assert_eq!((served.len(), world.rows()), (step, 0));
     }
-    // Of the ten transactions, the first run read four, the second three, and the third the rest. The last run
-    // completes the merge.
+    // The first sync read four of the ten transactions, the second read three, and the third read the rest. The last
+    // sync completes the merge.
     let report = world.sync_all(&source);
     let from = |row: usize| Some(row.to_string());
     assert_eq!(*source.readings.lock().unwrap(), [None, from(400), from(700), from(1_000)]);
@@ -246,7 +246,7 @@ fn set_with_few_keys_is_rejected() {
     let world = World::new(WriteMode::Replace);
     let good = Fake { keys: (0..1_500).collect(), ..Fake::default() };
     assert_eq!(world.sync_all(&good).applied.inserted, 1_500);
-    // As many rows as before, but only a hundredth of the keys.
+    // The set has about as many rows as before, but only a hundredth of the keys.
     let bad = Fake { keys: (0..1_501).map(|row| row % 15).collect(), ..Fake::default() };
     let (refused, _) = world.sync(&bad, SyncRequest::default(), |_| true);
     let refused = refused.unwrap_err();
@@ -257,8 +257,8 @@ fn set_with_few_keys_is_rejected() {
 
 const HOUR: Micros = 3_600_000_000;
 
-/// Returns a source: key 1 has one row from the past and one due in three hours, key 2 has one due in two hours, and
-/// key 3 has one due in one hour.
+/// Returns a source in which key 1 has a row from the past and a row dated in three hours, key 2 has a row dated in two
+/// hours, and key 3 has a row dated in one hour.
 fn with_future() -> Fake {
     Fake { keys: vec![1, 1, 2, 3], times: vec![NOW - 1, NOW + 3 * HOUR, NOW + 2 * HOUR, NOW + HOUR], ..Fake::default() }
 }
@@ -347,7 +347,7 @@ fn due_rows_are_skipped_on_request() {
 fn stored_future_row_is_replaced() {
     let world = World::new(WriteMode::Upsert);
     let source = with_future();
-    // As stored by a version that did not check event times.
+    // Stores rows from the future, as an earlier version did, because it did not check event times.
     world.clock.set(NOW + 9 * HOUR);
     world.sync_all(&source);
     world.clock.set(NOW);
@@ -368,7 +368,7 @@ fn small_shrinking_set_is_rejected() {
     assert!(matches!(&refused, Err(SyncError::Refused { .. })), "{refused:?}");
     assert_eq!(world.rows(), 80);
     let (taken, _) = world.sync(&set(1), SyncRequest { force: true, ..SyncRequest::default() }, |_| true);
-    // The engine disables the checks in this case.
+    // `force` has no effect here, because the engine disables the checks before it calls `sync_view`.
     assert!(taken.is_err());
     world.sync_all(&set(8));
     assert_eq!(world.rows(), 8);

@@ -1,4 +1,5 @@
-//! Tests of which columns of a table belong to a view, and which are missing; `cell` has the tests of values.
+//! Tests which columns of a table are used for a view, and which are reported as missing. The tests of values are in
+//! `cell`.
 
 use larder_model::{
     registry::{Definitions, validate},

@@ -1,4 +1,4 @@
-//! `larder get` and `larder delete`: how arguments name entities, and messages about them.
+//! `larder get` and `larder delete`: how arguments name entities, and messages about invalid arguments.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::{
     wire,
 };
 
-/// Two views with a single key, one with two keys, a view of users under another name, and a derived view.
+/// Two views with one key, a view with two keys, a view of users with another key name, and a derived view.
 const DEFINITIONS: &str = "
 entities:
   - {name: user, type: String}
@@ -103,7 +103,7 @@ fn get_reports_unknown_key_name() {
     assert_message(&home, &["verify", "-f", "user_stats:clicks", "usr=ann"], expected);
     let expected = "'ts' is neither a join key nor a request input of 'user_online'; it needs user";
     assert_message(&home, &["get", "-s", "user_online", "ts=7"], expected);
-    // As in Feast, columns that nothing needs are ignored, and an entity's name stands for its join key.
+    // As in Feast, unneeded columns are ignored, and an entity's name can be used instead of its join key.
     assert_eq!(values(&home, &["-s", "user_online", "user=ann", "ts=7", "other=x"])[1], json!(["ann"]));
     assert_eq!(values(&home, &["-f", "pair_stats:rides", "user=ann", "account=x"])[2], json!([null]));
     assert_eq!(values(&home, &["-s", "friend_online", "friend=ann"]), json!([["ann"], [2]]));
@@ -122,7 +122,7 @@ fn get_accepts_times_as_keys() {
     let time = "ts=2026-11-20T01:02:03Z,7,2026-11-20T02:02:03+01:00";
     assert_eq!(values(&home, &["-f", "k_ts:x", time]), json!([[TIME, 7, TIME], [1, 2, 1]]));
     home.run(["verify", "-f", "k_ts:x", time]).assert_code(0);
-    // A request input, whose type the server checks.
+    // The server checks the types of request inputs.
     let input = ["-s", "ratio_online", "user=ann", "denominator=2", "since=2026-11-20T01:02:03Z"];
     home.run([&["get"], &input[..]].concat()).assert_code(0);
     let deleted = home.run(["delete", "k_ts", "ts=2026-11-20T01:02:03Z"]);

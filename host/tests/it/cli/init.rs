@@ -72,7 +72,7 @@ fn init_infers_definitions_that_serve() {
     home.run(["check", "--config", "other/larder.yaml"]).assert_code(0);
 }
 
-/// Returns what `init --from` writes for files, after `check` has accepted it.
+/// Returns the definitions that `init --from` writes for these files, after `check` has accepted them.
 fn inferred(home: &Home, dir: &str, from: &[&str]) -> String {
     home.run([&["init", dir, "--from"], from].concat()).assert_code(0);
     home.run(["check", "--config", &format!("{dir}/larder.yaml")]).assert_code(0);
@@ -115,7 +115,7 @@ fn init_infers_type_for_all_files() {
     ] {
         assert!(written.contains(line), "no '{line}' in:\n{written}");
     }
-    // A type that some files exceed is worth a warning.
+    // If values of some files exceed the type of a column in the first file, there is a warning.
     let path = home.path("all/features/inferred.yaml");
     fs::write(path, written.replace("{name: \"n\", type: Int64}", "{name: \"n\", type: Int32}")).unwrap();
     let checked = home.run(["check", "--config", "all/larder.yaml"]);

@@ -1,4 +1,4 @@
-//! `larder verify`: request inputs, unreadable sources, and the counts of its table.
+//! `larder verify`: request inputs, unreadable sources, and the counts in the printed table.
 
 use std::fs;
 

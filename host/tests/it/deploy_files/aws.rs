@@ -1,4 +1,4 @@
-//! Policies: they allow exactly the required calls.
+//! The IAM policies allow exactly the calls that Larder makes.
 
 use std::{collections::BTreeSet, os::unix::fs::PermissionsExt, process::Command, sync::Arc};
 
@@ -13,7 +13,7 @@ use crate::{
     parquet,
 };
 
-/// Larder's calls, by the SDK's method, and the action that allows each.
+/// The calls that Larder makes. Each entry has the method of the SDK, and the IAM action that allows the call.
 const CALLS: [(&str, &str); 14] = [
     ("batch_get_item", "dynamodb:BatchGetItem"),
     ("batch_write_item", "dynamodb:BatchWriteItem"),
@@ -28,7 +28,7 @@ const CALLS: [(&str, &str); 14] = [
     ("get_object", "s3:GetObject"),
     ("head_object", "s3:GetObject"),
     ("list_objects_v2", "s3:ListBucket"),
-    // AWS calls it on behalf of a reader of encrypted data.
+    // Larder does not call this action. AWS does so for a reader of encrypted data.
     ("", "kms:Decrypt"),
 ];
 
@@ -47,7 +47,7 @@ impl Policy {
         let policy: Value = serde_json::from_str(&read(&format!("configs/aws/{name}"))).unwrap();
         let keys: Vec<&String> = policy.as_object().unwrap().keys().collect();
         assert_eq!(keys, ["Statement", "Version"], "{name}");
-        assert_eq!(policy["Version"], "2012-10-17", "{name}: in the language's older version variables are letters");
+        assert_eq!(policy["Version"], "2012-10-17", "{name}: older versions of the policy language have no variables");
         Self { name: name.to_owned(), statements: list(&policy["Statement"]).to_vec() }
     }
 
@@ -65,7 +65,7 @@ impl Policy {
         self.with_effect("Allow").flat_map(|statement| list(&statement["Action"])).map(text).collect()
     }
 
-    /// With names as in [`FakeDynamo::calls`].
+    /// Returns the allowed actions for DynamoDB, with the same names as in [`FakeDynamo::calls`].
     fn dynamodb(&self) -> BTreeSet<String> {
         self.allowed().iter().filter_map(|action| action.strip_prefix("dynamodb:")).map(str::to_owned).collect()
     }
@@ -92,14 +92,15 @@ fn policies_are_valid_and_minimal() {
             }
             assert!(["Allow", "Deny"].contains(&text(&statement["Effect"])), "{name}: {sid}");
             for word in placeholders(text(&statement["Resource"])) {
-                assert!(PLACEHOLDERS.contains(&word), "{name}: {sid}: nobody says what to put for {word}");
+                assert!(PLACEHOLDERS.contains(&word), "{name}: {sid}: the placeholder {word} is not documented");
             }
         }
         for statement in policy.with_effect("Allow") {
             let sid = text(&statement["Sid"]);
             for action in list(&statement["Action"]).iter().map(text) {
                 assert!(known.contains(action), "{name}: {sid}: {action} is not called");
-                // The kind of resource of the action; with any other kind, the statement silently allows nothing.
+                // The resource must have the type that the action needs. With any other type, the statement allows
+                // nothing, without an error.
                 let (_, resource) = text(&statement["Resource"]).split_once("arn:aws:").unwrap();
                 let fits = match action {
                     "dynamodb:DescribeStream" | "dynamodb:GetShardIterator" | "dynamodb:GetRecords" => {
@@ -113,15 +114,15 @@ fn policies_are_valid_and_minimal() {
                 assert!(fits, "{name}: {sid}: {action} on {resource}");
                 if action == "s3:ListBucket" {
                     let prefixes = &statement["Condition"]["StringLike"]["s3:prefix"];
-                    assert_eq!(*prefixes, json!(["PREFIX", "PREFIX/*"]), "{name}: a bucket is listed as a whole");
+                    assert_eq!(*prefixes, json!(["PREFIX", "PREFIX/*"]), "{name}: the whole bucket can be listed");
                 }
             }
         }
-        // Denies everything without TLS, for every allowed service.
+        // For every allowed service, the policy denies all calls without TLS.
         let services: BTreeSet<String> =
             policy.allowed().iter().map(|action| format!("{}:*", action.split_once(':').unwrap().0)).collect();
         let denied: Vec<&Value> = policy.with_effect("Deny").collect();
-        let [denied] = denied.as_slice() else { panic!("{name}: one statement denies") };
+        let [denied] = denied.as_slice() else { panic!("{name}: expected one statement that denies") };
         assert_eq!(denied["Condition"], json!({ "Bool": { "aws:SecureTransport": "false" } }), "{name}");
         assert_eq!(denied["Resource"], "*", "{name}");
         let actions: BTreeSet<String> = list(&denied["Action"]).iter().map(|action| text(action).to_owned()).collect();
@@ -136,7 +137,7 @@ fn only_the_job_may_write() {
         if policy.name == "materialize.json" {
             assert_eq!(writes, BTreeSet::from(WRITES));
             let optional = policy.statements.iter().find(|statement| statement["Sid"] == "OptionalMakeTables").unwrap();
-            assert_eq!(optional["Action"], json!(["dynamodb:CreateTable"]), "it can be taken out");
+            assert_eq!(optional["Action"], json!(["dynamodb:CreateTable"]), "the statement can be removed");
         } else {
             assert_eq!(writes, BTreeSet::new(), "{}", policy.name);
         }
@@ -180,9 +181,9 @@ fn policies_allow_exactly_the_calls() {
                 known += count;
             }
         }
-        // Requests are built in one place and sent in one.
+        // Each request is built once and sent once, so the counts are equal if `CALLS` has all calls of the file.
         let sent = source.matches(".send().await").count();
-        assert_eq!(sent, known, "{}: a call of AWS that this test does not know", file.display());
+        assert_eq!(sent, known, "{}: a call of AWS is not in CALLS", file.display());
     }
     let policies = Policy::all();
     let mut allowed: BTreeSet<&str> = policies.iter().flat_map(Policy::allowed).collect();
@@ -207,7 +208,7 @@ feature_views:
     Setup::with(&definitions).config(&format!("aws: {{dynamodb_endpoint: \"{}\"}}\n", dynamo.url())).start()
 }
 
-/// Returns the calls during the life of a server: a table is read, a row is fetched, changed and deleted, the server
+/// Returns the calls that a server makes when a table is read, a row is fetched, changed and deleted, the server
 /// restarts, and the table is recreated.
 fn calls_of_a_life(keys: &[(&str, &str)], how: &str, item: impl Fn(i64) -> Value) -> BTreeSet<String> {
     let dynamo = FakeDynamo::start();
@@ -290,7 +291,7 @@ fn parquet_file() -> Vec<u8> {
     fs::read(path).unwrap()
 }
 
-/// Returns the actions of the received requests, each of which must be below the prefix or be the prefix itself.
+/// Returns the actions of the received requests. Panics if a request is neither for the prefix nor for a key below it.
 fn actions(s3: &FakeS3, prefix: &str) -> BTreeSet<&'static str> {
     let action = |call: S3Call| {
         let below = call.key.strip_prefix(prefix);
@@ -329,7 +330,7 @@ feature_views:
     assert_eq!(answer.column("trips")["values"], json!([1]));
     let policy = Policy::read("s3-sources.json");
     assert_eq!(actions(&s3, "features"), policy.allowed());
-    // A list request has the prefix `features/stats`: both patterns of the condition are needed for that.
+    // The prefix of this list request has no slash at its end, so the policy needs both patterns in its condition.
     assert!(s3.calls().iter().any(|call| call.operation == "ListObjectsV2" && call.key == "features/stats"));
 }
 
@@ -346,7 +347,7 @@ fn registry_in_s3_calls_match_policy() {
                  online_store: {type: sqlite, path: data/online.db}\nentity_key_serialization_version: 3\n";
     fs::write(setup.path("repo/feature_store.yaml"), store).unwrap();
     let _fixture = setup.start();
-    eventually("the registry is looked at again", || s3.calls().iter().any(|call| call.operation == "HeadObject"));
+    eventually("the registry is polled again", || s3.calls().iter().any(|call| call.operation == "HeadObject"));
     assert_eq!(actions(&s3, "feast/registry.db"), Policy::read("registry-on-s3.json").allowed());
 }
 
@@ -381,7 +382,8 @@ feature_views:
     assert_eq!(actions(&s3, "features"), of_s3);
 }
 
-/// Returns the AWS CLI commands of a script, from a fake CLI for which nothing exists yet.
+/// Runs a script with a fake AWS CLI, which reports that no resource exists yet. Returns the commands that the script
+/// runs.
 fn commands(script: &str, arguments: &[&str]) -> Vec<Vec<String>> {
     let dir = tempfile::tempdir().unwrap();
     let (aws, log) = (dir.path().join("aws"), dir.path().join("log"));
@@ -392,7 +394,7 @@ fn commands(script: &str, arguments: &[&str]) -> Vec<Vec<String>> {
     let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").unwrap());
     let script = top().join("configs/aws").join(script);
     let mode = fs::metadata(&script).unwrap().permissions().mode();
-    assert_eq!(mode & 0o111, 0o111, "{}: it can be run", script.display());
+    assert_eq!(mode & 0o111, 0o111, "{}: it is executable", script.display());
     let done = Command::new(script)
         .args(arguments)
         .envs([("PATH", path.as_str()), ("LOG", log.to_str().unwrap()), ("AWS_REGION", "eu-west-1")])
@@ -424,7 +426,10 @@ fn table_script_enables_stream_with_images() {
     assert_eq!(flag(make, "--attribute-definitions"), "AttributeName=entity_id,AttributeType=S");
     assert_eq!(flag(make, "--billing-mode"), "PAY_PER_REQUEST");
     assert_eq!(flag(make, "--stream-specification"), "StreamEnabled=true,StreamViewType=NEW_IMAGE");
-    assert!(!plain.iter().flatten().any(|word| word == "update-continuous-backups"), "it costs, so it is asked for");
+    assert!(
+        !plain.iter().flatten().any(|word| word == "update-continuous-backups"),
+        "it is optional, because it costs money"
+    );
     let backed_up = commands("create-table.sh", &["churn.usage", "--pitr"]);
     let backups = command(&backed_up, "update-continuous-backups");
     let wanted = flag(backups, "--point-in-time-recovery-specification");

@@ -1,4 +1,5 @@
-//! Manifests: fields that the API server would reject, containers that would not start, and unnecessary restarts.
+//! Checks the manifests for fields that the API server would reject, containers that would not start, and unnecessary
+//! restarts.
 
 use std::{collections::BTreeSet, net::IpAddr, os::unix::fs::symlink, time::Duration};
 
@@ -16,10 +17,11 @@ use crate::fixture::{Setup, eventually, metric};
 const DIR: &str = "configs/k8s";
 const CONFIG_DIR: &str = "/etc/larder/";
 const STORE_DIR: &str = "/var/lib/larder/";
-/// The image of this release in the manifests.
+/// The name of this release's image in the manifests.
 const IMAGE: &str = concat!("larder:", env!("CARGO_PKG_VERSION"));
 
-/// The fields of each kind: required ones, and other ones in use. From the API's reference (1.30).
+/// The fields of each type in the manifests, from the API's reference (1.30): the required fields, then optional fields
+/// that the manifests use.
 const SHAPES: [(&str, &[&str], &[&str]); 21] = [
     ("ConfigMap", &["apiVersion", "kind", "metadata", "data"], &[]),
     ("CronJob", &["apiVersion", "kind", "metadata", "spec"], &[]),
@@ -66,7 +68,7 @@ const SHAPES: [(&str, &[&str], &[&str]); 21] = [
     ("resources", &["requests", "limits"], &[]),
 ];
 
-/// Kinds and their API versions.
+/// The kinds of objects in the manifests, and their API versions.
 const KINDS: [(&str, &str); 8] = [
     ("ConfigMap", "v1"),
     ("CronJob", "batch/v1"),
@@ -80,7 +82,7 @@ const KINDS: [(&str, &str); 8] = [
 
 fn check_shape(value: &Value, shape: &str, at: &str) {
     let (_, required, optional) = SHAPES.iter().find(|(name, ..)| *name == shape).unwrap();
-    let keys = value.as_object().unwrap_or_else(|| panic!("{at}: a map is wanted"));
+    let keys = value.as_object().unwrap_or_else(|| panic!("{at}: expected a mapping"));
     for key in *required {
         assert!(keys.contains_key(*key), "{at}: '{key}' is missing");
     }
@@ -99,7 +101,7 @@ fn manifests() -> Vec<(String, Value)> {
     files.flat_map(|file| documents(&file).into_iter().map(move |document| (file.clone(), document))).collect()
 }
 
-/// An object that creates pods, and the pod.
+/// An object that creates pods, with the template of the pod.
 struct Workload {
     file: String,
     kind: String,
@@ -221,10 +223,10 @@ fn manifests_have_only_known_fields() {
         if document.get("spec").is_some() {
             check_shape(&document["spec"], &format!("{kind} spec"), &at);
         }
-        // YAML parses some texts as numbers or booleans, and the API only accepts texts.
+        // YAML parses some unquoted texts as numbers or booleans, but the API only accepts texts.
         let maps = ["labels", "annotations"].into_iter().filter_map(|key| document["metadata"][key].as_object());
         for (key, value) in maps.chain(document["data"].as_object()).flatten() {
-            assert!(value.is_string(), "{at}: {key} has to be a text");
+            assert!(value.is_string(), "{at}: {key} must be text");
         }
     }
     assert_eq!(found.len(), KINDS.len(), "{found:?}");
@@ -237,7 +239,7 @@ fn manifests_have_only_known_fields() {
             assert_eq!(whole["spec"]["schedule"], "17 */6 * * *");
         }
         for (label, value) in labels.as_object().unwrap() {
-            assert!(value.is_string(), "{file}: {label} has to be a text");
+            assert!(value.is_string(), "{file}: {label} must be text");
         }
         for container in workload.containers() {
             let at = format!("{file}: {}", text(&container["name"]));
@@ -262,7 +264,7 @@ fn references_between_manifests_resolve() {
         let Workload { file, whole, labels, pod, kind } = &workload;
         if workload.serves() {
             for (label, value) in whole["spec"]["selector"]["matchLabels"].as_object().unwrap() {
-                assert_eq!(labels[label], *value, "{file}: {kind} would not know its own pods");
+                assert_eq!(labels[label], *value, "{file}: the selector of {kind} does not match its pods");
             }
         }
         let account = documents(file).into_iter().find(|document| document["kind"] == "ServiceAccount").unwrap();
@@ -290,7 +292,7 @@ fn references_between_manifests_resolve() {
     let listed: BTreeSet<&str> = list(&kustomization["resources"]).iter().map(text).collect();
     let mut files: BTreeSet<String> = names(DIR, ".yaml").into_iter().collect();
     files.remove("kustomization.yaml");
-    // Instead of the sidecar.
+    // This example is deployed instead of the sidecar, so the list does not include it.
     assert!(files.remove("daemonset.yaml") && read(&format!("{DIR}/kustomization.yaml")).contains("daemonset.yaml"));
     assert_eq!(listed, files.iter().map(String::as_str).collect());
     assert_eq!(kustomization["images"][0]["name"], "larder");
@@ -307,7 +309,7 @@ fn references_between_manifests_resolve() {
     let files = Mounted::new();
     for workload in workloads().iter().filter(|workload| workload.serves()) {
         for (label, value) in service["spec"]["selector"].as_object().unwrap() {
-            assert_eq!(workload.labels[label], *value, "{}: nobody scrapes it", workload.file);
+            assert_eq!(workload.labels[label], *value, "{}: its metrics are not scraped", workload.file);
         }
         let opened = workload.config(&files).metrics_listen.unwrap().port();
         assert_eq!(port["targetPort"], opened, "{}", workload.file);
@@ -325,7 +327,11 @@ fn configuration_and_definitions_are_valid() {
         let catalog = &loaded.catalog;
         for view in catalog.views() {
             let table = view.table().unwrap_or_else(|| panic!("{} is served from a table", view.name));
-            assert_eq!(table.table, format!("{}.{}", catalog.project(), view.name), "as Feast and the job name it");
+            assert_eq!(
+                table.table,
+                format!("{}.{}", catalog.project(), view.name),
+                "the table has the name that Feast and the job use"
+            );
             assert!(view.files().is_some(), "{}: the job has nothing to read", view.name);
         }
         // A token's service must exist.
@@ -369,24 +375,25 @@ fn probes_match_listeners_and_restarts() {
     for workload in workloads() {
         let (file, larder) = (&workload.file, workload.larder());
         if !workload.serves() {
-            assert!(larder.get("livenessProbe").is_none(), "{file}: a job listens nowhere");
+            assert!(larder.get("livenessProbe").is_none(), "{file}: a job has no listeners");
             continue;
         }
         let config = workload.config(&files);
         let metrics = config.metrics_listen.unwrap();
         let any = IpAddr::from([0, 0, 0, 0]);
-        assert_eq!(metrics.ip(), any, "{file}: kubelet and Prometheus come from outside of the pod");
+        assert_eq!(metrics.ip(), any, "{file}: kubelet and Prometheus connect from outside of the pod");
         for (probe, path) in [("startupProbe", "/health"), ("readinessProbe", "/ready"), ("livenessProbe", "/health")] {
             let asked = &larder[probe]["httpGet"];
             assert_eq!((&asked["path"], &asked["port"]), (&json!(path), &json!(metrics.port())), "{file}: {probe}");
         }
-        // A store of several hundred gigabytes must be checked, at a second for each, before the server responds.
+        // Before the server responds, it may have to check a store of several hundred gigabytes, which takes a second
+        // per gigabyte.
         let of = |key: &str| larder["startupProbe"][key].as_u64().unwrap();
         assert!(of("periodSeconds") * of("failureThreshold") >= 300, "{file}");
         let named = list(&larder["ports"]).iter().map(|port| port["containerPort"].as_u64().unwrap());
         let opened = [Some(metrics), Some(config.http.listen)].into_iter().flatten();
         let opened = opened.filter(|address| !address.ip().is_loopback()).map(|address| u64::from(address.port()));
-        assert_eq!(named.collect::<BTreeSet<_>>(), opened.collect(), "{file}: ports that others reach");
+        assert_eq!(named.collect::<BTreeSet<_>>(), opened.collect(), "{file}: ports that are reachable from outside");
         // A listener that is reachable from outside the pod must use TLS and tokens.
         if !config.http.listen.ip().is_loopback() {
             assert!(config.http.tls.is_some() && config.http.auth.is_some() && !config.http.insecure, "{file}");
@@ -413,7 +420,7 @@ fn resources_suffice_for_the_configuration() {
     let files = Mounted::new();
     for workload in workloads() {
         let (file, larder, config) = (&workload.file, workload.larder(), workload.config(&files));
-        // As docs/src/guides/tune.md computes it, plus 20 %.
+        // The limit must be 20 % above the memory that docs/src/guides/tune.md computes.
         let (requests, limits) = (&larder["resources"]["requests"], &larder["resources"]["limits"]);
         let caches = config.store.page_cache_bytes_max as u64 + config.store.hot.bytes_max;
         let http = &config.http;
@@ -424,15 +431,16 @@ fn resources_suffice_for_the_configuration() {
         let connection = if http.tls.is_some() { 128 << 10 } else { 64 << 10 };
         let serving = in_flight + http.limits.connection.connections_max as u64 * connection;
         let serving = if workload.serves() { serving } else { 0 };
-        // A view of these has at most three columns and a time. The job runs one load at a time.
+        // A view of these definitions has at most three columns and a time column. The job runs one load at a time.
         let load = 3 * config.sync.limits.commit_bytes as u64 + 4 * (6 << 20);
         let loads = if workload.serves() { CONCURRENT_LOADS_MAX as u64 } else { 1 };
-        assert!(!workload.serves() || !http.writes, "{file}: loads that callers ask for are not counted");
+        assert!(!workload.serves() || !http.writes, "{file}: loads that callers request are not included");
         let needed = caches + loads * load + (400 << 20) + serving;
         assert!(bytes(&limits["memory"]) >= needed * 6 / 5, "{file}: {} MiB and a fifth are needed", needed >> 20);
         assert_eq!(requests["memory"], limits["memory"], "{file}");
 
-        // All written files are in one volume with a size limit, below its top directory, which belongs to the kubelet.
+        // All files that Larder writes are in one volume with a size limit. They are in a subdirectory, because the
+        // kubelet owns the top directory of the volume.
         let mut written = vec![config.store.data_dir.to_str().unwrap().to_owned()];
         if !workload.serves() {
             written.push(workload.argument("--work-dir").to_owned());
@@ -458,20 +466,20 @@ fn resources_suffice_for_the_configuration() {
         let limits = config.http.limits;
         let mut until_killed = limits.drain_delay + limits.connection.drain_timeout;
         if workload.kind == "Deployment" {
-            assert_eq!(limits.drain_delay, Duration::ZERO, "a sidecar is stopped when nobody asks any more");
+            assert_eq!(limits.drain_delay, Duration::ZERO, "a sidecar is stopped after its clients");
             let before = seconds(&workload.pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]);
-            assert!(before >= Duration::from_secs(3), "{file}: endpoints take some seconds to be told");
-            // The drain of the model server.
+            assert!(before >= Duration::from_secs(3), "{file}: an update of endpoints takes some seconds");
+            // The time for which the model server drains.
             until_killed += before + Duration::from_secs(25);
         }
         if workload.kind == "DaemonSet" {
-            assert!(limits.drain_delay >= Duration::from_secs(3), "{file}: endpoints take some seconds to be told");
+            assert!(limits.drain_delay >= Duration::from_secs(3), "{file}: an update of endpoints takes some seconds");
         }
         if workload.serves() {
             let grace = seconds(&workload.pod["terminationGracePeriodSeconds"]);
             assert!(grace >= until_killed + Duration::from_secs(5), "{file}: {grace:?} for {until_killed:?}");
         } else {
-            assert_eq!(workload.pod["restartPolicy"], "OnFailure", "the work directory goes with the pod");
+            assert_eq!(workload.pod["restartPolicy"], "OnFailure", "the work directory is lost with the pod");
         }
     }
 }
@@ -492,11 +500,12 @@ fn probes_do_not_depend_on_aws() {
             "aws: {{dynamodb_endpoint: \"{url}\", connect_timeout: 200ms, attempt_timeout: 300ms, operation_timeout: 1s}}\n"
         )
     };
-    // Never loaded, and no AWS: it responds and is not ready, because there is nothing to serve.
+    // If AWS is unavailable and no data was ever loaded, the server responds but is not ready, because it has no data
+    // to serve.
     let unreachable = Setup::with(text(&definitions)).config(&aws("http://127.0.0.1:9")).unready().start();
     assert_eq!((unreachable.get("/health").status, unreachable.get("/ready").status), (200, 503));
     drop(unreachable);
-    // Loaded before, and no AWS: it is ready, also right after its start.
+    // If AWS is unavailable but data was loaded before, the server is ready, also right after a restart.
     let host = Setup::with(text(&definitions)).config(&aws(&dynamo.url())).start();
     let errors = || metric("larder_sync_errors_total{");
     let before = errors();
@@ -525,10 +534,10 @@ fn image_uses_our_rust_and_nonroot() {
     let all = |name: &str| -> Vec<&str> {
         instructions.iter().filter(|(found, _)| found == name).map(|(_, rest)| rest.as_str()).collect()
     };
-    // Bookworm is Debian 12: both have one glibc.
+    // Bookworm is Debian 12, so both images have the same glibc.
     let stages = [format!("rust:{rust}-bookworm AS build"), "gcr.io/distroless/cc-debian12:nonroot".to_owned()];
     assert_eq!(all("FROM"), stages);
-    assert!(all("ADD").is_empty(), "it fetches and unpacks what nobody looked at");
+    assert!(all("ADD").is_empty(), "the build downloads an unverified archive");
     let run = all("RUN").join("\n");
     assert!(
         run.contains("cargo build --release --locked -p larder ") && !run.contains("curl") && !run.contains("wget")
@@ -538,7 +547,10 @@ fn image_uses_our_rust_and_nonroot() {
         instructions[last..].iter().filter(|(found, _)| found == name).map(|(_, rest)| rest.as_str()).collect()
     };
     assert!(in_last("RUN").is_empty(), "there is no shell");
-    assert!(in_last("COPY").iter().all(|copy| copy.starts_with("--from=build ")), "nothing but what was built");
+    assert!(
+        in_last("COPY").iter().all(|copy| copy.starts_with("--from=build ")),
+        "the image has only files of the build"
+    );
     assert_eq!(in_last("USER"), ["65532:65532"]);
     assert_eq!(in_last("VOLUME"), [STORE_DIR.trim_end_matches('/')]);
     assert_eq!(in_last("ENTRYPOINT"), ["[\"/usr/local/bin/larder\"]"]);
@@ -577,12 +589,13 @@ fn image_has_features_of_manifests() {
 fn build_context_contains_all_inputs() {
     let ignored = read(&format!("{DIR}/Dockerfile.dockerignore"));
     let lines: Vec<&str> = ignored.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).collect();
-    assert_eq!(lines[0], "*", "what is not named stays at home: stores, keys, .git");
+    assert_eq!(lines[0], "*", "only listed files are copied: no stores, keys, .git");
     let manifest = read("Cargo.toml");
     let (_, members) = manifest.split_once("members = [").unwrap();
     let members = members.split(']').next().unwrap().split(',').map(str::trim).filter(|member| !member.is_empty());
     let members = members.map(|member| member.trim_matches('"').split('/').next().unwrap());
-    // The others are compiled in: contracts, and the files that `init` and `plugin new` write.
+    // Besides the crates, the build needs files that are compiled in: the contracts, and the files that `init` and
+    // `plugin new` write.
     for needed in members.chain(["Cargo.toml", "Cargo.lock", "configs", "plugins", "wit"]) {
         assert!(lines.contains(&format!("!{needed}").as_str()), "{needed}");
         assert!(top().join(needed).try_exists().unwrap(), "{needed}");

@@ -1,6 +1,6 @@
-//! The same tests against dynoxide, an independent implementation that its authors compare with AWS. It is a separate
-//! program (`fakeaws/dynoxide`), because it links another version of SQLite. Its streams are not followed here: they
-//! report an end for an open shard, so a reader that trusts them has nothing to read.
+//! Tests with dynoxide, an independent implementation of DynamoDB, which its authors compare with AWS. dynoxide is a
+//! separate program (`fakeaws/dynoxide`), because it links another version of SQLite. Streams are not tested here:
+//! dynoxide reports open shards as closed, so a reader does not wait for their records.
 
 use std::{
     fs::{self, File},
@@ -18,12 +18,12 @@ struct Dynoxide {
     address: SocketAddr,
 }
 
-/// Returns the program, which is built once.
+/// Returns the path of the program. Builds it if needed.
 fn program() -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("fakeaws/dynoxide");
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("dynoxide");
     fs::create_dir_all(&target).unwrap();
-    // Tests run in separate processes.
+    // The lock is a file, because tests run in separate processes.
     let lock = File::create(target.join("lock")).unwrap();
     lock.lock().unwrap();
     let built = Command::new(env!("CARGO"))
@@ -90,7 +90,7 @@ impl Drop for Dynoxide {
 fn dynoxide_scan_pages_and_rescan() {
     let dynamo = Dynoxide::start();
     dynamo.create_table();
-    // About 3 MB, which are several pages of 1 MB in each of the segments.
+    // The table has about 3 MB, so that the scan needs several pages of 1 MB.
     let long = "x".repeat(40_000);
     for driver in 1..=80 {
         let mut item = item(driver, driver * 10);

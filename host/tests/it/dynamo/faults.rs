@@ -13,7 +13,7 @@ fn behind_proxy(drivers: i64) -> (FakeDynamo, FaultProxy, Fixture) {
     (dynamo, proxy, host)
 }
 
-/// Checks that lookups succeed during the fault, and that changes arrive after it.
+/// Checks that lookups succeed during the fault, and that changes in the table are served after it.
 fn passes(dynamo: &FakeDynamo, proxy: &FaultProxy, host: &Fixture) {
     dynamo.put(TABLE, item(1, 100));
     eventually("a read of the stream fails, and the next one begins", || {
@@ -21,13 +21,13 @@ fn passes(dynamo: &FakeDynamo, proxy: &FaultProxy, host: &Fixture) {
         let answer = ask(host, &[1, 2]);
         assert_eq!(answer.status, 200);
         assert_eq!(answer.column("trips")["values"][1], json!(2));
-        assert_eq!(host.get("/ready").status, 200, "a host stays ready while its source is away");
+        assert_eq!(host.get("/ready").status, 200, "the server stays ready while its source is unavailable");
         is_over
     });
     proxy.heal();
     proxy.plug(true);
     self::until(host, 1, 100);
-    assert_eq!(dynamo.calls()["Scan"], 3, "it goes on where it was");
+    assert_eq!(dynamo.calls()["Scan"], 3, "it resumes at its position");
 }
 
 #[test]
@@ -125,12 +125,12 @@ fn interrupted_scan_resumes_per_segment() {
     let dynamo = table(300);
     dynamo.page_items(5);
     let proxy = FaultProxy::start(dynamo.address());
-    // A commit for each page, and a fault after some.
+    // Each page of the scan is committed, and the fault occurs after some pages.
     proxy.rule(".scan", When::First(40), Fault::Delay(Duration::from_millis(1)));
     proxy.refuse("Scan", When::Always, 400, "AccessDeniedException");
     let config = config(&proxy.url()).replace("sync: {", "sync: {commit_rows: 5, ");
     let mut host = Setup::with(&definitions("")).config(&config).unready().start();
-    eventually("the scan is cut off", || proxy.counts().1 > 45);
+    eventually("the scan is interrupted", || proxy.counts().1 > 45);
     host.stop();
     let before = dynamo.calls()["Scan"];
     assert!((35..=41).contains(&before), "{before}");

@@ -1,5 +1,5 @@
-//! SIGKILL at any moment of the real program while its table and its objects change and AWS misbehaves: no value goes
-//! back in time, and at the end the store equals the sources.
+//! Kills the real program with SIGKILL at any time, while its table and its objects change and requests to AWS fail. No
+//! lookup returns an older value than an earlier lookup, and at the end the store equals the sources.
 
 use std::{
     collections::BTreeMap,
@@ -30,7 +30,7 @@ struct World {
     dynamo: FakeDynamo,
     s3: FakeS3,
     proxy: FaultProxy,
-    /// The last write of each driver: trips only increase. 0 is deleted.
+    /// The last written trips of each driver, which only increase. If a driver was deleted, its entry is 0.
     newest: Mutex<BTreeMap<i64, i64>>,
     count: AtomicI64,
 }
@@ -60,7 +60,7 @@ fn kills_never_lose_or_reverse_values() {
         let (mut host, address) = world.serve();
         let until = std::time::Instant::now() + Duration::from_millis(dice.below(1_500));
         while std::time::Instant::now() < until {
-            // The guarantee only begins once it has been ready.
+            // The guarantee applies only after the server has been ready once.
             if wire::send(address, "GET", "/ready", &[], b"").status == 200 {
                 ready += 1;
                 world.look(address, &mut seen, kill);
@@ -75,7 +75,7 @@ fn kills_never_lose_or_reverse_values() {
     writer.join().unwrap();
     world.proxy.heal();
     let (host, address) = world.serve();
-    // On a busy machine, many changes are left to reread.
+    // On a busy machine, many changes may have to be read again.
     eventually_within("the store equals its sources", Duration::from_secs(120), || world.is_equal(address));
     world.look(address, &mut seen, kills);
     host.stop(Signal::TERM);
@@ -184,8 +184,8 @@ impl World {
         (of("trips"), of("n"))
     }
 
-    /// Checks that no driver has fewer trips than before, nor an older object's value; a deleted driver may come back
-    /// with more.
+    /// Checks that no driver's trips, and no value from an object, are lower than in an earlier lookup. A deleted driver
+    /// has no trips. If it is written again, it has at least as many trips as before.
     fn look(&self, address: SocketAddr, seen: &mut BTreeMap<i64, i64>, kill: usize) {
         let (trips, n) = self.values(address);
         let of_objects = (1..).map(|driver: i64| -driver);

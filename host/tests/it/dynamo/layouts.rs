@@ -1,4 +1,4 @@
-//! Layouts of items: Feast's, an item for each feature, and invalid items.
+//! Layouts of items: Feast's layout, and a layout with an item for each feature. Also tests invalid items.
 
 use std::fs;
 
@@ -18,7 +18,7 @@ fn feast_items_give_feast_responses() {
         table["Items"].as_array().unwrap().iter().for_each(|item| dynamo.put(name, item.clone()));
     }
     let golden = Setup::golden().config(&config(&dynamo.url()));
-    // The same definitions, with each view's rows in a table.
+    // The definitions of the golden repository, except that each view's source is a table.
     let path = golden.path("features/feast_repo.yaml");
     let mut text = fs::read_to_string(&path).unwrap();
     let mut from_tables = 0;
@@ -54,8 +54,8 @@ fn feast_items_give_feast_responses() {
         };
         let (ours, theirs) = (host.features(&features, entities.clone()), reference.features(&features, entities));
         assert_eq!(ours.status, 200, "{view}");
-        // The table was written in another run than the files: its times are some minutes later, and the writer's data
-        // frame had converted one integer to a double.
+        // The table and the files were written in different runs, so event times differ by some minutes. The writer of
+        // the table had also converted one integer to a double.
         let known = |answer: &Answer| {
             let mut answer = answer.json()["results"].clone();
             for column in answer.as_array_mut().unwrap() {
@@ -96,7 +96,7 @@ fn item_per_feature_makes_followed_rows() {
     assert_eq!(answer.column("trips")["values"], json!([1, 50]));
     assert_eq!(answer.column("rate")["values"], json!([0.25, 0.25]));
     dynamo.put(TABLE, feature(1, "rate", json!({ "N": "0.75" })));
-    eventually("the change", || {
+    eventually("the change is served", || {
         let answer = host.features(&["driver_stats:trips", "driver_stats:rate"], json!({ "driver_id": [1] }));
         answer.column("rate")["values"] == json!([0.75]) && answer.column("trips")["values"] == json!([1])
     });
@@ -133,7 +133,7 @@ fn bad_feast_item_costs_its_feature() {
         let values = json!({ "trips": trips, "rate": { "B": "KQAAAAAAAOA/" } });
         json!({ "entity_id": { "S": id }, "event_ts": { "S": "2026-11-23 08:00:00+00:00" }, "values": { "M": values } })
     };
-    // Not a message, an attribute that is not binary, and text for a feature that is a number now.
+    // Bytes that are not a message, an attribute that is not binary, and text for a feature that is now a number.
     for (byte, trips) in [("01", json!({ "B": "/w==" })), ("02", json!({ "S": "7" })), ("03", json!({ "B": "EgFh" }))] {
         dynamo.put(TABLE, item(&id(byte), trips));
     }
@@ -141,7 +141,7 @@ fn bad_feast_item_costs_its_feature() {
     let host = Setup::with(&definitions).config(&config(&dynamo.url())).start();
     let reports = host.sync(&SyncCommand { full: true, ..SyncCommand::default() }).unwrap();
     let skipped = &reports[0].skipped;
-    // Once by the scan, and again by the stream.
+    // The scan applies the rows, and the stream may apply them again.
     assert!(reports[0].applied.rows() >= 3, "{:?}", reports[0].applied);
     assert_eq!((skipped.rows(), skipped.values.len()), (0, 1), "{skipped:?}");
     assert_eq!(&*skipped.values[0].feature, "trips");

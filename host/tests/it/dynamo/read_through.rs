@@ -9,7 +9,7 @@ use crate::wire;
 
 const HEADER: &str = "x-larder-read-through";
 
-/// Starts a server that stores a part of its table.
+/// Starts a server that stores only a part of its table.
 fn host(url: &str, more: &str) -> Fixture {
     setup(url, &format!(", on_miss: fetch, fetch_timeout: 3s{more}")).start()
 }
@@ -26,9 +26,9 @@ fn requested_row_is_fetched_once() {
     let answer = ask(&host, &[1, 2, 101, 1]);
     assert_eq!(answer.column("trips")["values"], json!([1, 2, null, 1]));
     assert_eq!(answer.column("trips")["statuses"], json!(["PRESENT", "PRESENT", "NOT_FOUND", "PRESENT"]));
-    assert_eq!((answer.header(HEADER), gets(&dynamo)), (None, 1), "one request for all of them");
+    assert_eq!((answer.header(HEADER), gets(&dynamo)), (None, 1), "one request fetches all rows");
     assert_eq!(ask(&host, &[2, 101, 1]).column("trips")["values"], json!([2, null, 1]));
-    assert_eq!(gets(&dynamo), 1, "what is missing is known, too");
+    assert_eq!(gets(&dynamo), 1, "missing rows are cached, too");
     ask(&host, &[3, 1]);
     assert_eq!(gets(&dynamo), 2);
 }
@@ -63,14 +63,14 @@ fn many_entities_need_several_requests() {
     let host = host(&dynamo.url(), "");
     let all: Vec<i64> = (1..=350).collect();
     assert_eq!(ask(&host, &all).column("trips")["values"], json!(all));
-    // Rows that share a slot of the cache with a row that was fetched meanwhile are fetched again.
+    // If two rows share a slot of the cache, the first row is fetched again, so more than four requests are possible.
     assert!((4..=12).contains(&gets(&dynamo)), "{}", gets(&dynamo));
 }
 
 #[test]
 fn stream_change_refetches_the_row() {
     let dynamo = table(10);
-    // Rows that were missing, too, despite the negative cache.
+    // The stream also updates rows that were missing, despite the long `negative_ttl` of the negative cache.
     let host = host(&dynamo.url(), ", negative_ttl: 1h");
     assert_eq!((trips(&host, 1), trips(&host, 77)), (json!(1), Value::Null));
     dynamo.put(TABLE, item(1, 100));
@@ -97,7 +97,7 @@ fn values_never_go_back_during_fetches() {
     while last < 300 {
         let now = trips(&host, 1).as_i64().unwrap_or(last);
         assert!(now >= last, "{now} after {last}");
-        assert!(Instant::now() < patience, "never: the last of it; it is {last}");
+        assert!(Instant::now() < patience, "never: the last change; the last value is {last}");
         last = now;
     }
     writer.join().unwrap();
@@ -122,7 +122,9 @@ fn unavailable_table_serves_stored_rows() {
     let host = host(&proxy.url(), "");
     assert_eq!(trips(&host, 1), json!(1));
     proxy.plug(false);
-    eventually("it is known that it is away", || ask(&host, &[2]).header(HEADER) == Some("unavailable".to_owned()));
+    eventually("the table is known to be unavailable", || {
+        ask(&host, &[2]).header(HEADER) == Some("unavailable".to_owned())
+    });
     let started = Instant::now();
     for _ in 0..50 {
         let answer = ask(&host, &[1, 2]);
@@ -151,7 +153,7 @@ fn slow_table_costs_only_the_timeout() {
         (Some("timeout".to_owned()), json!([null]))
     );
     until(&host, 3, 3);
-    assert_eq!(gets(&dynamo), 1, "what came late is there for the next one");
+    assert_eq!(gets(&dynamo), 1, "a row that arrives late is served to the next lookup");
 }
 
 #[test]
@@ -189,7 +191,7 @@ fn lookups_of_a_view_that_fetches_stay_on_the_fast_path() {
     let metrics = larder_common::telemetry::install_metrics().unwrap();
     let dynamo = table(10);
     let host = host(&dynamo.url(), "");
-    // The first one fetches, the others find the row in the store.
+    // The first lookup fetches the row, and the others find it in the store.
     let mut stream = wire::connect(host.address());
     for _ in 0..3 {
         let body = json!({ "features": ["driver_stats:trips"], "entities": { "driver_id": [1] } }).to_string();

@@ -10,14 +10,14 @@ fn open_shard(dynamo: &FakeDynamo) -> String {
 fn expired_iterator_is_renewed() {
     let dynamo = table(3);
     let host = setup(&dynamo.url(), "").start();
-    // Nothing was read after the scan's own records: wait for a read that holds an iterator.
+    // The reader may not have an iterator yet. This waits until it has one.
     dynamo.expire_iterators();
     dynamo.put(TABLE, item(1, 10));
     until(&host, 1, 10);
     dynamo.expire_iterators();
     dynamo.put(TABLE, item(1, 11));
     until(&host, 1, 11);
-    assert_eq!(dynamo.calls()["Scan"], 3, "nothing was lost, so nothing is read anew");
+    assert_eq!(dynamo.calls()["Scan"], 3, "nothing was lost, so there is no new scan");
 }
 
 #[test]
@@ -43,7 +43,7 @@ fn trimmed_records_trigger_reload() {
     dynamo.trim_records(TABLE);
     dynamo.hold(TABLE);
     let host = host.restart();
-    assert_eq!(trips(&host, 1), json!(10), "the old rows are there at once");
+    assert_eq!(trips(&host, 1), json!(10), "the old rows are served immediately");
     until_equal(&host, &dynamo, 5);
     dynamo.release(TABLE);
     dynamo.put(TABLE, item(4, 40));
@@ -163,7 +163,7 @@ fn recreated_table_is_detected() {
     dynamo.put(TABLE, item(9, 9));
     let host = host.restart();
     until(&host, 9, 9);
-    assert_eq!(trips(&host, 1), Value::Null, "what the old one had is gone");
+    assert_eq!(trips(&host, 1), Value::Null, "rows of the old table are gone");
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn repeated_records_change_nothing() {
         dynamo.redeliver(4);
         dynamo.put(TABLE, item(1, last));
         let mut seen = last - 1;
-        eventually("the change", || {
+        eventually("the change is served", || {
             let now = trips(&host, 1).as_i64().unwrap();
             assert!(now >= seen, "{now} after {seen}");
             seen = now;
@@ -214,7 +214,7 @@ fn first_records_of_shard_read() {
     let dynamo = table(5);
     let host = setup(&dynamo.url(), "").start();
     dynamo.rotate(TABLE);
-    // Before the child is listed.
+    // These records are written before the reader lists the new shard.
     (1..=5).for_each(|driver| dynamo.put(TABLE, item(driver, 50 + driver)));
     until_equal(&host, &dynamo, 5);
 }
@@ -230,7 +230,7 @@ fn parent_before_child() {
     (1_501..=1_510).for_each(|trips| dynamo.put(TABLE, item(1, trips)));
     let host = host.restart();
     let mut last = 1;
-    eventually("all of it", || {
+    eventually("all changes are served", || {
         let now = trips(&host, 1).as_i64().unwrap();
         assert!(now >= last, "{now} after {last}");
         last = now;

@@ -1,4 +1,4 @@
-//! The source on its own, with a clock that advances during a read.
+//! Tests the source without a server, with a clock that the test advances during a read.
 
 use std::sync::Arc;
 
@@ -33,12 +33,12 @@ fn source(dynamo: &FakeDynamo, clock: &Arc<ManualClock>) -> DynamoDb {
     DynamoDb::new(Aws::new(config), clock, view, view.table().unwrap(), KeyVersion::V3, None, None)
 }
 
-/// Reads until an error occurs.
+/// Reads until an error occurs, and returns the error.
 fn broken_off(reading: &mut dyn Batches) -> SourceError {
     loop {
         match reading.next_batch() {
             Ok(Some(_)) => {}
-            Ok(None) => panic!("it came to an end"),
+            Ok(None) => panic!("the read ended without an error"),
             Err(error) => return error,
         }
     }
@@ -57,7 +57,8 @@ fn scan_longer_than_retention_is_error() {
     clock.set(RECORDED_AT + 24 * HOUR);
     let error = broken_off(&mut *reading).to_string();
     assert!(error.contains("the scan took nearly a day") && error.contains("'read_units'"), "{error}");
-    // The position that was committed at 22 hours is as of the start: the stream was not read since.
+    // The position that was committed after 22 hours is also lost, because the stream was not read since the start of
+    // the scan.
     let gone_on = source.read(Some(&position)).err().unwrap();
     assert!(matches!(gone_on, SourceError::Lost { .. }), "{gone_on}");
 }
@@ -79,7 +80,7 @@ fn scan_within_a_day_resumes() {
         rows += batch.rows.len();
     }
     assert!((60..=115 + 60).contains(&rows), "55 items of the scan, and the stream's 60 records: {rows}");
-    // At its end, the position is as of now.
+    // When a read ends, the age of its position is counted from that time.
     clock.set(RECORDED_AT + 42 * HOUR);
     assert!(source.read(Some(&reading.position())).is_ok());
 }

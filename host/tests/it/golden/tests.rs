@@ -1,4 +1,4 @@
-//! Tests of the comparison with Feast: accepted and rejected responses, and its messages.
+//! Tests of the comparison with Feast: which responses it accepts and rejects, and its messages.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::*;
 
-/// Returns a case without a number, with this response of Feast.
+/// Returns a case with the number 0, which has no difference, and with this response of Feast.
 fn case(status: u16, body: &Value) -> Case {
     Case {
         number: 0,
@@ -34,7 +34,7 @@ fn answer() -> Value {
     })
 }
 
-/// Returns the result of [`compare`] for a changed response.
+/// Returns the result of [`compare`] for a response that differs from Feast's by this change.
 fn after(change: impl FnOnce(&mut Value)) -> Result<(), String> {
     let expected = answer();
     let mut actual = expected.clone();
@@ -42,9 +42,9 @@ fn after(change: impl FnOnce(&mut Value)) -> Result<(), String> {
     compare(&case(200, &expected), 200, actual.to_string().as_bytes())
 }
 
-fn assert_told(result: Result<(), String>, words: &str) {
-    let told = result.unwrap_err();
-    assert!(told.contains(words), "{told}");
+fn assert_error(result: Result<(), String>, words: &str) {
+    let error = result.unwrap_err();
+    assert!(error.contains(words), "{error}");
 }
 
 #[test]
@@ -61,29 +61,29 @@ fn equal_and_permuted_columns_pass() {
 #[test]
 fn mismatched_names_are_reported() {
     let swapped = after(|answer| answer["metadata"]["feature_names"].as_array_mut().unwrap().swap(1, 2));
-    assert_told(swapped, "column 'rate', row 0: values has 9007199254740993, expected 3.0");
+    assert_error(swapped, "column 'rate', row 0: values has 9007199254740993, expected 3.0");
 }
 
 #[test]
 fn wrong_value_status_or_time_reported() {
     let change = |pointer: &'static str, to: Value| after(move |answer| *answer.pointer_mut(pointer).unwrap() = to);
-    assert_told(change("/results/1/values/0", json!(3.5)), "column 'rate', row 0: values has 3.5, expected 3.0");
-    assert_told(change("/results/1/values/1", json!(0)), "column 'rate', row 1: values has 0, expected null");
-    assert_told(change("/results/1/statuses/1", json!("PRESENT")), "row 1: statuses has \"PRESENT\"");
-    assert_told(change("/results/0/event_timestamps/0", json!("x")), "column 'id', row 0: event_timestamps");
+    assert_error(change("/results/1/values/0", json!(3.5)), "column 'rate', row 0: values has 3.5, expected 3.0");
+    assert_error(change("/results/1/values/1", json!(0)), "column 'rate', row 1: values has 0, expected null");
+    assert_error(change("/results/1/statuses/1", json!("PRESENT")), "row 1: statuses has \"PRESENT\"");
+    assert_error(change("/results/0/event_timestamps/0", json!("x")), "column 'id', row 0: event_timestamps");
 }
 
 #[test]
 fn integer_versus_float_is_reported() {
     let change = |pointer: &'static str, to: Value| after(move |answer| *answer.pointer_mut(pointer).unwrap() = to);
-    assert_told(change("/results/1/values/0", json!(3)), "values has 3, expected 3.0");
-    assert_told(change("/results/2/values/1", json!(1.0)), "values has 1.0, expected 1");
+    assert_error(change("/results/1/values/0", json!(3)), "values has 3, expected 3.0");
+    assert_error(change("/results/2/values/1", json!(1.0)), "values has 1.0, expected 1");
 }
 
 #[test]
 fn integers_equal_as_floats_differ() {
     let rounded = after(|answer| answer["results"][2]["values"][0] = json!(9_007_199_254_740_992_i64));
-    assert_told(rounded, "values has 9007199254740992, expected 9007199254740993");
+    assert_error(rounded, "values has 9007199254740992, expected 9007199254740993");
 }
 
 #[test]
@@ -99,46 +99,46 @@ fn missing_or_surplus_columns_are_reported() {
         answer["results"].as_array_mut().unwrap().pop();
         answer["metadata"]["feature_names"].as_array_mut().unwrap().pop();
     };
-    assert_told(after(drop_last), "column 'count' is missing");
-    assert_told(
+    assert_error(after(drop_last), "column 'count' is missing");
+    assert_error(
         after(|answer| {
             answer["results"].as_array_mut().unwrap().pop();
         }),
         "3 feature_names for 2 results",
     );
-    assert_told(after(|answer| answer["metadata"]["feature_names"][2] = json!("rate")), "two columns 'rate'");
-    assert_told(after(|answer| answer["metadata"]["feature_names"][2] = json!("more")), "'more' is one too many");
+    assert_error(after(|answer| answer["metadata"]["feature_names"][2] = json!("rate")), "two columns 'rate'");
+    assert_error(after(|answer| answer["metadata"]["feature_names"][2] = json!("more")), "'more' is unexpected");
 }
 
 #[test]
 fn missing_rows_and_surplus_keys_reported() {
     let one_row = |answer: &mut Value| answer["results"][1]["statuses"] = json!(["PRESENT"]);
-    assert_told(after(one_row), "column 'rate': 1 statuses, expected 2");
+    assert_error(after(one_row), "column 'rate': 1 statuses, expected 2");
     let no_list = |answer: &mut Value| answer["results"][1]["values"] = json!(3.0);
-    assert_told(after(no_list), "column 'rate': values is 3.0");
-    assert_told(after(|answer| answer["status"] = Value::Null), "answer: beside what is always there");
-    assert_told(after(|answer| answer["results"][0]["x"] = json!(1)), "column 'id': beside");
+    assert_error(after(no_list), "column 'rate': values is 3.0");
+    assert_error(after(|answer| answer["status"] = Value::Null), "answer: the other keys are");
+    assert_error(after(|answer| answer["results"][0]["x"] = json!(1)), "column 'id': the other keys");
     let versions = |answer: &mut Value| answer["metadata"]["feature_view_metadata"] = json!([{ "name": "v" }]);
-    assert_told(after(versions), "metadata: beside");
+    assert_error(after(versions), "metadata: the other keys");
 }
 
 #[test]
 fn errors_compare_status_and_body() {
     let body = json!("{\"module\": \"feast.errors\"}");
     compare(&case(404, &body), 404, body.to_string().as_bytes()).unwrap();
-    assert_told(compare(&case(404, &body), 500, body.to_string().as_bytes()), "status is 500, expected 404");
-    assert_told(compare(&case(404, &body), 404, b"\"other\""), "body is not\n");
-    assert_told(compare(&case(404, &body), 404, b"gateway"), "body is not JSON");
+    assert_error(compare(&case(404, &body), 500, body.to_string().as_bytes()), "status is 500, expected 404");
+    assert_error(compare(&case(404, &body), 404, b"\"other\""), "body is not\n");
+    assert_error(compare(&case(404, &body), 404, b"gateway"), "body is not JSON");
     let empty = Case { body_json: None, body_text: String::new(), ..case(200, &body) };
     compare(&empty, 200, b"").unwrap();
-    assert_told(compare(&empty, 200, b"null"), "body is not empty");
+    assert_error(compare(&empty, 200, b"null"), "body is not empty");
 }
 
 #[test]
 fn recorded_cases_are_complete() {
     let cases = Case::load_all();
     let numbers: BTreeSet<u32> = cases.iter().map(|case| case.number).collect();
-    assert_eq!(numbers.len(), cases.len(), "a number stands for one case");
+    assert_eq!(numbers.len(), cases.len(), "each case has its own number");
     assert_eq!(cases.len(), 61);
     assert_eq!(cases.iter().filter(|case| !writes(case.number)).count(), 52);
     for case in &cases {

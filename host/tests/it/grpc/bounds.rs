@@ -1,4 +1,5 @@
-//! Limits on the memory of calls, and compressed messages, with a client that frames its messages itself.
+//! Tests limits on the memory of calls, and compressed messages, with a client that builds the frames of its messages
+//! itself.
 
 use std::{
     convert::Infallible,
@@ -40,13 +41,13 @@ const UNAVAILABLE: &str = "14";
 const RESOURCE_EXHAUSTED: &str = "8";
 const UNIMPLEMENTED: &str = "12";
 
-/// One connection of HTTP/2.
+/// An HTTP/2 connection.
 struct Connection {
     runtime: Runtime,
     sender: SendRequest<Sent>,
 }
 
-/// Bytes, with or without the end of the stream.
+/// The bytes that a call sends, and whether the stream ends after them.
 struct Sent {
     bytes: Option<Bytes>,
     ends: bool,
@@ -78,7 +79,7 @@ impl Connection {
         Self { runtime, sender }
     }
 
-    /// Starts a call, which lasts as long as its response is kept.
+    /// Starts a call, and returns a handle for its response. The call ends when the response is dropped.
     fn begin(&mut self, path: &str, sent: Sent) -> JoinHandle<Response<Incoming>> {
         let request = Request::post(format!("http://larder{path}")).header("content-type", "application/grpc");
         let answer = self.sender.send_request(request.body(sent).unwrap());
@@ -154,7 +155,7 @@ fn values(answer: &[u8]) -> Vec<Option<Kind>> {
 fn compressed_calls_get_same_response() {
     let fixture = with_texts(5_000, |_| {});
     let mut connection = Connection::to(&fixture, 1 << 20);
-    // The second is long enough to be decompressed and served on a compute thread.
+    // The last two requests are decompressed and served on a compute thread, because they are large enough.
     for (key, rows) in [("small", 1), ("large", 3), ("nobody", 20_000)] {
         let rows = rows.min(10_000);
         let message = message(key, rows);
@@ -165,7 +166,11 @@ fn compressed_calls_get_same_response() {
             for path in LOOKUPS {
                 let headers = [("grpc-encoding", name)];
                 let answer = connection.call(path, &headers, framed(1, &compressed));
-                assert_eq!((&*answer.status, answer.encoding), ("0", None), "{name}: the client takes none");
+                assert_eq!(
+                    (&*answer.status, answer.encoding),
+                    ("0", None),
+                    "{name}: the client accepts no compression"
+                );
                 assert_eq!(answer.body, plain.body);
                 let headers = [("grpc-encoding", name), ("grpc-accept-encoding", "identity, deflate, gzip")];
                 let answer = connection.call(path, &headers, framed(1, &compressed));
@@ -220,7 +225,7 @@ fn closed_windows_share_one_budget() {
     assert_eq!(ask(), 503);
     assert_small_lookup_succeeds(&fixture);
     drop((held, connection));
-    fixture.eventually("memory is there again", || ask() == 200);
+    fixture.eventually("memory is available again", || ask() == 200);
 }
 
 #[test]
@@ -244,8 +249,9 @@ fn unfinished_messages_share_one_budget() {
     let start: Bytes = [&[0][..], &u32::try_from(4 * MIB - 5).unwrap().to_be_bytes(), &vec![0; MIB]].concat().into();
     let mut pending: Vec<JoinHandle<Response<Incoming>>> =
         (0..40).map(|_| connection.begin(LOOKUPS[1], Sent { bytes: Some(start.clone()), ends: false })).collect();
-    // Each holds between 1 and 3 MiB while it grows, of the 12 MiB for large ones.
-    fixture.eventually("most are refused", || pending.iter().filter(|answer| answer.is_finished()).count() >= 28);
+    // Each message holds between 1 and 3 MiB while it grows. Large messages may hold 12 MiB in all.
+    fixture
+        .eventually("most calls are rejected", || pending.iter().filter(|answer| answer.is_finished()).count() >= 28);
     let ended = pending.extract_if(.., |answer| answer.is_finished());
     for answer in ended {
         assert!(is_unavailable(&connection.runtime.block_on(answer).unwrap()));

@@ -1,4 +1,4 @@
-//! Writes over gRPC: served when they are acknowledged, or rejected with a message.
+//! Writes over gRPC. A write is either rejected with a message, or its rows are served as soon as it is acknowledged.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::{
     grpc_client::Client,
 };
 
-/// A view that only callers write, and a push source that feeds it and another.
+/// A view that only callers write, and a push source for this view and a second one.
 const SHOP: &str = "
 entities: [{name: customer, join_key: customer_id, type: String}]
 feature_views:
@@ -69,7 +69,7 @@ fn acknowledged_writes_are_served() {
     let answer = client.look_up(&ask).unwrap();
     assert_eq!((value(&answer, "items"), value(&answer, "total")), (Some(Kind::Int64(4)), Some(Kind::Double(2.5))));
     assert_eq!(by_name(&answer)["items"].event_timestamps[0].seconds, 1_795_425_000);
-    assert_eq!(value(&client.look_up(&visits).unwrap(), "items"), Some(Kind::Int64(3)), "it was not pushed");
+    assert_eq!(value(&client.look_up(&visits).unwrap(), "items"), Some(Kind::Int64(3)), "the row was not written");
 
     let text_row = || row("2026-11-23T00:00:00Z", "3");
     let mut push_refused = |request: PushRequest, code, words| {
@@ -103,10 +103,11 @@ fn uncached_write_accepts_new_view() {
             WriteToOnlineStoreRequest { features, feature_view_name, allow_registry_cache, ..Default::default() };
         client.call::<_, WriteToOnlineStoreResponse>(WRITE, request)
     };
-    // The first checks of the file watcher may find a new view before it is written to.
+    // Shortly after the start, the file watcher may find a new view before the first write to it. The test then tries
+    // another view.
     let mut views = (0..10).map(|n| format!("stars_{n}"));
     let (view, cached) = loop {
-        let view = views.next().expect("a view that is unknown");
+        let view = views.next().expect("a view that the server does not know yet");
         let more = format!(
             "feature_views: [{{name: {view}, entities: [customer], features: [{{name: stars, type: Int64}}]}}]\n"
         );

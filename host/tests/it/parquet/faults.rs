@@ -1,4 +1,4 @@
-//! Files that cannot be read, or that do not have what the view needs.
+//! Files that cannot be read, or that lack columns or types that the view needs.
 
 use std::{fs, os::unix::fs::symlink};
 
@@ -6,7 +6,7 @@ use arrow::array::{StringArray, TimestampMillisecondArray, TimestampSecondArray}
 
 use super::*;
 
-/// Returns three new rows, which are written next to the broken file.
+/// Returns three new rows, for a valid file next to the invalid file.
 fn fresh() -> Columns {
     stats(&[(1, 10, 0.9), (2, 10, 0.9), (3, 10, 0.9)])
 }
@@ -167,7 +167,7 @@ fn source_without_rows_has_no_data() {
 #[test]
 fn failed_replacing_load_changes_nothing() {
     let replacing = DEFINITIONS.replace("  - name: stats\n", "  - name: stats\n    mode: replace\n");
-    // The bad column follows rows that the load has already written.
+    // The invalid column is in the second file, after the load has written the rows of the first file.
     assert_refused_with(&replacing, &["part-1.parquet, column 'event_timestamp'"], |setup| {
         write(&setup.path(FILE), &stats(&[(3, 10, 0.9)]));
         let numbers = Arc::new(Int64Array::from(vec![RECORDED_AT]));
@@ -198,8 +198,8 @@ fn newest_row_of_a_key_wins() {
     everywhere(|place| {
         let fixture = place.good().start();
         let created = times([None, Some(5), Some(9), None, Some(1), Some(2)].into_iter());
-        // Driver 1: the event time decides. Driver 2: the created time decides. Driver 3: the later row wins a full
-        // tie.
+        // For driver 1, the event times differ, so the later one wins. For driver 2, the event times are equal and the
+        // created times decide. So it is for driver 3, for whom the first row has the later created time.
         let rows = stats(&[(1, 10, 0.5), (2, 10, 0.6), (2, 10, 0.7), (1, 20, 0.8), (3, 10, 0.1), (3, 10, 0.9)]);
         write(&fixture.path(FILE), &replaced(rows, "created", created));
         assert_eq!(sync_all(&fixture).failures, []);
@@ -207,9 +207,9 @@ fn newest_row_of_a_key_wins() {
 
         write(&fixture.path(FILE), &stats(&[(4, 10, 0.1), (4, 10, 0.2)]));
         assert_eq!(sync_all(&fixture).failures, []);
-        assert_eq!(rates(&fixture, &[4]), json!([0.2]), "the later of two that tie");
+        assert_eq!(rates(&fixture, &[4]), json!([0.2]), "the later of two equal rows wins");
 
-        // Rows that are older than the stored ones change nothing, also from another file.
+        // Rows in another file that are older than the stored rows change nothing.
         write(&fixture.path("data/stats/part-1.parquet"), &stats(&[(1, 1_000, 0.0), (4, 1_000, 0.0)]));
         let synced = sync_all(&fixture);
         assert_eq!(synced.report("stats").applied.stale, 2);
@@ -217,7 +217,7 @@ fn newest_row_of_a_key_wins() {
     });
 }
 
-/// Overwritten and deleted rows stay in files that only the table's log excludes.
+/// In these formats, overwritten and deleted rows stay in the files, and only the table's log excludes them.
 #[test]
 fn table_formats_are_refused() {
     for (file, format) in [

@@ -1,4 +1,4 @@
-//! Which files and rows are read: directories, changed files, time ranges, only the needed columns.
+//! Tests which files, rows and columns are read: directories, changed files, time ranges, and only the needed columns.
 
 use std::fs;
 
@@ -81,7 +81,7 @@ feature_views:
     });
 }
 
-/// A partition directory and a column of the file with the same name, but another value.
+/// A file has a column with the same name as its partition directory, but with other values.
 #[test]
 fn partition_must_equal_column_of_file() {
     for (dir, value) in [("trips=6", "6"), ("trips=__HIVE_DEFAULT_PARTITION__", "__HIVE_DEFAULT_PARTITION__")] {
@@ -114,7 +114,7 @@ fn only_changed_files_are_read() {
         let everything = SyncCommand { full: true, ..SyncCommand::default() };
         assert_eq!(read(&sync(&fixture, &everything)), 3);
 
-        // A removed file does not remove its rows: an upsert only adds.
+        // If a file is removed, its rows stay, because this view only upserts.
         fs::remove_file(fixture.path(FILE)).unwrap();
         assert_eq!(read(&sync_all(&fixture)), 0);
         assert_eq!(rates(&fixture, &[1, 2, 3]), json!([0.5, 0.2, 0.3]));
@@ -128,7 +128,7 @@ fn replacing_view_equals_its_source() {
         let fixture = place.good_with(&replacing).start();
         write(&fixture.path(FILE), &stats(&[(2, 500, 0.7), (3, 500, 0.3)]));
         assert_eq!(sync_all(&fixture).failures, []);
-        assert_eq!(rates(&fixture, &[1, 2, 3]), json!([null, 0.7, 0.3]), "also where the new rows are older");
+        assert_eq!(rates(&fixture, &[1, 2, 3]), json!([null, 0.7, 0.3]), "even if the new rows are older");
     });
 }
 
@@ -146,7 +146,7 @@ fn time_range_includes_both_ends() {
         let open_end = SyncCommand { views, from: at(20), to: None, ..SyncCommand::default() };
         assert_eq!(sync(&fixture, &open_end).failures, []);
         assert_eq!(rates(&fixture, &[3, 4, 5, 6]), json!([null, 0.4, 0.5, 0.6]));
-        // A time range does not affect other times: the next sync reads all of it.
+        // A sync with a time range does not affect later syncs: the next sync reads the whole file.
         assert_eq!(sync_all(&fixture).failures, []);
         assert_eq!(rates(&fixture, &[3, 4, 5, 6]), json!([0.3, 0.4, 0.5, 0.6]));
     });
@@ -162,13 +162,13 @@ fn unneeded_columns_are_not_read() {
         columns.insert(0, ("strange", Arc::new(strange)));
         columns.push(("nothing", new_null_array(&DataType::Null, 1)));
         columns.push(("garbage", Arc::new(StringArray::from(vec!["x".repeat(100_000)]))));
-        // The order of the columns and additional columns do not matter.
+        // Neither the order of the columns nor additional columns matter.
         columns.reverse();
         let uncompressed = WriterProperties::builder().set_dictionary_enabled(false).build();
         write_with(&fixture.path(FILE), &columns, uncompressed);
         let mut bytes = fs::read(fixture.path(FILE)).unwrap();
         let garbage = bytes.windows(50_000).position(|window| window.iter().all(|byte| *byte == b'x')).unwrap();
-        // The page header before the text is broken: reading this column would fail.
+        // The page header before the text is overwritten, so reading this column would fail.
         bytes[garbage - 20..garbage].fill(0xff);
         fs::write(fixture.path(FILE), bytes).unwrap();
         assert_eq!(sync_all(&fixture).failures, []);
@@ -178,7 +178,7 @@ fn unneeded_columns_are_not_read() {
             let mut wanted = wanted(&fixture);
             wanted.features[0].column = "garbage".into();
             let files = ParquetFiles::new(fixture.path(FILE), wanted, ParquetLimits::default(), clock());
-            assert!(files.read(None).unwrap().next_batch().is_err(), "the column is broken indeed");
+            assert!(files.read(None).unwrap().next_batch().is_err(), "reading the column fails");
         }
     });
 }
@@ -232,7 +232,7 @@ fn column_and_memory_limits_hold() {
         files.read(None)?.next_batch().map(|_| ())
     };
     let exact = |limits: ParquetLimits, what: &str| {
-        let Err(SourceError::Limit { what: found, .. }) = open(limits) else { panic!("{what} has no bound") };
+        let Err(SourceError::Limit { what: found, .. }) = open(limits) else { panic!("{what} is not bounded") };
         assert!(found.contains(what), "{found}");
     };
     let default = ParquetLimits::default();
@@ -248,7 +248,7 @@ fn in_place_rewrite_fails_the_read() {
     let files = ParquetFiles::new(fixture.path(FILE), wanted(&fixture), ParquetLimits::default(), clock());
     let mut batches = files.read(None).unwrap();
     assert_eq!(batches.next_batch().unwrap().unwrap().rows.len(), 2);
-    // Overwritten in place, not replaced by a rename.
+    // The file is overwritten in place, not replaced with a rename.
     let bytes = fs::read(fixture.path(FILE)).unwrap();
     fs::write(fixture.path(FILE), [&bytes[..], b"more"].concat()).unwrap();
     let error = batches.next_batch().unwrap_err();
@@ -263,5 +263,5 @@ fn replaced_file_is_read_as_before() {
     assert_eq!(batches.next_batch().unwrap().unwrap().rows.len(), 2);
     write(&fixture.path(FILE), &stats(&[(1, 1, 0.9)]));
     assert!(batches.next_batch().unwrap().is_none());
-    assert!(files.has_changes(&batches.position()).unwrap(), "its successor is news");
+    assert!(files.has_changes(&batches.position()).unwrap(), "the next version is a change");
 }

@@ -1,4 +1,4 @@
-//! Rows that are not due yet, and rows whose times differ by nanoseconds.
+//! Rows with an event time in the future, and rows whose event times differ by nanoseconds.
 
 use arrow::array::TimestampNanosecondArray;
 
@@ -12,7 +12,7 @@ fn future_row_appears_without_sync() {
         for mode in ["upsert", "replace"] {
             let named = format!("  - name: stats\n    mode: {mode}\n");
             let prepared = place.good_with(&DEFINITIONS.replace("  - name: stats\n", &named));
-            // Driver 1 also has a row from the past; driver 3 has none.
+            // Driver 1 also has a row in the past. Driver 3 has only a row in the future.
             write(
                 &prepared.path(FILE),
                 &stats(&[(1, 60, 0.1), (1, -3 * HOUR, 0.9), (2, -HOUR, 0.2), (3, -2 * HOUR, 0.3)]),
@@ -29,7 +29,7 @@ fn future_row_appears_without_sync() {
                 "{first:?}"
             );
 
-            // A write is not hidden by a row from the future.
+            // A write is served, although a row with a later event time is postponed.
             let df = json!({
                 "driver_id": [1], "event_timestamp": ["2026-11-23T09:13:10Z"], "created": [null], "rate": [0.5],
                 "trips": [1],
@@ -39,13 +39,17 @@ fn future_row_appears_without_sync() {
             assert_eq!(rates(&host, &[1, 2, 3]), json!([0.5, 0.2, null]));
 
             host.clock.set(RECORDED_AT + HOUR * SECOND);
-            host.eventually("the first is due", || rates(&host, &[1, 2, 3]) == json!([0.5, 0.2, 0.3]));
+            host.eventually("the first row is served when it is due", || {
+                rates(&host, &[1, 2, 3]) == json!([0.5, 0.2, 0.3])
+            });
             // Postponed rows survive a restart.
             let Host { fixture, bucket } = host;
             let host = Host { fixture: fixture.restart(), bucket };
             assert_eq!(rates(&host, &[1, 2]), json!([0.5, 0.2]));
             host.clock.set(RECORDED_AT + 2 * HOUR * SECOND);
-            host.eventually("the second is due", || rates(&host, &[1, 2, 3]) == json!([0.9, 0.2, 0.3]));
+            host.eventually("the second row is served when it is due", || {
+                rates(&host, &[1, 2, 3]) == json!([0.9, 0.2, 0.3])
+            });
         }
     });
 }
@@ -65,7 +69,7 @@ fn later_nanosecond_wins_in_any_order() {
         write(&prepared.path(FILE), &with(&[(500, 0.1), (501, 0.2), (499, 0.3)]));
         let host = prepared.start();
         assert_eq!(rates(&host, &[1]), json!([0.2]));
-        // In another file, and later on.
+        // The next row is older by a nanosecond. It is in another file and is read later.
         write(&host.path("data/stats/part-1.parquet"), &with(&[(500, 0.4)]));
         sync_all(&host);
         assert_eq!(rates(&host, &[1]), json!([0.2]));

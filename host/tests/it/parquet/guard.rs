@@ -1,4 +1,4 @@
-//! Bad publications: far fewer or far more rows than before, or too many invalid ones.
+//! Sanity checks of new data: far fewer or far more rows than before, or too many invalid rows.
 
 use arrow::array::StringArray;
 
@@ -6,12 +6,12 @@ use super::*;
 
 const REPLACING: &str = "  - name: stats\n    mode: replace\n";
 
-/// Creates rows of drivers from 1 on.
+/// Creates rows of drivers 1 to `count`.
 fn drivers(count: i64, rate: f64) -> Columns {
     stats(&(1..=count).map(|driver| (driver, 30, rate)).collect::<Vec<_>>())
 }
 
-/// Starts a server with a replaced view with rows of this many drivers.
+/// Starts a server with a view that each load replaces, and with rows of this many drivers.
 fn served(place: Place, count: i64) -> Host {
     let prepared = place.good_with(&DEFINITIONS.replace("  - name: stats\n", REPLACING));
     write(&prepared.path(FILE), &drivers(count, 0.1));
@@ -24,7 +24,7 @@ fn by_force() -> SyncCommand {
 
 fn assert_judged(host: &Host, words: &str) {
     let synced = sync_all(host);
-    let [(view, error)] = &synced.failures[..] else { panic!("it was taken: {:?}", synced.reports) };
+    let [(view, error)] = &synced.failures[..] else { panic!("the sync succeeded: {:?}", synced.reports) };
     assert_eq!(view, "stats");
     assert!(error.contains("data/stats") && error.contains(words), "{error}");
     assert_eq!(rates(host, &[1, 2]), json!([0.1, 0.1]), "the previous data keeps serving");
@@ -39,7 +39,7 @@ fn larger_shrink_needs_force() {
         assert_judged(&host, "'sync: shrink_percent_max' is 90. hint: 'larder sync --force' accepts it");
         assert_eq!(sync(&host, &by_force()).failures, []);
         assert_eq!(rates(&host, &[1, 199, 200]), json!([0.2, 0.2, null]));
-        // The comparison is with the currently served rows.
+        // The next file is compared with the rows that are served now.
         write(&host.path(FILE), &drivers(20, 0.3));
         assert_eq!(sync_all(&host).failures, []);
         assert_eq!(rates(&host, &[1, 21]), json!([0.3, null]));
@@ -65,7 +65,7 @@ fn small_sets_are_checked_by_share() {
         let keys: ArrayRef = Arc::new((1..=80).map(|driver| (driver > 2).then_some(driver)).collect::<Int64Array>());
         write(&host.path(FILE), &replaced(drivers(80, 0.2), "driver_id", keys));
         assert_judged(&host, "2 of 80 rows are invalid (2 with a null key");
-        // As many as the settings allow are accepted, and rows that callers wrote do not count.
+        // The checks ignore rows that callers wrote, so a tenth of the file's previous rows is accepted.
         for driver in 1_000..1_100 {
             let df = json!({
                 "driver_id": [driver], "event_timestamp": ["2026-11-23"], "created": [null], "rate": [0.5], "trips": [1],

@@ -11,7 +11,7 @@ use larder_common::clock::parse_time;
 
 use super::*;
 
-/// Returns a file with only a footer, whose schema is nested this deep.
+/// Returns a file that has only a footer, with a schema that is nested this deep.
 fn nested(depth: usize) -> Vec<u8> {
     // struct FileMetaData { 1: version, 2: list<SchemaElement>, 3: num_rows, 4: list<RowGroup> }
     let mut footer = vec![0x15, 0x02, 0x19, 0xfc];
@@ -46,7 +46,7 @@ fn pipe_device_or_socket_is_refused() {
     assert_refused_at(Place::Disk, DEFINITIONS, &pipe, |fixture| {
         make_pipe(&fixture.path("data/stats/part-1.parquet"));
     });
-    // In place of the directory.
+    // The pipe is at the path of the source's directory.
     assert_refused_at(Place::Disk, DEFINITIONS, &["it is a named pipe"], |fixture| {
         fs::remove_dir_all(fixture.path("data/stats")).unwrap();
         make_pipe(&fixture.path("data/stats"));
@@ -63,7 +63,8 @@ fn pipe_device_or_socket_is_refused() {
 fn column_missing_somewhere_is_null() {
     everywhere(|place| {
         let fixture = place.good().start();
-        // Old files lack a feature and the created time, and new ones a feature that is no longer computed.
+        // The first file is older, and lacks a feature and the created time. The second file is newer, and lacks a
+        // feature that is no longer computed.
         write(
             &fixture.path("data/stats/part-1.parquet"),
             &without(without(stats(&[(3, 10, 0.3)]), "trips"), "created"),
@@ -72,7 +73,7 @@ fn column_missing_somewhere_is_null() {
         assert_eq!(sync_all(&fixture).failures, []);
         assert_eq!(rates(&fixture, &[1, 3, 4]), json!([0.1, 0.3, null]));
         assert_eq!(values(&fixture, "stats:trips", &[1, 3, 4]), json!([5, null, 5]));
-        // Also if everything is read again, and the first file by name lacks it.
+        // This is also true if everything is read again and the first file by name lacks the column.
         write(&fixture.path("data/stats/part-.parquet"), &without(stats(&[(5, 10, 0.5)]), "trips"));
         let everything = SyncCommand { full: true, ..SyncCommand::default() };
         assert_eq!(sync(&fixture, &everything).failures, []);
@@ -151,11 +152,11 @@ fn static_table_needs_no_time_column() {
         write(&prepared.path("data/other.parquet"), &other(1));
         let fixture = prepared.start();
         assert_eq!(rates(&fixture, &[1, 2, 3]), json!([0.1, 0.2, null]));
-        // The event time of its rows is the time at which they were read.
+        // The event time of the rows is the time at which they were read.
         let answer = fixture.features(&["stats:rate"], json!({ "driver_id": [1] }));
         let time = answer.column("rate")["event_timestamps"][0].as_str().and_then(parse_time);
         assert_eq!(time, Some(RECORDED_AT));
-        // A newer file replaces it, and the later read wins.
+        // The rows of a newer file are read later, so they replace the stored rows.
         fixture.clock.set(RECORDED_AT + 10 * SECOND);
         write(&fixture.path(FILE), &table(&[(1, 0, 0.7)]));
         assert_eq!(sync_all(&fixture).failures, []);
@@ -169,7 +170,7 @@ fn static_table_needs_no_time_column() {
             assert_eq!(sync(&fixture, &SyncCommand { full, ..SyncCommand::default() }).failures, []);
             assert_eq!(rates(&fixture, &[1, 2]), json!([null, n as f64]));
         }
-        // There are no event times to select by.
+        // A time range cannot be used, because there are no event times.
         let views = vec!["stats".to_owned()];
         let span = SyncCommand { views, from: Some(0), to: Some(1), ..SyncCommand::default() };
         let synced = sync(&fixture, &span);

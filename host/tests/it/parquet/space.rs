@@ -1,4 +1,4 @@
-//! Limits on the disk space of loads whose small files expand to large rows.
+//! Limits on the disk space of the store, with small files whose rows are large.
 
 use std::{
     os::unix::fs::MetadataExt,
@@ -27,7 +27,7 @@ feature_views:
 
 const MIB: u64 = 1 << 20;
 
-/// Writes rows with the same 1 MB text, which the file stores only once.
+/// Writes a file in which all rows have the same text of 1 MB. The file stores the text only once.
 fn write_texts(fixture: &Fixture, rows: i64) {
     let columns: Columns = vec![
         ("driver_id", Arc::new(Int64Array::from_iter_values(0..rows))),
@@ -74,7 +74,7 @@ fn assert_others_go_on(host: &Host, rate: f64) {
 fn load_fails_at_file_size_limit() {
     everywhere(|place| {
         let host = start(place, "file_bytes_max: 96MiB");
-        // Fits within the limit, even during the merge.
+        // These rows fit within the limit, even while the load is merged.
         write_texts(&host, 12);
         assert_eq!(sync_all(&host).failures, []);
         assert_eq!(values(&host, "texts:text", &[11])[0].as_str().unwrap().len(), 1_000_000);
@@ -106,7 +106,7 @@ fn pushes_fail_at_file_size_limit() {
                          "created": many(Value::Null), "rate": many(json!(0.5)), "trips": many(json!(1)) });
         host.post("/push", json!({ "push_source_name": "rates", "df": df }).to_string().as_bytes())
     };
-    // Each refused write closes the store for a moment, which a lookup must not notice.
+    // Each rejected write closes the store for a short time. Lookups must succeed meanwhile.
     let is_over = AtomicBool::new(false);
     let body = json!({ "features": ["stats:rate"], "entities": { "driver_id": [1] } }).to_string();
     let look_up = || {
@@ -132,7 +132,7 @@ fn pushes_fail_at_file_size_limit() {
                 assert!(answer.text().contains("file_bytes_max"), "{}", answer.text());
                 refused += 1;
             }
-            // Reopening the file after a failure is not limited.
+            // The bound is higher than the limit, because reopening the file after a failure is not limited.
             let bytes = bytes_on_disk(&host);
             assert!(bytes <= 25 * MIB, "{bytes} after {batch} pushes");
             if refused > 40 {
@@ -152,7 +152,7 @@ fn pushes_fail_at_file_size_limit() {
 #[test]
 fn load_fails_on_low_disk_space() {
     everywhere(|place| {
-        // More than any disk has.
+        // The required free space is larger than any disk.
         let host = start(place, "free_bytes_min: 1000000GiB");
         write_texts(&host, 200);
         let synced = sync_texts(&host);

@@ -13,7 +13,8 @@ use arrow::{
 
 use super::*;
 
-/// Serves one feature of this type from this column, for drivers 1, 2, …; returns the values in the response.
+/// Serves a feature of this type from this column. The column has a row for each driver, beginning with driver 1.
+/// Returns the values in the response.
 fn served(place: Place, value_type: &str, array: ArrayRef) -> Value {
     let definitions = format!(
         "entities: [{{name: driver, join_key: driver_id, type: Int64}}]\n\
@@ -31,7 +32,7 @@ fn served(place: Place, value_type: &str, array: ArrayRef) -> Value {
     let fixture = setup.start();
     let column = fixture.features(&["stats:f"], json!({ "driver_id": drivers })).column("f");
     crate::arrow::assert_same(&fixture, &json!({ "features": ["stats:f"], "entities": { "driver_id": drivers } }));
-    // A null in an existing row is a value like any other.
+    // If the row exists, a null value also has the status `PRESENT`.
     assert_eq!(column["statuses"], json!(vec!["PRESENT"; drivers.len()]), "{value_type}");
     column["values"].clone()
 }
@@ -54,7 +55,7 @@ fn integers() {
         json!([i32::MAX, i32::MIN, null]),
     );
     assert_served("Int32", Int8Array::from(vec![-1]), json!([-1]));
-    // As pandas writes integers with missing values.
+    // pandas writes integers with missing values as floats.
     assert_served("Int64", Float64Array::from(vec![3.0, f64::NAN]), json!([3, null]));
 }
 
@@ -201,5 +202,5 @@ feature_views:
     let entities = json!({ "driver_id": [1, 1, 2], "day": ["tue", "mon", "mon"] });
     let answer = fixture.features(&["pairs:n", "global:mean"], entities);
     assert_eq!(answer.column("n")["values"], json!([20, 10, null]));
-    assert_eq!(answer.column("mean")["values"], json!([0.5, 0.5, 0.5]), "the newest of its rows, for everybody");
+    assert_eq!(answer.column("mean")["values"], json!([0.5, 0.5, 0.5]), "the newest row, for every request");
 }

@@ -1,5 +1,5 @@
-//! The source on its own, with a server that replaces objects on command: which ranges are requested, the contents of
-//! positions, and interrupted, inconsistent and invalid reads.
+//! Tests the source without a Larder server, with a fake S3 that can replace objects during a read. Covers the ranges
+//! that are requested, the contents of positions, and reads that are interrupted, inconsistent or invalid.
 
 use std::{
     io::{Read, Write},
@@ -73,7 +73,7 @@ fn server(objects: &[(&str, &[u8])]) -> FakeS3 {
     s3
 }
 
-/// Returns driver and trips of each row.
+/// Returns the driver and the trips of each row.
 fn rows(batch: SourceBatch) -> Vec<(i64, i64)> {
     let SourceRows::Columns(columns) = batch.rows else { panic!("files have columns") };
     let column = |name| columns.column_by_name(name).unwrap().as_primitive::<Int64Type>().clone();
@@ -91,7 +91,7 @@ fn read(source: &S3Parquet, position: Option<&str>) -> Result<(Vec<(i64, i64)>, 
     Ok((all, reading.position()))
 }
 
-/// Interrupts a read after this many batches; returns their rows and the position.
+/// Interrupts a read after this many batches. Returns the rows of these batches and the position.
 fn cut_off(source: &S3Parquet, position: Option<&str>, batches: usize) -> (Vec<(i64, i64)>, String) {
     let mut reading = source.read(position).unwrap();
     let all = (0..batches).flat_map(|_| rows(reading.next_batch().unwrap().unwrap())).collect();
@@ -102,7 +102,7 @@ fn gets(s3: &FakeS3) -> Vec<S3Call> {
     s3.calls().into_iter().filter(|call| call.operation == "GetObject").collect()
 }
 
-/// Creates rows in groups, of numbers that do not compress; `trips` is the same in all of them.
+/// Creates a file with row groups of this size. Numbers do not compress, and `trips` is the same in all rows.
 fn grouped(count: i64, group: usize, trips: i64) -> Vec<u8> {
     let dice = |seed: i64| {
         let dice = move |n: i64| (n + seed).wrapping_mul(0x9e37_79b9_7f4a_7c15_u64.cast_signed()).rotate_left(29);
@@ -129,7 +129,7 @@ fn grouped(count: i64, group: usize, trips: i64) -> Vec<u8> {
 
 #[test]
 fn only_footer_and_columns_are_requested() {
-    // A group's part of a column is 9.6 MB: more than the maximum of one request.
+    // A column of a row group has 9.6 MB, which is more than the maximum of one request.
     let bytes = grouped(2_400_000, 1_200_000, 7);
     let s3 = server(&[(KEY, &bytes)]);
     let source = source(&s3, "path: \"s3://features/set/a.parquet\"");
@@ -152,15 +152,16 @@ fn only_footer_and_columns_are_requested() {
     let chunks = chunks.filter(|chunk| wanted.contains(&chunk.column_path().string().as_str()));
     let needed: u64 = chunks.map(|chunk| chunk.byte_range().1).sum();
     let fetched: u64 = asked[1..].iter().map(|range| range.end - range.start).sum();
-    assert_eq!(fetched, needed, "neither more nor less than the wanted columns' parts");
-    // Of each group: the driver in two parts, times and trips next to each other in one or more.
+    assert_eq!(fetched, needed, "exactly the needed columns are fetched");
+    // For each group, there are two or three requests for the drivers. The times and trips are next to each other, and
+    // are requested together.
     let sides = needed / 2 - 9_600_000;
     assert!(asked.len() as u64 <= 1 + 2 * (3 + sides.div_ceil(8 << 20)), "{asked:?}");
     assert!(s3.concurrent_max() <= 8, "{}", s3.concurrent_max());
 
     s3.clear_calls();
     assert!(!source.has_changes(&position).unwrap());
-    assert_eq!((gets(&s3).len(), s3.calls().len()), (0, 1), "a look at what is known is one list");
+    assert_eq!((gets(&s3).len(), s3.calls().len()), (0, 1), "a check without changes is one list request");
 }
 
 #[test]
@@ -169,14 +170,14 @@ fn one_row_group_is_prefetched() {
     let source = source(&s3, "path: \"s3://features/set/\"");
     let (all, position) = read(&source, None).unwrap();
     let requests = gets(&s3).len();
-    assert_eq!((all.len(), (requests - 1) % 6), (300_000, 0), "the tail, and the same for each of six groups");
+    assert_eq!((all.len(), (requests - 1) % 6), (300_000, 0), "the tail, and as many requests for each of six groups");
     s3.clear_calls();
     let mut reading = source.read(None).unwrap();
     reading.next_batch().unwrap().unwrap();
     let two_groups = 1 + (requests - 1) / 3;
-    eventually("the second group comes", || gets(&s3).len() >= two_groups);
+    eventually("the second group is requested", || gets(&s3).len() >= two_groups);
     reading.next_batch().unwrap().unwrap();
-    // Requests that began before this one have arrived, too.
+    // When this request is complete, all earlier requests have also arrived.
     assert!(!source.has_changes(&position).unwrap());
     assert_eq!(gets(&s3).len(), two_groups);
 }
@@ -220,14 +221,19 @@ fn interrupted_read_resumes_same_version() {
         let (rest, last) = read(&source, Some(&position)).unwrap();
         begun.extend(more);
         begun.extend(rest);
-        assert!(begun == whole, "{} rows after {batches} batches, {} at once", begun.len(), whole.len());
+        assert!(
+            begun == whole,
+            "{} rows after {batches} batches, {} without an interruption",
+            begun.len(),
+            whole.len()
+        );
         assert_eq!(last, end);
     }
     let (_, position) = cut_off(&source, None, 2);
     s3.put(BUCKET, KEY, file(1..=2, 2));
     let (rest, _) = read(&source, Some(&position)).unwrap();
     assert_eq!(rest, [(1, 2), (2, 2), (5, 5)], "another version is read from its beginning");
-    // Interrupted in the second object, 14 batches after the start of the first.
+    // The read is interrupted after the first batch of the second object. The first object has 14 batches.
     s3.put(BUCKET, KEY, bytes.clone());
     s3.put(BUCKET, "set/b.parquet", bytes);
     let (_, position) = cut_off(&source, None, 15);
@@ -286,7 +292,7 @@ fn server_ignoring_versions_is_detected() {
     let error = read(&source, None).unwrap_err();
     assert!(matches!(error, SourceError::Changed { .. }), "{error}");
     proxy.heal();
-    // A server without support for ranges sends more than requested: the response is not read to its end.
+    // A server without support for ranges sends more than requested. The reader stops before the end of the response.
     proxy.rule("GET /features/set/", When::Always, Fault::Respond(200, vec![], "x".repeat(50 << 20)));
     let error = read(&source, None).unwrap_err();
     assert!(
@@ -304,7 +310,8 @@ fn interrupted_marker_set_is_news() {
     assert_eq!(first, [(1, 1)]);
     assert!(source.has_changes(&position).unwrap(), "the marker is the same, and half of the set was not read");
     assert_eq!(read(&source, Some(&position)).unwrap().0, [(2, 1)]);
-    // The next set is being written: it is not read, and half of the current one is not treated as complete.
+    // The marker is missing while the next set is being written. The read must not continue without it, because the
+    // rest of the set may change.
     s3.delete(BUCKET, "set/_SUCCESS");
     assert!(source.has_changes(&position).unwrap());
     let error = read(&source, Some(&position)).unwrap_err();
@@ -354,7 +361,7 @@ fn manifest_may_name_any_object() {
     let (all, position) = read(&listed, None).unwrap();
     assert_eq!(all, [(1, 1), (2, 1)]);
     assert!(!listed.has_changes(&position).unwrap());
-    // The version of this object comes from a HEAD instead of the list: both must agree.
+    // The version of this object comes from a HEAD request instead of the list. It must have the same format in both.
     s3.put(BUCKET, "else where/b.parquet", file(2..=2, 2));
     assert!(listed.has_changes(&position).unwrap());
     assert_eq!(read(&listed, Some(&position)).unwrap().0, [(2, 2)]);
@@ -376,10 +383,11 @@ fn manifest_may_name_any_object() {
     s3.put(BUCKET, "set/manifest", vec![b' '; (32 << 20) + 1]);
     s3.clear_calls();
     assert!(matches!(read(&listed, None), Err(SourceError::Limit { what, .. }) if what.contains("manifest")));
-    assert_eq!(gets(&s3).len(), 0, "it is not even asked for");
+    assert_eq!(gets(&s3).len(), 0, "no request is sent");
 }
 
-/// Changes every byte of a file, one at a time: nothing hangs, nothing panics, and every number in it is checked.
+/// Changes every byte of a file, one at a time. No read may hang or panic, so the reader has to check every number in
+/// the file.
 #[test]
 fn damaged_byte_never_panics() {
     let whole = file(1..=3, 1);
@@ -402,7 +410,7 @@ fn object_cannot_exceed_limits() {
     let s3 = server(&[(KEY, &grouped(200_000, 100_000, 1))]);
     let refused = |limits: ParquetLimits| {
         let source = source_at(s3.url(), "path: \"s3://features/set/\"", limits);
-        let Err(SourceError::Limit { path, what, .. }) = read(&source, None) else { panic!("no bound") };
+        let Err(SourceError::Limit { path, what, .. }) = read(&source, None) else { panic!("the size is not bounded") };
         assert_eq!(path, "s3://features/set/a.parquet");
         what
     };
@@ -432,7 +440,7 @@ fn broken_body_is_requested_again() {
     let s3 = server(&[(KEY, &grouped(200_000, 50_000, 3))]);
     let proxy = FaultProxy::start(s3.address());
     let source = source_at(proxy.url(), "path: \"s3://features/set/\"", ParquetLimits::default());
-    // Every third request fails, so never two in a row.
+    // Every third request fails, so a repeated request succeeds.
     proxy.rule("GET /features/set/", When::Every(3), Fault::ShortBody(1_000));
     let (all, _) = read(&source, None).unwrap();
     assert_eq!((all.len(), all.iter().all(|row| row.1 == 3)), (200_000, true));
@@ -481,7 +489,7 @@ fn empty_directory_object_is_a_marker() {
             assert_eq!(rows.len(), 10, "{marker}, {path}");
         }
     }
-    // An empty object alone is an unreadable file.
+    // If the only object is empty, the read fails, because it is not a readable file.
     let s3 = server(&[("set", b"")]);
     let error = read(&source(&s3, "path: \"s3://features/set\""), None).unwrap_err().to_string();
     assert!(error.contains("s3://features/set is not a readable Parquet file"), "{error}");
@@ -498,8 +506,8 @@ fn large_row_group_comes_in_parts() {
     assert!(gets(&s3).len() - before > 6, "{}", gets(&s3).len() - before);
 }
 
-/// Returns a server that answers every request with a body that does not end; returns its address and the bytes it has
-/// sent.
+/// Starts a server that responds to every request with a body that does not end. Returns its address and the counter of
+/// the bytes that it has sent.
 fn endless() -> (String, Arc<AtomicU64>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (url, sent) = (format!("http://{}", listener.local_addr().unwrap()), Arc::new(AtomicU64::new(0)));
@@ -532,7 +540,7 @@ fn endless_response_is_cut_off() {
 
     let source = source_at(url, &format!("path: \"s3://{BUCKET}/set/\""), ParquetLimits::default());
     source.schemas().unwrap_err();
-    // Each of two attempts ends after 64 MiB, plus the contents of the kernel's buffers.
+    // There are two attempts. Each reads at most 64 MiB, and the kernel's buffers contain more.
     let sent = sent.load(Ordering::Relaxed);
     assert!(sent < 3 * (64 << 20), "{sent}");
 }

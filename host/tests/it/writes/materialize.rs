@@ -1,4 +1,5 @@
-//! `/materialize` and `/materialize-incremental`: ranges, callers that leave, and sources that do not respond.
+//! `/materialize` and `/materialize-incremental`: time ranges, callers that disconnect, and sources that do not
+//! respond.
 
 use larder_fakeaws::{FakeS3, FaultProxy};
 use larder_http::{AdminEvent, Control as _};
@@ -6,7 +7,7 @@ use larder_http::{AdminEvent, Control as _};
 use super::*;
 use crate::binary::LARDER_YAML;
 
-/// Starts a golden repository whose views only have rows from writes and from `/materialize`.
+/// Starts a server with the golden repository, without syncs. Views only have rows from writes and from `/materialize`.
 fn unloaded() -> Fixture {
     Setup::golden().config("sync: {on_start: false}\n").unready().start()
 }
@@ -68,7 +69,7 @@ fn view_named_often_is_materialized_once() {
     assert_eq!(reports.len(), 1);
 }
 
-/// Starts a server with a view whose source does not respond, next to views on disk.
+/// Starts a server with a view whose source does not respond, and views whose files are on disk.
 fn with_silent_view() -> (FakeS3, FaultProxy, Fixture) {
     let s3 = FakeS3::start();
     s3.create_bucket("rows");
@@ -94,7 +95,7 @@ fn hanging_view_does_not_block_others() {
         let body = json!({ "disable_event_timestamp": true, "feature_views": views }).to_string();
         fixture.post(path, body.as_bytes())
     };
-    // Its own queue is limited, and the queues of other views are not affected.
+    // The queue of this view is limited. The queues of other views are not affected.
     let answers: Vec<u16> = (0..20).map(|_| post("/materialize?async=true", &["silent"]).status).collect();
     assert_eq!((answers[0], answers[19]), (202, 503), "{answers:?}");
     let refused = post("/materialize", &["silent"]);
@@ -103,10 +104,10 @@ fn hanging_view_does_not_block_others() {
         "{}",
         refused.text()
     );
-    fixture.eventually("the source is asked", || proxy.connections() > 0);
+    fixture.eventually("the source gets a request", || proxy.connections() > 0);
     assert_eq!(post("/materialize", &["driver_stats"]).status, 200);
     assert_eq!(trips(&fixture, 1001), 1001);
-    // By command, too, and in one request with it.
+    // Other views can also be synced with a command, and in the same request as this view.
     let command =
         SyncCommand { views: ["silent", "expired_stats"].map(str::to_owned).into(), ..SyncCommand::default() };
     let (sender, events) = std::sync::mpsc::channel();
@@ -162,7 +163,7 @@ fn materialization_moves_feasts_timestamp() {
         assert_eq!(answer.status, 200, "{}", answer.text());
         assert!(timestamp() > before, "{path}");
     }
-    // It survives a restart.
+    // The time of the last materialization survives a restart.
     let last = timestamp();
     host.stop(Signal::TERM);
     let mut host = home.start(["serve"]);
@@ -185,6 +186,6 @@ fn materialize_of_missing_files_fails_alone() {
     let answer = of("driver_stats");
     assert_eq!(answer.status, 500);
     assert!(answer.text().contains("driver_stats could not be materialized"), "{}", answer.text());
-    assert!(!answer.text().contains("parquet"), "where files lie is no caller's business: {}", answer.text());
+    assert!(!answer.text().contains("parquet"), "the error must not contain paths of files: {}", answer.text());
     assert_eq!(of("expired_stats").status, 200);
 }

@@ -1,4 +1,4 @@
-//! Computes eight doubles from eight doubles: the plugin of `make bench-plugin`.
+//! A plugin that computes eight doubles from eight doubles. `make bench-plugin` measures it.
 
 use larder_plugin::{Inputs, Outputs, plugin};
 

@@ -1,4 +1,4 @@
-//! A minimal plugin, to measure the fixed cost of a call.
+//! A plugin that does nothing. `make bench-plugin` uses it to measure the fixed cost of a call.
 
 use larder_plugin::{Inputs, Outputs, plugin};
 

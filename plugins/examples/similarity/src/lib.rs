@@ -1,18 +1,19 @@
-//! `embedding_similarity`: finds the nearest of several labelled embeddings to the one in the request.
+//! `embedding_similarity`: finds the nearest of several labeled embeddings to the one in the request.
 //!
-//! Shows lists and texts as inputs and outputs. The square root is a WebAssembly instruction with the same result on
-//! every machine. Logarithms and similar functions are not instructions, and are compiled into the component.
+//! The example shows lists and strings as inputs and outputs. Results are the same on every machine: the square root is a
+//! WebAssembly instruction, and functions that are not instructions, such as logarithms, are compiled into the
+//! component.
 
 use larder_plugin::{Inputs, List, Outputs, plugin};
 
-/// A row of labelled embeddings, and the query.
+/// A row of labeled embeddings, and the query.
 #[derive(Debug, Inputs)]
 pub struct Candidates<'a> {
     /// The embedding in the request.
     pub query: Option<&'a [f32]>,
-    /// The embeddings of the row, concatenated, each as long as the query.
+    /// The embeddings of the row, concatenated. Each is as long as the query.
     pub embeddings: Option<&'a [f32]>,
-    /// A label for each of them.
+    /// A label for each embedding.
     pub labels: Option<List<'a, &'a str>>,
 }
 
@@ -25,11 +26,11 @@ pub struct Found<'a> {
     pub similarity: Option<f64>,
     /// All labels, the nearest first.
     pub ranking: Option<Vec<&'a str>>,
-    /// Their similarities, in the same order.
+    /// The similarities of all embeddings, in the same order as the ranking.
     pub similarities: Option<Vec<f64>>,
 }
 
-/// Ranks labelled embeddings by their cosine similarity to a query.
+/// Ranks labeled embeddings by their cosine similarity to a query.
 #[plugin(name = "embedding_similarity", version = "1.0.0")]
 pub fn rank<'a>(row: Candidates<'a>) -> Found<'a> {
     let (Some(query), Some(embeddings), Some(labels)) = (row.query, row.embeddings, row.labels) else {
@@ -40,7 +41,7 @@ pub fn rank<'a>(row: Candidates<'a>) -> Found<'a> {
     }
     let scores = embeddings.chunks_exact(query.len()).map(|embedding| cosine(query, embedding));
     let mut ranked: Vec<(f64, &str)> = scores.zip(labels).collect();
-    // The sort is stable: equal scores keep the order of the inputs, so the ranking is always the same.
+    // The sort is stable, so embeddings with equal similarities keep the order of the inputs.
     ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
     Found {
         nearest: ranked.first().map(|(_, label)| *label),
@@ -50,7 +51,7 @@ pub fn rank<'a>(row: Candidates<'a>) -> Found<'a> {
     }
 }
 
-/// Returns the cosine similarity; 0 if one of the vectors has length 0.
+/// Returns the cosine similarity of two vectors. Returns 0 if one of them has length 0.
 fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let (mut dot, mut left, mut right) = (0.0, 0.0, 0.0);
     for (a, b) in a.iter().zip(b) {

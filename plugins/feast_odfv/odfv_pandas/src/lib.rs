@@ -1,8 +1,8 @@
-//! The plugin for `odfv_pandas`, an on-demand view of the Feast repository whose responses are recorded.
+//! The plugin for `odfv_pandas`, an on-demand view of the Feast repository in `host/tests/golden`.
 
 use larder_plugin::{Inputs, Outputs, plugin};
 
-/// The inputs of the view.
+/// The inputs of the plugin.
 #[derive(Debug, Inputs)]
 pub struct Row {
     avg_amount: Option<f32>,
@@ -17,14 +17,14 @@ pub struct Row {
 pub struct Derived {
     /// The amount divided by the customer's average amount.
     amount_over_avg: Option<f64>,
-    /// Whether it is before six.
+    /// Whether the hour is before 6.
     is_night: Option<bool>,
 }
 
 /// Returns an amount relative to the average, and whether it is night.
 #[plugin(name = "odfv_pandas", version = "1.0.0")]
 pub fn derive(row: Row) -> Derived {
-    // numpy also converts the single to a double first.
+    // As in numpy, the 32-bit float is converted to a double before the division.
     let amount_over_avg = row.amount.zip(row.avg_amount).map(|(amount, average)| amount / f64::from(average));
     Derived { amount_over_avg, is_night: row.hour.map(|hour| hour < 6) }
 }

@@ -1,6 +1,5 @@
-//! The plugin for `odfv_probe_py`, an on-demand view of the Feast repository whose responses are recorded. The Feast
-//! view returns the names and Python types of its inputs; this plugin returns names and values, of the inputs that its
-//! view declares.
+//! The plugin for `odfv_probe_py`, an on-demand view of the Feast repository in `host/tests/golden`. The view in Feast
+//! returns the names and Python types of its inputs. This plugin returns the names and values of its inputs.
 
 use std::fmt::Debug;
 
@@ -22,7 +21,7 @@ pub struct Row {
 /// The outputs of the view.
 #[derive(Debug, Outputs)]
 pub struct Derived {
-    /// Names and values of the inputs.
+    /// The names and values of the inputs.
     seen_keys: String,
 }
 

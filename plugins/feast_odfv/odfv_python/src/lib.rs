@@ -1,4 +1,4 @@
-//! The plugin for `odfv_python`, an on-demand view of the Feast repository whose responses are recorded.
+//! The plugin for `odfv_python`, an on-demand view of the Feast repository in `host/tests/golden`.
 
 use larder_plugin::{Inputs, Outputs, plugin};
 
@@ -17,11 +17,11 @@ pub struct Row {
 pub struct Derived {
     /// The rate times the amount.
     conv_x_amount: Option<f64>,
-    /// The hour in words.
+    /// The hour as text, such as `h7`.
     label: Option<String>,
 }
 
-/// Returns a rate times an amount, and a label.
+/// Returns the rate times the amount, and the hour as text.
 #[plugin(name = "odfv_python", version = "1.0.0")]
 pub fn derive(row: Row) -> Derived {
     Derived {

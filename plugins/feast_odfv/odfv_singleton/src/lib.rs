@@ -1,6 +1,6 @@
-//! The plugin for `odfv_singleton`, an on-demand view of the Feast repository whose responses are recorded. If the
-//! Feast view raises an exception, this plugin returns a fault. With the feature `second`, it is a version that adds
-//! two trips instead of one and has one more output, for tests of replacing versions.
+//! The plugin for `odfv_singleton`, an on-demand view of the Feast repository in `host/tests/golden`. If the view in
+//! Feast raises an exception, this plugin returns a fault. With the Cargo feature `second`, it is a second version for
+//! tests of deployment: it adds two trips instead of one, and has one more output.
 
 use larder_plugin::{Fault, Inputs, Outputs, plugin};
 

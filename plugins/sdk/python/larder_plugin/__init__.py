@@ -1,6 +1,6 @@
 """Derived features for Larder, written as plain functions.
 
-A plugin declares its inputs and its outputs, and is a function of one row::
+A plugin is a function of one row, with declared inputs and outputs::
 
     from larder_plugin import Float64, plugin
 
@@ -15,12 +15,13 @@ A plugin declares its inputs and its outputs, and is a function of one row::
             return None
         return numerator / denominator
 
-A missing value is ``None``. The function gets its inputs by name, and returns a dict, a tuple in the order of the
-outputs, or, for a single output, its value. See :func:`plugin` for whole columns, required inputs, configuration and
-the time of the request, and :mod:`larder_plugin.testing` to run a plugin in a unit test as the host does.
+A missing value is ``None``. The function gets its inputs by name. It returns a dict, or a tuple in the order of the
+outputs. If there is only one output, it may return the value itself. See :func:`plugin` for functions of whole columns,
+required inputs, the configuration and the time of the request. Use :mod:`larder_plugin.testing` to run a plugin in a
+unit test as the host does.
 
-A deployed plugin has no files, no network, no clock and no randomness. Its modules are imported when it is built, so
-put every ``import`` at the top of a file.
+A deployed plugin has no files, no network, no clock and no randomness. Modules are imported when the plugin is built,
+so put every ``import`` at the top of a file.
 """
 
 from . import log

@@ -1,8 +1,8 @@
 """Converts columns of the contract to Python lists with ``None``, and back.
 
-Everything that depends only on the column types is computed once, when the plugin is declared: :func:`reader` and
-:func:`writer` return functions. These run on every call, so they check all values of a column, or all columns, at once
-(``{*map(type, values)}``), and only check single values to describe an error.
+Everything that depends only on the column types is computed once, when an instance is created: :func:`reader` and
+:func:`writer` return functions, which run on every call. To be fast, these functions check the types of all values of a
+column at once (``{*map(type, values)}``), and check individual values only to describe an error.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from ._errors import BadInput, Fault, Internal, shown
 from ._types import Bool, Float32, Float64, Type
 
 Values = list[Any]
-"""A value or ``None`` per row."""
+"""A value or ``None`` for each row."""
 Wire = Any
-"""The module with the contract's classes: generated, or :mod:`larder_plugin._wire`."""
+"""The module with the contract's classes: the generated one, or :mod:`larder_plugin._wire`."""
 
 
 class _ColumnError(Exception):
-    """The value at this index is not of the type."""
+    """The value at index ``place`` does not match the type of the column."""
 
     def __init__(self, place: int, problem: str) -> None:
         self.place = place
@@ -40,8 +40,8 @@ def pack(values: Sequence[object]) -> bytes:
 
 
 def unpack(validity: bytes, rows: int) -> str:
-    """Returns a bitmap as one character per row, ``1`` for values that are present."""
-    # The bit above the last row keeps the leading zeros; it and Python's 0b are removed.
+    """Returns a bitmap as text with one character for each row, which is ``1`` if the value is present."""
+    # An additional bit above the last row keeps leading zeros. The slice removes this bit and Python's prefix 0b.
     return bin(int.from_bytes(validity, "little") | 1 << rows)[:2:-1]
 
 
@@ -62,7 +62,7 @@ def _texts(var: Any) -> list[str]:
         return [data.decode()]
     if not data.isascii():
         return [slot.decode() for slot in _slices(var)]
-    # One byte is one character, so the text is cut where the bytes would be.
+    # In ASCII, one byte is one character, so the ends of the bytes are also the ends in the text.
     text, start, slots = data.decode(), 0, []
     for end in var.ends:
         slots.append(text[start:end])
@@ -90,7 +90,7 @@ def _floats(values: Values, kinds: set[type]) -> Values:
 def _ints(values: Values, kinds: set[type]) -> Values:
     for place, value in enumerate(values):
         if isinstance(value, bool) or not isinstance(value, int):
-            hint = "; hint: convert it with int() or round()" if isinstance(value, float) else ""
+            hint = ". hint: convert it with int() or round()" if isinstance(value, float) else ""
             raise _ColumnError(place, f"expected an int, got {shown(value)}{hint}")
     return [int(value) for value in values]
 
@@ -122,7 +122,7 @@ def _binaries(values: Values, kinds: set[type]) -> Values:
 
 
 class _Scalar:
-    """How values of one scalar type are read, checked and written."""
+    """Reads, checks and writes values of one scalar type."""
 
     __slots__ = ("case", "convert", "decode", "exact", "limits", "zero")
 
@@ -144,7 +144,7 @@ class _Scalar:
         self.limits = None if bits is None else (-(1 << bits - 1), (1 << bits - 1) - 1)
 
     def admit(self, values: Values, kinds: set[type]) -> Values:
-        """Converts values of these types to values of the scalar; raises `_ColumnError` if one does not match."""
+        """Converts values, whose types are ``kinds``, to values of the scalar type, or raises `_ColumnError`."""
         if kinds and kinds != self.exact:
             values = self.convert(values, kinds)
         if self.limits is not None and values:
@@ -204,7 +204,7 @@ _value = attrgetter("value")
 
 
 def reader(fields: Mapping[str, Type], wire: Wire) -> Callable[[list[Any], int], list[Values]]:
-    """Returns a function that converts all columns to lists; it raises `BadInput` if a column has the wrong type."""
+    """Returns a function that converts all columns to lists. It raises `BadInput` if a column has the wrong type."""
     kinds = [wire.Lists if kind.is_list else getattr(wire, _SCALARS[kind.scalar].case) for kind in fields.values()]
     decoders = [_decoder(name, kind, wire) for name, kind in fields.items()]
     plain = all(decode is _value for decode in decoders)
@@ -230,7 +230,7 @@ def reader(fields: Mapping[str, Type], wire: Wire) -> Callable[[list[Any], int],
 
 
 def _decoder(name: str, kind: Type, wire: Wire) -> Callable[[Any], Values]:
-    """Returns a function that converts the contract's values of one column to a list."""
+    """Returns a function that converts the values of one column from the contract's types to a list."""
     scalar = _SCALARS[kind.scalar]
     decode = scalar.decode
     if not kind.is_list:
@@ -260,7 +260,7 @@ def _refuse(values: list[Any], kinds: list[type], fields: Mapping[str, Type], wi
 
 
 def _sent(values: Any, wire: Wire) -> str:
-    """Returns the type of a received column, in the contract's terms."""
+    """Returns the contract's name of the type of a received column."""
     if type(values) is wire.Lists:
         return f"lists of {type(values.items).__name__.removeprefix('Scalars_').lower()}"
     return type(values).__name__.removeprefix("Scalars_").lower()
@@ -278,12 +278,12 @@ def writer(
 ) -> Callable[[Values, int], Any]:
     """Returns a function that converts a list to a column.
 
-    If a value does not match, the function raises ``error``, with ``noun``, name and row in the message.
+    If a value does not match the type, the function raises ``error``. The message has ``noun``, the name and the row.
     """
     scalar = _SCALARS[kind.scalar]
     encode = scalar.encoder(wire)
     admit = scalar.admit
-    # For types without a range, values of the right type need no further check.
+    # For types without a range, values of the right Python type need no further check.
     exact = scalar.exact if kind in _UNBOUND else None
     zero: Any = () if kind.is_list else scalar.zero
 

@@ -1,4 +1,4 @@
-"""The decorator that turns a function into a plugin, and the errors of invalid declarations."""
+"""The decorator that turns a function into a plugin, and the error for invalid declarations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CONSTANTS = {"context": CONTEXT, "config": CONFIG}
 
 
 class DeclarationError(TypeError):
-    """A plugin was declared incorrectly; the message lists all errors."""
+    """A plugin is declared incorrectly. The message lists all mistakes."""
 
 
 class Plugin:
@@ -32,11 +32,11 @@ class Plugin:
     inputs: dict[str, Field]
     outputs: dict[str, Field]
     config: type | None
-    """The dataclass of its configuration, if it has one."""
+    """The dataclass of the configuration, or ``None`` if the decorator got none."""
     takes_config: bool
     takes_context: bool
     batch: Batch
-    """The function over whole columns."""
+    """The decorated function, wrapped as a function of whole columns."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
@@ -63,20 +63,21 @@ def plugin(
     by: Literal["row", "columns"] = "row",
     config: type | None = None,
 ) -> Callable[[Callable[..., Any]], Plugin]:
-    """Turns a function into a plugin. Its docstring, or that of its module, becomes the plugin's doc.
+    """Turns a function into a plugin. The function's docstring, or else its module's, becomes the plugin's doc.
 
-    The function has a parameter for each input, with the same name, in any order, and may have two more:
+    The function needs a parameter for each input, with the same name. The order does not matter. It may have two more
+    parameters:
 
     * ``context``, with the time of the request, :attr:`Context.as_of`;
-    * ``config``, the derived view's ``config`` block. If the decorator gets a dataclass as ``config``, it is an
-      instance of the dataclass, with names and types checked; otherwise it is the parsed JSON.
+    * ``config``, the derived view's ``config`` block. If the decorator gets a dataclass as ``config``, the argument is
+      an instance of the dataclass, and names and types are checked. Otherwise, the argument is the parsed JSON.
 
-    ``by="row"`` calls it for each row. It returns a dict by output, a tuple in the order of the outputs, or, for a
-    single output, the value. ``by="columns"`` calls it once for all rows, with lists; it returns a dict or tuple of
-    lists of the same length.
+    With ``by="row"``, the function is called for each row. It returns a dict by output, or a tuple in the order of the
+    outputs. If there is only one output, it may return the value itself. With ``by="columns"``, the function is called
+    once for all rows. The arguments are lists, and the function returns a dict or a tuple of lists of the same length.
 
-    An exception in the function fails the whole call, and is logged by the host with its traceback. The same inputs
-    must give the same result, regardless of earlier calls.
+    If the function raises an exception, the whole call fails, and the host logs the traceback. The same inputs must
+    give the same result, regardless of earlier calls.
     """
 
     def declare(function: Callable[..., Any]) -> Plugin:
@@ -137,7 +138,7 @@ def _check_fields(noun: str, fields: object, mistakes: list[str]) -> None:
 
 
 def _places(function: Callable[..., Any], inputs: list[str], mistakes: list[str]) -> list[int]:
-    """Returns the source of each parameter of the function."""
+    """Returns the source of each parameter: the index of an input, or a negative constant for context and config."""
     places = []
     parameters = inspect.signature(function).parameters
     called = _called(function)

@@ -7,9 +7,10 @@ from collections.abc import Iterable
 
 
 class Fault(Exception):
-    """The whole call failed; the host responds as the derived view's ``on_error`` specifies.
+    """An error that fails the whole call. The host then responds as the derived view's ``on_error`` specifies.
 
-    For a single row with invalid values, return ``None`` instead. ``kind`` is the contract's name of the error.
+    For a single row with invalid values, return ``None`` instead of raising a fault. ``kind`` is the contract's name of
+    the error.
     """
 
     kind = "internal"
@@ -28,19 +29,19 @@ class BadInput(Fault):
 
 
 class Internal(Fault):
-    """Any other error: an exception in the function, or a result of the wrong form."""
+    """Any other error, such as an exception in the function, or a result that does not match the outputs."""
 
     kind = "internal"
 
 
 def nearest(written: str, known: Iterable[str]) -> str:
-    """Returns `` (did you mean 'x'?)`` if a known name is similar to the given one, else an empty text."""
+    """Returns `` (did you mean 'x'?)`` if a known name is similar to the given one, and otherwise an empty text."""
     close = difflib.get_close_matches(written, list(known), n=1, cutoff=0.7)
     return f" (did you mean '{close[0]}'?)" if close else ""
 
 
 def shown(value: object) -> str:
-    """Formats a value for a message, with its type, and truncated: ``str 'abc'``."""
+    """Formats a value for a message as its type and its truncated text: ``str 'abc'``."""
     if value is None:
         return "None"
     text = repr(value)

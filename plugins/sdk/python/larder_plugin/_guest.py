@@ -1,6 +1,6 @@
 """The plugin as a component. Only the glue that ``larder plugin build`` writes imports this module.
 
-It is the only module that uses the code generated from the contract, which exists only in a component.
+No other module imports the code that is generated from the contract, because that code exists only in a component.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LEVELS = {level.name.lower(): level for level in host.Level}
 
 
 def world(name: str) -> type:
-    """Imports a module, and returns the class for the component of its only plugin."""
+    """Imports a module, which must declare exactly one plugin, and returns the class that implements the component."""
     close_clocks()
     module = import_module(name)
     plugin = _only_plugin(module)
@@ -63,7 +63,7 @@ def world(name: str) -> type:
 
 
 def _start() -> None:
-    """Prepares a deployed instance. This is not done during the build, which has no host and needs imports."""
+    """Prepares a deployed instance. The build does not call this, because it has no host and needs imports."""
     log.sink = _to_host
     sys.stdout = _Lines("info")
     sys.stderr = _Lines("warn")
@@ -94,7 +94,7 @@ def _signature(plugin: Plugin) -> Any:
 
 
 def _to_host(level: str, message: str) -> None:
-    # Text that UTF-8 cannot represent cannot be passed to the host.
+    # The host only accepts UTF-8, so characters that cannot be encoded are escaped.
     host.log(_LEVELS[level], message.encode(errors="backslashreplace").decode())
 
 
@@ -115,7 +115,7 @@ class _Lines:
         return len(text)
 
     def flush(self) -> None:
-        """Does nothing: lines are written when they end."""
+        """Does nothing, because a line is written as soon as it ends."""
 
     def isatty(self) -> bool:
         return False

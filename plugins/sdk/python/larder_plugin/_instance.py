@@ -1,4 +1,4 @@
-"""An instance of a plugin: configured once, then called with columns. The same in a component and in a unit test."""
+"""An instance of a plugin, which is configured once and then called with columns. Unit tests use the same code."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 class Context:
-    """Data of a call in addition to the inputs. The host sets it, and replays it when training data is generated."""
+    """Data of a call in addition to the inputs. The host sets it, and sets it again when training data is generated."""
 
     __slots__ = ("as_of",)
 
     as_of: int
-    """"Now" of the request, or the event time of training rows: microseconds since 1970 UTC."""
+    """The time of the request, or the event time of training rows, in microseconds since 1970 UTC."""
 
     def __init__(self, as_of: int) -> None:
         self.as_of = as_of
@@ -33,12 +33,12 @@ class Context:
 
     @property
     def time(self) -> datetime:
-        """Returns ``as_of`` as a datetime, in UTC."""
+        """``as_of`` as a datetime in UTC."""
         return _EPOCH + timedelta(microseconds=self.as_of)
 
 
 class Instance:
-    """One plugin with one configuration."""
+    """A plugin with its current configuration."""
 
     def __init__(self, plugin: Plugin, wire: Wire) -> None:
         nullable = plugin.nullable_outputs
@@ -48,7 +48,8 @@ class Instance:
             writer(name, field.type, wire, nullable=nullable or field.nullable is not False)
             for name, field in plugin.outputs.items()
         ]
-        # All outputs of a row without a required input are null. Any other None in a non-nullable output is an error.
+        # If a row lacks a required input, all of its outputs are null, even if they have nullable=False. In other rows,
+        # None in such an output is an error.
         self._never = [
             (place, name)
             for place, (name, field) in enumerate(plugin.outputs.items())
@@ -77,7 +78,7 @@ class Instance:
             self._config = _settled(plugin.config, parsed)
 
     def transform(self, as_of: int, rows: int, inputs: list[Any]) -> list[Any]:
-        """Converts columns of inputs to columns of outputs, in the contract's types; raises a `Fault` on errors."""
+        """Computes columns of outputs from columns of inputs, in the contract's types. Raises a `Fault` on errors."""
         columns = self._read(inputs, rows)
         try:
             context = Context(as_of) if self._takes_context else None
@@ -143,7 +144,10 @@ def _settled(config: type, parsed: object) -> object:
 
 
 def _fitted(name: str, value: object, hint: object) -> object:
-    """Converts a value to the type of its field's annotation, for annotations with a JSON type."""
+    """Checks that a value has the type of its field's annotation, and converts an int to a float if needed.
+
+    Returns values of fields with other annotations than float, int, bool and str unchanged.
+    """
     if hint not in _NAMES or type(value) is hint:
         return value
     if hint is float and type(value) is int:

@@ -1,7 +1,7 @@
 """Wraps a plugin's function as a function of whole columns.
 
-Whether it takes rows or columns, its parameters, the required inputs and the number of outputs are known when the
-plugin is declared; :func:`batch` resolves them there.
+When a plugin is declared, it is known whether its function takes rows or columns, which parameters and required inputs
+it has, and how many outputs. :func:`batch` uses this to choose the wrapper once, instead of on every call.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any
 from ._errors import Internal, nearest, shown
 
 Columns = list[list[Any]]
-"""A list per input or output, with a value or ``None`` per row."""
+"""A list for each input or output, with a value or ``None`` for each row."""
 Batch = Callable[[Columns, int, object, object], Columns]
-"""Converts columns of the inputs, rows, context and configuration to columns of the outputs."""
+"""A function of the input columns, the number of rows, the context and the configuration. Returns output columns."""
 
 CONTEXT, CONFIG = -1, -2
-"""These replace the index of an input for parameters that are not inputs."""
+"""The values that parameters which are not inputs have instead of the index of an input."""
 
 
 def batch(
@@ -29,7 +29,7 @@ def batch(
     by: str,
     required: Sequence[int],
 ) -> Batch:
-    """Wraps ``function`` for columns: ``parameters`` are the indexes of its arguments among the inputs."""
+    """Wraps ``function`` as a function of columns. ``parameters`` has the index of an input for each parameter."""
     compute = _by_row(function, parameters, outputs) if by == "row" else _by_columns(function, parameters, outputs)
     return _where_present(compute, required, len(outputs)) if required else compute
 
@@ -48,10 +48,10 @@ def _by_row(function: Callable[..., Any], parameters: Sequence[int], outputs: Se
             arguments = [columns[place] if place >= 0 else repeat(constant[place], rows) for place in parameters]
         try:
             if rows == 1:
-                # Most requests are about one entity, and this takes half of the time.
+                # Most requests are for one entity, and for one row this takes half of the time.
                 results = [function(*[value for (value,) in arguments])]
             else:
-                # `extend` keeps the results of the rows before a failed one, so their number is its index.
+                # If a row fails, `extend` keeps the results of the rows before it, so their number is the index of the row.
                 results.extend(map(function, *arguments) if arguments else (function() for _ in range(rows)))
         except Exception as error:
             error.row = len(results)  # type: ignore[attr-defined]
@@ -87,7 +87,7 @@ def _by_columns(function: Callable[..., Any], parameters: Sequence[int], outputs
 
 
 def _where_present(compute: Batch, required: Sequence[int], outputs: int) -> Batch:
-    """Skips the rows that lack a required input; their outputs are ``None``."""
+    """Skips rows that lack a required input. All outputs of these rows are ``None``."""
 
     def present(columns: Columns, rows: int, context: object, config: object) -> Columns:
         lacking = [columns[place] for place in required if None in columns[place]]
@@ -105,7 +105,7 @@ def _where_present(compute: Batch, required: Sequence[int], outputs: int) -> Bat
         full: Columns = []
         for values in results:
             if len(values) != len(kept):
-                # The writer reports it, with the name of the output.
+                # The writer reports the wrong length, with the name of the output.
                 return results
             column: list[Any] = [None] * rows
             for row, value in zip(kept, values):
@@ -116,7 +116,7 @@ def _where_present(compute: Batch, required: Sequence[int], outputs: int) -> Bat
     return present
 
 
-# === What a function of one row returned ===
+# === Results of functions of one row ===
 
 
 class _Misshapen(Internal):
@@ -128,12 +128,12 @@ class _Misshapen(Internal):
         self.problem = problem
 
     def __str__(self) -> str:
-        # The index is set later, because it changes if rows were left out.
+        # The message is formatted here, because `row` changes if rows were skipped.
         return f"row {self.row}: the function returned {self.problem}"
 
 
 def _single(name: str) -> Callable[[list[Any]], Columns]:
-    """For one output: the value itself, or a dict with it."""
+    """Returns the function that collects the results if there is one output: values, or dicts with the value."""
 
     def gather(results: list[Any]) -> Columns:
         if dict in map(type, results):
@@ -147,7 +147,7 @@ def _single(name: str) -> Callable[[list[Any]], Columns]:
 
 
 def _several(outputs: Sequence[str]) -> Callable[[list[Any]], Columns]:
-    """For several outputs: a dict, or a tuple in their order."""
+    """Returns the function that collects the results if there are several outputs: dicts, or tuples in their order."""
     names = list(outputs)
     known = set(names)
     count = len(names)
@@ -190,7 +190,7 @@ def _check_row(row: int, result: dict[Any, Any], names: Sequence[str]) -> None:
 
 
 def _names_problem(result: dict[Any, Any], names: Sequence[str]) -> str:
-    """Describes errors in the keys of a returned dict; empty if there are none."""
+    """Describes an error in the keys of a returned dict. Returns an empty text if there is none."""
     unknown = [name for name in result if name not in names]
     if unknown:
         return f"'{unknown[0]}', which is not an output{nearest(str(unknown[0]), names)}"

@@ -1,7 +1,7 @@
-"""Replaces functions that do not work in a component by functions that raise errors.
+"""Replaces functions that do not work in a component with functions that raise errors.
 
-A component has no clock, no files and no modules except those that were imported while it was built. Using them ends
-the instance by a trap, which does not name a line of the plugin. The traceback of an exception does.
+A component has no clock and no files, and can only import modules that were imported while it was built. Anything else
+ends the instance with a trap, which does not show the line in the plugin. An exception has a traceback, which does.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any, NoReturn
 
 
 def close_clocks() -> None:
-    """Replaces clocks before the plugin is imported, so that it cannot keep a reference to one."""
+    """Replaces clocks. Called before the plugin is imported, so that the plugin cannot keep a reference to a clock."""
     for name in ("monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "time", "time_ns"):
         _replace(time, name, "a plugin has no clock; use context.as_of, the time of the request")
 
 
 def close() -> None:
-    """Replaces file access in a deployed component. While it is built, a plugin may read its own files."""
+    """Replaces file access, randomness and imports. Called only when deployed: a build may read files and import."""
     no_files = "a deployed plugin has no files; read them at the top of a module, which runs when the plugin is built"
     _replace(builtins, "open", no_files)
     _replace(os, "urandom", "a plugin has no randomness: the same inputs must give the same result")
@@ -39,7 +39,7 @@ def _replace(module: ModuleType, name: str, why: str) -> None:
 
 
 class _NoMore:
-    """Rejects every import with the reason."""
+    """A finder that rejects every import, with the reason in the error."""
 
     @staticmethod
     def find_spec(name: str, _path: Sequence[str] | None = None, _target: Any = None) -> NoReturn:

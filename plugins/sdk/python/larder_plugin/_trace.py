@@ -1,6 +1,6 @@
-"""Formats tracebacks without file access: a component has no files, and accessing one ends it.
+"""Formats tracebacks without file access, because a component has no files, and accessing one ends the instance.
 
-To include source lines anyway, :func:`remember` reads those of the plugin while it is built.
+To include source lines nevertheless, :func:`remember` reads the plugin's source while the plugin is built.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from types import TracebackType
 
 _OWN = os.path.dirname(__file__)
 _FRAMES_MAX = 10
-"""Enough to find the cause; a recursion has a thousand frames."""
+"""The maximum number of frames. They are enough to find the cause, while a recursion can have a thousand frames."""
 _CAUSES_MAX = 4
 
 _root = ""
 
 
 def remember(directory: str) -> None:
-    """Stores the source lines of the modules imported from a directory, with paths relative to it."""
+    """Stores the source lines of all modules that were imported from a directory. Paths are shown relative to it."""
     global _root  # noqa: PLW0603 - there is one plugin per process
     _root = os.path.join(directory, "")
     for module in list(sys.modules.values()):
@@ -29,12 +29,12 @@ def remember(directory: str) -> None:
 
 
 def trace(error: BaseException) -> str:
-    """Formats as Python does, without the frames of this package."""
+    """Formats an error with its traceback as Python does, but without the frames of this package."""
     return "\n".join(_lines(error, _CAUSES_MAX))
 
 
 def place(error: BaseException) -> str:
-    """Returns ``file, line`` in the plugin's own code; empty if it is unknown."""
+    """Returns the file and line of the last frame in the plugin's code, or an empty text if there is none."""
     frames = _frames(error.__traceback__)
     return f"{frames[-1][0]}, line {frames[-1][1]}" if frames else ""
 
@@ -63,7 +63,7 @@ def _lines(error: BaseException, causes: int) -> list[str]:
 
 
 def _frames(traceback: TracebackType | None) -> list[tuple[str, int, str, str]]:
-    """Returns file, line, function and source line of each frame outside this package."""
+    """Returns the file, line, function and source line of each frame outside this package."""
     frames = []
     while traceback is not None:
         code, line = traceback.tb_frame.f_code, traceback.tb_lineno

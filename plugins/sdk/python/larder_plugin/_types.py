@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Type:
-    """The type of a column. Called with a doc, it declares an input or an output of that type."""
+    """The type of a column. Calling it with a description declares an input or an output of the type."""
 
     name: str
-    """The name in feature definitions: ``Float64``, ``Array(Float64)``."""
+    """The name in feature definitions, such as ``Float64`` or ``Array(Float64)``."""
     scalar: str
-    """The contract's name of the type of each value, or of each item, such as ``float64``."""
+    """The contract's name of the type of the values, or of the lists' items, such as ``float64``."""
     is_list: bool = False
     """Whether each value is a list."""
 
@@ -20,8 +20,8 @@ class Type:
         """Declares an input or an output.
 
         ``doc`` is a one-line description for users. An input with ``required=True`` is never ``None`` in the function:
-        rows without it are not computed, and their outputs are null. An output with ``nullable=False`` is never
-        ``None``.
+        rows that lack it are not computed, and their outputs are null. An output with ``nullable=False`` must not be
+        ``None`` in any row that is computed.
         """
         if not isinstance(doc, str):
             raise TypeError(f'{self.name} takes a one-line description, as in {self.name}("..."); got {doc!r}')
@@ -38,9 +38,9 @@ class Field:
     type: Type
     doc: str
     required: bool | None = None
-    """For an input; ``None`` if it was not set, which means no."""
+    """For an input: whether rows that lack it are skipped. ``None`` means that it was not set, and that they are not."""
     nullable: bool | None = None
-    """For an output; ``None`` if it was not set, which means yes."""
+    """For an output: whether it may be ``None``. ``None`` means that this was not set, and that it may."""
 
 
 Bool = Type("Bool", "bool")
@@ -50,7 +50,7 @@ Int32 = Type("Int32", "int32")
 Int64 = Type("Int64", "int64")
 """An ``int`` of 64 bits."""
 Float32 = Type("Float32", "float32")
-"""A ``float``; results are rounded to 32 bits."""
+"""A ``float``. Results are rounded to 32 bits."""
 Float64 = Type("Float64", "float64")
 """A ``float``. NaN is a value; a missing value is ``None``."""
 String = Type("String", "utf8")
@@ -58,7 +58,7 @@ String = Type("String", "utf8")
 Bytes = Type("Bytes", "binary")
 """``bytes``."""
 UnixTimestamp = Type("UnixTimestamp", "timestamp")
-"""An instant: an ``int``, microseconds since 1970 UTC."""
+"""A time, as an ``int``: microseconds since 1970 UTC."""
 
 
 def Array(item: Type) -> Type:  # noqa: N802 - named as in feature definitions

@@ -1,7 +1,7 @@
 """The contract's types, for running a plugin outside a component.
 
-In a component, the classes that are generated from the contract replace them: same names, same fields. They are defined
-here so that a unit test takes the same path as a call of the host, including bitmaps and offsets.
+A component uses classes with the same names and fields, which are generated from the contract. With the classes here,
+a unit test runs the same code as a call of the host, including bitmaps and ends.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Values_Lists:
 
 @dataclass(slots=True)
 class Column:
-    """Values, and a bitmap of the values that are present; ``None`` if all are present."""
+    """Values, and a bitmap of the values that are present. The bitmap is ``None`` if all values are present."""
 
     values: Any
     validity: bytes | None

@@ -1,7 +1,7 @@
 """Writes to the host's log.
 
-If the plugin runs in a unit test, the lines go to standard error. The host truncates long lines and drops lines beyond
-a rate limit, so do not log per row.
+In unit tests, lines go to standard error. The host truncates long lines and drops lines beyond a rate limit, so do not
+log for every row.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ def _to_stderr(level: str, message: str) -> None:
 
 
 sink: Callable[[str, str], None] = _to_stderr
-"""The function that writes a line: called with the level and the text. In service, it writes to the host's log."""
+"""The function that writes a line. Its arguments are the level and the text. In a component, it calls the host."""
 
 
 def debug(message: object) -> None:

@@ -7,8 +7,9 @@
 
     assert run(ratio, [{"numerator": 1.0, "denominator": 4.0}, {"numerator": 1.0}]) == [{"ratio": 0.25}, {"ratio": None}]
 
-The rows are processed like those of a request: types are checked, Float32 is rounded, and rows without a required
-input are skipped. A failed call raises :class:`larder_plugin.Fault`, with the function's exception as its cause.
+The rows are processed like those of a request: types are checked, values of type Float32 are rounded, and rows that
+lack a required input are skipped. A failed call raises :class:`larder_plugin.Fault`. If the function raised an
+exception, it is the cause of the fault.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def run(
     config: object = None,
     as_of: int | datetime = 0,
 ) -> list[dict[str, Any]]:
-    """Returns the outputs of each row. A row is a mapping by input; a missing input is null.
+    """Returns the outputs of each row. A row is a mapping from names of inputs to values. A missing input is null.
 
     ``config`` is the derived view's ``config`` block, as Python values. ``as_of`` is the time of the request, in
     microseconds since 1970 UTC or as a datetime with a time zone.
@@ -62,7 +63,7 @@ def run(
 
 @contextmanager
 def logged() -> Iterator[list[tuple[str, str]]]:
-    """Collects the plugin's log lines inside the ``with`` block: pairs of level and text."""
+    """Collects the plugin's log lines inside the ``with`` block, as pairs of level and text."""
     lines: list[tuple[str, str]] = []
     before = log.sink
     log.sink = lambda level, message: lines.append((level, message))

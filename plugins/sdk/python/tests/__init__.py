@@ -1,1 +1,1 @@
-"""Tests of the SDK: ``python3 -m unittest`` in the directory above."""
+"""Tests of the SDK. To run them, use ``python3 -m unittest`` in the parent directory."""

@@ -1,4 +1,4 @@
-"""Tests of every type, compared with a naive reading of the contract, and of error messages for invalid values."""
+"""Tests of every type, compared with a simple implementation of the contract, and of errors for invalid values."""
 
 import random
 import struct
@@ -51,7 +51,7 @@ def read(kind, column, rows):
 
 
 def naive(column, rows):
-    """Reads slot by slot, as the contract defines it."""
+    """Converts a column to a list, slot by slot, as the contract defines it."""
 
     def slots(scalars):
         value = scalars.value
@@ -119,7 +119,7 @@ class Mismatches(unittest.TestCase):
         self.check(Float64, [True], "output 'x' (Float64), row 0: expected a float, got bool True")
         self.check(Float64, [None, b""], "output 'x' (Float64), row 1: expected a float, got bytes b''")
         self.check(
-            Int64, [1, 2.0], "output 'x' (Int64), row 1: expected an int, got float 2.0; hint: convert it with int() or round()"
+            Int64, [1, 2.0], "output 'x' (Int64), row 1: expected an int, got float 2.0. hint: convert it with int() or round()"
         )
         self.check(Int64, [True], "output 'x' (Int64), row 0: expected an int, got bool True")
         self.check(Bool, [True, 1], "output 'x' (Bool), row 1: expected True or False, got int 1")

@@ -1,4 +1,4 @@
-"""Tests of declaring plugins, and of calling them as the host does."""
+"""Tests of declarations of plugins, and of calls as the host makes them."""
 
 import unittest
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-//! Whole columns, for functions that process a batch at once.
+//! Whole columns, for functions that process all rows of a batch at once.
 
 use crate::{
     __private::types::DataType,
@@ -38,8 +38,8 @@ use crate::{
 /// # }
 /// ```
 ///
-/// Any value of a column can be null. The result has a `Vec` for each output, with one value per row; values in an
-/// `Option` may be null. A row must not depend on other rows, because the host chooses the rows of a batch.
+/// Any input value can be null. The result has a `Vec` for each output, with one value per row. If its items are
+/// `Option`s, they can be null. A row must not depend on other rows, because the host chooses the rows of a batch.
 pub struct Column<'a, T: Read<'a>> {
     reader: Reader<'a, T::Values>,
     rows: usize,
@@ -209,7 +209,7 @@ impl<O: OutputColumns> ReturnedColumns for Result<O, Fault> {
     }
 }
 
-/// Returns the inputs and outputs of such a function.
+/// Returns the inputs and outputs of a function with `by = "columns"`.
 #[doc(hidden)]
 pub fn fields_by_columns<'a, C: 'a, I: InputColumns<'a>, R: ReturnedColumns>(
     _function: impl FnOnce(&'a Context, &'a C, I) -> R,
@@ -217,10 +217,10 @@ pub fn fields_by_columns<'a, C: 'a, I: InputColumns<'a>, R: ReturnedColumns>(
     Fields { inputs: I::FIELDS, outputs: R::Columns::FIELDS, any_null: false }
 }
 
-/// Runs such a function over a batch.
+/// Runs a function with `by = "columns"` over a batch.
 ///
 /// # Errors
-/// Returns the function's fault, or one that describes the error in the batch or in the result.
+/// Returns the function's fault, or a fault that describes the error in the batch or in the result.
 #[doc(hidden)]
 pub fn run_by_columns<'a, C: 'a, I: InputColumns<'a>, R: ReturnedColumns>(
     context: &'a Context,

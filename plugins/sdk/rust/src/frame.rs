@@ -1,5 +1,5 @@
-//! A batch in the layout in which it is passed between host and plugin: the columns of all rows in one byte buffer
-//! (`wit/transform.wit` has the layout).
+//! A batch in the layout in which host and plugin exchange it: a byte buffer with the columns of all rows.
+//! `wit/transform.wit` describes the layout.
 //!
 //! A [`Frame`] is read column by column, without copies. For writing, [`Heads`] are allocated at their final size.
 //! Texts, bytes and items of lists, whose lengths are not known in advance, are collected separately and appended at the
@@ -33,7 +33,7 @@ pub struct Frame<'a> {
     pub(crate) rows: usize,
 }
 
-/// The half of a frame that contains a part of a column.
+/// The two halves of a frame. A column can have a part in each.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
@@ -62,8 +62,8 @@ const ALIGN: usize = 8;
 /// The width of an end, in bytes.
 pub(crate) const END: usize = 4;
 
-/// Returns the frame at an address that is aligned for its numbers. Allocators return aligned addresses; a frame at any
-/// other address is copied.
+/// Returns the frame at an address that is aligned for its numbers. A frame at any other address is copied, but
+/// allocators return aligned ones.
 pub(crate) fn aligned(frame: &[u8]) -> Cow<'_, [u64]> {
     match bytemuck::try_cast_slice(frame) {
         Ok(words) => Cow::Borrowed(words),
@@ -75,18 +75,18 @@ pub(crate) fn padded(bytes: usize) -> usize {
     bytes.next_multiple_of(ALIGN)
 }
 
-/// Appends a part, padded with zeros.
+/// Appends a part, and pads it with zeros to the alignment.
 pub(crate) fn append(to: &mut Vec<u8>, part: &[u8]) {
     to.extend_from_slice(part);
     to.resize(padded(to.len()), 0);
 }
 
-/// Returns the bytes of an end. The memory of a component is far smaller than 2^32 bytes.
+/// Returns the bytes of an end, which always fits: a component's memory is smaller than 2^32 bytes.
 pub(crate) fn end(len: usize) -> [u8; END] {
     u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes()
 }
 
-/// Returns the number of words of the presence bitmap of this many rows.
+/// Returns the number of 64-bit words in the presence bitmap of this many rows.
 pub(crate) fn words(rows: usize) -> usize {
     rows.div_ceil(64)
 }
@@ -178,7 +178,7 @@ fn surplus_fault(left: usize) -> Fault {
 // === impl Heads ===
 
 impl Heads {
-    /// Allocates the heads of these columns: all zeros, no row present.
+    /// Allocates the heads of these columns, which are all zeros: no row is present.
     #[must_use]
     #[inline]
     pub fn new(fields: &[FieldSpec], rows: usize) -> Self {
@@ -211,12 +211,12 @@ impl Heads {
     #[inline]
     pub fn into_frame(self, tails: usize) -> Vec<u8> {
         let mut frame = self.bytes;
-        // A vector with spare capacity would be copied when it is returned to the host.
+        // The exact capacity is reserved, because a vector with spare capacity is copied when it is returned.
         frame.reserve_exact(tails);
         frame
     }
 
-    /// Marks a row as null. The caller sets its slot to zero, or to an end.
+    /// Marks a row as null. The caller must set the row's slot to zero, or to an end.
     #[inline]
     pub(crate) fn set_null(&mut self, place: Place, row: usize) {
         self.bytes[place.presence + row / 8] &= !(1 << (row % 8));

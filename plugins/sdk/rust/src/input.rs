@@ -1,6 +1,6 @@
 //! Reads structs of inputs: converts columns to rows.
 //!
-//! The length, ends and text of a column are checked once per batch. Reading a row then only needs an index.
+//! The length, ends and text of a column are checked once per batch. Reading a row then only needs its index.
 
 use crate::{
     __private::types::{DataType, ScalarType},
@@ -42,7 +42,7 @@ pub trait Inputs<'a>: Sized {
 pub trait Input<'a>: Sized {
     /// The type of the column.
     const TYPE: DataType;
-    /// Whether rows without it are skipped.
+    /// Whether rows without a value are skipped.
     const REQUIRED: bool;
     /// The reader of a column.
     type Reader;
@@ -51,7 +51,7 @@ pub trait Input<'a>: Sized {
     #[doc(hidden)]
     fn open(frame: &mut Frame<'a>) -> Result<Self::Reader, FrameError>;
 
-    /// Returns the value in a row, or `None` if it is required and null.
+    /// Returns the value in a row, or `None` if the value is null and required.
     fn get(reader: &Self::Reader, row: usize) -> Option<Self>;
 }
 
@@ -137,7 +137,7 @@ impl FrameError {
         let name = field.map_or("?", |field| field.name);
         Fault::bad_input(match self {
             Self::Cut => format!("the received frame ends before the end of input '{name}'"),
-            Self::Ends => format!("input '{name}' has ends that decrease"),
+            Self::Ends => format!("the end offsets of input '{name}' decrease"),
             Self::Utf8 => format!("input '{name}' has text that is not UTF-8"),
         })
     }

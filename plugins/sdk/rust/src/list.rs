@@ -33,7 +33,7 @@ pub trait Item<'a>: Sized + 'a {
     #[doc(hidden)]
     type Values: Copy;
 
-    /// Returns the next `count` items of a part of a frame. They are checked here, and not again later.
+    /// Returns the next `count` items of a part of a frame. Checks them here, so that `at` need not.
     #[doc(hidden)]
     fn values(frame: &mut Frame<'a>, part: Part, count: usize) -> Result<Self::Values, FrameError>;
 

@@ -1,6 +1,6 @@
 //! Writes lines to the host's log. In a plugin's unit tests, the lines go to standard error.
 //!
-//! The host truncates long lines, and drops and counts lines beyond a rate limit, so do not log per row.
+//! The host truncates long lines. Lines beyond a rate limit are dropped and counted, so do not log for every row.
 //!
 //! ```
 //! use larder_plugin::log;
@@ -44,7 +44,7 @@ fn write(level: Level, message: &str) {
     eprintln!("{level:?}: {message}");
 }
 
-/// Logs the message of a panic before it traps, because a trap has no message. Has no effect on panics in tests.
+/// Makes panics log their messages before they trap, because traps have none. Has no effect on panics in tests.
 pub(crate) fn log_panics() {
     #[cfg(target_arch = "wasm32")]
     {

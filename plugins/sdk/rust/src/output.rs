@@ -27,7 +27,7 @@ pub trait Outputs: Sized {
 
     /// Reserves the columns in the frame.
     fn writers(heads: &mut Heads) -> Self::Writers;
-    /// Writes this row. Rows are written in order, each exactly once.
+    /// Writes a row. Rows must be written in order, each exactly once.
     fn write(self, row: usize, heads: &mut Heads, writers: &mut Self::Writers);
     /// Writes a row of nulls.
     fn write_nulls(row: usize, heads: &mut Heads, writers: &mut Self::Writers);
@@ -45,7 +45,7 @@ pub trait Outputs: Sized {
 pub trait Output: Sized {
     /// The type of the column.
     const TYPE: DataType;
-    /// Whether it can be null.
+    /// Whether the output can be null.
     const NULLABLE: bool;
     /// Collects the data that does not fit into a slot.
     #[doc(hidden)]
@@ -114,7 +114,7 @@ pub struct Writer<S> {
     sink: S,
 }
 
-/// The data of a column in addition to its slots.
+/// Collects the data of a column that does not fit into its slots.
 #[doc(hidden)]
 pub trait Sink: Default {
     /// The width of a slot, in bytes.
@@ -135,17 +135,17 @@ pub trait Collect: Default {
     fn finish(self, frame: &mut Vec<u8>);
 }
 
-/// Values that fit into their slots.
+/// A sink for values that fit into their slots.
 #[doc(hidden)]
 #[derive(Debug, Default)]
 pub struct Fixed<const WIDTH: usize>;
 
-/// The bytes of all rows.
+/// A sink for texts or byte strings, with the bytes of all rows.
 #[doc(hidden)]
 #[derive(Debug, Default)]
 pub struct Bytes(Vec<u8>);
 
-/// The items of lists.
+/// A sink for lists, with the items of all rows.
 #[doc(hidden)]
 #[derive(Debug, Default)]
 pub struct Many<C>(C);

@@ -1,4 +1,4 @@
-//! Processes a batch: converts columns to rows, calls the function for each row, converts the results to columns.
+//! Processes a batch: converts columns to rows, calls the function for each row, and converts the results to columns.
 
 #[cfg(feature = "config")]
 pub mod config;
@@ -13,7 +13,7 @@ use crate::{
     output::Outputs,
 };
 
-/// Data of a call in addition to the inputs. The host sets it, and replays it when training data is generated.
+/// Data of a call in addition to the inputs. The host sets it, and sets it again when training data is generated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Context {
     /// "Now" of the request, or the event time of the training rows.
@@ -40,7 +40,7 @@ pub trait Plugin {
     type Config: 'static;
     /// The plugin's name.
     const NAME: &'static str;
-    /// Its version.
+    /// The plugin's version.
     const VERSION: &'static str;
     /// A description for users.
     const DOC: &'static str;
@@ -68,8 +68,8 @@ pub struct FieldSpec {
     pub name: &'static str,
     /// The type of its column.
     pub data_type: DataType,
-    /// For an input: whether rows without it are computed. For an output: whether it can be null when the other outputs
-    /// are not.
+    /// For an input: whether rows in which it is null are computed. For an output: whether it can be null when the
+    /// other outputs are not.
     pub nullable: bool,
     /// A one-line description for users.
     pub doc: &'static str,
@@ -82,11 +82,11 @@ pub struct Fields {
     pub inputs: &'static [FieldSpec],
     /// The outputs, in the order of their columns.
     pub outputs: &'static [FieldSpec],
-    /// Whether the function can return no result for a row.
+    /// Whether the function can return `None` for a row.
     pub any_null: bool,
 }
 
-/// The configuration of an instance, which is set after the instance was created. A component has one thread.
+/// The configuration of an instance, which is set after its creation. It needs no lock: a component has one thread.
 #[derive(Debug)]
 pub struct Instance<C> {
     config: RefCell<Option<C>>,
@@ -101,7 +101,7 @@ pub struct Instance<C> {
 pub trait Returned {
     /// The struct of outputs.
     type Outputs: Outputs;
-    /// Whether the result can be absent.
+    /// Whether the function can return `None`.
     const ANY_NULL: bool;
 
     /// Converts the result to the most general return type.
@@ -258,7 +258,7 @@ pub fn describe<P: Plugin>() -> Signature {
     }
 }
 
-/// Checks the configuration of a plugin that takes none.
+/// Checks the configuration of a plugin that takes no configuration.
 ///
 /// # Errors
 /// Returns a fault if there is a configuration, because it would have no effect.
@@ -279,7 +279,7 @@ pub fn fields_by_row<'a, C: 'a, I: Inputs<'a>, R: Returned>(
 /// Runs a function that processes one row over a batch.
 ///
 /// # Errors
-/// Returns the function's fault, or one that describes the error in the batch.
+/// Returns the function's fault, or a fault that describes the error in the batch.
 #[inline]
 pub fn run_by_row<'a, C: 'a, I: Inputs<'a>, R: Returned>(
     context: &'a Context,

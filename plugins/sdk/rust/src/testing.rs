@@ -28,7 +28,7 @@
 //! # }
 //! ```
 //!
-//! An input that a row leaves out is null. To set the configuration and the time of the request, use [`Host`].
+//! If a row does not have an input, the input is null. To set the configuration and the request's time, use [`Host`].
 
 mod columns;
 mod value;
@@ -106,14 +106,14 @@ impl<P: Plugin> Host<P> {
         self
     }
 
-    /// Runs the plugin over rows three times, twice in one instance and once in another, to check that the same inputs
-    /// give the same outputs.
+    /// Runs the plugin over rows three times (twice in one instance, and once in another), to check that the same
+    /// inputs give the same outputs.
     ///
     /// # Errors
     /// Returns the plugin's fault.
     ///
     /// # Panics
-    /// Panics if the rows do not match the plugin's inputs (an unknown name, another type), or if the outputs of the
+    /// Panics if the rows do not match the plugin's inputs (an unknown name or another type), or if the outputs of the
     /// runs differ or do not match the declaration.
     #[track_caller]
     pub fn run(&self, rows: Vec<Row>) -> Result<Table, Fault> {
@@ -166,7 +166,7 @@ fn check_names(rows: &[Row], inputs: &[FieldSpec]) {
 // === impl Table ===
 
 impl Table {
-    /// Returns the values of an output, if there is one with this name.
+    /// Returns the values of an output, or `None` if no output has this name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&[Value]> {
         self.columns.iter().find(|(column, _)| *column == name).map(|(_, values)| values.as_slice())

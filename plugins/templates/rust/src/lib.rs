@@ -32,7 +32,7 @@ mod tests {
 
     #[test]
     fn ratio_is_computed() {
-        // Runs the plugin as the host does. An input that a row leaves out is null.
+        // Runs the plugin as the host does. If a row does not have an input, the input is null.
         let table = testing::run::<super::derive>(rows![
             { numerator: 3.0, denominator: 2.0 },
             { numerator: 3.0, denominator: 0.0 },

@@ -1,8 +1,8 @@
 //! Parses JSON to cells, with exact integers and names in their order.
 //!
-//! The parser returns integers beyond 64 bits, and `-0`, as doubles. Such a double ends the parse with an error. The
-//! text is then parsed again on a slow path that reads each number as it is written. So does a number beyond the range
-//! of doubles, which [`Cell::from_python_json`] accepts.
+//! `serde_json` returns integers beyond 64 bits, and `-0`, as doubles. Such a double ends the parse with an error, and
+//! so does a number beyond the range of doubles. The text is then parsed again on a slow path that reads each number as
+//! it is written. On this path, [`Cell::from_python_json`] accepts numbers beyond the range of doubles.
 
 use std::{fmt, num::ParseFloatError};
 
@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use super::Cell;
 use crate::codec::ROW_BYTES_MAX;
 
-/// The parser's own depth limit.
+/// The depth limit of `serde_json`.
 const DEPTH_MAX: usize = 127;
 /// The smallest magnitude of a double that may be an integer beyond `i64`.
 const INT_EDGE: f64 = 9_223_372_036_854_775_808.0;
@@ -26,12 +26,12 @@ enum Overflow {
 
 struct CellVisitor;
 
-/// The entries of an object, in order, with values that are not parsed yet.
+/// The entries of an object, in order. The values are not parsed yet.
 struct RawEntries<'a>(Vec<(String, &'a RawValue)>);
 
 struct RawEntriesVisitor;
 
-/// Returns whether the parser may have read a double from the text of an integer, so that the text must be parsed
+/// Returns whether `serde_json` may have read this double from the text of an integer. The text must then be parsed
 /// again.
 #[must_use]
 pub fn may_be_integer(value: f64) -> bool {
@@ -57,7 +57,7 @@ impl Cell {
 }
 
 fn parse(text: &str, overflow: Overflow) -> Result<Cell, serde_json::Error> {
-    // Values take many times the memory of their text.
+    // Parsed values take many times the memory of their text.
     if text.len() > ROW_BYTES_MAX {
         return Err(serde_json::Error::custom(format!("it has more than {ROW_BYTES_MAX} bytes")));
     }

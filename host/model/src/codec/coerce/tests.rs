@@ -8,7 +8,7 @@ use crate::{
 
 const UUID: &str = "123e4567-e89b-42d3-a456-426614174000";
 
-/// Converts a cell to a value of a type, in Feast's form.
+/// Converts a cell to a value of a type, and the value to Feast's message.
 fn through(cell: &Cell, declared: ValueType) -> Result<FeastValue, String> {
     let schema = RowSchema::new([("value".into(), declared)]);
     let mut builder = RowBuilder::new(&schema);
@@ -62,7 +62,7 @@ fn instants_parse_from_seconds_and_text() {
     assert_eq!(typed(r#""1970-01-01T00:00:01+00:00""#, "UnixTimestamp"), instant(1));
     assert_eq!(typed("true", "UnixTimestamp"), instant(1));
     assert_eq!(typed("null", "UnixTimestamp"), Ok(None));
-    // Feast's placeholder for a null is unchanged.
+    // Feast's placeholder for a null instant is unchanged.
     assert_eq!(typed("-9223372036854775808", "UnixTimestamp"), instant(i64::MIN));
     assert_eq!(typed("9007199254740993", "UnixTimestamp"), Err("9007199254740993 is not UnixTimestamp".into()));
 }
@@ -129,7 +129,7 @@ fn mappings_parse_from_json_text() {
         val: vec![
             inner(Kind::Int64List(Int64List { val: vec![1] })),
             inner(Kind::StringList(StringList { val: vec!["a".into()] })),
-            // As in Feast.
+            // As in Feast, an empty list inside a list becomes null.
             FeastValue { kind: None },
             FeastValue { kind: None },
         ],
@@ -205,7 +205,7 @@ fn key_is_never_cut_or_rounded() {
     assert_eq!(key("7", ScalarType::UnixTimestamp), of(KeyValue::UnixTimestamp(7)));
     assert_eq!(key("18446744073709551617", ScalarType::String), of(KeyValue::String("18446744073709551617")));
     assert_eq!(key("1e16", ScalarType::String), of(KeyValue::String("1e+16")));
-    // Lookups treat text as bytes, too.
+    // As in lookups, text in a key of bytes is not decoded as base64.
     assert_eq!(key(r#""AAH/""#, ScalarType::Bytes), of(KeyValue::Bytes(b"AAH/")));
     assert_eq!(key("null", ScalarType::Int64), Err("the key is null".to_owned()));
     assert_eq!(key("5.5", ScalarType::Int64), Err("5.5 is not Int64".to_owned()));
@@ -230,7 +230,7 @@ fn integers_of_any_size_are_exact() {
         ("b2".into(), Cell::Null),
     ];
     assert_eq!(nested, Cell::Map(entries));
-    // Of two equal names the last one wins, at the position of the first.
+    // If a name occurs twice, the last value wins, at the position of the first.
     let twice = Cell::Map(vec![("a".into(), Cell::Int(3)), ("b".into(), Cell::Int(2))]);
     assert_eq!(one(r#"{"a": 1, "b": 2, "a": 3}"#), twice);
 }

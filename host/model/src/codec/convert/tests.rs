@@ -4,7 +4,7 @@ use crate::{
     model::{FeastMap, RepeatedValue, Tags},
 };
 
-/// Converts through a stored row, as serving does.
+/// Converts a value that is read from a stored row, as in lookups.
 fn convert(from: &str, value: &Value, to: &str) -> Option<Value> {
     let schema = RowSchema::new([(Arc::from("f"), from.parse().unwrap())]);
     let mut builder = RowBuilder::new(&schema);
@@ -137,7 +137,7 @@ fn plain(value: Value) -> Value {
     }
 }
 
-/// Covers every pair of types, with a value of each.
+/// Tests every pair of types, with one value of each type.
 #[test]
 fn converted_values_convert_back() {
     let one = [

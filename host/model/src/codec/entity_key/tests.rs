@@ -48,7 +48,7 @@ fn keys_and_ids_equal_feast() {
 
 #[test]
 fn every_tail_length_hashes_differently() {
-    // The vectors cover few lengths modulo 16; this catches a tail that is dropped or read twice.
+    // The vectors cover few lengths modulo 16. This test detects a tail that is dropped or read twice.
     let bytes: Vec<u8> = (1..=64).collect();
     let hashes: std::collections::HashSet<_> = (0..=64).map(|len| murmur3_x64_128(&bytes[..len])).collect();
     assert_eq!(hashes.len(), 65);

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::{ItemType, Value, ValueType};
 
-/// Types that together use every physical form.
+/// Types that together use every physical shape.
 const TYPES: [&str; 16] = [
     "Bool",
     "Int32",
@@ -102,7 +102,7 @@ proptest! {
                                    mut row in prop::collection::vec(any::<u8>(), 0..200)) {
         let schema = schema(&types);
         let _ = decode(&schema, &row);
-        // If the header is valid, the rest is read, too.
+        // With a valid header, the fields are decoded, too.
         if row.len() >= HEADER_BYTES {
             row[0] = FORMAT_VERSION;
             row[FINGERPRINT_AT..FINGERPRINT_AT + 4].copy_from_slice(&schema.fingerprint().0.to_le_bytes());
@@ -234,7 +234,7 @@ fn golden_bytes_of_version_1() {
     assert_eq!(bits(&decode(&schema, &row).unwrap()), bits(&values));
 }
 
-/// Returns the rank of a row with these times, and nanoseconds below them.
+/// Returns the rank of a row with these times. Each time is a pair of microseconds and remaining nanoseconds.
 fn rank(event: (i64, u32), created: Option<(i64, u32)>) -> RowRank {
     let schema = schema(&["String"]);
     let mut builder = RowBuilder::new(&schema);
@@ -285,7 +285,7 @@ fn whole_microseconds_take_no_extra_bytes() {
     let (plain, exact, again) = (row(0), row(1), row(0));
     assert_eq!(exact.len(), plain.len() + NANOS_BYTES);
     assert_eq!((again, plain[FLAGS_AT]), (plain.clone(), 0));
-    // A flag without its bytes is not an error.
+    // If the flag is set but the nanoseconds are missing, reading the row is not an error.
     let mut cut = plain;
     cut[FLAGS_AT] = HAS_NANOS;
     cut.truncate(HEADER_BYTES);

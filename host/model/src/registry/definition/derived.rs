@@ -8,7 +8,7 @@ use crate::{
     yaml::{Located, Node, Problems, Table, Tree},
 };
 
-/// One of `derived_views:`.
+/// An item of `derived_views:`.
 #[derive(Clone, Debug)]
 pub struct DerivedDefinition {
     /// `name:`.
@@ -31,10 +31,10 @@ pub struct DerivedDefinition {
     pub tags: BTreeMap<String, String>,
 }
 
-/// One of a derived view's `inputs:`.
+/// An item of a derived view's `inputs:`.
 #[derive(Clone, Debug)]
 pub struct InputDefinition {
-    /// `name:`; the name of the feature or the key if absent.
+    /// `name:`; if absent, the name of the feature or of the join key.
     pub name: Located<String>,
     /// The source of the input.
     pub from: InputFrom,
@@ -67,7 +67,7 @@ pub(super) fn derived_view(node: &Node, problems: &Problems) -> Option<DerivedDe
     let mut table = Table::new("derived view", node, problems)?;
     let name = table.required_text("name");
     let plugin = table.text("plugin");
-    // Nothing refers to an input.
+    // No definition refers to an input, so the names of unread inputs are not needed.
     let inputs = items(&mut table, "inputs", &mut Unread::default(), |node| input(node, problems));
     let mut unread_features = Unread::default();
     let features = items(&mut table, "features", &mut unread_features, |node| {
@@ -87,7 +87,7 @@ pub(super) fn derived_view(node: &Node, problems: &Problems) -> Option<DerivedDe
 }
 
 fn input(node: &Node, problems: &Problems) -> Option<InputDefinition> {
-    // `- view:feature` is short for an input that has the feature's name.
+    // `- view:feature` is the short form of an input that has the feature's name.
     if let Tree::Text(text) = &node.tree {
         let (view, feature) = reference(text, node, problems)?;
         return Some(InputDefinition { name: feature.clone(), from: InputFrom::Feature(view, feature) });
@@ -136,7 +136,7 @@ fn quoted_name(node: &Node) -> String {
     name_of(node).map(|name| format!(" '{name}'")).unwrap_or_default()
 }
 
-/// Parses `view:feature`, and reports a missing feature as an error. Both parts get the position of the whole.
+/// Parses `view:feature`. A missing feature is an error. Both names get the position of the whole text.
 fn reference(text: &str, node: &Node, problems: &Problems) -> Option<(Located<String>, Located<String>)> {
     let (view, feature) = short_reference(text, &node.at);
     if feature.is_none() {

@@ -25,7 +25,7 @@ pub enum SourceFrom {
     Files(FilesDefinition),
     /// A table in DynamoDB.
     DynamoDb {
-        /// The position of the definition.
+        /// The position of the table's name.
         at: Place,
         /// The table.
         table: TableSource,
@@ -48,20 +48,20 @@ pub struct FilesDefinition {
     pub place: AwsPlace,
     /// `marker:` or `manifest:`.
     pub gate: Gate,
-    /// `timestamp_field:`; `none` for a static table, see [`FilesDefinition::is_static`].
+    /// `timestamp_field:`; the text `none` for a static table, see [`FilesDefinition::is_static`].
     pub timestamp_field: String,
     /// `created_timestamp_column:`.
     pub created_timestamp_column: Option<String>,
-    /// `field_mapping:`, from column in the source to name in the definitions.
+    /// `field_mapping:`, from columns in the source to names in the definitions.
     pub field_mapping: BTreeMap<String, Located<String>>,
 }
 
 /// The value of `timestamp_field:` for files without event times.
 const NO_TIMESTAMP: &str = "none";
-/// The default, and the name that is customary in Feast.
+/// The default value of `timestamp_field:`, which is the customary name in Feast.
 const TIMESTAMP_FIELD: &str = "event_timestamp";
 
-/// The minimum poll interval: DynamoDB accepts five requests a second for a shard.
+/// The minimum poll interval. DynamoDB accepts five requests per second for each shard.
 const POLL_MIN: Duration = Duration::from_millis(200);
 const HOUR: Duration = Duration::from_hours(1);
 
@@ -113,7 +113,7 @@ impl SourceFrom {
 }
 
 impl FilesDefinition {
-    /// Returns whether the rows have no event times of their own, so that their event time is the time at which they
+    /// Returns whether the rows have no event times of their own. The event time of such rows is the time at which they
     /// are read.
     #[must_use]
     pub fn is_static(&self) -> bool {
@@ -131,8 +131,8 @@ pub(super) fn files(table: &mut Table<'_>, problems: &Problems) -> Option<FilesD
     let (marker, manifest) = (table.text("marker"), table.text("manifest"));
     let is_remote = path.as_ref().is_some_and(|path| path.value.starts_with("s3://"));
     if !is_remote && let Some(gate) = marker.as_ref().or(manifest.as_ref()) {
-        let message = "'marker' and 'manifest' are only for paths in S3. hint: rename a complete directory into place \
-                       instead";
+        let message = "'marker' and 'manifest' are only for paths in S3. hint: write local files to another directory, \
+                       and rename it when it is complete";
         problems.error(&gate.at, message.to_owned());
     }
     let gate = match (marker, manifest) {
@@ -208,7 +208,7 @@ fn place(table: &mut Table<'_>) -> AwsPlace {
     AwsPlace { region: text("region"), endpoint: text("endpoint") }
 }
 
-/// Reads a duration, and reports one that is not within the limits as an error.
+/// Reads a duration. A duration out of range is an error.
 fn duration(
     table: &mut Table<'_>,
     key: &'static str,

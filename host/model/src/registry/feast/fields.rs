@@ -1,29 +1,29 @@
-//! The table of all fields of Feast's registry, with the effect of each in Larder.
+//! The table of all fields of Feast's registry, with the effect of each field in Larder.
 //!
-//! A registry may set fields that change a response and that a parser of only the other fields would ignore: a
-//! transformation, a table format, a pinned version. So each field of each message that matters has an entry here, with
-//! its effect, and [`audit`] scans the bytes of a message and reports the fields that are set but not served. A field
-//! without an entry is from a newer Feast, and its effect is unknown.
+//! A registry may set a field that changes responses, such as a transformation, a table format or a pinned version. A
+//! parser that does not know the field would ignore it without an error. So the table has an entry for each field of
+//! each message that matters. [`audit`] scans the bytes of a message and reports the fields that are set but not
+//! supported. A field without an entry is from a newer Feast, and its effect is unknown.
 //!
-//! `testdata/fields.txt` has the fields of Feast's own descriptors. Unit tests compare this table with it in both
-//! directions, and check that each field has the effect in the table; an integration test compares the file with the
-//! installed Feast.
+//! `testdata/fields.txt` lists the fields of Feast's own descriptors. Unit tests check that the file and the table have
+//! the same fields, and that each field has the effect that the table says. An integration test compares the file with
+//! the installed Feast.
 
 use super::wire::{self, Value};
 
 /// The effect of a field.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Effect {
-    /// Larder reads it, and served values depend on it.
+    /// Larder reads the field, and served values depend on it.
     Read,
-    /// A message whose fields have their own effects.
+    /// The field is a message, and each field of that message has its own effect.
     Inside(&'static Message),
-    /// The same, for a message that describes how a view's rows are produced. Settings in it that Larder does not
-    /// support prevent loading or computing the rows, but not serving rows that Feast wrote.
+    /// Like [`Effect::Inside`], for a message that describes how a view's rows are produced. If it has settings that
+    /// Larder does not support, Larder cannot load or compute the rows, but serves rows that Feast wrote.
     Files(&'static Message),
-    /// It does not change Larder's online responses, for this reason.
+    /// The field does not change Larder's online responses. The text is the reason.
     Unused(#[cfg_attr(not(test), expect(dead_code, reason = "documents the table"))] &'static str),
-    /// Definitions that set it are not served, for this reason.
+    /// Definitions that set the field are not served. The text is the reason.
     Refused(&'static str),
 }
 
@@ -36,10 +36,11 @@ pub(super) struct Field {
     pub(super) effect: Effect,
 }
 
-/// The fields of one Feast message, in one role.
+/// The fields of one Feast message in one context. The same message can have several tables, because the effect of a
+/// field depends on the context.
 #[derive(Debug)]
 pub(super) struct Message {
-    /// Its full name.
+    /// The full name of the message.
     pub(super) name: &'static str,
     pub(super) fields: &'static [Field],
 }
@@ -47,11 +48,11 @@ pub(super) struct Message {
 /// A field that is set but not supported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Finding {
-    /// The reason.
+    /// The reason why the field is not supported.
     pub(super) why: String,
-    /// Whether the field is unknown.
+    /// Whether the field is not in the table.
     pub(super) is_unknown: bool,
-    /// Whether it only affects how rows are produced.
+    /// Whether the field only affects how rows are produced.
     pub(super) in_files: bool,
 }
 
@@ -205,7 +206,7 @@ messages! {
         7 vector_length: VECTORS;
     }
 
-    /// A key column; its entity has the other settings.
+    /// A key column. Its other settings are in the entity.
     KEY_COLUMN = "feast.core.FeatureSpecV2" {
         1 name: Read;
         2 value_type: Read;
@@ -227,7 +228,7 @@ messages! {
         7 vector_length: VECTORS;
     }
 
-    /// A feature that a projection selects from a view; the view has the other settings.
+    /// A feature that a projection selects from a view. Its other settings are in the view.
     SELECTED = "feast.core.FeatureSpecV2" {
         1 name: Read;
         2 value_type: NAME_ONLY;
@@ -389,7 +390,7 @@ messages! {
         3 feature_view_projection: Inside(&INPUT_PROJECTION);
     }
 
-    /// A view as referenced by an on-demand view of an older Feast.
+    /// The copy of a view in an on-demand view that an older Feast wrote.
     READ_VIEW = "feast.core.FeatureView" { 1 spec: Inside(&READ_VIEW_SPEC); 2 meta: NAME_ONLY; }
 
     READ_VIEW_SPEC = "feast.core.FeatureViewSpec" {
@@ -504,8 +505,8 @@ pub(super) fn unknown(message: &Message, number: u32) -> String {
     format!("it sets field {number} of {}, which this version of Larder does not support", message.name)
 }
 
-/// Returns a message for each field of the registry itself that is not in the table, for example the list of a kind of
-/// definitions that a newer Feast has.
+/// Returns a message for each field of the registry itself that is not in the table. For example, a newer Feast may
+/// have a list for a new kind of definition.
 pub(super) fn unknown_in_registry(bytes: &[u8]) -> Vec<String> {
     let unknown_fields =
         wire::fields(bytes).map(|(number, _)| number).filter(|number| REGISTRY.field(*number).is_none());

@@ -1,9 +1,9 @@
 //! The messages of a Feast registry, with the fields that Larder reads.
 //!
 //! Names and field numbers are those of `feast/core/*.proto` (Feast 0.67). Fields that are left out here are not
-//! decoded; `fields.rs` has the effect of each of them, and finds fields that a newer Feast adds. Enumerations are
-//! plain numbers, so an unknown number is a valid value. If only the presence of a message matters, it is read as
-//! bytes.
+//! decoded. `fields.rs` lists the effect of each of these fields, and detects fields that a newer Feast adds.
+//! Enumerations are decoded as plain numbers, so an unknown number is a valid value. If only the presence of a message
+//! matters, the message is decoded as bytes.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -111,7 +111,7 @@ messages! {
         disabled: bool = (bool, tag = "23");
     }
 
-    /// `feast.core.LabelView`: labels that people or tools gave an entity.
+    /// `feast.core.LabelView`: labels that people or tools assigned to an entity.
     LabelView { spec: Option<LabelViewSpec> = (message, optional, tag = "1") }
 
     /// `feast.core.LabelViewSpec`. In the online store, the last label wins, as in any other view.
@@ -257,15 +257,15 @@ pub(super) const PUSH_SOURCE: i32 = 9;
 // === impl Span ===
 
 impl Span {
-    /// Returns a duration in whole microseconds, as in Feast; `None` if it is zero, negative, or too long to be added
-    /// to an instant.
+    /// Returns the value as a duration in whole microseconds, as in Feast. Returns `None` if it is zero, negative, or
+    /// too long to be added to an instant.
     pub(super) fn duration(&self) -> Option<Duration> {
         let (seconds, nanos) = (u64::try_from(self.seconds).ok()?, u32::try_from(self.nanos).ok()?);
         let micros = i64::try_from(Duration::new(seconds, nanos.min(999_999_999)).as_micros()).ok()?;
         Some(Duration::from_micros(micros.unsigned_abs())).filter(|duration| !duration.is_zero())
     }
 
-    /// Returns an instant in microseconds since 1970; `None` if it is out of range.
+    /// Returns the value as an instant in microseconds since 1970. Returns `None` if it is out of range.
     pub(super) fn micros(&self) -> Option<Micros> {
         self.seconds.checked_mul(1_000_000)?.checked_add(i64::from(self.nanos) / 1_000)
     }

@@ -1,5 +1,5 @@
-//! The stored views of a registry in one form: plain, stream and label views, and on-demand views whose values are
-//! computed on writing.
+//! A common form for all stored views of a registry: plain, stream and label views, and on-demand views whose values
+//! are computed when rows are written.
 
 use std::collections::HashMap;
 
@@ -18,18 +18,18 @@ pub(super) struct Stored<'p> {
     pub(super) stream_source: Option<&'p proto::DataSource>,
     pub(super) disabled: bool,
     pub(super) online: bool,
-    /// Why its rows cannot be loaded from its batch source, if they cannot.
+    /// Why Larder cannot load the view's rows from its batch source; `None` if Larder can.
     pub(super) unloadable_because: Option<&'static str>,
-    /// Whether rows only come from pushes, without files to load them from.
+    /// Whether rows are only pushed to the view, and there are no files to load them from.
     pub(super) is_only_pushed: bool,
-    /// The number of its current version.
+    /// The number of the view's current version.
     pub(super) version: i32,
-    /// Its state in Feast.
+    /// The number of the view's state in Feast.
     pub(super) state: i32,
     pub(super) created: Option<Micros>,
     pub(super) description: &'p str,
     pub(super) tags: &'p HashMap<String, String>,
-    /// Its settings that are not served.
+    /// The settings of the view that are not supported.
     pub(super) findings: &'p [Finding],
 }
 
@@ -113,7 +113,7 @@ impl<'p> Stored<'p> {
             entity_columns: &spec.entity_columns,
             features: &spec.features,
             ttl: spec.ttl.as_ref(),
-            // The batch source is for training; Feast does not load it into the online store.
+            // The batch source is for training. Feast does not load it into the online store.
             batch_source: None,
             stream_source: spec.source.as_ref(),
             disabled: false,
@@ -129,7 +129,7 @@ impl<'p> Stored<'p> {
         })
     }
 
-    /// Returns a view whose values are computed on writing.
+    /// Returns an on-demand view whose values are computed when rows are written.
     pub(super) fn of_on_demand_view(
         spec: &'p proto::OnDemandFeatureViewSpec,
         meta: Option<&'p proto::OnDemandFeatureViewMeta>,

@@ -12,10 +12,11 @@ use crate::{
 const GOLDEN: &[u8] = include_bytes!("../../../../tests/golden/repo/data/registry.db");
 pub(super) const PROJECT: &str = "churn_prediction";
 
-/// Returns the catalog of a registry, and checks that it is the same after writing it as YAML and reading that.
+/// Returns the catalog of a registry. Checks that the catalog is the same after the definitions are written as YAML and
+/// read again.
 fn catalog(registry: &FeastRegistry, values: &FeastValues) -> Catalog {
     let mut definitions = registry.definitions("registry.db", PROJECT, &values.clone().into());
-    // YAML has no creation time.
+    // YAML cannot contain the time at which a view was created.
     definitions.views.iter_mut().for_each(|view| view.created = None);
     let yaml = to_yaml(&definitions);
     let catalog = valid(definitions, "");
@@ -50,7 +51,7 @@ fn golden(values: &FeastValues) -> Catalog {
     catalog(&FeastRegistry::parse(GOLDEN).unwrap(), values)
 }
 
-/// Creates a registry of one project, filled by the test.
+/// Creates a registry and lets the test fill it.
 fn registry(fill: impl FnOnce(&mut Registry)) -> FeastRegistry {
     let mut registry = Registry { registry_schema_version: "1".into(), ..Registry::default() };
     registry.entities.push(entity("user", "user_id", 4));
@@ -113,7 +114,7 @@ fn golden_registry_is_read_completely() {
     );
     assert_eq!(files.created_timestamp_column.as_deref(), Some("created"));
     assert!(catalog.view("global_stats").unwrap().is_entityless());
-    assert_eq!(catalog.view("driver_stats").unwrap().ttl, None, "a ttl of 0 is none");
+    assert_eq!(catalog.view("driver_stats").unwrap().ttl, None, "a ttl of 0 means no ttl");
     let mapped = catalog.view("mapped_stats").unwrap().files().unwrap();
     assert_eq!(mapped.field_mapping["val_src"], "mapped_value");
     let alias = catalog.service("fs_alias").unwrap();
@@ -255,7 +256,7 @@ fn views_declare_their_key_types() {
     assert_eq!(catalog.join_keys()["open_id"], Int64);
 }
 
-/// Creates a registry with an on-demand view of this name, which reads `numbers` and these fields of the request.
+/// Creates a registry with an on-demand view with this name. The view reads `numbers` and these fields of the request.
 fn on_demand(name: &str, feature: &str, request: &[(&str, i32)]) -> FeastRegistry {
     registry(|registry| {
         put(registry, view("numbers", &[("a", 4)]));
@@ -371,7 +372,7 @@ fn transformed_views_are_not_loaded() {
     ] {
         let files = catalog(&registry, &FeastValues::BatchSources);
         assert!(why(&files, view).starts_with(reason), "{view}: {}", why(&files, view));
-        // Feast wrote its rows to the online store.
+        // The rows that Feast wrote to the online store are served.
         let served = online.view(view).unwrap();
         assert!(served.source.is_some() && served.files().is_none(), "{served:?}");
         assert!(online.unmaterializable_views()[view].starts_with(reason));
@@ -502,7 +503,7 @@ fn truncated_registry_never_panics() {
 #[test]
 fn unknown_registry_fields_are_ignored() {
     let mut bytes = GOLDEN.to_vec();
-    // Field 2000 of the registry, of four bytes of text.
+    // Field 2000 of the registry, with four bytes of text.
     bytes.extend([0x82, 0x7d, 0x04, b'n', b'e', b'w', b'!']);
     assert_eq!(
         catalog(&FeastRegistry::parse(&bytes).unwrap(), &FeastValues::BatchSources),

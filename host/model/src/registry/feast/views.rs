@@ -1,4 +1,4 @@
-//! Converts a registry's definitions, one kind after another.
+//! Converts a registry's definitions: first the entities, then the views, then the services.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -22,7 +22,7 @@ use crate::{
     yaml::{Located, Place},
 };
 
-/// How often Feast's SQLite file is polled. A poll without changes takes microseconds.
+/// The interval at which Feast's SQLite file is polled. A poll that finds no change takes microseconds.
 const ONLINE_STORE_EVERY: Duration = Duration::from_secs(1);
 
 /// Collects a project's definitions.
@@ -35,16 +35,15 @@ pub(super) struct Importer<'i> {
     join_keys: BTreeMap<String, String>,
     /// Entities with settings that Larder does not support, by name, with the reason.
     bad_entities: BTreeMap<String, Why>,
-    /// The features of each view so far, with their types. On-demand views may read them.
+    /// For each view that was converted so far, its features with their types. On-demand views can read these features.
     features: BTreeMap<String, Vec<(String, ValueType)>>,
-    /// The join keys of each view so far.
+    /// For each stored view that was converted so far, its join keys.
     keys_of: BTreeMap<String, Vec<String>>,
 }
 
 /// The reason why a definition cannot be served.
 type Why = String;
 
-/// Why a view is not served, or its files are not loaded.
 const DISABLED: &str = "it is disabled in the registry";
 
 // === impl Importer ===
@@ -108,8 +107,8 @@ impl<'i> Importer<'i> {
         self.into.unservable_views.push(Unservable { name: name.to_owned(), why });
     }
 
-    /// Returns the first unsupported setting as an error: with `in_files`, of the settings for producing rows,
-    /// otherwise of all others.
+    /// Returns the first unsupported setting as an error. If `in_files` is true, checks only the settings for producing
+    /// rows, and otherwise only all other settings.
     fn check(&self, findings: &[Finding], in_files: bool) -> Result<(), Why> {
         let counts = |finding: &&Finding| {
             finding.in_files == in_files
@@ -124,7 +123,7 @@ impl<'i> Importer<'i> {
         }
     }
 
-    /// Checks for errors in this view that would otherwise make all definitions invalid.
+    /// Checks a new view for errors that would otherwise make all definitions invalid.
     fn check_new(&self, name: &str, features: &[proto::FeatureSpec]) -> Result<(), Why> {
         check_name(name)?;
         if name.contains(':') {
@@ -183,7 +182,8 @@ impl<'i> Importer<'i> {
                 || columns().filter(|column| column.name == *join_key).find_map(|column| value_type(column.value_type));
             let named = value_type(spec.value_type).or_else(of_views);
             let named = named.filter(|named| named.can_be_join_key()).unwrap_or(ValueType::Scalar(ScalarType::String));
-            // Entities may share a key, which has one type in Larder. Views can declare another type for it.
+            // Several entities may share a join key, which has the same type in all of them. A view can declare another
+            // type for the key.
             let value_type = *types.entry(join_key).or_insert(named);
             let entity = EntityDefinition {
                 name: self.located(spec.name.clone()),
@@ -251,7 +251,7 @@ impl<'i> Importer<'i> {
             }
         };
         let source = source.map(|(from, every)| SourceDefinition { from, every, cron: None });
-        // Without files nothing can be materialized; rows that Feast wrote are still served.
+        // Without files, the view cannot be materialized. Rows that Feast wrote are still served.
         let batch_source = match (&self.options.values, files) {
             (FeastValues::BatchSources, Ok(_)) => None,
             (_, Ok(files)) => Some(files),
@@ -337,8 +337,10 @@ impl<'i> Importer<'i> {
         })
     }
 
-    /// Converts an on-demand view to a derived view, whose plugin has the same name. It has the same inputs as the
-    /// Python function: each declared feature, as `feature` and as `view__feature`, the keys, and the request data.
+    /// Converts an on-demand view to a derived view. The plugin has the name of the view, with `_` in place of
+    /// characters that are not allowed. The inputs are those of the Python function: the request data, the join keys,
+    /// and each feature of the sources. A feature is available as `view__feature`, and also as `feature` if that name
+    /// is unambiguous.
     fn derived(&mut self, spec: &proto::OnDemandFeatureViewSpec, state: i32, findings: &[Finding]) -> Result<(), Why> {
         if spec.disabled {
             return Err(DISABLED.to_owned());
@@ -389,7 +391,8 @@ impl<'i> Importer<'i> {
                 return Err(format!("it reads feature view '{view}', which is not served{}", self.why_not(view)));
             };
             for feature in features {
-                // Old registries list entities among the features. Types that plugins cannot read are left out.
+                // Two kinds of names are left out: entities, which old registries list among the features, and features
+                // with a type that plugins cannot read.
                 let readable = |(name, value_type): &(String, ValueType)| {
                     *name == feature && !matches!(value_type, ValueType::Nested(_))
                 };
@@ -438,8 +441,8 @@ impl<'i> Importer<'i> {
         Ok(())
     }
 
-    /// Converts an input from the request. If it has the name of a join key, it reads that key, because a request has
-    /// only one column of each name.
+    /// Converts an input from the request. If the input has the name of a join key, it reads the join key, because a
+    /// request has only one column with that name.
     fn request(&self, field: &proto::FeatureSpec) -> Result<InputDefinition, Why> {
         let value_type = known_type("the type of its request field", field)?;
         if matches!(value_type, ValueType::Nested(_)) {
@@ -507,8 +510,8 @@ impl<'i> Importer<'i> {
     }
 }
 
-/// Checks whether Feast serves a view in this state. It does not before the first rows are materialized. A view that is
-/// being materialized again has rows, which Larder serves.
+/// Checks whether Feast serves a view in this state. Feast serves a view only after its first materialization. A view
+/// that is being materialized again already has rows, and Larder serves them.
 fn check_state(state: i32) -> Result<(), Why> {
     let name = match state {
         1 => "CREATED",
@@ -539,5 +542,5 @@ fn value_type(number: i32) -> Option<ValueType> {
 
 /// Checks the rule that applies to the names of all definitions.
 fn check_name(name: &str) -> Result<(), Why> {
-    if is_name(name) { Ok(()) } else { Err(format!("its name is not valid: {}", name_rule())) }
+    if is_name(name) { Ok(()) } else { Err(format!("its name is not valid: {}", name_rule(name))) }
 }

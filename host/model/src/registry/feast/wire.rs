@@ -1,4 +1,4 @@
-//! Reads the fields of a protobuf message from its bytes, without its schema.
+//! Reads the fields of a protobuf message from the bytes of the message, without its schema.
 
 /// The value of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,11 +11,12 @@ pub(super) enum Value<'b> {
     Bytes(&'b [u8]),
     /// Four bytes.
     Fixed32(&'b [u8]),
-    /// A group, which Feast's messages do not use; its fields follow as if they were in this message.
+    /// The start or the end of a group, which Feast's messages do not use. The fields of the group are returned as if
+    /// they were fields of the message.
     Group,
 }
 
-/// Returns the fields of a message, in the order of its bytes. Ends at invalid bytes.
+/// Returns the fields of a message, in the order in which the bytes contain them. Ends at invalid bytes.
 pub(super) fn fields(bytes: &[u8]) -> impl Iterator<Item = (u32, Value<'_>)> {
     let mut rest = bytes;
     std::iter::from_fn(move || next(&mut rest))

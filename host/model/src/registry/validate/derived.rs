@@ -1,4 +1,5 @@
-//! Checks derived views: every input has a source and a type that plugins support, and no view depends on itself.
+//! Checks derived views: every input must have a source and a type that plugins support, and no view may depend on
+//! itself.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,7 +13,7 @@ use crate::{
     yaml::{Node, Place, Problems, Tree, nearest},
 };
 
-/// Adds the derived views to the stored ones.
+/// Checks the derived views, and adds them to the stored views.
 pub(super) fn derived_views(
     definitions: Vec<DerivedDefinition>,
     stored: Known<View>,
@@ -43,7 +44,7 @@ pub(super) fn derived_views(
         }
         let plugin = definition.plugin.as_ref().unwrap_or(&definition.name);
         if !is_identifier(&plugin.value) {
-            let help = "a letter or '_', then letters, digits and '_'".to_owned();
+            let help = "set 'plugin' to a letter or '_', followed by letters, digits and '_'".to_owned();
             problems.error_with_help(&plugin.at, format!("'{}' is not a valid plugin name", plugin.value), help);
         }
         let view = DerivedView {
@@ -65,8 +66,8 @@ pub(super) fn derived_views(
     for (mut view, definition) in pending {
         let before = problems.error_count();
         view.inputs = inputs(&definition, &views, entities, problems);
-        // An input that refers to a feature which could not be read is missing here without an error, because the error
-        // was reported when the feature was read.
+        // An input that refers to an unread feature is missing here without a new error, because the error was reported
+        // when the feature was read.
         if (problems.error_count() > before || view.inputs.len() < definition.inputs.len())
             && let Some(incomplete) = views.incomplete.get_mut(&view.name)
         {
@@ -139,7 +140,7 @@ fn origin(
     }
 }
 
-/// Checks that plugins support a type: a scalar, a list or a set.
+/// Checks that plugins support a type. They support scalars, lists and sets.
 fn check_type(what: &str, name: &str, value_type: ValueType, at: &Place, problems: &Problems) {
     if matches!(value_type, ValueType::Nested(_)) {
         let message = format!("{what} '{name}' is {value_type}, which plugins cannot read or compute");
@@ -157,7 +158,7 @@ fn on_error(definition: OnErrorDefinition, features: &[Feature], problems: &Prob
     for (name, node) in values {
         let Some(feature) = features.iter().find(|feature| *feature.name == name.value) else {
             let help = nearest(&name.value, features.iter().map(|feature| &*feature.name));
-            problems.error_with_help(&name.at, format!("on_error: feature '{}' does not exist", name.value), help);
+            problems.error_with_help(&name.at, format!("on_error: the view has no feature '{}'", name.value), help);
             continue;
         };
         match value(&node, feature.value_type) {
@@ -172,8 +173,8 @@ fn on_error(definition: OnErrorDefinition, features: &[Feature], problems: &Prob
     OnError::Default(defaults)
 }
 
-/// Converts a value in a definition; `None` if it is not of the type. Values of bytes and instants cannot be written in
-/// a definition.
+/// Converts a value in a definition. Returns `None` if the value does not have the type. Bytes and instants cannot be
+/// written in a definition.
 fn value(node: &Node, value_type: ValueType) -> Option<Value> {
     match (value_type, &node.tree) {
         (_, Tree::Null) => Some(Value::Null),
@@ -204,7 +205,7 @@ fn scalar_value(tree: &Tree, scalar: ScalarType) -> Option<Value> {
     }
 }
 
-/// Reports each cycle of views that depend on each other, once.
+/// Reports each cycle of derived views that depend on each other. Reports each cycle only once.
 fn check_cycles(views: &Views, places: &BTreeMap<Arc<str>, Place>, problems: &Problems) {
     let reads = |name: &Arc<str>| -> BTreeSet<Arc<str>> {
         let Some(View::Derived(view)) = views.known.items.get(name) else { return BTreeSet::new() };
@@ -214,7 +215,8 @@ fn check_cycles(views: &Views, places: &BTreeMap<Arc<str>, Place>, problems: &Pr
         };
         view.inputs.iter().filter_map(view_of).filter(|read| places.contains_key(read)).collect()
     };
-    // Removes views without remaining dependencies. The remaining views are in a cycle, or depend on one.
+    // Repeatedly removes the views that depend on no remaining view. Each view that remains is in a cycle, or depends
+    // on a view in a cycle.
     let mut remaining: BTreeMap<Arc<str>, BTreeSet<Arc<str>>> =
         places.keys().map(|name| (Arc::clone(name), reads(name))).collect();
     loop {

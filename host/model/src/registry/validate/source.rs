@@ -48,7 +48,8 @@ pub(super) fn files(view: &Located<String>, source: FilesDefinition, problems: &
     let mut targets = BTreeSet::new();
     for target in source.field_mapping.values() {
         if !targets.insert(&target.value) {
-            let message = format!("feature view '{}': two columns are mapped to '{}'", view.value, target.value);
+            let message =
+                format!("feature view '{}': 'field_mapping' maps two columns to '{}'", view.value, target.value);
             problems.error(&target.at, message);
         }
     }
@@ -95,7 +96,7 @@ fn check_table(view: &Located<String>, at: &Place, table: &TableSource, problems
     }
 }
 
-/// Runs the checks that need the whole view.
+/// Checks the source against the keys, features and mode of the view.
 pub(super) fn check(view: &FeatureView, name: &Located<String>, problems: &Problems) {
     let Some(table) = view.table() else { return };
     let (view_name, at) = (&name.value, &name.at);
@@ -111,12 +112,17 @@ pub(super) fn check(view: &FeatureView, name: &Located<String>, problems: &Probl
         return;
     };
     if view.is_entityless() {
-        let message = format!("feature view '{view_name}': a table that is not in Feast's layout needs a join key");
+        let message = format!(
+            "feature view '{view_name}': the view has no entities, but a table that is not in Feast's layout needs a \
+             join key"
+        );
         problems.error(at, message);
     }
     for target in field_mapping.values().filter(|target| !names().any(|name| name == *target)) {
-        let message =
-            format!("feature view '{view_name}': 'field_mapping' maps to '{target}', which the view does not have");
+        let message = format!(
+            "feature view '{view_name}': 'field_mapping' maps to '{target}', which is neither a feature nor a join key \
+             of the view"
+        );
         problems.error_with_help(at, message, nearest(target, names()));
     }
     if matches!(table.layout, TableLayout::ItemPerFeature { .. }) && view.join_keys.len() > 1 {

@@ -97,21 +97,36 @@ feature_services:
     check(
         &[GOOD, bad],
         expect![[r#"
-            1.yaml:3:12: error: entity 'customer' is defined twice (first at 0.yaml:3:12)
+            1.yaml:3:12: error: entity 'customer' is defined twice (first defined at 0.yaml:3:12)
             1.yaml:4:12: error: 'a\tb' is not a valid entity name (a name has 1 to 16384 bytes, and no control characters)
             1.yaml:5:29: error: join key 'driver_id' is String here, but Int64 in another entity
-            1.yaml:7:11: error: feature view 'customer_stats' is defined twice (first at 0.yaml:6:11)
+            1.yaml:7:11: error: feature view 'customer_stats' is defined twice (first defined at 0.yaml:6:11)
             1.yaml:10:25: error: unknown type 'Int65' (did you mean 'Int64'?)
             1.yaml:14:11: error: feature view 'a:b': the name contains a colon, which separates view and feature in references
             1.yaml:14:11: error: feature view 'a:b' has no features
-            1.yaml:14:11: warning: these names do not follow the convention <domain>_<feature> for views and services, and snake_case for features: feature view 'a:b' ('naming_warnings: false' turns this off)
-            1.yaml:16:48: error: feature view 'a:b': two columns are mapped to 'c'
+            1.yaml:14:11: warning: these names do not follow the convention <domain>_<feature> for views and services, and snake_case for features: feature view 'a:b' (set 'naming_warnings: false' to turn this warning off)
+            1.yaml:16:48: error: feature view 'a:b': 'field_mapping' maps two columns to 'c'
             1.yaml:19:16: error: feature view 'customer_stat' does not exist (did you mean 'customer_stats'?)
             1.yaml:19:31: error: feature view 'customer_stats' has no feature 'txn_cont' (did you mean 'txn_count'?)
-            1.yaml:19:86: error: feature service 'svc_one' selects 'customer_stats:txn_count' twice (give one of them an alias)
+            1.yaml:19:86: error: feature service 'svc_one' selects 'customer_stats:txn_count' twice (remove one, or give one of them an alias)
             1.yaml:20:11: error: feature service 'svc_two' selects no features
             1.yaml:22:60: error: feature view 'pair_stats' has no join key 'drivr_id' (did you mean 'driver_id'?)
             1.yaml:22:71: error: '' is not a valid alias name (a name has 1 to 16384 bytes, and no control characters)"#]],
+    );
+}
+
+#[test]
+fn name_of_expiry_field_is_reserved() {
+    let text = "\
+feature_views:
+  - name: user_stats
+    features: [{name: (expires), type: UnixTimestamp}]
+";
+    check(
+        &[text],
+        expect![
+            "0.yaml:3:23: error: '(expires)' is not a valid feature name (this name is reserved for the expiration time of a row)"
+        ],
     );
 }
 
@@ -127,14 +142,14 @@ feature_services:
     check(
         &[odd],
         expect![[r#"
-        0.yaml:3:11: warning: these names do not follow the convention <domain>_<feature> for views and services, and snake_case for features: feature view 'Stats', feature 'globalMean', feature service 'churn' ('naming_warnings: false' turns this off)"#]],
+        0.yaml:3:11: warning: these names do not follow the convention <domain>_<feature> for views and services, and snake_case for features: feature view 'Stats', feature 'globalMean', feature service 'churn' (set 'naming_warnings: false' to turn this warning off)"#]],
     );
     let many: Vec<String> = (0..7).map(|i| format!("{{name: F{i}, type: Int64}}")).collect();
     let many = format!("feature_views:\n  - {{name: user_stats, features: [{}]}}\n", many.join(", "));
     check(
         &[&many],
         expect![[r#"
-        0.yaml:2:42: warning: these names do not follow the convention <domain>_<feature> for views and services, and snake_case for features: feature 'F0', feature 'F1', feature 'F2', feature 'F3', feature 'F4' and 2 more ('naming_warnings: false' turns this off)"#]],
+        0.yaml:2:42: warning: these names do not follow the convention <domain>_<feature> for views and services, and snake_case for features: feature 'F0', feature 'F1', feature 'F2', feature 'F3', feature 'F4' and 2 more (set 'naming_warnings: false' to turn this warning off)"#]],
     );
 }
 

@@ -1,4 +1,4 @@
-//! Checks that written definitions read back into the same catalog.
+//! Checks that reading the written definitions results in the same catalog.
 
 use super::*;
 use crate::{
@@ -37,7 +37,7 @@ fn written_registry_reads_back_unchanged() {
     for values in [FeastValues::BatchSources, FeastValues::OnlineStore("data/on line.db".to_owned())] {
         let mut definitions = registry.definitions("registry.db", "churn_prediction", &values.into());
         assert!(definitions.views.iter().all(|view| view.created.is_some()));
-        // YAML has no creation time.
+        // YAML cannot contain the time at which a view was created.
         definitions.views.iter_mut().for_each(|view| view.created = None);
         let text = to_yaml(&definitions);
         let direct = catalog(definitions);

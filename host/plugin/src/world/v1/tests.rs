@@ -17,7 +17,7 @@ fn list_of(scalar: ColumnScalar) -> ColumnType {
     ColumnType { scalar, is_list: true }
 }
 
-/// Returns the result of one column, and the fault instead of the error.
+/// Checks one column. Returns the column's fault instead of the whole error.
 fn check(values: Values, validity: Option<Vec<u8>>, field: &Field, rows: usize) -> Result<Frame, ColumnFault> {
     let columns = ReturnedColumns(vec![Column { values, validity }]);
     columns.check(std::slice::from_ref(field), rows).map_err(|error| match error {

@@ -1,4 +1,4 @@
-//! `larder plugin bench`: measures how long calls of a plugin take.
+//! `larder plugin bench`: measures how long calls to a plugin take.
 
 use std::{
     hint::black_box,
@@ -18,7 +18,7 @@ pub(in crate::cli) struct BenchArgs {
     /// The plugin
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// The derived view's configuration, as JSON
+    /// The plugin's configuration, as JSON; in a server, it is the `config` of the derived view
     #[arg(long, value_name = "JSON", default_value = "null")]
     config: String,
 }
@@ -26,7 +26,7 @@ pub(in crate::cli) struct BenchArgs {
 /// The numbers of rows to measure. A call with 0 rows shows the fixed cost of every call.
 const ROWS: [usize; 5] = [0, 1, 32, 100, 1_000];
 const SEED: u64 = 20_260_101;
-/// The minimum time to measure each number of rows.
+/// The minimum time for which calls with each number of rows are measured.
 const MEASURE_TIME: Duration = Duration::from_millis(300);
 /// The number of calls before the measured ones.
 const WARM_UP_CALLS: usize = 50;
@@ -58,7 +58,8 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
     Ok(())
 }
 
-/// Measures calls with this many rows; building the columns is not measured. Returns the sorted times.
+/// Measures calls with this many rows. The time to build the columns is not included. Returns the times in ascending
+/// order.
 fn measure(transform: &Transform, rows: usize) -> Result<Vec<Duration>> {
     let inputs = RandomColumns::new(SEED).frame(transform, rows);
     let mut times = Vec::new();

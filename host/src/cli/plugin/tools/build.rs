@@ -100,8 +100,8 @@ fn print_result(path: &Path, component: &Component, seconds: f64) {
     output::line(&format!("next: {program} plugin run {path} --input rows.json, then {program} plugin deploy {path}"));
 }
 
-/// Returns the existing component, if it was built from the same sources and features, with the same kit and version of
-/// `larder`.
+/// Returns the path of the existing component if it was built from the same sources with the same features, development
+/// kit and version of `larder`.
 fn up_to_date(args: &BuildArgs, info: &BuildInfo) -> Result<Option<PathBuf>> {
     let candidates = match &args.out {
         Some(path) => vec![path.clone()],
@@ -136,7 +136,7 @@ fn language(dir: &Path) -> Result<Language> {
 fn digest_of_sources(files: &[(String, Vec<u8>)], language: Language, features: &str) -> String {
     let mut text = Vec::new();
     let mut add = |path: &str, content: &[u8]| {
-        // Lengths make the digest unambiguous.
+        // With the lengths, the text that is hashed is unambiguous.
         text.extend_from_slice(format!("{path}\0{}\0", content.len()).as_bytes());
         text.extend_from_slice(content);
     };
@@ -160,7 +160,8 @@ fn sources(dir: &Path) -> Result<Vec<(String, Vec<u8>)>> {
 
 fn walk(dir: &Path, below: &str, depth: usize, files: &mut Vec<(String, Vec<u8>)>) -> Result<()> {
     const SKIPPED: [&str; 3] = ["target", "__pycache__", "venv"];
-    /// The maximum depth of directories. Deeper nesting is probably a link to a parent directory.
+    /// The maximum depth of directories. If directories are nested deeper, there is probably a link to a parent
+    /// directory.
     const DEPTH_MAX: usize = 32;
     if depth > DEPTH_MAX {
         bail!(CliError::Failed(format!(
@@ -197,7 +198,7 @@ fn write_files<'a>(dir: &Path, files: impl IntoIterator<Item = (&'a str, &'a [u8
     Ok(())
 }
 
-/// Writes a temporary file and renames it, so that no reader sees an incomplete file.
+/// Writes a temporary file and renames it, so that other programs never read an incomplete file.
 fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     let failed = || format!("cannot write {}", path.display());
     let dir = match path.parent() {
@@ -221,8 +222,9 @@ impl Language {
         }
     }
 
-    /// Returns the version of the kit. For Rust, that is the version of the project's copy, which `plugin new` wrote,
-    /// or else of the embedded kit. The kit for Python has had only one version.
+    /// Returns the version of the development kit. For Rust, this is the version of the copy that `plugin new` wrote
+    /// into the project. If there is no copy, it is the version of the embedded kit. The kit for Python has had only
+    /// one version.
     fn kit_version(self, dir: &Path) -> String {
         match self {
             Self::Rust => {

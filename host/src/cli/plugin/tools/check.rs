@@ -17,7 +17,7 @@ pub(in crate::cli) struct CheckArgs {
     /// The plugin
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// The derived view's configuration, as JSON
+    /// The plugin's configuration, as JSON; in a server, it is the `config` of the derived view
     #[arg(long, value_name = "JSON", default_value = "null")]
     config: String,
 }
@@ -36,11 +36,12 @@ pub(super) fn run(args: &CheckArgs) -> Result<()> {
     done("exports: describe, configure, transform, with the right types");
     done(&format!("signature: {} inputs, {} outputs", signature.inputs.len(), signature.outputs.len()));
     let transform = plugin.transform(&args.config)?;
-    done("limits: configure, a row of nulls and a row of zeros stay within them");
+    done("limits: configure, a row of nulls and a row of zeros stay within the limits");
 
     let inputs = RandomColumns::new(SEED).frame(&transform, ROWS);
     let fresh = plugin.transform(&args.config)?;
-    // One instance has processed other rows before, the other one has not.
+    // Results must not depend on earlier calls, so this instance first processes other rows, and the other instance
+    // does not.
     let _ = transform.call(0, &RandomColumns::new(!SEED).frame(&transform, ROWS));
     let (first, second) = (transform.call(0, &inputs), fresh.call(0, &inputs));
     compare(signature, ROWS, &first, &second, "in another instance")?;
@@ -90,7 +91,7 @@ fn compare(signature: &Signature, rows: usize, first: &CallResult, second: &Call
     Ok(())
 }
 
-/// Checks that each row gives the same result on its own as in a batch with others.
+/// Checks that each row gives the same result alone as in a batch with other rows.
 fn check_split(signature: &Signature, transform: &Transform, inputs: &Frame, whole: &Outputs) -> Result<()> {
     for row in 0..ROWS {
         let single = transform

@@ -64,7 +64,7 @@ const RESERVED: [&str; 57] = [
     "yield",
 ];
 
-/// Returns why a name is invalid, if it is.
+/// Returns the reason why a name is invalid, or `None` if it is valid.
 pub(super) fn name_error(name: &str) -> Option<String> {
     let snake = !name.is_empty()
         && name.starts_with(|c: char| c.is_ascii_lowercase())
@@ -82,7 +82,7 @@ pub(super) fn name_error(name: &str) -> Option<String> {
     RESERVED.contains(&name).then(|| format!("'{name}' is a reserved word. hint: use {name}_feature"))
 }
 
-/// Converts a name to snake case, for a hint. The result is empty if no valid character is left.
+/// Converts a name to snake case, for a hint. Returns an empty string if no valid characters remain.
 fn to_snake(name: &str) -> String {
     let mut snake = String::new();
     let mut after_small = false;

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::cli::CliError;
 
-/// A plugin loaded from its file as a server loads it, with a server's default limits.
+/// A plugin that was loaded from its file in the same way and with the same default limits as in a server.
 pub(super) struct LoadedPlugin {
     pub(super) runtime: Arc<PluginRuntime>,
     pub(super) component: Arc<Component>,
@@ -31,7 +31,7 @@ pub(super) struct RandomColumns(u64);
 
 impl LoadedPlugin {
     pub(super) fn open(file: &Path) -> Result<Self> {
-        // Shows the plugin's log messages and the text of its panics.
+        // Prints the plugin's log messages and the messages of its panics.
         telemetry::install_logs("warn,plugin=debug", LogFormat::Text);
         let bytes = read_regular(file, FILE_BYTES_MAX).with_context(|| format!("{} cannot be read", file.display()))?;
         let runtime = super::local_runtime()?;
@@ -78,13 +78,13 @@ fn view_of(signature: &Signature, config: &str) -> DerivedView {
     }
 }
 
-/// Returns the simplest value type that is represented by a column type.
+/// Returns the simplest of the value types that plugins receive as this column type.
 pub(super) fn value_type(of: ColumnType) -> ValueType {
     let scalar = ScalarType::from(of.scalar);
     if of.is_list { ValueType::List(scalar) } else { ValueType::Scalar(scalar) }
 }
 
-/// Returns a cell as JSON, in the format of responses: bytes as base64, timestamps in whole seconds, and floats that
+/// Returns a value as JSON in the format of responses: bytes as base64, timestamps as whole seconds, and floats that
 /// are not finite as text.
 pub(super) fn cell(output: Output<'_>, of: ColumnType, row: usize) -> Value {
     match output.get(row) {
@@ -120,8 +120,8 @@ impl RandomColumns {
         Self(seed)
     }
 
-    /// Generates columns for a plugin's inputs. On average, one value in eight is null. Numbers have all magnitudes and
-    /// include special values.
+    /// Generates columns for a plugin's inputs. On average, one value in eight is null. Numbers have all orders of
+    /// magnitude, and include special values such as NaN.
     pub(super) fn frame(&mut self, transform: &Transform, rows: usize) -> Frame {
         let mut frame = transform.frame(rows);
         for _ in 0..frame.column_count() {
@@ -187,7 +187,7 @@ impl RandomColumns {
         WORDS[usize::try_from(self.next_bits() % 8).unwrap_or(0)].to_owned()
     }
 
-    /// Returns the next number of `SplitMix64` (Steele, Lea and Flood, 2014).
+    /// Returns the next number of the generator `SplitMix64` (Steele, Lea and Flood, 2014).
     fn next_bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut bits = self.0;

@@ -30,7 +30,7 @@ pub(in crate::cli) struct RunArgs {
     /// The rows: a JSON list of objects with input names as keys, or a Parquet file with a column for each input
     #[arg(long, short, value_name = "FILE")]
     input: PathBuf,
-    /// The derived view's configuration, as JSON
+    /// The plugin's configuration, as JSON; in a server, it is the `config` of the derived view
     #[arg(long, value_name = "JSON", default_value = "null")]
     config: String,
     /// The time of the request, in microseconds since 1970
@@ -70,7 +70,8 @@ pub(super) fn run(args: &RunArgs) -> Result<()> {
     Ok(())
 }
 
-/// Reads rows from a JSON file, and converts their values by the rules for request inputs. An absent input is null.
+/// Reads rows from a JSON file. Converts values by the rules for request inputs. An input that a row does not have is
+/// null.
 fn json_rows(path: &Path, signature: &Signature) -> Result<Frame> {
     let text = read_regular(path, FILE_BYTES_MAX)?;
     let rows: Vec<Map<String, Value>> = serde_json::from_slice(&text).context("expected a JSON list of objects")?;
@@ -96,8 +97,8 @@ fn json_rows(path: &Path, signature: &Signature) -> Result<Frame> {
     Ok(frame.finish())
 }
 
-/// Reads rows from a Parquet file, and converts their values by the rules for materialization. Each input needs a
-/// column with its name.
+/// Reads rows from a Parquet file, which needs a column for each input, with the same name. Converts values by the
+/// rules for materialization.
 fn parquet(path: &Path, signature: &Signature) -> Result<Frame> {
     let fields: Vec<(Arc<str>, _)> =
         signature.inputs.iter().map(|input| (input.name.as_str().into(), value_type(input.column_type))).collect();

@@ -1,4 +1,4 @@
-//! The derive macros: the fields of a struct are the inputs or outputs of a plugin.
+//! The derive macros, which make the fields of a struct the inputs or outputs of a plugin.
 
 use proc_macro2::{Span, TokenStream};
 use quote::{quote, quote_spanned};
@@ -216,7 +216,7 @@ fn some(fields: &[Field], name: &Ident) -> Result<()> {
     Ok(())
 }
 
-/// Returns the lifetime parameter of the struct, or a generated one if it has none.
+/// Returns the lifetime parameter of the struct. If it has none, returns a generated one.
 fn lifetime(item: &DeriveInput) -> Result<Lifetime> {
     if let Some(parameter) = item.generics.type_params().next() {
         return Err(Error::new(parameter.span(), "no type parameters: the type of each feature is fixed"));
@@ -229,13 +229,13 @@ fn lifetime(item: &DeriveInput) -> Result<Lifetime> {
     Ok(first.unwrap_or_else(|| Lifetime::new("'larder", item.ident.span())))
 }
 
-/// Returns the generics after `impl`, and after the struct's name.
+/// Returns the generics that follow `impl`, and those that follow the struct's name.
 fn generics(item: &DeriveInput, lifetime: &Lifetime) -> (TokenStream, TokenStream) {
     let after = if item.generics.lifetimes().next().is_some() { quote!(<#lifetime>) } else { quote!() };
     (quote!(<#lifetime>), after)
 }
 
-/// Returns the first paragraph of a doc comment, in one line.
+/// Returns the first paragraph of a doc comment, as a single line.
 pub(crate) fn doc(attributes: &[Attribute]) -> String {
     let mut words: Vec<String> = Vec::new();
     for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("doc")) {

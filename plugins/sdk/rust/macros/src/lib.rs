@@ -1,4 +1,4 @@
-//! The macros of the crate `larder-plugin`, which documents how to use them.
+//! The macros of the crate `larder-plugin`. Its documentation describes how to use them.
 
 mod fields;
 mod plugin;
@@ -36,7 +36,7 @@ pub fn output_columns(item: TokenStream) -> TokenStream {
 #[proc_macro_attribute]
 pub fn plugin(attribute: TokenStream, item: TokenStream) -> TokenStream {
     let item = parse_macro_input!(item as ItemFn);
-    // Keeps the function, so that an error in the attribute does not cause further errors about a missing function.
+    // The function is kept, so that an error in the attribute does not cause more errors about a missing function.
     let made = plugin::plugin(attribute.into(), &item).unwrap_or_else(|error| error.to_compile_error());
     quote::quote!(#item #made).into()
 }

@@ -53,7 +53,7 @@ pub(crate) fn plugin(attribute: TokenStream, function: &ItemFn) -> Result<TokenS
     } else {
         (quote!(fields_by_row), quote!(run_by_row))
     };
-    // The compiler infers the types of the function's inputs and outputs, so their names do not matter.
+    // The compiler infers the types of the inputs and outputs, so the macro need not know their names.
     let function = quote_spanned!(function.sig.span()=> |context, config, inputs| #call(#(#arguments),*));
     Ok(quote! {
         #needs
@@ -160,7 +160,7 @@ impl Attribute {
     }
 }
 
-/// Checks the contract's rule for names.
+/// Checks a name by the contract's rule.
 fn check_name(text: &LitStr) -> Result<()> {
     let name = text.value();
     let starts = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
@@ -235,7 +235,7 @@ fn is_named(of: &Type, name: &str) -> bool {
 // === impl Argument ===
 
 impl Argument {
-    /// Returns the error for two parameters of this kind.
+    /// Returns the message of the error that there are two such parameters.
     fn twice(self) -> &'static str {
         match self {
             Self::Context => "a plugin can have only one context parameter",

@@ -4,7 +4,7 @@ use serde::de::DeserializeOwned;
 
 use crate::Fault;
 
-/// Reads a configuration. `null`, which a view without a configuration has, is read as `{}` if the type does not accept
+/// Reads a configuration. A view without a configuration has `null`, which is read as `{}` if the type does not accept
 /// `null`.
 ///
 /// # Errors

@@ -16,7 +16,7 @@ struct Encoded {
     data: Option<Vec<u8>>,
 }
 
-/// Values of a part of a frame.
+/// The values of a column, before they are split into lists.
 enum Decoded<'a> {
     Fixed(Vec<Value>),
     Texts(&'a [u32], &'a [u8]),
@@ -135,7 +135,7 @@ fn value<'r>(row: &'r Row, name: &str) -> &'r Value {
     row.iter().find(|(own, _)| *own == name).map_or(&Value::Null, |(_, value)| value)
 }
 
-/// Encodes values of one type, with zeros for nulls. Returns the first value of another type as the error.
+/// Encodes values of one type, with zeros for nulls. If a value has another type, returns it as the error.
 fn encode<'v>(of: ScalarType, values: &[&'v Value]) -> Result<Encoded, &'v Value> {
     let fixed = |slots: Vec<u8>| Encoded { slots, data: None };
     Ok(match of {

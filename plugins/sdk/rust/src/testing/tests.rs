@@ -1,4 +1,4 @@
-//! Tests of complete plugins with the test host: every type, required inputs, faults.
+//! Tests of complete plugins with the test host: every type, required inputs, and faults.
 
 use std::{borrow::Cow, cell::Cell};
 
@@ -33,7 +33,7 @@ struct Everything<'a> {
     times: Option<Vec<Timestamp>>,
 }
 
-/// The same, as outputs.
+/// Every type that an output can have.
 #[derive(Outputs)]
 struct Mirror<'a> {
     a_bool: Option<bool>,
@@ -164,7 +164,7 @@ fn contract_example_is_read_and_written() {
     assert_eq!(table["list"][1], Value::List(Vec::new()));
 }
 
-/// Two inputs, of which one is required.
+/// A required input and an optional one.
 #[derive(Inputs)]
 struct Numbers {
     /// The required input.
@@ -258,7 +258,7 @@ fn count(words: Words<'_>) -> Count {
 
 #[test]
 fn bad_ends_and_text_name_the_input() {
-    // Two rows with a text and a list: presence and ends of both, then the text's bytes, the items' ends and bytes.
+    // Two rows with a string and a list: presence and ends of both, the text's bytes, and the items' ends and bytes.
     let call = |text: ([u32; 2], &[u8]), lists: [u32; 2], items: (&[u32], &[u8])| {
         let mut frame = Vec::new();
         let mut add = |part: &[u8]| {
@@ -289,7 +289,7 @@ fn bad_ends_and_text_name_the_input() {
     assert_eq!(surplus, "the received frame has 16 bytes more than this plugin's inputs");
 }
 
-/// Returns a sum, `None` or a fault, depending on the input.
+/// Returns a sum, `None` or a fault, depending on the inputs.
 #[plugin(name = "picky", version = "1.0.0")]
 fn picky(context: &Context, numbers: Numbers) -> Result<Option<Sum>, Fault> {
     if numbers.left < 0.0 {
@@ -346,7 +346,7 @@ thread_local! {
     static CALLS: Cell<f64> = const { Cell::new(0.0) };
 }
 
-/// Returns the number of its calls, which violates the rule that equal inputs give equal outputs.
+/// Returns the number of calls so far, which violates the rule that equal inputs give equal outputs.
 #[plugin(name = "counter", version = "1.0.0")]
 fn counter(_row: Numbers) -> Sum {
     CALLS.set(CALLS.get() + 1.0);

@@ -2,7 +2,7 @@
 
 use crate::Timestamp;
 
-/// A value of an input or an output. The widths of numbers are not distinguished: `2` is a value for inputs of type
+/// A value of an input or an output. It does not have the width of a number: `2` can be used for inputs of the types
 /// Int32, Int64, Float32 and Float64.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Value {

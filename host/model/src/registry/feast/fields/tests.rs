@@ -7,7 +7,7 @@ use prost::{Message as _, encoding::encode_varint};
 use super::*;
 use crate::registry::feast::{FeastOptions, FeastRegistry, FeastValues, UnknownFields, proto, tests as registries};
 
-/// The fields of Feast's descriptors: for each message and field number, the name and the type.
+/// The fields of Feast's descriptors: for each message and field number, the name and the type of the field.
 type Descriptors = BTreeMap<&'static str, BTreeMap<u32, (&'static str, &'static str)>>;
 
 fn descriptors() -> Descriptors {
@@ -21,7 +21,7 @@ fn descriptors() -> Descriptors {
     all
 }
 
-/// Returns every message that the table reaches, with the fields that lead to it.
+/// Returns every message that can be reached from the registry, with the path of field numbers that leads to it.
 fn reached() -> Vec<(Vec<u32>, &'static Message)> {
     let (mut all, mut next) = (Vec::new(), vec![(Vec::new(), &REGISTRY)]);
     while let Some((path, message)) = next.pop() {
@@ -52,7 +52,7 @@ fn table_has_all_descriptor_fields() {
     }
 }
 
-/// Returns a registry with every kind of definition and every message of the table.
+/// Returns a registry that contains every kind of definition and every message of the table.
 fn full_registry() -> Vec<u8> {
     use proto::*;
     let mut registry = Registry { registry_schema_version: "1".into(), ..Registry::default() };
@@ -100,7 +100,7 @@ fn full_registry() -> Vec<u8> {
     let read_view = FeatureView { spec: Some(registries::view("plain", &[("a", 4)])), meta: None };
     let schema = vec![registries::field("amount", 4)];
     let request = DataSource { request_data_options: Some(RequestDataOptions { schema }), ..DataSource::default() };
-    // An on-demand view for each kind of source, so that the last entry of each view is of that kind.
+    // Each kind of source has its own on-demand view, so that the last source of each view is of that kind.
     for (name, source) in [
         ("of_request", SourceOf::Request(request)),
         ("of_view", SourceOf::View(Box::new(read_view))),
@@ -128,8 +128,9 @@ fn full_registry() -> Vec<u8> {
     registry.encode_to_vec()
 }
 
-/// Returns all definitions of a registry, in three ways: with rows from files, with rows from an online store that has
-/// a table for each version of a view, and with on-demand views whose values are computed when rows are written.
+/// Returns all definitions of a registry, converted in three ways: with rows from files, with rows from an online store
+/// that has a table for each version of a view, and with on-demand views whose values are computed when rows are
+/// written.
 fn served(bytes: &[u8]) -> Vec<String> {
     let Ok(registry) = FeastRegistry::parse(bytes) else { return vec!["no registry".to_owned()] };
     let mut stored = proto::Registry::decode(bytes).unwrap();
@@ -144,8 +145,9 @@ fn served(bytes: &[u8]) -> Vec<String> {
         .to_vec()
 }
 
-/// Returns the bytes with another field at the end of the last message on a path; missing messages on the path are
-/// added. `choose` selects one of several on-demand views by name.
+/// Appends a field to the last message on a path, and returns the changed bytes. Adds missing messages on the path.
+/// `value` is the wire type of the field, in one byte, followed by the encoded value and, for types that need it, its
+/// length before it. `choose` selects one of several on-demand views by name.
 pub(in crate::registry::feast) fn with(
     bytes: &[u8],
     path: &[u32],
@@ -187,8 +189,7 @@ fn put(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// Encodes the key of a field. `value` is its wire type, followed by its encoded bytes, with their length if they have
-/// one.
+/// Encodes the key of a field: its number and its wire type, which is the first byte of `value`.
 fn key(number: u32, value: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     encode_varint(u64::from(number << 3 | u32::from(value[0])), &mut out);
@@ -199,7 +200,7 @@ fn value_bytes(value: &[u8]) -> &[u8] {
     &value[1..]
 }
 
-/// Returns the on-demand view that has the kind of source on a path.
+/// Returns the name of the on-demand view with the kind of source that is on a path.
 fn choose(path: &[u32]) -> Option<&'static str> {
     match path {
         [8, 1, 4, 2, 1, ..] => Some("of_view"),
@@ -209,7 +210,8 @@ fn choose(path: &[u32]) -> Option<&'static str> {
     }
 }
 
-/// Returns values of a type to try, at least one of which differs from the current one.
+/// Returns encoded sample values of a type, for [`with`]. At least one of them differs from the current value of the
+/// field.
 fn samples(kind: &str) -> Vec<Vec<u8>> {
     let varint = |number: u64| {
         let mut out = vec![0];

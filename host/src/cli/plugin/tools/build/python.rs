@@ -1,8 +1,8 @@
 //! Builds a Python project into a component with componentize-py, in a private virtual environment.
 //!
-//! componentize-py runs the project's imports in an interpreter for WebAssembly, and stores a snapshot of its memory,
-//! so the component starts in the state after the imports. The snapshot contains the hash seed and addresses: two
-//! builds of the same sources behave the same, but are not byte-identical.
+//! componentize-py runs the project's imports in an interpreter for WebAssembly, and stores a snapshot of the
+//! interpreter's memory. The component therefore starts with all modules imported. The snapshot contains the hash seed
+//! and addresses, so two builds of the same sources behave the same, but are not byte-identical.
 
 use std::{
     fs,
@@ -22,20 +22,21 @@ use crate::cli::{
 };
 
 const TOOL: &str = "componentize-py";
-/// The pinned version: another version may contain another interpreter.
+/// The version of componentize-py. It is pinned, because another version may contain another interpreter.
 const TOOL_VERSION: &str = "0.25.1";
-/// The oldest Python version that can run the SDK. The interpreter in a component is componentize-py's own.
+/// The oldest Python version that can install and run componentize-py with the SDK. The component does not contain this
+/// Python, but the interpreter of componentize-py.
 const PYTHON_MIN: (u32, u32) = (3, 11);
 /// The names of Python programs, tried in this order.
 const PYTHONS: [&str; 5] = ["python3", "python3.14", "python3.13", "python3.12", "python3.11"];
 
 /// The directory of the project's copy of the SDK, and the name by which the plugin imports it.
 const SDK_DIR: &str = "larder_plugin";
-/// The name of the module that componentize-py imports. It is not in the project.
+/// The name of the module that componentize-py imports. The build generates it outside of the project.
 const GLUE_MODULE: &str = "larder_component";
 const GLUE: &str = "from larder_plugin._guest import world\n\nWitWorld = world(\"plugin\")\n";
 
-/// The file that is written last into the virtual environment. Without it, the environment is incomplete.
+/// The file that is written last into the virtual environment. If it does not exist, the environment is incomplete.
 const READY: &str = "ready";
 
 /// A temporary directory, which is removed on drop.
@@ -48,7 +49,8 @@ pub(super) fn build(dir: &Path, files: &[(String, Vec<u8>)]) -> Result<Vec<u8>> 
     let tool = ensure_tool(&cache)?;
     output::note("building a component from Python takes about 20 seconds");
     let staging = Staging::new(&cache)?;
-    // A copy, because the interpreter writes byte code next to the modules that it imports.
+    // The build uses a copy of the project, because the interpreter writes byte code next to the modules that it
+    // imports.
     let (app, wit) = (staging.0.join("app"), staging.0.join("wit"));
     write_files(&app, files.iter().map(|(path, bytes)| (path.as_str(), bytes.as_slice())))?;
     if !dir.join(SDK_DIR).is_dir() {
@@ -61,7 +63,7 @@ pub(super) fn build(dir: &Path, files: &[(String, Vec<u8>)]) -> Result<Vec<u8>> 
     let mut command = Command::new(&tool);
     command.arg("--wit-path").arg(&wit).args(["--world", "derived-features", "componentize", GLUE_MODULE]);
     command.args(["--stub-wasi", "--python-path", ".", "--output"]).arg(&component).current_dir(&app);
-    // Otherwise, packages of the user's environment could become part of the component.
+    // With these variables, packages of the user's environment could become part of the component.
     for name in ["VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME"] {
         command.env_remove(name);
     }
@@ -80,7 +82,7 @@ pub(super) fn build(dir: &Path, files: &[(String, Vec<u8>)]) -> Result<Vec<u8>> 
 fn ensure_tool(cache: &Path) -> Result<PathBuf> {
     let home = cache.join(format!("{TOOL}-{TOOL_VERSION}"));
     let tool = home.join("bin").join(TOOL);
-    // Without a lock, two concurrent builds would install into the same directory.
+    // The lock prevents two concurrent builds from installing into the same directory.
     let lock_path = cache.join("lock");
     let lock = fs::File::create(&lock_path).with_context(|| format!("cannot create {}", lock_path.display()))?;
     lock.lock().with_context(|| format!("cannot lock {}", lock_path.display()))?;
@@ -88,7 +90,7 @@ fn ensure_tool(cache: &Path) -> Result<PathBuf> {
         return Ok(tool);
     }
     if home.try_exists().with_context(|| format!("cannot access {}", home.display()))? {
-        // An incomplete environment, or one whose Python was removed.
+        // The environment is incomplete, or its Python was removed.
         fs::remove_dir_all(&home).with_context(|| format!("cannot remove {}", home.display()))?;
     }
     let python = find_python()?;
@@ -168,7 +170,7 @@ fn output_tail(output: &Output) -> String {
 impl Staging {
     fn new(cache: &Path) -> Result<Self> {
         let path = cache.join(format!("build-{}", std::process::id()));
-        // A killed process with the same ID may have left it.
+        // A killed process with the same ID may have left the directory.
         let _ = fs::remove_dir_all(&path);
         fs::create_dir(&path).with_context(|| format!("cannot create {}", path.display()))?;
         Ok(Self(path))
@@ -177,7 +179,7 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        // A leftover directory in the cache does no harm.
+        // The error is ignored, because a leftover directory in the cache does no harm.
         let _ = fs::remove_dir_all(&self.0);
     }
 }

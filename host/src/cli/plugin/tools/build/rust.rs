@@ -1,4 +1,5 @@
-//! Builds a Rust project into a component, with cargo and a target for WebAssembly, or explains how to install them.
+//! Builds a Rust project into a component, with cargo and a target for WebAssembly. If these are not installed, the
+//! error explains how to install them.
 
 use std::{
     collections::BTreeSet,
@@ -14,10 +15,11 @@ use serde_json::Value;
 use crate::cli::{CliError, output};
 
 const TARGET: &str = "wasm32-unknown-unknown";
-/// The compiler of a distribution's Rust. Debian's is at this path, even if `PATH` has another one first.
+/// The compiler of the Linux distribution's Rust. In Debian, it has this path, even if another compiler comes first in
+/// `PATH`.
 const SYSTEM_RUSTC: &str = "/usr/bin/rustc";
-/// The size of a plugin's stack in its linear memory. The default of one megabyte would be a sixteenth of the memory
-/// limit.
+/// The size in bytes of a plugin's stack, which is in its linear memory. The default of 1 MiB would take a sixteenth of
+/// the memory limit.
 const STACK_BYTES: usize = 128 << 10;
 
 /// How a Rust project is compiled.
@@ -25,7 +27,8 @@ const STACK_BYTES: usize = 128 << 10;
 enum Toolchain {
     /// The Rust in `PATH` has the target's standard library.
     Ready,
-    /// A distribution's Rust, with the sources of its standard library, which are compiled with the project.
+    /// The Linux distribution's Rust, which has the sources of the standard library. They are compiled with the
+    /// project.
     Sources { rustc: PathBuf, linker: PathBuf },
 }
 
@@ -70,7 +73,7 @@ fn rustup_line() -> String {
     format!("rustup target add {TARGET}")
 }
 
-/// Finds a distribution's Rust with the sources of its standard library, and a linker.
+/// Returns the Linux distribution's Rust if the sources of its standard library and a linker are installed.
 fn with_sources(rustup: &Path) -> Option<Toolchain> {
     let rustc = Path::new(SYSTEM_RUSTC);
     let system = sysroot(rustc)?;
@@ -91,13 +94,13 @@ fn sysroot(rustc: impl AsRef<std::ffi::OsStr>) -> Option<PathBuf> {
     found.status.success().then(|| PathBuf::from(text.trim()))
 }
 
-/// Returns the directories into which cargo unpacks the project's crates. They are named after the registry's host, so
-/// the names differ on a machine that uses a mirror. Fetches the crates, so that the first build finds the same
-/// directories as later ones.
+/// Returns the directories into which cargo unpacks the project's crates. Their names contain the registry's host, and
+/// so differ on a machine that uses a mirror. Fetches the crates, so that the first build finds the same directories as
+/// later ones.
 fn registries(manifest: &Path) -> BTreeSet<String> {
     let mut cargo = Command::new("cargo");
     cargo.args(["metadata", "--format-version", "1", "--filter-platform", TARGET, "--manifest-path"]).arg(manifest);
-    // If it fails, the build fails, too, and reports why.
+    // If this command fails, the build also fails and reports the reason.
     let Ok(output) = cargo.stderr(Stdio::null()).output() else { return BTreeSet::new() };
     let Ok(metadata) = serde_json::from_slice::<Value>(&output.stdout) else { return BTreeSet::new() };
     let manifests = metadata["packages"].as_array().into_iter().flatten();
@@ -119,9 +122,10 @@ fn compile(dir: &Path, features: &str, toolchain: &Toolchain) -> Result<PathBuf>
     if let Some(target_dir) = env::var_os("LARDER_PLUGIN_TARGET") {
         cargo.arg("--target-dir").arg(target_dir);
     }
-    // A component must not contain paths of this machine: otherwise, two machines would build different components from
-    // the same sources. Cargo makes paths in the project relative. Remapping its directory here would change the flags,
-    // and the crates would be compiled again for each project.
+    // A component must not contain paths of this machine. Otherwise, two machines would build different components from
+    // the same sources. Cargo already makes paths in the project relative. The project's directory is not remapped
+    // here, because the flags would then differ between projects, and cargo would compile the crates again for each
+    // project.
     let home = env::var("CARGO_HOME").ok().or_else(|| Some(format!("{}/.cargo", env::var("HOME").ok()?)));
     let mut flags = vec![format!("-Clink-arg=-zstack-size={STACK_BYTES}")];
     flags.extend(home.map(|home| format!("--remap-path-prefix={home}=/cargo")));
@@ -129,10 +133,11 @@ fn compile(dir: &Path, features: &str, toolchain: &Toolchain) -> Result<PathBuf>
     flags.extend(registries(&manifest).into_iter().map(|dir| format!("--remap-path-prefix={dir}=/cargo/registry")));
     if let Toolchain::Sources { rustc, linker } = toolchain {
         cargo.arg("-Zbuild-std=std,panic_abort");
-        // The compiler of a distribution is a stable one, and compiles its own standard library with unstable features.
+        // The distribution's compiler is a stable version. With this variable, it can compile its own standard library,
+        // which uses unstable features.
         cargo.env("RUSTC_BOOTSTRAP", "1").env("RUSTC", rustc);
         cargo.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker);
-        // Otherwise, a proxy of rustup would replace the compiler with its own.
+        // With this variable, a proxy of rustup would use another compiler.
         cargo.env_remove("RUSTUP_TOOLCHAIN");
     }
     cargo.env_remove("RUSTFLAGS").env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));

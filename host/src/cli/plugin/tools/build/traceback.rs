@@ -1,15 +1,15 @@
 //! Extracts a plugin's own Python traceback from the output of a failed build.
 //!
-//! componentize-py imports the plugin in an interpreter of its own, under `/0/`, and prints the interpreter's output
-//! inside a traceback of its own, with the last line repeated.
+//! componentize-py imports the plugin from `/0/` in its own interpreter. It prints the interpreter's traceback inside
+//! another traceback, and repeats the last line.
 
 /// The mount point of componentize-py's first path, which is the project.
 const PROJECT: &str = "/0/";
-/// Frames in these files do not belong to the plugin: the glue module, and the SDK.
+/// The files of the glue module and the SDK. Frames in them do not belong to the plugin.
 const LARDER_FILES: [&str; 2] = ["/0/larder_component.py", "/0/larder_plugin/"];
 
-/// Returns the plugin's own frames and the error; only the error if no frame belongs to the plugin. Other output is
-/// returned unchanged.
+/// Returns the frames that belong to the plugin, and the error. If no frame belongs to the plugin, returns only the
+/// error. Returns other output unchanged.
 pub(super) fn plugin_traceback(stderr: &str) -> String {
     let inner = stderr.split_once("AssertionError: ").map_or(stderr, |(_, inner)| inner);
     let inner = inner.split_once("\n\nCaused by:").map_or(inner, |(inner, _)| inner);
@@ -36,7 +36,7 @@ mod tests {
 
     use super::plugin_traceback;
 
-    /// Checks the result for these lines between the ones that componentize-py 0.25.1 prints before and after them.
+    /// Checks the result for output in which componentize-py 0.25.1 prints its own lines before and after `inner`.
     fn check(inner: &str, expected: Expect) {
         let stderr = format!(
             "Traceback (most recent call last):\n  File \"/home/u/.cache/bin/componentize-py\", line 8, in <module>\n    \
