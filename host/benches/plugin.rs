@@ -1,5 +1,5 @@
-//! Measures the cost of plugins. Run it with `make bench-plugin`. The figures are medians of one run. Figures that are
-//! compared are measured alternately.
+//! Measures the cost of plugins. Run it with `make bench-plugin`. The figures are medians of one run, in some cases
+//! with a 99th percentile or a range. Figures that are compared are measured alternately.
 //!
 //! `make` builds the plugins and passes their paths in environment variables: `LARDER_BENCH_NOOP`, `_FLOATS`,
 //! `_FLOATS_PYTHON`, `_CHURN` and `_HOSTILE`.

@@ -60,8 +60,8 @@ use crate::config::{
 /// The components of a server: configuration, store, definitions, sync engine and plugins.
 #[derive(Debug)]
 pub struct App {
-    /// The configuration at startup. A reload reads the configuration again, and takes the definitions, the serving
-    /// rules, and the files of keys and tokens from it. Changes of addresses and directories need a restart.
+    /// The configuration at startup. A reload reads the configuration again, but applies only the settings that a
+    /// running server can change. [`Config::fixed_sections_that_differ`] lists the others, which need a restart.
     config: Config,
     /// The configuration with which the current definitions were loaded. The definition files that it names are
     /// watched.
@@ -300,7 +300,7 @@ impl App {
     /// read again.
     ///
     /// # Errors
-    /// [`AppError::Config`] and [`AppError::Incompatible`]. The previous definitions keep serving.
+    /// [`AppError::Config`], [`AppError::Incompatible`] and [`AppError::Store`]. The previous definitions keep serving.
     pub fn reload_definitions(&self) -> Result<Vec<Problem>, AppError> {
         let _renewing = self.renewing();
         self.read_definitions()
@@ -353,7 +353,7 @@ impl App {
     }
 
     /// Reads the configuration again. Returns it with only the changes that a running server can apply, and logs a
-    /// warning for each other changed section.
+    /// warning for each changed section that needs a restart.
     fn newer_config(&self) -> Result<Config, AppError> {
         let config = self.config.clone();
         // A configuration that was built in memory has no file to reload.
@@ -456,8 +456,8 @@ impl App {
     }
 
     fn changing(&self) -> MutexGuard<'_, ()> {
-        // The data behind a poisoned lock is valid: a panic cannot leave an incomplete change, because each change ends
-        // with one swap.
+        // Poisoning is ignored: a change replaces the current objects only after all work that can fail, so a panic
+        // does not leave an incomplete change.
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -470,7 +470,7 @@ impl App {
     }
 
     /// Returns the maximum time until a changed file is reloaded. It is also the poll interval for files that file
-    /// system events do not cover. Zero turns reloads off.
+    /// system events do not cover. Zero turns automatic reloads off.
     fn reload_every(&self) -> Duration {
         self.config.sync.reload_every
     }

@@ -211,8 +211,8 @@ fn run_command(args: impl IntoIterator<Item = OsString>) -> u8 {
         // clap returns the text of `--help` and `--version` as an error with exit code 0, but it is a result.
         Err(answer) => return report(&finish_output(answer.print())),
     };
-    // Errors of writing to standard output do not fail a server: it keeps serving even if the output has no reader or
-    // the disk is full.
+    // An error in writing to standard output does not stop a server: it keeps serving even if the output has no reader
+    // or the disk is full.
     let serves = match cli.command {
         Command::Serve(_) => true,
         #[cfg(feature = "tools")]
@@ -272,8 +272,8 @@ fn describe(error: &anyhow::Error) -> String {
     message
 }
 
-/// Returns the hint for an I/O error of the store, or an empty string for other errors. By default, the store's directory
-/// is next to the configuration, which may be mounted read-only.
+/// Returns the hint for an I/O error of the store, or an empty string for other errors. By default, the store's
+/// directory is next to the configuration, which may be mounted read-only.
 fn store_hint(error: &anyhow::Error) -> &'static str {
     match error.downcast_ref::<AppError>() {
         Some(AppError::Store(StoreError::Io { .. })) => {

@@ -3,8 +3,8 @@
 //! [`Config::load`] reads the configuration file, [`load_definitions`] reads the definition files, and [`load_access`]
 //! reads the files of keys and tokens. Each function reports all errors at once, with their positions, and returns only
 //! valid results. This module parses the sections and checks the range of each value; most defaults are in the crates
-//! that use the settings. `configs/larder.yaml` explains every key. A Feast repository can replace the definition
-//! files: [`FeastRepo`].
+//! that use the settings. `configs/larder.yaml` explains every key. Definitions can also come from a Feast repository:
+//! [`FeastRepo`].
 
 mod access;
 mod aws;

@@ -13,7 +13,7 @@ use rustix::{
 pub(crate) enum Cores {
     /// One core for the servers, and one for the load.
     Split { server: usize, load: usize },
-    /// Two cores for the servers, and one for the load if there is a third; otherwise the load shares the servers'
+    /// Two cores for the servers, and one for the load if there is a third; otherwise, the load shares the servers'
     /// cores.
     Pair { servers: [usize; 2], load: Option<usize> },
     /// Only one core is available. A run then only shows whether everything works: its numbers are not meaningful.

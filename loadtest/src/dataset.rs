@@ -1,6 +1,6 @@
 //! Generates the data of wide views as Parquet files, and reads Parquet files for other servers.
 //!
-//! A value depends only on its column and its row, so all runs have the same values.
+//! The value of a feature depends only on its column and its row, so all runs have the same values.
 
 use std::{
     fs::File,

@@ -173,8 +173,8 @@ impl Load {
         Ok(Paced { tally: tallies.into_iter().collect(), elapsed, latencies_ns })
     }
 
-    /// Runs `work` on all connections concurrently, and waits for all of them. After an error, all connections are
-    /// closed.
+    /// Runs `work` on all connections concurrently, and waits for all of them. If this fails, the connections whose
+    /// work has not ended are closed.
     async fn on_every_connection<T, W, F>(&mut self, limit: Duration, work: W) -> anyhow::Result<Vec<T>>
     where
         T: Send + 'static,
@@ -221,7 +221,7 @@ async fn send_counted(connection: &mut Connection, request: &Request, tally: &mu
 
 /// Waits by polling the clock, and lets other tasks run between polls. Tokio's timers have a resolution of a
 /// millisecond, which is too coarse, because a response takes hundredths of a millisecond. Polling is acceptable,
-/// because the load does not share its core.
+/// because the load normally has its own core.
 async fn wait_until(due: Instant) {
     while Instant::now() < due {
         tokio::task::yield_now().await;

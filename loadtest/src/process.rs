@@ -37,8 +37,8 @@ pub(crate) fn cpu_time(pids: &[u32]) -> anyhow::Result<Duration> {
     pids.iter().map(|&pid| cpu_time_of(pid)).sum()
 }
 
-/// Returns the total time that the threads of these processes were runnable and waited for a core. Returns `None` if the
-/// kernel does not record this time.
+/// Returns the total time that the threads of these processes were runnable and waited for a core. Returns `None` if a
+/// process has ended, or if the kernel does not record this time.
 pub(crate) fn time_without_core(pids: &[u32]) -> Option<Duration> {
     pids.iter()
         .map(|&pid| Some(schedules_of(pid)?.into_values().map(|schedule| schedule.waited).sum::<Duration>()))
@@ -80,8 +80,8 @@ struct Schedule {
     waited: Duration,
 }
 
-/// Returns the counts of all threads of a process, by thread ID. Returns `None` if the kernel does not
-/// keep these counts.
+/// Returns the counts of all threads of a process, by thread ID. Returns `None` if the process has ended, or if the
+/// kernel does not keep these counts.
 fn schedules_of(pid: u32) -> Option<BTreeMap<OsString, Schedule>> {
     let mut schedules = BTreeMap::new();
     for thread in fs::read_dir(format!("/proc/{pid}/task")).ok()? {

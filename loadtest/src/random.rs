@@ -44,7 +44,7 @@ pub(crate) struct Zipf {
 // === impl XorShift ===
 
 impl XorShift {
-    /// Creates the generator of one connection. The generators of a run's connections differ, so that the connections
+    /// Creates the generator for one connection. The generators of a run's connections differ, so that the connections
     /// pick different keys.
     pub(crate) fn new(seed: u64, connection: usize) -> Self {
         // The first factor is derived from the golden ratio. The lowest bit is set, because a state of zero would never

@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use crate::{measure::Figures, stats::Spread};
 
-/// The minimum [`Summary::disturbed_percent`] at which the report warns about a busy machine. On an idle machine, it is
-/// well below 1.
+/// The minimum [`Summary::disturbed_percent`] at which the report warns about a busy machine. On an idle machine, the
+/// percentage is well below 1.
 pub(crate) const DISTURBED_PERCENT_MIN: f64 = 3.0;
 
 /// The results of a run.

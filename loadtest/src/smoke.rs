@@ -1,5 +1,5 @@
-//! Measures one workload on one target in less than a minute. The floor and the target alternate, and each round
-//! compares them.
+//! Measures one workload on one target, by default in less than a minute. The floor and the target alternate, and each
+//! round compares them.
 
 use std::{
     fs,

@@ -43,8 +43,8 @@ pub struct ManualClock {
 }
 
 /// Formats a time like Python's `str` of an aware `datetime` in UTC: `2026-11-23 08:17:22+00:00`, with six fractional
-/// digits unless the fraction is zero. Feast writes times to DynamoDB in this format. Returns `None` for times outside
-/// the years 1 to 9999.
+/// digits unless the fraction is zero. Feast writes times to DynamoDB in this format. Returns `None` for times before
+/// the year 1, and for times after [`Timestamp::MAX`], which is about a day before the end of the year 9999.
 ///
 /// The texts sort in the order of the times, because `+` sorts before `.`.
 #[must_use]
@@ -80,8 +80,8 @@ pub fn next_beat(period: Duration) -> Instant {
 }
 
 /// Returns the next beat after an instant. The beats of a period are the instants that are a whole number of periods
-/// after the first call in the process. Periodic tasks sleep until their next beat, so that they wake an idle process
-/// together instead of one after the other.
+/// after the `instant` of the first call in the process. Periodic tasks sleep until their next beat, so that they wake
+/// an idle process together instead of one after the other.
 #[must_use]
 pub fn beat_after(instant: Instant, period: Duration) -> Instant {
     static BEGAN: OnceLock<Instant> = OnceLock::new();

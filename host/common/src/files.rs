@@ -1,4 +1,4 @@
-//! Opens files only if they are regular files, and detects changes of files by their metadata.
+//! Opens files only if they are regular files, and detects changes to files by their metadata.
 //!
 //! A configured path may lead to a pipe, a device or a socket. Opening or reading one of these may block a thread
 //! forever. All code that reads a file at a configured path uses the functions in this module.

@@ -34,12 +34,13 @@ pub(crate) enum Step {
 const LINKS_MAX: usize = 40;
 
 /// Resolves an absolute path. Calls `visit` for each symbolic link in the path, and then for the file or directory that
-/// the path leads to.
+/// the path leads to. If a part of the path does not exist, that part is visited as a file.
 pub(crate) fn resolve(path: &Path, mut visit: impl FnMut(Step)) {
     let mut dir = PathBuf::from("/");
     let mut rest: VecDeque<OsString> = parts(path).collect();
     let mut links = 0;
-    while let Some(name) = rest.pop_front() {
+    loop {
+        let Some(name) = rest.pop_front() else { return visit(Step::Dir(dir)) };
         if name == ".." {
             dir.pop();
             continue;
@@ -61,9 +62,6 @@ pub(crate) fn resolve(path: &Path, mut visit: impl FnMut(Step)) {
             Ok(meta) if meta.is_dir() => dir = next,
             _ => return visit(Step::File { dir, name }),
         }
-        if rest.is_empty() {
-            return visit(Step::Dir(dir));
-        }
     }
 }
 
@@ -74,4 +72,29 @@ fn parts(path: &Path) -> impl Iterator<Item = OsString> {
         Component::ParentDir => Some("..".into()),
         Component::CurDir | Component::RootDir | Component::Prefix(_) => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn path_that_ends_in_parent_is_resolved() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = fs::canonicalize(dir.path()).unwrap();
+        fs::create_dir_all(root.join("a/b")).unwrap();
+        std::os::unix::fs::symlink("a/b", root.join("link")).unwrap();
+        let dir_of = |path: &Path| {
+            let mut found = None;
+            resolve(path, |step| {
+                if let Step::Dir(dir) = step {
+                    found = Some(dir);
+                }
+            });
+            found
+        };
+        assert_eq!(dir_of(&root.join("link/..")), Some(root.join("a")));
+        assert_eq!(dir_of(&root.join("a")), Some(root.join("a")));
+        assert_eq!(dir_of(Path::new("/")), Some(PathBuf::from("/")));
+    }
 }

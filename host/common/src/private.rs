@@ -1,9 +1,9 @@
 //! Opens directories and files that only this process's user may write to.
 //!
-//! A user who can write to the data directory can replace the store. A user who can write the key of compiled code can
-//! run code in this process. So the directory and the key are checked each time they are opened, as ssh does with its
-//! keys. Files and directories of another user are rejected. Permissions of other users are removed with a warning, or
-//! are an error: see the functions.
+//! A user who can write to the data directory can replace the store. A user who can replace the key that authenticates
+//! compiled plugins can run code in this process. So the directory and the key are checked each time they are opened,
+//! as ssh does with its keys. Files and directories of any user other than this user and root are rejected. Permissions
+//! of other users are removed with a warning, or are an error: see the functions.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, Permissions},
@@ -34,7 +34,7 @@ const STICKY: u32 = 0o1000;
 /// # Errors
 /// If the directory cannot be created, the path leads to something else, the directory belongs to a user other than
 /// this user and root, or the directory has the sticky bit and is writable by others, like `/tmp`. Also if the
-/// directory belongs to root and other users can write to it.
+/// directory belongs to root and other users can write to it, or if its permissions cannot be changed.
 pub fn open_dir(path: &Path) -> io::Result<PriorAccess> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     let meta = fs::metadata(path)?;
@@ -52,12 +52,12 @@ pub fn open_dir(path: &Path) -> io::Result<PriorAccess> {
     Ok(PriorAccess::Writable)
 }
 
-/// Restricts an existing file to this user: removes permissions of other users and logs a warning. Does nothing if the
-/// file does not exist.
+/// Restricts an existing file to this user: if other users have permissions on a file of this user, removes them and
+/// logs a warning. Does nothing if the file does not exist.
 ///
 /// # Errors
-/// If the file belongs to a user other than this user and root, if it belongs to root and other users can write to it, or
-/// if its permissions cannot be changed.
+/// If the file belongs to a user other than this user and root, if it belongs to root and other users can write to it,
+/// or if its permissions cannot be read or changed.
 pub fn claim_file(path: &Path) -> io::Result<()> {
     let meta = match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -66,22 +66,22 @@ pub fn claim_file(path: &Path) -> io::Result<()> {
     let mode = meta.mode() & 0o7777;
     let is_own = check_owner(meta.uid())?;
     if !is_own && mode & OTHERS_WRITE != 0 {
-        return Err(denied("other users can write it"));
+        return Err(denied("other users can write to it"));
     }
     if is_own && mode & OTHERS != 0 {
         fs::set_permissions(path, Permissions::from_mode(mode & !OTHERS))?;
         let (file, mode) = (path.display(), format!("{mode:04o}"));
-        tracing::warn!(%file, mode, "other users had permissions to this file; removed them");
+        tracing::warn!(%file, mode, "other users had permissions on this file; removed the permissions");
     }
     Ok(())
 }
 
-/// Reads a small file that only this user may read and write. Reads at most `bytes_max` plus one byte, so that the
-/// caller can detect a longer file.
+/// Reads a small file that only this user may read and write. Reads at most `bytes_max + 1` bytes, so that the caller
+/// can detect a longer file.
 ///
 /// # Errors
 /// If the file cannot be read, is a symbolic link, is not a regular file, belongs to a user other than this user and
-/// root, or if other users have any permission to it.
+/// root, or if other users have any permissions on it.
 pub fn read_file(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     // Symbolic links are rejected, because another user may choose the target. With `O_NONBLOCK`, opening a pipe does
     // not block.
@@ -93,7 +93,7 @@ pub fn read_file(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     }
     check_owner(meta.uid())?;
     if meta.mode() & OTHERS != 0 {
-        return Err(denied(&format!("other users have permissions to it (mode {:04o})", meta.mode() & 0o7777)));
+        return Err(denied(&format!("other users have permissions on it (mode {:04o})", meta.mode() & 0o7777)));
     }
     let mut bytes = Vec::new();
     io::Read::read_to_end(&mut io::Read::take(file, bytes_max.saturating_add(1)), &mut bytes)?;

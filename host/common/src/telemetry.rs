@@ -97,7 +97,7 @@ fn install() -> Result<Metrics, String> {
     metrics::set_global_recorder(WithHistograms { recorder, histograms }).map_err(|error| error.to_string())?;
     describe_gauge!("larder_process_resident_memory_bytes", "Resident memory of the process.");
     describe_gauge!("larder_process_open_fds", "Open files and sockets of the process.");
-    describe_gauge!("larder_build_info", "Always 1; the labels contain the version.");
+    describe_gauge!("larder_build_info", "Always 1; the label contains the version.");
     gauge!("larder_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     Ok(metrics)
 }
@@ -175,8 +175,8 @@ pub fn note_process() -> io::Result<()> {
     Ok(())
 }
 
-/// Logs each panic as one line, because log collectors treat each line as an event. This replaces the message of
-/// several lines that Rust writes to standard error.
+/// Logs each panic as one line, because log collectors treat each line as an event. This replaces the multi-line
+/// message that Rust writes to standard error.
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
@@ -191,9 +191,9 @@ fn log_panics() {
     }));
 }
 
-/// The levels of crates whose warnings are not useful. A level does not apply if the filter names the crate. `h2` logs
-/// a warning for each misbehaving client, so clients could flood the log. `aws_config` logs the debug text of errors
-/// that it also returns.
+/// The levels of crates whose warnings are not useful. A level does not apply if the filter is `off` or names the
+/// crate. `h2` logs a warning for each misbehaving client, so clients could flood the log. `aws_config` logs the debug
+/// text of errors that it also returns.
 const CRATE_LEVELS: [(&str, &str); 2] = [("h2", "error"), ("aws_config", "error")];
 
 /// Adds [`CRATE_LEVELS`] to a filter.
@@ -208,7 +208,7 @@ fn with_limits(filter: &str) -> String {
 }
 
 /// Starts logging to standard error, including panics. A second call has no effect. Logging never blocks and never
-/// fails: see [`flush_logs`].
+/// fails, because lines are only queued. [`flush_logs`] waits until they are written.
 pub fn install_logs(filter: &str, format: LogFormat) {
     let filter = EnvFilter::try_new(with_limits(filter)).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(log_writer::writer);

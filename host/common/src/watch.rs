@@ -6,10 +6,11 @@
 //!
 //! Directories are watched instead of files, because editors replace a file by a rename, and Kubernetes swaps the
 //! `..data` link of a mounted ConfigMap. For each path, the watched directories are those that contain the file itself
-//! and the symbolic links in the path. If the path does not exist, its deepest existing directory is watched.
+//! and the symbolic links in the path. If the path leads to a directory, that directory is watched. If the path does
+//! not exist, its deepest existing directory is watched.
 //!
 //! Polling is the fallback. A [`Subscription`] polls at its own interval if one of its directories cannot be watched,
-//! for example because the limit of watches is reached. It also polls if a directory is on a file system where other
+//! for example because the limit on watches is reached. It also polls if a directory is on a file system where other
 //! machines may make changes without an event. Even if events cover all paths, the subscriber wakes every
 //! [`RECHECK_EVERY`], or at its own interval if that is longer.
 
@@ -107,7 +108,7 @@ enum Names {
 /// over a path.
 pub const RECHECK_EVERY: Duration = Duration::from_secs(8);
 
-/// After an event, the subscriber wakes only when there was no further event for this long, because writing or
+/// After an event, the subscriber wakes only once there has been no further event for this long, because writing or
 /// replacing a file causes several events.
 const DEBOUNCE: Duration = Duration::from_millis(50);
 /// The maximum time for which [`DEBOUNCE`] delays the subscriber, for files that change continuously.
@@ -172,9 +173,9 @@ impl Subscription {
         }
     }
 
-    /// Waits until the paths should be checked: after an event, or after a timeout. The timeout is [`RECHECK_EVERY`],
-    /// or `poll_every` if that is longer or if events do not cover all paths. If there was an event since the last
-    /// call, does not wait for another event.
+    /// Waits until the paths should be checked: after an event, or after a timeout. The timeout is at most
+    /// [`RECHECK_EVERY`], or `poll_every` if that is longer or if events do not cover all paths. If there was an event
+    /// since the last call, does not wait for another event.
     pub async fn changed(&self, poll_every: Duration) {
         let rechecks = poll_every <= RECHECK_EVERY && self.is_covered();
         let until = if rechecks { next_beat(RECHECK_EVERY).into() } else { Instant::now() + poll_every };
@@ -202,8 +203,8 @@ impl Shared {
         if self.is_off {
             return false;
         }
-        // The stamps are taken before the lock, because a network file system that hangs must not block other
-        // subscribers.
+        // The stamps are taken before the lock is acquired, because a network file system that hangs must not block
+        // other subscribers.
         let stamp = |dir: &PathBuf| if is_local(dir) { FileStamp::at(dir).ok() } else { None };
         let local: Vec<_> = wanted.keys().filter_map(|dir| Some((dir, stamp(dir)?))).collect();
         let mut is_covered = EVENTS_COVER_LOCAL && local.len() == wanted.len();
@@ -270,7 +271,7 @@ impl Shared {
     /// Logs once that files are polled.
     fn note_polling(&self, error: &notify::Error) {
         if !self.has_logged.swap(true, Ordering::Relaxed) {
-            let hint = "raise fs.inotify.max_user_watches or max_user_instances if a limit is reached";
+            let hint = "raise fs.inotify.max_user_watches or fs.inotify.max_user_instances if that limit is reached";
             tracing::warn!(%error, hint, "cannot watch a directory for changes; polling it instead");
         }
     }
@@ -364,8 +365,9 @@ fn add(wanted: &mut Wanted, dir: PathBuf, name: OsString) {
 /// files are polled in addition.
 const EVENTS_COVER_LOCAL: bool = cfg!(target_os = "linux");
 
-/// Returns whether a directory is on a file system that only this machine can change. Other file systems, such as NFS,
-/// SMB, FUSE and 9P, report only the changes that this machine makes, and may hang.
+/// Returns whether a directory is on a known file system that only this machine can change. File systems such as NFS,
+/// SMB, FUSE and 9P report only the changes that this machine makes, and may hang. An unknown file system is treated
+/// like these.
 #[cfg(target_os = "linux")]
 fn is_local(dir: &Path) -> bool {
     /// `f_type` of file systems, from `linux/magic.h`.

@@ -83,8 +83,8 @@ pub(crate) struct State {
     full_page_has_key: bool,
     /// The maximum number of shards in a page of DescribeStream.
     page_shards: usize,
-    /// The number of earlier records that the next GetRecords call repeats, if the shard has records before the call's
-    /// position.
+    /// The maximum number of earlier records that the next GetRecords call repeats, if the shard has records before the
+    /// call's position.
     redeliver: usize,
     /// The maximum number of concurrent readers of a shard.
     readers_max: usize,

@@ -123,7 +123,7 @@ impl FaultProxy {
     }
 
     /// Sets whether the wire is silent. If it is, connections are accepted and read, but get no response. A connection
-    /// that dropped bytes in that time stays silent.
+    /// whose bytes were dropped during that time stays silent.
     pub fn silence(&self, is_silent: bool) {
         self.change_wire(|wire| wire.is_silent = is_silent);
     }

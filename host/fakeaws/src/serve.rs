@@ -42,7 +42,7 @@ where
     C: Fn(TcpStream) -> F + Send + 'static,
     F: Future<Output = ()> + 'static,
 {
-    // This socket stays bound as long as the server runs, so that no other process can take the port when the server
+    // This socket stays bound as long as the server runs, so that no other process can take the port while the server
     // does not listen.
     let port = socket(SocketAddr::from(([127, 0, 0, 1], 0))).expect("loopback has a free port");
     let address = port.local_addr().expect("a bound socket has an address");

@@ -60,8 +60,8 @@ pub(super) fn translate(
             event_timestamps: Vec::with_capacity(answer.rows),
         };
         for (row, cell) in answer.cells(column.from).enumerate() {
-            // `bytes` is 8 for numbers, which are stored in the message itself. The memory of the message is already
-            // held.
+            // `bytes` is 8 for numbers, booleans and nulls, which are stored in the message itself. The memory of the
+            // message is already held.
             let bytes = cell.value.bytes();
             if bytes > 8 {
                 budget.hold(bytes * expansion(cell.value, column.value_type))?;

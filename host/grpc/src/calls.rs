@@ -386,8 +386,8 @@ pub(super) fn reduced<B>(request: Request<B>) -> Request<B> {
     request
 }
 
-/// Returns the code of an error response. A stream that has begun sends its code at its end, so `None` is returned for
-/// it.
+/// Returns the code of an error response; `None` for any other response. A stream that has begun sends its code at its
+/// end, so its response is never an error response.
 fn failure(headers: &HeaderMap) -> Option<Code> {
     let code = headers.get(Status::GRPC_STATUS).map(|code| Code::from_bytes(code.as_bytes()));
     code.filter(|code| *code != Code::Ok)

@@ -1,5 +1,5 @@
-//! Converts errors to gRPC statuses. Messages are the same as over HTTP. Details that clients must not see are only
-//! logged.
+//! Converts errors to gRPC statuses. Messages are the same as over HTTP, except that they are truncated earlier.
+//! Details that clients must not see are only logged.
 //!
 //! Bytes that are not a valid message are not handled here: `lookup.rs` and tonic respond with `INTERNAL` and the parse
 //! error, as in gRPC's own list of codes.

@@ -29,8 +29,8 @@ struct Counts {
     idle_since: Instant,
     /// The sequence number of the next unary response.
     next: u64,
-    /// For each unary response that is not sent completely: its sequence number, and when sending it began. The first
-    /// entry is the oldest.
+    /// For each unary response that has not been sent completely: its sequence number, and when sending it began. The
+    /// first entry is the oldest.
     unsent: BTreeMap<u64, Instant>,
 }
 

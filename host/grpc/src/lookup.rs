@@ -12,8 +12,8 @@ use super::{
     weight::lookup_bytes,
 };
 
-/// The protocol of lookups over gRPC. Requests are uncompressed messages without a prefix. Responses have the prefix,
-/// and are compressed with `encoding`.
+/// The protocol of lookups over gRPC. Requests are decompressed messages without a prefix. Responses have the prefix,
+/// and are compressed with `encoding` if that makes them shorter.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Grpc {
     /// The compression of the response, if any.

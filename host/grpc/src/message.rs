@@ -93,7 +93,7 @@ impl Encoding {
         accepts.then_some(own)
     }
 
-    /// Decompresses a message of at most `max` bytes. The lease grows with the buffer.
+    /// Decompresses a message to at most `max` bytes. The lease grows with the buffer.
     ///
     /// # Errors
     /// `RESOURCE_EXHAUSTED` if the message exceeds the limit; `RESOURCE_EXHAUSTED` or `UNAVAILABLE` if it exceeds the

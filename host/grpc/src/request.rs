@@ -11,8 +11,8 @@ use super::proto::feast::serving::{GetOnlineFeaturesRequest, get_online_features
 /// Converts a message to a request.
 ///
 /// # Errors
-/// `INVALID_ARGUMENT` if no features are requested, if a column is in both `entities` and `request_context`, or if
-/// bytes are not valid UTF-8.
+/// `INVALID_ARGUMENT` if the message has neither features nor a feature service, if a column is in both `entities` and
+/// `request_context`, or if bytes are not valid UTF-8.
 pub(super) fn translate(message: &GetOnlineFeaturesRequest) -> Result<OnlineRequest<'_>, Status> {
     let selection = match &message.kind {
         Some(Asked::FeatureService(name)) => Selection::Service(Cow::Borrowed(name)),

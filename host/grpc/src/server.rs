@@ -1,9 +1,9 @@
 //! Accepts connections, and enforces their time limits.
 //!
 //! The server has its own threads, because a lookup blocks its thread while it reads the store file, and must delay
-//! neither schedules nor HTTP. Every wait has a time limit. [`Calls`] limits the wait for a message. This module checks
-//! all other limits, several times within each of them. HTTP/2 pings detect clients that are gone without having closed
-//! the connection.
+//! neither schedules nor HTTP. Every wait for a client has a time limit. [`Calls`] limits the wait for a message. This
+//! module limits how long a connection may be idle, how long a client may take to read a response, and how long the
+//! shutdown may take. HTTP/2 pings detect clients that are gone without having closed the connection.
 
 use std::{
     convert::Infallible,
@@ -92,8 +92,8 @@ const CONNECTION_WINDOW_BYTES: u32 = 128 << 10;
 /// header timeout or the write timeout, whichever is shorter.
 const CHECK_EVERY_MAX: Duration = Duration::from_secs(5);
 const CHECK_EVERY_MIN: Duration = Duration::from_millis(10);
-/// The maximum interval of checks after a connection began to shut down. If a client has an open health watch, only
-/// these checks close its connection.
+/// The maximum interval of checks once a connection is shutting down. If a client has an open health watch, only these
+/// checks close its connection.
 const CHECK_ENDING_EVERY_MAX: Duration = Duration::from_millis(250);
 
 /// The interval at which readiness is polled while a stream is open.
@@ -163,7 +163,7 @@ impl Drop for GrpcServer {
     }
 }
 
-/// Reports changes of readiness to health watches, until the server stops. The store notifies this task when its health
+/// Reports changes in readiness to health watches, until the server stops. The store notifies this task when its health
 /// may have changed. Other changes, such as a registry that becomes available, are polled, but only while a stream is
 /// open.
 async fn report(calls: Arc<Calls>, mut phases: watch::Receiver<Phase>) {
@@ -215,7 +215,7 @@ async fn serve(stream: TcpStream, client: SocketAddr, guard: OpenGuard, mut phas
     let (calls, own) = (Arc::clone(&guard.calls), Arc::clone(&in_flight));
     let service = service_fn(move |request| {
         let (calls, in_flight) = (Arc::clone(&calls), Arc::clone(&own));
-        // The request is reduced here and not in the future, because hyper accepts all requests of a read before it
+        // The request is reduced here and not inside the future, because hyper accepts all requests of a read before it
         // polls the first future. The headers of all these requests would be in memory at once.
         let request = reduced(request);
         async move { Ok::<_, Infallible>(calls.answer(request, &in_flight, Some(client)).await) }

@@ -131,7 +131,7 @@ impl GrpcFeatureServer for Arc<Services> {
 /// Returns an internal error for a lookup that was passed to a service. [`super::Calls`] answers lookups itself, to
 /// lease memory for their messages and responses, which tonic does not do.
 fn misrouted(_lookup: Request<GetOnlineFeaturesRequest>) -> Status {
-    error::internal("a lookup was routed to the services that do not serve lookups")
+    error::internal("a lookup was routed to a service that does not serve lookups")
 }
 
 /// Returns the row of a write, with columns as text or as values. A write that has both is ambiguous, and is rejected.
@@ -144,7 +144,7 @@ fn one_row(texts: BTreeMap<String, String>, values: BTreeMap<String, FeastValue>
         }
         (false, false) => {
             return Err(Status::invalid_argument(
-                "'features' and 'typed_features' are both set, but only one of them can have the row",
+                "'features' and 'typed_features' are both set, but only one of them is allowed",
             ));
         }
     };

@@ -8,19 +8,20 @@ use serde::{Deserialize, Serialize};
 /// The commands that the admin listener passes to the running server.
 pub trait Control: Send + Sync + std::fmt::Debug {
     /// Syncs each view that the command names once; if it names none, syncs all views with a source. Calls `notify` for
-    /// every step. Blocks until all syncs have ended, but not longer than [`larder_ingest::LAST_COMMIT_WITHIN`] after a
-    /// shutdown has begun.
+    /// progress and for each result. Blocks until all syncs have ended, but not longer than
+    /// [`larder_ingest::LAST_COMMIT_WITHIN`] after a shutdown has begun.
     fn sync(&self, command: &SyncCommand, notify: &mut dyn FnMut(AdminEvent));
 
-    /// Reloads the configuration, the definitions, and the files of keys and tokens. Returns a message with the
-    /// warnings.
+    /// Reloads the configuration, the definitions, and the key and token files. Returns a message with the warnings.
     ///
     /// # Errors
-    /// The errors, one per line. Definitions are reloaded independently of keys and tokens. If one of the two reloads
-    /// fails, the previous definitions, or the previous keys and tokens, stay in use.
+    /// The first errors, one per line, and the number of further errors. Definitions are reloaded independently of keys
+    /// and tokens. If one of the two reloads fails, the previous definitions, or the previous keys and tokens, stay in
+    /// use.
     fn reload(&self) -> Result<String, String>;
 
-    /// Deletes an entity's row from a view. Only a newer row replaces it. Blocks until the deletion is committed.
+    /// Deletes an entity's row from a view. The entity stays deleted until a newer row arrives. Blocks until the
+    /// deletion is committed.
     ///
     /// # Errors
     /// A problem with the view, the key or the store; nothing was deleted in that case.
@@ -67,7 +68,8 @@ pub struct SyncCommand {
     pub from: Option<i64>,
     /// Load only rows with this event time or an earlier one, in microseconds since the Unix epoch.
     pub to: Option<i64>,
-    /// Whether to load the rows even if they fail the sanity checks (`sync: guard`).
+    /// Whether to load the rows even if they fail the sanity checks (`sync.bad_percent_max`,
+    /// `sync.shrink_percent_max` and `sync.growth_max`).
     pub force: bool,
     /// Whether to skip sources that were synced recently and are expensive to read. Clients cannot set this field.
     #[serde(skip)]
@@ -185,8 +187,8 @@ pub struct PluginVersion {
 pub struct PluginViewStatus {
     /// The view.
     pub view: String,
-    /// The state of the view's circuit breaker: `closed` (the plugin is called), `open` (it is not called after
-    /// failures) or `half-open` (trial calls).
+    /// The state of the view's circuit breaker: `closed` (the plugin is called), `open` (it is not called,
+    /// because many calls failed) or `half-open` (one trial call is made).
     pub breaker: String,
 }
 

@@ -1,11 +1,11 @@
 //! Encodes an [`Answer`] as an Arrow IPC stream with one record batch.
 //!
 //! The columns of the JSON response come first, with the same names and in the same order. Then `NAME__status` and
-//! `NAME__event_timestamp` follow for each feature. A column has the Arrow type of its declared type: JSON, UUIDs and
-//! decimals are text, sets are lists, and timestamps are microseconds in UTC. Nested values (maps, structs, lists of
-//! lists, timestamps with a zone) are text: the same JSON as in the JSON response. A missing value is always null. The
-//! JSON response has placeholders for two missing values: the smallest integer for a null timestamp, and the epoch for
-//! a missing event time.
+//! `NAME__event_timestamp` follow for each feature. A column has the Arrow type that corresponds to its declared type:
+//! JSON, UUIDs and decimals are text, sets are lists, and timestamps are microseconds in UTC. Nested values (maps,
+//! structs, lists of lists, timestamps with a zone) are text: the same JSON as in the JSON response. A missing value is
+//! always null. The JSON response has placeholders for two missing values: the smallest integer for a null timestamp,
+//! and the epoch for a missing event time.
 
 use std::{
     borrow::Cow,
@@ -272,7 +272,7 @@ fn status_index(status: Status) -> i8 {
 // === impl Columns ===
 
 impl Columns<'_> {
-    /// Checks the limit on the response's size, and reserves memory for a column of about `bytes` bytes at most. Must
+    /// Checks the limit on the response's size, and reserves memory for a column of at most about `bytes` bytes. Must
     /// be called before the column is built.
     fn reserve(&mut self, bytes: usize) -> Result<(), ArrowEncodeError> {
         // Nested values may be up to eight times smaller than estimated.

@@ -39,7 +39,8 @@ pub(super) fn has_body(command: CommandEndpoint) -> bool {
 /// Runs a command. `name` is the plugin's name from the path; empty if the route has no `{name}`.
 ///
 /// # Errors
-/// Status 422 for an invalid body and for a refused command, 500 if the command panics.
+/// Status 422 for an invalid body and for a refused command, 500 if the command panics. A sync reports its own errors
+/// in the lines of the response.
 pub(super) async fn run(
     command: CommandEndpoint,
     control: Arc<dyn Control>,

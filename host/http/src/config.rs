@@ -13,8 +13,8 @@ pub struct HttpConfig {
     pub listen: SocketAddr,
     /// The path of a Unix socket that serves the same requests as the data listener.
     pub unix_socket: Option<PathBuf>,
-    /// Whether `listen` may accept connections from other machines without TLS. If not set, only loopback addresses are
-    /// allowed.
+    /// Whether `listen` may accept connections from other machines without TLS. If false, `listen` must be a loopback
+    /// address, unless TLS is configured.
     pub insecure: bool,
     /// TLS for `listen`.
     pub tls: Option<TlsConfig>,
@@ -37,9 +37,9 @@ pub struct HttpLimits {
     pub request: ServingLimits,
     /// The limit on bytes of a response. A larger response gets 413.
     pub answer_bytes_max: usize,
-    /// The limit on bytes of all request and response bodies in flight, across all listeners and gRPC. Requests beyond
-    /// the limit get 503. If `None`, the limit is derived from the memory limit
-    /// ([`larder_common::memory::default_budget`]).
+    /// The limit on bytes of all request and response bodies in flight, across all listeners and gRPC. A request that
+    /// does not fit now gets 503, and a request that can never fit gets 413. If `None`, the limit is derived from the
+    /// memory limit ([`larder_common::memory::default_budget`]).
     pub in_flight_bytes_max: Option<usize>,
     /// How long a stopping server keeps serving all requests while it reports that it is not ready.
     pub drain_delay: Duration,

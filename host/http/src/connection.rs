@@ -62,8 +62,8 @@ pub(super) async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut phases = context.phases.clone();
     let mut signal = pin!(phases.changed());
-    // Polls the signal once, so that a change of the phase wakes this task. After that, `has_changed` is called,
-    // because it costs less than another poll of the signal.
+    // Polls the signal once, so that a phase change wakes this task. After that, `has_changed` is called, because it
+    // costs less than another poll of the signal.
     poll_fn(|cx| Poll::Ready(_ = signal.as_mut().poll(cx))).await;
     let is_draining = || context.phases.has_changed().unwrap_or(true);
 

@@ -1,7 +1,7 @@
-//! Decodes a request's JSON to an [`OnlineRequest`] in one pass, and borrows strings from the body.
+//! Decodes a request's JSON to an [`OnlineRequest`] in one pass, and borrows strings without escapes from the body.
 //!
-//! An invalid body is parsed a second time by the slower [`diagnose`] to list every problem with its location, as
-//! FastAPI does.
+//! A body with an integer beyond 64 bits is parsed again ([`parse_exact`]). An invalid body is then parsed by the
+//! slower [`diagnose`], which lists the problems with their locations, as FastAPI does.
 
 use std::{borrow::Cow, collections::HashMap, fmt, marker::PhantomData};
 
@@ -327,7 +327,7 @@ mod tests {
             let columns: Vec<String> = (0..count).map(|n| format!(r#""c{n}":[1]"#)).collect();
             format!(r#"{{"features":["a:b"],"entities":{{{}}}}}"#, columns.join(","))
         };
-        // Comparing each name with all others would take 3.2 billion comparisons, which last minutes in a debug build
+        // Comparing each name with all others would need 3.2 billion comparisons, which take minutes in a debug build
         // on a busy machine.
         let (body, started) = (body(80_000), std::time::Instant::now());
         assert_eq!(columns(&body).len(), 80_000);

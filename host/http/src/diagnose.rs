@@ -1,7 +1,7 @@
 //! Describes what is wrong with the body of a lookup, with FastAPI's messages.
 //!
-//! The body is parsed a second time. Only the parts that the response repeats are kept, so a body of megabytes with
-//! many errors takes no more memory than a body with one error.
+//! The body is parsed again. Only the parts that the response repeats are kept, so a body of megabytes with many errors
+//! takes little more memory than a body with one error.
 
 use std::fmt;
 

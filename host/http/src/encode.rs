@@ -154,7 +154,7 @@ fn begin_column(out: &mut Vec<u8>, index: usize) {
     out.extend_from_slice(&BEGIN[usize::from(index == 0)..]);
 }
 
-/// Writes a part of the output and records its position in `run`. If `run` has a position already, copies the part from
+/// Writes a part of the output and records its position in `run`. If `run` already has a position, copies the part from
 /// there.
 fn write_or_copy(out: &mut Vec<u8>, run: &mut Option<Range<usize>>, write: impl FnOnce(&mut Vec<u8>)) {
     match run {

@@ -1,13 +1,13 @@
 //! The fast path: reads and answers simple requests for features without hyper.
 //!
 //! Nearly all requests are alike: a POST of a few hundred bytes with a known length, answered with JSON after one
-//! lookup in memory. hyper supports all of HTTP/1.1. When hyper served these requests, it took half the time of a
-//! lookup. So each connection starts on the fast path. It answers complete lookups that use no special features of
-//! HTTP, and also sends their error responses. At the first other request, the connection is handed to hyper with all
-//! bytes from that request on, and never returns to the fast path. Both paths send the same responses. The fuzz target
-//! `fast_path` compares them.
+//! lookup in memory. hyper supports all of HTTP/1.1. When hyper served these requests, half the time of a lookup was
+//! spent in hyper. So each connection starts on the fast path. The fast path answers complete lookups that use no
+//! special features of HTTP, and also sends their error responses. At the first other request, the connection is handed
+//! to hyper with all bytes from that request on, and never returns to the fast path. Both paths send the same
+//! responses. The fuzz target `fast_path` compares them.
 //!
-//! A worker thread reads, parses, answers and writes without a pause, and uses buffers of the thread. So an idle
+//! A worker thread reads, parses, answers and writes without a pause, and uses the thread's own buffers. So an idle
 //! connection holds no buffers. A request waits only if another thread computes its response, or if rows are fetched
 //! for it. During that time, the connection keeps the bytes that follow the request.
 
@@ -141,8 +141,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> FastConnection<S> {
         self.stream
     }
 
-    /// Serves requests until the connection ends or is handed to hyper. While the server drains, it still answers
-    /// requests that have begun.
+    /// Serves requests until the connection ends or is handed to hyper. While the server drains, answers a request that
+    /// has begun, and then ends the connection.
     ///
     /// # Errors
     /// I/O errors of the connection.
@@ -182,7 +182,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> FastConnection<S> {
         }
     }
 
-    /// Reads the bytes that have arrived unless `is_read` is set, answers the complete requests, and writes as much as
+    /// Reads the bytes that have arrived unless `is_read` is set, answers complete requests, and writes as much as
     /// the client accepts. Returns false if the client has closed the connection.
     fn poll_turn(
         &mut self,

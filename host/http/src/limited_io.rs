@@ -3,11 +3,11 @@
 //!
 //! hyper limits how long headers may take to arrive, but not how long a response may take to send: a client that stops
 //! reading would keep its connection, and a response in memory, forever. A client that reads a large response as fast
-//! as it is written, or sends as fast as the server reads, would occupy its serving thread until the end.
+//! as it is written, or sends as fast as the server reads, would occupy its serving thread until it is done.
 //!
-//! If a connection is closed while the client is still sending, the kernel resets it and the client loses the response.
-//! So if a response is sent before its request was read completely, the wrapper reads and discards the rest of the
-//! request for a limited time ([`LingerFlag`]).
+//! If a connection is closed while the client is still sending, the kernel resets it and the client may lose the
+//! response. So if a response is sent before its request was read completely, the wrapper reads and discards the rest
+//! of the request, up to limits on time and bytes ([`LingerFlag`]).
 
 use std::{
     io,
@@ -47,7 +47,7 @@ pub(super) struct LimitedIo<S> {
     read: usize,
     linger: LingerFlag,
     /// The timer that ends the discarding of the rest of the request, and the number of bytes that were discarded so
-    /// far. `None` until the stream is shut down.
+    /// far. `None` until the stream is shut down with the linger flag set.
     lingering: Option<(Pin<Box<Sleep>>, usize)>,
 }
 

@@ -1,5 +1,5 @@
 //! Runs materializations that callers request. Limits the number of concurrent loads, the number of requests for one
-//! view, and the number of all requests.
+//! view, and the total number of requests.
 //!
 //! A load waits for the earlier loads of its view, and then for one of [`MATERIALIZATIONS_MAX`] slots. If a load makes
 //! no progress because its source hangs, it releases its slot, and the load of the next view in its request starts. So
@@ -104,30 +104,33 @@ impl Request {
     /// if the future is dropped. Returns the errors in the order of the views.
     pub(super) async fn run(self, engine: Arc<dyn RowWriter>, window: Window) -> Result<(), Vec<MaterializeError>> {
         let runtime = self.runtime.clone();
+        let names: Vec<&str> = self.views.iter().map(|(view, _)| view.as_str()).collect();
+        let names = names.join(", ");
         let work = runtime.spawn(async move {
             let Self { views, slots, runtime, _request } = self;
             let (mut loads, mut failed) = (FuturesUnordered::new(), Vec::new());
             for (index, (view, queue)) in views.into_iter().enumerate() {
                 let (stalled, next) = oneshot::channel();
+                let name = view.clone();
                 let load = load(runtime.clone(), Arc::clone(&slots), queue, Arc::clone(&engine), view, window, stalled);
                 let load = runtime.spawn(load);
-                loads.push(async move { (index, load.await) });
+                loads.push(async move { (index, name, load.await) });
                 // Waits until the load drops the sender, because it has stalled or ended.
                 let _ = next.await;
             }
-            while let Some((index, ended)) = loads.next().await {
+            while let Some((index, name, ended)) = loads.next().await {
                 match ended {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => failed.push((index, error)),
                     Err(error) => {
-                        failed.push((index, panicked(&error)));
+                        failed.push((index, panicked(name, &error)));
                     }
                 }
             }
             failed.sort_by_key(|(index, _)| *index);
             if failed.is_empty() { Ok(()) } else { Err(failed.into_iter().map(|(_, error)| error).collect()) }
         });
-        work.await.unwrap_or_else(|error| Err(vec![panicked(&error)]))
+        work.await.unwrap_or_else(|error| Err(vec![panicked(names, &error)]))
     }
 }
 
@@ -148,6 +151,7 @@ async fn load(
     let mut slot = report_stalls(slots.acquire_owned(), || drop(stalled.take())).await.ok();
     let beats = Arc::new(AtomicU64::new(0));
     let mut seen = 0;
+    let name = view.clone();
     let work = {
         let beats = Arc::clone(&beats);
         runtime.spawn_blocking(move || {
@@ -161,13 +165,13 @@ async fn load(
         }
         seen = now;
     });
-    done.await.unwrap_or_else(|error| Err(panicked(&error)))
+    done.await.unwrap_or_else(|error| Err(panicked(name, &error)))
 }
 
 /// Logs that a task of a materialization panicked, which is a bug in Larder, and returns its error.
-fn panicked(error: &JoinError) -> MaterializeError {
-    tracing::error!(%error, "a materialization failed because of a bug in Larder");
-    MaterializeError { view: String::new(), is_busy: false }
+fn panicked(view: String, error: &JoinError) -> MaterializeError {
+    tracing::error!(view, %error, "a materialization failed because of a bug in Larder");
+    MaterializeError { view, is_busy: false }
 }
 
 /// Waits for `work`. Calls `on_stall` each time that [`STALLED_AFTER`] has passed and `work` has not ended.

@@ -116,8 +116,9 @@ impl RequestBody {
         })
     }
 
-    /// Discards the rest of the body. Returns false if the rest is too long, too slow or broken, or if the client waits
-    /// for `100 Continue`. The connection must then be closed, because the next request starts after the body.
+    /// Discards the rest of the body. Returns false if the rest is too long, too slow or broken, if reading the body
+    /// already failed, or if the client waits for `100 Continue`. The connection must then be closed, because the next
+    /// request starts after the body.
     pub(super) async fn skip(&mut self) -> bool {
         if self.body.is_end_stream() {
             return true;

@@ -1,9 +1,9 @@
 //! Accepts connections and distributes them over worker threads.
 //!
 //! One task accepts connections and assigns them round-robin to worker threads. Each worker has a single-threaded
-//! runtime, so a request is read, answered and written by one thread, unless a part of the work is offloaded. Each wait
-//! has a time limit: `timer` has the limit for headers, `request_body` for bodies, and `limited_io` for responses. TLS
-//! handshakes and the shutdown are limited in this module.
+//! runtime, so one thread reads a request, answers it and writes the response, unless a part of the work is offloaded.
+//! Each wait for a client has a time limit: `timer` has the limit for headers, `request_body` for bodies, and
+//! `limited_io` for responses. TLS handshakes and the shutdown are limited in this module.
 
 use std::{
     convert::Infallible,

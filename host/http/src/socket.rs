@@ -20,7 +20,7 @@ pub struct SocketFile {
 /// Prepares a path for a socket: removes a stale socket of a dead process, but nothing else.
 ///
 /// # Errors
-/// If the path names something that is not a socket, or a socket that another process listens on.
+/// If the path names something that is not a socket, or a socket that another process may listen on.
 pub(super) fn vacate(path: &Path) -> io::Result<()> {
     let meta = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

@@ -127,7 +127,7 @@ impl TlsConfig {
 // === impl TlsKeys ===
 
 impl TlsKeys {
-    /// Reads and checks the files, including that the key matches the certificate.
+    /// Reads and checks the files. Also checks that the key matches the certificate, if the two can be compared.
     ///
     /// # Errors
     /// The first problem that is found.

@@ -2,8 +2,9 @@
 
 /// Returns the maximum memory of the decoded values of a lookup's body, in bytes.
 pub(super) fn lookup_bytes(body: &[u8]) -> usize {
-    // A value takes 32 bytes. While a list grows, its old buffer and a new one of twice the size exist at the same time,
-    // so each item counts for 96 bytes. The 192 bytes for each list include its first buffer, which has four items.
+    // A value takes 32 bytes. While a list grows, its old buffer and a new one of twice the size exist at the same
+    // time, so each item counts for 96 bytes. The 192 bytes for each list include its first buffer, which has four
+    // items.
     weigh(body, 96, 192, 96)
 }
 
@@ -13,7 +14,7 @@ pub(super) fn tree_bytes(body: &[u8]) -> usize {
     weigh(body, 96, 192, 768)
 }
 
-/// Estimates memory from the numbers of separators and opening brackets. Those inside of strings are counted too, which
+/// Estimates memory from the numbers of separators and opening brackets. Those inside strings are counted too, which
 /// makes the estimate too large, but never too small.
 fn weigh(body: &[u8], item: usize, list: usize, mapping: usize) -> usize {
     let count = |wanted: u8| body.iter().filter(|byte| **byte == wanted).count();

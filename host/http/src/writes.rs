@@ -56,7 +56,7 @@ impl Writes {
         Self { service, loads: Loads::new() }
     }
 
-    /// Handles a request. The query of a materialization may have `async=true`.
+    /// Handles a request. With `async=true` in the query, a materialization is answered with 202 before it ends.
     ///
     /// # Errors
     /// Feast's error bodies, with a 4xx for errors of the caller. If a write is invalid, nothing is written. If a push

@@ -2,7 +2,7 @@
 //! requests.
 //!
 //! A server writes through a [`RowWriter`], and lookups fetch missing rows through a [`RowFetcher`]. `larder-sync`
-//! implements both. Neither the servers nor the lookup path depend on `larder-sync`, on a source or on a file format.
+//! implements both. Neither the servers nor the lookup path depends on `larder-sync`, on a source or on a file format.
 
 mod frame;
 mod load;

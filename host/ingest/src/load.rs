@@ -20,8 +20,8 @@ pub struct SyncRequest {
     /// Whether to skip the load if the source was read recently and is expensive to read, such as a table without a
     /// stream.
     pub skip_recent: bool,
-    /// Whether to commit smaller transactions, so that the uncommitted rows of [`super::MATERIALIZATIONS_MAX`] such loads
-    /// take no more memory in total than those of one normal load.
+    /// Whether to commit smaller transactions, so that the uncommitted rows of [`super::MATERIALIZATIONS_MAX`] such
+    /// loads take no more memory in total than those of one normal load.
     pub small: bool,
     /// Whether to skip reading the source again for rows from the future that an earlier load skipped, even if these
     /// rows are due now. A later load reads them.
@@ -31,8 +31,8 @@ pub struct SyncRequest {
 /// The progress of a load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
-    /// The number of rows read so far. These rows are committed, unless the load replaces the view when it ends. While
-    /// such a load merges its rows, `rows` is equal to `expected`.
+    /// The number of rows read so far. A load that replaces the view, or that is the first load of a large view, serves
+    /// its rows only when it ends. While such a load merges its rows, `rows` is equal to `expected`.
     pub rows: u64,
     /// The expected number of rows.
     pub expected: u64,
@@ -146,6 +146,29 @@ impl Skipped {
         }
     }
 
+    /// Adds the counts of another part of the same load. Keeps the first examples.
+    pub fn add(&mut self, other: Self) {
+        self.null_key += other.null_key;
+        self.null_event_time += other.null_event_time;
+        self.too_large += other.too_large;
+        self.unreadable += other.unreadable;
+        self.outside_window += other.outside_window;
+        self.future += other.future;
+        let is_earlier = |one: &(Micros, String), two: &(Micros, String)| one.0 < two.0;
+        match (&self.future_example, other.future_example) {
+            (Some(first), Some(example)) if !is_earlier(&example, first) => {}
+            (_, example @ Some(_)) => self.future_example = example,
+            (_, None) => {}
+        }
+        self.example = self.example.take().or(other.example);
+        for values in other.values {
+            match self.values.iter_mut().find(|known| known.feature == values.feature) {
+                Some(known) => known.count += values.count,
+                None => self.values.push(values),
+            }
+        }
+    }
+
     /// Counts a row from the future. Keeps the location of the row with the earliest event time.
     pub fn note_future(&mut self, event_time: Micros, place: impl FnOnce() -> String) {
         self.future += 1;
@@ -161,7 +184,7 @@ impl Skipped {
         let (first, place) = self.future_example.as_ref()?;
         let (first, tolerance) = (Rfc3339::of(*first), duration_text(tolerance));
         Some(format!(
-            "{} dated later than now plus 'sync: future_tolerance' ({tolerance}), the first {} ({place})",
+            "{} dated later than now plus 'sync: future_tolerance' ({tolerance}), the earliest {} ({place})",
             self.future,
             first.as_str()
         ))

@@ -53,7 +53,7 @@ pub trait SourceStatus: Send + Sync + Debug {
     /// determine this time.
     fn staleness(&self) -> Option<Duration>;
 
-    /// Returns a notice for users, with a hint, if changes of the source cannot be followed as configured. Returns
+    /// Returns a notice for users, with a hint, if changes to the source cannot be followed as configured. Returns
     /// `None` otherwise.
     fn caveat(&self) -> Option<String>;
 }

@@ -1,7 +1,7 @@
-//! Converts definitions from files and from other registries to a [`Catalog`] that is always valid.
+//! Converts definitions from files and from Feast's registry to a valid [`Catalog`].
 //!
-//! [`Definitions`] are the raw form. They may contain errors, and every part has its position in a file. Both YAML
-//! files and a [`FeastRegistry`] are read into [`Definitions`], so that all later steps are the same. [`validate`]
+//! [`Definitions`] are the raw form. They may contain errors, and have the positions of their names in the files. Both
+//! YAML files and a [`FeastRegistry`] are read into [`Definitions`], so that all later steps are the same. [`validate`]
 //! converts [`Definitions`] to a [`Catalog`], or reports all errors.
 
 mod catalog;

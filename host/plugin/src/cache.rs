@@ -1,9 +1,9 @@
 //! Compiled code on disk, so that a start does not need the compiler.
 //!
 //! These files contain machine code, so a user who can write one can run arbitrary code in the server. Therefore only
-//! the server itself may write them. The directory has mode 0700, and each file begins with an authentication code,
-//! which only this server's key can produce. The authentication code is checked before the rest of the file is used.
-//! The check also detects truncated and damaged files. An invalid file is ignored, and replaced when the compiler
+//! the server itself may write them. The directory has mode 0700, and each file of code begins with an authentication
+//! code, which only this server's key can produce. The authentication code is checked before the rest of the file is
+//! used. The check also detects truncated and damaged files. An invalid file is ignored, and replaced when the compiler
 //! produces its code again.
 //!
 //! ```text
@@ -39,7 +39,7 @@ pub(super) struct Cache {
 
 const KEY_BYTES: usize = 32;
 const TAG_BYTES: usize = 32;
-/// The maximum total size of the code in bytes. Beyond it, the oldest files are removed. A Python plugin's code has
+/// The maximum total size of the code in bytes. Beyond it, the oldest files are removed. The code of a Python plugin is
 /// about 35 MB.
 const BYTES_MAX: u64 = 1 << 30;
 
@@ -52,7 +52,10 @@ impl Cache {
         let before = private::open_dir(dir).map_err(failed)?;
         let path = dir.join("key");
         if before == PriorAccess::Writable {
-            tracing::warn!(key = %path.display(), "the key of compiled code may belong to another user; created a new one");
+            tracing::warn!(
+                key = %path.display(),
+                "another user may have replaced the key that signs compiled code; creating a new key"
+            );
             remove_key(&path).map_err(failed)?;
         }
         let key = key(&path).map_err(failed)?;
@@ -135,8 +138,8 @@ impl Cache {
 pub(super) fn load(engine: &Engine, code: &[u8]) -> Result<Component, wasmtime::Error> {
     // SAFETY: `deserialize` requires bytes that this version of wasmtime produced, because the bytes become executable
     // code. This function has two callers:
-    // * `Component::load` passes the output of the compiler's process. This process runs the same program. It writes
-    //   the result of `Engine::precompile_component` to a file in memory that no other process can open.
+    // * `Component::load` passes the output of the compiler's process. This process runs `larder`. It writes the result
+    //   of `Engine::precompile_component` to an anonymous file in memory, which no process of another user can open.
     // * `Cache::get` passes bytes with a valid authentication code. Only this server's key produces valid codes. The
     //   key is in a file that only the server's user can read and write, and `put` signs only output of the compiler's
     //   process. The check covers the bytes in memory that are passed here, so they cannot change after the check.
@@ -165,7 +168,10 @@ fn key(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
         Ok(key) => return Ok(key),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => {
-            tracing::warn!(key = %path.display(), %error, "the key of compiled code is invalid; created a new one");
+            tracing::warn!(
+                key = %path.display(), %error,
+                "the key that signs compiled code is invalid; creating a new key"
+            );
             remove_key(path)?;
         }
     }

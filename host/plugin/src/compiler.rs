@@ -9,7 +9,7 @@
 //! freed when it ends.
 //!
 //! The component, the code and messages are passed through anonymous files in memory (`memfd_create`), so neither
-//! process waits until the other one reads.
+//! process waits for the other one to read.
 
 use std::{
     fs::File,
@@ -50,8 +50,8 @@ struct State {
 
 /// The hidden command that runs the compiler in a child process.
 pub const COMPILE_COMMAND: &str = "compile-plugin";
-/// The niceness of the child. It is not the maximum of 19, because then the child gets a thousandth of a core on a
-/// saturated machine, and a deploy waits for minutes.
+/// The niceness of the child. It is not the maximum of 19, because the child would then get a thousandth of a core on a
+/// saturated machine, and a deploy would wait for minutes.
 const NICE: i32 = 10;
 /// The maximum number of concurrent compilations: one for files in the plugin directory, and one for a deploy.
 const CHILDREN_MAX: usize = 2;

@@ -110,8 +110,9 @@ fn engine(shape: &Shape, limits: &PluginLimits) -> Result<Engine, PluginError> {
     Engine::new(config().allocation_strategy(InstanceAllocationStrategy::Pooling(pool))).map_err(failed)
 }
 
-/// Creates the engine of the compiler's process. Both engines of the server can load its code, because they differ only
-/// in the limits of their instances. The engine does not run code, so it reserves no address space for instances.
+/// Creates the engine of the compiler's process. Both engines of the server can load the code that it compiles, because
+/// they differ only in the limits of their instances. The engine does not run code, so it reserves no address space for
+/// instances.
 pub(super) fn compiling() -> wasmtime::Result<Engine> {
     Engine::new(&config())
 }

@@ -73,7 +73,8 @@ pub enum LoadError {
     Broken(String),
     /// An import that Larder does not provide.
     #[error(
-        "plugin imports {}, which Larder does not provide: plugins may only import larder:transform/host, 0.1 or 0.2, and no clock, files, network or randomness. hint: remove the dependency that needs it",
+        "plugin imports {}, which Larder does not provide: plugins may import only larder:transform/host, version \
+         0.1 or 0.2, so they have no clock, files, network or randomness. hint: remove the dependency that needs it",
         .0.join(", ")
     )]
     Imports(Vec<String>),
@@ -188,7 +189,7 @@ pub enum Interrupt {
     #[error("it took longer than {0:?}")]
     Timeout(Duration),
     /// It requested more memory or table elements than its limits allow.
-    #[error("it requested more than {limit} bytes of memory")]
+    #[error("it requested more than {limit} bytes of memory, or too many table elements")]
     Memory {
         /// The limit.
         limit: usize,

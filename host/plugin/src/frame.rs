@@ -5,9 +5,9 @@
 //! row. A slot holds a number or, in a column of text, bytes or lists, an end: the position in the tail after the row's
 //! last byte or list item. A tail holds texts, bytes, or the items of lists.
 //!
-//! A frame is the host's only representation of columns. A [`FrameBuilder`] fills the frame that a plugin gets. The
-//! frame that a plugin returns is validated by `check.rs`, and then read without decoding it. [`ColumnWriter::append`]
-//! copies all or some rows of a [`ColumnRef`] to another frame.
+//! Outside `world/v1.rs`, a frame is the host's only representation of columns. A [`FrameBuilder`] fills the frame that
+//! a plugin gets. The frame that a plugin returns is validated by `check.rs`, and then read without decoding it.
+//! [`ColumnWriter::append`] copies all or some rows of a [`ColumnRef`] to another frame.
 
 mod builder;
 mod check;
@@ -268,7 +268,7 @@ impl<'f> ValueSlice<'f> {
     }
 
     /// Returns the offset in [`ValueSlice::all_data`] at which value `i` starts. For the index after the last value,
-    /// this is the length.
+    /// this is the length of the contents.
     pub(super) fn data_start(self, i: usize) -> usize {
         start_at(&self.bytes[self.slots..], i)
     }

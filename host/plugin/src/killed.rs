@@ -47,8 +47,8 @@ impl KilledCompilations {
         Ok(Self { dir: dir.to_owned() })
     }
 
-    /// Returns why an earlier compilation of a component was killed; `None` if there is no record by this version of
-    /// Larder of a compilation with limits at least as high as these.
+    /// Returns why an earlier compilation of a component was killed; `None` if this version of Larder has not recorded
+    /// that for limits at least as high as these.
     #[must_use]
     pub fn find(&self, digest: &Digest, limits: CompileLimits) -> Option<String> {
         let bytes = private::read_file(&self.path(digest), RECORD_BYTES_MAX).ok()?;

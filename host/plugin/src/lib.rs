@@ -1,7 +1,7 @@
 //! Plugins: derived features as sandboxed WebAssembly components.
 //!
-//! A component is untrusted. It imports only the host's log function, runs under limits for time, memory and output,
-//! and its output is validated before it is used. Only this crate depends on wasmtime.
+//! A component is untrusted. It imports only the host's log function, and runs under limits for time, memory and
+//! output. Its output is validated before it is used. Only this crate depends on wasmtime.
 //!
 //! [`PluginRuntime::load`] loads a [`Component`] from a file's bytes. [`Transform::bind`] binds it to a derived view,
 //! and [`Transform::call`] computes a batch of rows. If a call does not return, or returns invalid outputs, only the

@@ -59,7 +59,7 @@ impl PluginDir {
     /// if it does not exist.
     ///
     /// # Errors
-    /// If the server's own directory cannot be created.
+    /// If the server's own directory cannot be created, or belongs to another user.
     pub fn open(dir: &Path, own: &Path) -> Result<Self, PluginDirError> {
         for part in ["live", "previous"] {
             let path = own.join(part);
@@ -140,7 +140,7 @@ impl PluginDir {
     }
 
     /// Stores a new version as the live copy. The old live copy becomes the previous one, for a rollback. The live copy
-    /// is replaced atomically, so it exists at any moment.
+    /// is replaced atomically, so it is never missing.
     ///
     /// # Errors
     /// If the copy cannot be written. The live copy is then unchanged.

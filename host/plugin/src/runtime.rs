@@ -23,7 +23,8 @@ impl PluginRuntime {
     /// Sets up the engines and starts the threads.
     ///
     /// # Errors
-    /// [`PluginError`] if address space for instances, a thread, or the cache's directory cannot be created.
+    /// [`PluginError`] if address space for instances cannot be reserved, a thread cannot be started, or the cache
+    /// cannot be opened.
     pub fn new(settings: PluginSettings) -> Result<Arc<Self>, PluginError> {
         let cache = settings.cache_dir.as_deref().map(Cache::open).transpose()?;
         let engines = Engines::new(&settings)?;

@@ -9,8 +9,8 @@ use super::CompileLimits;
 pub struct PluginSettings {
     /// The directory for compiled code. If `None`, every start compiles all plugins again.
     pub cache_dir: Option<PathBuf>,
-    /// The program that is started to compile a plugin. The default is the program of the current process. A process of
-    /// another program than `larder` has to set it to the path of `larder`.
+    /// The program that is started to compile a plugin. The default is the program of the current process. A process
+    /// that runs another program than `larder` must set it to the path of `larder`.
     pub compiler: PathBuf,
     /// Limits of one compilation.
     pub compile: CompileLimits,
@@ -19,7 +19,7 @@ pub struct PluginSettings {
     /// Limits of plugins that contain a Python interpreter.
     pub python: PluginLimits,
     /// The number of threads that call plugins concurrently, in addition to the compute threads. The pool of idle
-    /// instances has a shard for each of them.
+    /// instances has at least one shard for each thread of either kind.
     pub threads: usize,
     /// The number of compute threads, which run calls that are expected to take long.
     pub compute_threads: usize,

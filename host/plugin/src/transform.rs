@@ -138,7 +138,7 @@ impl Transform {
     ///
     /// # Errors
     /// The reason why there is no result. All errors are counted in metrics, and all except [`CallError::BreakerOpen`]
-    /// are logged.
+    /// are logged, within the rate limit of the plugin's log.
     pub fn call(&self, as_of: Micros, inputs: &Frame) -> Result<Outputs, CallError> {
         let rows = inputs.rows();
         let signature = self.component.signature();

@@ -140,7 +140,7 @@ impl Token {
         }
         if token.len() < TOKEN_CHARS_MIN {
             return Err(invalid(
-                "contains a token of fewer than 16 characters. hint: `openssl rand -hex 32` prints one",
+                "contains a token of fewer than 16 characters. hint: `openssl rand -hex 32` prints a valid one",
             ));
         }
         Ok(Self { name: name.into(), digest: digest_of(token), scope: Arc::new(scope) })

@@ -122,7 +122,7 @@ const NULL: &[u8] = b",null";
 
 impl ReadText<'_> {
     /// Appends the values of a feature in all rows as JSON, separated by commas, and reserves `more` bytes for the
-    /// output after them. Returns false and appends nothing if rows do not have the feature.
+    /// output after them. Returns false and appends nothing if the rows do not have the feature.
     ///
     /// # Errors
     /// Errors of [`ResponseBudget::reserve`].
@@ -287,8 +287,8 @@ impl<'a> Column<'a> {
 // === impl LookupResult ===
 
 impl LookupResult {
-    /// Reads a row's header to determine its schema and whether it is expired. A row that cannot be read, or whose
-    /// schema is unknown, is treated as not found.
+    /// Determines the schema of a row and whether the row is expired, and converts values whose type changed. A row
+    /// that cannot be read, whose schema is unknown, or whose own expiry time has passed is treated as not found.
     pub(super) fn of(row: Option<Row>, read: &ViewRead, now: Micros) -> Self {
         let Some(row) = row else { return Self::Nothing };
         let Ok(header) = RowHeader::read(&row) else { return Self::Nothing };

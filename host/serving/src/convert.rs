@@ -1,7 +1,8 @@
 //! Converts rows that were stored before a feature's type changed.
 //!
-//! When a plan is resolved, it gets one [`RowConversion`] for each earlier schema with other types. A lookup that finds
-//! a row of such a schema converts it to a [`ConvertedRow`]. Rows of the current schema are not converted.
+//! When a plan is resolved, each read gets one [`RowConversion`] for each earlier schema in which one of its features
+//! has another type. A lookup that finds a row of such a schema converts it to a [`ConvertedRow`]. Rows of the current
+//! schema are not converted.
 
 use std::sync::Arc;
 

@@ -35,7 +35,7 @@ impl CurrentSnapshot {
     }
 
     /// Replaces the current snapshot. Requests in flight keep the snapshot with which they began. Callers must
-    /// serialize calls of this function, so that each new snapshot is derived from the snapshot that it replaces.
+    /// serialize calls to this function, so that each new snapshot is derived from the snapshot that it replaces.
     pub fn replace(&self, snapshot: Snapshot) {
         self.readiness.note_replaced(&self.snapshot.load());
         self.snapshot.store(Arc::new(snapshot));

@@ -82,6 +82,7 @@ fn fill_key(column: &mut ColumnWriter<'_>, values: Option<&[EchoedValue<'_>]>, k
 /// * An integer type accepts whole numbers within its range.
 /// * A floating-point type accepts numbers within its range, and rounds them to the nearest value.
 /// * A timestamp is a whole number of seconds since 1970.
+/// * A bytes type accepts text, as UTF-8.
 ///
 /// There are no other conversions.
 ///

@@ -126,7 +126,7 @@ fn coerce_one<'a>(
 }
 
 /// Converts a value like Python's `int(x)`, except that a key with a fraction is an error. The message is Python's for
-/// the text of that number.
+/// the text of that number. A result beyond 64 bits is also an error.
 fn int(value: &EntityValue<'_>, is_key: bool) -> Result<i64, RequestError> {
     match value {
         EntityValue::Int(v) => Ok(*v),

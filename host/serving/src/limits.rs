@@ -1,5 +1,5 @@
-//! Limits on clients, for all protocols. Servers enforce the limits on connections, and the lookup path enforces the
-//! limits on requests.
+//! Limits on clients, for all protocols. Servers enforce [`ConnectionLimits`], and the lookup path enforces
+//! [`ServingLimits`].
 
 use std::time::Duration;
 

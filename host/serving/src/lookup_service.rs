@@ -47,8 +47,8 @@ pub trait Protocol: Send + Sync + 'static {
         then: impl FnOnce(&OnlineRequest<'_>) -> Result<T, LookupError<Self::Error>>,
     ) -> Result<T, LookupError<Self::Error>>;
 
-    /// Encodes an answer, and appends it to `out`. On an error, `out` may have a part of the answer, which the caller
-    /// discards.
+    /// Encodes an answer, and appends it to `out`. After an error, `out` may contain a part of the answer, which the
+    /// caller discards.
     ///
     /// # Errors
     /// [`LookupError::Protocol`], and errors of [`ResponseBudget`].
@@ -89,8 +89,8 @@ pub enum Attempt {
     Unfinished(Unfinished),
 }
 
-/// The state from which [`LookupService::resume`] continues a lookup. The lookup keeps its snapshot unless definitions
-/// are reloaded.
+/// The state from which [`LookupService::resume`] continues a lookup. The lookup keeps its snapshot, except after a
+/// reload because of an unknown name.
 #[derive(Debug)]
 pub struct Unfinished {
     snapshot: Arc<Snapshot>,
@@ -190,7 +190,8 @@ impl LookupService {
     }
 
     /// Serves a lookup on this thread, and appends its answer to `out`. Takes a few milliseconds at most. Returns
-    /// [`Attempt::Unfinished`] if the lookup would take longer.
+    /// [`Attempt::Unfinished`] if the lookup would take longer, or has to wait for fetched rows or reloaded
+    /// definitions.
     ///
     /// # Errors
     /// [`LookupError`]; `out` is unchanged in that case.

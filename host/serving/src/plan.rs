@@ -3,7 +3,7 @@
 //! A plan has indexes instead of names, so answering a request needs no search by name:
 //!
 //! * for each part of a key, the index of the request's column that has its values;
-//! * for each read of a view, the index of the key;
+//! * for each key, the indexes of the reads that use it;
 //! * for each column of the response, the indexes of the read or derived view, and of the feature.
 
 use std::{
@@ -316,8 +316,8 @@ impl<'c> Resolver<'c> {
     }
 
     /// Returns the request's columns that have the values of join keys. The name of such a column is that of the join
-    /// key, the name that a projection uses for the join key, or the name of the entity. If several columns are for one
-    /// join key, only the first column is returned.
+    /// key, the name that a projection uses for the join key, or the name of the entity. If the request has both a
+    /// column that is named after a join key and one that is named after its entity, only the first one is returned.
     fn entity_columns(&self, request: &OnlineRequest<'_>, wanted: &Wanted<'_>) -> Vec<EntityColumn> {
         // Names are looked up in maps, because a request can have thousands of columns.
         let mapped = wanted.views.iter().flat_map(|view| view.join_key_map.values());

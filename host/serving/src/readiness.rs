@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Snapshot;
 
-/// Records whether all views of a previous snapshot were loaded. A server that was ready stays ready regardless of what
-/// a reload adds: one new view whose source is missing must not make every pod unready at once.
+/// Records whether an earlier snapshot was loaded, as `is_loaded` defines it. A server that was ready stays ready
+/// regardless of what a reload adds: one new view whose source is missing must not make every pod unready at once.
 #[derive(Debug, Default)]
 pub struct Readiness {
     was_loaded: AtomicBool,
@@ -16,8 +16,8 @@ pub struct Readiness {
 impl Readiness {
     /// Returns whether the server can receive traffic with its current snapshot. All of these conditions must be met:
     ///
-    /// * The definitions are available, and every view with a source has been loaded at least once. It is enough if this
-    ///   was true of an earlier snapshot.
+    /// * The definitions are available, and every view with a source has been loaded at least once. It is enough if
+    ///   this was true of an earlier snapshot.
     /// * The store works.
     /// * No rows of the current views are missing because of damage.
     #[must_use]
@@ -34,8 +34,8 @@ impl Readiness {
     }
 }
 
-/// Returns whether the definitions are available, and every view with a source was loaded once. Staleness has no
-/// effect: a loaded view keeps serving while its source is unavailable.
+/// Returns whether the definitions are available, and every view with a source was loaded at least once. Staleness has
+/// no effect: a loaded view keeps serving while its source is unavailable.
 fn is_loaded(snapshot: &Snapshot) -> bool {
     !snapshot.awaits_registry() && snapshot.not_loaded().next().is_none()
 }

@@ -36,8 +36,8 @@ pub(super) struct Renewal {
     last: AtomicI64,
 }
 
-/// The minimum interval between reloads for unknown names, in microseconds. It does not apply if the configuration
-/// forbids cached definitions. A client that requests unknown names must not slow down other clients.
+/// The minimum interval between reloads for unknown names, in microseconds, so that a client that requests unknown
+/// names does not slow down other clients. It does not apply if the configuration forbids cached definitions.
 const RENEWAL_INTERVAL: Micros = 100_000;
 
 // === impl Renewal ===
@@ -57,7 +57,7 @@ impl Renewal {
         now.saturating_sub(last) >= RENEWAL_INTERVAL || now < last
     }
 
-    /// Reloads definitions if they changed. Does nothing within [`RENEWAL_INTERVAL`] after the last reload, unless the
+    /// Reloads definitions if they changed. Does nothing within [`RENEWAL_INTERVAL`] of the last reload, unless the
     /// configuration forbids cached definitions.
     pub(super) async fn renew(&self) {
         if !self.definitions.forbids_cached() {

@@ -24,7 +24,7 @@ pub enum OffloadError {
     #[error("too many large requests are queued. hint: retry later")]
     Full,
     /// The work panicked. The panic is in the log.
-    #[error("request processing failed because of a bug in Larder; see the server log")]
+    #[error("request processing failed because of a bug in Larder; see the server's log")]
     Panicked,
 }
 

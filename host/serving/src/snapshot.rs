@@ -194,7 +194,7 @@ impl Snapshot {
         !self.fetchers.is_empty() && planned.plan.reads.iter().any(fetches)
     }
 
-    /// Returns the rows that have to be fetched before the lookup, grouped by view.
+    /// Returns the rows that have to be fetched before the lookup, grouped by key and view.
     ///
     /// # Errors
     /// A problem with the request or the store.
@@ -273,7 +273,8 @@ impl Snapshot {
         })
     }
 
-    /// Answers a request without a limit on memory or work, for tools. Does not fetch missing rows.
+    /// Answers a request without a memory budget, for tools. The limits on rows, features and values apply. Does not
+    /// fetch missing rows.
     ///
     /// # Errors
     /// [`LookupError::Denied`]; a problem with the request or the store.
@@ -288,7 +289,7 @@ impl Snapshot {
         Ok(self.finish(planned, request, &mut budget)?)
     }
 
-    /// Checks the limits on a request, and resolves it to a plan.
+    /// Checks the limits on the columns, rows and features of a request, and resolves it to a plan.
     ///
     /// # Errors
     /// A problem with the request; [`RequestError::TooLong`].
@@ -420,7 +421,7 @@ impl Snapshot {
         let mut buffer = Vec::with_capacity(64);
         for key in plan.keys.iter().filter(|key| !key.parts.contains(&KeyPart::Missing)) {
             // The request's rows that have an ID, or `None` while all of them do. A row has no ID if a part of its key
-            // is null, and is not looked up.
+            // is null or does not have the key's type. Such a row is not looked up.
             let mut rows_with_id: Option<Vec<usize>> = None;
             let mut ids: SmallVec<[EntityId; 4]> = SmallVec::with_capacity(rows);
             for row in 0..rows {
@@ -433,8 +434,8 @@ impl Snapshot {
                     with_id.push(row);
                 }
             }
-            // Cached rows of one entity share a block of memory, even if consecutive rows of the request have the same
-            // entity. Such a block is counted once.
+            // The cached rows of an entity share one block of memory, so consecutive results often refer to the same
+            // block. Such a block is counted only once.
             let mut last = None;
             reader.get_each(&key.views, &ids, |id_index, view_index, bytes| {
                 let row = rows_with_id.as_ref().map_or(id_index, |with_id| with_id[id_index]);
@@ -545,8 +546,8 @@ fn fetched_part(part: KeyPart, entities: &[EchoedColumn<'_>], row: usize) -> Opt
     }))
 }
 
-/// Returns the entity ID of a request's row for one key, or `None` if a part of the key is null. No row can be found
-/// for such a key.
+/// Returns the entity ID of a request's row for one key, or `None` if a part of the key is null or does not have the
+/// key's type. No row can be found for such a key.
 #[inline]
 fn entity_id(key: &KeyPlan, entities: &[EchoedColumn<'_>], row: usize, buffer: &mut Vec<u8>) -> Option<EntityId> {
     key.encoder.begin(buffer);

@@ -78,8 +78,9 @@ impl WriteService {
         done.await.map_err(WriteFailure::Panicked)?.map_err(WriteFailure::Failed)
     }
 
-    /// Returns the writer for a load that a caller requests. Reloads changed definitions first. The limit on concurrent
-    /// writes does not apply to loads, which have their own limits.
+    /// Returns the writer for a load that a caller requests. Reloads changed definitions first, as
+    /// [`RenewDefinitions::renew`] does if the caller does not allow cached ones. The limit on concurrent writes does
+    /// not apply to loads, which have their own limits.
     ///
     /// # Errors
     /// [`Denied`].

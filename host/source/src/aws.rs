@@ -1,4 +1,4 @@
-//! AWS: clients of its services, and the runtime for their connections.
+//! AWS: clients for its services, and the runtime for their connections.
 //!
 //! This module does not depend on the operations that use it. [`Aws`] creates clients on demand, with timeouts that the
 //! SDK leaves unset, and has its own runtime for their connections. Callers are either threads that may block, or tasks

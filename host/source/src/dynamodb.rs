@@ -1,15 +1,15 @@
 //! A table in DynamoDB, which is scanned once and then followed through its stream of changes.
 //!
-//! A full read records the current position of the stream, scans the table in segments, and then reads the stream from
-//! that position to the time at which the scan ended. Rows of a table have no versions, so a scanned row may be older
-//! or newer than a row of the stream. When the stream has been read up to the end of the scan, all rows belong to one
-//! state of the table, and the sync replaces the previous rows with them. After that, each read returns the changes
-//! since the previous read.
+//! A full read lists the shards of the stream, scans the table in segments, and then reads the shards that were open
+//! (and their parents) from their starts to the time at which the scan ended. Rows of a table have no versions, so a
+//! scanned row may be older or newer than a row of the stream. When the stream has been read up to the end of the scan,
+//! all rows belong to one state of the table, and the sync replaces the previous rows with them. After that, each read
+//! returns the changes since the previous read.
 //!
 //! The position contains the table, the segments and the shards, so an interrupted scan resumes in each segment. A
-//! position becomes invalid if the stream was turned off, the table was recreated, or changes were dropped before they
-//! were read. The read then returns [`SourceError::Lost`], and the table is read again from the start. The previous
-//! rows keep serving until that read ends.
+//! position becomes invalid if, for example, the stream was turned on or off, the table was recreated, or changes were
+//! dropped before they were read. The read then returns [`SourceError::Lost`], and the table is read again from the
+//! start. The previous rows keep serving until that read ends.
 //!
 //! A table without a stream is scanned repeatedly. A table with `on_miss: fetch` is not scanned: rows are fetched when
 //! lookups need them, and the table's stream shows which fetched rows are outdated.
@@ -500,7 +500,7 @@ impl Loading<'_> {
     }
 
     /// Returns the time at which the scan ended, by the wall clock and by the monotonic clock. If the read resumed
-    /// after the scan, the monotonic time is that of the first call of this function.
+    /// after the scan, the monotonic time is that of the first call to this function.
     fn scan_ended(&mut self) -> (Micros, Instant) {
         let moment = *self.scan_ended.get_or_insert_with(Instant::now);
         let now = self.source.clock.now();
@@ -585,8 +585,8 @@ impl Batches for Tail<'_> {
         self.lag = self.source.known().shards.lag(now);
         let first_row = self.rows;
         self.rows += changes.len() as u64;
-        // The read does not continue until a response has no records. A shard accepts only five requests a second, so
-        // that would delay the records that already arrived.
+        // The read does not wait for a response without records. A shard accepts only five requests a second, so
+        // waiting would delay the records that have already arrived.
         let is_late = self.rows > 0 && Instant::now() >= self.until;
         self.has_ended = !has_more || is_late;
         let rows = SourceRows::Changes(changes);

@@ -131,8 +131,8 @@ impl FeastSqlite {
     }
 
     fn begin(&self) -> Result<Reading<'_>, SourceError> {
-        // Checks that the files are regular. SQLite would not report why it cannot open a file, and would block on a
-        // pipe. This includes the files that it keeps next to the database.
+        // Checks that the database, and any files that SQLite keeps next to it, are regular files. SQLite would not
+        // report why it cannot open a file, and would block on a pipe.
         let is_regular = |path: &Path| check_regular(&fs::metadata(path)?);
         is_regular(&self.path).map_err(|error| self.io(error))?;
         for suffix in ["-wal", "-shm", "-journal"] {
@@ -154,8 +154,8 @@ impl FeastSqlite {
         if begun.map_err(|error| self.failed(&error))? == 0 {
             return Err(SourceError::MissingTable { path: self.shown(), table: self.table.clone() });
         }
-        // Checked first, because the queries below compare keys, which loads them into memory regardless of their
-        // length.
+        // The lengths are checked first, because the queries below compare keys, which loads them into memory
+        // regardless of their length.
         let long = format!(
             "SELECT count(*) FROM {} NOT INDEXED WHERE max(octet_length(entity_key), octet_length(feature_name)) > \
              {KEY_BYTES_MAX}",

@@ -1,8 +1,7 @@
 //! Stand-ins for the sources that this build leaves out.
 //!
 //! They have the constructors of the real sources, so callers need no `cfg` conditions. Every read returns an error
-//! that names the missing Cargo feature. The configuration check reports views with such a source, so they are not
-//! served.
+//! that names the missing Cargo feature. The configuration check reports views with such a source.
 
 #[cfg(not(feature = "aws"))]
 mod aws;

@@ -59,7 +59,8 @@ pub trait Source: Send + Sync + Debug {
     /// If the source cannot be checked.
     fn has_changes(&self, position: &str) -> Result<bool, SourceError>;
 
-    /// Starts to read all rows that the position does not cover, or all rows if there is no position.
+    /// Starts to read the rows that the position does not cover, or all rows if there is no position. Some sources
+    /// always read all rows ([`Batches::is_whole`]).
     ///
     /// # Errors
     /// If the source cannot be opened, or has no rows at all.
@@ -90,19 +91,19 @@ pub trait Source: Send + Sync + Debug {
         Ok(false)
     }
 
-    /// Returns the maximum time until a change of the source is detected; `None` if only the configuration determines
+    /// Returns the maximum time until a change to the source is detected; `None` if only the configuration determines
     /// it.
     fn staleness(&self) -> Option<Duration> {
         None
     }
 
-    /// Returns a warning for users, with a hint, if changes of the source are detected late; `None` if no warning
+    /// Returns a warning for users, with a hint, if changes to the source are detected late; `None` if no warning
     /// applies.
     fn caveat(&self) -> Option<String> {
         None
     }
 
-    /// Returns the local files to watch. Every change of the source must change at least one of them. Returns an empty
+    /// Returns the local files to watch. Every change to the source must change at least one of them. Returns an empty
     /// list if only a poll detects changes. Must not block.
     fn watched_files(&self) -> Vec<PathBuf> {
         Vec::new()

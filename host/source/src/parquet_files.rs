@@ -107,7 +107,7 @@ impl ParquetFiles {
     }
 
     /// Lists the data files, sorted by name. In a directory, these are the files whose names end in `.parquet`, at any
-    /// depth, except hidden ones (see [`is_hidden`]).
+    /// depth, except hidden files and those in hidden directories (see [`is_hidden`] and [`is_data_dir`]).
     fn list(&self) -> Result<Vec<Listed>, SourceError> {
         let meta = fs::metadata(&self.path).map_err(|source| io_error(&self.path, source))?;
         let mut files = Vec::new();

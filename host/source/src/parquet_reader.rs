@@ -2,7 +2,8 @@
 //!
 //! A file is untrusted input. Its footer may be nested so deeply that converting it overflows the stack (`footer.rs`,
 //! `thread.rs`), its pages may decompress to any size (`pages.rs`, `codec.rs`), and its rows may be a thousand times
-//! larger than its pages (`levels.rs`, `rows.rs`, `cut.rs`). Each of these is an error that names the file.
+//! larger than its pages (`levels.rs`, `rows.rs`, `cut.rs`). A file that exceeds the limits causes an error that names
+//! the file.
 
 mod codec;
 mod cut;

@@ -1,5 +1,5 @@
 //! Finds the wanted columns of a Parquet file, which is a local file or an object in S3. A column can be in the file,
-//! or in the partitions of its path.
+//! in the partitions of the file's path, or in both.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -208,8 +208,8 @@ fn nulls(value_type: ValueType, rows: usize) -> ArrayRef {
 }
 
 /// Returns the reason why a wanted column of a file cannot be read, if the footer or the path shows that it cannot. The
-/// reason is that the file has two columns with the same name, or that a partition value does not match the column's
-/// type. `names` are the names of the file's columns.
+/// reason is that the file has more than one column with the wanted name, or that a partition value does not match the
+/// column's type. `names` are the names of the file's columns.
 pub(super) fn fault<'n>(column: &WantedColumn, names: impl Iterator<Item = &'n str>, relative: &str) -> Option<String> {
     if names.filter(|name| *name == &*column.column).nth(1).is_some() {
         return Some("the file has more than one column with this name".to_owned());

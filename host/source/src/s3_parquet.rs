@@ -1,12 +1,12 @@
 //! Parquet files in S3: one object, or all objects under a prefix.
 //!
 //! Larder reads the footer of each object, and then the needed columns, row group by row group. It fetches small
-//! objects as a whole, several at a time. Every request names the version of the object (`If-Match`). If the object was
-//! replaced since it was listed, the read fails, so two versions are never mixed.
+//! objects as a whole, several at a time. Each of these requests names the version of the object (`If-Match`). If the
+//! object has been replaced since it was listed, the read fails, so two versions are never mixed.
 //!
 //! Memory holds the needed columns of one row group as they are stored. It also holds those of the next row group,
 //! which is fetched while this one is decoded. If a row group is large, memory holds only a part of each of its
-//! columns.
+//! columns. Up to 16 small objects that were fetched ahead are in memory as well.
 //!
 //! The position (`position.rs`) has a hash for each object that was read to its end, and the version and row count of
 //! an object that was partly read. An unchanged object is not read again, and an interrupted read resumes after its

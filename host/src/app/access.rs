@@ -41,9 +41,9 @@ impl Access {
         Ok((access, loaded.warnings))
     }
 
-    /// Reloads the TLS keys and the tokens, from the files that `newer` names if it is `Some`. Keys and tokens are
-    /// replaced independently: the keys if all of them are valid, and the tokens if all of them are valid. Otherwise,
-    /// the previous keys or tokens stay in use.
+    /// Reloads the TLS keys and the tokens, from the files that `newer` names, or from the current files if it is
+    /// `None`. Keys and tokens are replaced independently: the keys if all of them are valid, and the tokens if all of
+    /// them are valid. Otherwise, the previous keys or tokens stay in use.
     pub(super) fn renew(&self, newer: Option<&Config>) -> Result<Vec<Problem>, ConfigError> {
         let problems = Problems::default();
         if let Some(newer) = newer {

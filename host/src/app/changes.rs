@@ -1,4 +1,4 @@
-//! Reacts to changes of files and of a registry in S3: reloads definitions, keys, tokens and plugins, and records which
+//! Reacts to changes to files and to a registry in S3: reloads definitions, keys, tokens and plugins, and records which
 //! sources changed.
 
 use std::{sync::Arc, time::Duration};
@@ -18,16 +18,16 @@ use super::{
     plugins::{Loading, Plugins},
 };
 
-/// The poll interval of the plugin directory if file system events do not cover it. From the arrival of a plugin's file
-/// to the first response that uses it, at most two seconds may pass, including compilation.
+/// The poll interval of the plugin directory if file system events do not cover it. It is short, so that a plugin that
+/// compiles quickly is used within two seconds of the arrival of its file.
 const PLUGINS_EVERY: Duration = Duration::from_millis(300);
 
 /// The minimum time from the end of a reload to the next check of the files, which limits the rate of reloads if files
-/// change continuously. If `reload: every` is shorter, that applies.
+/// change continuously. If `reload: every` is shorter, that interval applies instead.
 const RELOAD_PAUSE: Duration = Duration::from_millis(500);
 
-/// Reloads definitions, configuration, keys and tokens, and logs the result. If there is an error, the previous
-/// definitions, or the previous keys and tokens, stay in use.
+/// Reloads definitions, configuration, keys and tokens, and logs the result. If a part cannot be reloaded, its previous
+/// state stays in use.
 pub(super) async fn reload(app: &Arc<App>, why: &'static str) {
     let reloading = Arc::clone(app);
     let reloaded = tokio::task::spawn_blocking(move || reloading.reload_all()).await;

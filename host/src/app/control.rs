@@ -16,8 +16,8 @@ const NO_PLUGINS: &str =
 impl RenewDefinitions for App {
     fn renew(&self, caller_allows_cache: bool) -> bool {
         let always = self.forbids_cached();
-        // If reloads are off, the server keeps its first definitions, even if a client does not allow cached
-        // definitions.
+        // If automatic reloads are off, a request causes no reload, even if its caller does not allow cached
+        // definitions. A repository that forbids caching takes precedence.
         if !always && (caller_allows_cache || self.reload_every().is_zero()) {
             return false;
         }

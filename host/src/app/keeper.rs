@@ -18,13 +18,13 @@ use crate::config::load_definitions;
 /// folds histograms. Failed lookups and writes send a notification, which starts a check earlier.
 const KEEP_EVERY: Duration = Duration::from_secs(4);
 /// The interval of checks while the store does not work, or while views are being loaded again because of damage. It is
-/// also the minimum time between two checks, because each failed lookup sends a notification, possibly thousands of
-/// times a second.
+/// also the minimum time between two checks, because a check that tries to reopen the store sends a notification
+/// itself, and a lookup may fail again immediately after the check.
 const KEEP_EVERY_FAILING: Duration = Duration::from_secs(1);
 /// The time from the end of one full scan of the store to the start of the next.
 const SCAN_EVERY: Duration = Duration::from_hours(24);
-/// How long to wait before definition files that lack a view are read again. Only then are the rows that callers wrote
-/// to the view dropped.
+/// How long to wait before definition files that lack a view are read again. Only if they still lack the view are the
+/// rows that callers wrote to it dropped.
 const SETTLE: Duration = Duration::from_millis(300);
 /// The time from the end of a scan that was interrupted or failed to the start of the next.
 const SCAN_RETRY: Duration = Duration::from_secs(60);

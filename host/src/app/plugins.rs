@@ -1,7 +1,7 @@
 //! Tracks the live plugins, and deploys other versions of them.
 //!
 //! To deploy a version, the server checks and compiles its file, and binds it to every derived view that names the
-//! plugin, which includes a test call. Only then do requests use the version, for all of these views at the same time.
+//! plugin, which includes test calls. Only then do requests use the version, for all of these views at the same time.
 //! If anything fails, the previous version stays live. After a deployment, the previous version stays compiled and
 //! bound to its views, so that a rollback only has to swap versions.
 
@@ -107,7 +107,7 @@ pub(super) enum DeployError {
     #[error("the file is named '{file}', but contains plugin '{plugin}'. hint: rename the file to {plugin}.wasm")]
     NameMismatch { file: String, plugin: String },
     /// A rollback or a user replaced or removed the file after it was read.
-    #[error("the file of plugin '{0}' was replaced while it was checked; it is checked again")]
+    #[error("the file of plugin '{0}' was replaced or removed while it was checked; a new file is checked next")]
     Replaced(String),
     /// A file cannot be read or written.
     #[error(transparent)]
@@ -297,6 +297,12 @@ impl Plugins {
         if found_as.is_none() {
             self.plugin_dir.place(&name, bytes)?;
         }
+        // At startup, the file is usually the last live version, and its copy exists already. The copy is written before
+        // the version goes live, so that nothing can fail afterwards.
+        let kept = self.plugin_dir.stored(StoredVersion::Live, &name, self.file_bytes_max)?;
+        if kept.is_none_or(|kept| Digest::of(&kept) != *component.digest()) {
+            self.plugin_dir.keep(&name, bytes)?;
+        }
         let mut state = self.state();
         let entry = state.entries.entry(name.clone()).or_default();
         let again = entry.live.as_ref().is_some_and(|live| live.component.digest() == component.digest());
@@ -309,11 +315,6 @@ impl Plugins {
         }
         entry.refused = None;
         drop(state);
-        // At startup, the file is usually the last live version, and its copy exists already.
-        let kept = self.plugin_dir.stored(StoredVersion::Live, &name, self.file_bytes_max)?;
-        if kept.is_none_or(|kept| Digest::of(&kept) != *component.digest()) {
-            self.plugin_dir.keep(&name, bytes)?;
-        }
         Ok(report)
     }
 
@@ -343,9 +344,9 @@ impl Plugins {
         }
     }
 
-    /// Rolls back to the previous version, first in memory and then in the directory. Returns an error if the previous
-    /// version is incompatible with `catalog`. Also returns an error if the stored copy is missing or a file cannot be
-    /// written, but then the previous version is live.
+    /// Rolls back to the previous version, first in memory and then in the directory. Returns an error if there is no
+    /// previous version, or if it is incompatible with `catalog`. Also returns an error if the stored copy is missing
+    /// or a file cannot be written, but then the previous version is live.
     pub(super) fn roll_back(&self, name: &str, catalog: &Catalog) -> Result<DeployReport, DeployError> {
         let _span = tracing::debug_span!("roll_back", plugin = name).entered();
         let started = Instant::now();
@@ -448,9 +449,9 @@ impl Plugins {
         if errors.is_empty() { Ok(version) } else { Err(errors) }
     }
 
-    /// Loads a stored copy of a plugin and binds it. Returns `None` if the copy does not exist or cannot be used. An
-    /// incompatible previous version is returned without bindings, because a later change of the definitions may make
-    /// it compatible.
+    /// Loads a stored copy of a plugin and binds it. Returns `None` if the copy does not exist, cannot be used, or
+    /// would have to be compiled although `loading` is [`Loading::Cached`]. An incompatible previous version is
+    /// returned without bindings, because a later change to the definitions may make it compatible.
     fn load_stored(&self, which: StoredVersion, name: &str, catalog: &Catalog, loading: Loading) -> Option<Version> {
         let bytes = self.plugin_dir.stored(which, name, self.file_bytes_max).ok()??;
         let component = match loading {

@@ -55,9 +55,9 @@ const REFUSE_BELOW: u64 = 90;
 const EVERY_MIN: Duration = Duration::from_millis(100);
 /// The interval of memory checks while resident memory is far below [`SHRINK_FROM`].
 const EVERY_MAX: Duration = Duration::from_secs(2);
-/// The assumed growth of resident memory in bytes per second, without the leases of request and response bodies. The
-/// hot cache gets at most a few hundred thousand rows per second, and a load decodes 64 MiB at a time. If leases grow
-/// by more, they wake the check early.
+/// The assumed growth of resident memory in bytes per second, without request and response bodies. The hot cache gets
+/// at most a few hundred thousand rows per second, and a load decodes 64 MiB at a time. Bodies have leases of the
+/// memory budget: if these leases grow considerably, they wake the check early.
 const GROWTH: u64 = 256 << 20;
 
 /// If the leases of bodies grow by less than this many bytes, they do not wake the check early.
@@ -104,7 +104,7 @@ fn distance(resident: u64, limit: u64) -> u64 {
     (limit / 100 * SHRINK_FROM).saturating_sub(resident)
 }
 
-/// Returns the time to the next check. It is short enough that memory which grows by [`GROWTH`] does not reach
+/// Returns the time to the next check. It is short enough that memory that grows at the rate [`GROWTH`] does not reach
 /// [`SHRINK_FROM`] before the check, but at least [`EVERY_MIN`].
 fn interval(distance: u64) -> Duration {
     let millis = distance.saturating_mul(1_000) / GROWTH;

@@ -31,8 +31,9 @@ const SCHEDULE_CHECK_EVERY: Duration = Duration::from_secs(8);
 /// If a scheduled sync makes no progress for this long, its source is considered stalled, and the next sync may start.
 const STALLED_AFTER: Duration = Duration::from_secs(2);
 
-/// Syncs all views after a reload. Otherwise, syncs each view when it is due, according to its schedule or after a
-/// failure, and sleeps until then. Anything that may change when views are due wakes the scheduler.
+/// Syncs all views when [`App::resync`] is notified, for example after a reload. Otherwise, syncs each view when it is
+/// due, according to its schedule or after a failure, and sleeps until then. Anything that may change when views are
+/// due wakes the scheduler.
 pub(super) async fn schedule(app: Arc<App>) {
     // With more than one slot, one load can read its source while another one writes. Views with a followed change
     // stream take no slot.

@@ -56,13 +56,13 @@ const LARGE_WAITING_MAX: usize = 256;
 // === impl App ===
 
 impl App {
-    /// Loads the plugins that have cached code, binds the listeners and starts the background tasks: the compilation of
-    /// other plugins, the first sync, the scheduler, and the file watcher. When this returns, requests are served;
-    /// `/ready` reports when all views are loaded.
+    /// Loads the plugins that have cached code, binds the listeners and starts the background tasks, such as the
+    /// compilation of other plugins, the first sync, the scheduler, and the file watchers. When this function returns,
+    /// requests are served; `/ready` reports when all views are loaded.
     ///
     /// # Errors
-    /// [`AppError::Config`] if a key or a token cannot be read, [`AppError::Server`] if an address is in use,
-    /// [`AppError::Plugin`], [`AppError::Setup`].
+    /// [`AppError::Config`] if a key or a token cannot be read, [`AppError::Server`] or [`AppError::Grpc`] if a
+    /// listener cannot be started, [`AppError::Plugin`], and [`AppError::Setup`].
     pub async fn serve(self: &Arc<Self>) -> Result<Serving, AppError> {
         let metrics = telemetry::install_metrics().map_err(AppError::Setup)?;
         // Loading cached plugins takes milliseconds, so it runs before requests are accepted. Plugins without cached
@@ -246,7 +246,7 @@ impl Serving {
     }
 
     /// Drains the server. A running sync ends at its next commit. After `drain_delay`, listeners accept no more
-    /// connections, and requests in flight complete.
+    /// connections, and requests in flight have until `drain_timeout` to complete.
     pub async fn stop(self) -> ShutdownReason {
         self.app.engine.load().stop();
         self.app.plugins.get().into_iter().for_each(Plugins::stop_compiling);

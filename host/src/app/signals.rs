@@ -28,7 +28,7 @@ impl Signals {
     /// # Errors
     /// [`AppError::Setup`] if the operating system refuses.
     pub fn listen() -> Result<Self, AppError> {
-        let of = |kind| signal(kind).map_err(|error| AppError::Setup(format!("cannot listen to signals: {error}")));
+        let of = |kind| signal(kind).map_err(|error| AppError::Setup(format!("cannot listen for signals: {error}")));
         // With a handler for SIGXFSZ, a write beyond the limit on file sizes fails instead of ending the process. The
         // handler stays installed after the drop.
         drop(of(SignalKind::from_raw(libc::SIGXFSZ))?);

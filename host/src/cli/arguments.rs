@@ -31,8 +31,8 @@ pub(super) fn single_value(text: &str) -> String {
     quoted(text).filter(|(_, after)| after.is_empty()).map_or_else(|| text.to_owned(), |(value, _)| value)
 }
 
-/// Reads a JSON string at the start of the text. Returns the string and the text after it. Returns `None` if the string
-/// does not end at a comma or at the end of the text.
+/// Reads a JSON string at the start of the text. Returns the string and the text after it. Returns `None` if there is
+/// no such string, or if it does not end at a comma or at the end of the text.
 fn quoted(text: &str) -> Option<(String, &str)> {
     if !text.starts_with('"') {
         return None;

@@ -1,9 +1,10 @@
-//! Generates the data of the demo: customers of a telephone company, some of whom are about to leave it.
+//! Generates the data of `larder demo` and `larder init`: the customers of a telephone company, with features for a
+//! churn model.
 //!
 //! All values of a customer except times are derived from the seed and the customer's number only, by integer
-//! arithmetic. The first thousand customers are therefore the same in data sets of every size, on every machine. Times
-//! also depend on when the data set is generated. The values are correlated plausibly: new customers pay by the month
-//! and open more support tickets, and faster lines cost more and transfer more data.
+//! arithmetic. With the same seed, a customer is therefore the same in data sets of every size, on every machine. Times
+//! also depend on when the data set is generated. The values are correlated plausibly: new customers tend to pay by the
+//! month and to open more support tickets, and faster lines cost more and transfer more data.
 //!
 //! Customers are generated and written in chunks. Memory holds at most one row group of each of the three files.
 
@@ -221,8 +222,8 @@ impl Output {
             .set_compression(Compression::SNAPPY)
             .set_max_row_group_row_count(Some(ROW_GROUP_ROWS));
         for column in [CUSTOMER_ID, EVENT_TIMESTAMP, CREATED] {
-            // Nearly every value is unique, so a dictionary would not help: the writer would build it and then discard
-            // it.
+            // Most values in a row group are distinct, so a dictionary would not help: the writer would build it and
+            // then discard it.
             properties = properties.set_column_dictionary_enabled(ColumnPath::from(column), false);
         }
         let schema = Arc::new(table.schema());

@@ -202,7 +202,7 @@ fn measure(app: &App, request: &Value) -> Result<String> {
     times.sort_by(f64::total_cmp);
     let (median, p99) = (times[LOOKUPS / 2], times[LOOKUPS * 99 / 100]);
     Ok(format!(
-        "\nLatency of that request, without HTTP: median {median:.1} us, p99 {p99:.1} us, over {} lookups.",
+        "\nLatency of the first of these requests, without HTTP: median {median:.1} us, p99 {p99:.1} us, over {} lookups.",
         output::thousands(LOOKUPS as u64)
     ))
 }

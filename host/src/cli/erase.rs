@@ -59,7 +59,7 @@ pub(super) fn delete(args: &DeleteArgs) -> Result<()> {
     }
     let report = target.delete(&DeleteCommand { view: args.view.clone(), key })?;
     let what = if report.rows > 0 { "deleted" } else { "no row found" };
-    output::line(&format!("{}: {what}; later loads drop rows of this entity that are not newer", args.view));
+    output::line(&format!("{}: {what}; later loads restore the entity only with a newer row", args.view));
     Ok(())
 }
 

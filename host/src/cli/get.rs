@@ -37,8 +37,8 @@ pub(super) fn run(args: &GetArgs) -> Result<()> {
     Ok(())
 }
 
-/// Prints a table for each row, with the name, value, status and event time of each column. An event time of 1970 is
-/// not printed, because it means that there is no event time.
+/// Prints a table for each row, with the name, value, status and event time of each column. An event time of
+/// 1970-01-01T00:00:00Z is not printed, because it means that there is no event time.
 fn print(answer: &Value) {
     let names = answer["metadata"]["feature_names"].as_array().map(Vec::as_slice).unwrap_or_default();
     let results = answer["results"].as_array().map(Vec::as_slice).unwrap_or_default();

@@ -119,7 +119,8 @@ pub(super) fn run(args: &ImportArgs) -> Result<()> {
     let counted = |count: usize, one, many| output::counted(count as u64, one, many);
     if !missing.is_empty() {
         output::line(&format!(
-            "wrote {} in {out}/{PROJECTS} (on-demand views need {}): each has the Python function to port as a comment",
+            "wrote {} in {out}/{PROJECTS} (on-demand views need {}): each has the Python function to port as a comment, \
+             if the registry has its source",
             counted(missing.len(), "plugin project", "plugin projects"),
             counted(plugins.len(), "plugin", "plugins"),
         ));
@@ -162,8 +163,8 @@ fn definitions_head(repo: &Path) -> String {
     )
 }
 
-/// Returns the relative path from one directory to another, or an absolute path if they have only the root in common.
-/// The directory `to` must exist. The directory `from` need not exist.
+/// Returns the path of the file or directory `to`, relative to the directory `from`, or an absolute path if they have
+/// only the root in common. `to` must exist; `from` need not.
 pub(super) fn relative_path(from: &Path, to: &Path) -> Result<PathBuf> {
     let to = fs::canonicalize(to).with_context(|| format!("cannot read {}", to.display()))?;
     let from = canonical(from)?;

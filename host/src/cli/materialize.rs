@@ -32,8 +32,8 @@ use crate::config::{Config, load_definitions};
 
 #[derive(Debug, Args)]
 pub(super) struct MaterializeArgs {
-    /// The feature views to write [default: all views with files; with --create-tables and without --table-template, only
-    /// those that also name a table]
+    /// The feature views to write [default: all views with files; with --create-tables and without --table-template,
+    /// only those that also name a table in Feast's layout]
     #[arg(value_name = "VIEW")]
     views: Vec<String>,
     #[command(flatten)]
@@ -177,7 +177,8 @@ fn targets<'c>(args: &MaterializeArgs, catalog: &'c Catalog, failed: &mut usize)
             // If no views are named, tables are created only if a definition or `--table-template` names them.
             None if all && args.create_tables && args.table_template.is_none() => {
                 output::note(&format!(
-                    "skipping view '{name}': it names no table. hint: name the view, or set --table-template"
+                    "skipping view '{name}': it names no table in Feast's layout. hint: name the view, or set \
+                     --table-template"
                 ));
                 continue;
             }
@@ -190,8 +191,8 @@ fn targets<'c>(args: &MaterializeArgs, catalog: &'c Catalog, failed: &mut usize)
     }
     if all && targets.is_empty() {
         let which = if args.create_tables && args.table_template.is_none() {
-            "no feature view has files to materialize and also names a table. hint: name the views, or set \
-             --table-template"
+            "no feature view has files to materialize and also names a table in Feast's layout. hint: name the views, or \
+             set --table-template"
         } else {
             "no feature view has files to materialize"
         };
@@ -294,7 +295,7 @@ fn describe(view: &str, table: &str, report: &TableReport) -> String {
     }
     if report.skipped.future > 0 {
         let future = output::counted(report.skipped.future, "row", "rows");
-        line.push_str(&format!("; {future} skipped: their event time is later than now plus 'sync: future_tolerance'"));
+        line.push_str(&format!("; {future} skipped for an event time later than now plus 'sync: future_tolerance'"));
     }
     if report.skipped.rows() > 0 {
         line.push_str(&format!("; SKIPPED: {}", report.skipped));

@@ -24,8 +24,8 @@ pub(super) struct SelectionArgs {
     /// Name features in the form view__feature
     #[arg(long)]
     full_feature_names: bool,
-    /// The entities: join_key=value, or join_key=value,value,... for several rows. Write
-    /// request inputs of derived views in the same way, and lists as name=[1,2]. Write a value that contains a comma as a JSON string:
+    /// The entities: join_key=value, or join_key=value,value,... for several rows. Write request inputs of derived
+    /// views in the same way, and lists as name=[1,2]. Write a value that contains a comma as a JSON string:
     /// join_key='"a,b"'. Values of type UnixTimestamp are seconds since 1970 or times, such as 2026-01-31T12:00:00Z
     #[arg(value_name = "KEY=VALUE")]
     pub(super) entities: Vec<String>,
@@ -66,8 +66,8 @@ impl SelectionArgs {
         let known = all_inputs(catalog);
         let selected = self.inputs(catalog, &known);
         let columns = self.columns(&known, selected.as_ref())?;
-        // If the selection has an unknown view or service, names are not checked here, because the server reports the
-        // error.
+        // If the selection has an unknown view or service, names and lengths are not checked here, because the server
+        // reports the error.
         if let Some(selected) = &selected {
             self.check_names(&columns, selected, catalog)?;
             check_lengths(&columns)?;
@@ -139,7 +139,7 @@ impl SelectionArgs {
         let unknown = columns.keys().zip(&given).find(|(_, meant)| !selected.contains_key(*meant));
         if let Some((column, _)) = unknown {
             let hint = nearest(column, needed.iter().copied());
-            let hint = hint.unwrap_or_else(|| format!("it needs {}", needed.join(", ")));
+            let hint = hint.unwrap_or_else(|| format!("{what} needs {}", needed.join(", ")));
             let message = format!("'{column}' is neither a join key nor a request input of {what}; {hint}");
             bail!(CliError::Failed(message));
         }
@@ -261,7 +261,8 @@ fn check_lengths(columns: &Columns) -> Result<()> {
     if let Some((other, other_count)) = counts.find(|(_, other)| *other != count) {
         let count = output::counted(count, "value", "values");
         let other_count = output::thousands(other_count);
-        let message = format!("'{first}' has {count}, '{other}' has {other_count}. hint: give all the same number");
+        let message =
+            format!("'{first}' has {count}, '{other}' has {other_count}. hint: give each the same number of values");
         bail!(CliError::Failed(message));
     }
     Ok(())

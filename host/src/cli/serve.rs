@@ -65,8 +65,8 @@ pub(super) fn install_telemetry(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// Opens the app and serves until a signal arrives, which may also happen during startup. Calls `announce` when the
-/// server listens.
+/// Opens the app and serves until a signal to stop arrives, which may also happen during startup. Calls `announce` when
+/// the server listens.
 pub(super) fn serve_until_stopped(
     open: impl FnOnce() -> Result<Arc<App>> + Send + 'static,
     announce: impl FnOnce(&Arc<App>, &Serving) -> Result<()>,

@@ -102,7 +102,7 @@ fn describe(report: &SyncReport) -> String {
         (applied.stale, "older than the stored rows"),
         (applied.removed, "removed"),
         (report.skipped.outside_window, "outside the given times"),
-        (report.skipped.future, "not served before their event time ('sync: future_tolerance')"),
+        (report.skipped.future, "not served yet (later than now plus 'sync: future_tolerance')"),
     ];
     let parts: Vec<String> = parts
         .iter()

@@ -139,7 +139,7 @@ impl Target {
 /// Sends a command to the running server, and parses its response.
 ///
 /// # Errors
-/// The server's message, if its status is not 200.
+/// The server's message if its status is not 200, and errors of the connection.
 pub(super) fn send_command<T: serde::de::DeserializeOwned>(
     client: &Client,
     method: Method,

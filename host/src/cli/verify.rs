@@ -101,12 +101,13 @@ pub(super) fn run(args: &VerifyArgs) -> Result<()> {
         let verb = if bad == 1 { "is" } else { "are" };
         bail!(CliError::Failed(format!("{} of {values} {verb} {what}", output::thousands(bad))));
     }
-    output::line(&format!("nothing is missing or expired in {values}"));
+    let what = if args.no_nulls { "missing, expired or null" } else { "missing or expired" };
+    output::line(&format!("nothing is {what} in {values}"));
     Ok(())
 }
 
-/// Builds a request for each selected view, with entities from its files. Also returns the number of views whose files
-/// cannot be read, or have no row with a valid key and time.
+/// Builds a request for each selected view that has files, with entities from these files. Also returns the number of
+/// views whose files cannot be read, or have no row with a valid key and time.
 fn sampled(args: &VerifyArgs) -> Result<(Vec<SampleRequest>, u64)> {
     let config = args.config.load()?;
     let catalog = load_definitions(&config)?.catalog;
@@ -144,7 +145,7 @@ fn sampled(args: &VerifyArgs) -> Result<(Vec<SampleRequest>, u64)> {
             let tolerance = duration_text(setting.limits.future_tolerance);
             output::note(&format!(
                 "{}: skipped {rows} with an event time later than now plus 'sync: future_tolerance' ({tolerance}), \
-                 because such rows are not served before their event time",
+                 because such rows are not served yet",
                 view.name
             ));
         }

@@ -1,7 +1,7 @@
 //! Reads `server: tls` and `server: auth`, the encryption and authentication of the data listener, and the files that
 //! they name.
 //!
-//! An empty value is an error here, not the default: a template without its value must not turn authentication off.
+//! An empty value is an error here, not the default: a template that lacks a value must not turn authentication off.
 //! Only the word `off` does.
 
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! The Cargo features of a build, and the errors for a configuration that needs a feature which the build lacks.
+//! The Cargo features of a build, and the errors for a configuration that needs a feature that the build lacks.
 //!
 //! Every build parses all settings and definitions. The functions here take the features as a value, so that tests in
 //! one build cover all combinations of features.

@@ -67,8 +67,8 @@ struct Read {
     problems: Problems,
 }
 
-/// Checks all definition files of a configuration, and its Feast repository. The repository's registry must exist and
-/// have content.
+/// Checks all definition files of a configuration, and its Feast repository. The repository's registry must exist, but
+/// may be empty.
 #[must_use]
 pub fn check_definitions(config: &Config) -> CheckedDefinitions {
     let read = read(config, RegistryNeed::There);
@@ -76,8 +76,8 @@ pub fn check_definitions(config: &Config) -> CheckedDefinitions {
     CheckedDefinitions { sound, problems: read.problems.into_sorted() }
 }
 
-/// Reads every definition file of a configuration, and its Feast repository. The repository's registry must exist and
-/// have content.
+/// Reads every definition file of a configuration, and its Feast repository. The repository's registry must exist, but
+/// may be empty.
 ///
 /// # Errors
 /// Returns the same errors as [`load_definitions_with`].
@@ -89,8 +89,8 @@ pub fn load_definitions(config: &Config) -> Result<LoadedDefinitions, ConfigErro
 /// repository's registry.
 ///
 /// # Errors
-/// [`ConfigError::Invalid`] with every error in every file, including unreadable files, patterns without matches, and
-/// token scopes without a definition.
+/// [`ConfigError::Invalid`] with every error in every file, including unreadable files and patterns without matches. If
+/// there are no other errors, also includes token scopes that name undefined services.
 pub fn load_definitions_with(config: &Config, need: RegistryNeed) -> Result<LoadedDefinitions, ConfigError> {
     let Read { validated, is_unwritten, cache, files, registry, problems } = read(config, need);
     let failed = problems.has_errors();
@@ -145,7 +145,7 @@ fn read(config: &Config, need: RegistryNeed) -> Read {
     definitions.any_names = !config.naming_warnings;
     let mentions_names = !(definitions.views.is_empty() && definitions.services.is_empty());
     if mentions_names && definitions.may_lack_names() {
-        let message = "references to unknown entities and views are not checked until all definition files can be read";
+        let message = "references to unknown entities and views are not reported until all definitions can be read";
         problems.warning(&Place::file(&config.origin.file.display().to_string()), message, None);
     }
     let validated = validate_each(&project, key_version, definitions, &problems);

@@ -1,8 +1,8 @@
-//! `feast:`, a Feast repository instead of definition files.
+//! `feast:`, a Feast repository, whose registry has definitions.
 //!
 //! [`FeastConfig`] has the settings in Larder's own configuration. [`FeastRepo`] has the settings of the repository's
 //! `feature_store.yaml` that Larder uses, and the registry that `feature_store.yaml` names. All other settings in that
-//! file are ignored.
+//! file have no effect.
 
 mod feature_store;
 
@@ -56,7 +56,7 @@ pub enum FeastValuesFrom {
     /// sources.
     #[default]
     Auto,
-    /// From the SQLite online store.
+    /// From the online store, which must be DynamoDB or SQLite.
     Online,
     /// From the views' batch sources, which are Parquet files.
     Batch,
@@ -73,8 +73,8 @@ const UNKNOWN_FIELDS: [(&str, UnknownFields); 2] =
 /// Whether a repository without definitions is accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RegistryNeed {
-    /// The registry must exist and have content. An empty file is an error, because Feast is about to write into it,
-    /// and serving its definitions would remove all current ones.
+    /// The registry must exist and have content. An empty file is an error, because Feast may be about to write into
+    /// it, and serving the empty file's definitions would remove all current ones.
     Written,
     /// The registry must exist. As in Feast, an empty file is a registry without definitions.
     There,
@@ -179,8 +179,8 @@ pub(super) fn files(config: &FeastConfig, env: Environment<'_>) -> Vec<PathBuf> 
 // === impl FeastRepo ===
 
 impl FeastRepo {
-    /// Opens a repository. Returns `None` if an error was added to `problems`. Stores a copy of a registry in S3 in the
-    /// directory `copies`, and uses the copy if the registry cannot be read.
+    /// Opens a repository. Returns `None` if an error was added to `problems`. If the registry is in S3, stores a copy
+    /// of it in the directory `copies`, and uses the copy if the registry cannot be read.
     pub fn open(
         config: &FeastConfig,
         build: BuildFeatures,
@@ -312,8 +312,9 @@ impl RegistryAt {
         problems: &Problems,
     ) -> Option<(Vec<u8>, Option<String>)> {
         let absent = |shown: &str| {
-            let message =
-                format!("the registry {shown} does not exist yet: nothing is served until 'feast apply' writes it");
+            let message = format!(
+                "the registry {shown} does not exist yet: its definitions are not served until 'feast apply' writes it"
+            );
             problems.warning(at, message, None);
             Some((Vec::new(), None))
         };
@@ -452,8 +453,8 @@ fn values(config: &FeastConfig, store: &FeatureStore, at: &Place, problems: &Pro
     }
 }
 
-/// Adds an error for the registry and for the source of the values if a build with these features cannot read it.
-/// Returns whether there is one.
+/// Adds an error if a build with these features cannot read the registry, and one if it cannot read the source of the
+/// values. Returns whether it added any.
 fn report_missing_parts(values: &FeastValues, store: &FeatureStore, build: BuildFeatures, problems: &Problems) -> bool {
     let registry = match &store.registry.at {
         RegistryAt::File(_) => None,

@@ -55,8 +55,9 @@ impl Config {
         Ok(CheckedConfig { config, sound, problems: problems.into_sorted() })
     }
 
-    /// Parses a configuration file's text. `file_name` is only used in messages. Relative paths are resolved against
-    /// `base_dir`. Returns `None` if an error was added to `problems`.
+    /// Parses a configuration file's text. `file_name` is the file's name in messages and in [`Config::origin`]; the
+    /// file is not read. Relative paths are resolved against `base_dir`. Returns `None` if an error was added to
+    /// `problems`.
     #[must_use]
     pub fn parse(
         file_name: &str,

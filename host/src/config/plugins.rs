@@ -43,7 +43,8 @@ pub(super) fn plugins(
         },
         compute_waiting_max: section.count("waiting_max", 1..=100_000, default.compute_waiting_max),
         // The TCP listener and the Unix socket listener have `workers` threads each. The admin socket has one thread.
-        // Commands call plugins from one additional thread.
+        // Commands call plugins from one additional thread. The threads of the gRPC listener are not counted, so
+        // they may share shards of the pool with other threads.
         threads: 2 * http.workers + 2,
         ..default
     };

@@ -373,8 +373,8 @@ fn log(mut section: Section<'_>) -> LogConfig {
     LogConfig { level: level.map_or(default.level, |level| level.value), format: format.unwrap_or(default.format) }
 }
 
-/// Checks a log level or a filter. If the text is a single word, it must be a level: the parser of filters takes a
-/// mistyped level for the name of a module, and only lines of that module would be logged.
+/// Checks a log level or a filter. A directive of the filter that is a single word must be a level: the parser of
+/// filters takes a mistyped level for the name of a module, and only lines of that module would be logged.
 fn check_filter(filter: &str) -> Result<(), (String, Option<String>)> {
     let is_level = |word: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
     for directive in filter.split(',').map(str::trim) {

@@ -198,7 +198,7 @@ impl<'n> Section<'n> {
         let message = format!("'{key}' is {}, which other machines can reach without encryption", address.value);
         let remedy = remedy.map(|remedy| format!(", {remedy}")).unwrap_or_default();
         let help = format!(
-            "listen on 127.0.0.1:{}{remedy}, or add 'insecure: true' next to it if everyone in that network may read the traffic",
+            "listen on 127.0.0.1:{}{remedy}, or add 'insecure: true' next to '{key}' if everyone on the network may read the traffic",
             address.value.port()
         );
         self.error(&address.at, message, help);

@@ -74,8 +74,8 @@ fn addresses(config: &Config) -> (String, String) {
     (config.http.listen.to_string(), config.metrics_listen.map_or("off".to_owned(), |listen| listen.to_string()))
 }
 
-/// Formats a configuration for comparison. Omits the positions of patterns, and replaces settings that may come from a
-/// Feast repository by their defaults.
+/// Formats a configuration for comparison. Omits the positions of patterns, and adds the defaults of absent settings
+/// that may come from a Feast repository.
 fn comparable(config: Config) -> String {
     let project = config.project.clone().or_else(|| Some("default".to_owned()));
     let key_version = config.key_version.or_else(|| Some(KeyVersion::default()));

@@ -104,8 +104,8 @@ pub struct SyncConfig {
     pub on_start: bool,
     /// The limits of a sync.
     pub limits: SyncLimits,
-    /// `reload: every`, how often files are checked for changes if file system events do not cover them. If zero, files
-    /// are not checked; SIGHUP and the admin socket still reload.
+    /// `reload: every`, how often files are checked for changes if file system events do not cover them. If zero,
+    /// neither these files nor a registry in S3 are checked; SIGHUP and the admin socket still reload.
     pub reload_every: Duration,
     /// `reload: registry_every`, how often a registry in S3 is polled.
     pub registry_every: Duration,

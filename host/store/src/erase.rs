@@ -1,9 +1,9 @@
 //! Removes rows independently of loads: the row of one entity, all rows of a view, and the rows that callers wrote to a
 //! view that is no longer defined.
 //!
-//! A deleted entity stays deleted although the source still has its row. The store keeps the entity's ID with the event
-//! and created time of the deleted row, and drops arriving rows that are not newer. The first newer row ends the
-//! deletion.
+//! A deleted entity stays deleted even if the source still has its row. The store keeps the entity's ID with the event
+//! and created time of the deleted row, or with the current time if there was no row. It drops arriving rows that are
+//! not newer. The first newer row ends the deletion.
 //!
 //! ```text
 //! deleted/<view>   entity id → event time i64, created time i64 (the minimum if none), checksum

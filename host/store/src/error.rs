@@ -10,14 +10,17 @@ use larder_model::codec::RowError;
 #[non_exhaustive]
 pub enum StoreError {
     /// Another process has the store open.
-    #[error("store {path} is in use by another Larder. hint: stop it, or set another 'store: data_dir'")]
+    #[error(
+        "store {path} is in use by another Larder process. hint: stop it, or set 'store: data_dir' to another directory"
+    )]
     InUse {
         /// The store file.
         path: PathBuf,
     },
     /// The file was written by a newer Larder.
     #[error(
-        "store {path} has format {found}, but this Larder supports formats up to {known}. hint: use a newer Larder or another 'store: data_dir'"
+        "store {path} has format {found}, but this version of Larder only reads format {known}. hint: use a newer \
+         version, or set 'store: data_dir' to another directory"
     )]
     Newer {
         /// The store file.

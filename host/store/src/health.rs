@@ -1,7 +1,8 @@
 //! The health of an open store: damage found in its file, or a path that no longer names the file.
 //!
-//! In both cases, the server is not ready and writes fail. Both cases can end without a restart: a repair removes
-//! damage (`repair.rs`), and a missing file can be moved back.
+//! In both cases, the server is not ready, and nothing is written to the file. Both cases can end without a restart: a
+//! repair removes damage (`repair.rs`), and a missing file can be moved back. A write to a damaged store starts a
+//! repair if one is due, and fails unless the repair succeeds.
 
 use std::{
     path::Path,
@@ -118,7 +119,7 @@ impl Health {
     /// changes.
     ///
     /// # Errors
-    /// [`StoreError::Gone`] if the path names another file or no file.
+    /// [`StoreError::Gone`] if the path names another file or no file, or if its metadata cannot be read.
     pub(super) fn check_file(&self, path: &Path) -> Result<u64, StoreError> {
         let checked = lock(&self.identity).check(path);
         let mut gone = lock(&self.gone);

@@ -17,8 +17,8 @@
 //! rows are read from disk again. No slot has a higher number than the last commit that changed any entity, so a lookup
 //! checks that number first.
 //!
-//! Each thread keeps the entries that it found in a per-thread cache (L1) in front of the shared cache
-//! ([`thread_cache`]), for as long as the shared cache has them. The same numbers determine whether an entry of a
+//! Each thread keeps entries that it found recently in a per-thread cache (L1) in front of the shared cache
+//! ([`thread_cache`]), at most until the shared cache evicts them. The same numbers determine whether an entry of a
 //! per-thread cache is valid.
 //!
 //! The same numbers give each reader a consistent state: a reader uses an entry only if no entity of the slot changed
@@ -117,8 +117,8 @@ impl HotCache {
     }
 
     /// Returns the entry of each entity; `None` if there is no entry that is valid for a reader of the state of commit
-    /// `seen`. The caller will probably read the rows of `views` next, so they are prefetched into the processor's
-    /// caches.
+    /// `seen`. The caller will probably read the rows of `views` next, so rows in the per-thread cache are prefetched
+    /// into the processor's caches.
     pub(super) fn get(&self, ids: &[EntityId], views: &[Lookup], seen: u64) -> SmallVec<[Option<EntityRows>; 4]> {
         let Some(cache) = &self.cache else { return SmallVec::from_elem(None, ids.len()) };
         let found = self.thread_caches.with_own(|thread_cache| {
@@ -185,7 +185,7 @@ impl HotCache {
 
     /// Combines the rows that a reader found in the state of commit `seen` with the entry `before`, which it got from
     /// [`HotCache::get`], into one entry. Inserts this entry into the cache and returns it. If the entity may have
-    /// changed since commit `seen`, or if insertions are paused, only returns the entry.
+    /// changed since commit `seen`, or if the cache is off or paused, only returns the entry.
     pub(super) fn put(&self, id: &EntityId, before: Option<&EntityRows>, found: &[FoundRow], seen: u64) -> EntityRows {
         let rows = EntityRows::of(id, before, found, seen);
         if let Some(cache) = &self.cache

@@ -1,7 +1,7 @@
 //! Checks whether the store's path still names the open file.
 //!
-//! A file stays open after its path is removed. Without this check, a server would acknowledge writes to a file that no
-//! process can open again, because the file or its directory was removed, renamed or replaced.
+//! A file stays open after its path is removed. Without this check, a server would acknowledge writes to a file that
+//! the next start cannot find, because the file or its directory was removed, renamed or replaced.
 
 use std::{
     fs, io,
@@ -33,7 +33,7 @@ impl FileIdentity {
     /// Checks that `path` still names this file, and returns its length in bytes.
     ///
     /// # Errors
-    /// [`StoreError::Gone`] if `path` names another file or no file.
+    /// [`StoreError::Gone`] if `path` names another file or no file, or if its metadata cannot be read.
     pub(super) fn check(self, path: &Path) -> Result<u64, StoreError> {
         let meta = fs::metadata(path).map_err(|error| gone(path, reason(&error)))?;
         if (Self { device: meta.dev(), inode: meta.ino() }) == self {
@@ -51,7 +51,7 @@ fn gone(path: &Path, what: String) -> StoreError {
 fn reason(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => "was removed or renamed".to_owned(),
-        _ => format!("cannot be found ({error})"),
+        _ => format!("could not be found ({error})"),
     }
 }
 

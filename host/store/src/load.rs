@@ -147,7 +147,7 @@ impl<'s> Load<'s> {
     }
 
     /// Sets how the times of rows are interpreted, and whether the load reads all rows that earlier loads postponed. If
-    /// it does, [`Load::finish`] replaces the recorded span of postponed event times by the span of this load.
+    /// it does, [`Load::finish`] replaces the recorded span of postponed event times with the span of this load.
     #[must_use]
     pub fn with_times(self, times: RowTimes, reads_postponed: bool) -> Self {
         Self { times, reads_postponed, ..self }

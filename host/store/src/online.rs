@@ -71,8 +71,8 @@ const READERS_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl OnlineStore {
     /// Opens the store, or creates an empty one if there is none. A damaged file is renamed (`.corrupt-<time>`), and
-    /// [`OnlineStore::quarantined`] reports it. A new store with the intact rows replaces it, in which views with
-    /// missing rows are marked as damaged.
+    /// [`OnlineStore::quarantined`] reports it. It is replaced by a new store with its intact rows, in which views with
+    /// missing rows are marked as damaged, or by an empty store if none of its rows can be read.
     ///
     /// # Errors
     /// [`StoreError::InUse`], [`StoreError::Newer`], and errors of the file system and the database. The stored rows
@@ -140,7 +140,7 @@ impl OnlineStore {
         self.state().view(view).ok()??.record.loaded_rows
     }
 
-    /// Returns whether a view may have rows that callers wrote. This can be true although newer rows of the source have
+    /// Returns whether a view may have rows that callers wrote. This can be true even if newer rows of the source have
     /// replaced all of them.
     ///
     /// # Errors

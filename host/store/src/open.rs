@@ -29,8 +29,8 @@ pub struct Quarantine {
     pub path: PathBuf,
     /// A description of the damage.
     pub why: String,
-    /// The number of rows that were copied to the new store; `None` if the damaged file could not be read, so the new
-    /// store is empty.
+    /// The number of rows that were copied to the new store; `None` if the damaged file could not be read, or if too
+    /// many attempts to read it failed, so the new store is empty.
     pub rows_kept: Option<u64>,
 }
 
@@ -190,8 +190,8 @@ fn create(builder: &Builder, path: &Path, config: &StoreConfig) -> Result<Databa
     }
     let (unfinished, db) = unfinished_in(builder, path, config)?;
     let made = db.and_then(|db| {
-        // A hard link fails if the name exists, and a rename would replace the existing file. So if two processes start
-        // at the same time, only one of them creates the store.
+        // A hard link fails if the name exists, whereas a rename would replace the existing file. So if two processes
+        // start at the same time, only one of them creates the store.
         fs::hard_link(&unfinished, path).map_err(|source| match source.kind() {
             io::ErrorKind::AlreadyExists => StoreError::InUse { path: path.to_owned() },
             _ => io("create", path)(source),

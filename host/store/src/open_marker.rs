@@ -9,9 +9,9 @@ use larder_common::{clock::SharedClock, files::read_text};
 use larder_model::model::Micros;
 
 /// A small file next to the store that exists while the store is open. If it exists when a process starts, the previous
-/// process ended without closing the store. The new process then checks every page in two cases: damage was found, or
-/// the previous process ended soon after it opened the store. Without the check, every start might read the same
-/// damaged page and fail.
+/// process ended without closing the store. The new process then checks every page if damage was found, if the previous
+/// process opened the store only shortly before, or if the marker cannot be read. Without the check, every start might
+/// read the same damaged page and fail.
 #[derive(Debug)]
 pub(super) struct OpenMarker {
     path: PathBuf,
@@ -22,13 +22,13 @@ pub(super) struct OpenMarker {
 
 /// The extension of the marker file.
 const EXTENSION: &str = "open";
-/// If a process ended less than this long after it opened the store, in microseconds, the next start may end for the
-/// same reason.
+/// If a process starts less than this long after the previous one opened the store, in microseconds, it may end for the
+/// same reason as the previous one.
 const SOON: Micros = 120_000_000;
 
 /// The marker file has a line with this text for each rebuild that a start began and did not finish.
 const REBUILDING: &str = "rebuilding";
-/// If the marker file has this many such lines, the damaged file is quarantined without reading it. A process that is
+/// If the marker file has this many such lines, the damaged file is quarantined without being read. A process that is
 /// killed from outside during a rebuild also leaves a line, so the limit is higher than crashes alone would require.
 pub(super) const REBUILDS_MAX: usize = 10;
 const MARKER_BYTES_MAX: u64 = 64 << 10;

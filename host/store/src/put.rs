@@ -43,7 +43,8 @@ impl OnlineStore {
     ///
     /// # Errors
     /// [`StoreError::Superseded`] if the view was removed, or redeclared with other keys or features;
-    /// [`StoreError::Row`]; and errors of a failed transaction. Nothing of the batch is stored then.
+    /// [`StoreError::Row`]; and errors of a failed transaction. Nothing of the batch is stored then, unless the commit
+    /// itself failed, or the file was removed during the commit: in these cases, the whole batch may be stored.
     pub fn put(&self, view: ViewId, key: &KeySignature, batch: &RowBatch, keep: bool) -> Result<Applied, StoreError> {
         let (name, _) = self.record(view)?;
         let comparer = batch.times().comparer(self.clock.now());
@@ -98,8 +99,8 @@ impl OnlineStore {
     }
 }
 
-/// Merges the rows of callers into a generation that a load built. If the load has a row of the same entity that is at
-/// least as new, deletes the caller's row instead.
+/// Merges the rows of callers into a generation that a load built, except rows from the future. If the load has a row
+/// of the same entity that is at least as new, deletes the caller's row instead.
 pub(super) fn overlay(
     txn: &WriteTransaction,
     name: &str,
@@ -154,8 +155,9 @@ pub(super) fn overlay(
     Ok(overlay)
 }
 
-/// Serves rows of callers that were held back because they were from the future, and that are due now. Only an earlier
-/// version, which did not check event times, accepted such rows.
+/// Serves rows of callers that were held back because they were from the future, and that are due now. Larder rejects
+/// such rows when callers write them, so the rows were written by an earlier version, with a larger `future_tolerance`,
+/// or before the clock was set back.
 pub(super) fn restore_written(
     txn: &WriteTransaction,
     record: &mut ViewRecord,

@@ -257,7 +257,7 @@ impl ViewRecord {
         Self { generation, epoch: self.epoch.wrapping_add(1), ..Self::new(self.id, key, schema) }
     }
 
-    /// Returns whether the view may have rows that callers wrote. This can be true although newer rows of the source
+    /// Returns whether the view may have rows that callers wrote. This can be true even if newer rows of the source
     /// have replaced all of them.
     pub(super) fn has_rows_of_callers(&self) -> bool {
         self.written || self.is_local

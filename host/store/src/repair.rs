@@ -81,11 +81,12 @@ impl OnlineStore {
 
     fn rebuild(&self, writer: &mut Option<Database>) -> Result<Repaired, StoreError> {
         let state = self.state.load_full();
-        let (unfinished, new) = create_unfinished(&self.path, &self.config)?;
         if writer.is_none() {
-            // The file was closed after an earlier failure. If it can be opened now, its rows can be copied.
+            // The file was closed after an earlier failure. If it can be opened now, its rows can be copied. Opening it
+            // removes unfinished files, so it is opened before the new file is created.
             *writer = read_or_none(|| open_checked(&self.path, &self.config));
         }
+        let (unfinished, new) = create_unfinished(&self.path, &self.config)?;
         let copied = copy_intact(writer.as_ref(), state.records(), &new);
         drop(new);
         let Copies { lost, rows, is_broken } = copied.inspect_err(|_| _ = fs::remove_file(&unfinished))?;
@@ -127,7 +128,7 @@ impl OnlineStore {
     }
 
     /// Waits until no request reads the damaged file any more, for at most [`READERS_TIMEOUT`], and then closes the
-    /// file.
+    /// file, unless closing it could end the process.
     fn release(&self, db: Option<Database>, mut state: Arc<State>, is_broken: bool) {
         let until = Instant::now() + READERS_TIMEOUT;
         while let Err(still_read) = Arc::try_unwrap(state) {

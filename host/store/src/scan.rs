@@ -1,9 +1,9 @@
 //! Background scans of the whole store, to find damage that no lookup encounters.
 //!
 //! The checksum of a row reveals a flipped bit when the row is read. A flipped bit in an inner page of a tree, or in a
-//! key, hides rows instead: a lookup follows the wrong branch and finds nothing. A scan reads every table in order. It
-//! checks that IDs ascend, that each row has a valid checksum and a known schema, that a lookup by ID finds the row,
-//! and that the number of rows matches the view's record.
+//! key, hides rows instead: a lookup follows the wrong branch and finds nothing. A scan reads every table in order,
+//! except the tables of unfinished loads. It checks that IDs ascend, that each row has a valid checksum and a known
+//! schema, that a lookup by ID finds the row, and that the number of rows matches the view's record.
 
 use std::{
     collections::HashSet,
@@ -38,8 +38,9 @@ const CHUNK: usize = 2_048;
 
 impl OnlineStore {
     /// Reads the whole store and records damage for [`OnlineStore::repair`]. Drops schemas that no row uses any more.
-    /// Calls `pause` every few milliseconds with the time spent on the scan since the last call. If `pause` returns
-    /// false, the scan ends. Returns `None` if `pause` ended the scan, or if the file was reopened during the scan.
+    /// Calls `pause` every few milliseconds, and at the end of each table, with the time spent on reading since the last
+    /// call. If `pause` returns false, the scan ends. Returns `None` if `pause` ended the scan, if the file is not
+    /// open, or if an error other than damage interrupted the scan, for example because the file was reopened.
     ///
     /// # Errors
     /// [`StoreError::Damaged`] for the first damage.
@@ -129,7 +130,7 @@ impl OnlineStore {
         let mut iter = self.catch_scan_panics(|| Ok(table.iter()?))?;
         let mut last: Option<EntityId> = None;
         let mut count = 0;
-        loop {
+        let last_chunk = loop {
             let started = Instant::now();
             let is_complete = self.catch_scan_panics(|| {
                 for _ in 0..CHUNK {
@@ -153,19 +154,19 @@ impl OnlineStore {
                 Ok(false)
             })?;
             if is_complete {
-                break;
+                break started.elapsed();
             }
             if !pause(started.elapsed()) {
                 return Ok(false);
             }
-        }
+        };
         *rows += count;
         let len = self.catch_scan_panics(|| Ok(table.len()?))?;
         if count != len || expected.is_some_and(|expected| expected != count) {
             let expected = expected.unwrap_or(len);
             return Err(damaged(&format!("found {count} entries, expected {expected}")));
         }
-        Ok(pause(Duration::ZERO))
+        Ok(pause(last_chunk))
     }
 
     /// Drops the schemas that no row of a view uses any more. Use this function for a view whose source was read from

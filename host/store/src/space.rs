@@ -3,9 +3,9 @@
 //! A small source can expand to a large store: a Parquet file of 1 MB can decode to gigabytes of repeated text. Without
 //! a limit, such a load could fill a disk that other processes share. [`LimitedFile`] is the storage backend of the
 //! database. It rejects two kinds of writes: a write that would take more disk space than `file_bytes_max` allows, and
-//! a write past the end of the file's data while the file system has less free space than `free_bytes_min`. The
-//! database handles both like a full disk: the transaction fails, committed data keeps serving, and transactions that
-//! fit into free pages still succeed.
+//! a write past the end of the file's data, and past 16 MiB, while the file system has less free space than
+//! `free_bytes_min`. The database handles both like a full disk: the transaction fails, committed data keeps serving,
+//! and transactions that fit into free pages still succeed.
 
 use std::{
     fs::{File, Metadata, OpenOptions},
@@ -46,8 +46,8 @@ struct LimitedFile {
     /// the end of the data in the whole file. The file's length cannot be used, because the database extends the file
     /// in advance.
     end: AtomicU64,
-    /// The number of bytes written past `end` since the last check of the free space. This is an upper bound of the
-    /// file's growth since then.
+    /// The number of bytes written past `end` since the last check of the free space. This is an upper bound on the
+    /// disk space that these writes took.
     unchecked: AtomicU64,
     /// Whether the last check found too little free space.
     is_space_low: AtomicBool,
@@ -179,8 +179,8 @@ impl LimitedFile {
         seek(&self.file, SeekFrom::Hole(offset)).is_ok_and(|hole| hole >= offset.saturating_add(len))
     }
 
-    /// Checks the free space of the file system. When it becomes too low, sets [`LimitedFile::end`] to the end of the
-    /// data in the whole file.
+    /// Checks the free space of the file system. When it becomes too low, raises [`LimitedFile::end`] to the end of
+    /// the data in the whole file.
     fn check_free(&self) -> io::Result<Result<(), String>> {
         self.unchecked.store(0, Ordering::Relaxed);
         let stat = fstatvfs(&self.file)?;

@@ -12,7 +12,7 @@
 //! * [`erase`]: rows that are removed on request;
 //! * [`times`]: nanoseconds, times that a source truncates, rows from the future;
 //! * [`working_set`]: views that store only some of their rows;
-//! * [`kill`]: processes that are killed with SIGKILL at any moment.
+//! * [`kill`]: processes that are killed with SIGKILL at random moments.
 
 mod erase;
 mod evolution;

@@ -1,27 +1,32 @@
 //! Views that store only the rows that were requested, up to a size limit.
 //!
-//! The rows of such a view are fetched from its table on request. A fetched row replaces the stored row, unless the
-//! entity changed in the store since the fetch began, because the fetched row may then be old. The commit numbers of
-//! the hot cache's slots show whether the entity changed. Commits of fetched rows do not wait for the disk: rows that
-//! are lost in a crash are fetched again.
+//! The rows of such a view are fetched from its table on request. A fetched row replaces the stored row, with two
+//! exceptions: a newer row that a caller wrote stays, and so does the row of an entity that may have changed in the store
+//! since the fetch began, because the fetched row may then be old. The commit numbers of the hot cache's slots show whether the entity may have changed. Commits of fetched rows do not wait for
+//! the disk: rows that are lost in a crash are fetched again.
 //!
 //! If the rows exceed the size limit, some of them are evicted, in the order of their ids. Ids are hashes, so this
-//! choice is unbiased. Recently requested rows are skipped; they are recognized because they are in the hot cache.
+//! choice is unbiased. A limited number of recently requested rows is skipped at first; they are recognized because
+//! they are in the hot cache.
 
 use std::{
     collections::HashSet,
     time::{Duration, Instant},
 };
 
-use larder_model::model::EntityId;
+use larder_model::{
+    codec::{Fingerprint, RowRank},
+    model::EntityId,
+};
 use moka::sync::Cache;
-use redb::ReadableTable;
+use redb::{ReadableTable, WriteTransaction};
 
 use super::{
     Applied, KeySignature, OnlineStore, RowBatch, StoreError, ViewId,
     batch::Arrival,
     erase::Deletions,
-    record::{RowKey, RowTable, ViewRecord},
+    record::{RowKey, RowTable, ViewRecord, verified_row},
+    rule::RowComparer,
     tables::{cost, put_record, read_record},
     transaction::Written,
 };
@@ -29,6 +34,23 @@ use super::{
 /// Records for a limited time whether a view's table has a row for an entity.
 #[derive(Clone, Debug)]
 pub struct NegativeCache(Cache<EntityId, Known>);
+
+/// The entities of a fetch whose stored rows are not the fetched ones.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NotReplaced {
+    /// Entities that may have changed since the fetch began. They must be fetched again.
+    pub uncertain: Vec<EntityId>,
+    /// Entities with a row that a caller wrote and that is newer than the fetched row, or that the table does not have.
+    /// The caller's row stays.
+    pub written: Vec<EntityId>,
+}
+
+/// The rows that callers wrote to a view. Such a row is served until the table has a row that is at least as new.
+struct WrittenRows<'t> {
+    table: Option<redb::Table<'t, RowKey, &'static [u8]>>,
+    schemas: HashSet<Fingerprint>,
+    comparer: RowComparer,
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Known {
@@ -63,6 +85,37 @@ impl NegativeCache {
     }
 }
 
+// === impl WrittenRows ===
+
+impl<'t> WrittenRows<'t> {
+    /// Opens the table of these rows, if callers wrote any to the view. `schemas` has the schemas of the view.
+    fn open(
+        txn: &'t WriteTransaction,
+        record: &ViewRecord,
+        name: &'t str,
+        schemas: HashSet<Fingerprint>,
+        comparer: RowComparer,
+    ) -> Result<Self, StoreError> {
+        let table = if record.written { Some(txn.open_table(RowTable::new(name))?) } else { None };
+        Ok(Self { table, schemas, comparer })
+    }
+
+    /// Returns an entity's row with its checksum if it is newer than the table's row; any row is newer than none.
+    /// Deletes a row that is not newer. Ignores rows from the future, and rows that cannot be read.
+    fn newer_than(&mut self, id: &EntityId, fetched: Option<&RowRank>) -> Result<Option<Vec<u8>>, StoreError> {
+        let Some(table) = &mut self.table else { return Ok(None) };
+        let Some(checksummed) = table.get(&id.0)?.map(|row| row.value().to_vec()) else { return Ok(None) };
+        let rank = verified_row(id, &checksummed).and_then(|row| RowRank::read(row).ok());
+        let rank = rank.filter(|rank| self.schemas.contains(&rank.header.fingerprint));
+        let Some(rank) = rank.filter(|rank| !self.comparer.is_future(rank)) else { return Ok(None) };
+        if fetched.is_none_or(|fetched| self.comparer.wins_over(&rank, fetched)) {
+            return Ok(Some(checksummed));
+        }
+        table.remove(&id.0)?;
+        Ok(None)
+    }
+}
+
 // === impl OnlineStore ===
 
 impl OnlineStore {
@@ -87,7 +140,8 @@ impl OnlineStore {
     /// Stores fetched rows, and removes the rows of the entities in `gone`, which the table does not have. Evicts other
     /// rows if the view's rows take more than `bytes_max` bytes. `seen` is the commit that was readable when the fetch
     /// began. If an entity may have changed since then, its row is not replaced or removed, because the fetched state
-    /// may be old. Returns these entities.
+    /// may be old. A newer row that a caller wrote stays too. Rows with another schema than the view's current one, and
+    /// rows that are not newer than a deletion of the entity, are not stored.
     ///
     /// # Errors
     /// [`StoreError::Superseded`] if the view was redeclared with other keys, and errors of a failed transaction.
@@ -99,41 +153,63 @@ impl OnlineStore {
         gone: &[EntityId],
         seen: u64,
         bytes_max: u64,
-    ) -> Result<Vec<EntityId>, StoreError> {
+    ) -> Result<NotReplaced, StoreError> {
         let (name, _) = self.record(view)?;
+        let comparer = batch.times().comparer(self.clock.now());
         self.write_lazily(|txn| {
             let mut record = read_record(txn, &name)?;
             if record.key != *key {
                 return Err(StoreError::Superseded { view: name.clone() });
             }
-            let (mut changed, mut uncertain) = (Vec::new(), Vec::new());
+            let (mut changed, mut not_replaced) = (Vec::new(), NotReplaced::default());
             let mut rows = txn.open_table(RowTable::new(&record.table_name(record.generation)))?;
             let row_error = |source| StoreError::Row { view: name.clone(), source };
             let schemas = record.row_schemas(&name)?;
             let current = schemas.last().map(|schema| schema.fingerprint());
             let mut bytes = record.bytes;
             let mut deletions = Deletions::open(txn, &record)?;
+            let written_name = record.written_name();
+            let known = schemas.iter().map(|schema| schema.fingerprint()).collect();
+            let mut written = WrittenRows::open(txn, &record, &written_name, known, comparer)?;
+            let mut store = |id: EntityId, checksummed: &[u8]| -> Result<(), StoreError> {
+                let before = rows.insert(&id.0, checksummed)?.map_or(0, |old| cost(old.value()));
+                bytes = bytes.saturating_sub(before) + cost(checksummed);
+                changed.push(id);
+                Ok(())
+            };
             let mut ignored = Applied::default();
             batch.for_each_winner(&mut ignored, row_error, |id, arrival| {
                 if self.hot.changed_since(&id, seen) {
-                    uncertain.push(id);
+                    not_replaced.uncertain.push(id);
                 } else if let Arrival::Row(checksummed, rank) = arrival
                     && Some(rank.header.fingerprint) == current
                     && !deletions.rejects(&id, &rank.header, false)?
                 {
-                    let before = rows.insert(&id.0, checksummed)?.map_or(0, |old| cost(old.value()));
-                    bytes = bytes.saturating_sub(before) + cost(checksummed);
-                    record.newest_event = record.newest_event.max(Some(rank.header.event_time));
-                    changed.push(id);
+                    if let Some(newer) = written.newer_than(&id, Some(&rank))? {
+                        not_replaced.written.push(id);
+                        store(id, &newer)?;
+                    } else {
+                        record.newest_event = record.newest_event.max(Some(rank.header.event_time));
+                        store(id, checksummed)?;
+                    }
                 }
                 Ok(Applied::default())
             })?;
+            let mut removed = Vec::new();
             for id in gone {
                 if self.hot.changed_since(id, seen) {
-                    uncertain.push(*id);
-                } else if let Some(old) = rows.remove(&id.0)? {
+                    not_replaced.uncertain.push(*id);
+                } else if let Some(row) = written.newer_than(id, None)? {
+                    not_replaced.written.push(*id);
+                    store(*id, &row)?;
+                } else {
+                    removed.push(*id);
+                }
+            }
+            for id in removed {
+                if let Some(old) = rows.remove(&id.0)? {
                     bytes = bytes.saturating_sub(cost(old.value()));
-                    changed.push(*id);
+                    changed.push(id);
                 }
             }
             record.bytes = bytes;
@@ -141,9 +217,9 @@ impl OnlineStore {
                 self.evict(&mut rows, &mut record, bytes_max * KEPT_FRACTION.0 / KEPT_FRACTION.1, &mut changed)?;
             }
             record.rows = redb::ReadableTableMetadata::len(&rows)?;
-            drop((rows, deletions));
+            drop((rows, deletions, written));
             put_record(txn, &name, &record)?;
-            Ok(Written::Commit { value: uncertain, changed })
+            Ok(Written::Commit { value: not_replaced, changed })
         })
     }
 
@@ -159,9 +235,9 @@ impl OnlineStore {
         let mut skipped = 0;
         let mut excess = record.bytes.saturating_sub(bytes_max);
         let mut evicting = Vec::new();
-        // The first round begins where the last eviction ended. The second round reads all rows and also evicts
-        // recently requested rows. If the fresh rows alone exceed the limit, the rows still exceed it after the second
-        // round.
+        // The first round begins where the last eviction ended. The second round begins at the first row and also
+        // evicts recently requested rows. If the fresh rows alone exceed the limit, the rows still exceed it after the
+        // second round.
         for is_second in [false, true] {
             let start = if is_second { [0; size_of::<EntityId>()] } else { record.hand };
             record.hand = [0; size_of::<EntityId>()];

@@ -23,13 +23,13 @@ const MICROS: i64 = 1_000_000;
 const NANOS: i64 = 1_000_000_000;
 const DAY_MICROS: i64 = 86_400 * MICROS;
 
-/// Converts the value of a row for a feature of type `declared`. As in Feast, which uses numpy, a timestamp becomes
-/// text for a `String` feature, and a timestamp in nanoseconds becomes an integer for an `Int32`, `Int64` or `Float32`
-/// feature.
+/// Converts the value of a row for a feature of type `declared`. As in Feast, which uses numpy, a timestamp, a date or
+/// a half-precision float becomes text for a `String` feature, and a timestamp in nanoseconds becomes an integer for an
+/// `Int32`, `Int64` or `Float32` feature.
 ///
 /// # Errors
-/// A description of the value if its type has no counterpart in Feast, or if it is an instant that is out of range for
-/// microseconds.
+/// A description of the problem, for example a type without a counterpart in Feast, or an instant that is out of range
+/// for microseconds.
 pub(super) fn cell_for(array: &ArrayRef, row: usize, declared: ValueType) -> Result<Cell, String> {
     if array.is_null(row) {
         return Ok(Cell::Null);
@@ -199,7 +199,7 @@ fn has_numpy_format(from: &DataType) -> bool {
 }
 
 /// Returns the text of an instant, a date, a time of day, a duration or a half-precision float, in the format of numpy
-/// and of Python's `str`.
+/// or of Python's `str`.
 fn text(array: &ArrayRef, row: usize) -> Result<String, String> {
     // The date and the time of day are computed separately, because jiff's timestamps end before the last day of 9999.
     let civil = |form: &str| {

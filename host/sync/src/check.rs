@@ -86,7 +86,7 @@ pub fn likely_type(data_type: &DataType) -> Option<ValueType> {
     Column::mismatch(data_type, likely).is_none().then_some(likely)
 }
 
-/// Returns the narrowest type that can represent the values of both types; `None` if there is no such type. Used for
+/// Returns the narrowest type to which the values of both types convert; `None` if there is no such type. Used for
 /// columns that have different types in different files.
 #[must_use]
 pub fn wider_type(one: ValueType, other: ValueType) -> Option<ValueType> {
@@ -175,8 +175,8 @@ fn check(view: &FeatureView, source: &dyn Source, problems: &mut Vec<SourceProbl
     }
 }
 
-/// Describes a column that has a wider type in some files than in others, if the declared type is too narrow for the
-/// values of some files.
+/// Describes a column whose type differs between the files, if the declared type is too narrow for the values of some
+/// files.
 fn narrowed(files: &[FileSchema], column: &WantedColumn) -> Option<String> {
     let type_in = |file: &FileSchema| match file.column(&column.column)? {
         ColumnAt::File(data_type) => likely_type(&data_type),

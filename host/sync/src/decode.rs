@@ -1,6 +1,6 @@
 //! Converts Arrow columns to the values of a row.
 //!
-//! A file's column is converted once per batch to the Arrow type of the feature's type, so reading the value of a row
+//! A file's column is converted once per batch to the Arrow type for the feature's type, so reading the value of a row
 //! is an index operation. A column that does not convert as a whole is converted value by value, by the rules in
 //! `larder_model::codec::coerce`. A value that does not match the type is read as null, and
 //! [`Column::conversion_error`] reports it. Converting a column as a whole gives the same values as these rules.
@@ -377,8 +377,8 @@ fn bytes_of<T: ArrowPrimitiveType>(items: &PrimitiveArray<T>, start: usize, end:
     &items.values().inner().as_slice()[start * width..end * width]
 }
 
-/// Converts a column as a whole; returns `None` if a value does not convert, or if each value must be converted by
-/// itself.
+/// Converts a column as a whole; returns `None` if a value does not convert, or if the values must be converted
+/// individually.
 fn convert_whole(array: &ArrayRef, scalar: ScalarType, role: Role) -> Option<Values> {
     let from = array.data_type();
     let is_number = from.is_integer() || from.is_floating();

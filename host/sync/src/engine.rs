@@ -60,8 +60,9 @@ pub(super) struct Job {
     metrics: ViewMetrics,
 }
 
-/// The sync interval of a view while the files of its source are watched and do not change. These syncs only record
-/// that the view is still fresh. They are rare, because each of them commits and waits for the disk.
+/// The sync interval of a view with a shorter `every`, while the files of its source are watched and do not change.
+/// These syncs only record that the view is still fresh. They are rare, because each of them commits and waits for the
+/// disk.
 const UNCHANGED_EVERY: Duration = Duration::from_secs(24);
 
 // === impl SyncEngine ===
@@ -112,8 +113,8 @@ impl SyncEngine {
         })
     }
 
-    /// Returns the fetcher of single rows of each view, in the catalog's order; `None` for a view whose rows are not
-    /// fetched on request.
+    /// Returns the fetcher of individual rows for each view, in the catalog's order; `None` for a view whose rows are
+    /// not fetched on request.
     #[must_use]
     pub fn fetchers(&self) -> Vec<Option<Arc<dyn RowFetcher>>> {
         self.jobs.iter().map(|job| Some(Arc::new(job.fetcher.clone()?) as Arc<dyn RowFetcher>)).collect()

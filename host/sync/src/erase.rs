@@ -108,8 +108,8 @@ impl SyncEngine {
         Ok(rows)
     }
 
-    /// Handles the views that lost rows to damage. Records that the loss is accepted for views without a source, and
-    /// returns the views with a source, which must be reloaded.
+    /// Handles the views that lost rows to damage. For each view without a source, records that the loss is accepted.
+    /// Returns the views with a source, which must be reloaded.
     #[must_use]
     pub fn handle_damaged_views(&self, damaged: Vec<String>) -> Vec<String> {
         let (reload, lost): (Vec<_>, Vec<_>) = damaged

@@ -1,11 +1,12 @@
 //! Read-through: fetches rows that are not in the store from the view's DynamoDB table on request.
 //!
-//! Before a lookup, a [`Fetcher`] fetches the rows of entities that are not in the store or are no longer fresh. An
-//! entity's row is fetched once, no matter how many callers wait for it, and is written to the store, where the lookup
-//! finds it. A cache records for a limited time which entities the table has, and which it does not have.
+//! Before a lookup, a [`Fetcher`] fetches the rows of entities that are not in the store or are no longer fresh.
+//! Callers that need the same entity share one fetch. The row is written to the store, where the lookup finds it. A
+//! cache records for a limited time which entities the table has, and which it does not have.
 //!
-//! No caller waits longer than the timeout, and while the table is unavailable, no caller waits at all. The lookup then
-//! returns the rows that are in the store, and reports the timeout or that the table is unavailable.
+//! No caller waits longer than the timeout. After a failed fetch, the table counts as unavailable for a second, during
+//! which lookups do not wait at all. In both cases, the lookup returns the rows that are in the store, and reports the
+//! timeout or that the table is unavailable.
 
 use std::{
     collections::HashMap,
@@ -21,7 +22,7 @@ use larder_model::{
     model::{EntityId, FeatureView, ReadThrough, Window},
 };
 use larder_source::{DynamoDb, Item, Source, SourceBatch, SourceError, SourceRows, aws::Aws};
-use larder_store::{KeySignature, NegativeCache, OnlineStore, RowTimes, Rule, ViewId};
+use larder_store::{KeySignature, NegativeCache, NotReplaced, OnlineStore, RowTimes, Rule, ViewId};
 use metrics::{Counter, Histogram, counter, describe_counter, describe_histogram, histogram};
 use tokio::{
     sync::{Semaphore, watch},
@@ -49,7 +50,7 @@ struct Inner {
     /// The entities that are being fetched. The channel of an entity closes when its fetch ends.
     in_flight: Mutex<HashMap<EntityId, watch::Receiver<()>>>,
     slots: Semaphore,
-    /// The time until which no rows are fetched because a fetch failed; `None` if none has failed since the last
+    /// The time until which no new fetches begin, because a fetch failed; `None` if no fetch has failed since the last
     /// success.
     unavailable_until: Mutex<Option<Instant>>,
     metrics: FetchMetrics,
@@ -143,10 +144,11 @@ impl Fetcher {
                 });
             }
         }
-        for mut flight in waits {
+        for (done, flight) in waits.iter_mut().enumerate() {
             // No value is ever sent. The wait ends when the channel closes.
             if timeout_at(until, flight.changed()).await.is_err() {
-                inner.metrics.timeout.increment(1);
+                let unfinished = waits[done..].iter().filter(|flight| flight.has_changed().is_ok());
+                inner.metrics.timeout.increment(unfinished.count() as u64);
                 return Fetched::TimedOut;
             }
         }
@@ -253,11 +255,13 @@ impl Inner {
             tracing::warn!(view = %self.view.name, values, "fetched values do not match their feature's type; they are null");
         }
         note_values(&self.view.name, &encoder.skipped);
-        let uncertain =
+        let NotReplaced { uncertain, written } =
             self.store.put_fetched(self.id, &self.key, &encoder.rows, &not_found, seen, self.settings.max_bytes)?;
+        // For the negative cache, a row that a caller wrote is in the table: the store has it until it is evicted.
         let note = |ids: &[EntityId], in_table: bool, period: Duration| {
             let known = ids.iter().filter(|id| !uncertain.contains(id));
-            known.map(|id| self.negative_cache.note(*id, in_table, period, seen)).count() as u64
+            let note = |id: &EntityId| self.negative_cache.note(*id, in_table || written.contains(id), period, seen);
+            known.map(note).count() as u64
         };
         self.metrics.found.increment(note(&ids, true, self.settings.fresh_for));
         self.metrics.not_found.increment(note(&not_found, false, self.settings.negative_ttl));

@@ -1,9 +1,9 @@
 //! Loads rows from sources into the store.
 //!
 //! [`sync_view`] syncs one view once: it reads the source in batches, decodes their columns, encodes rows, and commits
-//! the rows together with the source's position. It blocks its thread. [`SyncEngine`] calls it in the background of the
-//! server, for each view at most once at a time. Rows that callers write arrive as a [`larder_ingest::Frame`], and are
-//! encoded and committed without a source.
+//! the rows together with the source's position. It blocks its thread. [`SyncEngine`] calls it, in the background of
+//! the server or for a command, at most once at a time for each view. Rows that callers write arrive as a
+//! [`larder_ingest::Frame`], and are encoded and committed without a source.
 
 mod arrow_cell;
 mod check;

@@ -108,7 +108,7 @@ impl Facts {
     }
 
     /// Decides how the rows of a read are loaded. `is_whole` says whether the read returns all rows of the source.
-    /// `is_large` says whether it has so many rows that a first load is not served until it ends.
+    /// `is_large` says whether the read has so many rows that a first load is not served until it ends.
     pub(super) fn load_plan(&self, read: &ReadPlan, is_whole: bool, is_large: bool) -> LoadPlan {
         // A read of a range of event times only adds rows. It cannot replace the rows outside the range, because it
         // does not contain them.

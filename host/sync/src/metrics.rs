@@ -74,7 +74,7 @@ impl ViewMetrics {
         describe_gauge!(
             "larder_view_staleness_bound_seconds",
             "Longest time from a change in the view's table until the change is served: the poll interval of the \
-             table's stream, or the scan interval if the table has no stream."
+             table's stream or, if the table has no stream, the scan interval or 'fresh_for'."
         );
         describe_gauge!("larder_view_rows", "Rows of the view in the store.");
         describe_gauge!(

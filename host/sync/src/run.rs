@@ -47,13 +47,13 @@ pub struct SyncRun<'a> {
 
 /// Syncs a view with its source.
 ///
-/// `progress` is called after every commit, during a merge, and while the sync waits. If it returns false, the sync
-/// ends early.
+/// `progress` is called after every commit, during a merge, while the sync waits, and during the search for unused
+/// schemas. If it returns false, the sync ends early.
 ///
 /// # Errors
 /// [`SyncError::Source`], [`SyncError::Store`], [`SyncError::Refused`] and [`SyncError::Stopped`]. Committed batches of
-/// an upsert stay, and the next sync resumes after them. If a load that replaces the view fails, the served rows stay
-/// unchanged.
+/// an upsert stay, and unless the request has a window, the next sync resumes after them. If a load that replaces the
+/// view fails, the served rows stay unchanged.
 pub fn sync_view(
     run: SyncRun<'_>,
     request: SyncRequest,
@@ -81,7 +81,7 @@ pub fn sync_view(
         let picked = read_from(run, SyncRequest { window, ..request }, Begin::DueRows, started, progress)?;
         report.outcome = Outcome::Loaded;
         report.applied.add(picked.applied);
-        report.skipped = picked.skipped;
+        report.skipped.add(picked.skipped);
         report.elapsed = started.elapsed();
     }
     Ok(report)
@@ -135,7 +135,7 @@ impl<'a> SyncRun<'a> {
     }
 
     /// Returns the span of the event times of rows that earlier syncs skipped, if the first of these rows may be served
-    /// now.
+    /// now and the request does not leave such rows to a later sync.
     fn due(&self, request: SyncRequest) -> Option<Postponed> {
         let postponed = self.store.postponed(self.id).filter(|_| !request.leave_due)?;
         (postponed.first <= self.times().latest(self.store.now())).then_some(postponed)
@@ -162,8 +162,9 @@ fn read_from(
         return Err(source_error(SourceError::NoWindow { path: source.name() }));
     }
     let status = store.status(id).unwrap_or_default();
-    // Rows that callers wrote are not from the source. They stay after the load, and are not included in its size. Rows
-    // that were lost to damage are included, because restoring them is not growth.
+    // Rows that callers wrote are not from the source. They stay after the load, and are not included in `before` if
+    // the number of loaded rows is known. Otherwise, rows that were lost to damage are included, because restoring them
+    // is not growth.
     let before = store.loaded_rows(id).unwrap_or(status.rows + status.rows_lost);
     let last_success = status.freshness.last_success;
     let facts = run.facts(request, begin, status);
@@ -231,8 +232,8 @@ fn refused(run: SyncRun<'_>, why: String) -> SyncError {
 }
 
 /// Writes the rows of a view's files, or of a window of them, in addition to the rows of the view's own source. The
-/// rows are stored as rows that callers wrote, so loads of the view's own source do not remove them. `run.source` must
-/// be the files.
+/// rows are stored like rows that callers write, so loads of the view's own source do not remove them. `run.source`
+/// must be the files.
 ///
 /// # Errors
 /// The errors of [`sync_view`]. Committed rows stay. Writing them again changes nothing.
@@ -256,9 +257,9 @@ pub(super) fn materialize_view(
     Ok(SyncReport { view: view.name.to_string(), outcome, applied, skipped, elapsed, lag: None })
 }
 
-/// Loads a view's files, or a window of them, into a store that has no other rows of the view. Returns the skipped rows
-/// and the source's position at the end. Stores this position even for a window, because the caller records which
-/// window was loaded.
+/// Loads a view's files, or a window of them, into a scratch store, and replaces the rows that the store has of the
+/// view. Returns the skipped rows and the source's position at the end. Stores this position even for a window, because
+/// the caller records which window was loaded.
 ///
 /// # Errors
 /// The errors of [`sync_view`]. The previous rows then stay.
@@ -299,9 +300,9 @@ fn read_and_commit(
         && store.schemas(id).is_ok_and(|schemas| schemas.len() == 1);
     let rule = if run.source.properties().last_put_wins { Rule::Latest } else { Rule::Newest };
     let stopped = || SyncError::Stopped { view: view.name.to_string() };
-    // A change stream has few changes, and these must not wait for the load of a large view.
-    let is_followed = run.source.properties().poll_every.is_some()
-        && store.status(id).is_some_and(|status| status.position.is_some());
+    // A change stream has few changes, and these must not wait for the load of a large view. A scan of the stream's table
+    // has all rows, so it needs a slot.
+    let is_followed = run.source.properties().poll_every.is_some() && !batches.is_whole();
     let _slot = match run.slots.filter(|_| !is_followed) {
         Some(slots) => {
             let expected = batches.rows_expected();

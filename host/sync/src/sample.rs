@@ -24,7 +24,8 @@ pub struct Sample {
 }
 
 /// Returns the keys of at most `count` entities, sampled from all of a view's files. The same files give the same keys.
-/// Rows without a key or an event time, and rows from the future, are skipped, as in a sync.
+/// Rows without a key or an event time, and rows from the future, are skipped, as in a sync. Keys of bytes that are not
+/// UTF-8 are also skipped.
 ///
 /// Reads the key columns of the whole source.
 ///

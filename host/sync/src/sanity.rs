@@ -1,10 +1,10 @@
 //! Sanity checks of the rows that a source returns, so that broken data does not replace good data. A set of rows is
-//! rejected if it has too many invalid rows or values, or far fewer or far more rows than the served set.
+//! rejected if it has too many invalid rows or values, or if it would replace a set with far more or far fewer rows.
 
 use larder_ingest::Skipped;
 
-/// The limits of the sanity checks of a source. DynamoDB tables are not checked, because other readers already use
-/// their rows as an online store.
+/// The limits of the sanity checks of a source. DynamoDB tables are not checked, because they already serve other
+/// readers as an online store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SanityLimits {
     /// The maximum percentage of invalid rows, and the maximum percentage of invalid values of each feature.
@@ -32,7 +32,7 @@ impl SanityLimits {
 
     /// Checks how many rows of a set were skipped. `rows` is the number of all rows, including the skipped ones. The
     /// limit is rounded up to whole rows, so that one bad row does not fail a small set. A limit of 0 allows no bad
-    /// row.
+    /// rows. Sets with fewer than [`ROWS_COMPARED`] rows are not checked.
     ///
     /// # Errors
     /// The reason why the set is rejected.
@@ -47,7 +47,7 @@ impl SanityLimits {
         ))
     }
 
-    /// Rejects a set in which too many values do not match their feature's type, because good values would be replaced
+    /// Rejects a set in which too many values of a feature do not match its type, because good values would be replaced
     /// by nulls. `rows` is the number of rows in the set.
     ///
     /// # Errors

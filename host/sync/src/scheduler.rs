@@ -84,7 +84,8 @@ pub(super) enum Schedule {
     /// This long after the end of the last sync.
     Every(Duration),
     /// This long after the end of the last sync, for a source that reports its changes. Unlike with
-    /// [`Schedule::Every`], there is no jitter, and the delay of retries is shorter.
+    /// [`Schedule::Every`], there is no jitter, and retries are delayed by at most [`FOLLOWED_RETRY_MAX`] or the
+    /// interval, whichever is longer.
     Follow(Duration),
     /// At this time.
     At(Instant),
@@ -106,8 +107,8 @@ const FOLLOWED_RETRY_MAX: Duration = Duration::from_secs(10);
 /// The maximum delay before a failed sync is retried, unless the configured first delay is longer. Jitter is added to
 /// this delay.
 const RETRY_MAX: Duration = Duration::from_secs(300);
-/// After a sync, the source is read again only for due rows after a pause of this many times the duration of the sync.
-/// Without the pause, the source might be read all the time, because rows may become due every second.
+/// After a sync, a pause of this many times the duration of the sync must pass before the source is read again just for
+/// due rows. Without the pause, the source might be read all the time, because rows may become due every second.
 const REREAD_PAUSE_FACTOR: u32 = 9;
 
 // === impl SyncScheduler ===
@@ -210,7 +211,7 @@ impl SyncScheduler {
     }
 
     /// Returns whether all of these files are watched, the view's last sync succeeded, and no watched file changed
-    /// since that sync began.
+    /// since that sync began. Returns false if there are no files.
     pub(super) fn are_unchanged(&self, view: ViewId, files: &[PathBuf]) -> bool {
         let state = self.state_of(view);
         let Some(began) = state.ended.and_then(|ended| ended.checked_sub(state.took)) else { return false };

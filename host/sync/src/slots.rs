@@ -2,7 +2,8 @@
 //! they and scheduled loads do not delay each other.
 //!
 //! A load takes a slot before it reads its first row, and keeps the slot until it has read and committed all rows. If
-//! its source hangs, the load keeps its memory, so it also keeps the slot.
+//! its source hangs, the load keeps its memory, so it also keeps the slot. Syncs that follow a change stream take no
+//! slot.
 
 use std::{
     sync::{Condvar, Mutex, PoisonError},

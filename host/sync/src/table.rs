@@ -14,7 +14,7 @@ use super::decode::Column;
 /// materialization, except that a value that does not match its type is an error.
 ///
 /// # Errors
-/// A message that names the column that is missing or has a value that does not match its type, with the reason.
+/// A message that names the missing column, the column and the row of an invalid value, or the row that is too large.
 pub fn decode_rows(batch: &RecordBatch, fields: &[(Arc<str>, ValueType)]) -> Result<(RowSchema, Vec<Vec<u8>>), String> {
     let schema = RowSchema::new(fields.iter().cloned());
     let column = |(name, value_type): &(Arc<str>, ValueType)| {

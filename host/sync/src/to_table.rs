@@ -2,9 +2,9 @@
 //!
 //! The files are first loaded into a scratch store in a separate directory, which determines the newest row of each
 //! entity by the same rules as for serving. Then the rows of the scratch store are written to the table in the order of
-//! their ids, and a progress file next to the scratch store records the last written id. So an interrupted run can be
-//! resumed if the files, the time range, the table and the view are unchanged. At the end, the scratch store and the
-//! progress file are removed.
+//! their ids, and a progress file next to the scratch store records the last written id. So a run that was interrupted
+//! during these writes can be resumed if the files, the time range, the table, the view and the `overwrite` option are
+//! unchanged. At the end, the scratch store and the progress file are removed.
 
 use std::{
     fs, io,
@@ -119,7 +119,7 @@ struct RunProgress {
     /// The number of rows up to `last_id`.
     done: u64,
     /// The last id that was processed, in hexadecimal digits. All rows up to this id are written or skipped. `None` if
-    /// there are none.
+    /// no row was processed.
     last_id: Option<String>,
 }
 
@@ -148,7 +148,8 @@ const PROGRESS_FILE: &str = "progress.json";
 /// Writes the newest row of each entity in a view's files to a table. Blocks its thread.
 ///
 /// # Errors
-/// [`ToTableError`]. Written rows stay in the table, and the next run resumes after them.
+/// [`ToTableError`]. Written rows stay in the table. If nothing changed, the next run resumes after the last recorded
+/// id.
 pub fn materialize_to_table(
     run: TableRun<'_>,
     progress: &mut dyn FnMut(TableStep),

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use crate::fixture::RECORDED_AT;
 
-/// The maximum number of allocations of a lookup of one entity. They are for the request's list of columns, for the
+/// The maximum number of allocations for a lookup of one entity. They are for the request's list of columns, for the
 /// values of a column, for the entity's key, and for the response.
 const ALLOCATIONS: u64 = 4;
 

@@ -65,8 +65,8 @@ impl Home {
         home
     }
 
-    /// Creates a copy of the golden repository. Replaces the TTLs of days, so that the results do not depend on the
-    /// machine's clock. Only the view with a TTL of an hour keeps its TTL.
+    /// Creates a copy of the golden repository. Replaces the TTLs of 1 and 30 days, so that the results do not
+    /// depend on the machine's clock. The view with a TTL of one hour keeps it.
     pub(crate) fn golden() -> Self {
         let home = Self::empty();
         copy_dir(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/repo"), home.dir.path());

@@ -41,8 +41,8 @@ impl Authority {
     pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new([]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        // Python requires more attributes of an authority, and treats a certificate with the authority's name as
-        // self-signed.
+        // Python requires these key usages in an authority's certificate. The authority needs its own name, because
+        // Python treats a certificate with the authority's name as self-signed.
         params.distinguished_name.push(DnType::CommonName, "Larder's tests");
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let key = KeyPair::generate().unwrap();

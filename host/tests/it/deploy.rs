@@ -96,6 +96,21 @@ fn rollback_survives_restart() {
 }
 
 #[test]
+fn deployment_without_stored_copy_changes_nothing() {
+    let fixture = Setup::golden().start();
+    fixture.app.deploy(&first()).unwrap();
+    // No copy can be written into a directory that is a file.
+    let live = fixture.path("data/store/plugins/live");
+    fs::remove_dir_all(&live).unwrap();
+    fs::write(&live, "").unwrap();
+    fixture.app.deploy(&second()).unwrap_err();
+    let plugins = fixture.app.plugins();
+    let plugin = plugins.iter().find(|plugin| plugin.plugin == "odfv_singleton").unwrap();
+    assert_eq!(plugin.live.as_ref().map(|live| &*live.version), Some("1.0.0"));
+    assert_eq!(trips(&fixture), json!(1002));
+}
+
+#[test]
 fn rollback_without_stored_copy_keeps_files() {
     let fixture = Setup::golden().start();
     fixture.app.deploy(&first()).unwrap();

@@ -1,6 +1,6 @@
 //! Views whose rows are in DynamoDB. The table is scanned, and then its stream is followed.
 //!
-//! The tests cover every type of event in a stream, and bugs of other stream readers.
+//! The tests cover every type of event in a stream, and known bugs of other stream readers.
 
 use std::time::Duration;
 

@@ -199,7 +199,7 @@ fn stop_finishes_begun_responses() {
     let (mut idle, mut begun) = (wire::connect(fixture.address()), wire::connect(fixture.address()));
     idle.write_all(&whole).unwrap();
     assert_eq!(keys(&next(&mut idle)), json!([1]));
-    // The server reads all of these bytes at the same time, so when it responds to the first request, it has already
+    // The server receives all of these bytes in one read, so when it responds to the first request, it has already
     // received the beginning of the second.
     begun.write_all(&[&whole[..], &whole[..whole.len() - 5]].concat()).unwrap();
     assert_eq!(keys(&next(&mut begun)), json!([1]));
@@ -337,7 +337,7 @@ fn stop_finishes_response_computed_elsewhere() {
     assert_eq!(next(&mut idle).status, 200);
     let mut stream = wire::connect(fixture.address());
     let whole = request(&slow(2));
-    // The server reads all of these bytes at the same time, so when it responds to the first request, it has already
+    // The server receives all of these bytes in one read, so when it responds to the first request, it has already
     // received the beginning of the second.
     stream.write_all(&[&request(&slow(1))[..], &whole[..whole.len() - 5]].concat()).unwrap();
     assert_eq!(next(&mut stream).status, 200);

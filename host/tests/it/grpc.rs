@@ -442,8 +442,8 @@ fn client_that_never_reads_is_disconnected() {
     assert!(kinds.contains(&1) && !kinds.contains(&0), "a response began and did not end: {kinds:?}");
 }
 
-/// Starts a lookup and waits for its response. The request is complete when `messages` has returned its message. Calls
-/// `begun` when the server has received the headers of the call.
+/// Starts a lookup and waits for its response. The request is complete when `messages` has returned its message and is
+/// closed. Calls `begun` when the server has received the headers of the call.
 fn begin(
     client: &mut Client,
     messages: mpsc::Receiver<GetOnlineFeaturesRequest>,

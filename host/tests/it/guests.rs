@@ -31,8 +31,7 @@ fn build(project: &str, features: &str) -> PathBuf {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("guests");
     fs::create_dir_all(&dir).unwrap();
     let file = dir.join(format!("{}{features}.wasm", project.replace('/', "-")));
-    // The lock is a file, because tests run in separate processes. Without it, cargo would wait for its own lock
-    // without a message.
+    // The lock is a file, because tests run in separate processes. With the lock, only one of them builds at a time.
     let lock = File::create(dir.join("lock")).unwrap();
     lock.lock().unwrap();
     let built = Command::new(env!("CARGO_BIN_EXE_larder"))

@@ -37,8 +37,8 @@ fn recorded_answers_equal_feast() {
     let mut wrong = Vec::new();
     let mut seen = 0;
     for case in Case::load_all().into_iter().filter(|case| !writes(case.number)) {
-        // The first request reads from the store, and the second one from the hot cache and the plan cache. Both are on
-        // the fast path. The third one is handled by hyper.
+        // The first request reads from the store, and the second one from the hot cache and the plan cache. If the
+        // case is a lookup, both are on the fast path. The third one is handled by hyper.
         for headers in [&[][..], &[], &[("connection", "close")]] {
             let answer = send_with(&fixture, &case, headers);
             if let Err(why) = compare(&case, answer.status, &answer.body) {

@@ -1,4 +1,4 @@
-//! An idle server rarely uses the processor, but reacts to changes of its files within seconds.
+//! An idle server rarely uses the processor, but reacts to changes to its files within seconds.
 //!
 //! `cargo nextest run -p larder --test it idle_server --no-capture` prints the wake-ups by thread.
 
@@ -29,8 +29,8 @@ const SETTLED: Duration = Duration::from_secs(12);
 const MEASURED: Duration = Duration::from_secs(8);
 /// The maximum number of wake-ups per second. On a quiet machine, there are at most 3; on a busy machine, more.
 const WAKES_MAX: f64 = 10.0;
-/// The maximum time until the server reacts to a change. `reload: every` is one second. It is shorter than the 8
-/// seconds between checks without events, so the test also shows that events work.
+/// The maximum time until the server reacts to a change. `reload: every` is one second. The maximum is shorter
+/// than the 8 seconds between checks without events, so the test also shows that events work.
 const REACTS_WITHIN: Duration = Duration::from_secs(3);
 
 fn serve(home: &Home) -> Running {

@@ -132,8 +132,8 @@ fn missing_plugin_project_builds() {
     assert!(answer.text().contains(words), "{}", answer.text());
 
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("guests");
-    // The build does not check the plugin, which would compile Python's interpreter. A test in plugin_tools.rs already
-    // does this.
+    // The build does not check the plugin, because a check would compile Python's interpreter. A test in
+    // plugin_tools.rs already does this.
     let mut build =
         home.larder(["plugin", "build", "configs/plugin-projects/odfv_python", "--out", "stub.wasm", "--unchecked"]);
     let built = build.env("LARDER_PLUGIN_TARGET", target).output().unwrap();

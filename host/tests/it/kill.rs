@@ -1,4 +1,4 @@
-//! Kills the real program with SIGKILL at any time during a sync. Afterwards, the store is consistent, and the next
+//! Kills the real program with SIGKILL at random times during a sync. Afterwards, the store is consistent, and the next
 //! sync completes the load.
 
 use std::{
@@ -67,7 +67,7 @@ fn kill_leaves_consistent_resumable_rows() {
         }
         let complete = hits.count(&stored);
         // A new generation is written when the current one is complete, and otherwise with a probability of one half,
-        // so that some generations are killed several times.
+        // so that the syncs of some generations are killed several times.
         if complete || dice.below(2) == 0 {
             converge(&world, generation, &context);
             generation += 1;

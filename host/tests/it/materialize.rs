@@ -189,7 +189,7 @@ fn future_rows_are_skipped() {
     let century = 100 * 365 * 86_400_000_000;
     let home = home(&dynamo.url(), &[(1, 0, Some(1)), (1, century, Some(9)), (2, century, Some(2)), (3, 0, Some(3))]);
     let ended = materialize(&home, &[]);
-    let skipped = "2 rows skipped: their event time is later than now plus 'sync: future_tolerance'";
+    let skipped = "2 rows skipped for an event time later than now plus 'sync: future_tolerance'";
     assert_says(&ended, &[": 2 rows to ", skipped]);
     assert_eq!(trips(&dynamo), [1, 3]);
 

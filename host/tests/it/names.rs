@@ -44,8 +44,8 @@ fn names() -> Vec<&'static str> {
     ODD.iter().copied().chain([long]).collect()
 }
 
-/// Returns definitions with a view and a service for each name. Each view has a feature for each name. The join key
-/// also has one of the names.
+/// Returns definitions with a view and a service for each name. Each view has a feature for each name. The entity
+/// and its join key also have unusual names.
 fn definitions() -> String {
     // The definitions are written as JSON, which is valid YAML.
     let features: Vec<Value> = names().iter().map(|name| json!({ "name": name, "type": "Float64" })).collect();

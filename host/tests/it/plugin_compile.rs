@@ -186,7 +186,7 @@ fn killed_file_is_retried_on_demand() {
     assert_eq!(refusal(&fixture), None);
 }
 
-/// Starts a server with a compilation that does not end. Returns the server and the `/proc` directory of the process
+/// Starts a server with a compilation that takes minutes. Returns the server and the `/proc` directory of the process
 /// that compiles.
 fn compiling() -> (Home, Running, SocketAddr, PathBuf) {
     let home = Home::golden_loaded();

@@ -1,5 +1,5 @@
 //! Plugins for version 0.2 of the contract, which return their results as bytes. The hostile guest returns invalid
-//! bytes of all types.
+//! bytes of every kind.
 //!
 //! Both versions of the contract share the code for limits on time, memory and the stack. `plugin_limits.rs` tests
 //! these limits.
@@ -64,12 +64,12 @@ fn every_malformed_frame_is_reported() {
         ("stray_presence", "output 'text' has a validity bitmap that does not match 3 rows"),
         ("null_in_non_nullable", "output 'y' has a null, but was declared not nullable"),
         ("bad_bool", "output 'flag' has a bool that is neither 0 nor 1"),
-        ("ends_fall", "output 'text' has ends that decrease or exceed its data"),
+        ("ends_fall", "output 'text' has ends that decrease or do not match its data"),
         ("ends_beyond", "output 'text' is truncated: the returned bytes end before it does"),
         ("ends_short", "output 'text' has padding that is not zero: are its ends too small?"),
-        ("list_ends_fall", "output 'items' has ends that decrease or exceed its data"),
+        ("list_ends_fall", "output 'items' has ends that decrease or do not match its data"),
         ("list_ends_beyond", "output 'items' is truncated: the returned bytes end before it does"),
-        ("item_ends_fall", "output 'words' has ends that decrease or exceed its data"),
+        ("item_ends_fall", "output 'words' has ends that decrease or do not match its data"),
         ("item_ends_beyond", "output 'words' is truncated: the returned bytes end before it does"),
         ("bad_utf8", "output 'text' has text that is not UTF-8"),
         ("split_character", "output 'text' has text that is not UTF-8"),

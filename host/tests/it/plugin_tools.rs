@@ -98,8 +98,8 @@ fn python_project_builds_and_reports_errors() {
     // The build does not write byte code into the project.
     assert!(!home.path("ratio/__pycache__").is_dir());
 
-    // Builds the project without a change, with a change, with an error, which keeps the previous build, and with the
-    // original sources again.
+    // Builds the project without a change, with an error, which keeps the previous build, and with the original sources
+    // again.
     let again = run(&home, ["plugin", "build", "ratio"]);
     assert!(again.assert_code(0).out.contains("ratio.wasm is up to date"), "{}", again.out);
     let source = fs::read_to_string(home.path("ratio/plugin.py")).unwrap();

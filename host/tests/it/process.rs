@@ -466,7 +466,7 @@ fn demo_commands_work_and_sigint_stops() {
     let demo = Demo::start("127.0.0.1:0");
     assert!(demo.line("generated").starts_with("generated 200 customers in demo/data"));
     demo.line("churn_prediction_online");
-    demo.line("Latency of that request, without HTTP: median ");
+    demo.line("Latency of the first of these requests, without HTTP: median ");
 
     // The test runs the printed command in the directory in which the demo was started.
     let typed = demo.line(" get --config ").trim();

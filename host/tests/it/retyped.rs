@@ -129,8 +129,8 @@ fn new_load_replaces_converted_values() {
     assert_eq!(answer(&fixture, "written", "x").0, json!(["5", "2147483648"]), "this view has no source");
 }
 
-/// A view that upserts keeps its rows. Only when all rows were read again is it certain that no row has the previous
-/// type.
+/// A view that upserts keeps its rows. Only when all rows have been read again is it certain that no row has the
+/// previous type.
 #[test]
 fn retyped_list_ends_when_all_rows_are_read() {
     let fixture = loaded("upsert");

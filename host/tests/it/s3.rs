@@ -1,7 +1,7 @@
 //! Views whose rows are in Parquet files in S3.
 //!
-//! The tests cover everything that can happen to objects, and faults of S3 and of the network. Each test starts its own
-//! server, which takes less than a second.
+//! The tests cover changes to objects, and faults of S3 and of the network. Most tests start their own server, which
+//! takes less than a second.
 
 mod source;
 

@@ -1,6 +1,6 @@
 //! Finds circular imports within a crate: files that import each other, directly or through other files.
 //!
-//! A submodule may import items of its parent module. Tests are not checked.
+//! A submodule may import items of the modules that contain it. Tests are not checked.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -13,7 +13,7 @@ pub(crate) struct Same {
 }
 
 /// Compares two responses in Feast's format, column by column. Columns are matched by name, because servers may order
-/// them differently. Integers are compared exactly, and other numbers as doubles.
+/// them differently. Two integers are compared exactly, and other pairs of numbers as doubles.
 ///
 /// # Errors
 /// If a response is invalid, or if the responses differ. The error describes the first difference.

@@ -121,7 +121,7 @@ impl Results {
     }
 
     /// Returns the maximum percentage of a run for which the load or the floor waited for its core because of other
-    /// processes.
+    /// processes. Ignores workloads with a background command, which itself uses the cores.
     pub(crate) fn disturbed_percent(&self) -> f64 {
         let all = self.workloads.iter().filter(|result| result.background.is_none());
         all.chain(self.sweep.iter().map(|point| &point.result))
@@ -147,7 +147,7 @@ impl WorkloadResult {
     }
 
     /// Sets the results of the targets. A ratio compares a target with the floor in the same round, or with the floor's
-    /// median if the target has another number of rounds.
+    /// median if the target has a different number of rounds.
     pub(crate) fn set_targets(&mut self, gathered: Vec<Gathered>) {
         let floor = gathered.iter().find(|gathered| gathered.target == TargetKind::Floor);
         let floor = floor.map(|floor| floor.rounds.clone()).unwrap_or_default();

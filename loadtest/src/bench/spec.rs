@@ -129,7 +129,7 @@ pub(crate) fn workloads() -> Vec<Spec> {
 /// Returns the workloads with these names, in the order of the report.
 ///
 /// # Errors
-/// If a name is not one of the workloads that `is_allowed` selects.
+/// If there is no workload with one of the names among those that `is_allowed` selects.
 pub(crate) fn named(names: &[String], is_allowed: impl Fn(&Spec) -> bool) -> anyhow::Result<Vec<Spec>> {
     let all: Vec<Spec> = workloads().into_iter().filter(is_allowed).collect();
     for name in names {
@@ -141,8 +141,8 @@ pub(crate) fn named(names: &[String], is_allowed: impl Fn(&Spec) -> bool) -> any
     Ok(all.into_iter().filter(|spec| names.contains(&spec.name)).collect())
 }
 
-/// Returns the numbers of entities and features for each point of the sweep. The first part has 50 features and an
-/// increasing number of entities. The second part has one entity and an increasing number of features.
+/// Returns the numbers of entities and features for each point of the sweep. One part of the points has 50 features and
+/// different numbers of entities. The other part has one entity and different numbers of features.
 pub(crate) fn sweep() -> Vec<(usize, usize)> {
     let entities = [1, 10, 100].map(|entities| (entities, WIDE_FEATURES));
     let features = SWEEP.map(|features| (1, features));
@@ -206,8 +206,9 @@ impl Spec {
         (entities.parse().unwrap_or(0), features.parse().unwrap_or(0))
     }
 
-    /// Checks that the sample response has the expected number of values. Errors and nulls are cheap to serve, so they
-    /// would distort the results.
+    /// Checks that the sample response has a value for every feature if a plugin is needed, no values if the customers
+    /// are unknown, and at least one value otherwise. Errors and nulls are cheap to serve, so they would distort the
+    /// results.
     pub(crate) fn check(&self, captured: &Captured) -> anyhow::Result<()> {
         let features = captured.features;
         let excerpt = || String::from_utf8_lossy(&captured.body[..captured.body.len().min(500)]).into_owned();

@@ -3,8 +3,8 @@
 //!
 //! On a shared machine, results of the same build differ by a tenth from minute to minute. Therefore, all servers are
 //! started on the servers' core and stay idle until they get requests. In each round, every server gets load for a
-//! second, one server after the other. A ratio compares two runs of the same round. The report has the median and the
-//! quartiles of many rounds, which a few disturbed rounds do not affect.
+//! second by default, one server after the other. A ratio compares two runs of the same round. The report has the
+//! median and the quartiles of many rounds, which a few disturbed rounds do not affect.
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
@@ -93,8 +93,8 @@ struct BuildReport {
     of_floor: Quartiles,
     /// This build's CPU time per request divided by the first build's. `None` for the first build.
     by_first: Option<Quartiles>,
-    /// The CPU time in microseconds that the derived view adds to a request. `None` if the workload without the derived
-    /// view was not measured.
+    /// The CPU time in microseconds that the derived view adds to a request. `None` for workloads other than
+    /// `churn-derived-1`, and if `churn-1` was not measured.
     added_us: Option<Quartiles>,
 }
 

@@ -1,5 +1,5 @@
 //! The hostile plugin for version 0.2 of the contract, in which a result is one byte buffer. The signature is the same
-//! as for version 0.1, and the modes are errors that only a byte buffer can have. The configuration has the same form:
+//! as for version 0.1, and most modes are errors in the contents of the buffer. The configuration has the same form:
 //! `{"mode": "cut", "after": 3}`.
 //!
 //! | mode | what it does |

@@ -4,7 +4,7 @@
 //! {"mode": "spin", "after": 3, "amount": 1000}
 //! ```
 //!
-//! The first `after` calls of `transform` in an instance (default 0) behave as in mode `good`. The table describes the
+//! The first `after` calls to `transform` in an instance (default 0) behave as in mode `good`. The table describes the
 //! meaning of `amount`, which many modes ignore. With a small amount, the plugin stays within a limit, and with a large
 //! amount, it exceeds the limit.
 //!
@@ -55,7 +55,7 @@
 //! | **log** | |
 //! | `log_flood` | logs `amount` lines (default 10,000), then returns a valid result |
 //! | `long_log_line` | logs one line of `amount` bytes (default 64 KiB), then returns a valid result |
-//! | `log_control` | logs text that tries to forge other lines, with a line feed, escape sequences and a bell |
+//! | `log_control` | logs text that tries to forge other lines, with control characters and a text-direction override |
 //! | **failures** | |
 //! | `trap` | traps |
 //! | `panic` | panics |
@@ -72,7 +72,7 @@
 //! |---------|--------------|
 //! | `spin-describe` | `describe` does not return |
 //! | `spin-start` | the initialization does not return, so no instance can be created |
-//! | `changing-describe` | every call of `describe` in an instance returns a different version, beginning with 1.0.1 |
+//! | `changing-describe` | every call to `describe` in an instance returns a different version, beginning with 1.0.1 |
 //! | `huge-describe` | `describe` returns 8 MiB of documentation |
 //! | `foreign-import` | imports `larder-hostile:foreign/clock@0.1.0`, and calls it |
 //! | `wrong-world` | exports `describe` and `transform` with other types, and no `configure` |

@@ -5,8 +5,8 @@ use std::alloc::{self, Layout};
 /// Allocates `len` bytes and returns their address. Copies the contents of `old` into them.
 ///
 /// # Safety
-/// `align` must be a power of two, `len` must be smaller than the memory, and `old` must have been allocated by this
-/// function with the same alignment.
+/// `align` must be a power of two, and `len`, rounded up to `align`, must not exceed `isize::MAX`. If `old_len` is not
+/// 0, `old` must have been allocated by this function with this length and alignment.
 pub(crate) unsafe fn give(old: *mut u8, old_len: usize, align: usize, len: usize) -> *mut u8 {
     if len == 0 {
         return std::ptr::without_provenance_mut(align);

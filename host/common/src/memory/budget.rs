@@ -8,15 +8,15 @@ use std::sync::{
 use metrics::{Counter, counter, describe_counter};
 use tokio::sync::Notify;
 
-/// Bodies of up to this many bytes need no lease. The memory bound in `docs/src/guides/tune.md` includes them in the
-/// memory of each open connection.
+/// HTTP bodies of up to this many bytes need no lease. The memory bound in `docs/src/guides/tune.md` includes them in
+/// the memory of each open connection.
 pub const SMALL_BYTES: usize = 16 << 10;
 
 /// A lease of at least this many bytes is large.
 const LARGE_BYTES: usize = 256 << 10;
 
-/// A large lease is granted only if all leases together then hold at most this percentage of the budget. The rest is
-/// for small leases.
+/// A large lease for a request is granted only if all leases together then hold at most this percentage of the budget.
+/// The rest is for smaller leases, and for the metrics and admin listeners.
 const LARGE_PERCENT: usize = 75;
 /// A lease for a request is granted only if all leases together then hold at most this percentage of the budget. The
 /// rest is for the metrics and admin listeners.

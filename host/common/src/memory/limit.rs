@@ -26,7 +26,7 @@ pub fn resident_bytes() -> Option<u64> {
 }
 
 /// Returns the budget for requests in flight if the configuration does not set one: an eighth of the memory limit, at
-/// least 64 MiB and at most 1 GiB.
+/// least 64 MiB and at most 1 GiB; 256 MiB if the limit is unknown.
 #[must_use]
 pub fn default_budget(limit: Option<u64>) -> u64 {
     limit.map_or(BUDGET_UNKNOWN, |limit| (limit / BUDGET_DIVISOR).clamp(BUDGET_MIN, BUDGET_MAX))

@@ -1,4 +1,4 @@
-//! Histograms that record a sample with two atomic additions.
+//! Histograms that record a sample with two atomic updates.
 //!
 //! The exporter's own histograms keep every sample until they are rendered. At a hundred thousand requests per second,
 //! this constantly allocates and writes memory, and evicts rows from the processor's caches. The histograms in this

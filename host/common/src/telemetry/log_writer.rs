@@ -109,7 +109,7 @@ impl Queue {
             let dropped = std::mem::take(&mut state.dropped);
             drop(state);
             if dropped > 0 {
-                let _ = writeln!(out, "{dropped} log lines were dropped here because the reader was too slow");
+                let _ = writeln!(out, "log lines dropped here because the reader was too slow: {dropped}");
             }
             if out.write_all(&line).and_then(|()| out.flush()).is_err() {
                 counter!(DROPPED).increment(1);
@@ -204,7 +204,7 @@ mod tests {
         assert_eq!(lines.recv_timeout(LONG).unwrap(), b"first\n");
         let written: Vec<u8> = (0..2).flat_map(|_| lines.recv_timeout(LONG).unwrap()).collect();
         let written = String::from_utf8(written).unwrap();
-        assert!(written.starts_with("2 log lines were dropped here"), "{written}");
+        assert!(written.starts_with("log lines dropped here because the reader was too slow: 2"), "{written}");
     }
 
     #[test]

@@ -158,8 +158,8 @@ impl FakeDynamo {
         state.emptied.clear();
     }
 
-    /// Makes one GetRecords call repeat the `n` records before its position. This is the next call for a shard that has
-    /// records before the position of the call.
+    /// Makes one GetRecords call repeat up to `n` records before its position. This is the next call for a shard that
+    /// has records before the position of the call.
     pub fn redeliver(&self, n: usize) {
         self.state().redeliver = n;
     }

@@ -208,7 +208,7 @@ async fn down(
     }
 }
 
-/// Waits until the wire meets a condition. Does not return a borrow of the channel's value, because changes of the wire
+/// Waits until the wire meets a condition. Does not return a borrow of the channel's value, because changes to the wire
 /// would wait until the borrow ends.
 async fn until(wire: &mut watch::Receiver<Wire>, condition: fn(&Wire) -> bool) {
     if wire.wait_for(condition).await.is_err() {

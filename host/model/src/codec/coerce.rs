@@ -6,7 +6,7 @@
 //! and the differences from Feast. `host/tests/feast/values.py` compares the results with those of Feast.
 //!
 //! The caller decides what happens with a rejected value. A write request with such a value fails. In a row from a
-//! source, the value becomes null and is counted.
+//! source, a rejected feature value becomes null and is counted.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
@@ -34,8 +34,8 @@ const MICROS: i64 = 1_000_000;
 // === impl Cell ===
 
 impl Cell {
-    /// Converts the cell to a value of a type. Returns null for a null cell, and for NaN, which represents null in
-    /// pandas.
+    /// Converts the cell to a value of a type. Returns null for a null cell. For a scalar type, also returns null for
+    /// NaN, which represents null in pandas.
     ///
     /// # Errors
     /// [`ConversionError`].
@@ -105,7 +105,7 @@ impl Cell {
         Ok(())
     }
 
-    /// Converts the cell to the value of a join key. A null stays null.
+    /// Converts the cell to the value of a join key. A null stays null, and NaN becomes null.
     ///
     /// # Errors
     /// [`ConversionError`], for example if a fraction would have to be truncated.
@@ -203,9 +203,9 @@ fn one_item(cell: &Cell, item: ScalarType, all_null: bool, rule: Rule) -> Result
     }
 }
 
-/// Returns the replacement for a null in a list. It is the type's default (`type_map.py`, `_LIST_NONE_DEFAULTS`), or
-/// NaN if the list also has floats, because numpy has no other null. `all_null` is whether all items of the list are
-/// null.
+/// Returns the replacement for a null in a list. It is the type's default (`type_map.py`, `_LIST_NONE_DEFAULTS`). In a
+/// list of floats whose items are not all null, it is NaN, because numpy has no other null. `all_null` is whether all
+/// items of the list are null.
 #[must_use]
 pub fn null_item(item: ScalarType, all_null: bool) -> Value {
     match (item, item.item()) {

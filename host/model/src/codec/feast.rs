@@ -1,8 +1,9 @@
 //! Converts values of rows to Feast's own message and back. Feast uses this message in its online stores and in gRPC.
 //!
-//! A field of a row has one declared type. In contrast, Feast's message contains the type of each single value, and an
-//! online store may have values that were written before a type was changed. A value of the declared type is used
-//! unchanged. A value of another type is converted by the rules in `coerce.rs`, if nothing is lost.
+//! A field of a row has one declared type. In contrast, Feast's message contains the type of each individual value, and
+//! an online store may have values that were written before a type was changed. A value of the declared type is used
+//! unchanged, and so is any nested value in a field of a nested type. A value of another type is converted by the rules
+//! in `coerce.rs`, if nothing is lost.
 
 use prost::Message as _;
 

@@ -1,8 +1,8 @@
 //! Parses and formats numbers and JSON as Python does.
 //!
 //! Feast converts values with Python's constructors (`type_map.py`: `int(x)`, `float(x)`, `str(x)`, `json.dumps(x)`),
-//! so their rules determine which text is a number and how a number is formatted. Every function names the Python
-//! function that it implements.
+//! so their rules determine which text is a number and how a number is formatted. Every public function names the
+//! Python function that it implements.
 
 use std::fmt::Write as _;
 
@@ -22,8 +22,8 @@ struct Decimal {
     negative: bool,
     /// All digits, without the point.
     digits: String,
-    /// The number of digits before the decimal point. If it is negative, this many zeros are between the point and the
-    /// first digit.
+    /// The number of digits before the decimal point. If it is negative, its magnitude is the number of zeros between
+    /// the point and the first digit.
     point: i64,
 }
 
@@ -178,8 +178,8 @@ pub fn bytes_text(bytes: &[u8]) -> String {
 
 /// Implements `json.dumps(value)`: a space after commas and colons, and ASCII only.
 ///
-/// NaN becomes `null`, unlike in Python. Returns `None` for values that JSON cannot represent: bytes, instants and
-/// infinities.
+/// NaN becomes `null`, unlike in Python. Returns `None` for values that JSON cannot represent: bytes, instants,
+/// infinities, and numbers beyond the range of doubles.
 #[must_use]
 pub fn json_text(cell: &Cell) -> Option<String> {
     let mut out = String::new();

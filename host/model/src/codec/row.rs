@@ -46,8 +46,8 @@ use crate::model::{ItemType, ListRef, Micros, Physical, Value, ValueRef};
 /// The version of the row format that this code writes. It is the only version so far.
 pub const FORMAT_VERSION: u8 = 1;
 
-/// The maximum size of one row in bytes. DynamoDB limits items to 400 KB, so a row of this size is probably a mistake
-/// in the source.
+/// The maximum size of one row in bytes. DynamoDB limits items to 400 KB, so a larger row is probably a mistake in the
+/// source.
 pub const ROW_BYTES_MAX: usize = 4 << 20;
 
 /// The flag of a row that ends with nanoseconds.
@@ -71,7 +71,7 @@ pub enum RowError {
         needed: usize,
     },
     /// The row was written by a newer Larder, or the bytes are not a row.
-    #[error("row format version {0} is unknown (this is version {FORMAT_VERSION})")]
+    #[error("row format version {0} is unknown (expected {FORMAT_VERSION})")]
     Version(u8),
     /// The row was written with another schema.
     #[error("row has schema {got:08x}, expected {expected:08x}")]
@@ -253,7 +253,7 @@ impl<'s> RowBuilder<'s> {
     ///
     /// # Errors
     /// [`RowError::Type`] if the value does not have the shape of the field, [`RowError::Count`] if all fields already
-    /// have values, and [`RowError::TooLong`].
+    /// have values, and [`RowError::TooLong`] if the row becomes too long.
     pub fn push(&mut self, value: ValueRef<'_>) -> Result<(), RowError> {
         let field = self.next_field()?;
         let at = field.at;
@@ -319,7 +319,7 @@ impl<'s> RowBuilder<'s> {
     /// Returns the finished row, which is valid until the next [`RowBuilder::begin`].
     ///
     /// # Errors
-    /// [`RowError::Count`] if values are missing.
+    /// [`RowError::Count`] if values are missing, or if the schema has too many fields.
     pub fn finish(&mut self) -> Result<&[u8], RowError> {
         if self.next != self.schema.len() || self.next > usize::from(u16::MAX) {
             return Err(RowError::Count { got: self.next, expected: self.schema.len() });
@@ -421,8 +421,8 @@ impl<'a> RowView<'a> {
     /// Returns field `index` of the row.
     ///
     /// # Errors
-    /// [`RowError::Damaged`] if the bytes are not a value of the field's shape, [`RowError::Count`] if there is no such
-    /// field.
+    /// [`RowError::Damaged`] if the bytes are not a value of the field's shape, and [`RowError::Count`] if there is no
+    /// such field.
     pub fn get(&self, index: usize) -> Result<ValueRef<'a>, RowError> {
         let count = || RowError::Count { got: index + 1, expected: self.schema.len() };
         let field = self.schema.field(index).ok_or_else(count)?;

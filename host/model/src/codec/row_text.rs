@@ -10,7 +10,7 @@
 //! sequence of pieces of different rows, without the first comma.
 //!
 //! A piece of at most 32 bytes is copied as a block of 32 bytes, which takes one instruction. This is possible only if
-//! at least 32 bytes follow the start of the piece. For the last pieces of a string, it is possible only if other bytes
+//! at least 32 bytes follow the start of the piece. For the last pieces of a row, it is possible only if other bytes
 //! are stored after the text.
 //!
 //! The offsets are small and adjacent so that a lookup reads little memory: a hundred rows exceed a processor's L1

@@ -11,8 +11,8 @@ pub struct Fingerprint(pub u32);
 
 /// The fields of a feature view's rows, with their offsets.
 ///
-/// A schema is built once, when a catalog is loaded. Its precomputed offsets let a reader load any field without
-/// reading other fields first.
+/// A schema is built in advance, not for each row. Its precomputed offsets let a reader load any field without reading
+/// other fields first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowSchema {
     fields: Vec<Field>,

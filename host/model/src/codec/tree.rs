@@ -116,7 +116,8 @@ fn inferred(cell: &Cell) -> FeastValue {
 }
 
 /// Converts items to a typed list if all of them have the same type, and otherwise to a list of values of any types. If
-/// there are doubles among the items, integers become doubles, and nulls become NaN.
+/// all items are doubles, integers or nulls, and at least one is a double, integers become doubles, and nulls become
+/// NaN.
 fn inferred_list(items: &[Cell]) -> Kind {
     macro_rules! all {
         ($($shape:pat => $value:expr),+) => {

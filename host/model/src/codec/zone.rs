@@ -14,8 +14,8 @@ const EPOCH: civil::DateTime = civil::datetime(1970, 1, 1, 0, 0, 0, 0);
 /// Formats an instant in a zone as ISO 8601 text. Returns `None` if the local time is out of the range of years, which
 /// ends with 9999, or if the zone is an offset that is out of range.
 pub(super) fn zoned_text(unix_seconds: i64, zone: &str) -> Option<String> {
-    // The range of `Timestamp` ends one day before year 9999 does. For the last day, the offset at the end of this
-    // range is used.
+    // The range of `Timestamp` ends about a day before the year 9999 does. Beyond this range, the offset at the end of
+    // the range is used.
     let nearest = unix_seconds.clamp(Timestamp::MIN.as_second(), Timestamp::MAX.as_second());
     let offset = zone_of(zone)?.to_offset(Timestamp::from_second(nearest).ok()?);
     let local_seconds = unix_seconds.checked_add(i64::from(offset.seconds()))?;

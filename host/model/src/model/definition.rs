@@ -93,8 +93,8 @@ pub struct FeatureView {
 pub struct Source {
     /// The kind of source.
     pub from: SourceKind,
-    /// How often the source is read again while the server runs. `None` means that the source is read only at startup,
-    /// on demand, and at the times in `cron`.
+    /// How often the source is read again while the server runs. `None` means that there is no fixed interval: the
+    /// source is read at startup, on demand, at the times in `cron`, and after a failed sync.
     pub every: Option<Duration>,
     /// When the source is read again, as a cron expression in UTC.
     pub cron: Option<String>,
@@ -191,8 +191,8 @@ pub enum TableLayout {
     Wide {
         /// Maps attributes to names in the definitions.
         field_mapping: BTreeMap<String, String>,
-        /// The attribute that contains the event time. `None` means that the event time of a row is the time at which the row was
-        /// read.
+        /// The attribute that contains the event time. `None` means that the event time of a row is the time at which
+        /// the row was read.
         timestamp: Option<String>,
     },
     /// An item for each feature of each entity.

@@ -38,7 +38,7 @@ pub fn parse_exact_time(text: &str) -> Option<(Micros, u32)> {
     Some((Micros::try_from(nanos.div_euclid(1_000)).ok()?, u32::try_from(nanos.rem_euclid(1_000)).ok()?))
 }
 
-/// Parses text that [`Timestamp`] does not parse: text without an offset, and times on the last day of year 9999, which
+/// Parses text that [`Timestamp`] does not parse: text without an offset, and times at the end of the year 9999 that
 /// are beyond the range of [`Timestamp`].
 fn nanos_of_parts(text: &str) -> Option<i128> {
     let parts = Pieces::parse(text).ok()?;

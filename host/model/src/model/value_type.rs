@@ -231,8 +231,8 @@ impl ValueType {
         )
     }
 
-    /// Returns the type with this number in `feast.types.ValueType.Enum`. Feast's registry contains these numbers.
-    /// Returns `None` for `INVALID` (0) and for unknown numbers.
+    /// Returns the type that has this number in Feast's registry: a number of `feast.types.ValueType.Enum`, or 30 or
+    /// 31. Returns `None` for `INVALID` (0) and for unknown numbers.
     #[must_use]
     pub fn from_feast_number(number: i32) -> Option<Self> {
         NUMBERS.iter().find(|(known, _)| *known == number).and_then(|(_, name)| name.parse().ok())

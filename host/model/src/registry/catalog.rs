@@ -135,7 +135,7 @@ impl Catalog {
     }
 
     /// Returns the names of the served views that Larder cannot materialize from files, each with the reason. For these
-    /// views, Larder serves rows that other systems wrote.
+    /// views, Larder serves rows that were pushed, or that Feast wrote to its online store.
     #[must_use]
     pub fn unmaterializable_views(&self) -> &BTreeMap<Arc<str>, Arc<str>> {
         &self.unmaterializable_views

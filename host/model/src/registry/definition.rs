@@ -1,5 +1,5 @@
-//! Raw definitions: parsed text with positions. Only the structure of the text is checked. The comments of the fields
-//! name the YAML keys that the fields are read from.
+//! Raw definitions: parsed text with positions. Names and references to other definitions are not checked here. The
+//! comments of the fields give the YAML keys from which the fields are read.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -156,8 +156,8 @@ pub struct ProjectionDefinition {
 // === impl Definitions ===
 
 impl Definitions {
-    /// Parses the text of a file and adds its definitions. Adds errors to `problems`. Even if there are errors, adds
-    /// the valid definitions, so that other files can refer to them.
+    /// Parses the text of a file and adds its definitions. Adds errors to `problems`. If only some definitions have
+    /// errors, still adds the others, so that other files can refer to them.
     pub fn read(&mut self, file: &str, text: &str, problems: &Problems) {
         let Some(node) = parse(file, text, problems) else {
             self.note_unread_file();

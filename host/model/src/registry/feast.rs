@@ -1,9 +1,9 @@
 //! Converts Feast's registry, `registry.db`, to the same raw definitions that YAML files are read into.
 //!
-//! The file is one protobuf message, `feast.core.Registry`, without a header. It has settings that Larder does not
-//! need, and settings that Larder does not support. `fields.rs` lists the effect of each field, or the reason why
-//! Larder does not read it. Definitions that cannot be served are left out, with the reason. All other definitions are
-//! served. For example, a view on a data warehouse does not prevent Larder from serving other views.
+//! The file is one protobuf message, `feast.core.Registry`, without a header. It contains settings that Larder does not
+//! need, and others that Larder does not support. `fields.rs` lists the effect of each field, or the reason why Larder
+//! does not read it. Definitions that cannot be served are left out, with the reason. All other definitions are served.
+//! For example, a view on a data warehouse does not prevent Larder from serving other views.
 
 mod fields;
 mod proto;
@@ -34,7 +34,7 @@ pub struct FeastRegistry {
 }
 
 /// The unsupported settings of each definition. A key is the number of a field of the registry that lists definitions.
-/// Its value contains the settings of each definition in that list, in the order of the list.
+/// Its value has an item for each definition in that list, in the order of the list.
 #[derive(Clone, Debug, Default)]
 struct Audit(BTreeMap<u32, Vec<Vec<Finding>>>);
 

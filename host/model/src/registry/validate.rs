@@ -171,8 +171,8 @@ struct Incomplete {
     features: Unread,
     /// Whether join keys are missing.
     join_keys: bool,
-    /// Whether the view has an error, or uses an entity, view or feature with an error. False for a stored view if its
-    /// only error is that some of its features could not be read.
+    /// Whether the view has an error, or uses an entity, view or feature that is missing because of an error. False for
+    /// a stored view if its only error is that some of its features could not be read.
     is_faulty: bool,
 }
 
@@ -392,8 +392,8 @@ fn services(
             let at = definition.view.at.clone();
             let Some(projection) = projection(definition, views, problems) else { continue };
             for feature in &projection.features {
-                // For imported services, this is not an error here. Feast returns it to callers of such a service, and
-                // serves all other services.
+                // For imported services, this is not an error here. Feast returns the error to callers of such a
+                // service, and serves all other services.
                 let again = !full_names.insert((Arc::clone(projection.prefix()), Arc::clone(feature)));
                 if again && !rules.imported {
                     let message = format!("feature service '{name}' selects '{}:{feature}' twice", projection.prefix());
@@ -583,8 +583,8 @@ impl<'p> Names<'p> {
     }
 }
 
-/// Checks a name, and reports an invalid name as an error. As in Feast, a name can have any characters, up to a length
-/// limit. Control characters are invalid, because they would garble logs and terminals.
+/// Checks a name, and reports an invalid name as an error. As in Feast, a name can have any characters, except control
+/// characters, which would garble logs and terminals. A name that is empty, reserved or too long is also invalid.
 fn check_name(what: &str, name: &Located<String>, problems: &Problems) -> bool {
     if is_name(&name.value) {
         return true;

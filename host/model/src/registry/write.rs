@@ -1,5 +1,5 @@
-//! Formats definitions as YAML. Reading the YAML results in the same catalog. A string is quoted if YAML could interpret
-//! it as something else.
+//! Formats definitions as YAML. Reading the YAML results in the same catalog, except for the definitions that are left
+//! out and the times at which views were created. A string is quoted if YAML could interpret it as something else.
 
 use std::{
     collections::BTreeMap,
@@ -24,8 +24,8 @@ pub fn to_yaml(definitions: &Definitions) -> String {
     text
 }
 
-/// Formats a string as YAML: without quotes if it is an ASCII word or path that no version of YAML interprets as another
-/// type, and otherwise in double quotes, as in JSON.
+/// Formats a string as YAML: without quotes if it is an ASCII word or path that no version of YAML interprets as
+/// another type, and otherwise in double quotes, as in JSON.
 struct Scalar<'t>(&'t str);
 
 /// A mapping on one line, with its entries in order.

@@ -41,8 +41,8 @@ const DEPTH_MAX: usize = 32;
 /// 10,000 features with all their settings.
 const NODES_MAX: usize = 200_000;
 
-/// Parses one YAML document. If it has a syntax error or a duplicate key, or exceeds the limits, adds an error to
-/// `problems` and returns `None`.
+/// Parses one YAML document. If that fails, for example because of a syntax error, a duplicate key or an exceeded
+/// limit, adds an error to `problems` and returns `None`.
 #[must_use]
 pub fn parse(file: &str, text: &str, problems: &Problems) -> Option<Node> {
     let budget = serde_yaml::budget! { max_depth: DEPTH_MAX, max_nodes: NODES_MAX };

@@ -8,7 +8,7 @@ use crate::model::parse_duration;
 /// A mapping that is being read. Read all keys that are valid in it, then call [`Table::finish`].
 ///
 /// A value of the wrong kind is reported as an error and treated as absent. Reading continues so that all errors are
-/// found. Because there are errors, the caller then drops the result.
+/// found. If there are errors, the result may only be used to find further errors.
 #[derive(Debug)]
 pub struct Table<'n> {
     /// What this mapping describes, for messages, such as "feature view".
@@ -174,7 +174,7 @@ impl<'n> Table<'n> {
     }
 
     /// Returns a mapping from text to text. Values that are numbers or booleans are converted to text, for tags such as
-    /// `version: 2`.
+    /// `version: 2`. A null becomes an empty string.
     pub fn text_map(&mut self, key: &'static str) -> BTreeMap<String, Located<String>> {
         let Some(node) = self.get(key) else { return BTreeMap::new() };
         let Tree::Map(entries) = &node.tree else {
@@ -244,9 +244,11 @@ fn parse_bytes(text: &str) -> Option<u64> {
         "kB" | "KB" => 1_000,
         "MB" => 1_000_000,
         "GB" => 1_000_000_000,
+        "TB" => 1_000_000_000_000,
         "KiB" => 1 << 10,
         "MiB" => 1 << 20,
         "GiB" => 1 << 30,
+        "TiB" => 1 << 40,
         _ => return None,
     };
     number.checked_mul(unit)

@@ -1,7 +1,7 @@
 //! Fills a frame column by column.
 //!
 //! The number of rows and the types of the columns are known at the start. They determine the offsets of all heads, so
-//! slots are written directly to their final offset. Tails are appended to the frame: columns are filled in order, so
+//! slots are written directly to their final offsets. Tails are appended to the frame: columns are filled in order, so
 //! each tail is complete when the next one begins.
 //!
 //! A column of lists of text or bytes needs a separate buffer for the contents of the items. In the frame, the contents

@@ -31,7 +31,7 @@ pub enum ColumnFault {
         rows: usize,
     },
     /// Ends that decrease, or that do not match the size of the data.
-    #[error("has ends that decrease or exceed its data")]
+    #[error("has ends that decrease or do not match its data")]
     Ends,
     /// Text that is not valid UTF-8.
     #[error("has text that is not UTF-8")]
@@ -95,8 +95,8 @@ pub(crate) fn read(bytes: Vec<u8>, fields: &[Field], rows: usize) -> Result<Fram
     if frame.columns().all(has_empty_nulls) { Ok(frame) } else { Ok(with_empty_nulls(&frame)) }
 }
 
-/// Computes the offsets of the parts of all columns, and checks that the parts are within the bytes. Does not check the
-/// contents of the parts.
+/// Computes the offsets of the parts of all columns. Checks that the parts take exactly all of the bytes, and that
+/// padding is zero. Does not check the contents of the parts.
 fn locate(bytes: &[u8], fields: &[Field], rows: usize) -> Result<Vec<Parts>, FrameFault> {
     let heads = fields.iter().map(|field| presence_len(rows) + padded(rows * slot_width(field.column_type)));
     // If the frame is too short, the first column that does not fit reports it.

@@ -153,8 +153,8 @@ impl<'c> Wanted<'c> {
 // === impl Resolver ===
 
 impl<'c> Resolver<'c> {
-    /// Adds everything that the wanted derived views read, directly or indirectly. A view may declare inputs that its
-    /// plugin does not read. They are not looked up.
+    /// Adds everything that the wanted derived views read, directly or indirectly. Inputs that a view declares but its
+    /// plugin does not read are not looked up.
     pub(super) fn want_inputs(&self, wanted: &mut Wanted<'c>) -> Result<(), RequestError> {
         // The loop may append to `steps`.
         let mut step = 0;

@@ -94,13 +94,13 @@ pub(super) fn instant(value: &AttributeValue) -> Result<Micros, String> {
 }
 
 /// Converts a number of seconds, milliseconds, microseconds or nanoseconds since 1970 to an instant. The unit is the
-/// one in which the number is a time before the year 2200. In units finer than seconds, only times from 1973 on are
-/// accepted, so that at most one unit matches.
+/// one in which the number is a time before the year 2200. In units finer than seconds, only times at least 1e8 seconds
+/// (about three years) away from 1970-01-01 are accepted, so that at most one unit matches.
 fn instant_of(number: &str) -> Result<Micros, String> {
-    /// Seconds from 1970 to 2200, rounded up.
+    /// Seconds in 230 years, rounded up.
     const SECONDS_END: f64 = 7.3e9;
     let implausible =
-        || format!("'{number}' is not a time between 1970 and 2200 in any unit from seconds to nanoseconds");
+        || format!("'{number}' is not a time within 230 years of 1970 in any unit from seconds to nanoseconds");
     let count: f64 = number.parse().map_err(|_| format!("'{number}' is not a time"))?;
     let of = |per_second: f64| count.abs() < SECONDS_END * per_second && count.abs() >= 1e8 * per_second;
     let per_second: i64 = match count.abs() {

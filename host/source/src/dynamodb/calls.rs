@@ -1,5 +1,5 @@
 //! Sends requests to DynamoDB. Errors name the table and the operation. Beyond the SDK's own retries, only unprocessed
-//! keys are retried.
+//! keys are retried here.
 
 use std::{
     collections::HashMap,

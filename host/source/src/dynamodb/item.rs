@@ -108,8 +108,8 @@ impl ItemReader {
     }
 
     /// Returns the reason why a table with this primary key is incompatible with the view; `None` if it is compatible.
-    /// The key must consist of the view's key and, if each feature has an item, the feature's name, so that requests
-    /// can find the items of a row.
+    /// The primary key must consist of the view's key and, if each feature has its own item, the feature's name, so
+    /// that requests can find the items of a row.
     pub(super) fn mismatch(&self, table_keys: &[String]) -> Option<String> {
         let own: Vec<&str> = match &self.layout {
             Layout::Feast => vec![ENTITY_ID],

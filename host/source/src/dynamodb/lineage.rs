@@ -2,7 +2,7 @@
 //!
 //! A shard is closed after some hours, or when its part of the table is split. Later changes go to its children. The
 //! changes of a key are in order along a shard and its descendants, so a child is read only after its parent was read
-//! to its end. A closed shard is removed from the stream after some time, and its children can then be read without it.
+//! to the end. A closed shard is removed from the stream after some time, and its children can then be read without it.
 //! If a shard is removed before it was read to its end, changes are lost, and the whole table must be read again.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -154,8 +154,8 @@ impl Shards {
     }
 
     /// Returns whether all readable shards have been read up to `time`. This is the case for a shard if it returned a
-    /// change that was made after `time`, or at least [`EMPTY_RESPONSES`] consecutive responses without records since
-    /// `time`. `moment` is the same time by the monotonic clock.
+    /// change that was made more than [`MARGIN`] after `time`, or at least [`EMPTY_RESPONSES`] consecutive responses
+    /// without records since `time`. `moment` is the same time by the monotonic clock.
     pub(super) fn have_passed(&self, time: Micros, moment: Instant) -> bool {
         self.listed_at.is_some()
             && self.cursors.values().all(|cursor| {

@@ -75,7 +75,7 @@ pub struct TableRow {
 pub struct Written {
     /// The number of rows that were written.
     pub written: u64,
-    /// The number of rows that were not written, because the table had an item that is as new or newer. This includes
+    /// The number of rows that were not written, because the table had an item that is at least as new. This includes
     /// rows that were written by an attempt whose response was lost, because the next attempt finds the written item.
     pub older: u64,
 }
@@ -165,7 +165,7 @@ impl TableWriter {
         self.options
     }
 
-    /// Returns how many rows to pass to one call of [`TableWriter::write`]. At the end of a call, writers are idle
+    /// Returns how many rows to pass to one call to [`TableWriter::write`]. At the end of a call, writers are idle
     /// until the last requests are done, so a call should have many rows for each concurrent writer.
     #[must_use]
     pub fn rows_per_call(&self) -> usize {
@@ -173,9 +173,9 @@ impl TableWriter {
         self.options.concurrency * rows_per_writer
     }
 
-    /// Waits until the table is no longer being created, and checks that it has Feast's layout. If it does not exist
-    /// and `new` is set, creates it. Returns an ID that distinguishes the table from another one of the same name, or
-    /// `None` if the role is not allowed to describe the table.
+    /// Waits until the table is no longer being created, and checks that it has the key of Feast's layout. If the table
+    /// does not exist and `new` is set, creates it. Returns an ID that distinguishes the table from another one of the
+    /// same name. Returns `None` if `new` is not set and the role is not allowed to describe the table.
     ///
     /// # Errors
     /// [`TableError`].

@@ -63,7 +63,9 @@ impl Unbounded {
             return Ok(());
         }
         let what = if out.len() - before > length { "more" } else { "fewer" };
-        Err(ParquetError::General(format!("a page decompresses to {what} than the {length} bytes of its header")))
+        Err(ParquetError::General(format!(
+            "a page decompresses to {what} than the {length} bytes that its header declares"
+        )))
     }
 }
 

@@ -75,8 +75,8 @@ impl Windows {
     }
 
     /// Returns at least `least` bytes from `start` on, and more if they are in memory. Returns `None` if `start` is not
-    /// in a column, if the column has fewer bytes left, or if the fetch failed. [`Input::take_failure`] then returns
-    /// the error of the fetch.
+    /// in a column, if the column has fewer bytes left, or if the fetch failed. After a failed fetch,
+    /// [`Input::take_failure`] returns its error.
     fn at(&self, start: u64, least: u64) -> Option<Bytes> {
         let column = self.chunks.iter().position(|chunk| chunk.contains(&start))?;
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

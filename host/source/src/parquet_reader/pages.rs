@@ -127,8 +127,8 @@ const DICTIONARY_PAGE: i64 = 2;
 // === impl Budget ===
 
 impl Budget {
-    /// Creates a budget of `limit` bytes for these columns. Each column has a path, a cost, and a flag that tells
-    /// whether it is repeated. `skip` rows are skipped before the first batch.
+    /// Creates a budget of `limit` bytes for these columns. Each column has a path, a cost, and a flag for whether it
+    /// is repeated. `skip` rows are skipped before the first batch.
     pub(super) fn new(limit: u64, columns: impl Iterator<Item = (String, Cost, bool)>, skip: u64) -> Self {
         let held = |(path, cost, is_repeated)| Held {
             path,

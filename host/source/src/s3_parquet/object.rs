@@ -81,8 +81,8 @@ impl Object {
         format!("s3://{}/{}", self.bucket, self.key)
     }
 
-    /// Fetches a range. The SDK retries a request that gets no response. It does not retry a request if the body of the
-    /// response is truncated, so this function does.
+    /// Fetches a range. The SDK retries failed requests, but not a request whose response body is truncated, so this
+    /// function retries such a request.
     async fn fetch(&self, client: &Client, range: Range<u64>) -> Result<Bytes, AwsError> {
         if range.is_empty() {
             return Ok(Bytes::new());
@@ -270,8 +270,8 @@ impl Opened {
 // === impl Groups ===
 
 impl Groups {
-    /// Returns the bytes of a row group, and starts to fetch the next row group. A large row group is instead fetched
-    /// in parts, when they are decoded.
+    /// Returns the bytes of a row group, and starts to fetch the next row group. A large row group is not fetched in
+    /// advance: each part of it is fetched when it is decoded.
     fn input(&mut self, aws: &Arc<Aws>, client: &Client, plan: &Plan, group: usize) -> Result<Input, SourceError> {
         let length = self.object.bytes;
         if let Some(whole) = &self.whole {

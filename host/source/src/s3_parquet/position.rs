@@ -1,7 +1,7 @@
 //! The state of the objects that were read.
 //!
 //! The position is written with every commit, so it must be small. For an object that was read to its end, it contains
-//! only a hash of the key and version. A hash takes 22 bytes of text, so 100,000 objects take about 2 MB. Only an
+//! only a hash of the key and version. A hash takes about 21 bytes of text, so 100,000 objects take about 2 MB. Only an
 //! object that was partly read at a commit is stored with its key.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -2,7 +2,7 @@
 //! function.
 //!
 //! The project is the one that `larder plugin new --lang python` writes, with the signature that the view needs. The
-//! generated function raises a `Fault` which says that the function is not written yet. The Python code of the
+//! generated function raises a `Fault` with the message that it is not implemented yet. The Python code of the
 //! on-demand view is included as a comment.
 
 use std::{collections::BTreeSet, path::PathBuf};
@@ -38,7 +38,7 @@ pub(super) fn project(view: &DerivedView, python: Option<&String>) -> Vec<(PathB
 
 /// Returns the plugin's inputs. These are the inputs of the view whose names occur in the Python source, because calls
 /// with fewer inputs are faster. If no names occur there, returns all inputs of the view; a feature with several names
-/// is returned only once, with its first name.
+/// is returned only once, with its first name. An input whose name is a keyword of Python is always omitted.
 fn inputs<'v>(view: &'v DerivedView, python: Option<&str>) -> Vec<&'v DerivedInput> {
     let words: BTreeSet<&str> =
         python.unwrap_or_default().split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).collect();
@@ -117,8 +117,8 @@ fn where_from(input: &DerivedInput) -> String {
     }
 }
 
-/// Quotes text for Python, in one line. Uses a JSON string, which is also valid Python because both have the same
-/// escapes.
+/// Quotes text for Python, in one line. Uses a JSON string, which is also valid Python, because Python supports all of
+/// the escapes that the JSON writer uses.
 fn quoted(text: &str) -> String {
     Value::from(text.split_whitespace().collect::<Vec<_>>().join(" ")).to_string()
 }

@@ -58,8 +58,8 @@ struct Column {
 
 /// The maximum number of rows that are read to find key columns.
 const SAMPLE_ROWS: usize = 20_000;
-/// The minimum number of rows for finding keys by their values. In fewer rows, the values of most columns are unique,
-/// even if the column is not a key.
+/// The minimum number of rows for finding keys by their values if any column has a name like an ID. In fewer rows, the
+/// values of most columns are unique, even if the column is not a key, so the keys are guessed from the names.
 const KEY_CHECK_ROWS_MIN: usize = 100;
 /// The maximum number of columns in a key.
 const KEYS_MAX: usize = 4;
@@ -289,13 +289,13 @@ impl View {
     }
 }
 
-/// Chooses the key columns from `pool`. Together with the event time, they identify rows. Chooses one column if
+/// Chooses the key columns from `pool`. Together with the event time, they should identify rows. Chooses one column if
 /// possible, and otherwise a combination. Also returns the reason, which is written as a comment.
 fn choose_keys(file: &Path, pool: &[&Column], time: Option<&Column>) -> Result<(Vec<Column>, String)> {
     let rows = sample(file, pool, time)?;
     let ids: Vec<Column> = pool.iter().filter(|column| is_id(&column.column)).map(|column| (*column).clone()).collect();
     if rows.len() < KEY_CHECK_ROWS_MIN && !ids.is_empty() {
-        let reason = format!("a guess from the names: {} rows are too few to check it", rows.len());
+        let reason = format!("a guess from the names: too few rows ({}) to check it", rows.len());
         return Ok((ids.into_iter().take(KEYS_MAX).collect(), reason));
     }
     let distinct = |keys: &[usize]| {
@@ -328,7 +328,7 @@ fn choose_keys(file: &Path, pool: &[&Column], time: Option<&Column>) -> Result<(
     let within = format!("in the first {} rows", rows.len());
     let reason = match time {
         _ if found < rows.len() => {
-            format!("guessed: {found} distinct keys {within}; Larder serves only one row for each key")
+            format!("guessed: not unique {within}; Larder serves only one row for each key")
         }
         Some(time) => format!("unique together with '{}' {within}", time.column),
         None => format!("unique {within}"),
@@ -442,7 +442,7 @@ impl Inferred {
         ));
         if !others.is_empty() {
             out.push_str(&format!(
-                "    # Without {}: their feature names clash. Request full names, or select features.\n",
+                "    # Not included: {}, because feature names clash. Request full names, or select features.\n",
                 others.join(", ")
             ));
         }
@@ -463,7 +463,7 @@ fn write_view(out: &mut String, view: &View, entities: &BTreeMap<&str, (String, 
     if !types.is_empty() {
         line(format!("    key_types: {{{}}}", types.join(", ")));
     }
-    line("    # How long a row is served after its event time. If not set, forever.".to_owned());
+    line("    # How long a row is valid after its event time. If not set, forever.".to_owned());
     line("    #ttl: 30d".to_owned());
     line("    source:".to_owned());
     line(format!("      path: {}", quoted(&view.path)));
@@ -522,7 +522,8 @@ fn is_key_name(column: &str) -> bool {
         || ["key", "uuid"].contains(&lower.as_str())
 }
 
-/// Converts a string to lower case, and replaces each character that is not an ASCII letter or digit with an underscore.
+/// Converts a string to lower case, and replaces each character that is not an ASCII letter or digit with an
+/// underscore.
 fn snake(text: &str) -> String {
     text.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' }).collect()
 }

@@ -47,8 +47,8 @@ pub(in crate::cli) fn python_project(name: &str) -> Vec<(PathBuf, String)> {
     template.chain(kit).collect()
 }
 
-/// Returns the path of an embedded file, relative to the project. `below` is the project's directory for the files of
-/// the list, such as `larder_plugin`.
+/// Returns the path of an embedded file, relative to the project. `below` is the directory in the project for the files
+/// of the list, such as `larder_plugin`.
 pub(super) fn path_of(below: &str, path: &str) -> PathBuf {
     Path::new(below).join(path.replace("gitignore", ".gitignore"))
 }

@@ -54,7 +54,7 @@ fn tls_allows_public_address_auth_does_not() {
     check(
         "server:\n  listen: 0.0.0.0:1\n  auth: {tokens: [{name: a, file: a}]}\n",
         expect![
-            "larder.yaml:2:11: error: server: 'listen' is 0.0.0.0:1, which other machines can reach without encryption (listen on 127.0.0.1:1, set 'tls', or add 'insecure: true' next to it if everyone in that network may read the traffic)"
+            "larder.yaml:2:11: error: server: 'listen' is 0.0.0.0:1, which other machines can reach without encryption (listen on 127.0.0.1:1, set 'tls', or add 'insecure: true' next to 'listen' if everyone on the network may read the traffic)"
         ],
     );
 }
@@ -204,7 +204,7 @@ fn unusable_files_are_reported_with_key() {
         DIR/larder.yaml:8:25: error: server.auth.tokens: 'b' and 'a' are the same token
         DIR/larder.yaml:9:25: error: server.auth.tokens: 'file' of 'c': cannot read DIR/c.token: No such file or directory (os error 2)
         DIR/larder.yaml:10:25: warning: server.auth.tokens: 'file': DIR/d.open is readable by all users of this machine (run 'chmod o-r DIR/d.open'; for a Kubernetes volume, set its defaultMode to 0440)
-        DIR/larder.yaml:10:25: error: server.auth.tokens: 'file' of 'd': DIR/d.open contains a token of fewer than 16 characters. hint: `openssl rand -hex 32` prints one"#]],
+        DIR/larder.yaml:10:25: error: server.auth.tokens: 'file' of 'd': DIR/d.open contains a token of fewer than 16 characters. hint: `openssl rand -hex 32` prints a valid one"#]],
     );
 }
 

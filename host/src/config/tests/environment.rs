@@ -66,7 +66,7 @@ fn variables_are_checked_like_keys() {
         expect![[r#"
             LARDER_LOG_LEVEL: error: log: 'level' is 'verbose': expected one of error, warn, info, debug, trace, or a filter by module (for example info,larder_sync=debug)
             LARDER_PROJECT: error: configuration: 'project' is 'a/b', which is not a valid name (use up to 200 letters, digits, '_' and '-', beginning with a letter or digit)
-            LARDER_SERVER_LISTEN: error: server: 'listen' is 0.0.0.0:6566, which other machines can reach without encryption (listen on 127.0.0.1:6566, set 'tls', or add 'insecure: true' next to it if everyone in that network may read the traffic)
+            LARDER_SERVER_LISTEN: error: server: 'listen' is 0.0.0.0:6566, which other machines can reach without encryption (listen on 127.0.0.1:6566, set 'tls', or add 'insecure: true' next to 'listen' if everyone on the network may read the traffic)
             LARDER_SERVER_WORKERS: error: server: 'workers' must be auto, or a number between 1 and 256
             LARDER_STORE_HOT_CACHE: error: store: 'hot_cache' must be a number of bytes such as 256MiB, got text
             LARDER_SYNC_ON_START: error: sync: 'on_start' must be true or false, got a whole number

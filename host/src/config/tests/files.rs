@@ -122,7 +122,7 @@ fn all_definition_errors_are_reported() {
         DIR/features/a.yaml:2:24: warning: these names do not follow the convention <domain>_<feature> for views and services, and snake_case for features: feature view 'a' (set 'naming_warnings: false' to turn this warning off)
         DIR/features/b.yaml:1:24: error: feature view 'b_b' has no features
         DIR/features/c.yaml:1:11: error: unclosed bracket '['
-        DIR/larder.yaml: warning: references to unknown entities and views are not checked until all definition files can be read
+        DIR/larder.yaml: warning: references to unknown entities and views are not reported until all definitions can be read
         DIR/larder.yaml:2:5: error: features: cannot read DIR/features/d.yaml: stream did not contain valid UTF-8
         DIR/larder.yaml:3:5: error: features: 'more/*.yaml' matches no file (looked in DIR/more)
         DIR/larder.yaml:4:5: error: features: 'absent/*.yaml' matches no file (looked in DIR/absent)
@@ -173,7 +173,7 @@ fn pipe_as_file_is_an_error() {
     check_definitions(
         &dir,
         expect![[r#"
-            DIR/larder.yaml: warning: references to unknown entities and views are not checked until all definition files can be read
+            DIR/larder.yaml: warning: references to unknown entities and views are not reported until all definitions can be read
             DIR/larder.yaml:1:1: error: features: cannot read DIR/features/b.yaml: it is a named pipe, not a regular file"#]],
     );
     let path = dir.path().join("pipe.yaml");

@@ -215,7 +215,7 @@ fn public_address_needs_insecure_or_tls() {
     check(
         "server: {listen: 0.0.0.0:1, insecure: true}\nmetrics: {listen: 0.0.0.0:2}\n",
         expect![
-            "larder.yaml:2:19: error: metrics: 'listen' is 0.0.0.0:2, which other machines can reach without encryption (listen on 127.0.0.1:2, or add 'insecure: true' next to it if everyone in that network may read the traffic)"
+            "larder.yaml:2:19: error: metrics: 'listen' is 0.0.0.0:2, which other machines can reach without encryption (listen on 127.0.0.1:2, or add 'insecure: true' next to 'listen' if everyone on the network may read the traffic)"
         ],
     );
 }

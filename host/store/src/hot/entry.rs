@@ -30,7 +30,7 @@ pub struct RowMemory {
 ///
 /// ```text
 /// id, 16 bytes | seen u64 | copies u32 | per copy: view, generation, text, start, end, each u32
-///     | the strings, each followed by its row
+///     | the texts, each followed by its row
 /// ```
 ///
 /// A *copy* is what the entry has for one view: the row and its text, or the fact that there is no row. `seen` is the
@@ -81,7 +81,7 @@ const HEAD_LINES: usize = 2;
 const SMALL_LINES: usize = 16;
 /// The size of a cache line in bytes.
 const LINE: usize = 64;
-/// The value of a string offset that records a missing row.
+/// The value of a text offset that records a missing row.
 const NO_ROW: u32 = u32::MAX;
 
 // === impl Row ===

@@ -2,9 +2,10 @@
 //! in the hot cache and recording the hit there waits for memory about a dozen times. Finding it here waits once.
 //!
 //! Each thread has its own table. Other threads lock it only to remove entries that the hot cache evicted. So all
-//! entries in tables are also in the hot cache, share its memory, and count toward its size. A table consists of sets
-//! of three entries, and the hash of an id determines the set that can have its entry. A set is one cache line, which
-//! the processor reads in one access. If a fourth entry maps to a set, the least recently inserted one is evicted.
+//! entries in tables, except ones that were just evicted, are also in the hot cache, share its memory, and count toward
+//! its size. A table consists of sets of three entries, and the hash of an id determines the set that can have its
+//! entry. A set is one cache line, which the processor reads in one access. If a fourth entry maps to a set, the least
+//! recently inserted one is evicted.
 
 use std::{
     cell::RefCell,
@@ -50,8 +51,8 @@ struct Own {
 #[derive(Clone, Debug, Default)]
 #[repr(align(64))]
 struct Set {
-    /// The upper half of each entry's hash. Most of these bits are not used to select the set, so they distinguish its
-    /// entries. Only an entry with a matching tag costs a second memory access.
+    /// The upper half of each entry's hash. Most of these bits are not used to select the set, so they distinguish the
+    /// entries in it. Only an entry with a matching tag costs a second memory access.
     tags: [u32; WAYS],
     rows: [Option<EntityRows>; WAYS],
 }
@@ -210,8 +211,8 @@ fn tag(hash: u64) -> u32 {
     (hash >> 32) as u32
 }
 
-/// Locks a mutex, even if it is poisoned. This is safe, because after a panic, too, tables have only entries that are
-/// in the hot cache.
+/// Locks a mutex, even if it is poisoned. This is safe, because even after a panic, tables have only entries that were
+/// inserted into the hot cache, and each lookup checks whether an entry is valid.
 #[inline]
 fn lock<T>(locked: &Mutex<T>) -> MutexGuard<'_, T> {
     locked.lock().unwrap_or_else(PoisonError::into_inner)

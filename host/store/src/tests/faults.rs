@@ -53,8 +53,8 @@ fn overwrite(file: &Path, at: u64, bytes: &[u8]) {
 }
 
 /// Damages a store. Checks that it is quarantined with the reason `why`, and that a new store replaces it and works.
-/// Also checks that kept rows have their values, and that a view with missing rows is not loaded. Returns the number of
-/// kept rows.
+/// Also checks that kept rows have their values, and that a view with missing rows has no position, so that its source
+/// is read from the start. Returns the number of kept rows.
 fn assert_quarantined(damage: impl FnOnce(&Path), why: &str) -> usize {
     let home = stored();
     damage(&home.file());
@@ -230,7 +230,7 @@ fn newer_format_is_rejected_unchanged() {
     for _ in 0..2 {
         let error = home.try_open().unwrap_err();
         assert!(matches!(error, StoreError::Newer { found: 3, known: 2, .. }), "{error}");
-        assert!(error.to_string().contains("use a newer Larder"), "{error}");
+        assert!(error.to_string().contains("hint: use a newer version"), "{error}");
         assert_eq!(home.files(), ["online.redb"]);
     }
     tamper(&home.file(), |txn| {
@@ -294,8 +294,8 @@ fn damaged_value_is_never_served() {
     assert!(!has_marker(&home), "the new file has no marker");
 }
 
-/// Covers a view that only callers write, and a view that also has a source. In both, no source has the rows that
-/// callers wrote.
+/// Covers a view that only callers write, and a view that also has a source. In both cases, the rows that callers wrote
+/// are in no source.
 #[test]
 fn caller_rows_survive_damage_at_start() {
     let home = Home::new();
@@ -365,8 +365,8 @@ fn rebuild_without_disk_space_is_retried() {
     assert_eq!(store.quarantined().unwrap().rows_kept, Some(60_002));
 }
 
-/// A process that ends this many microseconds after it opened the store is not assumed to have failed because of its
-/// start.
+/// If a process opens the store this many microseconds after the previous process opened it, it does not check the
+/// whole file.
 const LONG: Micros = 121_000_000;
 
 fn has_marker(home: &Home) -> bool {

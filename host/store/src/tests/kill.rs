@@ -1,4 +1,4 @@
-//! Kills a process with SIGKILL at any moment. The store must then have the rows up to its stored position, and no
+//! Kills a process with SIGKILL at random moments. The store must then have the rows up to its stored position, and no
 //! others.
 
 use std::{

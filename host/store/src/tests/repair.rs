@@ -1,11 +1,11 @@
 //! Tests of damage that is found while the store is open, and repaired without a restart.
 
-use std::{fs, time::Duration};
+use std::{fs, sync::Arc, time::Duration};
 
 use larder_model::{codec::KeyVersion, model::EntityId};
 
 use super::model::{Dice, Home, batch, change, declare, id, load, plain, upsert, walk};
-use crate::{KeySignature, LoadMode, OnlineStore, RowBatch, Scanned, StoreError, ViewId};
+use crate::{KeySignature, LoadMode, OnlineStore, RowBatch, Scanned, StoreError, ViewId, state::State};
 
 /// Creates rows of `n` entities, which differ in their first bytes.
 fn many(n: u32) -> RowBatch {
@@ -61,7 +61,7 @@ fn damage_value(home: &Home, row: &[u8]) {
     fs::write(home.file(), image).unwrap();
 }
 
-/// Flips one bit in each of many copies of a file that has pages of every kind. Checks that once a scan finds no
+/// Flips one bit in each of many copies of a file that has pages of every kind. Checks that, once a scan finds no
 /// damage, every row is found as it was written.
 #[test]
 fn flipped_bit_anywhere_is_repaired() {
@@ -266,4 +266,26 @@ fn missing_file_rejects_writes() {
         assert_eq!(store.failure(), None, "it was moved back");
     }
     assert_eq!(put(2).unwrap().inserted, 1);
+}
+
+/// After a failed write, the damaged file may be closed. Opening it removes unfinished files of earlier repairs.
+#[test]
+fn closed_file_is_repaired() {
+    let rows = [change(1, 10, 1), change(2, 20, 2)];
+    let home = Home::new();
+    let store = home.open();
+    let [view] = declare(&store, ["stats"]);
+    load(&store, view, LoadMode::Upsert, &rows);
+    drop(store);
+    damage_value(&home, &rows[1].row());
+    let store = home.open();
+    found(&store, view, &id(2)).unwrap_err();
+    let state = store.state.load_full();
+    let closed = State::closed(state.commit, &StoreError::Damaged("test".to_owned()), state.records());
+    drop(state);
+    store.state.store(Arc::new(closed));
+    *store.writer.lock().unwrap() = None;
+    let repaired = store.repair().unwrap().unwrap();
+    assert_eq!((repaired.rows, &*repaired.lost), (1, &[("stats".to_owned(), 1)][..]));
+    assert_eq!(found(&store, view, &id(1)).unwrap().unwrap(), rows[0].row());
 }

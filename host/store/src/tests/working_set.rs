@@ -1,6 +1,7 @@
 //! Tests of views that store only some of their rows.
 
-use super::model::{Home, batch, change, declare, id, key};
+use super::model::{Home, ReferenceStore, batch, change, declare, id, key};
+use crate::NotReplaced;
 
 #[test]
 fn oversized_fetch_evicts_all_other_rows() {
@@ -31,8 +32,41 @@ fn fetch_without_row_keeps_newer_row() {
     let is_there = || store.reader().get(view, &id(1)).unwrap().is_some();
     let before = store.visible_commit();
     fetch(&[change(1, 1, 1)], &[], before);
-    assert_eq!(fetch(&[], &[id(1)], before), [id(1)], "the entity changed since the fetch began");
+    let not_replaced = fetch(&[], &[id(1)], before);
+    assert_eq!(not_replaced.uncertain, [id(1)], "the entity changed since the fetch began");
     assert!(is_there());
-    assert!(fetch(&[], &[id(1)], store.visible_commit()).is_empty());
+    assert_eq!(fetch(&[], &[id(1)], store.visible_commit()), NotReplaced::default());
     assert!(!is_there());
+}
+
+#[test]
+fn fetch_keeps_newer_written_row() {
+    let home = Home::new();
+    let store = home.open();
+    let [view] = declare(&store, ["stats"]);
+    let fetch = |rows: &[_], gone: &[_], bytes_max| {
+        store.put_fetched(view, &key(), &batch(rows), gone, store.visible_commit(), bytes_max).unwrap()
+    };
+    let served = || store.reader().get(view, &id(1)).unwrap().map(|row| row.to_vec());
+    let row = |event, value| {
+        let mut reference = ReferenceStore::default();
+        reference.apply(&[change(1, event, value)]);
+        reference.row(1)
+    };
+    let kept = NotReplaced { written: vec![id(1)], ..NotReplaced::default() };
+    store.put(view, &key(), &batch(&[change(1, 5, 50)]), true).unwrap();
+    assert_eq!(fetch(&[change(1, 3, 30)], &[], 1 << 20), kept);
+    assert_eq!(served(), row(5, 50));
+    assert_eq!(fetch(&[], &[id(1)], 1 << 20), kept);
+    assert_eq!(served(), row(5, 50));
+    // The eviction of the row does not lose it: the next fetch restores it.
+    fetch(&[change(2, 1, 1)], &[], 1);
+    assert_eq!(served(), None);
+    assert_eq!(fetch(&[change(1, 3, 30)], &[], 1 << 20), kept);
+    assert_eq!(served(), row(5, 50));
+    // Once the table has a newer row, the written row is gone for good.
+    assert_eq!(fetch(&[change(1, 7, 70)], &[], 1 << 20), NotReplaced::default());
+    assert_eq!(served(), row(7, 70));
+    assert_eq!(fetch(&[change(1, 4, 40)], &[], 1 << 20), NotReplaced::default());
+    assert_eq!(served(), row(4, 40));
 }

@@ -8,7 +8,7 @@ use larder_model::{
     codec::{KeyEncoder, KeyValue, RowSchema, RowView},
     model::{Feature, JoinKey, Micros, ScalarType, Tags, ValueRef},
 };
-use larder_source::{FileSchema, SourceBatch, SourceRows};
+use larder_source::{FileSchema, SourceBatch, SourceProperties, SourceRows};
 use larder_store::StoreConfig;
 use tempfile::TempDir;
 
@@ -26,6 +26,8 @@ struct Fake {
     times: Vec<Micros>,
     /// The row before which reading fails.
     breaks_at: Option<usize>,
+    /// Whether the source is a table with a change stream. It is scanned if it is read without a position.
+    is_followed: bool,
     /// The positions from which the source was read.
     readings: Mutex<Vec<Option<String>>>,
 }
@@ -54,9 +56,18 @@ impl Source for Fake {
     fn name(&self) -> String {
         "fake".to_owned()
     }
+
+    fn properties(&self) -> SourceProperties {
+        let poll_every = self.is_followed.then_some(Duration::from_secs(1));
+        SourceProperties { poll_every, ..SourceProperties::default() }
+    }
 }
 
 impl Batches for Reading<'_> {
+    fn is_whole(&self) -> bool {
+        self.source.is_followed && self.from == 0
+    }
+
     fn next_batch(&mut self) -> Result<Option<SourceBatch>, SourceError> {
         let keys = &self.source.keys[self.at..];
         let keys = &keys[..keys.len().min(BATCH)];
@@ -129,7 +140,7 @@ impl World {
         Self { _dir: dir, clock, store, view, id }
     }
 
-    /// Syncs, and returns the number of served rows at each call of `progress`. The sync ends at the call for which
+    /// Syncs, and returns the number of served rows at each call to `progress`. The sync ends at the call for which
     /// `should_continue` returns false.
     fn sync(
         &self,
@@ -271,7 +282,7 @@ fn future_rows_are_served_when_due() {
         let report = world.sync_all(&source);
         assert_eq!((report.skipped.future, report.skipped.rows(), report.applied.inserted), (2, 0, 2));
         let example = report.skipped.describe_future(SyncLimits::default().future_tolerance).unwrap();
-        let expected = "2 dated later than now plus 'sync: future_tolerance' (1h), the first 2025-11-23T10:13:10Z (fake, \
+        let expected = "2 dated later than now plus 'sync: future_tolerance' (1h), the earliest 2025-11-23T10:13:10Z (fake, \
                         row 2)";
         assert_eq!(example, expected);
         let served = || [1, 2, 3].map(|key| world.row_of(key));
@@ -402,4 +413,21 @@ fn load_without_slot_reads_nothing() {
     });
     assert!(matches!(stopped, Err(SyncError::Stopped { .. })), "{stopped:?}");
     assert_eq!(world.rows(), 0);
+}
+
+/// A followed table whose position was lost is scanned, which needs as much memory as a first load.
+#[test]
+fn scan_of_followed_table_needs_slot() {
+    let world = World::new(WriteMode::Upsert);
+    let mut source = Fake { keys: (0..10).collect(), is_followed: true, ..Fake::default() };
+    world.sync_all(&source);
+    source.keys.push(10);
+    let (store, view, id) = (&world.store, &world.view, world.id);
+    let (limits, none) = (SyncLimits::default(), LoadSlots::new(0));
+    let run = SyncRun { store, view, id, key_version: KeyVersion::V3, source: &source, limits, slots: Some(&none) };
+    let scan = SyncRequest { full: true, ..SyncRequest::default() };
+    let stopped = sync_view(run, scan, &mut |_| false);
+    assert!(matches!(stopped, Err(SyncError::Stopped { .. })), "{stopped:?}");
+    sync_view(run, SyncRequest::default(), &mut |_| true).unwrap();
+    assert_eq!(world.rows(), 11);
 }

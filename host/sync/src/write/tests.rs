@@ -1,5 +1,5 @@
 //! Tests which columns of a table are used for a view, and which are reported as missing. The tests of values are in
-//! `cell`.
+//! `larder_model::codec::coerce`.
 
 use larder_model::{
     registry::{Definitions, validate},

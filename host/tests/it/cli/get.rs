@@ -101,7 +101,7 @@ fn get_reports_unknown_key_name() {
     assert_message(&home, &["get", "-s", "user_online", "usr=ann"], expected);
     let expected = "'usr' is neither a join key nor a request input of 'user_stats:clicks'; did you mean 'user'?";
     assert_message(&home, &["verify", "-f", "user_stats:clicks", "usr=ann"], expected);
-    let expected = "'ts' is neither a join key nor a request input of 'user_online'; it needs user";
+    let expected = "'ts' is neither a join key nor a request input of 'user_online'; 'user_online' needs user";
     assert_message(&home, &["get", "-s", "user_online", "ts=7"], expected);
     // As in Feast, unneeded columns are ignored, and an entity's name can be used instead of its join key.
     assert_eq!(values(&home, &["-s", "user_online", "user=ann", "ts=7", "other=x"])[1], json!(["ann"]));
@@ -112,7 +112,7 @@ fn get_reports_unknown_key_name() {
 #[test]
 fn get_reports_different_numbers_of_values() {
     let home = home();
-    let expected = "'denominator' has 1 value, 'user' has 2. hint: give all the same number";
+    let expected = "'denominator' has 1 value, 'user' has 2. hint: give each the same number of values";
     assert_message(&home, &["get", "-s", "ratio_online", "user=ann,bob", "denominator=2", "since=1"], expected);
 }
 

@@ -20,8 +20,8 @@ const STORE_DIR: &str = "/var/lib/larder/";
 /// The name of this release's image in the manifests.
 const IMAGE: &str = concat!("larder:", env!("CARGO_PKG_VERSION"));
 
-/// The fields of each type in the manifests, from the API's reference (1.30): the required fields, then optional fields
-/// that the manifests use.
+/// The fields of each type in the manifests, named as in the API's reference (1.30): the fields that the manifests must
+/// have, then the optional fields that they use.
 const SHAPES: [(&str, &[&str], &[&str]); 21] = [
     ("ConfigMap", &["apiVersion", "kind", "metadata", "data"], &[]),
     ("CronJob", &["apiVersion", "kind", "metadata", "spec"], &[]),

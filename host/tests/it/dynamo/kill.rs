@@ -1,5 +1,5 @@
-//! Kills the real program with SIGKILL at any time, while its table and its objects change and requests to AWS fail. No
-//! lookup returns an older value than an earlier lookup, and at the end the store equals the sources.
+//! Kills the real program with SIGKILL at random times, while its table and its objects change and requests to AWS
+//! fail. No lookup returns an older value than an earlier lookup, and at the end, the store equals the sources.
 
 use std::{
     collections::BTreeMap,
@@ -184,8 +184,8 @@ impl World {
         (of("trips"), of("n"))
     }
 
-    /// Checks that no driver's trips, and no value from an object, are lower than in an earlier lookup. A deleted driver
-    /// has no trips. If it is written again, it has at least as many trips as before.
+    /// Checks that no driver's trips, and no value from an object, are lower than in an earlier lookup. A deleted
+    /// driver has no trips. If it is written again, it has at least as many trips as before.
     fn look(&self, address: SocketAddr, seen: &mut BTreeMap<i64, i64>, kill: usize) {
         let (trips, n) = self.values(address);
         let of_objects = (1..).map(|driver: i64| -driver);

@@ -57,8 +57,8 @@ fn scan_longer_than_retention_is_error() {
     clock.set(RECORDED_AT + 24 * HOUR);
     let error = broken_off(&mut *reading).to_string();
     assert!(error.contains("the scan took nearly a day") && error.contains("'read_units'"), "{error}");
-    // The position that was committed after 22 hours is also lost, because the stream was not read since the start of
-    // the scan.
+    // The position that was committed after 22 hours is also lost, because the stream has not been read since the
+    // start of the scan.
     let gone_on = source.read(Some(&position)).err().unwrap();
     assert!(matches!(gone_on, SourceError::Lost { .. }), "{gone_on}");
 }

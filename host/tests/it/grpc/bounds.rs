@@ -1,5 +1,5 @@
-//! Tests limits on the memory of calls, and compressed messages, with a client that builds the frames of its messages
-//! itself.
+//! Tests the limits on the memory of calls, and compressed messages, with a client that builds the frames of its
+//! messages itself.
 
 use std::{
     convert::Infallible,

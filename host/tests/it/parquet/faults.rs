@@ -198,8 +198,8 @@ fn newest_row_of_a_key_wins() {
     everywhere(|place| {
         let fixture = place.good().start();
         let created = times([None, Some(5), Some(9), None, Some(1), Some(2)].into_iter());
-        // For driver 1, the event times differ, so the later one wins. For driver 2, the event times are equal and the
-        // created times decide. So it is for driver 3, for whom the first row has the later created time.
+        // For driver 1, the event times differ, so the later one wins. For drivers 2 and 3, the event times are equal,
+        // so the created times decide: the first row has the later one.
         let rows = stats(&[(1, 10, 0.5), (2, 10, 0.6), (2, 10, 0.7), (1, 20, 0.8), (3, 10, 0.1), (3, 10, 0.9)]);
         write(&fixture.path(FILE), &replaced(rows, "created", created));
         assert_eq!(sync_all(&fixture).failures, []);

@@ -63,8 +63,8 @@ fn pipe_device_or_socket_is_refused() {
 fn column_missing_somewhere_is_null() {
     everywhere(|place| {
         let fixture = place.good().start();
-        // The first file is older, and lacks a feature and the created time. The second file is newer, and lacks a
-        // feature that is no longer computed.
+        // The first file is like one that was written before a feature and the created time were added. The second file
+        // is like one that was written after a feature was dropped.
         write(
             &fixture.path("data/stats/part-1.parquet"),
             &without(without(stats(&[(3, 10, 0.3)]), "trips"), "created"),

@@ -1,7 +1,7 @@
 //! `embedding_similarity`: finds the nearest of several labeled embeddings to the one in the request.
 //!
-//! The example shows lists and strings as inputs and outputs. Results are the same on every machine: the square root is a
-//! WebAssembly instruction, and functions that are not instructions, such as logarithms, are compiled into the
+//! The example shows lists and strings as inputs and outputs. Results are the same on every machine: the square root is
+//! a WebAssembly instruction, and functions that are not instructions, such as logarithms, are compiled into the
 //! component.
 
 use larder_plugin::{Inputs, List, Outputs, plugin};

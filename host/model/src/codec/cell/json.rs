@@ -42,12 +42,14 @@ impl Cell {
     /// Parses JSON text.
     ///
     /// # Errors
-    /// If the text is not valid JSON, is nested too deeply, or has more than [`ROW_BYTES_MAX`] bytes.
+    /// If the text is not valid JSON, is nested too deeply, has a number beyond the range of doubles, or has more than
+    /// [`ROW_BYTES_MAX`] bytes.
     pub fn from_json(text: &str) -> Result<Self, serde_json::Error> {
         parse(text, Overflow::Error)
     }
 
-    /// Parses JSON text as Python's `json` does: a number beyond the range of doubles, such as `1e999`, is an infinity.
+    /// Parses JSON text as Python's `json` does: a number beyond the range of doubles, such as `1e999`, is an
+    /// infinity. Integers of any size stay exact.
     ///
     /// # Errors
     /// If the text is not valid JSON, is nested too deeply, or has more than [`ROW_BYTES_MAX`] bytes.

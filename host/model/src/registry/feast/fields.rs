@@ -5,9 +5,9 @@
 //! each message that matters. [`audit`] scans the bytes of a message and reports the fields that are set but not
 //! supported. A field without an entry is from a newer Feast, and its effect is unknown.
 //!
-//! `testdata/fields.txt` lists the fields of Feast's own descriptors. Unit tests check that the file and the table have
-//! the same fields, and that each field has the effect that the table says. An integration test compares the file with
-//! the installed Feast.
+//! `testdata/fields.txt` lists the fields of Feast's own descriptors. Unit tests check that each message of the table
+//! has the same fields as in the file, and that each field has the effect that the table specifies. An integration test
+//! compares the file with the installed Feast.
 
 use super::wire::{self, Value};
 
@@ -19,7 +19,8 @@ pub(super) enum Effect {
     /// The field is a message, and each field of that message has its own effect.
     Inside(&'static Message),
     /// Like [`Effect::Inside`], for a message that describes how a view's rows are produced. If it has settings that
-    /// Larder does not support, Larder cannot load or compute the rows, but serves rows that Feast wrote.
+    /// Larder does not support, Larder cannot load or compute the rows. It then serves the view only if Feast writes
+    /// the rows to the online store that Larder reads.
     Files(&'static Message),
     /// The field does not change Larder's online responses. The text is the reason.
     Unused(#[cfg_attr(not(test), expect(dead_code, reason = "documents the table"))] &'static str),
@@ -142,7 +143,7 @@ messages! {
         14 source_views: Read;
         15 feature_transformation: Read;
         16 mode: ENGINE;
-        17 enable_validation: Unused("Larder checks the columns of every file, set or not");
+        17 enable_validation: Unused("Larder checks the columns of every file, whether or not it is set");
         18 version: VERSION_PIN;
         19 org: OWNER;
         20 disabled: Read;
@@ -170,7 +171,7 @@ messages! {
         17 feature_transformation: Read;
         18 enable_tiling: Unused("it is for aggregations over a stream, which Larder does not compute");
         19 tiling_hop_size: Unused("it is for aggregations over a stream, which Larder does not compute");
-        20 enable_validation: Unused("Larder checks the columns of every file, set or not");
+        20 enable_validation: Unused("Larder checks the columns of every file, whether or not it is set");
         21 version: VERSION_PIN;
         22 org: OWNER;
         23 disabled: Read;

@@ -12,8 +12,8 @@ use crate::{
 const GOLDEN: &[u8] = include_bytes!("../../../../tests/golden/repo/data/registry.db");
 pub(super) const PROJECT: &str = "churn_prediction";
 
-/// Returns the catalog of a registry. Checks that the catalog is the same after the definitions are written as YAML and
-/// read again.
+/// Returns the catalog of a registry. Checks that the served definitions are the same after they are written as YAML
+/// and read again.
 fn catalog(registry: &FeastRegistry, values: &FeastValues) -> Catalog {
     let mut definitions = registry.definitions("registry.db", PROJECT, &values.clone().into());
     // YAML cannot contain the time at which a view was created.

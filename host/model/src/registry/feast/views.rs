@@ -108,7 +108,7 @@ impl<'i> Importer<'i> {
     }
 
     /// Returns the first unsupported setting as an error. If `in_files` is true, checks only the settings for producing
-    /// rows, and otherwise only all other settings.
+    /// rows; otherwise, checks only the other settings.
     fn check(&self, findings: &[Finding], in_files: bool) -> Result<(), Why> {
         let counts = |finding: &&Finding| {
             finding.in_files == in_files
@@ -117,7 +117,7 @@ impl<'i> Importer<'i> {
         match findings.iter().find(counts) {
             None => Ok(()),
             Some(Finding { why, is_unknown: true, .. }) => Err(format!(
-                "{why}: it may change values. hint: if it does not, set 'feast: {{unknown_fields: ignore}}'"
+                "{why}: the field may change values. hint: if it does not, set 'feast: {{unknown_fields: ignore}}'"
             )),
             Some(Finding { why, .. }) => Err(why.clone()),
         }
@@ -155,8 +155,8 @@ impl<'i> Importer<'i> {
         Located { value, at: self.at.clone() }
     }
 
-    /// Adds the entities. If an entity has no type, it gets the type of the key in a view that uses it, or else
-    /// `String`, as in Feast.
+    /// Adds the entities. If an entity has no type, it gets the type of its join key in the first view with that key,
+    /// or else `String`, as in Feast. A type that cannot be that of a join key also becomes `String`.
     fn entities<'p>(
         &mut self,
         specs: impl Iterator<Item = (&'p proto::EntitySpec, &'p [Finding])>,
@@ -338,9 +338,9 @@ impl<'i> Importer<'i> {
     }
 
     /// Converts an on-demand view to a derived view. The plugin has the name of the view, with `_` in place of
-    /// characters that are not allowed. The inputs are those of the Python function: the request data, the join keys,
-    /// and each feature of the sources. A feature is available as `view__feature`, and also as `feature` if that name
-    /// is unambiguous.
+    /// characters that are not allowed, and before a leading digit. The inputs are those of the Python function: the
+    /// request data, the join keys, and each feature of the sources. A feature is available as `view__feature`, and
+    /// also as `feature` if that name is unambiguous.
     fn derived(&mut self, spec: &proto::OnDemandFeatureViewSpec, state: i32, findings: &[Finding]) -> Result<(), Why> {
         if spec.disabled {
             return Err(DISABLED.to_owned());
@@ -391,8 +391,8 @@ impl<'i> Importer<'i> {
                 return Err(format!("it reads feature view '{view}', which is not served{}", self.why_not(view)));
             };
             for feature in features {
-                // Two kinds of names are left out: entities, which old registries list among the features, and features
-                // with a type that plugins cannot read.
+                // Names that are not features of the served view are left out, such as entities, which old registries
+                // list among the features. So are features with a type that plugins cannot read.
                 let readable = |(name, value_type): &(String, ValueType)| {
                     *name == feature && !matches!(value_type, ValueType::Nested(_))
                 };
@@ -511,7 +511,7 @@ impl<'i> Importer<'i> {
 }
 
 /// Checks whether Feast serves a view in this state. Feast serves a view only after its first materialization. A view
-/// that is being materialized again already has rows, and Larder serves them.
+/// that is being materialized may already have rows from before, so Larder serves it.
 fn check_state(state: i32) -> Result<(), Why> {
     let name = match state {
         1 => "CREATED",

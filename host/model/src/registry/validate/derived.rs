@@ -66,8 +66,8 @@ pub(super) fn derived_views(
     for (mut view, definition) in pending {
         let before = problems.error_count();
         view.inputs = inputs(&definition, &views, entities, problems);
-        // An input that refers to an unread feature is missing here without a new error, because the error was reported
-        // when the feature was read.
+        // An input that refers to a definition that could not be read is missing here without a new error, because that
+        // error was already reported.
         if (problems.error_count() > before || view.inputs.len() < definition.inputs.len())
             && let Some(incomplete) = views.incomplete.get_mut(&view.name)
         {

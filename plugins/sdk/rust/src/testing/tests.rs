@@ -276,14 +276,14 @@ fn bad_ends_and_text_name_the_input() {
     let (text, lists, items): (_, _, (&[u32], &[u8])) = (([1, 2], &b"ab"[..]), [0, 2], (&[1, 2], b"cd"));
     assert_eq!(call(text, lists, items).unwrap(), words(&[0b11, 1, 3]));
     let fault = |text, lists, items| message_of(call(text, lists, items).unwrap_err());
-    assert_eq!(fault(([2, 1], b"ab"), lists, items), "input 'text' has ends that decrease");
+    assert_eq!(fault(([2, 1], b"ab"), lists, items), "the end offsets of input 'text' decrease");
     assert_eq!(fault(([1, 99], b"ab"), lists, items), "the received frame ends before the end of input 'text'");
     assert_eq!(fault(([1, 2], b"\xff\xff"), lists, items), "input 'text' has text that is not UTF-8");
     assert_eq!(fault(([1, 2], "é".as_bytes()), lists, items), "input 'text' has text that is not UTF-8");
-    assert_eq!(fault(text, [2, 1], items), "input 'list' has ends that decrease");
+    assert_eq!(fault(text, [2, 1], items), "the end offsets of input 'list' decrease");
     assert_eq!(fault(text, [0, 99], items), "the received frame ends before the end of input 'list'");
     assert_eq!(fault(text, [0, u32::MAX], items), "the received frame ends before the end of input 'list'");
-    assert_eq!(fault(text, lists, (&[2, 1], b"cd")), "input 'list' has ends that decrease");
+    assert_eq!(fault(text, lists, (&[2, 1], b"cd")), "the end offsets of input 'list' decrease");
     assert_eq!(fault(text, lists, (&[1, 2], "é".as_bytes())), "input 'list' has text that is not UTF-8");
     let surplus = fault(text, [0, 0], items);
     assert_eq!(surplus, "the received frame has 16 bytes more than this plugin's inputs");

@@ -129,8 +129,8 @@ fn full_registry() -> Vec<u8> {
 }
 
 /// Returns all definitions of a registry, converted in three ways: with rows from files, with rows from an online store
-/// that has a table for each version of a view, and with on-demand views whose values are computed when rows are
-/// written.
+/// that has a table for each version of a view, and the latter with on-demand views whose values are computed when rows
+/// are written.
 fn served(bytes: &[u8]) -> Vec<String> {
     let Ok(registry) = FeastRegistry::parse(bytes) else { return vec!["no registry".to_owned()] };
     let mut stored = proto::Registry::decode(bytes).unwrap();
@@ -146,8 +146,8 @@ fn served(bytes: &[u8]) -> Vec<String> {
 }
 
 /// Appends a field to the last message on a path, and returns the changed bytes. Adds missing messages on the path.
-/// `value` is the wire type of the field, in one byte, followed by the encoded value and, for types that need it, its
-/// length before it. `choose` selects one of several on-demand views by name.
+/// `value` is the wire type of the field, in one byte, followed by the encoded value, with its length first if the type
+/// needs one. `choose` selects one of several on-demand views by name.
 pub(in crate::registry::feast) fn with(
     bytes: &[u8],
     path: &[u32],

@@ -24,8 +24,8 @@ use crate::cli::{
 const TOOL: &str = "componentize-py";
 /// The version of componentize-py. It is pinned, because another version may contain another interpreter.
 const TOOL_VERSION: &str = "0.25.1";
-/// The oldest Python version that can install and run componentize-py with the SDK. The component does not contain this
-/// Python, but the interpreter of componentize-py.
+/// The oldest Python version that can install and run componentize-py with the SDK. The component contains
+/// componentize-py's own interpreter, not this Python.
 const PYTHON_MIN: (u32, u32) = (3, 11);
 /// The names of Python programs, tried in this order.
 const PYTHONS: [&str; 5] = ["python3", "python3.14", "python3.13", "python3.12", "python3.11"];

@@ -1,5 +1,5 @@
-//! Builds a Rust project into a component, with cargo and a target for WebAssembly. If these are not installed, the
-//! error explains how to install them.
+//! Builds a Rust project into a component, with cargo and a target for WebAssembly. If the target is not installed, the
+//! build tries to add it with rustup. If that fails, or if Rust is not installed, the error explains what to install.
 
 use std::{
     collections::BTreeSet,
