@@ -340,7 +340,7 @@ fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 
-/// Returns a value of `/proc/self/status` in bytes.
+/// Returns a value from `/proc/self/status`, converted to bytes; 0 if it cannot be read.
 fn status_bytes(key: &str) -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let found = status.lines().find_map(|text| text.strip_prefix(key)?.trim().split(' ').next()?.parse::<u64>().ok());

@@ -78,13 +78,13 @@ enum Command {
     Materialize(materialize::MaterializeArgs),
     /// Look up features and print them
     Get(get::GetArgs),
-    /// Delete an entity's row from a view; later loads restore the entity only with a newer row
+    /// Delete an entity's row from a view; a later load restores it only from a newer row
     Delete(erase::DeleteArgs),
     /// Drop all rows of a view, and load it again if it has a source
     Reset(erase::ResetArgs),
     /// List the served views and services, with row counts and freshness
     List(list::ListArgs),
-    /// Look up entity rows, and fail if a value is missing or expired
+    /// Look up entity rows, and fail if a value is missing, expired or invalid
     Verify(verify::VerifyArgs),
     /// Create, build, check and deploy plugins, which compute derived features
     #[command(subcommand)]

@@ -69,7 +69,7 @@ enum Command {
     Scale(Measuring<ScaleArgs>),
     /// Compare one serving thread with two.
     Threads(Measuring<ThreadsArgs>),
-    /// Compare builds with each other and with the floor, in short alternating runs.
+    /// Compare builds with each other and with bare hyper, in short alternating runs.
     Turns(Measuring<TurnsArgs>),
     /// Run the floor: a server that sends fixed responses, with which other servers are compared.
     #[command(hide = true)]

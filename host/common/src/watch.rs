@@ -213,7 +213,7 @@ impl Shared {
             && !self.has_logged_remote.swap(true, Ordering::Relaxed)
         {
             let dir = dir.display();
-            tracing::info!(%dir, "the file system may change without events; polling it");
+            tracing::info!(%dir, "directory is not on a local file system, which may not report changes; polling for changes");
         }
         let mut backend = lock(&self.backend);
         let Backend { watcher, dirs } = &mut *backend;

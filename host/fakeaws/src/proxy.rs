@@ -44,7 +44,7 @@ use self::{
 };
 use crate::serve::{Running, run};
 
-/// The timeout for a response of the upstream server. A test that needs more time has a bug.
+/// The timeout for a response from the upstream server. A test that needs more time has a bug.
 const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A proxy in front of an upstream server. The proxy stops when its last handle is dropped.

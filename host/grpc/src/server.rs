@@ -92,7 +92,7 @@ const CONNECTION_WINDOW_BYTES: u32 = 128 << 10;
 /// header timeout or the write timeout, whichever is shorter.
 const CHECK_EVERY_MAX: Duration = Duration::from_secs(5);
 const CHECK_EVERY_MIN: Duration = Duration::from_millis(10);
-/// The maximum interval of checks once a connection is shutting down. If a client has an open health watch, only these
+/// The maximum interval between checks once a connection is shutting down. If a client has an open health watch, only these
 /// checks close its connection.
 const CHECK_ENDING_EVERY_MAX: Duration = Duration::from_millis(250);
 

@@ -36,9 +36,8 @@ pub trait Control: Send + Sync + std::fmt::Debug {
     /// Deploys a plugin's file. Blocks until the plugin is compiled, bound to its derived views and tested.
     ///
     /// # Errors
-    /// * The server runs no plugins, the plugin is rejected, or its file cannot be written to the plugin directory. The
-    ///   previous version keeps serving.
-    /// * The server's copy of the plugin cannot be written. The new version is live nevertheless.
+    /// If the server runs no plugins, the plugin is rejected, or its file or the server's copy of it cannot be written.
+    /// The previous version keeps serving.
     fn deploy(&self, file: &[u8]) -> Result<DeployReport, String>;
 
     /// Rolls back to the previous version of a plugin.

@@ -83,7 +83,8 @@ pub(super) async fn yield_to_events() {
 // === impl LingerFlag ===
 
 impl LingerFlag {
-    /// Records that a response is sent before its request was read completely, so that the connection lingers.
+    /// Records that a response is sent before its request has been read completely, so that the connection
+    /// lingers when it is closed.
     pub(super) fn set(&self) {
         self.0.store(true, Ordering::Relaxed);
     }

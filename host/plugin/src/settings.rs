@@ -10,7 +10,7 @@ pub struct PluginSettings {
     /// The directory for compiled code. If `None`, every start compiles all plugins again.
     pub cache_dir: Option<PathBuf>,
     /// The program that is started to compile a plugin. The default is the program of the current process. A process
-    /// that runs another program than `larder` must set it to the path of `larder`.
+    /// that runs a program other than `larder` must set it to the path of `larder`.
     pub compiler: PathBuf,
     /// Limits of one compilation.
     pub compile: CompileLimits,

@@ -512,6 +512,10 @@ impl Loading<'_> {
 }
 
 impl Batches for Loading<'_> {
+    fn is_scan(&self) -> bool {
+        !self.source.is_fetched()
+    }
+
     fn next_batch(&mut self) -> Result<Option<SourceBatch>, SourceError> {
         if let Some(error) = self.failed.take() {
             return Err(error);
@@ -568,6 +572,10 @@ impl Batches for Loading<'_> {
 // === impl Tail ===
 
 impl Batches for Tail<'_> {
+    fn is_scan(&self) -> bool {
+        false
+    }
+
     fn next_batch(&mut self) -> Result<Option<SourceBatch>, SourceError> {
         if let Some(error) = self.failed.take() {
             return Err(error);

@@ -156,6 +156,12 @@ pub trait Batches {
         false
     }
 
+    /// Returns whether this read yields stored rows, and not only the changes from a stream. Such a read can have many
+    /// rows.
+    fn is_scan(&self) -> bool {
+        true
+    }
+
     /// Returns the age of the last change that was read, or zero if no unread changes are expected; `None` if the
     /// source has no stream of changes.
     fn lag(&self) -> Option<Duration> {
@@ -199,7 +205,7 @@ pub enum Change {
 /// A row of an online store.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Item {
-    /// The hash of the key, which was read from the store or computed from the key in the store.
+    /// The hash of the key: either read from the store, or computed from the key that the store has.
     pub id: EntityId,
     /// The time at which the values were true.
     pub event_time: Option<Micros>,

@@ -14,10 +14,10 @@ use tokio::time::{sleep, sleep_until, timeout_at};
 use super::App;
 use crate::config::load_definitions;
 
-/// The interval of checks while the store works. A check examines the store file, sets the gauges of the process, and
+/// The interval between checks while the store works. A check examines the store file, sets the gauges of the process, and
 /// folds histograms. Failed lookups and writes send a notification, which starts a check earlier.
 const KEEP_EVERY: Duration = Duration::from_secs(4);
-/// The interval of checks while the store does not work, or while views are being loaded again because of damage. It is
+/// The interval between checks while the store does not work, or while views are being loaded again because of damage. It is
 /// also the minimum time between two checks, because a check that tries to reopen the store sends a notification
 /// itself, and a lookup may fail again immediately after the check.
 const KEEP_EVERY_FAILING: Duration = Duration::from_secs(1);

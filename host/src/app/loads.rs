@@ -26,7 +26,7 @@ enum Step {
 /// If no running sync of the command reports progress or ends for this long, the running syncs are considered stalled,
 /// and the sync of the next view starts.
 const STALLED_AFTER: Duration = Duration::from_secs(1);
-/// The interval of checks for stalls and for a shutdown.
+/// The interval between checks for stalls and for a shutdown.
 const CHECK_EVERY: Duration = Duration::from_millis(50);
 
 /// Syncs the views of a command, each once, and calls `notify` for progress and for each result. Blocks until all syncs

@@ -17,8 +17,8 @@ use larder_common::files::FileStamp;
 use larder_http::{DeployReport, PluginStatus, PluginVersion, PluginViewStatus};
 use larder_model::{model::DerivedView, registry::Catalog};
 use larder_plugin_host::{
-    BindError, Component, Digest, KilledCompilations, LoadError, PluginDir, PluginDirError, PluginError, PluginRuntime,
-    StoredVersion, Transform,
+    BindError, CompileKill, Component, Digest, KilledCompilations, LoadError, PluginDir, PluginDirError, PluginError,
+    PluginRuntime, StoredVersion, Transform,
 };
 use larder_serving::Transforms;
 use metrics::{counter, describe_counter};
@@ -199,6 +199,8 @@ impl Plugins {
         let loaded = self.runtime.load(bytes);
         match &loaded {
             Ok(_) => self.killed.forget(&digest),
+            // Whether a compilation gets enough CPU time depends on the machine, so it is tried again at the next start.
+            Err(LoadError::Killed(CompileKill::Wall(_))) => {}
             Err(LoadError::Killed(kill)) => self.killed.note(&digest, limits, *kill),
             Err(_) => {}
         }
@@ -294,15 +296,10 @@ impl Plugins {
             return Err(DeployError::Replaced(name));
         }
         let version = self.bind(&name, component, catalog, None).map_err(DeployError::Bind)?;
-        if found_as.is_none() {
-            self.plugin_dir.place(&name, bytes)?;
-        }
-        // At startup, the file is usually the last live version, and its copy exists already. The copy is written before
-        // the version goes live, so that nothing can fail afterwards.
-        let kept = self.plugin_dir.stored(StoredVersion::Live, &name, self.file_bytes_max)?;
-        if kept.is_none_or(|kept| Digest::of(&kept) != *component.digest()) {
-            self.plugin_dir.keep(&name, bytes)?;
-        }
+        // The files are written before the version goes live, so that nothing can fail afterwards.
+        let written = self.write_files(&name, bytes, component.digest(), found_as.is_none());
+        // A file in the directory is tried again by the next poll.
+        written.inspect_err(|_| _ = self.state().seen.remove(&name))?;
         let mut state = self.state();
         let entry = state.entries.entry(name.clone()).or_default();
         let again = entry.live.as_ref().is_some_and(|live| live.component.digest() == component.digest());
@@ -316,6 +313,16 @@ impl Plugins {
         entry.refused = None;
         drop(state);
         Ok(report)
+    }
+
+    /// Stores the server's copy of a plugin's file, unless it exists already, as it usually does at startup. Then writes
+    /// the file to the plugin directory, if `place` is set.
+    fn write_files(&self, name: &str, bytes: &[u8], digest: &Digest, place: bool) -> Result<(), PluginDirError> {
+        let kept = self.plugin_dir.stored(StoredVersion::Live, name, self.file_bytes_max)?;
+        if kept.is_none_or(|kept| Digest::of(&kept) != *digest) {
+            self.plugin_dir.keep(name, bytes)?;
+        }
+        if place { self.plugin_dir.place(name, bytes) } else { Ok(()) }
     }
 
     /// Records the result of a deployment in the plugin's status, the log and the metrics.

@@ -34,7 +34,7 @@ pub(super) struct ResetArgs {
     #[command(flatten)]
     config: ConfigArg,
     /// Drop the rows even if some of them cannot be loaded again: rows that callers wrote, or all rows of a view that
-    /// has no source or whose source cannot be read. Without this option, the command then fails
+    /// has no source or whose source cannot be read. Without this option, the command fails in these cases
     #[arg(long)]
     yes: bool,
 }
@@ -59,7 +59,7 @@ pub(super) fn delete(args: &DeleteArgs) -> Result<()> {
     }
     let report = target.delete(&DeleteCommand { view: args.view.clone(), key })?;
     let what = if report.rows > 0 { "deleted" } else { "no row found" };
-    output::line(&format!("{}: {what}; later loads restore the entity only with a newer row", args.view));
+    output::line(&format!("{}: {what}; a later load restores it only from a newer row", args.view));
     Ok(())
 }
 

@@ -32,8 +32,8 @@ use crate::config::{Config, load_definitions};
 
 #[derive(Debug, Args)]
 pub(super) struct MaterializeArgs {
-    /// The feature views to write [default: all views with files; with --create-tables and without --table-template,
-    /// only those that also name a table in Feast's layout]
+    /// The feature views to write [default: all views with files; with --create-tables but without --table-template, only
+    /// those whose source is a DynamoDB table in Feast's layout]
     #[arg(value_name = "VIEW")]
     views: Vec<String>,
     #[command(flatten)]

@@ -96,12 +96,11 @@ pub(super) fn run(args: &VerifyArgs) -> Result<()> {
         bail!(CliError::Failed(format!("{failed} cannot be verified")));
     }
     let values = output::counted(values, "value", "values");
+    let what = if args.no_nulls { "missing, expired, invalid or null" } else { "missing, expired or invalid" };
     if bad > 0 {
-        let what = if args.no_nulls { "missing, expired or null" } else { "missing or expired" };
         let verb = if bad == 1 { "is" } else { "are" };
         bail!(CliError::Failed(format!("{} of {values} {verb} {what}", output::thousands(bad))));
     }
-    let what = if args.no_nulls { "missing, expired or null" } else { "missing or expired" };
     output::line(&format!("nothing is {what} in {values}"));
     Ok(())
 }
@@ -241,7 +240,7 @@ impl Verification {
                     }
                     _ => {
                         verification.missing += 1;
-                        "is invalid, because a plugin failed"
+                        "is invalid, because its plugin failed or is not loaded"
                     }
                 };
                 let name = name.as_str().unwrap_or_default();

@@ -180,6 +180,11 @@ impl Config {
     pub fn fixed_sections_that_differ(&self, other: &Self) -> Vec<&'static str> {
         let listener =
             |http: &HttpConfig| (http.listen, http.unix_socket.clone(), http.insecure, http.workers, http.writes);
+        // These settings are derived from other sections.
+        let plugins = |plugins: &PluginConfig| {
+            let settings = PluginSettings { cache_dir: None, threads: 0, ..plugins.settings.clone() };
+            PluginConfig { dir: plugins.dir.clone(), own_dir: PathBuf::new(), settings }
+        };
         let reload = |sync: &SyncConfig| (sync.reload_every, sync.registry_every);
         let differs = [
             ("server", listener(&self.http) != listener(&other.http)),
@@ -189,7 +194,7 @@ impl Config {
             ("admin", self.admin_socket != other.admin_socket),
             ("aws", self.aws.config() != other.aws.config()),
             ("store", self.store != other.store),
-            ("plugins", self.plugins != other.plugins),
+            ("plugins", plugins(&self.plugins) != plugins(&other.plugins)),
             ("reload", reload(&self.sync) != reload(&other.sync)),
             ("log", self.log != other.log),
         ];

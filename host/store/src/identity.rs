@@ -51,7 +51,7 @@ fn gone(path: &Path, what: String) -> StoreError {
 fn reason(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => "was removed or renamed".to_owned(),
-        _ => format!("could not be found ({error})"),
+        _ => format!("could not be examined ({error})"),
     }
 }
 

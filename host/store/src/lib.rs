@@ -64,7 +64,7 @@ pub use self::{
     scan::Scanned,
     space::SpaceLimits,
     status::{Freshness, ViewId, ViewStatus},
-    working_set::{NegativeCache, NotReplaced},
+    working_set::{FetchedRows, NegativeCache},
 };
 
 #[cfg(test)]

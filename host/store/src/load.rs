@@ -46,6 +46,8 @@ pub struct Load<'s> {
     pub(super) postponed: Option<Postponed>,
     /// Whether this load reads all rows that earlier loads postponed.
     pub(super) reads_postponed: bool,
+    /// Whether a removal only means that the stored row may be outdated.
+    pub(super) removals_invalidate: bool,
 }
 
 /// A load that was interrupted before its generation was served.
@@ -143,6 +145,7 @@ impl<'s> Load<'s> {
             times: RowTimes::default(),
             postponed: None,
             reads_postponed: false,
+            removals_invalidate: false,
         }
     }
 
@@ -151,6 +154,13 @@ impl<'s> Load<'s> {
     #[must_use]
     pub fn with_times(self, times: RowTimes, reads_postponed: bool) -> Self {
         Self { times, reads_postponed, ..self }
+    }
+
+    /// Sets whether a removal only means that the stored row may be outdated, as in a view whose rows are fetched. Rows
+    /// that callers wrote then stay in their table, and the next fetch compares them with the source's row.
+    #[must_use]
+    pub fn with_invalidations(self, removals_invalidate: bool) -> Self {
+        Self { removals_invalidate, ..self }
     }
 }
 

@@ -180,6 +180,17 @@ pub(super) fn open_checked(path: &Path, config: &StoreConfig) -> Result<Database
     opened.unwrap_or_else(|panic| Err(StoreError::from_panic(&*panic)))
 }
 
+/// Opens a damaged file to copy its rows, without checks.
+///
+/// # Errors
+/// [`StoreError::Damaged`] if it cannot be opened because of the damage, and other errors if a retry may succeed.
+pub(super) fn open_damaged(path: &Path) -> Result<Database, StoreError> {
+    let mut builder = Database::builder();
+    builder.set_cache_size(OLD_CACHE_BYTES);
+    let opened = catch_unwind(AssertUnwindSafe(|| builder.open(path).map_err(|error| open_error(path, error))));
+    opened.unwrap_or_else(|panic| Err(StoreError::from_panic(&*panic)))
+}
+
 /// Creates a new store under a temporary name, and links it to its final name when it is complete. If the process is
 /// killed before that, the next process does not find an incomplete file, which it would treat as a damaged store.
 fn create(builder: &Builder, path: &Path, config: &StoreConfig) -> Result<Database, StoreError> {

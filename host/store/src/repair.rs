@@ -19,8 +19,8 @@ use redb::Database;
 use super::{
     OnlineStore, StoreError,
     metrics::StoreMetrics,
-    open::{create_unfinished, open_checked, replace},
-    salvage::{Copies, copy_intact, read_or_none},
+    open::{create_unfinished, open_checked, open_damaged, replace},
+    salvage::{Copies, copy_intact},
     state::State,
 };
 
@@ -82,9 +82,15 @@ impl OnlineStore {
     fn rebuild(&self, writer: &mut Option<Database>) -> Result<Repaired, StoreError> {
         let state = self.state.load_full();
         if writer.is_none() {
-            // The file was closed after an earlier failure. If it can be opened now, its rows can be copied. Opening it
-            // removes unfinished files, so it is opened before the new file is created.
-            *writer = read_or_none(|| open_checked(&self.path, &self.config));
+            // The file was closed after an earlier failure.
+            *writer = match open_damaged(&self.path) {
+                Ok(db) => Some(db),
+                Err(StoreError::Damaged(why)) => {
+                    tracing::error!(why, "none of the rows of the damaged store can be read");
+                    None
+                }
+                Err(other) => return Err(other),
+            };
         }
         let (unfinished, new) = create_unfinished(&self.path, &self.config)?;
         let copied = copy_intact(writer.as_ref(), state.records(), &new);

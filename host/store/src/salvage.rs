@@ -31,7 +31,7 @@ struct Salvage<'t> {
     table: &'t ReadOnlyTable<RowKey, &'static [u8]>,
     /// The last row that was copied.
     last: Option<EntityId>,
-    /// Whether the database failed at a page.
+    /// Whether a part of the table could not be read.
     is_broken: bool,
 }
 

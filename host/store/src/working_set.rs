@@ -19,7 +19,7 @@ use larder_model::{
     model::EntityId,
 };
 use moka::sync::Cache;
-use redb::{ReadableTable, WriteTransaction};
+use redb::{ReadableTable, ReadableTableMetadata, WriteTransaction};
 
 use super::{
     Applied, KeySignature, OnlineStore, RowBatch, StoreError, ViewId,
@@ -35,14 +35,13 @@ use super::{
 #[derive(Clone, Debug)]
 pub struct NegativeCache(Cache<EntityId, Known>);
 
-/// The entities of a fetch whose stored rows are not the fetched ones.
+/// The result of storing fetched rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct NotReplaced {
+pub struct FetchedRows {
     /// Entities that may have changed since the fetch began. They must be fetched again.
     pub uncertain: Vec<EntityId>,
-    /// Entities with a row that a caller wrote and that is newer than the fetched row, or that the table does not have.
-    /// The caller's row stays.
-    pub written: Vec<EntityId>,
+    /// Entities with a stored row: the fetched one, or a newer one that a caller wrote.
+    pub stored: Vec<EntityId>,
 }
 
 /// The rows that callers wrote to a view. Such a row is served until the table has a row that is at least as new.
@@ -114,11 +113,21 @@ impl<'t> WrittenRows<'t> {
         table.remove(&id.0)?;
         Ok(None)
     }
+
+    fn is_empty(&self) -> Result<bool, StoreError> {
+        self.table.as_ref().map_or(Ok(true), |table| Ok(table.is_empty()?))
+    }
 }
 
 // === impl OnlineStore ===
 
 impl OnlineStore {
+    /// Returns whether callers wrote rows to a view, in addition to the rows of its source.
+    #[must_use]
+    pub fn has_written_rows(&self, view: ViewId) -> bool {
+        self.state().view(view).ok().flatten().is_some_and(|view| view.record.written)
+    }
+
     /// Returns the number of the commit that readers see now. Call this function before a fetch begins.
     #[must_use]
     pub fn visible_commit(&self) -> u64 {
@@ -140,7 +149,7 @@ impl OnlineStore {
     /// Stores fetched rows, and removes the rows of the entities in `gone`, which the table does not have. Evicts other
     /// rows if the view's rows take more than `bytes_max` bytes. `seen` is the commit that was readable when the fetch
     /// began. If an entity may have changed since then, its row is not replaced or removed, because the fetched state
-    /// may be old. A newer row that a caller wrote stays too. Rows with another schema than the view's current one, and
+    /// may be old. A newer row that a caller wrote stays too. Rows whose schema is not the view's current one, and
     /// rows that are not newer than a deletion of the entity, are not stored.
     ///
     /// # Errors
@@ -153,7 +162,7 @@ impl OnlineStore {
         gone: &[EntityId],
         seen: u64,
         bytes_max: u64,
-    ) -> Result<NotReplaced, StoreError> {
+    ) -> Result<FetchedRows, StoreError> {
         let (name, _) = self.record(view)?;
         let comparer = batch.times().comparer(self.clock.now());
         self.write_lazily(|txn| {
@@ -161,7 +170,7 @@ impl OnlineStore {
             if record.key != *key {
                 return Err(StoreError::Superseded { view: name.clone() });
             }
-            let (mut changed, mut not_replaced) = (Vec::new(), NotReplaced::default());
+            let (mut changed, mut uncertain, mut stored) = (Vec::new(), Vec::new(), Vec::new());
             let mut rows = txn.open_table(RowTable::new(&record.table_name(record.generation)))?;
             let row_error = |source| StoreError::Row { view: name.clone(), source };
             let schemas = record.row_schemas(&name)?;
@@ -174,19 +183,18 @@ impl OnlineStore {
             let mut store = |id: EntityId, checksummed: &[u8]| -> Result<(), StoreError> {
                 let before = rows.insert(&id.0, checksummed)?.map_or(0, |old| cost(old.value()));
                 bytes = bytes.saturating_sub(before) + cost(checksummed);
-                changed.push(id);
+                stored.push(id);
                 Ok(())
             };
             let mut ignored = Applied::default();
             batch.for_each_winner(&mut ignored, row_error, |id, arrival| {
                 if self.hot.changed_since(&id, seen) {
-                    not_replaced.uncertain.push(id);
+                    uncertain.push(id);
                 } else if let Arrival::Row(checksummed, rank) = arrival
                     && Some(rank.header.fingerprint) == current
                     && !deletions.rejects(&id, &rank.header, false)?
                 {
                     if let Some(newer) = written.newer_than(&id, Some(&rank))? {
-                        not_replaced.written.push(id);
                         store(id, &newer)?;
                     } else {
                         record.newest_event = record.newest_event.max(Some(rank.header.event_time));
@@ -198,9 +206,8 @@ impl OnlineStore {
             let mut removed = Vec::new();
             for id in gone {
                 if self.hot.changed_since(id, seen) {
-                    not_replaced.uncertain.push(*id);
+                    uncertain.push(*id);
                 } else if let Some(row) = written.newer_than(id, None)? {
-                    not_replaced.written.push(*id);
                     store(*id, &row)?;
                 } else {
                     removed.push(*id);
@@ -212,14 +219,16 @@ impl OnlineStore {
                     changed.push(id);
                 }
             }
+            changed.extend(&stored);
             record.bytes = bytes;
             if record.bytes > bytes_max {
                 self.evict(&mut rows, &mut record, bytes_max * KEPT_FRACTION.0 / KEPT_FRACTION.1, &mut changed)?;
             }
-            record.rows = redb::ReadableTableMetadata::len(&rows)?;
+            record.rows = rows.len()?;
+            record.written &= !written.is_empty()?;
             drop((rows, deletions, written));
             put_record(txn, &name, &record)?;
-            Ok(Written::Commit { value: not_replaced, changed })
+            Ok(Written::Commit { value: FetchedRows { uncertain, stored }, changed })
         })
     }
 

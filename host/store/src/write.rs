@@ -56,7 +56,9 @@ impl Load<'_> {
                         return Ok(Applied { stale: 1, ..Applied::default() });
                     }
                 }
+                let only_invalidates = self.removals_invalidate && matches!(arrival, Arrival::Removal);
                 if let Some(written) = &mut written
+                    && !only_invalidates
                     && caller_row_wins(written, &id, &arrival, comparer)?
                 {
                     return Ok(Applied { stale: 1, ..Applied::default() });

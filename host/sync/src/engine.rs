@@ -27,6 +27,7 @@ use super::{
     metrics::{ViewMetrics, note_values},
     run::{SyncRun, materialize_view, sync_view},
     scheduler::{NoPermit, Schedule},
+    slots::Slots,
     write::TimeRules,
 };
 
@@ -390,7 +391,7 @@ impl SyncEngine {
 
     fn run_of<'a>(&'a self, job: &'a Job, source: &'a dyn Source) -> SyncRun<'a> {
         let (store, limits, key_version) = (&*self.store, self.setting.limits, self.key_version);
-        let slots = Some(&self.scheduler.loads);
+        let slots = Some(Slots { loads: &self.scheduler.loads, scans: &self.scheduler.scans });
         SyncRun { store, view: &job.view, id: job.id, key_version, source, limits, slots }
     }
 

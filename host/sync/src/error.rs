@@ -3,7 +3,7 @@
 use larder_source::SourceError;
 use larder_store::StoreError;
 
-/// The reason why a sync failed. Previously committed rows keep serving.
+/// The reason why a sync failed. Previously committed rows are still served.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SyncError {

@@ -9,7 +9,7 @@
 //! timeout or that the table is unavailable.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -22,7 +22,7 @@ use larder_model::{
     model::{EntityId, FeatureView, ReadThrough, Window},
 };
 use larder_source::{DynamoDb, Item, Source, SourceBatch, SourceError, SourceRows, aws::Aws};
-use larder_store::{KeySignature, NegativeCache, NotReplaced, OnlineStore, RowTimes, Rule, ViewId};
+use larder_store::{FetchedRows, KeySignature, NegativeCache, OnlineStore, RowTimes, Rule, ViewId};
 use metrics::{Counter, Histogram, counter, describe_counter, describe_histogram, histogram};
 use tokio::{
     sync::{Semaphore, watch},
@@ -163,7 +163,9 @@ impl RowFetcher for Fetcher {
     }
 
     fn wants(&self, id: &EntityId, is_stored: bool) -> bool {
-        let follows = self.0.source.properties().poll_every.is_some();
+        // The stream reports all changes to the table, but not how the table's row compares with a row that a caller
+        // wrote.
+        let follows = self.0.source.properties().poll_every.is_some() && !self.0.store.has_written_rows(self.0.id);
         !(self.0.store.agrees_with_table(&self.0.negative_cache, id, is_stored) || (is_stored && follows))
     }
 
@@ -255,16 +257,21 @@ impl Inner {
             tracing::warn!(view = %self.view.name, values, "fetched values do not match their feature's type; they are null");
         }
         note_values(&self.view.name, &encoder.skipped);
-        let NotReplaced { uncertain, written } =
+        let FetchedRows { uncertain, stored } =
             self.store.put_fetched(self.id, &self.key, &encoder.rows, &not_found, seen, self.settings.max_bytes)?;
-        // For the negative cache, a row that a caller wrote is in the table: the store has it until it is evicted.
-        let note = |ids: &[EntityId], in_table: bool, period: Duration| {
+        // For the negative cache, the table has exactly the rows that are stored now. So an entity whose row was not
+        // stored, for example because it was deleted in Larder, is not fetched again at each lookup.
+        let stored: HashSet<EntityId> = stored.into_iter().collect();
+        let note = |ids: &[EntityId]| {
             let known = ids.iter().filter(|id| !uncertain.contains(id));
-            let note = |id: &EntityId| self.negative_cache.note(*id, in_table || written.contains(id), period, seen);
+            let note = |id: &EntityId| match stored.contains(id) {
+                true => self.negative_cache.note(*id, true, self.settings.fresh_for, seen),
+                false => self.negative_cache.note(*id, false, self.settings.negative_ttl, seen),
+            };
             known.map(note).count() as u64
         };
-        self.metrics.found.increment(note(&ids, true, self.settings.fresh_for));
-        self.metrics.not_found.increment(note(&not_found, false, self.settings.negative_ttl));
+        self.metrics.found.increment(note(&ids));
+        self.metrics.not_found.increment(note(&not_found));
         Ok(uncertain)
     }
 }
@@ -277,7 +284,10 @@ impl FetchMetrics {
             "larder_fetches_total",
             "Entities that lookups tried to fetch from a view's table, by result."
         );
-        describe_histogram!("larder_fetch_duration_seconds", "Time that lookups waited for a view's table.");
+        describe_histogram!(
+            "larder_fetch_duration_seconds",
+            "Time that lookups waited for rows from a view's table, without waits that timed out."
+        );
         let result =
             |result: &'static str| counter!("larder_fetches_total", "view" => view.to_owned(), "result" => result);
         Self {

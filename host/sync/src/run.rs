@@ -17,7 +17,7 @@ use super::{
     encode::RowEncoder,
     load_plan::{Begin, Facts},
     scheduler::SyncScheduler,
-    slots::LoadSlots,
+    slots::Slots,
 };
 
 /// A first load with fewer transactions than this ends soon, so its rows are served as they are committed.
@@ -42,7 +42,7 @@ pub struct SyncRun<'a> {
     /// The limits of the sync.
     pub limits: SyncLimits,
     /// The slots that limit the memory of concurrent loads; `None` if only one load runs at a time.
-    pub(super) slots: Option<&'a LoadSlots>,
+    pub(super) slots: Option<Slots<'a>>,
 }
 
 /// Syncs a view with its source.
@@ -92,7 +92,8 @@ pub fn sync_view(
 impl<'a> SyncRun<'a> {
     /// Makes this one of the loads that callers request. Several of these loads share the memory of one scheduled load.
     pub(super) fn share_memory(&mut self, scheduler: &'a SyncScheduler) {
-        (self.limits, self.slots) = (self.limits.shared(), Some(&scheduler.materialization_slots));
+        let slots = &scheduler.materialization_slots;
+        (self.limits, self.slots) = (self.limits.shared(), Some(Slots { loads: slots, scans: slots }));
     }
 
     /// Returns how the times of the source's rows are interpreted.
@@ -189,6 +190,7 @@ fn read_from(
     let plan = facts.load_plan(&read, batches.is_whole(), is_large);
     let load = if plan.resumes { store.resume_load(id) } else { store.begin_load(id, plan.mode) };
     let mut load = load.map_err(store_error)?.with_times(run.times(), read.reads_postponed);
+    load = load.with_invalidations(view.read_through().is_some());
     let commit = &mut |rows: &RowBatch, batches: &dyn Batches| {
         let position = is_all.then(|| batches.position());
         load.apply(rows, position.as_deref()).map(|_applied| ())
@@ -301,9 +303,11 @@ fn read_and_commit(
     let rule = if run.source.properties().last_put_wins { Rule::Latest } else { Rule::Newest };
     let stopped = || SyncError::Stopped { view: view.name.to_string() };
     // A change stream has few changes, and these must not wait for the load of a large view. A scan of the stream's table
-    // has all rows, so it needs a slot.
-    let is_followed = run.source.properties().poll_every.is_some() && !batches.is_whole();
-    let _slot = match run.slots.filter(|_| !is_followed) {
+    // has all rows.
+    let is_followed = run.source.properties().poll_every.is_some()
+        && store.status(id).is_some_and(|status| status.position.is_some());
+    let slots = run.slots.filter(|_| !is_followed || batches.is_scan());
+    let _slot = match slots.map(|slots| if is_followed { slots.scans } else { slots.loads }) {
         Some(slots) => {
             let expected = batches.rows_expected();
             Some(slots.acquire(&mut || progress(Progress { rows: 0, expected })).ok_or_else(stopped)?)

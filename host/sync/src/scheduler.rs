@@ -13,7 +13,7 @@ use larder_ingest::MATERIALIZATIONS_MAX;
 use larder_store::ViewId;
 use tokio::sync::{Notify, watch};
 
-use super::slots::{CONCURRENT_LOADS_MAX, LoadSlots};
+use super::slots::{CONCURRENT_LOADS_MAX, CONCURRENT_SCANS_MAX, LoadSlots};
 
 /// The state that all sync engines of a process share. A new catalog gets a new engine, but this state stays. It has
 /// the views that are being synced, so that two engines never sync the same view at the same time. It also has the time
@@ -32,6 +32,8 @@ pub struct SyncScheduler {
     files: Mutex<WatchedFiles>,
     /// Limits the memory of loads that the schedule or a command starts.
     pub(super) loads: LoadSlots,
+    /// Limits the memory of repeated scans of tables whose change stream is followed.
+    pub(super) scans: LoadSlots,
     /// Limits the memory of loads that callers request over HTTP.
     pub(super) materialization_slots: LoadSlots,
     /// When the shutdown began; `None` if it has not begun.
@@ -131,6 +133,7 @@ impl SyncScheduler {
             changed_due: Notify::new(),
             files: Mutex::default(),
             loads: LoadSlots::new(CONCURRENT_LOADS_MAX),
+            scans: LoadSlots::new(CONCURRENT_SCANS_MAX),
             materialization_slots: LoadSlots::new(MATERIALIZATIONS_MAX),
             stop: watch::Sender::new(None),
         })

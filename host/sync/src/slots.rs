@@ -1,9 +1,10 @@
-//! Limits how many loads have rows in memory at the same time. Loads requested over HTTP have separate slots, so that
-//! they and scheduled loads do not delay each other.
+//! Limits how many loads have rows in memory at the same time. Loads requested through `/materialize` have separate
+//! slots, so that they do not delay the loads that the schedule or a command starts, and vice versa.
 //!
 //! A load takes a slot before it reads its first row, and keeps the slot until it has read and committed all rows. If
 //! its source hangs, the load keeps its memory, so it also keeps the slot. Syncs that follow a change stream take no
-//! slot.
+//! slot, because they read few rows. If the table of a stream has to be scanned again, the scan takes a slot that only
+//! such scans use, so it does not wait for other loads.
 
 use std::{
     sync::{Condvar, Mutex, PoisonError},
@@ -18,6 +19,15 @@ pub(super) struct LoadSlots {
     freed: Condvar,
 }
 
+/// The slots that a sync can use.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Slots<'s> {
+    /// The slots for loads.
+    pub(super) loads: &'s LoadSlots,
+    /// The slots for repeated scans of tables whose change stream is followed.
+    pub(super) scans: &'s LoadSlots,
+}
+
 /// Permission for one load to have rows in memory. Dropping it frees the slot.
 #[derive(Debug)]
 pub(super) struct LoadSlot<'s> {
@@ -27,6 +37,9 @@ pub(super) struct LoadSlot<'s> {
 /// The maximum number of concurrent loads that the schedule or a command started. The memory bound in
 /// `docs/src/guides/tune.md` is calculated from this and [`larder_ingest::MATERIALIZATIONS_MAX`].
 pub const CONCURRENT_LOADS_MAX: usize = 2;
+/// The maximum number of concurrent repeated scans of tables whose change stream is followed. They are in addition to the
+/// other loads.
+pub(super) const CONCURRENT_SCANS_MAX: usize = 1;
 /// The interval at which a waiting load calls `should_continue`.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 

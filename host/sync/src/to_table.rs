@@ -213,7 +213,8 @@ pub fn materialize_to_table(
     Ok(TableReport { written, done_before, skipped: note.skipped, elapsed: started.elapsed() })
 }
 
-/// Writes the rows of the scratch store after the last written id to the table, and updates the progress file.
+/// Writes the scratch store's rows to the table, starting after the last id that was written, and updates the progress
+/// file.
 fn write_rows(
     run: TableRun<'_>,
     store: &OnlineStore,

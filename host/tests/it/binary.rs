@@ -101,13 +101,13 @@ impl Home {
         self.write("larder.yaml", &(text + lines));
     }
 
-    /// Returns a command that runs the program in this directory, without the environment variables that configure
-    /// Larder.
+    /// Returns a command that runs the program in this directory, with dummy AWS keys and without the environment
+    /// variables that configure Larder.
     pub(crate) fn larder<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Command {
         self.call(Path::new(env!("CARGO_BIN_EXE_larder")), args)
     }
 
-    /// Returns a command that runs the program at another path, with dummy keys for AWS.
+    /// Like [`Home::larder`], but runs the program at the path `program`.
     pub(crate) fn call<'a>(&self, program: &Path, args: impl IntoIterator<Item = &'a str>) -> Command {
         let mut command = Command::new(program);
         let ours = env::vars_os().map(|(name, _)| name).filter(|name| name.to_string_lossy().starts_with("LARDER_"));

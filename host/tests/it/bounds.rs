@@ -104,7 +104,7 @@ fn unread_responses_share_one_budget() {
     let ask = |rows| wire::send(fixture.address(), "POST", PATH, &[], &lookup_of("large", rows));
     assert_eq!(ask(8).status, 200);
     // Connections are opened one after the other until the budget is used up, because the kernel buffers the first
-    // megabytes of each connection.
+    // few megabytes of each connection.
     let request = [
         format!("POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", lookup_of("large", 8).len())
             .into_bytes(),

@@ -320,14 +320,14 @@ fn list_into_closed_pipe_succeeds() {
 fn verify_fails_on_bad_values() {
     let home = Home::golden_loaded();
     let verified = home.run(with(&["verify"], &PRESENT));
-    assert_eq!(verified.assert_code(0).out, "nothing is missing or expired in 1 value\n");
+    assert_eq!(verified.assert_code(0).out, "nothing is missing, expired or invalid in 1 value\n");
 
     let missing = home.run(["verify", "--feature", "driver_stats:conv_rate", "driver_id=1001,7"]);
-    missing.assert_code(1).assert_complains(&["1 of 2 values is missing or expired"]);
+    missing.assert_code(1).assert_complains(&["1 of 2 values is missing, expired or invalid"]);
     assert_eq!(missing.out, "driver_id=7: conv_rate is missing\n");
 
     let expired = home.run(with(&["verify"], &EXPIRED));
-    expired.assert_code(1).assert_complains(&["1 of 1 value is missing or expired"]);
+    expired.assert_code(1).assert_complains(&["1 of 1 value is missing, expired or invalid"]);
     assert_eq!(expired.out, "customer_id=CUST_000123: stale_value is older than its ttl\n");
 
     // The row is old and has a null. With this setting, its age is ignored.
@@ -374,16 +374,16 @@ fn verify_samples_entities_from_sources() {
     let verified = home.run(["verify", "--feature", "pair_stats:rides", "--feature", "global_stats:global_mean"]);
     let out = &verified.assert_code(0).out;
     assert!(cells(out).contains("global_stats | 1 | 1 | 0 | 0 | 0\npair_stats | 2 | 2 | 0 | 0 | 0"), "{out}");
-    assert!(out.contains("nothing is missing or expired in "), "{out}");
+    assert!(out.contains("nothing is missing, expired or invalid in "), "{out}");
 
     let missing = home.run(["verify", "--sample", "1", "--feature", "driver_stats:conv_rate"]);
-    missing.assert_code(1).assert_complains(&["1 of 1 value is missing or expired"]);
+    missing.assert_code(1).assert_complains(&["1 of 1 value is missing, expired or invalid"]);
     assert!(missing.out.contains("driver_stats driver_id="), "{}", missing.out);
 
     // `sync` without arguments syncs every view.
     home.run(["sync"]).assert_code(0);
     let all = home.run(["verify"]);
-    all.assert_code(1).assert_complains(&["missing or expired"]);
+    all.assert_code(1).assert_complains(&["missing, expired or invalid"]);
     assert!(
         all.out.contains("expired_stats customer_id=CUST_000123: stale_value is older than its ttl"),
         "{}",

@@ -108,6 +108,7 @@ fn deployment_without_stored_copy_changes_nothing() {
     let plugin = plugins.iter().find(|plugin| plugin.plugin == "odfv_singleton").unwrap();
     assert_eq!(plugin.live.as_ref().map(|live| &*live.version), Some("1.0.0"));
     assert_eq!(trips(&fixture), json!(1002));
+    assert_eq!(fs::read(fixture.path("plugins/odfv_singleton.wasm")).unwrap(), first());
 }
 
 #[test]

@@ -18,7 +18,7 @@ pub(crate) struct Answer {
     pub(crate) body: Vec<u8>,
 }
 
-/// The timeout of a read or write. It is far longer than the limits of the servers in these tests.
+/// The timeout of a read or write. It is far longer than the limits that the tests of timeouts set.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 impl Answer {

@@ -341,7 +341,7 @@ async fn agree_with_redis(server: &Target, workload: &Workload, captured: &Captu
     };
     match redis::count(&body, workload.sample()) {
         Some((values, _)) if values == captured.features.with_value => {
-            format!("Redis returns as many values: {values}")
+            format!("Redis returns the same number of values: {values}")
         }
         Some((values, _)) => format!("REDIS DIFFERS: {values} values instead of {}", captured.features.with_value),
         None => "REDIS DIFFERS: the response is invalid or incomplete".to_owned(),

@@ -246,7 +246,7 @@ pub(crate) fn headline(results: &Results) -> String {
             workload.name,
             microseconds(cpu_us),
             larder.cpu_ratio.map_or(String::new(), |ratio| format!(", {} of bare hyper", percent(ratio))),
-            feast.map_or(String::new(), |times| format!(", Feast {times:.0} times that")),
+            feast.map_or(String::new(), |times| format!(", Feast {times:.0} times as much as Larder")),
             microseconds(larder.latency.p50_us),
             larder.latency.p99_us.map_or("–".to_owned(), microseconds),
         );

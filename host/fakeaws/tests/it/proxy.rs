@@ -135,7 +135,7 @@ async fn responses_are_truncated() {
     assert_eq!((received.len(), end.unwrap()), (300, 300));
     assert_eq!(proxy.bytes_passed(), u64::try_from(whole + head + 300).unwrap());
     assert!(scan(&proxy).await.is_err());
-    // Each response is counted separately.
+    // The limit applies to each response separately, not to the connection.
     proxy.truncate(Some(whole + 100));
     let mut connection = Connection::open(proxy.address()).await.unwrap();
     for _ in 0..3 {

@@ -37,7 +37,7 @@ pub struct Conversion {
     to: ValueType,
 }
 
-/// A feature whose stored rows have another type than its definition.
+/// A feature whose type in stored rows differs from the type in its definition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retyped {
     /// The feature's name.

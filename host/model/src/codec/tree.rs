@@ -83,7 +83,7 @@ fn maps(items: &[Cell]) -> Option<FeastMapList> {
     Some(FeastMapList { val: items.iter().map(of).collect::<Option<_>>()? })
 }
 
-/// Converts lists inside a list. As in Feast, an empty list is null.
+/// Converts a list of lists. As in Feast, an empty inner list becomes a null.
 fn lists(items: &[Cell]) -> Option<RepeatedValue> {
     let of = |item: &Cell| match item {
         Cell::Null => Some(FeastValue { kind: None }),

@@ -87,7 +87,7 @@ pub struct ViewDefinition {
     pub name: Located<String>,
     /// `entities:`: the names of entities.
     pub entities: Vec<Located<String>>,
-    /// `key_types:`: the types of join keys that have another type in this view than in the entity.
+    /// `key_types:`: the types of join keys whose type in this view differs from the entity's.
     pub key_types: BTreeMap<String, Located<ValueType>>,
     /// `features:`.
     pub features: Vec<FeatureDefinition>,

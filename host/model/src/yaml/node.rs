@@ -64,7 +64,7 @@ fn message(error: &Error) -> String {
     let mut error = error.without_snippet();
     // An error in the nodes of an alias is wrapped in the alias's position.
     while let Error::AliasError { error: inner, .. } = error {
-        error = inner;
+        error = inner.without_snippet();
     }
     match error {
         Error::DuplicateMappingKey { key: Some(key), .. } => format!("the key '{key}' is defined twice"),

@@ -99,12 +99,12 @@ impl Problems {
         self.push(Severity::Error, at, message.into(), None);
     }
 
-    /// Adds an error, with a help text that says how to fix it.
+    /// Adds an error, optionally with help on how to fix it.
     pub fn error_with_help(&self, at: &Place, message: impl Into<String>, help: impl Into<Option<String>>) {
         self.push(Severity::Error, at, message.into(), help.into());
     }
 
-    /// Adds a warning, with an optional help text.
+    /// Adds a warning, optionally with help on how to avoid it.
     pub fn warning(&self, at: &Place, message: impl Into<String>, help: impl Into<Option<String>>) {
         self.push(Severity::Warning, at, message.into(), help.into());
     }

@@ -108,7 +108,7 @@ impl ColumnWriter<'_> {
         self.parts.column_type
     }
 
-    /// Adds a row. A value of another type than the column's becomes a null; callers compare the types beforehand.
+    /// Adds a row. A value whose type differs from the column's becomes a null; callers compare the types beforehand.
     pub fn push(&mut self, value: ValueRef<'_>) {
         self.extend([value]);
     }

@@ -78,7 +78,8 @@ struct Cursor {
     end: usize,
 }
 
-/// Validates the bytes of a frame with the columns of these fields.
+/// Validates the bytes as a frame with one column for each field, and returns the frame. Clears the values in the slots
+/// of null rows.
 ///
 /// # Errors
 /// The first fault. The parts of all columns are checked before the contents of any column.

@@ -343,7 +343,7 @@ fn values_in_null_slots_are_cleared() {
 }
 
 proptest! {
-    /// Any bytes are either accepted or rejected, and all values of an accepted frame can be read.
+    /// Arbitrary bytes never cause a panic: they are accepted or rejected, and all values of an accepted frame can be read.
     #[test]
     fn no_bytes_are_too_much(
         bytes in prop::collection::vec(prop_oneof![Just(0_u8), Just(1), 0..8_u8, any::<u8>()], 0..400),

@@ -25,8 +25,8 @@ pub struct RowMemory {
     pub bytes: usize,
 }
 
-/// The cached rows of one entity. They are in one block of memory, because most of the time of a lookup is spent
-/// waiting for memory:
+/// The cached rows of one entity, in one block of memory, because a lookup spends most of its time waiting for memory.
+/// The layout of the block:
 ///
 /// ```text
 /// id, 16 bytes | seen u64 | copies u32 | per copy: view, generation, text, start, end, each u32

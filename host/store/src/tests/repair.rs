@@ -5,7 +5,9 @@ use std::{fs, sync::Arc, time::Duration};
 use larder_model::{codec::KeyVersion, model::EntityId};
 
 use super::model::{Dice, Home, batch, change, declare, id, load, plain, upsert, walk};
-use crate::{KeySignature, LoadMode, OnlineStore, RowBatch, Scanned, StoreError, ViewId, state::State};
+use crate::{
+    KeySignature, LoadMode, OnlineStore, RowBatch, Scanned, StoreError, ViewId, record::RowTable, state::State,
+};
 
 /// Creates rows of `n` entities, which differ in their first bytes.
 fn many(n: u32) -> RowBatch {
@@ -268,10 +270,10 @@ fn missing_file_rejects_writes() {
     assert_eq!(put(2).unwrap().inserted, 1);
 }
 
-/// After a failed write, the damaged file may be closed. Opening it removes unfinished files of earlier repairs.
+/// After a failed write, the damaged file may be closed, and the checks at opening may fail.
 #[test]
 fn closed_file_is_repaired() {
-    let rows = [change(1, 10, 1), change(2, 20, 2)];
+    let rows = [change(1, 10, 1), change(2, 20, 2), change(3, 30, 3)];
     let home = Home::new();
     let store = home.open();
     let [view] = declare(&store, ["stats"]);
@@ -282,10 +284,17 @@ fn closed_file_is_repaired() {
     found(&store, view, &id(2)).unwrap_err();
     let state = store.state.load_full();
     let closed = State::closed(state.commit, &StoreError::Damaged("test".to_owned()), state.records());
+    let table = state.records()[0].1.table_name(0);
     drop(state);
     store.state.store(Arc::new(closed));
     *store.writer.lock().unwrap() = None;
+    // The view's record has another number of rows now, so the file does not pass the checks.
+    let db = redb::Database::open(home.file()).unwrap();
+    let txn = db.begin_write().unwrap();
+    txn.open_table(RowTable::new(&table)).unwrap().remove(&id(3).0).unwrap();
+    txn.commit().unwrap();
+    drop(db);
     let repaired = store.repair().unwrap().unwrap();
-    assert_eq!((repaired.rows, &*repaired.lost), (1, &[("stats".to_owned(), 1)][..]));
+    assert_eq!((repaired.rows, &*repaired.lost), (1, &[("stats".to_owned(), 2)][..]));
     assert_eq!(found(&store, view, &id(1)).unwrap().unwrap(), rows[0].row());
 }

@@ -1,7 +1,7 @@
 //! Tests of views that store only some of their rows.
 
 use super::model::{Home, ReferenceStore, batch, change, declare, id, key};
-use crate::NotReplaced;
+use crate::{FetchedRows, LoadMode, RowBatch, RowTimes, Rule};
 
 #[test]
 fn oversized_fetch_evicts_all_other_rows() {
@@ -32,10 +32,10 @@ fn fetch_without_row_keeps_newer_row() {
     let is_there = || store.reader().get(view, &id(1)).unwrap().is_some();
     let before = store.visible_commit();
     fetch(&[change(1, 1, 1)], &[], before);
-    let not_replaced = fetch(&[], &[id(1)], before);
-    assert_eq!(not_replaced.uncertain, [id(1)], "the entity changed since the fetch began");
+    let fetched = fetch(&[], &[id(1)], before);
+    assert_eq!(fetched.uncertain, [id(1)], "the entity changed since the fetch began");
     assert!(is_there());
-    assert_eq!(fetch(&[], &[id(1)], store.visible_commit()), NotReplaced::default());
+    assert_eq!(fetch(&[], &[id(1)], store.visible_commit()), FetchedRows::default());
     assert!(!is_there());
 }
 
@@ -53,20 +53,42 @@ fn fetch_keeps_newer_written_row() {
         reference.apply(&[change(1, event, value)]);
         reference.row(1)
     };
-    let kept = NotReplaced { written: vec![id(1)], ..NotReplaced::default() };
+    let stored = FetchedRows { stored: vec![id(1)], ..FetchedRows::default() };
     store.put(view, &key(), &batch(&[change(1, 5, 50)]), true).unwrap();
-    assert_eq!(fetch(&[change(1, 3, 30)], &[], 1 << 20), kept);
+    assert_eq!(fetch(&[change(1, 3, 30)], &[], 1 << 20), stored);
     assert_eq!(served(), row(5, 50));
-    assert_eq!(fetch(&[], &[id(1)], 1 << 20), kept);
+    assert_eq!(fetch(&[], &[id(1)], 1 << 20), stored);
     assert_eq!(served(), row(5, 50));
     // The eviction of the row does not lose it: the next fetch restores it.
     fetch(&[change(2, 1, 1)], &[], 1);
     assert_eq!(served(), None);
-    assert_eq!(fetch(&[change(1, 3, 30)], &[], 1 << 20), kept);
+    assert_eq!(fetch(&[change(1, 3, 30)], &[], 1 << 20), stored);
     assert_eq!(served(), row(5, 50));
+    assert!(store.has_written_rows(view));
     // Once the table has a newer row, the written row is gone for good.
-    assert_eq!(fetch(&[change(1, 7, 70)], &[], 1 << 20), NotReplaced::default());
+    assert_eq!(fetch(&[change(1, 7, 70)], &[], 1 << 20), stored);
     assert_eq!(served(), row(7, 70));
-    assert_eq!(fetch(&[change(1, 4, 40)], &[], 1 << 20), NotReplaced::default());
+    assert!(!store.has_written_rows(view));
+    assert_eq!(fetch(&[change(1, 4, 40)], &[], 1 << 20), stored);
     assert_eq!(served(), row(4, 40));
+}
+
+/// A record of the table's stream says only that the row may be outdated.
+#[test]
+fn invalidation_removes_written_row_until_fetch() {
+    let home = Home::new();
+    let store = home.open();
+    let [view] = declare(&store, ["stats"]);
+    let is_there = || store.reader().get(view, &id(1)).unwrap().is_some();
+    store.put(view, &key(), &batch(&[change(1, 5, 50)]), true).unwrap();
+    let mut removal = RowBatch::new(Rule::Latest, RowTimes::default());
+    removal.remove(id(1));
+    let mut load = store.begin_load(view, LoadMode::Upsert).unwrap().with_invalidations(true);
+    load.apply(&removal, Some("1")).unwrap();
+    assert!(!is_there());
+    store.put_fetched(view, &key(), &batch(&[change(1, 3, 30)]), &[], store.visible_commit(), 1 << 20).unwrap();
+    assert!(is_there());
+    let mut load = store.begin_load(view, LoadMode::Upsert).unwrap();
+    assert_eq!(load.apply(&removal, Some("2")).unwrap().stale, 1, "in other views, the written row wins");
+    assert!(is_there());
 }

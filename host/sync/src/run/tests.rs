@@ -13,6 +13,7 @@ use larder_store::StoreConfig;
 use tempfile::TempDir;
 
 use super::*;
+use crate::slots::LoadSlots;
 
 /// The number of rows of a batch and of a transaction.
 const BATCH: usize = 100;
@@ -64,8 +65,8 @@ impl Source for Fake {
 }
 
 impl Batches for Reading<'_> {
-    fn is_whole(&self) -> bool {
-        self.source.is_followed && self.from == 0
+    fn is_scan(&self) -> bool {
+        !self.source.is_followed || self.from == 0
     }
 
     fn next_batch(&mut self) -> Result<Option<SourceBatch>, SourceError> {
@@ -405,8 +406,9 @@ fn load_without_slot_reads_nothing() {
     let world = World::new(WriteMode::Upsert);
     let source = Fake { keys: (0..10).collect(), ..Fake::default() };
     let (store, view, id) = (&world.store, &world.view, world.id);
-    let (limits, none) = (SyncLimits::default(), LoadSlots::new(0));
-    let run = SyncRun { store, view, id, key_version: KeyVersion::V3, source: &source, limits, slots: Some(&none) };
+    let (limits, none, some) = (SyncLimits::default(), LoadSlots::new(0), LoadSlots::new(1));
+    let slots = Some(Slots { loads: &none, scans: &some });
+    let run = SyncRun { store, view, id, key_version: KeyVersion::V3, source: &source, limits, slots };
     let stopped = sync_view(run, SyncRequest::default(), &mut |progress| {
         assert_eq!(progress.rows, 0);
         false
@@ -423,8 +425,9 @@ fn scan_of_followed_table_needs_slot() {
     world.sync_all(&source);
     source.keys.push(10);
     let (store, view, id) = (&world.store, &world.view, world.id);
-    let (limits, none) = (SyncLimits::default(), LoadSlots::new(0));
-    let run = SyncRun { store, view, id, key_version: KeyVersion::V3, source: &source, limits, slots: Some(&none) };
+    let (limits, none, some) = (SyncLimits::default(), LoadSlots::new(0), LoadSlots::new(1));
+    let slots = Some(Slots { loads: &some, scans: &none });
+    let run = SyncRun { store, view, id, key_version: KeyVersion::V3, source: &source, limits, slots };
     let scan = SyncRequest { full: true, ..SyncRequest::default() };
     let stopped = sync_view(run, scan, &mut |_| false);
     assert!(matches!(stopped, Err(SyncError::Stopped { .. })), "{stopped:?}");

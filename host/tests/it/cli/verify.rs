@@ -11,7 +11,7 @@ fn verify_converts_request_inputs() {
     guests::place(&["feast_odfv/odfv_python"], &home.path("plugins"));
     let arguments = ["-f", "odfv_python:conv_x_amount", "driver_id=1001", "amount=2", "hour=3"];
     let verified = home.run(with(&["verify"], &arguments));
-    assert_eq!(verified.assert_code(0).out, "nothing is missing or expired in 1 value\n");
+    assert_eq!(verified.assert_code(0).out, "nothing is missing, expired or invalid in 1 value\n");
     let got = home.run(with(&["get"], &arguments));
     assert!(got.assert_code(0).out.contains("conv_x_amount  1.2002  PRESENT"), "{}", got.out);
 }

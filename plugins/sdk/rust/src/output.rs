@@ -114,7 +114,7 @@ pub struct Writer<S> {
     sink: S,
 }
 
-/// Collects the data of a column that does not fit into its slots.
+/// Collects the part of a column's data that does not fit into the column's slots.
 #[doc(hidden)]
 pub trait Sink: Default {
     /// The width of a slot, in bytes.

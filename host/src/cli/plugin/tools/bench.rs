@@ -69,7 +69,9 @@ fn measure(transform: &Transform, rows: usize) -> Result<Vec<Duration>> {
         let call = Instant::now();
         let result = transform.call(0, &inputs);
         let took = call.elapsed();
-        black_box(result.map_err(|error| CliError::Failed(format!("with {rows} synthetic rows: {error}")))?);
+        black_box(
+            result.map_err(|error| CliError::Failed(format!("a call with {rows} synthetic rows failed: {error}")))?,
+        );
         calls += 1;
         if calls > WARM_UP_CALLS {
             times.push(took);

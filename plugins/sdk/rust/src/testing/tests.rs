@@ -33,7 +33,7 @@ struct Everything<'a> {
     times: Option<Vec<Timestamp>>,
 }
 
-/// Every type that an output can have.
+/// An output of every type in the contract.
 #[derive(Outputs)]
 struct Mirror<'a> {
     a_bool: Option<bool>,

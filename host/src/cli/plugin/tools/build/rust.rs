@@ -39,7 +39,7 @@ pub(super) fn build(dir: &Path, features: &str) -> Result<Vec<u8>> {
     let mut encoder = wit_component::ComponentEncoder::default()
         .validate(true)
         .module(&module)
-        .context("the compiled module is not a plugin. hint: annotate a function with #[larder_plugin::plugin]")?;
+        .context("cannot read the interface of the plugin from the compiled module")?;
     encoder.encode().context("cannot build a component from the compiled module")
 }
 
