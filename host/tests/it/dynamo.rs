@@ -258,20 +258,30 @@ fn ttl_zero_or_old_never_expires() {
 fn caller_write_stays_until_newer_row() {
     let dynamo = table(3);
     let host = setup(&dynamo.url(), "").start();
-    let body = json!({ "feature_view_name": "driver_stats", "df": {
-        "driver_id": [1], "trips": [77], "rate": [0.1], "event_timestamp": ["2026-11-23T09:13:20Z"],
-    }});
-    let written = host.post("/write-to-online-store", body.to_string().as_bytes());
-    assert_eq!(written.status, 200, "{written:?}");
+    write_newer(&host, 1, 77);
     until(&host, 1, 77);
     dynamo.put(TABLE, item(1, 5));
     dynamo.put(TABLE, item(2, 5));
     until(&host, 2, 5);
     assert_eq!(trips(&host, 1), json!(77), "the item is older");
-    let mut newer = item(1, 6);
-    newer["ts"] = json!({ "N": (RECORDED_AT / 1_000_000 + 60).to_string() });
-    dynamo.put(TABLE, newer);
+    dynamo.put(TABLE, newest_item(1, 6));
     until(&host, 1, 6);
+}
+
+/// Writes a row to Larder that is newer than the items of [`item`].
+fn write_newer(host: &Fixture, driver: i64, trips: i64) {
+    let body = json!({ "feature_view_name": "driver_stats", "df": {
+        "driver_id": [driver], "trips": [trips], "rate": [0.1], "event_timestamp": ["2026-11-23T09:13:20Z"],
+    }});
+    let written = host.post("/write-to-online-store", body.to_string().as_bytes());
+    assert_eq!(written.status, 200, "{written:?}");
+}
+
+/// Returns an item that is newer than the rows of [`write_newer`].
+fn newest_item(driver: i64, trips: i64) -> Value {
+    let mut newest = item(driver, trips);
+    newest["ts"] = json!({ "N": (RECORDED_AT / 1_000_000 + 60).to_string() });
+    newest
 }
 
 /// Returns the catalog's entry of the view.

@@ -82,6 +82,24 @@ fn stream_change_refetches_the_row() {
 }
 
 #[test]
+fn written_row_stays_until_newer_item() {
+    let dynamo = table(3);
+    let host = host(&dynamo.url(), "");
+    write_newer(&host, 1, 77);
+    assert_eq!(trips(&host, 1), json!(77), "the item is older");
+    dynamo.put(TABLE, item(1, 5));
+    dynamo.put(TABLE, item(2, 5));
+    until(&host, 2, 5);
+    assert_eq!(trips(&host, 1), json!(77), "the changed item is older, too");
+    dynamo.put(TABLE, newest_item(1, 6));
+    until(&host, 1, 6);
+    // The table may already have a newer item when a caller writes a row.
+    dynamo.put(TABLE, newest_item(3, 9));
+    write_newer(&host, 3, 77);
+    assert_eq!(trips(&host, 3), json!(9));
+}
+
+#[test]
 fn values_never_go_back_during_fetches() {
     let dynamo = table(1);
     let host = host(&dynamo.url(), "");
