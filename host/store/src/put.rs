@@ -19,7 +19,7 @@ use super::{
     erase::Deletions,
     record::{Postponed, RowTable, ViewRecord, verified_row},
     rule::RowComparer,
-    tables::{merge, put_record, read_record},
+    tables::{cost, merge, put_record, read_record},
     transaction::Written,
 };
 
@@ -62,7 +62,7 @@ impl OnlineStore {
             let written_name = record.written_name();
             let mut written = if keep { Some(txn.open_table(RowTable::new(&written_name))?) } else { None };
             let mut deletions = Deletions::open(txn, &record)?;
-            let mut newest = record.newest_event;
+            let (mut newest, mut bytes) = (record.newest_event, record.bytes);
             let row_error = |source| StoreError::Row { view: name.clone(), source };
             batch.for_each_winner(&mut applied, row_error, |id, arrival| {
                 // Callers do not send removals.
@@ -73,7 +73,11 @@ impl OnlineStore {
                 if deletions.rejects(&id, &rank.header, false)? {
                     return Ok(Applied { stale: 1, ..Applied::default() });
                 }
+                let before = rows.get(&id.0)?.map_or(0, |old| cost(old.value()));
                 let outcome = merge(&mut rows, &id, checksummed, &rank, Rule::Newest, comparer)?;
+                if outcome.changed() > 0 {
+                    bytes = bytes.saturating_sub(before) + cost(checksummed);
+                }
                 if let Some(written) = &mut written
                     && outcome.stale == 0
                 {
@@ -85,7 +89,7 @@ impl OnlineStore {
                 newest = newest.max(Some(rank.header.event_time));
                 Ok(outcome)
             })?;
-            record.newest_event = newest;
+            (record.newest_event, record.bytes) = (newest, bytes);
             record.rows = rows.len()?;
             drop((rows, written, deletions));
             record.written |= keep;

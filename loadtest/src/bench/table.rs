@@ -305,7 +305,7 @@ mod tests {
             headline(&results)
         };
         let text = headline_with(&[(2_800.0, 5_000.0)]);
-        let expected = "larder  8.00 µs per request, 75.0 % of bare hyper, Feast 350 times that, p50";
+        let expected = "larder  8.00 µs per request, 75.0 % of bare hyper, Feast 350 times as much as Larder, p50";
         assert!(text.contains(expected), "{text}");
         assert!(!headline_with(&[]).contains("Feast"), "Feast was not measured");
     }

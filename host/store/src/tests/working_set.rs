@@ -1,7 +1,7 @@
 //! Tests of views that store only some of their rows.
 
 use super::model::{Home, ReferenceStore, batch, change, declare, id, key};
-use crate::{FetchedRows, LoadMode, RowBatch, RowTimes, Rule};
+use crate::{FetchedRows, LoadMode, RowBatch, RowTimes, Rule, tables::cost};
 
 #[test]
 fn oversized_fetch_evicts_all_other_rows() {
@@ -91,4 +91,17 @@ fn invalidation_removes_written_row_until_fetch() {
     let mut load = store.begin_load(view, LoadMode::Upsert).unwrap();
     assert_eq!(load.apply(&removal, Some("2")).unwrap().stale, 1, "in other views, the written row wins");
     assert!(is_there());
+}
+
+#[test]
+fn written_rows_count_toward_size_limit() {
+    let home = Home::new();
+    let store = home.open();
+    let [view] = declare(&store, ["stats"]);
+    let written: Vec<_> = (1..=4).map(|entity| change(entity, 5, 50)).collect();
+    store.put(view, &key(), &batch(&written), true).unwrap();
+    let bytes_max = 2 * cost(&[0; 8]) + 2 * u64::try_from(written[0].row().len()).unwrap();
+    store.put_fetched(view, &key(), &batch(&[change(5, 1, 1)]), &[], store.visible_commit(), bytes_max).unwrap();
+    let stored = (1..=5).filter(|entity| store.reader().get(view, &id(*entity)).unwrap().is_some()).count();
+    assert!(stored <= 2, "{stored} rows are stored");
 }
