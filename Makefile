@@ -80,7 +80,7 @@ test: check-tools check-guest-tools check-python
 		cargo test --workspace --locked --no-fail-fast; \
 	fi
 
-## make check-features check builds without Cargo features, with each one alone, and with those of the container image
+## make check-features check builds without Cargo features, with each one alone, and with the image's features
 check-features: check-tools
 	@# This uses Clippy instead of `cargo check`, because it applies -D warnings only to this workspace. The build of the
 	@# dependencies is then shared with the other checks.

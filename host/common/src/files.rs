@@ -97,7 +97,7 @@ pub fn read_text(path: &Path, bytes_max: u64) -> io::Result<String> {
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "stream did not contain valid UTF-8"))
 }
 
-/// Checks that the metadata is that of a regular file.
+/// Checks that the metadata describes a regular file.
 ///
 /// # Errors
 /// [`io::ErrorKind::IsADirectory`] for a directory, and [`io::ErrorKind::InvalidInput`] with a message that names the

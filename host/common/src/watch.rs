@@ -155,7 +155,7 @@ impl Default for FileWatcher {
 impl Subscription {
     /// Replaces the watched paths. Call this before each check of the paths, because a path may lead through other
     /// directories than at the last check. If a path leads to a directory, the entries of the directory are watched,
-    /// but not those of its subdirectories. This function blocks on the file system.
+    /// but not files in its subdirectories. This function blocks on the file system.
     pub fn watch(&self, paths: impl IntoIterator<Item = impl AsRef<Path>>) {
         let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
         let paths: Vec<PathBuf> = paths.into_iter().map(|path| absolute(path.as_ref())).collect();

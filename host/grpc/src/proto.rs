@@ -1,5 +1,5 @@
 //! Feast's messages and services, which `build.rs` generates from `host/grpc/proto/feast`. The types of Feast's values
-//! are those of `larder_model`.
+//! are defined in `larder_model`.
 
 #![expect(
     missing_docs,

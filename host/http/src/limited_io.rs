@@ -57,7 +57,7 @@ const LARGE_BYTES: usize = 64 << 10;
 /// A connection yields after it has written this many bytes in large writes.
 const WRITE_YIELD_BYTES: usize = 1 << 20;
 
-/// A connection yields after it has read this many bytes. For some bytes, such as those of chunk sizes, parsing costs
+/// A connection yields after it has read this many bytes. For some bytes, such as chunk sizes, parsing costs
 /// the server more than sending costs the client.
 const READ_YIELD_BYTES: usize = 64 << 10;
 

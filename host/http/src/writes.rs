@@ -1,6 +1,6 @@
 //! Feast's endpoints that write: `/push`, `/write-to-online-store`, `/materialize` and `/materialize-incremental`.
 //!
-//! The request and response bodies have the same format as those of Feast's feature server, because Feast's SDK uses
+//! The request and response bodies have the same format as in Feast's feature server, because Feast's SDK uses
 //! it. A write is on disk before it is acknowledged with 200.
 
 use std::{

@@ -21,7 +21,7 @@ pub struct SyncRequest {
     /// stream.
     pub skip_recent: bool,
     /// Whether to commit smaller transactions, so that the uncommitted rows of [`super::MATERIALIZATIONS_MAX`] such
-    /// loads take no more memory in total than those of one normal load.
+    /// loads take no more memory in total than the rows of one normal load.
     pub small: bool,
     /// Whether to skip reading the source again for rows from the future that an earlier load skipped, even if these
     /// rows are due now. A later load reads them.

@@ -1,9 +1,9 @@
 //! The columns of a batch, in one block of bytes.
 //!
-//! The layout is that of version 0.2 of the plugin contract, which `wit/0.2.0/transform.wit` specifies. The heads of
-//! all columns come first, then the tails of all columns that have one. A head has one presence bit and one slot per
-//! row. A slot holds a number or, in a column of text, bytes or lists, an end: the position in the tail after the row's
-//! last byte or list item. A tail holds texts, bytes, or the items of lists.
+//! Version 0.2 of the plugin contract defines the layout, which `wit/0.2.0/transform.wit` specifies. The heads of all
+//! columns come first, then the tails of all columns that have one. A head has one presence bit and one slot per row. A
+//! slot holds a number or, in a column of text, bytes or lists, an end: the position in the tail after the row's last
+//! byte or list item. A tail holds texts, bytes, or the items of lists.
 //!
 //! Outside `world/v1.rs`, a frame is the host's only representation of columns. A [`FrameBuilder`] fills the frame that
 //! a plugin gets. The frame that a plugin returns is validated by `check.rs`, and then read without decoding it.

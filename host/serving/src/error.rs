@@ -1,4 +1,4 @@
-//! Errors of requests. If Feast has the same error, the message is that of Feast 0.67.
+//! Errors of requests. If Feast has the same error, the message is the same as in Feast 0.67.
 
 use std::fmt;
 

@@ -87,7 +87,7 @@ impl WriteService {
     pub async fn loader(&self, authorization: &Authorization) -> Result<Arc<dyn RowWriter>, Denied> {
         authorization.check_write()?;
         let access = self.access();
-        // As in Feast, the views are those of the current registry. The result is not needed: if the reload panics, the
+        // As in Feast, the views come from the current registry. The result is not needed: if the reload panics, the
         // panic hook logs that.
         let _ = spawn_blocking(move || access.definitions.renew(false)).await;
         Ok(self.writer.current())

@@ -108,7 +108,7 @@ pub(super) fn check(path: &str, what: &str, found: u64, limit: u64) -> Result<()
 /// Reads the footer of a file of `size` bytes, and checks it before converting it. `fetch` reads a range of the file.
 ///
 /// # Errors
-/// [`SourceError::Unreadable`], [`SourceError::Limit`], and those of `fetch`.
+/// [`SourceError::Unreadable`], [`SourceError::Limit`], and the errors of `fetch`.
 pub(super) fn metadata(
     path: &str,
     size: u64,

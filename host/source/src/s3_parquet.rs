@@ -4,7 +4,7 @@
 //! objects as a whole, several at a time. Each of these requests names the version of the object (`If-Match`). If the
 //! object has been replaced since it was listed, the read fails, so two versions are never mixed.
 //!
-//! Memory holds the needed columns of one row group as they are stored. It also holds those of the next row group,
+//! Memory holds the needed columns of one row group as they are stored. It also holds the columns of the next row group,
 //! which is fetched while this one is decoded. If a row group is large, memory holds only a part of each of its
 //! columns. Up to 16 small objects that were fetched ahead are in memory as well.
 //!

@@ -11,7 +11,7 @@ use super::{App, AppError};
 // === impl App ===
 
 impl App {
-    /// Starts the gRPC listener, if one is configured. Its tokens and limits are those of the HTTP data listener.
+    /// Starts the gRPC listener, if one is configured. It has the same tokens and limits as the HTTP data listener.
     pub(super) async fn serve_grpc(
         &self,
         lookups: Arc<LookupService>,

@@ -113,7 +113,7 @@ fn copy_at_open(path: &Path, config: &StoreConfig, marker: &OpenMarker) -> Resul
         let _ = catch_unwind(AssertUnwindSafe(|| drop(old)));
         return copied;
     }
-    let old = read_or_none(|| builder.open(path).map_err(|error| open_error(path, error)));
+    let old = read_or_none(|| open_damaged(path));
     let Some(old) = old else { return Ok(None) };
     let copied = copy_from(&old, path, config, marker);
     if matches!(&copied, Ok(Some((_, copies))) if !copies.is_broken) {

@@ -35,7 +35,8 @@ pub(super) struct LoadSlot<'s> {
 }
 
 /// The maximum number of concurrent loads that the schedule or a command started. The memory bound in
-/// `docs/src/guides/tune.md` is calculated from this and [`larder_ingest::MATERIALIZATIONS_MAX`].
+/// `docs/src/guides/tune.md` is calculated from this, [`CONCURRENT_SCANS_MAX`] and
+/// [`larder_ingest::MATERIALIZATIONS_MAX`].
 pub const CONCURRENT_LOADS_MAX: usize = 2;
 /// The maximum number of concurrent repeated scans of tables whose change stream is followed. They are in addition to the
 /// other loads.

@@ -222,7 +222,7 @@ fn derived_features_in_arrow_equal_json() {
         "entities": { "driver_id": [1001, 9999], "amount": [2.0, 3.0], "hour": [1, 2] },
     });
     // With the second setup, every plugin runs on the compute threads.
-    for setup in [Setup::golden(), Setup::golden().plugins_elsewhere()] {
+    for setup in [Setup::golden(), Setup::golden().plugins_in_separate_dir()] {
         let fixture = setup.plugins(&FEAST_ODFV).start();
         let batch = assert_same(&fixture, &body);
         assert_eq!(as_json(&column(&batch, "conv_x_amount"), 0), json!(1.2002));

@@ -253,7 +253,7 @@ fn slow(x: i64) -> Vec<u8> {
 }
 
 #[test]
-fn response_computed_elsewhere_stays_in_order() {
+fn offloaded_response_stays_in_order() {
     let metrics = larder_common::telemetry::install_metrics().unwrap();
     let fixture = with_slow();
     let mut stream = wire::connect(fixture.address());
@@ -290,7 +290,7 @@ fn response_computed_elsewhere_stays_in_order() {
 }
 
 #[test]
-fn error_computed_elsewhere_equals_hyper() {
+fn offloaded_error_equals_hyper() {
     let metrics = larder_common::telemetry::install_metrics().unwrap();
     let fixture = with_slow();
     let counted = |series: &str| {
@@ -330,7 +330,7 @@ fn error_computed_elsewhere_equals_hyper() {
 }
 
 #[test]
-fn stop_finishes_response_computed_elsewhere() {
+fn stop_finishes_offloaded_response() {
     let mut fixture = with_slow();
     let mut idle = wire::connect(fixture.address());
     idle.write_all(&request(&body(&[1]))).unwrap();

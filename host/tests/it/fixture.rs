@@ -106,7 +106,7 @@ impl Setup {
     }
 
     /// Runs every plugin on the compute threads.
-    pub(crate) fn plugins_elsewhere(mut self) -> Self {
+    pub(crate) fn plugins_in_separate_dir(mut self) -> Self {
         self.inline_max = Some(Duration::ZERO);
         self
     }

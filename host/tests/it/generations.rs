@@ -144,7 +144,7 @@ impl Generations {
         Self { home, ids }
     }
 
-    /// Replaces the files with those of a generation.
+    /// Replaces the files with the files of a generation.
     pub(crate) fn write(&self, generation: u64) {
         for view in VIEWS {
             let mut start = first(view, generation);

@@ -132,7 +132,7 @@ fn rust_project_builds_reproducibly() {
     let component = fs::read(home.path("share/share.wasm")).unwrap();
     let loaded = runtime().load(&component).unwrap();
     assert_eq!((loaded.language(), loaded.signature().outputs.len()), ("rust", 1));
-    // The version of the SDK is that of the kit's copy in the project.
+    // The version of the SDK comes from the kit's copy in the project.
     assert_eq!((loaded.build().unwrap().sdk.as_str(), loaded.contract()), ("0.2.0", "0.2"));
     let kit = fs::read_to_string(home.path("share/larder-plugin/Cargo.toml")).unwrap();
     assert!(kit.contains("\nversion = \"0.2.0\"\n"), "{kit}");

@@ -234,13 +234,13 @@ fn slow_down_retried_redirects_rejected() {
     proxy.rule("get /features", When::First(3), Fault::Respond(503, vec![], error("SlowDown")));
     let host = setup(&proxy.url(), "path: \"s3://features/stats/\"").start();
     assert_eq!(trips(&host, &[1]), json!([1]));
-    let elsewhere = FaultProxy::start(moto.address);
-    let location = vec![("location".to_owned(), format!("{}/features/", elsewhere.url()))];
+    let other_endpoint = FaultProxy::start(moto.address);
+    let location = vec![("location".to_owned(), format!("{}/features/", other_endpoint.url()))];
     proxy.heal();
     proxy.rule("get /features", When::Always, Fault::Respond(307, location, error("TemporaryRedirect")));
     let error = sync(&host).unwrap_err();
     assert!(error.contains("s3://features/stats/: ListObjectsV2: TemporaryRedirect"), "{error}");
-    assert_eq!(elsewhere.counts(), (0, 0), "no redirect was followed");
+    assert_eq!(other_endpoint.counts(), (0, 0), "no redirect was followed");
     assert_eq!(trips(&host, &[1]), json!([1]));
 }
 

@@ -198,7 +198,7 @@ fn client_ca_rejects_other_clients() {
         assert!(ask(Some(&authority.issue())).is_none(), "with a certificate of the server's authority");
     }
 
-    // A different authority takes effect for all new connections, including those of clients that were connected
+    // A different authority takes effect for all new connections, including connections of clients that were connected
     // before.
     let returning = authority.client_with(Some(&known), rustls::ALL_VERSIONS);
     assert!(returning.send(fixture.address(), "/health", &[], b"").is_some());
@@ -234,13 +234,13 @@ fn renewed_certificate_serves_new_connections() {
         fs::write(fixture.path(file), good).unwrap();
     }
     fs::remove_file(fixture.path("tls.crt")).unwrap();
-    let elsewhere = tempfile::tempdir().unwrap();
-    authority.issue().write(elsewhere.path());
-    fs::copy(elsewhere.path().join("tls.key"), fixture.path("tls.key")).unwrap();
+    let other_dir = tempfile::tempdir().unwrap();
+    authority.issue().write(other_dir.path());
+    fs::copy(other_dir.path().join("tls.key"), fixture.path("tls.key")).unwrap();
     let refused = fixture.app.reload_all().access.unwrap_err().to_string();
     assert!(refused.contains("'cert': cannot read"), "{refused}");
     assert_eq!(client.certificate(fixture.address()), *renewed.der(), "the new key waits for its certificate");
-    fs::copy(elsewhere.path().join("tls.crt"), fixture.path("tls.crt")).unwrap();
+    fs::copy(other_dir.path().join("tls.crt"), fixture.path("tls.crt")).unwrap();
     fixture.eventually("certificate and key match", || client.certificate(fixture.address()) != *renewed.der());
     assert_eq!(health(&mut open), Some(200), "still");
 }

@@ -1,6 +1,6 @@
 //! The conversion rules: converts a [`Cell`] from any source to a value of a declared type.
 //!
-//! The rules are those of Feast 0.67, which calls Python's constructors (`type_map.py`,
+//! The rules are the same as in Feast 0.67, which calls Python's constructors (`type_map.py`,
 //! `PYTHON_SCALAR_VALUE_TYPE_TO_PROTO_VALUE`). Values that Feast would turn into infinity, split into characters, or
 //! store as text that its own client cannot read are rejected here. `docs/src/reference/values.md` documents the rules
 //! and the differences from Feast. `host/tests/feast/values.py` compares the results with those of Feast.

@@ -1,7 +1,7 @@
 //! Entity keys: Feast's serialization of a key, and the entity id, which is the hash of these bytes.
 //!
-//! The layout is that of Feast 0.67, `infra/key_encoding_utils.py`. Integers are little-endian, and keys are sorted by
-//! name. `type` is a number of `feast.types.ValueType.Enum`.
+//! The layout is the same as in Feast 0.67, `infra/key_encoding_utils.py`. Integers are little-endian, and keys are
+//! sorted by name. `type` is a number of `feast.types.ValueType.Enum`.
 //!
 //! ```text
 //! version 3   u32 number of keys

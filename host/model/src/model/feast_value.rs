@@ -1,7 +1,7 @@
 //! Feast's own value message, for nested values and for data that Feast wrote.
 //!
-//! The messages and field numbers are those of `feast/types/Value.proto` (Feast 0.67). A nested value, such as a map
-//! or a zoned timestamp, is kept in a row as the bytes of a [`FeastValue`].
+//! The messages and field numbers are the same as in `feast/types/Value.proto` (Feast 0.67). A nested value, such as a
+//! map or a zoned timestamp, is kept in a row as the bytes of a [`FeastValue`].
 
 use std::collections::BTreeMap;
 

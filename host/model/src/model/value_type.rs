@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 /// A value type that a feature or a join key can be declared with.
 ///
-/// The types are those of `feast.types.ValueType` (Feast 0.67). A type parses from the SDK's spelling (`Int64`,
+/// The types are the same as in `feast.types.ValueType` (Feast 0.67). A type parses from the SDK's spelling (`Int64`,
 /// `Array(Float32)`, `Set(String)`) and from the registry's spelling (`INT64`, `FLOAT_LIST`, `STRING_SET`), both in any
 /// case. It is displayed in the SDK's spelling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -47,7 +47,7 @@ const KEY_VALUE_FACTOR: u64 = 6;
 /// Reads the footer of a file of `size` bytes. `fetch` reads a range of the file.
 ///
 /// # Errors
-/// [`SourceError::Unreadable`], [`SourceError::Limit`], and those of `fetch`.
+/// [`SourceError::Unreadable`], [`SourceError::Limit`], and the errors of `fetch`.
 pub(super) fn read(
     path: &str,
     size: u64,

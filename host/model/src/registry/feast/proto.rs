@@ -1,6 +1,6 @@
 //! The messages of a Feast registry, with the fields that Larder reads.
 //!
-//! Names and field numbers are those of `feast/core/*.proto` (Feast 0.67). Fields that are left out here are not
+//! Names and field numbers are the same as in `feast/core/*.proto` (Feast 0.67). Fields that are left out here are not
 //! decoded. `fields.rs` lists the effect of each of these fields, and detects fields that a newer Feast adds.
 //! Enumerations are decoded as plain numbers, so an unknown number is a valid value. If only the presence of a message
 //! matters, the message is decoded as bytes.

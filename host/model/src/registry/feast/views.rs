@@ -156,7 +156,7 @@ impl<'i> Importer<'i> {
     }
 
     /// Adds the entities. If an entity has no type, it gets the type of its join key in the first view with that key,
-    /// or else `String`, as in Feast. A type that cannot be that of a join key also becomes `String`.
+    /// or else `String`, as in Feast. A type that a join key cannot have also becomes `String`.
     fn entities<'p>(
         &mut self,
         specs: impl Iterator<Item = (&'p proto::EntitySpec, &'p [Finding])>,
@@ -338,8 +338,8 @@ impl<'i> Importer<'i> {
     }
 
     /// Converts an on-demand view to a derived view. The plugin has the name of the view, with `_` in place of
-    /// characters that are not allowed, and before a leading digit. The inputs are those of the Python function: the
-    /// request data, the join keys, and each feature of the sources. A feature is available as `view__feature`, and
+    /// characters that are not allowed, and before a leading digit. The inputs are the same as for the Python function:
+    /// the request data, the join keys, and each feature of the sources. A feature is available as `view__feature`, and
     /// also as `feature` if that name is unambiguous.
     fn derived(&mut self, spec: &proto::OnDemandFeatureViewSpec, state: i32, findings: &[Finding]) -> Result<(), Why> {
         if spec.disabled {
