@@ -5,6 +5,7 @@ pub mod clock;
 pub mod compute;
 pub mod files;
 mod links;
+pub mod log_interval;
 pub mod memory;
 pub mod private;
 pub mod telemetry;

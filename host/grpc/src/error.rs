@@ -44,7 +44,7 @@ pub(super) fn of_request(error: RequestError) -> Status {
         RequestError::AnswerTooLarge { .. } => Status::resource_exhausted(text),
         RequestError::Memory(over) => of_memory(over),
         // `LookupService` retries such a lookup on a compute thread.
-        RequestError::TooLong => internal(&text),
+        RequestError::TooLong | RequestError::NeedsIsolation(_) => internal(&text),
         RequestError::Store(error) => internal(&format!("lookup failed: {error}")),
     }
 }

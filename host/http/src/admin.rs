@@ -158,7 +158,7 @@ pub struct PluginStatus {
     /// The version that a rollback restores.
     pub previous: Option<PluginVersion>,
     /// The derived views that the live version computes.
-    pub views: Vec<PluginViewStatus>,
+    pub views: Vec<String>,
     /// Why the plugin's file in the directory is not live, if it was rejected.
     pub refused: Option<String>,
     /// Whether the plugin's file in the directory is being compiled or is queued for compilation.
@@ -179,16 +179,6 @@ pub struct PluginVersion {
     pub bytes: u64,
     /// The description that the plugin declares.
     pub doc: String,
-}
-
-/// A derived view that a plugin computes.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PluginViewStatus {
-    /// The view.
-    pub view: String,
-    /// The state of the view's circuit breaker: `closed` (the plugin is called), `open` (it is not called,
-    /// because many calls failed) or `half-open` (one trial call is made).
-    pub breaker: String,
 }
 
 // === impl SyncCommand ===

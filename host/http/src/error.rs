@@ -179,7 +179,7 @@ impl From<RequestError> for HttpError {
             }
             RequestError::Memory(over) => over.into(),
             // Not expected: `LookupService` retries such a lookup on a compute thread.
-            RequestError::TooLong => Self::internal(message),
+            RequestError::TooLong | RequestError::NeedsIsolation(_) => Self::internal(message),
             RequestError::Store(error) => Self::internal(format!("lookup failed: {error}")),
         };
         Self { reason, ..error }

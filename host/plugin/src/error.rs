@@ -185,9 +185,12 @@ pub enum Incompatibility {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Interrupt {
-    /// It timed out.
-    #[error("it took longer than {0:?}")]
+    /// It used more CPU time than its limit allows.
+    #[error("it used more than {0:?} of CPU time")]
     Timeout(Duration),
+    /// It did not return for far longer than its limit on CPU time, because its thread got almost no CPU time.
+    #[error("it did not return within {0:?}")]
+    Elapsed(Duration),
     /// It requested more memory or table elements than its limits allow.
     #[error("it requested more than {limit} bytes of memory, or too many table elements")]
     Memory {
@@ -211,7 +214,7 @@ pub enum Interrupt {
     Value(String),
 }
 
-/// Why a call has no result.
+/// Why a call, or a row of a batch, has no result.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CallError {
@@ -243,9 +246,9 @@ pub enum CallError {
         /// Bytes after the last column.
         bytes: usize,
     },
-    /// The plugin failed too often recently, so the circuit breaker rejected the call.
-    #[error("it failed too often and is not called for a while")]
-    BreakerOpen,
+    /// The row was not computed, because the limit on failed calls was reached.
+    #[error("it was not called for this row, because too many calls with other rows of the batch failed")]
+    Skipped,
     /// No instance could be created.
     #[error("cannot create an instance: {0}")]
     Busy(String),
@@ -259,7 +262,7 @@ impl CallError {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Fault(_) => "fault",
-            Self::Interrupt(Interrupt::Timeout(_)) => "timeout",
+            Self::Interrupt(Interrupt::Timeout(_) | Interrupt::Elapsed(_)) => "timeout",
             Self::Interrupt(Interrupt::Memory { .. }) => "memory",
             Self::Interrupt(Interrupt::Output { .. }) => "output_bytes",
             Self::Interrupt(Interrupt::Stack) => "stack",
@@ -268,14 +271,14 @@ impl CallError {
             | Self::Columns { .. }
             | Self::Column { .. }
             | Self::Surplus { .. } => "bad_output",
-            Self::BreakerOpen => "breaker_open",
+            Self::Skipped => "skipped",
             Self::Busy(_) => "busy",
         }
     }
 
     /// All kinds, for metrics that are bound in advance.
     pub(super) const KINDS: [&'static str; 9] =
-        ["fault", "timeout", "memory", "output_bytes", "stack", "trap", "bad_output", "breaker_open", "busy"];
+        ["fault", "timeout", "memory", "output_bytes", "stack", "trap", "bad_output", "skipped", "busy"];
 
     /// Returns the message for clients. The text of an error that the plugin returned is meant for callers; the details
     /// of all other errors are internal.
@@ -283,7 +286,8 @@ impl CallError {
     pub fn for_client(&self) -> String {
         match self {
             Self::Fault(message) => message.clone(),
-            Self::BreakerOpen | Self::Busy(_) => "its plugin is not available".to_owned(),
+            Self::Busy(_) => "its plugin is not available".to_owned(),
+            Self::Skipped => "too many other rows failed".to_owned(),
             _ => "its plugin failed".to_owned(),
         }
     }

@@ -13,7 +13,7 @@ mod builder;
 mod check;
 mod layout;
 
-use std::ops::Range;
+use std::{fmt, ops::Range};
 
 use larder_model::model::ValueRef;
 
@@ -24,7 +24,7 @@ use self::layout::{END, chunk, ends, has_ends, is_set, slot_width, start_at, wid
 use super::{ColumnScalar, ColumnType};
 
 /// The columns of a batch.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Frame {
     bytes: Vec<u8>,
     rows: usize,
@@ -132,6 +132,13 @@ impl Frame {
     }
 }
 
+/// Formats the shape, and not the values, which may be many.
+impl fmt::Debug for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Frame").field("rows", &self.rows).field("columns", &self.columns).finish_non_exhaustive()
+    }
+}
+
 // === impl ColumnRef ===
 
 impl<'f> ColumnRef<'f> {
@@ -154,6 +161,16 @@ impl<'f> ColumnRef<'f> {
     #[must_use]
     pub fn has_nulls(self) -> bool {
         self.parts.has_nulls
+    }
+
+    /// Returns the number of rows that are null.
+    #[must_use]
+    pub fn null_count(self) -> usize {
+        if !self.parts.has_nulls {
+            return 0;
+        }
+        let present: u32 = self.presence().iter().map(|byte| byte.count_ones()).sum();
+        self.frame.rows - present as usize
     }
 
     /// Returns whether a row has a value.

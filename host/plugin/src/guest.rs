@@ -6,7 +6,8 @@ use wasmtime::{Store, Trap};
 
 use super::{
     Interrupt, PluginLimits,
-    engine::{Engines, ticks},
+    call_clock::{CallClock, Cost, Exceeded},
+    engine::Engines,
     guest_state::GuestState,
     logs::PluginLog,
     world::{World, WorldPre},
@@ -23,6 +24,7 @@ pub(super) struct Guest {
 /// The limits of a call into a guest.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
+    /// The maximum CPU time.
     pub(super) time: Duration,
     /// The maximum size of the result in bytes.
     pub(super) output_bytes: usize,
@@ -44,7 +46,9 @@ impl Guest {
     ) -> Result<Self, wasmtime::Error> {
         let mut store = Store::new(pre.engine(), GuestState::new(limits, log));
         store.limiter(GuestState::limiter);
-        store.set_epoch_deadline(ticks(limits.time));
+        store.epoch_deadline_callback(|mut store| Ok(store.data_mut().clock().on_deadline()));
+        store.data_mut().clock().start(limits.time);
+        store.set_epoch_deadline(CallClock::first_deadline());
         store.set_hostcall_fuel(limits.output_bytes);
         let running = engines.run();
         let world = pre.instantiate(&mut store)?;
@@ -60,7 +64,8 @@ impl Guest {
         call: impl FnOnce(&World, &mut Store<GuestState>) -> wasmtime::Result<T>,
     ) -> Result<T, Interrupt> {
         self.calls += 1;
-        self.store.set_epoch_deadline(ticks(bounds.time));
+        self.store.data_mut().clock().start(bounds.time);
+        self.store.set_epoch_deadline(CallClock::first_deadline());
         self.store.set_hostcall_fuel(bounds.output_bytes.saturating_add(FUEL_SLACK));
         let running = engines.run();
         let result = call(&self.world, &mut self.store);
@@ -68,14 +73,23 @@ impl Guest {
         result.map_err(|error| self.interrupt(&error, bounds))
     }
 
+    /// Returns the cost of the last call. Must be called right after it.
+    pub(super) fn cost(&mut self) -> Cost {
+        self.store.data_mut().clock().cost()
+    }
+
     /// Returns the highest use of memory in bytes.
     pub(super) fn high_water(&self) -> usize {
         self.store.data().memory().high_water()
     }
 
-    fn interrupt(&self, error: &wasmtime::Error, bounds: Bounds) -> Interrupt {
+    fn interrupt(&mut self, error: &wasmtime::Error, bounds: Bounds) -> Interrupt {
         match error.downcast_ref::<Trap>() {
-            Some(Trap::Interrupt) => Interrupt::Timeout(bounds.time),
+            Some(Trap::Interrupt) => match self.store.data_mut().clock().exceeded() {
+                Some(Exceeded::Elapsed(limit)) => Interrupt::Elapsed(limit),
+                Some(Exceeded::Cpu(limit)) => Interrupt::Timeout(limit),
+                None => Interrupt::Timeout(bounds.time),
+            },
             Some(Trap::StackOverflow) => Interrupt::Stack,
             // A guest's allocator aborts if it gets no memory, so any other trap may be due to the memory limit.
             Some(trap) => match self.store.data().memory().exceeded() {

@@ -1,15 +1,16 @@
-//! The host's state for an instance: its log, and the limit on its memory.
+//! The host's state for an instance: its log, the clock of its current call, and the limit on its memory.
 
 use std::sync::Arc;
 
 use wasmtime::ResourceLimiter;
 
-use super::{PluginLimits, bindings::Level, logs::PluginLog};
+use super::{PluginLimits, bindings::Level, call_clock::CallClock, logs::PluginLog};
 
 /// The host's state for an instance.
 #[derive(Debug)]
 pub(super) struct GuestState {
     memory: MemoryLimit,
+    clock: CallClock,
     log: Arc<PluginLog>,
 }
 
@@ -33,12 +34,18 @@ const TABLE_ELEMENTS_MAX: usize = 65_536;
 impl GuestState {
     /// Creates the state of a new instance.
     pub(super) fn new(limits: &PluginLimits, log: &Arc<PluginLog>) -> Self {
-        Self { memory: MemoryLimit::new(limits.memory_bytes), log: Arc::clone(log) }
+        let memory = MemoryLimit::new(limits.memory_bytes);
+        Self { memory, clock: CallClock::new(), log: Arc::clone(log) }
     }
 
     /// Returns the limit on memory.
     pub(super) fn memory(&self) -> &MemoryLimit {
         &self.memory
+    }
+
+    /// Returns the clock of the current call.
+    pub(super) fn clock(&mut self) -> &mut CallClock {
+        &mut self.clock
     }
 
     /// Returns the limiter. wasmtime calls it before memory or a table grows.

@@ -4,13 +4,14 @@
 //! output. Its output is validated before it is used. Only this crate depends on wasmtime.
 //!
 //! [`PluginRuntime::load`] loads a [`Component`] from a file's bytes. [`Transform::bind`] binds it to a derived view,
-//! and [`Transform::call`] computes a batch of rows. If a call does not return, or returns invalid outputs, only the
-//! instance in which it ran is discarded.
+//! and [`Transform::try_call`] computes a batch of rows. If a call does not return, or returns invalid outputs, only the
+//! instance in which it ran is discarded, and only the rows that made it fail have no outputs.
 
+mod batch;
 mod bindings;
-mod breaker;
 mod build_info;
 mod cache;
+mod call_clock;
 mod column_type;
 mod compile_limits;
 mod compiler;
@@ -21,6 +22,7 @@ mod error;
 mod frame;
 mod guest;
 mod guest_state;
+mod isolation;
 mod killed;
 mod latency;
 mod logs;
@@ -36,7 +38,6 @@ mod transform;
 mod world;
 
 pub use self::{
-    breaker::BreakerState,
     build_info::BuildInfo,
     column_type::{ColumnScalar, ColumnType},
     compile_limits::{CompileKill, CompileLimits},
@@ -45,11 +46,12 @@ pub use self::{
     digest::Digest,
     error::{BindError, CallError, Incompatibility, Interrupt, LoadError, PluginError},
     frame::{ColumnFault, ColumnRef, ColumnWriter, Frame, FrameBuilder},
+    isolation::{Isolation, IsolationPermit},
     killed::KilledCompilations,
-    output::{Output, Outputs},
+    output::{FailedRow, Output, Outputs},
     plugin_dir::{PluginDir, PluginDirError, StoredVersion, read_file},
     runtime::PluginRuntime,
     settings::{PluginLimits, PluginSettings},
     signature::{COLUMNS_MAX, Field, Signature},
-    transform::Transform,
+    transform::{NeedsIsolation, OnFailure, Transform},
 };

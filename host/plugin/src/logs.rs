@@ -67,12 +67,15 @@ impl PluginLog {
         }
     }
 
-    /// Logs that a call failed, with the same rate and length limits as the plugin's own lines.
-    pub(super) fn failed(&self, kind: &'static str, error: &dyn std::fmt::Display) {
+    /// Logs that rows of a batch failed, with the same rate and length limits as the plugin's own lines. `row` is the
+    /// first one, and `error` is its error.
+    pub(super) fn failed(&self, kind: &'static str, row: usize, rows: usize, error: &dyn std::fmt::Display) {
         let Some(dropped) = self.may_write() else { return };
         let message = printable(&error.to_string(), self.line_bytes_max).into_owned();
         let Self { plugin, version, view, .. } = self;
-        tracing::warn!(plugin, version, view, kind, dropped, error = %message, "plugin call failed");
+        tracing::warn!(
+            plugin, version, view, kind, first_row = row, rows, dropped, error = %message, "rows of a derived view failed"
+        );
     }
 
     /// Returns `None` if no line may be written now. Otherwise returns the number of lines that were dropped since a

@@ -9,36 +9,33 @@ use metrics::{
     Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 
-use super::{BreakerState, CallError};
+use super::CallError;
 
 pub(super) struct TransformMetrics {
     calls: Counter,
     rows: Counter,
+    failed_rows: Counter,
     duration: Histogram,
     errors: [(&'static str, Counter); CallError::KINDS.len()],
     memory: Gauge,
     /// The current value of the gauge `memory`.
     high_water: AtomicUsize,
     instances: Counter,
-    breaker: Gauge,
     info: Gauge,
 }
 
 // === impl TransformMetrics ===
 
 impl TransformMetrics {
-    pub(super) fn bind(plugin: &str, version: &str, view: &str) -> Self {
-        describe_counter!("larder_plugin_calls_total", "Calls to a plugin.");
-        describe_counter!("larder_plugin_rows_total", "Rows in calls to a plugin.");
+    pub(super) fn bind(plugin: &str, version: &str, view: &str, digest: &str) -> Self {
+        describe_counter!("larder_plugin_calls_total", "Batches that a plugin computed.");
+        describe_counter!("larder_plugin_rows_total", "Rows in these batches.");
+        describe_counter!("larder_plugin_failed_rows_total", "Rows that a plugin could not compute.");
         describe_counter!("larder_plugin_errors_total", "Failed calls to a plugin, by kind of error.");
-        describe_histogram!("larder_plugin_duration_seconds", "Duration of calls to a plugin.");
+        describe_histogram!("larder_plugin_duration_seconds", "Duration of all calls of a batch.");
         describe_gauge!("larder_plugin_memory_high_water_bytes", "Highest memory use of an instance.");
         describe_counter!("larder_plugin_instances_total", "Instances that were created.");
-        describe_gauge!(
-            "larder_plugin_breaker_state",
-            "State of the circuit breaker: 0 closed, 1 half-open, 2 open (the plugin is not called)."
-        );
-        describe_gauge!("larder_plugin_info", "1 for each loaded version.");
+        describe_gauge!("larder_plugin_info", "1 for each loaded version, with the digest of its file.");
         describe_counter!(
             "larder_plugin_log_lines_dropped_total",
             "Log lines dropped because a plugin exceeded its rate limit."
@@ -49,19 +46,20 @@ impl TransformMetrics {
             let kind_label = ("kind", kind.to_owned());
             (kind, counter!("larder_plugin_errors_total", &[plugin, version, view, kind_label]))
         };
+        let [plugin, version, view] = labels();
+        let info_labels = [plugin, version, view, ("digest", digest.to_owned())];
         let bound = Self {
             calls: counter!("larder_plugin_calls_total", &labels()),
             rows: counter!("larder_plugin_rows_total", &labels()),
+            failed_rows: counter!("larder_plugin_failed_rows_total", &labels()),
             duration: histogram!("larder_plugin_duration_seconds", &labels()),
             errors: CallError::KINDS.map(error),
             memory: gauge!("larder_plugin_memory_high_water_bytes", &labels()),
             high_water: AtomicUsize::new(0),
             instances: counter!("larder_plugin_instances_total", &labels()),
-            breaker: gauge!("larder_plugin_breaker_state", &labels()),
-            info: gauge!("larder_plugin_info", &labels()),
+            info: gauge!("larder_plugin_info", &info_labels),
         };
         bound.info.set(1.0);
-        bound.breaker.set(0.0);
         bound
     }
 
@@ -69,6 +67,10 @@ impl TransformMetrics {
         self.calls.increment(1);
         self.rows.increment(rows as u64);
         self.duration.record(took.as_secs_f64());
+    }
+
+    pub(super) fn failed_rows(&self, rows: usize) {
+        self.failed_rows.increment(rows as u64);
     }
 
     pub(super) fn error(&self, kind: &'static str) {
@@ -86,10 +88,6 @@ impl TransformMetrics {
 
     pub(super) fn instance(&self) {
         self.instances.increment(1);
-    }
-
-    pub(super) fn breaker(&self, state: BreakerState) {
-        self.breaker.set(f64::from(state.code()));
     }
 
     /// Sets `larder_plugin_info` to 0 when this version is no longer in service.

@@ -1,9 +1,11 @@
 //! The outputs of a call, which are read value by value.
 
+use std::sync::Arc;
+
 use larder_model::model::{ListRef, ScalarType, ValueRef};
 
 use super::{
-    ColumnType,
+    CallError, ColumnType,
     frame::{ColumnRef, Frame},
 };
 
@@ -13,6 +15,17 @@ pub struct Outputs {
     frame: Frame,
     /// The index of each column of lists of text or bytes, and its lists in the format of stored rows.
     lists: Vec<(usize, RowLists)>,
+    /// The rows that failed, in ascending order. Their outputs are null.
+    failed: Vec<FailedRow>,
+}
+
+/// A row that a plugin could not compute.
+#[derive(Clone, Debug)]
+pub struct FailedRow {
+    /// The index of the row.
+    pub row: usize,
+    /// The reason.
+    pub error: Arc<CallError>,
 }
 
 /// An output of a plugin.
@@ -37,11 +50,30 @@ struct RowLists {
 
 impl Outputs {
     /// Wraps a validated frame.
-    pub(super) fn new(frame: Frame) -> Self {
+    pub(super) fn new(frame: Frame, failed: Vec<FailedRow>) -> Self {
         let is_copied = |of: ColumnType| of.is_list && ScalarType::from(of.scalar).item().width().is_none();
         let lists = frame.columns().enumerate().filter(|(_, column)| is_copied(column.column_type()));
         let lists = lists.map(|(place, column)| (place, RowLists::of(column))).collect();
-        Self { frame, lists }
+        Self { frame, lists, failed }
+    }
+
+    /// Returns the number of rows.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.frame.rows()
+    }
+
+    /// Returns the rows that the plugin could not compute, in ascending order. All of their outputs are null.
+    #[must_use]
+    pub fn failed(&self) -> &[FailedRow] {
+        &self.failed
+    }
+
+    /// Returns whether the plugin could not compute this row.
+    #[inline]
+    #[must_use]
+    pub fn is_failed(&self, row: usize) -> bool {
+        !self.failed.is_empty() && self.failed.binary_search_by_key(&row, |failed| failed.row).is_ok()
     }
 
     /// Returns the number of outputs.

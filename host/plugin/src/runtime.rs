@@ -2,20 +2,26 @@
 
 use std::sync::Arc;
 
-use larder_common::compute::Compute;
+use larder_common::compute::{COMPUTE_NICE, Compute, IDLE_NICE};
 
 use super::{Component, LoadError, PluginError, PluginSettings, cache::Cache, compiler::Compiler, engine::Engines};
 
 /// The shared resources for running plugins: the engines, the timer that interrupts calls, the compiler, the cache of
-/// compiled code, and the threads for long calls.
+/// compiled code, the threads for long calls, and the
+/// threads for batches that failed.
 #[derive(Debug)]
 pub struct PluginRuntime {
     pub(super) engines: Engines,
     cache: Option<Cache>,
     compiler: Compiler,
     compute: Compute,
+    isolation: Compute,
     settings: PluginSettings,
 }
+
+/// The maximum number of queued jobs for the isolation threads. It is larger than the number of derived views of most
+/// definitions, each of which has at most one job.
+const ISOLATION_WAITING_MAX: usize = 1_024;
 
 // === impl PluginRuntime ===
 
@@ -28,10 +34,13 @@ impl PluginRuntime {
     pub fn new(settings: PluginSettings) -> Result<Arc<Self>, PluginError> {
         let cache = settings.cache_dir.as_deref().map(Cache::open).transpose()?;
         let engines = Engines::new(&settings)?;
-        let compute = Compute::start("plugin-compute", settings.compute_threads, settings.compute_waiting_max)
-            .map_err(PluginError::Thread)?;
+        let start = |name: &str, nice: i32, waiting_max: usize| {
+            Compute::start(name, nice, settings.compute_threads, waiting_max).map_err(PluginError::Thread)
+        };
+        let compute = start("plugin-compute", COMPUTE_NICE, settings.compute_waiting_max)?;
+        let isolation = start("plugin-isolated", IDLE_NICE, ISOLATION_WAITING_MAX)?;
         let compiler = Compiler::new(settings.compiler.clone(), settings.compile);
-        Ok(Arc::new(Self { engines, cache, compiler, compute, settings }))
+        Ok(Arc::new(Self { engines, cache, compiler, compute, isolation, settings }))
     }
 
     /// Checks a file, compiles it in a child process unless the cache has its code, and calls it for its signature.
@@ -70,6 +79,14 @@ impl PluginRuntime {
     #[must_use]
     pub fn compute(&self) -> &Compute {
         &self.compute
+    }
+
+    /// Returns the threads for batches that failed on other threads. [`Transform::isolation`] admits batches to them.
+    ///
+    /// [`Transform::isolation`]: super::Transform::isolation
+    #[must_use]
+    pub fn isolation(&self) -> &Compute {
+        &self.isolation
     }
 
     /// Returns the settings.

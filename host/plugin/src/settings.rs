@@ -34,7 +34,7 @@ pub struct PluginSettings {
 pub struct PluginLimits {
     /// The memory of an instance in bytes.
     pub memory_bytes: usize,
-    /// The wall-clock time of a call. The limit is checked once a millisecond.
+    /// The CPU time of a call. The limit is checked once a millisecond.
     pub time: Duration,
     /// The size of a call's result in bytes.
     pub output_bytes: usize,

@@ -1,6 +1,6 @@
 //! Binds a plugin to a derived view, and calls it.
 
-use std::{fmt, sync::Arc, time::Instant};
+use std::{fmt, sync::Arc, time::Duration};
 
 use larder_model::{
     model::{DerivedView, Micros, ValueRef},
@@ -8,10 +8,11 @@ use larder_model::{
 };
 
 use super::{
-    BindError, BreakerState, CallError, ColumnType, Component, Field, Frame, FrameBuilder, Incompatibility, Outputs,
-    PluginRuntime,
+    BindError, CallError, ColumnType, Component, FailedRow, Field, Frame, FrameBuilder, Incompatibility, Isolation,
+    Outputs, PluginLimits, PluginRuntime,
+    batch::Batch,
     bindings::types,
-    breaker::Breaker,
+    call_clock::Cost,
     guest::{Bounds, Guest},
     latency::LatencyEstimator,
     logs::PluginLog,
@@ -28,10 +29,32 @@ pub struct Transform {
     inputs: Vec<usize>,
     outputs: Vec<usize>,
     pool: Pool,
-    breaker: Breaker,
+    isolation: Isolation,
     pace: LatencyEstimator,
     log: Arc<PluginLog>,
     metrics: TransformMetrics,
+}
+
+/// What happens after a failed call of a plugin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFailure {
+    /// Returns [`NeedsIsolation`], so that the caller computes the batch again on an isolation thread. Each call gets
+    /// little more time than it is expected to take.
+    Escalate,
+    /// Finds the rows that fail, by repeating the call with fewer rows.
+    FindRows,
+    /// All rows of the call fail.
+    FailCall,
+}
+
+/// The error of a batch that has to be computed again with [`OnFailure::FindRows`] or [`OnFailure::FailCall`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NeedsIsolation;
+
+/// The result of a single call.
+pub(super) struct Called {
+    pub(super) result: Result<Frame, CallError>,
+    pub(super) cost: Cost,
 }
 
 /// The number of calls after which an instance is replaced. A plugin may keep state between calls; replacing the
@@ -70,10 +93,10 @@ impl Transform {
             inputs: inputs.map_err(incompatible)?,
             outputs: outputs.map_err(incompatible)?,
             pool: Pool::new(runtime.settings().threads + runtime.settings().compute_threads),
-            breaker: Breaker::new(Instant::now()),
+            isolation: Isolation::new(),
             pace: LatencyEstimator::default(),
             log: Arc::new(PluginLog::new(&plugin, &version, &view.name, component.limits())),
-            metrics: TransformMetrics::bind(&plugin, &version, &view.name),
+            metrics: TransformMetrics::bind(&plugin, &version, &view.name, &component.digest().to_string()),
         };
         let guest = transform.configured().map_err(|why| {
             incompatible(match why {
@@ -120,12 +143,6 @@ impl Transform {
         self.component.is_python() || self.pace.expect(rows) > self.runtime.settings().inline_max
     }
 
-    /// Returns the state of the circuit breaker.
-    #[must_use]
-    pub fn breaker(&self) -> BreakerState {
-        self.breaker.state()
-    }
-
     /// Returns a builder for the inputs of a call with this many rows. Its columns are in the order of
     /// [`Transform::inputs`].
     #[must_use]
@@ -134,85 +151,107 @@ impl Transform {
     }
 
     /// Computes a batch. `inputs` has the columns of [`Transform::frame`]. The outputs are in the order of the plugin's
-    /// signature. If the batch has more rows than `rows_per_call`, it is split into several calls.
+    /// signature. A large batch is divided into several calls.
+    ///
+    /// Rows that the plugin cannot compute are in [`Outputs::failed`]. They are counted in metrics, and the first one is
+    /// logged, within the rate limit of the plugin's log.
     ///
     /// # Errors
-    /// The reason why there is no result. All errors are counted in metrics, and all except [`CallError::BreakerOpen`]
-    /// are logged, within the rate limit of the plugin's log.
-    pub fn call(&self, as_of: Micros, inputs: &Frame) -> Result<Outputs, CallError> {
+    /// [`NeedsIsolation`], only with [`OnFailure::Escalate`].
+    pub fn try_call(&self, as_of: Micros, inputs: &Frame, on_failure: OnFailure) -> Result<Outputs, NeedsIsolation> {
         let rows = inputs.rows();
         let signature = self.component.signature();
         let (plugin, version, view) = (&*signature.name, &*signature.version, &*self.view);
         let _span = tracing::debug_span!("plugin_call", plugin, version, view, rows).entered();
-        let started = Instant::now();
-        if !self.breaker.admits(started) {
-            self.metrics.error(CallError::BreakerOpen.kind());
-            return Err(CallError::BreakerOpen);
+        let mut batch = Batch::new(self, as_of, inputs, on_failure);
+        let result = batch.run();
+        self.metrics.call(rows, batch.elapsed());
+        if result.is_ok() && !batch.failed().is_empty() {
+            self.note_failed(batch.failed());
         }
-        let rows_max = self.component.limits().rows_per_call;
-        let result = if rows <= rows_max {
-            self.call_once(as_of, inputs)
-        } else {
-            let starts = (0..rows).step_by(rows_max);
-            let parts = starts.map(|start| self.call_once(as_of, &inputs.slice(start..rows.min(start + rows_max))));
-            let types = signature.outputs.iter().map(|output| output.column_type);
-            parts.collect::<Result<Vec<_>, _>>().map(|parts| Frame::concat(types, &parts))
-        };
-        let result = result.map(Outputs::new);
-        let took = started.elapsed();
-        self.pace.note(rows, took);
-        self.metrics.call(rows, took);
-        match &result {
-            Ok(_) => {
-                if self.breaker.succeeded() {
-                    self.note_breaker();
-                }
-            }
-            Err(error) => {
-                self.metrics.error(error.kind());
-                self.log.failed(error.kind(), error);
-                if self.breaker.failed(Instant::now()) {
-                    self.note_breaker();
-                }
-            }
-        }
-        result
+        result.map(|()| batch.finish(self.output_types()))
     }
 
-    fn note_breaker(&self) {
-        let state = self.breaker.state();
-        self.metrics.breaker(state);
-        let signature = self.component.signature();
-        tracing::warn!(
-            plugin = signature.name,
-            version = signature.version,
-            "the state of the plugin's circuit breaker changed to {state}"
-        );
+    /// Computes a batch. If a call fails, finds the rows that fail. Otherwise the same as [`Transform::try_call`].
+    #[must_use]
+    pub fn call(&self, as_of: Micros, inputs: &Frame) -> Outputs {
+        match self.try_call(as_of, inputs, OnFailure::FindRows) {
+            Ok(outputs) => outputs,
+            Err(NeedsIsolation) => unreachable!("only `Escalate` returns this error"),
+        }
     }
 
-    fn call_once(&self, as_of: Micros, inputs: &Frame) -> Result<Frame, CallError> {
-        let mut guest = match self.pool.take() {
-            Some(guest) => guest,
+    /// Returns the queue for the isolation threads.
+    #[must_use]
+    pub fn isolation(&self) -> &Isolation {
+        &self.isolation
+    }
+
+    /// Returns the limits.
+    pub(super) fn limits(&self) -> &PluginLimits {
+        self.component.limits()
+    }
+
+    /// Returns the CPU time that a call with this many rows is expected to take.
+    pub(super) fn expected(&self, rows: usize) -> Duration {
+        self.pace.expect(rows)
+    }
+
+    /// Records the CPU time of a call with this many rows.
+    pub(super) fn note_cost(&self, rows: usize, cpu: Duration) {
+        self.pace.note(rows, cpu);
+    }
+
+    /// Returns the types of the outputs.
+    pub(super) fn output_types(&self) -> impl Iterator<Item = ColumnType> {
+        self.component.signature().outputs.iter().map(|output| output.column_type)
+    }
+
+    fn note_failed(&self, failed: &[FailedRow]) {
+        self.metrics.failed_rows(failed.len());
+        if let Some(FailedRow { row, error }) = failed.first() {
+            self.log.failed(error.kind(), *row, failed.len(), error);
+        }
+    }
+
+    /// Calls the plugin once. `time` is the limit on CPU time.
+    pub(super) fn call_once(&self, as_of: Micros, inputs: &Frame, time: Duration) -> Called {
+        let guest = match self.pool.take() {
+            Some(guest) => Ok(guest),
             None => match self.configured() {
                 // No further instance can be created, but there may be an idle one in the shard of another thread.
-                Err(CallError::Busy(why)) => self.pool.take_any().ok_or(CallError::Busy(why))?,
-                other => other?,
+                Err(CallError::Busy(why)) => self.pool.take_any().ok_or(CallError::Busy(why)),
+                other => other,
             },
         };
-        let context = types::Context { as_of };
-        let result =
-            guest.call(&self.runtime.engines, self.bounds(), |world, store| world.transform(store, context, inputs));
-        self.metrics.memory(guest.high_water());
-        let returned = match result? {
-            Ok(returned) => returned,
-            Err(fault) => {
-                self.put_back(guest);
-                return Err(CallError::Fault(fault_text(fault)));
-            }
+        let called = match guest {
+            Ok(guest) => self.call_guest(guest, as_of, inputs, time),
+            Err(error) => Called { result: Err(error), cost: Cost::default() },
         };
-        let outputs = returned.check(&self.component.signature().outputs, inputs.rows())?;
-        self.put_back(guest);
-        Ok(outputs)
+        if let Err(error) = &called.result {
+            self.metrics.error(error.kind());
+        }
+        called
+    }
+
+    fn call_guest(&self, mut guest: Guest, as_of: Micros, inputs: &Frame, time: Duration) -> Called {
+        let (context, bounds) = (types::Context { as_of }, Bounds { time, ..self.bounds() });
+        let result = guest.call(&self.runtime.engines, bounds, |world, store| world.transform(store, context, inputs));
+        let cost = guest.cost();
+        self.metrics.memory(guest.high_water());
+        let result = match result {
+            Ok(Ok(returned)) => returned
+                .check(&self.component.signature().outputs, inputs.rows())
+                .inspect(|_| self.note_cost(inputs.rows(), cost.cpu)),
+            Ok(Err(fault)) => Err(CallError::Fault(fault_text(fault))),
+            Err(interrupt) => Err(CallError::Interrupt(interrupt)),
+        };
+        match &result {
+            // A fault is a regular result.
+            Ok(_) | Err(CallError::Fault(_)) => self.put_back(guest),
+            Err(_) => self.isolation.failed(cost.cpu),
+        }
+        Called { result, cost }
     }
 
     /// Creates an instance and passes it the view's configuration.
@@ -241,18 +280,17 @@ impl Transform {
         Bounds { time: limits.time, output_bytes: limits.output_bytes }
     }
 
-    /// Calls the plugin for a row of zeros or nulls, and measures the time.
+    /// Calls the plugin for a row of zeros or nulls, twice, because the first call of an instance is slower than later
+    /// ones.
     fn try_on(&self, zeros: bool) -> Result<(), CallError> {
         let mut inputs = self.frame(1);
         for _ in 0..inputs.column_count() {
             inputs.column(|column| if zeros { column.push_default() } else { column.push(ValueRef::Null) });
         }
         let inputs = inputs.finish();
-        // Measures the second call, because the first call of an instance is slower than later ones.
-        self.call_once(0, &inputs)?;
-        let started = Instant::now();
-        self.call_once(0, &inputs)?;
-        self.pace.note(1, started.elapsed());
+        for _ in 0..2 {
+            self.call_once(0, &inputs, self.limits().time).result?;
+        }
         Ok(())
     }
 }

@@ -39,10 +39,10 @@ pub struct Answer<'r> {
 /// The result of a derived view.
 #[derive(Debug)]
 pub(super) enum Derived {
-    /// The outputs of the plugin.
+    /// The outputs of the plugin. In rows that failed, the view's fallback is served.
     Outputs(Outputs),
-    /// The plugin is not loaded or failed. The view's fallback is served.
-    Failed,
+    /// The plugin is not loaded. The view's fallback is served in all rows.
+    NoPlugin,
 }
 
 /// The result of the lookup of one row.
@@ -69,7 +69,7 @@ pub enum Status {
     NotFound,
     /// A row exists, but it is older than the view's `ttl`.
     OutsideMaxAge,
-    /// The plugin that computes the value failed, or is not loaded. The value is the view's fallback.
+    /// The plugin that computes the value failed for this row, or is not loaded. The value is the view's fallback.
     Invalid,
 }
 
@@ -93,8 +93,10 @@ enum Column<'a> {
         ttl: TtlPolicy,
     },
     Computed(Output<'a>),
-    /// The fallback of a derived view that could not be computed.
-    Failed(ValueRef<'a>),
+    /// A derived view some of whose rows could not be computed, and its fallback.
+    PartlyComputed(Output<'a>, &'a Outputs, ValueRef<'a>),
+    /// The fallback of a derived view without a plugin.
+    NoPlugin(ValueRef<'a>),
 }
 
 /// The rows of one read as text. Encoders copy this text instead of formatting the values. It is available only if all
@@ -252,10 +254,16 @@ impl Answer<'_> {
                 let found = &self.found[read * self.rows..][..self.rows];
                 Column::Stored { found, read: &self.plan.reads[read], feature, ttl: self.ttl }
             }
-            ColumnFrom::Step { step, feature } => match self.output(from) {
-                Some(output) => Column::Computed(output),
-                None => Column::Failed(self.plan.steps[step].fallback(feature)),
-            },
+            ColumnFrom::Step { step, feature } => {
+                let fallback = || self.plan.steps[step].fallback(feature);
+                match (self.output(from), self.derived.get(step)) {
+                    (Some(output), Some(Derived::Outputs(all))) if !all.failed().is_empty() => {
+                        Column::PartlyComputed(output, all, fallback())
+                    }
+                    (Some(output), _) => Column::Computed(output),
+                    (None, _) => Column::NoPlugin(fallback()),
+                }
+            }
         };
         (0..self.rows).map(move |row| column.cell(row))
     }
@@ -266,8 +274,14 @@ impl Answer<'_> {
         let transform = self.plan.steps[step].transform.as_ref()?;
         match self.derived.get(step)? {
             Derived::Outputs(outputs) => Some(outputs.output(transform.outputs()[feature])),
-            Derived::Failed => None,
+            Derived::NoPlugin => None,
         }
+    }
+
+    /// Returns whether some rows of a derived feature could not be computed.
+    pub(super) fn has_failed_rows(&self, from: ColumnFrom) -> bool {
+        let ColumnFrom::Step { step, .. } = from else { return false };
+        matches!(self.derived.get(step), Some(Derived::Outputs(outputs)) if !outputs.failed().is_empty())
     }
 }
 
@@ -279,7 +293,11 @@ impl<'a> Column<'a> {
         match self {
             Self::Stored { found, read, feature, ttl } => found[row].cell(read, feature, ttl),
             Self::Computed(output) => Cell { value: output.get(row), status: Status::Present },
-            Self::Failed(value) => Cell { value, status: Status::Invalid },
+            Self::PartlyComputed(_, all, fallback) if all.is_failed(row) => {
+                Cell { value: fallback, status: Status::Invalid }
+            }
+            Self::PartlyComputed(output, ..) => Cell { value: output.get(row), status: Status::Present },
+            Self::NoPlugin(value) => Cell { value, status: Status::Invalid },
         }
     }
 }

@@ -1,10 +1,12 @@
 //! Computes derived features: passes looked-up values and request data to plugins.
 
+use std::sync::Arc;
+
 use larder_model::{
     codec::single,
     model::{Micros, NULL_TIMESTAMP_SECONDS, ScalarType, ValueRef},
 };
-use larder_plugin_host::{CallError, ColumnScalar, ColumnType, ColumnWriter, Frame, FrameBuilder};
+use larder_plugin_host::{ColumnScalar, ColumnType, ColumnWriter, FailedRow, Frame, FrameBuilder, OnFailure};
 
 use super::{
     Answer, ColumnFrom, EntityValue, OnlineRequest, RequestError,
@@ -14,9 +16,18 @@ use super::{
 };
 
 /// Computes the derived views of an answer after its stored features were looked up. `as_of` is the time of the
-/// request.
-pub(super) fn derive(answer: &mut Answer<'_>, request: &OnlineRequest<'_>, as_of: Micros) -> Result<(), RequestError> {
-    let plan = std::sync::Arc::clone(&answer.plan);
+/// request. `on_failure` decides what happens if a call of a plugin fails.
+///
+/// # Errors
+/// [`RequestError::NeedsIsolation`], only with [`OnFailure::Escalate`]; errors of request data; and failures of views
+/// with `on_error: fail`.
+pub(super) fn derive(
+    answer: &mut Answer<'_>,
+    request: &OnlineRequest<'_>,
+    as_of: Micros,
+    on_failure: OnFailure,
+) -> Result<(), RequestError> {
+    let plan = Arc::clone(&answer.plan);
     // Request data is converted before the first plugin is called, because a value of the wrong type fails the whole
     // request. Each plugin that reads a column gets a copy of the column.
     let types = plan.request_inputs.iter().map(|input| input.column_type);
@@ -27,19 +38,22 @@ pub(super) fn derive(answer: &mut Answer<'_>, request: &OnlineRequest<'_>, as_of
     }
     let request_data = request_data.finish();
     for step in &plan.steps {
-        let derived = compute(answer, step, &request_data, as_of)?;
+        let derived = compute(answer, step, &request_data, as_of, on_failure)?;
         answer.derived.push(derived);
     }
     Ok(())
 }
 
-fn compute(answer: &Answer<'_>, step: &Step, request_data: &Frame, as_of: Micros) -> Result<Derived, RequestError> {
-    let failed = |why: RequestError| if step.is_fatal() { Err(why) } else { Ok(Derived::Failed) };
+fn compute(
+    answer: &Answer<'_>,
+    step: &Step,
+    request_data: &Frame,
+    as_of: Micros,
+    on_failure: OnFailure,
+) -> Result<Derived, RequestError> {
     let Some(transform) = &step.transform else {
-        return failed(RequestError::NoPlugin {
-            view: step.view.name.to_string(),
-            plugin: step.view.plugin.to_string(),
-        });
+        step.counters.note_all_invalid(answer.rows);
+        return no_plugin(step);
     };
     let mut inputs = transform.frame(answer.rows);
     for input in &step.inputs {
@@ -51,19 +65,36 @@ fn compute(answer: &Answer<'_>, step: &Step, request_data: &Frame, as_of: Micros
             }
         });
     }
-    match transform.call(as_of, &inputs.finish()) {
-        Ok(outputs) => Ok(Derived::Outputs(outputs)),
-        Err(error) => failed(failure(step, &error)),
+    let outputs = transform
+        .try_call(as_of, &inputs.finish(), on_failure)
+        .map_err(|_| RequestError::NeedsIsolation(Arc::clone(transform)))?;
+    step.counters.note(&outputs, transform.outputs());
+    match outputs.failed().first() {
+        Some(failed) if step.is_fatal() => Err(failure(step, failed)),
+        _ => Ok(Derived::Outputs(outputs)),
     }
 }
 
-fn failure(step: &Step, error: &CallError) -> RequestError {
-    RequestError::Plugin { view: step.view.name.to_string(), why: error.for_client() }
+/// Handles a derived view whose plugin is not loaded.
+fn no_plugin(step: &Step) -> Result<Derived, RequestError> {
+    let (view, plugin) = (&step.view.name, &step.view.plugin);
+    if step.is_fatal() {
+        return Err(RequestError::NoPlugin { view: view.to_string(), plugin: plugin.to_string() });
+    }
+    if step.missing.is_due() {
+        tracing::warn!(%view, %plugin, "a requested derived view has no plugin, so its features are INVALID");
+    }
+    Ok(Derived::NoPlugin)
+}
+
+fn failure(step: &Step, failed: &FailedRow) -> RequestError {
+    RequestError::Plugin { view: step.view.name.to_string(), row: failed.row, why: failed.error.for_client() }
 }
 
 /// Appends a feature's values in all rows. The value is null in rows without a value.
 fn fill_feature(column: &mut ColumnWriter<'_>, answer: &Answer<'_>, from: ColumnFrom) {
-    if let Some(output) = answer.output(from) {
+    // Rows that failed in the other plugin have that view's fallback, so they cannot be copied.
+    if let Some(output) = answer.output(from).filter(|_| !answer.has_failed_rows(from)) {
         return column.append(output.column(), 0..answer.rows);
     }
     // Feast's placeholder for a null timestamp is passed to a plugin as null.

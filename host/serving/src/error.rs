@@ -1,8 +1,9 @@
 //! Errors of requests. If Feast has the same error, the message is the same as in Feast 0.67.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use larder_common::memory::OverBudget;
+use larder_plugin_host::Transform;
 use larder_store::StoreError;
 
 /// Why a request failed.
@@ -121,11 +122,13 @@ pub enum RequestError {
         /// The plugin that would compute it.
         plugin: String,
     },
-    /// The plugin of a derived view with `on_error: fail` failed.
-    #[error("derived view {view} could not be computed: {why}")]
+    /// The plugin of a derived view with `on_error: fail` could not compute a row.
+    #[error("derived view {view}, row {row}, could not be computed: {why}")]
     Plugin {
         /// The view.
         view: String,
+        /// The index of the first row that failed, from 0.
+        row: usize,
         /// The reason, as far as clients may see it.
         why: String,
     },
@@ -162,6 +165,10 @@ pub enum RequestError {
     /// retries the request on a compute thread.
     #[error("the request takes too long for a serving thread")]
     TooLong,
+    /// A call of this plugin failed on a serving thread or a compute thread. Clients never get this error, because
+    /// `LookupService` retries the request on an isolation thread.
+    #[error("a plugin failed, and the request has to be retried on an isolation thread")]
+    NeedsIsolation(Arc<Transform>),
     /// The store failed. The client did not cause the error.
     #[error("the store cannot be read")]
     Store(#[from] StoreError),

@@ -5,6 +5,7 @@
 //! the lookup:
 //!
 //! * The lookup would take too long. It runs on a compute thread.
+//! * A call of a plugin failed. The lookup runs again on an isolation thread, which finds the rows that fail.
 //! * Rows have to be fetched. The lookup runs again after that.
 //! * A requested name is unknown. The lookup runs again after changed definitions were reloaded.
 
@@ -19,6 +20,7 @@ use larder_common::{
 };
 use larder_ingest::{FETCH_ROUNDS, Fetched, Wanted, fetch_all};
 use larder_model::model::Micros;
+use larder_plugin_host::{OnFailure, Transform};
 
 use super::{
     Answer, Authorization, CurrentSnapshot, Cut, LookupError, OnlineRequest, Readiness, RequestError, Resources,
@@ -106,6 +108,8 @@ enum Next {
     Large,
     /// Run the lookup on the compute threads for plugins.
     Plugins,
+    /// A call of this plugin failed. Run the lookup on the isolation threads.
+    Isolate(Arc<Transform>),
     /// Fetch rows, then try again. The budget holds the memory of the list of rows.
     Fetch(Vec<Wanted>, ResponseBudget),
     /// Reload changed definitions because of an unknown name, then try again. If nothing changed, the lookup fails with
@@ -134,6 +138,8 @@ enum Pass {
 struct Mode {
     /// Whether slow plugins may run on this thread.
     may_be_slow: bool,
+    /// What happens if a call of a plugin fails.
+    on_failure: OnFailure,
     /// Whether the pass ends with [`Pass::Fetch`] if rows have to be fetched. If false, it serves the stored rows.
     may_fetch: bool,
 }
@@ -203,7 +209,7 @@ impl LookupService {
         out: &mut Vec<u8>,
     ) -> Result<Attempt, LookupError<P::Error>> {
         let snapshot = self.current.load();
-        let mode = Mode { may_be_slow: false, may_fetch: true };
+        let mode = Mode { may_be_slow: false, on_failure: OnFailure::Escalate, may_fetch: true };
         let step = self.serve_here(&snapshot, protocol, authorization, body, mode, out);
         Ok(match step.or_else(|error| self.next_after(error, true).map(Step::Next))? {
             Step::Done(now) => Attempt::Done(now),
@@ -237,11 +243,12 @@ impl LookupService {
         let Unfinished { mut snapshot, mut next } = unfinished;
         let (mut fetched, mut rounds, mut is_large) = (Fetched::All, 0, false);
         let (mut may_fetch, mut may_renew) = (true, true);
+        let mut on_failure = OnFailure::Escalate;
         loop {
             let step = match next {
                 Next::Here => {
                     let Lookup { protocol, authorization, body } = &*lookup;
-                    let (mode, mut out) = (Mode { may_be_slow: false, may_fetch }, Vec::new());
+                    let (mode, mut out) = (Mode { may_be_slow: false, on_failure, may_fetch }, Vec::new());
                     self.serve_here(&snapshot, protocol, authorization, body, mode, &mut out).and_then(
                         |step| match step {
                             Step::Done(_) => Ok(Step::Done(self.lease::<P>(out)?)),
@@ -253,9 +260,30 @@ impl LookupService {
                     is_large |= matches!(next, Next::Large);
                     let runtime = snapshot.transforms().runtime().filter(|_| !is_large);
                     let compute: &Compute = runtime.map_or(&*self.resources.compute, |runtime| runtime.compute());
+                    let mode = Mode { may_be_slow: true, on_failure, may_fetch };
                     let (lookup, current, budget) =
                         (Arc::clone(&lookup), Arc::clone(&snapshot), self.resources.leased_budget());
-                    offload(compute, move || serve_offloaded(&current, &lookup, may_fetch, budget)).await
+                    offload(compute, move || serve_offloaded(&current, &lookup, mode, budget)).await
+                }
+                Next::Isolate(transform) => {
+                    match (transform.isolation().enter().await, snapshot.transforms().runtime()) {
+                        (Some(permit), Some(runtime)) => {
+                            let mode = Mode { may_be_slow: true, on_failure: OnFailure::FindRows, may_fetch };
+                            let (lookup, current, budget) =
+                                (Arc::clone(&lookup), Arc::clone(&snapshot), self.resources.leased_budget());
+                            offload(runtime.isolation(), move || {
+                                let served = serve_offloaded(&current, &lookup, mode, budget);
+                                drop(permit);
+                                served
+                            })
+                            .await
+                        }
+                        // Too many calls of this plugin fail. Another failed call of this request is not divided.
+                        _ => {
+                            on_failure = OnFailure::FailCall;
+                            Ok(Step::Next(if is_large { Next::Large } else { Next::Plugins }))
+                        }
+                    }
                 }
                 Next::Fetch(wanted, _budget) => {
                     fetched = if rounds == FETCH_ROUNDS {
@@ -323,6 +351,7 @@ impl LookupService {
     fn next_after<E>(&self, error: LookupError<E>, may_renew: bool) -> Result<Next, LookupError<E>> {
         match error {
             LookupError::Request(RequestError::TooLong) => Ok(Next::Large),
+            LookupError::Request(RequestError::NeedsIsolation(transform)) => Ok(Next::Isolate(transform)),
             LookupError::Request(error) if may_renew && error.has_unknown_name() && self.renewal.is_due() => {
                 Ok(Next::Renew(error))
             }
@@ -341,16 +370,16 @@ impl LookupService {
     }
 }
 
-/// Serves a lookup on a compute thread. The budget leases the memory.
+/// Serves a lookup on a compute thread or an isolation thread. The budget leases the memory.
 fn serve_offloaded<P: Protocol>(
     snapshot: &Snapshot,
     lookup: &Lookup<P>,
-    may_fetch: bool,
+    mode: Mode,
     mut budget: ResponseBudget,
 ) -> Result<Step<Bytes>, LookupError<P::Error>> {
     let Lookup { protocol, authorization, body } = lookup;
     budget.hold(protocol.decoded_bytes(body))?;
-    let (mode, mut out) = (Mode { may_be_slow: true, may_fetch }, Vec::new());
+    let mut out = Vec::new();
     match pass(snapshot, protocol, authorization, body, mode, &mut out, &mut budget)? {
         Pass::Done(_) => Ok(Step::Done(budget.finish(out)?)),
         Pass::Fetch(wanted) => Ok(Step::Next(Next::Fetch(wanted, budget))),
@@ -389,7 +418,7 @@ fn pass<P: Protocol>(
         if !mode.may_be_slow && snapshot.has_slow_plugins(&planned) {
             return Ok(Pass::SlowPlugins);
         }
-        let answer = snapshot.finish(planned, request, budget)?;
+        let answer = snapshot.finish(planned, request, mode.on_failure, budget)?;
         let now = answer.now;
         protocol.encode(answer, out, budget)?;
         Ok(Pass::Done(now))

@@ -1,6 +1,8 @@
 //! Metrics of serving. Handles are bound when a snapshot or a plan is created, so a lookup does not search for metrics
 //! by name.
 
+use larder_model::model::DerivedView;
+use larder_plugin_host::Outputs;
 use metrics::{Counter, Histogram, counter, describe_counter, describe_histogram, histogram};
 
 /// The metrics of all lookups.
@@ -22,7 +24,21 @@ pub(super) struct ViewCounters {
     not_converted: Counter,
 }
 
+/// The counters of a derived view: nulls and INVALID values of each feature.
+#[derive(Clone, Debug)]
+pub(crate) struct DerivedCounters {
+    features: Vec<FeatureCounters>,
+}
+
+#[derive(Clone, Debug)]
+struct FeatureCounters {
+    null: Counter,
+    invalid: Counter,
+}
+
 const CONVERTED_ROWS: &str = "larder_rows_converted_total";
+const DERIVED_NULLS: &str = "larder_derived_null_values_total";
+const DERIVED_INVALID: &str = "larder_derived_invalid_values_total";
 const NOT_CONVERTED: &str = "larder_values_not_converted_total";
 
 // === impl ServingMetrics ===
@@ -44,6 +60,11 @@ impl ServingMetrics {
         describe_counter!(
             NOT_CONVERTED,
             "Values served as NOT_FOUND because their conversion to the feature's new type would lose information, by view."
+        );
+        describe_counter!(DERIVED_NULLS, "Nulls that plugins computed, by derived view and feature.");
+        describe_counter!(
+            DERIVED_INVALID,
+            "Values served as INVALID because a plugin failed or is not loaded, by derived view and feature."
         );
         Self {
             entities: histogram!("larder_request_entities"),
@@ -88,5 +109,37 @@ impl std::fmt::Debug for ServingMetrics {
 impl std::fmt::Debug for ViewCounters {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ViewCounters").finish_non_exhaustive()
+    }
+}
+
+// === impl DerivedCounters ===
+
+impl DerivedCounters {
+    pub(crate) fn bind(view: &DerivedView) -> Self {
+        let of = |name: &'static str, feature: &str| counter!(name, "view" => view.name.to_string(), "feature" => feature.to_owned());
+        let feature = |feature: &larder_model::model::Feature| FeatureCounters {
+            null: of(DERIVED_NULLS, &feature.name),
+            invalid: of(DERIVED_INVALID, &feature.name),
+        };
+        Self { features: view.features.iter().map(feature).collect() }
+    }
+
+    /// Counts the nulls and the failed rows of a batch. `columns` has the index of each feature's column.
+    pub(crate) fn note(&self, outputs: &Outputs, columns: &[usize]) {
+        let failed = outputs.failed().len();
+        for (counters, column) in self.features.iter().zip(columns) {
+            let nulls = outputs.output(*column).column().null_count() - failed;
+            if nulls > 0 {
+                counters.null.increment(nulls as u64);
+            }
+            if failed > 0 {
+                counters.invalid.increment(failed as u64);
+            }
+        }
+    }
+
+    /// Counts rows that are INVALID because the plugin is not loaded.
+    pub(crate) fn note_all_invalid(&self, rows: usize) {
+        self.features.iter().for_each(|counters| counters.invalid.increment(rows as u64));
     }
 }

@@ -15,6 +15,7 @@ use larder_model::{
     model::{EntityId, Micros},
     registry::Catalog,
 };
+use larder_plugin_host::OnFailure;
 use larder_store::{Lookup, OnlineStore, Reader, ViewId};
 use smallvec::SmallVec;
 
@@ -286,7 +287,7 @@ impl Snapshot {
         authorization.check_lookup(&request.selection)?;
         let mut budget = ResponseBudget::unbounded();
         let planned = self.begin(request, &budget).map_err(|error| authorization.hide_names(error))?;
-        Ok(self.finish(planned, request, &mut budget)?)
+        Ok(self.finish(planned, request, OnFailure::FindRows, &mut budget)?)
     }
 
     /// Checks the limits on the columns, rows and features of a request, and resolves it to a plan.
@@ -309,14 +310,16 @@ impl Snapshot {
         Ok(PlannedRequest { plan, rows: rows.unwrap_or(1) })
     }
 
-    /// Answers a request for which [`Snapshot::begin`] of this snapshot returned a plan.
+    /// Answers a request for which [`Snapshot::begin`] of this snapshot returned a plan. `on_failure` decides what happens
+    /// if a call of a plugin fails.
     ///
     /// # Errors
-    /// A problem with the request, a plugin or the store; [`RequestError::TooLong`].
+    /// A problem with the request, a plugin or the store; [`RequestError::TooLong`]; [`RequestError::NeedsIsolation`].
     pub(super) fn finish<'r>(
         &self,
         planned: PlannedRequest,
         request: &'r OnlineRequest<'r>,
+        on_failure: OnFailure,
         budget: &mut ResponseBudget,
     ) -> Result<Answer<'r>, RequestError> {
         let PlannedRequest { plan, rows } = planned;
@@ -339,7 +342,7 @@ impl Snapshot {
         self.record_lookup(&plan, &found, rows);
         let mut answer = Answer { plan, rows, now, entities, found, derived: Vec::new(), ttl: self.ttl };
         if !answer.plan.steps.is_empty() && rows > 0 {
-            derive(&mut answer, request, now)?;
+            derive(&mut answer, request, now, on_failure)?;
         }
         Ok(answer)
     }

@@ -14,7 +14,7 @@ use std::{
 };
 
 use larder_common::files::FileStamp;
-use larder_http::{DeployReport, PluginStatus, PluginVersion, PluginViewStatus};
+use larder_http::{DeployReport, PluginStatus, PluginVersion};
 use larder_model::{model::DerivedView, registry::Catalog};
 use larder_plugin_host::{
     BindError, CompileKill, Component, Digest, KilledCompilations, LoadError, PluginDir, PluginDirError, PluginError,
@@ -421,7 +421,7 @@ impl Plugins {
             plugin: name.clone(),
             live: entry.live.as_ref().map(Version::describe),
             previous: entry.previous.as_ref().map(Version::describe),
-            views: entry.live.iter().flat_map(Version::view_statuses).collect(),
+            views: entry.live.iter().flat_map(|live| live.transforms.keys().map(ToString::to_string)).collect(),
             refused: entry.refused.clone(),
             compiling: entry.compiling,
         };
@@ -505,13 +505,6 @@ impl Version {
             compiled: self.component.was_compiled(),
             seconds: took.as_secs_f64(),
         }
-    }
-
-    fn view_statuses(&self) -> impl Iterator<Item = PluginViewStatus> {
-        self.transforms.iter().map(|(view, transform)| PluginViewStatus {
-            view: view.to_string(),
-            breaker: transform.breaker().to_string(),
-        })
     }
 }
 

@@ -265,6 +265,103 @@ fn violations_do_not_affect_other_lookups() {
     });
 }
 
+/// Returns definitions of views of the hostile plugin that fails in rows whose `x` is at least 1000.
+fn hostile_views(modes: &[&str], on_error: &str) -> String {
+    let view = |mode: &&str| {
+        format!(
+            "  - name: hostile_{mode}
+    plugin: hostile
+    inputs: [{{name: x, request: Float64}}]
+    features: [{{name: y, type: Float64}}, {{name: text, type: String}}]
+    config: {{mode: {mode}, bad: 1000}}
+    on_error: {on_error}
+"
+        )
+    };
+    format!("derived_views:\n{}", modes.iter().map(view).collect::<String>())
+}
+
+#[test]
+fn bad_row_does_not_affect_other_rows() {
+    let modes = ["fault", "trap", "spin", "bad_utf8"];
+    let fixture = with(&hostile_views(&modes, "{default: {y: -1.0}}")).plugins(&["hostile"]).start();
+    let x: Vec<f64> = (0..100).map(|row| if row == 41 { 1_000.0 } else { f64::from(row) }).collect();
+    let y: Vec<f64> = (0..100).map(|row| if row == 41 { -1.0 } else { f64::from(row) * 2.0 }).collect();
+    let statuses: Vec<&str> = (0..100).map(|row| if row == 41 { "INVALID" } else { "PRESENT" }).collect();
+    for mode in modes {
+        let features = [&*format!("hostile_{mode}:y"), &*format!("hostile_{mode}:text")];
+        let answer = fixture.features(&features, json!({ "x": x }));
+        assert_eq!(answer.column("y")["values"], json!(y), "{mode}");
+        assert_eq!(answer.column("y")["statuses"], json!(statuses), "{mode}");
+        assert_eq!(answer.column("text")["values"][41], Value::Null, "{mode}");
+        let of = |name: &str, feature: &str| {
+            crate::fixture::metric(&format!("{name}{{view=\"hostile_{mode}\",feature=\"{feature}\"}}"))
+        };
+        for feature in ["y", "text"] {
+            assert_eq!(of("larder_derived_invalid_values_total", feature), 1.0, "{mode}: {feature}");
+            assert_eq!(of("larder_derived_null_values_total", feature), 0.0, "{mode}: {feature}");
+        }
+    }
+}
+
+#[test]
+fn failed_request_names_the_row() {
+    let fixture = with(&hostile_views(&["fault", "trap"], "fail")).plugins(&["hostile"]).start();
+    for (mode, why) in [("fault", "the hostile plugin gives up"), ("trap", "its plugin failed")] {
+        let answer = fixture.features(&[&format!("hostile_{mode}:y")], json!({ "x": [1.0, 2.0, 1_000.0, 4.0] }));
+        let expected = format!("derived view hostile_{mode}, row 2, could not be computed: {why}");
+        assert_eq!((answer.status, answer.json()), (500, json!(expected)));
+        let answer = fixture.features(&[&format!("hostile_{mode}:y")], json!({ "x": [1.0, 2.0] }));
+        assert_eq!(answer.column("y")["values"], json!([2.0, 4.0]), "{mode}");
+    }
+}
+
+/// Sets a flag when it is dropped.
+struct SetOnDrop<'f>(&'f AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn bad_caller_does_not_affect_good_caller() {
+    let modes = ["fault", "trap", "spin", "memory", "bad_utf8"];
+    let fixture = with(&hostile_views(&modes, "null")).plugins(&["hostile"]).start();
+    for mode in modes {
+        let features = [&*format!("hostile_{mode}:y")];
+        let over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            // Without this, the other threads would not end after a failed assertion.
+            let ended = SetOnDrop(&over);
+            let bad = || {
+                let mut answers = 0;
+                while !over.load(Ordering::Relaxed) {
+                    let answer = fixture.features(&features, json!({ "x": [1_000.0] }));
+                    assert_eq!(answer.column("y")["statuses"], json!(["INVALID"]), "{mode}");
+                    answers += 1;
+                }
+                answers
+            };
+            let callers = [scope.spawn(bad), scope.spawn(bad)];
+            for x in (0..200).map(f64::from) {
+                let answer = fixture.features(&features, json!({ "x": [x, x + 1.0] }));
+                assert_eq!(
+                    answer.column("y")["values"],
+                    json!([x * 2.0, (x + 1.0) * 2.0]),
+                    "{mode}: {}",
+                    answer.text()
+                );
+                assert_eq!(answer.column("y")["statuses"], json!(["PRESENT", "PRESENT"]), "{mode}");
+            }
+            drop(ended);
+            let bad: i32 = callers.into_iter().map(|caller| caller.join().unwrap()).sum();
+            assert!(bad > 0, "{mode}");
+        });
+    }
+}
+
 #[test]
 fn catalog_lists_plugin_and_inputs() {
     let fixture = Setup::golden().plugins(&["feast_odfv/odfv_python"]).start();

@@ -11,8 +11,8 @@ use std::{
 
 use larder_model::model::{DerivedInput, DerivedView, Feature, InputSource, OnError, ValueRef, ValueType};
 use larder_plugin_host::{
-    BreakerState, CallError, Component, Frame, Incompatibility, Interrupt, LoadError, Outputs, PluginLimits,
-    PluginRuntime, PluginSettings, Transform,
+    CallError, Component, Frame, Incompatibility, Interrupt, LoadError, NeedsIsolation, OnFailure, Outputs,
+    PluginLimits, PluginRuntime, PluginSettings, Transform,
 };
 
 use crate::guests::{compiler, guest, guest_with};
@@ -79,8 +79,18 @@ fn inputs(transform: &Transform, rows: usize) -> Frame {
     frame.finish()
 }
 
+/// Computes a batch, without a search for the rows that fail. Returns the error of the first row that failed.
 pub(crate) fn call(transform: &Transform, rows: usize) -> Result<Outputs, CallError> {
-    transform.call(0, &inputs(transform, rows))
+    let outputs = transform.try_call(0, &inputs(transform, rows), OnFailure::FailCall).unwrap();
+    match outputs.failed().first() {
+        Some(failed) => Err((*failed.error).clone()),
+        None => Ok(outputs),
+    }
+}
+
+/// Returns the indexes of the rows that failed.
+fn failed_rows(outputs: &Outputs) -> Vec<usize> {
+    outputs.failed().iter().map(|failed| failed.row).collect()
 }
 
 /// Returns the error of the first call after the trial. Checks that the next call, in another instance, succeeds.
@@ -213,7 +223,7 @@ fn configure_is_under_the_same_limits() {
 
 #[test]
 fn log_flood_is_limited() {
-    for (mode, amount) in [("log_flood", 100_000), ("long_log_line", 1 << 20), ("log_control", 1)] {
+    for (mode, amount) in [("log_flood", 10_000), ("long_log_line", 1 << 20), ("log_control", 1)] {
         obeyed(mode, amount);
     }
 }
@@ -269,19 +279,128 @@ fn large_batch_is_split() {
     }
 }
 
+/// Loads the guest in a mode that affects only calls with one of the rows `bad`. Returns it with inputs.
+fn bad_rows(mode: &str, bad: &[usize], rows: usize) -> (Arc<Transform>, Frame) {
+    // Each row in mode `slow` takes about 100 ms, which is a third of the limit.
+    let config = format!(r#"{{"mode": "{mode}", "bad": 1000000, "amount": 100000}}"#);
+    let transform = Transform::bind(runtime(), &hostile(), &view(&config)).unwrap();
+    // From this call, the cost of a batch is known.
+    assert!(transform.call(0, &inputs(&transform, rows)).failed().is_empty());
+    let mut frame = transform.frame(rows);
+    #[expect(clippy::cast_precision_loss, reason = "few rows")]
+    let value = |row: usize| if bad.contains(&row) { 1_000_000.0 } else { row as f64 };
+    frame.column(|column| column.extend((0..rows).map(|row| ValueRef::Float64(value(row)))));
+    (transform, frame.finish())
+}
+
 #[test]
-fn repeated_faults_open_circuit_breaker() {
-    let transform = Transform::bind(runtime(), &hostile(), &view(r#"{"mode": "trap", "after": 4}"#)).unwrap();
-    // A trap is too rare to open the breaker: after it, a new instance succeeds four times. A fault does not discard
-    // the instance, so every call fails.
-    let faulty = in_mode("fault", None);
-    assert!(call(&transform, 1).is_err());
-    assert_eq!(transform.breaker(), BreakerState::Closed);
-    for _ in 0..20 {
-        assert_eq!(call(&faulty, 1).unwrap_err().kind(), "fault");
+fn only_bad_rows_fail() {
+    const SETS: [&[usize]; 5] = [&[3, 4, 50], &[0], &[99], &[17], &[]];
+    // Timeouts and allocations take long, so these modes are tested with one set.
+    for (mode, kind, sets) in
+        [("fault", "fault", 5), ("trap", "trap", 5), ("spin", "timeout", 1), ("memory", "memory", 1)]
+    {
+        for bad in &SETS[..sets] {
+            let bad = *bad;
+            let (transform, inputs) = bad_rows(mode, bad, 100);
+            let outputs = transform.call(0, &inputs);
+            assert_eq!(failed_rows(&outputs), bad, "{mode}");
+            for failed in outputs.failed() {
+                assert_eq!(failed.error.kind(), kind, "{mode}: {}", failed.error);
+            }
+            for row in 0..100 {
+                #[expect(clippy::cast_precision_loss, reason = "few rows")]
+                let expected = if bad.contains(&row) { ValueRef::Null } else { ValueRef::Float64(row as f64 * 2.0) };
+                assert_eq!(outputs.output(0).get(row), expected, "{mode}, row {row}");
+                assert_eq!(outputs.is_failed(row), bad.contains(&row), "{mode}, row {row}");
+            }
+        }
     }
-    assert_eq!(faulty.breaker(), BreakerState::Open);
-    assert_eq!(call(&faulty, 1).unwrap_err(), CallError::BreakerOpen);
+}
+
+#[test]
+fn failed_calls_of_a_batch_are_limited() {
+    const ROWS: usize = 4_096;
+    let bad: Vec<usize> = (0..ROWS).collect();
+    for (mode, kind) in [("fault", "fault"), ("trap", "trap")] {
+        let (transform, inputs) = bad_rows(mode, &bad, ROWS);
+        let outputs = transform.call(0, &inputs);
+        assert_eq!(failed_rows(&outputs), bad, "{mode}");
+        assert_eq!(outputs.failed()[0].error.kind(), kind);
+        // The next call is not affected.
+        let (_, good) = bad_rows(mode, &[], ROWS);
+        assert!(transform.call(0, &good).failed().is_empty(), "{mode}");
+    }
+    // A row that uses all of its time costs more than a trap, so fewer of them are tried.
+    let (transform, inputs) = bad_rows("spin", &bad[..64], 64);
+    let started = Instant::now();
+    assert_eq!(transform.call(0, &inputs).failed().len(), 64);
+    let limit = settings().native.time;
+    assert!(started.elapsed() < limit * 64, "{:?}", started.elapsed());
+}
+
+#[test]
+fn failure_on_serving_thread_needs_isolation() {
+    let escalate = |mode: &str, bad: &[usize]| {
+        let (transform, inputs) = bad_rows(mode, bad, 100);
+        transform.try_call(0, &inputs, OnFailure::Escalate).map(|outputs| failed_rows(&outputs))
+    };
+    assert_eq!(escalate("trap", &[]), Ok(vec![]));
+    assert_eq!(escalate("trap", &[5]), Err(NeedsIsolation));
+    assert_eq!(escalate("spin", &[5]), Err(NeedsIsolation));
+    // A fault costs little, so few of them are handled at once.
+    assert_eq!(escalate("fault", &[5]), Ok(vec![5]));
+    assert_eq!(escalate("fault", &(0..100).collect::<Vec<_>>()), Err(NeedsIsolation));
+}
+
+#[test]
+fn call_has_little_more_time_than_expected() {
+    let (transform, inputs) = bad_rows("spin", &[5], 100);
+    let outputs = transform.try_call(0, &inputs, OnFailure::FailCall).unwrap();
+    assert_eq!(failed_rows(&outputs), (0..100).collect::<Vec<_>>());
+    match &*outputs.failed()[0].error {
+        CallError::Interrupt(Interrupt::Timeout(limit)) => assert!(*limit < settings().native.time, "{limit:?}"),
+        error => panic!("{error}"),
+    }
+}
+
+#[test]
+fn single_slow_row_has_all_of_the_time() {
+    // The row takes far longer than the other rows, but less than the limit.
+    let (transform, inputs) = bad_rows("slow", &[5], 100);
+    assert_eq!(transform.try_call(0, &inputs, OnFailure::Escalate).unwrap_err(), NeedsIsolation);
+    assert_eq!(failed_rows(&transform.call(0, &inputs)), [0; 0]);
+}
+
+#[test]
+fn batch_is_divided_by_measured_cost() {
+    // A row takes about a third of the limit, so the batch would take three times the limit in one call.
+    let (transform, inputs) = bad_rows("slow", &(0..10).collect::<Vec<_>>(), 10);
+    assert_eq!(failed_rows(&transform.call(0, &inputs)), [0; 0]);
+    // From now on, the cost is known.
+    assert_eq!(transform.try_call(0, &inputs, OnFailure::Escalate).map(|outputs| outputs.failed().len()), Ok(0));
+}
+
+#[test]
+fn time_limit_ignores_load_of_machine() {
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let threads = 3 * std::thread::available_parallelism().unwrap().get();
+    let spin = |stop: Arc<std::sync::atomic::AtomicBool>| {
+        move || {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                std::hint::spin_loop()
+            }
+        }
+    };
+    let load: Vec<_> = (0..threads).map(|_| std::thread::spawn(spin(Arc::clone(&stop)))).collect();
+    // Each row takes about a third of the limit of CPU time, so it takes longer than the limit while other threads run.
+    let (transform, inputs) = bad_rows("slow", &(0..5).collect::<Vec<_>>(), 5);
+    let started = Instant::now();
+    let outputs = transform.call(0, &inputs);
+    let elapsed = started.elapsed();
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    load.into_iter().for_each(|thread| thread.join().unwrap());
+    assert_eq!(failed_rows(&outputs), [0; 0], "after {elapsed:?}");
 }
 
 /// Returns the resident memory of this process in bytes.
@@ -294,7 +413,7 @@ fn resident_bytes() -> usize {
 fn traps_leave_nothing_behind() {
     // `make soak` runs this test with a hundred thousand traps.
     let traps: usize = std::env::var("LARDER_TRAPS").ok().map_or(5_000, |traps| traps.parse().unwrap());
-    // Each instance succeeds in four calls and traps in the fifth. This is too rare to open the breaker.
+    // Each instance succeeds in four calls and traps in the fifth.
     let transform = in_mode("trap", None);
     let mut met = 0;
     let mut run = |until: usize| {
@@ -307,14 +426,14 @@ fn traps_leave_nothing_behind() {
     run(traps);
     let grown = resident_bytes().saturating_sub(before);
     assert!(grown < 8 * MIB, "{grown} bytes more after {traps} traps");
-    assert_eq!(transform.breaker(), BreakerState::Closed);
 }
 
 #[test]
 fn what_takes_long_is_known_to() {
     let (quick, slow) = (in_mode("good", None), in_mode("slow", Some(20_000)));
-    let _ = call(&slow, 1);
-    let _ = call(&quick, 1);
+    for transform in [&slow, &quick] {
+        assert!(transform.call(0, &inputs(transform, 1)).failed().is_empty());
+    }
     assert!(slow.is_long(1), "some milliseconds");
     let _ = call(&in_mode("spin", None), 1);
 }

@@ -88,7 +88,7 @@ const SAID: &str = "äl well";
 const WORDS_SAID: [&str; 2] = ["all", "well"];
 
 thread_local! {
-    static CONFIG: RefCell<Config<Mode>> = const { RefCell::new(Config { mode: Mode::Good, after: 0, amount: None }) };
+    static CONFIG: RefCell<Config<Mode>> = const { RefCell::new(Config { mode: Mode::Good, after: 0, bad: None, amount: None }) };
     static CALLS: Cell<u32> = const { Cell::new(0) };
 }
 
@@ -107,7 +107,7 @@ impl Guest for Hostile {
 
     fn transform(_context: Context, rows: u32, inputs: Vec<u8>) -> Result<Vec<u8>, Fault> {
         CALLS.set(CALLS.get() + 1);
-        let Config { mode, after, amount } = CONFIG.with_borrow(Config::clone);
+        let Config { mode, after, amount, .. } = CONFIG.with_borrow(Config::clone);
         let mode = if CALLS.get() > after { mode } else { Mode::Good };
         match mode {
             Mode::Spin => loop {

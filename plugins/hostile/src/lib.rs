@@ -6,7 +6,7 @@
 //!
 //! The first `after` calls to `transform` in an instance (default 0) behave as in mode `good`. The table describes the
 //! meaning of `amount`, which many modes ignore. With a small amount, the plugin stays within a limit, and with a large
-//! amount, it exceeds the limit.
+//! amount, it exceeds the limit. With `"bad": 1000`, only calls with a row whose `x` is at least 1000 violate a rule.
 //!
 //! The plugin reads `x` (Float64). It returns `y` (Float64: twice `x`, or 0 if `x` is null), `flag` (Bool: whether `x`
 //! is above 0), `text` (String), `items` (Array(Float64)) and `words` (Array(String)).

@@ -80,7 +80,7 @@ pub(crate) enum Mode {
 const MIB: usize = 1 << 20;
 
 thread_local! {
-    static CONFIG: RefCell<Config<Mode>> = const { RefCell::new(Config { mode: Mode::Good, after: 0, amount: None }) };
+    static CONFIG: RefCell<Config<Mode>> = const { RefCell::new(Config { mode: Mode::Good, after: 0, bad: None, amount: None }) };
     /// The number of calls of `transform` in this instance so far, including the current call.
     static CALLS: Cell<u32> = const { Cell::new(0) };
     /// For mode `remember`: the value of `x` in the last row of the previous call.
@@ -124,15 +124,17 @@ impl Guest for Hostile {
     }
 
     fn transform(_context: Context, rows: u32, inputs: Vec<Column>) -> Result<Vec<Column>, Fault> {
-        let (mode, amount) = (mode(), amount());
         // The host limits `rows` to the size of a batch.
         let rows = rows as usize;
         let x = numbers(&inputs);
+        let bad = CONFIG.with_borrow(|config| config.bad);
+        let bad_rows = bad.map_or(1, |bad| x.iter().filter(|x| **x >= bad).count());
+        let (mode, amount) = (if bad_rows == 0 { Mode::Good } else { mode() }, amount());
         let mut columns = good(rows, x);
         let last = LAST.replace(x.last().copied().unwrap_or(0.0));
         match mode {
             Mode::Spin => spin(),
-            Mode::Slow => work(amount.unwrap_or(10_000)),
+            Mode::Slow => work(amount.unwrap_or(10_000) * bad_rows),
             Mode::Memory => take(amount.unwrap_or(64)),
             Mode::MemoryPolitely => grow(),
             Mode::Recurse => {

@@ -67,7 +67,7 @@ pub(crate) fn fill(column: &mut ColumnWriter<'_>, values: &[Value]) {
 /// Reads all values of a frame.
 pub(crate) fn values(frame: Frame) -> Vec<Vec<Value>> {
     let rows = frame.rows();
-    let outputs = Outputs::new(frame);
+    let outputs = Outputs::new(frame, Vec::new());
     let column = |place: usize| (0..rows).map(|row| outputs.output(place).get(row).to_value()).collect();
     (0..outputs.len()).map(column).collect()
 }

@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use larder_common::log_interval::LogInterval;
 use larder_model::{
     codec::{RowBuilder, RowSchema, RowView},
     model::{DerivedView, InputSource, OnError, ScalarType, Value, ValueRef},
@@ -12,7 +13,7 @@ use larder_model::{
 use larder_plugin_host::{ColumnType, Transform};
 
 use super::{ColumnFrom, EntityColumn, Resolver, Wanted, WantedView};
-use crate::{OnlineRequest, RequestError};
+use crate::{OnlineRequest, RequestError, metrics::DerivedCounters};
 
 /// A derived view to compute.
 #[derive(Debug)]
@@ -25,6 +26,10 @@ pub struct Step {
     pub inputs: Vec<StepInput>,
     /// The values that are served for the view's features if the plugin fails or is not loaded.
     fallback: Fallback,
+    /// The counters of the view's values.
+    pub(crate) counters: DerivedCounters,
+    /// The interval of the log line that the plugin is not loaded.
+    pub(crate) missing: Arc<LogInterval>,
 }
 
 /// The origin of an input of a plugin.
@@ -192,6 +197,11 @@ impl<'c> Resolver<'c> {
         self.transforms.get(self.catalog.derived_index(&view.name)?)
     }
 
+    fn missing(&self, view: &DerivedView) -> Arc<LogInterval> {
+        let index = self.catalog.derived_index(&view.name);
+        index.and_then(|index| self.transforms.missing(index)).cloned().unwrap_or_default()
+    }
+
     /// Returns the steps. Each one follows the steps that it reads. Updates `wanted.columns` to the steps' new indexes.
     pub(super) fn steps(
         &self,
@@ -225,6 +235,8 @@ impl<'c> Resolver<'c> {
                 transform: self.transform(wanted.view).cloned(),
                 inputs: wanted.inputs.iter().map(input).collect(),
                 fallback: Fallback::of(wanted.view),
+                counters: DerivedCounters::bind(wanted.view),
+                missing: self.missing(wanted.view),
             }
         };
         order.iter().map(step).collect()

@@ -116,10 +116,6 @@ fn print_report(report: &DeployReport) {
 fn row(plugin: &PluginStatus) -> Vec<String> {
     let live = plugin.live.as_ref();
     let of = |part: fn(&larder_http::PluginVersion) -> String| live.map_or_else(|| "-".to_owned(), part);
-    let view = |view: &larder_http::PluginViewStatus| match view.breaker.as_str() {
-        "closed" => view.view.clone(),
-        breaker => format!("{} (breaker {breaker})", view.view),
-    };
     vec![
         plugin.plugin.clone(),
         of(|version| version.version.clone()),
@@ -127,6 +123,6 @@ fn row(plugin: &PluginStatus) -> Vec<String> {
         of(|version| version.language.clone()),
         of(|version| output::bytes(version.bytes)),
         plugin.previous.as_ref().map_or_else(|| "-".to_owned(), |version| version.version.clone()),
-        plugin.views.iter().map(view).collect::<Vec<_>>().join(", "),
+        plugin.views.join(", "),
     ]
 }

@@ -6,9 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
-use larder_plugin_host::Transform;
+use larder_plugin_host::{FailedRow, Transform};
 
 use super::project::{LoadedPlugin, RandomColumns};
 use crate::cli::{CliError, output};
@@ -67,11 +67,11 @@ fn measure(transform: &Transform, rows: usize) -> Result<Vec<Duration>> {
     let started = Instant::now();
     while started.elapsed() < MEASURE_TIME || times.is_empty() {
         let call = Instant::now();
-        let result = transform.call(0, &inputs);
+        let outputs = black_box(transform.call(0, &inputs));
         let took = call.elapsed();
-        black_box(
-            result.map_err(|error| CliError::Failed(format!("a call with {rows} synthetic rows failed: {error}")))?,
-        );
+        if let Some(FailedRow { row, error }) = outputs.failed().first() {
+            bail!(CliError::Failed(format!("row {row} of {rows} synthetic rows failed: {error}")));
+        }
         calls += 1;
         if calls > WARM_UP_CALLS {
             times.push(took);

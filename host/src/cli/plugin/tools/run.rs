@@ -13,7 +13,7 @@ use larder_model::{
     codec::RowView,
     model::{Micros, ValueRef},
 };
-use larder_plugin_host::{Frame, FrameBuilder, Signature};
+use larder_plugin_host::{FailedRow, Frame, FrameBuilder, Outputs, Signature};
 use larder_serving::fill_typed;
 use larder_sync::decode_rows;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -41,6 +41,9 @@ pub(in crate::cli) struct RunArgs {
     json: bool,
 }
 
+/// The number of failed rows that are printed.
+const FAILED_SHOWN: usize = 20;
+
 pub(super) fn run(args: &RunArgs) -> Result<()> {
     let plugin = LoadedPlugin::open(&args.file)?;
     let signature = plugin.signature();
@@ -49,9 +52,7 @@ pub(super) fn run(args: &RunArgs) -> Result<()> {
     let inputs = if is_parquet { parquet(&args.input, signature) } else { json_rows(&args.input, signature) }
         .map_err(|error| failed(format!("{error:#}")))?;
     let transform = plugin.transform(&args.config)?;
-    let outputs = transform
-        .call(args.as_of, &inputs)
-        .map_err(|error| CliError::Failed(format!("plugin '{}': {error}", signature.name)))?;
+    let outputs = transform.call(args.as_of, &inputs);
     let value = |place: usize, row: usize| cell(outputs.output(place), signature.outputs[place].column_type, row);
     let rows = inputs.rows();
     if args.json {
@@ -60,14 +61,37 @@ pub(super) fn run(args: &RunArgs) -> Result<()> {
             outputs.map(|(place, field)| (field.name.clone(), value(place, row))).collect::<Map<_, _>>().into()
         };
         output::line(&(0..rows).map(object).collect::<Value>().to_string());
-        return Ok(());
+        return report_failed(signature, &outputs);
     }
     let headings: Vec<&str> = signature.outputs.iter().map(|field| field.name.as_str()).collect();
     let text = |value: Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let lines: Vec<Vec<String>> =
         (0..rows).map(|row| (0..headings.len()).map(|place| text(value(place, row))).collect()).collect();
     output::table(&headings, &lines);
-    Ok(())
+    report_failed(signature, &outputs)
+}
+
+/// Prints the rows that failed.
+///
+/// # Errors
+/// If there is one.
+fn report_failed(signature: &Signature, outputs: &Outputs) -> Result<()> {
+    let failed = outputs.failed();
+    for FailedRow { row, error } in failed.iter().take(FAILED_SHOWN) {
+        output::note(&format!("row {row} failed: {error}"));
+    }
+    if failed.is_empty() {
+        return Ok(());
+    }
+    let more = failed.len().saturating_sub(FAILED_SHOWN);
+    if more > 0 {
+        output::note(&format!("{more} more rows failed"));
+    }
+    let (name, rows) = (&signature.name, outputs.rows());
+    bail!(CliError::Failed(format!(
+        "plugin '{name}': {} of {rows} rows failed, and their outputs are null",
+        failed.len()
+    )))
 }
 
 /// Reads rows from a JSON file. Converts values by the rules for request inputs. An input that a row does not have is

@@ -1,0 +1,196 @@
+//! Computes a batch with as many calls as it needs, so that a row that fails does not affect other rows.
+//!
+//! A batch is divided into calls that are expected to take a fraction of the time limit. If a call fails, the rows that
+//! make it fail are found by dividing the call: each half is called again, down to single rows. A call with several
+//! rows may take only a small multiple of its expected time, because its rows can be called again; a single row may
+//! take as long as the limit allows. So a row fails only if the plugin cannot compute it alone.
+//!
+//! The number of failed calls of a batch is limited. When it is reached, failed calls are not divided any more, and all
+//! of their rows fail.
+
+use std::{ops::Range, sync::Arc, time::Duration};
+
+use larder_model::model::Micros;
+
+use super::{
+    CallError, ColumnType, FailedRow, Frame, Interrupt, OnFailure, Outputs, Transform, frame::FrameBuilder,
+    transform::NeedsIsolation,
+};
+
+/// A batch that is being computed.
+pub(super) struct Batch<'b> {
+    transform: &'b Transform,
+    as_of: Micros,
+    inputs: &'b Frame,
+    on_failure: OnFailure,
+    /// The outputs of the rows that are done, in order.
+    parts: Vec<Frame>,
+    failed: Vec<FailedRow>,
+    failed_calls: usize,
+    /// The number of failed calls with a single row that used all of the time limit.
+    timeouts: usize,
+    elapsed: Duration,
+    /// The CPU time of the calls that did not fail.
+    cpu: Duration,
+}
+
+/// The maximum number of failed calls of a batch. Further failed calls are not divided.
+const FAILED_CALLS_MAX: usize = 256;
+/// The number of failed calls after which no further calls are made. The rows that are left fail.
+const FAILED_CALLS_END: usize = FAILED_CALLS_MAX + 64;
+/// The maximum number of single rows of a batch that use all of the time limit and fail. Further failed calls are not
+/// divided.
+const TIMEOUTS_MAX: usize = 16;
+/// The maximum number of errors that a plugin returned before a batch is moved to an isolation thread. Such an error
+/// costs little.
+const FAULTS_INLINE: usize = 16;
+/// A call is expected to take at most one in this many parts of the time limit.
+const LIMIT_SHARE: u32 = 4;
+/// A call with several rows, or on a serving thread, may take this many times its expected time.
+const EXPECTED_FACTOR: u32 = 16;
+/// Such a call may take at least one in this many parts of the time limit.
+const QUICK_SHARE: u32 = 5;
+/// The inputs of a call take at most one in this many parts of an instance's memory.
+const MEMORY_SHARE: usize = 8;
+
+// === impl Batch ===
+
+impl<'b> Batch<'b> {
+    pub(super) fn new(transform: &'b Transform, as_of: Micros, inputs: &'b Frame, on_failure: OnFailure) -> Self {
+        Self {
+            transform,
+            as_of,
+            inputs,
+            on_failure,
+            parts: Vec::with_capacity(1),
+            failed: Vec::new(),
+            failed_calls: 0,
+            timeouts: 0,
+            elapsed: Duration::ZERO,
+            cpu: Duration::ZERO,
+        }
+    }
+
+    /// Computes all rows.
+    ///
+    /// # Errors
+    /// [`NeedsIsolation`], if `on_failure` is [`OnFailure::Escalate`] and a call failed.
+    pub(super) fn run(&mut self) -> Result<(), NeedsIsolation> {
+        let rows = self.inputs.rows();
+        if rows == 0 {
+            return self.compute(0..0);
+        }
+        let mut start = 0;
+        while start < rows {
+            let end = start + self.rows_per_call(rows - start);
+            let (failed_calls, failed_rows, cpu) = (self.failed_calls, self.failed.len(), self.cpu);
+            self.compute(start..end)?;
+            if self.failed_calls > failed_calls && self.failed.len() == failed_rows {
+                // The call took longer than expected, but each of its rows can be computed.
+                self.transform.note_cost(end - start, self.cpu - cpu);
+            }
+            start = end;
+        }
+        Ok(())
+    }
+
+    /// Returns the outputs of all rows. `types` are the types of their columns.
+    pub(super) fn finish(self, types: impl IntoIterator<Item = ColumnType>) -> Outputs {
+        let mut parts = self.parts;
+        let frame = match &*parts {
+            [_] => parts.swap_remove(0),
+            _ => Frame::concat(types, &parts),
+        };
+        Outputs::new(frame, self.failed)
+    }
+
+    /// Returns the total duration of all calls.
+    pub(super) fn elapsed(&self) -> Duration {
+        self.elapsed
+    }
+
+    /// Returns the rows that failed so far.
+    pub(super) fn failed(&self) -> &[FailedRow] {
+        &self.failed
+    }
+
+    /// Returns the number of rows of the next call, if this many rows are left.
+    fn rows_per_call(&self, left: usize) -> usize {
+        let limits = self.transform.limits();
+        let row_bytes = (self.inputs.bytes().len() / self.inputs.rows().max(1)).max(1);
+        let fitting = limits.memory_bytes / MEMORY_SHARE / row_bytes;
+        let rows_max = left.min(limits.rows_per_call).min(fitting).max(1);
+        let is_quick = |rows: usize| self.transform.expected(rows) <= limits.time / LIMIT_SHARE;
+        if is_quick(rows_max) {
+            return rows_max;
+        }
+        let powers = (0..rows_max.ilog2()).rev().map(|power| 1 << power);
+        powers.clone().find(|rows| is_quick(*rows)).unwrap_or(1)
+    }
+
+    /// Computes some rows, which follow the rows that are done.
+    fn compute(&mut self, rows: Range<usize>) -> Result<(), NeedsIsolation> {
+        if self.failed_calls >= FAILED_CALLS_END {
+            self.fail(rows, CallError::Skipped);
+            return Ok(());
+        }
+        let is_whole = rows.len() == self.inputs.rows();
+        let slice = if is_whole { None } else { Some(self.inputs.slice(rows.clone())) };
+        let time = self.time(rows.len());
+        let called = self.transform.call_once(self.as_of, slice.as_ref().unwrap_or(self.inputs), time);
+        self.elapsed += called.cost.elapsed;
+        match called.result {
+            Ok(outputs) => {
+                self.cpu += called.cost.cpu;
+                self.parts.push(outputs);
+                Ok(())
+            }
+            Err(error) => self.recover(rows, error),
+        }
+    }
+
+    /// Handles a failed call with these rows.
+    fn recover(&mut self, rows: Range<usize>, error: CallError) -> Result<(), NeedsIsolation> {
+        if matches!(error, CallError::Busy(_)) {
+            // The rows did not cause the error, and the next call would fail, too.
+            self.fail(rows, error);
+            return Ok(());
+        }
+        let is_fault = matches!(error, CallError::Fault(_));
+        let may_divide = match self.on_failure {
+            OnFailure::Escalate if is_fault && self.failed_calls < FAULTS_INLINE => true,
+            OnFailure::Escalate => return Err(NeedsIsolation),
+            OnFailure::FindRows => self.failed_calls < FAILED_CALLS_MAX && self.timeouts < TIMEOUTS_MAX,
+            OnFailure::FailCall => false,
+        };
+        self.failed_calls += 1;
+        if may_divide && rows.len() > 1 {
+            let middle = rows.start + rows.len() / 2;
+            self.compute(rows.start..middle)?;
+            return self.compute(middle..rows.end);
+        }
+        if matches!(error, CallError::Interrupt(Interrupt::Timeout(_))) {
+            self.timeouts += 1;
+        }
+        self.fail(rows, error);
+        Ok(())
+    }
+
+    /// Returns the time limit of a call with this many rows.
+    fn time(&self, rows: usize) -> Duration {
+        let limit = self.transform.limits().time;
+        let is_final = matches!(self.on_failure, OnFailure::FindRows) && rows <= 1;
+        if is_final {
+            limit
+        } else {
+            (self.transform.expected(rows) * EXPECTED_FACTOR).max(limit / QUICK_SHARE).min(limit)
+        }
+    }
+
+    /// Records that rows failed.
+    fn fail(&mut self, rows: Range<usize>, error: CallError) {
+        let error = Arc::new(error);
+        self.parts.push(FrameBuilder::new(self.transform.output_types(), rows.len()).finish());
+        self.failed.extend(rows.map(|row| FailedRow { row, error: Arc::clone(&error) }));
+    }
+}
