@@ -248,11 +248,11 @@ fn compare_with_host(transform: &Transform, rows: usize) {
 /// Measures calls with this many rows. The times include filling the columns, because a server does this for each call.
 fn calls(transform: &Transform, rows: usize, each: Duration) -> Vec<Duration> {
     let call = || {
-        let mut frame = transform.frame(rows);
+        let mut frame = transform.input_batch(0, rows);
         for place in 0..frame.column_count() {
             frame.column(|column| column.extend((0..rows).map(|row| ValueRef::Float64(number(row, place)))));
         }
-        transform.call(0, &frame.finish())
+        transform.call(&frame.finish())
     };
     for_a_while(call, each)
 }

@@ -10,18 +10,51 @@
 
 use std::{ops::Range, sync::Arc, time::Duration};
 
-use larder_model::model::Micros;
-
 use super::{
-    CallError, ColumnType, FailedRow, Frame, Interrupt, OnFailure, Outputs, Transform, frame::FrameBuilder,
-    transform::NeedsIsolation,
+    CallError, ColumnType, FailedRow, Frame, FrameBuilder, Inputs, Interrupt, PluginLimits, call_clock::Cost,
+    world::Validated,
 };
 
+/// What happens after a failed call of a plugin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFailure {
+    /// Returns [`NeedsIsolation`], so that the caller computes the batch again on an isolation thread. Each call gets
+    /// little more time than it is expected to take.
+    Escalate,
+    /// Finds the rows that fail, by repeating the call with fewer rows.
+    FindRows,
+    /// All rows of the call fail.
+    FailCall,
+}
+
+/// The error of a batch that has to be computed again with [`OnFailure::FindRows`] or [`OnFailure::FailCall`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NeedsIsolation;
+
+/// Calls a plugin.
+pub(super) trait Caller {
+    /// Calls the plugin once. `time` is the limit on CPU time.
+    fn call_once(&self, inputs: &Inputs, time: Duration) -> Called;
+    /// Returns the limits.
+    fn limits(&self) -> &PluginLimits;
+    /// Returns the CPU time that a call with this many rows is expected to take.
+    fn expected(&self, rows: usize) -> Duration;
+    /// Records the CPU time of a call with this many rows.
+    fn note_cost(&self, rows: usize, cpu: Duration);
+    /// Returns the types of the outputs.
+    fn output_types(&self) -> Vec<ColumnType>;
+}
+
+/// The result of a single call.
+pub(super) struct Called {
+    pub(super) result: Result<Validated, CallError>,
+    pub(super) cost: Cost,
+}
+
 /// A batch that is being computed.
-pub(super) struct Batch<'b> {
-    transform: &'b Transform,
-    as_of: Micros,
-    inputs: &'b Frame,
+pub(super) struct Batch<'b, C> {
+    caller: &'b C,
+    inputs: &'b Inputs,
     on_failure: OnFailure,
     /// The outputs of the rows that are done, in order.
     parts: Vec<Frame>,
@@ -55,11 +88,10 @@ const MEMORY_SHARE: usize = 8;
 
 // === impl Batch ===
 
-impl<'b> Batch<'b> {
-    pub(super) fn new(transform: &'b Transform, as_of: Micros, inputs: &'b Frame, on_failure: OnFailure) -> Self {
+impl<'b, C: Caller> Batch<'b, C> {
+    pub(super) fn new(caller: &'b C, inputs: &'b Inputs, on_failure: OnFailure) -> Self {
         Self {
-            transform,
-            as_of,
+            caller,
             inputs,
             on_failure,
             parts: Vec::with_capacity(1),
@@ -82,26 +114,26 @@ impl<'b> Batch<'b> {
         }
         let mut start = 0;
         while start < rows {
-            let end = start + self.rows_per_call(rows - start);
+            let end = start + self.rows_per_call(start..rows);
             let (failed_calls, failed_rows, cpu) = (self.failed_calls, self.failed.len(), self.cpu);
             self.compute(start..end)?;
             if self.failed_calls > failed_calls && self.failed.len() == failed_rows {
                 // The call took longer than expected, but each of its rows can be computed.
-                self.transform.note_cost(end - start, self.cpu - cpu);
+                self.caller.note_cost(end - start, self.cpu - cpu);
             }
             start = end;
         }
         Ok(())
     }
 
-    /// Returns the outputs of all rows. `types` are the types of their columns.
-    pub(super) fn finish(self, types: impl IntoIterator<Item = ColumnType>) -> Outputs {
+    /// Returns the outputs of all rows, and the rows that failed, in ascending order.
+    pub(super) fn finish(self) -> (Frame, Vec<FailedRow>) {
         let mut parts = self.parts;
         let frame = match &*parts {
             [_] => parts.swap_remove(0),
-            _ => Frame::concat(types, &parts),
+            _ => Frame::concat(self.caller.output_types(), &parts),
         };
-        Outputs::new(frame, self.failed)
+        (frame, self.failed)
     }
 
     /// Returns the total duration of all calls.
@@ -109,18 +141,13 @@ impl<'b> Batch<'b> {
         self.elapsed
     }
 
-    /// Returns the rows that failed so far.
-    pub(super) fn failed(&self) -> &[FailedRow] {
-        &self.failed
-    }
-
-    /// Returns the number of rows of the next call, if this many rows are left.
-    fn rows_per_call(&self, left: usize) -> usize {
-        let limits = self.transform.limits();
-        let row_bytes = (self.inputs.bytes().len() / self.inputs.rows().max(1)).max(1);
+    /// Returns the number of rows of the next call, if these rows are left.
+    fn rows_per_call(&self, left: Range<usize>) -> usize {
+        let limits = self.caller.limits();
+        let row_bytes = (self.inputs.frame().bytes().len() / self.inputs.rows().max(1)).max(1);
         let fitting = limits.memory_bytes / MEMORY_SHARE / row_bytes;
-        let rows_max = left.min(limits.rows_per_call).min(fitting).max(1);
-        let is_quick = |rows: usize| self.transform.expected(rows) <= limits.time / LIMIT_SHARE;
+        let rows_max = self.inputs.rows_of_same_time(left).min(limits.rows_per_call).min(fitting).max(1);
+        let is_quick = |rows: usize| self.caller.expected(rows) <= limits.time / LIMIT_SHARE;
         if is_quick(rows_max) {
             return rows_max;
         }
@@ -137,11 +164,16 @@ impl<'b> Batch<'b> {
         let is_whole = rows.len() == self.inputs.rows();
         let slice = if is_whole { None } else { Some(self.inputs.slice(rows.clone())) };
         let time = self.time(rows.len());
-        let called = self.transform.call_once(self.as_of, slice.as_ref().unwrap_or(self.inputs), time);
+        let called = self.caller.call_once(slice.as_ref().unwrap_or(self.inputs), time);
         self.elapsed += called.cost.elapsed;
         match called.result {
-            Ok(outputs) => {
+            Ok((outputs, failed)) => {
                 self.cpu += called.cost.cpu;
+                let failed = failed.into_iter().map(|(row, message)| FailedRow {
+                    row: rows.start + row,
+                    error: Arc::new(CallError::Row(message)),
+                });
+                self.failed.extend(failed);
                 self.parts.push(outputs);
                 Ok(())
             }
@@ -178,19 +210,19 @@ impl<'b> Batch<'b> {
 
     /// Returns the time limit of a call with this many rows.
     fn time(&self, rows: usize) -> Duration {
-        let limit = self.transform.limits().time;
+        let limit = self.caller.limits().time;
         let is_final = matches!(self.on_failure, OnFailure::FindRows) && rows <= 1;
         if is_final {
             limit
         } else {
-            (self.transform.expected(rows) * EXPECTED_FACTOR).max(limit / QUICK_SHARE).min(limit)
+            (self.caller.expected(rows) * EXPECTED_FACTOR).max(limit / QUICK_SHARE).min(limit)
         }
     }
 
     /// Records that rows failed.
     fn fail(&mut self, rows: Range<usize>, error: CallError) {
         let error = Arc::new(error);
-        self.parts.push(FrameBuilder::new(self.transform.output_types(), rows.len()).finish());
+        self.parts.push(FrameBuilder::new(self.caller.output_types(), rows.len()).finish());
         self.failed.extend(rows.map(|row| FailedRow { row, error: Arc::clone(&error) }));
     }
 }

@@ -22,3 +22,13 @@ pub(super) mod v2 {
         with: { "larder:transform/types@0.2.0": super::v1::larder::transform::types },
     });
 }
+
+/// Version 0.3, in which a plugin names the rows that it cannot compute. Its types differ from those of 0.1 and 0.2.
+pub(super) mod v3 {
+    wasmtime::component::bindgen!({
+        path: "../../wit/0.3.0",
+        world: "derived-features",
+        imports: { default: trappable },
+        additional_derives: [PartialEq],
+    });
+}

@@ -11,6 +11,8 @@ pub struct ColumnType {
     pub scalar: ColumnScalar,
     /// Whether each slot contains a list.
     pub is_list: bool,
+    /// Whether items of the lists may be null. False if there are no lists.
+    pub nullable_items: bool,
 }
 
 /// The type of one value, and of the items of a list.
@@ -38,10 +40,28 @@ pub enum ColumnScalar {
 
 impl ColumnType {
     /// Text, one per slot.
-    pub const TEXT: Self = Self { scalar: ColumnScalar::Utf8, is_list: false };
+    pub const TEXT: Self = Self::single(ColumnScalar::Utf8);
 
     /// Instants, one per slot.
-    pub const TIMESTAMP: Self = Self { scalar: ColumnScalar::Timestamp, is_list: false };
+    pub const TIMESTAMP: Self = Self::single(ColumnScalar::Timestamp);
+
+    /// Returns the type of a column with one value per slot.
+    #[must_use]
+    pub const fn single(scalar: ColumnScalar) -> Self {
+        Self { scalar, is_list: false, nullable_items: false }
+    }
+
+    /// Returns the type of a column of lists whose items are not null.
+    #[must_use]
+    pub const fn list(scalar: ColumnScalar) -> Self {
+        Self { scalar, is_list: true, nullable_items: false }
+    }
+
+    /// Returns whether the columns have the same values, except that items may be null in one of them.
+    #[must_use]
+    pub fn has_values_of(self, other: Self) -> bool {
+        (self.scalar, self.is_list) == (other.scalar, other.is_list)
+    }
 
     /// Returns the column type for features of a type; `None` for nested types, which plugins can neither read nor
     /// compute.
@@ -60,8 +80,8 @@ impl ColumnType {
             ScalarType::UnixTimestamp => ColumnScalar::Timestamp,
         };
         match value_type {
-            ValueType::Scalar(of) => Some(Self { scalar: scalar(of), is_list: false }),
-            ValueType::List(of) | ValueType::Set(of) => Some(Self { scalar: scalar(of), is_list: true }),
+            ValueType::Scalar(of) => Some(Self::single(scalar(of))),
+            ValueType::List(of) | ValueType::Set(of) => Some(Self::list(scalar(of))),
             ValueType::Nested(_) => None,
         }
     }

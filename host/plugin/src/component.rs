@@ -10,13 +10,14 @@ use wasmtime::{Engine, component};
 
 use super::{
     BuildInfo, Digest, Interrupt, LoadError, PluginLimits, PluginSettings, Signature,
-    bindings::types,
     cache::{self, Cache},
     compiler::Compiler,
     engine::Engines,
     guest::{Bounds, Guest, instantiation_halt},
+    inputs::TimeColumn,
     logs::PluginLog,
     precheck,
+    world::Version,
     world::WorldPre,
 };
 
@@ -121,10 +122,19 @@ impl Component {
         self.language() == "python"
     }
 
-    /// Returns the version of the contract that it was compiled against: 0.1 or 0.2.
+    /// Returns the version of the contract that it was compiled against: 0.1, 0.2 or 0.3.
     #[must_use]
     pub fn contract(&self) -> &'static str {
-        self.pre.version()
+        self.pre.version().name()
+    }
+
+    /// Returns how it gets the time.
+    pub(super) fn time_column(&self) -> TimeColumn {
+        match (self.pre.version(), self.signature.reads_time) {
+            (Version::V1 | Version::V2, _) => TimeColumn::Context,
+            (Version::V3, true) => TimeColumn::First,
+            (Version::V3, false) => TimeColumn::None,
+        }
     }
 
     /// Returns its limits.
@@ -176,7 +186,7 @@ fn describe(engines: &Engines, pre: &WorldPre, limits: &PluginLimits) -> Result<
         })
     };
     let bounds = Bounds { time: limits.time, output_bytes: SIGNATURE_BYTES_MAX };
-    let ask = |guest: &mut Guest| -> Result<types::Signature, LoadError> {
+    let ask = |guest: &mut Guest| -> Result<Signature, LoadError> {
         let said: Result<_, Interrupt> = guest.call(engines, bounds, |world, store| world.describe(store));
         said.map_err(LoadError::Describe)
     };
@@ -185,5 +195,5 @@ fn describe(engines: &Engines, pre: &WorldPre, limits: &PluginLimits) -> Result<
     if ask(&mut first)? != signature || ask(&mut instance()?)? != signature {
         return Err(LoadError::Unsteady);
     }
-    Signature::check(signature).map_err(LoadError::Signature)
+    signature.check().map_err(LoadError::Signature)
 }

@@ -74,7 +74,7 @@ pub enum LoadError {
     /// An import that Larder does not provide.
     #[error(
         "plugin imports {}, which Larder does not provide: plugins may import only larder:transform/host, version \
-         0.1 or 0.2, so they have no clock, files, network or randomness. hint: remove the dependency that needs it",
+         0.1, 0.2 or 0.3, so they have no clock, files, network or randomness. hint: remove the dependency that needs it",
         .0.join(", ")
     )]
     Imports(Vec<String>),
@@ -218,9 +218,20 @@ pub enum Interrupt {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CallError {
-    /// The plugin returned an error.
+    /// The plugin returned an error for the whole call.
     #[error("fault: {0}")]
     Fault(String),
+    /// A value of an input that the plugin's type cannot represent exactly.
+    #[error("input '{input}' has a value that {to} cannot represent exactly")]
+    Cast {
+        /// The input.
+        input: String,
+        /// The plugin's type.
+        to: ColumnType,
+    },
+    /// The plugin reported that it cannot compute this row.
+    #[error("{0}")]
+    Row(String),
     /// The guest did not return.
     #[error(transparent)]
     Interrupt(#[from] Interrupt),
@@ -249,6 +260,22 @@ pub enum CallError {
     /// The row was not computed, because the limit on failed calls was reached.
     #[error("it was not called for this row, because too many calls with other rows of the batch failed")]
     Skipped,
+    /// A list of failed rows that is not in ascending order, or that names a row twice.
+    #[error("it reported failed row {row} after row {previous}, but the rows must be in ascending order")]
+    FailedOrder {
+        /// The index of the row.
+        row: usize,
+        /// The index of the row before it.
+        previous: usize,
+    },
+    /// A failed row beyond the batch.
+    #[error("it reported failed row {row}, but the batch has {rows} rows")]
+    FailedRow {
+        /// The index of the row.
+        row: usize,
+        /// The rows of the call.
+        rows: usize,
+    },
     /// No instance could be created.
     #[error("cannot create an instance: {0}")]
     Busy(String),
@@ -262,6 +289,8 @@ impl CallError {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Fault(_) => "fault",
+            Self::Row(_) => "row",
+            Self::Cast { .. } => "cast",
             Self::Interrupt(Interrupt::Timeout(_) | Interrupt::Elapsed(_)) => "timeout",
             Self::Interrupt(Interrupt::Memory { .. }) => "memory",
             Self::Interrupt(Interrupt::Output { .. }) => "output_bytes",
@@ -270,6 +299,8 @@ impl CallError {
             Self::Interrupt(Interrupt::Value(_))
             | Self::Columns { .. }
             | Self::Column { .. }
+            | Self::FailedOrder { .. }
+            | Self::FailedRow { .. }
             | Self::Surplus { .. } => "bad_output",
             Self::Skipped => "skipped",
             Self::Busy(_) => "busy",
@@ -285,7 +316,8 @@ impl CallError {
     #[must_use]
     pub fn for_client(&self) -> String {
         match self {
-            Self::Fault(message) => message.clone(),
+            Self::Fault(message) | Self::Row(message) => message.clone(),
+            Self::Cast { .. } => self.to_string(),
             Self::Busy(_) => "its plugin is not available".to_owned(),
             Self::Skipped => "too many other rows failed".to_owned(),
             _ => "its plugin failed".to_owned(),

@@ -1,9 +1,10 @@
 //! The columns of a batch, in one block of bytes.
 //!
-//! Version 0.2 of the plugin contract defines the layout, which `wit/0.2.0/transform.wit` specifies. The heads of all
-//! columns come first, then the tails of all columns that have one. A head has one presence bit and one slot per row. A
-//! slot holds a number or, in a column of text, bytes or lists, an end: the position in the tail after the row's last
-//! byte or list item. A tail holds texts, bytes, or the items of lists.
+//! Version 0.3 of the plugin contract defines the layout, which `wit/0.3.0/transform.wit` specifies. The layout of
+//! version 0.2 is the same without null items. The heads of all columns come first, then the tails of all columns that
+//! have one. A head has one presence bit and one slot per row. A slot holds a number or, in a column of text, bytes or
+//! lists, an end: the position in the tail after the row's last byte or list item. A tail holds texts, bytes, or the
+//! items of lists. If items may be null, their presence bits come first.
 //!
 //! Outside `world/v1.rs`, a frame is the host's only representation of columns. A [`FrameBuilder`] fills the frame that
 //! a plugin gets. The frame that a plugin returns is validated by `check.rs`, and then read without decoding it.
@@ -45,11 +46,14 @@ struct Parts {
     /// The offset of the presence bits. The slots follow them.
     presence: usize,
     slots: usize,
+    /// The offset of the presence bits of list items. Used only if items may be null.
+    item_presence: usize,
     /// The offset of the slots of list items. Used only for a column of lists.
     items: usize,
     /// The offset of the contents of text or bytes, which belong to rows or, in a column of lists, to items.
     data: usize,
     has_nulls: bool,
+    has_null_items: bool,
 }
 
 /// Values of one type, one after another: the rows of a column, or the items of all of its lists.
@@ -117,6 +121,19 @@ impl Frame {
         selected.finish()
     }
 
+    /// Copies the frame, with nulls in all columns of some rows.
+    pub(super) fn with_nulls(&self, is_null: impl Fn(usize) -> bool) -> Self {
+        let mut copy = FrameBuilder::new(self.columns().map(ColumnRef::column_type), self.rows);
+        for column in self.columns() {
+            copy.column(|to| {
+                for row in 0..self.rows {
+                    if is_null(row) { to.push(ValueRef::Null) } else { to.append(column, row..row + 1) }
+                }
+            });
+        }
+        copy.finish()
+    }
+
     /// Concatenates the rows of frames. `types` are the column types of each of the frames.
     pub(super) fn concat(types: impl IntoIterator<Item = ColumnType>, frames: &[Self]) -> Self {
         let mut whole = FrameBuilder::new(types, frames.iter().map(Self::rows).sum());
@@ -180,6 +197,30 @@ impl<'f> ColumnRef<'f> {
         !self.parts.has_nulls || is_set(self.presence(), row)
     }
 
+    /// Returns whether any item of a list is null.
+    #[inline]
+    #[must_use]
+    pub fn has_null_items(self) -> bool {
+        self.parts.has_null_items
+    }
+
+    /// Returns whether a list item has a value. `item` is its index in [`ColumnRef::values`].
+    #[inline]
+    pub(super) fn is_item_present(self, item: usize) -> bool {
+        !self.parts.has_null_items || is_set(&self.frame.bytes[self.parts.item_presence..], item)
+    }
+
+    /// Returns a list item, or a null. `item` is its index in [`ColumnRef::values`].
+    pub(super) fn item(self, item: usize) -> ValueRef<'f> {
+        if self.is_item_present(item) { self.values().get(item) } else { ValueRef::Null }
+    }
+
+    /// Returns the presence bits of all list items, without padding. Empty if items cannot be null.
+    fn item_presence(self) -> &'f [u8] {
+        let items = if self.parts.column_type.nullable_items { self.values().count } else { 0 };
+        &self.frame.bytes[self.parts.item_presence..][..items.div_ceil(8)]
+    }
+
     /// Returns the presence bits of all rows, without padding.
     #[inline]
     pub(super) fn presence(self) -> &'f [u8] {
@@ -205,7 +246,7 @@ impl<'f> ColumnRef<'f> {
     /// Returns the values of all rows; for a column of lists, the items of all lists.
     #[inline]
     pub(super) fn values(self) -> ValueSlice<'f> {
-        let ColumnType { scalar, is_list } = self.parts.column_type;
+        let ColumnType { scalar, is_list, .. } = self.parts.column_type;
         let (count, slots) = if is_list {
             (start_at(self.slots(), self.frame.rows), self.parts.items)
         } else {
@@ -217,13 +258,25 @@ impl<'f> ColumnRef<'f> {
     /// Returns the indexes of the null rows.
     fn nulls(self) -> impl Iterator<Item = usize> + use<'f> {
         let presence = if self.parts.has_nulls { self.presence() } else { &[] };
-        let with_nulls = presence.iter().enumerate().filter(|(_, byte)| **byte != 0xff);
-        let rows = with_nulls.flat_map(|(at, byte)| (at * 8..at * 8 + 8).filter(move |row| byte >> (row % 8) & 1 == 0));
-        rows.take_while(move |row| *row < self.frame.rows)
+        zeros(presence, self.frame.rows)
+    }
+
+    /// Returns the indexes of the null items of all lists.
+    fn null_items(self) -> impl Iterator<Item = usize> + use<'f> {
+        let presence = if self.parts.has_null_items { self.item_presence() } else { &[] };
+        zeros(presence, self.values().count)
     }
 }
 
-/// Two columns are equal if they have equal types, the same rows are null, and the values are equal bit by bit.
+/// Returns the indexes of the first `count` bits that are not set. Bytes that are missing count as set.
+fn zeros(bits: &[u8], count: usize) -> impl Iterator<Item = usize> {
+    let with_zeros = bits.iter().enumerate().filter(|(_, byte)| **byte != 0xff);
+    let zeros = with_zeros.flat_map(|(at, byte)| (at * 8..at * 8 + 8).filter(move |bit| byte >> (bit % 8) & 1 == 0));
+    zeros.take_while(move |bit| *bit < count)
+}
+
+/// Two columns are equal if they have equal types, the same rows and items are null, and the values are
+/// equal bit by bit.
 impl PartialEq for ColumnRef<'_> {
     fn eq(&self, other: &Self) -> bool {
         let (values, others) = (self.values(), other.values());
@@ -231,6 +284,7 @@ impl PartialEq for ColumnRef<'_> {
             && self.rows() == other.rows()
             && self.presence() == other.presence()
             && self.slots() == other.slots()
+            && self.item_presence() == other.item_presence()
             && values.slots(0..values.count) == others.slots(0..others.count)
             && (!has_ends(values.scalar) || values.all_data() == others.all_data())
     }

@@ -12,6 +12,7 @@ mod bindings;
 mod build_info;
 mod cache;
 mod call_clock;
+mod cast;
 mod column_type;
 mod compile_limits;
 mod compiler;
@@ -22,6 +23,7 @@ mod error;
 mod frame;
 mod guest;
 mod guest_state;
+mod inputs;
 mod isolation;
 mod killed;
 mod latency;
@@ -38,7 +40,9 @@ mod transform;
 mod world;
 
 pub use self::{
+    batch::{NeedsIsolation, OnFailure},
     build_info::BuildInfo,
+    cast::cast,
     column_type::{ColumnScalar, ColumnType},
     compile_limits::{CompileKill, CompileLimits},
     compiler::{COMPILE_COMMAND, compile_here},
@@ -46,6 +50,7 @@ pub use self::{
     digest::Digest,
     error::{BindError, CallError, Incompatibility, Interrupt, LoadError, PluginError},
     frame::{ColumnFault, ColumnRef, ColumnWriter, Frame, FrameBuilder},
+    inputs::{AsOf, Inputs, InputsBuilder},
     isolation::{Isolation, IsolationPermit},
     killed::KilledCompilations,
     output::{FailedRow, Output, Outputs},
@@ -53,5 +58,5 @@ pub use self::{
     runtime::PluginRuntime,
     settings::{PluginLimits, PluginSettings},
     signature::{COLUMNS_MAX, Field, Signature},
-    transform::{NeedsIsolation, OnFailure, Transform},
+    transform::Transform,
 };

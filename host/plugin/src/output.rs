@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use larder_model::model::{ListRef, ScalarType, ValueRef};
+use larder_model::{
+    codec::null_item,
+    model::{ListRef, ScalarType, ValueRef},
+};
 
 use super::{
     CallError, ColumnType,
@@ -13,7 +16,7 @@ use super::{
 #[derive(Debug)]
 pub struct Outputs {
     frame: Frame,
-    /// The index of each column of lists of text or bytes, and its lists in the format of stored rows.
+    /// The index of each column of lists that are not in the format of stored rows, and its lists in this format.
     lists: Vec<(usize, RowLists)>,
     /// The rows that failed, in ascending order. Their outputs are null.
     failed: Vec<FailedRow>,
@@ -35,10 +38,12 @@ pub struct Output<'o> {
     lists: Option<&'o RowLists>,
 }
 
-/// The lists of a column of lists of text or bytes, in the format of stored rows.
+/// The lists of a column in the format of stored rows, which is the only one that [`ListRef`] reads. They are copied in
+/// two cases:
 ///
-/// [`ListRef`] reads only this format. It stores the number of a list's items, their ends and their contents next to
-/// each other, but in a frame they are in three separate parts. So the lists are copied.
+/// * Lists of text or bytes. A stored row has the number of a list's items, their ends and their contents next to each
+///   other, but in a frame they are in three separate parts.
+/// * Lists with null items. A stored list has no nulls, so [`null_item`] replaces them.
 #[derive(Debug)]
 struct RowLists {
     /// The offset in `bytes` at which each row's list ends.
@@ -49,12 +54,27 @@ struct RowLists {
 // === impl Outputs ===
 
 impl Outputs {
-    /// Wraps a validated frame.
-    pub(super) fn new(frame: Frame, failed: Vec<FailedRow>) -> Self {
-        let is_copied = |of: ColumnType| of.is_list && ScalarType::from(of.scalar).item().width().is_none();
-        let lists = frame.columns().enumerate().filter(|(_, column)| is_copied(column.column_type()));
-        let lists = lists.map(|(place, column)| (place, RowLists::of(column))).collect();
+    /// Wraps a validated frame. `item_types` has the type of the list items of each column.
+    pub(super) fn new(frame: Frame, item_types: &[ScalarType], failed: Vec<FailedRow>) -> Self {
+        let has_ends = |of: ColumnType| ScalarType::from(of.scalar).item().width().is_none();
+        let is_copied = |column: ColumnRef<'_>| {
+            column.column_type().is_list && (has_ends(column.column_type()) || column.has_null_items())
+        };
+        let lists = frame.columns().zip(item_types).enumerate().filter(|(_, (column, _))| is_copied(*column));
+        let lists = lists.map(|(place, (column, item_type))| (place, RowLists::of(column, *item_type))).collect();
         Self { frame, lists, failed }
+    }
+
+    /// Adds rows that were not computed. Their outputs become null.
+    pub(super) fn without(mut self, rejected: &[FailedRow]) -> Self {
+        if rejected.is_empty() {
+            return self;
+        }
+        self.failed.retain(|failed| rejected.iter().all(|rejected| rejected.row != failed.row));
+        self.failed.extend_from_slice(rejected);
+        self.failed.sort_by_key(|failed| failed.row);
+        self.frame = self.frame.with_nulls(|row| rejected.iter().any(|rejected| rejected.row == row));
+        self
     }
 
     /// Returns the number of rows.
@@ -114,7 +134,7 @@ impl<'o> Output<'o> {
         if row >= column.rows() || !column.is_present(row) {
             return ValueRef::Null;
         }
-        let ColumnType { scalar, is_list } = column.column_type();
+        let ColumnType { scalar, is_list, .. } = column.column_type();
         if !is_list {
             return column.values().get(row);
         }
@@ -135,25 +155,63 @@ impl<'o> Output<'o> {
 // === impl RowLists ===
 
 impl RowLists {
-    fn of(column: ColumnRef<'_>) -> Self {
-        let values = column.values();
+    fn of(column: ColumnRef<'_>, item_type: ScalarType) -> Self {
         let mut lists = Self { ends: Vec::with_capacity(column.rows()), bytes: Vec::new() };
         for row in 0..column.rows() {
-            let items = column.items(row..row + 1);
-            let start = values.data_start(items.start);
-            lists.bytes.extend(u32::try_from(items.len()).unwrap_or(u32::MAX).to_le_bytes());
-            for end in values.ends(items.clone()) {
-                let end = end as usize - start;
-                lists.bytes.extend(u32::try_from(end).unwrap_or(u32::MAX).to_le_bytes());
-            }
-            lists.bytes.extend_from_slice(values.data(items));
+            lists.push(column, row, item_type);
             lists.ends.push(lists.bytes.len());
         }
         lists
     }
 
+    /// Appends the list of a row.
+    fn push(&mut self, column: ColumnRef<'_>, row: usize, item_type: ScalarType) {
+        let (values, items) = (column.values(), column.items(row..row + 1));
+        let nulls = items.clone().filter(|item| !column.is_item_present(*item)).count();
+        let has_ends = item_type.item().width().is_none();
+        if has_ends {
+            self.bytes.extend(u32::try_from(items.len()).unwrap_or(u32::MAX).to_le_bytes());
+        }
+        if nulls == 0 && has_ends {
+            let start = values.data_start(items.start);
+            for end in values.ends(items.clone()) {
+                self.bytes.extend(u32::try_from(end as usize - start).unwrap_or(u32::MAX).to_le_bytes());
+            }
+            return self.bytes.extend_from_slice(values.data(items));
+        }
+        if nulls == 0 {
+            return self.bytes.extend_from_slice(values.slots(items));
+        }
+        let replacement = null_item(item_type, nulls == items.len());
+        let (mut end, mut contents) = (0, Vec::new());
+        for item in items {
+            let value = if column.is_item_present(item) { values.get(item) } else { replacement.as_item() };
+            match value {
+                ValueRef::Bytes(bytes) => {
+                    end += bytes.len();
+                    self.bytes.extend(u32::try_from(end).unwrap_or(u32::MAX).to_le_bytes());
+                    contents.extend_from_slice(bytes);
+                }
+                value => push_number(&mut self.bytes, value),
+            }
+        }
+        self.bytes.append(&mut contents);
+    }
+
     fn get(&self, row: usize) -> &[u8] {
         let start = if row == 0 { 0 } else { self.ends[row - 1] };
         &self.bytes[start..self.ends[row]]
+    }
+}
+
+/// Appends a value of a fixed size as a stored list has it.
+fn push_number(bytes: &mut Vec<u8>, value: ValueRef<'_>) {
+    match value {
+        ValueRef::Bool(value) => bytes.push(u8::from(value)),
+        ValueRef::Int32(value) => bytes.extend(value.to_le_bytes()),
+        ValueRef::Int64(value) => bytes.extend(value.to_le_bytes()),
+        ValueRef::Float32(value) => bytes.extend(value.to_le_bytes()),
+        ValueRef::Float64(value) => bytes.extend(value.to_le_bytes()),
+        ValueRef::Null | ValueRef::Bytes(_) | ValueRef::List(_) => {}
     }
 }

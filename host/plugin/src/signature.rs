@@ -2,10 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{
-    ColumnScalar, ColumnType,
-    bindings::{types, types::ScalarType},
-};
+use super::ColumnType;
 
 /// A plugin's name, its inputs and its outputs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +13,8 @@ pub struct Signature {
     pub version: String,
     /// A description for users.
     pub doc: String,
+    /// Whether its outputs may depend on the time as of which a row is computed.
+    pub reads_time: bool,
     /// Its inputs, in the order of the columns that it receives.
     pub inputs: Vec<Field>,
     /// Its outputs, in the order of the columns that it returns.
@@ -46,44 +45,35 @@ const DOC_BYTES_MAX: usize = 4_096;
 
 impl Signature {
     /// Validates a signature. The error is a message that describes the first fault.
-    pub(super) fn check(raw: types::Signature) -> Result<Self, String> {
-        check_name("plugin", &raw.name)?;
-        check_version(&raw.version)?;
-        check_doc(&raw.name, &raw.doc)?;
-        if raw.outputs.is_empty() {
+    pub(super) fn check(self) -> Result<Self, String> {
+        check_name("plugin", &self.name)?;
+        check_version(&self.version)?;
+        check_doc(&self.name, &self.doc)?;
+        if self.outputs.is_empty() {
             return Err("there is no output".to_owned());
         }
-        let (inputs, outputs) = (fields("input", raw.inputs)?, fields("output", raw.outputs)?);
-        Ok(Self { name: raw.name, version: raw.version, doc: raw.doc, inputs, outputs })
+        check_fields("input", &self.inputs)?;
+        check_fields("output", &self.outputs)?;
+        Ok(self)
     }
 }
 
-fn fields(what: &str, raw: Vec<types::Field>) -> Result<Vec<Field>, String> {
-    if raw.len() > COLUMNS_MAX {
-        return Err(format!("{} {what}s, but at most {COLUMNS_MAX} are allowed", raw.len()));
+fn check_fields(what: &str, fields: &[Field]) -> Result<(), String> {
+    if fields.len() > COLUMNS_MAX {
+        return Err(format!("{} {what}s, but at most {COLUMNS_MAX} are allowed", fields.len()));
     }
     let mut names = BTreeSet::new();
-    let mut fields = Vec::with_capacity(raw.len());
-    for field in raw {
-        check_name(what, &field.name)?;
-        check_doc(&field.name, &field.doc)?;
-        if !names.insert(field.name.clone()) {
-            return Err(format!("{what} '{}' is defined twice", field.name));
+    for Field { name, column_type, doc, .. } in fields {
+        check_name(what, name)?;
+        check_doc(name, doc)?;
+        if !names.insert(name) {
+            return Err(format!("{what} '{name}' is defined twice"));
         }
-        let scalar = match field.data_type.scalar {
-            ScalarType::Bool => ColumnScalar::Bool,
-            ScalarType::Int32 => ColumnScalar::Int32,
-            ScalarType::Int64 => ColumnScalar::Int64,
-            ScalarType::Float32 => ColumnScalar::Float32,
-            ScalarType::Float64 => ColumnScalar::Float64,
-            ScalarType::Utf8 => ColumnScalar::Utf8,
-            ScalarType::Binary => ColumnScalar::Binary,
-            ScalarType::Timestamp => ColumnScalar::Timestamp,
-        };
-        let column_type = ColumnType { scalar, is_list: field.data_type.is_list };
-        fields.push(Field { name: field.name, column_type, nullable: field.nullable, doc: field.doc });
+        if column_type.nullable_items && !column_type.is_list {
+            return Err(format!("{what} '{name}' has nullable items, but it is not a list"));
+        }
     }
-    Ok(fields)
+    Ok(())
 }
 
 fn check_name(what: &str, name: &str) -> Result<(), String> {
@@ -120,31 +110,33 @@ fn check_doc(of: &str, doc: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ColumnScalar;
 
-    fn field(name: &str) -> types::Field {
-        let data_type = types::DataType { scalar: ScalarType::Float64, is_list: false };
-        types::Field { name: name.to_owned(), data_type, nullable: true, doc: String::new() }
+    fn field(name: &str) -> Field {
+        let column_type = ColumnType::single(ColumnScalar::Float64);
+        Field { name: name.to_owned(), column_type, nullable: true, doc: String::new() }
     }
 
-    fn good() -> types::Signature {
-        types::Signature {
+    fn good() -> Signature {
+        Signature {
             name: "ratio".to_owned(),
             version: "1.0.0-rc.1".to_owned(),
             doc: "d".repeat(DOC_BYTES_MAX),
+            reads_time: false,
             inputs: (0..COLUMNS_MAX).map(|i| field(&format!("in_{i}"))).collect(),
             outputs: vec![field(&"o".repeat(NAME_BYTES_MAX))],
         }
     }
 
-    fn refused(change: impl FnOnce(&mut types::Signature)) -> String {
+    fn refused(change: impl FnOnce(&mut Signature)) -> String {
         let mut signature = good();
         change(&mut signature);
-        Signature::check(signature).unwrap_err()
+        signature.check().unwrap_err()
     }
 
     #[test]
     fn signature_within_limits_is_accepted() {
-        let signature = Signature::check(good()).unwrap();
+        let signature = good().check().unwrap();
         assert_eq!(signature.inputs.len(), COLUMNS_MAX);
         assert_eq!(signature.outputs[0].column_type.to_string(), "Float64");
     }
@@ -160,6 +152,10 @@ mod tests {
         assert!(refused(|it| it.inputs[0].name = "a\nb".to_owned()).contains("'a\\nb' is not"));
         assert_eq!(refused(|it| it.version = "1.0".to_owned()), "version '1.0' is not MAJOR.MINOR.PATCH");
         assert!(refused(|it| it.doc.push('d')).contains("has 4097 bytes"));
+        assert_eq!(
+            refused(|it| it.outputs[0].column_type.nullable_items = true).split("' ").last(),
+            Some("has nullable items, but it is not a list")
+        );
         assert!(refused(|it| it.inputs[3].doc = "d".repeat(9_999)).contains("the doc of 'in_3'"));
     }
 }

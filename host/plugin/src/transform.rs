@@ -3,15 +3,14 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use larder_model::{
-    model::{DerivedView, Micros, ValueRef},
+    model::{DerivedView, ScalarType, ValueRef, ValueType},
     yaml::nearest,
 };
 
 use super::{
-    BindError, CallError, ColumnType, Component, FailedRow, Field, Frame, FrameBuilder, Incompatibility, Isolation,
-    Outputs, PluginLimits, PluginRuntime,
-    batch::Batch,
-    bindings::types,
+    AsOf, BindError, CallError, ColumnType, Component, FailedRow, Field, Incompatibility, Inputs, InputsBuilder,
+    Isolation, Outputs, PluginLimits, PluginRuntime,
+    batch::{Batch, Called, Caller, NeedsIsolation, OnFailure},
     call_clock::Cost,
     guest::{Bounds, Guest},
     latency::LatencyEstimator,
@@ -27,34 +26,16 @@ pub struct Transform {
     view: Arc<str>,
     config: Arc<str>,
     inputs: Vec<usize>,
+    /// For each input of the plugin, whether the view has another type, whose values are cast.
+    casts: Vec<bool>,
     outputs: Vec<usize>,
+    /// The types of the values or list items of each output, in the order of the signature.
+    item_types: Vec<ScalarType>,
     pool: Pool,
     isolation: Isolation,
     pace: LatencyEstimator,
     log: Arc<PluginLog>,
     metrics: TransformMetrics,
-}
-
-/// What happens after a failed call of a plugin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnFailure {
-    /// Returns [`NeedsIsolation`], so that the caller computes the batch again on an isolation thread. Each call gets
-    /// little more time than it is expected to take.
-    Escalate,
-    /// Finds the rows that fail, by repeating the call with fewer rows.
-    FindRows,
-    /// All rows of the call fail.
-    FailCall,
-}
-
-/// The error of a batch that has to be computed again with [`OnFailure::FindRows`] or [`OnFailure::FailCall`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NeedsIsolation;
-
-/// The result of a single call.
-pub(super) struct Called {
-    pub(super) result: Result<Frame, CallError>,
-    pub(super) cost: Cost,
 }
 
 /// The number of calls after which an instance is replaced. A plugin may keep state between calls; replacing the
@@ -85,13 +66,28 @@ impl Transform {
         };
         let inputs = signature.inputs.iter().map(|input| fit_input(input, view)).collect::<Result<_, _>>();
         let outputs = fit_outputs(&signature.outputs, view);
+        let (inputs, outputs): (Vec<usize>, _) = (inputs.map_err(incompatible)?, outputs.map_err(incompatible)?);
+        let is_cast = |(place, input): (&usize, &Field)| {
+            ColumnType::of(view.inputs[*place].value_type).is_some_and(|of| !of.has_values_of(input.column_type))
+        };
+        let casts = inputs.iter().zip(&signature.inputs).map(is_cast).collect();
+        let mut item_types: Vec<ScalarType> =
+            signature.outputs.iter().map(|output| output.column_type.scalar.into()).collect();
+        for (feature, place) in view.features.iter().zip(&outputs) {
+            item_types[*place] = match feature.value_type {
+                ValueType::Scalar(of) | ValueType::List(of) | ValueType::Set(of) => of,
+                ValueType::Nested(_) => item_types[*place],
+            };
+        }
         let transform = Self {
             runtime: Arc::clone(runtime),
             component: Arc::clone(component),
             view: Arc::clone(&view.name),
             config: Arc::clone(&view.config),
-            inputs: inputs.map_err(incompatible)?,
-            outputs: outputs.map_err(incompatible)?,
+            inputs,
+            casts,
+            outputs,
+            item_types,
             pool: Pool::new(runtime.settings().threads + runtime.settings().compute_threads),
             isolation: Isolation::new(),
             pace: LatencyEstimator::default(),
@@ -130,6 +126,13 @@ impl Transform {
         &self.inputs
     }
 
+    /// Returns whether the view's type of an input of the plugin differs from the plugin's type, so that its values have to
+    /// be cast.
+    #[must_use]
+    pub fn is_cast(&self, input: usize) -> bool {
+        self.casts[input]
+    }
+
     /// Returns, for each feature of the view, the index of its column in the result of a call.
     #[must_use]
     pub fn outputs(&self) -> &[usize] {
@@ -143,39 +146,42 @@ impl Transform {
         self.component.is_python() || self.pace.expect(rows) > self.runtime.settings().inline_max
     }
 
-    /// Returns a builder for the inputs of a call with this many rows. Its columns are in the order of
-    /// [`Transform::inputs`].
+    /// Returns a builder for the inputs of a batch. Its columns are in the order of [`Transform::inputs`].
     #[must_use]
-    pub fn frame(&self, rows: usize) -> FrameBuilder {
-        FrameBuilder::new(self.component.signature().inputs.iter().map(|input| input.column_type), rows)
+    pub fn input_batch(&self, as_of: impl Into<AsOf>, rows: usize) -> InputsBuilder {
+        let types = self.component.signature().inputs.iter().map(|input| input.column_type);
+        InputsBuilder::new(types, as_of.into(), self.component.time_column(), rows)
     }
 
-    /// Computes a batch. `inputs` has the columns of [`Transform::frame`]. The outputs are in the order of the plugin's
-    /// signature. A large batch is divided into several calls.
+    /// Computes a batch. The outputs are in the order of the plugin's signature. A large batch is divided into several
+    /// calls.
     ///
     /// Rows that the plugin cannot compute are in [`Outputs::failed`]. They are counted in metrics, and the first one is
     /// logged, within the rate limit of the plugin's log.
     ///
     /// # Errors
     /// [`NeedsIsolation`], only with [`OnFailure::Escalate`].
-    pub fn try_call(&self, as_of: Micros, inputs: &Frame, on_failure: OnFailure) -> Result<Outputs, NeedsIsolation> {
+    pub fn try_call(&self, inputs: &Inputs, on_failure: OnFailure) -> Result<Outputs, NeedsIsolation> {
         let rows = inputs.rows();
         let signature = self.component.signature();
         let (plugin, version, view) = (&*signature.name, &*signature.version, &*self.view);
         let _span = tracing::debug_span!("plugin_call", plugin, version, view, rows).entered();
-        let mut batch = Batch::new(self, as_of, inputs, on_failure);
+        let mut batch = Batch::new(self, inputs, on_failure);
         let result = batch.run();
         self.metrics.call(rows, batch.elapsed());
-        if result.is_ok() && !batch.failed().is_empty() {
-            self.note_failed(batch.failed());
+        result?;
+        let (frame, failed) = batch.finish();
+        let outputs = Outputs::new(frame, &self.item_types, failed).without(inputs.rejected());
+        if !outputs.failed().is_empty() {
+            self.note_failed(outputs.failed());
         }
-        result.map(|()| batch.finish(self.output_types()))
+        Ok(outputs)
     }
 
     /// Computes a batch. If a call fails, finds the rows that fail. Otherwise the same as [`Transform::try_call`].
     #[must_use]
-    pub fn call(&self, as_of: Micros, inputs: &Frame) -> Outputs {
-        match self.try_call(as_of, inputs, OnFailure::FindRows) {
+    pub fn call(&self, inputs: &Inputs) -> Outputs {
+        match self.try_call(inputs, OnFailure::FindRows) {
             Ok(outputs) => outputs,
             Err(NeedsIsolation) => unreachable!("only `Escalate` returns this error"),
         }
@@ -187,26 +193,6 @@ impl Transform {
         &self.isolation
     }
 
-    /// Returns the limits.
-    pub(super) fn limits(&self) -> &PluginLimits {
-        self.component.limits()
-    }
-
-    /// Returns the CPU time that a call with this many rows is expected to take.
-    pub(super) fn expected(&self, rows: usize) -> Duration {
-        self.pace.expect(rows)
-    }
-
-    /// Records the CPU time of a call with this many rows.
-    pub(super) fn note_cost(&self, rows: usize, cpu: Duration) {
-        self.pace.note(rows, cpu);
-    }
-
-    /// Returns the types of the outputs.
-    pub(super) fn output_types(&self) -> impl Iterator<Item = ColumnType> {
-        self.component.signature().outputs.iter().map(|output| output.column_type)
-    }
-
     fn note_failed(&self, failed: &[FailedRow]) {
         self.metrics.failed_rows(failed.len());
         if let Some(FailedRow { row, error }) = failed.first() {
@@ -214,36 +200,16 @@ impl Transform {
         }
     }
 
-    /// Calls the plugin once. `time` is the limit on CPU time.
-    pub(super) fn call_once(&self, as_of: Micros, inputs: &Frame, time: Duration) -> Called {
-        let guest = match self.pool.take() {
-            Some(guest) => Ok(guest),
-            None => match self.configured() {
-                // No further instance can be created, but there may be an idle one in the shard of another thread.
-                Err(CallError::Busy(why)) => self.pool.take_any().ok_or(CallError::Busy(why)),
-                other => other,
-            },
-        };
-        let called = match guest {
-            Ok(guest) => self.call_guest(guest, as_of, inputs, time),
-            Err(error) => Called { result: Err(error), cost: Cost::default() },
-        };
-        if let Err(error) = &called.result {
-            self.metrics.error(error.kind());
-        }
-        called
-    }
-
-    fn call_guest(&self, mut guest: Guest, as_of: Micros, inputs: &Frame, time: Duration) -> Called {
-        let (context, bounds) = (types::Context { as_of }, Bounds { time, ..self.bounds() });
-        let result = guest.call(&self.runtime.engines, bounds, |world, store| world.transform(store, context, inputs));
+    fn call_guest(&self, mut guest: Guest, inputs: &Inputs, time: Duration) -> Called {
+        let bounds = Bounds { time, ..self.bounds() };
+        let result = guest.call(&self.runtime.engines, bounds, |world, store| world.transform(store, inputs));
         let cost = guest.cost();
         self.metrics.memory(guest.high_water());
         let result = match result {
             Ok(Ok(returned)) => returned
                 .check(&self.component.signature().outputs, inputs.rows())
                 .inspect(|_| self.note_cost(inputs.rows(), cost.cpu)),
-            Ok(Err(fault)) => Err(CallError::Fault(fault_text(fault))),
+            Ok(Err(fault)) => Err(CallError::Fault(fault)),
             Err(interrupt) => Err(CallError::Interrupt(interrupt)),
         };
         match &result {
@@ -265,7 +231,7 @@ impl Transform {
         })?;
         self.metrics.instance();
         let configured = guest.call(engines, self.bounds(), |world, store| world.configure(store, &self.config))?;
-        configured.map_err(|fault| CallError::Fault(fault_text(fault)))?;
+        configured.map_err(CallError::Fault)?;
         Ok(guest)
     }
 
@@ -283,15 +249,52 @@ impl Transform {
     /// Calls the plugin for a row of zeros or nulls, twice, because the first call of an instance is slower than later
     /// ones.
     fn try_on(&self, zeros: bool) -> Result<(), CallError> {
-        let mut inputs = self.frame(1);
+        let mut inputs = self.input_batch(0, 1);
         for _ in 0..inputs.column_count() {
             inputs.column(|column| if zeros { column.push_default() } else { column.push(ValueRef::Null) });
         }
         let inputs = inputs.finish();
         for _ in 0..2 {
-            self.call_once(0, &inputs, self.limits().time).result?;
+            self.call_once(&inputs, self.limits().time).result?;
         }
         Ok(())
+    }
+}
+
+impl Caller for Transform {
+    fn call_once(&self, inputs: &Inputs, time: Duration) -> Called {
+        let guest = match self.pool.take() {
+            Some(guest) => Ok(guest),
+            None => match self.configured() {
+                // No further instance can be created, but there may be an idle one in the shard of another thread.
+                Err(CallError::Busy(why)) => self.pool.take_any().ok_or(CallError::Busy(why)),
+                other => other,
+            },
+        };
+        let called = match guest {
+            Ok(guest) => self.call_guest(guest, inputs, time),
+            Err(error) => Called { result: Err(error), cost: Cost::default() },
+        };
+        if let Err(error) = &called.result {
+            self.metrics.error(error.kind());
+        }
+        called
+    }
+
+    fn limits(&self) -> &PluginLimits {
+        self.component.limits()
+    }
+
+    fn expected(&self, rows: usize) -> Duration {
+        self.pace.expect(rows)
+    }
+
+    fn note_cost(&self, rows: usize, cpu: Duration) {
+        self.pace.note(rows, cpu);
+    }
+
+    fn output_types(&self) -> Vec<ColumnType> {
+        self.component.signature().outputs.iter().map(|output| output.column_type).collect()
     }
 }
 
@@ -316,7 +319,10 @@ fn fit_input(input: &Field, view: &DerivedView) -> Result<usize, Incompatibility
         return Err(Incompatibility::NoInput { name: input.name.clone(), suggestion });
     };
     let found = view.inputs[place].value_type;
-    if ColumnType::of(found) != Some(input.column_type) {
+    let casts = |found: ColumnType| {
+        found.is_list == input.column_type.is_list && found.scalar.casts_to(input.column_type.scalar)
+    };
+    if !ColumnType::of(found).is_some_and(casts) {
         let (name, plugin) = (input.name.clone(), input.column_type);
         return Err(Incompatibility::InputType { name, view: found.to_string(), plugin });
     }
@@ -330,17 +336,11 @@ fn fit_outputs(outputs: &[Field], view: &DerivedView) -> Result<Vec<usize>, Inco
             return Err(Incompatibility::NoOutput { name: feature.name.to_string(), suggestion });
         };
         let plugin = outputs[place].column_type;
-        if ColumnType::of(feature.value_type) != Some(plugin) {
+        if !ColumnType::of(feature.value_type).is_some_and(|feature| feature.has_values_of(plugin)) {
             let (name, view) = (feature.name.to_string(), feature.value_type.to_string());
             return Err(Incompatibility::OutputType { name, view, plugin });
         }
         Ok(place)
     };
     view.features.iter().map(fit).collect()
-}
-
-fn fault_text(fault: types::Fault) -> String {
-    match fault {
-        types::Fault::BadConfig(text) | types::Fault::BadInput(text) | types::Fault::Internal(text) => text,
-    }
 }

@@ -6,7 +6,9 @@ use larder_model::{
     codec::single,
     model::{Micros, NULL_TIMESTAMP_SECONDS, ScalarType, ValueRef},
 };
-use larder_plugin_host::{ColumnScalar, ColumnType, ColumnWriter, FailedRow, Frame, FrameBuilder, OnFailure};
+use larder_plugin_host::{
+    CallError, ColumnScalar, ColumnType, ColumnWriter, FailedRow, Field, Frame, FrameBuilder, OnFailure,
+};
 
 use super::{
     Answer, ColumnFrom, EntityValue, OnlineRequest, RequestError,
@@ -55,18 +57,26 @@ fn compute(
         step.counters.note_all_invalid(answer.rows);
         return no_plugin(step);
     };
-    let mut inputs = transform.frame(answer.rows);
-    for input in &step.inputs {
+    let mut inputs = transform.input_batch(as_of, answer.rows);
+    let mut lossy = Vec::new();
+    for (place, input) in step.inputs.iter().enumerate() {
+        let mut note = |row: usize| lossy.push((row, place));
         inputs.column(|column| match *input {
-            StepInput::Feature(from) => fill_feature(column, answer, from),
-            StepInput::Request(index) => column.append(request_data.column(index), 0..answer.rows),
+            StepInput::Feature(from) => fill_feature(column, answer, from, transform.is_cast(place), &mut note),
+            StepInput::Request(index) => column.append_cast(request_data.column(index), &mut note),
             StepInput::Key(index, key_type) => {
-                fill_key(column, index.map(|index| answer.entity_column(index)), key_type, answer.rows);
+                let values = index.map(|index| answer.entity_column(index));
+                fill_key(column, values, key_type, answer.rows, &mut note);
             }
         });
     }
+    let declared = &transform.component().signature().inputs;
+    for (row, place) in lossy {
+        let Field { name, column_type, .. } = &declared[place];
+        inputs.reject(row, CallError::Cast { input: name.clone(), to: *column_type });
+    }
     let outputs = transform
-        .try_call(as_of, &inputs.finish(), on_failure)
+        .try_call(&inputs.finish(), on_failure)
         .map_err(|_| RequestError::NeedsIsolation(Arc::clone(transform)))?;
     step.counters.note(&outputs, transform.outputs());
     match outputs.failed().first() {
@@ -91,21 +101,35 @@ fn failure(step: &Step, failed: &FailedRow) -> RequestError {
     RequestError::Plugin { view: step.view.name.to_string(), row: failed.row, why: failed.error.for_client() }
 }
 
-/// Appends a feature's values in all rows. The value is null in rows without a value.
-fn fill_feature(column: &mut ColumnWriter<'_>, answer: &Answer<'_>, from: ColumnFrom) {
+/// Appends a feature's values in all rows. The value is null in rows without a value. Passes rows with values that would
+/// change to `lossy`.
+fn fill_feature(
+    column: &mut ColumnWriter<'_>,
+    answer: &Answer<'_>,
+    from: ColumnFrom,
+    is_cast: bool,
+    lossy: &mut impl FnMut(usize),
+) {
     // Rows that failed in the other plugin have that view's fallback, so they cannot be copied.
     if let Some(output) = answer.output(from).filter(|_| !answer.has_failed_rows(from)) {
-        return column.append(output.column(), 0..answer.rows);
+        return column.append_cast(output.column(), lossy);
     }
     // Feast's placeholder for a null timestamp is passed to a plugin as null.
     let is_timestamp = column.column_type() == ColumnType::TIMESTAMP;
     let is_null = |value: &ValueRef<'_>| is_timestamp && matches!(value, ValueRef::Int64(NULL_TIMESTAMP_SECONDS));
-    column.extend(answer.cells(from).map(|cell| if is_null(&cell.value) { ValueRef::Null } else { cell.value }));
+    let values = answer.cells(from).map(|cell| if is_null(&cell.value) { ValueRef::Null } else { cell.value });
+    if is_cast { column.extend_cast(values, lossy) } else { column.extend(values) }
 }
 
-fn fill_key(column: &mut ColumnWriter<'_>, values: Option<&[EchoedValue<'_>]>, key_type: ScalarType, rows: usize) {
+fn fill_key(
+    column: &mut ColumnWriter<'_>,
+    values: Option<&[EchoedValue<'_>]>,
+    key_type: ScalarType,
+    rows: usize,
+    lossy: &mut impl FnMut(usize),
+) {
     let value = |row: usize| values.map_or(ValueRef::Null, |values| keys::key_as_value(&values[row], key_type));
-    column.extend((0..rows).map(value));
+    column.extend_cast((0..rows).map(value), lossy);
 }
 
 /// Appends the caller's values for an input, converted to the column's type:
@@ -120,7 +144,7 @@ fn fill_key(column: &mut ColumnWriter<'_>, values: Option<&[EchoedValue<'_>]>, k
 /// # Errors
 /// [`RequestError::BadRequestData`] for the first value that cannot be converted.
 pub fn fill_typed(column: &mut ColumnWriter<'_>, name: &str, values: &[EntityValue<'_>]) -> Result<(), RequestError> {
-    let ColumnType { scalar, is_list } = column.column_type();
+    let ColumnType { scalar, is_list, nullable_items } = column.column_type();
     let mut wrong = None;
     let mut note = |row: usize, value| {
         wrong.get_or_insert((row, value));
@@ -131,7 +155,10 @@ pub fn fill_typed(column: &mut ColumnWriter<'_>, name: &str, values: &[EntityVal
             match value {
                 EntityValue::Null => column.push(ValueRef::Null),
                 EntityValue::List(items) => {
-                    column.push_list(items.iter().map(|item| sent(item, scalar).unwrap_or_else(|| note(row, item))));
+                    column.push_list(items.iter().map(|item| match item {
+                        EntityValue::Null if nullable_items => ValueRef::Null,
+                        item => sent(item, scalar).unwrap_or_else(|| note(row, item)),
+                    }));
                 }
                 value => column.push(note(row, value)),
             }

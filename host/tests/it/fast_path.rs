@@ -310,19 +310,18 @@ fn offloaded_error_equals_hyper() {
     assert_eq!(keys(&next(&mut stream)), json!([2]));
     assert_eq!(next(&mut stream).column("y")["values"], json!([6.0]));
     assert_eq!(counted("larder_http_fast_path_exits_total "), 0);
-    let faults = || {
-        counted(
-            "larder_plugin_errors_total{plugin=\"odfv_singleton\",version=\"1.0.0\",view=\"odfv_singleton\",kind=\"fault\"} ",
-        )
+    let failed_rows = || {
+        let labels = "plugin=\"odfv_singleton\",version=\"1.0.0\",view=\"odfv_singleton\"";
+        counted(&format!("larder_plugin_failed_rows_total{{{labels}}} "))
     };
     let errors = || counted("larder_http_requests_total{endpoint=\"/get-online-features\",status=\"error\"} ");
-    assert_eq!((faults(), errors()), (1, 1));
+    assert_eq!((failed_rows(), errors()), (1, 1));
 
     let other = wire::send(fixture.address(), "POST", "/get-online-features", &CLOSE, &both);
     assert_eq!((wrong.status, wrong.text()), (other.status, other.text()));
     assert_eq!(wrong.headers["content-type"], other.headers["content-type"]);
     assert_eq!((wrong.status, wrong.text().contains("odfv_singleton")), (500, true), "{}", wrong.text());
-    assert_eq!((faults(), errors()), (2, 2));
+    assert_eq!((failed_rows(), errors()), (2, 2));
     assert_eq!(counted("larder_http_fast_path_exits_total "), 1);
     // Other requests are not affected.
     assert_eq!(fixture.get("/health").status, 200);

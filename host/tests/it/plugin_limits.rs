@@ -11,7 +11,7 @@ use std::{
 
 use larder_model::model::{DerivedInput, DerivedView, Feature, InputSource, OnError, ValueRef, ValueType};
 use larder_plugin_host::{
-    CallError, Component, Frame, Incompatibility, Interrupt, LoadError, NeedsIsolation, OnFailure, Outputs,
+    CallError, Component, Incompatibility, Inputs, Interrupt, LoadError, NeedsIsolation, OnFailure, Outputs,
     PluginLimits, PluginRuntime, PluginSettings, Transform,
 };
 
@@ -72,8 +72,8 @@ fn in_mode(mode: &str, amount: Option<u64>) -> Arc<Transform> {
     Transform::bind(runtime(), &hostile(), &view(&config)).unwrap_or_else(|error| panic!("{mode}: {error}"))
 }
 
-fn inputs(transform: &Transform, rows: usize) -> Frame {
-    let mut frame = transform.frame(rows);
+fn inputs(transform: &Transform, rows: usize) -> Inputs {
+    let mut frame = transform.input_batch(0, rows);
     #[expect(clippy::cast_precision_loss, reason = "few rows")]
     frame.column(|column| column.extend((0..rows).map(|row| ValueRef::Float64(row as f64))));
     frame.finish()
@@ -81,7 +81,7 @@ fn inputs(transform: &Transform, rows: usize) -> Frame {
 
 /// Computes a batch, without a search for the rows that fail. Returns the error of the first row that failed.
 pub(crate) fn call(transform: &Transform, rows: usize) -> Result<Outputs, CallError> {
-    let outputs = transform.try_call(0, &inputs(transform, rows), OnFailure::FailCall).unwrap();
+    let outputs = transform.try_call(&inputs(transform, rows), OnFailure::FailCall).unwrap();
     match outputs.failed().first() {
         Some(failed) => Err((*failed.error).clone()),
         None => Ok(outputs),
@@ -280,13 +280,13 @@ fn large_batch_is_split() {
 }
 
 /// Loads the guest in a mode that affects only calls with one of the rows `bad`. Returns it with inputs.
-fn bad_rows(mode: &str, bad: &[usize], rows: usize) -> (Arc<Transform>, Frame) {
+fn bad_rows(mode: &str, bad: &[usize], rows: usize) -> (Arc<Transform>, Inputs) {
     // Each row in mode `slow` takes about 100 ms, which is a third of the limit.
     let config = format!(r#"{{"mode": "{mode}", "bad": 1000000, "amount": 100000}}"#);
     let transform = Transform::bind(runtime(), &hostile(), &view(&config)).unwrap();
     // From this call, the cost of a batch is known.
-    assert!(transform.call(0, &inputs(&transform, rows)).failed().is_empty());
-    let mut frame = transform.frame(rows);
+    assert!(transform.call(&inputs(&transform, rows)).failed().is_empty());
+    let mut frame = transform.input_batch(0, rows);
     #[expect(clippy::cast_precision_loss, reason = "few rows")]
     let value = |row: usize| if bad.contains(&row) { 1_000_000.0 } else { row as f64 };
     frame.column(|column| column.extend((0..rows).map(|row| ValueRef::Float64(value(row)))));
@@ -303,7 +303,7 @@ fn only_bad_rows_fail() {
         for bad in &SETS[..sets] {
             let bad = *bad;
             let (transform, inputs) = bad_rows(mode, bad, 100);
-            let outputs = transform.call(0, &inputs);
+            let outputs = transform.call(&inputs);
             assert_eq!(failed_rows(&outputs), bad, "{mode}");
             for failed in outputs.failed() {
                 assert_eq!(failed.error.kind(), kind, "{mode}: {}", failed.error);
@@ -324,17 +324,17 @@ fn failed_calls_of_a_batch_are_limited() {
     let bad: Vec<usize> = (0..ROWS).collect();
     for (mode, kind) in [("fault", "fault"), ("trap", "trap")] {
         let (transform, inputs) = bad_rows(mode, &bad, ROWS);
-        let outputs = transform.call(0, &inputs);
+        let outputs = transform.call(&inputs);
         assert_eq!(failed_rows(&outputs), bad, "{mode}");
         assert_eq!(outputs.failed()[0].error.kind(), kind);
         // The next call is not affected.
         let (_, good) = bad_rows(mode, &[], ROWS);
-        assert!(transform.call(0, &good).failed().is_empty(), "{mode}");
+        assert!(transform.call(&good).failed().is_empty(), "{mode}");
     }
     // A row that uses all of its time costs more than a trap, so fewer of them are tried.
     let (transform, inputs) = bad_rows("spin", &bad[..64], 64);
     let started = Instant::now();
-    assert_eq!(transform.call(0, &inputs).failed().len(), 64);
+    assert_eq!(transform.call(&inputs).failed().len(), 64);
     let limit = settings().native.time;
     assert!(started.elapsed() < limit * 64, "{:?}", started.elapsed());
 }
@@ -343,7 +343,7 @@ fn failed_calls_of_a_batch_are_limited() {
 fn failure_on_serving_thread_needs_isolation() {
     let escalate = |mode: &str, bad: &[usize]| {
         let (transform, inputs) = bad_rows(mode, bad, 100);
-        transform.try_call(0, &inputs, OnFailure::Escalate).map(|outputs| failed_rows(&outputs))
+        transform.try_call(&inputs, OnFailure::Escalate).map(|outputs| failed_rows(&outputs))
     };
     assert_eq!(escalate("trap", &[]), Ok(vec![]));
     assert_eq!(escalate("trap", &[5]), Err(NeedsIsolation));
@@ -356,7 +356,7 @@ fn failure_on_serving_thread_needs_isolation() {
 #[test]
 fn call_has_little_more_time_than_expected() {
     let (transform, inputs) = bad_rows("spin", &[5], 100);
-    let outputs = transform.try_call(0, &inputs, OnFailure::FailCall).unwrap();
+    let outputs = transform.try_call(&inputs, OnFailure::FailCall).unwrap();
     assert_eq!(failed_rows(&outputs), (0..100).collect::<Vec<_>>());
     match &*outputs.failed()[0].error {
         CallError::Interrupt(Interrupt::Timeout(limit)) => assert!(*limit < settings().native.time, "{limit:?}"),
@@ -368,17 +368,17 @@ fn call_has_little_more_time_than_expected() {
 fn single_slow_row_has_all_of_the_time() {
     // The row takes far longer than the other rows, but less than the limit.
     let (transform, inputs) = bad_rows("slow", &[5], 100);
-    assert_eq!(transform.try_call(0, &inputs, OnFailure::Escalate).unwrap_err(), NeedsIsolation);
-    assert_eq!(failed_rows(&transform.call(0, &inputs)), [0; 0]);
+    assert_eq!(transform.try_call(&inputs, OnFailure::Escalate).unwrap_err(), NeedsIsolation);
+    assert_eq!(failed_rows(&transform.call(&inputs)), [0; 0]);
 }
 
 #[test]
 fn batch_is_divided_by_measured_cost() {
     // A row takes about a third of the limit, so the batch would take three times the limit in one call.
     let (transform, inputs) = bad_rows("slow", &(0..10).collect::<Vec<_>>(), 10);
-    assert_eq!(failed_rows(&transform.call(0, &inputs)), [0; 0]);
+    assert_eq!(failed_rows(&transform.call(&inputs)), [0; 0]);
     // From now on, the cost is known.
-    assert_eq!(transform.try_call(0, &inputs, OnFailure::Escalate).map(|outputs| outputs.failed().len()), Ok(0));
+    assert_eq!(transform.try_call(&inputs, OnFailure::Escalate).map(|outputs| outputs.failed().len()), Ok(0));
 }
 
 #[test]
@@ -396,7 +396,7 @@ fn time_limit_ignores_load_of_machine() {
     // Each row takes about a third of the limit of CPU time, so it takes longer than the limit while other threads run.
     let (transform, inputs) = bad_rows("slow", &(0..5).collect::<Vec<_>>(), 5);
     let started = Instant::now();
-    let outputs = transform.call(0, &inputs);
+    let outputs = transform.call(&inputs);
     let elapsed = started.elapsed();
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
     load.into_iter().for_each(|thread| thread.join().unwrap());
@@ -432,7 +432,7 @@ fn traps_leave_nothing_behind() {
 fn what_takes_long_is_known_to() {
     let (quick, slow) = (in_mode("good", None), in_mode("slow", Some(20_000)));
     for transform in [&slow, &quick] {
-        assert!(transform.call(0, &inputs(transform, 1)).failed().is_empty());
+        assert!(transform.call(&inputs(transform, 1)).failed().is_empty());
     }
     assert!(slow.is_long(1), "some milliseconds");
     let _ = call(&in_mode("spin", None), 1);

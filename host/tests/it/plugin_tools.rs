@@ -267,11 +267,11 @@ fn churn_plugins_agree_bit_for_bit() {
         view.inputs.iter().for_each(|_| columns.column(|column| fill_churn(column, ROWS, &mut random)));
         let columns = columns.finish();
         let answers = plugins.each_ref().map(|plugin| {
-            let mut inputs = plugin.frame(ROWS);
+            let mut inputs = plugin.input_batch(0, ROWS);
             for place in plugin.inputs() {
                 inputs.column(|column| column.append(columns.column(*place), 0..ROWS));
             }
-            let outputs = plugin.call(0, &inputs.finish());
+            let outputs = plugin.call(&inputs.finish());
             assert!(outputs.failed().is_empty(), "{:?}", outputs.failed());
             let outputs = plugin.outputs().iter().map(|place| outputs.output(*place));
             outputs.map(|output| (0..ROWS).map(|row| bits(output.get(row))).collect::<Vec<_>>()).collect::<Vec<_>>()

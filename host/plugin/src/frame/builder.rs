@@ -5,7 +5,8 @@
 //! each tail is complete when the next one begins.
 //!
 //! A column of lists of text or bytes needs a separate buffer for the contents of the items. In the frame, the contents
-//! come after the ends of all items, so they are appended when the column is complete.
+//! come after the ends of all items, so they are appended when the column is complete. The presence bits of items come
+//! before the items, so they are inserted then.
 
 use std::ops::Range;
 
@@ -15,7 +16,7 @@ use super::{
     ColumnRef, Frame, Parts, ValueSlice,
     layout::{END, all_present, end, has_ends, padded, presence_len, slot_width, start_at, width},
 };
-use crate::{ColumnScalar, ColumnType};
+use crate::{ColumnScalar, ColumnType, cast};
 
 /// Fills a frame column by column, in order.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub struct FrameBuilder {
     filled: usize,
     /// The contents of the current column's items so far, if it is a column of lists of text or bytes.
     item_bytes: Vec<u8>,
+    /// The indexes of the current column's null items so far, if items may be null.
+    null_items: Vec<usize>,
 }
 
 /// Fills a column row by row, or with many rows at once through [`Extend`], which checks the column's type only once.
@@ -35,6 +38,7 @@ pub struct FrameBuilder {
 pub struct ColumnWriter<'b> {
     bytes: &'b mut Vec<u8>,
     item_bytes: &'b mut Vec<u8>,
+    null_items: &'b mut Vec<usize>,
     parts: &'b mut Parts,
     rows: usize,
     /// The number of rows written so far.
@@ -60,12 +64,21 @@ impl FrameBuilder {
             if column_type.is_list || has_ends(column_type.scalar) {
                 tails += padded(rows * TAIL_PER_ROW);
             }
-            Parts { column_type, presence, slots, items: 0, data: 0, has_nulls: false }
+            Parts {
+                column_type,
+                presence,
+                slots,
+                item_presence: 0,
+                items: 0,
+                data: 0,
+                has_nulls: false,
+                has_null_items: false,
+            }
         };
         let columns = types.into_iter().map(parts).collect();
         let mut bytes = Vec::with_capacity(heads + tails);
         bytes.resize(heads, 0);
-        Self { frame: Frame { bytes, rows, columns }, filled: 0, item_bytes: Vec::new() }
+        Self { frame: Frame { bytes, rows, columns }, filled: 0, item_bytes: Vec::new(), null_items: Vec::new() }
     }
 
     /// Returns the number of columns.
@@ -80,8 +93,9 @@ impl FrameBuilder {
     /// If all columns are filled.
     pub fn column<R>(&mut self, fill: impl FnOnce(&mut ColumnWriter<'_>) -> R) -> R {
         let Frame { bytes, rows, columns } = &mut self.frame;
-        let (item_bytes, parts) = (&mut self.item_bytes, &mut columns[self.filled]);
-        let mut column = ColumnWriter { bytes, item_bytes, parts, rows: *rows, row: 0, items: 0 };
+        let (item_bytes, null_items) = (&mut self.item_bytes, &mut self.null_items);
+        let parts = &mut columns[self.filled];
+        let mut column = ColumnWriter { bytes, item_bytes, null_items, parts, rows: *rows, row: 0, items: 0 };
         column.begin();
         let result = fill(&mut column);
         column.end();
@@ -113,16 +127,33 @@ impl ColumnWriter<'_> {
         self.extend([value]);
     }
 
-    /// Adds a row with a list of these items. If the column is not a column of lists, adds a null.
+    /// Adds a row with a list of these items. If the column is not a column of lists, adds a null. If items may not be
+    /// null, the default value replaces a null item.
     pub fn push_list<'v>(&mut self, items: impl Iterator<Item = ValueRef<'v>>) {
-        let ColumnType { scalar, is_list } = self.parts.column_type;
-        if !is_list {
+        if !self.parts.column_type.is_list {
             return self.push(ValueRef::Null);
         }
         if self.row == self.rows {
             return;
         }
-        match scalar {
+        if self.parts.column_type.nullable_items {
+            let (mut null_items, mut item) = (std::mem::take(self.null_items), self.items);
+            self.put_list(items.inspect(|value| {
+                if matches!(value, ValueRef::Null) {
+                    null_items.push(item);
+                }
+                item += 1;
+            }));
+            *self.null_items = null_items;
+        } else {
+            self.put_list(items);
+        }
+        self.end_row(self.items);
+    }
+
+    /// Adds the items of a list. The default value of the type is in the slot of a null item.
+    fn put_list<'v>(&mut self, items: impl Iterator<Item = ValueRef<'v>>) {
+        match self.parts.column_type.scalar {
             ColumnScalar::Bool => self.put_items(items, as_bool),
             ColumnScalar::Int32 => self.put_items(items, as_int32),
             ColumnScalar::Int64 | ColumnScalar::Timestamp => self.put_items(items, as_int64),
@@ -136,7 +167,6 @@ impl ColumnWriter<'_> {
                 }
             }
         }
-        self.end_row(self.items);
     }
 
     /// Adds a row with the default value of the column's type, which is not a null: zero, false, or an empty string or
@@ -151,13 +181,76 @@ impl ColumnWriter<'_> {
         }
     }
 
-    /// Copies rows of another column. If the columns have different types, adds nulls instead.
+    /// Copies rows of another column. If the columns have different types, adds nulls instead. If items may not be null in
+    /// this column, lists with null items become nulls.
     pub fn append(&mut self, column: ColumnRef<'_>, rows: Range<usize>) {
         let count = rows.len().min(self.rows - self.row);
         let rows = rows.start..rows.start + count;
-        if column.column_type() != self.parts.column_type {
+        if !column.column_type().has_values_of(self.parts.column_type) {
             return rows.for_each(|_| self.push(ValueRef::Null));
         }
+        if column.has_null_items() && !self.parts.column_type.nullable_items {
+            return rows.for_each(|row| {
+                if column.items(row..row + 1).all(|item| column.is_item_present(item)) {
+                    self.append_present(column, row..row + 1);
+                } else {
+                    self.push(ValueRef::Null);
+                }
+            });
+        }
+        self.append_present(column, rows);
+    }
+
+    /// Adds rows of a type that casts to this column's type. Adds a null for a value that would change, and passes the
+    /// index of its row to `lossy`.
+    pub fn extend_cast<'v>(&mut self, values: impl Iterator<Item = ValueRef<'v>>, mut lossy: impl FnMut(usize)) {
+        let ColumnType { scalar, is_list, .. } = self.parts.column_type;
+        for (row, value) in values.enumerate() {
+            match value {
+                ValueRef::List(list) if is_list => {
+                    // The list is checked first, because items cannot be removed.
+                    if list.iter().all(|item| cast(item, scalar).is_some()) {
+                        self.push_list(list.iter().map(|item| cast(item, scalar).unwrap_or(ValueRef::Null)));
+                    } else {
+                        lossy(row);
+                        self.push(ValueRef::Null);
+                    }
+                }
+                value => self.push(cast(value, scalar).unwrap_or_else(|| {
+                    lossy(row);
+                    ValueRef::Null
+                })),
+            }
+        }
+    }
+
+    /// Adds all rows of a column, whose type casts to this column's type. Adds a null for a value that would change, and
+    /// passes the index of its row to `lossy`.
+    pub fn append_cast(&mut self, column: ColumnRef<'_>, mut lossy: impl FnMut(usize)) {
+        let ColumnType { scalar, is_list, .. } = self.parts.column_type;
+        if column.column_type().scalar == scalar {
+            return self.append(column, 0..column.rows());
+        }
+        for row in 0..column.rows() {
+            if !column.is_present(row) {
+                self.push(ValueRef::Null);
+            } else if is_list {
+                let items = column.items(row..row + 1).map(|item| cast(column.item(item), scalar));
+                if items.clone().all(|item| item.is_some()) {
+                    self.push_list(items.map(|item| item.unwrap_or(ValueRef::Null)));
+                } else {
+                    lossy(row);
+                    self.push(ValueRef::Null);
+                }
+            } else {
+                self.extend_cast([column.values().get(row)].into_iter(), |_| lossy(row));
+            }
+        }
+    }
+
+    /// Copies rows of a column of the same type, which has no null items that this column cannot have.
+    fn append_present(&mut self, column: ColumnRef<'_>, rows: Range<usize>) {
+        let count = rows.len();
         if column.has_nulls() {
             let nulls = rows.clone().filter(|row| !column.is_present(*row));
             nulls.for_each(|row| self.clear(self.row + row - rows.start));
@@ -166,6 +259,10 @@ impl ColumnWriter<'_> {
         if column.column_type().is_list {
             let items = column.items(rows.clone());
             self.put_ends(column.list_ends(rows), items.start, self.items);
+            if column.has_null_items() && self.parts.column_type.nullable_items {
+                let nulls = items.clone().filter(|item| !column.is_item_present(*item));
+                self.null_items.extend(nulls.map(|item| item - items.start + self.items));
+            }
             self.items += items.len();
             self.append_items(values, items);
         } else if has_ends(values.scalar()) {
@@ -192,11 +289,27 @@ impl ColumnWriter<'_> {
             self.push(ValueRef::Null);
         }
         self.pad();
+        if self.parts.column_type.nullable_items {
+            self.insert_item_presence();
+        }
         if self.parts.column_type.is_list {
             self.parts.data = self.bytes.len();
             self.bytes.append(self.item_bytes);
             self.pad();
         }
+    }
+
+    /// Inserts the presence bits of list items in front of the items.
+    fn insert_item_presence(&mut self) {
+        let mut presence = vec![0; presence_len(self.items)];
+        presence.iter_mut().zip(all_present(self.items)).for_each(|(to, byte)| *to = byte);
+        self.parts.has_null_items = !self.null_items.is_empty();
+        for item in self.null_items.drain(..) {
+            presence[item / 8] &= !(1 << (item % 8));
+        }
+        self.parts.item_presence = self.parts.items;
+        self.parts.items += presence.len();
+        self.bytes.splice(self.parts.item_presence..self.parts.item_presence, presence);
     }
 
     fn pad(&mut self) {
@@ -309,7 +422,7 @@ impl ColumnWriter<'_> {
 impl<'v> Extend<ValueRef<'v>> for ColumnWriter<'_> {
     fn extend<T: IntoIterator<Item = ValueRef<'v>>>(&mut self, values: T) {
         let values = values.into_iter();
-        let ColumnType { scalar, is_list } = self.parts.column_type;
+        let ColumnType { scalar, is_list, .. } = self.parts.column_type;
         match scalar {
             _ if is_list => {
                 for value in values.take(self.rows - self.row) {

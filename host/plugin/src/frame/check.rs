@@ -7,7 +7,7 @@ use larder_model::model::ValueRef;
 
 use super::{
     ColumnRef, Frame, FrameBuilder, Parts, ValueSlice,
-    layout::{ALIGN, end_at, has_ends, padded, presence_len, slot_width, start_at, width, words},
+    layout::{ALIGN, end_at, has_ends, is_set, padded, presence_len, slot_width, start_at, width, words},
 };
 use crate::{ColumnScalar, ColumnType, Field};
 
@@ -45,6 +45,18 @@ pub enum ColumnFault {
         /// Rows of the call.
         rows: usize,
     },
+    /// Presence bits of list items that are set beyond the last item.
+    #[error("has presence bits that do not match its {items} list items")]
+    ItemPresence {
+        /// The items of all lists.
+        items: usize,
+    },
+    /// A failed row with a value.
+    #[error("has a value in row {row}, which failed")]
+    FailedValue {
+        /// The index of the row.
+        row: usize,
+    },
     /// Nulls in a column that is declared not nullable.
     #[error("has a null, but was declared not nullable")]
     Null,
@@ -79,19 +91,22 @@ struct Cursor {
 }
 
 /// Validates the bytes as a frame with one column for each field, and returns the frame. Clears the values in the slots
-/// of null rows.
+/// of null rows and null items. All values of the rows `failed`, which are in ascending order, must be null.
 ///
 /// # Errors
 /// The first fault. The parts of all columns are checked before the contents of any column.
-pub(crate) fn read(bytes: Vec<u8>, fields: &[Field], rows: usize) -> Result<Frame, FrameFault> {
+pub(crate) fn read(bytes: Vec<u8>, fields: &[Field], rows: usize, failed: &[usize]) -> Result<Frame, FrameFault> {
     let columns = locate(&bytes, fields, rows)?;
     let mut frame = Frame { bytes, rows, columns };
     for (place, field) in fields.iter().enumerate() {
-        let has_nulls =
-            check_contents(frame.column(place), field.nullable).map_err(|fault| FrameFault::Column(place, fault))?;
-        frame.columns[place].has_nulls = has_nulls;
+        let faulty = |fault| FrameFault::Column(place, fault);
+        let column = frame.column(place);
+        let has_nulls = check_contents(column, field.nullable, failed).map_err(faulty)?;
+        let has_null_items = column.item_presence().iter().map(|byte| byte.count_ones() as usize).sum::<usize>()
+            != if column.column_type().nullable_items { column.values().len() } else { 0 };
+        (frame.columns[place].has_nulls, frame.columns[place].has_null_items) = (has_nulls, has_null_items);
     }
-    // The slots of null rows must be zero or empty when a column of this frame becomes the input of another plugin. If
+    // The slots of nulls must be zero or empty when a column of this frame becomes the input of another plugin. If
     // this plugin left values in them, they are cleared.
     if frame.columns().all(has_empty_nulls) { Ok(frame) } else { Ok(with_empty_nulls(&frame)) }
 }
@@ -119,7 +134,7 @@ fn locate(bytes: &[u8], fields: &[Field], rows: usize) -> Result<Vec<Parts>, Fra
 
 impl Parser<'_> {
     fn column(&mut self, column_type: ColumnType, rows: usize) -> Result<Parts, ColumnFault> {
-        let ColumnType { scalar, is_list } = column_type;
+        let ColumnType { scalar, is_list, .. } = column_type;
         let bytes = self.bytes;
         let presence = self.heads.take(bytes, words(rows), 8)?;
         let beyond = &bytes[presence..][..presence_len(rows)][rows.div_ceil(8)..];
@@ -127,15 +142,28 @@ impl Parser<'_> {
             return Err(ColumnFault::Validity { rows });
         }
         let slots = self.heads.take(bytes, rows, slot_width(column_type))?;
-        let (items, count) = if is_list {
-            let count = start_at(&bytes[slots..], rows);
-            (self.tails.take(bytes, count, width(scalar))?, count)
-        } else {
-            (slots, rows)
-        };
+        let count = if is_list { start_at(&bytes[slots..], rows) } else { rows };
+        let mut item_presence = 0;
+        if column_type.nullable_items {
+            item_presence = self.tails.take(bytes, words(count), ALIGN)?;
+            let beyond = &bytes[item_presence..][..presence_len(count)][count.div_ceil(8)..];
+            if beyond.iter().any(|byte| *byte != 0) {
+                return Err(ColumnFault::ItemPresence { items: count });
+            }
+        }
+        let items = if is_list { self.tails.take(bytes, count, width(scalar))? } else { slots };
         let data =
             if has_ends(scalar) { self.tails.take(bytes, start_at(&bytes[items..], count), 1)? } else { self.tails.at };
-        Ok(Parts { column_type, presence, slots, items, data, has_nulls: true })
+        Ok(Parts {
+            column_type,
+            presence,
+            slots,
+            item_presence,
+            items,
+            data,
+            has_nulls: true,
+            has_null_items: column_type.nullable_items,
+        })
     }
 }
 
@@ -162,17 +190,21 @@ impl Cursor {
 }
 
 /// Checks the contents of a column. Returns whether it has nulls.
-fn check_contents(column: ColumnRef<'_>, nullable: bool) -> Result<bool, ColumnFault> {
+fn check_contents(column: ColumnRef<'_>, nullable: bool, failed: &[usize]) -> Result<bool, ColumnFault> {
     let (rows, values) = (column.rows(), column.values());
     check_values(values)?;
     if column.column_type().is_list {
         check_ends(column.list_ends(0..rows), values.len())?;
     }
-    check_presence(column.presence(), rows, nullable)
+    if let Some(row) = failed.iter().find(|row| is_set(column.presence(), **row)) {
+        return Err(ColumnFault::FailedValue { row: *row });
+    }
+    // If the column is not nullable, the failed rows must be its only nulls.
+    check_presence(column.presence(), rows, if nullable { rows } else { failed.len() })
 }
 
-/// Checks a validity bitmap of `rows.div_ceil(8)` bytes. Returns whether any row is null.
-pub(crate) fn check_presence(presence: &[u8], rows: usize, nullable: bool) -> Result<bool, ColumnFault> {
+/// Checks a validity bitmap of `rows.div_ceil(8)` bytes with at most `nulls_max` nulls. Returns whether any row is null.
+pub(crate) fn check_presence(presence: &[u8], rows: usize, nulls_max: usize) -> Result<bool, ColumnFault> {
     let is_stray = match (presence.last(), rows % 8) {
         (Some(last), used @ 1..) => last >> used != 0,
         _ => false,
@@ -181,7 +213,7 @@ pub(crate) fn check_presence(presence: &[u8], rows: usize, nullable: bool) -> Re
         return Err(ColumnFault::Validity { rows });
     }
     let present: usize = presence.iter().map(|byte| byte.count_ones() as usize).sum();
-    if present != rows && !nullable { Err(ColumnFault::Null) } else { Ok(present != rows) }
+    if rows - present > nulls_max { Err(ColumnFault::Null) } else { Ok(present != rows) }
 }
 
 fn check_values(values: ValueSlice<'_>) -> Result<(), ColumnFault> {
@@ -213,29 +245,35 @@ pub(crate) fn check_ends(ends: impl DoubleEndedIterator<Item = u32> + Clone, len
     if ends.is_sorted() && last == len { Ok(()) } else { Err(ColumnFault::Ends) }
 }
 
-/// Returns whether the slots of all null rows are zero or, in a column of text, bytes or lists, empty.
+/// Returns whether the slots of all null rows and null items are zero or, if they hold ends, empty.
 fn has_empty_nulls(column: ColumnRef<'_>) -> bool {
     let (slots, width) = (column.slots(), slot_width(column.column_type()));
-    let has_ends = column.column_type().is_list || has_ends(column.column_type().scalar);
-    column.nulls().all(|row| {
+    let has_row_ends = column.column_type().is_list || has_ends(column.column_type().scalar);
+    let is_empty = |slots: &[u8], width: usize, has_ends: bool, i: usize| {
         if has_ends {
-            end_at(slots, row) == start_at(slots, row)
+            end_at(slots, i) == start_at(slots, i)
         } else {
-            slots[row * width..(row + 1) * width].iter().all(|byte| *byte == 0)
+            slots[i * width..(i + 1) * width].iter().all(|byte| *byte == 0)
         }
-    })
+    };
+    let (items, item_width) = (column.values(), self::width(column.column_type().scalar));
+    let item_slots = items.slots(0..items.len());
+    column.nulls().all(|row| is_empty(slots, width, has_row_ends, row))
+        && column.null_items().all(|item| is_empty(item_slots, item_width, has_ends(items.scalar()), item))
 }
 
-/// Copies a frame, and clears the slots of null rows.
+/// Copies a frame, and clears the slots of null rows and null items.
 fn with_empty_nulls(frame: &Frame) -> Frame {
     let mut clean = FrameBuilder::new(frame.columns().map(ColumnRef::column_type), frame.rows());
     for column in frame.columns() {
         clean.column(|to| {
             for row in 0..frame.rows() {
-                if column.is_present(row) {
-                    to.append(column, row..row + 1);
-                } else {
+                if !column.is_present(row) {
                     to.push(ValueRef::Null);
+                } else if column.has_null_items() {
+                    to.push_list(column.items(row..row + 1).map(|item| column.item(item)));
+                } else {
+                    to.append(column, row..row + 1);
                 }
             }
         });

@@ -1,4 +1,4 @@
-//! The sizes of a frame's parts, and access to presence bits and ends. `wit/0.2.0/transform.wit` specifies the layout.
+//! The sizes of a frame's parts, and access to presence bits and ends. `wit/0.3.0/transform.wit` specifies the layout.
 
 use std::iter;
 

@@ -67,7 +67,8 @@ pub(crate) fn fill(column: &mut ColumnWriter<'_>, values: &[Value]) {
 /// Reads all values of a frame.
 pub(crate) fn values(frame: Frame) -> Vec<Vec<Value>> {
     let rows = frame.rows();
-    let outputs = Outputs::new(frame, Vec::new());
+    let types: Vec<_> = frame.columns().map(|column| column.column_type().scalar.into()).collect();
+    let outputs = Outputs::new(frame, &types, Vec::new());
     let column = |place: usize| (0..rows).map(|row| outputs.output(place).get(row).to_value()).collect();
     (0..outputs.len()).map(column).collect()
 }
@@ -95,7 +96,7 @@ pub(crate) fn batch() -> impl Strategy<Value = Batch> {
                 scalar(of)
             };
             let row = prop_oneof![3 => value, nulls => Just(Value::Null)];
-            (Just(ColumnType { scalar: of, is_list }), prop::collection::vec(row, rows))
+            (Just(ColumnType { scalar: of, is_list, nullable_items: false }), prop::collection::vec(row, rows))
         })
     };
     (0..40_usize).prop_flat_map(move |rows| {
@@ -104,7 +105,7 @@ pub(crate) fn batch() -> impl Strategy<Value = Batch> {
 }
 
 fn field(scalar: ColumnScalar, is_list: bool) -> Field {
-    let column_type = ColumnType { scalar, is_list };
+    let column_type = ColumnType { scalar, is_list, nullable_items: false };
     Field { name: "f".to_owned(), column_type, nullable: true, doc: String::new() }
 }
 
@@ -120,7 +121,7 @@ fn columns(rows: usize) -> Batch {
         ColumnScalar::Utf8 | ColumnScalar::Binary => Value::Bytes("größe".repeat(i % 3).into_bytes()),
     };
     let column = |(place, field): (usize, &Field)| {
-        let ColumnType { scalar, is_list } = field.column_type;
+        let ColumnType { scalar, is_list, .. } = field.column_type;
         // In every third column, every third row is null. The other columns have no nulls.
         let row = |row: usize| match (place % 3 == 0 && row % 3 == 1, is_list) {
             (true, _) => Value::Null,
@@ -134,11 +135,11 @@ fn columns(rows: usize) -> Batch {
 
 /// Validates a frame, and returns its values.
 fn read_values(bytes: &[u8], fields: &[Field], rows: usize) -> Result<Vec<Vec<Value>>, FrameFault> {
-    read(bytes.to_vec(), fields, rows).map(values)
+    read(bytes.to_vec(), fields, rows, &[]).map(values)
 }
 
 fn fault(bytes: &[u8], fields: &[Field], rows: usize) -> Option<FrameFault> {
-    read(bytes.to_vec(), fields, rows).err()
+    read(bytes.to_vec(), fields, rows, &[]).err()
 }
 
 #[test]
@@ -174,13 +175,9 @@ fn frame_layout_equals_the_contract() {
     assert_eq!(read_values(&drawn, &batch.fields(), 3).unwrap(), batch.values());
 }
 
-/// Checks the example in the contract, which has the rows (true, "hi", ["a", "bc"]) and (null, null, []).
-#[test]
-fn contract_example_is_exact() {
-    let fields = [field(ColumnScalar::Bool, false), field(ColumnScalar::Utf8, false), field(ColumnScalar::Utf8, true)];
-    let contract = include_str!("../../../../wit/0.2.0/transform.wit");
-    // Each line of the example has one or two groups of an offset and eight bytes. All groups on the right come after
-    // those on the left.
+/// Reads the example frame in the text of a contract. Each line of the example has one or two groups of an offset and
+/// eight bytes.
+fn example(contract: &str) -> Vec<u8> {
     let mut parts: Vec<(usize, Vec<u8>)> = Vec::new();
     for line in contract.lines().filter_map(|line| line.strip_prefix("/// ")) {
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -195,17 +192,130 @@ fn contract_example_is_exact() {
     parts.sort();
     parts.dedup();
     let offsets: Vec<usize> = parts.iter().map(|(at, _)| *at).collect();
-    assert_eq!(offsets, (0..9).map(|i| i * 8).collect::<Vec<_>>());
-    let frame: Vec<u8> = parts.into_iter().flat_map(|(_, bytes)| bytes).collect();
+    assert_eq!(offsets, (0..parts.len()).map(|i| i * 8).collect::<Vec<_>>());
+    parts.into_iter().flat_map(|(_, bytes)| bytes).collect()
+}
+
+/// Checks the examples in the contracts, which have the rows (true, "hi", [...]) and (null, null, []).
+#[test]
+fn contract_examples_are_exact() {
     let text = |text: &str| Value::Bytes(text.into());
-    let columns = vec![
-        (fields[0].column_type, vec![Value::Bool(true), Value::Null]),
-        (fields[1].column_type, vec![text("hi"), Value::Null]),
-        (fields[2].column_type, vec![Value::List(vec![text("a"), text("bc")]), Value::List(Vec::new())]),
-    ];
-    let batch = Batch { rows: 2, columns };
-    assert_eq!(batch.frame().bytes(), frame);
-    assert_eq!(read_values(&frame, &fields, 2).unwrap(), batch.values());
+    let check = |contract: &str, list_type: ColumnType, items: Vec<Value>, len: usize| {
+        let columns = vec![
+            (ColumnType::single(ColumnScalar::Bool), vec![Value::Bool(true), Value::Null]),
+            (ColumnType::TEXT, vec![text("hi"), Value::Null]),
+            (list_type, vec![Value::List(items), Value::List(Vec::new())]),
+        ];
+        let (batch, frame) = (Batch { rows: 2, columns }, example(contract));
+        assert_eq!((frame.len(), batch.frame().bytes()), (len, &*frame));
+        let parsed = read(frame, &batch.fields(), 2, &[]).unwrap();
+        assert!(parsed.columns().zip(batch.frame().columns()).all(|(parsed, built)| parsed == built));
+    };
+    let list = ColumnType::list(ColumnScalar::Utf8);
+    check(include_str!("../../../../wit/0.2.0/transform.wit"), list, vec![text("a"), text("bc")], 72);
+    let nullable = ColumnType { nullable_items: true, ..list };
+    let items = vec![text("a"), Value::Null, text("bc")];
+    check(include_str!("../../../../wit/0.3.0/transform.wit"), nullable, items, 88);
+}
+
+/// Returns a column of lists of a type. Items may be null.
+fn nullable_lists(scalar: ColumnScalar, lists: Vec<Value>) -> Batch {
+    let of = ColumnType { nullable_items: true, ..ColumnType::list(scalar) };
+    Batch { rows: lists.len(), columns: vec![(of, lists)] }
+}
+
+#[test]
+fn null_items_become_feast_defaults() {
+    let defaults = |scalar: ColumnScalar, value: Value| {
+        let lists = [vec![value.clone(), Value::Null], vec![Value::Null], vec![], vec![value]];
+        let lists = lists.map(Value::List).into_iter().chain([Value::Null]).collect();
+        let batch = nullable_lists(scalar, lists);
+        let frame = read(batch.frame().bytes().to_vec(), &batch.fields(), 5, &[]).unwrap();
+        assert!(frame.column(0).has_null_items());
+        format!("{:?}", values(frame)[0])
+    };
+    assert_eq!(
+        defaults(ColumnScalar::Int32, Value::Int32(7)),
+        "[List([Int32(7), Int32(0)]), List([Int32(0)]), List([]), List([Int32(7)]), Null]"
+    );
+    assert_eq!(
+        defaults(ColumnScalar::Float64, Value::Float64(7.0)),
+        "[List([Float64(7.0), Float64(NaN)]), List([Float64(0.0)]), List([]), List([Float64(7.0)]), Null]"
+    );
+    assert_eq!(
+        defaults(ColumnScalar::Utf8, Value::Bytes(b"a".to_vec())),
+        "[List([Bytes([97]), Bytes([])]), List([Bytes([])]), List([]), List([Bytes([97])]), Null]"
+    );
+}
+
+#[test]
+fn null_items_survive_copies() {
+    for scalar in SCALARS {
+        let item = match scalar {
+            ColumnScalar::Bool => Value::Bool(true),
+            ColumnScalar::Int32 => Value::Int32(1),
+            ColumnScalar::Int64 | ColumnScalar::Timestamp => Value::Int64(1),
+            ColumnScalar::Float32 => Value::Float32(1.0),
+            ColumnScalar::Float64 => Value::Float64(1.0),
+            ColumnScalar::Utf8 | ColumnScalar::Binary => Value::Bytes(b"a".to_vec()),
+        };
+        // 100 rows of 0 to 6 items, about a third of which are null.
+        let item_of = |at: usize| if at.is_multiple_of(3) { Value::Null } else { item.clone() };
+        let list = |row: usize| (row..row + row % 7).map(&item_of);
+        let batch = nullable_lists(scalar, (0..100).map(|row| Value::List(list(row).collect())).collect());
+        let frame = read(batch.frame().bytes().to_vec(), &batch.fields(), 100, &[]).unwrap();
+        assert_eq!(frame.bytes(), batch.frame().bytes());
+        let rows: Vec<usize> = (0..100).rev().step_by(3).collect();
+        let selected = frame.select(&rows);
+        assert_eq!(selected.bytes(), batch.select(&rows).frame().bytes(), "{scalar:?}");
+        assert_eq!(frame.slice(3..50).bytes(), batch.select(&(3..50).collect::<Vec<_>>()).frame().bytes());
+        // In a column without null items, lists with null items are null.
+        let mut strict = FrameBuilder::new([ColumnType::list(scalar)], 100);
+        strict.column(|to| to.append(frame.column(0), 0..100));
+        let strict = strict.finish();
+        for row in 0..100 {
+            let has_null = list(row).any(|item| item == Value::Null);
+            assert_eq!(strict.column(0).is_present(row), !has_null, "{scalar:?}, row {row}");
+        }
+        let mut back = FrameBuilder::new(batch.types(), 100);
+        back.column(|to| to.append(strict.column(0), 0..100));
+        assert!(!back.finish().column(0).has_null_items());
+    }
+}
+
+#[test]
+fn values_in_null_items_are_cleared() {
+    let batch = nullable_lists(ColumnScalar::Int32, vec![Value::List(vec![Value::Null, Value::Int32(2)])]);
+    let clean = batch.frame();
+    let mut bytes = clean.bytes().to_vec();
+    // Presence and slots of one row take 16 bytes, and the presence of the items another 8.
+    bytes[24] = 9;
+    assert_eq!(read(bytes.clone(), &batch.fields(), 1, &[]).unwrap().bytes(), clean.bytes());
+    // Presence bits beyond the two items are not allowed.
+    bytes[16] |= 0b100;
+    let faulty = FrameFault::Column(0, ColumnFault::ItemPresence { items: 2 });
+    assert_eq!(fault(&bytes, &batch.fields(), 1), Some(faulty));
+}
+
+#[test]
+fn failed_rows_have_no_values() {
+    let fields = |nullable: bool| {
+        let mut fields = [field(ColumnScalar::Int32, false)];
+        fields[0].nullable = nullable;
+        fields
+    };
+    let values = [Value::Int32(1), Value::Null, Value::Int32(3)];
+    let batch = Batch { rows: 3, columns: vec![(ColumnType::single(ColumnScalar::Int32), values.to_vec())] };
+    let check = |nullable: bool, failed: &[usize]| {
+        read(batch.frame().bytes().to_vec(), &fields(nullable), 3, failed).map(|frame| frame.column(0).null_count())
+    };
+    for nullable in [false, true] {
+        assert_eq!(check(nullable, &[1]), Ok(1), "only the failed row is null");
+        let fault = FrameFault::Column(0, ColumnFault::FailedValue { row: 0 });
+        assert_eq!(check(nullable, &[0, 1]), Err(fault));
+    }
+    assert_eq!(check(true, &[]), Ok(1));
+    assert_eq!(check(false, &[]), Err(FrameFault::Column(0, ColumnFault::Null)));
 }
 
 #[test]
@@ -227,7 +337,7 @@ fn every_type_round_trips() {
         let batch = columns(rows);
         let frame = batch.frame();
         assert_eq!(read_values(frame.bytes(), &batch.fields(), rows).unwrap(), batch.values(), "{rows} rows");
-        let parsed = read(frame.bytes().to_vec(), &batch.fields(), rows).unwrap();
+        let parsed = read(frame.bytes().to_vec(), &batch.fields(), rows, &[]).unwrap();
         assert_eq!(parsed.bytes(), frame.bytes(), "{rows} rows: a valid frame is kept as it is");
         let copy = parsed.slice(0..rows);
         assert_eq!(copy.bytes(), frame.bytes(), "{rows} rows: outputs are valid inputs");
@@ -335,7 +445,7 @@ fn values_in_null_slots_are_cleared() {
             bytes[parts.presence + row / 8] &= !(1 << (row % 8));
             let mut expected = present.clone();
             expected.columns[place].1[row] = Value::Null;
-            let cleared = read(bytes, &present.fields(), 9).unwrap();
+            let cleared = read(bytes, &present.fields(), 9, &[]).unwrap();
             assert_eq!(cleared.bytes(), expected.frame().bytes(), "{:?}, row {row}", parts.column_type);
             assert_eq!(values(cleared), expected.values());
         }
@@ -370,7 +480,7 @@ proptest! {
             let at = at.index(bytes.len());
             bytes[at] = byte;
         }
-        if let Ok(frame) = read(bytes, &batch.fields(), rows) {
+        if let Ok(frame) = read(bytes, &batch.fields(), rows, &[]) {
             let copy = frame.slice(0..rows);
             prop_assert_eq!(copy.bytes(), frame.bytes());
             values(frame);

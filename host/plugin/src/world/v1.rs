@@ -77,7 +77,8 @@ fn check_column(column: &Column, field: &Field, rows: usize) -> Result<(), Colum
         Values::Lists(lists) => (&lists.items, Some(&lists.ends)),
     };
     let (scalar, count) = shape(items);
-    let (found, declared) = (ColumnType { scalar, is_list: list_ends.is_some() }, field.column_type);
+    let (found, declared) =
+        (if list_ends.is_some() { ColumnType::list(scalar) } else { ColumnType::single(scalar) }, field.column_type);
     if found != declared {
         return Err(ColumnFault::Type { found, declared });
     }
@@ -96,7 +97,7 @@ fn check_column(column: &Column, field: &Field, rows: usize) -> Result<(), Colum
     }
     match &column.validity {
         Some(bitmap) if bitmap.len() != rows.div_ceil(8) => Err(ColumnFault::Validity { rows }),
-        Some(bitmap) => check_presence(bitmap, rows, field.nullable).map(|_| ()),
+        Some(bitmap) => check_presence(bitmap, rows, if field.nullable { rows } else { 0 }).map(|_| ()),
         None => Ok(()),
     }
 }

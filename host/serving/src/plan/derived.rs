@@ -8,7 +8,7 @@ use std::{
 use larder_common::log_interval::LogInterval;
 use larder_model::{
     codec::{RowBuilder, RowSchema, RowView},
-    model::{DerivedView, InputSource, OnError, ScalarType, Value, ValueRef},
+    model::{DerivedView, InputSource, OnError, ScalarType, Value, ValueRef, ValueType},
 };
 use larder_plugin_host::{ColumnType, Transform};
 
@@ -165,11 +165,12 @@ impl<'c> Resolver<'c> {
         let mut step = 0;
         while step < wanted.steps.len() {
             let view: &'c Arc<DerivedView> = wanted.steps[step].view;
-            let read = self.transform(view).map(|transform| transform.inputs()).unwrap_or_default();
-            let inputs = read.iter().map(|index| {
+            let transform = self.transform(view);
+            let read = transform.map(|transform| transform.inputs()).unwrap_or_default();
+            let declared = transform.map(|transform| &*transform.component().signature().inputs).unwrap_or_default();
+            let inputs = read.iter().zip(declared).map(|(index, declared)| {
                 let input = &view.inputs[*index];
-                // Validation rejects inputs without a column type, so the default is never used.
-                let column_type = ColumnType::of(input.value_type).unwrap_or(ColumnType::TEXT);
+                let column_type = request_type(input.value_type, declared.column_type.nullable_items);
                 Ok(match &input.from {
                     InputSource::Request => WantedInput::Request(&input.name, column_type),
                     InputSource::JoinKey(key) => WantedInput::Key(key),
@@ -275,18 +276,31 @@ pub(super) fn request_inputs(
     let mut missing: Vec<String> = Vec::new();
     // A map, because a request can have thousands of columns, and views can have dozens of inputs.
     let mut columns_by_name: Option<HashMap<&str, usize>> = None;
-    for input in wanted.steps.iter().flat_map(|step| step.view.request_inputs()) {
+    for (step, input) in wanted.steps.iter().flat_map(|step| step.view.request_inputs().map(move |input| (step, input)))
+    {
         let columns = || request.entities.iter().enumerate().map(|(index, (name, _))| (&**name, index)).collect();
         let column = columns_by_name.get_or_insert_with(columns).get(&*input.name).copied();
-        match (column, ColumnType::of(input.value_type)) {
-            (Some(request_place), Some(column_type)) => {
+        let read = step.inputs.iter().find_map(|read| match read {
+            WantedInput::Request(name, column_type) if **name == input.name => Some(*column_type),
+            _ => None,
+        });
+        let column_type = read.unwrap_or_else(|| request_type(input.value_type, false));
+        match column {
+            Some(request_place) => {
                 if !inputs.iter().any(|known| known.name == input.name && known.column_type == column_type) {
                     inputs.push(RequestInput { request_place, column_type, name: Arc::clone(&input.name) });
                 }
             }
-            _ if missing.contains(&input.name.to_string()) => {}
-            _ => missing.push(input.name.to_string()),
+            None if missing.contains(&input.name.to_string()) => {}
+            None => missing.push(input.name.to_string()),
         }
     }
     if missing.is_empty() { Ok(inputs) } else { Err(RequestError::MissingRequestData { names: missing }) }
+}
+
+/// Returns the type of a column of request data. Validation rejects inputs without a column type, so the default is never
+/// used.
+fn request_type(value_type: ValueType, nullable_items: bool) -> ColumnType {
+    let of = ColumnType::of(value_type).unwrap_or(ColumnType::TEXT);
+    ColumnType { nullable_items: nullable_items && of.is_list, ..of }
 }

@@ -83,7 +83,7 @@ proptest! {
 fn mistyped_value_becomes_null() {
     for scalar in SCALARS {
         for is_list in [false, true] {
-            let mut frame = FrameBuilder::new([ColumnType { scalar, is_list }], 2);
+            let mut frame = FrameBuilder::new([ColumnType { scalar, is_list, nullable_items: false }], 2);
             frame.column(|column| {
                 column.push(if scalar == ColumnScalar::Bool { ValueRef::Int32(1) } else { ValueRef::Bool(true) });
                 column.push_default();
@@ -91,7 +91,7 @@ fn mistyped_value_becomes_null() {
             let frame = frame.finish();
             let column = frame.column(0);
             assert_eq!((column.is_present(0), column.is_present(1)), (false, true), "{scalar:?}");
-            let mut other = FrameBuilder::new([ColumnType { scalar, is_list: !is_list }], 2);
+            let mut other = FrameBuilder::new([ColumnType { scalar, is_list: !is_list, nullable_items: false }], 2);
             other.column(|to| to.append(column, 0..2));
             assert!((0..2).all(|row| !other.frame.column(0).is_present(row)), "{scalar:?}");
         }
@@ -100,7 +100,11 @@ fn mistyped_value_becomes_null() {
 
 #[test]
 fn unfilled_columns_are_null() {
-    let types = || SCALARS.into_iter().flat_map(|scalar| [false, true].map(|is_list| ColumnType { scalar, is_list }));
+    let types = || {
+        SCALARS
+            .into_iter()
+            .flat_map(|scalar| [false, true].map(|is_list| ColumnType { scalar, is_list, nullable_items: false }))
+    };
     let frame = FrameBuilder::new(types(), 9).finish();
     let columns = types().map(|of| (of, vec![Value::Null; 9])).collect();
     assert_eq!(frame.bytes(), Batch { rows: 9, columns }.frame().bytes());

@@ -10,11 +10,11 @@ fn field(column_type: ColumnType) -> Field {
 }
 
 fn of(scalar: ColumnScalar) -> ColumnType {
-    ColumnType { scalar, is_list: false }
+    ColumnType::single(scalar)
 }
 
 fn list_of(scalar: ColumnScalar) -> ColumnType {
-    ColumnType { scalar, is_list: true }
+    ColumnType::list(scalar)
 }
 
 /// Checks one column. Returns the column's fault instead of the whole error.

@@ -61,13 +61,13 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
 /// Measures calls with this many rows. The time to build the columns is not included. Returns the times in ascending
 /// order.
 fn measure(transform: &Transform, rows: usize) -> Result<Vec<Duration>> {
-    let inputs = RandomColumns::new(SEED).frame(transform, rows);
+    let inputs = RandomColumns::new(SEED).inputs(transform, rows);
     let mut times = Vec::new();
     let mut calls = 0;
     let started = Instant::now();
     while started.elapsed() < MEASURE_TIME || times.is_empty() {
         let call = Instant::now();
-        let outputs = black_box(transform.call(0, &inputs));
+        let outputs = black_box(transform.call(&inputs));
         let took = call.elapsed();
         if let Some(FailedRow { row, error }) = outputs.failed().first() {
             bail!(CliError::Failed(format!("row {row} of {rows} synthetic rows failed: {error}")));

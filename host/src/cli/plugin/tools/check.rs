@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::Args;
-use larder_plugin_host::{ColumnType, Frame, Outputs, Signature, Transform};
+use larder_plugin_host::{ColumnType, Inputs, Outputs, Signature, Transform};
 
 use super::{
     inspect::print_signature,
@@ -38,14 +38,14 @@ pub(super) fn run(args: &CheckArgs) -> Result<()> {
     let transform = plugin.transform(&args.config)?;
     done("limits: configure, a row of nulls and a row of zeros stay within the limits");
 
-    let inputs = RandomColumns::new(SEED).frame(&transform, ROWS);
+    let inputs = RandomColumns::new(SEED).inputs(&transform, ROWS);
     let fresh = plugin.transform(&args.config)?;
     // Results must not depend on earlier calls, so this instance first processes other rows, and the other instance
     // does not.
-    let _ = transform.call(0, &RandomColumns::new(!SEED).frame(&transform, ROWS));
-    let (first, second) = (transform.call(0, &inputs), fresh.call(0, &inputs));
+    let _ = transform.call(&RandomColumns::new(!SEED).inputs(&transform, ROWS));
+    let (first, second) = (transform.call(&inputs), fresh.call(&inputs));
     compare(signature, ROWS, &first, &second, "in another instance")?;
-    let again = transform.call(0, &inputs);
+    let again = transform.call(&inputs);
     compare(signature, ROWS, &first, &again, "when it is called again")?;
     done(&format!(
         "determinism: {ROWS} synthetic rows give the same results each time, in a new instance and a used one"
@@ -81,9 +81,9 @@ fn cell(outputs: &Outputs, place: usize, of: ColumnType, row: usize) -> String {
 }
 
 /// Checks that each row gives the same result alone as in a batch with other rows.
-fn check_split(signature: &Signature, transform: &Transform, inputs: &Frame, whole: &Outputs) -> Result<()> {
+fn check_split(signature: &Signature, transform: &Transform, inputs: &Inputs, whole: &Outputs) -> Result<()> {
     for row in 0..ROWS {
-        let single = transform.call(0, &inputs.slice(row..row + 1));
+        let single = transform.call(&inputs.slice(row..row + 1));
         for (place, field) in signature.outputs.iter().enumerate() {
             let of = field.column_type;
             let (in_batch, alone) = (cell(whole, place, of, row), cell(&single, place, of, 0));

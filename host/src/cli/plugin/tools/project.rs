@@ -12,7 +12,7 @@ use larder_model::model::{
     DerivedInput, DerivedView, Feature, InputSource, ListRef, OnError, ScalarType, ValueRef, ValueType,
 };
 use larder_plugin_host::{
-    ColumnScalar, ColumnType, ColumnWriter, Component, Field, Frame, Output, PluginRuntime, Signature, Transform,
+    ColumnScalar, ColumnType, ColumnWriter, Component, Field, Inputs, Output, PluginRuntime, Signature, Transform,
 };
 use serde_json::{Value, json};
 
@@ -122,12 +122,12 @@ impl RandomColumns {
 
     /// Generates columns for a plugin's inputs. On average, one value in eight is null. Numbers have all orders of
     /// magnitude, and include special values such as NaN.
-    pub(super) fn frame(&mut self, transform: &Transform, rows: usize) -> Frame {
-        let mut frame = transform.frame(rows);
-        for _ in 0..frame.column_count() {
-            frame.column(|column| self.fill(column, rows));
+    pub(super) fn inputs(&mut self, transform: &Transform, rows: usize) -> Inputs {
+        let mut inputs = transform.input_batch(0, rows);
+        for _ in 0..inputs.column_count() {
+            inputs.column(|column| self.fill(column, rows));
         }
-        frame.finish()
+        inputs.finish()
     }
 
     fn fill(&mut self, column: &mut ColumnWriter<'_>, rows: usize) {

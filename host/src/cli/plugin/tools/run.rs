@@ -13,7 +13,7 @@ use larder_model::{
     codec::RowView,
     model::{Micros, ValueRef},
 };
-use larder_plugin_host::{FailedRow, Frame, FrameBuilder, Outputs, Signature};
+use larder_plugin_host::{FailedRow, Inputs, InputsBuilder, Outputs, Signature};
 use larder_serving::fill_typed;
 use larder_sync::decode_rows;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -49,10 +49,12 @@ pub(super) fn run(args: &RunArgs) -> Result<()> {
     let signature = plugin.signature();
     let is_parquet = args.input.extension().is_some_and(|extension| extension == "parquet");
     let failed = |why: String| CliError::Failed(format!("{}: {why}", args.input.display()));
-    let inputs = if is_parquet { parquet(&args.input, signature) } else { json_rows(&args.input, signature) }
-        .map_err(|error| failed(format!("{error:#}")))?;
     let transform = plugin.transform(&args.config)?;
-    let outputs = transform.call(args.as_of, &inputs);
+    let batch = |rows| transform.input_batch(args.as_of, rows);
+    let inputs =
+        if is_parquet { parquet(&args.input, signature, batch) } else { json_rows(&args.input, signature, batch) };
+    let inputs = inputs.map_err(|error| failed(format!("{error:#}")))?;
+    let outputs = transform.call(&inputs);
     let value = |place: usize, row: usize| cell(outputs.output(place), signature.outputs[place].column_type, row);
     let rows = inputs.rows();
     if args.json {
@@ -96,7 +98,7 @@ fn report_failed(signature: &Signature, outputs: &Outputs) -> Result<()> {
 
 /// Reads rows from a JSON file. Converts values by the rules for request inputs. An input that a row does not have is
 /// null.
-fn json_rows(path: &Path, signature: &Signature) -> Result<Frame> {
+fn json_rows(path: &Path, signature: &Signature, batch: impl FnOnce(usize) -> InputsBuilder) -> Result<Inputs> {
     let text = read_regular(path, FILE_BYTES_MAX)?;
     let rows: Vec<Map<String, Value>> = serde_json::from_slice(&text).context("expected a JSON list of objects")?;
     let mut columns = Map::new();
@@ -112,26 +114,26 @@ fn json_rows(path: &Path, signature: &Signature) -> Result<Frame> {
     }
     let body = json!({ "entities": columns }).to_string();
     let request = decode_request(body.as_bytes()).map_err(|error| anyhow::anyhow!("{}", error.body))?;
-    let mut frame = frame(signature, rows.len());
+    let mut inputs = batch(rows.len());
     for input in &signature.inputs {
         let values = request.entities.iter().find(|(name, _)| *name == input.name);
         let values = values.map(|(_, values)| values.as_slice()).unwrap_or_default();
-        frame.column(|column| fill_typed(column, &input.name, values))?;
+        inputs.column(|column| fill_typed(column, &input.name, values))?;
     }
-    Ok(frame.finish())
+    Ok(inputs.finish())
 }
 
 /// Reads rows from a Parquet file, which needs a column for each input, with the same name. Converts values by the
 /// rules for materialization.
-fn parquet(path: &Path, signature: &Signature) -> Result<Frame> {
+fn parquet(path: &Path, signature: &Signature, batch: impl FnOnce(usize) -> InputsBuilder) -> Result<Inputs> {
     let fields: Vec<(Arc<str>, _)> =
         signature.inputs.iter().map(|input| (input.name.as_str().into(), value_type(input.column_type))).collect();
     let batches = ParquetRecordBatchReaderBuilder::try_new(open_regular(path)?)?.build()?;
     let batches = batches.map(|batch| decode_rows(&batch?, &fields).map_err(anyhow::Error::msg));
     let batches = batches.collect::<Result<Vec<_>>>()?;
-    let mut frame = frame(signature, batches.iter().map(|(_, rows)| rows.len()).sum());
-    for place in 0..frame.column_count() {
-        frame.column(|column| {
+    let mut inputs = batch(batches.iter().map(|(_, rows)| rows.len()).sum());
+    for place in 0..inputs.column_count() {
+        inputs.column(|column| {
             for (schema, rows) in &batches {
                 for row in rows {
                     column.push(RowView::new(schema, row)?.get(place).unwrap_or(ValueRef::Null));
@@ -140,9 +142,5 @@ fn parquet(path: &Path, signature: &Signature) -> Result<Frame> {
             anyhow::Ok(())
         })?;
     }
-    Ok(frame.finish())
-}
-
-fn frame(signature: &Signature, rows: usize) -> FrameBuilder {
-    FrameBuilder::new(signature.inputs.iter().map(|input| input.column_type), rows)
+    Ok(inputs.finish())
 }
