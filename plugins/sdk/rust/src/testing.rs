@@ -138,7 +138,8 @@ impl<P: Plugin> Host<P> {
     #[track_caller]
     pub fn run(&self, rows: Vec<Row>) -> Result<Table, Fault> {
         check_names(&rows, P::fields().inputs);
-        let mut rows: Vec<(Row, Timestamp)> = rows.iter().cloned().zip(self.times(rows.len())).collect();
+        let times = self.times(rows.len());
+        let mut rows: Vec<(Row, Timestamp)> = rows.into_iter().zip(times).collect();
         let (first, second) = (Instance::new(), Instance::new());
         first.configure::<P>(&self.config)?;
         second.configure::<P>(&self.config)?;
