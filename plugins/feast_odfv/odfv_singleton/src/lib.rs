@@ -1,5 +1,5 @@
 //! The plugin for `odfv_singleton`, an on-demand view of the Feast repository in `host/tests/golden`. If the view in
-//! Feast raises an exception, this plugin returns a fault. With the Cargo feature `second`, it is a second version for
+//! Feast raises an exception, the row fails here. With the Cargo feature `second`, the plugin is a second version for
 //! tests of deployment: it adds two trips instead of one, and has one more output.
 
 use larder_plugin::{Fault, Inputs, Outputs, plugin};
@@ -24,7 +24,7 @@ pub struct Derived {
 #[cfg_attr(not(feature = "second"), plugin(name = "odfv_singleton", version = "1.0.0"))]
 #[cfg_attr(feature = "second", plugin(name = "odfv_singleton", version = "2.0.0"))]
 pub fn derive(row: Row) -> Result<Derived, Fault> {
-    let trips = row.avg_daily_trips.ok_or_else(|| Fault::bad_input("a row without trips"))?;
+    let trips = row.avg_daily_trips.ok_or("a row without trips")?;
     Ok(Derived {
         trips_plus_one: trips + if cfg!(feature = "second") { 2 } else { 1 },
         #[cfg(feature = "second")]
@@ -34,14 +34,12 @@ pub fn derive(row: Row) -> Result<Derived, Fault> {
 
 #[cfg(test)]
 mod tests {
-    use larder_plugin::{rows, testing::Host};
+    use larder_plugin::{rows, testing};
 
     #[test]
     fn outputs_equal_recorded_responses() {
-        let host = Host::<super::derive>::new();
-        let table = host.run(rows![{ avg_daily_trips: 1001 }]).unwrap();
+        let table = testing::run::<super::derive>(rows![{ avg_daily_trips: 1001 }, {}]);
         assert_eq!(table["trips_plus_one"][0], if cfg!(feature = "second") { 1003 } else { 1002 });
-        let fault = host.run(rows![{ avg_daily_trips: 1001 }, {}]).unwrap_err();
-        assert_eq!(fault.message(), "a row without trips");
+        assert_eq!(table.failed(), [(1, "a row without trips")]);
     }
 }

@@ -1,13 +1,13 @@
 //! Whole columns, for functions that process all rows of a batch at once.
 
 use crate::{
-    __private::types::DataType,
-    Context, Fault,
-    frame::{Batch, Frame, Heads},
+    __private::types::Batch,
+    Context, Fault, Timestamp,
+    frame::{Frame, Heads, zero_heads},
     input::{Read, Reader},
     list::Number,
     output::{Output, Writer},
-    run::{FieldSpec, Fields},
+    run::{ColumnType, FieldSpec, Fields, Plugin},
 };
 
 /// An input of all rows of a batch, for functions that process them at once:
@@ -40,6 +40,36 @@ use crate::{
 ///
 /// Any input value can be null. The result has a `Vec` for each output, with one value per row. If its items are
 /// `Option`s, they can be null. A row must not depend on other rows, because the host chooses the rows of a batch.
+///
+/// For the instants as of which the rows are computed, the function takes `&[`[`Context`]`]`, which has one context per
+/// row:
+///
+/// ```
+/// # use larder_plugin::{Column, Context, InputColumns, OutputColumns, Timestamp, plugin};
+/// # #[derive(InputColumns)]
+/// # struct Orders<'a> {
+/// #     ordered: Column<'a, Timestamp>,
+/// # }
+/// # #[derive(OutputColumns)]
+/// # struct Ages {
+/// #     age_seconds: Vec<Option<i64>>,
+/// # }
+/// /// Returns the ages of orders.
+/// #[plugin(name = "ages", version = "1.0.0", by = "columns")]
+/// fn ages(contexts: &[Context], orders: Orders<'_>) -> Ages {
+///     let age = |(context, ordered): (&Context, Option<Timestamp>)| Some((context.as_of.0 - ordered?.0) / 1_000_000);
+///     Ages { age_seconds: contexts.iter().zip(orders.ordered.iter()).map(age).collect() }
+/// }
+/// # fn main() {
+/// # use larder_plugin::{rows, testing::Host};
+/// # let host = Host::<ages>::new().as_of_each([5_000_000, 0].map(Timestamp));
+/// # assert_eq!(host.run(rows![{ ordered: Timestamp(2_000_000) }, {}]).unwrap()["age_seconds"][0], 3_i64);
+/// # }
+/// ```
+///
+/// The function may return a `Result<_, `[`Fault`]`>`. A fault fails the whole batch. The host then calls the function
+/// with parts of the batch, down to single rows, to find the rows that fail. So a function that often fails is slow: if
+/// faults are frequent, return nulls, or process one row at a time.
 pub struct Column<'a, T: Read<'a>> {
     reader: Reader<'a, T::Values>,
     rows: usize,
@@ -72,11 +102,11 @@ pub trait OutputColumns: Sized {
     /// The outputs, in order.
     const FIELDS: &'static [FieldSpec];
 
-    /// Converts the columns to a frame.
+    /// Converts the columns to a frame, whose heads are zero.
     ///
     /// # Errors
     /// Returns a fault if the number of values of a column is not the number of rows.
-    fn finish(self, heads: Heads) -> Result<Vec<u8>, Fault>;
+    fn write(self, rows: usize, frame: &mut Vec<u8>) -> Result<(), Fault>;
 }
 
 /// A field of a struct of input columns.
@@ -87,7 +117,7 @@ pub trait OutputColumns: Sized {
     note = "use Column<'_, T>; any of its values can be null"
 )]
 pub trait InputColumn<'a>: Sized {
-    const TYPE: DataType;
+    const TYPE: ColumnType;
     fn open(frame: &mut Frame<'a>, place: usize, fields: &[FieldSpec]) -> Result<Self, Fault>;
 }
 
@@ -99,10 +129,10 @@ pub trait InputColumn<'a>: Sized {
     note = "use a Vec with a value for each row, and Option for values that may be null"
 )]
 pub trait OutputColumn {
-    const TYPE: DataType;
+    const TYPE: ColumnType;
     const NULLABLE: bool;
-    type Writer;
-    fn write(self, heads: &mut Heads, name: &str) -> Result<Self::Writer, Fault>;
+    type Sink;
+    fn write(self, heads: &mut Heads<'_>, name: &str) -> Result<Self::Sink, Fault>;
 }
 
 /// A return type of a function with `by = "columns"`.
@@ -166,7 +196,7 @@ impl<'a, T: Read<'a>> std::fmt::Debug for Column<'a, T> {
 // === impl InputColumn ===
 
 impl<'a, T: Read<'a>> InputColumn<'a> for Column<'a, T> {
-    const TYPE: DataType = T::TYPE;
+    const TYPE: ColumnType = T::TYPE;
 
     fn open(frame: &mut Frame<'a>, place: usize, fields: &[FieldSpec]) -> Result<Self, Fault> {
         Ok(Self { reader: crate::input::open::<Option<T>>(frame, place, fields)?, rows: frame.rows })
@@ -176,18 +206,18 @@ impl<'a, T: Read<'a>> InputColumn<'a> for Column<'a, T> {
 // === impl OutputColumn ===
 
 impl<T: Output> OutputColumn for Vec<T> {
-    const TYPE: DataType = T::TYPE;
+    const TYPE: ColumnType = T::TYPE;
     const NULLABLE: bool = T::NULLABLE;
-    type Writer = Writer<T::Sink>;
+    type Sink = T::Sink;
 
-    fn write(self, heads: &mut Heads, name: &str) -> Result<Self::Writer, Fault> {
+    fn write(self, heads: &mut Heads<'_>, name: &str) -> Result<T::Sink, Fault> {
         let rows = heads.rows;
         if self.len() != rows {
-            return Err(Fault::internal(format!("output '{name}' has {} values for {rows} rows", self.len())));
+            return Err(Fault::new(format_args!("output '{name}' has {} values for {rows} rows", self.len())));
         }
         let mut writer = Writer::new(heads);
-        self.into_iter().enumerate().for_each(|(row, value)| value.write(row, heads, &mut writer));
-        Ok(writer)
+        self.into_iter().enumerate().for_each(|(row, value)| value.write(row, &mut writer));
+        Ok(writer.into_sink())
     }
 }
 
@@ -211,8 +241,8 @@ impl<O: OutputColumns> ReturnedColumns for Result<O, Fault> {
 
 /// Returns the inputs and outputs of a function with `by = "columns"`.
 #[doc(hidden)]
-pub fn fields_by_columns<'a, C: 'a, I: InputColumns<'a>, R: ReturnedColumns>(
-    _function: impl FnOnce(&'a Context, &'a C, I) -> R,
+pub fn fields_by_columns<'a, P: Plugin, I: InputColumns<'a>, R: ReturnedColumns>(
+    _function: impl FnOnce(&[Context], &'a P::Config, I) -> R,
 ) -> Fields {
     Fields { inputs: I::FIELDS, outputs: R::Columns::FIELDS, any_null: false }
 }
@@ -220,16 +250,20 @@ pub fn fields_by_columns<'a, C: 'a, I: InputColumns<'a>, R: ReturnedColumns>(
 /// Runs a function with `by = "columns"` over a batch.
 ///
 /// # Errors
-/// Returns the function's fault, or a fault that describes the error in the batch or in the result.
+/// Returns the function's fault, or a fault that describes the error in the frame of inputs or in the result.
 #[doc(hidden)]
-pub fn run_by_columns<'a, C: 'a, I: InputColumns<'a>, R: ReturnedColumns>(
-    context: &'a Context,
-    config: &'a C,
-    batch: Batch<'a>,
-    function: impl FnOnce(&'a Context, &'a C, I) -> R,
-) -> Result<Vec<u8>, Fault> {
-    let mut frame = Frame::open(batch, I::FIELDS)?;
+pub fn run_by_columns<'a, P: Plugin, I: InputColumns<'a>, R: ReturnedColumns>(
+    config: &'a P::Config,
+    rows: usize,
+    inputs: &'a [u64],
+    function: impl FnOnce(&[Context], &'a P::Config, I) -> R,
+) -> Result<Batch, Fault> {
+    let mut frame = Frame::open(inputs, rows, P::READS_TIME, I::FIELDS)?;
+    let contexts: Vec<Context> = frame.times.iter().map(|time| Context { as_of: Timestamp(*time) }).collect();
     let inputs = I::open(&mut frame)?;
     frame.close()?;
-    function(context, config, inputs).columns()?.finish(Heads::new(R::Columns::FIELDS, batch.rows))
+    let columns = function(&contexts, config, inputs).columns()?;
+    let mut outputs = zero_heads(R::Columns::FIELDS, rows);
+    columns.write(rows, &mut outputs)?;
+    Ok(Batch { outputs, failed: Vec::new() })
 }

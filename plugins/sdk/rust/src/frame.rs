@@ -1,29 +1,20 @@
 //! A batch in the layout in which host and plugin exchange it: a byte buffer with the columns of all rows.
 //! `wit/transform.wit` describes the layout.
 //!
-//! A [`Frame`] is read column by column, without copies. For writing, [`Heads`] are allocated at their final size.
-//! Texts, bytes and items of lists, whose lengths are not known in advance, are collected separately and appended at the
-//! end.
+//! A [`Frame`] is read column by column, without copies. For writing, the heads are allocated at their final size, and
+//! [`Heads`] divides them into columns. Texts, bytes and items of lists, whose lengths are not known in advance, are
+//! collected separately and appended at the end.
 
 use std::borrow::Cow;
 
 use bytemuck::Pod;
 
 use crate::{
-    __private::types::{DataType, ScalarType},
+    __private::types::ScalarType,
     Fault,
-    input::FrameError,
-    run::FieldSpec,
+    input::{FrameError, Reader},
+    run::{ColumnType, FieldSpec},
 };
-
-/// A batch that the host sent.
-#[derive(Clone, Copy, Debug)]
-pub struct Batch<'a> {
-    /// A frame with a column for each input.
-    pub frame: &'a [u64],
-    /// The number of rows of every column.
-    pub rows: usize,
-}
 
 /// The columns of a frame that have not been read yet.
 #[derive(Debug)]
@@ -31,6 +22,9 @@ pub struct Frame<'a> {
     heads: &'a [u8],
     tails: &'a [u8],
     pub(crate) rows: usize,
+    /// The instant as of which each row is computed, in microseconds since the Unix epoch. Empty if the plugin does not
+    /// read the time.
+    pub(crate) times: &'a [i64],
 }
 
 /// The two halves of a frame. A column can have a part in each.
@@ -41,20 +35,11 @@ pub enum Part {
     Tail,
 }
 
-/// The heads of a frame that is being written. Every column has a fixed offset.
+/// The heads of the columns of a frame that have not been reserved yet.
 #[derive(Debug)]
-pub struct Heads {
-    bytes: Vec<u8>,
-    /// The offset of the next column.
-    next: usize,
+pub struct Heads<'h> {
+    bytes: &'h mut [u8],
     pub(crate) rows: usize,
-}
-
-/// The offsets of a column's head.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Place {
-    presence: usize,
-    slots: usize,
 }
 
 /// The alignment of all parts, in bytes.
@@ -71,8 +56,13 @@ pub(crate) fn aligned(frame: &[u8]) -> Cow<'_, [u64]> {
     }
 }
 
+/// Returns the size of a part with its padding.
+///
+/// Here and in the functions below, arithmetic wraps: checks for overflow, with which plugins are compiled, would make a
+/// call with one row a quarter slower. An overflow is harmless, because parts are divided with checks of their sizes.
+#[inline]
 pub(crate) fn padded(bytes: usize) -> usize {
-    bytes.next_multiple_of(ALIGN)
+    bytes.wrapping_add(ALIGN - 1) & !(ALIGN - 1)
 }
 
 /// Appends a part, and pads it with zeros to the alignment.
@@ -91,8 +81,14 @@ pub(crate) fn words(rows: usize) -> usize {
     rows.div_ceil(64)
 }
 
+/// Returns the last word of the presence bitmap of `count` values, at least one, of which none is null.
+#[inline]
+pub(crate) fn last_word(count: usize) -> u64 {
+    u64::MAX >> (count.wrapping_neg() % 64)
+}
+
 /// Returns the width of a slot (a value or an end), in bytes.
-const fn slot_width(of: DataType) -> usize {
+const fn slot_width(of: ColumnType) -> usize {
     match of.scalar {
         _ if of.is_list => END,
         ScalarType::Bool => 1,
@@ -101,25 +97,53 @@ const fn slot_width(of: DataType) -> usize {
     }
 }
 
+/// Returns the size of the head of a column, in bytes.
+#[inline]
+fn head_len(of: ColumnType, rows: usize) -> usize {
+    (words(rows) * 8).wrapping_add(padded(rows.wrapping_mul(slot_width(of))))
+}
+
 /// Returns the size of the heads of these columns, in bytes.
 #[inline]
 fn heads_len(fields: &[FieldSpec], rows: usize) -> usize {
-    fields.iter().map(|field| words(rows) * 8 + padded(rows * slot_width(field.data_type))).sum()
+    fields.iter().fold(0, |len, field| len.wrapping_add(head_len(field.column_type, rows)))
+}
+
+/// Allocates the heads of these columns, which are all zeros.
+#[inline]
+pub(crate) fn zero_heads(fields: &[FieldSpec], rows: usize) -> Vec<u8> {
+    vec![0; heads_len(fields, rows)]
 }
 
 // === impl Frame ===
 
 impl<'a> Frame<'a> {
-    /// Splits the frame into the heads and tails of these fields.
+    /// Splits the frame into the heads and tails of these fields. If the plugin reads the time, also reads the column of
+    /// times, which is in front of the others.
     ///
     /// # Errors
-    /// Returns a fault if the frame is smaller than the heads of the columns.
+    /// Returns a fault if the frame is smaller than the heads of the columns, or if a row has no time.
     #[inline]
-    pub fn open(batch: Batch<'a>, fields: &[FieldSpec]) -> Result<Self, Fault> {
-        let (frame, rows): (&[u8], _) = (bytemuck::cast_slice(batch.frame), batch.rows);
-        let heads = heads_len(fields, rows);
+    pub fn open(frame: &'a [u64], rows: usize, reads_time: bool, fields: &[FieldSpec]) -> Result<Self, Fault> {
+        let frame: &[u8] = bytemuck::cast_slice(frame);
+        let times = if reads_time { head_len(ColumnType::scalar(ScalarType::Timestamp), rows) } else { 0 };
+        let heads = times + heads_len(fields, rows);
         let (heads, tails) = frame.split_at_checked(heads).ok_or_else(|| cut_fault(frame.len(), heads))?;
-        Ok(Self { heads, tails, rows })
+        let mut frame = Self { heads, tails, rows, times: &[] };
+        if reads_time {
+            frame.times = frame.take_times()?;
+        }
+        Ok(frame)
+    }
+
+    fn take_times(&mut self) -> Result<&'a [i64], Fault> {
+        let fault = |_| Fault::new("the received frame has no column of times");
+        let presence = self.presence().map_err(fault)?;
+        let times = self.take(Part::Head, self.rows).map_err(fault)?;
+        if Reader::new(presence, (), self.rows).has_nulls() {
+            return Err(Fault::new("the received frame has a row without a time"));
+        }
+        Ok(times)
     }
 
     /// Returns the presence bitmap of the next column.
@@ -167,59 +191,44 @@ impl<'a> Frame<'a> {
 
 #[cold]
 fn cut_fault(found: usize, heads: usize) -> Fault {
-    Fault::bad_input(format!("received a frame of {found} bytes, but the heads of this plugin's inputs take {heads}"))
+    Fault::new(format!("received a frame of {found} bytes, but the heads of this plugin's inputs take {heads}"))
 }
 
 #[cold]
 fn surplus_fault(left: usize) -> Fault {
-    Fault::bad_input(format!("the received frame has {left} bytes more than this plugin's inputs"))
+    Fault::new(format!("the received frame has {left} bytes more than this plugin's inputs"))
 }
 
 // === impl Heads ===
 
-impl Heads {
-    /// Allocates the heads of these columns, which are all zeros: no row is present.
+impl<'h> Heads<'h> {
+    /// Returns the heads of a frame with these bytes, which [`zero_heads`] returned.
     #[must_use]
     #[inline]
-    pub fn new(fields: &[FieldSpec], rows: usize) -> Self {
-        Self { bytes: vec![0; heads_len(fields, rows)], next: 0, rows }
+    pub fn new(bytes: &'h mut [u8], rows: usize) -> Self {
+        Self { bytes, rows }
     }
 
-    /// Reserves the next column, with slots of `width` bytes, and marks all its rows as present.
+    /// Reserves the presence bitmap and the slots of the next column, and marks all its rows as present.
     #[inline]
-    pub(crate) fn place(&mut self, width: usize) -> Place {
-        let presence = self.next;
-        let slots = presence + words(self.rows) * 8;
-        self.next = slots + padded(self.rows * width);
-        let bits = self.rows / 8;
-        self.bytes[presence..presence + bits].fill(0xff);
-        if !self.rows.is_multiple_of(8) {
-            self.bytes[presence + bits] = (1 << (self.rows % 8)) - 1;
+    pub(crate) fn column<S: Pod>(&mut self) -> (&'h mut [u8], &'h mut [S]) {
+        let rows = self.rows;
+        let presence = self.take(words(rows) * 8);
+        if let Some((last, others)) = presence.as_chunks_mut().0.split_last_mut() {
+            *last = last_word(rows).to_le_bytes();
+            for word in others {
+                *word = u64::MAX.to_le_bytes();
+            }
         }
-        Place { presence, slots }
+        let slots = self.take(padded(rows * size_of::<S>()));
+        (presence, bytemuck::cast_slice_mut(&mut slots[..rows * size_of::<S>()]))
     }
 
-    /// Writes a row's slot.
     #[inline]
-    pub(crate) fn set<const WIDTH: usize>(&mut self, place: Place, row: usize, slot: [u8; WIDTH]) {
-        let at = place.slots + row * WIDTH;
-        self.bytes[at..at + WIDTH].copy_from_slice(&slot);
-    }
-
-    /// Returns the heads, with capacity for tails of `tails` bytes.
-    #[must_use]
-    #[inline]
-    pub fn into_frame(self, tails: usize) -> Vec<u8> {
-        let mut frame = self.bytes;
-        // The exact capacity is reserved, because a vector with spare capacity is copied when it is returned.
-        frame.reserve_exact(tails);
-        frame
-    }
-
-    /// Marks a row as null. The caller must set the row's slot to zero, or to an end.
-    #[inline]
-    pub(crate) fn set_null(&mut self, place: Place, row: usize) {
-        self.bytes[place.presence + row / 8] &= !(1 << (row % 8));
+    fn take(&mut self, len: usize) -> &'h mut [u8] {
+        let (taken, rest) = std::mem::take(&mut self.bytes).split_at_mut(len);
+        self.bytes = rest;
+        taken
     }
 }
 
@@ -238,18 +247,14 @@ mod tests {
 
     #[test]
     fn presence_has_one_bit_per_row() {
-        let field = FieldSpec {
-            name: "x",
-            data_type: DataType { scalar: ScalarType::Bool, is_list: false },
-            nullable: true,
-            doc: "",
-        };
+        let field = FieldSpec { name: "x", column_type: ColumnType::scalar(ScalarType::Bool), nullable: true, doc: "" };
         for (rows, presence) in
             [(0, 0), (1, 1), (8, 0xff), (9, 0x1ff), (63, u64::MAX >> 1), (64, u64::MAX), (130, u64::MAX)]
         {
-            let mut heads = Heads::new(&[field], rows);
-            heads.place(1);
-            let frame = aligned(&heads.bytes).into_owned();
+            let mut bytes = zero_heads(&[field], rows);
+            let (_, slots) = Heads::new(&mut bytes, rows).column::<u8>();
+            assert_eq!(slots.len(), rows);
+            let frame = aligned(&bytes).into_owned();
             assert_eq!(frame.first().copied().unwrap_or(0), presence, "{rows} rows");
             assert_eq!(frame.len(), words(rows) + rows.div_ceil(8));
             if rows == 130 {

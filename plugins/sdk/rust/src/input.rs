@@ -3,11 +3,11 @@
 //! The length, ends and text of a column are checked once per batch. Reading a row then only needs its index.
 
 use crate::{
-    __private::types::{DataType, ScalarType},
+    __private::types::ScalarType,
     Fault, List, Timestamp,
-    frame::{Frame, Part},
+    frame::{Frame, Part, last_word},
     list::{Item, Number, bounds},
-    run::FieldSpec,
+    run::{ColumnType, FieldSpec},
 };
 
 /// A struct of inputs. Derive it with `#[derive(Inputs)]`.
@@ -37,11 +37,11 @@ pub trait Inputs<'a>: Sized {
     message = "`{Self}` cannot be the type of an input",
     label = "not a type of an input",
     note = "inputs are bool, i32, i64, f32, f64, &str, String, &[u8], Vec<u8>, Timestamp, slices of numbers, and List<_> \
-            and Vec<_> of these; use Option for an input that may be null"
+            and Vec<_> of these; use Option for an input that may be null, and for items that may be null"
 )]
 pub trait Input<'a>: Sized {
     /// The type of the column.
-    const TYPE: DataType;
+    const TYPE: ColumnType;
     /// Whether rows without a value are skipped.
     const REQUIRED: bool;
     /// The reader of a column.
@@ -60,11 +60,11 @@ pub trait Input<'a>: Sized {
     message = "`{Self}` cannot be the type of an input",
     label = "not a type of an input",
     note = "inputs are bool, i32, i64, f32, f64, &str, String, &[u8], Vec<u8>, Timestamp, slices of numbers, and List<_> \
-            and Vec<_> of these; use Option for an input that may be null"
+            and Vec<_> of these; use Option for an input that may be null, and for items that may be null"
 )]
 pub trait Read<'a>: Sized {
     /// The type of the column.
-    const TYPE: DataType;
+    const TYPE: ColumnType;
     /// The values of a column.
     #[doc(hidden)]
     type Values: Copy;
@@ -76,11 +76,11 @@ pub trait Read<'a>: Sized {
     fn at(values: Self::Values, row: usize) -> Self;
 }
 
-/// The values of a column and its presence bitmap.
+/// The values of a column, or the items of its lists, and their presence bitmap.
 #[derive(Clone, Copy, Debug)]
 pub struct Reader<'a, V> {
     pub(crate) values: V,
-    /// The bitmap in the layout of the contract; `None` if no row is null.
+    /// The bitmap in the layout of the contract; `None` if no value is null.
     presence: Option<&'a [u64]>,
 }
 
@@ -110,14 +110,16 @@ pub fn open<'a, T: Input<'a>>(frame: &mut Frame<'a>, place: usize, fields: &[Fie
 
 impl<'a, V> Reader<'a, V> {
     #[inline]
-    fn new(presence: &'a [u64], values: V, rows: usize) -> Self {
-        let mut left = rows;
-        let is_whole = presence.iter().all(|word| {
-            let here = left.min(64);
-            left -= here;
-            word.count_ones() as usize == here
-        });
+    pub(crate) fn new(presence: &'a [u64], values: V, count: usize) -> Self {
+        let is_whole = match presence.split_last() {
+            Some((last, others)) => *last == last_word(count) && others.iter().all(|word| *word == u64::MAX),
+            None => true,
+        };
         Self { values, presence: (!is_whole).then_some(presence) }
+    }
+
+    pub(crate) fn has_nulls(&self) -> bool {
+        self.presence.is_some()
     }
 
     #[inline]
@@ -135,7 +137,7 @@ impl FrameError {
     #[cold]
     fn fault(self, field: Option<&FieldSpec>) -> Fault {
         let name = field.map_or("?", |field| field.name);
-        Fault::bad_input(match self {
+        Fault::new(match self {
             Self::Cut => format!("the received frame ends before the end of input '{name}'"),
             Self::Ends => format!("the end offsets of input '{name}' decrease"),
             Self::Utf8 => format!("input '{name}' has text that is not UTF-8"),
@@ -146,7 +148,7 @@ impl FrameError {
 // === impl Input ===
 
 impl<'a, T: Read<'a>> Input<'a> for Option<T> {
-    const TYPE: DataType = T::TYPE;
+    const TYPE: ColumnType = T::TYPE;
     const REQUIRED: bool = false;
     type Reader = Reader<'a, T::Values>;
 
@@ -163,7 +165,7 @@ impl<'a, T: Read<'a>> Input<'a> for Option<T> {
 }
 
 impl<'a, T: Read<'a>> Input<'a> for T {
-    const TYPE: DataType = T::TYPE;
+    const TYPE: ColumnType = T::TYPE;
     const REQUIRED: bool = true;
     type Reader = Reader<'a, T::Values>;
 
@@ -184,7 +186,7 @@ impl<'a, T: Read<'a>> Input<'a> for T {
 macro_rules! scalars {
     ($($type:ty),*) => {$(
         impl<'a> Read<'a> for $type {
-            const TYPE: DataType = DataType { scalar: <Self as Item<'a>>::SCALAR, is_list: false };
+            const TYPE: ColumnType = ColumnType::scalar(<Self as Item<'a>>::SCALAR);
             type Values = <Self as Item<'a>>::Values;
 
             #[inline]
@@ -204,7 +206,7 @@ macro_rules! scalars {
 scalars!(bool, i32, i64, f32, f64, Timestamp, &'a str, String, &'a [u8], Vec<u8>);
 
 impl<'a, T: Item<'a>> Read<'a> for List<'a, T> {
-    const TYPE: DataType = DataType { scalar: T::SCALAR, is_list: true };
+    const TYPE: ColumnType = ColumnType::list(T::SCALAR, T::NULLABLE);
     type Values = (&'a [u32], T::Values);
 
     fn values(frame: &mut Frame<'a>) -> Result<Self::Values, FrameError> {
@@ -220,7 +222,7 @@ impl<'a, T: Item<'a>> Read<'a> for List<'a, T> {
 }
 
 impl<'a, T: Number> Read<'a> for &'a [T] {
-    const TYPE: DataType = <List<'a, T> as Read<'a>>::TYPE;
+    const TYPE: ColumnType = <List<'a, T> as Read<'a>>::TYPE;
     type Values = <List<'a, T> as Read<'a>>::Values;
 
     fn values(frame: &mut Frame<'a>) -> Result<Self::Values, FrameError> {
@@ -234,7 +236,7 @@ impl<'a, T: Number> Read<'a> for &'a [T] {
 }
 
 impl<'a, T: Item<'a>> Read<'a> for Vec<T> {
-    const TYPE: DataType = <List<'a, T> as Read<'a>>::TYPE;
+    const TYPE: ColumnType = <List<'a, T> as Read<'a>>::TYPE;
     type Values = <List<'a, T> as Read<'a>>::Values;
 
     fn values(frame: &mut Frame<'a>) -> Result<Self::Values, FrameError> {
@@ -248,7 +250,7 @@ impl<'a, T: Item<'a>> Read<'a> for Vec<T> {
 }
 
 /// Returns the name of a type in feature definitions.
-pub(crate) fn type_name(of: DataType) -> String {
+pub(crate) fn type_name(of: ColumnType) -> String {
     let scalar = match of.scalar {
         ScalarType::Bool => "Bool",
         ScalarType::Int32 => "Int32",

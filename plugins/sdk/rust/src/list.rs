@@ -1,13 +1,15 @@
 //! Lists and the items of a column, borrowed from the frame that the host sent.
 
+use std::borrow::Cow;
+
 use crate::{
     __private::types::ScalarType,
     Timestamp,
-    frame::{Frame, Part},
-    input::FrameError,
+    frame::{Frame, Part, words},
+    input::{FrameError, Reader},
 };
 
-/// A list of values. Items are never null.
+/// A list of values. Items can be null if their type is an `Option`: `List<'a, Option<f64>>`.
 pub struct List<'a, T: Item<'a>> {
     items: T::Values,
     start: usize,
@@ -23,12 +25,16 @@ pub struct Items<'a, T: Item<'a>> {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the type of a list's items",
     label = "not a type of a list's items",
-    note = "items are bool, i32, i64, f32, f64, &str, String, &[u8], Vec<u8> and Timestamp"
+    note = "items are bool, i32, i64, f32, f64, &str, String, &[u8], Vec<u8> and Timestamp; use Option for an item that \
+            may be null"
 )]
 pub trait Item<'a>: Sized + 'a {
     /// The contract's name of the type.
     #[doc(hidden)]
     const SCALAR: ScalarType;
+    /// Whether an item can be null.
+    #[doc(hidden)]
+    const NULLABLE: bool;
     /// All items of a column.
     #[doc(hidden)]
     type Values: Copy;
@@ -41,6 +47,22 @@ pub trait Item<'a>: Sized + 'a {
     #[doc(hidden)]
     fn at(values: Self::Values, i: usize) -> Self;
 }
+
+/// A type of items that are not null. With this trait, an item can have at most one `Option`:
+///
+/// ```compile_fail
+/// #[derive(larder_plugin::Inputs)]
+/// struct Nested {
+///     items: Vec<Option<Option<f64>>>,
+/// }
+/// ```
+#[doc(hidden)]
+#[diagnostic::on_unimplemented(
+    message = "`Option<{Self}>` cannot be the type of a list's items",
+    label = "not a type of a list's items",
+    note = "items are bool, i32, i64, f32, f64, &str, String, &[u8], Vec<u8> and Timestamp, with at most one Option"
+)]
+pub trait Scalar {}
 
 /// A type whose items have the same memory layout in the frame and in Rust.
 #[diagnostic::on_unimplemented(
@@ -150,8 +172,11 @@ impl<'a, T: Item<'a> + std::fmt::Debug> std::fmt::Debug for Items<'a, T> {
 
 macro_rules! fixed {
     ($($type:ty: $scalar:ident, $raw:ty, $read:expr;)*) => {$(
+        impl Scalar for $type {}
+
         impl<'a> Item<'a> for $type {
             const SCALAR: ScalarType = ScalarType::$scalar;
+            const NULLABLE: bool = false;
             type Values = &'a [$raw];
 
             #[inline]
@@ -186,6 +211,7 @@ macro_rules! variable {
     ($($type:ty: $scalar:ident, $data:ty, $open:expr, $read:expr;)*) => {$(
         impl<'a> Item<'a> for $type {
             const SCALAR: ScalarType = ScalarType::$scalar;
+            const NULLABLE: bool = false;
             type Values = Slots<'a, &'a $data>;
 
             fn values(frame: &mut Frame<'a>, part: Part, count: usize) -> Result<Self::Values, FrameError> {
@@ -208,6 +234,28 @@ variable! {
     String: Utf8, str, texts, str::to_owned;
     &'a [u8]: Binary, [u8], bytes, |bytes| bytes;
     Vec<u8>: Binary, [u8], bytes, <[u8]>::to_vec;
+}
+
+impl Scalar for &str {}
+impl Scalar for String {}
+impl Scalar for Cow<'_, str> {}
+impl Scalar for &[u8] {}
+impl Scalar for Vec<u8> {}
+
+impl<'a, T: Item<'a> + Scalar> Item<'a> for Option<T> {
+    const SCALAR: ScalarType = T::SCALAR;
+    const NULLABLE: bool = true;
+    type Values = Reader<'a, T::Values>;
+
+    fn values(frame: &mut Frame<'a>, part: Part, count: usize) -> Result<Self::Values, FrameError> {
+        let presence = frame.take(part, words(count))?;
+        Ok(Reader::new(presence, T::values(frame, part, count)?, count))
+    }
+
+    #[inline]
+    fn at(items: Self::Values, i: usize) -> Self {
+        items.is_present(i).then(|| T::at(items.values, i))
+    }
 }
 
 /// Checks that all texts are UTF-8, and that each one ends at a character boundary.

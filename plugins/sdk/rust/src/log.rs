@@ -44,6 +44,9 @@ fn write(level: Level, message: &str) {
     eprintln!("{level:?}: {message}");
 }
 
+/// The message of the standard library's panic if a function asks for the time, and the target has no clock.
+const NO_CLOCK: &str = "time not implemented on this platform";
+
 /// Makes panics log their messages before they trap, because traps have none. Has no effect on panics in tests.
 pub(crate) fn log_panics() {
     #[cfg(target_arch = "wasm32")]
@@ -51,12 +54,41 @@ pub(crate) fn log_panics() {
         static ONCE: std::sync::Once = std::sync::Once::new();
         ONCE.call_once(|| {
             std::panic::set_hook(Box::new(|panic| {
-                let message = panic.payload_as_str().unwrap_or("(no message)");
-                match panic.location() {
-                    Some(location) => error(format_args!("panicked at {location}: {message}")),
-                    None => error(format_args!("panicked: {message}")),
-                }
+                error(panic_line(panic.payload_as_str(), panic.location().map(|location| location as _)));
             }));
         });
+    }
+}
+
+/// Returns the log line of a panic.
+#[cfg_attr(not(target_arch = "wasm32"), allow(dead_code, reason = "only tests call it"))]
+fn panic_line(message: Option<&str>, location: Option<&dyn Display>) -> String {
+    let message = message.unwrap_or("(no message)");
+    let hint =
+        if message == NO_CLOCK { ". hint: plugins have no clock; take `&Context` and use `context.as_of`" } else { "" };
+    match location {
+        Some(location) => format!("panicked at {location}: {message}{hint}"),
+        None => format!("panicked: {message}{hint}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clock_panic_has_a_hint() {
+        let line = panic_line(Some("time not implemented on this platform"), Some(&"src/lib.rs:1:2"));
+        assert_eq!(
+            line,
+            "panicked at src/lib.rs:1:2: time not implemented on this platform. hint: plugins have no clock; take \
+             `&Context` and use `context.as_of`"
+        );
+    }
+
+    #[test]
+    fn other_panic_has_no_hint() {
+        assert_eq!(panic_line(Some("division by zero"), Some(&"a:1:2")), "panicked at a:1:2: division by zero");
+        assert_eq!(panic_line(None, None), "panicked: (no message)");
     }
 }

@@ -6,32 +6,19 @@ pub mod config;
 use std::cell::RefCell;
 
 use crate::{
-    __private::types::{self, DataType, Field, Signature},
-    frame::{Batch, Frame, Heads, aligned},
+    __private::types::{Batch, DataType, FailedRow, Field, ScalarType, Signature},
+    Fault, Timestamp,
+    frame::{Frame, Heads, aligned, zero_heads},
     input::Inputs,
     log,
     output::Outputs,
 };
 
-/// Data of a call in addition to the inputs. The host sets it, and sets it again when training data is generated.
+/// Data of a row in addition to its inputs. The host sets it, and sets it again when training data is generated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Context {
-    /// "Now" of the request, or the event time of the training rows.
-    pub as_of: crate::Timestamp,
-}
-
-/// Why a whole batch failed. For a single bad row, return nulls instead.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
-    kind: Kind,
-    message: String,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Config,
-    Input,
-    Internal,
+    /// The instant as of which the row is computed: "now" of the request, or the event time of the training row.
+    pub as_of: Timestamp,
 }
 
 /// A plugin. `#[plugin]` implements this trait.
@@ -45,6 +32,9 @@ pub trait Plugin {
     /// A description for users.
     const DOC: &'static str;
 
+    /// Whether the function takes `&Context`.
+    const READS_TIME: bool;
+
     /// Returns the inputs and outputs.
     fn fields() -> Fields;
 
@@ -54,11 +44,23 @@ pub trait Plugin {
     /// Returns a fault that describes the error in the text.
     fn configure(json: &str) -> Result<Self::Config, Fault>;
 
-    /// Computes the frame of outputs of a batch.
+    /// Computes a batch.
     ///
     /// # Errors
-    /// Returns the plugin's fault, or one that describes the error in the batch.
-    fn transform(config: &Self::Config, context: &Context, batch: Batch<'_>) -> Result<Vec<u8>, Fault>;
+    /// Returns a fault that describes the error in the frame of inputs. With `by = "columns"`, also returns the
+    /// function's fault.
+    fn transform(config: &Self::Config, rows: usize, inputs: &[u64]) -> Result<Batch, Fault>;
+}
+
+/// The type of a column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ColumnType {
+    /// The type of each value, or of each item.
+    pub scalar: ScalarType,
+    /// Whether each value is a list.
+    pub is_list: bool,
+    /// Whether items of lists can be null.
+    pub nullable_items: bool,
 }
 
 /// An input or an output that a struct declares.
@@ -67,7 +69,7 @@ pub struct FieldSpec {
     /// Its name.
     pub name: &'static str,
     /// The type of its column.
-    pub data_type: DataType,
+    pub column_type: ColumnType,
     /// For an input: whether rows in which it is null are computed. For an output: whether it can be null when the
     /// other outputs are not.
     pub nullable: bool,
@@ -96,7 +98,8 @@ pub struct Instance<C> {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the return type of a plugin",
     label = "not a return type of a plugin",
-    note = "return a struct with #[derive(Outputs)], an Option of one (`None` is a row of nulls), or a Result<_, Fault>"
+    note = "return a struct with #[derive(Outputs)], an Option of one (`None` is a row of nulls), or a Result<_, Fault> \
+            (a fault fails the row)"
 )]
 pub trait Returned {
     /// The struct of outputs.
@@ -104,55 +107,25 @@ pub trait Returned {
     /// Whether the function can return `None`.
     const ANY_NULL: bool;
 
-    /// Converts the result to the most general return type.
-    ///
-    /// # Errors
-    /// Returns the function's fault.
-    fn row(self) -> Result<Option<Self::Outputs>, Fault>;
+    /// Writes the row. If the function returned a fault, adds the row to the failed ones.
+    fn write(self, row: usize, writers: &mut <Self::Outputs as Outputs>::Writers<'_>, failed: &mut Vec<FailedRow>);
 }
 
-// === impl Fault ===
+// === impl ColumnType ===
 
-impl Fault {
-    /// Creates a fault for an invalid configuration.
-    pub fn bad_config(message: impl Into<String>) -> Self {
-        Self { kind: Kind::Config, message: message.into() }
-    }
-
-    /// Creates a fault for invalid inputs.
-    pub fn bad_input(message: impl Into<String>) -> Self {
-        Self { kind: Kind::Input, message: message.into() }
-    }
-
-    /// Creates a fault for any other error.
-    pub fn internal(message: impl Into<String>) -> Self {
-        Self { kind: Kind::Internal, message: message.into() }
-    }
-
-    /// Returns the message.
+impl ColumnType {
+    /// Returns the type of a column of single values.
     #[must_use]
-    pub fn message(&self) -> &str {
-        &self.message
+    pub const fn scalar(scalar: ScalarType) -> Self {
+        Self { scalar, is_list: false, nullable_items: false }
+    }
+
+    /// Returns the type of a column of lists.
+    #[must_use]
+    pub const fn list(scalar: ScalarType, nullable_items: bool) -> Self {
+        Self { scalar, is_list: true, nullable_items }
     }
 }
-
-impl From<Fault> for types::Fault {
-    fn from(fault: Fault) -> Self {
-        match fault.kind {
-            Kind::Config => Self::BadConfig(fault.message),
-            Kind::Input => Self::BadInput(fault.message),
-            Kind::Internal => Self::Internal(fault.message),
-        }
-    }
-}
-
-impl std::fmt::Display for Fault {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for Fault {}
 
 // === impl Returned ===
 
@@ -161,8 +134,8 @@ impl<O: Outputs> Returned for O {
     const ANY_NULL: bool = false;
 
     #[inline]
-    fn row(self) -> Result<Option<O>, Fault> {
-        Ok(Some(self))
+    fn write(self, row: usize, writers: &mut O::Writers<'_>, _failed: &mut Vec<FailedRow>) {
+        Outputs::write(self, row, writers);
     }
 }
 
@@ -171,8 +144,11 @@ impl<O: Outputs> Returned for Option<O> {
     const ANY_NULL: bool = true;
 
     #[inline]
-    fn row(self) -> Result<Self, Fault> {
-        Ok(self)
+    fn write(self, row: usize, writers: &mut O::Writers<'_>, _failed: &mut Vec<FailedRow>) {
+        match self {
+            Some(outputs) => Outputs::write(outputs, row, writers),
+            None => O::write_nulls(row, writers),
+        }
     }
 }
 
@@ -181,8 +157,14 @@ impl<R: Returned> Returned for Result<R, Fault> {
     const ANY_NULL: bool = R::ANY_NULL;
 
     #[inline]
-    fn row(self) -> Result<Option<Self::Outputs>, Fault> {
-        self?.row()
+    fn write(self, row: usize, writers: &mut <R::Outputs as Outputs>::Writers<'_>, failed: &mut Vec<FailedRow>) {
+        match self {
+            Ok(returned) => returned.write(row, writers, failed),
+            Err(fault) => {
+                R::Outputs::write_nulls(row, writers);
+                failed.push(FailedRow { row: row as u32, message: fault.into() });
+            }
+        }
     }
 }
 
@@ -198,8 +180,8 @@ impl<C> Instance<C> {
     /// Sets the configuration. The host calls this first.
     ///
     /// # Errors
-    /// Returns the plugin's fault.
-    pub fn configure<P: Plugin<Config = C>>(&self, json: &str) -> Result<(), types::Fault> {
+    /// Returns the message of the plugin's fault.
+    pub fn configure<P: Plugin<Config = C>>(&self, json: &str) -> Result<(), String> {
         log::log_panics();
         self.config.replace(Some(P::configure(json)?));
         Ok(())
@@ -208,25 +190,17 @@ impl<C> Instance<C> {
     /// Computes a batch. The host calls this for each batch.
     ///
     /// # Errors
-    /// Returns the plugin's fault.
-    pub fn transform<P: Plugin<Config = C>>(
-        &self,
-        context: types::Context,
-        rows: u32,
-        inputs: &[u8],
-    ) -> Result<Vec<u8>, types::Fault> {
+    /// Returns the message of the plugin's fault.
+    pub fn transform<P: Plugin<Config = C>>(&self, rows: u32, inputs: &[u8]) -> Result<Batch, String> {
         let config = self.config.borrow();
         let Some(config) = &*config else {
-            return Err(Fault::internal("transform was called before configure").into());
+            return Err("transform was called before configure".to_owned());
         };
         let len = inputs.len();
         if !len.is_multiple_of(size_of::<u64>()) {
-            return Err(Fault::bad_input(format!("the frame has {len} bytes, which is not a multiple of 8")).into());
+            return Err(format!("the frame has {len} bytes, which is not a multiple of 8"));
         }
-        let context = Context { as_of: crate::Timestamp(context.as_of) };
-        let inputs = aligned(inputs);
-        let batch = Batch { frame: &inputs, rows: rows as usize };
-        Ok(P::transform(config, &context, batch)?)
+        Ok(P::transform(config, rows as usize, &aligned(inputs))?)
     }
 }
 
@@ -245,14 +219,16 @@ pub fn describe<P: Plugin>() -> Signature {
     let any_null = any_null || inputs.iter().any(|input| !input.nullable);
     let field = |field: &FieldSpec, nullable: bool| Field {
         name: field.name.to_owned(),
-        data_type: field.data_type,
+        data_type: DataType { scalar: field.column_type.scalar, is_list: field.column_type.is_list },
         nullable,
+        nullable_items: field.column_type.nullable_items,
         doc: field.doc.to_owned(),
     };
     Signature {
         name: P::NAME.to_owned(),
         version: P::VERSION.to_owned(),
         doc: P::DOC.to_owned(),
+        reads_time: P::READS_TIME,
         inputs: inputs.iter().map(|input| field(input, input.nullable)).collect(),
         outputs: outputs.iter().map(|output| field(output, output.nullable || any_null)).collect(),
     }
@@ -265,42 +241,44 @@ pub fn describe<P: Plugin>() -> Signature {
 pub fn no_config(json: &str) -> Result<(), Fault> {
     match json.trim() {
         "" | "null" | "{}" => Ok(()),
-        _ => Err(Fault::bad_config("this plugin takes no configuration, but the derived view has one")),
+        _ => Err(Fault::new(
+            "this plugin takes no configuration, but the derived view has one. hint: remove `config` from the view",
+        )),
     }
 }
 
 /// Returns the inputs and outputs of a function that processes one row.
-pub fn fields_by_row<'a, C: 'a, I: Inputs<'a>, R: Returned>(
-    _function: impl FnMut(&'a Context, &'a C, I) -> R,
+pub fn fields_by_row<'a, P: Plugin, I: Inputs<'a>, R: Returned>(
+    _function: impl FnMut(&Context, &'a P::Config, I) -> R,
 ) -> Fields {
     Fields { inputs: I::FIELDS, outputs: R::Outputs::FIELDS, any_null: R::ANY_NULL }
 }
 
-/// Runs a function that processes one row over a batch.
+/// Runs a function that processes one row over a batch. If the function returns a fault, only its row fails.
 ///
 /// # Errors
-/// Returns the function's fault, or a fault that describes the error in the batch.
+/// Returns a fault that describes the error in the frame of inputs.
 #[inline]
-pub fn run_by_row<'a, C: 'a, I: Inputs<'a>, R: Returned>(
-    context: &'a Context,
-    config: &'a C,
-    batch: Batch<'a>,
-    mut function: impl FnMut(&'a Context, &'a C, I) -> R,
-) -> Result<Vec<u8>, Fault> {
-    let mut frame = Frame::open(batch, I::FIELDS)?;
+pub fn run_by_row<'a, P: Plugin, I: Inputs<'a>, R: Returned>(
+    config: &'a P::Config,
+    rows: usize,
+    inputs: &'a [u64],
+    mut function: impl FnMut(&Context, &'a P::Config, I) -> R,
+) -> Result<Batch, Fault> {
+    let mut frame = Frame::open(inputs, rows, P::READS_TIME, I::FIELDS)?;
+    let times = frame.times;
     let readers = I::open(&mut frame)?;
     frame.close()?;
-    let mut heads = Heads::new(R::Outputs::FIELDS, batch.rows);
-    let mut writers = R::Outputs::writers(&mut heads);
-    for row in 0..batch.rows {
-        let outputs = match I::read(&readers, row) {
-            Some(inputs) => function(context, config, inputs).row()?,
-            None => None,
-        };
-        match outputs {
-            Some(outputs) => outputs.write(row, &mut heads, &mut writers),
-            None => R::Outputs::write_nulls(row, &mut heads, &mut writers),
+    let mut outputs = zero_heads(R::Outputs::FIELDS, rows);
+    let mut writers = R::Outputs::writers(&mut Heads::new(&mut outputs, rows));
+    let mut failed = Vec::new();
+    for row in 0..rows {
+        let as_of = times.get(row).map_or_else(Timestamp::default, |time| Timestamp(*time));
+        match I::read(&readers, row) {
+            Some(inputs) => function(&Context { as_of }, config, inputs).write(row, &mut writers, &mut failed),
+            None => R::Outputs::write_nulls(row, &mut writers),
         }
     }
-    Ok(R::Outputs::finish(writers, heads))
+    R::Outputs::append(R::Outputs::sinks(writers), &mut outputs);
+    Ok(Batch { outputs, failed })
 }

@@ -28,19 +28,22 @@
 //! # }
 //! ```
 //!
-//! If a row does not have an input, the input is null. To set the configuration and the request's time, use [`Host`].
+//! If a row does not have an input, the input is null. To set the configuration and the times, use [`Host`]. The rows
+//! that the plugin cannot compute are null; [`Table::failed`] returns their numbers and messages.
+//!
+//! The host divides batches as it likes, so a plugin must compute each row by itself. A run checks this: it also computes
+//! each row alone, and all rows in reversed order, and panics if the results differ.
 
 mod columns;
+mod table;
 mod value;
 
-use std::{marker::PhantomData, ops::Index};
+use std::{marker::PhantomData, slice};
 
-pub use self::value::Value;
+pub use self::{table::Table, value::Value};
 use crate::{
-    __private::types,
-    Context, Fault, Timestamp,
-    frame::{Batch, Frame, aligned},
-    run::{FieldSpec, Fields, Instance, Plugin, describe},
+    Fault, Timestamp,
+    run::{FieldSpec, Instance, Plugin},
 };
 
 /// A row of inputs, by name. [`rows!`](crate::rows) creates rows.
@@ -50,15 +53,22 @@ pub type Row = Vec<(&'static str, Value)>;
 #[derive(Clone, Debug)]
 pub struct Host<P> {
     config: String,
-    context: Context,
+    as_of: AsOf,
     plugin: PhantomData<fn() -> P>,
 }
 
-/// The result of a plugin: a column of values for each output, by name.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Table {
-    columns: Vec<(&'static str, Vec<Value>)>,
+/// The instants as of which rows are computed.
+#[derive(Clone, Debug)]
+enum AsOf {
+    All(Timestamp),
+    Each(Vec<Timestamp>),
 }
+
+/// The result of a call: the frame of outputs, and the failed rows; or the message if the whole batch failed.
+type Computed = Result<(Vec<u8>, Vec<(u32, String)>), String>;
+
+/// How to fix a plugin whose results depend on more than the row.
+const BY_ITSELF: &str = "hint: compute each row by itself, without other rows and without data of earlier calls";
 
 /// Creates rows of inputs: `rows![{ name: value, other: value }, { name: value }]`. Each value must be convertible to a
 /// [`Value`](crate::testing::Value).
@@ -73,23 +83,23 @@ macro_rules! rows {
     };
 }
 
-/// Runs a plugin without configuration over rows.
+/// Runs a plugin without configuration over rows. See [`Host::run`].
 ///
 /// # Panics
-/// Panics if the rows do not match the plugin's inputs, or if the plugin returns a fault.
+/// Panics for the reasons of [`Host::run`], and if the plugin needs a configuration.
 #[track_caller]
 #[must_use]
 pub fn run<P: Plugin>(rows: Vec<Row>) -> Table {
-    Host::<P>::new().run(rows).unwrap_or_else(|fault| panic!("the plugin returned a fault: {fault}"))
+    Host::<P>::new().run(rows).unwrap_or_else(|fault| panic!("the plugin rejects an empty configuration: {fault}"))
 }
 
 // === impl Host ===
 
 impl<P: Plugin> Host<P> {
-    /// Creates a host whose derived view has no `config`, with the start of 1970 as the time of the request.
+    /// Creates a host whose derived view has no `config`. It computes rows as of the start of 1970.
     #[must_use]
     pub fn new() -> Self {
-        Self { config: "null".to_owned(), context: Context::default(), plugin: PhantomData }
+        Self { config: "null".to_owned(), as_of: AsOf::All(Timestamp::default()), plugin: PhantomData }
     }
 
     /// Sets the derived view's `config`, as JSON.
@@ -99,51 +109,70 @@ impl<P: Plugin> Host<P> {
         self
     }
 
-    /// Sets the time of the request.
+    /// Sets the instant as of which all rows are computed.
     #[must_use]
     pub fn as_of(mut self, time: Timestamp) -> Self {
-        self.context.as_of = time;
+        self.as_of = AsOf::All(time);
         self
     }
 
-    /// Runs the plugin over rows three times (twice in one instance, and once in another), to check that the same
-    /// inputs give the same outputs.
+    /// Sets the instants as of which the rows are computed, one for each row.
+    #[must_use]
+    pub fn as_of_each(mut self, times: impl Into<Vec<Timestamp>>) -> Self {
+        self.as_of = AsOf::Each(times.into());
+        self
+    }
+
+    /// Runs the plugin over a batch of rows, as the host does. If the whole batch fails, each row has the result of a
+    /// batch with only this row.
+    ///
+    /// Also checks that the plugin computes each row by itself. For this, the plugin runs again in the same instance and
+    /// in another one, over each row alone, and over the rows in reversed order.
     ///
     /// # Errors
-    /// Returns the plugin's fault.
+    /// Returns the plugin's fault if the plugin rejects the configuration.
     ///
     /// # Panics
-    /// Panics if the rows do not match the plugin's inputs (an unknown name or another type), or if the outputs of the
-    /// runs differ or do not match the declaration.
+    /// Panics if the rows do not match the plugin's inputs (an unknown name or another type), if the number of times is
+    /// not the number of rows, or if the results of the runs differ or do not match the declaration.
     #[track_caller]
     pub fn run(&self, rows: Vec<Row>) -> Result<Table, Fault> {
-        let Fields { inputs, outputs, .. } = P::fields();
-        check_names(&rows, inputs);
-        let frame = columns::write(inputs, &rows);
+        check_names(&rows, P::fields().inputs);
+        let times = self.times(rows.len());
+        let mut rows: Vec<(Row, Timestamp)> = rows.into_iter().zip(times).collect();
         let (first, second) = (Instance::new(), Instance::new());
         first.configure::<P>(&self.config)?;
         second.configure::<P>(&self.config)?;
-        let call = |instance: &Instance<P::Config>| -> Result<Vec<u8>, Fault> {
-            let context = types::Context { as_of: self.context.as_of.0 };
-            let rows = u32::try_from(rows.len()).unwrap_or(u32::MAX);
-            Ok(instance.transform::<P>(context, rows, &frame)?)
-        };
-        let computed = call(&first)?;
+
+        let batch = call::<P>(&first, &rows);
         for (instance, whose) in [(&first, "the same"), (&second, "another")] {
-            let same = call(instance)? == computed;
-            assert!(same, "the same inputs gave a different result the second time, in {whose} instance");
+            let same = call::<P>(instance, &rows) == batch;
+            assert!(same, "the same inputs gave a different result the second time, in {whose} instance. {BY_ITSELF}");
         }
-        let signature = describe::<P>();
-        let computed = aligned(&computed);
-        let mut frame = Frame::open(Batch { frame: &computed, rows: rows.len() }, outputs)?;
-        let columns = columns::read(outputs, &mut frame);
-        frame.close()?;
-        let table = outputs.iter().zip(&signature.outputs).zip(columns).map(|((output, field), values)| {
-            let has_null = values.iter().any(Value::is_null);
-            assert!(field.nullable || !has_null, "output '{}' has a null, but is declared as never null", output.name);
-            (output.name, values)
-        });
-        Ok(Table { columns: table.collect() })
+        let each = rows.iter().map(|row| Table::of::<P>(call::<P>(&first, slice::from_ref(row)), 1));
+        let alone = Table::concat::<P>(each.collect());
+        if let Err(message) = &batch {
+            let has_failed = rows.is_empty() || !alone.failed().is_empty();
+            assert!(has_failed, "the batch fails, but no row fails alone: {message}. {BY_ITSELF}");
+            return Ok(alone);
+        }
+        let table = Table::of::<P>(batch, rows.len());
+        table.check_same(&alone, "alone");
+        rows.reverse();
+        table.check_same(&Table::of::<P>(call::<P>(&first, &rows), rows.len()).reversed(), "in reversed order");
+        Ok(table)
+    }
+
+    /// Returns the time of each row.
+    #[track_caller]
+    fn times(&self, rows: usize) -> Vec<Timestamp> {
+        match &self.as_of {
+            AsOf::All(time) => vec![*time; rows],
+            AsOf::Each(times) => {
+                assert!(times.len() == rows, "as_of_each has {} times for {rows} rows", times.len());
+                times.clone()
+            }
+        }
     }
 }
 
@@ -153,44 +182,20 @@ impl<P: Plugin> Default for Host<P> {
     }
 }
 
+/// Runs the plugin over a batch.
+#[track_caller]
+fn call<P: Plugin>(instance: &Instance<P::Config>, rows: &[(Row, Timestamp)]) -> Computed {
+    let frame = columns::write(P::fields().inputs, P::READS_TIME, rows);
+    let batch = instance.transform::<P>(u32::try_from(rows.len()).unwrap_or(u32::MAX), &frame)?;
+    Ok((batch.outputs, batch.failed.into_iter().map(|failed| (failed.row, failed.message)).collect()))
+}
+
 #[track_caller]
 fn check_names(rows: &[Row], inputs: &[FieldSpec]) {
     for (name, _) in rows.iter().flatten() {
         if !inputs.iter().any(|input| input.name == *name) {
             let known: Vec<&str> = inputs.iter().map(|input| input.name).collect();
             panic!("a row has '{name}', but the plugin's inputs are {}", known.join(", "));
-        }
-    }
-}
-
-// === impl Table ===
-
-impl Table {
-    /// Returns the values of an output, or `None` if no output has this name.
-    #[must_use]
-    pub fn get(&self, name: &str) -> Option<&[Value]> {
-        self.columns.iter().find(|(column, _)| *column == name).map(|(_, values)| values.as_slice())
-    }
-}
-
-impl Index<&str> for Table {
-    type Output = [Value];
-
-    #[track_caller]
-    fn index(&self, name: &str) -> &[Value] {
-        let known = || self.columns.iter().map(|(column, _)| *column).collect::<Vec<_>>().join(", ");
-        self.get(name).unwrap_or_else(|| panic!("there is no output '{name}'; the outputs are {}", known()))
-    }
-}
-
-// === impl Fault ===
-
-impl From<types::Fault> for Fault {
-    fn from(fault: types::Fault) -> Self {
-        match fault {
-            types::Fault::BadConfig(message) => Self::bad_config(message),
-            types::Fault::BadInput(message) => Self::bad_input(message),
-            types::Fault::Internal(message) => Self::internal(message),
         }
     }
 }

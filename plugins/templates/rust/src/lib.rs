@@ -1,6 +1,6 @@
 //! The plugin `{{name}}`: the ratio of two numbers.
 
-use larder_plugin::{Inputs, Outputs, plugin};
+use larder_plugin::{Fault, Inputs, Outputs, plugin};
 
 /// The inputs of one row. `Option` marks a value that may be null.
 #[derive(Debug, Inputs)]
@@ -14,16 +14,19 @@ pub struct Row {
 /// The outputs of one row.
 #[derive(Debug, PartialEq, Outputs)]
 pub struct Derived {
-    /// The ratio; null if an input is null or the denominator is 0.
+    /// The ratio; null if an input is null.
     pub ratio: Option<f64>,
 }
 
 /// The ratio of two numbers.
 #[plugin(name = "{{name}}", version = "0.1.0")]
-pub fn derive(row: Row) -> Derived {
-    let denominator = row.denominator.filter(|denominator| *denominator != 0.0);
-    let ratio = row.numerator.zip(denominator).map(|(numerator, denominator)| numerator / denominator);
-    Derived { ratio }
+pub fn derive(row: Row) -> Result<Derived, Fault> {
+    if row.denominator == Some(0.0) {
+        // Only this row fails. The other rows of the batch are computed.
+        return Err(Fault::new("the denominator is 0"));
+    }
+    let ratio = row.numerator.zip(row.denominator).map(|(numerator, denominator)| numerator / denominator);
+    Ok(Derived { ratio })
 }
 
 #[cfg(test)]
@@ -40,7 +43,7 @@ mod tests {
             { denominator: 2.0 },
         ]);
         assert_eq!(table["ratio"][0], 1.5);
-        assert!(table["ratio"][1].is_null(), "the denominator is 0");
+        assert_eq!(table.failed(), [(1, "the denominator is 0")]);
         assert!(table["ratio"][2].is_null() && table["ratio"][3].is_null());
     }
 }

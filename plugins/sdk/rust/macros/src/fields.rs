@@ -24,7 +24,7 @@ pub(crate) fn inputs(item: &DeriveInput) -> Result<TokenStream> {
         quote_spanned! {of.span()=>
             ::larder_plugin::__private::FieldSpec {
                 name: #name,
-                data_type: <#of as ::larder_plugin::__private::Input<#lifetime>>::TYPE,
+                column_type: <#of as ::larder_plugin::__private::Input<#lifetime>>::TYPE,
                 nullable: !<#of as ::larder_plugin::__private::Input<#lifetime>>::REQUIRED,
                 doc: #doc,
             }
@@ -70,37 +70,44 @@ pub(crate) fn outputs(item: &DeriveInput) -> Result<TokenStream> {
     let specs = fields.iter().map(|field| output_spec(field, "Output"));
     let writers = fields.iter().map(|Field { of, .. }| {
         quote_spanned! {of.span()=>
-            ::larder_plugin::__private::Writer<<#of as ::larder_plugin::__private::Output>::Sink>
+            ::larder_plugin::__private::Writer<'larder, <#of as ::larder_plugin::__private::Output>::Sink>
         }
     });
+    let sinks = sink_types(&fields, "Output");
     let made = fields.iter().map(|_| quote!(::larder_plugin::__private::Writer::new(heads)));
     let idents: Vec<_> = fields.iter().map(|field| &field.ident).collect();
     let places: Vec<_> = fields.iter().map(|field| &field.place).collect();
+    let append = append(&places);
     Ok(quote! {
         #[automatically_derived]
         impl #before ::larder_plugin::__private::Outputs for #name #after #condition {
             const FIELDS: &'static [::larder_plugin::__private::FieldSpec] = &[#(#specs),*];
-            type Writers = (#(#writers,)*);
+            type Writers<'larder> = (#(#writers,)*);
+            type Sinks = #sinks;
 
             #[inline]
-            fn writers(heads: &mut ::larder_plugin::__private::Heads) -> Self::Writers {
+            fn writers<'larder>(heads: &mut ::larder_plugin::__private::Heads<'larder>) -> Self::Writers<'larder> {
                 (#(#made,)*)
             }
 
             #[inline]
-            fn write(self, row: usize, heads: &mut ::larder_plugin::__private::Heads, writers: &mut Self::Writers) {
-                #(::larder_plugin::__private::Output::write(self.#idents, row, heads, &mut writers.#places);)*
-            }
-
-            fn write_nulls(row: usize, heads: &mut ::larder_plugin::__private::Heads, writers: &mut Self::Writers) {
-                #(writers.#places.put_null(row, heads);)*
+            fn write(self, row: usize, writers: &mut Self::Writers<'_>) {
+                #(::larder_plugin::__private::Output::write(self.#idents, row, &mut writers.#places);)*
             }
 
             #[inline]
-            fn finish(writers: Self::Writers, heads: ::larder_plugin::__private::Heads) -> ::std::vec::Vec<u8> {
-                let mut frame = heads.into_frame(0 #(+ writers.#places.tail_len())*);
-                #(writers.#places.finish(&mut frame);)*
-                frame
+            fn write_nulls(row: usize, writers: &mut Self::Writers<'_>) {
+                #(writers.#places.put_null(row);)*
+            }
+
+            #[inline]
+            fn sinks(writers: Self::Writers<'_>) -> Self::Sinks {
+                (#(writers.#places.into_sink(),)*)
+            }
+
+            #[inline]
+            fn append(sinks: Self::Sinks, frame: &mut ::std::vec::Vec<u8>) {
+                #append
             }
         }
     })
@@ -113,7 +120,7 @@ pub(crate) fn input_columns(item: &DeriveInput) -> Result<TokenStream> {
         quote_spanned! {of.span()=>
             ::larder_plugin::__private::FieldSpec {
                 name: #name,
-                data_type: <#of as ::larder_plugin::__private::InputColumn<#lifetime>>::TYPE,
+                column_type: <#of as ::larder_plugin::__private::InputColumn<#lifetime>>::TYPE,
                 nullable: true,
                 doc: #doc,
             }
@@ -149,23 +156,45 @@ pub(crate) fn output_columns(item: &DeriveInput) -> Result<TokenStream> {
             <#of as ::larder_plugin::__private::OutputColumn>::write(self.#ident, &mut heads, #name)?
         }
     });
+    let sinks = sink_types(&fields, "OutputColumn");
     let places: Vec<_> = fields.iter().map(|field| &field.place).collect();
+    let append = append(&places);
     Ok(quote! {
         #[automatically_derived]
         impl #before ::larder_plugin::__private::OutputColumns for #name #after #condition {
             const FIELDS: &'static [::larder_plugin::__private::FieldSpec] = &[#(#specs),*];
 
-            fn finish(
+            fn write(
                 self,
-                mut heads: ::larder_plugin::__private::Heads,
-            ) -> ::core::result::Result<::std::vec::Vec<u8>, ::larder_plugin::Fault> {
-                let writers = (#(#written,)*);
-                let mut frame = heads.into_frame(0 #(+ writers.#places.tail_len())*);
-                #(writers.#places.finish(&mut frame);)*
-                ::core::result::Result::Ok(frame)
+                rows: usize,
+                frame: &mut ::std::vec::Vec<u8>,
+            ) -> ::core::result::Result<(), ::larder_plugin::Fault> {
+                let mut heads = ::larder_plugin::__private::Heads::new(frame, rows);
+                let sinks: #sinks = (#(#written,)*);
+                #append
+                ::core::result::Result::Ok(())
             }
         }
     })
+}
+
+/// Returns the type of a tuple with the sink of each output. The types of outputs implement `of_trait`.
+fn sink_types(fields: &[Field], of_trait: &str) -> TokenStream {
+    let types = fields.iter().map(|Field { of, .. }| {
+        let of_trait = Ident::new(of_trait, of.span());
+        quote_spanned!(of.span()=> <#of as ::larder_plugin::__private::#of_trait>::Sink)
+    });
+    quote!((#(#types,)*))
+}
+
+/// Returns code that appends the tails of all columns to the frame. It reserves the exact capacity, because a vector with
+/// spare capacity is copied when it is returned.
+fn append(places: &[&Index]) -> TokenStream {
+    quote! {
+        use ::larder_plugin::__private::Sink as _;
+        frame.reserve_exact(0 #(+ sinks.#places.tail_len())*);
+        #(sinks.#places.append(frame);)*
+    }
 }
 
 /// Returns the `FieldSpec` of an output whose type implements `of_trait`.
@@ -174,7 +203,7 @@ fn output_spec(Field { name, doc, of, .. }: &Field, of_trait: &str) -> TokenStre
     quote_spanned! {of.span()=>
         ::larder_plugin::__private::FieldSpec {
             name: #name,
-            data_type: <#of as ::larder_plugin::__private::#of_trait>::TYPE,
+            column_type: <#of as ::larder_plugin::__private::#of_trait>::TYPE,
             nullable: <#of as ::larder_plugin::__private::#of_trait>::NULLABLE,
             doc: #doc,
         }

@@ -38,7 +38,8 @@ pub fn plugin(attribute: TokenStream, item: TokenStream) -> TokenStream {
     let item = parse_macro_input!(item as ItemFn);
     // The function is kept, so that an error in the attribute does not cause more errors about a missing function.
     let made = plugin::plugin(attribute.into(), &item).unwrap_or_else(|error| error.to_compile_error());
-    quote::quote!(#item #made).into()
+    let inline = plugin::inline(&item);
+    quote::quote!(#inline #item #made).into()
 }
 
 fn derive(item: TokenStream, make: impl Fn(&DeriveInput) -> Result<proc_macro2::TokenStream>) -> TokenStream {

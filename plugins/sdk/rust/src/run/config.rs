@@ -12,5 +12,5 @@ use crate::Fault;
 pub fn read<C: DeserializeOwned>(json: &str) -> Result<C, Fault> {
     let read = serde_json::from_str(json);
     let read = if json == "null" { read.or_else(|_| serde_json::from_str("{}")) } else { read };
-    read.map_err(|error: serde_json::Error| Fault::bad_config(error.to_string()))
+    read.map_err(Fault::new)
 }

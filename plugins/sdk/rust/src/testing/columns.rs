@@ -1,13 +1,15 @@
 //! Converts rows of values to a frame, and back.
 
+use std::fmt::Debug;
+
 use super::{Row, Value};
 use crate::{
     __private::types::ScalarType,
     Timestamp,
-    frame::{Frame, Part, append, end, words},
-    input::{FrameError, type_name},
+    frame::{Frame, Part, aligned, append, end, words},
+    input::{FrameError, Reader, type_name},
     list::bounds,
-    run::FieldSpec,
+    run::{ColumnType, FieldSpec},
 };
 
 /// Values in the layout of a frame: slots of fixed width, or ends and the data that they delimit.
@@ -23,75 +25,104 @@ enum Decoded<'a> {
     Blobs(&'a [u32], &'a [u8]),
 }
 
-/// Returns the frame of these rows of inputs.
-#[track_caller]
-pub(super) fn write(fields: &[FieldSpec], rows: &[Row]) -> Vec<u8> {
-    let (mut heads, mut tails) = (Vec::new(), Vec::new());
-    for field in fields {
-        write_column(field, rows, &mut heads, &mut tails);
-    }
-    heads.append(&mut tails);
-    heads
+/// A frame that is being written.
+#[derive(Default)]
+struct Parts {
+    heads: Vec<u8>,
+    tails: Vec<u8>,
 }
 
+/// Returns the frame of these rows of inputs. If the plugin reads the time, it begins with the times of the rows.
 #[track_caller]
-fn write_column(field: &FieldSpec, rows: &[Row], heads: &mut Vec<u8>, tails: &mut Vec<u8>) {
-    let of = field.data_type;
-    let slots: Vec<&Value> = rows.iter().map(|row| value(row, field.name)).collect();
-    let wrong = |value: &Value| -> ! { panic!("input '{}' is {}, got {value:?}", field.name, type_name(of)) };
-    let mut presence = vec![0; words(rows.len()) * 8];
-    let present = slots.iter().enumerate().filter(|(_, slot)| !slot.is_null());
-    present.for_each(|(row, _)| presence[row / 8] |= 1 << (row % 8));
-    append(heads, &presence);
-    if !of.is_list {
-        let encoded = encode(of.scalar, &slots).unwrap_or_else(|value| wrong(value));
-        append(heads, &encoded.slots);
-        append(tails, &encoded.data.unwrap_or_default());
-        return;
+pub(super) fn write(fields: &[FieldSpec], reads_time: bool, rows: &[(Row, Timestamp)]) -> Vec<u8> {
+    let mut parts = Parts::default();
+    if reads_time {
+        let times: Vec<Value> = rows.iter().map(|(_, time)| Value::Time(*time)).collect();
+        parts.write("as_of", ColumnType::scalar(ScalarType::Timestamp), &times.iter().collect::<Vec<_>>());
     }
-    let (mut ends, mut items) = (Vec::new(), Vec::new());
-    for slot in &slots {
-        match slot {
-            Value::List(list) => items.extend(list),
-            Value::Null => {}
-            value => wrong(value),
+    for field in fields {
+        let values: Vec<&Value> = rows.iter().map(|(row, _)| value(row, field.name)).collect();
+        parts.write(field.name, field.column_type, &values);
+    }
+    [parts.heads, parts.tails].concat()
+}
+
+impl Parts {
+    /// Writes a column.
+    #[track_caller]
+    fn write(&mut self, name: &str, of: ColumnType, values: &[&Value]) {
+        let wrong = |value: &Value| -> ! { panic!("input '{name}' is {}, got {value:?}", type_name(of)) };
+        append(&mut self.heads, &presence(values));
+        if !of.is_list {
+            let encoded = encode(of.scalar, values).unwrap_or_else(|value| wrong(value));
+            append(&mut self.heads, &encoded.slots);
+            append(&mut self.tails, &encoded.data.unwrap_or_default());
+            return;
         }
-        ends.extend(end(items.len()));
+        let (mut ends, mut items) = (Vec::new(), Vec::new());
+        for value in values {
+            match value {
+                Value::List(list) => items.extend(list),
+                Value::Null => {}
+                value => wrong(value),
+            }
+            ends.extend(end(items.len()));
+        }
+        append(&mut self.heads, &ends);
+        if of.nullable_items {
+            append(&mut self.tails, &presence(&items));
+        } else {
+            let has_null = items.iter().any(|item| item.is_null());
+            assert!(
+                !has_null,
+                "input '{name}' has a null item. hint: use Option for the items, as in Vec<Option<f64>>"
+            );
+        }
+        let encoded = encode(of.scalar, &items).unwrap_or_else(|value| wrong(value));
+        append(&mut self.tails, &encoded.slots);
+        append(&mut self.tails, &encoded.data.unwrap_or_default());
     }
-    if let Some(null) = items.iter().find(|item| item.is_null()) {
-        wrong(null);
-    }
-    let encoded = encode(of.scalar, &items).unwrap_or_else(|value| wrong(value));
-    append(heads, &ends);
-    append(tails, &encoded.slots);
-    append(tails, &encoded.data.unwrap_or_default());
+}
+
+/// Returns the presence bitmap of these values.
+fn presence(values: &[&Value]) -> Vec<u8> {
+    let mut presence = vec![0; words(values.len()) * 8];
+    let present = values.iter().enumerate().filter(|(_, value)| !value.is_null());
+    present.for_each(|(i, _)| presence[i / 8] |= 1 << (i % 8));
+    presence
 }
 
 /// Returns the values of a frame of outputs, with a column for each output.
 #[track_caller]
-pub(super) fn read(fields: &[FieldSpec], frame: &mut Frame<'_>) -> Vec<Vec<Value>> {
-    let read =
-        |field| read_column(field, frame).unwrap_or_else(|error| panic!("the frame of outputs is invalid: {error:?}"));
-    fields.iter().map(read).collect()
+pub(super) fn read(fields: &[FieldSpec], frame: &[u8], rows: usize) -> Vec<Vec<Value>> {
+    let invalid = |error: &dyn Debug| -> ! { panic!("the frame of outputs is invalid: {error:?}") };
+    let frame = aligned(frame);
+    let mut frame = Frame::open(&frame, rows, false, fields).unwrap_or_else(|fault| invalid(&fault));
+    let columns = fields.iter().map(|field| read_column(field.column_type, &mut frame)).collect::<Result<_, _>>();
+    let columns = columns.unwrap_or_else(|error| invalid(&error));
+    frame.close().unwrap_or_else(|fault| invalid(&fault));
+    columns
 }
 
-fn read_column(field: &FieldSpec, frame: &mut Frame<'_>) -> Result<Vec<Value>, FrameError> {
-    let (of, rows) = (field.data_type, frame.rows);
-    let presence = frame.presence()?;
+fn read_column(of: ColumnType, frame: &mut Frame<'_>) -> Result<Vec<Value>, FrameError> {
+    let rows = frame.rows;
+    let presence = Reader::new(frame.presence()?, (), rows);
     let values: Vec<Value> = if of.is_list {
-        let (ends, items) = frame.ends(Part::Head, rows)?;
-        let items = decode(of.scalar, frame, Part::Tail, items)?;
+        let (ends, count) = frame.ends(Part::Head, rows)?;
+        let presence =
+            if of.nullable_items { Some(Reader::new(frame.take(Part::Tail, words(count))?, (), count)) } else { None };
+        let items = decode(of.scalar, frame, Part::Tail, count)?;
+        let item = |i| if presence.is_none_or(|presence| presence.is_present(i)) { items.at(i) } else { Value::Null };
         let list = |row| {
             let (start, end) = bounds(ends, row);
-            Value::List((start..end).map(|i| items.at(i)).collect())
+            Value::List((start..end).map(item).collect())
         };
         (0..rows).map(list).collect()
     } else {
         let slots = decode(of.scalar, frame, Part::Head, rows)?;
         (0..rows).map(|row| slots.at(row)).collect()
     };
-    let is_present = |row: usize| presence[row / 64] >> (row % 64) & 1 == 1;
-    let or_null = |(row, value)| if is_present(row) { value } else { Value::Null };
+    let or_null = |(row, value)| if presence.is_present(row) { value } else { Value::Null };
     Ok(values.into_iter().enumerate().map(or_null).collect())
 }
 

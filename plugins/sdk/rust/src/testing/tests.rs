@@ -1,10 +1,15 @@
 //! Tests of complete plugins with the test host: every type, required inputs, and faults.
 
+mod allocations;
+
 use std::{borrow::Cow, cell::Cell};
 
 use super::{Host, Value, run};
 use crate::{
-    __private::{Instance, Plugin, types},
+    __private::{
+        Instance, Plugin,
+        types::{Batch, Field},
+    },
     Column as InputColumn, Context, Fault, InputColumns, Inputs, List, OutputColumns, Outputs, Timestamp, plugin,
     run::describe,
 };
@@ -126,14 +131,14 @@ fn frame_matches_contract_without_spare_capacity() {
 struct Three<'a> {
     flag: Option<bool>,
     text: Option<&'a str>,
-    list: Option<List<'a, &'a str>>,
+    list: Option<List<'a, Option<&'a str>>>,
 }
 
 #[derive(Outputs)]
 struct ThreeAgain<'a> {
     flag: Option<bool>,
     text: Option<&'a str>,
-    list: Option<List<'a, &'a str>>,
+    list: Option<List<'a, Option<&'a str>>>,
 }
 
 /// Returns its inputs.
@@ -142,26 +147,32 @@ fn three<'a>(row: Three<'a>) -> ThreeAgain<'a> {
     ThreeAgain { flag: row.flag, text: row.text, list: row.list }
 }
 
-/// The example in the contract: (true, "hi", ["a", "bc"]) and (null, null, []).
+/// The example in the contract: (true, "hi", ["a", null, "bc"]) and (null, null, []).
 #[test]
 fn contract_example_is_read_and_written() {
     let frame = [
-        &words(&[1, 1, 1, 2 | 2 << 32, 3, 2 | 2 << 32])[..],
+        &words(&[1, 1, 1, 2 | 2 << 32, 3, 3 | 3 << 32])[..],
         b"hi\0\0\0\0\0\0",
-        &words(&[1 | 3 << 32]),
+        &words(&[5, 1 | 1 << 32, 3]),
         b"abc\0\0\0\0\0",
     ];
     let frame = frame.concat();
     let instance = Instance::new();
     instance.configure::<three>("null").unwrap();
-    let again = instance.transform::<three>(types::Context { as_of: 0 }, 2, &frame).unwrap();
+    let again = instance.transform::<three>(2, &frame).unwrap().outputs;
     assert_eq!(again, frame);
     assert_eq!(again.capacity(), again.len(), "a vector with spare capacity would be copied");
-    let row = || rows![{ flag: true, text: "hi", list: ["a", "bc"] }].remove(0);
-    let nothing = rows![{ list: Vec::<Value>::new() }].remove(0);
-    let table = run::<three>(vec![row(), nothing]);
+    let table = run::<three>(rows![
+        { flag: true, text: "hi", list: [Some("a"), None, Some("bc")] },
+        { list: Vec::<Value>::new() },
+    ]);
     assert_eq!(table["text"], [Value::from("hi"), Value::Null]);
+    assert_eq!(table["list"][0], [Some("a"), None, Some("bc")]);
     assert_eq!(table["list"][1], Value::List(Vec::new()));
+    let signature = describe::<three>();
+    let nullable = |fields: &[Field]| fields.iter().map(|field| field.nullable_items).collect::<Vec<_>>();
+    assert_eq!(nullable(&signature.inputs), [false, false, true]);
+    assert_eq!(nullable(&signature.outputs), [false, false, true]);
 }
 
 /// A required input and an optional one.
@@ -191,14 +202,12 @@ fn words(words: &[u64]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_le_bytes()).collect()
 }
 
-fn sums(frame: &[u8], rows: u32) -> Result<Vec<u8>, types::Fault> {
+fn sums(frame: &[u8], rows: u32) -> Result<Vec<u8>, String> {
     let instance = Instance::new();
     instance.configure::<sum>("null")?;
-    instance.transform::<sum>(types::Context { as_of: 0 }, rows, frame)
-}
-
-fn message_of(fault: types::Fault) -> String {
-    Fault::from(fault).message().to_owned()
+    let Batch { outputs, failed } = instance.transform::<sum>(rows, frame)?;
+    assert!(failed.is_empty());
+    Ok(outputs)
 }
 
 #[test]
@@ -217,7 +226,7 @@ fn row_without_required_input_is_null() {
 
 #[test]
 fn frame_of_wrong_size_is_rejected() {
-    let fault = |frame: &[u8], rows| message_of(sums(frame, rows).unwrap_err());
+    let fault = |frame: &[u8], rows| sums(frame, rows).unwrap_err();
     let good = words(&[1, bits(1.0), 1, bits(2.0)]);
     assert!(sums(&good, 1).is_ok());
     let fewer = "received a frame of 24 bytes, but the heads of this plugin's inputs take 32";
@@ -271,11 +280,11 @@ fn bad_ends_and_text_name_the_input() {
         }
         let instance = Instance::new();
         instance.configure::<count>("null").unwrap();
-        instance.transform::<count>(types::Context { as_of: 0 }, 2, &frame)
+        instance.transform::<count>(2, &frame).map(|batch| batch.outputs)
     };
     let (text, lists, items): (_, _, (&[u32], &[u8])) = (([1, 2], &b"ab"[..]), [0, 2], (&[1, 2], b"cd"));
     assert_eq!(call(text, lists, items).unwrap(), words(&[0b11, 1, 3]));
-    let fault = |text, lists, items| message_of(call(text, lists, items).unwrap_err());
+    let fault = |text, lists, items| call(text, lists, items).unwrap_err();
     assert_eq!(fault(([2, 1], b"ab"), lists, items), "the end offsets of input 'text' decrease");
     assert_eq!(fault(([1, 99], b"ab"), lists, items), "the received frame ends before the end of input 'text'");
     assert_eq!(fault(([1, 2], b"\xff\xff"), lists, items), "input 'text' has text that is not UTF-8");
@@ -293,19 +302,149 @@ fn bad_ends_and_text_name_the_input() {
 #[plugin(name = "picky", version = "1.0.0")]
 fn picky(context: &Context, numbers: Numbers) -> Result<Option<Sum>, Fault> {
     if numbers.left < 0.0 {
-        return Err(Fault::bad_input("a negative number"));
+        return Err(Fault::new(format_args!("{} is negative", numbers.left)));
     }
     Ok((numbers.left > 0.0).then_some(Sum { sum: numbers.left + context.as_of.0 as f64 }))
 }
 
 #[test]
-fn function_may_return_none_or_fault() {
-    let host = Host::<picky>::new().as_of(Timestamp(10));
-    let table = host.run(rows![{ left: 1.0 }, { left: 0.0 }]).unwrap();
-    assert_eq!(table["sum"][0], 11.0);
-    assert!(table["sum"][1].is_null());
-    assert!(describe::<picky>().outputs[0].nullable);
-    assert_eq!(host.run(rows![{ left: 1.0 }, { left: -1.0 }]), Err(Fault::bad_input("a negative number")));
+fn fault_fails_only_its_row() {
+    let table = run::<picky>(rows![{ left: -1.0 }, { left: 1.0 }, { left: 0.0 }, {}, { left: -2.5 }]);
+    assert_eq!(table["sum"], [Value::Null, 1.0.into(), Value::Null, Value::Null, Value::Null]);
+    assert_eq!(table.failed(), [(0, "-1 is negative"), (4, "-2.5 is negative")]);
+    assert!(describe::<picky>().outputs[0].nullable, "the function can return `None`");
+    assert_eq!(run::<picky>(rows![{ left: 1.0 }, {}]).failed(), []);
+}
+
+/// Fails rows without a number.
+#[plugin(name = "strict", version = "1.0.0")]
+fn strict(words: Words<'_>) -> Result<Lengths, Fault> {
+    let text = words.text.ok_or("there is no text")?;
+    Ok(Lengths { number: text.parse()?, text: text.to_owned(), lengths: vec![text.len() as i64] })
+}
+
+#[derive(Outputs)]
+struct Lengths {
+    number: i32,
+    text: String,
+    lengths: Vec<i64>,
+}
+
+#[test]
+fn failed_row_is_null_in_required_outputs() {
+    let table = run::<strict>(rows![{ text: "12" }, { text: "x" }, {}, { text: "345" }]);
+    assert_eq!(table.failed(), [(1, "invalid digit found in string"), (2, "there is no text")]);
+    assert_eq!(table["number"], [12.into(), Value::Null, Value::Null, 345.into()]);
+    assert_eq!(table["text"], ["12".into(), Value::Null, Value::Null, "345".into()]);
+    assert_eq!(table["lengths"], [vec![2_i64].into(), Value::Null, Value::Null, vec![3_i64].into()]);
+    assert!(describe::<strict>().outputs.iter().all(|output| !output.nullable));
+}
+
+/// Adds the row's time to a number.
+#[plugin(name = "clock", version = "1.0.0")]
+fn clock(numbers: Numbers, context: &Context) -> Sum {
+    Sum { sum: numbers.left + context.as_of.0 as f64 }
+}
+
+#[derive(OutputColumns)]
+struct Hours {
+    hour: Vec<i64>,
+}
+
+/// Returns the hour of each row's time, in UTC.
+#[plugin(name = "hours", version = "1.0.0", by = "columns")]
+fn hours(contexts: &[Context], _amounts: Amounts<'_>) -> Hours {
+    Hours { hour: contexts.iter().map(|context| context.as_of.0 / 3_600_000_000 % 24).collect() }
+}
+
+#[test]
+fn each_row_has_its_own_time() {
+    let host = Host::<clock>::new();
+    let rows = || rows![{ left: 1.0 }, { left: 2.0 }, {}];
+    assert_eq!(host.run(rows()).unwrap()["sum"], [1.0.into(), 2.0.into(), Value::Null]);
+    let same = host.clone().as_of(Timestamp(10)).run(rows()).unwrap();
+    assert_eq!(same["sum"], [11.0.into(), 12.0.into(), Value::Null]);
+    let each = host.as_of_each([10, -20, 30].map(Timestamp)).run(rows()).unwrap();
+    assert_eq!(each["sum"], [11.0.into(), Value::from(-18.0), Value::Null]);
+    let hours = Host::<hours>::new().as_of_each([3, 29].map(|hour| Timestamp(hour * 3_600_000_000)));
+    assert_eq!(hours.run(rows![{}, {}]).unwrap()["hour"], [3_i64, 5].map(Value::from));
+    assert!(describe::<clock>().reads_time && describe::<hours>().reads_time && !describe::<sum>().reads_time);
+}
+
+#[test]
+#[should_panic(expected = "as_of_each has 1 times for 2 rows")]
+fn missing_time_panics() {
+    let _ = Host::<clock>::new().as_of_each([Timestamp(0)]).run(rows![{}, {}]);
+}
+
+#[test]
+fn frame_without_time_is_rejected() {
+    let instance = Instance::new();
+    instance.configure::<clock>("null").unwrap();
+    let call = |frame: &[u64]| instance.transform::<clock>(1, &words(frame)).map(|batch| batch.outputs);
+    let inputs = [1, bits(1.0), 0, 0];
+    assert_eq!(call(&[&[1, 7], &inputs[..]].concat()).unwrap(), words(&[1, bits(8.0)]));
+    assert_eq!(call(&[&[0, 0], &inputs[..]].concat()).unwrap_err(), "the received frame has a row without a time");
+    assert!(call(&inputs).unwrap_err().contains("the heads of this plugin's inputs take 48"));
+}
+
+#[derive(Inputs)]
+struct Holes<'a> {
+    flags: Option<List<'a, Option<bool>>>,
+    numbers: Option<Vec<Option<f64>>>,
+    texts: Option<Vec<Option<String>>>,
+    blobs: List<'a, Option<&'a [u8]>>,
+}
+
+#[derive(Outputs)]
+struct HolesAgain<'a> {
+    flags: Option<List<'a, Option<bool>>>,
+    numbers: Option<Vec<Option<f64>>>,
+    texts: Option<Vec<Option<Cow<'a, str>>>>,
+    blobs: Vec<Option<&'a [u8]>>,
+    first: [Option<bool>; 2],
+}
+
+/// Returns its inputs.
+#[plugin(name = "holes", version = "1.0.0")]
+fn holes<'a>(row: Holes<'a>) -> HolesAgain<'a> {
+    HolesAgain {
+        flags: row.flags,
+        numbers: row.numbers,
+        texts: row.texts.map(|texts| texts.into_iter().map(|text| text.map(Cow::Owned)).collect()),
+        blobs: row.blobs.iter().collect(),
+        first: [0, 1].map(|i| row.flags.and_then(|flags| flags.get(i)).flatten()),
+    }
+}
+
+#[test]
+fn null_items_round_trip() {
+    let many: Vec<Option<f64>> = (0..130).map(|i| (i % 3 != 0).then_some(f64::from(i))).collect();
+    let blob = |bytes: &'static [u8]| Value::from(bytes);
+    let table = run::<holes>(rows![
+        { flags: [Some(true), None], numbers: many.clone(), texts: [None, Some("ü"), None], blobs: [blob(b"a"), Value::Null] },
+        { flags: [None::<bool>; 9], numbers: Vec::<f64>::new(), blobs: Vec::<Value>::new() },
+        { flags: [Some(false), Some(true), None], numbers: [1.0], texts: ["x"], blobs: [Value::Null, blob(b"")] },
+        { flags: [true] },
+    ]);
+    assert_eq!(table["flags"][0], [Some(true), None]);
+    assert_eq!(table["flags"][1], [None::<bool>; 9]);
+    assert_eq!(table["numbers"][0], Value::from(many));
+    assert_eq!(table["numbers"][2], [1.0]);
+    assert_eq!(table["texts"], [Value::from([None, Some("ü"), None]), Value::Null, ["x"].into(), Value::Null]);
+    assert_eq!(table["blobs"][0], Value::List(vec![blob(b"a"), Value::Null]));
+    assert_eq!(table["blobs"][2], Value::List(vec![Value::Null, blob(b"")]));
+    assert_eq!(table["first"][0], [Some(true), None]);
+    assert_eq!(table["first"][2], [Some(false), Some(true)]);
+    assert!(table["flags"][3].is_null(), "the required input is null");
+    let signature = describe::<holes>();
+    assert!(signature.inputs.iter().chain(&signature.outputs).all(|field| field.nullable_items));
+}
+
+#[test]
+#[should_panic(expected = "input 'list' has a null item. hint: use Option for the items")]
+fn null_item_of_required_items_panics() {
+    let _ = run::<count>(rows![{ list: [Some("a"), None] }]);
 }
 
 #[derive(InputColumns)]
@@ -338,8 +477,97 @@ fn column_function_gets_all_rows() {
     assert_eq!(table["shouted"], ["A", "B", "NOBODY"].map(Value::from));
     let outputs: Vec<bool> = describe::<columns>().outputs.iter().map(|output| output.nullable).collect();
     assert_eq!(outputs, [true, false]);
-    let fault = Host::<columns>::new().run(rows![{ amount: 13 }]).unwrap_err();
-    assert_eq!(fault.message(), "output 'shouted' has 0 values for 1 rows");
+    let table = run::<columns>(rows![{ amount: 13 }]);
+    assert_eq!(table.failed(), [(0, "output 'shouted' has 0 values for 1 rows")]);
+}
+
+/// Fails the whole batch if a label is missing.
+#[plugin(name = "labels", version = "1.0.0", by = "columns")]
+fn labels(amounts: Amounts<'_>) -> Result<Shares, Fault> {
+    let labels: Option<Vec<&str>> = amounts.label.iter().collect();
+    let shouted = labels.ok_or("a label is missing")?.into_iter().map(str::to_uppercase).collect();
+    Ok(Shares { doubled: vec![None; amounts.label.len()], shouted })
+}
+
+#[test]
+fn failed_batch_is_tried_row_by_row() {
+    let instance = Instance::new();
+    instance.configure::<labels>("null").unwrap();
+    let two_nulls = words(&[0, 0, 0, 0, 0]);
+    assert_eq!(instance.transform::<labels>(2, &two_nulls).err().unwrap(), "a label is missing");
+    let table = run::<labels>(rows![{ label: "a" }, { amount: 1.0 }, { label: "b" }]);
+    assert_eq!(table["shouted"], ["A".into(), Value::Null, "B".into()]);
+    assert_eq!(table.failed(), [(1, "a label is missing")]);
+}
+
+#[derive(OutputColumns)]
+struct Totals {
+    total: Vec<f64>,
+}
+
+/// Returns the total of the batch for each row, although a row may not depend on other rows.
+#[plugin(name = "totals", version = "1.0.0", by = "columns")]
+fn totals(amounts: Amounts<'_>) -> Totals {
+    Totals { total: vec![amounts.amount.values().iter().sum(); amounts.amount.len()] }
+}
+
+#[test]
+#[should_panic(
+    expected = "output 'total' of rows 0, 2 has one value in the batch, and another one alone. hint: compute"
+)]
+fn use_of_other_rows_is_detected() {
+    let _ = run::<totals>(rows![{ amount: 1.0 }, { amount: 3.0 }, { amount: -1.0 }]);
+}
+
+/// Changes the signs of amounts that are not sorted, although the order of rows must not matter. The sign of 0 counts.
+#[plugin(name = "ordered", version = "1.0.0", by = "columns")]
+fn ordered(amounts: Amounts<'_>) -> Totals {
+    let amounts = amounts.amount.values();
+    Totals { total: amounts.iter().map(|amount| if amounts.is_sorted() { *amount } else { -amount }).collect() }
+}
+
+#[test]
+#[should_panic(
+    expected = "output 'total' of rows 0, 1, 2 has one value in the batch, and another one in reversed order"
+)]
+fn use_of_order_is_detected() {
+    let _ = run::<ordered>(rows![{}, { amount: 1.0 }, { amount: 2.0 }]);
+}
+
+/// Fails rows of batches with several rows.
+#[plugin(name = "lonely", version = "1.0.0", by = "columns")]
+fn lonely(amounts: Amounts<'_>) -> Result<Totals, Fault> {
+    let amounts = amounts.amount.values();
+    if amounts.len() > 1 { Err(Fault::new("too many rows")) } else { Ok(Totals { total: amounts.to_vec() }) }
+}
+
+#[test]
+#[should_panic(expected = "the batch fails, but no row fails alone: too many rows. hint: compute each row by itself")]
+fn fault_of_batch_size_is_detected() {
+    let _ = run::<lonely>(rows![{}, {}]);
+}
+
+/// Fails every second row.
+#[plugin(name = "moody", version = "1.0.0")]
+fn moody(_row: Numbers) -> Result<Sum, Fault> {
+    CALLS.set(CALLS.get() + 1.0);
+    if CALLS.get() % 2.0 == 0.0 { Err("an even call".into()) } else { Ok(Sum { sum: 1.0 }) }
+}
+
+#[test]
+#[should_panic(expected = "rows 0, 1 fail either in the batch or in reversed order, but not in both")]
+fn fault_of_earlier_call_is_detected() {
+    let _ = run::<moody>(rows![{ left: 1.0 }, { left: 1.0 }]);
+}
+
+#[test]
+fn values_with_same_bits_are_equal() {
+    let same = |a: Value, b: Value| a.has_same_bits(&b);
+    assert!(same(f64::NAN.into(), (-f64::NAN).into()));
+    assert!(!same(0.0.into(), (-0.0).into()));
+    assert!(!same([0.0].into(), [-0.0].into()) && same([0.0].into(), [0.0].into()));
+    assert!(!same([1.0].into(), [1.0, 1.0].into()));
+    assert!(same("a".into(), "a".into()) && !same(Value::Null, 0.0.into()));
 }
 
 thread_local! {
@@ -380,8 +608,8 @@ fn unused_configuration_is_a_fault() {
 
 #[test]
 fn unconfigured_instance_returns_fault() {
-    let fault = Instance::new().transform::<sum>(types::Context { as_of: 0 }, 0, &[]).unwrap_err();
-    assert!(matches!(fault, types::Fault::Internal(message) if message.contains("before configure")));
+    let fault = Instance::new().transform::<sum>(0, &[]).err().unwrap();
+    assert_eq!(fault, "transform was called before configure");
 }
 
 #[cfg(feature = "config")]

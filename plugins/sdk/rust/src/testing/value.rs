@@ -31,6 +31,16 @@ impl Value {
     pub fn is_null(&self) -> bool {
         matches!(self, Self::Null)
     }
+
+    /// Returns whether the values have the same bits. All NaNs count as the same: the host makes the bits of a computed
+    /// NaN the same everywhere, and the machine that runs the test may not.
+    pub(super) fn has_same_bits(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Float(a), Self::Float(b)) => a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan(),
+            (Self::List(a), Self::List(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.has_same_bits(b)),
+            _ => self == other,
+        }
+    }
 }
 
 macro_rules! from {
