@@ -9,7 +9,7 @@ AWS_KILLS ?= 200
 ENTITIES ?= 10000000
 # The modules of integration tests that use the network, Python, a WebAssembly compiler or another program, or that kill the
 # server often.
-SLOW_TESTS = feast_sdk s3 dynamo materialize derived deploy feast_repo generations import kill outputs plugin_compile \
+SLOW_TESTS = feast_sdk s3 dynamo materialize derived deploy feast_repo generations import kill outputs plugin_batches plugin_compile \
 	plugin_frames plugin_limits plugin_tools
 # Parts of the names of tests in other modules that need a plugin.
 PLUGIN_TESTS = derived_features recorded_answers without_the_hot_cache takes_long elsewhere

@@ -47,6 +47,9 @@ pub(super) enum Returned {
     Batch(v3::Batch),
 }
 
+/// The maximum size of the message of a failed row. Longer messages are truncated.
+const MESSAGE_BYTES_MAX: usize = 1_024;
+
 /// A result that was validated: the outputs, and the rows that failed, in ascending order, with their messages.
 pub(super) type Validated = (Frame, Vec<(usize, String)>);
 
@@ -218,7 +221,8 @@ fn check_failed(
     failed: Vec<v3::larder::transform::types::FailedRow>,
     rows: usize,
 ) -> Result<Vec<(usize, String)>, CallError> {
-    let failed: Vec<(usize, String)> = failed.into_iter().map(|failed| (failed.row as usize, failed.message)).collect();
+    let failed: Vec<(usize, String)> =
+        failed.into_iter().map(|failed| (failed.row as usize, shortened(failed.message))).collect();
     if let Some(pair) = failed.windows(2).find(|pair| pair[0].0 >= pair[1].0) {
         return Err(CallError::FailedOrder { row: pair[1].0, previous: pair[0].0 });
     }
@@ -226,6 +230,16 @@ fn check_failed(
         Some((row, _)) if *row >= rows => Err(CallError::FailedRow { row: *row, rows }),
         _ => Ok(failed),
     }
+}
+
+/// Returns a message of at most [`MESSAGE_BYTES_MAX`] bytes.
+fn shortened(mut message: String) -> String {
+    if message.len() > MESSAGE_BYTES_MAX {
+        message.truncate(message.floor_char_boundary(MESSAGE_BYTES_MAX));
+        message.push('…');
+        message.shrink_to_fit();
+    }
+    message
 }
 
 // === impl GuestState ===

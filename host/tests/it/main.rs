@@ -39,6 +39,7 @@ mod moto;
 mod names;
 mod outputs;
 mod parquet;
+mod plugin_batches;
 mod plugin_compile;
 mod plugin_frames;
 mod plugin_limits;

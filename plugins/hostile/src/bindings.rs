@@ -4,14 +4,17 @@
     missing_docs,
     missing_debug_implementations,
     unused_imports,
-    reason = "generated; the exports are in `raw.rs` and `frames.rs`"
+    reason = "generated; the exports are in `raw.rs`, `frames.rs` and `batches.rs`"
 )]
 
-#[cfg(not(any(feature = "foreign-import", feature = "wrong-world", feature = "frames")))]
+#[cfg(not(any(feature = "foreign-import", feature = "wrong-world", feature = "frames", feature = "batches")))]
 wit_bindgen::generate!({ path: "../../wit/0.1.0", world: "derived-features" });
 
 #[cfg(feature = "frames")]
 wit_bindgen::generate!({ path: "../../wit/0.2.0", world: "derived-features" });
+
+#[cfg(feature = "batches")]
+wit_bindgen::generate!({ path: "../../wit/0.3.0", world: "derived-features" });
 
 #[cfg(feature = "foreign-import")]
 wit_bindgen::generate!({

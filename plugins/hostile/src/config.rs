@@ -1,4 +1,4 @@
-//! The derived view's `config`. It is the same for both versions of the contract.
+//! The derived view's `config`. It is the same for all versions of the contract.
 
 use serde::Deserialize;
 

@@ -36,6 +36,7 @@ use crate::{
     },
     config::Config,
     memory,
+    parts::{Parts, doubles, ends},
     signature::signature,
 };
 
@@ -69,24 +70,6 @@ enum Mode {
     Log,
 }
 
-/// The parts of the buffer, before they are joined. The modes corrupt them.
-struct Parts {
-    y_present: Vec<u8>,
-    y: Vec<f64>,
-    flag: Vec<u8>,
-    text_present: Vec<u8>,
-    text_ends: Vec<u32>,
-    item_lists: Vec<u32>,
-    word_lists: Vec<u32>,
-    text: Vec<u8>,
-    items: Vec<f64>,
-    word_ends: Vec<u32>,
-    words: Vec<u8>,
-}
-
-const SAID: &str = "äl well";
-const WORDS_SAID: [&str; 2] = ["all", "well"];
-
 thread_local! {
     static CONFIG: RefCell<Config<Mode>> = const { RefCell::new(Config { mode: Mode::Good, after: 0, bad: None, amount: None }) };
     static CALLS: Cell<u32> = const { Cell::new(0) };
@@ -119,11 +102,11 @@ impl Guest for Hostile {
             _ => {}
         }
         let rows = rows as usize;
-        let x = inputs[presence_len(rows)..].chunks_exact(8).map(|x| f64::from_bits(bits(x))).collect::<Vec<_>>();
+        let x = doubles(&inputs, 0, rows);
         let rows = if mode == Mode::MoreRows { rows + 1 } else { rows };
         let mut parts = Parts::good(rows, &x);
-        parts.spoil(mode, rows, amount);
-        let mut frame = parts.frame();
+        spoil(&mut parts, mode, rows, amount);
+        let mut frame = parts.frame(None);
         match mode {
             Mode::Empty => frame.clear(),
             Mode::Cut => frame.truncate(frame.len() - 8),
@@ -135,110 +118,27 @@ impl Guest for Hostile {
     }
 }
 
-fn bits(word: &[u8]) -> u64 {
-    word.iter().rev().fold(0, |bits, byte| bits << 8 | u64::from(*byte))
-}
-
-fn presence_len(rows: usize) -> usize {
-    rows.div_ceil(64) * 8
-}
-
-fn present(rows: usize) -> Vec<u8> {
-    let mut presence = vec![0; presence_len(rows)];
-    (0..rows).for_each(|row| presence[row / 8] |= 1 << (row % 8));
-    presence
-}
-
-/// Returns the ends of items with these lengths: the sums of the lengths up to each item.
-fn ends(lengths: impl Iterator<Item = usize>) -> Vec<u32> {
-    let end = |sum: &mut usize, len: usize| {
-        *sum += len;
-        Some(*sum as u32)
-    };
-    lengths.scan(0, end).collect()
-}
-
-impl Parts {
-    fn good(rows: usize, x: &[f64]) -> Self {
-        let x: Vec<f64> = (0..rows).map(|row| x.get(row).copied().unwrap_or(0.0)).collect();
-        Self {
-            y_present: present(rows),
-            y: x.iter().map(|x| 2.0 * x).collect(),
-            flag: x.iter().map(|x| u8::from(*x > 0.0)).collect(),
-            text_present: present(rows),
-            text_ends: ends((0..rows).map(|_| SAID.len())),
-            item_lists: ends((0..rows).map(|_| 1)),
-            word_lists: ends((0..rows).map(|_| WORDS_SAID.len())),
-            text: SAID.repeat(rows).into(),
-            items: x,
-            word_ends: ends((0..rows).flat_map(|_| WORDS_SAID.map(str::len))),
-            words: WORDS_SAID.concat().repeat(rows).into(),
+/// Corrupts the parts of a valid result.
+fn spoil(parts: &mut Parts, mode: Mode, rows: usize, amount: Option<usize>) {
+    match mode {
+        Mode::StrayPresence => *parts.text_present.last_mut().unwrap() = 0x80,
+        Mode::NullInNonNullable => parts.y_present[0] &= !1,
+        Mode::BadBool => parts.flag[0] = 2,
+        Mode::EndsFall => Parts::fall(&mut parts.text_ends),
+        Mode::EndsBeyond => Parts::beyond(&mut parts.text_ends),
+        Mode::EndsShort => *parts.text_ends.last_mut().unwrap() -= 1,
+        Mode::ListEndsFall => Parts::fall(&mut parts.item_lists),
+        Mode::ListEndsBeyond => Parts::beyond(&mut parts.item_lists),
+        Mode::ItemEndsFall => Parts::fall(&mut parts.word_ends),
+        Mode::ItemEndsBeyond => Parts::beyond(&mut parts.word_ends),
+        Mode::BadUtf8 => parts.text.fill(0xff),
+        Mode::SplitCharacter => parts.text_ends[0] = 1,
+        Mode::Gigantic => {
+            let each = amount.unwrap_or(1_400_000);
+            parts.text = vec![b'x'; each * rows];
+            parts.text_ends = ends((0..rows).map(|_| each));
         }
-    }
-
-    /// Makes ends decrease. The last end stays valid, so that there is no other error.
-    fn fall(ends: &mut [u32]) {
-        if let [first, .., last] = ends {
-            *first = *last + 1;
-        }
-    }
-
-    fn beyond(ends: &mut [u32]) {
-        ends.iter_mut().for_each(|end| *end = u32::MAX);
-    }
-
-    fn spoil(&mut self, mode: Mode, rows: usize, amount: Option<usize>) {
-        match mode {
-            Mode::StrayPresence => *self.text_present.last_mut().unwrap() = 0x80,
-            Mode::NullInNonNullable => self.y_present[0] &= !1,
-            Mode::BadBool => self.flag[0] = 2,
-            Mode::EndsFall => Self::fall(&mut self.text_ends),
-            Mode::EndsBeyond => Self::beyond(&mut self.text_ends),
-            Mode::EndsShort => *self.text_ends.last_mut().unwrap() -= 1,
-            Mode::ListEndsFall => Self::fall(&mut self.item_lists),
-            Mode::ListEndsBeyond => Self::beyond(&mut self.item_lists),
-            Mode::ItemEndsFall => Self::fall(&mut self.word_ends),
-            Mode::ItemEndsBeyond => Self::beyond(&mut self.word_ends),
-            Mode::BadUtf8 => self.text.fill(0xff),
-            Mode::SplitCharacter => self.text_ends[0] = 1,
-            Mode::Gigantic => {
-                let each = amount.unwrap_or(1_400_000);
-                self.text = vec![b'x'; each * rows];
-                self.text_ends = ends((0..rows).map(|_| each));
-            }
-            _ => {}
-        }
-    }
-
-    fn frame(&self) -> Vec<u8> {
-        let doubles = |of: &[f64]| of.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
-        let ends = |of: &[u32]| of.iter().flat_map(|end| end.to_le_bytes()).collect::<Vec<u8>>();
-        let rows = present(self.y.len());
-        // The vector is allocated at its final size. A vector that grows needs twice its size, for which there is not
-        // enough memory in mode `gigantic`.
-        let mut frame = Vec::with_capacity(self.text.len() + 256 * self.y.len() + 4_096);
-        for part in [
-            // The heads of `y`, `flag`, `text`, `items` and `words`.
-            &self.y_present[..],
-            &doubles(&self.y),
-            &rows,
-            &self.flag,
-            &self.text_present,
-            &ends(&self.text_ends),
-            &rows,
-            &ends(&self.item_lists),
-            &rows,
-            &ends(&self.word_lists),
-            // The tails of `text`, `items` and `words`.
-            &self.text,
-            &doubles(&self.items),
-            &ends(&self.word_ends),
-            &self.words,
-        ] {
-            frame.extend_from_slice(part);
-            frame.resize(frame.len().next_multiple_of(8), 0);
-        }
-        frame
+        _ => {}
     }
 }
 

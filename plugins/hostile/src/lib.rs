@@ -78,15 +78,18 @@
 //! | `wrong-world` | exports `describe` and `transform` with other types, and no `configure` |
 //!
 //! All of these modes and features are for version 0.1 of the contract. With the Cargo feature `frames`, the crate is a
-//! plugin for version 0.2, with other modes (`frames.rs` has the table).
+//! plugin for version 0.2, with other modes (`frames.rs` has the table), and with `batches`, it is one for version 0.3
+//! (`batches.rs`).
 //!
 //! There is no mode that grows WebAssembly tables, because stable Rust cannot do this: it compiles to a single table of
 //! fixed size.
 
 #![cfg_attr(not(target_arch = "wasm32"), expect(dead_code, reason = "the component's exports call it all"))]
 
+#[cfg(all(feature = "batches", target_arch = "wasm32"))]
+mod batches;
 mod bindings;
-#[cfg(not(any(feature = "wrong-world", feature = "frames")))]
+#[cfg(not(any(feature = "wrong-world", feature = "frames", feature = "batches")))]
 mod columns;
 #[cfg(not(feature = "wrong-world"))]
 mod config;
@@ -94,9 +97,11 @@ mod config;
 mod frames;
 #[cfg(all(not(feature = "wrong-world"), target_arch = "wasm32"))]
 mod memory;
-#[cfg(not(any(feature = "wrong-world", feature = "frames")))]
+#[cfg(not(any(feature = "wrong-world", feature = "frames", feature = "batches")))]
 mod modes;
-#[cfg(all(not(any(feature = "wrong-world", feature = "frames")), target_arch = "wasm32"))]
+#[cfg(all(any(feature = "frames", feature = "batches"), target_arch = "wasm32"))]
+mod parts;
+#[cfg(all(not(any(feature = "wrong-world", feature = "frames", feature = "batches")), target_arch = "wasm32"))]
 mod raw;
-#[cfg(not(feature = "wrong-world"))]
+#[cfg(not(any(feature = "wrong-world", feature = "batches")))]
 mod signature;

@@ -1,4 +1,4 @@
-//! Allocates memory for the host, in both versions of the contract.
+//! Allocates memory for the host, in all versions of the contract.
 
 use std::alloc::{self, Layout};
 

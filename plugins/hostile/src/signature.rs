@@ -1,4 +1,4 @@
-//! The signature of the plugin, for both versions of the contract.
+//! The signature of the plugin, for versions 0.1 and 0.2 of the contract.
 
 use crate::bindings::larder::transform::types::{DataType, Field, ScalarType, Signature};
 

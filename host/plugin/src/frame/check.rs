@@ -196,6 +196,8 @@ fn check_contents(column: ColumnRef<'_>, nullable: bool, failed: &[usize]) -> Re
     if column.column_type().is_list {
         check_ends(column.list_ends(0..rows), values.len())?;
     }
+    let items = if column.column_type().nullable_items { values.len() } else { 0 };
+    check_presence(column.item_presence(), items, items).map_err(|_| ColumnFault::ItemPresence { items })?;
     if let Some(row) = failed.iter().find(|row| is_set(column.presence(), **row)) {
         return Err(ColumnFault::FailedValue { row: *row });
     }

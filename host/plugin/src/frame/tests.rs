@@ -32,7 +32,7 @@ impl Batch {
     }
 
     pub(crate) fn fields(&self) -> Vec<Field> {
-        self.types().map(|of| field(of.scalar, of.is_list)).collect()
+        self.types().map(|of| Field { column_type: of, ..field(of.scalar, of.is_list) }).collect()
     }
 
     pub(crate) fn values(&self) -> Vec<Vec<Value>> {

@@ -16,13 +16,14 @@ macro_rules! files {
 pub(super) const PYTHON_WIT: &[File] = files!("wit/0.1.0": "transform.wit");
 
 /// The plugin contract for Rust projects.
-pub(super) const RUST_WIT: &[File] = files!("wit/0.2.0": "transform.wit");
+pub(super) const RUST_WIT: &[File] = files!("wit/0.3.0": "transform.wit");
 
 /// The development kit for Rust, which is a crate. [`RUST_WIT`] has the contract.
 pub(super) const RUST_SDK: &[File] = files!("plugins/sdk/rust":
     "Cargo.toml", "macros/Cargo.toml", "macros/src/fields.rs", "macros/src/lib.rs", "macros/src/plugin.rs",
-    "src/column.rs", "src/frame.rs", "src/input.rs", "src/lib.rs", "src/list.rs", "src/log.rs", "src/output.rs",
-    "src/run.rs", "src/run/config.rs", "src/testing.rs", "src/testing/columns.rs", "src/testing/tests.rs", "src/testing/value.rs",
+    "src/column.rs", "src/fault.rs", "src/frame.rs", "src/input.rs", "src/lib.rs", "src/list.rs", "src/log.rs",
+    "src/output.rs", "src/run.rs", "src/run/config.rs", "src/testing.rs", "src/testing/columns.rs",
+    "src/testing/table.rs", "src/testing/tests.rs", "src/testing/tests/allocations.rs", "src/testing/value.rs",
 );
 
 /// The template of a Rust project. `plugin new` writes `gitignore` as `.gitignore`. The file does not have this name
@@ -80,7 +81,7 @@ mod tests {
         let tree = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         let lists = [
             ("wit/0.1.0", PYTHON_WIT),
-            ("wit/0.2.0", RUST_WIT),
+            ("wit/0.3.0", RUST_WIT),
             ("plugins/sdk/rust", RUST_SDK),
             ("plugins/templates/rust", RUST_TEMPLATE),
             ("plugins/sdk/python/larder_plugin", PYTHON_SDK),
