@@ -401,7 +401,7 @@ impl App {
         for (name, bytes) in plugins.changed_files(self.current.load().catalog()) {
             let deployed = match (loading, bytes) {
                 (Loading::Cached, Ok(bytes)) => match plugins.load_cached(&bytes) {
-                    Ok(Some(component)) => self.deploy_component(plugins, &component, &bytes, Some(&name)),
+                    Ok(Some(component)) => self.deploy_component(plugins, &component, &bytes, Some(&name), false),
                     Ok(None) => {
                         plugins.defer(&name);
                         continue;
@@ -410,7 +410,7 @@ impl App {
                 },
                 (Loading::Compiled, Ok(bytes)) => {
                     plugins.mark_compiling(&name);
-                    self.deploy_file(plugins, &bytes, Some(&name))
+                    self.deploy_file(plugins, &bytes, Some(&name), false)
                 }
                 (_, Err(error)) => Err(error),
             };
@@ -422,17 +422,17 @@ impl App {
     }
 
     /// Loads a plugin's file, compiles it if necessary, and deploys it. `found_as` is the file's name in the plugin
-    /// directory, or `None` for a file from a command.
+    /// directory, or `None` for a file from a command. For `force`, see [`Plugins::check`].
     fn deploy_file(
         &self,
         plugins: &Plugins,
         bytes: &[u8],
         found_as: Option<&str>,
+        force: bool,
     ) -> Result<DeployReport, DeployError> {
         let origin = if found_as.is_some() { FileOrigin::Directory } else { FileOrigin::Command };
-        // Compilation can take minutes, so `deploy_component` takes the lock after it.
         let component = plugins.load(bytes, origin)?;
-        self.deploy_component(plugins, &component, bytes, found_as)
+        self.deploy_component(plugins, &component, bytes, found_as, force)
     }
 
     /// Deploys a loaded plugin. For `found_as`, see [`App::deploy_file`].
@@ -442,9 +442,12 @@ impl App {
         component: &Arc<Component>,
         bytes: &[u8],
         found_as: Option<&str>,
+        force: bool,
     ) -> Result<DeployReport, DeployError> {
+        // Compilation and checks can take minutes, so the lock is taken after them.
+        let checked = plugins.check(component, found_as, self.current.load().catalog(), force)?;
         let _changing = self.changing();
-        let report = plugins.deploy(component, bytes, found_as, self.current.load().catalog())?;
+        let report = plugins.deploy(&checked, bytes, found_as, self.current.load().catalog())?;
         self.swap_plugins(plugins);
         Ok(report)
     }

@@ -33,12 +33,13 @@ pub trait Control: Send + Sync + std::fmt::Debug {
     /// A problem with the view or the store; nothing was dropped in that case.
     fn reset(&self, command: &ResetCommand) -> Result<EraseReport, String>;
 
-    /// Deploys a plugin's file. Blocks until the plugin is compiled, bound to its derived views and tested.
+    /// Deploys a plugin's file. Blocks until the plugin is compiled, bound to its derived views and tested. With `force`,
+    /// failed acceptance checks and a repeated version number only cause a warning.
     ///
     /// # Errors
     /// If the server runs no plugins, the plugin is rejected, or its file or the server's copy of it cannot be written.
     /// The previous version keeps serving.
-    fn deploy(&self, file: &[u8]) -> Result<DeployReport, String>;
+    fn deploy(&self, file: &[u8], force: bool) -> Result<DeployReport, String>;
 
     /// Rolls back to the previous version of a plugin.
     ///

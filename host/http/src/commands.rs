@@ -19,6 +19,7 @@ use super::{
     body::ResponseBody,
     response::{HttpResponse, json_response},
     routes::CommandEndpoint,
+    writes::is_flag_set,
 };
 
 const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
@@ -36,7 +37,8 @@ pub(super) fn has_body(command: CommandEndpoint) -> bool {
     }
 }
 
-/// Runs a command. `name` is the plugin's name from the path; empty if the route has no `{name}`.
+/// Runs a command. `name` is the plugin's name from the path; empty if the route has no `{name}`. `query` is the query of
+/// the URL.
 ///
 /// # Errors
 /// Status 422 for an invalid body and for a refused command, 500 if the command panics. A sync reports its own errors
@@ -45,6 +47,7 @@ pub(super) async fn run(
     command: CommandEndpoint,
     control: Arc<dyn Control>,
     name: String,
+    query: Option<&str>,
     body: Bytes,
 ) -> Result<HttpResponse, HttpError> {
     match command {
@@ -59,7 +62,10 @@ pub(super) async fn run(
             blocking(move || control.reset(&reset)).await
         }
         CommandEndpoint::ListPlugins => Ok(json_response(StatusCode::OK, &json!({ "plugins": control.plugins() }))),
-        CommandEndpoint::DeployPlugin => blocking(move || control.deploy(&body)).await,
+        CommandEndpoint::DeployPlugin => {
+            let force = is_flag_set(query, "force");
+            blocking(move || control.deploy(&body, force)).await
+        }
         CommandEndpoint::RollBackPlugin => blocking(move || control.roll_back(&name)).await,
     }
 }

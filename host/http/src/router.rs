@@ -286,7 +286,9 @@ impl Router {
                 let authorization = self.authenticate(request.headers())?;
                 self.authorized(endpoint, authorization, request, body).await
             }
-            RouteMatch::Endpoint(Endpoint::Command(endpoint), name) => self.command(endpoint, name, body).await,
+            RouteMatch::Endpoint(Endpoint::Command(endpoint), name) => {
+                self.command(endpoint, name, request.uri().query(), body).await
+            }
             RouteMatch::WrongMethod(allowed) => {
                 let mut error = HttpError::detail(StatusCode::METHOD_NOT_ALLOWED, "method", "Method Not Allowed");
                 error.header = HeaderValue::from_str(&allowed).ok().map(|allowed| Box::new((ALLOW, allowed)));
@@ -399,6 +401,7 @@ impl Router {
         &self,
         endpoint: CommandEndpoint,
         name: Option<&str>,
+        query: Option<&str>,
         body: &mut RequestBody,
     ) -> Result<HttpResponse, HttpError> {
         let ListenerRole::Admin(control) = &self.role else { return Err(not_found()) };
@@ -408,7 +411,7 @@ impl Router {
             _ => Bytes::new(),
         };
         let name = name.unwrap_or_default().to_owned();
-        let done = commands::run(endpoint, Arc::clone(control), name, body);
+        let done = commands::run(endpoint, Arc::clone(control), name, query, body);
         // A sync returns its response at once; the body is a stream that ends with the sync.
         self.unless_aborted(done).await
     }

@@ -331,7 +331,7 @@ fn replace_python_numbers(body: &[u8], words: &[(&[u8], &[u8]); 3]) -> Option<Ve
 }
 
 /// Returns whether a query sets a flag, as in `?async=true`.
-fn is_flag_set(query: Option<&str>, name: &str) -> bool {
+pub(super) fn is_flag_set(query: Option<&str>, name: &str) -> bool {
     let value = query.into_iter().flat_map(|query| query.split('&')).find_map(|pair| {
         let (key, value) = pair.split_once('=')?;
         (key == name).then(|| Value::from(value))

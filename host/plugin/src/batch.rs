@@ -86,6 +86,15 @@ const QUICK_SHARE: u32 = 5;
 /// The inputs of a call take at most one in this many parts of an instance's memory.
 const MEMORY_SHARE: usize = 8;
 
+// === impl Called ===
+
+impl Called {
+    /// Returns the result of a call that was not made.
+    pub(super) fn failed(error: CallError) -> Self {
+        Self { result: Err(error), cost: Cost::default() }
+    }
+}
+
 // === impl Batch ===
 
 impl<'b, C: Caller> Batch<'b, C> {

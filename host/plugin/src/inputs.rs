@@ -146,6 +146,11 @@ impl Inputs {
         &self.frame
     }
 
+    /// Returns the times as of which the rows are computed.
+    pub(super) fn as_of(&self) -> &AsOf {
+        &self.as_of
+    }
+
     /// Returns the time of the first row.
     pub(super) fn first_time(&self) -> Micros {
         self.as_of.get(0)

@@ -7,6 +7,7 @@
 //! and [`Transform::try_call`] computes a batch of rows. If a call does not return, or returns invalid outputs, only the
 //! instance in which it ran is discarded, and only the rows that made it fail have no outputs.
 
+mod acceptance;
 mod batch;
 mod bindings;
 mod build_info;
@@ -40,6 +41,7 @@ mod transform;
 mod world;
 
 pub use self::{
+    acceptance::{Acceptance, Rejection, RowGenerator, TestRow},
     batch::{NeedsIsolation, OnFailure},
     build_info::BuildInfo,
     cast::cast,
@@ -57,6 +59,6 @@ pub use self::{
     plugin_dir::{PluginDir, PluginDirError, StoredVersion, read_file},
     runtime::PluginRuntime,
     settings::{PluginLimits, PluginSettings},
-    signature::{COLUMNS_MAX, Field, Signature},
+    signature::{COLUMNS_MAX, Field, Signature, is_lower_version},
     transform::Transform,
 };

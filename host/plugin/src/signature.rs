@@ -58,6 +58,22 @@ impl Signature {
     }
 }
 
+/// Returns whether a semantic version is lower than another, by its major, minor and patch numbers. A pre-release is lower
+/// than its release; the order of pre-releases is not compared.
+#[must_use]
+pub fn is_lower_version(version: &str, other: &str) -> bool {
+    let parts = |version: &str| {
+        let version = version.split('+').next().unwrap_or_default();
+        let (core, is_release) = match version.split_once('-') {
+            Some((core, _)) => (core, false),
+            None => (version, true),
+        };
+        let numbers: Vec<u64> = core.split('.').map(|part| part.parse().unwrap_or(u64::MAX)).collect();
+        (numbers, is_release)
+    };
+    parts(version) < parts(other)
+}
+
 fn check_fields(what: &str, fields: &[Field]) -> Result<(), String> {
     if fields.len() > COLUMNS_MAX {
         return Err(format!("{} {what}s, but at most {COLUMNS_MAX} are allowed", fields.len()));
@@ -132,6 +148,16 @@ mod tests {
         let mut signature = good();
         change(&mut signature);
         signature.check().unwrap_err()
+    }
+
+    #[test]
+    fn versions_are_compared_by_number() {
+        for (lower, higher) in
+            [("1.9.0", "1.10.0"), ("0.9.9", "1.0.0"), ("1.0.0-rc.1", "1.0.0"), ("1.0.0", "1.0.1-rc.1+b")]
+        {
+            assert!(is_lower_version(lower, higher) && !is_lower_version(higher, lower), "{lower} {higher}");
+        }
+        assert!(!is_lower_version("1.0.0", "1.0.0") && !is_lower_version("1.0.0+a", "1.0.0+b"));
     }
 
     #[test]

@@ -8,11 +8,12 @@ use larder_model::{
 };
 
 use super::{
-    AsOf, BindError, CallError, ColumnType, Component, FailedRow, Field, Incompatibility, Inputs, InputsBuilder,
+    AsOf, BindError, CallError, ColumnType, Component, FailedRow, Field, Frame, Incompatibility, Inputs, InputsBuilder,
     Isolation, Outputs, PluginLimits, PluginRuntime,
+    acceptance::Samples,
     batch::{Batch, Called, Caller, NeedsIsolation, OnFailure},
-    call_clock::Cost,
     guest::{Bounds, Guest},
+    inputs::TimeColumn,
     latency::LatencyEstimator,
     logs::PluginLog,
     metrics::TransformMetrics,
@@ -33,6 +34,7 @@ pub struct Transform {
     item_types: Vec<ScalarType>,
     pool: Pool,
     isolation: Isolation,
+    samples: Samples,
     pace: LatencyEstimator,
     log: Arc<PluginLog>,
     metrics: TransformMetrics,
@@ -90,6 +92,7 @@ impl Transform {
             item_types,
             pool: Pool::new(runtime.settings().threads + runtime.settings().compute_threads),
             isolation: Isolation::new(),
+            samples: Samples::default(),
             pace: LatencyEstimator::default(),
             log: Arc::new(PluginLog::new(&plugin, &version, &view.name, component.limits())),
             metrics: TransformMetrics::bind(&plugin, &version, &view.name, &component.digest().to_string()),
@@ -171,7 +174,8 @@ impl Transform {
         self.metrics.call(rows, batch.elapsed());
         result?;
         let (frame, failed) = batch.finish();
-        let outputs = Outputs::new(frame, &self.item_types, failed).without(inputs.rejected());
+        let outputs = self.outputs_of(frame, failed).without(inputs.rejected());
+        self.samples.note(inputs);
         if !outputs.failed().is_empty() {
             self.note_failed(outputs.failed());
         }
@@ -187,6 +191,21 @@ impl Transform {
         }
     }
 
+    /// Wraps the result of a batch.
+    pub(super) fn outputs_of(&self, frame: Frame, failed: Vec<FailedRow>) -> Outputs {
+        Outputs::new(frame, &self.item_types, failed)
+    }
+
+    /// Returns samples of the inputs that were computed recently.
+    pub(super) fn served_inputs(&self) -> Vec<Inputs> {
+        self.samples.get()
+    }
+
+    /// Returns whether a call can compute rows as of different times.
+    pub(super) fn has_time_per_row(&self) -> bool {
+        self.component.time_column() == TimeColumn::First
+    }
+
     /// Returns the queue for the isolation threads.
     #[must_use]
     pub fn isolation(&self) -> &Isolation {
@@ -200,28 +219,24 @@ impl Transform {
         }
     }
 
-    fn call_guest(&self, mut guest: Guest, inputs: &Inputs, time: Duration) -> Called {
+    /// Calls an instance once. Returns the instance if it can be called again.
+    pub(super) fn call_guest(&self, mut guest: Guest, inputs: &Inputs, time: Duration) -> (Called, Option<Guest>) {
         let bounds = Bounds { time, ..self.bounds() };
         let result = guest.call(&self.runtime.engines, bounds, |world, store| world.transform(store, inputs));
         let cost = guest.cost();
         self.metrics.memory(guest.high_water());
         let result = match result {
-            Ok(Ok(returned)) => returned
-                .check(&self.component.signature().outputs, inputs.rows())
-                .inspect(|_| self.note_cost(inputs.rows(), cost.cpu)),
+            Ok(Ok(returned)) => returned.check(&self.component.signature().outputs, inputs.rows()),
             Ok(Err(fault)) => Err(CallError::Fault(fault)),
             Err(interrupt) => Err(CallError::Interrupt(interrupt)),
         };
-        match &result {
-            // A fault is a regular result.
-            Ok(_) | Err(CallError::Fault(_)) => self.put_back(guest),
-            Err(_) => self.isolation.failed(cost.cpu),
-        }
-        Called { result, cost }
+        // A fault is a regular result.
+        let is_usable = matches!(result, Ok(_) | Err(CallError::Fault(_)));
+        (Called { result, cost }, is_usable.then_some(guest))
     }
 
     /// Creates an instance and passes it the view's configuration.
-    fn configured(&self) -> Result<Guest, CallError> {
+    pub(super) fn configured(&self) -> Result<Guest, CallError> {
         let (engines, limits) = (&self.runtime.engines, self.component.limits());
         let mut guest = Guest::new(engines, &self.component.pre, limits, &self.log).map_err(|error| {
             match error.downcast_ref::<wasmtime::Trap>() {
@@ -271,10 +286,21 @@ impl Caller for Transform {
                 other => other,
             },
         };
-        let called = match guest {
-            Ok(guest) => self.call_guest(guest, inputs, time),
-            Err(error) => Called { result: Err(error), cost: Cost::default() },
+        let guest = match guest {
+            Ok(guest) => guest,
+            Err(error) => {
+                self.metrics.error(error.kind());
+                return Called::failed(error);
+            }
         };
+        let (called, guest) = self.call_guest(guest, inputs, time);
+        match guest {
+            Some(guest) => self.put_back(guest),
+            None => self.isolation.failed(called.cost.cpu),
+        }
+        if called.result.is_ok() {
+            self.note_cost(inputs.rows(), called.cost.cpu);
+        }
         if let Err(error) = &called.result {
             self.metrics.error(error.kind());
         }

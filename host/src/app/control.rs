@@ -72,9 +72,9 @@ impl Control for App {
         Ok(EraseReport { rows })
     }
 
-    fn deploy(&self, file: &[u8]) -> Result<DeployReport, String> {
+    fn deploy(&self, file: &[u8], force: bool) -> Result<DeployReport, String> {
         let plugins = self.plugins.get().ok_or(NO_PLUGINS)?;
-        let deployed = self.deploy_file(plugins, file, None);
+        let deployed = self.deploy_file(plugins, file, None, force);
         plugins.note(None, &deployed);
         deployed.map_err(|error| error.to_string())
     }

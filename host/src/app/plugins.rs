@@ -1,7 +1,7 @@
 //! Tracks the live plugins, and deploys other versions of them.
 //!
-//! To deploy a version, the server checks and compiles its file, and binds it to every derived view that names the
-//! plugin, which includes test calls. Only then do requests use the version, for all of these views at the same time.
+//! To deploy a version, the server checks and compiles its file, binds it to every derived view that names the plugin,
+//! and runs the acceptance checks. Only then do requests use the version, for all of these views at the same time.
 //! If anything fails, the previous version stays live. After a deployment, the previous version stays compiled and
 //! bound to its views, so that a rollback only has to swap versions.
 
@@ -17,8 +17,8 @@ use larder_common::files::FileStamp;
 use larder_http::{DeployReport, PluginStatus, PluginVersion};
 use larder_model::{model::DerivedView, registry::Catalog};
 use larder_plugin_host::{
-    BindError, CompileKill, Component, Digest, KilledCompilations, LoadError, PluginDir, PluginDirError, PluginError,
-    PluginRuntime, StoredVersion, Transform,
+    Acceptance, BindError, CompileKill, Component, Digest, KilledCompilations, LoadError, PluginDir, PluginDirError,
+    PluginError, PluginRuntime, Rejection, Signature, StoredVersion, Transform, is_lower_version,
 };
 use larder_serving::Transforms;
 use metrics::{counter, describe_counter};
@@ -84,6 +84,13 @@ struct Version {
     views: BTreeMap<Arc<str>, Arc<DerivedView>>,
 }
 
+/// A version that was bound to all views that name its plugin, and passed the acceptance checks.
+#[derive(Debug)]
+pub(super) struct CheckedVersion {
+    version: Version,
+    started: Instant,
+}
+
 /// The plugins, bound to the views of a new catalog. They become live together with that catalog.
 #[derive(Debug)]
 pub(super) struct Rebound(BTreeMap<String, Entry>);
@@ -103,6 +110,15 @@ pub(super) enum DeployError {
     /// The plugin is incompatible with derived views that name it.
     #[error("{}", lines(.0))]
     Bind(Vec<BindError>),
+    /// The acceptance checks failed.
+    #[error("plugin '{plugin}' {version} is not accepted for derived view '{view}': {rejection}{FORCE_HINT}")]
+    Rejected { plugin: String, version: String, view: String, rejection: Rejection },
+    /// Another file of the same version is live.
+    #[error(
+        "plugin '{plugin}' {version} is live already, with other bytes (sha256 {live}). hint: raise the plugin's \
+         version{FORCE_HINT}"
+    )]
+    SameVersion { plugin: String, version: String, live: String },
     /// The file's name is not the plugin's name.
     #[error("the file is named '{file}', but contains plugin '{plugin}'. hint: rename the file to {plugin}.wasm")]
     NameMismatch { file: String, plugin: String },
@@ -125,6 +141,9 @@ pub(super) enum DeployError {
     )]
     MissingCopy(String),
 }
+
+/// The end of a hint: how to deploy a plugin that is rejected.
+const FORCE_HINT: &str = ", or deploy it anyway with `larder plugin deploy --force`";
 
 // === impl Plugins ===
 
@@ -274,28 +293,79 @@ impl Plugins {
         self.state().entries.values_mut().for_each(|entry| entry.compiling = false);
     }
 
+    /// Binds a component to the derived views that name its plugin, and runs the acceptance checks. A file in the plugin
+    /// directory that the server accepted before is not checked again. With `force`, failed acceptance checks and a
+    /// repeated version number only cause a warning in the log.
+    pub(super) fn check(
+        &self,
+        component: &Arc<Component>,
+        found_as: Option<&str>,
+        catalog: &Catalog,
+        force: bool,
+    ) -> Result<CheckedVersion, DeployError> {
+        let started = Instant::now();
+        let (name, number) = (&component.signature().name, &component.signature().version);
+        if let Some(file) = found_as.filter(|file| *file != name) {
+            return Err(DeployError::NameMismatch { file: file.to_owned(), plugin: name.clone() });
+        }
+        let live = self.state().entries.get(name).and_then(|entry| entry.live.clone());
+        let version = self.bind(name, component, catalog, live.as_ref().filter(|live| live.is(component)));
+        let version = version.map_err(DeployError::Bind)?;
+        let was_accepted = || {
+            let kept = self.plugin_dir.stored(StoredVersion::Live, name, self.file_bytes_max).ok().flatten();
+            kept.is_some_and(|kept| Digest::of(&kept) == *component.digest())
+        };
+        if live.as_ref().is_some_and(|live| live.is(component)) || (found_as.is_some() && was_accepted()) {
+            return Ok(CheckedVersion { version, started });
+        }
+        let checked = self.check_number(live.as_ref(), component).and_then(|()| version.accept(live.as_ref()));
+        match checked {
+            Err(error) if force => tracing::warn!(plugin = name, version = number, %error, "plugin deployed by force"),
+            checked => checked?,
+        }
+        Ok(CheckedVersion { version, started })
+    }
+
+    /// Checks the version number of a component that replaces the live version.
+    fn check_number(&self, live: Option<&Version>, component: &Component) -> Result<(), DeployError> {
+        let (name, number) = (&component.signature().name, &component.signature().version);
+        let Some(live) = live.map(|live| &live.component) else { return Ok(()) };
+        if live.signature().version == *number {
+            let (plugin, version) = (name.clone(), number.clone());
+            return Err(DeployError::SameVersion { plugin, version, live: live.digest().to_string() });
+        }
+        if is_lower_version(number, &live.signature().version) {
+            let live = &live.signature().version;
+            tracing::warn!(
+                plugin = name,
+                version = number,
+                live,
+                "the plugin's version is lower than the live version"
+            );
+        }
+        Ok(())
+    }
+
     /// Makes a loaded file live, and stores a copy of it. A file from a command is first written to the plugin
     /// directory. For a file from the plugin directory, `found_as` is its name there. Such a file must still be there,
     /// unchanged, and have the plugin's name.
     pub(super) fn deploy(
         &self,
-        component: &Arc<Component>,
+        checked: &CheckedVersion,
         bytes: &[u8],
         found_as: Option<&str>,
         catalog: &Catalog,
     ) -> Result<DeployReport, DeployError> {
-        let started = Instant::now();
+        let CheckedVersion { version: Version { component, .. }, started } = checked;
         let name = component.signature().name.clone();
         let _span = tracing::debug_span!("deploy", plugin = name, version = component.signature().version).entered();
-        if let Some(file) = found_as.filter(|file| **file != name) {
-            return Err(DeployError::NameMismatch { file: file.to_owned(), plugin: name });
-        }
         // If a rollback has replaced the file since it was read, deploying it would undo the rollback.
         let is_there = || self.plugin_dir.read(&name, self.file_bytes_max).is_ok_and(|there| there == bytes);
         if found_as.is_some() && !is_there() {
             return Err(DeployError::Replaced(name));
         }
-        let version = self.bind(&name, component, catalog, None).map_err(DeployError::Bind)?;
+        // The definitions may have changed since the check.
+        let version = self.bind(&name, component, catalog, Some(&checked.version)).map_err(DeployError::Bind)?;
         // The files are written before the version goes live, so that nothing can fail afterwards.
         let written = self.write_files(&name, bytes, component.digest(), found_as.is_none());
         // A file in the directory is tried again by the next poll.
@@ -481,6 +551,30 @@ impl Version {
     /// Returns a version that is not bound to any view yet.
     fn unbound(component: Arc<Component>) -> Self {
         Self { component, transforms: BTreeMap::new(), views: BTreeMap::new() }
+    }
+
+    /// Returns whether this is the version of a component.
+    fn is(&self, component: &Component) -> bool {
+        self.component.digest() == component.digest()
+    }
+
+    /// Runs the acceptance checks for each view. `live` is the version that serves these views now.
+    fn accept(&self, live: Option<&Self>) -> Result<(), DeployError> {
+        let Signature { name, version, .. } = self.component.signature();
+        for (view, transform) in &self.transforms {
+            let live = live.and_then(|live| live.transforms.get(view)).map(|live| &**live);
+            let accepted = transform.accept(live).map_err(|rejection| DeployError::Rejected {
+                plugin: name.clone(),
+                version: version.clone(),
+                view: view.to_string(),
+                rejection,
+            })?;
+            if let Some((row, error)) = accepted.first_failed {
+                let Acceptance { generated, served, failed, .. } = accepted;
+                tracing::warn!(plugin = name, version, %view, generated, served, failed, first = %row, error, "rows failed in the acceptance checks");
+            }
+        }
+        Ok(())
     }
 
     fn describe(&self) -> PluginVersion {

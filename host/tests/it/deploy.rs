@@ -46,11 +46,11 @@ fn bring(bytes: &[u8], path: &Path) {
 fn deploy_and_rollback_take_effect_immediately() {
     let fixture = Setup::golden().start();
     assert!(trips(&fixture).as_str().unwrap().contains("derived view odfv_singleton has no plugin"));
-    let report = fixture.app.deploy(&first()).unwrap();
+    let report = fixture.app.deploy(&first(), false).unwrap();
     assert_eq!((report.plugin.as_str(), report.version.as_str(), report.replaced), ("odfv_singleton", "1.0.0", None));
     assert_eq!(report.views, ["odfv_singleton"]);
     assert_eq!(trips(&fixture), json!(1002));
-    let report = fixture.app.deploy(&second()).unwrap();
+    let report = fixture.app.deploy(&second(), false).unwrap();
     assert_eq!((report.version.as_str(), report.replaced.as_deref()), ("2.0.0", Some("1.0.0")));
     assert_eq!(trips(&fixture), json!(1003));
     assert_eq!(fs::read(fixture.path("plugins/odfv_singleton.wasm")).unwrap(), second(), "for the next start");
@@ -69,8 +69,8 @@ fn deploy_and_rollback_take_effect_immediately() {
 #[test]
 fn rollback_is_not_undone_by_polling() {
     let fixture = Setup::golden().start();
-    fixture.app.deploy(&first()).unwrap();
-    fixture.app.deploy(&second()).unwrap();
+    fixture.app.deploy(&first(), false).unwrap();
+    fixture.app.deploy(&second(), false).unwrap();
     // This takes long enough for about ten polls of the directory.
     let (started, mut wanted) = (Instant::now(), ["1.0.0", "2.0.0"].into_iter().cycle());
     while started.elapsed() < Duration::from_secs(4) {
@@ -82,13 +82,13 @@ fn rollback_is_not_undone_by_polling() {
 #[test]
 fn rollback_survives_restart() {
     let fixture = Setup::golden().start();
-    fixture.app.deploy(&first()).unwrap();
+    fixture.app.deploy(&first(), false).unwrap();
     assert_eq!(fixture.app.roll_back("odfv_singleton").unwrap_err(), "plugin 'odfv_singleton' has no previous version");
-    fixture.app.deploy(&second()).unwrap();
+    fixture.app.deploy(&second(), false).unwrap();
     let fixture = fixture.restart();
     fixture.until_ready();
     assert_eq!(trips(&fixture), json!(1003));
-    assert!(!fixture.app.deploy(&second()).unwrap().compiled, "the code is cached");
+    assert!(!fixture.app.deploy(&second(), false).unwrap().compiled, "the code is cached");
     assert_eq!(fixture.app.roll_back("odfv_singleton").unwrap().version, "1.0.0");
     let fixture = fixture.restart();
     fixture.until_ready();
@@ -98,12 +98,12 @@ fn rollback_survives_restart() {
 #[test]
 fn deployment_without_stored_copy_changes_nothing() {
     let fixture = Setup::golden().start();
-    fixture.app.deploy(&first()).unwrap();
+    fixture.app.deploy(&first(), false).unwrap();
     // No copy can be written into a directory that is a file.
     let live = fixture.path("data/store/plugins/live");
     fs::remove_dir_all(&live).unwrap();
     fs::write(&live, "").unwrap();
-    fixture.app.deploy(&second()).unwrap_err();
+    fixture.app.deploy(&second(), false).unwrap_err();
     let plugins = fixture.app.plugins();
     let plugin = plugins.iter().find(|plugin| plugin.plugin == "odfv_singleton").unwrap();
     assert_eq!(plugin.live.as_ref().map(|live| &*live.version), Some("1.0.0"));
@@ -114,8 +114,8 @@ fn deployment_without_stored_copy_changes_nothing() {
 #[test]
 fn rollback_without_stored_copy_keeps_files() {
     let fixture = Setup::golden().start();
-    fixture.app.deploy(&first()).unwrap();
-    fixture.app.deploy(&second()).unwrap();
+    fixture.app.deploy(&first(), false).unwrap();
+    fixture.app.deploy(&second(), false).unwrap();
     let copies = fixture.path("data/store/plugins");
     fs::remove_file(copies.join("previous/odfv_singleton.wasm")).unwrap();
     let error = fixture.app.roll_back("odfv_singleton").unwrap_err();
@@ -129,8 +129,8 @@ fn rollback_without_stored_copy_keeps_files() {
 #[test]
 fn incompatible_previous_version_is_kept() {
     let mut fixture = Setup::golden().start();
-    fixture.app.deploy(&first()).unwrap();
-    fixture.app.deploy(&second()).unwrap();
+    fixture.app.deploy(&first(), false).unwrap();
+    fixture.app.deploy(&second(), false).unwrap();
     let file = fixture.path("features/derived.yaml");
     let good = fs::read_to_string(&file).unwrap();
     let feature = "      - { name: trips_plus_one, type: Int64 }\n";
@@ -169,7 +169,7 @@ fn file_added_by_rename_is_deployed() {
 #[test]
 fn rejected_file_keeps_previous_version() {
     let fixture = Setup::golden().start();
-    fixture.app.deploy(&first()).unwrap();
+    fixture.app.deploy(&first(), false).unwrap();
     let good = first();
     let oversized = [good.clone(), vec![0; 41 << 20]].concat();
     let foreign = fs::read(guest_with("hostile", "foreign-import")).unwrap();
@@ -180,7 +180,7 @@ fn rejected_file_keeps_previous_version() {
         (&oversized[..], "the file has more than"),
         (&foreign[..], "plugin imports larder-hostile:foreign/clock@0.1.0"),
     ] {
-        let why = fixture.app.deploy(bytes).unwrap_err();
+        let why = fixture.app.deploy(bytes, false).unwrap_err();
         assert!(why.contains(expected), "{why}");
         assert_eq!(trips(&fixture), json!(1002));
     }
@@ -221,7 +221,7 @@ fn incompatible(fixture: Fixture) -> Fixture {
 ";
     replace(fixture.path("features/more.yaml"), definitions);
     fixture.app.reload_definitions().unwrap();
-    let why = fixture.app.deploy(&fs::read(guest("feast_odfv/odfv_python")).unwrap()).unwrap_err();
+    let why = fixture.app.deploy(&fs::read(guest("feast_odfv/odfv_python")).unwrap(), false).unwrap_err();
     let expected = "derived view 'wants_text' and plugin 'odfv_python' 1.0.0 are incompatible: feature 'label' is Int64 in the view, \
                 but String in the plugin";
     assert_eq!(why, expected);
@@ -249,15 +249,15 @@ fn incompatible_definitions_are_rejected() {
 fn a_host_without_plugins_says_so() {
     let fixture = Setup::golden().plugins(&[SINGLETON]).config("plugins: {dir: off}\n").start();
     assert!(trips(&fixture).as_str().unwrap().contains("has no plugin"));
-    assert!(fixture.app.deploy(&first()).unwrap_err().contains("runs no plugins"));
+    assert!(fixture.app.deploy(&first(), false).unwrap_err().contains("runs no plugins"));
     assert_eq!(fixture.app.plugins(), []);
 }
 
 #[test]
 fn hundred_swaps_fail_no_request() {
     let fixture = Setup::golden().start();
-    fixture.app.deploy(&first()).unwrap();
-    fixture.app.deploy(&second()).unwrap();
+    fixture.app.deploy(&first(), false).unwrap();
+    fixture.app.deploy(&second(), false).unwrap();
     let body =
         json!({ "features": ["odfv_singleton:trips_plus_one"], "entities": { "driver_id": [1001] } }).to_string();
     let (over, requests) = (AtomicBool::new(false), AtomicUsize::new(0));
@@ -278,8 +278,8 @@ fn hundred_swaps_fail_no_request() {
         for swap in 0..100 {
             // Alternately, the version is deployed from cached code, or restored by a rollback.
             if swap % 2 == 0 {
-                fixture.app.deploy(&first()).unwrap();
-                fixture.app.deploy(&second()).unwrap();
+                fixture.app.deploy(&first(), false).unwrap();
+                fixture.app.deploy(&second(), false).unwrap();
             } else {
                 fixture.app.roll_back("odfv_singleton").unwrap();
             }

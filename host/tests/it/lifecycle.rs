@@ -224,7 +224,7 @@ impl Control for Hanging {
         self.hang()
     }
 
-    fn deploy(&self, _file: &[u8]) -> Result<DeployReport, String> {
+    fn deploy(&self, _file: &[u8], _force: bool) -> Result<DeployReport, String> {
         self.hang()
     }
 

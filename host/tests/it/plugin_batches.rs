@@ -155,3 +155,71 @@ fn failed_batch_of_batches_is_searched() {
     assert_eq!(outputs.failed().len(), 3);
     assert_eq!(*outputs.failed()[0].error, CallError::Fault("the hostile plugin gives up".to_owned()));
 }
+
+/// Returns the message of the acceptance checks in a mode.
+fn rejected(component: &Arc<Component>, mode: &str) -> String {
+    bind(component, mode, "").accept(None).expect_err(mode).to_string()
+}
+
+#[test]
+fn acceptance_finds_state_and_dependent_rows() {
+    let accepted = bind(hostile(), "good", "").accept(None).unwrap();
+    assert_eq!((accepted.generated, accepted.served, accepted.failed), (256, 0, 0));
+    for (mode, expected) in [
+        (
+            "batch_size",
+            "the outputs of a row depend on other rows: output 'y' of generated row 0 (x = null) is 256.0, but 1.0 alone",
+        ),
+        (
+            "row_number",
+            "the outputs of a row depend on other rows: output 'y' of generated row 0 (x = null) is 0.0, but 255.0 if the order of the rows is reversed",
+        ),
+        ("sum", "the outputs of a row depend on other rows: output 'y' of generated row 0"),
+    ] {
+        let why = rejected(hostile(), mode);
+        assert!(why.starts_with(expected), "{mode}: {why}");
+    }
+    let old = runtime().load(&fs::read(guest("hostile")).unwrap()).unwrap();
+    assert!(bind(&old, "good", "").accept(None).is_ok());
+    let why = rejected(&old, "random");
+    assert!(
+        why.starts_with("plugin is not deterministic: output 'y' of generated row 0 (x = null) is 2.0, but 3.0 when"),
+        "{why}"
+    );
+    let why = rejected(&old, "remember");
+    assert!(why.starts_with("plugin is not deterministic: output 'y' of generated row"), "{why}");
+}
+
+#[test]
+fn acceptance_finds_limits_and_failures() {
+    let old = runtime().load(&fs::read(guest("hostile")).unwrap()).unwrap();
+    let bad = |mode: &str, bad: &str| {
+        let transform = bind(&old, mode, &format!(r#", "bad": {bad}"#));
+        transform
+            .accept(None)
+            .map(|accepted| (accepted.failed, accepted.first_failed.map(|(row, why)| format!("{row}: {why}"))))
+    };
+    // Inputs beyond 1e300 are generated, and no other rows fail.
+    let (failed, first) = bad("trap", "1e300").unwrap();
+    assert!((1..64).contains(&failed), "{failed}");
+    assert!(first.unwrap().ends_with("it trapped: wasm trap: wasm `unreachable` instruction executed"));
+    let why = bad("spin", "1e300").unwrap_err().to_string();
+    assert!(why.starts_with("generated row ") && why.ends_with("of CPU time"), "{why}");
+    let why = bad("memory", "1e300").unwrap_err().to_string();
+    assert!(why.contains("it requested more than 16777216 bytes of memory"), "{why}");
+    let why = bind(hostile(), "fail_all", "").accept(None).unwrap_err().to_string();
+    assert_eq!(why, "all 256 rows failed; the first error is: x is 0");
+}
+
+#[test]
+fn acceptance_computes_served_rows() {
+    let live = bind(hostile(), "good", "");
+    compute(&live, 7, &[123_456.0, 1.0], OnFailure::FindRows);
+    let accepted = bind(hostile(), "good", "").accept(Some(&live)).unwrap();
+    assert_eq!((accepted.served, accepted.failed), (2, 0));
+    // Only the served row reaches this value, except for extreme rows.
+    let next = bind(hostile(), "fail", "");
+    let accepted = next.accept(Some(&live)).unwrap();
+    let generated = next.accept(None).unwrap();
+    assert_eq!(accepted.failed, generated.failed + 1);
+}

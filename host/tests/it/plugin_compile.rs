@@ -157,7 +157,7 @@ fn host_serves_while_it_compiles() {
     let stored = fixture.features(&["driver_stats:conv_rate"], json!({ "driver_id": [1001] }));
     assert_eq!(stored.column("conv_rate")["values"], json!([0.6001]));
     // A plugin that is deployed with a command is compiled while the other compilation runs.
-    fixture.app.deploy(&fs::read(guest(SINGLETON)).unwrap()).unwrap();
+    fixture.app.deploy(&fs::read(guest(SINGLETON)).unwrap(), false).unwrap();
     assert_eq!(trips(&fixture).column("trips_plus_one")["values"], json!([1002]));
     let started = Instant::now();
     fixture.stop();
@@ -179,7 +179,7 @@ fn killed_file_is_retried_on_demand() {
         "{why}"
     );
     // A command compiles the file again. Another file in the directory is also compiled.
-    let why = fixture.app.deploy(&bomb(&loops(ENDLESS))).unwrap_err();
+    let why = fixture.app.deploy(&bomb(&loops(ENDLESS)), false).unwrap_err();
     assert!(why.starts_with("compiling the component took more than 1 s of CPU time"), "{why}");
     place(&bomb(&loops(100)), &fixture.path("plugins"));
     eventually_within("the good file is live", Duration::from_secs(300), || trips(&fixture).status == 200);

@@ -7,6 +7,7 @@ use clap::Args;
 use hyper::Method;
 use larder_common::files::{FILE_BYTES_MAX, read_regular};
 use larder_http::{Control, DeployReport, PluginStatus};
+use larder_plugin_host::is_lower_version;
 use serde_json::Value;
 
 use crate::cli::{
@@ -19,6 +20,9 @@ pub(in crate::cli) struct DeployArgs {
     /// The plugin's file: a component from `larder plugin build`
     #[arg(value_name = "FILE")]
     file: PathBuf,
+    /// Deploy the plugin even if its acceptance checks fail, or if a different file of the same version is live
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     config: ConfigArg,
 }
@@ -45,9 +49,12 @@ pub(super) fn deploy(args: &DeployArgs) -> Result<()> {
     let file =
         read_regular(&args.file, FILE_BYTES_MAX).with_context(|| format!("{} cannot be read", args.file.display()))?;
     let report: DeployReport = match Target::find_with_plugins(&args.config)? {
-        Target::Running(client) => send_command(&client, Method::POST, "/v1/plugins", file)?,
+        Target::Running(client) => {
+            let path = if args.force { "/v1/plugins?force=true" } else { "/v1/plugins" };
+            send_command(&client, Method::POST, path, file)?
+        }
         Target::Local(app) => {
-            let report = app.deploy(&file).map_err(crate::cli::CliError::Failed)?;
+            let report = app.deploy(&file, args.force).map_err(crate::cli::CliError::Failed)?;
             output::note("no server is running; the plugin will be loaded at the next start");
             report
         }
@@ -106,6 +113,9 @@ fn print_report(report: &DeployReport) {
     let how = if report.compiled { "compiled" } else { "compiled code was cached" };
     let (plugin, version, seconds) = (&report.plugin, &report.version, report.seconds);
     output::line(&format!("{plugin} {version} is deployed{instead} ({how}, {seconds:.3} s)"));
+    if let Some(before) = report.replaced.as_ref().filter(|before| is_lower_version(&report.version, before)) {
+        output::note(&format!("{version} is lower than {before}"));
+    }
     if report.views.is_empty() {
         output::note(&format!("no derived view uses the plugin {plugin} yet"));
     } else {

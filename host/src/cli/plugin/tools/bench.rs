@@ -8,9 +8,9 @@ use std::{
 
 use anyhow::{Result, bail};
 use clap::Args;
-use larder_plugin_host::{FailedRow, Transform};
+use larder_plugin_host::{FailedRow, RowGenerator, Transform};
 
-use super::project::{LoadedPlugin, RandomColumns};
+use super::project::LoadedPlugin;
 use crate::cli::{CliError, output};
 
 #[derive(Debug, Args)]
@@ -61,7 +61,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
 /// Measures calls with this many rows. The time to build the columns is not included. Returns the times in ascending
 /// order.
 fn measure(transform: &Transform, rows: usize) -> Result<Vec<Duration>> {
-    let inputs = RandomColumns::new(SEED).inputs(transform, rows);
+    let inputs = RowGenerator::new(SEED).inputs(transform, rows);
     let mut times = Vec::new();
     let mut calls = 0;
     let started = Instant::now();

@@ -1,0 +1,269 @@
+//! Checks that a plugin keeps the rules of the contract, before it is used: `larder plugin check` and deployments run
+//! the same checks.
+//!
+//! The plugin computes generated rows, and rows that its views served recently:
+//!
+//! * It computes the same outputs each time, in a new instance and in one that computed other rows before.
+//! * Each row has the same outputs alone, in the batch and in the reversed batch.
+//! * No row exceeds the limits on time, memory and output, and no result is malformed.
+//! * Not all rows fail.
+
+mod compare;
+mod generator;
+mod samples;
+
+use std::{cell::RefCell, fmt, time::Duration};
+
+pub use self::generator::RowGenerator;
+pub(super) use self::samples::Samples;
+use self::{compare::Difference, samples::adapted};
+use super::{
+    CallError, ColumnType, FailedRow, Inputs, Interrupt, Outputs, PluginLimits, Transform,
+    batch::{Batch, Called, Caller, OnFailure},
+    guest::Guest,
+};
+
+/// What a plugin computed in its acceptance checks.
+#[derive(Clone, Debug, Default)]
+pub struct Acceptance {
+    /// The number of generated rows.
+    pub generated: usize,
+    /// The number of rows that were served recently.
+    pub served: usize,
+    /// The number of rows that failed.
+    pub failed: usize,
+    /// The first row that failed, and its error.
+    pub first_failed: Option<(TestRow, String)>,
+}
+
+/// Why a plugin is not accepted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Rejection {
+    /// The outputs of a row differ between two computations of the same batch.
+    #[error(
+        "plugin is not deterministic: {difference}. Training data would differ from served features. hint: use no \
+         state, randomness or order of a hash table"
+    )]
+    NotDeterministic {
+        /// The row and the outputs.
+        difference: Box<Difference>,
+    },
+    /// The outputs of a row depend on other rows of the batch.
+    #[error(
+        "the outputs of a row depend on other rows: {difference}. hint: compute each row by itself, because Larder \
+         divides batches"
+    )]
+    NotIndependent {
+        /// The row and the outputs.
+        difference: Box<Difference>,
+    },
+    /// A row exceeds a limit, or its result is malformed.
+    #[error("{row} failed: {error}")]
+    Limit {
+        /// The row.
+        row: TestRow,
+        /// The error.
+        error: CallError,
+    },
+    /// All rows fail.
+    #[error("all {rows} rows failed; the first error is: {error}")]
+    FailsAlways {
+        /// The number of rows.
+        rows: usize,
+        /// The error of the first row.
+        error: CallError,
+    },
+}
+
+/// A row of the acceptance checks, for messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TestRow {
+    /// A generated row, with its inputs as text.
+    Generated(usize, String),
+    /// A row that was served recently. Its inputs are data of a caller, so they are not shown.
+    Served(usize),
+}
+
+/// Calls a plugin in an instance of its own.
+struct OwnInstance<'t> {
+    transform: &'t Transform,
+    guest: RefCell<Option<Guest>>,
+}
+
+/// The maximum number of generated rows.
+const ROWS_MAX: usize = 256;
+/// The minimum number of generated rows.
+const ROWS_MIN: usize = 32;
+/// The CPU time that the generated rows of one pass should take. A pass of expensive rows has fewer of them.
+const PASS_TIME: Duration = Duration::from_millis(500);
+const SEED: u64 = 20_260_101;
+
+// === impl Transform ===
+
+impl Transform {
+    /// Runs the acceptance checks. `live` is the version that serves the same view now; the rows that it served recently
+    /// are checked, too.
+    ///
+    /// # Errors
+    /// The first [`Rejection`].
+    pub fn accept(&self, live: Option<&Self>) -> Result<Acceptance, Rejection> {
+        let rows = self.affordable_rows();
+        let (inputs, others) =
+            (RowGenerator::new(SEED).inputs(self, rows), RowGenerator::new(!SEED).inputs(self, rows));
+        let mut acceptance = Acceptance { generated: rows, ..Acceptance::default() };
+        let mut errors = Vec::new();
+        let outputs = self.check_batch(&inputs, &others, |row| TestRow::Generated(row, self.describe(&inputs, row)))?;
+        errors.extend(outputs.failed().iter().map(|failed| {
+            (TestRow::Generated(failed.row, self.describe(&inputs, failed.row)), (*failed.error).clone())
+        }));
+        for sample in live.iter().flat_map(|live| live.served_inputs()) {
+            let Some(sample) = adapted(&sample, live, self) else { continue };
+            let first = acceptance.served;
+            acceptance.served += sample.rows();
+            let outputs = self.check_batch(&sample, &others, |row| TestRow::Served(first + row))?;
+            errors.extend(
+                outputs.failed().iter().map(|failed| (TestRow::Served(first + failed.row), (*failed.error).clone())),
+            );
+        }
+        let rows = acceptance.generated + acceptance.served;
+        acceptance.failed = errors.len();
+        match errors.into_iter().next() {
+            Some((_, error)) if acceptance.failed == rows => Err(Rejection::FailsAlways { rows, error }),
+            first => {
+                acceptance.first_failed = first.map(|(row, error)| (row, error.to_string()));
+                Ok(acceptance)
+            }
+        }
+    }
+
+    /// Checks a batch. `others` are rows that an instance computes first. `row` describes a row for messages.
+    fn check_batch(
+        &self,
+        inputs: &Inputs,
+        others: &Inputs,
+        row: impl Fn(usize) -> TestRow,
+    ) -> Result<Outputs, Rejection> {
+        let (used, fresh) = (OwnInstance::new(self), OwnInstance::new(self));
+        let _ = used.compute(others);
+        let together = used.compute(inputs);
+        if let Some(FailedRow { row: index, error }) =
+            together.failed().iter().find(|failed| is_violation(&failed.error))
+        {
+            return Err(Rejection::Limit { row: row(*index), error: (**error).clone() });
+        }
+        let fields = &self.component().signature().outputs;
+        let same = |index: usize| index;
+        for (outputs, when) in [
+            (used.compute(inputs), "when the same instance computes it again"),
+            (fresh.compute(inputs), "in a new instance"),
+        ] {
+            if let Some(difference) = compare::first(fields, (&together, same), (&outputs, same), when) {
+                return Err(Rejection::NotDeterministic { difference: Box::new(difference.of(&row)) });
+            }
+        }
+        let rows = inputs.rows();
+        let reversed: Vec<usize> = (0..rows).rev().collect();
+        let outputs = fresh.compute(&inputs.select(&reversed));
+        let when = "if the order of the rows is reversed";
+        if let Some(difference) = compare::first(fields, (&together, same), (&outputs, |index| rows - 1 - index), when)
+        {
+            return Err(Rejection::NotIndependent { difference: Box::new(difference.of(&row)) });
+        }
+        for index in 0..rows {
+            let alone = fresh.compute(&inputs.slice(index..index + 1));
+            if let Some(difference) = compare::row(fields, (&together, index), (&alone, 0), "alone") {
+                return Err(Rejection::NotIndependent { difference: Box::new(difference.of(&row)) });
+            }
+        }
+        Ok(together)
+    }
+
+    /// Returns the number of rows whose computation in a batch takes about [`PASS_TIME`].
+    fn affordable_rows(&self) -> usize {
+        let one = self.expected(1).max(Duration::from_nanos(1));
+        let rows = PASS_TIME.as_nanos() / one.as_nanos();
+        usize::try_from(rows).unwrap_or(ROWS_MAX).clamp(ROWS_MIN, ROWS_MAX)
+    }
+
+    /// Returns the inputs of a row as text.
+    fn describe(&self, inputs: &Inputs, row: usize) -> String {
+        let columns = inputs.frame().columns().skip(inputs.frame().column_count() - self.inputs().len());
+        let fields = &self.component().signature().inputs;
+        let cells = fields.iter().zip(columns);
+        let cells = cells.map(|(field, column)| format!("{} = {}", field.name, compare::input_text(column, row)));
+        cells.collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// Returns whether an error means that the plugin breaks a rule, whatever its inputs are.
+fn is_violation(error: &CallError) -> bool {
+    !matches!(
+        error,
+        CallError::Row(_)
+            | CallError::Fault(_)
+            | CallError::Cast { .. }
+            | CallError::Skipped
+            | CallError::Busy(_)
+            | CallError::Interrupt(Interrupt::Trap(_) | Interrupt::Elapsed(_))
+    )
+}
+
+// === impl OwnInstance ===
+
+impl<'t> OwnInstance<'t> {
+    fn new(transform: &'t Transform) -> Self {
+        Self { transform, guest: RefCell::default() }
+    }
+
+    fn compute(&self, inputs: &Inputs) -> Outputs {
+        let mut batch = Batch::new(self, inputs, OnFailure::FindRows);
+        // `FindRows` returns no error.
+        let _ = batch.run();
+        let (frame, failed) = batch.finish();
+        self.transform.outputs_of(frame, failed)
+    }
+}
+
+impl Caller for OwnInstance<'_> {
+    fn call_once(&self, inputs: &Inputs, time: Duration) -> Called {
+        let guest = match self.guest.take() {
+            Some(guest) => Ok(guest),
+            None => self.transform.configured(),
+        };
+        let guest = match guest {
+            Ok(guest) => guest,
+            Err(error) => return Called::failed(error),
+        };
+        let (called, guest) = self.transform.call_guest(guest, inputs, time);
+        self.guest.replace(guest);
+        called
+    }
+
+    fn limits(&self) -> &PluginLimits {
+        self.transform.limits()
+    }
+
+    fn expected(&self, rows: usize) -> Duration {
+        self.transform.expected(rows)
+    }
+
+    fn note_cost(&self, rows: usize, cpu: Duration) {
+        self.transform.note_cost(rows, cpu);
+    }
+
+    fn output_types(&self) -> Vec<ColumnType> {
+        self.transform.output_types()
+    }
+}
+
+// === impl TestRow ===
+
+impl fmt::Display for TestRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Generated(row, inputs) => write!(f, "generated row {row} ({inputs})"),
+            Self::Served(row) => write!(f, "row {row} of the rows that were served recently"),
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Compares outputs bit by bit, and describes the first difference.
+
+use std::fmt;
+
+use larder_model::model::{Value, ValueRef};
+
+use super::TestRow;
+use crate::{ColumnRef, ColumnScalar, Field, Outputs};
+
+/// A row whose outputs differ.
+#[derive(Clone, Debug)]
+pub struct Difference {
+    row: TestRow,
+    found: Found,
+}
+
+/// An output that differs.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    index: usize,
+    output: String,
+    first: String,
+    second: String,
+    when: &'static str,
+}
+
+/// The maximum number of characters of a value in a message.
+const SHOWN: usize = 60;
+
+// === impl Found ===
+
+impl Found {
+    /// Adds the description of the row.
+    pub(super) fn of(self, row: impl FnOnce(usize) -> TestRow) -> Difference {
+        Difference { row: row(self.index), found: self }
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { row, found: Found { output, first, second, when, .. } } = self;
+        write!(f, "output '{output}' of {row} is {first}, but {second} {when}")
+    }
+}
+
+/// Returns the first difference of two batches of outputs. Each is given with a function that returns the index of a row
+/// in it.
+pub(super) fn first(
+    fields: &[Field],
+    (outputs, index): (&Outputs, impl Fn(usize) -> usize),
+    (others, other_index): (&Outputs, impl Fn(usize) -> usize),
+    when: &'static str,
+) -> Option<Found> {
+    (0..outputs.rows()).find_map(|i| row(fields, (outputs, index(i)), (others, other_index(i)), when))
+}
+
+/// Returns the first difference of two rows. Each is given by its outputs and its index in them.
+pub(super) fn row(
+    fields: &[Field],
+    (outputs, index): (&Outputs, usize),
+    (others, other_index): (&Outputs, usize),
+    when: &'static str,
+) -> Option<Found> {
+    fields.iter().enumerate().find_map(|(place, field)| {
+        let one = cell(outputs, place, index);
+        let other = cell(others, place, other_index);
+        let found = |first, second| Found { index, output: field.name.clone(), first, second, when };
+        let scalar = field.column_type.scalar;
+        (!one.equals(&other)).then(|| found(one.text(scalar), other.text(scalar)))
+    })
+}
+
+/// An output of a row, or the error of the row.
+enum Cell {
+    Value(Value),
+    Failed(String),
+}
+
+fn cell(outputs: &Outputs, place: usize, row: usize) -> Cell {
+    match outputs.failed().binary_search_by_key(&row, |failed| failed.row) {
+        Ok(at) => Cell::Failed(outputs.failed()[at].error.to_string()),
+        Err(_) => Cell::Value(outputs.output(place).get(row).to_value()),
+    }
+}
+
+// === impl Cell ===
+
+impl Cell {
+    fn equals(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Value(one), Self::Value(other)) => same_bits(one, other),
+            (Self::Failed(one), Self::Failed(other)) => one == other,
+            _ => false,
+        }
+    }
+
+    fn text(&self, scalar: ColumnScalar) -> String {
+        match self {
+            Self::Value(value) => shown(&value_text(value, scalar)),
+            Self::Failed(error) => format!("a failure ({})", shown(error)),
+        }
+    }
+}
+
+fn same_bits(one: &Value, other: &Value) -> bool {
+    match (one, other) {
+        (Value::Float32(one), Value::Float32(other)) => one.to_bits() == other.to_bits(),
+        (Value::Float64(one), Value::Float64(other)) => one.to_bits() == other.to_bits(),
+        (Value::List(one), Value::List(other)) => {
+            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| same_bits(one, other))
+        }
+        (one, other) => one == other,
+    }
+}
+
+/// Returns an input of a row as text for messages.
+pub(super) fn input_text(column: ColumnRef<'_>, row: usize) -> String {
+    let scalar = column.column_type().scalar;
+    let value = match (column.is_present(row), column.column_type().is_list) {
+        (false, _) => Value::Null,
+        (true, false) => column.values().get(row).to_value(),
+        (true, true) => Value::List(column.items(row..row + 1).map(|item| column.item(item).to_value()).collect()),
+    };
+    shown(&value_text(&value, scalar))
+}
+
+fn value_text(value: &Value, scalar: ColumnScalar) -> String {
+    match value {
+        Value::List(items) => {
+            let items: Vec<String> = items.iter().take(SHOWN).map(|item| value_text(item, scalar)).collect();
+            format!("[{}]", items.join(", "))
+        }
+        value => match value.as_item() {
+            ValueRef::Null | ValueRef::List(_) => "null".to_owned(),
+            ValueRef::Bool(value) => value.to_string(),
+            ValueRef::Int32(value) => value.to_string(),
+            ValueRef::Int64(value) => value.to_string(),
+            ValueRef::Float32(value) => format!("{value:?}"),
+            ValueRef::Float64(value) => format!("{value:?}"),
+            ValueRef::Bytes(bytes) if scalar == ColumnScalar::Utf8 => format!("{:?}", String::from_utf8_lossy(bytes)),
+            ValueRef::Bytes(bytes) => format!("{} bytes", bytes.len()),
+        },
+    }
+}
+
+fn shown(text: &str) -> String {
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
