@@ -13,7 +13,7 @@ macro_rules! files {
 }
 
 /// The plugin contract for Python projects.
-pub(super) const PYTHON_WIT: &[File] = files!("wit/0.1.0": "transform.wit");
+pub(super) const PYTHON_WIT: &[File] = files!("wit/0.3.0": "transform.wit");
 
 /// The plugin contract for Rust projects.
 pub(super) const RUST_WIT: &[File] = files!("wit/0.2.0": "transform.wit");
@@ -32,8 +32,9 @@ pub(super) const RUST_TEMPLATE: &[File] =
 
 /// The development kit for Python, which is a package.
 pub(super) const PYTHON_SDK: &[File] = files!("plugins/sdk/python/larder_plugin":
-    "__init__.py", "_columns.py", "_declare.py", "_errors.py", "_guest.py", "_instance.py", "_rows.py", "_sandbox.py",
-    "_trace.py", "_types.py", "_wire.py", "log.py", "py.typed", "testing.py",
+    "__init__.py", "_check.py", "_declare.py", "_errors.py", "_frame.py", "_guest.py", "_instance.py", "_modules.py",
+    "_project.py", "_reading.py", "_replacing.py", "_rows.py", "_sandbox.py", "_trace.py", "_types.py", "_values.py",
+    "_writing.py", "log.py", "py.typed", "testing.py",
 );
 
 /// The template of a Python project.
@@ -79,7 +80,7 @@ mod tests {
     fn every_kit_file_is_embedded() {
         let tree = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         let lists = [
-            ("wit/0.1.0", PYTHON_WIT),
+            ("wit/0.3.0", PYTHON_WIT),
             ("wit/0.2.0", RUST_WIT),
             ("plugins/sdk/rust", RUST_SDK),
             ("plugins/templates/rust", RUST_TEMPLATE),
