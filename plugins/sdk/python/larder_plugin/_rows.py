@@ -126,9 +126,13 @@ def described(error: BaseException, *, is_logged: bool) -> str:
         return str(error)
     if isinstance(error, StopIteration):
         return _STOPPED
-    if is_logged:
-        log.error(trace(error))
     text, where = named(error), place(error)
+    if is_logged:
+        try:
+            log.error(trace(error))
+        except Exception as failure:
+            # The exception is malformed, or there is no memory left for its traceback.
+            log.error(f"{text}, without a traceback because of {type(failure).__name__}")
     text = text if len(text) <= _TEXT_MAX else f"{text[:_TEXT_MAX]}..."
     hint = ". hint: use a loop; calls can only be nested a few dozen deep" if isinstance(error, RecursionError) else ""
     return (f"{text} ({where})" if where else text) + hint

@@ -166,44 +166,15 @@ class Sandbox:
         The function must be fast, because each new instance calls it. The build must not call it, because it still
         reads files and imports modules.
         """
-        for name, needed in LAZY.items():
-            if name in sys.modules:
-                for module in needed:
-                    import_module(module)
-        codecs.register(_unknown_encoding)
-        if "logging" in sys.modules:
-            # A log record has a time, which log lines of a plugin do not show.
-            clock = SimpleNamespace(**{**vars(time), "time": lambda: 0.0, "time_ns": lambda: 0})
-            sys.modules["logging"].time = clock  # type: ignore[attr-defined]
+        _import_lazy_modules()
+        _stop_clock_of_logging()
         for owner, method, why in _classes():
             replace_method(owner, method, refusal(f"{owner.__name__}.{method}", why))
         _replace_locks()
-
-        later = Replacements()
-        for name, value in vars(sys.modules["posix"]).items():
-            if callable(value) and not isinstance(value, type) and name not in _WITHOUT_FILES:
-                later.refuse(os if hasattr(os, name) else sys.modules["posix"], name, _ENVIRONMENTS.get(name, FILES))
-        for name in ("exists", "isdir", "isfile", "islink", "ismount", "lexists", "realpath"):
-            later.refuse(os.path, name, FILES)
-        modules: tuple[tuple[Any, str, str], ...] = (
-            (io, "FileIO open open_code", FILES),
-            (sys.modules.get("sqlite3"), "connect", FILES),
-            (faulthandler, "dump_traceback dump_traceback_later enable", PROFILING),
-            (gc, "set_debug", PROFILING),
-        )
-        for owner, names, why in modules:
-            for name in names.split() if owner else ():
-                later.refuse(owner, name, why)
-        environment = _Environment()
-        later.add(os, "environ", environment)
-        later.add(os, "getenv", environment.get)
-        later.add(linecache, "checkcache", lambda *_args: None)
-        later.add(linecache, "updatecache", lambda *_args: [])
-        later.add(sys, "stdin", _NoInput())
-        later.prepare()
+        replacements = _replacements_when_deployed()
 
         def complete() -> None:
-            later.apply()
+            replacements.apply()
             # Modules that are built into the interpreter need no files.
             sys.meta_path[2:] = [_NoMore()]
             self._set_recursion_limit(_FRAMES_MAX)
@@ -214,6 +185,51 @@ class Sandbox:
 def _shared_random() -> list[str]:
     """Returns the functions of `random` that use its shared generator. Its state depends on all earlier calls."""
     return [name for name in random.__all__ if hasattr(getattr(random, name), "__self__")]
+
+
+def _import_lazy_modules() -> None:
+    """Imports the modules that the imported ones need later."""
+    for name, needed in LAZY.items():
+        if name in sys.modules:
+            for module in needed:
+                import_module(module)
+    codecs.register(_unknown_encoding)
+
+
+def _stop_clock_of_logging() -> None:
+    """Lets `logging` work without a clock. Each record has a time, which log lines of a plugin do not show."""
+    if "logging" in sys.modules:
+        clock = SimpleNamespace(**{**vars(time), "time": lambda: 0.0, "time_ns": lambda: 0})
+        sys.modules["logging"].time = clock  # type: ignore[attr-defined]
+
+
+def _replacements_when_deployed() -> Replacements:
+    """Returns the replacements of functions that work only while the plugin is imported."""
+    later = Replacements()
+    posix = sys.modules["posix"]
+    for name, value in vars(posix).items():
+        if callable(value) and not isinstance(value, type) and name not in _WITHOUT_FILES:
+            later.refuse(os if hasattr(os, name) else posix, name, _ENVIRONMENTS.get(name, FILES))
+    modules: tuple[tuple[Any, str, str], ...] = (
+        # Some of these return a default if `os.stat` raises an error.
+        (os.path, "exists isdir isfile islink ismount lexists realpath", FILES),
+        (io, "FileIO open open_code", FILES),
+        (sys.modules.get("sqlite3"), "connect", FILES),
+        (faulthandler, "dump_traceback dump_traceback_later enable", PROFILING),
+        (gc, "set_debug", PROFILING),
+    )
+    for owner, names, why in modules:
+        for name in names.split() if owner else ():
+            later.refuse(owner, name, why)
+    environment = _Environment()
+    later.add(os, "environ", environment)
+    later.add(os, "getenv", environment.get)
+    # Tracebacks have only the source lines that were stored during the build.
+    later.add(linecache, "checkcache", lambda *_args: None)
+    later.add(linecache, "updatecache", lambda *_args: [])
+    later.add(sys, "stdin", _NoInput())
+    later.prepare()
+    return later
 
 
 def _replace_locks() -> None:

@@ -184,8 +184,11 @@ class Failures(unittest.TestCase):
             def __str__(self):
                 raise ValueError("no text")
 
+        malformed = ValueError("malformed")
+        malformed.__notes__ = 5
         for error, words in (
             (SystemExit(3), "^SystemExit: 3 "),
+            (malformed, "^ValueError: malformed "),
             (StopIteration(), "^StopIteration"),
             (GeneratorExit(), "^GeneratorExit "),
             (MemoryError(), "^MemoryError "),
