@@ -2,7 +2,7 @@
 
 import unittest
 
-from larder_plugin import BadConfig
+from larder_plugin import Fault
 from larder_plugin.testing import run
 from plugin import Thresholds, derive, risk
 
@@ -42,7 +42,7 @@ class Derive(unittest.TestCase):
         self.assertEqual([row["is_high_value"] for row in derived], [False, True])
 
     def test_unknown_configuration_key_is_a_fault(self):
-        with self.assertRaisesRegex(BadConfig, "unknown key 'high_value'.*did you mean 'high_value_monthly'"):
+        with self.assertRaisesRegex(Fault, "unknown key 'high_value'.*did you mean 'high_value_monthly'"):
             run(derive, [], config={"high_value": 85})
 
 

@@ -12,13 +12,10 @@ macro_rules! files {
     };
 }
 
-/// The plugin contract for Python projects.
-pub(super) const PYTHON_WIT: &[File] = files!("wit/0.1.0": "transform.wit");
+/// The plugin contract for projects of all languages.
+pub(super) const CONTRACT: &[File] = files!("wit/0.3.0": "transform.wit");
 
-/// The plugin contract for Rust projects.
-pub(super) const RUST_WIT: &[File] = files!("wit/0.3.0": "transform.wit");
-
-/// The development kit for Rust, which is a crate. [`RUST_WIT`] has the contract.
+/// The development kit for Rust, which is a crate. [`CONTRACT`] has the contract.
 pub(super) const RUST_SDK: &[File] = files!("plugins/sdk/rust":
     "Cargo.toml", "macros/Cargo.toml", "macros/src/fields.rs", "macros/src/lib.rs", "macros/src/plugin.rs",
     "src/column.rs", "src/fault.rs", "src/frame.rs", "src/input.rs", "src/lib.rs", "src/list.rs", "src/log.rs",
@@ -33,8 +30,9 @@ pub(super) const RUST_TEMPLATE: &[File] =
 
 /// The development kit for Python, which is a package.
 pub(super) const PYTHON_SDK: &[File] = files!("plugins/sdk/python/larder_plugin":
-    "__init__.py", "_columns.py", "_declare.py", "_errors.py", "_guest.py", "_instance.py", "_rows.py", "_sandbox.py",
-    "_trace.py", "_types.py", "_wire.py", "log.py", "py.typed", "testing.py",
+    "__init__.py", "_check.py", "_declare.py", "_errors.py", "_frame.py", "_guest.py", "_instance.py", "_modules.py",
+    "_project.py", "_reading.py", "_replacing.py", "_rows.py", "_sandbox.py", "_trace.py", "_types.py", "_values.py",
+    "_writing.py", "log.py", "py.typed", "testing.py",
 );
 
 /// The template of a Python project.
@@ -64,7 +62,7 @@ mod tests {
         for entry in std::fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            // Links point to the contract, which is embedded with `PYTHON_WIT` and `RUST_WIT`.
+            // Links point to the contract, which is embedded with `CONTRACT`.
             if path.is_symlink() || ["target", "__pycache__", "Cargo.lock"].contains(&name.as_str()) {
                 continue;
             }
@@ -80,8 +78,7 @@ mod tests {
     fn every_kit_file_is_embedded() {
         let tree = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         let lists = [
-            ("wit/0.1.0", PYTHON_WIT),
-            ("wit/0.3.0", RUST_WIT),
+            ("wit/0.3.0", CONTRACT),
             ("plugins/sdk/rust", RUST_SDK),
             ("plugins/templates/rust", RUST_TEMPLATE),
             ("plugins/sdk/python/larder_plugin", PYTHON_SDK),

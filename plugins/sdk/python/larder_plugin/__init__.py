@@ -16,18 +16,20 @@ A plugin is a function of one row, with declared inputs and outputs::
         return numerator / denominator
 
 A missing value is ``None``. The function gets its inputs by name. It returns a dict, or a tuple in the order of the
-outputs. If there is only one output, it may return the value itself. See :func:`plugin` for functions of whole columns,
-required inputs, the configuration and the time of the request. Use :mod:`larder_plugin.testing` to run a plugin in a
-unit test as the host does.
+outputs. If there is only one output, it may return the value itself. If it raises an exception, the row fails: its
+outputs are null, and the other rows are served. See :func:`plugin` for functions of whole columns, required inputs, the
+configuration and the time of the request. Use :mod:`larder_plugin.testing` to run a plugin in a unit test as the host
+does.
 
-A deployed plugin has no files, no network, no clock and no randomness. Modules are imported when the plugin is built,
-so put every ``import`` at the top of a file.
+A plugin has no files, network, clock, randomness or threads. Calls that need them raise an exception with the way out.
+Modules are imported when the plugin is built, so put every ``import`` at the top of a file. Data that the plugin reads
+from files during the import becomes part of the component.
 """
 
 from . import log
 from ._declare import DeclarationError, Plugin, plugin
-from ._errors import BadConfig, BadInput, Fault, Internal
-from ._instance import Context
+from ._errors import Fault
+from ._instance import Context, Contexts
 from ._types import (
     Array,
     Bool,
@@ -42,15 +44,14 @@ from ._types import (
     UnixTimestamp,
 )
 
-__version__ = "0.1.0"
+__version__ = "0.3.0"
 
 __all__ = [
     "Array",
-    "BadConfig",
-    "BadInput",
     "Bool",
     "Bytes",
     "Context",
+    "Contexts",
     "DeclarationError",
     "Fault",
     "Field",
@@ -58,7 +59,6 @@ __all__ = [
     "Float64",
     "Int32",
     "Int64",
-    "Internal",
     "Plugin",
     "String",
     "Type",

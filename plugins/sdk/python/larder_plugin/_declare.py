@@ -7,11 +7,11 @@ import functools
 import inspect
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from ._errors import nearest
-from ._rows import CONFIG, CONTEXT, Batch, batch
+from ._rows import CONFIG, CONTEXT, Batch, by_columns, by_row, one_row
 from ._types import Field, Type
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -37,6 +37,8 @@ class Plugin:
     takes_context: bool
     batch: Batch
     """The decorated function, wrapped as a function of whole columns."""
+    one_row: Callable[[Sequence[Any], object, object], Sequence[Any]] | None
+    """With ``by="row"``, the decorated function, wrapped as a function of the values of one row."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
@@ -68,16 +70,21 @@ def plugin(
     The function needs a parameter for each input, with the same name. The order does not matter. It may have two more
     parameters:
 
-    * ``context``, with the time of the request, :attr:`Context.as_of`;
+    * ``context``, with the time as of which a row is computed, :attr:`Context.as_of`. With ``by="columns"``, it is a
+      :class:`Contexts`, with one time per row. Use it instead of a clock: a plugin has none.
     * ``config``, the derived view's ``config`` block. If the decorator gets a dataclass as ``config``, the argument is
       an instance of the dataclass, and names and types are checked. Otherwise, the argument is the parsed JSON.
 
     With ``by="row"``, the function is called for each row. It returns a dict by output, or a tuple in the order of the
     outputs. If there is only one output, it may return the value itself. With ``by="columns"``, the function is called
-    once for all rows. The arguments are lists, and the function returns a dict or a tuple of lists of the same length.
+    once for all rows of a batch. The arguments are lists, and the function returns a dict or a tuple of lists of the
+    same length.
 
-    If the function raises an exception, the whole call fails, and the host logs the traceback. The same inputs must
-    give the same result, regardless of earlier calls.
+    If a function of a row raises an exception, or returns a value that does not match the outputs, this row fails. Its
+    outputs are null, and the other rows are served. The host logs the traceback of the first failed row of a batch. If
+    a function of columns raises an exception, the batch fails, and the host calls it again with parts of the batch.
+
+    The same inputs must give the same result, regardless of earlier calls and of the other rows of the batch.
     """
 
     def declare(function: Callable[..., Any]) -> Plugin:
@@ -113,8 +120,8 @@ def plugin(
         made.doc = inspect.cleandoc(function.__doc__ or getattr(module, "__doc__", None) or "")
         made.inputs, made.outputs = dict(inputs), dict(outputs)
         made.config, made.takes_config, made.takes_context = config, CONFIG in places, CONTEXT in places
-        required = [place for place, field in enumerate(inputs.values()) if field.required]
-        made.batch = batch(function, places, list(outputs), by=by, required=required)
+        made.batch = (by_row if by == "row" else by_columns)(function, places, list(outputs))
+        made.one_row = one_row(function, places, list(outputs)) if by == "row" else None
         return made
 
     return declare

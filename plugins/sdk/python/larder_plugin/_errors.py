@@ -1,4 +1,4 @@
-"""The errors of a call, and suggestions for mistyped names."""
+"""The error that a plugin's function may raise, and the words of messages."""
 
 from __future__ import annotations
 
@@ -7,31 +7,15 @@ from collections.abc import Iterable
 
 
 class Fault(Exception):
-    """An error that fails the whole call. The host then responds as the derived view's ``on_error`` specifies.
+    """An error whose message is passed on unchanged.
 
-    For a single row with invalid values, return ``None`` instead of raising a fault. ``kind`` is the contract's name of
-    the error.
+    A function of a row that raises it, or any other exception, fails only this row. The outputs of a failed row are
+    null, and the host responds as the derived view's ``on_error`` specifies. With ``by="columns"``, an exception fails
+    the batch; the host then calls the function with parts of the batch. For any other exception, the message also has
+    the exception's type and the line, and the host logs the traceback.
+
+    While the plugin is configured, the error rejects the derived view's ``config``.
     """
-
-    kind = "internal"
-
-
-class BadConfig(Fault):
-    """The plugin rejects the derived view's configuration."""
-
-    kind = "bad-config"
-
-
-class BadInput(Fault):
-    """The plugin cannot process these inputs. A plugin's function may raise it."""
-
-    kind = "bad-input"
-
-
-class Internal(Fault):
-    """Any other error, such as an exception in the function, or a result that does not match the outputs."""
-
-    kind = "internal"
 
 
 def nearest(written: str, known: Iterable[str]) -> str:
@@ -44,6 +28,9 @@ def shown(value: object) -> str:
     """Formats a value for a message as its type and its truncated text: ``str 'abc'``."""
     if value is None:
         return "None"
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception as error:
+        text = f"(its repr() raises {type(error).__name__})"
     text = text if len(text) <= 60 else f"{text[:57]}..."
     return f"{type(value).__name__} {text}"

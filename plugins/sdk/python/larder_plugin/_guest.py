@@ -5,10 +5,9 @@ No other module imports the code that is generated from the contract, because th
 
 from __future__ import annotations
 
-import os
+import gc
 import sys
-from importlib import import_module
-from types import ModuleType
+from collections.abc import Callable
 from typing import Any
 
 import wit_world  # type: ignore[import-not-found]
@@ -17,28 +16,24 @@ from wit_world.imports import host  # type: ignore[import-not-found]
 from wit_world.imports import types as wire
 
 from . import log
-from ._declare import DeclarationError, Plugin
-from ._errors import Fault
+from ._declare import Plugin
 from ._instance import Instance
-from ._sandbox import close, close_clocks
-from ._trace import remember
+from ._project import load
+from ._rows import described
+from ._sandbox import Sandbox
 
-_FAULTS = {
-    "bad-config": wire.Fault_BadConfig,
-    "bad-input": wire.Fault_BadInput,
-    "internal": wire.Fault_Internal,
-}
 _LEVELS = {level.name.lower(): level for level in host.Level}
 
 
 def world(name: str) -> type:
     """Imports a module, which must declare exactly one plugin, and returns the class that implements the component."""
-    close_clocks()
-    module = import_module(name)
-    plugin = _only_plugin(module)
-    remember(os.path.dirname(str(module.__file__)))
+    sandbox = Sandbox()
+    plugin = load(name)
     signature = _signature(plugin)
-    instance = Instance(plugin, wire)
+    instance = Instance(plugin)
+    transform = instance.transform
+    make_batch, make_row = wire.Batch, wire.FailedRow
+    start = _starter(sandbox)
 
     class WitWorld(wit_world.WitWorld):  # type: ignore[misc]
         """The contract's three functions."""
@@ -47,55 +42,63 @@ def world(name: str) -> type:
             return signature
 
         def configure(self, config: str) -> None:
-            _start()
+            start()
             try:
                 instance.configure(config)
-            except Fault as fault:
-                raise Err(_FAULTS[fault.kind](str(fault))) from None
+            except BaseException as error:
+                raise Err(_utf8(described(error, is_logged=True))) from None
 
-        def transform(self, context: Any, rows: int, inputs: list[Any]) -> list[Any]:
+        def transform(self, rows: int, inputs: bytes) -> Any:
             try:
-                return instance.transform(context.as_of, rows, inputs)
-            except Fault as fault:
-                raise Err(_FAULTS[fault.kind](str(fault))) from None
+                outputs, failed = transform(rows, inputs)
+            except BaseException as error:
+                raise Err(_utf8(described(error, is_logged=True))) from None
+            return make_batch(outputs, [make_row(row, _utf8(message)) for row, message in failed.items()])
 
     return WitWorld
 
 
-def _start() -> None:
-    """Prepares a deployed instance. The build does not call this, because it has no host and needs imports."""
-    log.sink = _to_host
-    sys.stdout = _Lines("info")
-    sys.stderr = _Lines("warn")
-    close()
+def _starter(sandbox: Sandbox) -> Callable[[], None]:
+    """Returns the function that prepares a deployed instance.
 
+    The build does not call it, because it has no host, and needs files and imports.
+    """
+    apply = sandbox.deployment()
+    streams = _Lines("info"), _Lines("warn")
 
-def _only_plugin(module: ModuleType) -> Plugin:
-    plugins = {id(value): value for value in vars(module).values() if isinstance(value, Plugin)}
-    if len(plugins) != 1:
-        found = ", ".join(plugin.name for plugin in plugins.values())
-        problem = f"declares {len(plugins)} plugins ({found}) instead of one" if plugins else "declares no plugin"
-        raise DeclarationError(f"{module.__name__}.py {problem}: put @plugin(...) on one function")
-    return next(iter(plugins.values()))
+    def start() -> None:
+        log.sink = _to_host
+        sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__ = streams  # type: ignore[assignment, misc]
+        apply()
+
+    # The collector does not examine the modules again, which makes calls faster, and leaves their memory shared.
+    gc.collect()
+    gc.freeze()
+    return start
 
 
 def _signature(plugin: Plugin) -> Any:
     nullable = plugin.nullable_outputs
 
     def field(name: str, declared: Any, can_be_null: bool) -> Any:
-        data_type = wire.DataType(getattr(wire.ScalarType, declared.type.scalar.upper()), declared.type.is_list)
-        return wire.Field(name, data_type, can_be_null, declared.doc)
+        kind = declared.type
+        data_type = wire.DataType(getattr(wire.ScalarType, kind.scalar.upper()), kind.is_list)
+        return wire.Field(name, data_type, can_be_null, kind.nullable_items, declared.doc)
 
     inputs = [field(name, declared, not declared.required) for name, declared in plugin.inputs.items()]
     outputs = [
         field(name, declared, nullable or declared.nullable is not False) for name, declared in plugin.outputs.items()
     ]
-    return wire.Signature(plugin.name, plugin.version, plugin.doc, inputs, outputs)
+    return wire.Signature(plugin.name, plugin.version, plugin.doc, plugin.takes_context, inputs, outputs)
 
 
 def _to_host(level: str, message: str) -> None:
-    # The host only accepts UTF-8, so characters that cannot be encoded are escaped.
-    host.log(_LEVELS[level], message.encode(errors="backslashreplace").decode())
+    host.log(_LEVELS[level], _utf8(message))
+
+
+def _utf8(text: str) -> str:
+    """Escapes characters that cannot be encoded as UTF-8, because the host does not accept them."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 class _Lines:

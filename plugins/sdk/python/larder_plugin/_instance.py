@@ -1,29 +1,32 @@
-"""An instance of a plugin, which is configured once and then called with columns. Unit tests use the same code."""
+"""An instance of a plugin, which is configured once and then called with frames. Unit tests use the same code."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import typing
+from collections.abc import Container, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from . import log
-from ._columns import Wire, reader, writer
 from ._declare import Plugin
-from ._errors import BadConfig, Fault, Internal, nearest, shown
-from ._trace import place, trace
+from ._errors import Fault, nearest, shown
+from ._frame import Column
+from ._reading import one_row_reader, rows_reader
+from ._rows import Failed, described
+from ._types import UnixTimestamp
+from ._writing import Writer
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 class Context:
-    """Data of a call in addition to the inputs. The host sets it, and sets it again when training data is generated."""
+    """The time as of which a row is computed. With ``by="columns"``, the function gets a :class:`Contexts` instead."""
 
     __slots__ = ("as_of",)
 
     as_of: int
-    """The time of the request, or the event time of training rows, in microseconds since 1970 UTC."""
+    """The time of the request, or the event time of a training row, in microseconds since 1970 UTC."""
 
     def __init__(self, as_of: int) -> None:
         self.as_of = as_of
@@ -37,75 +40,122 @@ class Context:
         return _EPOCH + timedelta(microseconds=self.as_of)
 
 
+class Contexts:
+    """The times as of which the rows of a batch are computed."""
+
+    __slots__ = ("as_of",)
+
+    as_of: Sequence[int]
+    """The time of each row: the time of the request, or the event time of a training row, in microseconds since 1970
+    UTC."""
+
+    def __init__(self, as_of: Sequence[int]) -> None:
+        self.as_of = as_of
+
+    def __repr__(self) -> str:
+        return f"Contexts(as_of={self.as_of})"
+
+    @property
+    def time(self) -> list[datetime]:
+        """``as_of`` as datetimes in UTC."""
+        return [_EPOCH + timedelta(microseconds=as_of) for as_of in self.as_of]
+
+
 class Instance:
     """A plugin with its current configuration."""
 
-    def __init__(self, plugin: Plugin, wire: Wire) -> None:
-        nullable = plugin.nullable_outputs
+    def __init__(self, plugin: Plugin) -> None:
         self._plugin = plugin
-        self._read = reader({name: field.type for name, field in plugin.inputs.items()}, wire)
-        self._writers = [
-            writer(name, field.type, wire, nullable=nullable or field.nullable is not False)
-            for name, field in plugin.outputs.items()
-        ]
-        # If a row lacks a required input, all of its outputs are null, even if they have nullable=False. In other rows,
-        # None in such an output is an error.
-        self._never = [
-            (place, name)
-            for place, (name, field) in enumerate(plugin.outputs.items())
-            if nullable and field.nullable is False
-        ]
+        self._takes_context = plugin.takes_context
+        kinds = [field.type for field in plugin.inputs.values()]
+        if plugin.takes_context:
+            kinds.insert(0, UnixTimestamp)
+        self._read_one, self._read_rows = one_row_reader(kinds), rows_reader(kinds)
+        self._writer = Writer(
+            [(name, field.type, field.nullable is not False) for name, field in plugin.outputs.items()]
+        )
+        self._null_row = self._writer.null_row()
         self._required = [place for place, field in enumerate(plugin.inputs.values()) if field.required]
         self._batch = plugin.batch
-        self._takes_context = plugin.takes_context
+        self._one_row = plugin.one_row
         self._config: Any = None
         if plugin.config is None or not _lacks_default(plugin.config):
             self.configure("null")
 
     def configure(self, text: str) -> None:
-        """Sets the configuration: the ``config`` block of the derived view, as JSON."""
+        """Sets the configuration: the derived view's ``config`` block, as JSON. Raises a `Fault` if it is invalid."""
         try:
             parsed = json.loads(text)
         except ValueError as error:
-            raise BadConfig(f"the config is not valid JSON: {error}") from error
+            raise Fault(f"the config is not valid JSON: {error}") from error
         plugin = self._plugin
         if not plugin.takes_config:
             if parsed not in (None, {}):
-                raise BadConfig(f"plugin '{plugin.name}' takes no config, got {shown(parsed)}")
+                raise Fault(f"plugin '{plugin.name}' takes no config, got {shown(parsed)}")
         elif plugin.config is None:
             self._config = parsed
         else:
             self._config = _settled(plugin.config, parsed)
 
-    def transform(self, as_of: int, rows: int, inputs: list[Any]) -> list[Any]:
-        """Computes columns of outputs from columns of inputs, in the contract's types. Raises a `Fault` on errors."""
-        columns = self._read(inputs, rows)
+    def transform(self, rows: int, frame: bytes) -> tuple[bytes, Failed]:
+        """Computes a frame of outputs from a frame of inputs. Returns it with the messages of the rows that failed.
+
+        Raises a `Fault` if the whole batch failed.
+        """
+        if rows == 1 and self._one_row is not None:
+            return self._transform_one(frame)
+        columns: Sequence[Column] = self._read_rows(frame, rows)
+        contexts: Any = None
+        if self._takes_context:
+            as_of, *columns = columns
+            contexts = self._contexts(as_of)
+        lacking = [columns[place] for place in self._required if None in columns[place]]
+        if not lacking:
+            results, failed = self._batch(columns, rows, contexts, self._config)
+            return self._written(results, rows, failed, failed)
+        kept = [row for row, values in enumerate(zip(*lacking)) if None not in values]
+        results = [()] * len(self._plugin.outputs)
+        failed = {}
+        if kept:
+            columns = [[column[row] for row in kept] for column in columns]
+            if self._takes_context:
+                contexts = self._contexts([as_of[row] for row in kept])
+            results, failed = self._batch(columns, len(kept), contexts, self._config)
+        failed = {kept[row]: message for row, message in failed.items()}
+        full = []
+        for values in results:
+            column: list[Any] = [None] * rows
+            for row, value in zip(kept, values):
+                column[row] = value
+            full.append(column)
+        return self._written(full, rows, failed, {*range(rows)}.difference(kept).union(failed))
+
+    def _contexts(self, as_of: Sequence[int]) -> Any:
+        return Contexts(as_of) if self._one_row is None else [*map(Context, as_of)]
+
+    def _written(
+        self, columns: Sequence[Column], rows: int, failed: Failed, exempt: Container[int]
+    ) -> tuple[bytes, Failed]:
+        frame, unfit = self._writer.write(columns, rows, exempt)
+        return frame, dict(sorted({**failed, **unfit}.items()))
+
+    def _transform_one(self, frame: bytes) -> tuple[bytes, Failed]:
+        """Does the same as `transform` for one row of a function of rows, in less time."""
+        values = self._read_one(frame)
+        context = None
+        if self._takes_context:
+            context = Context(values[0])
+            values = values[1:]
+        for place in self._required:
+            if values[place] is None:
+                return self._null_row, {}
         try:
-            context = Context(as_of) if self._takes_context else None
-            results = self._batch(columns, rows, context, self._config)
-        except Fault:
+            results = self._one_row(values, context, self._config)  # type: ignore[misc]
+        except KeyboardInterrupt:
             raise
         except BaseException as error:
-            raise _crash(error) from error
-        if self._never:
-            self._check_never(columns, results)
-        return [write(values, rows) for write, values in zip(self._writers, results)]
-
-    def _check_never(self, columns: list[list[Any]], results: list[list[Any]]) -> None:
-        required = [columns[place] for place in self._required]
-        for place_, name in self._never:
-            for row, value in enumerate(results[place_]):
-                if value is None and all(column[row] is not None for column in required):
-                    raise Internal(f"output '{name}', row {row}: got None, but the output has nullable=False")
-
-
-def _crash(error: BaseException) -> Internal:
-    """Returns the fault for an exception, and logs its traceback."""
-    log.error(trace(error))
-    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    row = getattr(error, "row", None)
-    where = ", ".join(part for part in (place(error), "" if row is None else f"row {row}") if part)
-    return Internal(f"{text} ({where})" if where else text)
+            return self._null_row, {0: described(error, is_logged=True)}
+        return self._writer.write_one(results)
 
 
 # === Configuration ===
@@ -127,20 +177,20 @@ def _settled(config: type, parsed: object) -> object:
     if parsed is None:
         parsed = {}
     if not isinstance(parsed, dict):
-        raise BadConfig(f"the config must be an object, got {shown(parsed)}")
+        raise Fault(f"the config must be an object, got {shown(parsed)}")
     fields = {field.name: field for field in dataclasses.fields(config) if field.init}
     for name in parsed:
         if name not in fields:
-            raise BadConfig(f"unknown key '{name}' in the config{nearest(name, fields)}")
+            raise Fault(f"unknown key '{name}' in the config{nearest(name, fields)}")
     for name, field in fields.items():
         if name not in parsed and _needed(field):
-            raise BadConfig(f"required key '{name}' is missing in the config")
+            raise Fault(f"required key '{name}' is missing in the config")
     hints = typing.get_type_hints(config)
     values = {name: _fitted(name, value, hints.get(name)) for name, value in parsed.items()}
     try:
         return config(**values)
     except (TypeError, ValueError) as error:
-        raise BadConfig(f"config: {error}") from error
+        raise Fault(f"config: {error}") from error
 
 
 def _fitted(name: str, value: object, hint: object) -> object:
@@ -152,4 +202,4 @@ def _fitted(name: str, value: object, hint: object) -> object:
         return value
     if hint is float and type(value) is int:
         return float(value)
-    raise BadConfig(f"config '{name}' must be {_NAMES[hint]}, got {shown(value)}")
+    raise Fault(f"config '{name}' must be {_NAMES[hint]}, got {shown(value)}")

@@ -1,192 +1,201 @@
-"""Wraps a plugin's function as a function of whole columns.
+"""Calls a plugin's function for the rows of a batch, and collects its results and failures.
 
-When a plugin is declared, it is known whether its function takes rows or columns, which parameters and required inputs
-it has, and how many outputs. :func:`batch` uses this to choose the wrapper once, instead of on every call.
+When a plugin is declared, it is known which parameters its function has, and how many outputs there are. :func:`by_row`
+and :func:`by_columns` use this to choose the steps once, instead of on every call.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import repeat
+from itertools import repeat, starmap
+from operator import itemgetter
 from typing import Any
 
-from ._errors import Internal, nearest, shown
-
-Columns = list[list[Any]]
-"""A list for each input or output, with a value or ``None`` for each row."""
-Batch = Callable[[Columns, int, object, object], Columns]
-"""A function of the input columns, the number of rows, the context and the configuration. Returns output columns."""
+from . import log
+from ._errors import Fault, nearest, shown
+from ._frame import Column
+from ._trace import named, place, trace
 
 CONTEXT, CONFIG = -1, -2
 """The values that parameters which are not inputs have instead of the index of an input."""
 
+Failed = dict[int, str]
+"""The messages of the rows that failed, by row."""
+Batch = Callable[[Sequence[Column], int, Any, object], tuple[Sequence[Column], Failed]]
+"""A function of the input columns, the number of rows, the contexts, and the configuration. Returns the output columns,
+which are ``None`` in failed rows. The contexts of ``by_row`` are one per row, or ``None`` if the function takes
+none."""
 
-def batch(
-    function: Callable[..., Any],
-    parameters: Sequence[int],
-    outputs: Sequence[str],
-    *,
-    by: str,
-    required: Sequence[int],
-) -> Batch:
-    """Wraps ``function`` as a function of columns. ``parameters`` has the index of an input for each parameter."""
-    compute = _by_row(function, parameters, outputs) if by == "row" else _by_columns(function, parameters, outputs)
-    return _where_present(compute, required, len(outputs)) if required else compute
+_TEXT_MAX = 500
+"""The maximum number of characters of an exception's text in a message. The log has the whole text."""
+
+_STOPPED = "StopIteration. hint: pass a default value to next(), as in next(values, None)"
+"""The message for a StopIteration. It has no line, because iterators of the standard library drop the exception."""
+
+_FAILED = object()
+"""The result of a row that failed."""
 
 
-def _by_row(function: Callable[..., Any], parameters: Sequence[int], outputs: Sequence[str]) -> Batch:
+def by_row(function: Callable[..., Any], parameters: Sequence[int], outputs: Sequence[str]) -> Batch:
+    """Wraps a function of one row. ``parameters`` has the index of an input for each parameter."""
     gather = _single(outputs[0]) if len(outputs) == 1 else _several(outputs)
-    plain = all(place >= 0 for place in parameters)
     in_order = list(parameters) == list(range(len(parameters)))
 
-    def compute(columns: Columns, rows: int, context: object, config: object) -> Columns:
+    def compute(columns: Sequence[Column], rows: int, contexts: Any, config: object) -> tuple[Sequence[Column], Failed]:
+        arguments: Any = columns
+        if not in_order:
+            constant = {CONTEXT: contexts, CONFIG: repeat(config, rows)}
+            arguments = [columns[place] if place >= 0 else constant[place] for place in parameters]
         results: list[Any] = []
-        if plain:
-            arguments: list[Any] = columns if in_order else [columns[place] for place in parameters]
-        else:
-            constant = {CONTEXT: context, CONFIG: config}
-            arguments = [columns[place] if place >= 0 else repeat(constant[place], rows) for place in parameters]
-        try:
-            if rows == 1:
-                # Most requests are for one entity, and for one row this takes half of the time.
-                results = [function(*[value for (value,) in arguments])]
-            else:
-                # If a row fails, `extend` keeps the results of the rows before it, so their number is the index of the row.
-                results.extend(map(function, *arguments) if arguments else (function() for _ in range(rows)))
-        except Exception as error:
-            error.row = len(results)  # type: ignore[attr-defined]
-            raise
-        return gather(results)
+        failed: Failed = {}
+        calls = map(function, *arguments) if arguments else starmap(function, repeat((), rows))
+        while len(results) < rows:
+            # If a row fails, `extend` keeps the results of the rows before it, and `calls` goes on with the next row.
+            try:
+                results.extend(calls)
+                if len(results) == rows:
+                    break
+                # An iterator ends at a StopIteration, even if the function raised it.
+                message = _STOPPED
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                message = described(error, is_logged=not failed)
+            failed[len(results)] = message
+            results.append(_FAILED)
+        return gather(results, failed), failed
 
     return compute
 
 
-def _by_columns(function: Callable[..., Any], parameters: Sequence[int], outputs: Sequence[str]) -> Batch:
+def one_row(
+    function: Callable[..., Any], parameters: Sequence[int], outputs: Sequence[str]
+) -> Callable[[Sequence[Any], object, object], Sequence[Any]]:
+    """Wraps a function of one row as a function of the values of the inputs, the context and the configuration.
+
+    The returned function returns the values of the outputs. It raises the exceptions of the function.
+    """
+    names = list(outputs)
+    known = set(names)
+    count = len(names)
+    in_order = list(parameters) == list(range(len(parameters)))
+    # The context and the configuration follow the inputs, so that the constants for them are indexes from the end.
+    pick = itemgetter(*parameters) if len(parameters) > 1 else lambda values: [values[place] for place in parameters]
+
+    def compute(values: Sequence[Any], context: object, config: object) -> Sequence[Any]:
+        result = function(*values) if in_order else function(*pick((*values, config, context)))
+        kind = type(result)
+        if count == 1:
+            if kind is not dict:
+                return (result,)
+        elif kind is tuple and len(result) == count:
+            return result  # type: ignore[no-any-return]
+        if kind is dict and result.keys() == known:
+            return [result[name] for name in names]
+        return _ordered(result, names)
+
+    return compute
+
+
+def by_columns(function: Callable[..., Any], parameters: Sequence[int], outputs: Sequence[str]) -> Batch:
+    """Wraps a function of whole columns. The contexts are one value for all rows. An exception raises a `Fault`."""
     names = list(outputs)
 
-    def compute(columns: Columns, rows: int, context: object, config: object) -> Columns:
-        constant = {CONTEXT: context, CONFIG: config}
-        result = function(*[columns[place] if place >= 0 else constant[place] for place in parameters])
-        if isinstance(result, dict):
-            problem = _names_problem(result, names)
-            if problem:
-                raise Internal(f"the function returned {problem}")
-            lists = [result[name] for name in names]
-        elif len(names) == 1:
-            lists = [result]
-        elif isinstance(result, (tuple, list)) and len(result) == len(names):
-            lists = list(result)
-        else:
-            raise Internal(f"the function returned {_returned(result)}; expected a dict or tuple of {_listed(names)}")
+    def compute(columns: Sequence[Column], rows: int, contexts: Any, config: object) -> tuple[Sequence[Column], Failed]:
+        constant = {CONTEXT: contexts, CONFIG: config}
+        try:
+            result = function(*[columns[place] if place >= 0 else constant[place] for place in parameters])
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            raise Fault(described(error, is_logged=True)) from error
+        lists = [result] if len(names) == 1 and not isinstance(result, dict) else _ordered(result, names)
         for name, values in zip(names, lists):
-            if not isinstance(values, (list, tuple)):
-                raise Internal(f"output '{name}': expected a list with a value per row, got {shown(values)}")
-        return lists
+            if not isinstance(values, Sequence) or isinstance(values, (str, bytes)):
+                raise Fault(f"output '{name}': expected a list with a value per row, got {shown(values)}")
+            if len(values) != rows:
+                raise Fault(f"output '{name}': {len(values)} values for {rows} rows")
+        return lists, {}
 
     return compute
 
 
-def _where_present(compute: Batch, required: Sequence[int], outputs: int) -> Batch:
-    """Skips rows that lack a required input. All outputs of these rows are ``None``."""
-
-    def present(columns: Columns, rows: int, context: object, config: object) -> Columns:
-        lacking = [columns[place] for place in required if None in columns[place]]
-        if not lacking:
-            return compute(columns, rows, context, config)
-        kept = [row for row, values in enumerate(zip(*lacking)) if None not in values]
-        if not kept:
-            return [[None] * rows for _ in range(outputs)]
+def described(error: BaseException, *, is_logged: bool) -> str:
+    """Returns the message for an exception of the plugin's code. Logs the traceback, unless it is a `Fault`."""
+    if isinstance(error, Fault):
+        return str(error)
+    if isinstance(error, StopIteration):
+        return _STOPPED
+    text, where = named(error), place(error)
+    if is_logged:
         try:
-            results = compute([[column[row] for row in kept] for column in columns], len(kept), context, config)
-        except Exception as error:
-            if hasattr(error, "row"):
-                error.row = kept[error.row]
-            raise
-        full: Columns = []
-        for values in results:
-            if len(values) != len(kept):
-                # The writer reports the wrong length, with the name of the output.
-                return results
-            column: list[Any] = [None] * rows
-            for row, value in zip(kept, values):
-                column[row] = value
-            full.append(column)
-        return full
-
-    return present
+            log.error(trace(error))
+        except Exception as failure:
+            # The exception is malformed, or there is no memory left for its traceback.
+            log.error(f"{text}, without a traceback because of {type(failure).__name__}")
+    text = text if len(text) <= _TEXT_MAX else f"{text[:_TEXT_MAX]}..."
+    hint = ". hint: use a loop; calls can only be nested a few dozen deep" if isinstance(error, RecursionError) else ""
+    return (f"{text} ({where})" if where else text) + hint
 
 
 # === Results of functions of one row ===
 
 
-class _Misshapen(Internal):
-    """A row's result does not match the outputs."""
-
-    def __init__(self, row: int, problem: str) -> None:
-        super().__init__(row, problem)
-        self.row = row
-        self.problem = problem
-
-    def __str__(self) -> str:
-        # The message is formatted here, because `row` changes if rows were skipped.
-        return f"row {self.row}: the function returned {self.problem}"
-
-
-def _single(name: str) -> Callable[[list[Any]], Columns]:
+def _single(name: str) -> Callable[[list[Any], Failed], Sequence[Column]]:
     """Returns the function that collects the results if there is one output: values, or dicts with the value."""
 
-    def gather(results: list[Any]) -> Columns:
-        if dict in map(type, results):
+    def gather(results: list[Any], failed: Failed) -> Sequence[Column]:
+        if failed or dict in map(type, results):
             for row, result in enumerate(results):
-                if isinstance(result, dict):
-                    _check_row(row, result, [name])
-            results = [result[name] if isinstance(result, dict) else result for result in results]
+                results[row] = _settled(row, result, [name], failed)[0] if isinstance(result, dict) else result
+            for row in failed:
+                results[row] = None
         return [results]
 
     return gather
 
 
-def _several(outputs: Sequence[str]) -> Callable[[list[Any]], Columns]:
+def _several(outputs: Sequence[str]) -> Callable[[list[Any], Failed], Sequence[Column]]:
     """Returns the function that collects the results if there are several outputs: dicts, or tuples in their order."""
     names = list(outputs)
-    known = set(names)
     count = len(names)
 
-    def gather(results: list[Any]) -> Columns:
-        if len(results) == 1:
-            [result] = results
-            if type(result) is tuple and len(result) == count:
-                return [[value] for value in result]
-            if type(result) is dict and result.keys() == known:
-                return [[result[name]] for name in names]
+    def gather(results: list[Any], failed: Failed) -> Sequence[Column]:
+        if not results:
+            return [()] * count
         kinds = {*map(type, results)}
-        if kinds == {dict}:
+        if kinds == {tuple} and {*map(len, results)} == {count}:
+            return [*zip(*results)]
+        if kinds == {dict} and {*map(len, results)} == {count}:
             try:
-                columns = [[result[name] for result in results] for name in names]
+                return [[*map(itemgetter(name), results)] for name in names]
             except KeyError:
-                columns = []
-            if columns and {*map(len, results)} == {count}:
-                return columns
-        elif kinds == {tuple} and {*map(len, results)} == {count}:
-            return [*map(list, zip(*results))]
-        rows = [ordered(row, result) for row, result in enumerate(results)]
-        return [list(values) for values in zip(*rows)] if rows else [[] for _ in names]
-
-    def ordered(row: int, result: Any) -> Sequence[Any]:
-        if isinstance(result, dict):
-            _check_row(row, result, names)
-            return [result[name] for name in names]
-        if isinstance(result, (tuple, list)) and len(result) == count:
-            return result
-        raise _Misshapen(row, f"{_returned(result)}; expected a dict or tuple of {_listed(names)}")
+                pass
+        return [*zip(*[_settled(row, result, names, failed) for row, result in enumerate(results)])]
 
     return gather
 
 
-def _check_row(row: int, result: dict[Any, Any], names: Sequence[str]) -> None:
-    problem = _names_problem(result, names)
-    if problem:
-        raise _Misshapen(row, problem)
+def _settled(row: int, result: Any, names: list[str], failed: Failed) -> Sequence[Any]:
+    """Returns the values of the outputs in a row. If the result has another shape, the row fails."""
+    if result is _FAILED:
+        return [None] * len(names)
+    try:
+        return _ordered(result, names)
+    except Fault as fault:
+        failed[row] = str(fault)
+        return [None] * len(names)
+
+
+def _ordered(result: Any, names: list[str]) -> Sequence[Any]:
+    if isinstance(result, dict):
+        problem = _names_problem(result, names)
+        if problem:
+            raise Fault(f"the function returned {problem}")
+        return [result[name] for name in names]
+    if isinstance(result, (tuple, list)) and len(result) == len(names):
+        return result
+    raise Fault(f"the function returned {_returned(result)}; expected a dict or tuple of {_listed(names)}")
 
 
 def _names_problem(result: dict[Any, Any], names: Sequence[str]) -> str:

@@ -11,6 +11,9 @@ import sys
 from types import TracebackType
 
 _OWN = os.path.dirname(__file__)
+# The interpreter of a component has some modules built in, with other paths.
+STDLIB = (os.path.dirname(linecache.__file__), os.path.dirname(os.__file__), "<frozen ")
+"""The beginnings of the paths of the standard library's modules."""
 _FRAMES_MAX = 10
 """The maximum number of frames. They are enough to find the cause, while a recursion can have a thousand frames."""
 _CAUSES_MAX = 4
@@ -34,9 +37,22 @@ def trace(error: BaseException) -> str:
 
 
 def place(error: BaseException) -> str:
-    """Returns the file and line of the last frame in the plugin's code, or an empty text if there is none."""
+    """Returns the file, line and function of the last frame in the plugin's code: ``plugin.py:12, in derive``.
+
+    Returns an empty text if there is none.
+    """
     frames = _frames(error.__traceback__)
-    return f"{frames[-1][0]}, line {frames[-1][1]}" if frames else ""
+    own = [frame for frame in frames if not frame[0].startswith(STDLIB)] or frames
+    return f"{own[-1][0]}:{own[-1][1]}, in {own[-1][2]}" if own else ""
+
+
+def named(error: BaseException) -> str:
+    """Returns the type and the text of an error: ``ValueError: text``."""
+    try:
+        text = str(error)
+    except Exception as failure:
+        text = f"(its str() raises {type(failure).__name__})"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _lines(error: BaseException, causes: int) -> list[str]:
@@ -56,8 +72,7 @@ def _lines(error: BaseException, causes: int) -> list[str]:
         lines.append(f'  File "{name}", line {line}, in {function}')
         if source:
             lines.append(f"    {source}")
-    text = str(error)
-    lines.append(f"{type(error).__name__}: {text}" if text else type(error).__name__)
+    lines.append(named(error))
     lines += [str(note) for note in getattr(error, "__notes__", ())]
     return lines
 

@@ -15,6 +15,8 @@ class Type:
     """The contract's name of the type of the values, or of the lists' items, such as ``float64``."""
     is_list: bool = False
     """Whether each value is a list."""
+    nullable_items: bool = False
+    """Whether items of the lists may be ``None``."""
 
     def __call__(self, doc: str, *, required: bool | None = None, nullable: bool | None = None) -> Field:
         """Declares an input or an output.
@@ -38,7 +40,7 @@ class Field:
     type: Type
     doc: str
     required: bool | None = None
-    """For an input: whether rows that lack it are skipped. ``None`` means that it was not set, and that they are not."""
+    """For an input: whether rows that lack it are skipped. ``None`` means that it was not set; they are not skipped."""
     nullable: bool | None = None
     """For an output: whether it may be ``None``. ``None`` means that this was not set, and that it may."""
 
@@ -61,8 +63,14 @@ UnixTimestamp = Type("UnixTimestamp", "timestamp")
 """A time, as an ``int``: microseconds since 1970 UTC."""
 
 
-def Array(item: Type) -> Type:  # noqa: N802 - named as in feature definitions
-    """Returns the type of lists of ``item``. A list may be ``None``, but its items may not."""
+def Array(item: Type, *, nullable_items: bool = False) -> Type:  # noqa: N802 - named as in feature definitions
+    """Returns the type of lists of ``item``. A list may be ``None``. With ``nullable_items=True``, its items may, too.
+
+    The function gets a list of numbers, bools or timestamps as a ``memoryview``, which has a length, indexes and
+    slices, can be iterated, and is converted to a list with ``tolist()``. It gets any other list, and each list whose
+    items may be ``None``, as a ``list``. It returns a ``list``, ``tuple``, ``array`` or ``memoryview``.
+    """
     if not isinstance(item, Type) or item.is_list:
         raise TypeError(f"Array takes the type of its items, as in Array(Float32); got {item!r}")
-    return Type(f"Array({item.name})", item.scalar, is_list=True)
+    options = ", nullable_items=True" if nullable_items else ""
+    return Type(f"Array({item.name}{options})", item.scalar, is_list=True, nullable_items=bool(nullable_items))

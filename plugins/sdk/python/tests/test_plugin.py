@@ -6,25 +6,27 @@ from datetime import datetime, timezone
 
 from larder_plugin import (
     Array,
-    BadConfig,
-    BadInput,
+    Context,
+    Contexts,
     DeclarationError,
+    Fault,
     Float32,
     Float64,
     Int64,
-    Internal,
     String,
     log,
     plugin,
 )
-from larder_plugin.testing import logged, run
+from larder_plugin.testing import Failed, logged, run
 
 X = {"x": Float64("x")}
 XY = {"x": Float64("x"), "y": Float64("y")}
 
 
 def declared(function, *, inputs=None, outputs=None, **more):
-    return plugin(name="p", version="1.0.0", inputs=X if inputs is None else inputs, outputs=outputs or X, **more)(function)
+    return plugin(name="p", version="1.0.0", inputs=X if inputs is None else inputs, outputs=outputs or X, **more)(
+        function
+    )
 
 
 class Rows(unittest.TestCase):
@@ -51,26 +53,26 @@ class Rows(unittest.TestCase):
 
     def test_parameters_may_be_in_any_order(self):
         swapped = declared(lambda y, x: x - y, inputs=XY)
-        self.assertEqual(run(swapped, [{"x": 3.0, "y": 1.0}]), [{"x": 2.0}])
+        self.assertEqual(run(swapped, [{"x": 3.0, "y": 1.0}] * 2), [{"x": 2.0}] * 2)
 
     def test_without_inputs_and_without_rows(self):
         self.assertEqual(run(declared(lambda: 1.0, inputs={}), []), [])
+        self.assertEqual(run(declared(lambda: 1.0, inputs={}), [{}, {}]), [{"x": 1.0}, {"x": 1.0}])
         self.assertEqual(run(declared(lambda x: (x, x), outputs=XY), []), [])
 
-    def test_result_of_wrong_shape_is_an_error(self):
+    def test_result_of_wrong_shape_fails_row(self):
         for function, words in (
-            (lambda x: None, "row 0: the function returned None (is a return missing?); expected a dict or tuple of x, y"),
-            (lambda x: (x,), "row 0: the function returned a tuple of 1; expected a dict or tuple of x, y"),
-            (lambda x: {"x": x}, "row 0: the function returned no value for output 'y'"),
-            (lambda x: {"x": x, "y": x, "z": x}, "row 0: the function returned 'z', which is not an output"),
-            (lambda x: 1.0, "row 0: the function returned float 1.0; expected a dict or tuple of x, y"),
+            (lambda x: None, "the function returned None (is a return missing?); expected a dict or tuple of x, y"),
+            (lambda x: (x,), "the function returned a tuple of 1; expected a dict or tuple of x, y"),
+            (lambda x: {"x": x}, "the function returned no value for output 'y'"),
+            (lambda x: {"x": x, "y": x, "z": x}, "the function returned 'z', which is not an output"),
+            (lambda x: 1.0, "the function returned float 1.0; expected a dict or tuple of x, y"),
         ):
-            for rows in ([{"x": 1.0}], [{"x": 1.0}, {"x": 1.0}]):
-                with self.assertRaises(Internal) as raised:
-                    run(declared(function, outputs=XY), rows)
-                self.assertEqual(str(raised.exception), words)
-        with self.assertRaisesRegex(Internal, r"'ratio_', which is not an output \(did you mean 'ratio'\?\)"):
-            run(declared(lambda x: {"ratio_": x}, outputs={"ratio": Float64("r")}), [{}])
+            either = declared(lambda x: function(x) if x else (x, 1.0), outputs=XY)
+            self.assertEqual(run(either, [{"x": 1.0}]), [Failed(words)])
+            self.assertEqual(run(either, [{}, {"x": 1.0}]), [{"x": None, "y": 1.0}, Failed(words)])
+        [failed] = run(declared(lambda x: {"ratio_": x}, outputs={"ratio": Float64("r")}), [{}])
+        self.assertRegex(failed.message, r"'ratio_', which is not an output \(did you mean 'ratio'\?\)")
 
 
 class Columns(unittest.TestCase):
@@ -83,15 +85,33 @@ class Columns(unittest.TestCase):
             return [None if value is None else value * 2 for value in x]
 
         self.assertEqual(run(declared(doubled, by="columns"), rows), [{"x": 2.0}, {"x": None}, {"x": 6.0}])
-        self.assertEqual(seen, [[1.0, None, 3.0]])
+        self.assertEqual(seen[0], [1.0, None, 3.0])
         both = declared(lambda x: {"y": x, "x": [1.0] * len(x)}, outputs=XY, by="columns")
         self.assertEqual(run(both, rows[:1]), [{"x": 1.0, "y": 1.0}])
 
     def test_lists_of_wrong_length_are_errors(self):
-        with self.assertRaisesRegex(Internal, "output 'x': 1 values for 2 rows"):
-            run(declared(lambda x: x[:1], by="columns"), [{}, {}])
-        with self.assertRaisesRegex(Internal, "output 'x': expected a list with a value per row, got float 1.0"):
-            run(declared(lambda x: 1.0, by="columns"), [{}])
+        first = declared(lambda x: x[:1], by="columns")
+        # The host tries the rows one by one.
+        self.assertEqual(run(first, [{"x": 1.0}, {"x": 2.0}]), [{"x": 1.0}, {"x": 2.0}])
+        self.assertEqual(run(declared(lambda x: [], by="columns"), [{}]), [Failed("output 'x': 0 values for 1 rows")])
+        [failed] = run(declared(lambda x: 1.0, by="columns"), [{}])
+        self.assertEqual(failed, Failed("output 'x': expected a list with a value per row, got float 1.0"))
+
+    def test_exception_fails_the_batch(self):
+        def inverse(x):
+            return [1.0 / value for value in x]
+
+        with logged():
+            good, bad, other = run(declared(inverse, by="columns"), [{"x": 2.0}, {"x": 0.0}, {"x": 4.0}])
+        self.assertEqual((good, other), ({"x": 0.5}, {"x": 0.25}))
+        self.assertRegex(bad.message, r"^ZeroDivisionError: .* \(.*test_plugin.py:\d+, in (<listcomp>|inverse)\)$")
+
+    def test_wrong_value_fails_only_its_row(self):
+        mixed = declared(lambda x: ["a" if value == 2.0 else value for value in x], by="columns")
+        self.assertEqual(
+            run(mixed, [{"x": 1.0}, {"x": 2.0}]),
+            [{"x": 1.0}, Failed("output 'x' (Float64): expected a float, got str 'a'")],
+        )
 
 
 class Required(unittest.TestCase):
@@ -105,39 +125,82 @@ class Required(unittest.TestCase):
         self.assertEqual(run(by_row, rows[:1]), [{"x": 1.0}])
         by_columns = declared(lambda x, y: [a + (b or 0.0) for a, b in zip(x, y)], inputs=inputs, by="columns")
         self.assertEqual(run(by_columns, rows), expected)
-        with self.assertRaisesRegex(Internal, "output 'x': 1 values for 3 rows"):
-            run(declared(lambda x, y: [1.0], inputs=inputs, by="columns"), rows)
+        several = declared(lambda x: (x, 1.0), inputs={"x": inputs["x"]}, outputs=XY)
+        self.assertEqual(run(several, [{}, {}]), [{"x": None, "y": None}] * 2)
 
     def test_computed_row_has_all_non_nullable_outputs(self):
         inputs = {"x": Float64("x", required=True)}
         never = declared(lambda x: x if x > 0 else None, inputs=inputs, outputs={"x": Float64("x", nullable=False)})
+        words = "output 'x' (Float64): got None, but the output has nullable=False"
+        self.assertEqual(run(never, [{}, {"x": 1.0}, {"x": -1.0}]), [{"x": None}, {"x": 1.0}, Failed(words)])
         self.assertEqual(run(never, [{}, {"x": 1.0}]), [{"x": None}, {"x": 1.0}])
-        with self.assertRaisesRegex(Internal, "output 'x', row 1: got None, but the output has nullable=False"):
-            run(never, [{}, {"x": -1.0}])
 
-    def test_error_names_the_row_of_the_request(self):
+    def test_failed_row_keeps_its_index(self):
         failing = declared(lambda x: 1 / x, inputs={"x": Float64("x", required=True)})
-        with logged(), self.assertRaisesRegex(Internal, r"^ZeroDivisionError: .* \(.*test_plugin.py, line \d+, row 2\)$"):
-            run(failing, [{}, {"x": 1.0}, {"x": 0.0}])
+        with logged():
+            results = run(failing, [{}, {"x": 1.0}, {"x": 0.0}, {}, {"x": 2.0}])
+        self.assertEqual([type(result) for result in results], [dict, dict, Failed, dict, dict])
+        self.assertEqual(results[4], {"x": 0.5})
         shapeless = declared(lambda x: None, inputs={"x": Float64("x", required=True)}, outputs=XY)
-        for rows in ([{}, {}, {"x": 1.0}], [{}, {}, {"x": 1.0}, {"x": 1.0}]):
-            with self.assertRaisesRegex(Internal, "^row 2: the function returned None "):
-                run(shapeless, rows)
+        self.assertIsInstance(run(shapeless, [{}, {}, {"x": 1.0}])[2], Failed)
 
 
 class Failures(unittest.TestCase):
-    def test_exception_is_a_fault_with_logged_traceback(self):
-        def inner(x):
-            raise ValueError(f"no {x}")
+    def test_exception_fails_only_its_row(self):
+        def derive(x):
+            if x is None:
+                raise ValueError("no x")
+            return x * 2
 
-        with logged() as lines, self.assertRaisesRegex(Internal, r"^ValueError: no 1.0 \(") as raised:
-            run(declared(lambda x: inner(x)), [{"x": 1.0}])
-        self.assertIsInstance(raised.exception.__cause__, ValueError)
+        with logged() as lines:
+            results = run(declared(derive), [{"x": 1.0}, {}, {"x": 3.0}, {}])
+        self.assertEqual((results[0], results[2]), ({"x": 2.0}, {"x": 6.0}))
+        for result in (results[1], results[3]):
+            self.assertRegex(result.message, r"^ValueError: no x \(.*test_plugin.py:\d+, in derive\)$")
+        # Only the traceback of the first failed row is logged.
         [(level, text)] = lines
         self.assertEqual(level, "error")
         self.assertRegex(text, r"^Traceback \(most recent call last\):\n  File ")
-        self.assertRegex(text, r", in inner\n(    .*\n)?ValueError: no 1.0$")
+        self.assertRegex(text, r", in derive\n(    .*\n)?ValueError: no x$")
         self.assertNotIn("_rows.py", text)
+
+    def test_failed_row_is_null_in_all_outputs(self):
+        never = {"x": Float64("x", nullable=False), "y": Float64("y", nullable=False)}
+        derive = declared(lambda x: (1.0, 1.0 / x), outputs=never)
+        with logged():
+            for rows in ([{"x": 0.0}], [{"x": 0.0}, {"x": 1.0}]):
+                self.assertRegex(run(derive, rows)[0].message, "^ZeroDivisionError")
+
+    def test_every_kind_of_exception_fails_the_row(self):
+        def raising(error):
+            def derive(x):
+                if x:
+                    raise error
+                return x
+
+            return derive
+
+        class Broken(Exception):
+            def __str__(self):
+                raise ValueError("no text")
+
+        malformed = ValueError("malformed")
+        malformed.__notes__ = 5
+        for error, words in (
+            (SystemExit(3), "^SystemExit: 3 "),
+            (malformed, "^ValueError: malformed "),
+            (StopIteration(), "^StopIteration"),
+            (GeneratorExit(), "^GeneratorExit "),
+            (MemoryError(), "^MemoryError "),
+            (Broken(), r"^Broken: \(its str\(\) raises ValueError\) "),
+            (ValueError("a" * 10_000), r"^ValueError: a{480,488}\.\.\. "),
+        ):
+            with logged():
+                one = run(declared(raising(error)), [{"x": 1.0}])
+                first, failed, last = run(declared(raising(error)), [{"x": 0.0}, {"x": 1.0}, {}])
+            self.assertRegex(one[0].message, words)
+            self.assertRegex(failed.message, words)
+            self.assertEqual((first, last), ({"x": 0.0}, {"x": None}))
 
     def test_traceback_has_causes_and_limited_depth(self):
         def caused(x):
@@ -146,52 +209,101 @@ class Failures(unittest.TestCase):
             except KeyError as error:
                 raise ValueError("outer") from error
 
-        with logged() as lines, self.assertRaises(Internal):
+        with logged() as lines:
             run(declared(caused), [{}])
         self.assertRegex(lines[0][1], r"(?s)KeyError: 'key'.*direct cause.*ValueError: outer$")
 
         def endless(x):
             return endless(x)
 
-        with logged() as lines, self.assertRaisesRegex(Internal, "^RecursionError"):
-            run(declared(endless), [{}])
+        with logged() as lines:
+            [failed] = run(declared(endless), [{}])
+        self.assertRegex(failed.message, r"^RecursionError: .*\. hint: use a loop")
         self.assertLess(len(lines[0][1]), 4096)
         self.assertIn("more frames", lines[0][1])
 
-    def test_exit_is_a_fault(self):
-        with logged(), self.assertRaisesRegex(Internal, "SystemExit: 3"):
-            run(declared(lambda x: exit_with(3)), [{}])
-
     def test_fault_of_plugin_is_not_changed(self):
         def refuse(x):
-            raise BadInput("x is unusable")
+            raise Fault("x is unusable")
 
-        with logged() as lines, self.assertRaisesRegex(BadInput, "^x is unusable$"):
-            run(declared(refuse), [{}])
-        self.assertEqual(lines, [])
+        for by in ("row", "columns"):
+            with logged() as lines:
+                self.assertEqual(run(declared(refuse, by=by), [{}, {}]), [Failed("x is unusable")] * 2)
+            self.assertEqual(lines, [])
 
     def test_rows_of_a_test_are_checked(self):
-        with self.assertRaisesRegex(BadInput, r"row 1: 'amonut' is not an input \(did you mean 'amount'\?\)"):
+        with self.assertRaisesRegex(ValueError, r"row 1: 'amonut' is not an input \(did you mean 'amount'\?\)"):
             run(declared(lambda amount: amount, inputs={"amount": Float64("a")}), [{}, {"amonut": 1.0}])
-        with self.assertRaisesRegex(BadInput, r"input 'x' \(Float64\), row 0: expected a float, got str 'a'"):
-            run(declared(lambda x: x), [{"x": "a"}])
+        with self.assertRaisesRegex(ValueError, r"^row 1: input 'x' \(Float64\): expected a float, got str 'a'$"):
+            run(declared(lambda x: x), [{}, {"x": "a"}])
 
 
-def exit_with(code):
-    raise SystemExit(code)
+class OtherBatches(unittest.TestCase):
+    def test_dependence_on_earlier_calls_is_reported(self):
+        calls = []
+
+        def counted(x):
+            calls.append(x)
+            return float(len(calls))
+
+        with self.assertRaisesRegex(
+            AssertionError, r"^row 0: the result is float 1.0 in the batch, but float 2.0 alone, in"
+        ):
+            run(declared(counted), [{}])
+
+    def test_dependence_on_other_rows_is_reported(self):
+        shares = declared(lambda x: [value / sum(x) for value in x], by="columns")
+        with self.assertRaisesRegex(
+            AssertionError, "row 0: the result is .* alone, in output 'x'. hint: a row's outputs"
+        ):
+            run(shares, [{"x": 1.0}, {"x": 3.0}])
+
+    def test_dependence_on_order_is_reported(self):
+        running = declared(lambda x: [sum(x[: row + 1]) - x[row] + x[row] for row in range(len(x))], by="columns")
+        with self.assertRaisesRegex(AssertionError, "row 1: "):
+            run(running, [{"x": 0.0}, {"x": 1.0}, {"x": 0.0}, {"x": 3.0}][1::2] + [{"x": 0.0}])
+
+    def test_nan_and_lists_are_compared_by_bits(self):
+        same = declared(lambda x: (x, [x, -0.0]), outputs={"x": Float64("x"), "y": Array(Float64)("y")})
+        results = run(same, [{"x": float("nan")}, {"x": 0.0}])
+        self.assertEqual(results[1], {"x": 0.0, "y": [0.0, -0.0]})
+        state = []
+        zero = declared(lambda x: 0.0 if state.append(0) or len(state) % 2 else -0.0)
+        with self.assertRaises(AssertionError):
+            run(zero, [{}])
 
 
 class Constants(unittest.TestCase):
-    def test_context_has_time_of_request(self):
+    def test_context_has_time_of_row(self):
         as_of = declared(lambda context, x: context.as_of, outputs={"x": Int64("x")})
         self.assertEqual(run(as_of, [{}, {}], as_of=7), [{"x": 7}, {"x": 7}])
+        self.assertEqual(run(as_of, [{}, {}], as_of=[7, 8]), [{"x": 7}, {"x": 8}])
         noon = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
-        year = declared(lambda x, context: context.time.isoformat(), outputs={"x": String("x")})
-        self.assertEqual(run(year, [{}], as_of=noon), [{"x": "2026-11-23T12:00:00+00:00"}])
+        time = declared(lambda x, context: context.time.isoformat(), outputs={"x": String("x")})
+        self.assertEqual(run(time, [{}], as_of=noon), [{"x": "2026-11-23T12:00:00+00:00"}])
+        self.assertEqual(repr(Context(7)), "Context(as_of=7)")
+        with self.assertRaisesRegex(ValueError, "as_of has 1 times for 2 rows"):
+            run(as_of, [{}, {}], as_of=[7])
+
+    def test_contexts_have_times_of_rows(self):
+        as_of = declared(lambda context, x: context.as_of, outputs={"x": Int64("x")}, by="columns")
+        self.assertEqual(run(as_of, [{}, {}], as_of=[7, 8]), [{"x": 7}, {"x": 8}])
+        self.assertEqual([time.microsecond for time in Contexts([7, 8]).time], [7, 8])
+
+    def test_skipped_rows_have_no_context(self):
+        inputs = {"x": Float64("x", required=True)}
+        rows = [{}, {"x": 1.0}, {}, {"x": 2.0}]
+        expected = [{"x": None}, {"x": 8.0}, {"x": None}, {"x": 11.0}]
+        by_row = declared(lambda x, context: x + context.as_of, inputs=inputs)
+        self.assertEqual(run(by_row, rows, as_of=[6, 7, 8, 9]), expected)
+        by_columns = declared(
+            lambda x, context: [*map(float.__add__, x, map(float, context.as_of))], inputs=inputs, by="columns"
+        )
+        self.assertEqual(run(by_columns, rows, as_of=[6, 7, 8, 9]), expected)
 
     def test_config_is_parsed_json(self):
         scaled = declared(lambda x, config: x * config["scale"])
-        self.assertEqual(run(scaled, [{"x": 2.0}], config={"scale": 3}), [{"x": 6.0}])
+        self.assertEqual(run(scaled, [{"x": 2.0}, {"x": 1.0}], config={"scale": 3}), [{"x": 6.0}, {"x": 3.0}])
 
     def test_dataclass_checks_config(self):
         @dataclass
@@ -215,12 +327,12 @@ class Constants(unittest.TestCase):
             ({"high": 1, "count": 1.5}, "config 'count' must be a whole number, got float 1.5"),
             ({"high": -1}, "config: high is below 0"),
         ):
-            with self.assertRaisesRegex(BadConfig, f"^{words}$"):
+            with self.assertRaisesRegex(Fault, f"^{words}$"):
                 run(limited, [{}], config=config)
 
     def test_unused_config_is_rejected(self):
         run(declared(lambda x: x), [], config={})
-        with self.assertRaisesRegex(BadConfig, "plugin 'p' takes no config, got dict {'a': 1}"):
+        with self.assertRaisesRegex(Fault, "plugin 'p' takes no config, got dict {'a': 1}"):
             run(declared(lambda x: x), [], config={"a": 1})
 
     def test_log_lines_have_levels(self):
@@ -283,12 +395,23 @@ class Declarations(unittest.TestCase):
     def test_other_errors(self):
         self.check(lambda x: x, ["by='rows': must be 'row' or 'columns'"], by="rows")
         self.check(
-            lambda: [], ["by='columns' requires an input: without one, the number of rows is unknown"],
-            inputs={}, by="columns",
+            lambda: [],
+            ["by='columns' requires an input: without one, the number of rows is unknown"],
+            inputs={},
+            by="columns",
         )
-        self.check(lambda x: x, ["config=<class 'dict'>: must be a dataclass",
-                                 "a config is declared, but <lambda>() has no parameter 'config'"], config=dict)
-        for name, version, words in (("a-b", "1.0.0", "name 'a-b'"), ("p", "1.0", "version '1.0': must be three numbers")):
+        self.check(
+            lambda x: x,
+            [
+                "config=<class 'dict'>: must be a dataclass",
+                "a config is declared, but <lambda>() has no parameter 'config'",
+            ],
+            config=dict,
+        )
+        for name, version, words in (
+            ("a-b", "1.0.0", "name 'a-b'"),
+            ("p", "1.0", "version '1.0': must be three numbers"),
+        ):
             with self.assertRaisesRegex(DeclarationError, words):
                 plugin(name=name, version=version, inputs={}, outputs=X)(lambda: 1.0)
         with self.assertRaisesRegex(DeclarationError, "there are no outputs"):
@@ -297,6 +420,7 @@ class Declarations(unittest.TestCase):
             Array(Array(Float64))
         with self.assertRaisesRegex(TypeError, "Float64 takes a one-line description"):
             Float64(1.0)
+        self.assertEqual(repr(Array(Float64, nullable_items=True)), "Array(Float64, nullable_items=True)")
 
     def test_plugin_is_callable_and_has_doc(self):
         @plugin(name="p", version="1.0.0", inputs=X, outputs=X)

@@ -18,7 +18,7 @@ use larder_plugin_host::{BuildInfo, Component, Digest};
 
 use super::{
     build_runtime,
-    embedded::{File, PYTHON_SDK, PYTHON_WIT, RUST_SDK, RUST_WIT},
+    embedded::{CONTRACT, File, PYTHON_SDK, RUST_SDK},
 };
 use crate::cli::{CliError, output};
 
@@ -144,7 +144,7 @@ fn digest_of_sources(files: &[(String, Vec<u8>)], language: Language, features: 
         add(path, content);
     }
     add("features", features.as_bytes());
-    for (path, content) in language.kit().iter().chain(language.contract()) {
+    for (path, content) in language.kit().iter().chain(CONTRACT) {
         add(path, content.as_bytes());
     }
     format!("sha256:{}", Digest::of(&text))
@@ -222,28 +222,16 @@ impl Language {
         }
     }
 
-    /// Returns the version of the development kit. For Rust, this is the version of the copy that `plugin new` wrote
-    /// into the project. If there is no copy, it is the version of the embedded kit. The kit for Python has had only
-    /// one version.
+    /// Returns the version of the development kit: of the copy in the project or, if there is none, of the embedded kit.
     fn kit_version(self, dir: &Path) -> String {
-        match self {
-            Self::Rust => {
-                let own = read_text(&dir.join("larder-plugin/Cargo.toml"), FILE_BYTES_MAX).ok();
-                let embedded =
-                    RUST_SDK.iter().find(|(path, _)| *path == "Cargo.toml").map(|(_, text)| (*text).to_owned());
-                let manifest = own.or(embedded).unwrap_or_default();
-                let version = manifest.lines().find_map(|line| line.strip_prefix("version = \"")?.strip_suffix('"'));
-                version.unwrap_or("unknown").to_owned()
-            }
-            Self::Python => "0.1.0".to_owned(),
-        }
-    }
-
-    fn contract(self) -> &'static [File] {
-        match self {
-            Self::Rust => RUST_WIT,
-            Self::Python => PYTHON_WIT,
-        }
+        let (own, file, prefix) = match self {
+            Self::Rust => ("larder-plugin", "Cargo.toml", "version = \""),
+            Self::Python => ("larder_plugin", "__init__.py", "__version__ = \""),
+        };
+        let embedded = || self.kit().iter().find(|(path, _)| *path == file).map(|(_, text)| (*text).to_owned());
+        let text = read_text(&dir.join(own).join(file), FILE_BYTES_MAX).ok().or_else(embedded).unwrap_or_default();
+        let version = text.lines().find_map(|line| line.strip_prefix(prefix)?.strip_suffix('"'));
+        version.unwrap_or("unknown").to_owned()
     }
 
     fn kit(self) -> &'static [File] {

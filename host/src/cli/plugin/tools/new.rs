@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 
 use super::{
-    embedded::{File, PYTHON_SDK, PYTHON_TEMPLATE, RUST_SDK, RUST_TEMPLATE, RUST_WIT, path_of},
+    embedded::{CONTRACT, File, PYTHON_SDK, PYTHON_TEMPLATE, RUST_SDK, RUST_TEMPLATE, path_of},
     name,
 };
 use crate::cli::{CliError, output};
@@ -56,7 +56,7 @@ pub(super) fn run(args: &NewArgs) -> Result<()> {
         Lang::Rust => {
             write("", RUST_TEMPLATE)?;
             write("larder-plugin", RUST_SDK)?;
-            write("larder-plugin/wit", RUST_WIT)?;
+            write("larder-plugin/wit", CONTRACT)?;
             ("src/lib.rs", "cargo test")
         }
         Lang::Python => {

@@ -3,6 +3,10 @@
 //! componentize-py runs the project's imports in an interpreter for WebAssembly, and stores a snapshot of the
 //! interpreter's memory. The component therefore starts with all modules imported. The snapshot contains the hash seed
 //! and addresses, so two builds of the same sources behave the same, but are not byte-identical.
+//!
+//! This takes 10 seconds and more. So the plugin is first imported with the machine's Python, which reports most mistakes.
+
+mod check;
 
 use std::{
     fs,
@@ -17,7 +21,7 @@ use crate::cli::{
     CliError, output,
     plugin::{
         cache,
-        embedded::{PYTHON_SDK, PYTHON_WIT},
+        embedded::{CONTRACT, PYTHON_SDK},
     },
 };
 
@@ -47,7 +51,6 @@ struct Staging(PathBuf);
 pub(super) fn build(dir: &Path, files: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
     let cache = cache::dir()?;
     let tool = ensure_tool(&cache)?;
-    output::note("building a component from Python takes about 20 seconds");
     let staging = Staging::new(&cache)?;
     // The build uses a copy of the project, because the interpreter writes byte code next to the modules that it
     // imports.
@@ -57,7 +60,9 @@ pub(super) fn build(dir: &Path, files: &[(String, Vec<u8>)]) -> Result<Vec<u8>> 
         write_files(&app.join(SDK_DIR), PYTHON_SDK.iter().map(|(path, text)| (*path, text.as_bytes())))?;
     }
     write_files(&app, [(format!("{GLUE_MODULE}.py").as_str(), GLUE.as_bytes())])?;
-    write_files(&wit, PYTHON_WIT.iter().map(|(path, text)| (*path, text.as_bytes())))?;
+    check::check(&tool.with_file_name("python"), &app)?;
+    output::note("building a component from Python takes about 20 seconds");
+    write_files(&wit, CONTRACT.iter().map(|(path, text)| (*path, text.as_bytes())))?;
 
     let component = staging.0.join("component.wasm");
     let mut command = Command::new(&tool);

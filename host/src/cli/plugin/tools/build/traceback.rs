@@ -27,7 +27,11 @@ pub(super) fn plugin_traceback(stderr: &str) -> String {
     }
     let has_frames = lines.iter().any(|line| line.starts_with("  File \""));
     lines.retain(|line| has_frames || line != "Traceback (most recent call last):");
-    lines.join("\n").replace("larder_plugin._declare.DeclarationError: ", "DeclarationError: ")
+    let errors = ["larder_plugin._declare.DeclarationError: ", "larder_plugin._replacing.Unavailable: "];
+    errors.iter().fold(lines.join("\n"), |text, error| {
+        let (_, name) = error.rsplit_once('.').unwrap_or_default();
+        text.replace(error, name)
+    })
 }
 
 #[cfg(test)]
@@ -76,6 +80,21 @@ mod tests {
                      ~~~~~~^^^
                 DeclarationError: plugin 'eight' is declared incorrectly:
                   there are no outputs"#]],
+        );
+    }
+
+    #[test]
+    fn clock_error_shows_plugin_frames() {
+        check(
+            "  File \"/0/plugin.py\", line 3, in <module>\n    NOW = time.time()\n          ~~~~~~~~~^^\n  File \
+             \"/0/larder_plugin/_replacing.py\", line 49, in refuse\n    raise Unavailable(text)\n\
+             larder_plugin._replacing.Unavailable: time.time(): a plugin has no clock",
+            expect![[r#"
+                Traceback (most recent call last):
+                  File "plugin.py", line 3, in <module>
+                    NOW = time.time()
+                          ~~~~~~~~~^^
+                Unavailable: time.time(): a plugin has no clock"#]],
         );
     }
 

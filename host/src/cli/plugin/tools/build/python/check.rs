@@ -1,0 +1,127 @@
+//! Imports a plugin with the machine's Python, to report mistakes within a second instead of after the slow build.
+//!
+//! `_check.py` of the development kit does the import and prints the mistakes. Its exit statuses are defined there.
+
+use std::{
+    io::Read as _,
+    path::Path,
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail};
+
+use crate::cli::{CliError, output};
+
+/// The program, relative to the project.
+const PROGRAM: &str = "larder_plugin/_check.py";
+/// The exit status if the build cannot succeed.
+const MISTAKE: i32 = 3;
+/// The exit status if only the build can tell whether the error occurs in the component, too.
+const DOUBTFUL: i32 = 4;
+/// The time limit. In the component's interpreter, an import takes several times as long.
+const TIME_MAX: Duration = Duration::from_secs(30);
+/// The time between two checks of whether the program has ended.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
+
+/// Imports the plugin in `app`, which is a copy of the project with the development kit. If Python cannot be run,
+/// the check is skipped, because the build reports the same mistakes.
+pub(super) fn check(python: &Path, app: &Path) -> Result<()> {
+    check_within(python, app, TIME_MAX)
+}
+
+fn check_within(python: &Path, app: &Path, time_max: Duration) -> Result<()> {
+    let mut command = Command::new(python);
+    // `-I` and `-S` leave out the packages of the user's environment, and `-B` writes no byte code.
+    command.args(["-I", "-S", "-B", PROGRAM]).current_dir(app);
+    let Ok(mut child) = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn() else {
+        return Ok(());
+    };
+    let stderr = child.stderr.take();
+    let reader = thread::spawn(move || {
+        let mut bytes = Vec::new();
+        // If the pipe breaks, the output so far is printed.
+        let _ = stderr.map(|mut pipe| pipe.read_to_end(&mut bytes));
+        String::from_utf8_lossy(&bytes).trim_end().to_owned()
+    });
+    let Some(code) = wait(&mut child, time_max) else {
+        // The program may have ended by itself in the meantime. The reader is not joined, because a child process of the
+        // plugin could keep the pipe open.
+        let _ = child.kill();
+        let _ = child.wait();
+        bail!(CliError::Failed(format!(
+            "importing plugin.py takes longer than {} s. hint: a plugin is imported while it is built; look for an endless \
+             loop, or compute less at the top of its modules",
+            time_max.as_secs_f64()
+        )));
+    };
+    let printed = reader.join().unwrap_or_default();
+    match code {
+        MISTAKE => {
+            output::note(&printed);
+            bail!(CliError::Failed("the plugin cannot be built".to_owned()));
+        }
+        DOUBTFUL => {
+            output::note(&printed);
+            output::note("this is the error of this machine's Python; the build with the component's Python decides");
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Returns the exit status of a program, or -1 if a signal ended it. Returns `None` if it does not end in time.
+fn wait(child: &mut Child, time_max: Duration) -> Option<i32> {
+    let started = Instant::now();
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) => return Some(status.code().unwrap_or(-1)),
+            Err(_) => return Some(-1),
+            Ok(None) if started.elapsed() >= time_max => return None,
+            Ok(None) => thread::sleep(POLL_INTERVAL),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// Runs the check with a shell script in place of Python.
+    fn run(name: &str, script: &str, time_max: Duration) -> Result<()> {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let dir = std::env::temp_dir().join(format!("larder-check-{}-{name}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let python = dir.join("python");
+        fs::write(&python, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&python, fs::Permissions::from_mode(0o755)).unwrap();
+        let checked = check_within(&python, &dir, time_max);
+        fs::remove_dir_all(&dir).unwrap();
+        checked
+    }
+
+    #[test]
+    fn only_certain_mistakes_fail_the_build() {
+        for (status, fails) in [(0, false), (1, false), (2, false), (MISTAKE, true), (DOUBTFUL, false)] {
+            let checked = run(&format!("status-{status}"), &format!("exit {status}"), TIME_MAX);
+            assert_eq!(checked.is_err(), fails, "status {status}");
+        }
+        run("killed", "kill -9 $$", TIME_MAX).unwrap();
+    }
+
+    #[test]
+    fn endless_import_is_stopped() {
+        let error = run("endless", "exec sleep 60", Duration::from_millis(50)).unwrap_err().to_string();
+        assert!(error.contains("longer than 0.05 s. hint: "), "{error}");
+        run("short", "exec sleep 0.05", TIME_MAX).unwrap();
+    }
+
+    #[test]
+    fn missing_python_skips_the_check() {
+        check(Path::new("/nonexistent/python"), Path::new("/")).unwrap();
+    }
+}
