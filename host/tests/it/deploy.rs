@@ -288,3 +288,37 @@ fn hundred_swaps_fail_no_request() {
     });
     assert!(requests.into_inner() > 100);
 }
+
+#[test]
+fn deploy_rejects_what_checks_reject() {
+    let setup = Setup::golden();
+    let view = "derived_views:
+  - name: hostile_view
+    plugin: hostile
+    inputs: [{name: x, request: Float64}]
+    features: [{name: y, type: Float64}]
+    config: {mode: random}
+";
+    fs::write(setup.path("features/hostile.yaml"), view).unwrap();
+    let fixture = setup.start();
+    let y = || fixture.features(&["hostile_view:y"], json!({ "x": [1.0] })).column("y");
+    let (first, second) = (fs::read(guest("hostile")).unwrap(), fs::read(guest_with("hostile", "frames")).unwrap());
+
+    let why = fixture.app.deploy(&first, false).unwrap_err();
+    let expected = "plugin 'hostile' 1.0.0 is not accepted for derived view 'hostile_view': plugin is not deterministic: \
+                    output 'y' of generated row 0 (x = null) is 2.0, but 3.0 when the same instance computes it again";
+    assert!(why.starts_with(expected), "{why}");
+    assert!(why.ends_with("or deploy it anyway with `larder plugin deploy --force`"), "{why}");
+    assert_eq!(y()["statuses"], json!(["INVALID"]));
+    fixture.app.deploy(&first, true).unwrap();
+    assert_eq!(y()["statuses"], json!(["PRESENT"]));
+    assert!(fixture.app.deploy(&first, false).is_ok(), "it is live already");
+
+    // The other file has the same version, and rejects the mode.
+    fs::write(fixture.path("features/hostile.yaml"), view.replace("random", "good")).unwrap();
+    fixture.app.reload().unwrap();
+    let why = fixture.app.deploy(&second, false).unwrap_err();
+    assert!(why.starts_with("plugin 'hostile' 1.0.0 is live already, with other bytes (sha256 "), "{why}");
+    fixture.app.deploy(&second, true).unwrap();
+    assert_eq!(y()["values"], json!([2.0]));
+}

@@ -14,8 +14,7 @@ use std::{
 
 use larder_model::model::{DerivedInput, DerivedView, Feature, InputSource, OnError, Tags, ValueRef};
 use larder_plugin_host::{
-    ColumnScalar, ColumnType, ColumnWriter, Component, FrameBuilder, PluginRuntime, PluginSettings, Signature,
-    Transform,
+    ColumnScalar, ColumnType, ColumnWriter, Component, FrameBuilder, PluginRuntime, PluginSettings, Transform,
 };
 
 use crate::{
