@@ -112,7 +112,7 @@ pub(super) enum DeployError {
     Bind(Vec<BindError>),
     /// The acceptance checks failed.
     #[error("plugin '{plugin}' {version} is not accepted for derived view '{view}': {rejection}{FORCE_HINT}")]
-    Rejected { plugin: String, version: String, view: String, rejection: Rejection },
+    Rejected { plugin: String, version: String, view: String, rejection: Box<Rejection> },
     /// Another file of the same version is live.
     #[error(
         "plugin '{plugin}' {version} is live already, with other bytes (sha256 {live}). hint: raise the plugin's \
@@ -567,7 +567,7 @@ impl Version {
                 plugin: name.clone(),
                 version: version.clone(),
                 view: view.to_string(),
-                rejection,
+                rejection: Box::new(rejection),
             })?;
             if let Some((row, error)) = accepted.first_failed {
                 let Acceptance { generated, served, failed, .. } = accepted;
