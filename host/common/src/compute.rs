@@ -27,11 +27,8 @@ pub struct Full;
 
 type Work = Box<dyn FnOnce() + Send>;
 
-/// The niceness of threads for requests that take long.
-pub const COMPUTE_NICE: i32 = 10;
-
-/// The niceness of threads for work that must not delay any other work: the lowest priority.
-pub const IDLE_NICE: i32 = 19;
+/// The niceness of the pool's threads.
+const NICE: i32 = 10;
 
 /// The niceness of threads for writes. Lookups have priority, but a write holds the store's only writer, so it must not
 /// starve on a busy machine. At niceness 10, a small write took 110 ms instead of 30 ms while both cores of the machine
@@ -41,18 +38,18 @@ pub const WRITE_NICE: i32 = 3;
 // === impl Compute ===
 
 impl Compute {
-    /// Starts threads with this name and this niceness, and a queue in which at most `waiting_max` tasks wait. The threads
-    /// end when the pool is dropped.
+    /// Starts threads with this name, and a queue in which at most `waiting_max` tasks wait. The threads end when the
+    /// pool is dropped.
     ///
     /// # Errors
     /// If a thread cannot be started.
-    pub fn start(name: &str, nice: i32, threads: usize, waiting_max: usize) -> io::Result<Self> {
+    pub fn start(name: &str, threads: usize, waiting_max: usize) -> io::Result<Self> {
         let (queue, work) = sync_channel::<Work>(waiting_max);
         let work = Arc::new(Mutex::new(work));
         for i in 0..threads.max(1) {
             let work = Arc::clone(&work);
             let thread = thread::Builder::new().name(format!("{name}-{i}"));
-            thread.spawn(move || run(&work, nice))?;
+            thread.spawn(move || run(&work))?;
         }
         Ok(Self { queue })
     }
@@ -80,8 +77,8 @@ impl Compute {
     }
 }
 
-fn run(work: &Mutex<Receiver<Work>>, nice: i32) {
-    lower_priority(nice);
+fn run(work: &Mutex<Receiver<Work>>) {
+    lower_priority(NICE);
     loop {
         // One thread holds the lock while it waits for work. The other threads wait for the lock.
         let next = work.lock().unwrap_or_else(PoisonError::into_inner).recv();
@@ -107,7 +104,7 @@ mod tests {
 
     #[test]
     fn full_queue_and_panic_are_reported() {
-        let compute = Compute::start("test", COMPUTE_NICE, 1, 2).unwrap();
+        let compute = Compute::start("test", 1, 2).unwrap();
         let barrier = Arc::new(Barrier::new(2));
         let (entered, leaves) = (Arc::clone(&barrier), Arc::clone(&barrier));
         let first = compute.try_run(move || {

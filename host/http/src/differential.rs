@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use larder_common::{
     clock::{ManualClock, SharedClock},
-    compute::{COMPUTE_NICE, Compute},
+    compute::Compute,
     memory::MemoryBudget,
 };
 use larder_model::{
@@ -120,7 +120,7 @@ impl TestServer {
 
         let limits = ServingLimits { rows_max: 20, features_max: 20, values_max: 100 };
         let snapshot = Snapshot::new(catalog, Arc::new(store), Arc::clone(&clock), TtlPolicy::Mark, limits).unwrap();
-        let compute = Arc::new(Compute::start("test", COMPUTE_NICE, 1, 8).unwrap());
+        let compute = Arc::new(Compute::start("test", 1, 8).unwrap());
         let resources = Resources::new(MemoryBudget::new(64 << 20), compute, 1 << 20);
         let current = Arc::new(CurrentSnapshot::new(snapshot));
         let lookups = Arc::new(LookupService::new(current, resources, Arc::new(FixedDefinitions), Arc::clone(&clock)));

@@ -41,24 +41,18 @@ pub struct Acceptance {
 #[non_exhaustive]
 pub enum Rejection {
     /// The outputs of a row differ between two computations of the same batch.
-    #[error(
-        "plugin is not deterministic: {difference}. Training data would differ from served features. hint: use no \
-         state, randomness or order of a hash table"
-    )]
+    #[error("plugin is not deterministic: {difference}. Training data would differ from served features")]
     NotDeterministic {
         /// The row and the outputs.
         difference: Box<Difference>,
     },
     /// The outputs of a row depend on other rows of the batch.
-    #[error(
-        "the outputs of a row depend on other rows: {difference}. hint: compute each row by itself, because Larder \
-         divides batches"
-    )]
+    #[error("the outputs of a row depend on other rows: {difference}")]
     NotIndependent {
         /// The row and the outputs.
         difference: Box<Difference>,
     },
-    /// A row exceeds a limit, or its result is malformed.
+    /// A row exceeds a limit, or its outputs are malformed.
     #[error("{row} failed: {error}")]
     Limit {
         /// The row.
@@ -207,6 +201,21 @@ fn is_violation(error: &CallError) -> bool {
             | CallError::Busy(_)
             | CallError::Interrupt(Interrupt::Trap(_) | Interrupt::Elapsed(_))
     )
+}
+
+// === impl Rejection ===
+
+impl Rejection {
+    /// Returns what the author of the plugin can do.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::NotDeterministic { .. } => "use no state, randomness or order of a hash table",
+            Self::NotIndependent { .. } => "compute each row by itself, because Larder divides batches",
+            Self::Limit { .. } => "return an error or null for such inputs, or raise the limit",
+            Self::FailsAlways { .. } => "run the plugin with `larder plugin run`",
+        }
+    }
 }
 
 // === impl OwnInstance ===

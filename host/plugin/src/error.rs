@@ -2,6 +2,8 @@
 
 use std::{fmt, time::Duration};
 
+use larder_model::model::ValueType;
+
 use super::{ColumnFault, ColumnType, CompileKill, PluginDirError};
 
 /// Why the plugin runtime cannot be set up.
@@ -229,6 +231,14 @@ pub enum CallError {
         /// The plugin's type.
         to: ColumnType,
     },
+    /// An output of a nested type that is not JSON text of the type.
+    #[error("output '{output}' is not the JSON text of a value of type {value_type}")]
+    Nested {
+        /// The output.
+        output: String,
+        /// The view's type.
+        value_type: ValueType,
+    },
     /// The plugin reported that it cannot compute this row.
     #[error("{0}")]
     Row(String),
@@ -291,6 +301,7 @@ impl CallError {
             Self::Fault(_) => "fault",
             Self::Row(_) => "row",
             Self::Cast { .. } => "cast",
+            Self::Nested { .. } => "nested",
             Self::Interrupt(Interrupt::Timeout(_) | Interrupt::Elapsed(_)) => "timeout",
             Self::Interrupt(Interrupt::Memory { .. }) => "memory",
             Self::Interrupt(Interrupt::Output { .. }) => "output_bytes",
@@ -317,7 +328,7 @@ impl CallError {
     pub fn for_client(&self) -> String {
         match self {
             Self::Fault(message) | Self::Row(message) => message.clone(),
-            Self::Cast { .. } => self.to_string(),
+            Self::Cast { .. } | Self::Nested { .. } => self.to_string(),
             Self::Busy(_) => "its plugin is not available".to_owned(),
             Self::Skipped => "too many other rows failed".to_owned(),
             _ => "its plugin failed".to_owned(),

@@ -1,8 +1,7 @@
 //! Admits batches that failed to isolation threads, one at a time for each plugin and view.
 //!
 //! A call that fails on a serving thread or a compute thread is not repeated there. The request moves to an isolation
-//! thread, which has the lowest priority, and finds the rows that fail. So calls that fail delay only other calls that
-//! fail. After a batch with failed calls, the next batch of the same plugin and view is not admitted until the failed
+//! thread, which finds the rows that fail. So calls that fail delay only other calls that fail. After a batch with failed calls, the next batch of the same plugin and view is not admitted until the failed
 //! calls took only [`SHARE`] of the elapsed time.
 //!
 //! Nothing here refuses a call before it failed: a caller whose inputs fail cannot change the results of other callers.

@@ -30,6 +30,7 @@ mod killed;
 mod latency;
 mod logs;
 mod metrics;
+mod nested;
 mod output;
 mod plugin_dir;
 mod pool;

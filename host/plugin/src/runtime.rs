@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use larder_common::compute::{COMPUTE_NICE, Compute, IDLE_NICE};
+use larder_common::compute::Compute;
 
 use super::{Component, LoadError, PluginError, PluginSettings, cache::Cache, compiler::Compiler, engine::Engines};
 
@@ -34,11 +34,11 @@ impl PluginRuntime {
     pub fn new(settings: PluginSettings) -> Result<Arc<Self>, PluginError> {
         let cache = settings.cache_dir.as_deref().map(Cache::open).transpose()?;
         let engines = Engines::new(&settings)?;
-        let start = |name: &str, nice: i32, waiting_max: usize| {
-            Compute::start(name, nice, settings.compute_threads, waiting_max).map_err(PluginError::Thread)
+        let start = |name: &str, waiting_max: usize| {
+            Compute::start(name, settings.compute_threads, waiting_max).map_err(PluginError::Thread)
         };
-        let compute = start("plugin-compute", COMPUTE_NICE, settings.compute_waiting_max)?;
-        let isolation = start("plugin-isolated", IDLE_NICE, ISOLATION_WAITING_MAX)?;
+        let compute = start("plugin-compute", settings.compute_waiting_max)?;
+        let isolation = start("plugin-isolated", ISOLATION_WAITING_MAX)?;
         let compiler = Compiler::new(settings.compiler.clone(), settings.compile);
         Ok(Arc::new(Self { engines, cache, compiler, compute, isolation, settings }))
     }

@@ -17,6 +17,7 @@ use super::{
     latency::LatencyEstimator,
     logs::PluginLog,
     metrics::TransformMetrics,
+    nested,
     pool::Pool,
 };
 
@@ -29,9 +30,13 @@ pub struct Transform {
     inputs: Vec<usize>,
     /// For each input of the plugin, whether the view has another type, whose values are cast.
     casts: Vec<bool>,
+    /// For each input of the plugin, its type in the view.
+    input_types: Vec<ValueType>,
     outputs: Vec<usize>,
     /// The types of the values or list items of each output, in the order of the signature.
     item_types: Vec<ScalarType>,
+    /// The outputs of nested types, by their index in the signature.
+    nested: Vec<(usize, ValueType)>,
     pool: Pool,
     isolation: Isolation,
     samples: Samples,
@@ -70,12 +75,17 @@ impl Transform {
         let outputs = fit_outputs(&signature.outputs, view);
         let (inputs, outputs): (Vec<usize>, _) = (inputs.map_err(incompatible)?, outputs.map_err(incompatible)?);
         let is_cast = |(place, input): (&usize, &Field)| {
-            ColumnType::of(view.inputs[*place].value_type).is_some_and(|of| !of.has_values_of(input.column_type))
+            !ColumnType::of(view.inputs[*place].value_type).has_values_of(input.column_type)
         };
+        let input_types = inputs.iter().map(|place| view.inputs[*place].value_type).collect();
         let casts = inputs.iter().zip(&signature.inputs).map(is_cast).collect();
         let mut item_types: Vec<ScalarType> =
             signature.outputs.iter().map(|output| output.column_type.scalar.into()).collect();
+        let mut nested = Vec::new();
         for (feature, place) in view.features.iter().zip(&outputs) {
+            if let of @ ValueType::Nested(_) = feature.value_type {
+                nested.push((*place, of));
+            }
             item_types[*place] = match feature.value_type {
                 ValueType::Scalar(of) | ValueType::List(of) | ValueType::Set(of) => of,
                 ValueType::Nested(_) => item_types[*place],
@@ -88,8 +98,10 @@ impl Transform {
             config: Arc::clone(&view.config),
             inputs,
             casts,
+            input_types,
             outputs,
             item_types,
+            nested,
             pool: Pool::new(runtime.settings().threads + runtime.settings().compute_threads),
             isolation: Isolation::new(),
             samples: Samples::default(),
@@ -134,6 +146,12 @@ impl Transform {
     #[must_use]
     pub fn is_cast(&self, input: usize) -> bool {
         self.casts[input]
+    }
+
+    /// Returns the view's type of an input of the plugin.
+    #[must_use]
+    pub fn input_type(&self, input: usize) -> ValueType {
+        self.input_types[input]
     }
 
     /// Returns, for each feature of the view, the index of its column in the result of a call.
@@ -193,6 +211,7 @@ impl Transform {
 
     /// Wraps the result of a batch.
     pub(super) fn outputs_of(&self, frame: Frame, failed: Vec<FailedRow>) -> Outputs {
+        let (frame, failed) = nested::encode(frame, failed, &self.nested, &self.component.signature().outputs);
         Outputs::new(frame, &self.item_types, failed)
     }
 
@@ -348,7 +367,7 @@ fn fit_input(input: &Field, view: &DerivedView) -> Result<usize, Incompatibility
     let casts = |found: ColumnType| {
         found.is_list == input.column_type.is_list && found.scalar.casts_to(input.column_type.scalar)
     };
-    if !ColumnType::of(found).is_some_and(casts) {
+    if !casts(ColumnType::of(found)) {
         let (name, plugin) = (input.name.clone(), input.column_type);
         return Err(Incompatibility::InputType { name, view: found.to_string(), plugin });
     }
@@ -362,7 +381,7 @@ fn fit_outputs(outputs: &[Field], view: &DerivedView) -> Result<Vec<usize>, Inco
             return Err(Incompatibility::NoOutput { name: feature.name.to_string(), suggestion });
         };
         let plugin = outputs[place].column_type;
-        if !ColumnType::of(feature.value_type).is_some_and(|feature| feature.has_values_of(plugin)) {
+        if !ColumnType::of(feature.value_type).has_values_of(plugin) {
             let (name, view) = (feature.name.to_string(), feature.value_type.to_string());
             return Err(Incompatibility::OutputType { name, view, plugin });
         }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use larder_model::{
-    codec::single,
-    model::{Micros, NULL_TIMESTAMP_SECONDS, ScalarType, ValueRef},
+    codec::{json::nested_json, single},
+    model::{Micros, NULL_TIMESTAMP_SECONDS, ScalarType, ValueRef, ValueType},
 };
 use larder_plugin_host::{
     CallError, ColumnScalar, ColumnType, ColumnWriter, FailedRow, Field, Frame, FrameBuilder, OnFailure,
@@ -62,6 +62,9 @@ fn compute(
     for (place, input) in step.inputs.iter().enumerate() {
         let mut note = |row: usize| lossy.push((row, place));
         inputs.column(|column| match *input {
+            StepInput::Feature(from) if matches!(transform.input_type(place), ValueType::Nested(_)) => {
+                fill_nested(column, answer, from);
+            }
             StepInput::Feature(from) => fill_feature(column, answer, from, transform.is_cast(place), &mut note),
             StepInput::Request(index) => column.append_cast(request_data.column(index), &mut note),
             StepInput::Key(index, key_type) => {
@@ -119,6 +122,14 @@ fn fill_feature(
     let is_null = |value: &ValueRef<'_>| is_timestamp && matches!(value, ValueRef::Int64(NULL_TIMESTAMP_SECONDS));
     let values = answer.cells(from).map(|cell| if is_null(&cell.value) { ValueRef::Null } else { cell.value });
     if is_cast { column.extend_cast(values, lossy) } else { column.extend(values) }
+}
+
+/// Appends the JSON text of a feature of a nested type in all rows.
+fn fill_nested(column: &mut ColumnWriter<'_>, answer: &Answer<'_>, from: ColumnFrom) {
+    for cell in answer.cells(from) {
+        let text = if let ValueRef::Bytes(bytes) = cell.value { nested_json(bytes) } else { None };
+        column.push(text.as_ref().map_or(ValueRef::Null, |text| ValueRef::Bytes(text.as_bytes())));
+    }
 }
 
 fn fill_key(

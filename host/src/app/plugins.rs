@@ -111,7 +111,10 @@ pub(super) enum DeployError {
     #[error("{}", lines(.0))]
     Bind(Vec<BindError>),
     /// The acceptance checks failed.
-    #[error("plugin '{plugin}' {version} is not accepted for derived view '{view}': {rejection}{FORCE_HINT}")]
+    #[error(
+        "plugin '{plugin}' {version} is not accepted for derived view '{view}': {rejection}. hint: {}{FORCE_HINT}",
+        rejection.hint()
+    )]
     Rejected { plugin: String, version: String, view: String, rejection: Box<Rejection> },
     /// Another file of the same version is live.
     #[error(

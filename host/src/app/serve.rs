@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use futures_util::future::join_all;
 use larder_common::{
-    compute::{COMPUTE_NICE, Compute},
+    compute::Compute,
     memory::{MemoryBudget, default_budget, memory_limit},
     telemetry,
 };
@@ -197,7 +197,7 @@ impl App {
         let auto = || usize::try_from(default_budget(memory_limit())).unwrap_or(usize::MAX);
         let memory = MemoryBudget::new(limits.in_flight_bytes_max.unwrap_or_else(auto));
         let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
-        let compute = Compute::start("large", COMPUTE_NICE, threads, LARGE_WAITING_MAX)
+        let compute = Compute::start("large", threads, LARGE_WAITING_MAX)
             .map_err(|error| AppError::Setup(format!("a thread for large requests cannot be started: {error}")))?;
         Ok(Resources::new(memory, Arc::new(compute), limits.answer_bytes_max))
     }

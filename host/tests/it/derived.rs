@@ -6,13 +6,13 @@ use std::{
     thread,
 };
 
-use larder_http::decode_request;
+use larder_http::{Control, decode_request};
 use larder_serving::{Answer, Authenticator, OnlineRequest};
 use serde_json::{Value, json};
 
 use crate::{
     fixture::{Fixture, Setup},
-    guests::FEAST_ODFV,
+    guests::{FEAST_ODFV, guest},
 };
 
 /// Adds a definition file to the golden ones.
@@ -20,6 +20,13 @@ fn with(definitions: &str) -> Setup {
     let setup = Setup::golden();
     fs::write(setup.path("features/more.yaml"), definitions).unwrap();
     setup
+}
+
+/// Starts a server with these definitions, and deploys the hostile plugin, which the acceptance checks reject.
+fn with_hostile(definitions: &str) -> Fixture {
+    let fixture = with(definitions).start();
+    fixture.app.deploy(&fs::read(guest("hostile")).unwrap(), true).unwrap();
+    fixture
 }
 
 fn amounts() -> Value {
@@ -240,7 +247,7 @@ fn violations_do_not_affect_other_lookups() {
 "
         )
     });
-    let fixture = with(&format!("derived_views:\n{}", views.concat())).plugins(&["hostile"]).start();
+    let fixture = with_hostile(&format!("derived_views:\n{}", views.concat()));
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
         let lookups = scope.spawn(|| {
@@ -284,7 +291,7 @@ fn hostile_views(modes: &[&str], on_error: &str) -> String {
 #[test]
 fn bad_row_does_not_affect_other_rows() {
     let modes = ["fault", "trap", "spin", "bad_utf8"];
-    let fixture = with(&hostile_views(&modes, "{default: {y: -1.0}}")).plugins(&["hostile"]).start();
+    let fixture = with_hostile(&hostile_views(&modes, "{default: {y: -1.0}}"));
     let x: Vec<f64> = (0..100).map(|row| if row == 41 { 1_000.0 } else { f64::from(row) }).collect();
     let y: Vec<f64> = (0..100).map(|row| if row == 41 { -1.0 } else { f64::from(row) * 2.0 }).collect();
     let statuses: Vec<&str> = (0..100).map(|row| if row == 41 { "INVALID" } else { "PRESENT" }).collect();
@@ -306,7 +313,7 @@ fn bad_row_does_not_affect_other_rows() {
 
 #[test]
 fn failed_request_names_the_row() {
-    let fixture = with(&hostile_views(&["fault", "trap"], "fail")).plugins(&["hostile"]).start();
+    let fixture = with_hostile(&hostile_views(&["fault", "trap"], "fail"));
     for (mode, why) in [("fault", "the hostile plugin gives up"), ("trap", "its plugin failed")] {
         let answer = fixture.features(&[&format!("hostile_{mode}:y")], json!({ "x": [1.0, 2.0, 1_000.0, 4.0] }));
         let expected = format!("derived view hostile_{mode}, row 2, could not be computed: {why}");
@@ -317,7 +324,7 @@ fn failed_request_names_the_row() {
 }
 
 /// Sets a flag when it is dropped.
-struct SetOnDrop<'f>(&'f AtomicBool);
+pub(crate) struct SetOnDrop<'f>(pub(crate) &'f AtomicBool);
 
 impl Drop for SetOnDrop<'_> {
     fn drop(&mut self) {
@@ -328,7 +335,7 @@ impl Drop for SetOnDrop<'_> {
 #[test]
 fn bad_caller_does_not_affect_good_caller() {
     let modes = ["fault", "trap", "spin", "memory", "bad_utf8"];
-    let fixture = with(&hostile_views(&modes, "null")).plugins(&["hostile"]).start();
+    let fixture = with_hostile(&hostile_views(&modes, "null"));
     for mode in modes {
         let features = [&*format!("hostile_{mode}:y")];
         let over = AtomicBool::new(false);

@@ -161,9 +161,9 @@ impl Setup {
             config.sync.reload_every = Duration::from_millis(50);
         }
         config.plugins.settings.compiler = guests::compiler();
-        // The limit is long, because debug builds on a busy machine are slow.
-        config.plugins.settings.native.time = Duration::from_secs(2);
-        config.plugins.settings.python.time = Duration::from_secs(20);
+        // The limits are longer than the default, because debug builds are slow.
+        config.plugins.settings.native.time = Duration::from_millis(200);
+        config.plugins.settings.python.time = Duration::from_millis(500);
         if let Some(longest) = self.inline_max {
             config.plugins.settings.inline_max = longest;
         }

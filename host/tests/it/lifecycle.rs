@@ -12,10 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use larder_common::{
-    compute::{COMPUTE_NICE, Compute},
-    memory::MemoryBudget,
-};
+use larder_common::{compute::Compute, memory::MemoryBudget};
 use larder_http::{
     AdminEvent, Control, DeleteCommand, DeployReport, EraseReport, Listener, ListenerRole, PluginStatus, ResetCommand,
     Router, Server, SyncCommand,
@@ -251,7 +248,7 @@ fn server_stops_though_commands_hang() {
     let control: Arc<dyn Control> = Arc::<Hanging>::clone(&hanging);
     let clock = Arc::clone(fixture.app.clock());
     let limits = ConnectionLimits { drain_timeout: Duration::from_secs(600), ..ConnectionLimits::default() };
-    let compute = Arc::new(Compute::start("test", COMPUTE_NICE, 1, 1).unwrap());
+    let compute = Arc::new(Compute::start("test", 1, 1).unwrap());
     let resources = Resources::new(MemoryBudget::new(1 << 20), compute, 1 << 20);
     let definitions: Arc<dyn RenewDefinitions> = Arc::<larder::app::App>::clone(&fixture.app);
     let lookups = Arc::new(LookupService::new(current, resources, definitions, Arc::clone(&clock)));

@@ -262,7 +262,7 @@ fn churn_plugins_agree_bit_for_bit() {
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let mut present = 0;
     for batch in 0..20 {
-        let types = view.inputs.iter().map(|input| ColumnType::of(input.value_type).unwrap());
+        let types = view.inputs.iter().map(|input| ColumnType::of(input.value_type));
         let mut columns = FrameBuilder::new(types, ROWS);
         view.inputs.iter().for_each(|_| columns.column(|column| fill_churn(column, ROWS, &mut random)));
         let columns = columns.finish();

@@ -298,9 +298,8 @@ pub(super) fn request_inputs(
     if missing.is_empty() { Ok(inputs) } else { Err(RequestError::MissingRequestData { names: missing }) }
 }
 
-/// Returns the type of a column of request data. Validation rejects inputs without a column type, so the default is never
-/// used.
+/// Returns the type of a column of request data.
 fn request_type(value_type: ValueType, nullable_items: bool) -> ColumnType {
-    let of = ColumnType::of(value_type).unwrap_or(ColumnType::TEXT);
+    let of = ColumnType::of(value_type);
     ColumnType { nullable_items: nullable_items && of.is_list, ..of }
 }

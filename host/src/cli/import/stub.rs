@@ -58,7 +58,7 @@ fn inputs<'v>(view: &'v DerivedView, python: Option<&str>) -> Vec<&'v DerivedInp
 fn plugin(view: &DerivedView, inputs: &[&DerivedInput], python: Option<&str>) -> String {
     let types =
         inputs.iter().map(|input| input.value_type).chain(view.features.iter().map(|feature| feature.value_type));
-    let types: BTreeSet<String> = types.filter_map(ColumnType::of).map(|column| column.to_string()).collect();
+    let types: BTreeSet<String> = types.map(|of| ColumnType::of(of).to_string()).collect();
     let mut imports: BTreeSet<&str> = types
         .iter()
         .flat_map(|name| match name.strip_prefix("Array(").and_then(|item| item.strip_suffix(')')) {
@@ -70,7 +70,7 @@ fn plugin(view: &DerivedView, inputs: &[&DerivedInput], python: Option<&str>) ->
     let imports: Vec<&str> = imports.into_iter().collect();
 
     let field = |name: &str, value_type, doc: &str| {
-        let column = ColumnType::of(value_type).map(|column| column.to_string()).unwrap_or_default();
+        let column = ColumnType::of(value_type).to_string();
         format!("        {}: {column}({}),\n", quoted(name), quoted(doc))
     };
     let input_fields: String =

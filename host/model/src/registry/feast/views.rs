@@ -12,7 +12,7 @@ use super::{
     stored::{AGGREGATED, Stored},
 };
 use crate::{
-    model::{AwsPlace, Gate, JOIN_KEY_DUMMY, ScalarType, TableSource, ValueType, WriteMode},
+    model::{AwsPlace, Gate, JOIN_KEY_DUMMY, NestedType, ScalarType, TableSource, ValueType, WriteMode},
     registry::{
         Definitions, DerivedDefinition, EntityDefinition, FeatureDefinition, FilesDefinition, InputDefinition,
         InputFrom, OnErrorDefinition, ProjectionDefinition, ServiceDefinition, SourceDefinition, SourceFrom, Unread,
@@ -353,7 +353,8 @@ impl<'i> Importer<'i> {
             return Err(AGGREGATED.to_owned());
         }
         let features = spec.features.iter().map(|feature| self.feature(feature)).collect::<Result<Vec<_>, _>>()?;
-        if let Some(nested) = features.iter().find(|feature| matches!(feature.value_type, ValueType::Nested(_))) {
+        let scalar_map = ValueType::Nested(NestedType::ScalarMap);
+        if let Some(nested) = features.iter().find(|feature| feature.value_type == scalar_map) {
             return Err(format!(
                 "its feature '{}' is {}, which plugins cannot compute",
                 nested.name.value, nested.value_type
@@ -392,11 +393,8 @@ impl<'i> Importer<'i> {
             };
             for feature in features {
                 // Names that are not features of the served view are left out, such as entities, which old registries
-                // list among the features. So are features with a type that plugins cannot read.
-                let readable = |(name, value_type): &(String, ValueType)| {
-                    *name == feature && !matches!(value_type, ValueType::Nested(_))
-                };
-                if known.iter().any(readable) {
+                // list among the features.
+                if known.iter().any(|(name, _)| *name == feature) {
                     read.push((view.clone(), feature));
                 }
             }

@@ -8,7 +8,9 @@ use std::{
 
 use super::{Incomplete, Known, Names, Rules, View, Views, check_name, features, is_identifier, view_name};
 use crate::{
-    model::{DerivedInput, DerivedView, Entity, Feature, InputSource, OnError, ScalarType, Value, ValueType},
+    model::{
+        DerivedInput, DerivedView, Entity, Feature, InputSource, NestedType, OnError, ScalarType, Value, ValueType,
+    },
     registry::{DerivedDefinition, InputDefinition, InputFrom, OnErrorDefinition},
     yaml::{Node, Place, Problems, Tree, nearest},
 };
@@ -35,7 +37,7 @@ pub(super) fn derived_views(
         };
         let features = features(&definition.name, &definition.features, &definition.unread_features, rules, problems);
         for (feature, written) in features.iter().zip(&definition.features) {
-            check_type("feature", &feature.name, feature.value_type, &written.name.at, problems);
+            check_feature_type(&feature.name, feature.value_type, &written.name.at, problems);
         }
         let on_error = on_error(std::mem::take(&mut definition.on_error), &features, problems);
         let mut incomplete = Incomplete { features: definition.unread_features.clone(), ..Incomplete::default() };
@@ -96,7 +98,7 @@ fn inputs(
             continue;
         }
         let Some((value_type, from)) = origin(input, views, entities, problems) else { continue };
-        check_type("input", &name, value_type, &input.name.at, problems);
+        check_input_type(&name, value_type, &from, &input.name.at, problems);
         inputs.push(DerivedInput { name, value_type, from });
     }
     inputs
@@ -140,11 +142,20 @@ fn origin(
     }
 }
 
-/// Checks that plugins support a type. They support scalars, lists and sets.
-fn check_type(what: &str, name: &str, value_type: ValueType, at: &Place, problems: &Problems) {
-    if matches!(value_type, ValueType::Nested(_)) {
-        let message = format!("{what} '{name}' is {value_type}, which plugins cannot read or compute");
-        problems.error_with_help(at, message, "plugins support scalars, and lists and sets of them".to_owned());
+/// Checks that an input has a type that plugins can read. Nested values of stored and derived features are passed as JSON
+/// text, but a request has no such values.
+fn check_input_type(name: &str, value_type: ValueType, from: &InputSource, at: &Place, problems: &Problems) {
+    if matches!(value_type, ValueType::Nested(_)) && matches!(from, InputSource::Request | InputSource::JoinKey(_)) {
+        let message = format!("input '{name}' is {value_type}, which a request cannot pass to a plugin");
+        problems.error_with_help(at, message, "declare it as Json, and send the value as JSON text".to_owned());
+    }
+}
+
+/// Checks that a feature has a type that plugins can compute. They compute nested values as JSON text.
+fn check_feature_type(name: &str, value_type: ValueType, at: &Place, problems: &Problems) {
+    if value_type == ValueType::Nested(NestedType::ScalarMap) {
+        let message = format!("feature '{name}' is {value_type}, which plugins cannot compute");
+        problems.error_with_help(at, message, "declare it as Map".to_owned());
     }
 }
 

@@ -84,7 +84,7 @@ derived_views:
       - customer_stats
       - customer_stat:charges
       - customer_stats:charge
-      - customer_stats:profile
+      - {name: profile, request: Map}
       - {name: x-y, request: Int64}
       - {request: Int64}
       - {name: z}
@@ -94,7 +94,7 @@ derived_views:
       - {name: odd, request: Int46}
       - {name: twice, request: Int64}
       - {name: twice, request: Int64}
-    features: [{name: m, type: Map}]
+    features: [{name: m, type: ScalarMap}, {name: n, type: Map}]
   - name: bad_errors
     inputs: []
     features: [{name: a, type: Int64}]
@@ -111,27 +111,27 @@ feature_services:
     check(
         &[STORED, wrong],
         expect![[r#"
-        1.yaml:3:11: error: feature view 'customer_stats' is defined twice (first defined at 0.yaml:5:11)
-        1.yaml:6:13: error: 'bad-name' is not a valid plugin name (set 'plugin' to a letter or '_', followed by letters, digits and '_')
-        1.yaml:8:9: error: input 'customer_stats' names no feature (add a feature of the view, as in 'customer_stats:some_feature')
-        1.yaml:9:9: error: feature view 'customer_stat' does not exist (did you mean 'customer_stats'?)
-        1.yaml:10:9: error: feature view 'customer_stats' has no feature 'charge' (did you mean 'charges'?)
-        1.yaml:11:9: error: input 'profile' is Map, which plugins cannot read or compute (plugins support scalars, and lists and sets of them)
-        1.yaml:12:16: error: 'x-y' is not a valid input name (give it a 'name' of letters, digits and '_')
-        1.yaml:13:9: error: input: 'name' is missing (an input has one of 'from: view:feature', 'request: type' or 'key: join key')
-        1.yaml:14:9: error: input 'z': the source is missing (an input has one of 'from: view:feature', 'request: type' or 'key: join key')
-        1.yaml:15:9: error: input 'both': more than one source is set (an input has one of 'from: view:feature', 'request: type' or 'key: join key')
-        1.yaml:16:16: error: input 'customer_id' has the same name as a join key (a request has only one column of each name; use 'key:' to read the join key)
-        1.yaml:17:26: error: join key 'customer' does not exist (did you mean 'customer_id'?)
-        1.yaml:18:30: error: unknown type 'Int46' (did you mean 'Int64'?)
-        1.yaml:20:16: error: input 'twice' is defined twice (first defined at 1.yaml:19:16)
-        1.yaml:21:23: error: feature 'm' is Map, which plugins cannot read or compute (plugins support scalars, and lists and sets of them)
-        1.yaml:25:26: error: on_error: the view has no feature 'b'
-        1.yaml:25:35: error: on_error: the default of 'a' is not of type Int64
-        1.yaml:28:15: error: derived view: 'on_error' is not valid (use 'null', 'fail' or 'default: {feature: value}')
-        1.yaml:29:11: error: feature view 'no_features' has no features
-        1.yaml:33:47: error: feature view 'bad_word' has no feature 'b'
-        1.yaml:33:79: error: derived view 'bad_word' has no join keys, so 'join_key_map' is not allowed"#]],
+            1.yaml:3:11: error: feature view 'customer_stats' is defined twice (first defined at 0.yaml:5:11)
+            1.yaml:6:13: error: 'bad-name' is not a valid plugin name (set 'plugin' to a letter or '_', followed by letters, digits and '_')
+            1.yaml:8:9: error: input 'customer_stats' names no feature (add a feature of the view, as in 'customer_stats:some_feature')
+            1.yaml:9:9: error: feature view 'customer_stat' does not exist (did you mean 'customer_stats'?)
+            1.yaml:10:9: error: feature view 'customer_stats' has no feature 'charge' (did you mean 'charges'?)
+            1.yaml:11:16: error: input 'profile' is Map, which a request cannot pass to a plugin (declare it as Json, and send the value as JSON text)
+            1.yaml:12:16: error: 'x-y' is not a valid input name (give it a 'name' of letters, digits and '_')
+            1.yaml:13:9: error: input: 'name' is missing (an input has one of 'from: view:feature', 'request: type' or 'key: join key')
+            1.yaml:14:9: error: input 'z': the source is missing (an input has one of 'from: view:feature', 'request: type' or 'key: join key')
+            1.yaml:15:9: error: input 'both': more than one source is set (an input has one of 'from: view:feature', 'request: type' or 'key: join key')
+            1.yaml:16:16: error: input 'customer_id' has the same name as a join key (a request has only one column of each name; use 'key:' to read the join key)
+            1.yaml:17:26: error: join key 'customer' does not exist (did you mean 'customer_id'?)
+            1.yaml:18:30: error: unknown type 'Int46' (did you mean 'Int64'?)
+            1.yaml:20:16: error: input 'twice' is defined twice (first defined at 1.yaml:19:16)
+            1.yaml:21:23: error: feature 'm' is ScalarMap, which plugins cannot compute (declare it as Map)
+            1.yaml:25:26: error: on_error: the view has no feature 'b'
+            1.yaml:25:35: error: on_error: the default of 'a' is not of type Int64
+            1.yaml:28:15: error: derived view: 'on_error' is not valid (use 'null', 'fail' or 'default: {feature: value}')
+            1.yaml:29:11: error: feature view 'no_features' has no features
+            1.yaml:33:47: error: feature view 'bad_word' has no feature 'b'
+            1.yaml:33:79: error: derived view 'bad_word' has no join keys, so 'join_key_map' is not allowed"#]],
     );
 }
 

@@ -1,0 +1,223 @@
+//! Python plugins in a real component, with a plugin that evaluates expressions: functions that cannot work in a plugin,
+//! rows and callers that fail, and results on a busy machine.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
+
+use larder_http::Control;
+use larder_model::model::{DerivedInput, DerivedView, Feature, InputSource, OnError, ValueRef};
+use larder_plugin_host::{OnFailure, Outputs, PluginRuntime, PluginSettings, Transform};
+use serde_json::{Value, json};
+
+use crate::{
+    fixture::Setup,
+    guests::{compiler, guest},
+};
+
+const VIEW: &str = "derived_views:
+  - name: evaluate
+    inputs: [{name: code, request: String}]
+    features: [{name: text, type: String}]
+";
+
+fn view() -> DerivedView {
+    DerivedView {
+        name: "evaluate".into(),
+        plugin: "evaluate".into(),
+        inputs: vec![DerivedInput {
+            name: "code".into(),
+            value_type: "String".parse().unwrap(),
+            from: InputSource::Request,
+        }],
+        features: vec![Feature {
+            name: "text".into(),
+            value_type: "String".parse().unwrap(),
+            description: String::new(),
+            tags: Default::default(),
+        }],
+        config: "null".into(),
+        on_error: OnError::Null,
+        description: String::new(),
+        tags: Default::default(),
+    }
+}
+
+fn transform() -> &'static Arc<Transform> {
+    static TRANSFORM: OnceLock<Arc<Transform>> = OnceLock::new();
+    TRANSFORM.get_or_init(|| {
+        // The compiled code is kept between runs of the tests.
+        let cache_dir = Some(Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("guests").join("compiled"));
+        let settings = PluginSettings { cache_dir, compiler: compiler(), ..PluginSettings::default() };
+        let runtime = PluginRuntime::new(settings).unwrap();
+        let component = runtime.load(&fs::read(guest("evaluate")).unwrap()).unwrap();
+        assert!(component.is_python());
+        Transform::bind(&runtime, &component, &view()).unwrap()
+    })
+}
+
+fn evaluate(rows: &[&str], on_failure: OnFailure) -> Outputs {
+    let transform = transform();
+    let mut inputs = transform.input_batch(0, rows.len());
+    inputs.column(|column| column.extend(rows.iter().map(|row| ValueRef::Bytes(row.as_bytes()))));
+    transform.try_call(&inputs.finish(), on_failure).unwrap()
+}
+
+/// Returns the result of each row, or its error.
+fn results(outputs: &Outputs) -> Vec<Result<String, String>> {
+    let text = |row: usize| match outputs.output(0).get(row) {
+        ValueRef::Bytes(text) => String::from_utf8_lossy(text).into_owned(),
+        value => format!("{value:?}"),
+    };
+    let mut results: Vec<_> = (0..outputs.rows()).map(|row| Ok(text(row))).collect();
+    for failed in outputs.failed() {
+        results[failed.row] = Err(format!("{}: {}", failed.error.kind(), failed.error));
+    }
+    results
+}
+
+#[test]
+fn unavailable_functions_fail_in_component() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/sdk/python/tests/sandbox_calls.json");
+    let calls: BTreeMap<String, BTreeMap<String, String>> =
+        serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    assert_eq!(calls.len(), 3);
+    for (group, calls) in &calls {
+        let rows: Vec<&str> = calls.keys().map(String::as_str).collect();
+        let outputs = evaluate(&rows, OnFailure::FindRows);
+        for ((call, expected), result) in calls.iter().zip(results(&outputs)) {
+            match result {
+                Ok(result) => assert_eq!((&*result, &**group), (&**expected, "working when deployed"), "{call}"),
+                Err(error) => {
+                    assert!(group.starts_with("unavailable"), "{call}: {error}");
+                    assert!(error.starts_with("row: ") && error.contains(expected), "{call}: {error}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn failing_python_rows_fail_alone() {
+    let nested = format!("eval('{}{}')", "[".repeat(150), "]".repeat(150));
+    for (bad, error) in [
+        ("1 / 0", "row: ZeroDivisionError: division by zero"),
+        ("None * 2", "row: TypeError"),
+        ("sys.exit(1)", "row: "),
+        ("[0] * 10 ** 9", "row: MemoryError"),
+        ("(lambda f: f(f))(lambda f: f(f))", "row: RecursionError"),
+        (&*nested, "stack: its stack overflowed"),
+        ("sum(range(10 ** 12))", "timeout: it used more than 50ms of CPU time"),
+    ] {
+        let mut rows = vec!["1 + 1"; 100];
+        rows[41] = bad;
+        let results = results(&evaluate(&rows, OnFailure::FindRows));
+        for (row, result) in results.iter().enumerate() {
+            match result {
+                Ok(text) => assert_eq!((row != 41, &**text), (true, "2"), "{bad}, row {row}"),
+                Err(found) => assert!(row == 41 && found.starts_with(error), "{bad}, row {row}: {found}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn bad_python_caller_does_not_affect_good_caller() {
+    let setup = Setup::golden();
+    fs::write(setup.path("features/evaluate.yaml"), VIEW).unwrap();
+    let fixture = setup.plugins(&["evaluate"]).start();
+    fixture.eventually("the plugin is compiled", || {
+        let answer = fixture.features(&["evaluate:text"], json!({ "code": ["1 + 1"] }));
+        answer.column("text")["statuses"] == json!(["PRESENT"])
+    });
+    let nested = format!("eval('{}{}')", "[".repeat(150), "]".repeat(150));
+    for bad in ["None * 2", &nested, "sum(range(10 ** 12))"] {
+        let over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let ended = crate::derived::SetOnDrop(&over);
+            let calls = || {
+                let mut answers = 0;
+                while !over.load(Ordering::Relaxed) {
+                    let answer = fixture.features(&["evaluate:text"], json!({ "code": [bad] }));
+                    assert_eq!(answer.column("text")["statuses"], json!(["INVALID"]), "{bad}");
+                    answers += 1;
+                }
+                answers
+            };
+            let callers = [scope.spawn(calls), scope.spawn(calls)];
+            for x in 0..200 {
+                let answer = fixture.features(&["evaluate:text"], json!({ "code": [format!("{x} * 2")] }));
+                assert_eq!(answer.column("text")["values"], json!([(x * 2).to_string()]), "{bad}: {}", answer.text());
+            }
+            drop(ended);
+            assert!(callers.into_iter().map(|caller| caller.join().unwrap()).sum::<i32>() > 0, "{bad}");
+        });
+    }
+}
+
+#[test]
+fn nested_values_are_passed_as_json() {
+    let setup = Setup::golden();
+    let views = "derived_views:
+  - name: evaluate
+    inputs: [{name: code, request: String}]
+    features: [{name: text, type: Array(Array)}]
+  - name: again
+    plugin: evaluate
+    inputs: [{name: code, from: 'evaluate:text'}]
+    features: [{name: text, type: String}]
+";
+    fs::write(setup.path("features/evaluate.yaml"), views).unwrap();
+    let fixture = setup.start();
+    // Values of generated rows are not lists of lists, so the acceptance checks fail.
+    let plugin = fs::read(guest("evaluate")).unwrap();
+    let why = fixture.app.deploy(&plugin, false).unwrap_err();
+    assert!(
+        why.contains("failed: output 'text' is not the JSON text of a value of type Array(Array). hint: "),
+        "{why}"
+    );
+    fixture.app.deploy(&plugin, true).unwrap();
+    let body = json!({
+        "features": ["evaluate:text", "again:text"],
+        "full_feature_names": true,
+        "entities": { "code": ["[[1, 2], [3]]", "{}", "None + 1"] },
+    });
+    let answer = fixture.post("/get-online-features", body.to_string().as_bytes());
+    let nested = answer.column("evaluate__text");
+    assert_eq!(nested["values"], json!([[[1, 2], [3]], null, null]));
+    assert_eq!(nested["statuses"], json!(["PRESENT", "INVALID", "INVALID"]), "a map is not a list of lists");
+    let text = answer.column("again__text");
+    assert_eq!(text["values"], json!(["[[1, 2], [3]]", null, null]), "the second plugin got JSON text");
+}
+
+#[test]
+fn json_of_large_request_is_parsed_under_load() {
+    let text = json!({ "id": 7, "items": (0..20).map(|i| json!({ "price": i, "name": "a" })).collect::<Vec<Value>>() });
+    let code = format!("len(json.loads({:?})['items'])", text.to_string());
+    let rows = vec![code.as_str(); 10_000];
+    let stop = AtomicBool::new(false);
+    let threads = 4 * thread::available_parallelism().unwrap().get();
+    let outputs = thread::scope(|scope| {
+        let ended = crate::derived::SetOnDrop(&stop);
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        let outputs = evaluate(&rows, OnFailure::Escalate);
+        drop(ended);
+        outputs
+    });
+    assert!(outputs.failed().is_empty(), "{:?}", outputs.failed());
+    assert_eq!(outputs.output(0).column().null_count(), 0);
+    assert!((0..rows.len()).all(|row| outputs.output(0).get(row) == ValueRef::Bytes(b"20")));
+}
