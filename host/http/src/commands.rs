@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{
-    AdminEvent, Control, DeleteCommand, HttpError, ResetCommand, SyncCommand,
+    AdminEvent, Control, DeleteCommand, HttpError, ResetCommand, RollbackCommand, SyncCommand,
     body::ResponseBody,
     response::{HttpResponse, json_response},
     routes::CommandEndpoint,
@@ -29,10 +29,12 @@ const EVENTS_WAITING_MAX: usize = 64;
 /// Returns whether a command uses the request's body.
 pub(super) fn has_body(command: CommandEndpoint) -> bool {
     match command {
-        CommandEndpoint::Sync | CommandEndpoint::Delete | CommandEndpoint::Reset | CommandEndpoint::DeployPlugin => {
-            true
-        }
-        CommandEndpoint::Reload | CommandEndpoint::ListPlugins | CommandEndpoint::RollBackPlugin => false,
+        CommandEndpoint::Sync
+        | CommandEndpoint::Delete
+        | CommandEndpoint::Reset
+        | CommandEndpoint::DeployPlugin
+        | CommandEndpoint::RollBackPlugin => true,
+        CommandEndpoint::Reload | CommandEndpoint::ListPlugins | CommandEndpoint::ListPluginHistory => false,
     }
 }
 
@@ -60,7 +62,13 @@ pub(super) async fn run(
         }
         CommandEndpoint::ListPlugins => Ok(json_response(StatusCode::OK, &json!({ "plugins": control.plugins() }))),
         CommandEndpoint::DeployPlugin => blocking(move || control.deploy(&body)).await,
-        CommandEndpoint::RollBackPlugin => blocking(move || control.roll_back(&name)).await,
+        CommandEndpoint::ListPluginHistory => {
+            blocking(move || Ok(json!({ "versions": control.plugin_history(&name)? }))).await
+        }
+        CommandEndpoint::RollBackPlugin => {
+            let rollback: RollbackCommand = if body.is_empty() { RollbackCommand::default() } else { parse(&body)? };
+            blocking(move || control.roll_back(&name, rollback.version.as_deref())).await
+        }
     }
 }
 
