@@ -163,10 +163,12 @@ bench-sync: check-tools
 	cargo bench --locked -p larder --bench sync
 
 ## make soak         kill the store's loads and the program's syncs at KILLS (1000) random times each, and the program at
-##                   AWS_KILLS (200) times while a table and objects change and AWS fails; check the store after each
+##                   AWS_KILLS (200) times while a table and objects change and AWS fails; check the store after each.
+##                   Kill the program KILLS times while plugins are deployed and rolled back
 soak: check-tools check-guest-tools
 	LARDER_KILLS=$(KILLS) cargo test --release --locked -p larder-store --lib -- kill:: --nocapture
 	LARDER_KILLS=$(KILLS) cargo test --release --locked -p larder --test it -- kill:: --nocapture
+	LARDER_KILLS=$(KILLS) cargo test --release --locked -p larder --test it -- deploy::history::killed --nocapture
 	LARDER_AWS_KILLS=$(AWS_KILLS) cargo test --release --locked -p larder --test it -- dynamo::kill --nocapture
 	LARDER_TRAPS=100000 cargo test --release --locked -p larder --test it -- traps_leave --nocapture
 

@@ -220,7 +220,7 @@ impl App {
     /// # Errors
     /// [`AppError::Plugin`], if there are derived views and plugins cannot run at all.
     fn load_cached_plugins(&self) -> Result<(), AppError> {
-        let plugins = match Plugins::open(&self.config.plugins) {
+        let plugins = match Plugins::open(&self.config.plugins, Arc::clone(&self.clock)) {
             Ok(Some(plugins)) => plugins,
             Ok(None) => return Ok(()),
             // The engines need more address space than some containers have. A server without derived views does not

@@ -41,16 +41,23 @@ pub trait Control: Send + Sync + std::fmt::Debug {
     /// The previous version keeps serving.
     fn deploy(&self, file: &[u8], force: bool) -> Result<DeployReport, String>;
 
-    /// Rolls back to the previous version of a plugin.
+    /// Rolls back to the previous version of a plugin, or to a version of its history: `version` is a version number, or
+    /// at least eight hexadecimal digits of a digest. Blocks until the version is compiled, if its code is not cached.
     ///
     /// # Errors
-    /// * The server runs no plugins, the plugin or its previous version does not exist, or the previous version is
-    ///   incompatible with the current definitions. The live version does not change.
-    /// * A file cannot be written. The previous version is live nevertheless.
-    fn roll_back(&self, plugin: &str) -> Result<DeployReport, String>;
+    /// * The server runs no plugins, the plugin or the version does not exist, several versions match `version`, or the
+    ///   version is incompatible with the current definitions. The live version does not change.
+    /// * A file cannot be written. The restored version is live nevertheless.
+    fn roll_back(&self, plugin: &str, version: Option<&str>) -> Result<DeployReport, String>;
 
     /// Returns the plugins, sorted by name.
     fn plugins(&self) -> Vec<PluginStatus>;
+
+    /// Returns the last versions of a plugin that were live. The version that went live last is the first one.
+    ///
+    /// # Errors
+    /// If the server runs no plugins, the plugin does not exist, or its history cannot be read.
+    fn plugin_history(&self, plugin: &str) -> Result<Vec<PastVersion>, String>;
 
     /// Returns the limit on the size of a plugin's file, in bytes; 0 if the server runs no plugins.
     fn plugin_bytes_max(&self) -> usize;
@@ -95,6 +102,14 @@ pub struct ResetCommand {
     /// Whether to drop rows even if they cannot be loaded again from a source.
     #[serde(default)]
     pub confirmed: bool,
+}
+
+/// The body of `POST /v1/plugins/NAME/rollback`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RollbackCommand {
+    /// The number of a version, or at least eight hexadecimal digits of its digest. `None` for the previous version.
+    pub version: Option<String>,
 }
 
 /// The response to `POST /v1/delete` and `POST /v1/reset`.
@@ -143,7 +158,7 @@ pub struct DeployReport {
     pub replaced: Option<String>,
     /// The derived views that the plugin computes.
     pub views: Vec<String>,
-    /// Whether the plugin's code was compiled; false if the compiled code was cached, and for a rollback.
+    /// Whether the plugin's code was compiled; false if the compiled code was cached or in memory.
     pub compiled: bool,
     /// How long loading and deploying took, in seconds, without the wait for other changes.
     pub seconds: f64,
@@ -156,7 +171,7 @@ pub struct PluginStatus {
     pub plugin: String,
     /// The live version.
     pub live: Option<PluginVersion>,
-    /// The version that a rollback restores.
+    /// The version that a rollback restores if it names no version.
     pub previous: Option<PluginVersion>,
     /// The derived views that the live version computes.
     pub views: Vec<String>,
@@ -180,6 +195,23 @@ pub struct PluginVersion {
     pub bytes: u64,
     /// The description that the plugin declares.
     pub doc: String,
+}
+
+/// An item of the response to `GET /v1/plugins/NAME/history`: a version that was live.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PastVersion {
+    /// The version that the plugin declares; `None` if the history was rebuilt and the version is not compiled.
+    pub version: Option<String>,
+    /// The SHA-256 digest of the file, in hexadecimal.
+    pub digest: String,
+    /// The language that the file declares, or `unknown`.
+    pub language: String,
+    /// The size of the file in bytes.
+    pub bytes: u64,
+    /// When the version last went live, in the format of RFC 3339.
+    pub went_live: String,
+    /// Whether the version is live now.
+    pub live: bool,
 }
 
 // === impl SyncCommand ===

@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{
-    AdminEvent, Control, DeleteCommand, HttpError, ResetCommand, SyncCommand,
+    AdminEvent, Control, DeleteCommand, HttpError, ResetCommand, RollbackCommand, SyncCommand,
     body::ResponseBody,
     response::{HttpResponse, json_response},
     routes::CommandEndpoint,
@@ -30,10 +30,12 @@ const EVENTS_WAITING_MAX: usize = 64;
 /// Returns whether a command uses the request's body.
 pub(super) fn has_body(command: CommandEndpoint) -> bool {
     match command {
-        CommandEndpoint::Sync | CommandEndpoint::Delete | CommandEndpoint::Reset | CommandEndpoint::DeployPlugin => {
-            true
-        }
-        CommandEndpoint::Reload | CommandEndpoint::ListPlugins | CommandEndpoint::RollBackPlugin => false,
+        CommandEndpoint::Sync
+        | CommandEndpoint::Delete
+        | CommandEndpoint::Reset
+        | CommandEndpoint::DeployPlugin
+        | CommandEndpoint::RollBackPlugin => true,
+        CommandEndpoint::Reload | CommandEndpoint::ListPlugins | CommandEndpoint::ListPluginHistory => false,
     }
 }
 
@@ -66,7 +68,13 @@ pub(super) async fn run(
             let force = is_flag_set(query, "force");
             blocking(move || control.deploy(&body, force)).await
         }
-        CommandEndpoint::RollBackPlugin => blocking(move || control.roll_back(&name)).await,
+        CommandEndpoint::ListPluginHistory => {
+            blocking(move || Ok(json!({ "versions": control.plugin_history(&name)? }))).await
+        }
+        CommandEndpoint::RollBackPlugin => {
+            let rollback: RollbackCommand = if body.is_empty() { RollbackCommand::default() } else { parse(&body)? };
+            blocking(move || control.roll_back(&name, rollback.version.as_deref())).await
+        }
     }
 }
 

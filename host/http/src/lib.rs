@@ -41,8 +41,8 @@ mod writes;
 
 pub use self::{
     admin::{
-        AdminEvent, Control, DeleteCommand, DeployReport, EraseReport, PluginStatus, PluginVersion, ResetCommand,
-        SyncCommand,
+        AdminEvent, Control, DeleteCommand, DeployReport, EraseReport, PastVersion, PluginStatus, PluginVersion,
+        ResetCommand, RollbackCommand, SyncCommand,
     },
     catalog::describe_catalog,
     config::{HttpConfig, HttpLimits},

@@ -70,6 +70,7 @@ pub(super) enum CommandEndpoint {
     Reset,
     ListPlugins,
     DeployPlugin,
+    ListPluginHistory,
     RollBackPlugin,
 }
 
@@ -112,6 +113,7 @@ pub const ROUTES: &[Route] = &[
     route("POST", "/v1/reset", ADMIN, Endpoint::Command(CommandEndpoint::Reset)),
     route("GET", "/v1/plugins", ADMIN, Endpoint::Command(CommandEndpoint::ListPlugins)),
     route("POST", "/v1/plugins", ADMIN, Endpoint::Command(CommandEndpoint::DeployPlugin)),
+    route("GET", "/v1/plugins/{name}/history", ADMIN, Endpoint::Command(CommandEndpoint::ListPluginHistory)),
     route("POST", "/v1/plugins/{name}/rollback", ADMIN, Endpoint::Command(CommandEndpoint::RollBackPlugin)),
 ];
 

@@ -4,12 +4,13 @@
 //! ```text
 //! plugins/                      the plugin directory: NAME.wasm is the plugin NAME
 //! data/store/plugins/           the server's own directory, mode 0700
-//!   live/NAME.wasm              the version in service
-//!   previous/NAME.wasm          the version before it, for a rollback
+//!   history/NAME/               the versions of the plugin NAME that were live; see `history.rs`
 //! ```
 //!
 //! The plugin directory has the versions that users want to run, and the server's copies are versions that worked. So a
 //! bad file in the plugin directory does no harm, not even after a restart, and a rollback needs no file from the user.
+
+mod history;
 
 use std::{
     ffi::OsStr,
@@ -23,20 +24,15 @@ use larder_common::{
     private,
 };
 
+use self::history::History;
+pub use self::history::{HistoryEntry, PreparedVersion};
+
 /// The plugin directory and the server's own copies.
 #[derive(Debug)]
 pub struct PluginDir {
     dir: PathBuf,
-    own: PathBuf,
-}
-
-/// Selects one of the server's copies of a plugin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StoredVersion {
-    /// The version in service.
-    Live,
-    /// The previous version.
-    Previous,
+    /// The parent directory of the plugins' histories.
+    histories: PathBuf,
 }
 
 /// An I/O error and the path that it concerns.
@@ -61,11 +57,9 @@ impl PluginDir {
     /// # Errors
     /// If the server's own directory cannot be created, or belongs to another user.
     pub fn open(dir: &Path, own: &Path) -> Result<Self, PluginDirError> {
-        for part in ["live", "previous"] {
-            let path = own.join(part);
-            private::open_dir(&path).map_err(|source| PluginDirError { path, source })?;
-        }
-        Ok(Self { dir: dir.to_path_buf(), own: own.to_path_buf() })
+        let histories = own.join("history");
+        private::open_dir(&histories).map_err(|source| PluginDirError { path: histories.clone(), source })?;
+        Ok(Self { dir: dir.to_path_buf(), histories })
     }
 
     /// Returns the directory that users put plugins in.
@@ -127,40 +121,34 @@ impl PluginDir {
         replace(&self.dir.join(file_name(name)), bytes)
     }
 
-    /// Reads one of the server's copies, at most `bytes_max` + 1 bytes; `None` if there is no such copy.
+    /// Returns the versions of a plugin that were live, at most ten. The version that went live last is the
+    /// first one. If the list of the versions is damaged, logs a warning, and rebuilds the list from the stored files.
     ///
     /// # Errors
-    /// If the copy exists and cannot be read.
-    pub fn stored(&self, which: StoredVersion, name: &str, bytes_max: u64) -> Result<Option<Vec<u8>>, PluginDirError> {
-        match read_file(&self.path(which, name), bytes_max) {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(error) if error.source.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
+    /// If the list or the files cannot be read.
+    pub fn history(&self, name: &str) -> Result<Vec<HistoryEntry>, PluginDirError> {
+        self.history_of(name).versions()
     }
 
-    /// Stores a new version as the live copy. The old live copy becomes the previous one, for a rollback. The live copy
-    /// is replaced atomically, so it is never missing.
+    /// Reads the server's copy of a version; `None` if there is no such copy.
     ///
     /// # Errors
-    /// If the copy cannot be written. The live copy is then unchanged.
-    pub fn keep(&self, name: &str, bytes: &[u8]) -> Result<(), PluginDirError> {
-        let (live, previous) = (self.path(StoredVersion::Live, name), self.path(StoredVersion::Previous, name));
-        let written = write_beside(&live, bytes)?;
-        let moved = link_over(&live, &previous)
-            .and_then(|()| fs::rename(&written, &live).map_err(|source| PluginDirError { path: live.clone(), source }));
-        if moved.is_err() {
-            let _ = fs::remove_file(&written);
-        }
-        moved
+    /// If the copy exists and cannot be read or is damaged.
+    pub fn stored(&self, name: &str, version: &HistoryEntry) -> Result<Option<Vec<u8>>, PluginDirError> {
+        self.history_of(name).file(version)
     }
 
-    fn path(&self, which: StoredVersion, name: &str) -> PathBuf {
-        let part = match which {
-            StoredVersion::Live => "live",
-            StoredVersion::Previous => "previous",
-        };
-        self.own.join(part).join(file_name(name))
+    /// Writes the files that make a version the first one of a plugin's history, under temporary names.
+    /// [`PreparedVersion::commit`] puts them into their places.
+    ///
+    /// # Errors
+    /// If a file cannot be written. The history is then unchanged.
+    pub fn prepare(&self, name: &str, version: HistoryEntry, bytes: &[u8]) -> Result<PreparedVersion, PluginDirError> {
+        self.history_of(name).prepare(version, bytes)
+    }
+
+    fn history_of(&self, name: &str) -> History {
+        History::in_dir(self.histories.join(name))
     }
 }
 
@@ -203,20 +191,6 @@ fn write_beside(path: &Path, bytes: &[u8]) -> Result<PathBuf, PluginDirError> {
             let _ = fs::remove_file(&beside);
             Err(PluginDirError { path: path.to_path_buf(), source })
         }
-    }
-}
-
-/// Replaces `to` with a hard link to the file at `from`. Does nothing if there is no file at `from`.
-fn link_over(from: &Path, to: &Path) -> Result<(), PluginDirError> {
-    let beside = temporary(to);
-    let _ = fs::remove_file(&beside);
-    // Copies the file if the file system does not support hard links.
-    match fs::hard_link(from, &beside).or_else(|_| fs::copy(from, &beside).map(|_bytes| ())) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        linked => linked.and_then(|()| fs::rename(&beside, to)).map_err(|source| {
-            let _ = fs::remove_file(&beside);
-            PluginDirError { path: to.to_path_buf(), source }
-        }),
     }
 }
 
@@ -309,36 +283,10 @@ mod tests {
     }
 
     #[test]
-    fn new_version_makes_old_one_previous() {
-        let (_dir, plugin_dir) = plugin_dir();
-        assert_eq!(plugin_dir.stored(StoredVersion::Live, "a", 9).unwrap(), None);
-        plugin_dir.keep("a", b"1").unwrap();
-        assert_eq!(plugin_dir.stored(StoredVersion::Previous, "a", 9).unwrap(), None);
-        plugin_dir.keep("a", b"2").unwrap();
-        assert_eq!(plugin_dir.stored(StoredVersion::Live, "a", 9).unwrap().as_deref(), Some(&b"2"[..]));
-        assert_eq!(plugin_dir.stored(StoredVersion::Previous, "a", 9).unwrap().as_deref(), Some(&b"1"[..]));
-    }
-
-    #[test]
-    fn failed_write_leaves_both_versions() {
-        let (_dir, plugin_dir) = plugin_dir();
-        plugin_dir.keep("a", b"1").unwrap();
-        plugin_dir.keep("a", b"2").unwrap();
-        let blocked = temporary(&plugin_dir.path(StoredVersion::Live, "a"));
-        fs::create_dir(&blocked).unwrap();
-        plugin_dir.keep("a", b"3").unwrap_err();
-        let copy = |which| plugin_dir.stored(which, "a", 9).unwrap().unwrap();
-        assert_eq!((&*copy(StoredVersion::Live), &*copy(StoredVersion::Previous)), (&b"2"[..], &b"1"[..]));
-        fs::remove_dir(&blocked).unwrap();
-        plugin_dir.keep("a", b"3").unwrap();
-        assert_eq!((&*copy(StoredVersion::Live), &*copy(StoredVersion::Previous)), (&b"3"[..], &b"2"[..]));
-    }
-
-    #[test]
     fn own_copies_are_private() {
         use std::os::unix::fs::PermissionsExt as _;
         let (dir, _plugin_dir) = plugin_dir();
-        let mode = fs::metadata(dir.path().join("own/live")).unwrap().permissions().mode();
+        let mode = fs::metadata(dir.path().join("own/history")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o700);
     }
 }

@@ -1,7 +1,7 @@
 //! The server's interfaces for its listeners: renewing definitions for a request, and the commands of the admin socket.
 
 use larder_http::{
-    AdminEvent, Control, DeleteCommand, DeployReport, EraseReport, PluginStatus, ResetCommand, SyncCommand,
+    AdminEvent, Control, DeleteCommand, DeployReport, EraseReport, PastVersion, PluginStatus, ResetCommand, SyncCommand,
 };
 use larder_serving::RenewDefinitions;
 
@@ -79,17 +79,27 @@ impl Control for App {
         deployed.map_err(|error| error.to_string())
     }
 
-    fn roll_back(&self, plugin: &str) -> Result<DeployReport, String> {
+    fn roll_back(&self, plugin: &str, version: Option<&str>) -> Result<DeployReport, String> {
         let plugins = self.plugins.get().ok_or(NO_PLUGINS)?;
+        // Compilation can take minutes, so the lock is taken after it.
+        let chosen = version.map(|version| plugins.choose(plugin, version)).transpose();
+        let chosen = chosen.map_err(|error| error.to_string())?;
         let _changing = self.changing();
-        let rolled_back = plugins.roll_back(plugin, self.current.load().catalog());
-        // The rollback is in effect even if a file could not be written.
+        let rolled_back = plugins.roll_back(plugin, chosen, self.current.load().catalog());
+        let (report, restored) = rolled_back.map_err(|error| error.to_string())?;
         self.swap_plugins(plugins);
-        rolled_back.map_err(|error| error.to_string())
+        // Files are written last, so that a rollback from a bad version takes effect even if the disk is full or slow.
+        plugins.write_restored(restored).map_err(|error| error.to_string())?;
+        Ok(report)
     }
 
     fn plugins(&self) -> Vec<PluginStatus> {
         self.plugins.get().map(Plugins::list).unwrap_or_default()
+    }
+
+    fn plugin_history(&self, plugin: &str) -> Result<Vec<PastVersion>, String> {
+        let plugins = self.plugins.get().ok_or(NO_PLUGINS)?;
+        plugins.history(plugin).map_err(|error| error.to_string())
     }
 
     fn plugin_bytes_max(&self) -> usize {

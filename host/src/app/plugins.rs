@@ -3,7 +3,10 @@
 //! To deploy a version, the server checks and compiles its file, binds it to every derived view that names the plugin,
 //! and runs the acceptance checks. Only then do requests use the version, for all of these views at the same time.
 //! If anything fails, the previous version stays live. After a deployment, the previous version stays compiled and
-//! bound to its views, so that a rollback only has to swap versions.
+//! bound to its views, so that a rollback to it only has to swap versions. Older versions are only files.
+
+mod history;
+mod rollback;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -13,12 +16,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use larder_common::files::FileStamp;
+use larder_common::{clock::SharedClock, files::FileStamp};
 use larder_http::{DeployReport, PluginStatus, PluginVersion};
 use larder_model::{model::DerivedView, registry::Catalog};
 use larder_plugin_host::{
-    Acceptance, BindError, CompileKill, Component, Digest, KilledCompilations, LoadError, PluginDir, PluginDirError,
-    PluginError, PluginRuntime, Rejection, Signature, StoredVersion, Transform, is_lower_version,
+    Acceptance, BindError, CompileKill, Component, Digest, HistoryEntry, KilledCompilations, LoadError, PluginDir,
+    PluginDirError, PluginError, PluginRuntime, Rejection, Signature, Transform, is_lower_version,
 };
 use larder_serving::Transforms;
 use metrics::{counter, describe_counter};
@@ -34,6 +37,7 @@ pub(super) struct Plugins {
     killed: KilledCompilations,
     /// The limit on the size of a plugin's file, in bytes.
     file_bytes_max: u64,
+    clock: SharedClock,
     state: Mutex<State>,
 }
 
@@ -48,8 +52,8 @@ struct State {
 #[derive(Clone, Debug, Default)]
 struct Entry {
     live: Option<Version>,
-    /// The version that a rollback restores. It may be incompatible with the current definitions, so a rollback checks
-    /// it first.
+    /// The version that a rollback restores if it names no version. It may be incompatible with the current definitions,
+    /// so a rollback checks it first.
     previous: Option<Version>,
     /// Why the file in the directory is not live, if it was rejected.
     refused: Option<String>,
@@ -139,10 +143,25 @@ pub(super) enum DeployError {
     NoPrevious(String),
     /// A rollback took effect, but the server's copy of the version is missing.
     #[error(
-        "plugin '{0}' was rolled back, but the server's copy of the previous version is missing, so the next start loads \
-         the newer version again. hint: deploy the file of the previous version"
+        "plugin '{0}' was rolled back, but the server's copy of the restored version is missing, so the next start loads \
+         the newer version again. hint: deploy the file of the restored version"
     )]
     MissingCopy(String),
+    /// A rollback took effect, but a file cannot be read or written.
+    #[error(
+        "plugin '{plugin}' was rolled back, but its files were not, so the next start may load the newer version again: \
+         {source}. hint: solve this problem, and repeat the rollback with the restored version as argument"
+    )]
+    FilesNotRolledBack { plugin: String, source: PluginDirError },
+    /// A version of the history has no file.
+    #[error("the server's copy of plugin '{plugin}' with digest {digest} is missing. hint: deploy the version's file")]
+    NoCopy { plugin: String, digest: Digest },
+    /// No version of the history matches.
+    #[error("plugin '{plugin}' has no version '{wanted}' in its history. hint: {known}")]
+    UnknownVersion { plugin: String, wanted: String, known: String },
+    /// Several versions of the history match.
+    #[error("several versions of plugin '{plugin}' match '{wanted}'. hint: name one by its digest: {digests}")]
+    AmbiguousVersion { plugin: String, wanted: String, digests: String },
 }
 
 /// The end of a hint: how to deploy a plugin that is rejected.
@@ -153,52 +172,19 @@ const FORCE_HINT: &str = ", or deploy it anyway with `larder plugin deploy --for
 impl Plugins {
     /// Opens the plugin directory and starts the runtime, without loading a plugin. Returns `None` if the configuration
     /// turns plugins off.
-    pub(super) fn open(config: &PluginConfig) -> Result<Option<Self>, PluginError> {
+    pub(super) fn open(config: &PluginConfig, clock: SharedClock) -> Result<Option<Self>, PluginError> {
         describe_counter!("larder_plugin_deploys_total", "Deployments of plugins, by result.");
         let Some(dir) = &config.dir else { return Ok(None) };
         let plugin_dir = PluginDir::open(dir, &config.own_dir)?;
         let killed = KilledCompilations::open(&config.own_dir.join("killed"))?;
         let runtime = PluginRuntime::new(config.settings.clone())?;
         let file_bytes_max = config.settings.component_bytes_max();
-        Ok(Some(Self { runtime, plugin_dir, killed, file_bytes_max, state: Mutex::default() }))
+        Ok(Some(Self { runtime, plugin_dir, killed, file_bytes_max, clock, state: Mutex::default() }))
     }
 
     /// Returns the limit on the size of a plugin's file, in bytes.
     pub(super) fn file_bytes_max(&self) -> u64 {
         self.file_bytes_max
-    }
-
-    /// Loads versions of known plugins from the copies that the server stores. Loads the last live version if no
-    /// version is live, for example because the file in the directory was rejected. Also loads the previous version,
-    /// for a rollback. With [`Loading::Cached`], loads only versions with cached code.
-    pub(super) fn restore(&self, catalog: &Catalog, loading: Loading) {
-        let wanted: Vec<(String, StoredVersion)> = {
-            let state = self.state();
-            let missing = |(name, entry): (&String, &Entry)| {
-                let live = entry.live.is_none().then(|| (name.clone(), StoredVersion::Live));
-                let previous = entry.previous.is_none().then(|| (name.clone(), StoredVersion::Previous));
-                [live, previous].into_iter().flatten().collect::<Vec<_>>()
-            };
-            state.entries.iter().flat_map(missing).collect()
-        };
-        for (name, which) in wanted {
-            // Loading can take minutes, so the lock is not held meanwhile.
-            let Some(version) = self.load_stored(which, &name, catalog, loading) else { continue };
-            let mut state = self.state();
-            let Some(entry) = state.entries.get_mut(&name) else { continue };
-            let slot = match which {
-                StoredVersion::Live => &mut entry.live,
-                StoredVersion::Previous => &mut entry.previous,
-            };
-            if slot.is_some() {
-                continue;
-            }
-            if which == StoredVersion::Live {
-                let version = &version.component.signature().version;
-                tracing::warn!(plugin = name, version, "keeping the last live version");
-            }
-            *slot = Some(version);
-        }
     }
 
     /// Returns the live plugins, bound to the derived views of a catalog.
@@ -315,8 +301,8 @@ impl Plugins {
         let version = self.bind(name, component, catalog, live.as_ref().filter(|live| live.is(component)));
         let version = version.map_err(DeployError::Bind)?;
         let was_accepted = || {
-            let kept = self.plugin_dir.stored(StoredVersion::Live, name, self.file_bytes_max).ok().flatten();
-            kept.is_some_and(|kept| Digest::of(&kept) == *component.digest())
+            let history = self.plugin_dir.history(name).unwrap_or_default();
+            history.iter().any(|version| version.digest == *component.digest())
         };
         if live.as_ref().is_some_and(|live| live.is(component)) || (found_as.is_some() && was_accepted()) {
             return Ok(CheckedVersion { version, started });
@@ -370,7 +356,7 @@ impl Plugins {
         // The definitions may have changed since the check.
         let version = self.bind(&name, component, catalog, Some(&checked.version)).map_err(DeployError::Bind)?;
         // The files are written before the version goes live, so that nothing can fail afterwards.
-        let written = self.write_files(&name, bytes, component.digest(), found_as.is_none());
+        let written = self.write_files(component, bytes, found_as.is_none());
         // A file in the directory is tried again by the next poll.
         written.inspect_err(|_| _ = self.state().seen.remove(&name))?;
         let mut state = self.state();
@@ -388,14 +374,27 @@ impl Plugins {
         Ok(report)
     }
 
-    /// Stores the server's copy of a plugin's file, unless it exists already, as it usually does at startup. Then writes
-    /// the file to the plugin directory, if `place` is set.
-    fn write_files(&self, name: &str, bytes: &[u8], digest: &Digest, place: bool) -> Result<(), PluginDirError> {
-        let kept = self.plugin_dir.stored(StoredVersion::Live, name, self.file_bytes_max)?;
-        if kept.is_none_or(|kept| Digest::of(&kept) != *digest) {
-            self.plugin_dir.keep(name, bytes)?;
+    /// Stores a version as the first one of the plugin's history, unless it is the first one already, as it usually is at
+    /// startup. Also writes the file to the plugin directory, if `place` is set.
+    fn write_files(&self, component: &Component, bytes: &[u8], place: bool) -> Result<(), PluginDirError> {
+        let name = &component.signature().name;
+        let prepared = self.plugin_dir.prepare(name, self.history_entry(component), bytes)?;
+        // If the process is killed between these two steps, the next start deploys the file again.
+        if place {
+            self.plugin_dir.place(name, bytes)?;
         }
-        if place { self.plugin_dir.place(name, bytes) } else { Ok(()) }
+        prepared.commit()
+    }
+
+    /// Returns the entry of the plugin's history for a version that goes live now.
+    fn history_entry(&self, component: &Component) -> HistoryEntry {
+        HistoryEntry {
+            digest: *component.digest(),
+            version: Some(component.signature().version.clone()),
+            language: component.language().to_owned(),
+            bytes: component.bytes(),
+            went_live: self.clock.now(),
+        }
     }
 
     /// Records the result of a deployment in the plugin's status, the log and the metrics.
@@ -422,32 +421,6 @@ impl Plugins {
         if let (Err(error), Some(_)) = (result, found_as) {
             self.state().entries.entry(plugin.to_owned()).or_default().refused = Some(error.to_string());
         }
-    }
-
-    /// Rolls back to the previous version, first in memory and then in the directory. Returns an error if there is no
-    /// previous version, or if it is incompatible with `catalog`. Also returns an error if the stored copy is missing
-    /// or a file cannot be written, but then the previous version is live.
-    pub(super) fn roll_back(&self, name: &str, catalog: &Catalog) -> Result<DeployReport, DeployError> {
-        let _span = tracing::debug_span!("roll_back", plugin = name).entered();
-        let started = Instant::now();
-        let mut state = self.state();
-        let entry = state.entries.get_mut(name).ok_or_else(|| DeployError::Unknown(name.to_owned()))?;
-        let Some(previous) = &entry.previous else { return Err(DeployError::NoPrevious(name.to_owned())) };
-        // A compatible version is already bound to all views, so this does not call plugin code.
-        let back = self.bind(name, &previous.component, catalog, Some(previous)).map_err(DeployError::Bind)?;
-        let replaced = entry.live.replace(back.clone());
-        // The previous version is still loaded, so nothing is compiled.
-        let report = DeployReport { compiled: false, ..back.report(replaced.as_ref(), started.elapsed()) };
-        entry.previous = replaced;
-        entry.refused = None;
-        drop(state);
-        tracing::warn!(plugin = name, version = report.version, "plugin rolled back");
-        // Files are written last, so that a rollback from a bad version takes effect even if the disk is full.
-        let bytes = self.plugin_dir.stored(StoredVersion::Previous, name, self.file_bytes_max)?;
-        let bytes = bytes.ok_or_else(|| DeployError::MissingCopy(name.to_owned()))?;
-        self.plugin_dir.keep(name, &bytes)?;
-        self.plugin_dir.place(name, &bytes)?;
-        Ok(report)
     }
 
     /// Binds the live versions to another catalog. Fails if a live version is incompatible with it. Also binds the
@@ -529,19 +502,6 @@ impl Plugins {
         if errors.is_empty() { Ok(version) } else { Err(errors) }
     }
 
-    /// Loads a stored copy of a plugin and binds it. Returns `None` if the copy does not exist, cannot be used, or
-    /// would have to be compiled although `loading` is [`Loading::Cached`]. An incompatible previous version is
-    /// returned without bindings, because a later change to the definitions may make it compatible.
-    fn load_stored(&self, which: StoredVersion, name: &str, catalog: &Catalog, loading: Loading) -> Option<Version> {
-        let bytes = self.plugin_dir.stored(which, name, self.file_bytes_max).ok()??;
-        let component = match loading {
-            Loading::Cached => self.load_cached(&bytes).ok()??,
-            Loading::Compiled => self.load(&bytes, FileOrigin::Directory).ok()?,
-        };
-        let unbound = || Version::unbound(Arc::clone(&component));
-        self.bind(name, &component, catalog, None).ok().or_else(|| (which == StoredVersion::Previous).then(unbound))
-    }
-
     fn state(&self) -> MutexGuard<'_, State> {
         // The state is consistent after every statement, so the state behind a poisoned lock is valid.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -551,6 +511,10 @@ impl Plugins {
 // === impl Version ===
 
 impl Version {
+    fn digest(&self) -> &Digest {
+        self.component.digest()
+    }
+
     /// Returns a version that is not bound to any view yet.
     fn unbound(component: Arc<Component>) -> Self {
         Self { component, transforms: BTreeMap::new(), views: BTreeMap::new() }

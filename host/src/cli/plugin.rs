@@ -21,9 +21,11 @@ pub(super) enum PluginCommand {
     Tool(tools::ToolCommand),
     /// Deploy a plugin to the running server, or install it for the next start
     Deploy(deploy::DeployArgs),
-    /// List the deployed plugins, with the version that a rollback restores
+    /// List the deployed plugins, with their previous versions
     List(deploy::ListArgs),
-    /// Roll a plugin back to its previous version
+    /// List the last ten versions of a plugin that were live
+    History(deploy::HistoryArgs),
+    /// Roll a plugin back to its previous version, or to another version of its history
     Rollback(deploy::RollbackArgs),
 }
 
@@ -33,6 +35,7 @@ pub(super) fn run(command: &PluginCommand) -> Result<()> {
         PluginCommand::Tool(command) => tools::run(command),
         PluginCommand::Deploy(args) => deploy::deploy(args),
         PluginCommand::List(args) => deploy::list(args),
+        PluginCommand::History(args) => deploy::history(args),
         PluginCommand::Rollback(args) => deploy::roll_back(args),
     }
 }

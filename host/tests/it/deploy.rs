@@ -1,5 +1,7 @@
 //! Deployment of plugins through the admin API and through the plugin directory, and rollbacks.
 
+mod history;
+
 use std::{
     fs,
     path::Path,
@@ -9,6 +11,7 @@ use std::{
 };
 
 use larder_http::Control;
+use larder_plugin_host::Digest;
 use serde_json::{Value, json};
 
 use crate::{
@@ -55,13 +58,13 @@ fn deploy_and_rollback_take_effect_immediately() {
     assert_eq!(trips(&fixture), json!(1003));
     assert_eq!(fs::read(fixture.path("plugins/odfv_singleton.wasm")).unwrap(), second(), "for the next start");
 
-    assert_eq!(fixture.app.roll_back("odfv_singleton").unwrap().version, "1.0.0");
+    assert_eq!(fixture.app.roll_back("odfv_singleton", None).unwrap().version, "1.0.0");
     assert_eq!(trips(&fixture), json!(1002));
     assert_eq!(fs::read(fixture.path("plugins/odfv_singleton.wasm")).unwrap(), first());
     // Rolling back twice returns to the original version.
-    assert_eq!(fixture.app.roll_back("odfv_singleton").unwrap().version, "2.0.0");
+    assert_eq!(fixture.app.roll_back("odfv_singleton", None).unwrap().version, "2.0.0");
     assert_eq!(trips(&fixture), json!(1003));
-    let error = fixture.app.roll_back("odfv_python").unwrap_err();
+    let error = fixture.app.roll_back("odfv_python", None).unwrap_err();
     assert_eq!(error, "plugin 'odfv_python' does not exist");
 }
 
@@ -74,7 +77,7 @@ fn rollback_is_not_undone_by_polling() {
     // This takes long enough for about ten polls of the directory.
     let (started, mut wanted) = (Instant::now(), ["1.0.0", "2.0.0"].into_iter().cycle());
     while started.elapsed() < Duration::from_secs(4) {
-        let report = fixture.app.roll_back("odfv_singleton").unwrap();
+        let report = fixture.app.roll_back("odfv_singleton", None).unwrap();
         assert_eq!(Some(report.version.as_str()), wanted.next());
     }
 }
@@ -83,13 +86,16 @@ fn rollback_is_not_undone_by_polling() {
 fn rollback_survives_restart() {
     let fixture = Setup::golden().start();
     fixture.app.deploy(&first(), false).unwrap();
-    assert_eq!(fixture.app.roll_back("odfv_singleton").unwrap_err(), "plugin 'odfv_singleton' has no previous version");
+    assert_eq!(
+        fixture.app.roll_back("odfv_singleton", None).unwrap_err(),
+        "plugin 'odfv_singleton' has no previous version"
+    );
     fixture.app.deploy(&second(), false).unwrap();
     let fixture = fixture.restart();
     fixture.until_ready();
     assert_eq!(trips(&fixture), json!(1003));
     assert!(!fixture.app.deploy(&second(), false).unwrap().compiled, "the code is cached");
-    assert_eq!(fixture.app.roll_back("odfv_singleton").unwrap().version, "1.0.0");
+    assert_eq!(fixture.app.roll_back("odfv_singleton", None).unwrap().version, "1.0.0");
     let fixture = fixture.restart();
     fixture.until_ready();
     assert_eq!(trips(&fixture), json!(1002));
@@ -100,9 +106,9 @@ fn deployment_without_stored_copy_changes_nothing() {
     let fixture = Setup::golden().start();
     fixture.app.deploy(&first(), false).unwrap();
     // No copy can be written into a directory that is a file.
-    let live = fixture.path("data/store/plugins/live");
-    fs::remove_dir_all(&live).unwrap();
-    fs::write(&live, "").unwrap();
+    let history = fixture.path("data/store/plugins/history/odfv_singleton");
+    fs::remove_dir_all(&history).unwrap();
+    fs::write(&history, "").unwrap();
     fixture.app.deploy(&second(), false).unwrap_err();
     let plugins = fixture.app.plugins();
     let plugin = plugins.iter().find(|plugin| plugin.plugin == "odfv_singleton").unwrap();
@@ -116,13 +122,14 @@ fn rollback_without_stored_copy_keeps_files() {
     let fixture = Setup::golden().start();
     fixture.app.deploy(&first(), false).unwrap();
     fixture.app.deploy(&second(), false).unwrap();
-    let copies = fixture.path("data/store/plugins");
-    fs::remove_file(copies.join("previous/odfv_singleton.wasm")).unwrap();
-    let error = fixture.app.roll_back("odfv_singleton").unwrap_err();
-    assert!(error.contains("the server's copy of the previous version is missing"), "{error}");
+    let history = fixture.path("data/store/plugins/history/odfv_singleton");
+    let list = fs::read(history.join("history.json")).unwrap();
+    fs::remove_file(history.join(Digest::of(&first()).to_string()).with_extension("wasm")).unwrap();
+    let error = fixture.app.roll_back("odfv_singleton", None).unwrap_err();
+    assert!(error.contains("the server's copy of the restored version is missing"), "{error}");
     assert_eq!(trips(&fixture), json!(1002));
     assert_eq!(fs::read(fixture.path("plugins/odfv_singleton.wasm")).unwrap(), second());
-    assert_eq!(fs::read(copies.join("live/odfv_singleton.wasm")).unwrap(), second());
+    assert_eq!(fs::read(history.join("history.json")).unwrap(), list);
 }
 
 /// If definitions need an output that only the newer version has, the previous version is kept.
@@ -144,7 +151,7 @@ fn incompatible_previous_version_is_kept() {
         assert_eq!(plugin.previous.as_ref().map(|previous| &*previous.version), Some("1.0.0"));
         let why = "derived view 'odfv_singleton' and plugin 'odfv_singleton' 1.0.0 are incompatible: the view has a feature \
                    'trips_twice', but the plugin does not compute it";
-        let refused = fixture.app.roll_back("odfv_singleton").unwrap_err();
+        let refused = fixture.app.roll_back("odfv_singleton", None).unwrap_err();
         assert!(refused.starts_with(why), "{refused}");
         assert_eq!(trips(&fixture), json!(1003));
         fixture = fixture.restart();
@@ -152,7 +159,7 @@ fn incompatible_previous_version_is_kept() {
     }
     replace(fixture.path("features/derived.yaml"), good);
     fixture.app.reload_definitions().unwrap();
-    assert_eq!(fixture.app.roll_back("odfv_singleton").unwrap().version, "1.0.0");
+    assert_eq!(fixture.app.roll_back("odfv_singleton", None).unwrap().version, "1.0.0");
     assert_eq!(trips(&fixture), json!(1002));
 }
 
@@ -281,7 +288,7 @@ fn hundred_swaps_fail_no_request() {
                 fixture.app.deploy(&first(), false).unwrap();
                 fixture.app.deploy(&second(), false).unwrap();
             } else {
-                fixture.app.roll_back("odfv_singleton").unwrap();
+                fixture.app.roll_back("odfv_singleton", None).unwrap();
             }
         }
         over.store(true, Ordering::Relaxed);

@@ -14,8 +14,8 @@ use std::{
 
 use larder_common::{compute::Compute, memory::MemoryBudget};
 use larder_http::{
-    AdminEvent, Control, DeleteCommand, DeployReport, EraseReport, Listener, ListenerRole, PluginStatus, ResetCommand,
-    Router, Server, SyncCommand,
+    AdminEvent, Control, DeleteCommand, DeployReport, EraseReport, Listener, ListenerRole, PastVersion, PluginStatus,
+    ResetCommand, Router, Server, SyncCommand,
 };
 use larder_ingest::Outcome;
 use larder_serving::{ConnectionLimits, CurrentSnapshot, LookupService, RenewDefinitions, Resources};
@@ -225,7 +225,11 @@ impl Control for Hanging {
         self.hang()
     }
 
-    fn roll_back(&self, _plugin: &str) -> Result<DeployReport, String> {
+    fn roll_back(&self, _plugin: &str, _version: Option<&str>) -> Result<DeployReport, String> {
+        self.hang()
+    }
+
+    fn plugin_history(&self, _plugin: &str) -> Result<Vec<PastVersion>, String> {
         self.hang()
     }
 

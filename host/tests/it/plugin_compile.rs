@@ -57,12 +57,12 @@ fn module(functions: usize, body: &[u8]) -> Vec<u8> {
 }
 
 /// Returns a core module with one function that has this many empty loops.
-fn loops(count: usize) -> Vec<u8> {
+pub(crate) fn loops(count: usize) -> Vec<u8> {
     module(1, &[0x03, 0x40, 0x0b].repeat(count))
 }
 
 /// Returns a valid plugin that also contains this module, but never instantiates it.
-fn bomb(module: &[u8]) -> Vec<u8> {
+pub(crate) fn bomb(module: &[u8]) -> Vec<u8> {
     [fs::read(guest(SINGLETON)).unwrap(), section(1, module)].concat()
 }
 

@@ -1,4 +1,4 @@
-//! `larder plugin deploy`, `list` and `rollback`: manage the deployed versions.
+//! `larder plugin deploy`, `list`, `history` and `rollback`: manage the deployed versions.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use hyper::Method;
 use larder_common::files::{FILE_BYTES_MAX, read_regular};
-use larder_http::{Control, DeployReport, PluginStatus};
+use larder_http::{Control, DeployReport, PastVersion, PluginStatus, RollbackCommand};
 use larder_plugin_host::is_lower_version;
 use serde_json::Value;
 
@@ -37,10 +37,25 @@ pub(in crate::cli) struct ListArgs {
 }
 
 #[derive(Debug, Args)]
+pub(in crate::cli) struct HistoryArgs {
+    /// The plugin's name
+    #[arg(value_name = "NAME")]
+    plugin: String,
+    #[command(flatten)]
+    config: ConfigArg,
+    /// Print the versions as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
 pub(in crate::cli) struct RollbackArgs {
     /// The plugin's name
     #[arg(value_name = "NAME")]
     plugin: String,
+    /// A version of the plugin's history: its number, or at least 8 digits of its digest [default: the previous version]
+    #[arg(value_name = "VERSION")]
+    version: Option<String>,
     #[command(flatten)]
     config: ConfigArg,
 }
@@ -66,15 +81,55 @@ pub(super) fn deploy(args: &DeployArgs) -> Result<()> {
 pub(super) fn roll_back(args: &RollbackArgs) -> Result<()> {
     let report: DeployReport = match Target::find_with_plugins(&args.config)? {
         Target::Running(client) => {
-            // Names of plugins contain only letters, digits and underscores. Other text cannot name a plugin, but it
-            // must not change the structure of the path.
-            let path = format!("/v1/plugins/{}/rollback", args.plugin.replace(['/', '?', '#', ' '], "_"));
-            send_command(&client, Method::POST, &path, Vec::new())?
+            let command = RollbackCommand { version: args.version.clone() };
+            let body = serde_json::to_vec(&command)?;
+            send_command(&client, Method::POST, &path_of(&args.plugin, "rollback"), body)?
         }
-        Target::Local(app) => app.roll_back(&args.plugin).map_err(crate::cli::CliError::Failed)?,
+        Target::Local(app) => {
+            app.roll_back(&args.plugin, args.version.as_deref()).map_err(crate::cli::CliError::Failed)?
+        }
     };
     print_report(&report);
     Ok(())
+}
+
+pub(super) fn history(args: &HistoryArgs) -> Result<()> {
+    let versions: Vec<PastVersion> = match Target::find_with_plugins(&args.config)? {
+        Target::Running(client) => {
+            let path = path_of(&args.plugin, "history");
+            let mut answer: Value = send_command(&client, Method::GET, &path, Vec::new())?;
+            serde_json::from_value(answer["versions"].take()).context("cannot parse the server's response")?
+        }
+        Target::Local(app) => app.plugin_history(&args.plugin).map_err(crate::cli::CliError::Failed)?,
+    };
+    if args.json {
+        output::line(&serde_json::to_string(&versions)?);
+        return Ok(());
+    }
+    let row = |version: &PastVersion| {
+        vec![
+            version.version.clone().unwrap_or_else(|| "unknown".to_owned()),
+            short(&version.digest),
+            version.language.clone(),
+            output::bytes(version.bytes),
+            version.went_live.clone(),
+            (if version.live { "live" } else { "-" }).to_owned(),
+        ]
+    };
+    let rows: Vec<_> = versions.iter().map(row).collect();
+    output::table(&["VERSION", "DIGEST", "LANGUAGE", "SIZE", "WENT LIVE", "STATUS"], &rows);
+    Ok(())
+}
+
+/// Returns the path of a route of a plugin. Names of plugins contain only letters, digits and underscores. Other text
+/// cannot name a plugin, but it must not change the structure of the path.
+fn path_of(plugin: &str, route: &str) -> String {
+    format!("/v1/plugins/{}/{route}", plugin.replace(['/', '?', '#', ' '], "_"))
+}
+
+/// Returns the first digits of a digest.
+fn short(digest: &str) -> String {
+    digest.chars().take(12).collect()
 }
 
 pub(super) fn list(args: &ListArgs) -> Result<()> {
@@ -129,7 +184,7 @@ fn row(plugin: &PluginStatus) -> Vec<String> {
     vec![
         plugin.plugin.clone(),
         of(|version| version.version.clone()),
-        of(|version| version.digest.chars().take(12).collect()),
+        of(|version| short(&version.digest)),
         of(|version| version.language.clone()),
         of(|version| output::bytes(version.bytes)),
         plugin.previous.as_ref().map_or_else(|| "-".to_owned(), |version| version.version.clone()),

@@ -1,0 +1,91 @@
+//! Rolls a plugin back to its previous version, or to a chosen version of its history.
+
+use std::{sync::Arc, time::Instant};
+
+use larder_http::DeployReport;
+use larder_model::registry::Catalog;
+use larder_plugin_host::Component;
+
+use super::{DeployError, FileOrigin, Plugins};
+
+/// A version of a plugin's history that a rollback restores.
+#[derive(Debug)]
+pub(in crate::app) struct ChosenVersion {
+    component: Arc<Component>,
+    /// The file from which the version was loaded; `None` if the version was in memory already.
+    bytes: Option<Vec<u8>>,
+}
+
+// === impl Plugins ===
+
+impl Plugins {
+    /// Loads a version of a plugin's history, unless it is in memory already. `wanted` is the number of the version, or
+    /// at least eight digits of its digest. A version without cached code is compiled, which may take minutes.
+    pub(in crate::app) fn choose(&self, name: &str, wanted: &str) -> Result<ChosenVersion, DeployError> {
+        let past = self.select_past(name, wanted)?;
+        let in_memory = self.state().entries.get(name).and_then(|entry| {
+            let version = entry.live.iter().chain(&entry.previous).find(|version| *version.digest() == past.digest)?;
+            Some(Arc::clone(&version.component))
+        });
+        if let Some(component) = in_memory {
+            return Ok(ChosenVersion { component, bytes: None });
+        }
+        let bytes = self.plugin_dir.stored(name, &past)?;
+        let bytes = bytes.ok_or_else(|| DeployError::NoCopy { plugin: name.to_owned(), digest: past.digest })?;
+        let component = self.load(&bytes, FileOrigin::Command)?;
+        Ok(ChosenVersion { component, bytes: Some(bytes) })
+    }
+
+    /// Makes a chosen version live in memory, or the previous version. Returns an error if there is no previous version,
+    /// or if the version is incompatible with `catalog`; nothing changes in this case. Pass the returned version to
+    /// [`Plugins::write_restored`].
+    pub(in crate::app) fn roll_back(
+        &self,
+        name: &str,
+        chosen: Option<ChosenVersion>,
+        catalog: &Catalog,
+    ) -> Result<(DeployReport, ChosenVersion), DeployError> {
+        let _span = tracing::debug_span!("roll_back", plugin = name).entered();
+        let started = Instant::now();
+        let before = self.state().entries.get(name).cloned().ok_or_else(|| DeployError::Unknown(name.to_owned()))?;
+        let ChosenVersion { component, bytes } = match (chosen, &before.previous) {
+            (Some(chosen), _) => chosen,
+            (None, Some(previous)) => ChosenVersion { component: Arc::clone(&previous.component), bytes: None },
+            (None, None) => return Err(DeployError::NoPrevious(name.to_owned())),
+        };
+        // If a compatible version is in memory, it is already bound to all views, so this does not call plugin code.
+        let bound = before.live.iter().chain(&before.previous).find(|version| version.digest() == component.digest());
+        let back = self.bind(name, &component, catalog, bound).map_err(DeployError::Bind)?;
+        let mut report = back.report(before.live.as_ref(), started.elapsed());
+        if bytes.is_some() {
+            report.seconds += component.load_time().as_secs_f64();
+        } else {
+            report.compiled = false;
+        }
+        let mut state = self.state();
+        let entry = state.entries.entry(name.to_owned()).or_default();
+        let again = entry.live.as_ref().is_some_and(|live| live.digest() == component.digest());
+        let replaced = entry.live.replace(back);
+        if !again {
+            entry.previous = replaced;
+        }
+        entry.refused = None;
+        drop(state);
+        tracing::warn!(plugin = name, version = report.version, "plugin rolled back");
+        Ok((report, ChosenVersion { component, bytes }))
+    }
+
+    /// Writes the files of a version that a rollback has made live. Returns an error if the stored copy is missing or a
+    /// file cannot be written.
+    pub(in crate::app) fn write_restored(&self, restored: ChosenVersion) -> Result<(), DeployError> {
+        let ChosenVersion { component, bytes } = restored;
+        let name = &component.signature().name;
+        let failed = |source| DeployError::FilesNotRolledBack { plugin: name.clone(), source };
+        let bytes = match bytes {
+            Some(bytes) => Some(bytes),
+            None => self.plugin_dir.stored(name, &self.history_entry(&component)).map_err(failed)?,
+        };
+        let bytes = bytes.ok_or_else(|| DeployError::MissingCopy(name.clone()))?;
+        self.write_files(&component, &bytes, true).map_err(failed)
+    }
+}
