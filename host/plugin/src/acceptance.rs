@@ -14,11 +14,11 @@ mod samples;
 
 use std::{cell::RefCell, fmt, time::Duration};
 
+use self::compare::Difference;
 pub use self::generator::RowGenerator;
 pub(super) use self::samples::Samples;
-use self::{compare::Difference, samples::adapted};
 use super::{
-    CallError, ColumnType, FailedRow, Inputs, Interrupt, Outputs, PluginLimits, Transform,
+    CallError, ColumnType, FailedRow, Field, Inputs, Interrupt, Outputs, PluginLimits, Transform,
     batch::{Batch, Called, Caller, OnFailure},
     guest::Guest,
 };
@@ -188,6 +188,26 @@ impl Transform {
         let cells = cells.map(|(field, column)| format!("{} = {}", field.name, compare::input_text(column, row)));
         cells.collect::<Vec<_>>().join(", ")
     }
+}
+
+/// Converts a sample of the version `live` to the inputs of another version. Inputs that only the other version has are
+/// null. Returns `None` if there is no live version.
+fn adapted(sample: &Inputs, live: Option<&Transform>, other: &Transform) -> Option<Inputs> {
+    let inputs = |transform: &Transform| -> Vec<Field> { transform.component().signature().inputs.clone() };
+    let fields = inputs(live?);
+    let first = sample.frame().column_count() - fields.len();
+    let as_of = sample.as_of().clone();
+    let mut inputs_of_other = other.input_batch(as_of, sample.rows());
+    for wanted in inputs(other) {
+        let same = |field: &Field| field.name == wanted.name && field.column_type.has_values_of(wanted.column_type);
+        let place = fields.iter().position(same);
+        inputs_of_other.column(|column| {
+            if let Some(place) = place {
+                column.append(sample.frame().column(first + place), 0..sample.rows());
+            }
+        });
+    }
+    Some(inputs_of_other.finish())
 }
 
 /// Returns whether an error means that the plugin breaks a rule, whatever its inputs are.

@@ -323,6 +323,36 @@ fn failed_request_names_the_row() {
     }
 }
 
+#[test]
+fn inputs_are_cast_without_loss() {
+    let view = |name: &str, value_type: &str| {
+        format!(
+            "  - name: {name}
+    plugin: hostile
+    inputs: [{{name: x, request: {value_type}}}]
+    features: [{{name: y, type: Float64}}]
+    config: {{mode: good}}
+"
+        )
+    };
+    let views = [view("of_int64", "Int64"), view("of_int32", "Int32"), view("of_float32", "Float32")].concat();
+    let fixture = with_hostile(&format!("derived_views:\n{views}"));
+    let ask = |name: &str, x: Value| {
+        let (values, statuses) = cells(&fixture, &[&format!("{name}:y")], json!({ "x": x }), "y");
+        (values, statuses)
+    };
+    let present = |count: usize| Value::from(vec!["PRESENT"; count]);
+    assert_eq!(ask("of_int32", json!([1, -2, null])), (json!([2.0, -4.0, 0.0]), present(3)));
+    assert_eq!(ask("of_float32", json!([1.5, 0.1])), (json!([3.0, 2.0 * f64::from(0.1_f32)]), present(2)));
+    assert_eq!(ask("of_int64", json!([3, 1_i64 << 53])), (json!([6.0, 18_014_398_509_481_984.0]), present(2)));
+    let (values, statuses) = ask("of_int64", json!([1, (1_i64 << 53) + 1, 2]));
+    assert_eq!((values, statuses), (json!([2.0, null, 4.0]), json!(["PRESENT", "INVALID", "PRESENT"])));
+    // A wider type is not cast to a narrower one.
+    let error = with(&format!("derived_views:\n{}", view("of_text", "String"))).start();
+    let why = error.app.deploy(&fs::read(guest("hostile")).unwrap(), true).unwrap_err();
+    assert!(why.contains("input 'x' is String in the view, but Float64 in the plugin"), "{why}");
+}
+
 /// Sets a flag when it is dropped.
 pub(crate) struct SetOnDrop<'f>(pub(crate) &'f AtomicBool);
 

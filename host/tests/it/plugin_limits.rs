@@ -449,8 +449,8 @@ fn incompatible_plugin_and_view_are_reported() {
     let cases = [
         (incompatible(&|view| view.inputs.clear()), "the plugin reads 'x', but the view has no such input"),
         (
-            incompatible(&|view| view.inputs[0] = input("x", "Int64")),
-            "input 'x' is Int64 in the view, but Float64 in the plugin",
+            incompatible(&|view| view.inputs[0] = input("x", "UnixTimestamp")),
+            "input 'x' is UnixTimestamp in the view, but Float64 in the plugin",
         ),
         (
             incompatible(&|view| view.features[2].name = "texts".into()),

@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use crate::{Field, Inputs, Transform};
+use crate::Inputs;
 
 /// The most recent samples.
 #[derive(Debug, Default)]
@@ -58,24 +58,4 @@ impl Samples {
     pub(crate) fn get(&self) -> Vec<Inputs> {
         self.samples.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
-}
-
-/// Converts a sample of the version `live` to the inputs of another version. Inputs that only the other version has are
-/// null. Returns `None` if there is no live version.
-pub(super) fn adapted(sample: &Inputs, live: Option<&Transform>, other: &Transform) -> Option<Inputs> {
-    let inputs = |transform: &Transform| -> Vec<Field> { transform.component().signature().inputs.clone() };
-    let fields = inputs(live?);
-    let first = sample.frame().column_count() - fields.len();
-    let as_of = sample.as_of().clone();
-    let mut inputs_of_other = other.input_batch(as_of, sample.rows());
-    for wanted in inputs(other) {
-        let same = |field: &Field| field.name == wanted.name && field.column_type.has_values_of(wanted.column_type);
-        let place = fields.iter().position(same);
-        inputs_of_other.column(|column| {
-            if let Some(place) = place {
-                column.append(sample.frame().column(first + place), 0..sample.rows());
-            }
-        });
-    }
-    Some(inputs_of_other.finish())
 }
