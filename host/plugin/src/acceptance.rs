@@ -6,6 +6,7 @@
 //! * It computes the same outputs each time, in a new instance and in one that computed other rows before.
 //! * Each row has the same outputs alone, in the batch and in the reversed batch.
 //! * No row exceeds the limits on time, memory and output, and no result is malformed.
+//! * No row of a Python plugin calls a function that plugins do not have, such as a clock.
 //! * Not all rows fail.
 
 mod compare;
@@ -52,7 +53,7 @@ pub enum Rejection {
         /// The row and the outputs.
         difference: Box<Difference>,
     },
-    /// A row exceeds a limit, or its outputs are malformed.
+    /// A row exceeds a limit, its outputs are malformed, or it calls a function that plugins do not have.
     #[error("{row} failed: {error}")]
     Limit {
         /// The row.
@@ -92,6 +93,9 @@ const ROWS_MIN: usize = 32;
 /// The CPU time that the generated rows of one pass should take. A pass of expensive rows has fewer of them.
 const PASS_TIME: Duration = Duration::from_millis(500);
 const SEED: u64 = 20_260_101;
+/// The beginning of the message of a row in which a Python plugin called a function that plugins do not have. It is the
+/// name of the exception in `larder_plugin._replacing`.
+const UNAVAILABLE: &str = "Unavailable: ";
 
 // === impl Transform ===
 
@@ -212,11 +216,12 @@ fn adapted(sample: &Inputs, live: Option<&Transform>, other: &Transform) -> Opti
 
 /// Returns whether an error means that the plugin breaks a rule, whatever its inputs are.
 fn is_violation(error: &CallError) -> bool {
+    if let CallError::Row(message) | CallError::Fault(message) = error {
+        return message.starts_with(UNAVAILABLE);
+    }
     !matches!(
         error,
-        CallError::Row(_)
-            | CallError::Fault(_)
-            | CallError::Cast { .. }
+        CallError::Cast { .. }
             | CallError::Skipped
             | CallError::Busy(_)
             | CallError::Interrupt(Interrupt::Trap(_) | Interrupt::Elapsed(_))
@@ -232,6 +237,7 @@ impl Rejection {
         match self {
             Self::NotDeterministic { .. } => "use no state, randomness or order of a hash table",
             Self::NotIndependent { .. } => "compute each row by itself, because Larder divides batches",
+            Self::Limit { error: CallError::Row(_) | CallError::Fault(_), .. } => "do not call this function",
             Self::Limit { .. } => "return an error or null for such inputs, or raise the limit",
             Self::FailsAlways { .. } => "run the plugin with `larder plugin run`",
         }

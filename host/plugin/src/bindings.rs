@@ -23,7 +23,7 @@ pub(super) mod v2 {
     });
 }
 
-/// Version 0.3, in which a plugin names the rows that it cannot compute. Its types differ from those of 0.1 and 0.2.
+/// Version 0.3, in which a plugin names the rows that it cannot compute. Its types differ from those of the other versions.
 pub(super) mod v3 {
     wasmtime::component::bindgen!({
         path: "../../wit/0.3.0",

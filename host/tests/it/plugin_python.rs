@@ -104,6 +104,18 @@ fn unavailable_functions_fail_in_component() {
     }
 }
 
+/// A plugin that calls such a function only in some rows is not accepted, either.
+#[test]
+fn acceptance_rejects_unavailable_functions() {
+    let transform = transform();
+    assert!(transform.accept(Some(transform)).is_ok());
+    evaluate(&["1 / 0", "1"], OnFailure::FindRows);
+    assert!(transform.accept(Some(transform)).is_ok(), "other errors depend on the inputs");
+    evaluate(&["1", "random.random()"], OnFailure::FindRows);
+    let why = transform.accept(Some(transform)).unwrap_err().to_string();
+    assert!(why.contains("served recently failed: Unavailable: random.random(): a plugin has no randomness"), "{why}");
+}
+
 #[test]
 fn failing_python_rows_fail_alone() {
     let nested = format!("eval('{}{}')", "[".repeat(150), "]".repeat(150));
