@@ -146,13 +146,14 @@ bench-micro: check-tools
 ##                   requests with a plugin, and lookups next to hostile plugins
 bench-plugin: check-tools check-guest-tools check-python
 	cargo build --release --locked -p larder
-	for project in bench/noop bench/floats bench/floats-python examples/churn hostile; do \
+	for project in bench/noop bench/floats bench/floats-python bench/cosine-python examples/churn hostile; do \
 		target/release/larder plugin build plugins/$$project --out target/guests/bench/$$(basename $$project).wasm \
 			|| exit 1; \
 	done
 	LARDER_BENCH_NOOP=$(CURDIR)/target/guests/bench/noop.wasm \
 	LARDER_BENCH_FLOATS=$(CURDIR)/target/guests/bench/floats.wasm \
 	LARDER_BENCH_FLOATS_PYTHON=$(CURDIR)/target/guests/bench/floats-python.wasm \
+	LARDER_BENCH_COSINE_PYTHON=$(CURDIR)/target/guests/bench/cosine-python.wasm \
 	LARDER_BENCH_CHURN=$(CURDIR)/target/guests/bench/churn.wasm \
 	LARDER_BENCH_HOSTILE=$(CURDIR)/target/guests/bench/hostile.wasm \
 		cargo bench --locked -p larder --bench plugin

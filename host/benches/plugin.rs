@@ -2,7 +2,7 @@
 //! with a 99th percentile or a range. Figures that are compared are measured alternately.
 //!
 //! `make` builds the plugins and passes their paths in environment variables: `LARDER_BENCH_NOOP`, `_FLOATS`,
-//! `_FLOATS_PYTHON`, `_CHURN` and `_HOSTILE`.
+//! `_FLOATS_PYTHON`, `_COSINE_PYTHON`, `_CHURN` and `_HOSTILE`.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark that cannot go on panics, and prints")]
 
@@ -28,6 +28,8 @@ const ROWS: [usize; 4] = [1, 32, 100, 1_000];
 /// Modes of `plugins/hostile`. The first mode is well-behaved.
 const HOSTILE_MODES: [&str; 9] =
     ["good", "spin", "memory", "recurse", "gigantic", "alias", "trap", "log_flood", "wrong_type"];
+/// The number of items of the lists of `plugins/bench/cosine-python`.
+const ITEMS: usize = 128;
 /// How long each figure is measured in all.
 const EACH: Duration = Duration::from_millis(1_000);
 /// The number of rounds in which figures that are compared alternate.
@@ -52,6 +54,13 @@ fn main() {
     for rows in ROWS {
         println!("{:<34} {:>16}", format!("Python, {rows} rows"), show(&mut calls(&python_transform, rows, EACH)));
     }
+    show_own_cost("floats-python", "plugin.compute.function(1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)");
+    let cosine = bind(&runtime, &runtime.load(&plugin("COSINE_PYTHON")).unwrap());
+    for rows in [1, 100] {
+        let name = format!("Python, cosine of {ITEMS} floats, {rows} rows");
+        println!("{name:<42} {:>8}", show(&mut list_calls(&cosine, rows)));
+    }
+    show_own_cost("cosine-python", &format!("plugin.cosine.function([0.5] * {ITEMS}, [1.5] * {ITEMS})"));
 
     println!("\nonce per version, milliseconds, median");
     for (name, file, component) in [("Rust", &floats, &rust), ("Python", &python, &script)] {
@@ -245,21 +254,56 @@ fn compare_with_host(transform: &Transform, rows: usize) {
     println!("{:<34} {:>16}", format!("the same loop in the host, rows: {rows}"), show(&mut host));
 }
 
-/// Measures calls with this many rows. The times include filling the columns, because a server does this for each call.
+/// Returns the values of the eight inputs.
+fn columns(rows: usize) -> [Vec<f64>; 8] {
+    std::array::from_fn(|index| (0..rows).map(|row| number(row, index)).collect())
+}
+
+/// Measures calls with this many rows. The times include filling the frame from the columns, because a server does this
+/// for each call.
 fn calls(transform: &Transform, rows: usize, each: Duration) -> Vec<Duration> {
+    let columns = columns(rows);
     let call = || {
         let mut frame = transform.input_batch(0, rows);
-        for place in 0..frame.column_count() {
-            frame.column(|column| column.extend((0..rows).map(|row| ValueRef::Float64(number(row, place)))));
+        for values in columns.iter().take(frame.column_count()) {
+            let values = black_box(values).iter().copied();
+            frame.column(|column| column.extend(values.map(ValueRef::Float64)));
         }
         transform.call(&frame.finish())
     };
     for_a_while(call, each)
 }
 
+/// Measures calls with this many rows of two lists.
+fn list_calls(transform: &Transform, rows: usize) -> Vec<Duration> {
+    let list: Vec<f64> = (0..ITEMS).map(|item| number(item, 0)).collect();
+    let call = || {
+        let mut frame = transform.input_batch(0, rows);
+        for _ in 0..frame.column_count() {
+            frame.column(|column| {
+                (0..rows).for_each(|_| column.push_list(list.iter().copied().map(ValueRef::Float64)));
+            });
+        }
+        transform.call(&frame.finish())
+    };
+    for_a_while(call, EACH)
+}
+
+/// Prints the cost of a Python function in this machine's CPython, without a plugin.
+fn show_own_cost(project: &str, call: &str) {
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../plugins/bench/").to_owned() + project;
+    let script = format!(
+        "import timeit, plugin; print(min(timeit.repeat({call:?}, globals=globals(), number=20000, repeat=9)) / 0.02)"
+    );
+    let output = Command::new("python3").args(["-c", &script]).current_dir(dir).output().unwrap();
+    let micros = String::from_utf8_lossy(&output.stdout);
+    let micros: f64 = micros.trim().parse().unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+    println!("{:<42} {micros:>8.2}", format!("the same function in CPython, {project}"));
+}
+
 /// Measures the arithmetic of `plugins/bench/floats` in the host, without a plugin.
 fn native(rows: usize, each: Duration) -> Vec<Duration> {
-    let columns: Vec<Vec<f64>> = (0..8).map(|index| (0..rows).map(|row| number(row, index)).collect()).collect();
+    let columns = columns(rows);
     let call = || {
         let [a, b, c, d, e, f, g, h] = [0, 1, 2, 3, 4, 5, 6, 7].map(|index| black_box(&columns[index]));
         let mut out: [Vec<Option<f64>>; 8] = std::array::from_fn(|_| Vec::with_capacity(rows));

@@ -20,10 +20,7 @@ mod writer;
 
 use std::{
     path::PathBuf,
-    sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -90,8 +87,6 @@ pub struct App {
     access: OnceLock<Access>,
     /// The plugins. Set when the plugin directory is opened. Never set if the server runs no plugins.
     plugins: OnceLock<Plugins>,
-    /// Whether each plugin that was present at startup is live or rejected. False while one of them is being compiled.
-    plugins_loaded: AtomicBool,
     /// Held while the current definitions or plugins are changed, because plugins are bound to definitions.
     changing: Mutex<()>,
 }
@@ -179,7 +174,7 @@ impl App {
         let (resync, access) = (Notify::new(), OnceLock::new());
         let registry = ArcSwapOption::from_pointee(definitions.registry.clone());
         let (cache, renewing) = (ArcSwapOption::from_pointee(definitions.cache), Mutex::new(()));
-        let (plugins, plugins_loaded, changing) = (OnceLock::new(), AtomicBool::new(false), Mutex::new(()));
+        let (plugins, changing) = (OnceLock::new(), Mutex::new(()));
         let app = Self {
             config,
             loaded_by,
@@ -197,7 +192,6 @@ impl App {
             resync,
             access,
             plugins,
-            plugins_loaded,
             changing,
         };
         Ok((Arc::new(app), definitions.warnings))
@@ -244,14 +238,6 @@ impl App {
             self.check_plugin_dir(Loading::Compiled);
             self.restore_plugins(plugins, Loading::Compiled);
         }
-        self.plugins_loaded.store(true, Ordering::Release);
-    }
-
-    /// Returns whether each plugin that was present at startup is live or rejected. While this is false, a derived view
-    /// may use its `on_error` because its plugin is being compiled.
-    #[must_use]
-    pub fn plugins_are_loaded(&self) -> bool {
-        self.plugins_loaded.load(Ordering::Acquire)
     }
 
     /// Calls [`Plugins::restore`], and makes the live plugins visible to requests.

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::response::{HttpResponse, json_response};
 
-/// Returns the response to `/ready`: 200 if all views with a source were loaded once, the store works, no view lost
-/// rows to damage, and the server is not stopping. A server that was ready stays ready while its sources are
+/// Returns the response to `/ready`: 200 if all views with a source were loaded once, the plugins that were present at
+/// startup are compiled, the store works, no view lost rows to damage, and the server is not stopping. A server that was ready stays ready while its sources are
 /// unavailable and while new views are loaded. With `hides_names`, the response does not name views, because the caller
 /// may have no token that permits them.
 pub(super) fn readiness(lookups: &LookupService, is_stopping: bool, hides_names: bool) -> HttpResponse {
@@ -36,5 +36,8 @@ pub(super) fn readiness(lookups: &LookupService, is_stopping: bool, hides_names:
         return unready(json!({ "status": status, "why": why, "feature_views": damaged }));
     }
     let missing: Vec<&str> = snapshot.not_loaded().take(LISTED_MAX).collect();
+    if missing.is_empty() && lookups.readiness().awaits_plugins() {
+        return unready(json!({ "status": "loading", "why": "plugins are being compiled" }));
+    }
     unready(json!({ "status": status, "feature_views": missing }))
 }

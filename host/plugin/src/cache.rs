@@ -9,9 +9,11 @@
 //! ```text
 //! compiled/key             32 random bytes, mode 0600
 //! compiled/<name>.cwasm    HMAC-SHA256 (32 bytes) of name and code, then the code
+//! compiled/functions       the same for the functions that Python plugins have in common
 //! ```
 //!
-//! The name is derived from the digest of the component, and from the compiler and its settings.
+//! The name is derived from the digest of the component, and from the compiler and its settings. The authentication code
+//! of the functions covers the compiler and its settings, too.
 
 use std::{
     fs,
@@ -37,6 +39,8 @@ pub(super) struct Cache {
     key: hmac::Key,
 }
 
+/// The name of the file with functions for later compilations.
+const FUNCTIONS: &str = "functions";
 const KEY_BYTES: usize = 32;
 const TAG_BYTES: usize = 32;
 /// The maximum total size of the code in bytes. Beyond it, the oldest files are removed. The code of a Python plugin is
@@ -65,13 +69,8 @@ impl Cache {
     /// Returns the code of a component, if the same compiler compiled it before with the same settings.
     pub(super) fn get(&self, engine: &Engine, digest: &Digest) -> Option<Component> {
         let name = name(engine, digest);
-        let file = read_regular(&self.path(&name), FILE_BYTES_MAX).ok()?;
-        let (tag, code) = file.split_at_checked(TAG_BYTES)?;
-        if verify_slices_are_equal(self.tag(&name, code).as_ref(), tag).is_err() {
-            tracing::warn!(file = %self.path(&name).display(), "ignoring damaged or foreign compiled code");
-            return None;
-        }
-        load(engine, code)
+        let code = self.read(&self.path(&name), &name)?;
+        load(engine, &code)
             .inspect_err(|error| tracing::warn!(%error, "cannot load compiled code; compiling again"))
             .ok()
     }
@@ -80,12 +79,38 @@ impl Cache {
     /// next start compiles the component again.
     pub(super) fn put(&self, engine: &Engine, digest: &Digest, code: &[u8]) {
         let name = name(engine, digest);
+        self.write(&self.path(&name), &name, code);
+        self.tidy(BYTES_MAX);
+    }
+
+    /// Returns the functions that [`Cache::put_functions`] stored, if the same compiler compiled them.
+    pub(super) fn functions(&self, engine: &Engine) -> Option<Vec<u8>> {
+        self.read(&self.dir.join(FUNCTIONS), &functions_name(engine))
+    }
+
+    /// Replaces the functions for later compilations. If the file cannot be written, logs a warning.
+    pub(super) fn put_functions(&self, engine: &Engine, functions: &[u8]) {
+        self.write(&self.dir.join(FUNCTIONS), &functions_name(engine), functions);
+    }
+
+    /// Reads a file that [`Cache::write`] wrote with the same name. Returns `None` if it is missing or invalid.
+    fn read(&self, path: &Path, name: &str) -> Option<Vec<u8>> {
+        let mut file = read_regular(path, FILE_BYTES_MAX).ok()?;
+        let (tag, contents) = file.split_at_checked(TAG_BYTES)?;
+        if verify_slices_are_equal(self.tag(name, contents).as_ref(), tag).is_err() {
+            tracing::warn!(file = %path.display(), "ignoring damaged or foreign compiled code");
+            return None;
+        }
+        Some(file.split_off(TAG_BYTES))
+    }
+
+    fn write(&self, path: &Path, name: &str, contents: &[u8]) {
         let beside = self.dir.join(format!(".{name}.{}", std::process::id()));
         let written = || -> io::Result<()> {
             let mut file = private::create_file(&beside)?;
-            file.write_all(self.tag(&name, code).as_ref())?;
-            file.write_all(code)?;
-            fs::rename(&beside, self.path(&name))
+            file.write_all(self.tag(name, contents).as_ref())?;
+            file.write_all(contents)?;
+            fs::rename(&beside, path)
         };
         let written = written().inspect_err(|_| {
             let _ = fs::remove_file(&beside);
@@ -93,7 +118,6 @@ impl Cache {
         if let Err(error) = written {
             tracing::warn!(dir = %self.dir.display(), %error, "cannot store compiled code");
         }
-        self.tidy(BYTES_MAX);
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -151,9 +175,19 @@ pub(super) fn load(engine: &Engine, code: &[u8]) -> Result<Component, wasmtime::
 /// Returns the name of the file for a component's code. It identifies the component, the version of wasmtime, and the
 /// compiler's settings.
 fn name(engine: &Engine, digest: &Digest) -> String {
+    format!("{digest}-{:016x}", settings_hash(engine))
+}
+
+/// Returns the name that the authentication code of the functions covers. It identifies the version of wasmtime, and the
+/// compiler's settings.
+fn functions_name(engine: &Engine) -> String {
+    format!("{FUNCTIONS}-{:016x}", settings_hash(engine))
+}
+
+fn settings_hash(engine: &Engine) -> u64 {
     let mut hasher = DefaultHasher::new();
     engine.precompile_compatibility_hash().hash(&mut hasher);
-    format!("{digest}-{:016x}", hasher.finish())
+    hasher.finish()
 }
 
 /// Returns the server's key, and creates it if there is none. Two processes that start at the same time get the same
@@ -263,6 +297,24 @@ mod tests {
     fn other_settings_have_other_names() {
         let digest = Digest::of(COMPONENT);
         assert_ne!(name(&engine(true), &digest), name(&engine(false), &digest));
+    }
+
+    #[test]
+    fn stored_functions_are_checked() {
+        let dir = tempfile::tempdir().unwrap();
+        let (cache, engine, _, code) = filled(dir.path());
+        assert_eq!(cache.functions(&engine), None);
+        cache.put_functions(&engine, b"functions");
+        assert_eq!(cache.functions(&engine).as_deref(), Some(&b"functions"[..]));
+        assert_eq!(cache.functions(&self::engine(false)), None, "another compiler");
+        let path = dir.path().join(FUNCTIONS);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let mut bad = fs::read(&path).unwrap();
+        *bad.last_mut().unwrap() ^= 1;
+        fs::write(&path, bad).unwrap();
+        assert_eq!(cache.functions(&engine), None, "modified");
+        fs::copy(code, path).unwrap();
+        assert_eq!(cache.functions(&engine), None, "the code of a component");
     }
 
     #[test]

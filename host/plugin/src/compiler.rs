@@ -9,7 +9,9 @@
 //! freed when it ends.
 //!
 //! The component, the code and messages are passed through anonymous files in memory (`memfd_create`), so neither
-//! process waits for the other one to read.
+//! process waits for the other one to read. A file may contain two parts: the component and the functions that are known
+//! from earlier compilations, or the code and the functions for later ones. The length of the first part is in front of
+//! it, in 8 bytes.
 
 use std::{
     fs::File,
@@ -17,7 +19,7 @@ use std::{
     os::unix::process::{CommandExt as _, ExitStatusExt as _},
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -29,7 +31,7 @@ use rustix::{
     process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit},
 };
 
-use super::{CompileKill, CompileLimits, LoadError, engine};
+use super::{CompileKill, CompileLimits, LoadError, engine, function_cache::FunctionCache};
 
 /// Runs the compiler in child processes.
 #[derive(Debug)]
@@ -46,6 +48,13 @@ struct State {
     running: usize,
     /// Whether running compilations are killed and no further ones are allowed.
     stopped: bool,
+}
+
+/// The code of a component.
+pub(super) struct Compiled {
+    pub(super) code: Vec<u8>,
+    /// The functions for later compilations, if some of them are new.
+    pub(super) functions: Option<Vec<u8>>,
 }
 
 /// The hidden command that runs the compiler in a child process.
@@ -71,13 +80,14 @@ impl Compiler {
         Self { program, limits, state: Mutex::default(), ended: Condvar::new() }
     }
 
-    /// Compiles a component. Blocks until the child ends.
+    /// Compiles a component. Blocks until the child ends. `functions` are known from an earlier compilation; `None` if
+    /// functions need not be kept for later ones.
     ///
     /// # Errors
     /// [`LoadError::Broken`], [`LoadError::Killed`], [`LoadError::Stopped`] and [`LoadError::Compiler`].
-    pub(super) fn compile(&self, bytes: &[u8]) -> Result<Vec<u8>, LoadError> {
+    pub(super) fn compile(&self, bytes: &[u8], functions: Option<&[u8]>) -> Result<Compiled, LoadError> {
         let _slot = self.slot()?;
-        let compiled = self.run(bytes);
+        let compiled = self.run(bytes, functions);
         let result = match &compiled {
             Ok(_) => "done",
             Err(LoadError::Killed(CompileKill::Time(_) | CompileKill::Wall(_))) => "time",
@@ -108,10 +118,10 @@ impl Compiler {
         Ok(Slot(self))
     }
 
-    fn run(&self, bytes: &[u8]) -> Result<Vec<u8>, LoadError> {
+    fn run(&self, bytes: &[u8], functions: Option<&[u8]>) -> Result<Compiled, LoadError> {
         let failed = |error: io::Error| LoadError::Compiler(format!("{}: {error}", self.program.display()));
         let (mut code, mut message) = (memory_file().map_err(failed)?, memory_file().map_err(failed)?);
-        let mut child = self.spawn(bytes, &code, &message).map_err(failed)?;
+        let mut child = self.spawn(bytes, functions, &code, &message).map_err(failed)?;
         let status = self.wait(&mut child).map_err(failed)??;
         let mut text = Vec::new();
         message.rewind().map_err(failed)?;
@@ -120,28 +130,29 @@ impl Compiler {
         if !status.success() {
             return Err(self.verdict(status, text));
         }
-        let mut compiled = Vec::new();
         code.rewind().map_err(failed)?;
-        code.read_to_end(&mut compiled).map_err(failed)?;
-        Ok(compiled)
+        let (code, functions) = read_parts(&mut code).map_err(failed)?;
+        Ok(Compiled { code, functions: Some(functions).filter(|functions| !functions.is_empty()) })
     }
 
-    fn spawn(&self, bytes: &[u8], code: &File, message: &File) -> io::Result<Child> {
-        let mut component = memory_file()?;
-        component.write_all(bytes)?;
-        component.rewind()?;
+    fn spawn(&self, bytes: &[u8], functions: Option<&[u8]>, code: &File, message: &File) -> io::Result<Child> {
+        let mut input = memory_file()?;
+        write_parts(&mut input, bytes, functions.unwrap_or_default())?;
+        input.rewind()?;
         let CompileLimits { time, memory_bytes } = self.limits;
         Command::new(&self.program)
             .arg(COMPILE_COMMAND)
             .args(["--parent", &std::process::id().to_string()])
             .args(["--cpu-seconds", &whole_seconds(time).to_string()])
             .args(["--memory-bytes", &memory_bytes.to_string()])
+            .args(["--threads", &threads().to_string()])
+            .args(functions.map(|_| "--keep-functions"))
             // The child needs neither the environment of this process, which may contain tokens, nor its directory.
             .env_clear()
             .current_dir("/")
             // A separate process group, so that Ctrl-C in a terminal interrupts only the parent.
             .process_group(0)
-            .stdin(component)
+            .stdin(input)
             .stdout(Stdio::from(code.try_clone()?))
             .stderr(Stdio::from(message.try_clone()?))
             .spawn()
@@ -207,6 +218,11 @@ impl Drop for Slot<'_> {
     }
 }
 
+/// Returns the number of threads of a compilation: half of the cores, so that requests have the other half.
+fn threads() -> usize {
+    thread::available_parallelism().map_or(1, |cores| cores.get() / 2).max(1)
+}
+
 fn whole_seconds(time: Duration) -> u64 {
     (time.as_secs() + u64::from(time.subsec_nanos() > 0)).max(1)
 }
@@ -215,12 +231,34 @@ fn memory_file() -> io::Result<File> {
     Ok(memfd_create("larder-compile", MemfdFlags::CLOEXEC)?.into())
 }
 
+fn write_parts(to: &mut impl io::Write, first: &[u8], second: &[u8]) -> io::Result<()> {
+    to.write_all(&(first.len() as u64).to_le_bytes())?;
+    to.write_all(first)?;
+    to.write_all(second)?;
+    to.flush()
+}
+
+fn read_parts(from: &mut impl io::Read) -> io::Result<(Vec<u8>, Vec<u8>)> {
+    let mut length = [0; 8];
+    from.read_exact(&mut length)?;
+    let (mut first, mut second) = (Vec::new(), Vec::new());
+    from.take(u64::from_le_bytes(length)).read_to_end(&mut first)?;
+    from.read_to_end(&mut second)?;
+    Ok((first, second))
+}
+
 /// Runs in the child: limits this process, reads a component from standard input and writes its code to standard
-/// output. Returns the exit code.
+/// output. With `keep_functions`, also reads the functions of an earlier compilation, and writes those for later ones.
+/// Returns the exit code.
 #[must_use]
-pub fn compile_here(parent: u32, limits: CompileLimits) -> u8 {
+pub fn compile_here(parent: u32, limits: CompileLimits, threads: usize, keep_functions: bool) -> u8 {
+    // The threads are started before memory is limited, because rayon may wait forever for a thread that cannot start.
+    if threads > 1 && rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().is_err() {
+        let _ = write!(io::stderr(), "cannot start {threads} threads");
+        return 1;
+    }
     let message = match limit_this_process(parent, limits).map_err(|error| error.to_string()) {
-        Ok(()) => match compile_stdin() {
+        Ok(()) => match compile_stdin(threads, keep_functions) {
             Ok(()) => return 0,
             Err(Failed::Refused(message)) => {
                 let _ = write!(io::stderr(), "{message}");
@@ -239,13 +277,14 @@ enum Failed {
     Io(io::Error),
 }
 
-fn compile_stdin() -> Result<(), Failed> {
-    let mut bytes = Vec::new();
-    io::stdin().lock().read_to_end(&mut bytes).map_err(Failed::Io)?;
-    let engine = engine::compiling().map_err(|error| Failed::Io(io::Error::other(format!("{error:#}"))))?;
+fn compile_stdin(threads: usize, keep_functions: bool) -> Result<(), Failed> {
+    let (bytes, functions) = read_parts(&mut io::stdin().lock()).map_err(Failed::Io)?;
+    let functions = keep_functions.then(|| Arc::new(FunctionCache::read(functions)));
+    let engine = engine::compiling(threads, functions.clone());
+    let engine = engine.map_err(|error| Failed::Io(io::Error::other(format!("{error:#}"))))?;
     let code = engine.precompile_component(&bytes).map_err(|error| Failed::Refused(format!("{error:#}")))?;
-    let mut out = io::stdout().lock();
-    out.write_all(&code).and_then(|()| out.flush()).map_err(Failed::Io)
+    let functions = functions.and_then(|functions| functions.write()).unwrap_or_default();
+    write_parts(&mut io::stdout().lock(), &code, &functions).map_err(Failed::Io)
 }
 
 fn limit_this_process(parent: u32, limits: CompileLimits) -> io::Result<()> {

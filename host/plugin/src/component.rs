@@ -11,7 +11,7 @@ use wasmtime::{Engine, component};
 use super::{
     BuildInfo, Digest, Interrupt, LoadError, PluginLimits, PluginSettings, Signature,
     cache::{self, Cache},
-    compiler::Compiler,
+    compiler::{Compiled, Compiler},
     engine::Engines,
     guest::{Bounds, Guest, instantiation_halt},
     inputs::TimeColumn,
@@ -76,11 +76,16 @@ impl Component {
             }
             (None, Some(compiler)) => {
                 precheck::check(bytes, limits.functions, language)?;
-                let code = compiler.compile(bytes)?;
+                // Python plugins have the interpreter's functions in common.
+                let known = cache.filter(|_| is_python).map(|cache| cache.functions(engine).unwrap_or_default());
+                let Compiled { code, functions } = compiler.compile(bytes, known.as_deref())?;
                 let component = cache::load(engine, &code).map_err(|error| LoadError::Broken(format!("{error:#}")))?;
                 check_names(engine, &component)?;
                 if let Some(cache) = cache {
                     cache.put(engine, &digest, &code);
+                    if let Some(functions) = functions {
+                        cache.put_functions(engine, &functions);
+                    }
                 }
                 component
             }

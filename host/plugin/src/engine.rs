@@ -15,7 +15,7 @@ use std::{
 
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
 
-use super::{PluginError, PluginLimits, PluginSettings};
+use super::{PluginError, PluginLimits, PluginSettings, function_cache::FunctionCache};
 
 /// The engines of a server.
 #[derive(Debug)]
@@ -112,9 +112,14 @@ fn engine(shape: &Shape, limits: &PluginLimits) -> Result<Engine, PluginError> {
 
 /// Creates the engine of the compiler's process. Both engines of the server can load the code that it compiles, because
 /// they differ only in the limits of their instances. The engine does not run code, so it reserves no address space for
-/// instances.
-pub(super) fn compiling() -> wasmtime::Result<Engine> {
-    Engine::new(&config())
+/// instances. With more than one thread, it uses rayon's global pool. With `functions`, it compiles only functions that are not known yet.
+pub(super) fn compiling(threads: usize, functions: Option<Arc<FunctionCache>>) -> wasmtime::Result<Engine> {
+    let mut config = config();
+    config.parallel_compilation(threads > 1);
+    if let Some(functions) = functions {
+        config.enable_incremental_compilation(functions)?;
+    }
+    Engine::new(&config)
 }
 
 /// Returns the part of the configuration that affects compiled code. wasmtime rejects code that was compiled with a

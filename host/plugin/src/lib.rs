@@ -22,6 +22,7 @@ mod digest;
 mod engine;
 mod error;
 mod frame;
+mod function_cache;
 mod guest;
 mod guest_state;
 mod inputs;

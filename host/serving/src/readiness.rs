@@ -4,11 +4,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Snapshot;
 
-/// Records whether an earlier snapshot was loaded, as `is_loaded` defines it. A server that was ready stays ready
-/// regardless of what a reload adds: one new view whose source is missing must not make every pod unready at once.
+/// Records whether an earlier snapshot was loaded, as `is_loaded` defines it, and whether plugins are being loaded. A
+/// server that was ready stays ready regardless of what a reload adds: one new view whose source is missing must not
+/// make every pod unready at once.
 #[derive(Debug, Default)]
 pub struct Readiness {
     was_loaded: AtomicBool,
+    /// Whether plugins that were present at startup are still being loaded.
+    awaits_plugins: AtomicBool,
 }
 
 // === impl Readiness ===
@@ -18,12 +21,25 @@ impl Readiness {
     ///
     /// * The definitions are available, and every view with a source has been loaded at least once. It is enough if
     ///   this was true of an earlier snapshot.
+    /// * Each plugin that was present at startup is live or rejected.
     /// * The store works.
     /// * No rows of the current views are missing because of damage.
     #[must_use]
     pub fn is_ready(&self, current: &Snapshot) -> bool {
         let was_loaded = self.was_loaded.load(Ordering::Acquire) || is_loaded(current);
-        was_loaded && current.store().failure().is_none() && current.damaged().next().is_none()
+        let is_intact = current.store().failure().is_none() && current.damaged().next().is_none();
+        was_loaded && is_intact && !self.awaits_plugins()
+    }
+
+    /// Returns whether plugins that were present at startup are still being loaded.
+    #[must_use]
+    pub fn awaits_plugins(&self) -> bool {
+        self.awaits_plugins.load(Ordering::Acquire)
+    }
+
+    /// Sets whether plugins that were present at startup are still being loaded.
+    pub fn set_awaits_plugins(&self, awaits: bool) {
+        self.awaits_plugins.store(awaits, Ordering::Release);
     }
 
     /// Records whether a snapshot that is about to be replaced is loaded.
@@ -135,6 +151,17 @@ mod tests {
         assert!(!is_ready(&current));
         // The view that was never loaded is removed.
         current.replace(fixture.snapshot(&["orders"]));
+        assert!(is_ready(&current));
+    }
+
+    #[test]
+    fn compilation_of_plugins_keeps_server_unready() {
+        let fixture = Fixture::new();
+        let current = CurrentSnapshot::new(fixture.snapshot(&["orders"]));
+        fixture.load(&current.load(), "orders");
+        current.readiness().set_awaits_plugins(true);
+        assert!(!is_ready(&current));
+        current.readiness().set_awaits_plugins(false);
         assert!(is_ready(&current));
     }
 

@@ -126,6 +126,7 @@ pub(super) async fn watch_plugins(app: Arc<App>) {
     let compiling = Arc::clone(&app);
     // The panic hook has already logged a panic of the task.
     let _ = tokio::task::spawn_blocking(move || compiling.compile_plugins()).await;
+    app.current.readiness().set_awaits_plugins(false);
     if app.reload_every().is_zero() || app.plugins.get().is_none() {
         return;
     }

@@ -58,7 +58,7 @@ const LARGE_WAITING_MAX: usize = 256;
 impl App {
     /// Loads the plugins that have cached code, binds the listeners and starts the background tasks, such as the
     /// compilation of other plugins, the first sync, the scheduler, and the file watchers. When this function returns,
-    /// requests are served; `/ready` reports when all views are loaded.
+    /// requests are served; `/ready` reports when all views and plugins are loaded.
     ///
     /// # Errors
     /// [`AppError::Config`] if a key or a token cannot be read, [`AppError::Server`] or [`AppError::Grpc`] if a
@@ -66,7 +66,8 @@ impl App {
     pub async fn serve(self: &Arc<Self>) -> Result<Serving, AppError> {
         let metrics = telemetry::install_metrics().map_err(AppError::Setup)?;
         // Loading cached plugins takes milliseconds, so it runs before requests are accepted. Plugins without cached
-        // code become live later.
+        // code become live later; the server is not ready before that.
+        self.current.readiness().set_awaits_plugins(true);
         let loading = Arc::clone(self);
         let loaded = tokio::task::spawn_blocking(move || {
             loading.retire_views();

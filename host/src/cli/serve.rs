@@ -142,7 +142,7 @@ fn announce(app: &App, serving: &Serving) {
             tracing::warn!(
                 view,
                 plugin,
-                "derived view has no plugin; its features cannot be computed until one is deployed"
+                "derived view has no plugin yet; its features are INVALID until one is compiled or deployed"
             );
         }
     }

@@ -208,9 +208,8 @@ impl Fixture {
     }
 
     pub(crate) fn until_ready(&self) {
-        self.eventually("ready", || self.get("/ready").status == 200);
-        // A long timeout, because compilation runs with a low priority.
-        eventually_within("plugins loaded", Duration::from_secs(300), || self.app.plugins_are_loaded());
+        // A long timeout, because plugins are compiled with a low priority.
+        eventually_within("ready", Duration::from_secs(300), || self.get("/ready").status == 200);
     }
 
     pub(crate) fn eventually(&self, what: &str, holds: impl FnMut() -> bool) {

@@ -2,15 +2,21 @@
 //! stopped at a limit. Meanwhile, the server keeps serving.
 
 use std::{
+    collections::HashSet,
     fs,
+    io::Write as _,
     net::SocketAddr,
+    os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use larder_http::Control;
-use larder_plugin_host::{CompileKill, CompileLimits, LoadError, PluginLimits, PluginRuntime, PluginSettings};
+use larder_plugin_host::{
+    COMPILE_COMMAND, CompileKill, CompileLimits, LoadError, PluginLimits, PluginRuntime, PluginSettings,
+};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -75,6 +81,73 @@ fn runtime(compiler: PathBuf, compile: CompileLimits, functions: usize) -> Arc<P
 
 const WIDE: CompileLimits = CompileLimits { time: Duration::from_secs(600), memory_bytes: 4_096 * MIB };
 const SHORT: CompileLimits = CompileLimits { time: Duration::from_secs(1), ..WIDE };
+
+/// Runs the compiler's process.
+fn compiler_output(component: &[u8], functions: Option<&[u8]>, threads: usize, memory_bytes: u64) -> Output {
+    let mut command = Command::new(compiler());
+    command.args([COMPILE_COMMAND, "--cpu-seconds", "600", "--memory-bytes", &memory_bytes.to_string()]);
+    command.args(["--threads", &threads.to_string(), "--parent", &std::process::id().to_string()]);
+    command.args(functions.map(|_| "--keep-functions"));
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let parts = [&(component.len() as u64).to_le_bytes(), component, functions.unwrap_or_default()].concat();
+    input.write_all(&parts).unwrap();
+    drop(input);
+    child.wait_with_output().unwrap()
+}
+
+/// Compiles a component. Returns the code, and the functions for later compilations.
+fn compile(component: &[u8], functions: Option<&[u8]>, threads: usize) -> (Vec<u8>, Vec<u8>) {
+    let output = compiler_output(component, functions, threads, WIDE.memory_bytes);
+    assert!(output.status.success());
+    let (length, rest) = output.stdout.split_first_chunk().unwrap();
+    let (code, functions) = rest.split_at(usize::try_from(u64::from_le_bytes(*length)).unwrap());
+    (code.to_vec(), functions.to_vec())
+}
+
+/// Returns the keys of functions for later compilations.
+fn keys(mut functions: &[u8]) -> HashSet<&[u8]> {
+    let mut keys = HashSet::new();
+    while let Some((key, rest)) = functions.split_at_checked(32) {
+        let (length, rest) = rest.split_first_chunk().unwrap();
+        functions = &rest[u32::from_le_bytes(*length) as usize..];
+        keys.insert(key);
+    }
+    keys
+}
+
+#[test]
+fn known_functions_are_not_compiled_again() {
+    let component = fs::read(guest(SINGLETON)).unwrap();
+    let (code, none) = compile(&component, None, 1);
+    assert!(none.is_empty());
+    let (first, functions) = compile(&component, Some(b""), 1);
+    assert!(first == code);
+    assert!(!functions.is_empty());
+    let known = keys(&functions);
+    for threads in [1, 4] {
+        let (second, new) = compile(&component, Some(&functions), threads);
+        assert!(second == code, "the same code from the cache, {threads} threads");
+        let missed = keys(&new).difference(&known).count();
+        assert!(missed < known.len() / 4, "{missed} of {} functions", known.len());
+    }
+    let other = bomb(&loops(10));
+    let (third, new) = compile(&other, Some(&functions), 1);
+    assert!(third == compile(&other, None, 4).0);
+    assert!(keys(&new).difference(&known).count() > 0, "one more function");
+}
+
+#[test]
+fn compiler_with_threads_ends_without_memory() {
+    let many = bomb(&module(4_000, &[0x03, 0x40, 0x0b]));
+    for threads in [1, 4] {
+        let output = compiler_output(&many, None, threads, 16 * MIB);
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.signal(), Some(Signal::ABORT.as_raw()), "{message}");
+        assert!(message.contains("memory allocation"), "{message}");
+    }
+}
 
 #[test]
 fn outline_is_checked_before_compiling() {
@@ -150,7 +223,8 @@ fn host_serves_while_it_compiles() {
     let setup = Setup::golden().config(&limits("10m")).unready();
     place(&bomb(&loops(ENDLESS)), &setup.path("plugins"));
     let mut fixture = setup.start();
-    fixture.eventually("ready", || fixture.get("/ready").status == 200);
+    fixture.eventually("views loaded", || fixture.get("/ready").json()["why"] == "plugins are being compiled");
+    assert_eq!(fixture.get("/ready").status, 503);
     assert!(fixture.app.plugins().iter().any(|plugin| plugin.compiling));
     // This view has `on_error: fail`, so a request for it fails.
     assert_eq!(trips(&fixture).status, 501);

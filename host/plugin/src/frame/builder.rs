@@ -14,7 +14,7 @@ use larder_model::model::ValueRef;
 
 use super::{
     ColumnRef, Frame, Parts, ValueSlice,
-    layout::{END, all_present, end, has_ends, padded, presence_len, slot_width, start_at, width},
+    layout::{END, end, has_ends, padded, presence_len, set_present, slot_width, start_at, width},
 };
 use crate::{ColumnScalar, ColumnType, cast};
 
@@ -278,8 +278,7 @@ impl ColumnWriter<'_> {
 
     /// Marks all rows as present, and sets the start of the column's tail to the end of the frame.
     fn begin(&mut self) {
-        let presence = &mut self.bytes[self.parts.presence..];
-        presence.iter_mut().zip(all_present(self.rows)).for_each(|(to, byte)| *to = byte);
+        set_present(&mut self.bytes[self.parts.presence..], self.rows);
         (self.parts.items, self.parts.data) = (self.bytes.len(), self.bytes.len());
     }
 
@@ -302,7 +301,7 @@ impl ColumnWriter<'_> {
     /// Inserts the presence bits of list items in front of the items.
     fn insert_item_presence(&mut self) {
         let mut presence = vec![0; presence_len(self.items)];
-        presence.iter_mut().zip(all_present(self.items)).for_each(|(to, byte)| *to = byte);
+        set_present(&mut presence, self.items);
         self.parts.has_null_items = !self.null_items.is_empty();
         for item in self.null_items.drain(..) {
             presence[item / 8] &= !(1 << (item % 8));

@@ -1,7 +1,5 @@
 //! The sizes of a frame's parts, and access to presence bits and ends. `wit/0.3.0/transform.wit` specifies the layout.
 
-use std::iter;
-
 use crate::{ColumnScalar, ColumnType};
 
 /// Each part of a frame begins at a multiple of this many bytes.
@@ -47,10 +45,13 @@ pub(super) fn has_ends(of: ColumnScalar) -> bool {
     matches!(of, ColumnScalar::Utf8 | ColumnScalar::Binary)
 }
 
-/// Returns the presence bits of a column in which every row has a value, as bytes without padding.
-pub(super) fn all_present(rows: usize) -> impl Iterator<Item = u8> {
-    let last = (!rows.is_multiple_of(8)).then_some((1 << (rows % 8)) - 1);
-    iter::repeat_n(0xff, rows / 8).chain(last)
+/// Sets the bits of the first rows, which are not set yet.
+#[inline]
+pub(super) fn set_present(presence: &mut [u8], rows: usize) {
+    presence[..rows / 8].fill(0xff);
+    if !rows.is_multiple_of(8) {
+        presence[rows / 8] = (1 << (rows % 8)) - 1;
+    }
 }
 
 /// Returns whether a row's bit is set.
