@@ -13,7 +13,7 @@ use super::guest::Guest;
 /// The idle instances of a transform.
 #[derive(Debug)]
 pub(super) struct Pool {
-    drawers: Box<[Mutex<Vec<Guest>>]>,
+    shards: Box<[Mutex<Vec<Guest>>]>,
 }
 
 /// The maximum number of idle instances in a shard. A thread uses one at a time; two threads may share a shard.
@@ -23,38 +23,38 @@ const KEPT: usize = 2;
 
 impl Pool {
     pub(super) fn new(threads: usize) -> Self {
-        let drawers = threads.max(1).next_power_of_two();
-        Self { drawers: (0..drawers).map(|_| Mutex::default()).collect() }
+        let shards = threads.max(1).next_power_of_two();
+        Self { shards: (0..shards).map(|_| Mutex::default()).collect() }
     }
 
     /// Takes an instance from this thread's shard.
     pub(super) fn take(&self) -> Option<Guest> {
-        self.drawer().lock().unwrap_or_else(PoisonError::into_inner).pop()
+        self.shard().lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
     /// Takes an instance from any shard. Called when no further instance can be created.
     pub(super) fn take_any(&self) -> Option<Guest> {
-        self.drawers.iter().find_map(|drawer| drawer.lock().unwrap_or_else(PoisonError::into_inner).pop())
+        self.shards.iter().find_map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).pop())
     }
 
     /// Returns an instance to the pool. Drops it if the shard is full.
     pub(super) fn put(&self, guest: Guest) {
-        let mut drawer = self.drawer().lock().unwrap_or_else(PoisonError::into_inner);
-        if drawer.len() < KEPT {
-            return drawer.push(guest);
+        let mut shard = self.shard().lock().unwrap_or_else(PoisonError::into_inner);
+        if shard.len() < KEPT {
+            return shard.push(guest);
         }
         // Releases the lock before the instance is dropped, because unmapping the instance's memory takes long.
-        drop(drawer);
+        drop(shard);
     }
 
     /// Returns the number of instances in all shards.
     pub(super) fn len(&self) -> usize {
-        self.drawers.iter().map(|drawer| drawer.lock().unwrap_or_else(PoisonError::into_inner).len()).sum()
+        self.shards.iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).len()).sum()
     }
 
-    fn drawer(&self) -> &Mutex<Vec<Guest>> {
+    fn shard(&self) -> &Mutex<Vec<Guest>> {
         // The number of shards is a power of two.
-        &self.drawers[thread_number() & (self.drawers.len() - 1)]
+        &self.shards[thread_number() & (self.shards.len() - 1)]
     }
 }
 

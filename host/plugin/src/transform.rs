@@ -12,9 +12,9 @@ use super::{
     Isolation, Outputs, PluginLimits, PluginRuntime,
     acceptance::Samples,
     batch::{Batch, Called, Caller, NeedsIsolation, OnFailure},
+    cost::CostEstimator,
     guest::{Bounds, Guest},
     inputs::TimeColumn,
-    latency::LatencyEstimator,
     logs::PluginLog,
     metrics::TransformMetrics,
     nested,
@@ -40,7 +40,7 @@ pub struct Transform {
     pool: Pool,
     isolation: Isolation,
     samples: Samples,
-    pace: LatencyEstimator,
+    costs: CostEstimator,
     log: Arc<PluginLog>,
     metrics: TransformMetrics,
 }
@@ -105,7 +105,7 @@ impl Transform {
             pool: Pool::new(runtime.settings().threads + runtime.settings().compute_threads),
             isolation: Isolation::new(),
             samples: Samples::default(),
-            pace: LatencyEstimator::default(),
+            costs: CostEstimator::default(),
             log: Arc::new(PluginLog::new(&plugin, &version, &view.name, component.limits())),
             metrics: TransformMetrics::bind(&plugin, &version, &view.name, &component.digest().to_string()),
         };
@@ -164,7 +164,7 @@ impl Transform {
     /// Always returns true for a Python plugin, because garbage collection may pause a call at any time.
     #[must_use]
     pub fn is_long(&self, rows: usize) -> bool {
-        self.component.is_python() || self.pace.expect(rows) > self.runtime.settings().inline_max
+        self.component.is_python() || self.costs.expect(rows) > self.runtime.settings().inline_max
     }
 
     /// Returns a builder for the inputs of a batch. Its columns are in the order of [`Transform::inputs`].
@@ -331,11 +331,11 @@ impl Caller for Transform {
     }
 
     fn expected(&self, rows: usize) -> Duration {
-        self.pace.expect(rows)
+        self.costs.expect(rows)
     }
 
     fn note_cost(&self, rows: usize, cpu: Duration) {
-        self.pace.note(rows, cpu);
+        self.costs.note(rows, cpu);
     }
 
     fn output_types(&self) -> Vec<ColumnType> {

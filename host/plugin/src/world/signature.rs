@@ -5,52 +5,42 @@ use crate::{
     bindings::{types, v3},
 };
 
-impl From<types::Signature> for Signature {
-    /// Converts a signature of version 0.1 or 0.2. Every plugin of these versions gets the time.
-    fn from(raw: types::Signature) -> Self {
-        let field = |field: types::Field| Field {
-            name: field.name,
-            column_type: ColumnType {
-                scalar: field.data_type.scalar.into(),
-                is_list: field.data_type.is_list,
-                nullable_items: false,
-            },
-            nullable: field.nullable,
-            doc: field.doc,
-        };
-        Self {
-            name: raw.name,
-            version: raw.version,
-            doc: raw.doc,
-            reads_time: true,
-            inputs: raw.inputs.into_iter().map(field).collect(),
-            outputs: raw.outputs.into_iter().map(field).collect(),
+/// Converts the signatures of a version of the contract. The two expressions compute `nullable_items` of a field and
+/// `reads_time` of a signature.
+macro_rules! signature_of {
+    ($raw:ty, |$field:ident: $raw_field:ty| $nullable_items:expr, |$signature:ident| $reads_time:expr) => {
+        impl From<$raw> for Signature {
+            fn from($signature: $raw) -> Self {
+                let field = |$field: $raw_field| Field {
+                    column_type: ColumnType {
+                        scalar: $field.data_type.scalar.into(),
+                        is_list: $field.data_type.is_list,
+                        nullable_items: $nullable_items,
+                    },
+                    name: $field.name,
+                    nullable: $field.nullable,
+                    doc: $field.doc,
+                };
+                Self {
+                    reads_time: $reads_time,
+                    inputs: $signature.inputs.into_iter().map(field).collect(),
+                    outputs: $signature.outputs.into_iter().map(field).collect(),
+                    name: $signature.name,
+                    version: $signature.version,
+                    doc: $signature.doc,
+                }
+            }
         }
-    }
+    };
 }
 
-impl From<v3::larder::transform::types::Signature> for Signature {
-    fn from(raw: v3::larder::transform::types::Signature) -> Self {
-        let field = |field: v3::larder::transform::types::Field| Field {
-            name: field.name,
-            column_type: ColumnType {
-                scalar: field.data_type.scalar.into(),
-                is_list: field.data_type.is_list,
-                nullable_items: field.nullable_items,
-            },
-            nullable: field.nullable,
-            doc: field.doc,
-        };
-        Self {
-            name: raw.name,
-            version: raw.version,
-            doc: raw.doc,
-            reads_time: raw.reads_time,
-            inputs: raw.inputs.into_iter().map(field).collect(),
-            outputs: raw.outputs.into_iter().map(field).collect(),
-        }
-    }
-}
+// Every plugin of version 0.1 or 0.2 gets the time.
+signature_of!(types::Signature, |field: types::Field| false, |signature| true);
+signature_of!(
+    v3::larder::transform::types::Signature,
+    |field: v3::larder::transform::types::Field| field.nullable_items,
+    |signature| signature.reads_time
+);
 
 /// Converts the scalar types of a version of the contract.
 macro_rules! scalar_of {

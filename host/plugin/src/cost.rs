@@ -1,27 +1,28 @@
-//! Estimates how long a call takes from the durations of earlier calls.
+//! Estimates the CPU time of a call from the CPU times of earlier calls.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
-/// Estimates the latency of calls. For each power of two of rows, it has an exponentially weighted moving average, in
-/// which recent calls have more weight. Reads and writes take no lock, because a duration that is occasionally lost
-/// does not matter.
+/// Estimates the cost of calls. For each power of two of rows, it has an exponentially weighted moving average, in
+/// which recent calls have more weight. Reads and writes take no lock, because a cost that is occasionally lost does not
+/// matter.
 ///
-/// A call that takes far longer than many calls before it was most likely delayed by other load on the machine. If such
-/// an outlier changed the average, the next calls would run on a compute thread, and the switch of threads costs more
-/// than a short call takes. So an outlier is ignored if it follows at least [`DOUBTED_AFTER`] calls without one. A
-/// plugin with more frequent outliers must run on a compute thread, so these outliers are included in the average.
+/// A call that costs far more than many calls before it was most likely delayed by other load on the machine: the cost
+/// of a short call is its elapsed time. If such an outlier changed the average, the next calls would run on a compute
+/// thread, and the switch of threads costs more than a short call. So an outlier is ignored if it follows at least
+/// [`DOUBTED_AFTER`] calls without one. A plugin with more frequent outliers must run on a compute thread, so these
+/// outliers are included in the average.
 #[derive(Debug, Default)]
-pub(super) struct LatencyEstimator {
+pub(super) struct CostEstimator {
     buckets: [Bucket; BUCKETS],
 }
 
 /// The estimate for calls of up to 2^i rows, where i is the bucket's index.
 #[derive(Debug, Default)]
 struct Bucket {
-    /// The average duration in nanoseconds; 0 before the first call.
+    /// The average cost in nanoseconds; 0 before the first call.
     nanos: AtomicU64,
     /// The number of calls since the last outlier.
     since: AtomicU64,
@@ -31,29 +32,29 @@ struct Bucket {
 const BUCKETS: usize = 21;
 /// The weight of a new call in the moving average is 1 / `WEIGHT`.
 const WEIGHT: u64 = 8;
-/// A call is an outlier if it takes more than this many times the average.
+/// A call is an outlier if it costs more than this many times the average.
 const FAR: u64 = 16;
 /// An outlier is ignored if it follows at least this many calls without one.
 const DOUBTED_AFTER: u64 = 256;
 
-// === impl LatencyEstimator ===
+// === impl CostEstimator ===
 
-impl LatencyEstimator {
-    /// Records how long a call took.
-    pub(super) fn note(&self, rows: usize, took: Duration) {
+impl CostEstimator {
+    /// Records the cost of a call.
+    pub(super) fn note(&self, rows: usize, cost: Duration) {
         let Bucket { nanos, since } = &self.buckets[bucket(rows)];
-        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).max(1);
+        let cost = u64::try_from(cost.as_nanos()).unwrap_or(u64::MAX).max(1);
         let (before, quiet) = (nanos.load(Ordering::Relaxed), since.load(Ordering::Relaxed));
-        let is_far = before != 0 && took / FAR > before;
+        let is_far = before != 0 && cost / FAR > before;
         since.store(if is_far { 0 } else { quiet.saturating_add(1) }, Ordering::Relaxed);
         if is_far && quiet >= DOUBTED_AFTER {
             return;
         }
-        let now = if before == 0 { took } else { before - before / WEIGHT + took / WEIGHT };
+        let now = if before == 0 { cost } else { before - before / WEIGHT + cost / WEIGHT };
         nanos.store(now.max(1), Ordering::Relaxed);
     }
 
-    /// Returns how long a call with this many rows is expected to take: the average of its bucket. If this bucket has
+    /// Returns the expected cost of a call with this many rows: the average of its bucket. If this bucket has
     /// no calls, the estimate is the average of the next smaller bucket with calls, multiplied in proportion to the
     /// rows. If there is no such bucket, it is the average of the next larger one with calls. Returns zero before the
     /// first call.
@@ -89,49 +90,49 @@ mod tests {
 
     #[test]
     fn unknown_size_is_estimated_from_others() {
-        let pace = LatencyEstimator::default();
-        assert_eq!(pace.expect(1), Duration::ZERO);
-        pace.note(1, 2 * US);
-        assert_eq!(pace.expect(64), 128 * US, "in proportion, to be on the safe side");
-        pace.note(64, 4 * US);
-        assert_eq!(pace.expect(64), 4 * US);
-        let other = LatencyEstimator::default();
+        let costs = CostEstimator::default();
+        assert_eq!(costs.expect(1), Duration::ZERO);
+        costs.note(1, 2 * US);
+        assert_eq!(costs.expect(64), 128 * US, "in proportion, to be on the safe side");
+        costs.note(64, 4 * US);
+        assert_eq!(costs.expect(64), 4 * US);
+        let other = CostEstimator::default();
         other.note(64, 4 * US);
         assert_eq!(other.expect(1), 4 * US, "the same as for more rows");
     }
 
     #[test]
     fn quick_calls_outweigh_a_slow_one() {
-        let pace = LatencyEstimator::default();
-        pace.note(1, US);
-        pace.note(1, Duration::from_millis(10));
-        assert!(pace.expect(1) > Duration::from_millis(1));
-        (0..100).for_each(|_| pace.note(1, US));
-        assert!(pace.expect(1) < 10 * US);
+        let costs = CostEstimator::default();
+        costs.note(1, US);
+        costs.note(1, Duration::from_millis(10));
+        assert!(costs.expect(1) > Duration::from_millis(1));
+        (0..100).for_each(|_| costs.note(1, US));
+        assert!(costs.expect(1) < 10 * US);
     }
 
     #[test]
     fn single_outlier_is_ignored_repeated_counts() {
         let slow = Duration::from_millis(10);
-        let pace = LatencyEstimator::default();
+        let costs = CostEstimator::default();
         for _ in 0..10 {
-            (0..=DOUBTED_AFTER).for_each(|_| pace.note(1, US));
-            pace.note(1, slow);
-            assert_eq!(pace.expect(1), US, "a single outlier");
+            (0..=DOUBTED_AFTER).for_each(|_| costs.note(1, US));
+            costs.note(1, slow);
+            assert_eq!(costs.expect(1), US, "a single outlier");
         }
-        (1..DOUBTED_AFTER).for_each(|_| pace.note(1, US));
-        pace.note(1, slow);
-        assert!(pace.expect(1) > Duration::from_millis(1), "repeated outliers");
+        (1..DOUBTED_AFTER).for_each(|_| costs.note(1, US));
+        costs.note(1, slow);
+        assert!(costs.expect(1) > Duration::from_millis(1), "repeated outliers");
     }
 
     #[test]
-    fn what_grows_slowly_is_not_doubted() {
-        let pace = LatencyEstimator::default();
-        pace.note(1, US);
+    fn slow_growth_is_no_outlier() {
+        let costs = CostEstimator::default();
+        costs.note(1, US);
         for _ in 0..20 {
-            let before = pace.expect(1);
-            pace.note(1, before * 8);
-            assert!(pace.expect(1) > before);
+            let before = costs.expect(1);
+            costs.note(1, before * 8);
+            assert!(costs.expect(1) > before);
         }
     }
 }
