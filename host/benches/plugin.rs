@@ -201,7 +201,10 @@ fn runtime(cache_dir: Option<PathBuf>) -> Arc<PluginRuntime> {
 
 fn bind(runtime: &Arc<PluginRuntime>, component: &Arc<Component>) -> Arc<Transform> {
     let signature = component.signature();
-    let value_type = |field: &Field| ValueType::Scalar(ScalarType::from(field.column_type.scalar));
+    let value_type = |field: &Field| {
+        let scalar = ScalarType::from(field.column_type.scalar);
+        if field.column_type.is_list { ValueType::List(scalar) } else { ValueType::Scalar(scalar) }
+    };
     let view = DerivedView {
         name: "bench".into(),
         plugin: signature.name.as_str().into(),
@@ -289,16 +292,20 @@ fn list_calls(transform: &Transform, rows: usize) -> Vec<Duration> {
     for_a_while(call, EACH)
 }
 
-/// Prints the cost of a Python function in this machine's CPython, without a plugin.
+/// Prints the cost of a Python function in this machine's CPython, without a plugin. The function may need a later
+/// version of Python.
 fn show_own_cost(project: &str, call: &str) {
     let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../plugins/bench/").to_owned() + project;
     let script = format!(
         "import timeit, plugin; print(min(timeit.repeat({call:?}, globals=globals(), number=20000, repeat=9)) / 0.02)"
     );
     let output = Command::new("python3").args(["-c", &script]).current_dir(dir).output().unwrap();
-    let micros = String::from_utf8_lossy(&output.stdout);
-    let micros: f64 = micros.trim().parse().unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
-    println!("{:<42} {micros:>8.2}", format!("the same function in CPython, {project}"));
+    let [micros, errors] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+    let cost = match micros.trim().parse::<f64>() {
+        Ok(micros) => format!("{micros:.2}"),
+        Err(_) => format!("not measured: {}", errors.trim().lines().last().unwrap_or_default()),
+    };
+    println!("{:<42} {cost:>8}", format!("the same function in CPython, {project}"));
 }
 
 /// Measures the arithmetic of `plugins/bench/floats` in the host, without a plugin.

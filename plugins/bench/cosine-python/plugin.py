@@ -1,7 +1,6 @@
 """Computes the cosine of two embeddings. `make bench-plugin` measures it."""
 
-import math
-from operator import mul
+from math import sqrt, sumprod
 
 from larder_plugin import Array, Float64, plugin
 
@@ -16,5 +15,5 @@ def cosine(left, right):
     """Returns the cosine of the angle between two embeddings."""
     if left is None or right is None or len(left) != len(right):
         return None
-    lengths = math.sqrt(sum(map(mul, left, left)) * sum(map(mul, right, right)))
-    return None if lengths == 0.0 else sum(map(mul, left, right)) / lengths
+    lengths = sqrt(sumprod(left, left) * sumprod(right, right))
+    return None if lengths == 0.0 else sumprod(left, right) / lengths
