@@ -284,7 +284,8 @@ pub(super) fn request_inputs(
             WantedInput::Request(name, column_type) if **name == input.name => Some(*column_type),
             _ => None,
         });
-        let column_type = read.unwrap_or_else(|| request_type(input.value_type, false));
+        // If no plugin reads the input, no plugin can reject null items.
+        let column_type = read.unwrap_or_else(|| request_type(input.value_type, true));
         match column {
             Some(request_place) => {
                 if !inputs.iter().any(|known| known.name == input.name && known.column_type == column_type) {
