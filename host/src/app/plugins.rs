@@ -363,7 +363,7 @@ impl Plugins {
         let entry = state.entries.entry(name.clone()).or_default();
         let again = entry.live.as_ref().is_some_and(|live| live.component.digest() == component.digest());
         let report = version.report(entry.live.as_ref(), component.load_time() + started.elapsed());
-        let replaced = entry.live.replace(version);
+        let replaced = entry.set_live(version);
         if !again {
             // If the live file is deployed again, `previous` does not change, so a rollback still restores the version
             // before it.
@@ -457,7 +457,10 @@ impl Plugins {
 
     /// Replaces the plugins with the ones that were bound to another catalog.
     pub(super) fn accept(&self, rebound: Rebound) {
-        self.state().entries = rebound.0;
+        let mut state = self.state();
+        state.entries.values().filter_map(|entry| entry.live.as_ref()).for_each(|live| live.set_in_service(false));
+        state.entries = rebound.0;
+        state.entries.values().filter_map(|entry| entry.live.as_ref()).for_each(|live| live.set_in_service(true));
     }
 
     /// Returns the state of all plugins, sorted by name.
@@ -508,9 +511,25 @@ impl Plugins {
     }
 }
 
+// === impl Entry ===
+
+impl Entry {
+    /// Makes a version the live one. Returns the version that it replaces.
+    fn set_live(&mut self, version: Version) -> Option<Version> {
+        // Both may be bindings of the same file, which have the same metrics, so the order matters.
+        self.live.iter().for_each(|live| live.set_in_service(false));
+        version.set_in_service(true);
+        self.live.replace(version)
+    }
+}
+
 // === impl Version ===
 
 impl Version {
+    fn set_in_service(&self, is_in_service: bool) {
+        self.transforms.values().for_each(|transform| transform.set_in_service(is_in_service));
+    }
+
     fn digest(&self) -> &Digest {
         self.component.digest()
     }

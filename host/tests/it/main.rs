@@ -45,6 +45,7 @@ mod plugin_frames;
 mod plugin_limits;
 mod plugin_lists;
 mod plugin_python;
+mod plugin_server;
 mod plugin_tools;
 mod process;
 mod retyped;
