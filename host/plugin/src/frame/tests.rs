@@ -268,6 +268,7 @@ fn null_items_survive_copies() {
         let rows: Vec<usize> = (0..100).rev().step_by(3).collect();
         let selected = frame.select(&rows);
         assert_eq!(selected.bytes(), batch.select(&rows).frame().bytes(), "{scalar:?}");
+        assert_eq!(frame.bytes_of(3..50), frame.slice(3..50).bytes().len());
         assert_eq!(frame.slice(3..50).bytes(), batch.select(&(3..50).collect::<Vec<_>>()).frame().bytes());
         // In a column without null items, lists with null items are null.
         let mut strict = FrameBuilder::new([ColumnType::list(scalar)], 100);
