@@ -355,9 +355,10 @@ fn deploy_rejects_what_checks_reject() {
     let (first, second) = (fs::read(guest("hostile")).unwrap(), fs::read(guest_with("hostile", "frames")).unwrap());
 
     let why = fixture.app.deploy(&first, false).unwrap_err();
+    // The values are numbers of calls, and the number of calls depends on the measured cost.
     let expected = "plugin 'hostile' 1.0.0 is not accepted for derived view 'hostile_view': plugin is not deterministic: \
-                    output 'y' of generated row 0 (x = null) is 2.0, but 3.0 when the same instance computes it again";
-    assert!(why.starts_with(expected), "{why}");
+                    output 'y' of generated row 0 (x = null) is ";
+    assert!(why.starts_with(expected) && why.contains(" when the same instance computes it again. "), "{why}");
     assert!(why.ends_with("or deploy it anyway with `larder plugin deploy --force`"), "{why}");
     assert_eq!(y()["statuses"], json!(["INVALID"]));
     fixture.app.deploy(&first, true).unwrap();

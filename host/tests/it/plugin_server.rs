@@ -45,6 +45,13 @@ fn missing_plugin_is_logged_once() {
     let line = host.until("a requested derived view has no plugin, so its features are INVALID");
     assert!(line.contains("WARN"), "{line}");
     assert!(line.contains("view=prices") && line.contains("plugin=price_plugin"), "{line}");
+    // Other plugins and other definitions do not repeat the line.
+    fs::copy(guest("feast_odfv/odfv_singleton"), home.path("singleton.wasm")).unwrap();
+    home.run(["plugin", "deploy", "singleton.wasm"]).assert_code(0);
+    ask(address, &["prices:y_of_prices"], json!({ "x": [1.0] }));
+    home.write("features/missing.yaml", &format!("derived_views:\n{views}{}", view("totals", "total_plugin")));
+    host.until("definitions reloaded");
+    ask(address, &["prices:y_of_prices"], json!({ "x": [1.0] }));
     ask(address, &["ratings:y_of_ratings"], json!({ "x": [1.0] }));
     let said = host.stop(Signal::TERM);
     let lines: Vec<&str> = said.lines().filter(|line| line.contains("has no plugin, so")).collect();

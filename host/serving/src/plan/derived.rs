@@ -198,11 +198,6 @@ impl<'c> Resolver<'c> {
         self.transforms.get(self.catalog.derived_index(&view.name)?)
     }
 
-    fn missing(&self, view: &DerivedView) -> Arc<LogInterval> {
-        let index = self.catalog.derived_index(&view.name);
-        index.and_then(|index| self.transforms.missing(index)).cloned().unwrap_or_default()
-    }
-
     /// Returns the steps. Each one follows the steps that it reads. Updates `wanted.columns` to the steps' new indexes.
     pub(super) fn steps(
         &self,
@@ -237,7 +232,7 @@ impl<'c> Resolver<'c> {
                 inputs: wanted.inputs.iter().map(input).collect(),
                 fallback: Fallback::of(wanted.view),
                 counters: DerivedCounters::bind(wanted.view),
-                missing: self.missing(wanted.view),
+                missing: self.transforms.missing(&wanted.view.name),
             }
         };
         order.iter().map(step).collect()
