@@ -6,7 +6,7 @@ import tempfile, threading, time, traceback, urllib.request, uuid  # noqa: E401
 from os import listdir as copied_listdir
 from time import time as copied
 
-from larder_plugin import String, plugin
+from larder_plugin import Array, Float64, String, plugin
 
 free, lock = threading.Lock(), threading.Lock()
 lock.acquire()
@@ -15,9 +15,13 @@ lock.acquire()
 @plugin(
     name="evaluate",
     version="1.0.0",
-    inputs={"code": String("A Python expression.")},
+    inputs={
+        "code": String("A Python expression. It may use the other inputs."),
+        "numbers": Array(Float64)("Numbers that are never null."),
+        "items": Array(Float64, nullable_items=True)("Numbers that may be null."),
+    },
     outputs={"text": String("The representation of its value.")},
 )
-def evaluate(code):
+def evaluate(code, numbers, items):
     """Evaluates an expression."""
     return None if code is None else repr(eval(code))

@@ -153,15 +153,30 @@ impl<'b, C: Caller> Batch<'b, C> {
     /// Returns the number of rows of the next call, if these rows are left.
     fn rows_per_call(&self, left: Range<usize>) -> usize {
         let limits = self.caller.limits();
-        let row_bytes = (self.inputs.frame().bytes().len() / self.inputs.rows().max(1)).max(1);
-        let fitting = limits.memory_bytes / MEMORY_SHARE / row_bytes;
-        let rows_max = self.inputs.rows_of_same_time(left).min(limits.rows_per_call).min(fitting).max(1);
+        let rows_max = self.inputs.rows_of_same_time(left.clone()).min(limits.rows_per_call).max(1);
+        let rows_max = self.rows_that_fit(left.start, rows_max, limits.memory_bytes / MEMORY_SHARE);
         let is_quick = |rows: usize| self.caller.expected(rows) <= limits.time / LIMIT_SHARE;
         if is_quick(rows_max) {
             return rows_max;
         }
         let powers = (0..rows_max.ilog2()).rev().map(|power| 1 << power);
         powers.clone().find(|rows| is_quick(*rows)).unwrap_or(1)
+    }
+
+    /// Returns how many rows from `start` on have inputs of at most `bytes_max` bytes: at least 1, and at most `rows_max`.
+    fn rows_that_fit(&self, start: usize, rows_max: usize, bytes_max: usize) -> usize {
+        let frame = self.inputs.frame();
+        let fits = |rows: usize| frame.bytes_of(start..start + rows) <= bytes_max;
+        if frame.bytes().len() <= bytes_max || fits(rows_max) {
+            return rows_max;
+        }
+        // The sizes of rows differ, so the number of rows is found by bisection.
+        let (mut fitting, mut too_many) = (1, rows_max);
+        while too_many - fitting > 1 {
+            let middle = fitting.midpoint(too_many);
+            if fits(middle) { fitting = middle } else { too_many = middle }
+        }
+        fitting
     }
 
     /// Computes some rows, which follow the rows that are done.
@@ -233,5 +248,126 @@ impl<'b, C: Caller> Batch<'b, C> {
         let error = Arc::new(error);
         self.parts.push(FrameBuilder::new(self.caller.output_types(), rows.len()).finish());
         self.failed.extend(rows.map(|row| FailedRow { row, error: Arc::clone(&error) }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::RefCell, iter};
+
+    use larder_model::model::ValueRef;
+
+    use super::*;
+    use crate::{ColumnScalar, InputsBuilder, PluginSettings, inputs::TimeColumn};
+
+    /// A plugin without outputs. All of its calls succeed.
+    struct Plugin {
+        limits: PluginLimits,
+        /// The CPU time of each row, which is known before the first call.
+        row_time: Duration,
+        /// The number of rows and the bytes of inputs of each call.
+        calls: RefCell<Vec<(usize, usize)>>,
+    }
+
+    const ROWS: usize = 4_096;
+    const ITEMS: usize = 64;
+
+    impl Caller for Plugin {
+        fn call_once(&self, inputs: &Inputs, _: Duration) -> Called {
+            self.calls.borrow_mut().push((inputs.rows(), inputs.frame().bytes().len()));
+            Called { result: Ok((FrameBuilder::new([], inputs.rows()).finish(), Vec::new())), cost: Cost::default() }
+        }
+
+        fn limits(&self) -> &PluginLimits {
+            &self.limits
+        }
+
+        fn expected(&self, rows: usize) -> Duration {
+            self.row_time * u32::try_from(rows).unwrap()
+        }
+
+        fn note_cost(&self, _: usize, _: Duration) {}
+
+        fn output_types(&self) -> Vec<ColumnType> {
+            Vec::new()
+        }
+    }
+
+    /// Computes rows with a list of doubles each. Returns the number of rows and the bytes of inputs of each call.
+    fn calls(limits: PluginLimits, row_time: Duration) -> Vec<(usize, usize)> {
+        calls_of(limits, row_time, |_| ITEMS)
+    }
+
+    /// Does the same with the given number of doubles in each row.
+    fn calls_of(limits: PluginLimits, row_time: Duration, items_of: impl Fn(usize) -> usize) -> Vec<(usize, usize)> {
+        let plugin = Plugin { limits, row_time, calls: RefCell::default() };
+        let types = [ColumnType::list(ColumnScalar::Float64)].into_iter();
+        let mut inputs = InputsBuilder::new(types, 0.into(), TimeColumn::None, ROWS);
+        let items = |row: usize| iter::repeat_n(ValueRef::Float64(0.0), items_of(row));
+        inputs.column(|column| (0..ROWS).for_each(|row| column.push_list(items(row))));
+        let inputs = inputs.finish();
+        let mut batch = Batch::new(&plugin, &inputs, OnFailure::Escalate);
+        batch.run().unwrap();
+        let (frame, failed) = batch.finish();
+        assert_eq!((frame.rows(), failed.len()), (ROWS, 0));
+        plugin.calls.into_inner()
+    }
+
+    fn limits() -> PluginLimits {
+        PluginSettings::default().native
+    }
+
+    #[test]
+    fn calls_take_share_of_memory() {
+        for memory_bytes in [limits().memory_bytes, 1 << 20, 64 << 10] {
+            let calls = calls(PluginLimits { memory_bytes, ..limits() }, Duration::ZERO);
+            let share = memory_bytes / MEMORY_SHARE;
+            assert!(calls.iter().all(|(_, bytes)| *bytes <= share), "{memory_bytes}: {calls:?}");
+            // No call is smaller than needed, except for the last one.
+            let (_, full) = calls.split_last().unwrap();
+            assert!(full.iter().all(|(_, bytes)| bytes + (ITEMS + 2) * 8 > share), "{memory_bytes}: {calls:?}");
+            assert_eq!(calls.iter().map(|(rows, _)| rows).sum::<usize>(), ROWS);
+        }
+    }
+
+    /// Calls with rows that are larger than the average do not take more memory.
+    #[test]
+    fn large_rows_are_in_small_calls() {
+        let share = limits().memory_bytes / MEMORY_SHARE;
+        let calls = calls_of(limits(), Duration::ZERO, |row| if row < 100 { 10_000 } else { 1 });
+        assert!(calls.iter().all(|(_, bytes)| *bytes <= share), "{calls:?}");
+        let sizes: Vec<usize> = calls.iter().map(|(rows, _)| *rows).collect();
+        assert_eq!((&sizes[..4], sizes.len()), (&[26, 26, 26, ROWS - 78][..], 4));
+    }
+
+    #[test]
+    fn sufficient_memory_needs_one_call() {
+        let sufficient = PluginLimits { memory_bytes: MEMORY_SHARE * (ITEMS * 8 + 16) * ROWS, ..limits() };
+        let of_sizes = |limits, row_time| calls(limits, row_time).iter().map(|(rows, _)| *rows).collect::<Vec<_>>();
+        assert_eq!(of_sizes(sufficient, Duration::ZERO), [ROWS]);
+        assert_eq!(
+            of_sizes(PluginLimits { rows_per_call: 1_000, ..sufficient }, Duration::ZERO),
+            [1_000, 1_000, 1_000, 1_000, 96]
+        );
+        // A row that is larger than the share is in a call of its own.
+        assert_eq!(of_sizes(PluginLimits { memory_bytes: 1 << 10, ..limits() }, Duration::ZERO), [1; ROWS]);
+    }
+
+    #[test]
+    fn calls_take_share_of_time() {
+        let limits = PluginLimits { memory_bytes: 1 << 30, ..limits() };
+        let share = limits.time / LIMIT_SHARE;
+        for (row_time, rows) in [
+            (share / 4_096, 4_096),
+            (share / 4_000, 2_048),
+            (share / 100, 64),
+            (share, 1),
+            // A row that takes longer than the share is in a call of its own.
+            (10 * share, 1),
+        ] {
+            let calls = calls(limits, row_time);
+            assert!(calls.iter().all(|call| call.0 == rows), "{row_time:?}: {calls:?}");
+            assert_eq!(calls.len(), ROWS / rows);
+        }
     }
 }

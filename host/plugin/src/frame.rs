@@ -21,7 +21,7 @@ use larder_model::model::ValueRef;
 pub use self::builder::{ColumnWriter, FrameBuilder};
 pub use self::check::ColumnFault;
 pub(super) use self::check::{FrameFault, check_bools, check_ends, check_presence, check_text, read};
-use self::layout::{END, chunk, ends, has_ends, is_set, slot_width, start_at, width};
+use self::layout::{END, chunk, ends, has_ends, is_set, padded, presence_len, slot_width, start_at, width};
 use super::{ColumnScalar, ColumnType};
 
 /// The columns of a batch.
@@ -147,6 +147,11 @@ impl Frame {
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
+
+    /// Returns the number of bytes that a plugin gets for some of the rows, without copying them.
+    pub(super) fn bytes_of(&self, rows: Range<usize>) -> usize {
+        self.columns().map(|column| column.bytes_of(rows.clone())).sum()
+    }
 }
 
 /// Formats the shape, and not the values, which may be many.
@@ -253,6 +258,17 @@ impl<'f> ColumnRef<'f> {
             (self.frame.rows, self.parts.slots)
         };
         ValueSlice { scalar, count, bytes: &self.frame.bytes, slots, data: self.parts.data }
+    }
+
+    /// Returns the size of the column in a frame that has only these rows.
+    fn bytes_of(self, rows: Range<usize>) -> usize {
+        let of @ ColumnType { scalar, is_list, nullable_items } = self.parts.column_type;
+        let head = presence_len(rows.len()) + padded(rows.len() * slot_width(of));
+        let values = if is_list { self.items(rows) } else { rows };
+        let presence = if nullable_items { presence_len(values.len()) } else { 0 };
+        let slots = if is_list { padded(values.len() * width(scalar)) } else { 0 };
+        let contents = if has_ends(scalar) { padded(self.values().data(values).len()) } else { 0 };
+        head + presence + slots + contents
     }
 
     /// Returns the indexes of the null rows.

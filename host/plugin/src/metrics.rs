@@ -35,7 +35,7 @@ impl TransformMetrics {
         describe_histogram!("larder_plugin_duration_seconds", "Duration of all calls of a batch.");
         describe_gauge!("larder_plugin_memory_high_water_bytes", "Highest memory use of an instance.");
         describe_counter!("larder_plugin_instances_total", "Instances that were created.");
-        describe_gauge!("larder_plugin_info", "1 for each loaded version, with the digest of its file.");
+        describe_gauge!("larder_plugin_info", "1 for each version in service, with the digest of its file.");
         describe_counter!(
             "larder_plugin_log_lines_dropped_total",
             "Log lines dropped because a plugin exceeded its rate limit."
@@ -48,7 +48,7 @@ impl TransformMetrics {
         };
         let [plugin, version, view] = labels();
         let info_labels = [plugin, version, view, ("digest", digest.to_owned())];
-        let bound = Self {
+        Self {
             calls: counter!("larder_plugin_calls_total", &labels()),
             rows: counter!("larder_plugin_rows_total", &labels()),
             failed_rows: counter!("larder_plugin_failed_rows_total", &labels()),
@@ -58,9 +58,7 @@ impl TransformMetrics {
             high_water: AtomicUsize::new(0),
             instances: counter!("larder_plugin_instances_total", &labels()),
             info: gauge!("larder_plugin_info", &info_labels),
-        };
-        bound.info.set(1.0);
-        bound
+        }
     }
 
     pub(super) fn call(&self, rows: usize, took: Duration) {
@@ -90,8 +88,7 @@ impl TransformMetrics {
         self.instances.increment(1);
     }
 
-    /// Sets `larder_plugin_info` to 0 when this version is no longer in service.
-    pub(super) fn gone(&self) {
-        self.info.set(0.0);
+    pub(super) fn in_service(&self, is_in_service: bool) {
+        self.info.set(if is_in_service { 1.0 } else { 0.0 });
     }
 }

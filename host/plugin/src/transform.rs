@@ -231,6 +231,11 @@ impl Transform {
         &self.isolation
     }
 
+    /// Records in `larder_plugin_info` whether requests use this transform. Before the first call, none do.
+    pub fn set_in_service(&self, is_in_service: bool) {
+        self.metrics.in_service(is_in_service);
+    }
+
     fn note_failed(&self, failed: &[FailedRow]) {
         self.metrics.failed_rows(failed.len());
         if let Some(FailedRow { row, error }) = failed.first() {
@@ -349,12 +354,6 @@ impl fmt::Debug for Transform {
             .field("component", &self.component)
             .field("warm", &self.pool.len())
             .finish_non_exhaustive()
-    }
-}
-
-impl Drop for Transform {
-    fn drop(&mut self) {
-        self.metrics.gone();
     }
 }
 

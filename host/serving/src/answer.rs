@@ -6,7 +6,7 @@ use larder_model::{
     codec::{RowHeader, RowText, RowView},
     model::{Micros, ValueRef},
 };
-use larder_plugin_host::{Output, Outputs};
+use larder_plugin_host::{FailedRow, Output, Outputs};
 use larder_store::Row;
 use smallvec::SmallVec;
 
@@ -278,10 +278,13 @@ impl Answer<'_> {
         }
     }
 
-    /// Returns whether some rows of a derived feature could not be computed.
-    pub(super) fn has_failed_rows(&self, from: ColumnFrom) -> bool {
-        let ColumnFrom::Step { step, .. } = from else { return false };
-        matches!(self.derived.get(step), Some(Derived::Outputs(outputs)) if !outputs.failed().is_empty())
+    /// Returns the rows of a derived feature that could not be computed, in ascending order.
+    pub(super) fn failed_rows(&self, from: ColumnFrom) -> &[FailedRow] {
+        let ColumnFrom::Step { step, .. } = from else { return &[] };
+        match self.derived.get(step) {
+            Some(Derived::Outputs(outputs)) => outputs.failed(),
+            _ => &[],
+        }
     }
 }
 

@@ -66,7 +66,7 @@ fn compute(
                 fill_nested(column, answer, from);
             }
             StepInput::Feature(from) => fill_feature(column, answer, from, transform.is_cast(place), &mut note),
-            StepInput::Request(index) => column.append_cast(request_data.column(index), &mut note),
+            StepInput::Request(index) => column.append_cast(request_data.column(index), 0..answer.rows, &mut note),
             StepInput::Key(index, key_type) => {
                 let values = index.map(|index| answer.entity_column(index));
                 fill_key(column, values, key_type, answer.rows, &mut note);
@@ -113,15 +113,25 @@ fn fill_feature(
     is_cast: bool,
     lossy: &mut impl FnMut(usize),
 ) {
-    // Rows that failed in the other plugin have that view's fallback, so they cannot be copied.
-    if let Some(output) = answer.output(from).filter(|_| !answer.has_failed_rows(from)) {
-        return column.append_cast(output.column(), lossy);
-    }
     // Feast's placeholder for a null timestamp is passed to a plugin as null.
     let is_timestamp = column.column_type() == ColumnType::TIMESTAMP;
     let is_null = |value: &ValueRef<'_>| is_timestamp && matches!(value, ValueRef::Int64(NULL_TIMESTAMP_SECONDS));
-    let values = answer.cells(from).map(|cell| if is_null(&cell.value) { ValueRef::Null } else { cell.value });
-    if is_cast { column.extend_cast(values, lossy) } else { column.extend(values) }
+    let mut values = answer.cells(from).map(|cell| if is_null(&cell.value) { ValueRef::Null } else { cell.value });
+    if let Some(output) = answer.output(from) {
+        // Copies the other plugin's outputs, because the values of a response have no null items. Rows that failed have
+        // the other view's fallback.
+        let mut start = 0;
+        for FailedRow { row, .. } in answer.failed_rows(from) {
+            column.append_cast(output.column(), start..*row, &mut *lossy);
+            column.extend_cast(values.nth(*row - start).into_iter(), |_| lossy(*row));
+            start = row + 1;
+        }
+        column.append_cast(output.column(), start..answer.rows, lossy);
+    } else if is_cast {
+        column.extend_cast(values, lossy);
+    } else {
+        column.extend(values);
+    }
 }
 
 /// Appends the JSON text of a feature of a nested type in all rows.

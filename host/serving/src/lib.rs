@@ -46,6 +46,6 @@ pub use self::{
     resources::{OffloadError, Resources, offload},
     response_budget::ResponseBudget,
     snapshot::Snapshot,
-    transforms::Transforms,
+    transforms::{MissingPlugins, Transforms},
     write_service::{CONCURRENT_WRITES_MAX, WriteAccess, WriteFailure, WriteService},
 };

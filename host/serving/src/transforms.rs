@@ -1,6 +1,9 @@
 //! The plugins of a catalog's derived views.
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use larder_common::log_interval::LogInterval;
 use larder_plugin_host::{PluginRuntime, Transform};
@@ -10,10 +13,25 @@ use larder_plugin_host::{PluginRuntime, Transform};
 pub struct Transforms {
     /// The plugins, in the order of [`larder_model::registry::Catalog::derived_views`].
     by_view: Vec<Option<Arc<Transform>>>,
-    /// For each derived view, the interval of the log line that its plugin is not loaded.
-    missing: Vec<Arc<LogInterval>>,
+    missing: MissingPlugins,
     /// The runtime of the plugins; `None` until plugins are set.
     runtime: Option<Arc<PluginRuntime>>,
+}
+
+/// The intervals of the log lines about derived views whose plugin is not loaded, by the name of the view. They outlive
+/// changes to plugins and definitions, so that a change does not repeat a line.
+#[derive(Clone, Debug, Default)]
+pub struct MissingPlugins(Arc<Mutex<HashMap<Arc<str>, Arc<LogInterval>>>>);
+
+// === impl MissingPlugins ===
+
+impl MissingPlugins {
+    /// Returns the interval of a view.
+    fn interval(&self, view: &Arc<str>) -> Arc<LogInterval> {
+        // The map is consistent after every statement, so the map behind a poisoned lock is valid.
+        let mut intervals = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(intervals.entry(Arc::clone(view)).or_default())
+    }
 }
 
 // === impl Transforms ===
@@ -21,8 +39,7 @@ pub struct Transforms {
 impl Transforms {
     /// Creates the list of plugins, which must be in the order of the catalog's derived views.
     #[must_use]
-    pub fn new(by_view: Vec<Option<Arc<Transform>>>, runtime: Arc<PluginRuntime>) -> Self {
-        let missing = by_view.iter().map(|_| Arc::default()).collect();
+    pub fn new(by_view: Vec<Option<Arc<Transform>>>, missing: MissingPlugins, runtime: Arc<PluginRuntime>) -> Self {
         Self { by_view, missing, runtime: Some(runtime) }
     }
 
@@ -33,8 +50,8 @@ impl Transforms {
     }
 
     /// Returns the interval of the log line that the plugin of a derived view is not loaded.
-    pub(super) fn missing(&self, index: usize) -> Option<&Arc<LogInterval>> {
-        self.missing.get(index)
+    pub(super) fn missing(&self, view: &Arc<str>) -> Arc<LogInterval> {
+        self.missing.interval(view)
     }
 
     /// Returns the runtime of the plugins. Its compute threads run slow plugins.

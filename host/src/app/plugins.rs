@@ -23,7 +23,7 @@ use larder_plugin_host::{
     Acceptance, BindError, CompileKill, Component, Digest, HistoryEntry, KilledCompilations, LoadError, PluginDir,
     PluginDirError, PluginError, PluginRuntime, Rejection, Signature, Transform, is_lower_version,
 };
-use larder_serving::Transforms;
+use larder_serving::{MissingPlugins, Transforms};
 use metrics::{counter, describe_counter};
 
 use crate::config::PluginConfig;
@@ -38,6 +38,7 @@ pub(super) struct Plugins {
     /// The limit on the size of a plugin's file, in bytes.
     file_bytes_max: u64,
     clock: SharedClock,
+    missing: MissingPlugins,
     state: Mutex<State>,
 }
 
@@ -179,7 +180,15 @@ impl Plugins {
         let killed = KilledCompilations::open(&config.own_dir.join("killed"))?;
         let runtime = PluginRuntime::new(config.settings.clone())?;
         let file_bytes_max = config.settings.component_bytes_max();
-        Ok(Some(Self { runtime, plugin_dir, killed, file_bytes_max, clock, state: Mutex::default() }))
+        Ok(Some(Self {
+            runtime,
+            plugin_dir,
+            killed,
+            file_bytes_max,
+            clock,
+            missing: MissingPlugins::default(),
+            state: Mutex::default(),
+        }))
     }
 
     /// Returns the limit on the size of a plugin's file, in bytes.
@@ -189,7 +198,7 @@ impl Plugins {
 
     /// Returns the live plugins, bound to the derived views of a catalog.
     pub(super) fn transforms(&self, catalog: &Catalog) -> Transforms {
-        transforms(&self.state().entries, catalog, &self.runtime)
+        self.transforms_of(&self.state().entries, catalog)
     }
 
     /// Checks a file and compiles it, unless its code is in the cache. If an earlier compilation of the file was
@@ -363,7 +372,7 @@ impl Plugins {
         let entry = state.entries.entry(name.clone()).or_default();
         let again = entry.live.as_ref().is_some_and(|live| live.component.digest() == component.digest());
         let report = version.report(entry.live.as_ref(), component.load_time() + started.elapsed());
-        let replaced = entry.live.replace(version);
+        let replaced = entry.set_live(version);
         if !again {
             // If the live file is deployed again, `previous` does not change, so a rollback still restores the version
             // before it.
@@ -457,7 +466,10 @@ impl Plugins {
 
     /// Replaces the plugins with the ones that were bound to another catalog.
     pub(super) fn accept(&self, rebound: Rebound) {
-        self.state().entries = rebound.0;
+        let mut state = self.state();
+        state.entries.values().filter_map(|entry| entry.live.as_ref()).for_each(|live| live.set_in_service(false));
+        state.entries = rebound.0;
+        state.entries.values().filter_map(|entry| entry.live.as_ref()).for_each(|live| live.set_in_service(true));
     }
 
     /// Returns the state of all plugins, sorted by name.
@@ -502,15 +514,40 @@ impl Plugins {
         if errors.is_empty() { Ok(version) } else { Err(errors) }
     }
 
+    fn transforms_of(&self, entries: &BTreeMap<String, Entry>, catalog: &Catalog) -> Transforms {
+        let of = |view: &Arc<DerivedView>| {
+            let version = entries.get(&*view.plugin)?.live.as_ref()?;
+            version.transforms.get(&view.name).cloned()
+        };
+        let by_view = catalog.derived_views().iter().map(of).collect();
+        Transforms::new(by_view, self.missing.clone(), Arc::clone(&self.runtime))
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // The state is consistent after every statement, so the state behind a poisoned lock is valid.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+// === impl Entry ===
+
+impl Entry {
+    /// Makes a version the live one. Returns the version that it replaces.
+    fn set_live(&mut self, version: Version) -> Option<Version> {
+        // Both may be bindings of the same file, which have the same metrics, so the order matters.
+        self.live.iter().for_each(|live| live.set_in_service(false));
+        version.set_in_service(true);
+        self.live.replace(version)
+    }
+}
+
 // === impl Version ===
 
 impl Version {
+    fn set_in_service(&self, is_in_service: bool) {
+        self.transforms.values().for_each(|transform| transform.set_in_service(is_in_service));
+    }
+
     fn digest(&self) -> &Digest {
         self.component.digest()
     }
@@ -574,16 +611,8 @@ impl Version {
 impl Rebound {
     /// Returns the live plugins for the derived views of `catalog`, to which they were bound.
     pub(super) fn transforms(&self, plugins: &Plugins, catalog: &Catalog) -> Transforms {
-        transforms(&self.0, catalog, &plugins.runtime)
+        plugins.transforms_of(&self.0, catalog)
     }
-}
-
-fn transforms(entries: &BTreeMap<String, Entry>, catalog: &Catalog, runtime: &Arc<PluginRuntime>) -> Transforms {
-    let of = |view: &Arc<DerivedView>| {
-        let version = entries.get(&*view.plugin)?.live.as_ref()?;
-        version.transforms.get(&view.name).cloned()
-    };
-    Transforms::new(catalog.derived_views().iter().map(of).collect(), Arc::clone(runtime))
 }
 
 fn lines(errors: &[BindError]) -> String {

@@ -182,10 +182,7 @@ fn acceptance_finds_state_and_dependent_rows() {
     let old = runtime().load(&fs::read(guest("hostile")).unwrap()).unwrap();
     assert!(bind(&old, "good", "").accept(None).is_ok());
     let why = rejected(&old, "random");
-    assert!(
-        why.starts_with("plugin is not deterministic: output 'y' of generated row 0 (x = null) is 2.0, but 3.0 when"),
-        "{why}"
-    );
+    assert!(why.starts_with("plugin is not deterministic: output 'y' of generated row 0 (x = null) is "), "{why}");
     let why = rejected(&old, "remember");
     assert!(why.starts_with("plugin is not deterministic: output 'y' of generated row"), "{why}");
 }

@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs, iter,
     path::Path,
     sync::{
         Arc, OnceLock,
@@ -24,7 +24,7 @@ use crate::{
 
 const VIEW: &str = "derived_views:
   - name: evaluate
-    inputs: [{name: code, request: String}]
+    inputs: [{name: code, request: String}, {name: numbers, request: Array(Float64)}, {name: items, request: Array(Float64)}]
     features: [{name: text, type: String}]
 ";
 
@@ -32,11 +32,7 @@ fn view() -> DerivedView {
     DerivedView {
         name: "evaluate".into(),
         plugin: "evaluate".into(),
-        inputs: vec![DerivedInput {
-            name: "code".into(),
-            value_type: "String".parse().unwrap(),
-            from: InputSource::Request,
-        }],
+        inputs: [("code", "String"), ("numbers", "Array(Float64)"), ("items", "Array(Float64)")].map(input).into(),
         features: vec![Feature {
             name: "text".into(),
             value_type: "String".parse().unwrap(),
@@ -48,6 +44,16 @@ fn view() -> DerivedView {
         description: String::new(),
         tags: Default::default(),
     }
+}
+
+fn input((name, value_type): (&str, &str)) -> DerivedInput {
+    DerivedInput { name: name.into(), value_type: value_type.parse().unwrap(), from: InputSource::Request }
+}
+
+/// Returns the entities of a request with these expressions.
+fn entities(code: &[&str]) -> Value {
+    let nulls = vec![Value::Null; code.len()];
+    json!({ "code": code, "numbers": nulls, "items": nulls })
 }
 
 fn transform() -> &'static Arc<Transform> {
@@ -146,7 +152,7 @@ fn bad_python_caller_does_not_affect_good_caller() {
     fs::write(setup.path("features/evaluate.yaml"), VIEW).unwrap();
     let fixture = setup.plugins(&["evaluate"]).start();
     fixture.eventually("the plugin is compiled", || {
-        let answer = fixture.features(&["evaluate:text"], json!({ "code": ["1 + 1"] }));
+        let answer = fixture.features(&["evaluate:text"], entities(&["1 + 1"]));
         answer.column("text")["statuses"] == json!(["PRESENT"])
     });
     let nested = format!("eval('{}{}')", "[".repeat(150), "]".repeat(150));
@@ -157,7 +163,7 @@ fn bad_python_caller_does_not_affect_good_caller() {
             let calls = || {
                 let mut answers = 0;
                 while !over.load(Ordering::Relaxed) {
-                    let answer = fixture.features(&["evaluate:text"], json!({ "code": [bad] }));
+                    let answer = fixture.features(&["evaluate:text"], entities(&[bad]));
                     assert_eq!(answer.column("text")["statuses"], json!(["INVALID"]), "{bad}");
                     answers += 1;
                 }
@@ -165,7 +171,7 @@ fn bad_python_caller_does_not_affect_good_caller() {
             };
             let callers = [scope.spawn(calls), scope.spawn(calls)];
             for x in 0..200 {
-                let answer = fixture.features(&["evaluate:text"], json!({ "code": [format!("{x} * 2")] }));
+                let answer = fixture.features(&["evaluate:text"], entities(&[&format!("{x} * 2")]));
                 assert_eq!(answer.column("text")["values"], json!([(x * 2).to_string()]), "{bad}: {}", answer.text());
             }
             drop(ended);
@@ -175,18 +181,12 @@ fn bad_python_caller_does_not_affect_good_caller() {
 }
 
 #[test]
-fn nested_values_are_passed_as_json() {
+fn nested_values_and_null_items_are_passed() {
     let setup = Setup::golden();
-    let views = "derived_views:
-  - name: evaluate
-    inputs: [{name: code, request: String}]
-    features: [{name: text, type: Array(Array)}]
-  - name: again
-    plugin: evaluate
-    inputs: [{name: code, from: 'evaluate:text'}]
-    features: [{name: text, type: String}]
-";
-    fs::write(setup.path("features/evaluate.yaml"), views).unwrap();
+    let nested = VIEW.replace("{name: text, type: String}", "{name: text, type: Array(Array)}");
+    let again = VIEW.replace("derived_views:\n", "").replace("name: evaluate", "name: again\n    plugin: evaluate");
+    let again = again.replace("{name: code, request: String}", "{name: code, from: 'evaluate:text'}");
+    fs::write(setup.path("features/evaluate.yaml"), nested + &again).unwrap();
     let fixture = setup.start();
     // Values of generated rows are not lists of lists, so the acceptance checks fail.
     let plugin = fs::read(guest("evaluate")).unwrap();
@@ -199,7 +199,7 @@ fn nested_values_are_passed_as_json() {
     let body = json!({
         "features": ["evaluate:text", "again:text"],
         "full_feature_names": true,
-        "entities": { "code": ["[[1, 2], [3]]", "{}", "None + 1"] },
+        "entities": entities(&["[[1, 2], [3]]", "{}", "None + 1"]),
     });
     let answer = fixture.post("/get-online-features", body.to_string().as_bytes());
     let nested = answer.column("evaluate__text");
@@ -207,6 +207,45 @@ fn nested_values_are_passed_as_json() {
     assert_eq!(nested["statuses"], json!(["PRESENT", "INVALID", "INVALID"]), "a map is not a list of lists");
     let text = answer.column("again__text");
     assert_eq!(text["values"], json!(["[[1, 2], [3]]", null, null]), "the second plugin got JSON text");
+
+    let code = "[[int(items == [1.5, None])], [len(numbers)]]";
+    let ask = |numbers: Value| {
+        let entities = json!({ "code": [code], "numbers": [numbers], "items": [[1.5, null]] });
+        fixture.features(&["evaluate:text"], entities)
+    };
+    assert_eq!(ask(json!([2.5])).column("text")["values"], json!([[[1], [1]]]));
+    let why = "request data 'numbers', row 0: null is not Array(Float64)";
+    assert_eq!((ask(json!([2.5, null])).status, ask(json!([2.5, null])).json()), (400, json!(why)));
+}
+
+#[test]
+fn large_lists_give_all_values() {
+    const ROWS: usize = 4_096;
+    let transform = transform();
+    // The sums are exact, so they do not depend on the order of the additions.
+    let list = |row: usize| (0..768).map(move |item| f64::from(u32::try_from(row * 768 + item).unwrap()) / 2.0);
+    let null_at = |row: usize, item: usize| (row + item).is_multiple_of(7);
+    for (column, code) in ["math.fsum(numbers)", "math.fsum(x for x in items if x is not None)"].into_iter().enumerate()
+    {
+        let mut inputs = transform.input_batch(0, ROWS);
+        inputs.column(|column| column.extend(iter::repeat_n(ValueRef::Bytes(code.as_bytes()), ROWS)));
+        for place in 0..=column {
+            inputs.column(|to| {
+                for row in (0..ROWS).filter(|_| place == column) {
+                    to.push_list(list(row).enumerate().map(|(item, x)| {
+                        if column == 1 && null_at(row, item) { ValueRef::Null } else { ValueRef::Float64(x) }
+                    }));
+                }
+            });
+        }
+        let outputs = transform.call(&inputs.finish());
+        assert!(outputs.failed().is_empty(), "{code}: {:?}", outputs.failed());
+        for row in 0..ROWS {
+            let present = list(row).enumerate().filter(|(item, _)| column == 0 || !null_at(row, *item));
+            let sum = format!("{:?}", present.map(|(_, x)| x).sum::<f64>());
+            assert_eq!(outputs.output(0).get(row), ValueRef::Bytes(sum.as_bytes()), "{code}, row {row}");
+        }
+    }
 }
 
 #[test]

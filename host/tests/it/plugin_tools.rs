@@ -189,6 +189,34 @@ fn non_project_directory_is_reported() {
         .assert_complains(&["is nested too deeply. hint: remove links to parent directories"]);
 }
 
+/// A mistake is reported before the slow build begins.
+#[test]
+fn python_mistake_starts_no_build() {
+    let home = Home::empty();
+    run(&home, ["plugin", "new", "ratio", "--lang", "python"]).assert_code(0);
+    // A virtual environment in which componentize-py is a script that leaves a file.
+    let bin = home.path("cache/componentize-py-0.25.1/bin");
+    home.write("cache/componentize-py-0.25.1/ready", "");
+    let (started, tool_path) = (home.path("started"), bin.join("componentize-py"));
+    home.write(
+        "cache/componentize-py-0.25.1/bin/componentize-py",
+        &format!("#!/bin/sh\ncase $1 in --version) echo 0.25.1;; *) /bin/touch {}; exit 1;; esac\n", started.display()),
+    );
+    fs::set_permissions(&tool_path, fs::Permissions::from_mode(0o755)).unwrap();
+    let python = end(Command::new("python3").args(["-c", "import sys; print(sys.executable)"]));
+    symlink(python.assert_code(0).out.trim(), bin.join("python")).unwrap();
+    let build = || end(tool(&home, ["plugin", "build", "ratio"]).env("LARDER_CACHE", home.path("cache")));
+
+    let source = fs::read_to_string(home.path("ratio/plugin.py")).unwrap();
+    home.write("ratio/plugin.py", &source.replace("def derive(numerator, ", "def derive(numerater, "));
+    build().assert_code(1).assert_complains(&["'numerater'", "larder: the plugin cannot be built"]);
+    assert!(!started.is_file());
+    // Without the mistake, the build begins.
+    home.write("ratio/plugin.py", &source);
+    build().assert_code(1);
+    assert!(started.is_file());
+}
+
 #[test]
 fn missing_python_tools_are_named() {
     let home = Home::empty();

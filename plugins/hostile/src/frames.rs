@@ -36,7 +36,7 @@ use crate::{
     },
     config::Config,
     memory,
-    parts::{Parts, doubles, ends},
+    parts::{Parts, doubles, ends, head_len, lists},
     signature::signature,
 };
 
@@ -105,6 +105,9 @@ impl Guest for Hostile {
         let x = doubles(&inputs, 0, rows);
         let rows = if mode == Mode::MoreRows { rows + 1 } else { rows };
         let mut parts = Parts::good(rows, &x);
+        if cfg!(feature = "list-input") {
+            (parts.item_lists, parts.items) = lists(&inputs, head_len(rows), rows);
+        }
         spoil(&mut parts, mode, rows, amount);
         let mut frame = parts.frame(None);
         match mode {

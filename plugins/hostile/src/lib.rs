@@ -81,6 +81,9 @@
 //! plugin for version 0.2, with other modes (`frames.rs` has the table), and with `batches`, it is one for version 0.3
 //! (`batches.rs`).
 //!
+//! With the feature `list-input`, the plugins for versions 0.1 and 0.2 also read `list` (Array(Float64)). In mode `good`,
+//! they return it as `items`, with an empty list for a null.
+//!
 //! There is no mode that grows WebAssembly tables, because stable Rust cannot do this: it compiles to a single table of
 //! fixed size.
 

@@ -131,6 +131,9 @@ impl Guest for Hostile {
         let bad_rows = bad.map_or(1, |bad| x.iter().filter(|x| **x >= bad).count());
         let (mode, amount) = (if bad_rows == 0 { Mode::Good } else { mode() }, amount());
         let mut columns = good(rows, x);
+        if let Some(list) = inputs.get(1) {
+            columns[ITEMS].values.clone_from(&list.values);
+        }
         let last = LAST.replace(x.last().copied().unwrap_or(0.0));
         match mode {
             Mode::Spin => spin(),

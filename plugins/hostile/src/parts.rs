@@ -26,8 +26,17 @@ pub(crate) fn doubles(inputs: &[u8], start: usize, rows: usize) -> Vec<f64> {
     slots.chunks_exact(8).take(rows).map(|x| f64::from_bits(bits(x))).collect()
 }
 
+/// Returns the ends and the items of the last column of the inputs, which has lists of doubles. `start` is the offset of
+/// the column's head.
+#[cfg(feature = "frames")]
+pub(crate) fn lists(inputs: &[u8], start: usize, rows: usize) -> (Vec<u32>, Vec<f64>) {
+    let slots = start + presence_len(rows);
+    let ends = inputs[slots..].chunks_exact(4).take(rows).map(|end| bits(end) as u32).collect();
+    let items = inputs[slots + (rows * 4).next_multiple_of(8)..].chunks_exact(8);
+    (ends, items.map(|item| f64::from_bits(bits(item))).collect())
+}
+
 /// Returns the size of a head with one slot of eight bytes per row.
-#[cfg(feature = "batches")]
 pub(crate) fn head_len(rows: usize) -> usize {
     presence_len(rows) + rows * 8
 }

@@ -9,11 +9,15 @@ pub(crate) fn signature() -> Signature {
         nullable,
         doc: doc.to_owned(),
     };
+    let mut inputs = vec![field("x", ScalarType::Float64, false, true, "Any number.")];
+    if cfg!(feature = "list-input") {
+        inputs.push(field("list", ScalarType::Float64, true, true, "Any numbers."));
+    }
     Signature {
         name: "hostile".to_owned(),
         version: "1.0.0".to_owned(),
         doc: "Violates every rule that the host enforces.".to_owned(),
-        inputs: vec![field("x", ScalarType::Float64, false, true, "Any number.")],
+        inputs,
         outputs: vec![
             field("y", ScalarType::Float64, false, false, "Twice the number."),
             field("flag", ScalarType::Bool, false, true, "Whether it is above 0."),

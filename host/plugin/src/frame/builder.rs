@@ -224,19 +224,21 @@ impl ColumnWriter<'_> {
         }
     }
 
-    /// Adds all rows of a column, whose type casts to this column's type. Adds a null for a value that would change, and
-    /// passes the index of its row to `lossy`.
-    pub fn append_cast(&mut self, column: ColumnRef<'_>, mut lossy: impl FnMut(usize)) {
-        let ColumnType { scalar, is_list, .. } = self.parts.column_type;
+    /// Adds rows of a column, whose type casts to this column's type. Adds a null for a value that would change, and
+    /// passes the index of its row to `lossy`. If items may not be null in this column, lists with null items become nulls.
+    pub fn append_cast(&mut self, column: ColumnRef<'_>, rows: Range<usize>, mut lossy: impl FnMut(usize)) {
+        let ColumnType { scalar, is_list, nullable_items } = self.parts.column_type;
         if column.column_type().scalar == scalar {
-            return self.append(column, 0..column.rows());
+            return self.append(column, rows);
         }
-        for row in 0..column.rows() {
+        for row in rows {
             if !column.is_present(row) {
                 self.push(ValueRef::Null);
             } else if is_list {
                 let items = column.items(row..row + 1).map(|item| cast(column.item(item), scalar));
-                if items.clone().all(|item| item.is_some()) {
+                if !nullable_items && items.clone().any(|item| item == Some(ValueRef::Null)) {
+                    self.push(ValueRef::Null);
+                } else if items.clone().all(|item| item.is_some()) {
                     self.push_list(items.map(|item| item.unwrap_or(ValueRef::Null)));
                 } else {
                     lossy(row);

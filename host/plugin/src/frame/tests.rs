@@ -268,6 +268,7 @@ fn null_items_survive_copies() {
         let rows: Vec<usize> = (0..100).rev().step_by(3).collect();
         let selected = frame.select(&rows);
         assert_eq!(selected.bytes(), batch.select(&rows).frame().bytes(), "{scalar:?}");
+        assert_eq!(frame.bytes_of(3..50), frame.slice(3..50).bytes().len());
         assert_eq!(frame.slice(3..50).bytes(), batch.select(&(3..50).collect::<Vec<_>>()).frame().bytes());
         // In a column without null items, lists with null items are null.
         let mut strict = FrameBuilder::new([ColumnType::list(scalar)], 100);
@@ -281,6 +282,28 @@ fn null_items_survive_copies() {
         back.column(|to| to.append(strict.column(0), 0..100));
         assert!(!back.finish().column(0).has_null_items());
     }
+}
+
+#[test]
+fn null_items_survive_casts() {
+    let lists = [vec![Value::Int32(1), Value::Null], vec![Value::Int32(2)], vec![Value::Null], vec![]];
+    let frame = nullable_lists(ColumnScalar::Int32, lists.map(Value::List).into()).frame();
+    let of = ColumnType::list(ColumnScalar::Float64);
+    let cast = |nullable_items: bool, rows: std::ops::Range<usize>| {
+        let mut cast = FrameBuilder::new([ColumnType { nullable_items, ..of }], rows.len());
+        cast.column(|to| to.append_cast(frame.column(0), rows, |row| panic!("row {row} does not change")));
+        let cast = cast.finish();
+        let items = |row: usize| cast.column(0).items(row..row + 1).map(|item| cast.column(0).item(item));
+        let list =
+            |row: usize| cast.column(0).is_present(row).then(|| items(row).map(|item| item.to_value()).collect());
+        (0..cast.rows()).map(list).collect::<Vec<Option<Vec<Value>>>>()
+    };
+    let [one, two] = [1.0, 2.0].map(Value::Float64);
+    let nullable = [vec![one, Value::Null], vec![two.clone()], vec![Value::Null], vec![]].map(Some);
+    assert_eq!(cast(true, 0..4), nullable);
+    assert_eq!(cast(true, 1..3), nullable[1..3]);
+    // In a column without null items, lists with null items are null.
+    assert_eq!(cast(false, 0..4), [None, Some(vec![two]), None, Some(vec![])]);
 }
 
 #[test]

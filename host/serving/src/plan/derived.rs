@@ -198,11 +198,6 @@ impl<'c> Resolver<'c> {
         self.transforms.get(self.catalog.derived_index(&view.name)?)
     }
 
-    fn missing(&self, view: &DerivedView) -> Arc<LogInterval> {
-        let index = self.catalog.derived_index(&view.name);
-        index.and_then(|index| self.transforms.missing(index)).cloned().unwrap_or_default()
-    }
-
     /// Returns the steps. Each one follows the steps that it reads. Updates `wanted.columns` to the steps' new indexes.
     pub(super) fn steps(
         &self,
@@ -237,7 +232,7 @@ impl<'c> Resolver<'c> {
                 inputs: wanted.inputs.iter().map(input).collect(),
                 fallback: Fallback::of(wanted.view),
                 counters: DerivedCounters::bind(wanted.view),
-                missing: self.missing(wanted.view),
+                missing: self.transforms.missing(&wanted.view.name),
             }
         };
         order.iter().map(step).collect()
@@ -284,7 +279,8 @@ pub(super) fn request_inputs(
             WantedInput::Request(name, column_type) if **name == input.name => Some(*column_type),
             _ => None,
         });
-        let column_type = read.unwrap_or_else(|| request_type(input.value_type, false));
+        // If no plugin reads the input, no plugin can reject null items.
+        let column_type = read.unwrap_or_else(|| request_type(input.value_type, true));
         match column {
             Some(request_place) => {
                 if !inputs.iter().any(|known| known.name == input.name && known.column_type == column_type) {

@@ -85,7 +85,7 @@ impl Plugins {
             {
                 let number = &component.signature().version;
                 tracing::warn!(plugin = name, version = number, "keeping the last live version");
-                entry.live = Some(version);
+                entry.set_live(version);
             }
             let live = live.or_else(|| history.first().map(|last| last.digest));
             let previous = history.iter().find(|version| Some(version.digest) != live).filter(|_| !has_previous);

@@ -65,7 +65,7 @@ impl Plugins {
         let mut state = self.state();
         let entry = state.entries.entry(name.to_owned()).or_default();
         let again = entry.live.as_ref().is_some_and(|live| live.digest() == component.digest());
-        let replaced = entry.live.replace(back);
+        let replaced = entry.set_live(back);
         if !again {
             entry.previous = replaced;
         }

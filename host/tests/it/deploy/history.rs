@@ -31,7 +31,7 @@ const OWN: &str = "data/store/plugins";
 const SEED: u64 = 0x0b5e_55ed;
 
 /// Returns a plugin's file with an additional custom section, and so with another digest.
-fn variant(mut bytes: Vec<u8>, n: u8) -> Vec<u8> {
+pub(super) fn variant(mut bytes: Vec<u8>, n: u8) -> Vec<u8> {
     bytes.extend([0, 3, 2, b'v', b'0' + n]);
     bytes
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use arrow::{
     array::{
-        BinaryArray, BooleanArray, Date32Array, Decimal128Array, DictionaryArray, Float32Array, Int8Array, Int32Array,
-        LargeStringArray, ListArray, MapBuilder, StringArray, StringBuilder, StringViewArray, StructArray,
+        Array as _, BinaryArray, BooleanArray, Date32Array, Decimal128Array, DictionaryArray, Float32Array, Int8Array,
+        Int32Array, LargeStringArray, ListArray, MapBuilder, StringArray, StringBuilder, StringViewArray, StructArray,
         TimestampMillisecondArray, TimestampNanosecondArray, TimestampSecondArray, UInt32Array,
     },
     datatypes::{DataType, Field, Int32Type, Int64Type},
@@ -169,6 +169,79 @@ fn maps_and_structs() {
         StructArray::from(fields),
         json!([{ "city": "Oslo", "zip": 150 }, { "city": null, "zip": 1 }]),
     );
+}
+
+/// A plugin that reads a nested feature gets the JSON of the response as text.
+#[test]
+fn plugin_gets_nested_features_as_json() {
+    let mut map = MapBuilder::new(None, StringBuilder::new(), arrow::array::Int64Builder::new());
+    map.keys().append_value("a \"b\"");
+    map.values().append_value(i64::MAX);
+    map.append(true).unwrap();
+    map.append(false).unwrap();
+    map.append(true).unwrap();
+    let field = |name: &str, kind| Arc::new(Field::new(name, kind, true));
+    let fields: Vec<(Arc<Field>, ArrayRef)> = vec![
+        (field("city", DataType::Utf8), Arc::new(StringArray::from(vec![Some("Zürich"), None, Some("")]))),
+        (field("zip", DataType::Int64), Arc::new(Int64Array::from(vec![Some(8_001), Some(1), None]))),
+    ];
+    let places = StructArray::from(fields);
+    let mut grid = arrow::array::ListBuilder::new(arrow::array::ListBuilder::new(arrow::array::Int64Builder::new()));
+    grid.values().append_value([Some(1), Some(2)]);
+    grid.values().append_value([Some(3)]);
+    grid.append(true);
+    grid.append(false);
+    grid.append(true);
+    let people = ListArray::new(
+        field("item", places.data_type().clone()),
+        arrow::buffer::OffsetBuffer::from_lengths([2, 0, 1]),
+        Arc::new(places.clone()),
+        None,
+    );
+    let columns: [(&str, &str, ArrayRef); 4] = [
+        ("map", "Map", Arc::new(map.finish())),
+        ("place", "Struct", Arc::new(places)),
+        ("grid", "Array(Array)", Arc::new(grid.finish())),
+        ("people", "Array(Struct)", Arc::new(people)),
+    ];
+    let features = columns.each_ref().map(|(name, of, _)| format!("{{name: {name}, type: {of}}}")).join(", ");
+    let derived = columns.each_ref().map(|(name, ..)| {
+        format!(
+            "  - name: of_{name}\n    plugin: echo\n    inputs: [{{name: text, from: 'stats:{name}'}}, \
+             {{name: numbers, request: Array(Float64)}}, {{name: items, request: Array(Float64)}}]\n    \
+             features: [{{name: text, type: String}}]\n"
+        )
+    });
+    let setup = Setup::with(&format!(
+        "entities: [{{name: driver, join_key: driver_id, type: Int64}}]\n\
+         feature_views: [{{name: stats, entities: [driver], features: [{features}], \
+         source: {{path: data/stats.parquet, timestamp_field: event_timestamp}}}}]\n\
+         derived_views:\n{}",
+        derived.concat()
+    ));
+    let mut stored: Columns = vec![
+        ("driver_id", Arc::new(Int64Array::from(vec![1, 2, 3]))),
+        ("event_timestamp", times([Some(1); 3].into_iter())),
+    ];
+    stored.extend(columns.iter().map(|(name, _, array)| (*name, Arc::clone(array))));
+    write(&setup.path("data/stats.parquet"), &stored);
+    let fixture = setup.plugins(&["echo"]).start();
+    // Driver 4 has no row.
+    let nulls = vec![Value::Null; 4];
+    let entities = json!({ "driver_id": [1, 2, 3, 4], "numbers": nulls, "items": nulls });
+    for (name, ..) in &columns {
+        let served = fixture.features(&[&format!("stats:{name}")], entities.clone()).column(name)["values"].clone();
+        let given = fixture.features(&[&format!("of_{name}:text")], entities.clone()).column("text");
+        assert_eq!(given["statuses"], json!(vec!["PRESENT"; 4]), "{name}");
+        let given = given["values"].as_array().unwrap();
+        let parsed =
+            given.iter().map(|text| text.as_str().map_or(Value::Null, |text| serde_json::from_str(text).unwrap()));
+        assert_eq!(Value::from_iter(parsed), served, "{name}");
+        assert!(given[0].is_string() && given[3].is_null(), "{name}: {given:?}");
+        if *name == "map" {
+            assert_eq!(given, json!([r#"{"a \"b\"":9223372036854775807}"#, null, "{}", null]).as_array().unwrap());
+        }
+    }
 }
 
 #[test]

@@ -43,6 +43,7 @@ proptest! {
         let (from, to) = (from.min(batch.rows), to.min(batch.rows));
         let range = from.min(to)..from.max(to);
         let slice = batch.frame().slice(range.clone());
+        prop_assert_eq!(batch.frame().bytes_of(range.clone()), slice.bytes().len());
         prop_assert_eq!(slice.bytes().to_vec(), batch.select(&range.collect::<Vec<_>>()).frame().bytes().to_vec());
     }
 
