@@ -23,7 +23,8 @@ pub enum OnFailure {
     Escalate,
     /// Finds the rows that fail, by repeating the call with fewer rows.
     FindRows,
-    /// All rows of the call fail.
+    /// All rows of the call fail. Each call gets the whole limit, because its failed call before may have had less: a
+    /// slow call must not fail only because other calls fail.
     FailCall,
 }
 
@@ -60,7 +61,7 @@ pub(super) struct Batch<'b, C> {
     parts: Vec<Frame>,
     failed: Vec<FailedRow>,
     failed_calls: usize,
-    /// The number of failed calls with a single row that used all of the time limit.
+    /// The number of failed calls that were not divided and used all of the time limit.
     timeouts: usize,
     elapsed: Duration,
     /// The CPU time of the calls that did not fail.
@@ -71,8 +72,8 @@ pub(super) struct Batch<'b, C> {
 const FAILED_CALLS_MAX: usize = 256;
 /// The number of failed calls after which no further calls are made. The rows that are left fail.
 const FAILED_CALLS_END: usize = FAILED_CALLS_MAX + 64;
-/// The maximum number of single rows of a batch that use all of the time limit and fail. Further failed calls are not
-/// divided.
+/// The maximum number of calls of a batch that are not divided, use all of the time limit and fail. After that, failed
+/// calls are not divided; with [`OnFailure::FailCall`], the rows that are left fail.
 const TIMEOUTS_MAX: usize = 16;
 /// The maximum number of errors that a plugin returned before a batch is moved to an isolation thread. Such an error
 /// costs little.
@@ -181,7 +182,8 @@ impl<'b, C: Caller> Batch<'b, C> {
 
     /// Computes some rows, which follow the rows that are done.
     fn compute(&mut self, rows: Range<usize>) -> Result<(), NeedsIsolation> {
-        if self.failed_calls >= FAILED_CALLS_END {
+        let is_over = self.on_failure == OnFailure::FailCall && self.timeouts >= TIMEOUTS_MAX;
+        if is_over || self.failed_calls >= FAILED_CALLS_END {
             self.fail(rows, CallError::Skipped);
             return Ok(());
         }
@@ -235,7 +237,11 @@ impl<'b, C: Caller> Batch<'b, C> {
     /// Returns the time limit of a call with this many rows.
     fn time(&self, rows: usize) -> Duration {
         let limit = self.caller.limits().time;
-        let is_final = matches!(self.on_failure, OnFailure::FindRows) && rows <= 1;
+        let is_final = match self.on_failure {
+            OnFailure::Escalate => false,
+            OnFailure::FindRows => rows <= 1,
+            OnFailure::FailCall => true,
+        };
         if is_final {
             limit
         } else {
@@ -263,6 +269,10 @@ mod tests {
     /// A plugin without outputs. All of its calls succeed.
     struct Plugin {
         limits: PluginLimits,
+        /// Whether each call with less than the whole limit fails.
+        is_slow: bool,
+        /// Whether each call fails.
+        is_endless: bool,
         /// The CPU time of each row, which is known before the first call.
         row_time: Duration,
         /// The number of rows and the bytes of inputs of each call.
@@ -273,8 +283,11 @@ mod tests {
     const ITEMS: usize = 64;
 
     impl Caller for Plugin {
-        fn call_once(&self, inputs: &Inputs, _: Duration) -> Called {
+        fn call_once(&self, inputs: &Inputs, time: Duration) -> Called {
             self.calls.borrow_mut().push((inputs.rows(), inputs.frame().bytes().len()));
+            if self.is_endless || (self.is_slow && time < self.limits.time) {
+                return Called::failed(CallError::Interrupt(Interrupt::Timeout(time)));
+            }
             Called { result: Ok((FrameBuilder::new([], inputs.rows()).finish(), Vec::new())), cost: Cost::default() }
         }
 
@@ -300,7 +313,7 @@ mod tests {
 
     /// Does the same with the given number of doubles in each row.
     fn calls_of(limits: PluginLimits, row_time: Duration, items_of: impl Fn(usize) -> usize) -> Vec<(usize, usize)> {
-        let plugin = Plugin { limits, row_time, calls: RefCell::default() };
+        let plugin = Plugin { limits, is_slow: false, is_endless: false, row_time, calls: RefCell::default() };
         let types = [ColumnType::list(ColumnScalar::Float64)].into_iter();
         let mut inputs = InputsBuilder::new(types, 0.into(), TimeColumn::None, ROWS);
         let items = |row: usize| iter::repeat_n(ValueRef::Float64(0.0), items_of(row));
@@ -311,6 +324,31 @@ mod tests {
         let (frame, failed) = batch.finish();
         assert_eq!((frame.rows(), failed.len()), (ROWS, 0));
         plugin.calls.into_inner()
+    }
+
+    /// Computes this number of rows, one in each call. Returns the failed rows and the number of calls.
+    fn failures(is_slow: bool, is_endless: bool, rows: usize, on_failure: OnFailure) -> Option<(usize, usize)> {
+        let limits = PluginLimits { rows_per_call: 1, ..limits() };
+        let plugin = Plugin { limits, is_slow, is_endless, row_time: Duration::ZERO, calls: RefCell::default() };
+        let inputs = InputsBuilder::new([].into_iter(), 0.into(), TimeColumn::None, rows).finish();
+        let mut batch = Batch::new(&plugin, &inputs, on_failure);
+        batch.run().ok()?;
+        let (frame, failed) = batch.finish();
+        assert_eq!(frame.rows(), rows);
+        Some((failed.len(), plugin.calls.take().len()))
+    }
+
+    #[test]
+    fn slow_calls_succeed_after_any_wait() {
+        assert_eq!(failures(true, false, 20, OnFailure::Escalate), None);
+        assert_eq!(failures(true, false, 20, OnFailure::FindRows), Some((0, 20)));
+        assert_eq!(failures(true, false, 20, OnFailure::FailCall), Some((0, 20)), "isolation is busy");
+    }
+
+    #[test]
+    fn endless_calls_end_the_batch() {
+        assert_eq!(failures(true, true, TIMEOUTS_MAX, OnFailure::FailCall), Some((TIMEOUTS_MAX, TIMEOUTS_MAX)));
+        assert_eq!(failures(true, true, 100, OnFailure::FailCall), Some((100, TIMEOUTS_MAX)));
     }
 
     fn limits() -> PluginLimits {

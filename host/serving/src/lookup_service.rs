@@ -266,24 +266,23 @@ impl LookupService {
                     offload(compute, move || serve_offloaded(&current, &lookup, mode, budget)).await
                 }
                 Next::Isolate(transform) => {
-                    match (transform.isolation().enter().await, snapshot.transforms().runtime()) {
-                        (Some(permit), Some(runtime)) => {
-                            let mode = Mode { may_be_slow: true, on_failure: OnFailure::FindRows, may_fetch };
-                            let (lookup, current, budget) =
-                                (Arc::clone(&lookup), Arc::clone(&snapshot), self.resources.leased_budget());
-                            offload(runtime.isolation(), move || {
-                                let served = serve_offloaded(&current, &lookup, mode, budget);
-                                drop(permit);
-                                served
-                            })
-                            .await
-                        }
+                    let permit = transform.isolation().enter().await;
+                    if permit.is_none() {
                         // Too many calls of this plugin fail. Another failed call of this request is not divided.
-                        _ => {
-                            on_failure = OnFailure::FailCall;
-                            Ok(Step::Next(if is_large { Next::Large } else { Next::Plugins }))
-                        }
+                        on_failure = OnFailure::FailCall;
                     }
+                    let found = if permit.is_some() { OnFailure::FindRows } else { OnFailure::FailCall };
+                    let mode = Mode { may_be_slow: true, on_failure: found, may_fetch };
+                    let runtime = snapshot.transforms().runtime();
+                    let isolation: &Compute = runtime.map_or(&*self.resources.compute, |runtime| runtime.isolation());
+                    let (lookup, current, budget) =
+                        (Arc::clone(&lookup), Arc::clone(&snapshot), self.resources.leased_budget());
+                    offload(isolation, move || {
+                        let served = serve_offloaded(&current, &lookup, mode, budget);
+                        drop(permit);
+                        served
+                    })
+                    .await
                 }
                 Next::Fetch(wanted, _budget) => {
                     fetched = if rounds == FETCH_ROUNDS {

@@ -91,7 +91,7 @@ fn cpu_time(host: &Running) -> Duration {
 
 /// The number of callers whose calls fail. About 35 calls of a request use all of their time, which is 10 ms, and the next
 /// request is admitted a second later. Without a limit, a request would wait for more than 20 s.
-const CALLERS: usize = 16;
+const CALLERS: usize = 8;
 /// The number of rows of such a request.
 const ROWS: usize = 64;
 /// A request waits for at most 2 s. On a busy machine, its calls take longer than their CPU time.
@@ -102,7 +102,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(12);
 fn failing_calls_are_bounded_in_server() {
     /// The time for which the server has only callers whose calls fail.
     const MEASURED: Duration = Duration::from_secs(8);
-    /// Failed calls on the isolation threads take at most a quarter of a core. Each request also has a failed call before
+    /// Requests that search for failed rows take at most a quarter of a core. Each request also has a failed call before
     /// and after it waits.
     const CORES_MAX: f64 = 0.6;
 
