@@ -43,6 +43,7 @@ mod plugin_batches;
 mod plugin_compile;
 mod plugin_frames;
 mod plugin_limits;
+mod plugin_mistakes;
 mod plugin_python;
 mod plugin_tools;
 mod process;
