@@ -21,7 +21,9 @@ pub(super) use self::samples::Samples;
 use super::{
     CallError, ColumnType, FailedRow, Field, Inputs, Interrupt, Outputs, PluginLimits, Transform,
     batch::{Batch, Called, Caller, OnFailure},
+    error::has_hint,
     guest::Guest,
+    logs::Checks,
 };
 
 /// What a plugin computed in its acceptance checks.
@@ -34,7 +36,7 @@ pub struct Acceptance {
     /// The number of rows that failed.
     pub failed: usize,
     /// The first row that failed, and its error.
-    pub first_failed: Option<(TestRow, String)>,
+    pub first_failed: Option<(TestRow, CallError)>,
 }
 
 /// Why a plugin is not accepted.
@@ -42,7 +44,7 @@ pub struct Acceptance {
 #[non_exhaustive]
 pub enum Rejection {
     /// The outputs of a row differ between two computations of the same batch.
-    #[error("plugin is not deterministic: {difference}. Training data would differ from served features")]
+    #[error("it is not deterministic: {difference}. Training data would differ from served features")]
     NotDeterministic {
         /// The row and the outputs.
         difference: Box<Difference>,
@@ -62,10 +64,12 @@ pub enum Rejection {
         error: CallError,
     },
     /// All rows fail.
-    #[error("all {rows} rows failed; the first error is: {error}")]
+    #[error("all {rows} rows failed. The first one is {row}: {error}")]
     FailsAlways {
         /// The number of rows.
         rows: usize,
+        /// The first row.
+        row: TestRow,
         /// The error of the first row.
         error: CallError,
     },
@@ -106,12 +110,28 @@ impl Transform {
     /// # Errors
     /// The first [`Rejection`].
     pub fn accept(&self, live: Option<&Self>) -> Result<Acceptance, Rejection> {
+        let checks = self.begin_checks();
+        let accepted = self.check_rows(live, &checks);
+        let error = match &accepted {
+            Ok(acceptance) => acceptance.first_failed.as_ref().map(|(_, error)| error),
+            Err(Rejection::Limit { error, .. } | Rejection::FailsAlways { error, .. }) => Some(error),
+            Err(_) => None,
+        };
+        // Other errors have the plugin's message. For a trap, only the log has the message of the panic.
+        if let Some(CallError::Interrupt(_)) = error {
+            checks.report();
+        }
+        accepted
+    }
+
+    fn check_rows(&self, live: Option<&Self>, checks: &Checks<'_>) -> Result<Acceptance, Rejection> {
         let rows = self.affordable_rows();
         let (inputs, others) =
             (RowGenerator::new(SEED).inputs(self, rows), RowGenerator::new(!SEED).inputs(self, rows));
         let mut acceptance = Acceptance { generated: rows, ..Acceptance::default() };
         let mut errors = Vec::new();
-        let outputs = self.check_batch(&inputs, &others, |row| TestRow::Generated(row, self.describe(&inputs, row)))?;
+        let outputs =
+            self.check_batch(&inputs, &others, checks, |row| TestRow::Generated(row, self.describe(&inputs, row)))?;
         errors.extend(outputs.failed().iter().map(|failed| {
             (TestRow::Generated(failed.row, self.describe(&inputs, failed.row)), (*failed.error).clone())
         }));
@@ -119,7 +139,7 @@ impl Transform {
             let Some(sample) = adapted(&sample, live, self) else { continue };
             let first = acceptance.served;
             acceptance.served += sample.rows();
-            let outputs = self.check_batch(&sample, &others, |row| TestRow::Served(first + row))?;
+            let outputs = self.check_batch(&sample, &others, checks, |row| TestRow::Served(first + row))?;
             errors.extend(
                 outputs.failed().iter().map(|failed| (TestRow::Served(first + failed.row), (*failed.error).clone())),
             );
@@ -127,9 +147,9 @@ impl Transform {
         let rows = acceptance.generated + acceptance.served;
         acceptance.failed = errors.len();
         match errors.into_iter().next() {
-            Some((_, error)) if acceptance.failed == rows => Err(Rejection::FailsAlways { rows, error }),
+            Some((row, error)) if acceptance.failed == rows => Err(Rejection::FailsAlways { rows, row, error }),
             first => {
-                acceptance.first_failed = first.map(|(row, error)| (row, error.to_string()));
+                acceptance.first_failed = first;
                 Ok(acceptance)
             }
         }
@@ -140,10 +160,13 @@ impl Transform {
         &self,
         inputs: &Inputs,
         others: &Inputs,
+        checks: &Checks<'_>,
         row: impl Fn(usize) -> TestRow,
     ) -> Result<Outputs, Rejection> {
         let (used, fresh) = (OwnInstance::new(self), OwnInstance::new(self));
         let _ = used.compute(others);
+        // Only errors of this batch are reported.
+        checks.forget();
         let together = used.compute(inputs);
         if let Some(FailedRow { row: index, error }) =
             together.failed().iter().find(|failed| is_violation(&failed.error))
@@ -162,7 +185,8 @@ impl Transform {
         }
         let rows = inputs.rows();
         let reversed: Vec<usize> = (0..rows).rev().collect();
-        let outputs = fresh.compute(&inputs.select(&reversed));
+        // In a new instance, the last row comes first, so outputs that depend on the first row of an instance differ, too.
+        let outputs = OwnInstance::new(self).compute(&inputs.select(&reversed));
         let when = "if the order of the rows is reversed";
         if let Some(difference) = compare::first(fields, (&together, same), (&outputs, |index| rows - 1 - index), when)
         {
@@ -231,15 +255,21 @@ fn is_violation(error: &CallError) -> bool {
 // === impl Rejection ===
 
 impl Rejection {
-    /// Returns what the author of the plugin can do.
+    /// Returns the message with what the author of the plugin can do. `or` is another way out, after the first one.
     #[must_use]
-    pub fn hint(&self) -> &'static str {
+    pub fn with_hint(&self, or: &str) -> String {
+        let message = self.to_string();
+        // The plugin's own message may have a hint.
+        if has_hint(&message) { format!("{message}{or}") } else { format!("{message}. hint: {}{or}", self.hint()) }
+    }
+
+    fn hint(&self) -> &'static str {
         match self {
             Self::NotDeterministic { .. } => "use no state, randomness or order of a hash table",
             Self::NotIndependent { .. } => "compute each row by itself, because Larder divides batches",
             Self::Limit { error: CallError::Row(_) | CallError::Fault(_), .. } => "do not call this function",
-            Self::Limit { .. } => "return an error or null for such inputs, or raise the limit",
-            Self::FailsAlways { .. } => "run the plugin with `larder plugin run`",
+            Self::Limit { error, .. } => error.hint(),
+            Self::FailsAlways { .. } => "correct the code, and try rows with `larder plugin run`",
         }
     }
 }

@@ -1,9 +1,13 @@
 //! The errors of loading, binding and calling plugins.
 
-use std::{fmt, time::Duration};
+mod hints;
+
+use std::time::Duration;
 
 use larder_model::model::ValueType;
 
+pub(super) use self::hints::has_hint;
+use self::hints::{compile_hint, import_hint, nearest_or, size_hint, with_hint};
 use super::{ColumnFault, ColumnType, CompileKill, PluginDirError};
 
 /// Why the plugin runtime cannot be set up.
@@ -34,7 +38,10 @@ pub enum PluginError {
 #[non_exhaustive]
 pub enum LoadError {
     /// The file is larger than the limit.
-    #[error("the file has more than {limit} bytes, which is the limit for {language} plugins{}", oversized(*marked))]
+    #[error(
+        "the file has more than {limit} bytes, which is the limit for {language} plugins. hint: {}",
+        size_hint(language, *marked)
+    )]
     TooLarge {
         /// The limit.
         limit: u64,
@@ -47,7 +54,7 @@ pub enum LoadError {
     #[error("the file is a core WebAssembly module, not a component. hint: build it with `larder plugin build`")]
     CoreModule,
     /// The file is not a WebAssembly component.
-    #[error("the file is not a WebAssembly component")]
+    #[error("the file is not a WebAssembly component. hint: build it with `larder plugin build`")]
     NotWasm,
     /// More functions than the limit.
     #[error(
@@ -71,23 +78,28 @@ pub enum LoadError {
     #[error("cannot run the compiler: {0}")]
     Compiler(String),
     /// WebAssembly that does not validate or compile.
-    #[error("the component is invalid: {0}")]
+    #[error("the component is invalid: {0}. hint: build it again with `larder plugin build`")]
     Broken(String),
     /// An import that Larder does not provide.
     #[error(
-        "plugin imports {}, which Larder does not provide: plugins may import only larder:transform/host, version \
-         0.1, 0.2 or 0.3, so they have no clock, files, network or randomness. hint: remove the dependency that needs it",
-        .0.join(", ")
+        "it imports {}, which Larder does not provide: plugins may import only larder:transform/host, version \
+         0.1, 0.2 or 0.3, so they have no clock, files, network or randomness. hint: {}",
+        .0.join(", "),
+        import_hint(.0)
     )]
     Imports(Vec<String>),
     /// An export of the plugin contract is missing.
     #[error(
-        "the component does not export {}: it does not implement the world larder:transform/derived-features",
+        "the component does not export {}: it does not implement the world larder:transform/derived-features. hint: mark \
+         one function with `#[plugin(...)]`, and build it with `larder plugin build`",
         .0.join(", ")
     )]
     Exports(Vec<String>),
     /// Imports or exports with the right names but wrong types.
-    #[error("the component does not implement the world larder:transform/derived-features, {version}: {why}")]
+    #[error(
+        "the component does not implement the world larder:transform/derived-features, {version}: {why}. hint: build it \
+         with `larder plugin build`"
+    )]
     World {
         /// The version of the contract whose types it imports.
         version: &'static str,
@@ -95,13 +107,19 @@ pub enum LoadError {
         why: String,
     },
     /// It needs more memory, tables or instances than the limits allow.
-    #[error("the component cannot be instantiated within its limits: {0}")]
+    #[error(
+        "the component cannot be instantiated within its limits: {0}. hint: use less memory, or raise 'memory' in \
+         'plugins: limits' (for Python, in 'plugins: python')"
+    )]
     Instantiate(String),
     /// `describe` trapped or timed out.
-    #[error("describe failed: {0}")]
+    #[error("describe failed: {0}. hint: do nothing in static initializers, and return a constant signature")]
     Describe(Interrupt),
     /// Repeated calls of `describe` returned different signatures.
-    #[error("describe returns different signatures: a signature must be the same on every call")]
+    #[error(
+        "describe returns different signatures: a signature must be the same on every call. hint: return a constant \
+             signature"
+    )]
     Unsteady,
     /// Its signature is invalid.
     #[error("the signature is invalid: {0}")]
@@ -127,7 +145,10 @@ pub struct BindError {
 #[non_exhaustive]
 pub enum Incompatibility {
     /// The plugin reads an input that the view does not have.
-    #[error("the plugin reads '{name}', but the view has no such input{}", perhaps(suggestion.as_ref()))]
+    #[error(
+        "the plugin reads '{name}', but the view has no such input{}",
+        nearest_or(suggestion.as_ref(), "add the input to the view")
+    )]
     NoInput {
         /// The plugin's input.
         name: String,
@@ -135,7 +156,7 @@ pub enum Incompatibility {
         suggestion: Option<String>,
     },
     /// An input of another type.
-    #[error("input '{name}' is {view} in the view, but {plugin} in the plugin")]
+    #[error("input '{name}' is {view} in the view, but {plugin} in the plugin. hint: change one of the two types")]
     InputType {
         /// The input.
         name: String,
@@ -145,7 +166,10 @@ pub enum Incompatibility {
         plugin: ColumnType,
     },
     /// The view declares a feature that the plugin does not compute.
-    #[error("the view has a feature '{name}', but the plugin does not compute it{}", perhaps(suggestion.as_ref()))]
+    #[error(
+        "the view has a feature '{name}', but the plugin does not compute it{}",
+        nearest_or(suggestion.as_ref(), "remove the feature from the view, or first deploy a version that computes it")
+    )]
     NoOutput {
         /// The view's feature.
         name: String,
@@ -153,7 +177,7 @@ pub enum Incompatibility {
         suggestion: Option<String>,
     },
     /// A feature of another type.
-    #[error("feature '{name}' is {view} in the view, but {plugin} in the plugin")]
+    #[error("feature '{name}' is {view} in the view, but {plugin} in the plugin. hint: change one of the two types")]
     OutputType {
         /// The feature.
         name: String,
@@ -163,7 +187,7 @@ pub enum Incompatibility {
         plugin: ColumnType,
     },
     /// `configure` rejected the view's configuration.
-    #[error("the plugin rejects the view's config {config}: {fault}")]
+    #[error("the plugin rejects the config {config}: {}", with_hint(fault, "correct 'config' in the view"))]
     Config {
         /// The configuration, truncated.
         config: String,
@@ -171,10 +195,10 @@ pub enum Incompatibility {
         fault: String,
     },
     /// `configure` failed.
-    #[error("configure failed: {0}")]
+    #[error("configure failed: {0}. hint: {hint}", hint = .0.hint())]
     Configure(Interrupt),
     /// The trial call failed.
-    #[error("a trial with {rows} failed: {error}")]
+    #[error("a trial with {rows} failed: {}", error.with_hint())]
     Trial {
         /// A description of the rows, for the message.
         rows: &'static str,
@@ -329,26 +353,9 @@ impl CallError {
         match self {
             Self::Fault(message) | Self::Row(message) => message.clone(),
             Self::Cast { .. } | Self::Nested { .. } => self.to_string(),
-            Self::Busy(_) => "its plugin is not available".to_owned(),
+            Self::Busy(_) => "no instance of it is available. hint: retry later".to_owned(),
             Self::Skipped => "too many other rows failed".to_owned(),
-            _ => "its plugin failed".to_owned(),
+            _ => "the call failed. hint: look for the reason in the server's log".to_owned(),
         }
     }
-}
-
-fn compile_hint(kill: CompileKill) -> &'static str {
-    match kill {
-        CompileKill::Time(_) => "raise 'plugins: compile_time_max'",
-        CompileKill::Wall(_) => "retry when the machine is less busy, or raise 'plugins: compile_time_max'",
-        CompileKill::Memory(_) | CompileKill::Output(_) => "raise 'plugins: compile_memory_max'",
-        CompileKill::Signal(_) => "check the kernel log for an out-of-memory kill",
-    }
-}
-
-fn oversized(marked: bool) -> impl fmt::Display {
-    if marked { "" } else { ". hint: build a Python plugin with `larder plugin build`, which records the language" }
-}
-
-fn perhaps(nearest: Option<&String>) -> String {
-    nearest.map(|nearest| format!(" ({nearest})")).unwrap_or_default()
 }

@@ -94,7 +94,7 @@ impl Guest {
             // A guest's allocator aborts if it gets no memory, so any other trap may be due to the memory limit.
             Some(trap) => match self.store.data().memory().exceeded() {
                 Some(limit) => Interrupt::Memory { limit },
-                None => Interrupt::Trap(trap.to_string()),
+                None => Interrupt::Trap(trap_text(*trap)),
             },
             None => {
                 let message = format!("{:#}", error);
@@ -119,7 +119,14 @@ pub(super) fn instantiation_halt(error: &wasmtime::Error, limits: &PluginLimits)
     match error.downcast_ref::<Trap>() {
         Some(Trap::Interrupt) => Interrupt::Timeout(limits.time),
         Some(Trap::StackOverflow) => Interrupt::Stack,
-        Some(trap) => Interrupt::Trap(trap.to_string()),
+        Some(trap) => Interrupt::Trap(trap_text(*trap)),
         None => Interrupt::Trap(format!("{error:#}")),
     }
+}
+
+/// Returns the reason of a trap, without wasmtime's prefixes.
+fn trap_text(trap: Trap) -> String {
+    let text = trap.to_string();
+    let text = text.strip_prefix("wasm trap: ").unwrap_or(&text);
+    text.strip_prefix("wasm ").unwrap_or(text).to_owned()
 }

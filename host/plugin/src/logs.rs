@@ -2,7 +2,10 @@
 
 use std::{
     borrow::Cow,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Instant,
 };
 
@@ -17,9 +20,19 @@ pub(super) struct PluginLog {
     version: String,
     view: String,
     line_bytes_max: usize,
+    multiline: bool,
     lines: Mutex<Bucket>,
     dropped: Counter,
+    /// Whether the plugin is being checked.
+    is_checked: AtomicBool,
+    /// The first error that the plugin has logged while it was checked.
+    first_error: Mutex<Option<String>>,
 }
+
+/// While this value exists, the log has no lines of the plugin. Checks call a plugin for hundreds of rows, many of which
+/// can fail.
+#[derive(Debug)]
+pub(super) struct Checks<'l>(&'l PluginLog);
 
 /// A token bucket, which limits the rate of lines.
 #[derive(Debug)]
@@ -49,15 +62,36 @@ impl PluginLog {
             version: version.to_owned(),
             view: view.to_owned(),
             line_bytes_max: limits.log_line_bytes,
+            multiline: limits.multiline_logs,
             lines: Mutex::new(Bucket { left: rate * BURST, rate, looked: Instant::now(), dropped: 0 }),
             dropped,
+            is_checked: AtomicBool::new(false),
+            first_error: Mutex::default(),
         }
+    }
+
+    /// Writes no lines of the plugin until the returned value is dropped.
+    pub(super) fn begin_checks(&self) -> Checks<'_> {
+        self.is_checked.store(true, Ordering::Relaxed);
+        let checks = Checks(self);
+        checks.forget();
+        checks
+    }
+
+    fn first_error(&self) -> MutexGuard<'_, Option<String>> {
+        self.first_error.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes a log line of the plugin.
     pub(super) fn write(&self, level: Level, message: &str) {
+        if self.is_checked.load(Ordering::Relaxed) {
+            if level == Level::Error {
+                self.first_error().get_or_insert_with(|| message.to_owned());
+            }
+            return;
+        }
         let Some(dropped) = self.may_write() else { return };
-        let message = printable(message, self.line_bytes_max);
+        let message = printable(message, self.line_bytes_max, self.multiline);
         let Self { plugin, version, view, .. } = self;
         match level {
             Level::Debug => tracing::debug!(target: "plugin", plugin, version, view, dropped, "{message}"),
@@ -71,7 +105,7 @@ impl PluginLog {
     /// first one, and `error` is its error.
     pub(super) fn failed(&self, kind: &'static str, row: usize, rows: usize, error: &dyn std::fmt::Display) {
         let Some(dropped) = self.may_write() else { return };
-        let message = printable(&error.to_string(), self.line_bytes_max).into_owned();
+        let message = printable(&error.to_string(), self.line_bytes_max, false).into_owned();
         let Self { plugin, version, view, .. } = self;
         tracing::warn!(
             plugin, version, view, kind, first_row = row, rows, dropped, error = %message, "rows of a derived view failed"
@@ -92,6 +126,30 @@ impl PluginLog {
     }
 }
 
+// === impl Checks ===
+
+impl Checks<'_> {
+    /// Forgets the first error.
+    pub(super) fn forget(&self) {
+        *self.0.first_error() = None;
+    }
+
+    /// Ends the checks, and writes the first error, such as the message of a panic or a traceback.
+    pub(super) fn report(self) {
+        let log = self.0;
+        drop(self);
+        if let Some(message) = log.first_error().take() {
+            log.write(Level::Error, &message);
+        }
+    }
+}
+
+impl Drop for Checks<'_> {
+    fn drop(&mut self) {
+        self.0.is_checked.store(false, Ordering::Relaxed);
+    }
+}
+
 // === impl Bucket ===
 
 impl Bucket {
@@ -108,20 +166,21 @@ impl Bucket {
 }
 
 /// Returns the text, truncated to the maximum length, with control characters escaped so that it cannot forge other log
-/// lines.
-fn printable(text: &str, bytes_max: usize) -> Cow<'_, str> {
+/// lines. With `multiline`, line breaks are kept.
+fn printable(text: &str, bytes_max: usize, multiline: bool) -> Cow<'_, str> {
     let mut end = text.len().min(bytes_max);
     while !text.is_char_boundary(end) {
         end -= 1;
     }
     let cut = end < text.len();
     let text = &text[..end];
-    if !cut && !text.chars().any(char::is_control) {
+    let is_escaped = |c: char| c.is_control() && !(multiline && c == '\n');
+    if !cut && !text.chars().any(is_escaped) {
         return Cow::Borrowed(text);
     }
     let mut clean = String::with_capacity(text.len() + 16);
     for c in text.chars() {
-        if c.is_control() { clean.extend(c.escape_default()) } else { clean.push(c) }
+        if is_escaped(c) { clean.extend(c.escape_default()) } else { clean.push(c) }
     }
     if cut {
         clean.push_str("… (cut)");
@@ -137,14 +196,31 @@ mod tests {
 
     #[test]
     fn long_line_is_cut_at_character() {
-        assert_eq!(printable("grün", 5), "grün");
-        assert_eq!(printable("grün", 4), "grü… (cut)");
-        assert_eq!(printable("grün", 3), "gr… (cut)");
+        assert_eq!(printable("grün", 5, false), "grün");
+        assert_eq!(printable("grün", 4, false), "grü… (cut)");
+        assert_eq!(printable("grün", 3, false), "gr… (cut)");
     }
 
     #[test]
     fn a_line_cannot_forge_another_one() {
-        assert_eq!(printable("a\n2026 ERROR b\u{1b}[31m", 99), "a\\n2026 ERROR b\\u{1b}[31m");
+        assert_eq!(printable("a\n2026 ERROR b\u{1b}[31m", 99, false), "a\\n2026 ERROR b\\u{1b}[31m");
+        assert_eq!(printable("a\nb\u{1b}[31m", 99, true), "a\nb\\u{1b}[31m", "in the log of a tool");
+    }
+
+    #[test]
+    fn checks_keep_first_error() {
+        let log = PluginLog::new("p", "1.0.0", "v", &crate::PluginSettings::default().native);
+        let checks = log.begin_checks();
+        log.write(Level::Error, "of an earlier row");
+        checks.forget();
+        log.write(Level::Info, "no error");
+        log.write(Level::Error, "first");
+        log.write(Level::Error, "second");
+        assert_eq!(log.first_error().as_deref(), Some("first"));
+        checks.report();
+        assert_eq!(*log.first_error(), None, "it was written");
+        log.write(Level::Error, "afterwards");
+        assert_eq!(*log.first_error(), None, "it was written at once");
     }
 
     #[test]

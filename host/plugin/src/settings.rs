@@ -49,6 +49,9 @@ pub struct PluginLimits {
     /// The number of log lines per second. A burst may have ten times as many lines. Further lines are dropped and
     /// counted.
     pub log_lines_per_second: usize,
+    /// Whether a message in the log may have several lines. In the log of a server, line breaks are escaped, so that a
+    /// plugin cannot forge a line of the server.
+    pub multiline_logs: bool,
 }
 
 const MIB: usize = 1 << 20;
@@ -74,6 +77,7 @@ impl Default for PluginSettings {
             rows_per_call: 4_096,
             log_line_bytes: 4_096,
             log_lines_per_second: 10,
+            multiline_logs: false,
         };
         let python = PluginLimits {
             memory_bytes: 128 * MIB,

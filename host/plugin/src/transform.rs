@@ -15,7 +15,7 @@ use super::{
     cost::CostEstimator,
     guest::{Bounds, Guest},
     inputs::TimeColumn,
-    logs::PluginLog,
+    logs::{Checks, PluginLog},
     metrics::TransformMetrics,
     nested,
     pool::Pool,
@@ -109,23 +109,15 @@ impl Transform {
             log: Arc::new(PluginLog::new(&plugin, &version, &view.name, component.limits())),
             metrics: TransformMetrics::bind(&plugin, &version, &view.name, &component.digest().to_string()),
         };
-        let guest = transform.configured().map_err(|why| {
-            incompatible(match why {
-                CallError::Fault(fault) => {
-                    Incompatibility::Config { config: view.config.chars().take(CONFIG_CHARS_SHOWN).collect(), fault }
-                }
-                CallError::Interrupt(interrupt) => Incompatibility::Configure(interrupt),
-                error => Incompatibility::Trial { rows: "no rows", error },
-            })
-        })?;
-        transform.pool.put(guest);
-        for (rows, zeros) in [("a row of nulls", false), ("a row of zeros", true)] {
-            match transform.try_on(zeros) {
-                // The contract allows a plugin to return an error for such a row.
-                Ok(()) | Err(CallError::Fault(_)) => {}
-                Err(error) => return Err(incompatible(Incompatibility::Trial { rows, error })),
+        let checks = transform.begin_checks();
+        if let Err(why) = transform.try_out(&checks) {
+            // For a trap, only the log has the message of the panic.
+            if let Incompatibility::Configure(_) | Incompatibility::Trial { .. } = &why {
+                checks.report();
             }
+            return Err(incompatible(why));
         }
+        drop(checks);
         Ok(Arc::new(transform))
     }
 
@@ -225,6 +217,11 @@ impl Transform {
         self.component.time_column() == TimeColumn::First
     }
 
+    /// Turns the plugin's log off, until the returned value is dropped.
+    pub(super) fn begin_checks(&self) -> Checks<'_> {
+        self.log.begin_checks()
+    }
+
     /// Returns the queue for the isolation threads.
     #[must_use]
     pub fn isolation(&self) -> &Isolation {
@@ -283,6 +280,27 @@ impl Transform {
     fn bounds(&self) -> Bounds {
         let limits = self.component.limits();
         Bounds { time: limits.time, output_bytes: limits.output_bytes }
+    }
+
+    /// Creates an instance, and calls it for a row of nulls and a row of zeros.
+    fn try_out(&self, checks: &Checks<'_>) -> Result<(), Incompatibility> {
+        let guest = self.configured().map_err(|why| match why {
+            CallError::Fault(fault) => {
+                Incompatibility::Config { config: self.config.chars().take(CONFIG_CHARS_SHOWN).collect(), fault }
+            }
+            CallError::Interrupt(interrupt) => Incompatibility::Configure(interrupt),
+            error => Incompatibility::Trial { rows: "no rows", error },
+        })?;
+        self.pool.put(guest);
+        for (rows, zeros) in [("a row of nulls", false), ("a row of zeros", true)] {
+            checks.forget();
+            match self.try_on(zeros) {
+                // The contract allows a plugin to return an error for such a row.
+                Ok(()) | Err(CallError::Fault(_)) => {}
+                Err(error) => return Err(Incompatibility::Trial { rows, error }),
+            }
+        }
+        Ok(())
     }
 
     /// Calls the plugin for a row of zeros or nulls, twice, because the first call of an instance is slower than later

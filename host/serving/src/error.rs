@@ -123,10 +123,12 @@ pub enum RequestError {
         plugin: String,
     },
     /// The plugin of a derived view with `on_error: fail` could not compute a row.
-    #[error("derived view {view}, row {row}, could not be computed: {why}")]
+    #[error("derived view {view}, row {row}, could not be computed by plugin {plugin}: {why}")]
     Plugin {
         /// The view.
         view: String,
+        /// The plugin.
+        plugin: String,
         /// The index of the first row that failed, from 0.
         row: usize,
         /// The reason, as far as clients may see it.

@@ -117,8 +117,8 @@ pub(super) enum DeployError {
     Bind(Vec<BindError>),
     /// The acceptance checks failed.
     #[error(
-        "plugin '{plugin}' {version} is not accepted for derived view '{view}': {rejection}. hint: {}{FORCE_HINT}",
-        rejection.hint()
+        "plugin '{plugin}' {version} is not accepted for derived view '{view}': {}",
+        rejection.with_hint(FORCE_HINT)
     )]
     Rejected { plugin: String, version: String, view: String, rejection: Box<Rejection> },
     /// Another file of the same version is live.
@@ -137,10 +137,10 @@ pub(super) enum DeployError {
     #[error(transparent)]
     PluginDir(#[from] PluginDirError),
     /// The plugin does not exist.
-    #[error("plugin '{0}' does not exist")]
+    #[error("plugin '{0}' does not exist. hint: `larder plugin list` prints the plugins")]
     Unknown(String),
     /// The plugin has no previous version.
-    #[error("plugin '{0}' has no previous version")]
+    #[error("plugin '{0}' has no previous version. hint: deploy the file of the version that you want")]
     NoPrevious(String),
     /// A rollback took effect, but the server's copy of the version is missing.
     #[error(
@@ -575,7 +575,7 @@ impl Version {
             })?;
             if let Some((row, error)) = accepted.first_failed {
                 let Acceptance { generated, served, failed, .. } = accepted;
-                tracing::warn!(plugin = name, version, %view, generated, served, failed, first = %row, error, "rows failed in the acceptance checks");
+                tracing::warn!(plugin = name, version, %view, generated, served, failed, first = %row, %error, "rows failed in the acceptance checks");
             }
         }
         Ok(())

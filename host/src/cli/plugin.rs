@@ -8,10 +8,14 @@ mod embedded;
 #[cfg(feature = "tools")]
 mod tools;
 
-use anyhow::Result;
+use std::{io::ErrorKind, path::Path};
+
+use anyhow::{Context, Result, bail};
 use clap::Subcommand;
+use larder_common::files::{FILE_BYTES_MAX, read_regular};
 
 pub(super) use self::{compat::compat_problems, embedded::python_project};
+use super::CliError;
 
 /// The subcommands of `larder plugin`.
 #[derive(Debug, Subcommand)]
@@ -37,5 +41,16 @@ pub(super) fn run(command: &PluginCommand) -> Result<()> {
         PluginCommand::List(args) => deploy::list(args),
         PluginCommand::History(args) => deploy::history(args),
         PluginCommand::Rollback(args) => deploy::roll_back(args),
+    }
+}
+
+/// Reads the file of a plugin.
+fn read_plugin(file: &Path) -> Result<Vec<u8>> {
+    match read_regular(file, FILE_BYTES_MAX) {
+        Err(error) if error.kind() == ErrorKind::NotFound => bail!(CliError::Failed(format!(
+            "the plugin {} does not exist. hint: `larder plugin build` writes it",
+            file.display()
+        ))),
+        read => read.with_context(|| format!("{} cannot be read", file.display())),
     }
 }

@@ -63,6 +63,7 @@ fn limits(mut section: Section<'_>, default: PluginLimits) -> PluginLimits {
         rows_per_call: section.count("rows", 1..=1_000_000, default.rows_per_call),
         log_line_bytes: memory(section.bytes("log_line", 64..=MIB, default.log_line_bytes as u64)),
         log_lines_per_second: section.count("log_lines", 1..=100_000, default.log_lines_per_second),
+        multiline_logs: default.multiline_logs,
     };
     section.finish();
     limits

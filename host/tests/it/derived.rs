@@ -314,9 +314,12 @@ fn bad_row_does_not_affect_other_rows() {
 #[test]
 fn failed_request_names_the_row() {
     let fixture = with_hostile(&hostile_views(&["fault", "trap"], "fail"));
-    for (mode, why) in [("fault", "the hostile plugin gives up"), ("trap", "its plugin failed")] {
+    for (mode, why) in [
+        ("fault", "the hostile plugin gives up"),
+        ("trap", "the call failed. hint: look for the reason in the server's log"),
+    ] {
         let answer = fixture.features(&[&format!("hostile_{mode}:y")], json!({ "x": [1.0, 2.0, 1_000.0, 4.0] }));
-        let expected = format!("derived view hostile_{mode}, row 2, could not be computed: {why}");
+        let expected = format!("derived view hostile_{mode}, row 2, could not be computed by plugin hostile: {why}");
         assert_eq!((answer.status, answer.json()), (500, json!(expected)));
         let answer = fixture.features(&[&format!("hostile_{mode}:y")], json!({ "x": [1.0, 2.0] }));
         assert_eq!(answer.column("y")["values"], json!([2.0, 4.0]), "{mode}");

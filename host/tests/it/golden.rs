@@ -182,7 +182,7 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         why: "the error is the plugin's own, and not Python's",
         expected: Expected::Answer {
             status: 500,
-            body: r#""derived view odfv_singleton, row 0, could not be computed: a row without trips""#,
+            body: r#""derived view odfv_singleton, row 0, could not be computed by plugin odfv_singleton: a row without trips""#,
         },
     },
     Difference { case: 40, why: CLIENT_MISTAKE, expected: Expected::Status(404) },

@@ -253,7 +253,11 @@ fn file_size_and_format_are_checked() {
     let error = limited(bytes - 1).load(&good).unwrap_err();
     assert_eq!(
         error.to_string(),
-        format!("the file has more than {} bytes, which is the limit for compiled plugins", bytes - 1)
+        format!(
+            "the file has more than {} bytes, which is the limit for compiled plugins. hint: leave out dependencies, or \
+             raise 'plugins: limits: component'",
+            bytes - 1
+        )
     );
 
     let refused = |bytes: &[u8]| runtime().load(bytes).unwrap_err();
@@ -439,31 +443,13 @@ fn what_takes_long_is_known_to() {
 }
 
 #[test]
-fn incompatible_plugin_and_view_are_reported() {
-    let incompatible = |change: &dyn Fn(&mut DerivedView)| {
-        let mut view = view(r#"{"mode": "good"}"#);
-        change(&mut view);
-        Transform::bind(runtime(), &hostile(), &view).unwrap_err().to_string()
-    };
-    let start = "derived view 'hostile_view' and plugin 'hostile' 1.0.0 are incompatible: ";
-    let cases = [
-        (incompatible(&|view| view.inputs.clear()), "the plugin reads 'x', but the view has no such input"),
-        (
-            incompatible(&|view| view.inputs[0] = input("x", "UnixTimestamp")),
-            "input 'x' is UnixTimestamp in the view, but Float64 in the plugin",
-        ),
-        (
-            incompatible(&|view| view.features[2].name = "texts".into()),
-            "the view has a feature 'texts', but the plugin does not compute it (did you mean 'text'?)",
-        ),
-        (
-            incompatible(&|view| view.features[2].value_type = "Array(String)".parse().unwrap()),
-            "feature 'text' is Array(String) in the view, but String in the plugin",
-        ),
-    ];
-    for (found, expected) in cases {
-        assert_eq!(found, format!("{start}{expected}"));
-    }
+fn larger_view_is_compatible() {
+    let mut wrong = view(r#"{"mode": "good"}"#);
+    wrong.inputs[0] = input("x", "UnixTimestamp");
+    assert!(matches!(
+        *Transform::bind(runtime(), &hostile(), &wrong).unwrap_err().why,
+        Incompatibility::InputType { .. }
+    ));
     // A view is compatible if it has more inputs than the plugin reads, or fewer features than the plugin computes.
     let mut more = view(r#"{"mode": "good"}"#);
     more.inputs.insert(0, input("unused", "String"));

@@ -90,7 +90,7 @@ fn cpu_time(host: &Running) -> Duration {
 }
 
 /// The number of callers whose calls fail. About 35 calls of a request use all of their time, which is 10 ms, and the next
-/// request is admitted a second later. Without a limit, a request would wait for more than 20 s.
+/// request is admitted a second later. Without a limit, a request would wait for more than 10 s.
 const CALLERS: usize = 8;
 /// The number of rows of such a request.
 const ROWS: usize = 64;

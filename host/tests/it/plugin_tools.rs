@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Returns a directory that is kept between runs, next to the builds of `make`.
-fn kept(name: &str) -> PathBuf {
+pub(crate) fn kept(name: &str) -> PathBuf {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("guests").join(name);
     fs::create_dir_all(&dir).unwrap();
     dir
@@ -34,13 +34,13 @@ fn in_tree(path: &str) -> PathBuf {
 }
 
 /// Returns a command for the program with the caches of these tests.
-fn tool<'a>(home: &Home, args: impl IntoIterator<Item = &'a str>) -> Command {
+pub(crate) fn tool<'a>(home: &Home, args: impl IntoIterator<Item = &'a str>) -> Command {
     let mut command = home.larder(args);
     command.env("LARDER_CACHE", kept("cache")).env("LARDER_PLUGIN_TARGET", kept(""));
     command
 }
 
-fn end(command: &mut Command) -> Ended {
+pub(crate) fn end(command: &mut Command) -> Ended {
     let output = command.stdin(Stdio::null()).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     Ended { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
@@ -61,7 +61,7 @@ fn assert_unittests_pass(dir: &Path) {
 }
 
 /// Creates a directory with programs that are shell scripts. It is used as the only entry of `PATH`.
-fn programs(home: &Home, scripts: &[(&str, &str)]) -> PathBuf {
+pub(crate) fn programs(home: &Home, scripts: &[(&str, &str)]) -> PathBuf {
     let dir = home.path("programs");
     // An earlier case may have left programs. The call fails if the directory does not exist.
     let _ = fs::remove_dir_all(&dir);
@@ -108,7 +108,7 @@ fn python_project_builds_and_reports_errors() {
     failed.assert_code(1).assert_complains(&[
         "File \"plugin.py\", line ",
         "parameter 'numerater' of derive() is not an input (did you mean 'numerator'?)",
-        "larder: the plugin cannot be built",
+        "larder: the plugin in ratio cannot be built",
     ]);
     for tools in ["componentize", "_declare.py", "larder_component", "Caused by", "site-packages"] {
         assert!(!failed.err.contains(tools), "{}", failed.err);
@@ -146,24 +146,18 @@ fn rust_project_builds_reproducibly() {
     let source = fs::read_to_string(home.path("share/src/lib.rs")).unwrap();
     home.write("share/src/lib.rs", &source.replace("pub numerator: Option<f64>", "pub numerator: Option<u8>"));
     let failed = run(&home, ["plugin", "build", "share"]);
-    failed.assert_code(1).assert_complains(&["--> src/lib.rs:", "larder: the plugin cannot be compiled"]);
+    failed.assert_code(1).assert_complains(&["--> src/lib.rs:", "larder: the plugin in share cannot be compiled"]);
     assert_eq!(fs::read(home.path("share/share.wasm")).unwrap(), component);
 }
 
 // === What cannot work ===
 
 #[test]
-fn invalid_or_existing_project_name_fails() {
+fn existing_project_is_kept() {
     let home = Home::empty();
-    let bad = run(&home, ["plugin", "new", "My-Ratio", "--lang", "python"]);
-    bad.assert_code(2).assert_complains(&["'My-Ratio' is not a valid name", "hint: use my_ratio"]);
     run(&home, ["plugin", "new", "../up", "--lang", "rust"]).assert_code(2);
-    run(&home, ["plugin", "new", "ratio", "--lang", "perl"]).assert_code(2).assert_complains(&["rust, python"]);
-    assert_eq!(fs::read_dir(home.path(".")).unwrap().count(), 0, "nothing was written");
-
     home.write("ratio/mine.txt", "mine");
-    let taken = run(&home, ["plugin", "new", "ratio", "--lang", "python"]);
-    taken.assert_code(1).assert_complains(&["ratio exists already; nothing was written"]);
+    run(&home, ["plugin", "new", "ratio", "--lang", "python"]).assert_code(1);
     assert_eq!(fs::read_dir(home.path("ratio")).unwrap().count(), 1);
     // An empty directory is accepted.
     fs::create_dir(home.path("empty")).unwrap();
@@ -173,15 +167,7 @@ fn invalid_or_existing_project_name_fails() {
 #[test]
 fn non_project_directory_is_reported() {
     let home = Home::empty();
-    fs::create_dir(home.path("none")).unwrap();
-    let none = run(&home, ["plugin", "build", "none"]);
-    none.assert_code(2).assert_complains(&["none is not a plugin project", "plugin new NAME"]);
     run(&home, ["plugin", "build", "absent"]).assert_code(2).assert_complains(&["absent is not a plugin project"]);
-    home.write("both/Cargo.toml", "");
-    home.write("both/plugin.py", "");
-    run(&home, ["plugin", "build", "both"])
-        .assert_code(2)
-        .assert_complains(&["both has both a Cargo.toml and a plugin.py"]);
     home.write("circle/plugin.py", "");
     symlink(home.path("circle"), home.path("circle/again")).unwrap();
     run(&home, ["plugin", "build", "circle"])
@@ -241,19 +227,6 @@ fn missing_python_tools_are_named() {
     check(Some(&script), &["pip cannot install componentize-py==0.25.1", "ERROR: no route to the index"]);
     // An incomplete installation is not used. The next build installs again.
     check(None, &["none is in the PATH"]);
-}
-
-#[test]
-fn missing_rust_tools_are_named() {
-    let home = Home::empty();
-    home.write("p/Cargo.toml", "[package]\nname = \"p\"\n");
-    let mut command = tool(&home, ["plugin", "build", "p"]);
-    let none = end(command.env("PATH", programs(&home, &[])));
-    none.assert_code(1).assert_complains(&[
-        "Rust is not installed",
-        "https://rustup.rs",
-        "rustup target add wasm32-unknown",
-    ]);
 }
 
 // === The development kit, and the examples ===
@@ -419,7 +392,8 @@ derived_views:
     let first = good.out.lines().next().unwrap();
     assert_eq!(
         first,
-        "./plugins/not_there.wasm: warning: the plugin does not exist, so driver_words cannot be computed"
+        "./plugins/not_there.wasm: warning: the plugin does not exist, so driver_words cannot be computed (deploy it with \
+         `larder plugin deploy`)"
     );
 
     let definitions = fs::read_to_string(home.path("features/all.yaml")).unwrap();

@@ -1,11 +1,11 @@
 //! Checks without a running server whether the plugins of a configuration are compatible with its derived views.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fs, path::Path};
 
 use anyhow::Result;
 use larder_model::{
     registry::Catalog,
-    yaml::{Place, Problem, Severity},
+    yaml::{Place, Problem, Severity, nearest},
 };
 use larder_plugin_host::{PluginDir, PluginRuntime, PluginSettings, Transform, read_file};
 
@@ -33,7 +33,10 @@ pub(in crate::cli) fn compat_problems(config: &PluginConfig, catalog: &Catalog) 
         if !file.try_exists()? {
             let views = views.iter().filter(|view| view.plugin == *name).map(|view| &*view.name).collect::<Vec<_>>();
             let message = format!("the plugin does not exist, so {} cannot be computed", views.join(", "));
-            problems.push(problem(Severity::Warning, message));
+            let there = plugins_in(dir);
+            let suggestion = nearest(name, there.iter().map(String::as_str));
+            let help = suggestion.unwrap_or_else(|| "deploy it with `larder plugin deploy`".to_owned());
+            problems.push(Problem { help: Some(help), ..problem(Severity::Warning, message) });
             continue;
         }
         match read_file(&file, config.settings.component_bytes_max()).map(|bytes| runtime.load(&bytes)) {
@@ -54,4 +57,11 @@ pub(in crate::cli) fn compat_problems(config: &PluginConfig, catalog: &Catalog) 
         }
     }
     Ok(problems)
+}
+
+/// Returns the names of the plugins in a directory, for suggestions.
+fn plugins_in(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter_map(|name| Some(name.strip_suffix(".wasm")?.to_owned())).collect()
 }

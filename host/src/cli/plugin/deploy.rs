@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::Args;
 use hyper::Method;
-use larder_common::files::{FILE_BYTES_MAX, read_regular};
+use larder_common::telemetry::{self, LogFormat};
 use larder_http::{Control, DeployReport, PastVersion, PluginStatus, RollbackCommand};
 use larder_plugin_host::is_lower_version;
 use serde_json::Value;
@@ -61,15 +61,17 @@ pub(in crate::cli) struct RollbackArgs {
 }
 
 pub(super) fn deploy(args: &DeployArgs) -> Result<()> {
-    let file =
-        read_regular(&args.file, FILE_BYTES_MAX).with_context(|| format!("{} cannot be read", args.file.display()))?;
-    let report: DeployReport = match Target::find_with_plugins(&args.config)? {
+    let file = super::read_plugin(&args.file)?;
+    // An error in the file may be found before the plugin's name is known.
+    let of_file = || format!("{} is not deployed", args.file.display());
+    let report: DeployReport = match find(&args.config)? {
         Target::Running(client) => {
             let path = if args.force { "/v1/plugins?force=true" } else { "/v1/plugins" };
-            send_command(&client, Method::POST, path, file)?
+            send_command(&client, Method::POST, path, file).with_context(of_file)?
         }
         Target::Local(app) => {
-            let report = app.deploy(&file, args.force).map_err(crate::cli::CliError::Failed)?;
+            let deployed = app.deploy(&file, args.force).map_err(crate::cli::CliError::Failed);
+            let report = deployed.with_context(of_file)?;
             output::note("no server is running; the plugin will be loaded at the next start");
             report
         }
@@ -78,8 +80,14 @@ pub(super) fn deploy(args: &DeployArgs) -> Result<()> {
     Ok(())
 }
 
+/// Finds the target of a command whose result is printed, so that the log lines about it would be duplicates.
+fn find(config: &ConfigArg) -> Result<Target> {
+    telemetry::install_logs("warn,larder_sync::engine=off,larder::app::plugins=off", LogFormat::Text);
+    Target::find_with_plugins(config)
+}
+
 pub(super) fn roll_back(args: &RollbackArgs) -> Result<()> {
-    let report: DeployReport = match Target::find_with_plugins(&args.config)? {
+    let report: DeployReport = match find(&args.config)? {
         Target::Running(client) => {
             let command = RollbackCommand { version: args.version.clone() };
             let body = serde_json::to_vec(&command)?;
@@ -169,10 +177,14 @@ fn print_report(report: &DeployReport) {
     let (plugin, version, seconds) = (&report.plugin, &report.version, report.seconds);
     output::line(&format!("{plugin} {version} is deployed{instead} ({how}, {seconds:.3} s)"));
     if let Some(before) = report.replaced.as_ref().filter(|before| is_lower_version(&report.version, before)) {
-        output::note(&format!("{version} is lower than {before}"));
+        output::note(&format!(
+            "version {version} of plugin {plugin} is lower than {before}. hint: `larder plugin rollback {plugin}` restores it"
+        ));
     }
     if report.views.is_empty() {
-        output::note(&format!("no derived view uses the plugin {plugin} yet"));
+        output::note(&format!(
+            "no derived view uses the plugin {plugin} yet. hint: set 'plugin: {plugin}' in a derived view"
+        ));
     } else {
         output::line(&format!("{plugin} computes {}", report.views.join(", ")));
     }

@@ -15,7 +15,7 @@ use anyhow::Result;
 use clap::Subcommand;
 use larder_plugin_host::{PluginRuntime, PluginSettings};
 
-use super::{cache, embedded};
+use super::{cache, embedded, read_plugin};
 
 /// Subcommands of `larder plugin`.
 #[derive(Debug, Subcommand)]
@@ -62,7 +62,10 @@ fn build_runtime() -> Result<Arc<PluginRuntime>> {
     runtime_with(settings)
 }
 
-fn runtime_with(settings: PluginSettings) -> Result<Arc<PluginRuntime>> {
+fn runtime_with(mut settings: PluginSettings) -> Result<Arc<PluginRuntime>> {
+    for limits in [&mut settings.native, &mut settings.python] {
+        limits.multiline_logs = true;
+    }
     let cache_dir = Some(cache::dir()?.join("compiled"));
     Ok(PluginRuntime::new(PluginSettings { cache_dir, ..settings })?)
 }

@@ -110,7 +110,8 @@ fn chosen_version_is_restored() {
 fn unknown_and_ambiguous_versions_are_rejected() {
     let fixture = Setup::golden().start();
     let (one, two, three) = (first(), second(), variant(second(), 3));
-    assert_eq!(fixture.app.plugin_history(NAME).unwrap_err(), "plugin 'odfv_singleton' does not exist");
+    let error = fixture.app.plugin_history(NAME).unwrap_err();
+    assert!(error.starts_with("plugin 'odfv_singleton' does not exist"), "{error}");
     for version in [&one, &two, &three] {
         fixture.app.deploy(version, true).unwrap();
     }
@@ -129,7 +130,7 @@ fn unknown_and_ambiguous_versions_are_rejected() {
     }
     for name in ["odfv_python", "..", ""] {
         let error = fixture.app.roll_back(name, Some("1.0.0")).unwrap_err();
-        assert_eq!(error, format!("plugin '{name}' does not exist"));
+        assert!(error.starts_with(&format!("plugin '{name}' does not exist")), "{error}");
     }
     assert_history(&fixture, &[&three, &two, &one]);
     assert_eq!(trips(&fixture), json!(1003));
@@ -236,7 +237,8 @@ fn earlier_layout_does_not_stop_start() {
     let fixture = setup.start();
     assert_eq!(trips(&fixture), json!(1002));
     assert_history(&fixture, &[&first()]);
-    assert_eq!(fixture.app.roll_back(NAME, None).unwrap_err(), "plugin 'odfv_singleton' has no previous version");
+    let error = fixture.app.roll_back(NAME, None).unwrap_err();
+    assert!(error.starts_with("plugin 'odfv_singleton' has no previous version"), "{error}");
 }
 
 #[test]

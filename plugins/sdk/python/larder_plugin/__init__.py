@@ -27,8 +27,8 @@ from files during the import becomes part of the component.
 """
 
 from . import log
-from ._declare import DeclarationError, Plugin, plugin
-from ._errors import Fault
+from ._declare import Plugin, plugin
+from ._errors import DeclarationError, Fault
 from ._instance import Context, Contexts
 from ._types import (
     Array,

@@ -74,9 +74,12 @@ def report(error: BaseException, project: str) -> str:
 def _is_certain(error: BaseException) -> bool:
     from larder_plugin import DeclarationError
     from larder_plugin._modules import ABSENT
+    from larder_plugin._project import is_explained
     from larder_plugin._replacing import Unavailable
 
     if sys.version_info[:2] == COMPONENT_VERSION or isinstance(error, (DeclarationError, Unavailable)):
+        return True
+    if is_explained(error):
         return True
     if not isinstance(error, ModuleNotFoundError) or error.name is None:
         return False

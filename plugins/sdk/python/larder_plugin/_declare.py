@@ -1,4 +1,4 @@
-"""The decorator that turns a function into a plugin, and the error for invalid declarations."""
+"""The decorator that turns a function into a plugin."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, ParamSpec, TypeVar
 
-from ._errors import nearest
+from ._errors import DeclarationError, nearest, shown
 from ._rows import CONFIG, CONTEXT, Batch, by_columns, by_row, one_row
 from ._types import Field, Type
 
@@ -18,9 +18,12 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _VERSION = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?")
 _CONSTANTS = {"context": CONTEXT, "config": CONFIG}
 
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 
-class DeclarationError(TypeError):
-    """A plugin is declared incorrectly. The message lists all mistakes."""
+
+declared: list[Plugin] = []
+"""All declared plugins, even if a module has replaced one by another of the same name."""
 
 
 class Plugin:
@@ -56,6 +59,30 @@ class Plugin:
         return any(field.required for field in self.inputs.values())
 
 
+def _with_checked_arguments(decorator: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    """Reports missing and misspelled arguments of a decorator as mistakes in the declaration."""
+    parameters = inspect.signature(decorator).parameters
+    required = [name for name, parameter in parameters.items() if parameter.default is parameter.empty]
+
+    @functools.wraps(decorator)
+    def checked(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+        example = "as in @plugin(name=..., version=..., inputs=..., outputs=...)"
+        if args and callable(args[0]):
+            raise DeclarationError(f"@plugin needs arguments, {example}")
+        if args:
+            raise DeclarationError(f"the arguments of @plugin must be named, {example}; got {shown(args[0])}")
+        for name in kwargs:
+            if name not in parameters:
+                raise DeclarationError(f"@plugin has no argument {name!r}{nearest(name, parameters)}")
+        missing = [name for name in required if name not in kwargs]
+        if missing:
+            raise DeclarationError(f"@plugin needs the arguments {', '.join(missing)}, {example}")
+        return decorator(*args, **kwargs)
+
+    return checked
+
+
+@_with_checked_arguments
 def plugin(
     *,
     name: str,
@@ -91,6 +118,12 @@ def plugin(
         if not callable(function):
             raise DeclarationError(f"@plugin must decorate a function, got {function!r}")
         mistakes: list[str] = []
+        if isinstance(function, type):
+            mistakes.append(f"@plugin decorates the class {function.__name__}; decorate a function instead")
+        elif inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+            mistakes.append(f"{_called(function)} is async; remove 'async', because a plugin has one thread")
+        elif inspect.isgeneratorfunction(function):
+            mistakes.append(f"{_called(function)} has a 'yield'; return the outputs instead")
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             mistakes.append(f"name {name!r}: must be a letter or _, followed by letters, digits and _")
         if not isinstance(version, str) or not _VERSION.fullmatch(version):
@@ -102,9 +135,9 @@ def plugin(
         _check_fields("input", inputs, mistakes)
         _check_fields("output", outputs, mistakes)
         if isinstance(outputs, Mapping) and not outputs:
-            mistakes.append("there are no outputs")
+            mistakes.append("there are no outputs; declare at least one")
         places: list[int] = []
-        if isinstance(inputs, Mapping):
+        if isinstance(inputs, Mapping) and not isinstance(function, type):
             places = _places(function, list(inputs), mistakes)
         if by == "columns" and not any(place >= 0 for place in places) and not mistakes:
             mistakes.append("by='columns' requires an input: without one, the number of rows is unknown")
@@ -122,6 +155,7 @@ def plugin(
         made.config, made.takes_config, made.takes_context = config, CONFIG in places, CONTEXT in places
         made.batch = (by_row if by == "row" else by_columns)(function, places, list(outputs))
         made.one_row = one_row(function, places, list(outputs)) if by == "row" else None
+        declared.append(made)
         return made
 
     return declare

@@ -18,6 +18,10 @@ class Fault(Exception):
     """
 
 
+class DeclarationError(TypeError):
+    """A plugin is declared incorrectly. The message lists all mistakes."""
+
+
 def nearest(written: str, known: Iterable[str]) -> str:
     """Returns `` (did you mean 'x'?)`` if a known name is similar to the given one, and otherwise an empty text."""
     close = difflib.get_close_matches(written, list(known), n=1, cutoff=0.7)

@@ -48,7 +48,9 @@ class Replacements:
     def refuse(self, module: Any, name: str, why: str) -> None:
         """Replaces a function with one that raises an error, unless this interpreter does not have it."""
         if hasattr(module, name):
-            called = name if module is builtins else f"{'os.path' if module is os.path else module.__name__}.{name}"
+            # The public modules have copies of the functions of private ones, such as `_socket`.
+            owner = "os.path" if module is os.path else module.__name__.removeprefix("_")
+            called = name if module is builtins else f"{owner}.{name}"
             self.add(module, name, refusal(called, why, getattr(module, name)))
 
     def add(self, module: Any, name: str, replacement: object) -> None:

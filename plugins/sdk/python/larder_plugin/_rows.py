@@ -134,8 +134,12 @@ def described(error: BaseException, *, is_logged: bool) -> str:
             # The exception is malformed, or there is no memory left for its traceback.
             log.error(f"{text}, without a traceback because of {type(failure).__name__}")
     text = text if len(text) <= _TEXT_MAX else f"{text[:_TEXT_MAX]}..."
-    hint = ". hint: use a loop; calls can only be nested a few dozen deep" if isinstance(error, RecursionError) else ""
-    return (f"{text} ({where})" if where else text) + hint
+    if isinstance(error, RecursionError):
+        text += ". hint: use a loop; calls can only be nested a few dozen deep"
+    if isinstance(error, MemoryError):
+        text += ". hint: use less memory, or raise 'plugins: python: memory'"
+    problem, has_hint, hint = text.partition(". hint: ")
+    return (f"{problem} ({where})" if where else problem) + has_hint + hint
 
 
 # === Results of functions of one row ===

@@ -38,8 +38,8 @@ RANDOMNESS = (
 )
 THREADS = "a plugin has one thread. hint: call the function directly"
 NETWORK = "a plugin has no network. hint: pass the data as inputs"
-PROCESSES = "a plugin cannot start or end processes"
-SIGNALS = "a plugin has no signals"
+PROCESSES = "a plugin cannot start or end processes. hint: call a Python function instead"
+SIGNALS = "a plugin has no signals. hint: remove the call"
 INPUT = "a plugin has no standard input. hint: pass the data as inputs"
 FILES = "a deployed plugin has no files. hint: read them at the top of a module, which runs while the plugin is built"
 ENVIRONMENT = "a plugin has no environment variables. hint: use the config of the derived view"
@@ -158,7 +158,7 @@ class Sandbox:
         now.apply()
         random.Random.seed = _seeded(random.Random.seed)  # type: ignore[method-assign]
         for owner, method, why in _classes():
-            replace_method(owner, method, refusal(f"{owner.__name__}.{method}", why))
+            replace_method(owner, method, refusal(_method(owner, method), why))
 
     def deployment(self) -> Callable[[], None]:
         """Prepares the deployed plugin after it was imported, and returns the function that completes this.
@@ -169,7 +169,7 @@ class Sandbox:
         _import_lazy_modules()
         _stop_clock_of_logging()
         for owner, method, why in _classes():
-            replace_method(owner, method, refusal(f"{owner.__name__}.{method}", why))
+            replace_method(owner, method, refusal(_method(owner, method), why))
         _replace_locks()
         replacements = _replacements_when_deployed()
 
@@ -180,6 +180,11 @@ class Sandbox:
             self._set_recursion_limit(_FRAMES_MAX)
 
         return complete
+
+
+def _method(owner: type, name: str) -> str:
+    """Returns the name of a method for a message. The name of an initializer is the name of its class."""
+    return owner.__name__ if name == "__init__" else f"{owner.__name__}.{name}"
 
 
 def _shared_random() -> list[str]:
@@ -213,7 +218,8 @@ def _replacements_when_deployed() -> Replacements:
     modules: tuple[tuple[Any, str, str], ...] = (
         # Some of these return a default if `os.stat` raises an error.
         (os.path, "exists isdir isfile islink ismount lexists realpath", FILES),
-        (io, "FileIO open open_code", FILES),
+        (builtins, "open", FILES),
+        (io, "FileIO open_code", FILES),
         (sys.modules.get("sqlite3"), "connect", FILES),
         (faulthandler, "dump_traceback dump_traceback_later enable", PROFILING),
         (gc, "set_debug", PROFILING),

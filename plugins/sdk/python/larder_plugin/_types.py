@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ._errors import DeclarationError
+
 
 @dataclass(frozen=True, slots=True)
 class Type:
@@ -18,7 +20,7 @@ class Type:
     nullable_items: bool = False
     """Whether items of the lists may be ``None``."""
 
-    def __call__(self, doc: str, *, required: bool | None = None, nullable: bool | None = None) -> Field:
+    def __call__(self, doc: str | None = None, *, required: bool | None = None, nullable: bool | None = None) -> Field:
         """Declares an input or an output.
 
         ``doc`` is a one-line description for users. An input with ``required=True`` is never ``None`` in the function:
@@ -26,7 +28,7 @@ class Type:
         ``None`` in any row that is computed.
         """
         if not isinstance(doc, str):
-            raise TypeError(f'{self.name} takes a one-line description, as in {self.name}("..."); got {doc!r}')
+            raise DeclarationError(f'{self.name} takes a one-line description, as in {self.name}("..."); got {doc!r}')
         return Field(self, " ".join(doc.split()), required, nullable)
 
     def __repr__(self) -> str:
@@ -71,6 +73,6 @@ def Array(item: Type, *, nullable_items: bool = False) -> Type:  # noqa: N802 - 
     items may be ``None``, as a ``list``. It returns a ``list``, ``tuple``, ``array`` or ``memoryview``.
     """
     if not isinstance(item, Type) or item.is_list:
-        raise TypeError(f"Array takes the type of its items, as in Array(Float32); got {item!r}")
+        raise DeclarationError(f"Array takes the type of its items, as in Array(Float32); got {item!r}")
     options = ", nullable_items=True" if nullable_items else ""
     return Type(f"Array({item.name}{options})", item.scalar, is_list=True, nullable_items=bool(nullable_items))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Callable
 from struct import Struct
@@ -87,7 +88,10 @@ def _int(expected: str, bits: int) -> Callable[[Any], int]:
 
     def convert(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
-            hint = ". hint: convert it with int() or round()" if isinstance(value, float) else ""
+            hint = ""
+            if isinstance(value, float):
+                finite = math.isfinite(value)
+                hint = ". hint: convert it with int() or round()" if finite else ". hint: return None for NaN and infinity"
             raise Mismatch(f"expected {expected}, got {shown(value)}{hint}")
         if not low <= value <= high:
             raise Mismatch(f"{shown(value)} is out of range, {low} to {high}")

@@ -50,6 +50,54 @@ class Check(unittest.TestCase):
             "  input 'x' is not a parameter of derive()",
         )
 
+    def check_error(self, source, error):
+        """Checks the last line of a mistake that is certain with every version of Python."""
+        (self.project / "plugin.py").write_text(source)
+        command = [sys.executable, "-I", "-S", "-B", "larder_plugin/_check.py"]
+        ended = subprocess.run(command, cwd=self.project, capture_output=True, text=True, timeout=60)
+        self.assertEqual((ended.returncode, ended.stderr.splitlines()[-1].strip()), (MISTAKE, error))
+
+    def test_function_must_be_an_ordinary_one(self):
+        self.check_error(PLUGIN.replace("def", "async def"), "derive() is async; remove 'async', because a plugin has one thread")
+        self.check_error(PLUGIN.replace("return", "yield"), "derive() has a 'yield'; return the outputs instead")
+
+    def test_arguments_of_the_decorator_are_checked(self):
+        example = "as in @plugin(name=..., version=..., inputs=..., outputs=...)"
+        for source, error in [
+            (PLUGIN.replace("name=", ""), f"the arguments of @plugin must be named, {example}; got str 'p'"),
+            (PLUGIN.replace("outputs=", "output="), "@plugin has no argument 'output' (did you mean 'outputs'?)"),
+            (PLUGIN.replace('version="1.0.0", ', ""), f"@plugin needs the arguments version, {example}"),
+            ("from larder_plugin import plugin\n@plugin\ndef f(x):\n    return x\n", f"@plugin needs arguments, {example}"),
+        ]:
+            with self.subTest(error):
+                self.check_error(source, f"DeclarationError: {error}")
+
+    def test_imports_get_advice_that_is_certain(self):
+        for source, error in [
+            (PLUGIN.replace("Float64, ", "Float65, "), "ImportError: larder_plugin has no 'Float65' (did you mean 'Float64'?)"),
+            (
+                f"from . import rates\n{PLUGIN}",
+                "ImportError: a relative import does not work in plugin.py, because the project is not a package. hint: "
+                "write 'import NAME' or 'from NAME import ...' without the dot",
+            ),
+            (
+                f"open('rates.csv')\n{PLUGIN}",
+                "hint: put the file into the project, and open pathlib.Path(__file__).with_name('rates.csv')",
+            ),
+            (
+                f"import os\nos.environ['KEY']\n{PLUGIN}",
+                "os.environ: a plugin has no environment variables. hint: use the config of the derived view",
+            ),
+        ]:
+            with self.subTest(error):
+                self.check_error(source, error)
+
+    def test_replaced_plugin_is_found(self):
+        self.check_error(
+            PLUGIN + PLUGIN,
+            "DeclarationError: plugin.py declares 2 plugins (p, p) instead of one: put @plugin(...) on one function",
+        )
+
     def test_number_of_plugins_is_checked(self):
         self.check("X = 1", MISTAKE, "DeclarationError: plugin.py declares no plugin: put @plugin(...) on one function")
         self.check(

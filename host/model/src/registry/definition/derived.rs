@@ -21,6 +21,8 @@ pub struct DerivedDefinition {
     pub features: Vec<FeatureDefinition>,
     /// Items of `features:` that could not be read.
     pub unread_features: Unread,
+    /// Whether a part of the view could not be read.
+    pub has_errors: bool,
     /// `config:`, as JSON.
     pub config: String,
     /// `on_error:`.
@@ -64,6 +66,7 @@ pub enum OnErrorDefinition {
 }
 
 pub(super) fn derived_view(node: &Node, problems: &Problems) -> Option<DerivedDefinition> {
+    let errors_before = problems.error_count();
     let mut table = Table::new("derived view", node, problems)?;
     let name = table.required_text("name");
     let plugin = table.text("plugin");
@@ -82,8 +85,19 @@ pub(super) fn derived_view(node: &Node, problems: &Problems) -> Option<DerivedDe
         // The features may be under a mistyped key.
         unread_features.note(None);
     }
-    let name = name?;
-    Some(DerivedDefinition { name, plugin, inputs, features, unread_features, config, on_error, description, tags })
+    let has_errors = problems.error_count() > errors_before;
+    Some(DerivedDefinition {
+        name: name?,
+        plugin,
+        inputs,
+        features,
+        unread_features,
+        has_errors,
+        config,
+        on_error,
+        description,
+        tags,
+    })
 }
 
 fn input(node: &Node, problems: &Problems) -> Option<InputDefinition> {

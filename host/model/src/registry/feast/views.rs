@@ -427,6 +427,7 @@ impl<'i> Importer<'i> {
             inputs,
             features,
             unread_features: Unread::default(),
+            has_errors: false,
             config: "null".to_owned(),
             // As in Feast, a failed computation fails the request.
             on_error: OnErrorDefinition::Fail,

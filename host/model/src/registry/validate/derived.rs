@@ -59,7 +59,8 @@ pub(super) fn derived_views(
             description: std::mem::take(&mut definition.description),
             tags: std::mem::take(&mut definition.tags),
         };
-        incomplete.is_faulty = problems.error_count() > before || !definition.unread_features.is_empty();
+        incomplete.is_faulty =
+            problems.error_count() > before || definition.has_errors || !definition.unread_features.is_empty();
         views.incomplete.insert(Arc::clone(&name), incomplete);
         views.known.items.insert(name, View::Derived(Arc::new(view.clone())));
         pending.push((view, definition));
@@ -177,7 +178,7 @@ fn on_error(definition: OnErrorDefinition, features: &[Feature], problems: &Prob
             None => {
                 let message =
                     format!("on_error: the default of '{}' is not of type {}", name.value, feature.value_type);
-                problems.error(&node.at, message);
+                problems.error_with_help(&node.at, message, "write a value of this type".to_owned());
             }
         }
     }
@@ -252,7 +253,7 @@ fn check_cycles(views: &Views, places: &BTreeMap<Arc<str>, Place>, problems: &Pr
                 if cycle.iter().all(|name| reported.insert(Arc::clone(name))) {
                     let names: Vec<&str> = cycle.iter().chain([&next]).map(|name| &***name).collect();
                     let message = format!("derived views depend on each other in a cycle: {}", names.join(" reads "));
-                    problems.error(&places[next], message);
+                    problems.error_with_help(&places[next], message, "remove one of these inputs".to_owned());
                 }
                 break;
             }

@@ -70,7 +70,11 @@ fn measure(transform: &Transform, rows: usize) -> Result<Vec<Duration>> {
         let outputs = black_box(transform.call(&inputs));
         let took = call.elapsed();
         if let Some(FailedRow { row, error }) = outputs.failed().first() {
-            bail!(CliError::Failed(format!("row {row} of {rows} synthetic rows failed: {error}")));
+            let name = &transform.component().signature().name;
+            bail!(CliError::Failed(format!(
+                "plugin '{name}': row {row} of {rows} generated rows failed: {}",
+                error.with_hint()
+            )));
         }
         calls += 1;
         if calls > WARM_UP_CALLS {

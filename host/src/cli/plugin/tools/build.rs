@@ -79,7 +79,9 @@ pub(super) fn run(args: &BuildArgs) -> Result<()> {
         return Ok(());
     }
     // A component that no server would accept is not written.
-    let loaded = build_runtime()?.load(&component).context("the plugin was built, but no server would accept it")?;
+    let loaded = build_runtime()?
+        .load(&component)
+        .with_context(|| format!("the plugin in {} was built, but no server would accept it", args.dir.display()))?;
     let path = args.out.clone().unwrap_or_else(|| args.dir.join(format!("{}.wasm", loaded.signature().name)));
     write_atomically(&path, &component)?;
     print_result(&path, &loaded, started.elapsed().as_secs_f64());

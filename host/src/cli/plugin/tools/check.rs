@@ -31,13 +31,17 @@ pub(super) fn run(args: &CheckArgs) -> Result<()> {
     let transform = plugin.transform(&args.config)?;
     done("limits: configure, a row of nulls and a row of zeros stay within the limits");
 
-    let Acceptance { generated, failed, first_failed, .. } = transform.accept(None).map_err(|rejection| {
-        CliError::Failed(format!("plugin '{}': {rejection}. hint: {}", signature.name, rejection.hint()))
-    })?;
+    let Acceptance { generated, failed, first_failed, .. } = transform
+        .accept(None)
+        .map_err(|rejection| CliError::Failed(format!("plugin '{}': {}", signature.name, rejection.with_hint(""))))?;
     done(&format!("determinism: {generated} generated rows give the same results in a new instance and a used one"));
     done("rows: each row gives the same results alone, together and in reverse order");
     if let Some((row, error)) = first_failed {
-        output::note(&format!("{failed} of {generated} generated rows failed. The first one is {row}: {error}"));
+        output::note(&format!(
+            "plugin '{}': {failed} of {generated} generated rows failed. The first one is {row}: {}",
+            signature.name,
+            error.with_hint()
+        ));
     }
     output::line("");
     print_signature(component);

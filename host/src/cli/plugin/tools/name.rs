@@ -77,7 +77,10 @@ pub(super) fn name_error(name: &str) -> Option<String> {
         ));
     }
     if name.len() > NAME_BYTES_MAX {
-        return Some(format!("the name has {} characters, but at most {NAME_BYTES_MAX} are allowed", name.len()));
+        return Some(format!(
+            "'{name}' has {} characters, but a name has at most {NAME_BYTES_MAX}. hint: use a shorter name",
+            name.len()
+        ));
     }
     RESERVED.contains(&name).then(|| format!("'{name}' is a reserved word. hint: use {name}_feature"))
 }

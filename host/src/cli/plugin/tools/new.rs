@@ -39,7 +39,10 @@ pub(super) fn run(args: &NewArgs) -> Result<()> {
     }
     let dir = args.dir.clone().unwrap_or_else(|| PathBuf::from(name));
     if fs::read_dir(&dir).is_ok_and(|mut entries| entries.next().is_some()) || dir.is_file() {
-        bail!(CliError::Failed(format!("{} exists already; nothing was written", dir.display())));
+        bail!(CliError::Failed(format!(
+            "{} exists already; nothing was written. hint: choose another directory with --dir",
+            dir.display()
+        )));
     }
     let write = |below: &str, files: &[File]| -> Result<()> {
         for (path, text) in files {

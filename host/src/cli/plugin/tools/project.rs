@@ -3,17 +3,15 @@
 
 use std::{path::Path, sync::Arc};
 
-use anyhow::{Context, Result};
-use larder_common::{
-    files::{FILE_BYTES_MAX, read_regular},
-    telemetry::{self, LogFormat},
-};
+use anyhow::{Result, bail};
+use larder_common::telemetry::{self, LogFormat};
 use larder_model::model::{
     DerivedInput, DerivedView, Feature, InputSource, ListRef, OnError, ScalarType, ValueRef, ValueType,
 };
 use larder_plugin_host::{ColumnScalar, ColumnType, Component, Field, Output, PluginRuntime, Signature, Transform};
 use serde_json::{Value, json};
 
+use super::read_plugin;
 use crate::cli::CliError;
 
 /// A plugin that was loaded from its file in the same way and with the same default limits as in a server.
@@ -27,8 +25,9 @@ pub(super) struct LoadedPlugin {
 impl LoadedPlugin {
     pub(super) fn open(file: &Path) -> Result<Self> {
         // Prints the plugin's log messages and the messages of its panics.
-        telemetry::install_logs("warn,plugin=debug", LogFormat::Text);
-        let bytes = read_regular(file, FILE_BYTES_MAX).with_context(|| format!("{} cannot be read", file.display()))?;
+        // The commands print failed rows themselves.
+        telemetry::install_logs("warn,larder_plugin_host::logs=error,plugin=debug", LogFormat::Text);
+        let bytes = read_plugin(file)?;
         let runtime = super::local_runtime()?;
         let component = runtime
             .load(&bytes)
@@ -38,6 +37,11 @@ impl LoadedPlugin {
 
     /// Binds the plugin to a synthetic view with this configuration, which is JSON.
     pub(super) fn transform(&self, config: &str) -> Result<Arc<Transform>> {
+        if let Err(error) = serde_json::from_str::<Value>(config) {
+            bail!(CliError::Usage(format!(
+                "--config '{config}' is not valid JSON: {error}. hint: write it as '{{\"key\": 1}}'"
+            )));
+        }
         let view = view_of(self.component.signature(), config);
         let transform = Transform::bind(&self.runtime, &self.component, &view);
         Ok(transform.map_err(|error| CliError::Failed(format!("plugin '{}': {}", error.plugin, error.why)))?)

@@ -99,13 +99,18 @@ fn report_failed(signature: &Signature, outputs: &Outputs) -> Result<()> {
 /// Reads rows from a JSON file. Converts values by the rules for request inputs. An input that a row does not have is
 /// null.
 fn json_rows(path: &Path, signature: &Signature, batch: impl FnOnce(usize) -> InputsBuilder) -> Result<Inputs> {
-    let text = read_regular(path, FILE_BYTES_MAX)?;
-    let rows: Vec<Map<String, Value>> = serde_json::from_slice(&text).context("expected a JSON list of objects")?;
+    let text = read_regular(path, FILE_BYTES_MAX).context("cannot be read")?;
+    let rows: Vec<Map<String, Value>> =
+        serde_json::from_slice(&text).context("must be a JSON list of objects, with input names as keys")?;
     let mut columns = Map::new();
     for (i, row) in rows.iter().enumerate() {
         if let Some(name) = row.keys().find(|name| signature.inputs.iter().all(|input| input.name != **name)) {
             let inputs: Vec<&str> = signature.inputs.iter().map(|input| input.name.as_str()).collect();
-            bail!("row {i}: the plugin has no input '{name}', only {}", inputs.join(", "));
+            bail!(
+                "row {i}: plugin '{}' has no input '{name}'. hint: its inputs are {}",
+                signature.name,
+                inputs.join(", ")
+            );
         }
     }
     for input in &signature.inputs {

@@ -127,7 +127,7 @@ feature_services:
             1.yaml:20:16: error: input 'twice' is defined twice (first defined at 1.yaml:19:16)
             1.yaml:21:23: error: feature 'm' is ScalarMap, which plugins cannot compute (declare it as Map)
             1.yaml:25:26: error: on_error: the view has no feature 'b'
-            1.yaml:25:35: error: on_error: the default of 'a' is not of type Int64
+            1.yaml:25:35: error: on_error: the default of 'a' is not of type Int64 (write a value of this type)
             1.yaml:28:15: error: derived view: 'on_error' is not valid (use 'null', 'fail' or 'default: {feature: value}')
             1.yaml:29:11: error: feature view 'no_features' has no features
             1.yaml:33:47: error: feature view 'bad_word' has no feature 'b'
@@ -149,7 +149,7 @@ derived_views:
     check(
         &[STORED, circle],
         expect![[r#"
-            1.yaml:3:12: error: derived views depend on each other in a cycle: a_a reads b_b reads c_c reads a_a
-            1.yaml:6:12: error: derived views depend on each other in a cycle: own_tail reads own_tail"#]],
+            1.yaml:3:12: error: derived views depend on each other in a cycle: a_a reads b_b reads c_c reads a_a (remove one of these inputs)
+            1.yaml:6:12: error: derived views depend on each other in a cycle: own_tail reads own_tail (remove one of these inputs)"#]],
     );
 }

@@ -16,6 +16,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
+use self::check::Checked;
 use super::{traceback, write_files};
 use crate::cli::{
     CliError, output,
@@ -60,7 +61,11 @@ pub(super) fn build(dir: &Path, files: &[(String, Vec<u8>)]) -> Result<Vec<u8>> 
         write_files(&app.join(SDK_DIR), PYTHON_SDK.iter().map(|(path, text)| (*path, text.as_bytes())))?;
     }
     write_files(&app, [(format!("{GLUE_MODULE}.py").as_str(), GLUE.as_bytes())])?;
-    check::check(&tool.with_file_name("python"), &app)?;
+    let failed = || CliError::Failed(format!("the plugin in {} cannot be built", dir.display()));
+    let checked = check::check(&tool.with_file_name("python"), &app)?;
+    if let Checked::Mistake = checked {
+        bail!(failed());
+    }
     output::note("building a component from Python takes about 20 seconds");
     write_files(&wit, CONTRACT.iter().map(|(path, text)| (*path, text.as_bytes())))?;
 
@@ -75,8 +80,12 @@ pub(super) fn build(dir: &Path, files: &[(String, Vec<u8>)]) -> Result<Vec<u8>> 
     command.env("PATH", tool.parent().unwrap_or(Path::new(""))).env("RUST_BACKTRACE", "0");
     let built = run(&mut command)?;
     if !built.status.success() {
-        output::note(&traceback::plugin_traceback(&String::from_utf8_lossy(&built.stderr)));
-        bail!(CliError::Failed("the plugin cannot be built".to_owned()));
+        let message = traceback::plugin_traceback(&String::from_utf8_lossy(&built.stderr));
+        // The check has printed most mistakes already.
+        if !matches!(&checked, Checked::Doubtful(printed) if traceback::is_same_error(printed, &message)) {
+            output::note(&message);
+        }
+        bail!(failed());
     }
     fs::read(&component).with_context(|| format!("cannot read {}", component.display()))
 }

@@ -153,11 +153,15 @@ fn compile(dir: &Path, features: &str, toolchain: &Toolchain) -> Result<PathBuf>
         }
     }
     if !running.wait()?.success() {
-        bail!(CliError::Failed("the plugin cannot be compiled".to_owned()));
+        bail!(CliError::Failed(format!("the plugin in {} cannot be compiled", dir.display())));
     }
     module.ok_or_else(|| {
-        let why = "cargo wrote no WebAssembly. hint: set `crate-type = [\"cdylib\"]` under `[lib]` in Cargo.toml";
-        CliError::Failed(why.to_owned()).into()
+        CliError::Failed(format!(
+            "the plugin in {} cannot be built: cargo wrote no WebAssembly. hint: set `crate-type = [\"cdylib\"]` under \
+             `[lib]` in Cargo.toml",
+            dir.display()
+        ))
+        .into()
     })
 }
 

@@ -27,18 +27,25 @@ pub(super) fn plugin_traceback(stderr: &str) -> String {
     }
     let has_frames = lines.iter().any(|line| line.starts_with("  File \""));
     lines.retain(|line| has_frames || line != "Traceback (most recent call last):");
-    let errors = ["larder_plugin._declare.DeclarationError: ", "larder_plugin._replacing.Unavailable: "];
+    let errors = ["larder_plugin._errors.DeclarationError: ", "larder_plugin._replacing.Unavailable: "];
     errors.iter().fold(lines.join("\n"), |text, error| {
         let (_, name) = error.rsplit_once('.').unwrap_or_default();
         text.replace(error, name)
     })
 }
 
+/// Returns whether two messages are about the same error. A later version of Python may add a suggestion.
+pub(super) fn is_same_error(earlier: &str, later: &str) -> bool {
+    let last = |message: &str| message.lines().next_back().unwrap_or_default().to_owned();
+    let (earlier, later) = (last(earlier), last(later));
+    !earlier.is_empty() && later.starts_with(&earlier)
+}
+
 #[cfg(test)]
 mod tests {
     use expect_test::{Expect, expect};
 
-    use super::plugin_traceback;
+    use super::{is_same_error, plugin_traceback};
 
     /// Checks the result for output in which componentize-py 0.25.1 prints its own lines before and after `inner`.
     fn check(inner: &str, expected: Expect) {
@@ -71,7 +78,7 @@ mod tests {
         check(
             "  File \"/0/plugin.py\", line 2, in <module>\n    @plugin(name=\"eight\")\n     ~~~~~~^^^\n  File \
              \"/0/larder_plugin/_declare.py\", line 107, in declare\n    raise DeclarationError(told)\n\
-             larder_plugin._declare.DeclarationError: plugin 'eight' is declared incorrectly:\n  there are no \
+             larder_plugin._errors.DeclarationError: plugin 'eight' is declared incorrectly:\n  there are no \
              outputs",
             expect![[r#"
                 Traceback (most recent call last):
@@ -102,7 +109,7 @@ mod tests {
     fn no_plugin_frame_means_no_traceback() {
         check(
             "  File \"/0/larder_plugin/_guest.py\", line 78, in _only_plugin\n    raise DeclarationError(told)\n\
-             larder_plugin._declare.DeclarationError: plugin.py declares no plugin",
+             larder_plugin._errors.DeclarationError: plugin.py declares no plugin",
             expect!["DeclarationError: plugin.py declares no plugin"],
         );
     }
@@ -110,5 +117,13 @@ mod tests {
     #[test]
     fn other_output_is_printed_unchanged() {
         assert_eq!(plugin_traceback("error: unexpected argument '--x'\n"), "error: unexpected argument '--x'");
+    }
+
+    #[test]
+    fn suggestion_does_not_change_error() {
+        let earlier = "  File \"plugin.py\", line 1\nNameError: name 'x' is not defined";
+        assert!(is_same_error(earlier, "Traceback:\nNameError: name 'x' is not defined. Did you mean: 'X'?"));
+        assert!(!is_same_error(earlier, "NameError: name 'y' is not defined"));
+        assert!(!is_same_error("", "NameError: name 'y' is not defined"));
     }
 }

@@ -25,18 +25,29 @@ const TIME_MAX: Duration = Duration::from_secs(30);
 /// The time between two checks of whether the program has ended.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
+/// The result of the check. Mistakes are printed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Checked {
+    /// The plugin can be imported, or the check could not run.
+    Passed,
+    /// The build cannot succeed.
+    Mistake,
+    /// The import failed with this message, but the build decides.
+    Doubtful(String),
+}
+
 /// Imports the plugin in `app`, which is a copy of the project with the development kit. If Python cannot be run,
 /// the check is skipped, because the build reports the same mistakes.
-pub(super) fn check(python: &Path, app: &Path) -> Result<()> {
+pub(super) fn check(python: &Path, app: &Path) -> Result<Checked> {
     check_within(python, app, TIME_MAX)
 }
 
-fn check_within(python: &Path, app: &Path, time_max: Duration) -> Result<()> {
+fn check_within(python: &Path, app: &Path, time_max: Duration) -> Result<Checked> {
     let mut command = Command::new(python);
     // `-I` and `-S` leave out the packages of the user's environment, and `-B` writes no byte code.
     command.args(["-I", "-S", "-B", PROGRAM]).current_dir(app);
     let Ok(mut child) = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn() else {
-        return Ok(());
+        return Ok(Checked::Passed);
     };
     let stderr = child.stderr.take();
     let reader = thread::spawn(move || {
@@ -60,15 +71,15 @@ fn check_within(python: &Path, app: &Path, time_max: Duration) -> Result<()> {
     match code {
         MISTAKE => {
             output::note(&printed);
-            bail!(CliError::Failed("the plugin cannot be built".to_owned()));
+            Ok(Checked::Mistake)
         }
         DOUBTFUL => {
             output::note(&printed);
             output::note("this is the error of this machine's Python; the build with the component's Python decides");
+            Ok(Checked::Doubtful(printed))
         }
-        _ => {}
+        _ => Ok(Checked::Passed),
     }
-    Ok(())
 }
 
 /// Returns the exit status of a program, or -1 if a signal ended it. Returns `None` if it does not end in time.
@@ -91,7 +102,7 @@ mod tests {
     use super::*;
 
     /// Runs the check with a shell script in place of Python.
-    fn run(name: &str, script: &str, time_max: Duration) -> Result<()> {
+    fn run(name: &str, script: &str, time_max: Duration) -> Result<Checked> {
         use std::os::unix::fs::PermissionsExt as _;
 
         let dir = std::env::temp_dir().join(format!("larder-check-{}-{name}", std::process::id()));
@@ -106,11 +117,18 @@ mod tests {
 
     #[test]
     fn only_certain_mistakes_fail_the_build() {
-        for (status, fails) in [(0, false), (1, false), (2, false), (MISTAKE, true), (DOUBTFUL, false)] {
-            let checked = run(&format!("status-{status}"), &format!("exit {status}"), TIME_MAX);
-            assert_eq!(checked.is_err(), fails, "status {status}");
+        let doubtful = || Checked::Doubtful("why".to_owned());
+        for (status, expected) in [
+            (0, Checked::Passed),
+            (1, Checked::Passed),
+            (2, Checked::Passed),
+            (MISTAKE, Checked::Mistake),
+            (DOUBTFUL, doubtful()),
+        ] {
+            let checked = run(&format!("status-{status}"), &format!("echo why >&2; exit {status}"), TIME_MAX);
+            assert_eq!(checked.unwrap(), expected, "status {status}");
         }
-        run("killed", "kill -9 $$", TIME_MAX).unwrap();
+        assert_eq!(run("killed", "kill -9 $$", TIME_MAX).unwrap(), Checked::Passed);
     }
 
     #[test]
