@@ -35,7 +35,7 @@ use larder_http::{DeployReport, HttpConfig};
 use larder_ingest::LAST_COMMIT_WITHIN;
 use larder_model::yaml::Problem;
 use larder_plugin_host::{Component, PluginError};
-use larder_serving::{CurrentSnapshot, Snapshot};
+use larder_serving::{Awaited, CurrentSnapshot, Snapshot};
 use larder_source::aws::Aws;
 use larder_store::{OnlineStore, StoreError};
 use larder_sync::{SyncEngine, SyncScheduler};
@@ -358,7 +358,11 @@ impl App {
     /// Loads the definitions of a configuration. Replaces the current definitions, the snapshot, the engine, and the
     /// bindings of the plugins.
     fn apply_definitions(&self, config: Config) -> Result<Vec<Problem>, AppError> {
-        let need = if self.current.load().awaits_registry() { RegistryNeed::Later } else { RegistryNeed::Written };
+        let need = if self.current.load().awaited() == Awaited::Registry {
+            RegistryNeed::Later
+        } else {
+            RegistryNeed::Written
+        };
         let definitions = load_definitions_with(&config, need)?;
         let changing = self.changing();
         let catalog = &definitions.catalog;
@@ -483,7 +487,12 @@ fn build(
     let limits = config.http.limits.request;
     let catalog = Arc::new(definitions.catalog.clone());
     let snapshot = Snapshot::new(Arc::clone(&catalog), Arc::clone(store), Arc::clone(clock), config.ttl, limits)?;
-    let snapshot = snapshot.awaiting_registry(definitions.is_unwritten);
+    let has_views = !catalog.views().is_empty() || !catalog.derived_views().is_empty();
+    let snapshot = snapshot.awaiting(match (definitions.is_unwritten, config.feast.is_some() && !has_views) {
+        (true, _) => Awaited::Registry,
+        (false, true) => Awaited::Views,
+        (false, false) => Awaited::Nothing,
+    });
     let setting = config.sync_setting(Arc::clone(clock));
     let engine = SyncEngine::new(Arc::clone(store), &catalog, snapshot.view_ids(), setting, Arc::clone(scheduler));
     let snapshot = snapshot.with_fetchers(engine.fetchers()).with_sources(engine.sources());

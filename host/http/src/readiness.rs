@@ -1,7 +1,7 @@
 //! `/ready`: whether a load balancer may send requests to this server.
 
 use hyper::StatusCode;
-use larder_serving::{LISTED_MAX, LookupService};
+use larder_serving::{Awaited, LISTED_MAX, LookupService};
 use serde_json::{Value, json};
 
 use super::response::{HttpResponse, json_response};
@@ -22,8 +22,12 @@ pub(super) fn readiness(lookups: &LookupService, is_stopping: bool, hides_names:
     if snapshot.store().failure().is_some() {
         return unready(json!({ "status": "failing", "why": "the store failed; see the server's log" }));
     }
-    if snapshot.awaits_registry() {
-        let why = "the Feast registry has not been written yet. hint: run 'feast apply'";
+    let awaited = match snapshot.awaited() {
+        Awaited::Nothing => None,
+        Awaited::Registry => Some("the Feast registry has not been written yet. hint: run 'feast apply'"),
+        Awaited::Views => Some("the Feast registry has no feature views yet. hint: run 'feast apply'"),
+    };
+    if let Some(why) = awaited {
         return unready(json!({ "status": "waiting", "why": why }));
     }
     let damaged: Vec<&str> = snapshot.damaged().take(LISTED_MAX).collect();

@@ -45,7 +45,7 @@ pub use self::{
     request::{EntityValue, OnlineRequest, Selection},
     resources::{OffloadError, Resources, offload},
     response_budget::ResponseBudget,
-    snapshot::Snapshot,
+    snapshot::{Awaited, Snapshot},
     transforms::{MissingPlugins, Transforms},
     write_service::{CONCURRENT_WRITES_MAX, WriteAccess, WriteFailure, WriteService},
 };

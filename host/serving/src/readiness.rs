@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::Snapshot;
+use super::{Awaited, Snapshot};
 
 /// Records whether an earlier snapshot was loaded, as `is_loaded` defines it, and whether plugins are being loaded. A
 /// server that was ready stays ready regardless of what a reload adds: one new view whose source is missing must not
@@ -53,7 +53,7 @@ impl Readiness {
 /// Returns whether the definitions are available, and every view with a source was loaded at least once. Staleness has
 /// no effect: a loaded view keeps serving while its source is unavailable.
 fn is_loaded(snapshot: &Snapshot) -> bool {
-    !snapshot.awaits_registry() && snapshot.not_loaded().next().is_none()
+    snapshot.awaited() == Awaited::Nothing && snapshot.not_loaded().next().is_none()
 }
 
 #[cfg(test)]
@@ -168,10 +168,21 @@ mod tests {
     #[test]
     fn missing_registry_keeps_server_unready() {
         let fixture = Fixture::new();
-        let current = CurrentSnapshot::new(fixture.snapshot(&["orders"]).awaiting_registry(true));
+        let current = CurrentSnapshot::new(fixture.snapshot(&["orders"]).awaiting(Awaited::Registry));
         fixture.load(&current.load(), "orders");
         assert!(!is_ready(&current), "no views are known yet");
         current.replace(fixture.snapshot(&["orders", "new"]));
         assert!(!is_ready(&current), "the previous snapshot had no definitions");
+    }
+
+    #[test]
+    fn registry_without_views_keeps_server_unready() {
+        let fixture = Fixture::new();
+        let current = CurrentSnapshot::new(fixture.snapshot(&[]).awaiting(Awaited::Views));
+        assert!(!is_ready(&current));
+        current.replace(fixture.snapshot(&["orders"]));
+        assert!(!is_ready(&current), "the first view is not loaded yet");
+        fixture.load(&current.load(), "orders");
+        assert!(is_ready(&current));
     }
 }

@@ -48,8 +48,19 @@ pub struct Snapshot {
     limits: ServingLimits,
     plans: PlanCache,
     metrics: ServingMetrics,
-    /// Whether the definitions are not available yet, because Feast has not written the registry.
-    awaits_registry: bool,
+    /// What has to happen before the definitions are complete.
+    awaited: Awaited,
+}
+
+/// What has to happen in a Feast repository before the definitions are complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Awaited {
+    /// The definitions are complete.
+    Nothing,
+    /// Feast has to write the registry.
+    Registry,
+    /// Feast has to add views to the registry. `feast apply` can write a new registry in several steps.
+    Views,
 }
 
 /// A request with its plan and its number of rows.
@@ -134,7 +145,7 @@ impl Snapshot {
             limits,
             plans,
             metrics: ServingMetrics::bind(),
-            awaits_registry: false,
+            awaited: Awaited::Nothing,
         })
     }
 
@@ -153,7 +164,7 @@ impl Snapshot {
             limits: self.limits,
             plans: PlanCache::new(),
             metrics: self.metrics.clone(),
-            awaits_registry: self.awaits_registry,
+            awaited: self.awaited,
         }
     }
 
@@ -165,16 +176,16 @@ impl Snapshot {
         self
     }
 
-    /// Sets whether the definitions are not available yet, because Feast has not written the registry.
+    /// Sets what has to happen before the definitions are complete.
     #[must_use]
-    pub fn awaiting_registry(self, awaits_registry: bool) -> Self {
-        Self { awaits_registry, ..self }
+    pub fn awaiting(self, awaited: Awaited) -> Self {
+        Self { awaited, ..self }
     }
 
-    /// Returns whether the definitions are not available yet, because Feast has not written the registry.
+    /// Returns what has to happen before the definitions are complete.
     #[must_use]
-    pub fn awaits_registry(&self) -> bool {
-        self.awaits_registry
+    pub fn awaited(&self) -> Awaited {
+        self.awaited
     }
 
     /// Sets the statuses of the views' sources, in the catalog's order of views; `None` for a view without a source.

@@ -8,6 +8,7 @@ use std::{
 
 use larder_common::{clock::next_beat, telemetry};
 use larder_model::registry::Catalog;
+use larder_serving::Awaited;
 use metrics::{describe_gauge, gauge};
 use tokio::time::{sleep, sleep_until, timeout_at};
 
@@ -44,7 +45,7 @@ impl App {
         };
         let current = self.current.load();
         // Before Feast writes its registry, it is unknown which views exist.
-        if current.awaits_registry() {
+        if current.awaited() == Awaited::Registry {
             return;
         }
         let current = Arc::clone(current.catalog());

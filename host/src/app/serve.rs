@@ -66,8 +66,7 @@ impl App {
     pub async fn serve(self: &Arc<Self>) -> Result<Serving, AppError> {
         let metrics = telemetry::install_metrics().map_err(AppError::Setup)?;
         // Loading cached plugins takes milliseconds, so it runs before requests are accepted. Plugins without cached
-        // code become live later; the server is not ready before that.
-        self.current.readiness().set_awaits_plugins(true);
+        // code become live later.
         let loading = Arc::clone(self);
         let loaded = tokio::task::spawn_blocking(move || {
             loading.retire_views();
@@ -77,6 +76,7 @@ impl App {
         loaded.map_err(|error| {
             AppError::Setup(format!("loading plugins failed because of a bug in Larder: {error}"))
         })??;
+        self.current.readiness().set_awaits_plugins(self.plugins.get().is_some() && self.lacks_plugins());
         let http = &self.config.http;
         let limits = self.connection_limits();
         let resources = self.resources()?;
@@ -186,6 +186,13 @@ impl App {
             );
         }
         ConnectionLimits { connections_max, ..configured }
+    }
+
+    /// Returns whether a derived view has no plugin. The plugin may have to be compiled, or may not be deployed yet.
+    fn lacks_plugins(&self) -> bool {
+        let snapshot = self.current.load();
+        let mut views = 0..snapshot.catalog().derived_views().len();
+        views.any(|view| snapshot.transforms().get(view).is_none())
     }
 
     fn writer(&self) -> Arc<dyn CurrentWriter> {

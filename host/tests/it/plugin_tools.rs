@@ -195,7 +195,7 @@ fn python_mistake_starts_no_build() {
 
     let source = fs::read_to_string(home.path("ratio/plugin.py")).unwrap();
     home.write("ratio/plugin.py", &source.replace("def derive(numerator, ", "def derive(numerater, "));
-    build().assert_code(1).assert_complains(&["'numerater'", "larder: the plugin cannot be built"]);
+    build().assert_code(1).assert_complains(&["'numerater'", "larder: the plugin in ratio cannot be built"]);
     assert!(!started.is_file());
     // Without the mistake, the build begins.
     home.write("ratio/plugin.py", &source);

@@ -23,7 +23,7 @@ const RANDOM: &str = "derived_views:
 ";
 
 const NOT_DETERMINISTIC: &str =
-    "plugin 'hostile' 1.0.0 is not accepted for derived view 'random': plugin is not deterministic";
+    "plugin 'hostile' 1.0.0 is not accepted for derived view 'random': it is not deterministic";
 const OTHER_BYTES: &str = "plugin 'odfv_singleton' 1.0.0 is live already, with other bytes";
 
 fn deploy(home: &Home, file: &str) -> Ended {
@@ -97,7 +97,7 @@ fn lower_version_is_deployed_with_warning() {
     let (mut host, _) = home.serve();
     deploy(&home, "second.wasm").assert_code(0);
     let lower = deploy(&home, "first.wasm");
-    lower.assert_code(0).assert_complains(&["1.0.0 is lower than 2.0.0"]);
+    lower.assert_code(0).assert_complains(&["version 1.0.0 of plugin odfv_singleton is lower than 2.0.0"]);
     let line = host.until("the plugin's version is lower than the live version");
     assert!(line.contains("WARN") && line.contains("odfv_singleton"), "{line}");
     let higher = deploy(&home, "second.wasm");
