@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 use super::response::{HttpResponse, json_response};
 
 /// Returns the response to `/ready`: 200 if all views with a source were loaded once, the plugins that were present at
-/// startup are compiled, the store works, no view lost rows to damage, and the server is not stopping. A server that was ready stays ready while its sources are
-/// unavailable and while new views are loaded. With `hides_names`, the response does not name views, because the caller
-/// may have no token that permits them.
+/// startup are compiled, the store works, no view lost rows to damage, and the server is not stopping. A server that
+/// was ready stays ready while its sources are unavailable and while new views are loaded. With `hides_names`, the
+/// response does not name views, because the caller may have no token that permits them.
 pub(super) fn readiness(lookups: &LookupService, is_stopping: bool, hides_names: bool) -> HttpResponse {
     let unready = |body: Value| json_response(StatusCode::SERVICE_UNAVAILABLE, &body);
     if is_stopping {

@@ -265,7 +265,9 @@ impl Rejection {
 
     fn hint(&self) -> &'static str {
         match self {
-            Self::NotDeterministic { .. } => "use no state, randomness or order of a hash table",
+            Self::NotDeterministic { .. } => {
+                "keep no state between rows, and do not depend on randomness or on the order of a hash table"
+            }
             Self::NotIndependent { .. } => "compute each row by itself, because Larder divides batches",
             Self::Limit { error: CallError::Row(_) | CallError::Fault(_), .. } => "do not call this function",
             Self::Limit { error, .. } => error.hint(),

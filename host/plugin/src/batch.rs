@@ -3,10 +3,11 @@
 //! A batch is divided into calls that are expected to take a fraction of the time limit. If a call fails, the rows that
 //! make it fail are found by dividing the call: each half is called again, down to single rows. A call with several
 //! rows may take only a small multiple of its expected time, because its rows can be called again; a single row may
-//! take as long as the limit allows. So a row fails only if the plugin cannot compute it alone.
+//! take as long as the limit allows. So with [`OnFailure::FindRows`], a row usually fails only if the plugin cannot
+//! compute it alone.
 //!
-//! The number of failed calls of a batch is limited. When it is reached, failed calls are not divided any more, and all
-//! of their rows fail.
+//! The number of failed calls of a batch is limited. After [`FAILED_CALLS_MAX`], further failed calls are not divided,
+//! and all of their rows fail. After [`FAILED_CALLS_END`], the rows that are left fail without a call.
 
 use std::{ops::Range, sync::Arc, time::Duration};
 
@@ -18,8 +19,9 @@ use super::{
 /// What happens after a failed call of a plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnFailure {
-    /// Returns [`NeedsIsolation`], so that the caller computes the batch again on an isolation thread. Each call gets
-    /// little more time than it is expected to take.
+    /// Divides calls that return an error, up to a few of them. For all other failures, returns [`NeedsIsolation`], so
+    /// that the caller computes the batch again on an isolation thread. Each call gets little more time than it is
+    /// expected to take.
     Escalate,
     /// Finds the rows that fail, by repeating the call with fewer rows.
     FindRows,
@@ -116,7 +118,7 @@ impl<'b, C: Caller> Batch<'b, C> {
     /// Computes all rows.
     ///
     /// # Errors
-    /// [`NeedsIsolation`], if `on_failure` is [`OnFailure::Escalate`] and a call failed.
+    /// [`NeedsIsolation`], if `on_failure` is [`OnFailure::Escalate`] and a failed call may not be divided.
     pub(super) fn run(&mut self) -> Result<(), NeedsIsolation> {
         let rows = self.inputs.rows();
         if rows == 0 {

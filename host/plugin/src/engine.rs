@@ -112,7 +112,8 @@ fn engine(shape: &Shape, limits: &PluginLimits) -> Result<Engine, PluginError> {
 
 /// Creates the engine of the compiler's process. Both engines of the server can load the code that it compiles, because
 /// they differ only in the limits of their instances. The engine does not run code, so it reserves no address space for
-/// instances. With more than one thread, it uses rayon's global pool. With `functions`, it compiles only functions that are not known yet.
+/// instances. With more than one thread, it uses rayon's global pool. With `functions`, it compiles only functions that
+/// are not in this cache.
 pub(super) fn compiling(threads: usize, functions: Option<Arc<FunctionCache>>) -> wasmtime::Result<Engine> {
     let mut config = config();
     config.parallel_compilation(threads > 1);

@@ -146,8 +146,11 @@ pub struct BindError {
 pub enum Incompatibility {
     /// The plugin reads an input that the view does not have.
     #[error(
-        "the plugin reads '{name}', but the view has no such input{}",
-        nearest_or(suggestion.as_ref(), "add the input to the view")
+        "the plugin reads '{name}', but the view has no such input. hint: {}",
+        suggestion.as_ref().map_or_else(
+            || "add the input to the view".to_owned(),
+            |suggestion| format!("{suggestion} If so, rename the view's input to '{name}'")
+        )
     )]
     NoInput {
         /// The plugin's input.
@@ -342,9 +345,9 @@ impl CallError {
         }
     }
 
-    /// All kinds, for metrics that are bound in advance.
-    pub(super) const KINDS: [&'static str; 9] =
-        ["fault", "timeout", "memory", "output_bytes", "stack", "trap", "bad_output", "skipped", "busy"];
+    /// The kinds of failed calls, for metrics that are bound in advance.
+    pub(super) const KINDS: [&'static str; 8] =
+        ["fault", "timeout", "memory", "output_bytes", "stack", "trap", "bad_output", "busy"];
 
     /// Returns the message for clients. The text of an error that the plugin returned is meant for callers; the details
     /// of all other errors are internal.

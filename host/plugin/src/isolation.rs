@@ -1,10 +1,12 @@
 //! Admits batches that failed to isolation threads, one at a time for each plugin and view.
 //!
-//! A call that fails on a serving thread or a compute thread is not repeated there. The request moves to an isolation
-//! thread, which finds the rows that fail. So calls that fail delay only other calls that fail. After a batch with failed calls, the next batch of the same plugin and view is not admitted until the failed
-//! calls took only [`SHARE`] of the elapsed time.
+//! A request moves to an isolation thread if a call on a serving thread or a compute thread traps, exceeds a limit or
+//! returns an invalid result, or if more than a few calls return an error. After a batch with failed calls, the next
+//! batch of the same plugin and view is not admitted until the failed calls took only one part in [`SHARE`] of the
+//! elapsed time.
 //!
-//! Nothing here refuses a call before it failed: a caller whose inputs fail cannot change the results of other callers.
+//! No call is refused because other calls failed. But a batch that is not admitted within [`WAIT_MAX`] is computed
+//! without a search for the rows that fail, so a row that could be computed alone fails together with its call.
 
 use std::{
     sync::{
@@ -24,7 +26,7 @@ use tokio::{
 #[derive(Debug)]
 pub struct Isolation {
     /// Has one permit.
-    turn: Arc<Semaphore>,
+    permit: Arc<Semaphore>,
     /// The CPU time of failed calls since the last batch was admitted, in nanoseconds.
     failed_nanos: Arc<AtomicU64>,
 }
@@ -32,7 +34,7 @@ pub struct Isolation {
 /// The permission to run a batch on an isolation thread. Drop it when the batch is done.
 #[derive(Debug)]
 pub struct IsolationPermit {
-    turn: Option<OwnedSemaphorePermit>,
+    permit: Option<OwnedSemaphorePermit>,
     failed_nanos: Arc<AtomicU64>,
     runtime: Handle,
 }
@@ -46,14 +48,14 @@ const WAIT_MAX: Duration = Duration::from_secs(2);
 
 impl Isolation {
     pub(super) fn new() -> Self {
-        Self { turn: Arc::new(Semaphore::new(1)), failed_nanos: Arc::default() }
+        Self { permit: Arc::new(Semaphore::new(1)), failed_nanos: Arc::default() }
     }
 
     /// Waits until a batch may run on an isolation thread. Returns `None` if this takes more than two seconds.
     pub async fn enter(&self) -> Option<IsolationPermit> {
-        let turn = timeout(WAIT_MAX, Arc::clone(&self.turn).acquire_owned()).await.ok()?.ok()?;
+        let permit = timeout(WAIT_MAX, Arc::clone(&self.permit).acquire_owned()).await.ok()?.ok()?;
         let failed_nanos = Arc::clone(&self.failed_nanos);
-        Some(IsolationPermit { turn: Some(turn), failed_nanos, runtime: Handle::current() })
+        Some(IsolationPermit { permit: Some(permit), failed_nanos, runtime: Handle::current() })
     }
 
     /// Records the CPU time of a failed call.
@@ -68,11 +70,11 @@ impl Isolation {
 impl Drop for IsolationPermit {
     fn drop(&mut self) {
         let failed = Duration::from_nanos(self.failed_nanos.swap(0, Ordering::Relaxed));
-        let turn = self.turn.take();
+        let permit = self.permit.take();
         if !failed.is_zero() {
             self.runtime.spawn(async move {
                 sleep(failed * (SHARE - 1)).await;
-                drop(turn);
+                drop(permit);
             });
         }
     }

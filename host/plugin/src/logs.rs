@@ -183,7 +183,7 @@ fn printable(text: &str, bytes_max: usize, multiline: bool) -> Cow<'_, str> {
         if is_escaped(c) { clean.extend(c.escape_default()) } else { clean.push(c) }
     }
     if cut {
-        clean.push_str("… (cut)");
+        clean.push_str("… (truncated)");
     }
     Cow::Owned(clean)
 }
@@ -197,8 +197,8 @@ mod tests {
     #[test]
     fn long_line_is_cut_at_character() {
         assert_eq!(printable("grün", 5, false), "grün");
-        assert_eq!(printable("grün", 4, false), "grü… (cut)");
-        assert_eq!(printable("grün", 3, false), "gr… (cut)");
+        assert_eq!(printable("grün", 4, false), "grü… (truncated)");
+        assert_eq!(printable("grün", 3, false), "gr… (truncated)");
     }
 
     #[test]

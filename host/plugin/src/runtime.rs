@@ -19,8 +19,8 @@ pub struct PluginRuntime {
     settings: PluginSettings,
 }
 
-/// The maximum number of queued jobs for the isolation threads. It is larger than the number of derived views of most
-/// definitions, each of which has at most one job.
+/// The maximum number of queued jobs for the isolation threads. Each derived view has at most one job with a permit, and
+/// the jobs of requests that waited too long for the permit.
 const ISOLATION_WAITING_MAX: usize = 1_024;
 
 // === impl PluginRuntime ===
@@ -44,8 +44,8 @@ impl PluginRuntime {
     }
 
     /// Checks a file, compiles it in a child process unless the cache has its code, and calls it for its signature.
-    /// Blocks during the compilation, which takes about 15 s for a Python plugin, and at most [`CompileLimits::time`]
-    /// of CPU time.
+    /// Blocks during the compilation, which takes seconds for a Python plugin, and at most [`CompileLimits::time`] of
+    /// CPU time.
     ///
     /// # Errors
     /// The reason why the file cannot be loaded.

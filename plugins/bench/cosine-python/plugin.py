@@ -15,5 +15,6 @@ def cosine(left, right):
     """Returns the cosine of the angle between two embeddings."""
     if left is None or right is None or len(left) != len(right):
         return None
+    left, right = left.tolist(), right.tolist()
     lengths = sqrt(sumprod(left, left) * sumprod(right, right))
     return None if lengths == 0.0 else sumprod(left, right) / lengths

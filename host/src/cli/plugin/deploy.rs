@@ -178,12 +178,13 @@ fn print_report(report: &DeployReport) {
     output::line(&format!("{plugin} {version} is deployed{instead} ({how}, {seconds:.3} s)"));
     if let Some(before) = report.replaced.as_ref().filter(|before| is_lower_version(&report.version, before)) {
         output::note(&format!(
-            "version {version} of plugin {plugin} is lower than {before}. hint: `larder plugin rollback {plugin}` restores it"
+            "version {version} of plugin '{plugin}' is lower than {before}, which it replaced. hint: to restore {before}, run \
+             `larder plugin rollback {plugin}`"
         ));
     }
     if report.views.is_empty() {
         output::note(&format!(
-            "no derived view uses the plugin {plugin} yet. hint: set 'plugin: {plugin}' in a derived view"
+            "no derived view uses plugin '{plugin}' yet. hint: set 'plugin: {plugin}' in a derived view"
         ));
     } else {
         output::line(&format!("{plugin} computes {}", report.views.join(", ")));

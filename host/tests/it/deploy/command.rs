@@ -97,7 +97,7 @@ fn lower_version_is_deployed_with_warning() {
     let (mut host, _) = home.serve();
     deploy(&home, "second.wasm").assert_code(0);
     let lower = deploy(&home, "first.wasm");
-    lower.assert_code(0).assert_complains(&["version 1.0.0 of plugin odfv_singleton is lower than 2.0.0"]);
+    lower.assert_code(0).assert_complains(&["version 1.0.0 of plugin 'odfv_singleton' is lower than 2.0.0"]);
     let line = host.until("the plugin's version is lower than the live version");
     assert!(line.contains("WARN") && line.contains("odfv_singleton"), "{line}");
     let higher = deploy(&home, "second.wasm");

@@ -76,7 +76,8 @@ def _with_checked_arguments(decorator: Callable[_Arguments, _Result]) -> Callabl
                 raise DeclarationError(f"@plugin has no argument {name!r}{nearest(name, parameters)}")
         missing = [name for name in required if name not in kwargs]
         if missing:
-            raise DeclarationError(f"@plugin needs the arguments {', '.join(missing)}, {example}")
+            noun = "argument" if len(missing) == 1 else "arguments"
+            raise DeclarationError(f"@plugin needs the {noun} {', '.join(missing)}, {example}")
         return decorator(*args, **kwargs)
 
     return checked

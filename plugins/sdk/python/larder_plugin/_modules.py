@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterable
 
-_NO_FILES = "a plugin has no files"
+_NO_FILES = "a plugin has no files. hint: read data with open() at the top of a module, and remove this import"
 _NO_NETWORK = "a plugin has no network. hint: pass the data as inputs"
 _NO_PROCESSES = "a plugin cannot start threads or processes. hint: call the function directly"
 _NO_LIBRARIES = "compiled libraries do not work in a plugin. hint: use modules that are written in Python only"

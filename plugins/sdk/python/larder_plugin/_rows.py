@@ -135,7 +135,7 @@ def described(error: BaseException, *, is_logged: bool) -> str:
             log.error(f"{text}, without a traceback because of {type(failure).__name__}")
     text = text if len(text) <= _TEXT_MAX else f"{text[:_TEXT_MAX]}..."
     if isinstance(error, RecursionError):
-        text += ". hint: use a loop; calls can only be nested a few dozen deep"
+        text += ". hint: use a loop; calls can be nested about 80 deep in a plugin"
     if isinstance(error, MemoryError):
         text += ". hint: use less memory, or raise 'plugins: python: memory'"
     problem, has_hint, hint = text.partition(". hint: ")

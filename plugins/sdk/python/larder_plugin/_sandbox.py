@@ -43,7 +43,7 @@ SIGNALS = "a plugin has no signals. hint: remove the call"
 INPUT = "a plugin has no standard input. hint: pass the data as inputs"
 FILES = "a deployed plugin has no files. hint: read them at the top of a module, which runs while the plugin is built"
 ENVIRONMENT = "a plugin has no environment variables. hint: use the config of the derived view"
-PROFILING = "a plugin cannot be profiled or debugged while it is deployed. hint: do it in a unit test"
+PROFILING = "a plugin cannot be profiled or debugged. hint: profile or debug the function in a unit test"
 
 _FRAMES_MAX = 80
 """The maximum number of nested calls in a deployed plugin.

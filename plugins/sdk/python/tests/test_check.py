@@ -66,7 +66,7 @@ class Check(unittest.TestCase):
         for source, error in [
             (PLUGIN.replace("name=", ""), f"the arguments of @plugin must be named, {example}; got str 'p'"),
             (PLUGIN.replace("outputs=", "output="), "@plugin has no argument 'output' (did you mean 'outputs'?)"),
-            (PLUGIN.replace('version="1.0.0", ', ""), f"@plugin needs the arguments version, {example}"),
+            (PLUGIN.replace('version="1.0.0", ', ""), f"@plugin needs the argument version, {example}"),
             ("from larder_plugin import plugin\n@plugin\ndef f(x):\n    return x\n", f"@plugin needs arguments, {example}"),
         ]:
             with self.subTest(error):

@@ -7,25 +7,26 @@ use larder_plugin::{Fault, Inputs, Outputs, plugin};
 pub struct Row {
     /// The numerator.
     pub numerator: Option<f64>,
-    /// The denominator.
+    /// The denominator, at least 0.
     pub denominator: Option<f64>,
 }
 
 /// The outputs of one row.
 #[derive(Debug, PartialEq, Outputs)]
 pub struct Derived {
-    /// The ratio; null if an input is null.
+    /// The ratio; null if an input is null or the denominator is 0.
     pub ratio: Option<f64>,
 }
 
 /// The ratio of two numbers.
 #[plugin(name = "{{name}}", version = "0.1.0")]
 pub fn derive(row: Row) -> Result<Derived, Fault> {
-    if row.denominator == Some(0.0) {
+    if row.denominator.is_some_and(|denominator| denominator < 0.0) {
         // Only this row fails. The other rows of the batch are computed.
-        return Err(Fault::new("the denominator is 0"));
+        return Err(Fault::new("the denominator is below 0"));
     }
-    let ratio = row.numerator.zip(row.denominator).map(|(numerator, denominator)| numerator / denominator);
+    let denominator = row.denominator.filter(|denominator| *denominator != 0.0);
+    let ratio = row.numerator.zip(denominator).map(|(numerator, denominator)| numerator / denominator);
     Ok(Derived { ratio })
 }
 
@@ -38,12 +39,12 @@ mod tests {
         // Runs the plugin as the host does. If a row does not have an input, the input is null.
         let table = testing::run::<super::derive>(rows![
             { numerator: 3.0, denominator: 2.0 },
+            { numerator: 3.0, denominator: -1.0 },
             { numerator: 3.0, denominator: 0.0 },
-            { numerator: 3.0 },
             { denominator: 2.0 },
         ]);
         assert_eq!(table["ratio"][0], 1.5);
-        assert_eq!(table.failed(), [(1, "the denominator is 0")]);
+        assert_eq!(table.failed(), [(1, "the denominator is below 0")]);
         assert!(table["ratio"][2].is_null() && table["ratio"][3].is_null());
     }
 }

@@ -91,7 +91,7 @@ fn report_failed(signature: &Signature, outputs: &Outputs) -> Result<()> {
     }
     let (name, rows) = (&signature.name, outputs.rows());
     bail!(CliError::Failed(format!(
-        "plugin '{name}': {} of {rows} rows failed, and their outputs are null",
+        "plugin '{name}': {} of {rows} rows failed, and their outputs are null. hint: the lines above have the errors",
         failed.len()
     )))
 }
@@ -101,7 +101,7 @@ fn report_failed(signature: &Signature, outputs: &Outputs) -> Result<()> {
 fn json_rows(path: &Path, signature: &Signature, batch: impl FnOnce(usize) -> InputsBuilder) -> Result<Inputs> {
     let text = read_regular(path, FILE_BYTES_MAX).context("cannot be read")?;
     let rows: Vec<Map<String, Value>> =
-        serde_json::from_slice(&text).context("must be a JSON list of objects, with input names as keys")?;
+        serde_json::from_slice(&text).context("must be a JSON list of objects, as in [{\"input\": 1.0}]")?;
     let mut columns = Map::new();
     for (i, row) in rows.iter().enumerate() {
         if let Some(name) = row.keys().find(|name| signature.inputs.iter().all(|input| input.name != **name)) {

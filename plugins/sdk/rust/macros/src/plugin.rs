@@ -156,10 +156,18 @@ impl Attribute {
                     _ => return Err(Error::new(text.span(), "expected \"row\" or \"columns\"")),
                 };
             } else {
-                return Err(Error::new(meta.path.span(), "expected name, version or by"));
+                return Err(Error::new(
+                    meta.path.span(),
+                    "unknown argument. hint: the arguments are name, version and by",
+                ));
             }
         }
-        let missing = |what: &str| Error::new(Span::call_site(), format!("{what} = \"…\" is missing"));
+        let missing = |what: &str| {
+            Error::new(
+                Span::call_site(),
+                format!("{what} = \"…\" is missing. hint: write #[plugin(name = \"ratio\", version = \"1.0.0\")]"),
+            )
+        };
         Ok(Self {
             name: name.ok_or_else(|| missing("name"))?,
             version: version.ok_or_else(|| missing("version"))?,
@@ -195,7 +203,10 @@ impl Shape {
     fn of(function: &ItemFn, by_columns: bool) -> Result<Self> {
         let signature = &function.sig;
         if let Some(asynchronous) = &signature.asyncness {
-            return Err(Error::new(asynchronous.span(), "a plugin cannot be async"));
+            return Err(Error::new(
+                asynchronous.span(),
+                "a plugin cannot be async, because it has one thread. hint: remove `async`",
+            ));
         }
         if let Some(parameter) =
             signature.generics.params.iter().find(|parameter| !matches!(parameter, GenericParam::Lifetime(_)))
