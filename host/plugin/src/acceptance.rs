@@ -23,7 +23,6 @@ use super::{
     batch::{Batch, Called, Caller, OnFailure},
     error::has_hint,
     guest::Guest,
-    logs::Checks,
 };
 
 /// What a plugin computed in its acceptance checks.
@@ -110,28 +109,17 @@ impl Transform {
     /// # Errors
     /// The first [`Rejection`].
     pub fn accept(&self, live: Option<&Self>) -> Result<Acceptance, Rejection> {
-        let checks = self.begin_checks();
-        let accepted = self.check_rows(live, &checks);
-        let error = match &accepted {
-            Ok(acceptance) => acceptance.first_failed.as_ref().map(|(_, error)| error),
-            Err(Rejection::Limit { error, .. } | Rejection::FailsAlways { error, .. }) => Some(error),
-            Err(_) => None,
-        };
-        // Other errors have the plugin's message. For a trap, only the log has the message of the panic.
-        if let Some(CallError::Interrupt(_)) = error {
-            checks.report();
-        }
-        accepted
+        let _checks = self.begin_checks();
+        self.check_rows(live)
     }
 
-    fn check_rows(&self, live: Option<&Self>, checks: &Checks<'_>) -> Result<Acceptance, Rejection> {
+    fn check_rows(&self, live: Option<&Self>) -> Result<Acceptance, Rejection> {
         let rows = self.affordable_rows();
         let (inputs, others) =
             (RowGenerator::new(SEED).inputs(self, rows), RowGenerator::new(!SEED).inputs(self, rows));
         let mut acceptance = Acceptance { generated: rows, ..Acceptance::default() };
         let mut errors = Vec::new();
-        let outputs =
-            self.check_batch(&inputs, &others, checks, |row| TestRow::Generated(row, self.describe(&inputs, row)))?;
+        let outputs = self.check_batch(&inputs, &others, |row| TestRow::Generated(row, self.describe(&inputs, row)))?;
         errors.extend(outputs.failed().iter().map(|failed| {
             (TestRow::Generated(failed.row, self.describe(&inputs, failed.row)), (*failed.error).clone())
         }));
@@ -139,7 +127,7 @@ impl Transform {
             let Some(sample) = adapted(&sample, live, self) else { continue };
             let first = acceptance.served;
             acceptance.served += sample.rows();
-            let outputs = self.check_batch(&sample, &others, checks, |row| TestRow::Served(first + row))?;
+            let outputs = self.check_batch(&sample, &others, |row| TestRow::Served(first + row))?;
             errors.extend(
                 outputs.failed().iter().map(|failed| (TestRow::Served(first + failed.row), (*failed.error).clone())),
             );
@@ -160,13 +148,11 @@ impl Transform {
         &self,
         inputs: &Inputs,
         others: &Inputs,
-        checks: &Checks<'_>,
         row: impl Fn(usize) -> TestRow,
     ) -> Result<Outputs, Rejection> {
         let (used, fresh) = (OwnInstance::new(self), OwnInstance::new(self));
         let _ = used.compute(others);
         // Only errors of this batch are reported.
-        checks.forget();
         let together = used.compute(inputs);
         if let Some(FailedRow { row: index, error }) =
             together.failed().iter().find(|failed| is_violation(&failed.error))
@@ -248,7 +234,7 @@ fn is_violation(error: &CallError) -> bool {
         CallError::Cast { .. }
             | CallError::Skipped
             | CallError::Busy(_)
-            | CallError::Interrupt(Interrupt::Trap(_) | Interrupt::Elapsed(_))
+            | CallError::Interrupt(Interrupt::Trap(_) | Interrupt::Panic(_) | Interrupt::Elapsed(_))
     )
 }
 

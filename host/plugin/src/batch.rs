@@ -25,8 +25,8 @@ pub enum OnFailure {
     Escalate,
     /// Finds the rows that fail, by repeating the call with fewer rows.
     FindRows,
-    /// All rows of the call fail. Each call gets the whole limit, because its failed call before may have had less: a
-    /// slow call must not fail only because other calls fail.
+    /// All rows of the call fail, unless it used too much time. Then the call is divided, because a slow call must not
+    /// fail only because other calls fail. The CPU time of failed calls is limited.
     FailCall,
 }
 
@@ -68,6 +68,8 @@ pub(super) struct Batch<'b, C> {
     elapsed: Duration,
     /// The CPU time of the calls that did not fail.
     cpu: Duration,
+    /// The CPU time of the calls that failed.
+    failed_cpu: Duration,
 }
 
 /// The maximum number of failed calls of a batch. Further failed calls are not divided.
@@ -75,8 +77,11 @@ const FAILED_CALLS_MAX: usize = 256;
 /// The number of failed calls after which no further calls are made. The rows that are left fail.
 const FAILED_CALLS_END: usize = FAILED_CALLS_MAX + 64;
 /// The maximum number of calls of a batch that are not divided, use all of the time limit and fail. After that, failed
-/// calls are not divided; with [`OnFailure::FailCall`], the rows that are left fail.
+/// calls are not divided.
 const TIMEOUTS_MAX: usize = 16;
+/// With [`OnFailure::FailCall`], failed calls of a batch take at most this many times the time limit. After that, the
+/// rows that are left fail.
+const FAILED_LIMITS_MAX: u32 = 4;
 /// The maximum number of errors that a plugin returned before a batch is moved to an isolation thread. Such an error
 /// costs little.
 const FAULTS_INLINE: usize = 16;
@@ -112,6 +117,7 @@ impl<'b, C: Caller> Batch<'b, C> {
             timeouts: 0,
             elapsed: Duration::ZERO,
             cpu: Duration::ZERO,
+            failed_cpu: Duration::ZERO,
         }
     }
 
@@ -184,8 +190,7 @@ impl<'b, C: Caller> Batch<'b, C> {
 
     /// Computes some rows, which follow the rows that are done.
     fn compute(&mut self, rows: Range<usize>) -> Result<(), NeedsIsolation> {
-        let is_over = self.on_failure == OnFailure::FailCall && self.timeouts >= TIMEOUTS_MAX;
-        if is_over || self.failed_calls >= FAILED_CALLS_END {
+        if self.is_over() || self.failed_calls >= FAILED_CALLS_END {
             self.fail(rows, CallError::Skipped);
             return Ok(());
         }
@@ -205,7 +210,14 @@ impl<'b, C: Caller> Batch<'b, C> {
                 self.parts.push(outputs);
                 Ok(())
             }
-            Err(error) => self.recover(rows, error),
+            Err(error) => {
+                self.failed_cpu += called.cost.cpu;
+                if is_timeout(&error) && rows.len() > 1 {
+                    // The next batch is divided into smaller calls.
+                    self.caller.note_cost(rows.len(), called.cost.cpu);
+                }
+                self.recover(rows, error)
+            }
         }
     }
 
@@ -221,7 +233,7 @@ impl<'b, C: Caller> Batch<'b, C> {
             OnFailure::Escalate if is_fault && self.failed_calls < FAULTS_INLINE => true,
             OnFailure::Escalate => return Err(NeedsIsolation),
             OnFailure::FindRows => self.failed_calls < FAILED_CALLS_MAX && self.timeouts < TIMEOUTS_MAX,
-            OnFailure::FailCall => false,
+            OnFailure::FailCall => is_timeout(&error) && !self.is_over(),
         };
         self.failed_calls += 1;
         if may_divide && rows.len() > 1 {
@@ -229,7 +241,7 @@ impl<'b, C: Caller> Batch<'b, C> {
             self.compute(rows.start..middle)?;
             return self.compute(middle..rows.end);
         }
-        if matches!(error, CallError::Interrupt(Interrupt::Timeout(_))) {
+        if is_timeout(&error) {
             self.timeouts += 1;
         }
         self.fail(rows, error);
@@ -239,16 +251,17 @@ impl<'b, C: Caller> Batch<'b, C> {
     /// Returns the time limit of a call with this many rows.
     fn time(&self, rows: usize) -> Duration {
         let limit = self.caller.limits().time;
-        let is_final = match self.on_failure {
-            OnFailure::Escalate => false,
-            OnFailure::FindRows => rows <= 1,
-            OnFailure::FailCall => true,
-        };
+        let is_final = self.on_failure != OnFailure::Escalate && rows <= 1;
         if is_final {
             limit
         } else {
             (self.caller.expected(rows) * EXPECTED_FACTOR).max(limit / QUICK_SHARE).min(limit)
         }
+    }
+
+    /// Returns whether failed calls used all of the time that a batch has without a search for the failed rows.
+    fn is_over(&self) -> bool {
+        self.on_failure == OnFailure::FailCall && self.failed_cpu >= self.caller.limits().time * FAILED_LIMITS_MAX
     }
 
     /// Records that rows failed.
@@ -257,6 +270,10 @@ impl<'b, C: Caller> Batch<'b, C> {
         self.parts.push(FrameBuilder::new(self.caller.output_types(), rows.len()).finish());
         self.failed.extend(rows.map(|row| FailedRow { row, error: Arc::clone(&error) }));
     }
+}
+
+fn is_timeout(error: &CallError) -> bool {
+    matches!(error, CallError::Interrupt(Interrupt::Timeout(_)))
 }
 
 #[cfg(test)]
@@ -271,7 +288,7 @@ mod tests {
     /// A plugin without outputs. All of its calls succeed.
     struct Plugin {
         limits: PluginLimits,
-        /// Whether each call with less than the whole limit fails.
+        /// Whether each call with several rows, or with less than the whole limit, fails.
         is_slow: bool,
         /// Whether each call fails.
         is_endless: bool,
@@ -287,8 +304,9 @@ mod tests {
     impl Caller for Plugin {
         fn call_once(&self, inputs: &Inputs, time: Duration) -> Called {
             self.calls.borrow_mut().push((inputs.rows(), inputs.frame().bytes().len()));
-            if self.is_endless || (self.is_slow && time < self.limits.time) {
-                return Called::failed(CallError::Interrupt(Interrupt::Timeout(time)));
+            if self.is_endless || (self.is_slow && (time < self.limits.time || inputs.rows() > 1)) {
+                let error = CallError::Interrupt(Interrupt::Timeout(time));
+                return Called { result: Err(error), cost: Cost { elapsed: time, cpu: time } };
             }
             Called { result: Ok((FrameBuilder::new([], inputs.rows()).finish(), Vec::new())), cost: Cost::default() }
         }
@@ -328,9 +346,9 @@ mod tests {
         plugin.calls.into_inner()
     }
 
-    /// Computes this number of rows, one in each call. Returns the failed rows and the number of calls.
+    /// Computes this number of rows. Returns the number of failed rows and of calls.
     fn failures(is_slow: bool, is_endless: bool, rows: usize, on_failure: OnFailure) -> Option<(usize, usize)> {
-        let limits = PluginLimits { rows_per_call: 1, ..limits() };
+        let limits = limits();
         let plugin = Plugin { limits, is_slow, is_endless, row_time: Duration::ZERO, calls: RefCell::default() };
         let inputs = InputsBuilder::new([].into_iter(), 0.into(), TimeColumn::None, rows).finish();
         let mut batch = Batch::new(&plugin, &inputs, on_failure);
@@ -342,15 +360,17 @@ mod tests {
 
     #[test]
     fn slow_calls_succeed_after_any_wait() {
-        assert_eq!(failures(true, false, 20, OnFailure::Escalate), None);
-        assert_eq!(failures(true, false, 20, OnFailure::FindRows), Some((0, 20)));
-        assert_eq!(failures(true, false, 20, OnFailure::FailCall), Some((0, 20)), "isolation is busy");
+        // Seven calls are divided.
+        assert_eq!(failures(true, false, 8, OnFailure::Escalate), None);
+        assert_eq!(failures(true, false, 8, OnFailure::FindRows), Some((0, 15)));
+        assert_eq!(failures(true, false, 8, OnFailure::FailCall), Some((0, 15)), "isolation is busy");
     }
 
     #[test]
     fn endless_calls_end_the_batch() {
-        assert_eq!(failures(true, true, TIMEOUTS_MAX, OnFailure::FailCall), Some((TIMEOUTS_MAX, TIMEOUTS_MAX)));
-        assert_eq!(failures(true, true, 100, OnFailure::FailCall), Some((100, TIMEOUTS_MAX)));
+        // Three calls are divided, with a fifth of the limit. The single rows have the whole limit.
+        assert_eq!(failures(true, true, 8, OnFailure::FailCall), Some((8, 8)));
+        assert_eq!(failures(true, true, 1, OnFailure::FailCall), Some((1, 1)));
     }
 
     fn limits() -> PluginLimits {

@@ -96,9 +96,9 @@ fn engine(shape: &Shape, limits: &PluginLimits) -> Result<Engine, PluginError> {
     let failed = |error: wasmtime::Error| PluginError::Engine(format!("{error:#}"));
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(shape.instances)
-        .total_core_instances(shape.instances * 8)
+        .total_core_instances(shape.instances * shape.core_instances)
         .total_memories(shape.instances)
-        .total_tables(shape.instances * 4)
+        .total_tables(shape.instances * shape.tables)
         .max_core_instances_per_component(shape.core_instances)
         .max_memories_per_component(1)
         .max_tables_per_component(shape.tables)

@@ -235,9 +235,12 @@ pub enum Interrupt {
     /// Its stack overflowed.
     #[error("its stack overflowed")]
     Stack,
-    /// It trapped. If the guest logged a message before it trapped, that message is in the log.
+    /// It trapped.
     #[error("it trapped: {0}")]
     Trap(String),
+    /// It trapped after it had logged the message of a panic, which begins with `panicked`.
+    #[error("it {0}")]
+    Panic(String),
     /// It returned a value that does not match the contract's types.
     #[error("it returned a value that is not of the contract's types: {0}")]
     Value(String),
@@ -333,7 +336,7 @@ impl CallError {
             Self::Interrupt(Interrupt::Memory { .. }) => "memory",
             Self::Interrupt(Interrupt::Output { .. }) => "output_bytes",
             Self::Interrupt(Interrupt::Stack) => "stack",
-            Self::Interrupt(Interrupt::Trap(_)) => "trap",
+            Self::Interrupt(Interrupt::Trap(_) | Interrupt::Panic(_)) => "trap",
             Self::Interrupt(Interrupt::Value(_))
             | Self::Columns { .. }
             | Self::Column { .. }

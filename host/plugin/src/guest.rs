@@ -64,7 +64,9 @@ impl Guest {
         call: impl FnOnce(&World, &mut Store<GuestState>) -> wasmtime::Result<T>,
     ) -> Result<T, Interrupt> {
         self.calls += 1;
-        self.store.data_mut().clock().start(bounds.time);
+        let state = self.store.data_mut();
+        state.take_panic();
+        state.clock().start(bounds.time);
         self.store.set_epoch_deadline(CallClock::first_deadline());
         self.store.set_hostcall_fuel(bounds.output_bytes.saturating_add(FUEL_SLACK));
         let running = engines.run();
@@ -83,6 +85,11 @@ impl Guest {
         self.store.data().memory().high_water()
     }
 
+    /// Returns the limit on memory, if the instance ever requested more.
+    pub(super) fn memory_exceeded(&self) -> Option<usize> {
+        self.store.data().memory().exceeded()
+    }
+
     fn interrupt(&mut self, error: &wasmtime::Error, bounds: Bounds) -> Interrupt {
         match error.downcast_ref::<Trap>() {
             Some(Trap::Interrupt) => match self.store.data_mut().clock().exceeded() {
@@ -94,7 +101,10 @@ impl Guest {
             // A guest's allocator aborts if it gets no memory, so any other trap may be due to the memory limit.
             Some(trap) => match self.store.data().memory().exceeded() {
                 Some(limit) => Interrupt::Memory { limit },
-                None => Interrupt::Trap(trap_text(*trap)),
+                None => match self.store.data_mut().take_panic() {
+                    Some(panic) => Interrupt::Panic(panic),
+                    None => Interrupt::Trap(trap_text(*trap)),
+                },
             },
             None => {
                 let message = format!("{:#}", error);

@@ -12,6 +12,8 @@ pub(super) struct GuestState {
     memory: MemoryLimit,
     clock: CallClock,
     log: Arc<PluginLog>,
+    /// The message of a panic that the plugin logged during the current call.
+    panic: Option<String>,
 }
 
 /// The limits on the memory and tables of an instance, and its highest use of memory.
@@ -29,13 +31,16 @@ pub(super) struct MemoryLimit {
 /// in a vtable.
 const TABLE_ELEMENTS_MAX: usize = 65_536;
 
+/// The maximum number of characters of the message of a panic.
+const PANIC_CHARS_MAX: usize = 1_000;
+
 // === impl GuestState ===
 
 impl GuestState {
     /// Creates the state of a new instance.
     pub(super) fn new(limits: &PluginLimits, log: &Arc<PluginLog>) -> Self {
         let memory = MemoryLimit::new(limits.memory_bytes);
-        Self { memory, clock: CallClock::new(), log: Arc::clone(log) }
+        Self { memory, clock: CallClock::new(), log: Arc::clone(log), panic: None }
     }
 
     /// Returns the limit on memory.
@@ -54,8 +59,17 @@ impl GuestState {
     }
 
     /// Writes a log line of the plugin.
-    pub(super) fn write(&self, level: Level, message: &str) {
+    pub(super) fn write(&mut self, level: Level, message: &str) {
+        // The Rust kit logs the message of a panic before the call traps.
+        if level == Level::Error && message.starts_with("panicked") {
+            self.panic = Some(message.chars().take(PANIC_CHARS_MAX).collect());
+        }
         self.log.write(level, message);
+    }
+
+    /// Returns the message of a panic that the plugin logged during the current call, and starts the next call.
+    pub(super) fn take_panic(&mut self) -> Option<String> {
+        self.panic.take()
     }
 }
 
@@ -100,6 +114,21 @@ mod tests {
 
     use super::*;
     use crate::{PluginSettings, engine::Engines};
+
+    #[test]
+    fn panic_of_current_call_is_kept() {
+        let limits = PluginSettings::default().native;
+        let log = Arc::new(PluginLog::new("p", "1.0.0", "v", &limits));
+        let mut state = GuestState::new(&limits, &log);
+        state.write(Level::Error, "an error");
+        state.write(Level::Info, "panicked at src/lib.rs:1:2: no");
+        assert_eq!(state.take_panic(), None);
+        state.write(Level::Error, "panicked at src/lib.rs:1:2: yes");
+        assert_eq!(state.take_panic().as_deref(), Some("panicked at src/lib.rs:1:2: yes"));
+        assert_eq!(state.take_panic(), None, "the next call");
+        state.write(Level::Error, &format!("panicked: {}", "ü".repeat(2 * PANIC_CHARS_MAX)));
+        assert_eq!(state.take_panic().unwrap().chars().count(), PANIC_CHARS_MAX);
+    }
 
     /// A module that Rust compilers do not produce. It has a table, and exports a function `grow`. The function adds
     /// the given number of empty elements to the table, and returns the previous number of elements, or -1 if it

@@ -27,6 +27,8 @@ use tokio::{
 pub struct Isolation {
     /// Has one permit.
     permit: Arc<Semaphore>,
+    /// Has one permit for batches that waited too long for the other one.
+    late_permit: Arc<Semaphore>,
     /// The CPU time of failed calls since the last batch was admitted, in nanoseconds.
     failed_nanos: Arc<AtomicU64>,
 }
@@ -43,12 +45,14 @@ pub struct IsolationPermit {
 const SHARE: u32 = 4;
 /// The maximum time for which a batch waits.
 const WAIT_MAX: Duration = Duration::from_secs(2);
+/// The maximum additional time for which a batch that was not admitted waits.
+const LATE_WAIT_MAX: Duration = Duration::from_secs(30);
 
 // === impl Isolation ===
 
 impl Isolation {
     pub(super) fn new() -> Self {
-        Self { permit: Arc::new(Semaphore::new(1)), failed_nanos: Arc::default() }
+        Self { permit: one(), late_permit: one(), failed_nanos: Arc::default() }
     }
 
     /// Waits until a batch may run on an isolation thread. Returns `None` if this takes more than two seconds.
@@ -58,11 +62,22 @@ impl Isolation {
         Some(IsolationPermit { permit: Some(permit), failed_nanos, runtime: Handle::current() })
     }
 
+    /// Waits until a batch that was not admitted may run without a search for the rows that fail. Such batches run one at a
+    /// time, so that they do not keep the isolation threads from other plugins. Returns `None` if this takes more than 30
+    /// seconds.
+    pub async fn enter_late(&self) -> Option<OwnedSemaphorePermit> {
+        timeout(LATE_WAIT_MAX, Arc::clone(&self.late_permit).acquire_owned()).await.ok()?.ok()
+    }
+
     /// Records the CPU time of a failed call.
     pub(super) fn failed(&self, cpu: Duration) {
         let nanos = u64::try_from(cpu.as_nanos()).unwrap_or(u64::MAX);
         self.failed_nanos.fetch_add(nanos, Ordering::Relaxed);
     }
+}
+
+fn one() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(1))
 }
 
 // === impl IsolationPermit ===
@@ -93,6 +108,11 @@ mod tests {
         let started = Instant::now();
         assert!(isolation.enter().await.is_none(), "the first one is not done");
         assert_eq!(started.elapsed(), WAIT_MAX);
+        let late = isolation.enter_late().await.unwrap();
+        assert!(isolation.enter_late().await.is_none(), "the late one is not done");
+        assert_eq!(started.elapsed(), WAIT_MAX + LATE_WAIT_MAX);
+        drop(late);
+        assert!(isolation.enter_late().await.is_some());
         drop(first);
         assert!(isolation.enter().await.is_some());
     }

@@ -3,7 +3,7 @@
 use std::{
     borrow::Cow,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Instant,
@@ -25,8 +25,6 @@ pub(super) struct PluginLog {
     dropped: Counter,
     /// Whether the plugin is being checked.
     is_checked: AtomicBool,
-    /// The first error that the plugin has logged while it was checked.
-    first_error: Mutex<Option<String>>,
 }
 
 /// While this value exists, the log has no lines of the plugin. Checks call a plugin for hundreds of rows, many of which
@@ -66,28 +64,18 @@ impl PluginLog {
             lines: Mutex::new(Bucket { left: rate * BURST, rate, looked: Instant::now(), dropped: 0 }),
             dropped,
             is_checked: AtomicBool::new(false),
-            first_error: Mutex::default(),
         }
     }
 
     /// Writes no lines of the plugin until the returned value is dropped.
     pub(super) fn begin_checks(&self) -> Checks<'_> {
         self.is_checked.store(true, Ordering::Relaxed);
-        let checks = Checks(self);
-        checks.forget();
-        checks
-    }
-
-    fn first_error(&self) -> MutexGuard<'_, Option<String>> {
-        self.first_error.lock().unwrap_or_else(PoisonError::into_inner)
+        Checks(self)
     }
 
     /// Writes a log line of the plugin.
     pub(super) fn write(&self, level: Level, message: &str) {
         if self.is_checked.load(Ordering::Relaxed) {
-            if level == Level::Error {
-                self.first_error().get_or_insert_with(|| message.to_owned());
-            }
             return;
         }
         let Some(dropped) = self.may_write() else { return };
@@ -127,22 +115,6 @@ impl PluginLog {
 }
 
 // === impl Checks ===
-
-impl Checks<'_> {
-    /// Forgets the first error.
-    pub(super) fn forget(&self) {
-        *self.0.first_error() = None;
-    }
-
-    /// Ends the checks, and writes the first error, such as the message of a panic or a traceback.
-    pub(super) fn report(self) {
-        let log = self.0;
-        drop(self);
-        if let Some(message) = log.first_error().take() {
-            log.write(Level::Error, &message);
-        }
-    }
-}
 
 impl Drop for Checks<'_> {
     fn drop(&mut self) {
@@ -205,22 +177,6 @@ mod tests {
     fn a_line_cannot_forge_another_one() {
         assert_eq!(printable("a\n2026 ERROR b\u{1b}[31m", 99, false), "a\\n2026 ERROR b\\u{1b}[31m");
         assert_eq!(printable("a\nb\u{1b}[31m", 99, true), "a\nb\\u{1b}[31m", "in the log of a tool");
-    }
-
-    #[test]
-    fn checks_keep_first_error() {
-        let log = PluginLog::new("p", "1.0.0", "v", &crate::PluginSettings::default().native);
-        let checks = log.begin_checks();
-        log.write(Level::Error, "of an earlier row");
-        checks.forget();
-        log.write(Level::Info, "no error");
-        log.write(Level::Error, "first");
-        log.write(Level::Error, "second");
-        assert_eq!(log.first_error().as_deref(), Some("first"));
-        checks.report();
-        assert_eq!(*log.first_error(), None, "it was written");
-        log.write(Level::Error, "afterwards");
-        assert_eq!(*log.first_error(), None, "it was written at once");
     }
 
     #[test]

@@ -4,11 +4,27 @@
 use std::sync::Arc;
 
 use larder_model::{
-    codec::Cell,
+    codec::{Cell, json::nested_json},
     model::{Value, ValueRef, ValueType},
 };
 
 use super::{CallError, ColumnRef, ColumnScalar, ColumnType, FailedRow, Field, Frame, FrameBuilder};
+
+/// JSON texts of values of nested types. Each is a value of only some of the types.
+const EXAMPLES: [&str; 12] = [
+    "{}",
+    "[]",
+    "{\"a\": \"x\"}",
+    "{\"amount\": 12.5, \"items\": [1, 2], \"country\": \"CH\", \"name\": null}",
+    "[{\"a\": 1}]",
+    "[{\"a\": 1}, {\"b\": \"x\", \"c\": true}]",
+    "[[1, 2], [3]]",
+    "[[\"a\"], []]",
+    "{\"1\": \"x\"}",
+    "1767225600",
+    "\"2026-11-29T18:30:00Z\"",
+    "\"2026-11-29T18:30:00+01:00[Europe/Zurich]\"",
+];
 
 /// Encodes the columns with these indexes, and returns the frame with binary columns in their places. A row whose text is
 /// not a value of the type fails.
@@ -65,11 +81,30 @@ fn encoded(column: ColumnRef<'_>, row: usize, value_type: ValueType) -> Option<V
     cell.to_value(value_type).ok()
 }
 
+/// Returns texts that the host passes for values of a nested type. The first one is the simplest.
+pub(super) fn examples(value_type: ValueType) -> Vec<String> {
+    let passed = |text: &&str| match Cell::from_json(text).ok()?.to_value(value_type).ok()? {
+        Value::Bytes(bytes) => nested_json(&bytes),
+        _ => None,
+    };
+    EXAMPLES.iter().filter_map(passed).collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use larder_model::codec::json::nested_json;
-
     use super::*;
+
+    #[test]
+    fn examples_are_values_of_the_type() {
+        for (name, count) in [("Map", 3), ("Struct", 3), ("Array(Map)", 3), ("Array(Struct)", 3), ("Array(Array)", 3)] {
+            let value_type: ValueType = name.parse().unwrap();
+            let examples = examples(value_type);
+            assert!(examples.len() >= count, "{name}: {examples:?}");
+            for text in &examples {
+                assert!(Cell::from_json(text).unwrap().to_value(value_type).is_ok(), "{name}: {text}");
+            }
+        }
+    }
 
     fn frame(texts: &[Option<&str>]) -> Frame {
         let mut frame = FrameBuilder::new([ColumnType::TEXT, ColumnType::single(ColumnScalar::Int32)], texts.len());

@@ -9,7 +9,7 @@ use larder_model::{
 
 use super::{
     AsOf, BindError, CallError, ColumnType, Component, FailedRow, Field, Frame, Incompatibility, Inputs, InputsBuilder,
-    Isolation, Outputs, PluginLimits, PluginRuntime,
+    Interrupt, Isolation, Outputs, PluginLimits, PluginRuntime,
     acceptance::Samples,
     batch::{Batch, Called, Caller, NeedsIsolation, OnFailure},
     cost::CostEstimator,
@@ -48,6 +48,8 @@ pub struct Transform {
 /// The number of calls after which an instance is replaced. A plugin may keep state between calls; replacing the
 /// instance drops that state.
 const CALLS_MAX: u32 = 10_000;
+/// The number of calls of an instance that has not computed rows yet: it was configured.
+const CALLS_OF_NEW_INSTANCE: u32 = 1;
 const CONFIG_CHARS_SHOWN: usize = 200;
 
 // === impl Transform ===
@@ -62,6 +64,27 @@ impl Transform {
         runtime: &Arc<PluginRuntime>,
         component: &Arc<Component>,
         view: &DerivedView,
+    ) -> Result<Arc<Self>, BindError> {
+        Self::bind_with(runtime, component, view, true)
+    }
+
+    /// Does the same, but does not call the instance for test rows. For tools that show which rows fail.
+    ///
+    /// # Errors
+    /// [`BindError`].
+    pub fn bind_without_test_calls(
+        runtime: &Arc<PluginRuntime>,
+        component: &Arc<Component>,
+        view: &DerivedView,
+    ) -> Result<Arc<Self>, BindError> {
+        Self::bind_with(runtime, component, view, false)
+    }
+
+    fn bind_with(
+        runtime: &Arc<PluginRuntime>,
+        component: &Arc<Component>,
+        view: &DerivedView,
+        has_test_calls: bool,
     ) -> Result<Arc<Self>, BindError> {
         let signature = component.signature();
         let (plugin, version) = (signature.name.clone(), signature.version.clone());
@@ -110,15 +133,17 @@ impl Transform {
             metrics: TransformMetrics::bind(&plugin, &version, &view.name, &component.digest().to_string()),
         };
         let checks = transform.begin_checks();
-        if let Err(why) = transform.try_out(&checks) {
-            // For a trap, only the log has the message of the panic.
-            if let Incompatibility::Configure(_) | Incompatibility::Trial { .. } = &why {
-                checks.report();
-            }
-            return Err(incompatible(why));
-        }
+        let configured = transform.configure_first();
+        let tried = if has_test_calls { configured.and_then(|()| transform.try_out()) } else { configured };
         drop(checks);
+        tried.map_err(incompatible)?;
         Ok(Arc::new(transform))
+    }
+
+    /// Returns the resources that it shares with other plugins.
+    #[must_use]
+    pub fn runtime(&self) -> &Arc<PluginRuntime> {
+        &self.runtime
     }
 
     /// Returns the component.
@@ -169,8 +194,8 @@ impl Transform {
     /// Computes a batch. The outputs are in the order of the plugin's signature. A large batch is divided into several
     /// calls.
     ///
-    /// Rows that the plugin cannot compute are in [`Outputs::failed`]. They are counted in metrics, and the first one is
-    /// logged, within the rate limit of the plugin's log.
+    /// Rows that the plugin cannot compute are in [`Outputs::failed`]. The first one is logged, within the rate limit of
+    /// the plugin's log.
     ///
     /// # Errors
     /// [`NeedsIsolation`], only with [`OnFailure::Escalate`].
@@ -185,11 +210,20 @@ impl Transform {
         result?;
         let (frame, failed) = batch.finish();
         let outputs = self.outputs_of(frame, failed).without(inputs.rejected());
-        self.samples.note(inputs);
-        if !outputs.failed().is_empty() {
-            self.note_failed(outputs.failed());
+        // A later version is not rejected because of rows that this version cannot compute within the limits.
+        if outputs.failed().iter().all(|failed| !matches!(*failed.error, CallError::Interrupt(_) | CallError::Skipped))
+        {
+            self.samples.note(inputs);
+        }
+        if let Some(FailedRow { row, error }) = outputs.failed().first() {
+            self.log.failed(error.kind(), *row, outputs.failed().len(), error);
         }
         Ok(outputs)
+    }
+
+    /// Counts the failed rows of a batch in metrics. Called when the batch is served.
+    pub fn count_failed(&self, outputs: &Outputs) {
+        self.metrics.failed_rows(outputs.failed().len());
     }
 
     /// Computes a batch. If a call fails, finds the rows that fail. Otherwise the same as [`Transform::try_call`].
@@ -233,13 +267,6 @@ impl Transform {
         self.metrics.in_service(is_in_service);
     }
 
-    fn note_failed(&self, failed: &[FailedRow]) {
-        self.metrics.failed_rows(failed.len());
-        if let Some(FailedRow { row, error }) = failed.first() {
-            self.log.failed(error.kind(), *row, failed.len(), error);
-        }
-    }
-
     /// Calls an instance once. Returns the instance if it can be called again.
     pub(super) fn call_guest(&self, mut guest: Guest, inputs: &Inputs, time: Duration) -> (Called, Option<Guest>) {
         let bounds = Bounds { time, ..self.bounds() };
@@ -251,8 +278,17 @@ impl Transform {
             Ok(Err(fault)) => Err(CallError::Fault(fault)),
             Err(interrupt) => Err(CallError::Interrupt(interrupt)),
         };
+        // An interpreter turns a lack of memory into an error of a row. The instance has no memory for other rows, too.
+        let out_of_memory = guest.memory_exceeded();
+        let result = match (result, out_of_memory) {
+            (Ok((_, failed)), Some(limit)) if !failed.is_empty() => {
+                Err(CallError::Interrupt(Interrupt::Memory { limit }))
+            }
+            (Err(CallError::Fault(_)), Some(limit)) => Err(CallError::Interrupt(Interrupt::Memory { limit })),
+            (result, _) => result,
+        };
         // A fault is a regular result.
-        let is_usable = matches!(result, Ok(_) | Err(CallError::Fault(_)));
+        let is_usable = out_of_memory.is_none() && matches!(result, Ok(_) | Err(CallError::Fault(_)));
         (Called { result, cost }, is_usable.then_some(guest))
     }
 
@@ -282,8 +318,8 @@ impl Transform {
         Bounds { time: limits.time, output_bytes: limits.output_bytes }
     }
 
-    /// Creates an instance, and calls it for a row of nulls and a row of zeros.
-    fn try_out(&self, checks: &Checks<'_>) -> Result<(), Incompatibility> {
+    /// Creates the first instance.
+    fn configure_first(&self) -> Result<(), Incompatibility> {
         let guest = self.configured().map_err(|why| match why {
             CallError::Fault(fault) => {
                 Incompatibility::Config { config: self.config.chars().take(CONFIG_CHARS_SHOWN).collect(), fault }
@@ -292,8 +328,12 @@ impl Transform {
             error => Incompatibility::Trial { rows: "no rows", error },
         })?;
         self.pool.put(guest);
+        Ok(())
+    }
+
+    /// Calls the plugin for a row of nulls and a row of zeros.
+    fn try_out(&self) -> Result<(), Incompatibility> {
         for (rows, zeros) in [("a row of nulls", false), ("a row of zeros", true)] {
-            checks.forget();
             match self.try_on(zeros) {
                 // The contract allows a plugin to return an error for such a row.
                 Ok(()) | Err(CallError::Fault(_)) => {}
@@ -307,8 +347,16 @@ impl Transform {
     /// ones.
     fn try_on(&self, zeros: bool) -> Result<(), CallError> {
         let mut inputs = self.input_batch(0, 1);
-        for _ in 0..inputs.column_count() {
-            inputs.column(|column| if zeros { column.push_default() } else { column.push(ValueRef::Null) });
+        for input in 0..inputs.column_count() {
+            let nested = match self.input_type(input) {
+                of @ ValueType::Nested(_) => nested::examples(of),
+                _ => Vec::new(),
+            };
+            inputs.column(|column| match nested.first() {
+                _ if !zeros => column.push(ValueRef::Null),
+                Some(text) => column.push(ValueRef::Bytes(text.as_bytes())),
+                None => column.push_default(),
+            });
         }
         let inputs = inputs.finish();
         for _ in 0..2 {
@@ -335,7 +383,14 @@ impl Caller for Transform {
                 return Called::failed(error);
             }
         };
-        let (called, guest) = self.call_guest(guest, inputs, time);
+        let is_used = guest.calls > CALLS_OF_NEW_INSTANCE;
+        let (mut called, mut guest) = self.call_guest(guest, inputs, time);
+        if is_used && matches!(called.result, Err(CallError::Interrupt(Interrupt::Memory { .. }))) {
+            // Earlier calls may have filled the memory.
+            if let Ok(new) = self.configured() {
+                (called, guest) = self.call_guest(new, inputs, time);
+            }
+        }
         match guest {
             Some(guest) => self.put_back(guest),
             None => self.isolation.failed(called.cost.cpu),

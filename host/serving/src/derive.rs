@@ -43,6 +43,16 @@ pub(super) fn derive(
         let derived = compute(answer, step, &request_data, as_of, on_failure)?;
         answer.derived.push(derived);
     }
+    // Counted only now, because the whole request is computed again if a later view needs isolation.
+    for (step, derived) in plan.steps.iter().zip(&answer.derived) {
+        match (derived, &step.transform) {
+            (Derived::Outputs(outputs), Some(transform)) => {
+                transform.count_failed(outputs);
+                step.counters.note(outputs, transform.outputs());
+            }
+            _ => step.counters.note_all_invalid(answer.rows),
+        }
+    }
     Ok(())
 }
 
@@ -54,7 +64,6 @@ fn compute(
     on_failure: OnFailure,
 ) -> Result<Derived, RequestError> {
     let Some(transform) = &step.transform else {
-        step.counters.note_all_invalid(answer.rows);
         return no_plugin(step);
     };
     let mut inputs = transform.input_batch(as_of, answer.rows);
@@ -81,9 +90,11 @@ fn compute(
     let outputs = transform
         .try_call(&inputs.finish(), on_failure)
         .map_err(|_| RequestError::NeedsIsolation(Arc::clone(transform)))?;
-    step.counters.note(&outputs, transform.outputs());
     match outputs.failed().first() {
-        Some(failed) if step.is_fatal() => Err(failure(step, failed)),
+        Some(failed) if step.is_fatal() => {
+            transform.count_failed(&outputs);
+            Err(failure(step, failed))
+        }
         _ => Ok(Derived::Outputs(outputs)),
     }
 }

@@ -267,9 +267,11 @@ impl LookupService {
                 }
                 Next::Isolate(transform) => {
                     let permit = transform.isolation().enter().await;
+                    let mut late_permit = None;
                     if permit.is_none() {
-                        // Too many calls of this plugin fail. Another failed call of this request is not divided.
+                        // Too many calls of this plugin fail. The rows of this request that fail are not searched.
                         on_failure = OnFailure::FailCall;
+                        late_permit = transform.isolation().enter_late().await;
                     }
                     let found = if permit.is_some() { OnFailure::FindRows } else { OnFailure::FailCall };
                     let mode = Mode { may_be_slow: true, on_failure: found, may_fetch };
@@ -279,7 +281,7 @@ impl LookupService {
                         (Arc::clone(&lookup), Arc::clone(&snapshot), self.resources.leased_budget());
                     offload(isolation, move || {
                         let served = serve_offloaded(&current, &lookup, mode, budget);
-                        drop(permit);
+                        drop((permit, late_permit));
                         served
                     })
                     .await

@@ -311,6 +311,26 @@ fn bad_row_does_not_affect_other_rows() {
     }
 }
 
+/// The trap of the second view moves the request to an isolation thread, where the first view is computed again.
+#[test]
+fn repeated_views_are_counted_once() {
+    let fixture = with_hostile(&hostile_views(&["fault", "trap"], "null"));
+    let answer = fixture.features(&["hostile_fault:y", "hostile_trap:text"], json!({ "x": [1.0, 1_000.0, 2.0] }));
+    assert_eq!(answer.status, 200);
+    for view in ["hostile_fault", "hostile_trap"] {
+        let invalid = format!("larder_derived_invalid_values_total{{view=\"{view}\",feature=\"y\"}}");
+        assert_eq!(crate::fixture::metric(&invalid), 1.0, "{view}");
+        let failed = format!("larder_plugin_failed_rows_total{{plugin=\"hostile\",version=\"1.0.0\",view=\"{view}\"}}");
+        assert_eq!(crate::fixture::metric(&failed), 1.0, "{view}");
+    }
+    // Nothing is served if the request fails, but the failed row counts for the plugin.
+    let fixture = with_hostile(&hostile_views(&["spin"], "fail"));
+    assert_eq!(fixture.features(&["hostile_spin:y"], json!({ "x": [1_000.0] })).status, 500);
+    let of = |name: &str| crate::fixture::metric(&format!("{name}{{"));
+    assert_eq!(of("larder_derived_invalid_values_total"), 4.0, "two features of two views");
+    assert_eq!(of("larder_plugin_failed_rows_total"), 3.0);
+}
+
 #[test]
 fn failed_request_names_the_row() {
     let fixture = with_hostile(&hostile_views(&["fault", "trap"], "fail"));

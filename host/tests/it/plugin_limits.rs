@@ -119,22 +119,35 @@ fn a_good_call_has_every_output() {
     assert!(matches!(outputs.output(3).get(1), ValueRef::List(_)));
 }
 
+/// Returns the error of rows that violate a rule in every instance. Checks that another row succeeds. A call that takes
+/// too much time or memory in a used instance is repeated in another one.
+fn violation_by_rows(mode: &str, amount: Option<u64>) -> CallError {
+    let amount = amount.map(|amount| format!(r#", "amount": {amount}"#)).unwrap_or_default();
+    let config = format!(r#"{{"mode": "{mode}", "bad": 1{amount}}}"#);
+    let transform = Transform::bind(runtime(), &hostile(), &view(&config)).unwrap();
+    let error = call(&transform, 3).expect_err(mode);
+    let outputs = call(&transform, 1).unwrap_or_else(|error| panic!("{mode}, after the failure: {error}"));
+    assert_eq!(outputs.output(0).get(0), ValueRef::Float64(0.0), "{mode}");
+    error
+}
+
 #[test]
 fn time_is_limited() {
     obeyed("slow", 1);
-    let started = Instant::now();
-    assert!(matches!(violation("spin", None), CallError::Interrupt(Interrupt::Timeout(_))));
-    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    assert!(matches!(violation_by_rows("spin", None), CallError::Interrupt(Interrupt::Timeout(_))));
     for mode in ["spin_realloc", "spin_post"] {
-        assert!(matches!(violation(mode, None), CallError::Interrupt(Interrupt::Timeout(_))), "{mode}");
+        let transform = in_mode(mode, None);
+        let outputs = transform.try_call(&inputs(&transform, 1), OnFailure::FailCall).unwrap();
+        assert!(matches!(*outputs.failed()[0].error, CallError::Interrupt(Interrupt::Timeout(_))), "{mode}");
+        assert!(call(&transform, 3).is_ok(), "{mode}, after the failure");
     }
-    assert!(matches!(violation("slow", Some(100_000_000)), CallError::Interrupt(Interrupt::Timeout(_))));
+    assert!(matches!(violation_by_rows("slow", Some(100_000_000)), CallError::Interrupt(Interrupt::Timeout(_))));
 }
 
 #[test]
 fn memory_is_limited() {
     obeyed("memory", 2);
-    assert_eq!(violation("memory", Some(32)), CallError::Interrupt(Interrupt::Memory { limit: 16 * MIB }));
+    assert_eq!(violation_by_rows("memory", Some(32)), CallError::Interrupt(Interrupt::Memory { limit: 16 * MIB }));
     // It is not a violation if a guest requests too much memory and handles the failed allocation.
     let polite = in_mode("memory_politely", None);
     assert!(call(&polite, 3).is_ok());
@@ -358,10 +371,10 @@ fn failure_on_serving_thread_needs_isolation() {
 }
 
 #[test]
-fn call_after_wait_has_whole_limit() {
+fn row_after_wait_has_whole_limit() {
     let (transform, inputs) = bad_rows("spin", &[5], 100);
     let outputs = transform.try_call(&inputs, OnFailure::FailCall).unwrap();
-    assert_eq!(failed_rows(&outputs), (0..100).collect::<Vec<_>>());
+    assert_eq!(failed_rows(&outputs), [5], "a call that takes too long is divided");
     match &*outputs.failed()[0].error {
         CallError::Interrupt(Interrupt::Timeout(limit)) => assert_eq!(*limit, settings().native.time),
         error => panic!("{error}"),

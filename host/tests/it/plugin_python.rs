@@ -70,7 +70,10 @@ fn transform() -> &'static Arc<Transform> {
 }
 
 fn evaluate(rows: &[&str], on_failure: OnFailure) -> Outputs {
-    let transform = transform();
+    evaluate_in(transform(), rows, on_failure)
+}
+
+fn evaluate_in(transform: &Transform, rows: &[&str], on_failure: OnFailure) -> Outputs {
     let mut inputs = transform.input_batch(0, rows.len());
     inputs.column(|column| column.extend(rows.iter().map(|row| ValueRef::Bytes(row.as_bytes()))));
     transform.try_call(&inputs.finish(), on_failure).unwrap()
@@ -122,6 +125,36 @@ fn acceptance_rejects_unavailable_functions() {
     evaluate(&["1", "random.random()"], OnFailure::FindRows);
     let why = transform.accept(Some(transform)).unwrap_err().to_string();
     assert!(why.contains("served recently failed: Unavailable: random.random(): a plugin has no randomness"), "{why}");
+}
+
+/// Each view has an instance of its own.
+#[test]
+fn many_views_use_one_plugin() {
+    let first = transform();
+    let view = view();
+    let bound = |number: usize| {
+        let view = DerivedView { name: format!("evaluate_{number}").into(), ..view.clone() };
+        Transform::bind(first.runtime(), first.component(), &view).unwrap()
+    };
+    let views: Vec<_> = (0..24).map(bound).collect();
+    for view in &views {
+        let outputs = evaluate_in(view, &["1 + 1"], OnFailure::FindRows);
+        assert_eq!(results(&outputs), [Ok("2".to_owned())]);
+    }
+}
+
+/// A plugin can keep memory between calls, although it should not. The callers that fill the memory must not make the
+/// rows of other callers fail.
+#[test]
+fn kept_memory_does_not_fail_other_rows() {
+    let keep = "sys.__dict__.setdefault('kept', []).append(bytearray(20 << 20))";
+    for _ in 0..12 {
+        assert_eq!(results(&evaluate(&[keep], OnFailure::FindRows)), [Ok("None".to_owned())]);
+        let large = "len(bytearray(20 << 20))";
+        assert_eq!(results(&evaluate(&[large], OnFailure::FindRows)), [Ok((20 << 20).to_string())]);
+    }
+    let too_large = evaluate(&["len(bytearray(200 << 20))"], OnFailure::FindRows);
+    assert_eq!(too_large.failed()[0].error.kind(), "memory");
 }
 
 #[test]

@@ -6,9 +6,9 @@
 //! * The other rows are plausible: text looks like names, dates, addresses, numbers and JSON, and all lists of a row
 //!   have the same length, as plugins that compare lists expect it.
 
-use larder_model::model::{Micros, ValueRef};
+use larder_model::model::{Micros, ValueRef, ValueType};
 
-use crate::{AsOf, ColumnScalar, ColumnType, ColumnWriter, Inputs, Transform};
+use crate::{AsOf, ColumnScalar, ColumnType, ColumnWriter, Inputs, Transform, nested};
 
 /// Generates inputs.
 #[derive(Clone, Copy, Debug)]
@@ -77,9 +77,26 @@ impl RowGenerator {
         let as_of = if transform.has_time_per_row() { AsOf::Each(times.collect()) } else { AsOf::All(NEW_YEAR_2026) };
         let mut inputs = transform.input_batch(as_of, rows);
         for place in 0..inputs.column_count() {
-            inputs.column(|column| (0..rows).for_each(|row| self.cell(column, place, self.kind(row))));
+            inputs.column(|column| match transform.input_type(place) {
+                of @ ValueType::Nested(_) => self.nested(column, place, rows, &nested::examples(of)),
+                _ => (0..rows).for_each(|row| self.cell(column, place, self.kind(row))),
+            });
         }
         inputs.finish()
+    }
+
+    /// Fills a column with JSON texts of a nested type, because the host passes no other text.
+    fn nested(self, column: &mut ColumnWriter<'_>, place: usize, rows: usize, examples: &[String]) {
+        for row in 0..rows {
+            let mut random = Random::new(self.seed, row, place);
+            let text = match row {
+                0 => None,
+                1 => examples.first(),
+                _ if random.below(8) == 0 || examples.is_empty() => None,
+                _ => Some(random.pick(examples)),
+            };
+            column.push(text.map_or(ValueRef::Null, |text| ValueRef::Bytes(text.as_bytes())));
+        }
     }
 
     fn time(self, row: usize) -> Micros {

@@ -45,7 +45,8 @@ impl Interrupt {
                 "return less, or raise 'output' in 'plugins: limits' (for Python, in 'plugins: python')"
             }
             Self::Stack => "use a loop instead of a recursion",
-            Self::Trap(_) => "look for the message of a panic in the log, and return an error instead of a panic",
+            Self::Trap(_) => "return an error instead",
+            Self::Panic(_) => "return an error instead of a panic",
             Self::Value(_) => "build the plugin with `larder plugin build`",
         }
     }

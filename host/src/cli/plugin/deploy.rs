@@ -77,6 +77,7 @@ pub(super) fn deploy(args: &DeployArgs) -> Result<()> {
         }
     };
     print_report(&report);
+    note_lower_version(&report);
     Ok(())
 }
 
@@ -167,6 +168,16 @@ pub(super) fn list(args: &ListArgs) -> Result<()> {
     Ok(())
 }
 
+fn note_lower_version(report: &DeployReport) {
+    let (plugin, version) = (&report.plugin, &report.version);
+    if let Some(before) = report.replaced.as_ref().filter(|before| is_lower_version(&report.version, before)) {
+        output::note(&format!(
+            "version {version} of plugin '{plugin}' is lower than {before}, which it replaced. hint: to restore {before}, run \
+             `larder plugin rollback {plugin}`"
+        ));
+    }
+}
+
 fn print_report(report: &DeployReport) {
     let instead = match &report.replaced {
         Some(before) if *before == report.version => " again".to_owned(),
@@ -176,12 +187,6 @@ fn print_report(report: &DeployReport) {
     let how = if report.compiled { "compiled" } else { "compiled code was cached" };
     let (plugin, version, seconds) = (&report.plugin, &report.version, report.seconds);
     output::line(&format!("{plugin} {version} is deployed{instead} ({how}, {seconds:.3} s)"));
-    if let Some(before) = report.replaced.as_ref().filter(|before| is_lower_version(&report.version, before)) {
-        output::note(&format!(
-            "version {version} of plugin '{plugin}' is lower than {before}, which it replaced. hint: to restore {before}, run \
-             `larder plugin rollback {plugin}`"
-        ));
-    }
     if report.views.is_empty() {
         output::note(&format!(
             "no derived view uses plugin '{plugin}' yet. hint: set 'plugin: {plugin}' in a derived view"

@@ -58,6 +58,24 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
     Ok(())
 }
 
+/// Prints the first row that failed. A plugin may fail for some of the generated rows, which include extreme values.
+///
+/// # Errors
+/// If all rows failed.
+fn note_failed(transform: &Transform, rows: usize, failed: &[FailedRow]) -> Result<()> {
+    let Some(FailedRow { row, error }) = failed.first() else { return Ok(()) };
+    let (name, count) = (&transform.component().signature().name, failed.len());
+    let message = format!(
+        "plugin '{name}': {count} of {rows} generated rows failed. The first one is row {row}: {}",
+        error.with_hint()
+    );
+    if count == rows {
+        bail!(CliError::Failed(message));
+    }
+    output::note(&message);
+    Ok(())
+}
+
 /// Measures calls with this many rows. The time to build the columns is not included. Returns the times in ascending
 /// order.
 fn measure(transform: &Transform, rows: usize) -> Result<Vec<Duration>> {
@@ -69,12 +87,8 @@ fn measure(transform: &Transform, rows: usize) -> Result<Vec<Duration>> {
         let call = Instant::now();
         let outputs = black_box(transform.call(&inputs));
         let took = call.elapsed();
-        if let Some(FailedRow { row, error }) = outputs.failed().first() {
-            let name = &transform.component().signature().name;
-            bail!(CliError::Failed(format!(
-                "plugin '{name}': row {row} of {rows} generated rows failed: {}",
-                error.with_hint()
-            )));
+        if calls == 0 {
+            note_failed(transform, rows, outputs.failed())?;
         }
         calls += 1;
         if calls > WARM_UP_CALLS {

@@ -8,7 +8,9 @@ use larder_common::telemetry::{self, LogFormat};
 use larder_model::model::{
     DerivedInput, DerivedView, Feature, InputSource, ListRef, OnError, ScalarType, ValueRef, ValueType,
 };
-use larder_plugin_host::{ColumnScalar, ColumnType, Component, Field, Output, PluginRuntime, Signature, Transform};
+use larder_plugin_host::{
+    BindError, ColumnScalar, ColumnType, Component, Field, Output, PluginRuntime, Signature, Transform,
+};
 use serde_json::{Value, json};
 
 use super::read_plugin;
@@ -35,15 +37,29 @@ impl LoadedPlugin {
         Ok(Self { runtime, component })
     }
 
-    /// Binds the plugin to a synthetic view with this configuration, which is JSON.
+    /// Binds the plugin to a synthetic view with this configuration, which is JSON. Calls it for test rows, as a
+    /// deployment does.
+    pub(super) fn tested_transform(&self, config: &str) -> Result<Arc<Transform>> {
+        self.bound(config, Transform::bind)
+    }
+
+    /// Does the same without test rows.
     pub(super) fn transform(&self, config: &str) -> Result<Arc<Transform>> {
+        self.bound(config, Transform::bind_without_test_calls)
+    }
+
+    fn bound(
+        &self,
+        config: &str,
+        bind: impl FnOnce(&Arc<PluginRuntime>, &Arc<Component>, &DerivedView) -> Result<Arc<Transform>, BindError>,
+    ) -> Result<Arc<Transform>> {
         if let Err(error) = serde_json::from_str::<Value>(config) {
             bail!(CliError::Usage(format!(
                 "--config '{config}' is not valid JSON: {error}. hint: write it as '{{\"key\": 1}}'"
             )));
         }
         let view = view_of(self.component.signature(), config);
-        let transform = Transform::bind(&self.runtime, &self.component, &view);
+        let transform = bind(&self.runtime, &self.component, &view);
         Ok(transform.map_err(|error| CliError::Failed(format!("plugin '{}': {}", error.plugin, error.why)))?)
     }
 
