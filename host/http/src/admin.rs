@@ -162,6 +162,9 @@ pub struct DeployReport {
     pub compiled: bool,
     /// How long loading and deploying took, in seconds, without the wait for other changes.
     pub seconds: f64,
+    /// Why the version would have been rejected, if it was deployed by force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overridden: Option<String>,
 }
 
 /// An item of the response to `GET /v1/plugins`.

@@ -20,6 +20,7 @@ use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
     io::{self, Write as _},
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
     time::SystemTime,
 };
 
@@ -37,6 +38,9 @@ use super::{Digest, PluginError};
 pub(super) struct Cache {
     dir: PathBuf,
     key: hmac::Key,
+    /// The last component whose code could not be stored, by its name. While the disk is full, a file in the plugin
+    /// directory is loaded again at each poll, and must not be compiled each time.
+    unstored: Mutex<Option<(String, Component)>>,
 }
 
 /// The name of the file with functions for later compilations.
@@ -63,23 +67,30 @@ impl Cache {
             remove_key(&path).map_err(failed)?;
         }
         let key = key(&path).map_err(failed)?;
-        Ok(Self { dir: dir.to_path_buf(), key: hmac::Key::new(hmac::HMAC_SHA256, &key) })
+        Ok(Self { dir: dir.to_path_buf(), key: hmac::Key::new(hmac::HMAC_SHA256, &key), unstored: Mutex::default() })
     }
 
     /// Returns the code of a component, if the same compiler compiled it before with the same settings.
     pub(super) fn get(&self, engine: &Engine, digest: &Digest) -> Option<Component> {
         let name = name(engine, digest);
+        if let Some((of, component)) = &*self.unstored.lock().unwrap_or_else(PoisonError::into_inner) {
+            if *of == name {
+                return Some(component.clone());
+            }
+        }
         let code = self.read(&self.path(&name), &name)?;
         load(engine, &code)
             .inspect_err(|error| tracing::warn!(%error, "cannot load compiled code; compiling again"))
             .ok()
     }
 
-    /// Stores the code of a component that was just compiled. If the file cannot be written, logs a warning, and the
-    /// next start compiles the component again.
-    pub(super) fn put(&self, engine: &Engine, digest: &Digest, code: &[u8]) {
+    /// Stores the code of a component that was just compiled. If the file cannot be written, logs a warning and keeps the
+    /// component in memory; the next start compiles it again.
+    pub(super) fn put(&self, engine: &Engine, digest: &Digest, code: &[u8], component: &Component) {
         let name = name(engine, digest);
-        self.write(&self.path(&name), &name, code);
+        let is_stored = self.write(&self.path(&name), &name, code);
+        let unstored = (!is_stored).then(|| (name, component.clone()));
+        *self.unstored.lock().unwrap_or_else(PoisonError::into_inner) = unstored;
         self.tidy(BYTES_MAX);
     }
 
@@ -104,7 +115,8 @@ impl Cache {
         Some(file.split_off(TAG_BYTES))
     }
 
-    fn write(&self, path: &Path, name: &str, contents: &[u8]) {
+    /// Returns whether the file was written. Logs a warning if not.
+    fn write(&self, path: &Path, name: &str, contents: &[u8]) -> bool {
         let beside = self.dir.join(format!(".{name}.{}", std::process::id()));
         let written = || -> io::Result<()> {
             let mut file = private::create_file(&beside)?;
@@ -115,9 +127,10 @@ impl Cache {
         let written = written().inspect_err(|_| {
             let _ = fs::remove_file(&beside);
         });
-        if let Err(error) = written {
+        if let Err(error) = &written {
             tracing::warn!(dir = %self.dir.display(), %error, "cannot store compiled code");
         }
+        written.is_ok()
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -247,10 +260,16 @@ mod tests {
         Engine::new(Config::new().wasm_component_model(true).cranelift_nan_canonicalization(nan)).unwrap()
     }
 
+    /// Compiles the component, and stores its code.
+    fn put(cache: &Cache, engine: &Engine, digest: &Digest) {
+        let code = engine.precompile_component(COMPONENT).unwrap();
+        cache.put(engine, digest, &code, &load(engine, &code).unwrap());
+    }
+
     /// Creates a cache with the component's code, and returns the path of that file.
     fn filled(dir: &Path) -> (Cache, Engine, Digest, PathBuf) {
         let (cache, engine, digest) = (Cache::open(dir).unwrap(), engine(true), Digest::of(COMPONENT));
-        cache.put(&engine, &digest, &engine.precompile_component(COMPONENT).unwrap());
+        put(&cache, &engine, &digest);
         let path = cache.path(&name(&engine, &digest));
         (cache, engine, digest, path)
     }
@@ -297,6 +316,21 @@ mod tests {
     fn other_settings_have_other_names() {
         let digest = Digest::of(COMPONENT);
         assert_ne!(name(&engine(true), &digest), name(&engine(false), &digest));
+    }
+
+    #[test]
+    fn unstored_code_stays_in_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        let (cache, engine, digest, path) = filled(dir.path());
+        fs::remove_dir_all(dir.path()).unwrap();
+        assert!(cache.get(&engine, &digest).is_none(), "the file is gone");
+        put(&cache, &engine, &digest);
+        assert!(cache.get(&engine, &digest).is_some());
+        assert!(cache.get(&engine, &Digest::of(b"other")).is_none());
+        fs::create_dir(dir.path()).unwrap();
+        put(&cache, &engine, &digest);
+        fs::remove_file(path).unwrap();
+        assert!(cache.get(&engine, &digest).is_none(), "stored code is not kept in memory");
     }
 
     #[test]
@@ -352,7 +386,7 @@ mod tests {
             assert!(meta.is_file() && meta.permissions().mode() & 0o777 == 0o600 && meta.len() == 32, "{what}");
             assert_ne!(fs::read(&path).unwrap(), good, "{what}");
             assert!(cache.get(&engine, &digest).is_none(), "{what}: code signed with the old key");
-            cache.put(&engine, &digest, &engine.precompile_component(COMPONENT).unwrap());
+            put(&cache, &engine, &digest);
             assert!(cache.get(&engine, &digest).is_some(), "{what}");
         }
         assert!(code.try_exists().unwrap());

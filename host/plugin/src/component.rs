@@ -82,7 +82,7 @@ impl Component {
                 let component = cache::load(engine, &code).map_err(|error| LoadError::Broken(format!("{error:#}")))?;
                 check_names(engine, &component)?;
                 if let Some(cache) = cache {
-                    cache.put(engine, &digest, &code);
+                    cache.put(engine, &digest, &code, &component);
                     if let Some(functions) = functions {
                         cache.put_functions(engine, &functions);
                     }

@@ -94,6 +94,8 @@ struct Version {
 pub(super) struct CheckedVersion {
     version: Version,
     started: Instant,
+    /// Why the version was rejected, if it is deployed by force.
+    overridden: Option<String>,
 }
 
 /// The plugins, bound to the views of a new catalog. They become live together with that catalog.
@@ -285,6 +287,11 @@ impl Plugins {
         self.state().entries.entry(name.to_owned()).or_default().compiling = true;
     }
 
+    /// Returns whether a file has to be compiled.
+    pub(super) fn is_compiling(&self) -> bool {
+        self.state().entries.values().any(|entry| entry.compiling)
+    }
+
     /// Clears all marks that [`Plugins::mark_compiling`] set. Marks can be left over from queued files that were
     /// deleted.
     pub(super) fn clear_compiling(&self) {
@@ -314,14 +321,20 @@ impl Plugins {
             history.iter().any(|version| version.digest == *component.digest())
         };
         if live.as_ref().is_some_and(|live| live.is(component)) || (found_as.is_some() && was_accepted()) {
-            return Ok(CheckedVersion { version, started });
+            return Ok(CheckedVersion { version, started, overridden: None });
         }
         let checked = self.check_number(live.as_ref(), component).and_then(|()| version.accept(live.as_ref()));
+        let mut overridden = None;
         match checked {
-            Err(error) if force => tracing::warn!(plugin = name, version = number, %error, "plugin deployed by force"),
+            Err(error) if force => {
+                tracing::warn!(plugin = name, version = number, %error, "plugin deployed by force");
+                // The hint would suggest to use force.
+                let message = error.to_string();
+                overridden = Some(message.split(". hint: ").next().unwrap_or_default().to_owned());
+            }
             checked => checked?,
         }
-        Ok(CheckedVersion { version, started })
+        Ok(CheckedVersion { version, started, overridden })
     }
 
     /// Checks the version number of a component that replaces the live version.
@@ -354,7 +367,7 @@ impl Plugins {
         found_as: Option<&str>,
         catalog: &Catalog,
     ) -> Result<DeployReport, DeployError> {
-        let CheckedVersion { version: Version { component, .. }, started } = checked;
+        let CheckedVersion { version: Version { component, .. }, started, overridden } = checked;
         let name = component.signature().name.clone();
         let _span = tracing::debug_span!("deploy", plugin = name, version = component.signature().version).entered();
         // If a rollback has replaced the file since it was read, deploying it would undo the rollback.
@@ -371,7 +384,8 @@ impl Plugins {
         let mut state = self.state();
         let entry = state.entries.entry(name.clone()).or_default();
         let again = entry.live.as_ref().is_some_and(|live| live.component.digest() == component.digest());
-        let report = version.report(entry.live.as_ref(), component.load_time() + started.elapsed());
+        let mut report = version.report(entry.live.as_ref(), component.load_time() + started.elapsed());
+        report.overridden.clone_from(overridden);
         let replaced = entry.set_live(version);
         if !again {
             // If the live file is deployed again, `previous` does not change, so a rollback still restores the version
@@ -602,6 +616,7 @@ impl Version {
             views: self.transforms.keys().map(ToString::to_string).collect(),
             compiled: self.component.was_compiled(),
             seconds: took.as_secs_f64(),
+            overridden: None,
         }
     }
 }

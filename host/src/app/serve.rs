@@ -76,7 +76,8 @@ impl App {
         loaded.map_err(|error| {
             AppError::Setup(format!("loading plugins failed because of a bug in Larder: {error}"))
         })??;
-        self.current.readiness().set_awaits_plugins(self.plugins.get().is_some() && self.lacks_plugins());
+        let is_compiling = self.plugins.get().is_some_and(Plugins::is_compiling);
+        self.current.readiness().set_awaits_plugins(is_compiling && self.lacks_plugins());
         let http = &self.config.http;
         let limits = self.connection_limits();
         let resources = self.resources()?;

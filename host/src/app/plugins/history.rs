@@ -86,6 +86,9 @@ impl Plugins {
                 let number = &component.signature().version;
                 tracing::warn!(plugin = name, version = number, "keeping the last live version");
                 entry.set_live(version);
+            } else if live.is_none() && loading == Loading::Cached && !history.is_empty() {
+                // The last live version may have to be compiled.
+                self.mark_compiling(&name);
             }
             let live = live.or_else(|| history.first().map(|last| last.digest));
             let previous = history.iter().find(|version| Some(version.digest) != live).filter(|_| !has_previous);

@@ -77,6 +77,7 @@ pub(super) fn deploy(args: &DeployArgs) -> Result<()> {
         }
     };
     print_report(&report);
+    note_override(&report);
     note_lower_version(&report);
     Ok(())
 }
@@ -166,6 +167,12 @@ pub(super) fn list(args: &ListArgs) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn note_override(report: &DeployReport) {
+    if let Some(why) = &report.overridden {
+        output::note(&format!("deployed by force, although it was rejected: {why}"));
+    }
 }
 
 fn note_lower_version(report: &DeployReport) {

@@ -61,6 +61,7 @@ fn force_deploys_rejected_plugins() {
     assert_eq!(status("random:y"), "INVALID");
     let forced = deploy_by_force(&home, "random.wasm");
     assert!(forced.assert_code(0).out.starts_with("hostile 1.0.0 is deployed ("), "{}", forced.out);
+    forced.assert_complains(&["deployed by force, although it was rejected", NOT_DETERMINISTIC]);
     assert_eq!(status("random:y"), "PRESENT");
     let line = host.until("plugin deployed by force");
     assert!(line.contains("WARN") && line.contains("hostile") && line.contains("not deterministic"), "{line}");

@@ -28,7 +28,7 @@ pub(in crate::cli) struct NewArgs {
 enum Lang {
     /// Compiled: small and fast
     Rust,
-    /// Interpreted: about 20 times slower for one row, up to 95 times for large batches; 18 MB per plugin
+    /// Interpreted: about 8 times slower for one row, up to 120 times for large batches; 18 MB per plugin
     Python,
 }
 
