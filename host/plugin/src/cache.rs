@@ -73,10 +73,9 @@ impl Cache {
     /// Returns the code of a component, if the same compiler compiled it before with the same settings.
     pub(super) fn get(&self, engine: &Engine, digest: &Digest) -> Option<Component> {
         let name = name(engine, digest);
-        if let Some((of, component)) = &*self.unstored.lock().unwrap_or_else(PoisonError::into_inner) {
-            if *of == name {
-                return Some(component.clone());
-            }
+        let unstored = self.unstored.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((_, component)) = unstored.filter(|(of, _)| *of == name) {
+            return Some(component);
         }
         let code = self.read(&self.path(&name), &name)?;
         load(engine, &code)

@@ -302,7 +302,7 @@ mod tests {
         assert!(of(quote!(name = "f", version = "1.0.x")).contains("MAJOR.MINOR.PATCH"));
         assert!(of(quote!(name = "f", version = "1.0.0", by = "batch")).contains("\"row\" or \"columns\""));
         assert!(of(quote!(name = "f", version = 1)).contains("string literal"));
-        assert!(of(quote!(nome = "f")).contains("name, version or by"));
+        assert!(of(quote!(nome = "f")).contains("the arguments are name, version and by"));
         assert!(plugin(quote!(name = "f", version = "1.0.0-rc.1"), &function).is_ok());
     }
 
