@@ -6,7 +6,7 @@ use std::{
     fs,
     io::Write as _,
     net::SocketAddr,
-    os::unix::process::ExitStatusExt as _,
+    os::unix::{fs::PermissionsExt as _, process::ExitStatusExt as _},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     sync::Arc,
@@ -15,7 +15,7 @@ use std::{
 
 use larder_http::Control;
 use larder_plugin_host::{
-    COMPILE_COMMAND, CompileKill, CompileLimits, LoadError, PluginLimits, PluginRuntime, PluginSettings,
+    BuildInfo, COMPILE_COMMAND, CompileKill, CompileLimits, LoadError, PluginLimits, PluginRuntime, PluginSettings,
 };
 use rustix::process::Signal;
 use serde_json::json;
@@ -136,6 +136,40 @@ fn known_functions_are_not_compiled_again() {
     let (third, new) = compile(&other, Some(&functions), 1);
     assert!(third == compile(&other, None, 4).0);
     assert!(keys(&new).difference(&known).count() > 0, "one more function");
+}
+
+#[test]
+fn python_plugins_share_functions() {
+    let dir = tempfile::tempdir().unwrap();
+    // A compiler that records the size of its input.
+    let (script, sizes) = (dir.path().join("compiler"), dir.path().join("sizes"));
+    let [input, log, real] = [&dir.path().join("input"), &sizes, &compiler()].map(|path| path.display().to_string());
+    let text =
+        format!("#!/bin/sh\n/bin/cat > {input}\n/usr/bin/wc -c < {input} >> {log}\nexec {real} \"$@\" < {input}\n");
+    fs::write(&script, text).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let settings = PluginSettings {
+        compiler: script,
+        compile: WIDE,
+        cache_dir: Some(dir.path().join("compiled")),
+        ..PluginSettings::default()
+    };
+    let runtime = PluginRuntime::new(settings).unwrap();
+    let build = |language: &str| {
+        let [sources, sdk, tool] = ["sha256:0", "0.3.0", "test"].map(str::to_owned);
+        BuildInfo { format: 1, language: language.to_owned(), sources, sdk, tool }
+    };
+    // The size of the input without functions is the size of the component and of its length.
+    let functions_of = |language: &str, loop_count: usize| {
+        let mut component = bomb(&loops(loop_count));
+        build(language).append(&mut component);
+        runtime.load(&component).unwrap();
+        let sizes = fs::read_to_string(&sizes).unwrap();
+        sizes.lines().last().unwrap().trim().parse::<usize>().unwrap() - component.len() - 8
+    };
+    assert_eq!(functions_of("python", 1), 0, "the first one");
+    assert!(functions_of("python", 2) > 10_000, "the functions of the first one");
+    assert_eq!(functions_of("rust", 3), 0, "another language");
 }
 
 #[test]
