@@ -99,6 +99,7 @@ fn run_plugin() {
     home.write("misspelled.json", r#"[{"y": 1.0}]"#);
     home.write("text.json", r#"[{"x": 1.0}, {"x": "1"}]"#);
     home.write("object.json", r#"{"x": 1.0}"#);
+    home.write("zero.json", r#"[{"x": -1.0}, {"x": 0.0}]"#);
     for (mistake, args) in [
         ("the file of the plugin does not exist", &["check", "absent.wasm"][..]),
         ("the file is not a plugin", &["inspect", "rows.json"]),
@@ -110,6 +111,11 @@ fn run_plugin() {
             "a row fails",
             &["run", "hostile.wasm", "--input", "rows.json", "--config", r#"{"mode": "fault", "bad": 1000}"#],
         ),
+        (
+            "the plugin traps for zeros, and a deployment would be rejected",
+            &["run", "hostile.wasm", "--input", "zero.json", "--config", r#"{"mode": "trap", "bad": 0}"#],
+        ),
+        ("some measured rows fail", &["bench", "hostile.wasm", "--config", r#"{"mode": "fault", "bad": 1e300}"#]),
         ("the measured rows fail", &["bench", "hostile.wasm", "--config", r#"{"mode": "fault"}"#]),
     ] {
         page.run(mistake, &home, &mut tool(&home, ["plugin"].into_iter().chain(args.iter().copied())));
