@@ -273,8 +273,8 @@ impl LookupService {
                         on_failure = OnFailure::FailCall;
                         late_permit = transform.isolation().enter_late().await;
                     }
-                    let found = if permit.is_some() { OnFailure::FindRows } else { OnFailure::FailCall };
-                    let mode = Mode { may_be_slow: true, on_failure: found, may_fetch };
+                    let search = if permit.is_some() { OnFailure::FindRows } else { on_failure };
+                    let mode = Mode { may_be_slow: true, on_failure: search, may_fetch };
                     let runtime = snapshot.transforms().runtime();
                     let isolation: &Compute = runtime.map_or(&*self.resources.compute, |runtime| runtime.isolation());
                     let (lookup, current, budget) =

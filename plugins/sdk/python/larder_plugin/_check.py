@@ -4,7 +4,7 @@
 Packages of the user's environment are not in the path, because they are not in the component either.
 
 The component contains another version of the interpreter. If the versions differ, some errors are not certain. A
-mistake is printed in any case, and the exit status tells whether it is certain.
+mistake is printed in any case, and the exit status shows whether it is certain.
 """
 
 from __future__ import annotations

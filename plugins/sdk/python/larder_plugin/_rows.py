@@ -50,7 +50,7 @@ def by_row(function: Callable[..., Any], parameters: Sequence[int], outputs: Seq
         failed: Failed = {}
         calls = map(function, *arguments) if arguments else starmap(function, repeat((), rows))
         while len(results) < rows:
-            # If a row fails, `extend` keeps the results of the rows before it, and `calls` goes on with the next row.
+            # If a row fails, `extend` keeps the results of the rows before it, and `calls` continues with the next row.
             try:
                 results.extend(calls)
                 if len(results) == rows:
