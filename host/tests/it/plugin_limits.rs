@@ -148,6 +148,8 @@ fn time_is_limited() {
 fn memory_is_limited() {
     obeyed("memory", 2);
     assert_eq!(violation_by_rows("memory", Some(32)), CallError::Interrupt(Interrupt::Memory { limit: 16 * MIB }));
+    // The fifth call of each instance requests too much. It is repeated in a new instance.
+    assert!(call(&in_mode("memory", Some(32)), 3).is_ok());
     // It is not a violation if a guest requests too much memory and handles the failed allocation.
     let polite = in_mode("memory_politely", None);
     assert!(call(&polite, 3).is_ok());
