@@ -56,8 +56,13 @@ impl Page {
 /// Returns the output of a command without parts that differ between machines: paths, times, and lines about the progress
 /// of a build.
 fn clean(text: &str, home: &Home) -> String {
-    const PROGRESS: [&str; 3] =
-        ["building a component from", "this is the error of this machine's", "no server is running"];
+    // componentize-py is installed by the first build on a machine.
+    const PROGRESS: [&str; 4] = [
+        "building a component from",
+        "installing componentize-py",
+        "this is the error of this machine's",
+        "no server is running",
+    ];
     let dir = format!("{}/", home.path("").display()).replace("//", "/");
     let text = text.replace(env!("CARGO_BIN_EXE_larder"), "larder").replace(&dir, "");
     let lines = text.lines().filter(|line| !PROGRESS.iter().any(|start| line.starts_with(start)));

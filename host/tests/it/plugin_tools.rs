@@ -175,6 +175,17 @@ fn non_project_directory_is_reported() {
         .assert_complains(&["is nested too deeply. hint: remove links to parent directories"]);
 }
 
+/// A mistake is reported before componentize-py is installed, so without network access.
+#[test]
+fn python_mistake_starts_no_installation() {
+    let home = Home::empty();
+    home.write("ratio/plugin.py", "from larder_plugin import Float65\n");
+    let ended = end(tool(&home, ["plugin", "build", "ratio"]).env("LARDER_CACHE", home.path("cache")));
+    ended.assert_code(1).assert_complains(&["did you mean 'Float64'?"]);
+    assert!(!ended.err.contains("installing"), "{}", ended.err);
+    assert!(!home.path("cache/componentize-py-0.25.1").exists());
+}
+
 /// A mistake is reported before the slow build begins.
 #[test]
 fn python_mistake_starts_no_build() {

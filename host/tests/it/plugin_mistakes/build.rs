@@ -141,11 +141,12 @@ fn rust_mistakes(home: &Home, page: &mut Page) {
 /// Returns the first error of cargo, with its position and the note of the kit, and the line of `larder`. The other lines
 /// differ between versions of Rust.
 fn first_error(printed: &str) -> String {
-    let errors = printed.find("error").map_or("", |at| &printed[at..]);
-    let first = |of: &dyn Fn(&str) -> bool| errors.lines().find(|line| of(line)).into_iter();
-    let error = first(&|line| line.starts_with("error"));
-    let position = first(&|line| line.trim_start().starts_with("--> src/"));
-    let note = first(&|line| line.contains("= note: inputs are"));
+    // Names of crates in the progress of the build can contain "error", too.
+    let is_error = |line: &&str| line.starts_with("error:") || line.starts_with("error[");
+    let errors = || printed.lines().skip_while(|line| !is_error(line));
+    let error = errors().take(1);
+    let position = errors().find(|line| line.trim_start().starts_with("--> src/")).into_iter();
+    let note = errors().find(|line| line.contains("= note: inputs are")).into_iter();
     let larder = printed.lines().filter(|line| line.starts_with("larder: "));
     error.chain(position).chain(note).chain(larder).map(|line| format!("{}\n", line.trim_start())).collect()
 }

@@ -51,7 +51,6 @@ struct Staging(PathBuf);
 /// Builds a component from a project's files.
 pub(super) fn build(dir: &Path, files: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
     let cache = cache::dir()?;
-    let tool = ensure_tool(&cache)?;
     let staging = Staging::new(&cache)?;
     // The build uses a copy of the project, because the interpreter writes byte code next to the modules that it
     // imports.
@@ -62,10 +61,12 @@ pub(super) fn build(dir: &Path, files: &[(String, Vec<u8>)]) -> Result<Vec<u8>> 
     }
     write_files(&app, [(format!("{GLUE_MODULE}.py").as_str(), GLUE.as_bytes())])?;
     let failed = || CliError::Failed(format!("the plugin in {} cannot be built", dir.display()));
-    let checked = check::check(&tool.with_file_name("python"), &app)?;
+    // The check comes before the installation, which takes half a minute and needs network access.
+    let checked = check::check(&check_python(&cache)?, &app)?;
     if let Checked::Mistake = checked {
         bail!(failed());
     }
+    let tool = ensure_tool(&cache)?;
     output::note("building a component from Python takes about 20 seconds");
     write_files(&wit, CONTRACT.iter().map(|(path, text)| (*path, text.as_bytes())))?;
 
@@ -92,9 +93,23 @@ pub(super) fn build(dir: &Path, files: &[(String, Vec<u8>)]) -> Result<Vec<u8>> 
 
 // === The virtual environment ===
 
+/// Returns the directory of the virtual environment.
+fn tool_home(cache: &Path) -> PathBuf {
+    cache.join(format!("{TOOL}-{TOOL_VERSION}"))
+}
+
+/// Returns the Python program for the check: that of the virtual environment, or before its installation the machine's.
+fn check_python(cache: &Path) -> Result<PathBuf> {
+    let home = tool_home(cache);
+    if home.join(READY).is_file() {
+        return Ok(home.join("bin").join("python"));
+    }
+    Ok(find_python()?.into())
+}
+
 /// Returns the path of componentize-py. Installs it into a virtual environment if needed.
 fn ensure_tool(cache: &Path) -> Result<PathBuf> {
-    let home = cache.join(format!("{TOOL}-{TOOL_VERSION}"));
+    let home = tool_home(cache);
     let tool = home.join("bin").join(TOOL);
     // The lock prevents two concurrent builds from installing into the same directory.
     let lock_path = cache.join("lock");
