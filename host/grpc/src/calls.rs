@@ -9,7 +9,10 @@ use hyper::{
     body::Incoming,
     header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
 };
-use larder_common::memory::{Lease, leased_bytes};
+use larder_common::{
+    compute::Owner,
+    memory::{Lease, leased_bytes},
+};
 use larder_ingest::READ_THROUGH_HEADER;
 use larder_serving::{Authorization, ConnectionLimits, Lookup, LookupError, LookupResponse, offload};
 use tokio::sync::{Mutex, Notify, Semaphore, watch};
@@ -308,7 +311,7 @@ impl Calls {
                 } else {
                     let decompress = move || decompress().map_err(LookupError::Protocol);
                     let compute = &self.services.lookups.resources().compute;
-                    offload(compute, decompress).await.map_err(error::of_lookup)?
+                    offload(compute, Owner::COMMON, decompress).await.map_err(error::of_lookup)?
                 }
             }
             _ => (message, lease),

@@ -19,6 +19,7 @@ use hyper::{
 };
 use larder_common::{
     clock::SharedClock,
+    compute::Owner,
     memory::{Lease, SMALL_BYTES, leased_bytes},
     telemetry::Metrics,
 };
@@ -362,7 +363,7 @@ impl Router {
         let body = if bytes <= THREAD_BODY_BYTES_MAX {
             describe()?
         } else {
-            offload(&self.lookups.resources().compute, describe).await?
+            offload(&self.lookups.resources().compute, Owner::COMMON, describe).await?
         };
         Ok(bytes_response(StatusCode::OK, Some(JSON), body))
     }

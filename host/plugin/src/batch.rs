@@ -211,11 +211,9 @@ impl<'b, C: Caller> Batch<'b, C> {
                 Ok(())
             }
             Err(error) => {
+                // The cost is not recorded: the rows may be endless, and the batches of other callers would then move to
+                // the compute threads.
                 self.failed_cpu += called.cost.cpu;
-                if is_timeout(&error) && rows.len() > 1 {
-                    // The next batch is divided into smaller calls.
-                    self.caller.note_cost(rows.len(), called.cost.cpu);
-                }
                 self.recover(rows, error)
             }
         }
@@ -296,6 +294,8 @@ mod tests {
         row_time: Duration,
         /// The number of rows and the bytes of inputs of each call.
         calls: RefCell<Vec<(usize, usize)>>,
+        /// The number of rows of each recorded cost.
+        noted: RefCell<Vec<usize>>,
     }
 
     const ROWS: usize = 4_096;
@@ -319,11 +319,18 @@ mod tests {
             self.row_time * u32::try_from(rows).unwrap()
         }
 
-        fn note_cost(&self, _: usize, _: Duration) {}
+        fn note_cost(&self, rows: usize, _: Duration) {
+            self.noted.borrow_mut().push(rows);
+        }
 
         fn output_types(&self) -> Vec<ColumnType> {
             Vec::new()
         }
+    }
+
+    fn plugin(limits: PluginLimits, row_time: Duration) -> Plugin {
+        let (calls, noted) = (RefCell::default(), RefCell::default());
+        Plugin { limits, is_slow: false, is_endless: false, row_time, calls, noted }
     }
 
     /// Computes rows with a list of doubles each. Returns the number of rows and the bytes of inputs of each call.
@@ -333,7 +340,7 @@ mod tests {
 
     /// Does the same with the given number of doubles in each row.
     fn calls_of(limits: PluginLimits, row_time: Duration, items_of: impl Fn(usize) -> usize) -> Vec<(usize, usize)> {
-        let plugin = Plugin { limits, is_slow: false, is_endless: false, row_time, calls: RefCell::default() };
+        let plugin = plugin(limits, row_time);
         let types = [ColumnType::list(ColumnScalar::Float64)].into_iter();
         let mut inputs = InputsBuilder::new(types, 0.into(), TimeColumn::None, ROWS);
         let items = |row: usize| iter::repeat_n(ValueRef::Float64(0.0), items_of(row));
@@ -348,13 +355,16 @@ mod tests {
 
     /// Computes this number of rows. Returns the number of failed rows and of calls.
     fn failures(is_slow: bool, is_endless: bool, rows: usize, on_failure: OnFailure) -> Option<(usize, usize)> {
-        let limits = limits();
-        let plugin = Plugin { limits, is_slow, is_endless, row_time: Duration::ZERO, calls: RefCell::default() };
+        let plugin = Plugin { is_slow, is_endless, ..plugin(limits(), Duration::ZERO) };
         let inputs = InputsBuilder::new([].into_iter(), 0.into(), TimeColumn::None, rows).finish();
         let mut batch = Batch::new(&plugin, &inputs, on_failure);
         batch.run().ok()?;
         let (frame, failed) = batch.finish();
         assert_eq!(frame.rows(), rows);
+        // The costs of endless calls are not recorded, because the batches of other callers would then be taken for slow
+        // ones.
+        let is_recorded = is_slow && !is_endless;
+        assert_eq!(plugin.noted.take(), if is_recorded { vec![rows] } else { vec![] });
         Some((failed.len(), plugin.calls.take().len()))
     }
 

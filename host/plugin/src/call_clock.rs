@@ -8,7 +8,7 @@
 
 use std::time::{Duration, Instant};
 
-use rustix::time::{ClockId, clock_gettime};
+use larder_common::compute::thread_cpu_time;
 use wasmtime::UpdateDeadline;
 
 use super::engine::{TICK, ticks};
@@ -109,13 +109,6 @@ impl CallClock {
         };
         Cost { elapsed, cpu }
     }
-}
-
-/// Returns the CPU time that this thread has used.
-fn thread_cpu_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    let (seconds, nanos) = (u64::try_from(time.tv_sec), u32::try_from(time.tv_nsec));
-    Duration::new(seconds.unwrap_or_default(), nanos.unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use larder_common::compute::Owner;
 use larder_model::{
     model::{DerivedView, ScalarType, ValueRef, ValueType},
     yaml::nearest,
@@ -39,6 +40,7 @@ pub struct Transform {
     nested: Vec<(usize, ValueType)>,
     pool: Pool,
     isolation: Isolation,
+    owner: Owner,
     samples: Samples,
     costs: CostEstimator,
     log: Arc<PluginLog>,
@@ -127,6 +129,7 @@ impl Transform {
             nested,
             pool: Pool::new(runtime.settings().threads + runtime.settings().compute_threads),
             isolation: Isolation::new(),
+            owner: Owner::new(),
             samples: Samples::default(),
             costs: CostEstimator::default(),
             log: Arc::new(PluginLog::new(&plugin, &version, &view.name, component.limits())),
@@ -260,6 +263,12 @@ impl Transform {
     #[must_use]
     pub fn isolation(&self) -> &Isolation {
         &self.isolation
+    }
+
+    /// Returns the owner of this plugin's tasks on the compute threads and the isolation threads.
+    #[must_use]
+    pub fn owner(&self) -> Owner {
+        self.owner
     }
 
     /// Records in `larder_plugin_info` whether requests use this transform. Before the first call, none do.

@@ -15,7 +15,7 @@ use arc_swap::Guard;
 use bytes::Bytes;
 use larder_common::{
     clock::SharedClock,
-    compute::Compute,
+    compute::{Compute, Owner},
     memory::{SMALL_BYTES, leased_bytes},
 };
 use larder_ingest::{FETCH_ROUNDS, Fetched, Wanted, fetch_all};
@@ -106,8 +106,8 @@ enum Next {
     Here,
     /// Run the lookup on the compute threads for large requests.
     Large,
-    /// Run the lookup on the compute threads for plugins.
-    Plugins,
+    /// Run the lookup on the compute threads for plugins, as a task of this owner.
+    Plugins(Owner),
     /// A call of this plugin failed. Run the lookup on the isolation threads.
     Isolate(Arc<Transform>),
     /// Fetch rows, then try again. The budget holds the memory of the list of rows.
@@ -129,8 +129,8 @@ enum Pass {
     Done(Micros),
     /// These rows have to be fetched first.
     Fetch(Vec<Wanted>),
-    /// Plugins of the request are expected to take long.
-    SlowPlugins,
+    /// A plugin of the request is expected to take long. It is the owner of the task.
+    SlowPlugin(Owner),
 }
 
 /// What a pass may do.
@@ -256,14 +256,15 @@ impl LookupService {
                         },
                     )
                 }
-                Next::Large | Next::Plugins => {
+                Next::Large | Next::Plugins(_) => {
                     is_large |= matches!(next, Next::Large);
+                    let owner = if let Next::Plugins(owner) = next { owner } else { Owner::COMMON };
                     let runtime = snapshot.transforms().runtime().filter(|_| !is_large);
                     let compute: &Compute = runtime.map_or(&*self.resources.compute, |runtime| runtime.compute());
                     let mode = Mode { may_be_slow: true, on_failure, may_fetch };
                     let (lookup, current, budget) =
                         (Arc::clone(&lookup), Arc::clone(&snapshot), self.resources.leased_budget());
-                    offload(compute, move || serve_offloaded(&current, &lookup, mode, budget)).await
+                    offload(compute, owner, move || serve_offloaded(&current, &lookup, mode, budget)).await
                 }
                 Next::Isolate(transform) => {
                     let permit = transform.isolation().enter().await;
@@ -277,9 +278,10 @@ impl LookupService {
                     let mode = Mode { may_be_slow: true, on_failure: search, may_fetch };
                     let runtime = snapshot.transforms().runtime();
                     let isolation: &Compute = runtime.map_or(&*self.resources.compute, |runtime| runtime.isolation());
+                    let owner = transform.owner();
                     let (lookup, current, budget) =
                         (Arc::clone(&lookup), Arc::clone(&snapshot), self.resources.leased_budget());
-                    offload(isolation, move || {
+                    offload(isolation, owner, move || {
                         let served = serve_offloaded(&current, &lookup, mode, budget);
                         drop((permit, late_permit));
                         served
@@ -341,7 +343,7 @@ impl LookupService {
         Ok(match passed? {
             Pass::Done(now) => Step::Done(now),
             Pass::Fetch(wanted) => Step::Next(Next::Fetch(wanted, budget)),
-            Pass::SlowPlugins => Step::Next(Next::Plugins),
+            Pass::SlowPlugin(owner) => Step::Next(Next::Plugins(owner)),
         })
     }
 
@@ -384,7 +386,7 @@ fn serve_offloaded<P: Protocol>(
     match pass(snapshot, protocol, authorization, body, mode, &mut out, &mut budget)? {
         Pass::Done(_) => Ok(Step::Done(budget.finish(out)?)),
         Pass::Fetch(wanted) => Ok(Step::Next(Next::Fetch(wanted, budget))),
-        Pass::SlowPlugins => Ok(Step::Next(Next::Plugins)),
+        Pass::SlowPlugin(owner) => Ok(Step::Next(Next::Plugins(owner))),
     }
 }
 
@@ -416,8 +418,10 @@ fn pass<P: Protocol>(
                 return Ok(Pass::Fetch(wanted));
             }
         }
-        if !mode.may_be_slow && snapshot.has_slow_plugins(&planned) {
-            return Ok(Pass::SlowPlugins);
+        if !mode.may_be_slow
+            && let Some(transform) = snapshot.slow_plugin(&planned)
+        {
+            return Ok(Pass::SlowPlugin(transform.owner()));
         }
         let answer = snapshot.finish(planned, request, mode.on_failure, budget)?;
         let now = answer.now;

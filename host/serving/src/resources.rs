@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use larder_common::{compute::Compute, memory::MemoryBudget};
+use larder_common::{
+    compute::{Compute, Full, Owner},
+    memory::MemoryBudget,
+};
 
 use super::ResponseBudget;
 
@@ -55,11 +58,16 @@ impl Resources {
 ///
 /// # Errors
 /// Errors of the work; [`OffloadError`].
-pub async fn offload<T, E>(compute: &Compute, work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, E>
+pub async fn offload<T, E>(
+    compute: &Compute,
+    owner: Owner,
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, E>
 where
     T: Send + 'static,
     E: From<OffloadError> + Send + 'static,
 {
-    let pending = compute.try_run(work).map_err(|_full| OffloadError::Full)?;
-    pending.await.map_err(|_dropped| OffloadError::Panicked)?
+    let full = |_: Full| OffloadError::Full;
+    let pending = compute.try_run(owner, work).map_err(full)?;
+    pending.await.map_err(|_dropped| OffloadError::Panicked)?.map_err(full)?
 }

@@ -15,7 +15,7 @@ use larder_model::{
     model::{EntityId, Micros},
     registry::Catalog,
 };
-use larder_plugin_host::OnFailure;
+use larder_plugin_host::{OnFailure, Transform};
 use larder_store::{Lookup, OnlineStore, Reader, ViewId};
 use smallvec::SmallVec;
 
@@ -358,10 +358,11 @@ impl Snapshot {
         Ok(answer)
     }
 
-    /// Returns whether the plugins of a request are expected to take long.
-    pub(super) fn has_slow_plugins(&self, planned: &PlannedRequest) -> bool {
-        let mut transforms = planned.plan.steps.iter().filter_map(|step| step.transform.as_ref());
-        transforms.any(|transform| transform.is_long(planned.rows)) && self.transforms.runtime().is_some()
+    /// Returns the first plugin of a request that is expected to take long.
+    pub(super) fn slow_plugin<'p>(&self, planned: &'p PlannedRequest) -> Option<&'p Transform> {
+        self.transforms.runtime()?;
+        let mut transforms = planned.plan.steps.iter().filter_map(|step| step.transform.as_deref());
+        transforms.find(|transform| transform.is_long(planned.rows))
     }
 
     /// Returns the plugins of the derived views, in the catalog's order.

@@ -60,18 +60,20 @@ fn missing_plugin_is_logged_once() {
 }
 
 /// A view of the hostile plugin. Its calls do not end if they have a row whose `x` is at least 1000.
-const SPIN: &str = "derived_views:
-  - name: spin
-    plugin: hostile
-    inputs: [{name: x, request: Float64}]
-    features: [{name: y, type: Float64}]
-    config: {mode: spin, bad: 1000}
-";
+const SPIN: (&str, &str) = ("spin", "{mode: spin, bad: 1000}");
 
-/// Starts a server with this view.
-fn serve_spin() -> (Home, Running, SocketAddr) {
+/// Starts a server with views of the hostile plugin, which have these names and configurations.
+fn serve_hostile(views: &[(&str, &str)], config: &str) -> (Home, Running, SocketAddr) {
     let home = Home::golden_loaded();
-    home.write("features/spin.yaml", SPIN);
+    let view = |(name, config): &(&str, &str)| {
+        format!(
+            "  - {{name: {name}, plugin: hostile, inputs: [{{name: x, request: Float64}}], features: [{{name: y, \
+             type: Float64}}], config: {config}}}\n"
+        )
+    };
+    home.write("features/hostile.yaml", &format!("derived_views:\n{}", views.iter().map(view).collect::<String>()));
+    let base = fs::read_to_string(home.path("larder.yaml")).unwrap();
+    home.write("larder.yaml", &(base + config));
     fs::copy(guest("hostile"), home.path("hostile.wasm")).unwrap();
     home.run(["plugin", "deploy", "--force", "hostile.wasm"]).assert_code(0);
     // Plugins with cached code are deployed before the server listens.
@@ -106,7 +108,7 @@ fn failing_calls_are_bounded_in_server() {
     /// and after it waits.
     const CORES_MAX: f64 = 0.6;
 
-    let (_home, host, address) = serve_spin();
+    let (_home, host, address) = serve_hostile(&[SPIN], "");
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
         let ended = SetOnDrop(&over);
@@ -135,5 +137,38 @@ fn failing_calls_are_bounded_in_server() {
         drop(ended);
         let answers: usize = callers.into_iter().map(|caller| caller.join().unwrap()).sum();
         assert!(answers >= CALLERS, "{answers}");
+    });
+}
+
+/// Counts the requests that a client gets rejected.
+fn rejected(address: SocketAddr, feature: &str, x: f64, rows: usize, over: &AtomicBool) -> usize {
+    let mut rejected = 0;
+    while !over.load(Ordering::Relaxed) {
+        let answer = ask(address, &[feature], json!({ "x": vec![x; rows] }));
+        rejected += usize::from(answer.status == 503);
+    }
+    rejected
+}
+
+/// Before the queue of the compute threads was shared fairly, other plugins got status 503 for most requests.
+#[test]
+fn crowd_of_one_plugin_rejects_no_others() {
+    const CROWD: usize = 40;
+    // Both take more than 100 us, so they use the compute threads.
+    let views = [("crowded", "{mode: slow, amount: 1000}"), ("other", "{mode: slow, amount: 500}")];
+    let (_home, _host, address) = serve_hostile(&views, "plugins: {waiting_max: 4}\n");
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let ended = SetOnDrop(&over);
+        let crowd: Vec<_> = (0..CROWD).map(|_| scope.spawn(|| rejected(address, "crowded:y", 1.0, 1, &over))).collect();
+        thread::sleep(Duration::from_millis(500));
+        for x in (0..200).map(f64::from) {
+            let answer = ask(address, &["other:y"], json!({ "x": [x] }));
+            assert_eq!(answer.status, 200, "{x}: {}", answer.text());
+            assert_eq!(answer.column("y")["values"], json!([2.0 * x]));
+        }
+        drop(ended);
+        let rejected: usize = crowd.into_iter().map(|client| client.join().unwrap()).sum();
+        assert!(rejected > 0, "the queue was never full");
     });
 }

@@ -183,7 +183,7 @@ fn python_mistake_starts_no_installation() {
     let ended = end(tool(&home, ["plugin", "build", "ratio"]).env("LARDER_CACHE", home.path("cache")));
     ended.assert_code(1).assert_complains(&["did you mean 'Float64'?"]);
     assert!(!ended.err.contains("installing"), "{}", ended.err);
-    assert!(!home.path("cache/componentize-py-0.25.1").exists());
+    assert!(!home.path("cache/componentize-py-0.25.1").is_dir());
 }
 
 /// A mistake is reported before the slow build begins.

@@ -1,0 +1,194 @@
+//! A bounded queue of tasks whose owners take turns.
+//!
+//! The next task is one of the owner with the fewest running tasks, and among these, of the owner whose tasks used the
+//! least time. An owner that had no tasks begins with the time of the owner that was served last, so it saves up no time
+//! while it has no tasks. This is start-time fair queuing (Goyal, Vin and Cheng, 1996) without weights. If the queue is
+//! full, a new task takes the place of the newest task of the owner with the most waiting tasks, unless that is its own
+//! owner. So an owner with many tasks neither delays nor displaces those of others.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+
+use super::Owner;
+
+/// The queue. A task that was taken must be followed by a call of [`FairQueue::finish`].
+#[derive(Debug)]
+pub(super) struct FairQueue<T> {
+    owners: BTreeMap<Owner, Tasks<T>>,
+    /// The number of waiting tasks.
+    len: usize,
+    /// The maximum number of waiting tasks.
+    len_max: usize,
+    /// The time that the owner of the last taken task had used.
+    reached: Duration,
+}
+
+/// The tasks of an owner.
+#[derive(Debug)]
+struct Tasks<T> {
+    waiting: VecDeque<T>,
+    running: usize,
+    /// The time that the tasks used, including the time with which the owner began.
+    used: Duration,
+}
+
+// === impl FairQueue ===
+
+impl<T> FairQueue<T> {
+    pub(super) fn new(len_max: usize) -> Self {
+        Self { owners: BTreeMap::new(), len: 0, len_max, reached: Duration::ZERO }
+    }
+
+    /// Adds a task. Returns the task that it displaced, if any.
+    ///
+    /// # Errors
+    /// The task itself, if the queue is full and no other owner has more waiting tasks.
+    pub(super) fn push(&mut self, owner: Owner, task: T) -> Result<Option<T>, T> {
+        let mut displaced = None;
+        if self.len >= self.len_max {
+            let own = self.owners.get(&owner).map_or(0, |tasks| tasks.waiting.len());
+            let longest = self.owners.values_mut().max_by_key(|tasks| tasks.waiting.len());
+            // With a difference of one, the owners would displace each other's tasks in turn.
+            let longest = longest.filter(|tasks| tasks.waiting.len() > own + 1);
+            displaced = longest.and_then(|tasks| tasks.waiting.pop_back());
+            if displaced.is_none() {
+                return Err(task);
+            }
+            self.len -= 1;
+        }
+        let reached = self.reached;
+        let new = || Tasks { waiting: VecDeque::new(), running: 0, used: reached };
+        let tasks = self.owners.entry(owner).or_insert_with(new);
+        if !tasks.is_busy() {
+            tasks.used = tasks.used.max(reached);
+        }
+        tasks.waiting.push_back(task);
+        self.len += 1;
+        Ok(displaced)
+    }
+
+    /// Takes the next task.
+    pub(super) fn pop(&mut self) -> Option<(Owner, T)> {
+        let waiting = self.owners.iter_mut().filter(|(_, tasks)| !tasks.waiting.is_empty());
+        let (owner, tasks) = waiting.min_by_key(|(_, tasks)| (tasks.running, tasks.used))?;
+        let task = tasks.waiting.pop_front()?;
+        tasks.running += 1;
+        self.reached = self.reached.max(tasks.used);
+        self.len -= 1;
+        Some((*owner, task))
+    }
+
+    /// Records that a task of this owner ended, and the time that it used.
+    pub(super) fn finish(&mut self, owner: Owner, used: Duration) {
+        if let Some(tasks) = self.owners.get_mut(&owner) {
+            tasks.running -= 1;
+            tasks.used += used;
+        }
+        if !self.owners.values().any(Tasks::is_busy) {
+            // All owners begin anew. This also removes those that no longer exist.
+            self.owners.clear();
+            self.reached = Duration::ZERO;
+        }
+    }
+}
+
+// === impl Tasks ===
+
+impl<T> Tasks<T> {
+    fn is_busy(&self) -> bool {
+        self.running > 0 || !self.waiting.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// Runs the tasks one after the other. A task is the time that it uses, in milliseconds.
+    fn run(queue: &mut FairQueue<u32>) -> Vec<u32> {
+        let next = || {
+            let (owner, task) = queue.pop()?;
+            queue.finish(owner, MS * task);
+            Some(task)
+        };
+        std::iter::from_fn(next).collect()
+    }
+
+    #[test]
+    fn tasks_of_one_owner_keep_their_order() {
+        let (mut queue, owner) = (FairQueue::new(3), Owner::new());
+        for task in [3, 1, 2] {
+            assert_eq!(queue.push(owner, task), Ok(None));
+        }
+        assert_eq!(queue.push(owner, 4), Err(4), "the queue is full");
+        assert_eq!(run(&mut queue), [3, 1, 2]);
+        assert_eq!(queue.push(owner, 5), Ok(None), "the queue is empty again");
+    }
+
+    #[test]
+    fn owners_get_equal_time() {
+        let (mut queue, [slow, quick]) = (FairQueue::new(100), [Owner::new(), Owner::new()]);
+        (0..5).for_each(|_| assert_eq!(queue.push(slow, 10), Ok(None)));
+        (0..25).for_each(|_| assert_eq!(queue.push(quick, 1), Ok(None)));
+        let order = run(&mut queue);
+        let before_slow: Vec<usize> =
+            order.iter().enumerate().filter(|(_, task)| **task == 10).map(|(at, _)| at).collect();
+        assert_eq!(before_slow, [0, 11, 22, 28, 29], "{order:?}");
+    }
+
+    #[test]
+    fn idle_owner_saves_up_no_time() {
+        let (mut queue, [first, second]) = (FairQueue::new(100), [Owner::new(), Owner::new()]);
+        (0..20).for_each(|_| assert_eq!(queue.push(first, 10), Ok(None)));
+        for _ in 0..10 {
+            assert_eq!(queue.pop(), Some((first, 10)));
+            queue.finish(first, 10 * MS);
+        }
+        // The first owner has used 100 ms, the second one nothing.
+        (0..10).for_each(|_| assert_eq!(queue.push(second, 11), Ok(None)));
+        let order = run(&mut queue);
+        assert!(order[..4].contains(&10) && order[..4].contains(&11), "{order:?}");
+    }
+
+    #[test]
+    fn running_tasks_leave_threads_to_other_owners() {
+        let (mut queue, [first, second]) = (FairQueue::new(100), [Owner::new(), Owner::new()]);
+        (0..3).for_each(|_| assert_eq!(queue.push(first, 1), Ok(None)));
+        assert_eq!(queue.pop(), Some((first, 1)));
+        assert_eq!(queue.push(second, 2), Ok(None));
+        assert_eq!(queue.pop(), Some((second, 2)), "no task of this owner is running");
+        assert_eq!(queue.pop(), Some((first, 1)));
+        queue.finish(second, MS);
+        assert_eq!(queue.push(second, 3), Ok(None));
+        assert_eq!(queue.pop(), Some((second, 3)));
+    }
+
+    #[test]
+    fn full_queue_has_place_for_other_owners() {
+        let (mut queue, [first, second]) = (FairQueue::new(4), [Owner::new(), Owner::new()]);
+        for task in 0..4 {
+            assert_eq!(queue.push(first, task), Ok(None));
+        }
+        assert_eq!(queue.push(second, 10), Ok(Some(3)), "the newest task of the owner with the most tasks");
+        assert_eq!(queue.push(second, 11), Ok(Some(2)));
+        assert_eq!(queue.push(second, 12), Err(12), "both owners have the same number of tasks");
+        assert_eq!(queue.push(first, 4), Err(4));
+        let mut left = run(&mut queue);
+        left.sort_unstable();
+        assert_eq!(left, [0, 1, 10, 11]);
+    }
+
+    #[test]
+    fn owners_are_removed_when_idle() {
+        let mut queue = FairQueue::new(4);
+        for _ in 0..1_000 {
+            assert_eq!(queue.push(Owner::new(), 1), Ok(None));
+            assert_eq!(run(&mut queue), [1]);
+        }
+        assert!(queue.owners.is_empty());
+    }
+}
