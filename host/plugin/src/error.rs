@@ -261,9 +261,9 @@ pub enum CallError {
         /// The plugin's type.
         to: ColumnType,
     },
-    /// An output of a nested type that is not JSON text of the type.
-    #[error("output '{output}' is not the JSON text of a value of type {value_type}")]
-    Nested {
+    /// The text of an output is not a value of the view's type.
+    #[error("output '{output}' is not {}a value of type {value_type}", json_text_of(*value_type))]
+    Text {
         /// The output.
         output: String,
         /// The view's type.
@@ -321,6 +321,11 @@ pub enum CallError {
     Busy(String),
 }
 
+/// Returns how a plugin returns a value of this type.
+fn json_text_of(value_type: ValueType) -> &'static str {
+    if let ValueType::Nested(_) = value_type { "the JSON text of " } else { "" }
+}
+
 // === impl CallError ===
 
 impl CallError {
@@ -331,7 +336,7 @@ impl CallError {
             Self::Fault(_) => "fault",
             Self::Row(_) => "row",
             Self::Cast { .. } => "cast",
-            Self::Nested { .. } => "nested",
+            Self::Text { .. } => "text",
             Self::Interrupt(Interrupt::Timeout(_) | Interrupt::Elapsed(_)) => "timeout",
             Self::Interrupt(Interrupt::Memory { .. }) => "memory",
             Self::Interrupt(Interrupt::Output { .. }) => "output_bytes",
@@ -358,7 +363,7 @@ impl CallError {
     pub fn for_client(&self) -> String {
         match self {
             Self::Fault(message) | Self::Row(message) => message.clone(),
-            Self::Cast { .. } | Self::Nested { .. } => self.to_string(),
+            Self::Cast { .. } | Self::Text { .. } => self.to_string(),
             Self::Busy(_) => "no instance of it is available. hint: retry later".to_owned(),
             Self::Skipped => "too many other rows failed".to_owned(),
             _ => "the call failed. hint: look for the reason in the server's log".to_owned(),

@@ -31,7 +31,6 @@ mod isolation;
 mod killed;
 mod logs;
 mod metrics;
-mod nested;
 mod output;
 mod plugin_dir;
 mod pool;
@@ -39,6 +38,7 @@ mod precheck;
 mod runtime;
 mod settings;
 mod signature;
+mod text_types;
 mod transform;
 mod world;
 

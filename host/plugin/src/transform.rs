@@ -18,8 +18,8 @@ use super::{
     inputs::TimeColumn,
     logs::{Checks, PluginLog},
     metrics::TransformMetrics,
-    nested,
     pool::Pool,
+    text_types::{self, TextOutputs},
 };
 
 /// A component that is configured for a derived view. Any thread may call it.
@@ -36,8 +36,7 @@ pub struct Transform {
     outputs: Vec<usize>,
     /// The types of the values or list items of each output, in the order of the signature.
     item_types: Vec<ScalarType>,
-    /// The outputs of nested types, by their index in the signature.
-    nested: Vec<(usize, ValueType)>,
+    text_outputs: TextOutputs,
     pool: Pool,
     isolation: Isolation,
     owner: Owner,
@@ -106,11 +105,9 @@ impl Transform {
         let casts = inputs.iter().zip(&signature.inputs).map(is_cast).collect();
         let mut item_types: Vec<ScalarType> =
             signature.outputs.iter().map(|output| output.column_type.scalar.into()).collect();
-        let mut nested = Vec::new();
+        let mut text_outputs = TextOutputs::default();
         for (feature, place) in view.features.iter().zip(&outputs) {
-            if let of @ ValueType::Nested(_) = feature.value_type {
-                nested.push((*place, of));
-            }
+            text_outputs.add(*place, feature.value_type);
             item_types[*place] = match feature.value_type {
                 ValueType::Scalar(of) | ValueType::List(of) | ValueType::Set(of) => of,
                 ValueType::Nested(_) => item_types[*place],
@@ -126,7 +123,7 @@ impl Transform {
             input_types,
             outputs,
             item_types,
-            nested,
+            text_outputs,
             pool: Pool::new(runtime.settings().threads + runtime.settings().compute_threads),
             isolation: Isolation::new(),
             owner: Owner::new(),
@@ -240,7 +237,7 @@ impl Transform {
 
     /// Wraps the result of a batch.
     pub(super) fn outputs_of(&self, frame: Frame, failed: Vec<FailedRow>) -> Outputs {
-        let (frame, failed) = nested::encode(frame, failed, &self.nested, &self.component.signature().outputs);
+        let (frame, failed) = self.text_outputs.encode(frame, failed, &self.component.signature().outputs);
         Outputs::new(frame, &self.item_types, failed)
     }
 
@@ -357,11 +354,8 @@ impl Transform {
     fn try_on(&self, zeros: bool) -> Result<(), CallError> {
         let mut inputs = self.input_batch(0, 1);
         for input in 0..inputs.column_count() {
-            let nested = match self.input_type(input) {
-                of @ ValueType::Nested(_) => nested::examples(of),
-                _ => Vec::new(),
-            };
-            inputs.column(|column| match nested.first() {
+            let examples = text_types::examples(self.input_type(input));
+            inputs.column(|column| match examples.first() {
                 _ if !zeros => column.push(ValueRef::Null),
                 Some(text) => column.push(ValueRef::Bytes(text.as_bytes())),
                 None => column.push_default(),

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use larder_model::{
-    codec::{json::nested_json, single},
-    model::{Micros, NULL_TIMESTAMP_SECONDS, ScalarType, ValueRef, ValueType},
+    codec::{is_text_of, json::nested_json, null_item, set, single},
+    model::{Micros, ScalarType, Value, ValueRef, ValueType},
 };
 use larder_plugin_host::{
     CallError, ColumnScalar, ColumnType, ColumnWriter, FailedRow, Field, Frame, FrameBuilder, OnFailure,
@@ -36,7 +36,7 @@ pub(super) fn derive(
     let mut request_data = FrameBuilder::new(types, answer.rows);
     for input in &plan.request_inputs {
         let (_, values) = &request.entities[input.request_place];
-        request_data.column(|column| fill_typed(column, &input.name, values))?;
+        request_data.column(|column| fill_typed(column, &input.name, input.value_type, values))?;
     }
     let request_data = request_data.finish();
     for step in &plan.steps {
@@ -125,10 +125,7 @@ fn fill_feature(
     is_cast: bool,
     lossy: &mut impl FnMut(usize),
 ) {
-    // Feast's placeholder for a null timestamp is passed to a plugin as null.
-    let is_timestamp = column.column_type() == ColumnType::TIMESTAMP;
-    let is_null = |value: &ValueRef<'_>| is_timestamp && matches!(value, ValueRef::Int64(NULL_TIMESTAMP_SECONDS));
-    let mut values = answer.cells(from).map(|cell| if is_null(&cell.value) { ValueRef::Null } else { cell.value });
+    let mut values = answer.cells(from).map(|cell| cell.value);
     if let Some(output) = answer.output(from) {
         // Copies the other plugin's outputs, because the values of a response have no null items. Rows that failed have
         // the other view's fallback.
@@ -161,8 +158,15 @@ fn fill_key(
     rows: usize,
     lossy: &mut impl FnMut(usize),
 ) {
-    let value = |row: usize| values.map_or(ValueRef::Null, |values| keys::key_as_value(&values[row], key_type));
-    column.extend_cast((0..rows).map(value), lossy);
+    for row in 0..rows {
+        match values.map_or(Some(ValueRef::Null), |values| keys::key_as_value(&values[row], key_type)) {
+            Some(value) => column.extend_cast([value].into_iter(), |_| lossy(row)),
+            None => {
+                lossy(row);
+                column.push(ValueRef::Null);
+            }
+        }
+    }
 }
 
 /// Appends the caller's values for an input, converted to the column's type:
@@ -171,13 +175,25 @@ fn fill_key(
 /// * A floating-point type accepts numbers within its range, and rounds them to the nearest value.
 /// * A timestamp is a whole number of seconds since 1970.
 /// * A bytes type accepts text, as UTF-8.
+/// * `Uuid`, `TimeUuid`, `Decimal` and `Json` accept text that is such a value.
+/// * A set is sorted and has no duplicates, as if it were stored.
 ///
-/// There are no other conversions.
+/// There are no other conversions. `value_type` is the declared type of the values.
 ///
 /// # Errors
 /// [`RequestError::BadRequestData`] for the first value that cannot be converted.
-pub fn fill_typed(column: &mut ColumnWriter<'_>, name: &str, values: &[EntityValue<'_>]) -> Result<(), RequestError> {
+pub fn fill_typed(
+    column: &mut ColumnWriter<'_>,
+    name: &str,
+    value_type: ValueType,
+    values: &[EntityValue<'_>],
+) -> Result<(), RequestError> {
     let ColumnType { scalar, is_list, nullable_items } = column.column_type();
+    let text = match value_type {
+        ValueType::Scalar(of) | ValueType::List(of) | ValueType::Set(of) if of.is_text() => of,
+        _ => ScalarType::String,
+    };
+    let sent = |value| sent(value, scalar).filter(|value| has_text_of(value, text));
     let mut wrong = None;
     let mut note = |row: usize, value| {
         wrong.get_or_insert((row, value));
@@ -188,10 +204,19 @@ pub fn fill_typed(column: &mut ColumnWriter<'_>, name: &str, values: &[EntityVal
             match value {
                 EntityValue::Null => column.push(ValueRef::Null),
                 EntityValue::List(items) => {
-                    column.push_list(items.iter().map(|item| match item {
+                    let items = items.iter().map(|item| match item {
                         EntityValue::Null if nullable_items => ValueRef::Null,
-                        item => sent(item, scalar).unwrap_or_else(|| note(row, item)),
-                    }));
+                        item => sent(item).unwrap_or_else(|| note(row, item)),
+                    });
+                    if let ValueType::Set(of) = value_type {
+                        let items: Vec<Value> = items.map(|item| item.to_value()).collect();
+                        let all_null = items.iter().all(|item| *item == Value::Null);
+                        let item = |item| if item == Value::Null { null_item(of, all_null) } else { item };
+                        let items = set(items.into_iter().map(item).collect());
+                        column.push_list(items.iter().map(Value::as_item));
+                    } else {
+                        column.push_list(items);
+                    }
                 }
                 value => column.push(note(row, value)),
             }
@@ -199,17 +224,35 @@ pub fn fill_typed(column: &mut ColumnWriter<'_>, name: &str, values: &[EntityVal
     } else {
         column.extend(values.iter().enumerate().map(|(row, value)| match value {
             EntityValue::Null => ValueRef::Null,
-            value => sent(value, scalar).unwrap_or_else(|| note(row, value)),
+            value => sent(value).unwrap_or_else(|| note(row, value)),
         }));
     }
     wrong.map_or(Ok(()), |(row, found)| {
         Err(RequestError::BadRequestData {
             name: name.to_owned(),
             row,
-            declared: column.column_type().to_string(),
+            declared: declared(column.column_type(), value_type),
             found: found.describe(),
         })
     })
+}
+
+/// Returns the type in the view if only some texts are values of it, and otherwise the type in the plugin.
+fn declared(column_type: ColumnType, value_type: ValueType) -> String {
+    match value_type {
+        ValueType::Scalar(of) | ValueType::List(of) | ValueType::Set(of) if of.is_text() => value_type.to_string(),
+        _ => column_type.to_string(),
+    }
+}
+
+/// Returns whether a text is a value of this type. Values that are not text are.
+fn has_text_of(value: &ValueRef<'_>, wanted: ScalarType) -> bool {
+    match value {
+        ValueRef::Bytes(text) if wanted != ScalarType::String => {
+            std::str::from_utf8(text).is_ok_and(|text| is_text_of(text, wanted))
+        }
+        _ => true,
+    }
 }
 
 /// Converts a value of the caller to the type. Returns `None` if that is not possible.

@@ -75,17 +75,18 @@ pub(super) fn key_value<'a>(value: &'a EchoedValue<'a>, key_type: ScalarType) ->
     }
 }
 
-/// Returns the value of a key as the input of a plugin; null if there is no key.
-pub(super) fn key_as_value<'a>(value: &'a EchoedValue<'a>, key_type: ScalarType) -> ValueRef<'a> {
-    match key_value(value, key_type) {
+/// Returns the value of a key as the input of a plugin; null if there is no key. Returns `None` for a time that is out of
+/// range, because plugins receive times in microseconds.
+pub(super) fn key_as_value<'a>(value: &'a EchoedValue<'a>, key_type: ScalarType) -> Option<ValueRef<'a>> {
+    Some(match key_value(value, key_type) {
         None => ValueRef::Null,
         Some(KeyValue::Int32(value)) => ValueRef::Int32(value),
         Some(KeyValue::Int64(value)) => ValueRef::Int64(value),
         // As in Feast, timestamps in keys are whole seconds.
-        Some(KeyValue::UnixTimestamp(value)) => ValueRef::Int64(value.saturating_mul(1_000_000)),
+        Some(KeyValue::UnixTimestamp(value)) => ValueRef::Int64(value.checked_mul(1_000_000)?),
         Some(KeyValue::String(value)) => ValueRef::Bytes(value.as_bytes()),
         Some(KeyValue::Bytes(value)) => ValueRef::Bytes(value),
-    }
+    })
 }
 
 /// Returns the type that Feast infers from the Python type of the first value that is not null.
@@ -203,6 +204,8 @@ fn out_of_range(value: impl std::fmt::Display) -> RequestError {
 
 #[cfg(test)]
 mod tests {
+    use larder_model::model::Value;
+
     use super::*;
 
     #[test]
@@ -215,6 +218,18 @@ mod tests {
         assert_eq!(key_value(&text, ScalarType::Int64), None);
         assert_eq!(key_value(&text, ScalarType::String), Some(KeyValue::String("7")));
         assert_eq!(key_value(&EchoedValue::Null, ScalarType::Int64), None);
+    }
+
+    #[test]
+    fn time_out_of_range_is_no_input() {
+        let input = |seconds: i64| {
+            let value = EchoedValue::Int(seconds);
+            key_as_value(&value, ScalarType::UnixTimestamp).map(|value| value.to_value())
+        };
+        let seconds_max = i64::MAX / 1_000_000;
+        assert_eq!(input(seconds_max), Some(Value::Int64(seconds_max * 1_000_000)));
+        assert_eq!(input(seconds_max + 1), None);
+        assert_eq!(input(-seconds_max - 2), None);
     }
 
     fn check(value: EntityValue<'_>, key_type: ScalarType, expected: Result<EchoedValue<'_>, &str>) {

@@ -48,6 +48,7 @@ mod plugin_mistakes;
 mod plugin_python;
 mod plugin_server;
 mod plugin_tools;
+mod plugin_types;
 mod process;
 mod retyped;
 mod s3;

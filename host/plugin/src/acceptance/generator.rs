@@ -6,9 +6,9 @@
 //! * The other rows are plausible: text looks like names, dates, addresses, numbers and JSON, and all lists of a row
 //!   have the same length, as plugins that compare lists expect it.
 
-use larder_model::model::{Micros, ValueRef, ValueType};
+use larder_model::model::{Micros, ValueRef};
 
-use crate::{AsOf, ColumnScalar, ColumnType, ColumnWriter, Inputs, Transform, nested};
+use crate::{AsOf, ColumnScalar, ColumnType, ColumnWriter, Inputs, Transform, text_types};
 
 /// Generates inputs.
 #[derive(Clone, Copy, Debug)]
@@ -77,16 +77,20 @@ impl RowGenerator {
         let as_of = if transform.has_time_per_row() { AsOf::Each(times.collect()) } else { AsOf::All(NEW_YEAR_2026) };
         let mut inputs = transform.input_batch(as_of, rows);
         for place in 0..inputs.column_count() {
-            inputs.column(|column| match transform.input_type(place) {
-                of @ ValueType::Nested(_) => self.nested(column, place, rows, &nested::examples(of)),
-                _ => (0..rows).for_each(|row| self.cell(column, place, self.kind(row))),
+            let examples = text_types::examples(transform.input_type(place));
+            inputs.column(|column| {
+                if examples.is_empty() || column.column_type().is_list {
+                    (0..rows).for_each(|row| self.cell(column, place, self.kind(row), &examples));
+                } else {
+                    self.examples(column, place, rows, &examples);
+                }
             });
         }
         inputs.finish()
     }
 
-    /// Fills a column with JSON texts of a nested type, because the host passes no other text.
-    fn nested(self, column: &mut ColumnWriter<'_>, place: usize, rows: usize, examples: &[String]) {
+    /// Fills a column with these texts, because the host passes only texts of the type.
+    fn examples(self, column: &mut ColumnWriter<'_>, place: usize, rows: usize, examples: &[String]) {
         for row in 0..rows {
             let mut random = Random::new(self.seed, row, place);
             let text = match row {
@@ -111,7 +115,8 @@ impl RowGenerator {
         RowKind { row, is_extreme, items: *items }
     }
 
-    fn cell(self, column: &mut ColumnWriter<'_>, place: usize, kind: RowKind) {
+    /// Adds a row. The items of a list of text are taken from `examples`, unless there are none.
+    fn cell(self, column: &mut ColumnWriter<'_>, place: usize, kind: RowKind, examples: &[String]) {
         let mut random = Random::new(self.seed, kind.row, place);
         let ColumnType { scalar, is_list, nullable_items } = column.column_type();
         match kind.row {
@@ -125,7 +130,8 @@ impl RowGenerator {
             return column.push(random.value(scalar, kind.is_extreme, &text));
         }
         let items = if kind.is_extreme { *random.pick(&LENGTHS_EXTREME) } else { kind.items };
-        let texts: Vec<String> = (0..items).map(|_| random.text(false)).collect();
+        let mut text = || if examples.is_empty() { random.text(false) } else { random.pick(examples).clone() };
+        let texts: Vec<String> = (0..items).map(|_| text()).collect();
         let values: Vec<ValueRef<'_>> = texts
             .iter()
             .map(|text| match nullable_items && random.below(4) == 0 {
@@ -221,7 +227,7 @@ mod tests {
     fn column(of: ColumnType, seed: u64) -> Frame {
         let mut frame = FrameBuilder::new([of], 512);
         let generator = RowGenerator::new(seed);
-        frame.column(|column| (0..512).for_each(|row| generator.cell(column, 3, generator.kind(row))));
+        frame.column(|column| (0..512).for_each(|row| generator.cell(column, 3, generator.kind(row), &[])));
         frame.finish()
     }
 
@@ -263,7 +269,7 @@ mod tests {
         let types = [ColumnType::list(ColumnScalar::Float32), ColumnType::list(ColumnScalar::Float32)];
         let mut frame = FrameBuilder::new(types, 512);
         for place in 0..2 {
-            frame.column(|column| (0..512).for_each(|row| generator.cell(column, place, generator.kind(row))));
+            frame.column(|column| (0..512).for_each(|row| generator.cell(column, place, generator.kind(row), &[])));
         }
         let frame = frame.finish();
         let len = |place: usize, row: usize| frame.column(place).items(row..row + 1).len();

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use larder_model::model::ValueType;
+
 use super::{CallError, Interrupt};
 use crate::CompileKill;
 
@@ -19,7 +21,10 @@ impl CallError {
         match self {
             Self::Fault(_) | Self::Row(_) => "handle such inputs in the code, for example by returning null",
             Self::Cast { .. } => "change the type of the input in the view or in the plugin",
-            Self::Nested { .. } => "return the JSON text of such a value, or change the type in the view",
+            Self::Text { value_type: ValueType::Nested(_), .. } => {
+                "return the JSON text of such a value, or change the type in the view"
+            }
+            Self::Text { .. } => "return the text of such a value, or change the type in the view",
             Self::Interrupt(interrupt) => interrupt.hint(),
             Self::Columns { .. }
             | Self::Column { .. }

@@ -10,7 +10,7 @@
 
 use std::ops::Range;
 
-use larder_model::model::ValueRef;
+use larder_model::model::{NULL_TIMESTAMP_SECONDS, ValueRef};
 
 use super::{
     ColumnRef, Frame, Parts, ValueSlice,
@@ -123,6 +123,8 @@ impl ColumnWriter<'_> {
     }
 
     /// Adds a row. A value whose type differs from the column's becomes a null; callers compare the types beforehand.
+    /// In a column of times, Feast's placeholder for a null time ([`NULL_TIMESTAMP_SECONDS`]) becomes a null. A list with
+    /// such items becomes a null if items may not be null.
     pub fn push(&mut self, value: ValueRef<'_>) {
         self.extend([value]);
     }
@@ -138,8 +140,9 @@ impl ColumnWriter<'_> {
         }
         if self.parts.column_type.nullable_items {
             let (mut null_items, mut item) = (std::mem::take(self.null_items), self.items);
+            let is_time = self.parts.column_type.scalar == ColumnScalar::Timestamp;
             self.put_list(items.inspect(|value| {
-                if matches!(value, ValueRef::Null) {
+                if matches!(value, ValueRef::Null) || (is_time && is_null_time(value)) {
                     null_items.push(item);
                 }
                 item += 1;
@@ -156,7 +159,8 @@ impl ColumnWriter<'_> {
         match self.parts.column_type.scalar {
             ColumnScalar::Bool => self.put_items(items, as_bool),
             ColumnScalar::Int32 => self.put_items(items, as_int32),
-            ColumnScalar::Int64 | ColumnScalar::Timestamp => self.put_items(items, as_int64),
+            ColumnScalar::Int64 => self.put_items(items, as_int64),
+            ColumnScalar::Timestamp => self.put_items(items, as_time),
             ColumnScalar::Float32 => self.put_items(items, as_float32),
             ColumnScalar::Float64 => self.put_items(items, as_float64),
             ColumnScalar::Utf8 | ColumnScalar::Binary => {
@@ -423,12 +427,19 @@ impl ColumnWriter<'_> {
 impl<'v> Extend<ValueRef<'v>> for ColumnWriter<'_> {
     fn extend<T: IntoIterator<Item = ValueRef<'v>>>(&mut self, values: T) {
         let values = values.into_iter();
-        let ColumnType { scalar, is_list, .. } = self.parts.column_type;
+        let ColumnType { scalar, is_list, nullable_items } = self.parts.column_type;
         match scalar {
             _ if is_list => {
                 for value in values.take(self.rows - self.row) {
                     match value {
-                        ValueRef::List(list) => self.push_list(list.iter()),
+                        // A stored list has no other null items.
+                        ValueRef::List(list)
+                            if nullable_items
+                                || scalar != ColumnScalar::Timestamp
+                                || !list.iter().any(|item| is_null_time(&item)) =>
+                        {
+                            self.push_list(list.iter());
+                        }
                         _ => {
                             self.clear(self.row);
                             self.push_default();
@@ -438,7 +449,8 @@ impl<'v> Extend<ValueRef<'v>> for ColumnWriter<'_> {
             }
             ColumnScalar::Bool => self.put(values, as_bool),
             ColumnScalar::Int32 => self.put(values, as_int32),
-            ColumnScalar::Int64 | ColumnScalar::Timestamp => self.put(values, as_int64),
+            ColumnScalar::Int64 => self.put(values, as_int64),
+            ColumnScalar::Timestamp => self.put(values, as_time),
             ColumnScalar::Float32 => self.put(values, as_float32),
             ColumnScalar::Float64 => self.put(values, as_float64),
             ColumnScalar::Utf8 | ColumnScalar::Binary => self.put_bytes(values),
@@ -459,6 +471,17 @@ fn as_int32(value: ValueRef<'_>) -> Option<[u8; 4]> {
 #[inline]
 fn as_int64(value: ValueRef<'_>) -> Option<[u8; 8]> {
     if let ValueRef::Int64(value) = value { Some(value.to_le_bytes()) } else { None }
+}
+
+/// Converts a time. Feast's placeholder for a null time is a null.
+#[inline]
+fn as_time(value: ValueRef<'_>) -> Option<[u8; 8]> {
+    if is_null_time(&value) { None } else { as_int64(value) }
+}
+
+#[inline]
+fn is_null_time(value: &ValueRef<'_>) -> bool {
+    matches!(value, ValueRef::Int64(NULL_TIMESTAMP_SECONDS))
 }
 
 #[inline]

@@ -1,6 +1,9 @@
 //! Tests of frames: their exact bytes, round trips of values, and malicious bytes.
 
-use larder_model::model::Value;
+use larder_model::{
+    codec::{RowBuilder, RowSchema, RowView},
+    model::Value,
+};
 use proptest::prelude::*;
 
 use super::{layout::padded, *};
@@ -77,7 +80,9 @@ fn scalar(of: ColumnScalar) -> BoxedStrategy<Value> {
     match of {
         ColumnScalar::Bool => any::<bool>().prop_map(Value::Bool).boxed(),
         ColumnScalar::Int32 => any::<i32>().prop_map(Value::Int32).boxed(),
-        ColumnScalar::Int64 | ColumnScalar::Timestamp => any::<i64>().prop_map(Value::Int64).boxed(),
+        ColumnScalar::Int64 => any::<i64>().prop_map(Value::Int64).boxed(),
+        // The minimum is the placeholder for a null time.
+        ColumnScalar::Timestamp => (i64::MIN + 1..).prop_map(Value::Int64).boxed(),
         // NaN is not equal to anything, including itself.
         ColumnScalar::Float32 => (-1e9_f32..1e9).prop_map(Value::Float32).boxed(),
         ColumnScalar::Float64 => (-1e9_f64..1e9).prop_map(Value::Float64).boxed(),
@@ -115,7 +120,8 @@ fn columns(rows: usize) -> Batch {
     let value = |of: ColumnScalar, i: usize| match of {
         ColumnScalar::Bool => Value::Bool(i.is_multiple_of(2)),
         ColumnScalar::Int32 => Value::Int32(i32::try_from(i).unwrap() - 3),
-        ColumnScalar::Int64 | ColumnScalar::Timestamp => Value::Int64(i64::MIN + i64::try_from(i).unwrap()),
+        ColumnScalar::Int64 => Value::Int64(i64::MIN + i64::try_from(i).unwrap()),
+        ColumnScalar::Timestamp => Value::Int64(i64::MAX - i64::try_from(i).unwrap()),
         ColumnScalar::Float32 => Value::Float32(0.5),
         ColumnScalar::Float64 => Value::Float64(-0.0),
         ColumnScalar::Utf8 | ColumnScalar::Binary => Value::Bytes("größe".repeat(i % 3).into_bytes()),
@@ -304,6 +310,32 @@ fn null_items_survive_casts() {
     assert_eq!(cast(true, 1..3), nullable[1..3]);
     // In a column without null items, lists with null items are null.
     assert_eq!(cast(false, 0..4), [None, Some(vec![two]), None, Some(vec![])]);
+}
+
+#[test]
+fn placeholder_for_null_times_is_null() {
+    let times = [Value::Int64(i64::MIN), Value::Int64(1), Value::Int64(i64::MIN + 1)];
+    let fields = [("times".into(), "Array(UnixTimestamp)".parse().unwrap())];
+    let schema = RowSchema::new(fields);
+    let mut row = RowBuilder::new(&schema);
+    row.begin(0, None);
+    row.push_value(&Value::List(times.to_vec())).unwrap();
+    let row = row.finish().unwrap().to_vec();
+    let list = RowView::new(&schema, &row).unwrap().get(0).unwrap();
+    let list_of = |nullable_items| ColumnType { nullable_items, ..ColumnType::list(ColumnScalar::Timestamp) };
+    let types = [ColumnType::TIMESTAMP, list_of(true), list_of(false), ColumnType::single(ColumnScalar::Int64)];
+    let mut frame = FrameBuilder::new(types, 3);
+    frame.column(|column| column.extend(times.iter().map(Value::as_item)));
+    frame.column(|column| column.push(list));
+    frame.column(|column| column.push(list));
+    frame.column(|column| column.extend(times.iter().map(Value::as_item)));
+    let frame = frame.finish();
+    let present = |column: usize| (0..3).map(|row| frame.column(column).is_present(row)).collect::<Vec<_>>();
+    assert_eq!(present(0), [false, true, true]);
+    assert_eq!(present(1), [true, false, false]);
+    assert_eq!([0, 1, 2].map(|item| frame.column(1).is_item_present(item)), [false, true, true]);
+    assert_eq!(present(2), [false, false, false], "items cannot be null");
+    assert_eq!(present(3), [true, true, true], "no times");
 }
 
 #[test]

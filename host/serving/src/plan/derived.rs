@@ -45,10 +45,12 @@ pub enum StepInput {
 }
 
 /// A column of the request that a derived view needs as input.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct RequestInput {
     /// The index of the column in [`OnlineRequest::entities`].
     pub request_place: usize,
+    /// The declared type of the column's values.
+    pub value_type: ValueType,
     /// The type to which the column's values are converted.
     pub column_type: ColumnType,
     /// The column's name, for error messages.
@@ -71,7 +73,7 @@ pub(super) struct WantedStep<'c> {
 
 enum WantedInput<'c> {
     Feature(ColumnFrom),
-    Request(&'c Arc<str>, ColumnType),
+    Request(&'c Arc<str>, ValueType, ColumnType),
     Key(&'c Arc<str>),
 }
 
@@ -172,7 +174,7 @@ impl<'c> Resolver<'c> {
                 let input = &view.inputs[*index];
                 let column_type = request_type(input.value_type, declared.column_type.nullable_items);
                 Ok(match &input.from {
-                    InputSource::Request => WantedInput::Request(&input.name, column_type),
+                    InputSource::Request => WantedInput::Request(&input.name, input.value_type, column_type),
                     InputSource::JoinKey(key) => WantedInput::Key(key),
                     InputSource::Feature { view, feature } => {
                         let from = if let Some(derived) = self.catalog.derived_view(view) {
@@ -215,8 +217,10 @@ impl<'c> Resolver<'c> {
         let input = |input: &WantedInput<'_>| match *input {
             WantedInput::Feature(from) => StepInput::Feature(moved(from)),
             // `request_inputs` returns an error if one is missing, so the index is always found.
-            WantedInput::Request(name, column_type) => {
-                let same = |input: &RequestInput| input.name == *name && input.column_type == column_type;
+            WantedInput::Request(name, value_type, column_type) => {
+                let same = |input: &RequestInput| {
+                    (&input.name, input.value_type, input.column_type) == (name, value_type, column_type)
+                };
                 StepInput::Request(request_inputs.iter().position(same).unwrap_or_default())
             }
             WantedInput::Key(key) => {
@@ -276,15 +280,17 @@ pub(super) fn request_inputs(
         let columns = || request.entities.iter().enumerate().map(|(index, (name, _))| (&**name, index)).collect();
         let column = columns_by_name.get_or_insert_with(columns).get(&*input.name).copied();
         let read = step.inputs.iter().find_map(|read| match read {
-            WantedInput::Request(name, column_type) if **name == input.name => Some(*column_type),
+            WantedInput::Request(name, _, column_type) if **name == input.name => Some(*column_type),
             _ => None,
         });
         // If no plugin reads the input, no plugin can reject null items.
         let column_type = read.unwrap_or_else(|| request_type(input.value_type, true));
         match column {
             Some(request_place) => {
-                if !inputs.iter().any(|known| known.name == input.name && known.column_type == column_type) {
-                    inputs.push(RequestInput { request_place, column_type, name: Arc::clone(&input.name) });
+                let (name, value_type) = (Arc::clone(&input.name), input.value_type);
+                let wanted = RequestInput { request_place, value_type, column_type, name };
+                if !inputs.contains(&wanted) {
+                    inputs.push(wanted);
                 }
             }
             None if missing.contains(&input.name.to_string()) => {}

@@ -8,6 +8,7 @@ use std::{
 
 use super::{Incomplete, Known, Names, Rules, View, Views, check_name, features, is_identifier, view_name};
 use crate::{
+    codec::{is_text_of, set},
     model::{
         DerivedInput, DerivedView, Entity, Feature, InputSource, NestedType, OnError, ScalarType, Value, ValueType,
     },
@@ -192,7 +193,8 @@ fn value(node: &Node, value_type: ValueType) -> Option<Value> {
         (_, Tree::Null) => Some(Value::Null),
         (ValueType::Scalar(scalar), tree) => scalar_value(tree, scalar),
         (ValueType::List(scalar) | ValueType::Set(scalar), Tree::List(items)) => {
-            Some(Value::List(items.iter().map(|item| scalar_value(&item.tree, scalar)).collect::<Option<_>>()?))
+            let items = items.iter().map(|item| scalar_value(&item.tree, scalar)).collect::<Option<_>>()?;
+            Some(Value::List(if let ValueType::Set(_) = value_type { set(items) } else { items }))
         }
         _ => None,
     }
@@ -212,7 +214,7 @@ fn scalar_value(tree: &Tree, scalar: ScalarType) -> Option<Value> {
         (ScalarType::Float32, Tree::Float(value)) => Some(Value::Float32(*value as f32)),
         (ScalarType::Float64, Tree::Int(value)) => Some(Value::Float64(*value as f64)),
         (ScalarType::Float64, Tree::Float(value)) => Some(Value::Float64(*value)),
-        (scalar, Tree::Text(text)) if scalar.is_text() => Some(Value::Bytes(text.clone().into_bytes())),
+        (scalar, Tree::Text(text)) if is_text_of(text, scalar) => Some(Value::Bytes(text.clone().into_bytes())),
         _ => None,
     }
 }

@@ -5,13 +5,12 @@ use std::{path::Path, sync::Arc};
 
 use anyhow::{Result, bail};
 use larder_common::telemetry::{self, LogFormat};
-use larder_model::model::{
-    DerivedInput, DerivedView, Feature, InputSource, ListRef, OnError, ScalarType, ValueRef, ValueType,
+use larder_model::{
+    codec::json,
+    model::{DerivedInput, DerivedView, Feature, InputSource, OnError, ScalarType, ValueType},
 };
-use larder_plugin_host::{
-    BindError, ColumnScalar, ColumnType, Component, Field, Output, PluginRuntime, Signature, Transform,
-};
-use serde_json::{Value, json};
+use larder_plugin_host::{BindError, ColumnType, Component, Field, Output, PluginRuntime, Signature, Transform};
+use serde_json::Value;
 
 use super::read_plugin;
 use crate::cli::CliError;
@@ -99,31 +98,9 @@ pub(super) fn value_type(of: ColumnType) -> ValueType {
     if of.is_list { ValueType::List(scalar) } else { ValueType::Scalar(scalar) }
 }
 
-/// Returns a value as JSON in the format of responses: bytes as base64, timestamps as whole seconds, and floats that
-/// are not finite as text.
+/// Returns a value as JSON in the format of responses.
 pub(super) fn cell(output: Output<'_>, of: ColumnType, row: usize) -> Value {
-    match output.get(row) {
-        ValueRef::List(list) => items(list, of.scalar),
-        value => scalar(value, of.scalar),
-    }
-}
-
-fn items(list: ListRef<'_>, of: ColumnScalar) -> Value {
-    list.iter().map(|item| scalar(item, of)).collect()
-}
-
-fn scalar(value: ValueRef<'_>, of: ColumnScalar) -> Value {
-    use base64::{Engine as _, engine::general_purpose::STANDARD};
-    let real = |value: f64| if value.is_finite() { json!(value) } else { json!(value.to_string()) };
-    match value {
-        ValueRef::Null | ValueRef::List(_) => Value::Null,
-        ValueRef::Bool(value) => json!(value),
-        ValueRef::Int32(value) => json!(value),
-        ValueRef::Int64(value) if of == ColumnScalar::Timestamp => json!(value.div_euclid(1_000_000)),
-        ValueRef::Int64(value) => json!(value),
-        ValueRef::Float32(value) => real(f64::from(value)),
-        ValueRef::Float64(value) => real(value),
-        ValueRef::Bytes(bytes) if of == ColumnScalar::Utf8 => json!(String::from_utf8_lossy(bytes)),
-        ValueRef::Bytes(bytes) => json!(STANDARD.encode(bytes)),
-    }
+    let mut text = Vec::new();
+    json::value(&mut text, output.get(row), value_type(of));
+    serde_json::from_slice(&text).unwrap_or_default()
 }

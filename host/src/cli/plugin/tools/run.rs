@@ -123,7 +123,7 @@ fn json_rows(path: &Path, signature: &Signature, batch: impl FnOnce(usize) -> In
     for input in &signature.inputs {
         let values = request.entities.iter().find(|(name, _)| *name == input.name);
         let values = values.map(|(_, values)| values.as_slice()).unwrap_or_default();
-        inputs.column(|column| fill_typed(column, &input.name, values))?;
+        inputs.column(|column| fill_typed(column, &input.name, value_type(input.column_type), values))?;
     }
     Ok(inputs.finish())
 }

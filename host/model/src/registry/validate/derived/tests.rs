@@ -136,6 +136,25 @@ feature_services:
 }
 
 #[test]
+fn default_texts_are_checked() {
+    let wrong = "
+derived_views:
+  - name: bad_texts
+    inputs: [{name: x, request: Int64}]
+    features: [{name: u, type: Uuid}, {name: d, type: Decimal}, {name: j, type: Json}, {name: l, type: Array(Uuid)}]
+    on_error: {default: {u: '1', d: '1,5', j: '{a}', l: ['1']}}
+";
+    check(
+        &[STORED, wrong],
+        expect![[r#"
+        1.yaml:6:29: error: on_error: the default of 'u' is not of type Uuid (write a value of this type)
+        1.yaml:6:37: error: on_error: the default of 'd' is not of type Decimal (write a value of this type)
+        1.yaml:6:47: error: on_error: the default of 'j' is not of type Json (write a value of this type)
+        1.yaml:6:57: error: on_error: the default of 'l' is not of type Array(Uuid) (write a value of this type)"#]],
+    );
+}
+
+#[test]
 fn cycle_is_reported_once() {
     let circle = "
 derived_views:
