@@ -13,7 +13,7 @@ pub struct Signature {
     pub version: String,
     /// A description for users.
     pub doc: String,
-    /// Whether its outputs may depend on the time as of which a row is computed.
+    /// Whether its outputs may depend on the reference time of a row.
     pub reads_time: bool,
     /// Its inputs, in the order of the columns that it receives.
     pub inputs: Vec<Field>,

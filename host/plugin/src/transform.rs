@@ -249,7 +249,7 @@ impl Transform {
         self.samples.get()
     }
 
-    /// Returns whether a call can compute rows as of different times.
+    /// Returns whether a call can compute rows with different reference times.
     pub(super) fn has_time_per_row(&self) -> bool {
         self.component.time_column() == TimeColumn::First
     }

@@ -17,8 +17,8 @@ use super::{
     plan::{Step, StepInput},
 };
 
-/// Computes the derived views of an answer after its stored features were looked up. `as_of` is the time of the
-/// request. `on_failure` decides what happens if a call of a plugin fails.
+/// Computes the derived views of an answer after its stored features were looked up. `as_of` is the reference
+/// time of the request. `on_failure` decides what happens if a call of a plugin fails.
 ///
 /// # Errors
 /// [`RequestError::NeedsIsolation`], only with [`OnFailure::Escalate`]; errors of request data; and failures of views

@@ -98,8 +98,8 @@ def plugin(
     The function needs a parameter for each input, with the same name. The order does not matter. It may have two more
     parameters:
 
-    * ``context``, with the time as of which a row is computed, :attr:`Context.as_of`. With ``by="columns"``, it is a
-      :class:`Contexts`, with one time per row. Use it instead of a clock: a plugin has none.
+    * ``context``, with the reference time of the row, :attr:`Context.as_of`. With ``by="columns"``, it is a
+      :class:`Contexts`, with one reference time per row. Use it instead of a clock: a plugin has none.
     * ``config``, the derived view's ``config`` block. If the decorator gets a dataclass as ``config``, the argument is
       an instance of the dataclass, and names and types are checked. Otherwise, the argument is the parsed JSON.
 

@@ -21,7 +21,10 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 class Context:
-    """The time as of which a row is computed. With ``by="columns"``, the function gets a :class:`Contexts` instead."""
+    """The reference time of a row: the instant for which its features are computed.
+
+    With ``by="columns"``, the function gets a :class:`Contexts` instead.
+    """
 
     __slots__ = ("as_of",)
 
@@ -41,13 +44,12 @@ class Context:
 
 
 class Contexts:
-    """The times as of which the rows of a batch are computed."""
+    """The reference times of the rows of a batch."""
 
     __slots__ = ("as_of",)
 
     as_of: Sequence[int]
-    """The time of each row: the time of the request, or the event time of a training row, in microseconds since 1970
-    UTC."""
+    """The reference time of each row, in microseconds since 1970 UTC: see :attr:`Context.as_of`."""
 
     def __init__(self, as_of: Sequence[int]) -> None:
         self.as_of = as_of

@@ -31,7 +31,7 @@ from ._modules import LAZY, never
 from ._replacing import Replacements, Unavailable, refusal, replace_method
 from ._trace import STDLIB
 
-CLOCK = "a plugin has no clock. hint: use context.as_of, the time as of which a row is computed"
+CLOCK = "a plugin has no clock. hint: use context.as_of, the reference time of the row"
 RANDOMNESS = (
     "a plugin has no randomness, because the same inputs must give the same result. hint: use random.Random(seed) with "
     "a seed from the inputs"

@@ -41,8 +41,8 @@ use crate::{
 /// Any input value can be null. The result has a `Vec` for each output, with one value per row. If its items are
 /// `Option`s, they can be null. A row must not depend on other rows, because the host chooses the rows of a batch.
 ///
-/// For the instants as of which the rows are computed, the function takes `&[`[`Context`]`]`, which has one context per
-/// row:
+/// For the reference times of the rows, the function takes `&[`[`Context`]`]`, which has one context
+/// per row:
 ///
 /// ```
 /// # use larder_plugin::{Column, Context, InputColumns, OutputColumns, Timestamp, plugin};

@@ -33,7 +33,7 @@ pub(in crate::cli) struct RunArgs {
     /// The plugin's configuration, as JSON; in a server, it is the `config` of the derived view
     #[arg(long, value_name = "JSON", default_value = "null")]
     config: String,
-    /// The time of the request, in microseconds since 1970
+    /// The reference time of all rows, in microseconds since 1970
     #[arg(long, value_name = "MICROS", default_value_t = 0)]
     as_of: Micros,
     /// Print a JSON list of objects with output names as keys
