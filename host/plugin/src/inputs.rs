@@ -97,8 +97,8 @@ impl InputsBuilder {
 
     /// Marks a row as failed, because it has no valid input.
     pub fn reject(&mut self, row: usize, error: CallError) {
-        if let Err(place) = self.rejected.binary_search_by_key(&row, |failed| failed.row) {
-            self.rejected.insert(place, FailedRow { row, error: Arc::new(error) });
+        if let Err(index) = self.rejected.binary_search_by_key(&row, |failed| failed.row) {
+            self.rejected.insert(index, FailedRow { row, error: Arc::new(error) });
         }
     }
 

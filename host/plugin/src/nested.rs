@@ -26,8 +26,8 @@ const EXAMPLES: [&str; 12] = [
     "\"2026-11-29T18:30:00+01:00[Europe/Zurich]\"",
 ];
 
-/// Encodes the columns with these indexes, and returns the frame with binary columns in their places. A row whose text is
-/// not a value of the type fails.
+/// Returns the frame with the columns of these indexes encoded, as binary columns. A row whose text is not a value of the
+/// type fails.
 pub(super) fn encode(
     frame: Frame,
     mut failed: Vec<FailedRow>,
@@ -37,13 +37,13 @@ pub(super) fn encode(
     if nested.is_empty() {
         return (frame, failed);
     }
-    let type_of = |place: usize| nested.iter().find(|(of, _)| *of == place).map(|(_, value_type)| *value_type);
+    let type_of = |position: usize| nested.iter().find(|(of, _)| *of == position).map(|(_, value_type)| *value_type);
     let mut values = Vec::with_capacity(nested.len());
-    for (place, value_type) in nested {
-        let column = frame.column(*place);
+    for (position, value_type) in nested {
+        let column = frame.column(*position);
         let encoded: Vec<Option<Value>> = (0..frame.rows()).map(|row| encoded(column, row, *value_type)).collect();
         for row in (0..frame.rows()).filter(|row| encoded[*row].is_none()) {
-            let error = CallError::Nested { output: outputs[*place].name.clone(), value_type: *value_type };
+            let error = CallError::Nested { output: outputs[*position].name.clone(), value_type: *value_type };
             if let Err(at) = failed.binary_search_by_key(&row, |failed| failed.row) {
                 failed.insert(at, FailedRow { row, error: Arc::new(error) });
             }
@@ -51,13 +51,13 @@ pub(super) fn encode(
         values.push(encoded);
     }
     let is_failed = |row: usize| failed.binary_search_by_key(&row, |failed| failed.row).is_ok();
-    let types = frame.columns().enumerate().map(|(place, column)| match type_of(place) {
+    let types = frame.columns().enumerate().map(|(position, column)| match type_of(position) {
         Some(_) => ColumnType::single(ColumnScalar::Binary),
         None => column.column_type(),
     });
     let mut whole = FrameBuilder::new(types, frame.rows());
-    for (place, column) in frame.columns().enumerate() {
-        let encoded = nested.iter().position(|(of, _)| *of == place).map(|index| &values[index]);
+    for (position, column) in frame.columns().enumerate() {
+        let encoded = nested.iter().position(|(of, _)| *of == position).map(|index| &values[index]);
         whole.column(|to| {
             for row in 0..frame.rows() {
                 match encoded {

@@ -398,13 +398,13 @@ impl Plugins {
     }
 
     /// Stores a version as the first one of the plugin's history, unless it is the first one already, as it usually is at
-    /// startup. Also writes the file to the plugin directory, if `place` is set.
-    fn write_files(&self, component: &Component, bytes: &[u8], place: bool) -> Result<(), PluginDirError> {
+    /// startup. Also writes the file to the plugin directory, if `to_plugin_dir` is set.
+    fn write_files(&self, component: &Component, bytes: &[u8], to_plugin_dir: bool) -> Result<(), PluginDirError> {
         let name = &component.signature().name;
         let prepared = self.plugin_dir.prepare(name, self.history_entry(component), bytes)?;
         // If the process is killed between these two steps, the next start deploys the file again.
-        if place {
-            self.plugin_dir.place(name, bytes)?;
+        if to_plugin_dir {
+            self.plugin_dir.write(name, bytes)?;
         }
         prepared.commit()
     }

@@ -46,8 +46,8 @@ fn both_contract_versions_are_served() {
     for rows in [1, 3, 64, 65, 4_096, 5_000] {
         let (first, second) = (Transform::bind(runtime(), &first, &view("null")).unwrap(), in_mode("good", ""));
         let (first, second) = (call(&first, rows).unwrap(), call(&second, rows).unwrap());
-        for place in [0, 1, 3, 4] {
-            let of = |outputs: &larder_plugin_host::Outputs, row| outputs.output(place).get(row).to_value();
+        for index in [0, 1, 3, 4] {
+            let of = |outputs: &larder_plugin_host::Outputs, row| outputs.output(index).get(row).to_value();
             (0..rows).for_each(|row| assert_eq!(of(&first, row), of(&second, row), "row {row} of {rows}"));
         }
         assert_eq!(second.output(2).get(rows - 1), ValueRef::Bytes("äl well".as_bytes()));

@@ -76,19 +76,19 @@ impl RowGenerator {
         let times = (0..rows).map(|row| self.time(row));
         let as_of = if transform.has_time_per_row() { AsOf::Each(times.collect()) } else { AsOf::All(NEW_YEAR_2026) };
         let mut inputs = transform.input_batch(as_of, rows);
-        for place in 0..inputs.column_count() {
-            inputs.column(|column| match transform.input_type(place) {
-                of @ ValueType::Nested(_) => self.nested(column, place, rows, &nested::examples(of)),
-                _ => (0..rows).for_each(|row| self.cell(column, place, self.kind(row))),
+        for index in 0..inputs.column_count() {
+            inputs.column(|column| match transform.input_type(index) {
+                of @ ValueType::Nested(_) => self.nested(column, index, rows, &nested::examples(of)),
+                _ => (0..rows).for_each(|row| self.cell(column, index, self.kind(row))),
             });
         }
         inputs.finish()
     }
 
     /// Fills a column with JSON texts of a nested type, because the host passes no other text.
-    fn nested(self, column: &mut ColumnWriter<'_>, place: usize, rows: usize, examples: &[String]) {
+    fn nested(self, column: &mut ColumnWriter<'_>, index: usize, rows: usize, examples: &[String]) {
         for row in 0..rows {
-            let mut random = Random::new(self.seed, row, place);
+            let mut random = Random::new(self.seed, row, index);
             let text = match row {
                 0 => None,
                 1 => examples.first(),
@@ -111,8 +111,8 @@ impl RowGenerator {
         RowKind { row, is_extreme, items: *items }
     }
 
-    fn cell(self, column: &mut ColumnWriter<'_>, place: usize, kind: RowKind) {
-        let mut random = Random::new(self.seed, kind.row, place);
+    fn cell(self, column: &mut ColumnWriter<'_>, index: usize, kind: RowKind) {
+        let mut random = Random::new(self.seed, kind.row, index);
         let ColumnType { scalar, is_list, nullable_items } = column.column_type();
         match kind.row {
             0 => return column.push(ValueRef::Null),
@@ -141,9 +141,9 @@ impl RowGenerator {
 
 impl Random {
     /// Creates the generator of a cell.
-    fn new(seed: u64, row: usize, place: usize) -> Self {
+    fn new(seed: u64, row: usize, index: usize) -> Self {
         let mut random = Self(seed ^ (row as u64).wrapping_mul(0xd1b5_4a32_d192_ed03));
-        random.0 = random.next() ^ (place as u64).wrapping_mul(0x8cb9_2ba7_2f3d_8dd7);
+        random.0 = random.next() ^ (index as u64).wrapping_mul(0x8cb9_2ba7_2f3d_8dd7);
         random
     }
 
@@ -262,12 +262,12 @@ mod tests {
         let generator = RowGenerator::new(1);
         let types = [ColumnType::list(ColumnScalar::Float32), ColumnType::list(ColumnScalar::Float32)];
         let mut frame = FrameBuilder::new(types, 512);
-        for place in 0..2 {
-            frame.column(|column| (0..512).for_each(|row| generator.cell(column, place, generator.kind(row))));
+        for index in 0..2 {
+            frame.column(|column| (0..512).for_each(|row| generator.cell(column, index, generator.kind(row))));
         }
         let frame = frame.finish();
-        let len = |place: usize, row: usize| frame.column(place).items(row..row + 1).len();
-        let is_full = |row: usize| (0..2).all(|place| frame.column(place).is_present(row));
+        let len = |index: usize, row: usize| frame.column(index).items(row..row + 1).len();
+        let is_full = |row: usize| (0..2).all(|index| frame.column(index).is_present(row));
         let plausible = (2..512).filter(|row| row % 4 != 3 && is_full(*row));
         assert!(plausible.clone().all(|row| len(0, row) == len(1, row)) && plausible.count() > 100);
         assert!((0..512).any(|row| len(0, row) == 1_000));

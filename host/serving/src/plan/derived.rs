@@ -48,7 +48,7 @@ pub enum StepInput {
 #[derive(Debug)]
 pub struct RequestInput {
     /// The index of the column in [`OnlineRequest::entities`].
-    pub request_place: usize,
+    pub request_index: usize,
     /// The type to which the column's values are converted.
     pub column_type: ColumnType,
     /// The column's name, for error messages.
@@ -282,9 +282,9 @@ pub(super) fn request_inputs(
         // If no plugin reads the input, no plugin can reject null items.
         let column_type = read.unwrap_or_else(|| request_type(input.value_type, true));
         match column {
-            Some(request_place) => {
+            Some(request_index) => {
                 if !inputs.iter().any(|known| known.name == input.name && known.column_type == column_type) {
-                    inputs.push(RequestInput { request_place, column_type, name: Arc::clone(&input.name) });
+                    inputs.push(RequestInput { request_index, column_type, name: Arc::clone(&input.name) });
                 }
             }
             None if missing.contains(&input.name.to_string()) => {}

@@ -77,7 +77,7 @@ class Instance:
             [(name, field.type, field.nullable is not False) for name, field in plugin.outputs.items()]
         )
         self._null_row = self._writer.null_row()
-        self._required = [place for place, field in enumerate(plugin.inputs.values()) if field.required]
+        self._required = [index for index, field in enumerate(plugin.inputs.values()) if field.required]
         self._batch = plugin.batch
         self._one_row = plugin.one_row
         self._config: Any = None
@@ -111,7 +111,7 @@ class Instance:
         if self._takes_context:
             as_of, *columns = columns
             contexts = self._contexts(as_of)
-        lacking = [columns[place] for place in self._required if None in columns[place]]
+        lacking = [columns[index] for index in self._required if None in columns[index]]
         if not lacking:
             results, failed = self._batch(columns, rows, contexts, self._config)
             return self._written(results, rows, failed, failed)
@@ -148,8 +148,8 @@ class Instance:
         if self._takes_context:
             context = Context(values[0])
             values = values[1:]
-        for place in self._required:
-            if values[place] is None:
+        for index in self._required:
+            if values[index] is None:
                 return self._null_row, {}
         try:
             results = self._one_row(values, context, self._config)  # type: ignore[misc]

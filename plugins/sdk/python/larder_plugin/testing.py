@@ -62,10 +62,10 @@ def run(
     if not isinstance(plugin, Plugin):
         raise TypeError(f"expected a function that is decorated with @plugin, got {plugin!r}")
     listed = list(rows)
-    for place, row in enumerate(listed):
+    for index, row in enumerate(listed):
         for name in row:
             if name not in plugin.inputs:
-                raise ValueError(f"row {place}: '{name}' is not an input{nearest(name, plugin.inputs)}")
+                raise ValueError(f"row {index}: '{name}' is not an input{nearest(name, plugin.inputs)}")
     instants = [*map(_micros, as_of)] if isinstance(as_of, Sequence) else [_micros(as_of)] * len(listed)
     if len(instants) != len(listed):
         raise ValueError(f"as_of has {len(instants)} times for {len(listed)} rows")

@@ -118,7 +118,7 @@ pub trait OutputColumns: Sized {
 )]
 pub trait InputColumn<'a>: Sized {
     const TYPE: ColumnType;
-    fn open(frame: &mut Frame<'a>, place: usize, fields: &[FieldSpec]) -> Result<Self, Fault>;
+    fn open(frame: &mut Frame<'a>, index: usize, fields: &[FieldSpec]) -> Result<Self, Fault>;
 }
 
 /// A field of a struct of output columns.
@@ -198,8 +198,8 @@ impl<'a, T: Read<'a>> std::fmt::Debug for Column<'a, T> {
 impl<'a, T: Read<'a>> InputColumn<'a> for Column<'a, T> {
     const TYPE: ColumnType = T::TYPE;
 
-    fn open(frame: &mut Frame<'a>, place: usize, fields: &[FieldSpec]) -> Result<Self, Fault> {
-        Ok(Self { reader: crate::input::open::<Option<T>>(frame, place, fields)?, rows: frame.rows })
+    fn open(frame: &mut Frame<'a>, index: usize, fields: &[FieldSpec]) -> Result<Self, Fault> {
+        Ok(Self { reader: crate::input::open::<Option<T>>(frame, index, fields)?, rows: frame.rows })
     }
 }
 

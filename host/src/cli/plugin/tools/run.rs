@@ -55,12 +55,12 @@ pub(super) fn run(args: &RunArgs) -> Result<()> {
         if is_parquet { parquet(&args.input, signature, batch) } else { json_rows(&args.input, signature, batch) };
     let inputs = inputs.map_err(|error| failed(format!("{error:#}")))?;
     let outputs = transform.call(&inputs);
-    let value = |place: usize, row: usize| cell(outputs.output(place), signature.outputs[place].column_type, row);
+    let value = |index: usize, row: usize| cell(outputs.output(index), signature.outputs[index].column_type, row);
     let rows = inputs.rows();
     if args.json {
         let object = |row: usize| -> Value {
             let outputs = signature.outputs.iter().enumerate();
-            outputs.map(|(place, field)| (field.name.clone(), value(place, row))).collect::<Map<_, _>>().into()
+            outputs.map(|(index, field)| (field.name.clone(), value(index, row))).collect::<Map<_, _>>().into()
         };
         output::line(&(0..rows).map(object).collect::<Value>().to_string());
         return report_failed(signature, &outputs);
@@ -68,7 +68,7 @@ pub(super) fn run(args: &RunArgs) -> Result<()> {
     let headings: Vec<&str> = signature.outputs.iter().map(|field| field.name.as_str()).collect();
     let text = |value: Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let lines: Vec<Vec<String>> =
-        (0..rows).map(|row| (0..headings.len()).map(|place| text(value(place, row))).collect()).collect();
+        (0..rows).map(|row| (0..headings.len()).map(|index| text(value(index, row))).collect()).collect();
     output::table(&headings, &lines);
     report_failed(signature, &outputs)
 }
@@ -137,11 +137,11 @@ fn parquet(path: &Path, signature: &Signature, batch: impl FnOnce(usize) -> Inpu
     let batches = batches.map(|batch| decode_rows(&batch?, &fields).map_err(anyhow::Error::msg));
     let batches = batches.collect::<Result<Vec<_>>>()?;
     let mut inputs = batch(batches.iter().map(|(_, rows)| rows.len()).sum());
-    for place in 0..inputs.column_count() {
+    for index in 0..inputs.column_count() {
         inputs.column(|column| {
             for (schema, rows) in &batches {
                 for row in rows {
-                    column.push(RowView::new(schema, row)?.get(place).unwrap_or(ValueRef::Null));
+                    column.push(RowView::new(schema, row)?.get(index).unwrap_or(ValueRef::Null));
                 }
             }
             anyhow::Ok(())
