@@ -61,7 +61,7 @@ impl Transform {
     /// instance for a row of nulls and for a row of zeros.
     ///
     /// # Errors
-    /// [`BindError`] with the reason why the plugin and the view are incompatible.
+    /// [`BindError`] with the reason why the plugin cannot compute the view.
     pub fn bind(
         runtime: &Arc<PluginRuntime>,
         component: &Arc<Component>,
@@ -334,7 +334,7 @@ impl Transform {
                 Incompatibility::Config { config: self.config.chars().take(CONFIG_CHARS_SHOWN).collect(), fault }
             }
             CallError::Interrupt(interrupt) => Incompatibility::Configure(interrupt),
-            error => Incompatibility::Trial { rows: "no rows", error },
+            error => Incompatibility::Instance(error),
         })?;
         self.pool.put(guest);
         Ok(())
@@ -342,11 +342,11 @@ impl Transform {
 
     /// Calls the plugin for a row of nulls and a row of zeros.
     fn try_out(&self) -> Result<(), Incompatibility> {
-        for (rows, zeros) in [("a row of nulls", false), ("a row of zeros", true)] {
+        for (row, zeros) in [("a row of nulls", false), ("a row of zeros", true)] {
             match self.try_on(zeros) {
                 // The contract allows a plugin to return an error for such a row.
                 Ok(()) | Err(CallError::Fault(_)) => {}
-                Err(error) => return Err(Incompatibility::Trial { rows, error }),
+                Err(error) => return Err(Incompatibility::TestCall { row, error }),
             }
         }
         Ok(())

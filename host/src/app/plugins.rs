@@ -114,7 +114,7 @@ pub(super) enum DeployError {
          hint: raise 'plugins: compile_time_max' or 'compile_memory_max', or run `larder plugin deploy`"
     )]
     KilledBefore(String),
-    /// The plugin is incompatible with derived views that name it.
+    /// The plugin cannot compute derived views that name it.
     #[error("{}", lines(.0))]
     Bind(Vec<BindError>),
     /// The acceptance checks failed.

@@ -23,13 +23,13 @@ fn hostile() -> &'static Arc<Component> {
     HOSTILE.get_or_init(|| runtime().load(&fs::read(guest_with("hostile", "frames")).unwrap()).unwrap())
 }
 
-/// Loads the guest in a mode. In each instance, the first four calls succeed, so the trial of a new instance succeeds.
+/// Loads the guest in a mode. In each instance, the first four calls succeed, so the test calls of a new instance succeed.
 fn in_mode(mode: &str, more: &str) -> Arc<Transform> {
     let config = format!(r#"{{"mode": "{mode}", "after": 4{more}}}"#);
     Transform::bind(runtime(), hostile(), &view(&config)).unwrap_or_else(|error| panic!("{mode}: {error}"))
 }
 
-/// Returns the error of the first call after the trial. Checks that the next call, in another instance, succeeds.
+/// Returns the error of the first call after the test calls. Checks that the next call, in another instance, succeeds.
 fn violation(mode: &str, rows: usize) -> CallError {
     let transform = in_mode(mode, "");
     let error = call(&transform, rows).expect_err(mode);

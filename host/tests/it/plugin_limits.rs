@@ -65,7 +65,7 @@ fn input(name: &str, value_type: &str) -> DerivedInput {
     DerivedInput { name: name.into(), value_type: value_type.parse::<ValueType>().unwrap(), from: InputSource::Request }
 }
 
-/// Loads the guest in a mode. In each instance, the first four calls succeed, so the trial of a new instance succeeds.
+/// Loads the guest in a mode. In each instance, the first four calls succeed, so the test calls of a new instance succeed.
 fn in_mode(mode: &str, amount: Option<u64>) -> Arc<Transform> {
     let amount = amount.map(|amount| format!(r#", "amount": {amount}"#)).unwrap_or_default();
     let config = format!(r#"{{"mode": "{mode}", "after": 4{amount}}}"#);
@@ -93,7 +93,7 @@ fn failed_rows(outputs: &Outputs) -> Vec<usize> {
     outputs.failed().iter().map(|failed| failed.row).collect()
 }
 
-/// Returns the error of the first call after the trial. Checks that the next call, in another instance, succeeds.
+/// Returns the error of the first call after the test calls. Checks that the next call, in another instance, succeeds.
 fn violation(mode: &str, amount: Option<u64>) -> CallError {
     let transform = in_mode(mode, amount);
     let error = call(&transform, 3).expect_err(mode);
@@ -231,9 +231,9 @@ fn configure_is_under_the_same_limits() {
     assert!(matches!(rejected("trap_configure"), Incompatibility::Configure(Interrupt::Trap(_))));
     assert!(matches!(rejected("fault_configure"), Incompatibility::Config { .. }));
     assert!(matches!(rejected("no such mode"), Incompatibility::Config { .. }));
-    // A plugin that fails in a trial call is also rejected.
-    assert!(matches!(rejected("spin"), Incompatibility::Trial { .. }));
-    assert!(matches!(rejected("bad_utf8"), Incompatibility::Trial { .. }));
+    // A plugin that fails in a test call is also rejected.
+    assert!(matches!(rejected("spin"), Incompatibility::TestCall { .. }));
+    assert!(matches!(rejected("bad_utf8"), Incompatibility::TestCall { .. }));
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! `larder plugin run`: runs rows through a plugin, without a server.
 
 use std::{
+    io::{self, ErrorKind},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use larder_common::files::{FILE_BYTES_MAX, open_regular, read_regular};
 use larder_http::decode_request;
@@ -96,10 +97,21 @@ fn report_failed(signature: &Signature, outputs: &Outputs) -> Result<()> {
     )))
 }
 
+/// Adds a description to an error of the file of rows.
+fn opened<T>(result: io::Result<T>) -> Result<T> {
+    result.map_err(|error| match error.kind() {
+        ErrorKind::NotFound => anyhow!(
+            "the file does not exist. hint: --input is a JSON file with a list of objects, as in [{{\"input\": 1.0}}], or a \
+             Parquet file with a column for each input"
+        ),
+        _ => anyhow!(error).context("cannot be read"),
+    })
+}
+
 /// Reads rows from a JSON file. Converts values by the rules for request inputs. An input that a row does not have is
 /// null.
 fn json_rows(path: &Path, signature: &Signature, batch: impl FnOnce(usize) -> InputsBuilder) -> Result<Inputs> {
-    let text = read_regular(path, FILE_BYTES_MAX).context("cannot be read")?;
+    let text = opened(read_regular(path, FILE_BYTES_MAX))?;
     let rows: Vec<Map<String, Value>> =
         serde_json::from_slice(&text).context("must be a JSON list of objects, as in [{\"input\": 1.0}]")?;
     let mut columns = Map::new();
@@ -118,7 +130,7 @@ fn json_rows(path: &Path, signature: &Signature, batch: impl FnOnce(usize) -> In
         columns.insert(input.name.clone(), values.into());
     }
     let body = json!({ "entities": columns }).to_string();
-    let request = decode_request(body.as_bytes()).map_err(|error| anyhow::anyhow!("{}", error.body))?;
+    let request = decode_request(body.as_bytes()).map_err(|error| anyhow!("{}", error.body))?;
     let mut inputs = batch(rows.len());
     for input in &signature.inputs {
         let values = request.entities.iter().find(|(name, _)| *name == input.name);
@@ -133,7 +145,7 @@ fn json_rows(path: &Path, signature: &Signature, batch: impl FnOnce(usize) -> In
 fn parquet(path: &Path, signature: &Signature, batch: impl FnOnce(usize) -> InputsBuilder) -> Result<Inputs> {
     let fields: Vec<(Arc<str>, _)> =
         signature.inputs.iter().map(|input| (input.name.as_str().into(), value_type(input.column_type))).collect();
-    let batches = ParquetRecordBatchReaderBuilder::try_new(open_regular(path)?)?.build()?;
+    let batches = ParquetRecordBatchReaderBuilder::try_new(opened(open_regular(path))?)?.build()?;
     let batches = batches.map(|batch| decode_rows(&batch?, &fields).map_err(anyhow::Error::msg));
     let batches = batches.collect::<Result<Vec<_>>>()?;
     let mut inputs = batch(batches.iter().map(|(_, rows)| rows.len()).sum());
