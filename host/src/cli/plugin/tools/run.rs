@@ -101,8 +101,8 @@ fn report_failed(signature: &Signature, outputs: &Outputs) -> Result<()> {
 fn opened<T>(result: io::Result<T>) -> Result<T> {
     result.map_err(|error| match error.kind() {
         ErrorKind::NotFound => anyhow!(
-            "the file does not exist. hint: --input is a JSON file with a list of objects, as in [{{\"input\": 1.0}}], or a \
-             Parquet file with a column for each input"
+            "the file does not exist. hint: --input is a JSON file with a list of objects, as in [{{\"input\": 1.0}}], or \
+             a Parquet file with a column for each input"
         ),
         _ => anyhow!(error).context("cannot be read"),
     })
