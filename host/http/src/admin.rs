@@ -179,7 +179,7 @@ pub struct PluginStatus {
     /// The derived views that the live version computes.
     pub views: Vec<String>,
     /// Why the plugin's file in the directory is not live, if it was rejected.
-    pub refused: Option<String>,
+    pub rejected: Option<String>,
     /// Whether the plugin's file in the directory is being compiled or is queued for compilation.
     #[serde(default)]
     pub compiling: bool,

@@ -214,10 +214,10 @@ fn adapted(sample: &Inputs, live: Option<&Transform>, other: &Transform) -> Opti
     let mut inputs_of_other = other.input_batch(as_of, sample.rows());
     for wanted in inputs(other) {
         let same = |field: &Field| field.name == wanted.name && field.column_type.has_values_of(wanted.column_type);
-        let place = fields.iter().position(same);
+        let index = fields.iter().position(same);
         inputs_of_other.column(|column| {
-            if let Some(place) = place {
-                column.append(sample.frame().column(first + place), 0..sample.rows());
+            if let Some(index) = index {
+                column.append(sample.frame().column(first + index), 0..sample.rows());
             }
         });
     }

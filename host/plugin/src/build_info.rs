@@ -70,11 +70,11 @@ impl BuildInfo {
 /// Decodes an unsigned number of at most 32 bits, and returns the remaining bytes.
 fn leb128(bytes: &[u8]) -> Option<(usize, &[u8])> {
     let mut number: u32 = 0;
-    for (place, byte) in bytes.iter().take(5).enumerate() {
-        let shift = u32::try_from(place * 7).ok()?;
+    for (index, byte) in bytes.iter().take(5).enumerate() {
+        let shift = u32::try_from(index * 7).ok()?;
         number |= u32::from(byte & 0x7f).checked_shl(shift)?;
         if byte & 0x80 == 0 {
-            return Some((usize::try_from(number).ok()?, &bytes[place + 1..]));
+            return Some((usize::try_from(number).ok()?, &bytes[index + 1..]));
         }
     }
     None

@@ -70,7 +70,7 @@ const WALL_FACTOR: u32 = 20;
 /// The maximum number of bytes read from the child's message.
 const MESSAGE_BYTES_MAX: u64 = 4 << 10;
 /// The child's exit code for a component that does not compile.
-const REFUSED: u8 = 3;
+const REJECTED: u8 = 3;
 
 // === impl Compiler ===
 
@@ -94,7 +94,7 @@ impl Compiler {
             Err(LoadError::Killed(CompileKill::Memory(_) | CompileKill::Output(_))) => "memory",
             Err(LoadError::Killed(_)) => "crashed",
             Err(LoadError::Stopped) => "stopped",
-            Err(_) => "refused",
+            Err(_) => "rejected",
         };
         counter!("larder_plugin_compilations_total", "result" => result).increment(1);
         compiled
@@ -186,7 +186,7 @@ impl Compiler {
     fn verdict(&self, status: ExitStatus, message: String) -> LoadError {
         let CompileLimits { time, memory_bytes } = self.limits;
         let Some(signal) = status.signal() else {
-            if status.code() == Some(REFUSED.into()) {
+            if status.code() == Some(REJECTED.into()) {
                 return LoadError::Broken(message);
             }
             return LoadError::Compiler(format!("{} ended with {status}: {message}", self.program.display()));
@@ -260,9 +260,9 @@ pub fn compile_here(parent: u32, limits: CompileLimits, threads: usize, keep_fun
     let message = match limit_this_process(parent, limits).map_err(|error| error.to_string()) {
         Ok(()) => match compile_stdin(threads, keep_functions) {
             Ok(()) => return 0,
-            Err(Failed::Refused(message)) => {
+            Err(Failed::Rejected(message)) => {
                 let _ = write!(io::stderr(), "{message}");
-                return REFUSED;
+                return REJECTED;
             }
             Err(Failed::Io(error)) => error.to_string(),
         },
@@ -273,7 +273,7 @@ pub fn compile_here(parent: u32, limits: CompileLimits, threads: usize, keep_fun
 }
 
 enum Failed {
-    Refused(String),
+    Rejected(String),
     Io(io::Error),
 }
 
@@ -282,7 +282,7 @@ fn compile_stdin(threads: usize, keep_functions: bool) -> Result<(), Failed> {
     let functions = keep_functions.then(|| Arc::new(FunctionCache::read(functions)));
     let engine = engine::compiling(threads, functions.clone());
     let engine = engine.map_err(|error| Failed::Io(io::Error::other(format!("{error:#}"))))?;
-    let code = engine.precompile_component(&bytes).map_err(|error| Failed::Refused(format!("{error:#}")))?;
+    let code = engine.precompile_component(&bytes).map_err(|error| Failed::Rejected(format!("{error:#}")))?;
     let functions = functions.and_then(|functions| functions.write()).unwrap_or_default();
     write_parts(&mut io::stdout().lock(), &code, &functions).map_err(Failed::Io)
 }

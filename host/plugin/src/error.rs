@@ -126,9 +126,16 @@ pub enum LoadError {
     Signature(String),
 }
 
-/// Why a plugin is incompatible with a derived view that uses it.
+/// Why a plugin cannot compute a derived view that uses it.
 #[derive(Debug, thiserror::Error)]
-#[error("derived view '{view}' and plugin '{plugin}' {version} are incompatible: {why}")]
+#[error(
+    "{}: {why}",
+    if why.is_mismatch() {
+        format!("derived view '{view}' and plugin '{plugin}' {version} are incompatible")
+    } else {
+        format!("plugin '{plugin}' {version} is not accepted for derived view '{view}'")
+    }
+)]
 pub struct BindError {
     /// The name of the derived view.
     pub view: String,
@@ -136,11 +143,11 @@ pub struct BindError {
     pub plugin: String,
     /// The version of the plugin.
     pub version: String,
-    /// The incompatibility.
+    /// The reason.
     pub why: Box<Incompatibility>,
 }
 
-/// An incompatibility between a plugin and a derived view.
+/// A mismatch of a plugin and a derived view, or a failure of the plugin while it was prepared for the view.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Incompatibility {
@@ -200,11 +207,14 @@ pub enum Incompatibility {
     /// `configure` failed.
     #[error("configure failed: {0}. hint: {hint}", hint = .0.hint())]
     Configure(Interrupt),
-    /// The trial call failed.
-    #[error("a trial with {rows} failed: {}", error.with_hint())]
-    Trial {
-        /// A description of the rows, for the message.
-        rows: &'static str,
+    /// No instance could be created.
+    #[error("{}", .0.with_hint())]
+    Instance(CallError),
+    /// A test call failed.
+    #[error("a test call with {row} failed: {}", error.with_hint())]
+    TestCall {
+        /// A description of the row, for the message.
+        row: &'static str,
         /// The error.
         error: CallError,
     },
@@ -324,6 +334,15 @@ pub enum CallError {
 /// Returns how a plugin returns a value of this type.
 fn json_text_of(value_type: ValueType) -> &'static str {
     if let ValueType::Nested(_) = value_type { "the JSON text of " } else { "" }
+}
+
+// === impl Incompatibility ===
+
+impl Incompatibility {
+    /// Returns whether the definitions of the plugin and of the view do not match. If not, the plugin failed.
+    fn is_mismatch(&self) -> bool {
+        !matches!(self, Self::Configure(_) | Self::Instance(_) | Self::TestCall { .. })
+    }
 }
 
 // === impl CallError ===

@@ -88,8 +88,8 @@ impl Frame {
     /// # Panics
     /// If there are fewer columns.
     #[must_use]
-    pub fn column(&self, place: usize) -> ColumnRef<'_> {
-        ColumnRef { frame: self, parts: &self.columns[place] }
+    pub fn column(&self, index: usize) -> ColumnRef<'_> {
+        ColumnRef { frame: self, parts: &self.columns[index] }
     }
 
     /// Returns the columns, in order.
@@ -137,8 +137,8 @@ impl Frame {
     /// Concatenates the rows of frames. `types` are the column types of each of the frames.
     pub(super) fn concat(types: impl IntoIterator<Item = ColumnType>, frames: &[Self]) -> Self {
         let mut whole = FrameBuilder::new(types, frames.iter().map(Self::rows).sum());
-        for place in 0..whole.column_count() {
-            whole.column(|to| frames.iter().for_each(|frame| to.append(frame.column(place), 0..frame.rows)));
+        for index in 0..whole.column_count() {
+            whole.column(|to| frames.iter().for_each(|frame| to.append(frame.column(index), 0..frame.rows)));
         }
         whole.finish()
     }

@@ -24,7 +24,7 @@ pub(super) struct MemoryLimit {
     /// The highest use so far.
     high_water: usize,
     /// Whether the instance requested more than its limits.
-    refused: bool,
+    rejected: bool,
 }
 
 /// The maximum number of elements of a table. The elements are function pointers; a plugin needs one for each function
@@ -77,7 +77,7 @@ impl GuestState {
 
 impl MemoryLimit {
     fn new(bytes_max: usize) -> Self {
-        Self { bytes_max, table_elements_max: TABLE_ELEMENTS_MAX, high_water: 0, refused: false }
+        Self { bytes_max, table_elements_max: TABLE_ELEMENTS_MAX, high_water: 0, rejected: false }
     }
 
     /// Returns the highest use of memory in bytes.
@@ -87,14 +87,14 @@ impl MemoryLimit {
 
     /// Returns the limit in bytes, if the instance requested more than its limits.
     pub(super) fn exceeded(&self) -> Option<usize> {
-        self.refused.then_some(self.bytes_max)
+        self.rejected.then_some(self.bytes_max)
     }
 }
 
 impl ResourceLimiter for MemoryLimit {
     fn memory_growing(&mut self, _current: usize, desired: usize, _max: Option<usize>) -> wasmtime::Result<bool> {
         let fits = desired <= self.bytes_max;
-        self.refused |= !fits;
+        self.rejected |= !fits;
         if fits {
             self.high_water = self.high_water.max(desired);
         }
@@ -103,7 +103,7 @@ impl ResourceLimiter for MemoryLimit {
 
     fn table_growing(&mut self, _current: usize, desired: usize, _max: Option<usize>) -> wasmtime::Result<bool> {
         let fits = desired <= self.table_elements_max;
-        self.refused |= !fits;
+        self.rejected |= !fits;
         Ok(fits)
     }
 }

@@ -1,4 +1,4 @@
-//! The inputs of a batch: a frame of the plugin's inputs, and the times as of which the rows are computed.
+//! The inputs of a batch: a frame of the plugin's inputs, and the reference times of its rows.
 
 use std::{ops::Range, sync::Arc};
 
@@ -6,12 +6,12 @@ use larder_model::model::{Micros, ValueRef};
 
 use super::{CallError, ColumnType, ColumnWriter, FailedRow, Frame, FrameBuilder};
 
-/// The time as of which the rows of a batch are computed.
+/// The reference times of the rows of a batch: the instants for which their features are computed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AsOf {
-    /// One time for all rows. While serving, it is the time of the request.
+    /// One reference time for all rows. While serving, it is the time of the request.
     All(Micros),
-    /// A time for each row. In training sets, it is the event time of the row.
+    /// A reference time for each row. In training sets, it is the event time of the row.
     Each(Arc<[Micros]>),
 }
 
@@ -39,9 +39,9 @@ pub struct InputsBuilder {
 pub(super) enum TimeColumn {
     /// It does not read the time.
     None,
-    /// The first column of the frame has the time of each row.
+    /// The first column of the frame has the reference time of each row.
     First,
-    /// It gets one time for all rows of a call.
+    /// It gets one reference time for all rows of a call.
     Context,
 }
 
@@ -97,8 +97,8 @@ impl InputsBuilder {
 
     /// Marks a row as failed, because it has no valid input.
     pub fn reject(&mut self, row: usize, error: CallError) {
-        if let Err(place) = self.rejected.binary_search_by_key(&row, |failed| failed.row) {
-            self.rejected.insert(place, FailedRow { row, error: Arc::new(error) });
+        if let Err(index) = self.rejected.binary_search_by_key(&row, |failed| failed.row) {
+            self.rejected.insert(index, FailedRow { row, error: Arc::new(error) });
         }
     }
 
@@ -146,12 +146,12 @@ impl Inputs {
         &self.frame
     }
 
-    /// Returns the times as of which the rows are computed.
+    /// Returns the reference times of the rows.
     pub(super) fn as_of(&self) -> &AsOf {
         &self.as_of
     }
 
-    /// Returns the time of the first row.
+    /// Returns the reference time of the first row.
     pub(super) fn first_time(&self) -> Micros {
         self.as_of.get(0)
     }
@@ -161,8 +161,8 @@ impl Inputs {
         &self.rejected
     }
 
-    /// Returns how many of these rows, from the first one on, one call can compute. A plugin that gets one time for all
-    /// rows of a call can compute only rows of the same time.
+    /// Returns how many of these rows, from the first one on, one call can compute. A plugin that gets one
+    /// reference time for all rows of a call can compute only rows with the same reference time.
     pub(super) fn rows_of_same_time(&self, rows: Range<usize>) -> usize {
         match (&self.as_of, self.time) {
             (AsOf::Each(_), TimeColumn::Context) => {

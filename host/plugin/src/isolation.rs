@@ -5,7 +5,7 @@
 //! batch of the same plugin and view is not admitted until the failed calls took only one part in [`SHARE`] of the
 //! elapsed time.
 //!
-//! No call is refused because other calls failed. But a batch that is not admitted within [`WAIT_MAX`] is computed
+//! No call is rejected because other calls failed. But a batch that is not admitted within [`WAIT_MAX`] is computed
 //! without a search for the rows that fail, so a row that could be computed alone fails together with its call.
 
 use std::{

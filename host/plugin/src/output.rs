@@ -61,7 +61,7 @@ impl Outputs {
             column.column_type().is_list && (has_ends(column.column_type()) || column.has_null_items())
         };
         let lists = frame.columns().zip(item_types).enumerate().filter(|(_, (column, _))| is_copied(*column));
-        let lists = lists.map(|(place, (column, item_type))| (place, RowLists::of(column, *item_type))).collect();
+        let lists = lists.map(|(index, (column, item_type))| (index, RowLists::of(column, *item_type))).collect();
         Self { frame, lists, failed }
     }
 
@@ -113,14 +113,14 @@ impl Outputs {
     /// # Panics
     /// If there are fewer outputs.
     #[must_use]
-    pub fn output(&self, place: usize) -> Output<'_> {
-        let lists = self.lists.iter().find(|(of, _)| *of == place).map(|(_, lists)| lists);
-        Output { column: self.frame.column(place), lists }
+    pub fn output(&self, index: usize) -> Output<'_> {
+        let lists = self.lists.iter().find(|(of, _)| *of == index).map(|(_, lists)| lists);
+        Output { column: self.frame.column(index), lists }
     }
 
     /// Returns the outputs, in the order of the signature.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Output<'_>> {
-        (0..self.len()).map(|place| self.output(place))
+        (0..self.len()).map(|index| self.output(index))
     }
 }
 

@@ -116,7 +116,7 @@ impl PluginDir {
     ///
     /// # Errors
     /// If the file cannot be written. An existing file is then unchanged.
-    pub fn place(&self, name: &str, bytes: &[u8]) -> Result<(), PluginDirError> {
+    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), PluginDirError> {
         fs::create_dir_all(&self.dir).map_err(|source| PluginDirError { path: self.dir.clone(), source })?;
         replace(&self.dir.join(file_name(name)), bytes)
     }
@@ -139,7 +139,7 @@ impl PluginDir {
     }
 
     /// Writes the files that make a version the first one of a plugin's history, under temporary names.
-    /// [`PreparedVersion::commit`] puts them into their places.
+    /// [`PreparedVersion::commit`] renames them to their final names.
     ///
     /// # Errors
     /// If a file cannot be written. The history is then unchanged.
@@ -217,8 +217,8 @@ mod tests {
     fn missing_directory_has_no_plugins() {
         let (_dir, plugin_dir) = plugin_dir();
         assert_eq!(names(&plugin_dir), [""; 0]);
-        plugin_dir.place("b", b"b").unwrap();
-        plugin_dir.place("a", b"a").unwrap();
+        plugin_dir.write("b", b"b").unwrap();
+        plugin_dir.write("a", b"a").unwrap();
         fs::write(plugin_dir.dir().join(".c.wasm"), "half").unwrap();
         fs::write(plugin_dir.dir().join("d.wasm.tmp"), "half").unwrap();
         fs::create_dir(plugin_dir.dir().join("e.wasm")).unwrap();
@@ -228,17 +228,17 @@ mod tests {
     #[test]
     fn replaced_file_has_another_stamp() {
         let (_dir, plugin_dir) = plugin_dir();
-        plugin_dir.place("a", b"1").unwrap();
+        plugin_dir.write("a", b"1").unwrap();
         let before = plugin_dir.files().unwrap();
         assert_eq!(plugin_dir.files().unwrap(), before);
-        plugin_dir.place("a", b"1").unwrap();
+        plugin_dir.write("a", b"1").unwrap();
         assert_ne!(plugin_dir.files().unwrap(), before);
     }
 
     #[test]
     fn pipe_as_plugin_is_an_error() {
         let (_dir, plugin_dir) = plugin_dir();
-        plugin_dir.place("a", b"a").unwrap();
+        plugin_dir.write("a", b"a").unwrap();
         let pipe = plugin_dir.dir().join("b.wasm");
         assert!(std::process::Command::new("mkfifo").arg(pipe).status().unwrap().success());
         // The pipe is listed, so that loading it reports the error.
@@ -276,7 +276,7 @@ mod tests {
     #[test]
     fn file_is_read_within_limit() {
         let (_dir, plugin_dir) = plugin_dir();
-        plugin_dir.place("a", b"1234").unwrap();
+        plugin_dir.write("a", b"1234").unwrap();
         assert_eq!(plugin_dir.read("a", 4).unwrap(), b"1234");
         assert_eq!(plugin_dir.read("a", 2).unwrap(), b"123", "one byte more than the limit");
         assert!(plugin_dir.read("b", 4).unwrap_err().to_string().contains("plugins/b.wasm: "));

@@ -114,23 +114,23 @@ mod tests {
     }
 
     #[test]
-    fn functions_beyond_limit_are_refused() {
+    fn functions_beyond_limit_are_rejected() {
         let two = component(&[module(60), module(40)]);
-        let refused = |bytes: &[u8], max| check(bytes, max, "compiled").unwrap_err();
-        assert!(matches!(refused(&two, 99), LoadError::Functions { limit: 99, .. }), "of all modules together");
+        let rejected = |bytes: &[u8], max| check(bytes, max, "compiled").unwrap_err();
+        assert!(matches!(rejected(&two, 99), LoadError::Functions { limit: 99, .. }), "of all modules together");
         // Within the limit, the next check runs.
-        assert!(matches!(refused(&two, 100), LoadError::Exports(missing) if missing == EXPORTS));
+        assert!(matches!(rejected(&two, 100), LoadError::Exports(missing) if missing == EXPORTS));
     }
 
     #[test]
-    fn deep_nesting_is_refused() {
+    fn deep_nesting_is_rejected() {
         let nested = |depth: usize| {
             let wrap = |inner: Vec<u8>, _| [COMPONENT, &section(4, &inner)].concat();
             (0..depth).fold(COMPONENT.to_vec(), wrap)
         };
-        let refused = |depth| check(&nested(depth), 1, "compiled").unwrap_err();
-        assert!(matches!(refused(DEPTH_MAX), LoadError::Exports(_)));
-        assert!(matches!(refused(DEPTH_MAX + 1), LoadError::Broken(why) if why.contains("nested")));
+        let rejected = |depth| check(&nested(depth), 1, "compiled").unwrap_err();
+        assert!(matches!(rejected(DEPTH_MAX), LoadError::Exports(_)));
+        assert!(matches!(rejected(DEPTH_MAX + 1), LoadError::Broken(why) if why.contains("nested")));
     }
 
     #[test]

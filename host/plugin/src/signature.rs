@@ -13,7 +13,7 @@ pub struct Signature {
     pub version: String,
     /// A description for users.
     pub doc: String,
-    /// Whether its outputs may depend on the time as of which a row is computed.
+    /// Whether its outputs may depend on the reference time of a row.
     pub reads_time: bool,
     /// Its inputs, in the order of the columns that it receives.
     pub inputs: Vec<Field>,
@@ -144,7 +144,7 @@ mod tests {
         }
     }
 
-    fn refused(change: impl FnOnce(&mut Signature)) -> String {
+    fn rejected(change: impl FnOnce(&mut Signature)) -> String {
         let mut signature = good();
         change(&mut signature);
         signature.check().unwrap_err()
@@ -169,19 +169,19 @@ mod tests {
 
     #[test]
     fn exceeded_limits_are_reported() {
-        assert_eq!(refused(|it| it.outputs.clear()), "there is no output");
-        assert_eq!(refused(|it| it.inputs.push(field("more"))), "257 inputs, but at most 256 are allowed");
-        assert_eq!(refused(|it| it.outputs.push(it.outputs[0].clone())).split("' ").last(), Some("is defined twice"));
-        assert!(refused(|it| it.outputs[0].name.push('o')).contains("is not a valid output name"));
-        assert!(refused(|it| it.name = "../../etc".to_owned()).contains("'../../etc' is not a valid plugin name"));
-        assert!(refused(|it| it.name = String::new()).contains("'' is not a valid plugin name"));
-        assert!(refused(|it| it.inputs[0].name = "a\nb".to_owned()).contains("'a\\nb' is not"));
-        assert_eq!(refused(|it| it.version = "1.0".to_owned()), "version '1.0' is not MAJOR.MINOR.PATCH");
-        assert!(refused(|it| it.doc.push('d')).contains("has 4097 bytes"));
+        assert_eq!(rejected(|it| it.outputs.clear()), "there is no output");
+        assert_eq!(rejected(|it| it.inputs.push(field("more"))), "257 inputs, but at most 256 are allowed");
+        assert_eq!(rejected(|it| it.outputs.push(it.outputs[0].clone())).split("' ").last(), Some("is defined twice"));
+        assert!(rejected(|it| it.outputs[0].name.push('o')).contains("is not a valid output name"));
+        assert!(rejected(|it| it.name = "../../etc".to_owned()).contains("'../../etc' is not a valid plugin name"));
+        assert!(rejected(|it| it.name = String::new()).contains("'' is not a valid plugin name"));
+        assert!(rejected(|it| it.inputs[0].name = "a\nb".to_owned()).contains("'a\\nb' is not"));
+        assert_eq!(rejected(|it| it.version = "1.0".to_owned()), "version '1.0' is not MAJOR.MINOR.PATCH");
+        assert!(rejected(|it| it.doc.push('d')).contains("has 4097 bytes"));
         assert_eq!(
-            refused(|it| it.outputs[0].column_type.nullable_items = true).split("' ").last(),
+            rejected(|it| it.outputs[0].column_type.nullable_items = true).split("' ").last(),
             Some("has nullable items, but it is not a list")
         );
-        assert!(refused(|it| it.inputs[3].doc = "d".repeat(9_999)).contains("the doc of 'in_3'"));
+        assert!(rejected(|it| it.inputs[3].doc = "d".repeat(9_999)).contains("the doc of 'in_3'"));
     }
 }

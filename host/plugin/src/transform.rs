@@ -60,7 +60,7 @@ impl Transform {
     /// instance for a row of nulls and for a row of zeros.
     ///
     /// # Errors
-    /// [`BindError`] with the reason why the plugin and the view are incompatible.
+    /// [`BindError`] with the reason why the plugin cannot compute the view.
     pub fn bind(
         runtime: &Arc<PluginRuntime>,
         component: &Arc<Component>,
@@ -98,19 +98,19 @@ impl Transform {
         let inputs = signature.inputs.iter().map(|input| fit_input(input, view)).collect::<Result<_, _>>();
         let outputs = fit_outputs(&signature.outputs, view);
         let (inputs, outputs): (Vec<usize>, _) = (inputs.map_err(incompatible)?, outputs.map_err(incompatible)?);
-        let is_cast = |(place, input): (&usize, &Field)| {
-            !ColumnType::of(view.inputs[*place].value_type).has_values_of(input.column_type)
+        let is_cast = |(index, input): (&usize, &Field)| {
+            !ColumnType::of(view.inputs[*index].value_type).has_values_of(input.column_type)
         };
-        let input_types = inputs.iter().map(|place| view.inputs[*place].value_type).collect();
+        let input_types = inputs.iter().map(|index| view.inputs[*index].value_type).collect();
         let casts = inputs.iter().zip(&signature.inputs).map(is_cast).collect();
         let mut item_types: Vec<ScalarType> =
             signature.outputs.iter().map(|output| output.column_type.scalar.into()).collect();
         let mut text_outputs = TextOutputs::default();
-        for (feature, place) in view.features.iter().zip(&outputs) {
-            text_outputs.add(*place, feature.value_type);
-            item_types[*place] = match feature.value_type {
+        for (feature, index) in view.features.iter().zip(&outputs) {
+            text_outputs.add(*index, feature.value_type);
+            item_types[*index] = match feature.value_type {
                 ValueType::Scalar(of) | ValueType::List(of) | ValueType::Set(of) => of,
-                ValueType::Nested(_) => item_types[*place],
+                ValueType::Nested(_) => item_types[*index],
             };
         }
         let transform = Self {
@@ -246,7 +246,7 @@ impl Transform {
         self.samples.get()
     }
 
-    /// Returns whether a call can compute rows as of different times.
+    /// Returns whether a call can compute rows with different reference times.
     pub(super) fn has_time_per_row(&self) -> bool {
         self.component.time_column() == TimeColumn::First
     }
@@ -331,7 +331,7 @@ impl Transform {
                 Incompatibility::Config { config: self.config.chars().take(CONFIG_CHARS_SHOWN).collect(), fault }
             }
             CallError::Interrupt(interrupt) => Incompatibility::Configure(interrupt),
-            error => Incompatibility::Trial { rows: "no rows", error },
+            error => Incompatibility::Instance(error),
         })?;
         self.pool.put(guest);
         Ok(())
@@ -339,11 +339,11 @@ impl Transform {
 
     /// Calls the plugin for a row of nulls and a row of zeros.
     fn try_out(&self) -> Result<(), Incompatibility> {
-        for (rows, zeros) in [("a row of nulls", false), ("a row of zeros", true)] {
+        for (row, zeros) in [("a row of nulls", false), ("a row of zeros", true)] {
             match self.try_on(zeros) {
                 // The contract allows a plugin to return an error for such a row.
                 Ok(()) | Err(CallError::Fault(_)) => {}
-                Err(error) => return Err(Incompatibility::Trial { rows, error }),
+                Err(error) => return Err(Incompatibility::TestCall { row, error }),
             }
         }
         Ok(())
@@ -434,11 +434,11 @@ impl fmt::Debug for Transform {
 }
 
 fn fit_input(input: &Field, view: &DerivedView) -> Result<usize, Incompatibility> {
-    let Some(place) = view.input_index(&input.name) else {
+    let Some(index) = view.input_index(&input.name) else {
         let suggestion = nearest(&input.name, view.inputs.iter().map(|input| &*input.name));
         return Err(Incompatibility::NoInput { name: input.name.clone(), suggestion });
     };
-    let found = view.inputs[place].value_type;
+    let found = view.inputs[index].value_type;
     let casts = |found: ColumnType| {
         found.is_list == input.column_type.is_list && found.scalar.casts_to(input.column_type.scalar)
     };
@@ -446,21 +446,21 @@ fn fit_input(input: &Field, view: &DerivedView) -> Result<usize, Incompatibility
         let (name, plugin) = (input.name.clone(), input.column_type);
         return Err(Incompatibility::InputType { name, view: found.to_string(), plugin });
     }
-    Ok(place)
+    Ok(index)
 }
 
 fn fit_outputs(outputs: &[Field], view: &DerivedView) -> Result<Vec<usize>, Incompatibility> {
     let fit = |feature: &larder_model::model::Feature| {
-        let Some(place) = outputs.iter().position(|output| *output.name == *feature.name) else {
+        let Some(index) = outputs.iter().position(|output| *output.name == *feature.name) else {
             let suggestion = nearest(&feature.name, outputs.iter().map(|output| output.name.as_str()));
             return Err(Incompatibility::NoOutput { name: feature.name.to_string(), suggestion });
         };
-        let plugin = outputs[place].column_type;
+        let plugin = outputs[index].column_type;
         if !ColumnType::of(feature.value_type).has_values_of(plugin) {
             let (name, view) = (feature.name.to_string(), feature.value_type.to_string());
             return Err(Incompatibility::OutputType { name, view, plugin });
         }
-        Ok(place)
+        Ok(index)
     };
     view.features.iter().map(fit).collect()
 }

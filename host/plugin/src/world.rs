@@ -209,7 +209,7 @@ impl Returned {
         };
         let failed_rows: Vec<usize> = failed.iter().map(|(row, _)| *row).collect();
         let frame = frame::read(bytes, declared, rows, &failed_rows).map_err(|fault| match fault {
-            FrameFault::Column(place, fault) => CallError::Column { name: declared[place].name.clone(), fault },
+            FrameFault::Column(index, fault) => CallError::Column { name: declared[index].name.clone(), fault },
             FrameFault::Surplus(bytes) => CallError::Surplus { bytes },
         })?;
         Ok((frame, failed))

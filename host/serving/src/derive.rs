@@ -17,8 +17,8 @@ use super::{
     plan::{Step, StepInput},
 };
 
-/// Computes the derived views of an answer after its stored features were looked up. `as_of` is the time of the
-/// request. `on_failure` decides what happens if a call of a plugin fails.
+/// Computes the derived views of an answer after its stored features were looked up. `as_of` is the reference
+/// time of the request. `on_failure` decides what happens if a call of a plugin fails.
 ///
 /// # Errors
 /// [`RequestError::NeedsIsolation`], only with [`OnFailure::Escalate`]; errors of request data; and failures of views
@@ -35,7 +35,7 @@ pub(super) fn derive(
     let types = plan.request_inputs.iter().map(|input| input.column_type);
     let mut request_data = FrameBuilder::new(types, answer.rows);
     for input in &plan.request_inputs {
-        let (_, values) = &request.entities[input.request_place];
+        let (_, values) = &request.entities[input.request_index];
         request_data.column(|column| fill_typed(column, &input.name, input.value_type, values))?;
     }
     let request_data = request_data.finish();
@@ -68,13 +68,13 @@ fn compute(
     };
     let mut inputs = transform.input_batch(as_of, answer.rows);
     let mut lossy = Vec::new();
-    for (place, input) in step.inputs.iter().enumerate() {
-        let mut note = |row: usize| lossy.push((row, place));
+    for (position, input) in step.inputs.iter().enumerate() {
+        let mut note = |row: usize| lossy.push((row, position));
         inputs.column(|column| match *input {
-            StepInput::Feature(from) if matches!(transform.input_type(place), ValueType::Nested(_)) => {
+            StepInput::Feature(from) if matches!(transform.input_type(position), ValueType::Nested(_)) => {
                 fill_nested(column, answer, from);
             }
-            StepInput::Feature(from) => fill_feature(column, answer, from, transform.is_cast(place), &mut note),
+            StepInput::Feature(from) => fill_feature(column, answer, from, transform.is_cast(position), &mut note),
             StepInput::Request(index) => column.append_cast(request_data.column(index), 0..answer.rows, &mut note),
             StepInput::Key(index, key_type) => {
                 let values = index.map(|index| answer.entity_column(index));
@@ -83,8 +83,8 @@ fn compute(
         });
     }
     let declared = &transform.component().signature().inputs;
-    for (row, place) in lossy {
-        let Field { name, column_type, .. } = &declared[place];
+    for (row, position) in lossy {
+        let Field { name, column_type, .. } = &declared[position];
         inputs.reject(row, CallError::Cast { input: name.clone(), to: *column_type });
     }
     let outputs = transform

@@ -55,7 +55,7 @@ pub struct EntityColumn {
     /// The column's name in the response: the join key, or the name that a projection uses for the join key.
     pub name: Arc<str>,
     /// The column's index in [`OnlineRequest::entities`].
-    pub request_place: usize,
+    pub request_index: usize,
     /// The type of the join key; `None` if neither a read nor a plugin uses the column.
     pub key_type: Option<ScalarType>,
 }
@@ -330,7 +330,7 @@ impl<'c> Resolver<'c> {
         }
         let mut seen: HashSet<&Arc<str>> = HashSet::new();
         let mut columns: Vec<EntityColumn> = Vec::new();
-        for (request_place, (name, _)) in request.entities.iter().enumerate() {
+        for (request_index, (name, _)) in request.entities.iter().enumerate() {
             let mapped = mapped.get(&**name).copied();
             let own = self.catalog.join_keys().get_key_value(&**name).map(|(key, _)| key);
             let by_entity = || self.catalog.entity(name).map(|entity| &entity.join_key);
@@ -344,7 +344,7 @@ impl<'c> Resolver<'c> {
                 let reads = wanted.steps.iter().any(|step| step.reads_key(name));
                 if reads { self.catalog.join_keys().get(name).copied() } else { None }
             };
-            columns.push(EntityColumn { name: Arc::clone(name), request_place, key_type: key_type.or_else(read) });
+            columns.push(EntityColumn { name: Arc::clone(name), request_index, key_type: key_type.or_else(read) });
         }
         columns
     }

@@ -221,7 +221,7 @@ impl Snapshot {
         budget.begin(rows.saturating_mul(plan.reads.len()), 0)?;
         let columns = plan.entity_columns.iter();
         let entities = columns
-            .map(|column| keys::coerce(&request.entities[column.request_place].1, column.key_type))
+            .map(|column| keys::coerce(&request.entities[column.request_index].1, column.key_type))
             .collect::<Result<SmallVec<[_; 1]>, _>>()?;
         self.read_store(|reader| {
             let mut wanted: Vec<Wanted> = Vec::new();
@@ -346,7 +346,7 @@ impl Snapshot {
 
         let columns = plan.entity_columns.iter();
         let entities = columns
-            .map(|column| keys::coerce(&request.entities[column.request_place].1, column.key_type))
+            .map(|column| keys::coerce(&request.entities[column.request_index].1, column.key_type))
             .collect::<Result<SmallVec<[_; 1]>, _>>()?;
         let now = self.clock.now();
         let found = self.read_store(|reader| Self::look_up(reader, &plan, &entities, rows, now, budget))?;

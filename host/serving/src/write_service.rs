@@ -117,7 +117,7 @@ mod tests {
     use super::*;
     use crate::Authenticator;
 
-    /// Takes the place of the writer and the definitions, which the writes of these tests do not use.
+    /// Replaces the writer and the definitions, which the writes of these tests do not use.
     #[derive(Debug)]
     struct Unused;
 

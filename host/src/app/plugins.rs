@@ -57,7 +57,7 @@ struct Entry {
     /// so a rollback checks it first.
     previous: Option<Version>,
     /// Why the file in the directory is not live, if it was rejected.
-    refused: Option<String>,
+    rejected: Option<String>,
     /// Whether the file in the directory is being compiled or is queued for compilation.
     compiling: bool,
 }
@@ -114,7 +114,7 @@ pub(super) enum DeployError {
          hint: raise 'plugins: compile_time_max' or 'compile_memory_max', or run `larder plugin deploy`"
     )]
     KilledBefore(String),
-    /// The plugin is incompatible with derived views that name it.
+    /// The plugin cannot compute derived views that name it.
     #[error("{}", lines(.0))]
     Bind(Vec<BindError>),
     /// The acceptance checks failed.
@@ -272,7 +272,7 @@ impl Plugins {
             if let (Ok(bytes), Some(entry)) = (&bytes, entries.get_mut(&name))
                 && entry.live.as_ref().is_some_and(|live| Digest::of(bytes) == *live.component.digest())
             {
-                entry.refused = None;
+                entry.rejected = None;
                 continue;
             }
             changed.push((name, bytes));
@@ -392,19 +392,19 @@ impl Plugins {
             // before it.
             entry.previous = replaced;
         }
-        entry.refused = None;
+        entry.rejected = None;
         drop(state);
         Ok(report)
     }
 
     /// Stores a version as the first one of the plugin's history, unless it is the first one already, as it usually is at
-    /// startup. Also writes the file to the plugin directory, if `place` is set.
-    fn write_files(&self, component: &Component, bytes: &[u8], place: bool) -> Result<(), PluginDirError> {
+    /// startup. Also writes the file to the plugin directory, if `to_plugin_dir` is set.
+    fn write_files(&self, component: &Component, bytes: &[u8], to_plugin_dir: bool) -> Result<(), PluginDirError> {
         let name = &component.signature().name;
         let prepared = self.plugin_dir.prepare(name, self.history_entry(component), bytes)?;
         // If the process is killed between these two steps, the next start deploys the file again.
-        if place {
-            self.plugin_dir.place(name, bytes)?;
+        if to_plugin_dir {
+            self.plugin_dir.write(name, bytes)?;
         }
         prepared.commit()
     }
@@ -429,7 +429,7 @@ impl Plugins {
             Ok(report) => {
                 let DeployReport { plugin, version, digest, replaced, seconds, .. } = report;
                 tracing::info!(plugin, version, digest, replaced, seconds, "plugin deployed");
-                ("taken", plugin.as_str())
+                ("accepted", plugin.as_str())
             }
             Err(error @ (DeployError::Replaced(_) | DeployError::Load(LoadError::Stopped))) => {
                 return tracing::info!(%error, "plugin not deployed");
@@ -437,12 +437,12 @@ impl Plugins {
             Err(error) => {
                 let plugin = found_as.unwrap_or("uploaded");
                 tracing::error!(plugin, %error, "plugin rejected; any previous version keeps serving");
-                ("refused", plugin)
+                ("rejected", plugin)
             }
         };
         counter!("larder_plugin_deploys_total", "result" => label).increment(1);
         if let (Err(error), Some(_)) = (result, found_as) {
-            self.state().entries.entry(plugin.to_owned()).or_default().refused = Some(error.to_string());
+            self.state().entries.entry(plugin.to_owned()).or_default().rejected = Some(error.to_string());
         }
     }
 
@@ -494,7 +494,7 @@ impl Plugins {
             live: entry.live.as_ref().map(Version::describe),
             previous: entry.previous.as_ref().map(Version::describe),
             views: entry.live.iter().flat_map(|live| live.transforms.keys().map(ToString::to_string)).collect(),
-            refused: entry.refused.clone(),
+            rejected: entry.rejected.clone(),
             compiling: entry.compiling,
         };
         state.entries.iter().map(status).collect()

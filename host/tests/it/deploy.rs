@@ -150,8 +150,8 @@ fn incompatible_previous_version_is_kept() {
         assert_eq!(plugin.previous.as_ref().map(|previous| &*previous.version), Some("1.0.0"));
         let why = "derived view 'odfv_singleton' and plugin 'odfv_singleton' 1.0.0 are incompatible: the view has a feature \
                    'trips_twice', but the plugin does not compute it";
-        let refused = fixture.app.roll_back("odfv_singleton", None).unwrap_err();
-        assert!(refused.starts_with(why), "{refused}");
+        let rejected = fixture.app.roll_back("odfv_singleton", None).unwrap_err();
+        assert!(rejected.starts_with(why), "{rejected}");
         assert_eq!(trips(&fixture), json!(1003));
         fixture = fixture.restart();
         fixture.until_ready();
@@ -186,11 +186,12 @@ fn rejected_file_keeps_previous_version() {
     let fixture = incompatible(fixture);
     // A file in the directory is rejected in the same way. It stays there, and the list shows it as rejected.
     bring(b"no plugin", &fixture.path("plugins/odfv_singleton.wasm"));
-    fixture
-        .eventually("it is listed as rejected", || fixture.app.plugins().iter().any(|plugin| plugin.refused.is_some()));
+    fixture.eventually("it is listed as rejected", || {
+        fixture.app.plugins().iter().any(|plugin| plugin.rejected.is_some())
+    });
     let plugins = fixture.app.plugins();
     let plugin = plugins.iter().find(|plugin| plugin.plugin == "odfv_singleton").unwrap();
-    let why = plugin.refused.as_deref().unwrap();
+    let why = plugin.rejected.as_deref().unwrap();
     assert!(why.starts_with("the file is not a WebAssembly component. hint: "), "{why}");
     assert_eq!(plugin.live.as_ref().unwrap().version, "1.0.0");
     assert_eq!(trips(&fixture), json!(1002));
@@ -200,12 +201,12 @@ fn rejected_file_keeps_previous_version() {
     assert_eq!(trips(&fixture), json!(1002));
     // When the good file is back, the list shows no rejected file.
     bring(&good, &fixture.path("plugins/odfv_singleton.wasm"));
-    fixture.eventually("nothing is rejected", || fixture.app.plugins().iter().all(|plugin| plugin.refused.is_none()));
+    fixture.eventually("nothing is rejected", || fixture.app.plugins().iter().all(|plugin| plugin.rejected.is_none()));
     // A file whose name differs from the plugin's name is rejected.
     bring(&good, &fixture.path("plugins/other.wasm"));
     fixture.eventually("the wrong name is reported", || {
         fixture.app.plugins().iter().any(|plugin| {
-            plugin.refused.as_deref()
+            plugin.rejected.as_deref()
                 == Some("the file is named 'other', but contains plugin 'odfv_singleton'. hint: rename the file to odfv_singleton.wasm")
         })
     });

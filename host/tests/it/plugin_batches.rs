@@ -30,8 +30,8 @@ fn compute(transform: &Transform, as_of: impl Into<AsOf>, x: &[f64], on_failure:
     transform.try_call(&inputs.finish(), on_failure).unwrap()
 }
 
-fn column(outputs: &Outputs, place: usize) -> Vec<Value> {
-    (0..outputs.rows()).map(|row| outputs.output(place).get(row).to_value()).collect()
+fn column(outputs: &Outputs, index: usize) -> Vec<Value> {
+    (0..outputs.rows()).map(|row| outputs.output(index).get(row).to_value()).collect()
 }
 
 fn failed(outputs: &Outputs) -> Vec<(usize, String)> {
@@ -54,9 +54,9 @@ fn all_contract_versions_give_equal_values() {
         let x: Vec<f64> = (0..rows).map(f64::from).collect();
         let outputs =
             components.each_ref().map(|component| compute(&bind(component, "good", ""), 7, &x, OnFailure::FindRows));
-        for place in [0, 1, 3, 4] {
-            let [first, second, third] = outputs.each_ref().map(|outputs| column(outputs, place));
-            assert!(first == second && second == third, "output {place}, {rows} rows");
+        for index in [0, 1, 3, 4] {
+            let [first, second, third] = outputs.each_ref().map(|outputs| column(outputs, index));
+            assert!(first == second && second == third, "output {index}, {rows} rows");
         }
     }
 }

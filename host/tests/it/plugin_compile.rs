@@ -187,17 +187,17 @@ fn compiler_with_threads_ends_without_memory() {
 fn outline_is_checked_before_compiling() {
     // The compiler does not exist, so a file that has to be compiled fails with another error.
     let runtime = runtime("/no/compiler".into(), WIDE, 20_000);
-    let refused = |bytes: &[u8]| runtime.load(bytes).unwrap_err();
+    let rejected = |bytes: &[u8]| runtime.load(bytes).unwrap_err();
     let without_exports = [COMPONENT, &section(1, &loops(ENDLESS))].concat();
-    assert!(matches!(refused(&without_exports), LoadError::Exports(missing) if missing.len() == 3));
+    assert!(matches!(rejected(&without_exports), LoadError::Exports(missing) if missing.len() == 3));
     let many = bomb(&module(20_000, &[]));
-    assert!(matches!(refused(&many), LoadError::Functions { limit: 20_000, .. }));
+    assert!(matches!(rejected(&many), LoadError::Functions { limit: 20_000, .. }));
     let imports = [COMPONENT, &[0x0a, 6, 1, 0, 1, b'x', 1, 0]].concat();
-    assert!(matches!(refused(&imports), LoadError::Imports(_) | LoadError::Broken(_)));
+    assert!(matches!(rejected(&imports), LoadError::Imports(_) | LoadError::Broken(_)));
     let cut = bomb(&loops(ENDLESS));
-    assert!(matches!(refused(&cut[..cut.len() - 1]), LoadError::Broken(_)));
+    assert!(matches!(rejected(&cut[..cut.len() - 1]), LoadError::Broken(_)));
     // A file that passes the checks has to be compiled.
-    assert!(matches!(refused(&bomb(&loops(1))), LoadError::Compiler(why) if why.contains("/no/compiler")));
+    assert!(matches!(rejected(&bomb(&loops(1))), LoadError::Compiler(why) if why.contains("/no/compiler")));
 }
 
 #[test]
@@ -243,9 +243,9 @@ fn place(bytes: &[u8], dir: &Path) {
     fs::write(dir.join("odfv_singleton.wasm"), bytes).unwrap();
 }
 
-fn refusal(fixture: &Fixture) -> Option<String> {
+fn rejection(fixture: &Fixture) -> Option<String> {
     let plugins = fixture.app.plugins();
-    plugins.into_iter().find(|plugin| plugin.plugin == "odfv_singleton")?.refused
+    plugins.into_iter().find(|plugin| plugin.plugin == "odfv_singleton")?.rejected
 }
 
 fn trips(fixture: &Fixture) -> wire::Answer {
@@ -277,11 +277,11 @@ fn killed_file_is_retried_on_demand() {
     let setup = Setup::golden().config(&limits("1s"));
     place(&bomb(&loops(ENDLESS)), &setup.path("plugins"));
     let fixture = setup.start();
-    let why = refusal(&fixture).unwrap();
+    let why = rejection(&fixture).unwrap();
     assert!(why.contains("took more than 1 s of CPU time"), "{why}");
     let fixture = fixture.restart();
     fixture.until_ready();
-    let why = refusal(&fixture).unwrap();
+    let why = rejection(&fixture).unwrap();
     assert!(
         why.starts_with("an earlier compilation of this file was killed because it took more than 1 s of CPU time"),
         "{why}"
@@ -291,7 +291,7 @@ fn killed_file_is_retried_on_demand() {
     assert!(why.starts_with("compiling the component took more than 1 s of CPU time"), "{why}");
     place(&bomb(&loops(100)), &fixture.path("plugins"));
     eventually_within("the good file is live", Duration::from_secs(300), || trips(&fixture).status == 200);
-    assert_eq!(refusal(&fixture), None);
+    assert_eq!(rejection(&fixture), None);
 }
 
 /// Starts a server with a compilation that takes minutes. Returns the server and the `/proc` directory of the process

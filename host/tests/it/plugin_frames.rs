@@ -23,13 +23,13 @@ fn hostile() -> &'static Arc<Component> {
     HOSTILE.get_or_init(|| runtime().load(&fs::read(guest_with("hostile", "frames")).unwrap()).unwrap())
 }
 
-/// Loads the guest in a mode. In each instance, the first four calls succeed, so the trial of a new instance succeeds.
+/// Loads the guest in a mode. In each instance, the first four calls succeed, so the test calls of a new instance succeed.
 fn in_mode(mode: &str, more: &str) -> Arc<Transform> {
     let config = format!(r#"{{"mode": "{mode}", "after": 4{more}}}"#);
     Transform::bind(runtime(), hostile(), &view(&config)).unwrap_or_else(|error| panic!("{mode}: {error}"))
 }
 
-/// Returns the error of the first call after the trial. Checks that the next call, in another instance, succeeds.
+/// Returns the error of the first call after the test calls. Checks that the next call, in another instance, succeeds.
 fn violation(mode: &str, rows: usize) -> CallError {
     let transform = in_mode(mode, "");
     let error = call(&transform, rows).expect_err(mode);
@@ -46,8 +46,8 @@ fn both_contract_versions_are_served() {
     for rows in [1, 3, 64, 65, 4_096, 5_000] {
         let (first, second) = (Transform::bind(runtime(), &first, &view("null")).unwrap(), in_mode("good", ""));
         let (first, second) = (call(&first, rows).unwrap(), call(&second, rows).unwrap());
-        for place in [0, 1, 3, 4] {
-            let of = |outputs: &larder_plugin_host::Outputs, row| outputs.output(place).get(row).to_value();
+        for index in [0, 1, 3, 4] {
+            let of = |outputs: &larder_plugin_host::Outputs, row| outputs.output(index).get(row).to_value();
             (0..rows).for_each(|row| assert_eq!(of(&first, row), of(&second, row), "row {row} of {rows}"));
         }
         assert_eq!(second.output(2).get(rows - 1), ValueRef::Bytes("äl well".as_bytes()));

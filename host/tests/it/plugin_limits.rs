@@ -65,7 +65,7 @@ fn input(name: &str, value_type: &str) -> DerivedInput {
     DerivedInput { name: name.into(), value_type: value_type.parse::<ValueType>().unwrap(), from: InputSource::Request }
 }
 
-/// Loads the guest in a mode. In each instance, the first four calls succeed, so the trial of a new instance succeeds.
+/// Loads the guest in a mode. In each instance, the first four calls succeed, so the test calls of a new instance succeed.
 fn in_mode(mode: &str, amount: Option<u64>) -> Arc<Transform> {
     let amount = amount.map(|amount| format!(r#", "amount": {amount}"#)).unwrap_or_default();
     let config = format!(r#"{{"mode": "{mode}", "after": 4{amount}}}"#);
@@ -93,7 +93,7 @@ fn failed_rows(outputs: &Outputs) -> Vec<usize> {
     outputs.failed().iter().map(|failed| failed.row).collect()
 }
 
-/// Returns the error of the first call after the trial. Checks that the next call, in another instance, succeeds.
+/// Returns the error of the first call after the test calls. Checks that the next call, in another instance, succeeds.
 fn violation(mode: &str, amount: Option<u64>) -> CallError {
     let transform = in_mode(mode, amount);
     let error = call(&transform, 3).expect_err(mode);
@@ -223,17 +223,17 @@ fn traps_panics_and_faults_are_classified() {
 
 #[test]
 fn configure_is_under_the_same_limits() {
-    let refused = |mode: &str| {
+    let rejected = |mode: &str| {
         let config = format!(r#"{{"mode": "{mode}"}}"#);
         *Transform::bind(runtime(), &hostile(), &view(&config)).expect_err(mode).why
     };
-    assert!(matches!(refused("spin_configure"), Incompatibility::Configure(Interrupt::Timeout(_))));
-    assert!(matches!(refused("trap_configure"), Incompatibility::Configure(Interrupt::Trap(_))));
-    assert!(matches!(refused("fault_configure"), Incompatibility::Config { .. }));
-    assert!(matches!(refused("no such mode"), Incompatibility::Config { .. }));
-    // A plugin that fails in a trial call is also rejected.
-    assert!(matches!(refused("spin"), Incompatibility::Trial { .. }));
-    assert!(matches!(refused("bad_utf8"), Incompatibility::Trial { .. }));
+    assert!(matches!(rejected("spin_configure"), Incompatibility::Configure(Interrupt::Timeout(_))));
+    assert!(matches!(rejected("trap_configure"), Incompatibility::Configure(Interrupt::Trap(_))));
+    assert!(matches!(rejected("fault_configure"), Incompatibility::Config { .. }));
+    assert!(matches!(rejected("no such mode"), Incompatibility::Config { .. }));
+    // A plugin that fails in a test call is also rejected.
+    assert!(matches!(rejected("spin"), Incompatibility::TestCall { .. }));
+    assert!(matches!(rejected("bad_utf8"), Incompatibility::TestCall { .. }));
 }
 
 #[test]
@@ -245,14 +245,14 @@ fn log_flood_is_limited() {
 
 #[test]
 fn describe_and_initialization_are_limited() {
-    let refused = |features: &str| runtime().load(&fs::read(guest_with("hostile", features)).unwrap()).unwrap_err();
-    assert!(matches!(refused("spin-describe"), LoadError::Describe(Interrupt::Timeout(_))));
-    assert!(matches!(refused("spin-start"), LoadError::Describe(Interrupt::Timeout(_))));
-    assert!(matches!(refused("changing-describe"), LoadError::Unsteady));
-    assert!(matches!(refused("huge-describe"), LoadError::Describe(Interrupt::Output { .. })));
-    let foreign = refused("foreign-import").to_string();
+    let rejected = |features: &str| runtime().load(&fs::read(guest_with("hostile", features)).unwrap()).unwrap_err();
+    assert!(matches!(rejected("spin-describe"), LoadError::Describe(Interrupt::Timeout(_))));
+    assert!(matches!(rejected("spin-start"), LoadError::Describe(Interrupt::Timeout(_))));
+    assert!(matches!(rejected("changing-describe"), LoadError::Unsteady));
+    assert!(matches!(rejected("huge-describe"), LoadError::Describe(Interrupt::Output { .. })));
+    let foreign = rejected("foreign-import").to_string();
     assert!(foreign.contains("imports larder-hostile:foreign/clock@0.1.0"), "{foreign}");
-    let wrong = refused("wrong-world");
+    let wrong = rejected("wrong-world");
     assert!(matches!(&wrong, LoadError::Exports(missing) if missing == &["configure"]), "{wrong}");
 }
 
@@ -275,12 +275,12 @@ fn file_size_and_format_are_checked() {
         )
     );
 
-    let refused = |bytes: &[u8]| runtime().load(bytes).unwrap_err();
-    assert!(matches!(refused(b""), LoadError::NotWasm));
-    assert!(matches!(refused(b"name: churn"), LoadError::NotWasm));
-    assert!(matches!(refused(b"\0asm\x01\0\0\0"), LoadError::CoreModule));
-    assert!(matches!(refused(&good[..good.len() / 2]), LoadError::Broken(_)));
-    assert!(matches!(refused(b"\0asm\x0d\0\x01\0"), LoadError::Exports(_)));
+    let rejected = |bytes: &[u8]| runtime().load(bytes).unwrap_err();
+    assert!(matches!(rejected(b""), LoadError::NotWasm));
+    assert!(matches!(rejected(b"name: churn"), LoadError::NotWasm));
+    assert!(matches!(rejected(b"\0asm\x01\0\0\0"), LoadError::CoreModule));
+    assert!(matches!(rejected(&good[..good.len() / 2]), LoadError::Broken(_)));
+    assert!(matches!(rejected(b"\0asm\x0d\0\x01\0"), LoadError::Exports(_)));
 }
 
 #[test]

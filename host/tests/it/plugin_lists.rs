@@ -65,11 +65,11 @@ fn value(item: Option<f64>) -> ValueRef<'static> {
 /// Returns inputs with a list in each row of one column. The other columns are null.
 fn inputs<'v, I: Iterator<Item = ValueRef<'v>>>(
     transform: &Transform,
-    place: usize,
+    index: usize,
     list: impl Fn(usize) -> I,
 ) -> Inputs {
     let mut inputs = transform.input_batch(0, ROWS);
-    (0..place).for_each(|_| inputs.column(|_| ()));
+    (0..index).for_each(|_| inputs.column(|_| ()));
     inputs.column(|column| (0..ROWS).for_each(|row| column.push_list(list(row))));
     inputs.finish()
 }

@@ -105,7 +105,7 @@ fn unavailable_functions_fail_in_component() {
             match result {
                 Ok(result) => assert_eq!((&*result, &**group), (&**expected, "working when deployed"), "{call}"),
                 Err(error) => {
-                    // The place is before the hint.
+                    // The source location is before the hint.
                     let error = error.replace(" (<string>:1, in <module>)", "");
                     assert!(group.starts_with("unavailable"), "{call}: {error}");
                     assert!(error.starts_with("row: ") && error.contains(expected), "{call}: {error}");
@@ -264,9 +264,9 @@ fn large_lists_give_all_values() {
     {
         let mut inputs = transform.input_batch(0, ROWS);
         inputs.column(|column| column.extend(iter::repeat_n(ValueRef::Bytes(code.as_bytes()), ROWS)));
-        for place in 0..=column {
+        for index in 0..=column {
             inputs.column(|to| {
-                for row in (0..ROWS).filter(|_| place == column) {
+                for row in (0..ROWS).filter(|_| index == column) {
                     to.push_list(list(row).enumerate().map(|(item, x)| {
                         if column == 1 && null_at(row, item) { ValueRef::Null } else { ValueRef::Float64(x) }
                     }));

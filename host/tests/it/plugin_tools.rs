@@ -280,12 +280,12 @@ fn churn_plugins_agree_bit_for_bit() {
         let columns = columns.finish();
         let answers = plugins.each_ref().map(|plugin| {
             let mut inputs = plugin.input_batch(0, ROWS);
-            for place in plugin.inputs() {
-                inputs.column(|column| column.append(columns.column(*place), 0..ROWS));
+            for index in plugin.inputs() {
+                inputs.column(|column| column.append(columns.column(*index), 0..ROWS));
             }
             let outputs = plugin.call(&inputs.finish());
             assert!(outputs.failed().is_empty(), "{:?}", outputs.failed());
-            let outputs = plugin.outputs().iter().map(|place| outputs.output(*place));
+            let outputs = plugin.outputs().iter().map(|index| outputs.output(*index));
             outputs.map(|output| (0..ROWS).map(|row| bits(output.get(row))).collect::<Vec<_>>()).collect::<Vec<_>>()
         });
         assert_eq!(answers[0], answers[1], "batch {batch}, Python");

@@ -61,9 +61,9 @@ pub(super) fn row(
     (others, other_index): (&Outputs, usize),
     when: &'static str,
 ) -> Option<Found> {
-    fields.iter().enumerate().find_map(|(place, field)| {
-        let one = cell(outputs, place, index);
-        let other = cell(others, place, other_index);
+    fields.iter().enumerate().find_map(|(column, field)| {
+        let one = cell(outputs, column, index);
+        let other = cell(others, column, other_index);
         let found = |first, second| Found { index, output: field.name.clone(), first, second, when };
         let scalar = field.column_type.scalar;
         (!one.equals(&other)).then(|| found(one.text(scalar), other.text(scalar)))
@@ -76,10 +76,10 @@ enum Cell {
     Failed(String),
 }
 
-fn cell(outputs: &Outputs, place: usize, row: usize) -> Cell {
+fn cell(outputs: &Outputs, column: usize, row: usize) -> Cell {
     match outputs.failed().binary_search_by_key(&row, |failed| failed.row) {
         Ok(at) => Cell::Failed(outputs.failed()[at].error.to_string()),
-        Err(_) => Cell::Value(outputs.output(place).get(row).to_value()),
+        Err(_) => Cell::Value(outputs.output(column).get(row).to_value()),
     }
 }
 

@@ -76,13 +76,13 @@ impl RowGenerator {
         let times = (0..rows).map(|row| self.time(row));
         let as_of = if transform.has_time_per_row() { AsOf::Each(times.collect()) } else { AsOf::All(NEW_YEAR_2026) };
         let mut inputs = transform.input_batch(as_of, rows);
-        for place in 0..inputs.column_count() {
-            let examples = text_types::examples(transform.input_type(place));
+        for index in 0..inputs.column_count() {
+            let examples = text_types::examples(transform.input_type(index));
             inputs.column(|column| {
                 if examples.is_empty() || column.column_type().is_list {
-                    (0..rows).for_each(|row| self.cell(column, place, self.kind(row), &examples));
+                    (0..rows).for_each(|row| self.cell(column, index, self.kind(row), &examples));
                 } else {
-                    self.examples(column, place, rows, &examples);
+                    self.examples(column, index, rows, &examples);
                 }
             });
         }
@@ -90,9 +90,9 @@ impl RowGenerator {
     }
 
     /// Fills a column with these texts, because the host passes only texts of the type.
-    fn examples(self, column: &mut ColumnWriter<'_>, place: usize, rows: usize, examples: &[String]) {
+    fn examples(self, column: &mut ColumnWriter<'_>, index: usize, rows: usize, examples: &[String]) {
         for row in 0..rows {
-            let mut random = Random::new(self.seed, row, place);
+            let mut random = Random::new(self.seed, row, index);
             let text = match row {
                 0 => None,
                 1 => examples.first(),
@@ -116,8 +116,8 @@ impl RowGenerator {
     }
 
     /// Adds a row. The items of a list of text are taken from `examples`, unless there are none.
-    fn cell(self, column: &mut ColumnWriter<'_>, place: usize, kind: RowKind, examples: &[String]) {
-        let mut random = Random::new(self.seed, kind.row, place);
+    fn cell(self, column: &mut ColumnWriter<'_>, index: usize, kind: RowKind, examples: &[String]) {
+        let mut random = Random::new(self.seed, kind.row, index);
         let ColumnType { scalar, is_list, nullable_items } = column.column_type();
         match kind.row {
             0 => return column.push(ValueRef::Null),
@@ -147,9 +147,9 @@ impl RowGenerator {
 
 impl Random {
     /// Creates the generator of a cell.
-    fn new(seed: u64, row: usize, place: usize) -> Self {
+    fn new(seed: u64, row: usize, index: usize) -> Self {
         let mut random = Self(seed ^ (row as u64).wrapping_mul(0xd1b5_4a32_d192_ed03));
-        random.0 = random.next() ^ (place as u64).wrapping_mul(0x8cb9_2ba7_2f3d_8dd7);
+        random.0 = random.next() ^ (index as u64).wrapping_mul(0x8cb9_2ba7_2f3d_8dd7);
         random
     }
 
@@ -268,12 +268,12 @@ mod tests {
         let generator = RowGenerator::new(1);
         let types = [ColumnType::list(ColumnScalar::Float32), ColumnType::list(ColumnScalar::Float32)];
         let mut frame = FrameBuilder::new(types, 512);
-        for place in 0..2 {
-            frame.column(|column| (0..512).for_each(|row| generator.cell(column, place, generator.kind(row), &[])));
+        for index in 0..2 {
+            frame.column(|column| (0..512).for_each(|row| generator.cell(column, index, generator.kind(row), &[])));
         }
         let frame = frame.finish();
-        let len = |place: usize, row: usize| frame.column(place).items(row..row + 1).len();
-        let is_full = |row: usize| (0..2).all(|place| frame.column(place).is_present(row));
+        let len = |index: usize, row: usize| frame.column(index).items(row..row + 1).len();
+        let is_full = |row: usize| (0..2).all(|index| frame.column(index).is_present(row));
         let plausible = (2..512).filter(|row| row % 4 != 3 && is_full(*row));
         assert!(plausible.clone().all(|row| len(0, row) == len(1, row)) && plausible.count() > 100);
         assert!((0..512).any(|row| len(0, row) == 1_000));

@@ -98,13 +98,13 @@ struct Cursor {
 pub(crate) fn read(bytes: Vec<u8>, fields: &[Field], rows: usize, failed: &[usize]) -> Result<Frame, FrameFault> {
     let columns = locate(&bytes, fields, rows)?;
     let mut frame = Frame { bytes, rows, columns };
-    for (place, field) in fields.iter().enumerate() {
-        let faulty = |fault| FrameFault::Column(place, fault);
-        let column = frame.column(place);
+    for (index, field) in fields.iter().enumerate() {
+        let faulty = |fault| FrameFault::Column(index, fault);
+        let column = frame.column(index);
         let has_nulls = check_contents(column, field.nullable, failed).map_err(faulty)?;
         let has_null_items = column.item_presence().iter().map(|byte| byte.count_ones() as usize).sum::<usize>()
             != if column.column_type().nullable_items { column.values().len() } else { 0 };
-        (frame.columns[place].has_nulls, frame.columns[place].has_null_items) = (has_nulls, has_null_items);
+        (frame.columns[index].has_nulls, frame.columns[index].has_null_items) = (has_nulls, has_null_items);
     }
     // The slots of nulls must be zero or empty when a column of this frame becomes the input of another plugin. If
     // this plugin left values in them, they are cleared.
@@ -122,7 +122,7 @@ fn locate(bytes: &[u8], fields: &[Field], rows: usize) -> Result<Vec<Parts>, Fra
     let columns = fields
         .iter()
         .enumerate()
-        .map(|(place, field)| parser.column(field.column_type, rows).map_err(|fault| FrameFault::Column(place, fault)));
+        .map(|(index, field)| parser.column(field.column_type, rows).map_err(|fault| FrameFault::Column(index, fault)));
     let columns = columns.collect::<Result<_, _>>()?;
     match parser.heads.left() + parser.tails.left() {
         0 => Ok(columns),

@@ -72,7 +72,7 @@ pub(crate) fn values(frame: Frame) -> Vec<Vec<Value>> {
     let rows = frame.rows();
     let types: Vec<_> = frame.columns().map(|column| column.column_type().scalar.into()).collect();
     let outputs = Outputs::new(frame, &types, Vec::new());
-    let column = |place: usize| (0..rows).map(|row| outputs.output(place).get(row).to_value()).collect();
+    let column = |index: usize| (0..rows).map(|row| outputs.output(index).get(row).to_value()).collect();
     (0..outputs.len()).map(column).collect()
 }
 
@@ -126,10 +126,10 @@ fn columns(rows: usize) -> Batch {
         ColumnScalar::Float64 => Value::Float64(-0.0),
         ColumnScalar::Utf8 | ColumnScalar::Binary => Value::Bytes("größe".repeat(i % 3).into_bytes()),
     };
-    let column = |(place, field): (usize, &Field)| {
+    let column = |(index, field): (usize, &Field)| {
         let ColumnType { scalar, is_list, .. } = field.column_type;
         // In every third column, every third row is null. The other columns have no nulls.
-        let row = |row: usize| match (place % 3 == 0 && row % 3 == 1, is_list) {
+        let row = |row: usize| match (index % 3 == 0 && row % 3 == 1, is_list) {
             (true, _) => Value::Null,
             (false, true) => Value::List((0..row % 4).map(|i| value(scalar, row + i)).collect()),
             (false, false) => value(scalar, row),
@@ -431,11 +431,11 @@ fn presence_beyond_the_rows_is_reported() {
 #[test]
 fn null_in_non_nullable_column_is_reported() {
     let batch = Batch { rows: 3, columns: columns(3).columns.split_off(6) };
-    for place in 0..batch.columns.len() {
+    for index in 0..batch.columns.len() {
         let mut fields = batch.fields();
-        fields[place].nullable = false;
-        let expected = batch.columns[place].1.contains(&Value::Null);
-        let expected = expected.then_some(FrameFault::Column(place, ColumnFault::Null));
+        fields[index].nullable = false;
+        let expected = batch.columns[index].1.contains(&Value::Null);
+        let expected = expected.then_some(FrameFault::Column(index, ColumnFault::Null));
         assert_eq!(fault(batch.frame().bytes(), &fields, 3), expected);
     }
 }
@@ -494,12 +494,12 @@ fn values_in_null_slots_are_cleared() {
     let present = Batch { rows: 9, columns: present.collect() };
     let frame = present.frame();
     // One row of one column is null at a time, and its slot still has a value.
-    for (place, parts) in frame.columns.iter().enumerate() {
+    for (index, parts) in frame.columns.iter().enumerate() {
         for row in [1, 3, 8] {
             let mut bytes = frame.bytes().to_vec();
             bytes[parts.presence + row / 8] &= !(1 << (row % 8));
             let mut expected = present.clone();
-            expected.columns[place].1[row] = Value::Null;
+            expected.columns[index].1[row] = Value::Null;
             let cleared = read(bytes, &present.fields(), 9, &[]).unwrap();
             assert_eq!(cleared.bytes(), expected.frame().bytes(), "{:?}, row {row}", parts.column_type);
             assert_eq!(values(cleared), expected.values());

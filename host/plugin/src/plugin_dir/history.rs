@@ -191,7 +191,7 @@ fn read_entry(path: &Path, digest: Digest) -> io::Result<HistoryEntry> {
 // === impl PreparedVersion ===
 
 impl PreparedVersion {
-    /// Puts the files into their places, and removes the files of versions that are no longer in the list.
+    /// Renames the files to their final names, and removes the files of versions that are no longer in the list.
     ///
     /// # Errors
     /// If a file cannot be renamed, or the directory cannot be synced.

@@ -48,7 +48,7 @@ pub enum StepInput {
 #[derive(Debug, PartialEq, Eq)]
 pub struct RequestInput {
     /// The index of the column in [`OnlineRequest::entities`].
-    pub request_place: usize,
+    pub request_index: usize,
     /// The declared type of the column's values.
     pub value_type: ValueType,
     /// The type to which the column's values are converted.
@@ -286,9 +286,9 @@ pub(super) fn request_inputs(
         // If no plugin reads the input, no plugin can reject null items.
         let column_type = read.unwrap_or_else(|| request_type(input.value_type, true));
         match column {
-            Some(request_place) => {
+            Some(request_index) => {
                 let (name, value_type) = (Arc::clone(&input.name), input.value_type);
-                let wanted = RequestInput { request_place, value_type, column_type, name };
+                let wanted = RequestInput { request_index, value_type, column_type, name };
                 if !inputs.contains(&wanted) {
                     inputs.push(wanted);
                 }

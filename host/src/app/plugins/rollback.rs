@@ -69,7 +69,7 @@ impl Plugins {
         if !again {
             entry.previous = replaced;
         }
-        entry.refused = None;
+        entry.rejected = None;
         drop(state);
         tracing::warn!(plugin = name, version = report.version, "plugin rolled back");
         Ok((report, ChosenVersion { component, bytes }))

@@ -162,7 +162,7 @@ pub(super) fn list(args: &ListArgs) -> Result<()> {
     let rows: Vec<_> = plugins.iter().map(row).collect();
     output::table(&["PLUGIN", "VERSION", "DIGEST", "LANGUAGE", "SIZE", "PREVIOUS", "DERIVED VIEWS"], &rows);
     for plugin in &plugins {
-        if let Some(why) = &plugin.refused {
+        if let Some(why) = &plugin.rejected {
             output::note(&format!("{}.wasm is not deployed: {why}", plugin.plugin));
         }
     }

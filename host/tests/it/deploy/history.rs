@@ -169,8 +169,8 @@ fn incompatible_chosen_version_changes_nothing() {
     fixture.app.reload_definitions().unwrap();
     let why = "derived view 'odfv_singleton' and plugin 'odfv_singleton' 1.0.0 are incompatible: the view has a feature \
                'trips_twice', but the plugin does not compute it";
-    let refused = roll_back(&fixture, "1.0.0").unwrap_err();
-    assert!(refused.starts_with(why), "{refused}");
+    let rejected = roll_back(&fixture, "1.0.0").unwrap_err();
+    assert!(rejected.starts_with(why), "{rejected}");
     assert_history(&fixture, &[&three, &two, &one]);
     assert_eq!(fixture.app.plugins()[0].previous.as_ref().unwrap().digest, digest(&two));
     replace(&file, good);

@@ -104,6 +104,7 @@ fn run_plugin() {
         ("the file of the plugin does not exist", &["check", "absent.wasm"][..]),
         ("the file is not a plugin", &["inspect", "rows.json"]),
         ("the file of rows does not exist", &["run", "hostile.wasm", "--input", "absent.json"]),
+        ("the Parquet file of rows does not exist", &["run", "hostile.wasm", "--input", "absent.parquet"]),
         ("the rows are not a list", &["run", "hostile.wasm", "--input", "object.json"]),
         ("an input of the rows is misspelled", &["run", "hostile.wasm", "--input", "misspelled.json"]),
         ("an input of the rows has the wrong type", &["run", "hostile.wasm", "--input", "text.json"]),

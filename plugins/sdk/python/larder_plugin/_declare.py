@@ -98,8 +98,8 @@ def plugin(
     The function needs a parameter for each input, with the same name. The order does not matter. It may have two more
     parameters:
 
-    * ``context``, with the time as of which a row is computed, :attr:`Context.as_of`. With ``by="columns"``, it is a
-      :class:`Contexts`, with one time per row. Use it instead of a clock: a plugin has none.
+    * ``context``, with the reference time of the row, :attr:`Context.as_of`. With ``by="columns"``, it is a
+      :class:`Contexts`, with one reference time per row. Use it instead of a clock: a plugin has none.
     * ``config``, the derived view's ``config`` block. If the decorator gets a dataclass as ``config``, the argument is
       an instance of the dataclass, and names and types are checked. Otherwise, the argument is the parsed JSON.
 
@@ -137,12 +137,12 @@ def plugin(
         _check_fields("output", outputs, mistakes)
         if isinstance(outputs, Mapping) and not outputs:
             mistakes.append("there are no outputs; declare at least one")
-        places: list[int] = []
+        indexes: list[int] = []
         if isinstance(inputs, Mapping) and not isinstance(function, type):
-            places = _places(function, list(inputs), mistakes)
-        if by == "columns" and not any(place >= 0 for place in places) and not mistakes:
+            indexes = _indexes(function, list(inputs), mistakes)
+        if by == "columns" and not any(index >= 0 for index in indexes) and not mistakes:
             mistakes.append("by='columns' requires an input: without one, the number of rows is unknown")
-        if config is not None and CONFIG not in places:
+        if config is not None and CONFIG not in indexes:
             mistakes.append(f"a config is declared, but {_called(function)} has no parameter 'config'")
         if mistakes:
             listed = "\n".join(f"  {mistake}" for mistake in mistakes)
@@ -153,9 +153,9 @@ def plugin(
         module = sys.modules.get(function.__module__)
         made.doc = inspect.cleandoc(function.__doc__ or getattr(module, "__doc__", None) or "")
         made.inputs, made.outputs = dict(inputs), dict(outputs)
-        made.config, made.takes_config, made.takes_context = config, CONFIG in places, CONTEXT in places
-        made.batch = (by_row if by == "row" else by_columns)(function, places, list(outputs))
-        made.one_row = one_row(function, places, list(outputs)) if by == "row" else None
+        made.config, made.takes_config, made.takes_context = config, CONFIG in indexes, CONTEXT in indexes
+        made.batch = (by_row if by == "row" else by_columns)(function, indexes, list(outputs))
+        made.one_row = one_row(function, indexes, list(outputs)) if by == "row" else None
         declared.append(made)
         return made
 
@@ -179,9 +179,9 @@ def _check_fields(noun: str, fields: object, mistakes: list[str]) -> None:
             mistakes.append(f"output {name!r}: required is only for inputs; use nullable=False for outputs")
 
 
-def _places(function: Callable[..., Any], inputs: list[str], mistakes: list[str]) -> list[int]:
+def _indexes(function: Callable[..., Any], inputs: list[str], mistakes: list[str]) -> list[int]:
     """Returns the source of each parameter: the index of an input, or a negative constant for context and config."""
-    places = []
+    indexes = []
     parameters = inspect.signature(function).parameters
     called = _called(function)
     for name, parameter in parameters.items():
@@ -190,16 +190,16 @@ def _places(function: Callable[..., Any], inputs: list[str], mistakes: list[str]
         elif parameter.kind is parameter.KEYWORD_ONLY:
             mistakes.append(f"parameter {name!r} of {called} is keyword-only, but parameters are passed by position")
         elif name in inputs:
-            places.append(inputs.index(name))
+            indexes.append(inputs.index(name))
         elif name in _CONSTANTS:
-            places.append(_CONSTANTS[name])
+            indexes.append(_CONSTANTS[name])
         else:
             free = [known for known in [*inputs, *_CONSTANTS] if known not in parameters]
             mistakes.append(f"parameter {name!r} of {called} is not an input{nearest(name, free)}")
     for name in inputs:
         if name not in parameters:
             mistakes.append(f"input {name!r} is not a parameter of {called}")
-    return places
+    return indexes
 
 
 def _called(function: Callable[..., Any]) -> str:

@@ -21,7 +21,10 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 class Context:
-    """The time as of which a row is computed. With ``by="columns"``, the function gets a :class:`Contexts` instead."""
+    """The reference time of a row: the instant for which its features are computed.
+
+    With ``by="columns"``, the function gets a :class:`Contexts` instead.
+    """
 
     __slots__ = ("as_of",)
 
@@ -41,13 +44,12 @@ class Context:
 
 
 class Contexts:
-    """The times as of which the rows of a batch are computed."""
+    """The reference times of the rows of a batch."""
 
     __slots__ = ("as_of",)
 
     as_of: Sequence[int]
-    """The time of each row: the time of the request, or the event time of a training row, in microseconds since 1970
-    UTC."""
+    """The reference time of each row, in microseconds since 1970 UTC: see :attr:`Context.as_of`."""
 
     def __init__(self, as_of: Sequence[int]) -> None:
         self.as_of = as_of
@@ -75,7 +77,7 @@ class Instance:
             [(name, field.type, field.nullable is not False) for name, field in plugin.outputs.items()]
         )
         self._null_row = self._writer.null_row()
-        self._required = [place for place, field in enumerate(plugin.inputs.values()) if field.required]
+        self._required = [index for index, field in enumerate(plugin.inputs.values()) if field.required]
         self._batch = plugin.batch
         self._one_row = plugin.one_row
         self._config: Any = None
@@ -109,7 +111,7 @@ class Instance:
         if self._takes_context:
             as_of, *columns = columns
             contexts = self._contexts(as_of)
-        lacking = [columns[place] for place in self._required if None in columns[place]]
+        lacking = [columns[index] for index in self._required if None in columns[index]]
         if not lacking:
             results, failed = self._batch(columns, rows, contexts, self._config)
             return self._written(results, rows, failed, failed)
@@ -146,8 +148,8 @@ class Instance:
         if self._takes_context:
             context = Context(values[0])
             values = values[1:]
-        for place in self._required:
-            if values[place] is None:
+        for index in self._required:
+            if values[index] is None:
                 return self._null_row, {}
         try:
             results = self._one_row(values, context, self._config)  # type: ignore[misc]

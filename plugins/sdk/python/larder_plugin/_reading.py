@@ -28,7 +28,7 @@ def one_row_reader(kinds: Sequence[Type]) -> Callable[[bytes], Sequence[Any]]:
     """
     heads = Struct(one_row(kinds))
     unpack, size = heads.unpack_from, heads.size
-    tails = [(place, tail) for place, tail in enumerate(map(_tail, kinds)) if tail is not None]
+    tails = [(index, tail) for index, tail in enumerate(map(_tail, kinds)) if tail is not None]
 
     def read(frame: bytes) -> Sequence[Any]:
         slots = unpack(frame)
@@ -37,8 +37,8 @@ def one_row_reader(kinds: Sequence[Type]) -> Callable[[bytes], Sequence[Any]]:
         if tails:
             values = list(values)
             view = memoryview(frame)
-            for place, tail in tails:
-                (values[place],), at = tail(view, at, [values[place]])
+            for index, tail in tails:
+                (values[index],), at = tail(view, at, [values[index]])
         if len(frame) != at:
             raise _wrong_size(frame, at)
         presence = slots[::2]
@@ -63,22 +63,22 @@ def rows_reader(kinds: Sequence[Type]) -> Callable[[bytes, int], list[list[Any]]
         absent: list[tuple[int, bytes]] = []
         tails: list[tuple[int, Tail]] = []
         at = 0
-        for place, (form, size, tail) in enumerate(heads):
+        for index, (form, size, tail) in enumerate(heads):
             presence = frame[at : at + words]
             if presence != full:
-                absent.append((place, presence))
+                absent.append((index, presence))
             at += words
             end = at + rows * size
             columns.append(view[at:end].cast(form).tolist())  # type: ignore[call-overload]
             at = end + (-end & 7)
             if tail is not None:
-                tails.append((place, tail))
-        for place, tail in tails:
-            columns[place], at = tail(view, at, columns[place])
+                tails.append((index, tail))
+        for index, tail in tails:
+            columns[index], at = tail(view, at, columns[index])
         if len(frame) != at:
             raise _wrong_size(frame, at)
-        for place, presence in absent:
-            _set_nulls(columns[place], presence)
+        for index, presence in absent:
+            _set_nulls(columns[index], presence)
         return columns
 
     return read
@@ -92,10 +92,10 @@ def _set_nulls(values: list[Any], presence: bytes) -> None:
     """Sets the values whose bit is 0 to ``None``."""
     # An additional bit above the last row keeps leading zeros. The slice removes this bit and Python's prefix 0b.
     bits = bin(int.from_bytes(presence, "little") | 1 << len(values))[:2:-1]
-    place = bits.find("0")
-    while place >= 0:
-        values[place] = None
-        place = bits.find("0", place + 1)
+    index = bits.find("0")
+    while index >= 0:
+        values[index] = None
+        index = bits.find("0", index + 1)
 
 
 # === Tails ===

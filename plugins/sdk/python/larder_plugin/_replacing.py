@@ -21,13 +21,13 @@ class Unavailable(RuntimeError):
     """A plugin called a function that cannot work in a component."""
 
 
-def refusal(called: str, why: str, original: Callable[..., Any] | None = None) -> Callable[..., Any]:
+def disabled(called: str, why: str, original: Callable[..., Any] | None = None) -> Callable[..., Any]:
     """Returns a function that raises an error.
 
     Modules of the standard library may call ``original`` while they are imported: `logging` reads the clock.
     """
 
-    def refuse(*args: Any, **kwargs: Any) -> Any:
+    def raise_unavailable(*args: Any, **kwargs: Any) -> Any:
         frame: FrameType | None = sys._getframe(1)
         while original is not None and frame is not None and frame.f_code.co_filename.startswith(STDLIB):
             if frame.f_code.co_name == "<module>":
@@ -35,7 +35,7 @@ def refusal(called: str, why: str, original: Callable[..., Any] | None = None) -
             frame = frame.f_back
         raise Unavailable(f"{called}(): {why}")
 
-    return refuse
+    return raise_unavailable
 
 
 class Replacements:
@@ -45,13 +45,13 @@ class Replacements:
         self._by_id: dict[int, tuple[object, object]] = {}
         self._found: list[tuple[dict[str, Any], str, object]] | None = None
 
-    def refuse(self, module: Any, name: str, why: str) -> None:
+    def disable(self, module: Any, name: str, why: str) -> None:
         """Replaces a function with one that raises an error, unless this interpreter does not have it."""
         if hasattr(module, name):
             # The public modules have copies of the functions of private ones, such as `_socket`.
             owner = "os.path" if module is os.path else module.__name__.removeprefix("_")
             called = name if module is builtins else f"{owner}.{name}"
-            self.add(module, name, refusal(called, why, getattr(module, name)))
+            self.add(module, name, disabled(called, why, getattr(module, name)))
 
     def add(self, module: Any, name: str, replacement: object) -> None:
         """Replaces an attribute of a module."""

@@ -14,7 +14,7 @@ from typing import Any
 from . import log
 from ._errors import Fault, nearest, shown
 from ._frame import Column
-from ._trace import named, place, trace
+from ._trace import location, named, trace
 
 CONTEXT, CONFIG = -1, -2
 """The values that parameters which are not inputs have instead of the index of an input."""
@@ -45,7 +45,7 @@ def by_row(function: Callable[..., Any], parameters: Sequence[int], outputs: Seq
         arguments: Any = columns
         if not in_order:
             constant = {CONTEXT: contexts, CONFIG: repeat(config, rows)}
-            arguments = [columns[place] if place >= 0 else constant[place] for place in parameters]
+            arguments = [columns[index] if index >= 0 else constant[index] for index in parameters]
         results: list[Any] = []
         failed: Failed = {}
         calls = map(function, *arguments) if arguments else starmap(function, repeat((), rows))
@@ -80,7 +80,7 @@ def one_row(
     count = len(names)
     in_order = list(parameters) == list(range(len(parameters)))
     # The context and the configuration follow the inputs, so that the constants for them are indexes from the end.
-    pick = itemgetter(*parameters) if len(parameters) > 1 else lambda values: [values[place] for place in parameters]
+    pick = itemgetter(*parameters) if len(parameters) > 1 else lambda values: [values[index] for index in parameters]
 
     def compute(values: Sequence[Any], context: object, config: object) -> Sequence[Any]:
         result = function(*values) if in_order else function(*pick((*values, config, context)))
@@ -104,7 +104,7 @@ def by_columns(function: Callable[..., Any], parameters: Sequence[int], outputs:
     def compute(columns: Sequence[Column], rows: int, contexts: Any, config: object) -> tuple[Sequence[Column], Failed]:
         constant = {CONTEXT: contexts, CONFIG: config}
         try:
-            result = function(*[columns[place] if place >= 0 else constant[place] for place in parameters])
+            result = function(*[columns[index] if index >= 0 else constant[index] for index in parameters])
         except KeyboardInterrupt:
             raise
         except BaseException as error:
@@ -126,7 +126,7 @@ def described(error: BaseException, *, is_logged: bool) -> str:
         return str(error)
     if isinstance(error, StopIteration):
         return _STOPPED
-    text, where = named(error), place(error)
+    text, where = named(error), location(error)
     if is_logged:
         try:
             log.error(trace(error))

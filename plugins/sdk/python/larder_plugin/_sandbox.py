@@ -28,10 +28,10 @@ from types import SimpleNamespace
 from typing import Any, NoReturn
 
 from ._modules import LAZY, never
-from ._replacing import Replacements, Unavailable, refusal, replace_method
+from ._replacing import Replacements, Unavailable, disabled, replace_method
 from ._trace import STDLIB
 
-CLOCK = "a plugin has no clock. hint: use context.as_of, the time as of which a row is computed"
+CLOCK = "a plugin has no clock. hint: use context.as_of, the reference time of the row"
 RANDOMNESS = (
     "a plugin has no randomness, because the same inputs must give the same result. hint: use random.Random(seed) with "
     "a seed from the inputs"
@@ -150,15 +150,15 @@ class Sandbox:
         ):
             for module, names in functions.items():
                 for name in names.split():
-                    now.refuse(module, name, why)
+                    now.disable(module, name, why)
         for name, position in (("asctime", 0), ("ctime", 0), ("gmtime", 0), ("localtime", 0), ("strftime", 1)):
             now.add(time, name, _with_time(name, position))
         self._set_recursion_limit = sys.setrecursionlimit
-        now.refuse(sys, "setrecursionlimit", f"calls can be nested {_FRAMES_MAX} deep in a plugin. hint: use a loop")
+        now.disable(sys, "setrecursionlimit", f"calls can be nested {_FRAMES_MAX} deep in a plugin. hint: use a loop")
         now.apply()
         random.Random.seed = _seeded(random.Random.seed)  # type: ignore[method-assign]
         for owner, method, why in _classes():
-            replace_method(owner, method, refusal(_method(owner, method), why))
+            replace_method(owner, method, disabled(_method(owner, method), why))
 
     def deployment(self) -> Callable[[], None]:
         """Prepares the deployed plugin after it was imported, and returns the function that completes this.
@@ -169,7 +169,7 @@ class Sandbox:
         _import_lazy_modules()
         _stop_clock_of_logging()
         for owner, method, why in _classes():
-            replace_method(owner, method, refusal(_method(owner, method), why))
+            replace_method(owner, method, disabled(_method(owner, method), why))
         _replace_locks()
         replacements = _replacements_when_deployed()
 
@@ -214,7 +214,7 @@ def _replacements_when_deployed() -> Replacements:
     posix = sys.modules["posix"]
     for name, value in vars(posix).items():
         if callable(value) and not isinstance(value, type) and name not in _WITHOUT_FILES:
-            later.refuse(os if hasattr(os, name) else posix, name, _ENVIRONMENTS.get(name, FILES))
+            later.disable(os if hasattr(os, name) else posix, name, _ENVIRONMENTS.get(name, FILES))
     modules: tuple[tuple[Any, str, str], ...] = (
         # Some of these return a default if `os.stat` raises an error.
         (os.path, "exists isdir isfile islink ismount lexists realpath", FILES),
@@ -226,7 +226,7 @@ def _replacements_when_deployed() -> Replacements:
     )
     for owner, names, why in modules:
         for name in names.split() if owner else ():
-            later.refuse(owner, name, why)
+            later.disable(owner, name, why)
     environment = _Environment()
     later.add(os, "environ", environment)
     later.add(os, "getenv", environment.get)

@@ -36,7 +36,7 @@ def trace(error: BaseException) -> str:
     return "\n".join(_lines(error, _CAUSES_MAX))
 
 
-def place(error: BaseException) -> str:
+def location(error: BaseException) -> str:
     """Returns the file, line and function of the last frame in the plugin's code: ``plugin.py:12, in derive``.
 
     Returns an empty text if there is none.

@@ -54,12 +54,12 @@ def converter(kind: Type) -> Callable[[Any], Any]:
         if type(value) not in LISTS and not isinstance(value, (list, tuple)):
             raise Mismatch(f"expected a list, got {shown(value)}")
         items = []
-        for place, item in enumerate(value):
+        for index, item in enumerate(value):
             try:
                 items.append(None if item is None and nullable_items else convert(item))
             except Mismatch as mismatch:
                 hint = ". hint: declare the type with nullable_items=True" if item is None else ""
-                raise Mismatch(f"item {place}: {mismatch}{hint}") from None
+                raise Mismatch(f"item {index}: {mismatch}{hint}") from None
         return items
 
     return convert_list

@@ -44,7 +44,7 @@ class Writer:
         heads = Struct(one_row(kinds))
         self._pack_one = heads.pack
         self._exact: list[type] = [list if kind.is_list else EXACT[kind.scalar] for kind in kinds]
-        self._tails = [(place, tail) for place, tail in enumerate(map(_one_tail, kinds)) if tail is not None]
+        self._tails = [(index, tail) for index, tail in enumerate(map(_one_tail, kinds)) if tail is not None]
         self._all_nullable = all(nullable for _, _, nullable in fields)
         self._zeros = [[] if kind.is_list else ZEROS[kind.scalar] for kind in kinds]
         # The presence and the slot of each column. Only the slots are replaced.
@@ -67,8 +67,8 @@ class Writer:
             try:
                 heads[1::2] = full
                 parts = [b""]
-                for place, tail in self._tails:
-                    heads[2 * place + 1], contents = tail(full[place])
+                for index, tail in self._tails:
+                    heads[2 * index + 1], contents = tail(full[index])
                     for part in contents:
                         parts += (part, PADDING[-len(part) & 7])
                 parts[0] = self._pack_one(*heads)

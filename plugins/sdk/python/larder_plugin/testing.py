@@ -56,16 +56,16 @@ def run(
     """Returns the outputs of each row. A row is a mapping from names of inputs to values. A missing input is null.
 
     ``config`` is the derived view's ``config`` block, as Python values; a :class:`Fault` is raised if the plugin
-    rejects it. ``as_of`` is the time of the request, in microseconds since 1970 UTC or as a datetime with a time zone,
-    or a list with one time per row.
+    rejects it. ``as_of`` is the reference time of all rows, in microseconds since 1970 UTC or as a datetime with a
+    time zone, or a list with one reference time per row.
     """
     if not isinstance(plugin, Plugin):
         raise TypeError(f"expected a function that is decorated with @plugin, got {plugin!r}")
     listed = list(rows)
-    for place, row in enumerate(listed):
+    for index, row in enumerate(listed):
         for name in row:
             if name not in plugin.inputs:
-                raise ValueError(f"row {place}: '{name}' is not an input{nearest(name, plugin.inputs)}")
+                raise ValueError(f"row {index}: '{name}' is not an input{nearest(name, plugin.inputs)}")
     instants = [*map(_micros, as_of)] if isinstance(as_of, Sequence) else [_micros(as_of)] * len(listed)
     if len(instants) != len(listed):
         raise ValueError(f"as_of has {len(instants)} times for {len(listed)} rows")

@@ -112,8 +112,8 @@ class Check(unittest.TestCase):
             MISTAKE,
             'Traceback (most recent call last):\n  File "plugin.py", line 1, in <module>\n    import other\n'
             '  File "other.py", line 2, in <module>\n    NOW = time()\n'
-            "Unavailable: time.time(): a plugin has no clock. hint: use context.as_of, the time as of which a row is "
-            "computed",
+            "Unavailable: time.time(): a plugin has no clock. hint: use context.as_of, the reference time of the "
+            "row",
             other="from time import time\nNOW = time()\n",
         )
 

@@ -223,12 +223,12 @@ class Failures(unittest.TestCase):
         self.assertIn("more frames", lines[0][1])
 
     def test_fault_of_plugin_is_not_changed(self):
-        def refuse(x):
+        def reject(x):
             raise Fault("x is unusable")
 
         for by in ("row", "columns"):
             with logged() as lines:
-                self.assertEqual(run(declared(refuse, by=by), [{}, {}]), [Failed("x is unusable")] * 2)
+                self.assertEqual(run(declared(reject, by=by), [{}, {}]), [Failed("x is unusable")] * 2)
             self.assertEqual(lines, [])
 
     def test_rows_of_a_test_are_checked(self):

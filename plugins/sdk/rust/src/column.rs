@@ -41,8 +41,8 @@ use crate::{
 /// Any input value can be null. The result has a `Vec` for each output, with one value per row. If its items are
 /// `Option`s, they can be null. A row must not depend on other rows, because the host chooses the rows of a batch.
 ///
-/// For the instants as of which the rows are computed, the function takes `&[`[`Context`]`]`, which has one context per
-/// row:
+/// For the reference times of the rows, the function takes `&[`[`Context`]`]`, which has one context
+/// per row:
 ///
 /// ```
 /// # use larder_plugin::{Column, Context, InputColumns, OutputColumns, Timestamp, plugin};
@@ -118,7 +118,7 @@ pub trait OutputColumns: Sized {
 )]
 pub trait InputColumn<'a>: Sized {
     const TYPE: ColumnType;
-    fn open(frame: &mut Frame<'a>, place: usize, fields: &[FieldSpec]) -> Result<Self, Fault>;
+    fn open(frame: &mut Frame<'a>, index: usize, fields: &[FieldSpec]) -> Result<Self, Fault>;
 }
 
 /// A field of a struct of output columns.
@@ -198,8 +198,8 @@ impl<'a, T: Read<'a>> std::fmt::Debug for Column<'a, T> {
 impl<'a, T: Read<'a>> InputColumn<'a> for Column<'a, T> {
     const TYPE: ColumnType = T::TYPE;
 
-    fn open(frame: &mut Frame<'a>, place: usize, fields: &[FieldSpec]) -> Result<Self, Fault> {
-        Ok(Self { reader: crate::input::open::<Option<T>>(frame, place, fields)?, rows: frame.rows })
+    fn open(frame: &mut Frame<'a>, index: usize, fields: &[FieldSpec]) -> Result<Self, Fault> {
+        Ok(Self { reader: crate::input::open::<Option<T>>(frame, index, fields)?, rows: frame.rows })
     }
 }
 

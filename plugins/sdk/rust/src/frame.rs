@@ -22,7 +22,7 @@ pub struct Frame<'a> {
     heads: &'a [u8],
     tails: &'a [u8],
     pub(crate) rows: usize,
-    /// The instant as of which each row is computed, in microseconds since the Unix epoch. Empty if the plugin does not
+    /// The reference time of each row, in microseconds since the Unix epoch. Empty if the plugin does not
     /// read the time.
     pub(crate) times: &'a [i64],
 }

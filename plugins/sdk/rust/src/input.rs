@@ -102,8 +102,8 @@ pub enum FrameError {
 /// Returns a fault that describes how the column differs from its declaration.
 #[doc(hidden)]
 #[inline]
-pub fn open<'a, T: Input<'a>>(frame: &mut Frame<'a>, place: usize, fields: &[FieldSpec]) -> Result<T::Reader, Fault> {
-    T::open(frame).map_err(|error| error.fault(fields.get(place)))
+pub fn open<'a, T: Input<'a>>(frame: &mut Frame<'a>, index: usize, fields: &[FieldSpec]) -> Result<T::Reader, Fault> {
+    T::open(frame).map_err(|error| error.fault(fields.get(index)))
 }
 
 // === impl Reader ===

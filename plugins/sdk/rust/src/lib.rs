@@ -57,7 +57,7 @@
 //!   `struct Customer<'a>`.
 //! * An `Option` in a list marks items that may be null: `List<'a, Option<f64>>`, `Vec<Option<f64>>`. A list without it
 //!   never has a null item.
-//! * The function may also take `&`[`Context`], for the instant as of which the row is computed, and `&T` for the derived
+//! * The function may also take `&`[`Context`], for the reference time of the row, and `&T` for the derived
 //!   view's `config`, where `T` implements serde's `Deserialize` (feature `config`). A view without `config` is treated as
 //!   if it had `{}`.
 //! * It may return an `Option`: `None` makes all outputs of the row null. It may return a `Result<_, `[`Fault`]`>`: a

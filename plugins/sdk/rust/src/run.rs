@@ -14,10 +14,10 @@ use crate::{
     output::Outputs,
 };
 
-/// Data of a row in addition to its inputs. The host sets it, and sets it again when training data is generated.
+/// Data of a row in addition to its inputs. The host sets it, while serving and when training data is generated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Context {
-    /// The instant as of which the row is computed: "now" of the request, or the event time of the training row.
+    /// The reference time of the row: the time of the request, or the event time of a training row.
     pub as_of: Timestamp,
 }
 

@@ -57,7 +57,7 @@ pub struct Host<P> {
     plugin: PhantomData<fn() -> P>,
 }
 
-/// The instants as of which rows are computed.
+/// The reference times of rows.
 #[derive(Clone, Debug)]
 enum AsOf {
     All(Timestamp),
@@ -96,7 +96,7 @@ pub fn run<P: Plugin>(rows: Vec<Row>) -> Table {
 // === impl Host ===
 
 impl<P: Plugin> Host<P> {
-    /// Creates a host whose derived view has no `config`. It computes rows as of the start of 1970.
+    /// Creates a host whose derived view has no `config`. The reference time of all rows is the start of 1970.
     #[must_use]
     pub fn new() -> Self {
         Self { config: "null".to_owned(), as_of: AsOf::All(Timestamp::default()), plugin: PhantomData }
@@ -109,14 +109,14 @@ impl<P: Plugin> Host<P> {
         self
     }
 
-    /// Sets the instant as of which all rows are computed.
+    /// Sets the reference time of all rows.
     #[must_use]
     pub fn as_of(mut self, time: Timestamp) -> Self {
         self.as_of = AsOf::All(time);
         self
     }
 
-    /// Sets the instants as of which the rows are computed, one for each row.
+    /// Sets the reference times of the rows, one for each row.
     #[must_use]
     pub fn as_of_each(mut self, times: impl Into<Vec<Timestamp>>) -> Self {
         self.as_of = AsOf::Each(times.into());
@@ -163,7 +163,7 @@ impl<P: Plugin> Host<P> {
         Ok(table)
     }
 
-    /// Returns the time of each row.
+    /// Returns the reference time of each row.
     #[track_caller]
     fn times(&self, rows: usize) -> Vec<Timestamp> {
         match &self.as_of {

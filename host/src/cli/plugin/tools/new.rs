@@ -68,9 +68,9 @@ pub(super) fn run(args: &NewArgs) -> Result<()> {
             ("plugin.py", "python3 -m unittest")
         }
     };
-    let (program, place) = (output::program(), output::shell_word(&dir.to_string_lossy()));
+    let (program, shown_dir) = (output::program(), output::shell_word(&dir.to_string_lossy()));
     output::line(&format!("wrote {}; the plugin's code is in {source}. To try it:\n", dir.display()));
-    output::line(&format!("  cd {place}"));
+    output::line(&format!("  cd {shown_dir}"));
     output::line(&format!("  {test}"));
     output::line(&format!("  {program} plugin build"));
     output::line(&format!("  {program} plugin run {name}.wasm --input rows.json"));

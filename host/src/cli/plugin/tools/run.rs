@@ -1,11 +1,12 @@
 //! `larder plugin run`: runs rows through a plugin, without a server.
 
 use std::{
+    io::{self, ErrorKind},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use larder_common::files::{FILE_BYTES_MAX, open_regular, read_regular};
 use larder_http::decode_request;
@@ -33,7 +34,7 @@ pub(in crate::cli) struct RunArgs {
     /// The plugin's configuration, as JSON; in a server, it is the `config` of the derived view
     #[arg(long, value_name = "JSON", default_value = "null")]
     config: String,
-    /// The time of the request, in microseconds since 1970
+    /// The reference time of all rows, in microseconds since 1970
     #[arg(long, value_name = "MICROS", default_value_t = 0)]
     as_of: Micros,
     /// Print a JSON list of objects with output names as keys
@@ -55,12 +56,12 @@ pub(super) fn run(args: &RunArgs) -> Result<()> {
         if is_parquet { parquet(&args.input, signature, batch) } else { json_rows(&args.input, signature, batch) };
     let inputs = inputs.map_err(|error| failed(format!("{error:#}")))?;
     let outputs = transform.call(&inputs);
-    let value = |place: usize, row: usize| cell(outputs.output(place), signature.outputs[place].column_type, row);
+    let value = |index: usize, row: usize| cell(outputs.output(index), signature.outputs[index].column_type, row);
     let rows = inputs.rows();
     if args.json {
         let object = |row: usize| -> Value {
             let outputs = signature.outputs.iter().enumerate();
-            outputs.map(|(place, field)| (field.name.clone(), value(place, row))).collect::<Map<_, _>>().into()
+            outputs.map(|(index, field)| (field.name.clone(), value(index, row))).collect::<Map<_, _>>().into()
         };
         output::line(&(0..rows).map(object).collect::<Value>().to_string());
         return report_failed(signature, &outputs);
@@ -68,7 +69,7 @@ pub(super) fn run(args: &RunArgs) -> Result<()> {
     let headings: Vec<&str> = signature.outputs.iter().map(|field| field.name.as_str()).collect();
     let text = |value: Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let lines: Vec<Vec<String>> =
-        (0..rows).map(|row| (0..headings.len()).map(|place| text(value(place, row))).collect()).collect();
+        (0..rows).map(|row| (0..headings.len()).map(|index| text(value(index, row))).collect()).collect();
     output::table(&headings, &lines);
     report_failed(signature, &outputs)
 }
@@ -96,10 +97,21 @@ fn report_failed(signature: &Signature, outputs: &Outputs) -> Result<()> {
     )))
 }
 
+/// Adds a description to an error of the file of rows.
+fn opened<T>(result: io::Result<T>) -> Result<T> {
+    result.map_err(|error| match error.kind() {
+        ErrorKind::NotFound => anyhow!(
+            "the file does not exist. hint: --input is a JSON file with a list of objects, as in [{{\"input\": 1.0}}], or \
+             a Parquet file with a column for each input"
+        ),
+        _ => anyhow!(error).context("cannot be read"),
+    })
+}
+
 /// Reads rows from a JSON file. Converts values by the rules for request inputs. An input that a row does not have is
 /// null.
 fn json_rows(path: &Path, signature: &Signature, batch: impl FnOnce(usize) -> InputsBuilder) -> Result<Inputs> {
-    let text = read_regular(path, FILE_BYTES_MAX).context("cannot be read")?;
+    let text = opened(read_regular(path, FILE_BYTES_MAX))?;
     let rows: Vec<Map<String, Value>> =
         serde_json::from_slice(&text).context("must be a JSON list of objects, as in [{\"input\": 1.0}]")?;
     let mut columns = Map::new();
@@ -118,7 +130,7 @@ fn json_rows(path: &Path, signature: &Signature, batch: impl FnOnce(usize) -> In
         columns.insert(input.name.clone(), values.into());
     }
     let body = json!({ "entities": columns }).to_string();
-    let request = decode_request(body.as_bytes()).map_err(|error| anyhow::anyhow!("{}", error.body))?;
+    let request = decode_request(body.as_bytes()).map_err(|error| anyhow!("{}", error.body))?;
     let mut inputs = batch(rows.len());
     for input in &signature.inputs {
         let values = request.entities.iter().find(|(name, _)| *name == input.name);
@@ -133,15 +145,15 @@ fn json_rows(path: &Path, signature: &Signature, batch: impl FnOnce(usize) -> In
 fn parquet(path: &Path, signature: &Signature, batch: impl FnOnce(usize) -> InputsBuilder) -> Result<Inputs> {
     let fields: Vec<(Arc<str>, _)> =
         signature.inputs.iter().map(|input| (input.name.as_str().into(), value_type(input.column_type))).collect();
-    let batches = ParquetRecordBatchReaderBuilder::try_new(open_regular(path)?)?.build()?;
+    let batches = ParquetRecordBatchReaderBuilder::try_new(opened(open_regular(path))?)?.build()?;
     let batches = batches.map(|batch| decode_rows(&batch?, &fields).map_err(anyhow::Error::msg));
     let batches = batches.collect::<Result<Vec<_>>>()?;
     let mut inputs = batch(batches.iter().map(|(_, rows)| rows.len()).sum());
-    for place in 0..inputs.column_count() {
+    for index in 0..inputs.column_count() {
         inputs.column(|column| {
             for (schema, rows) in &batches {
                 for row in rows {
-                    column.push(RowView::new(schema, row)?.get(place).unwrap_or(ValueRef::Null));
+                    column.push(RowView::new(schema, row)?.get(index).unwrap_or(ValueRef::Null));
                 }
             }
             anyhow::Ok(())

@@ -14,7 +14,7 @@ struct Field {
     name: String,
     doc: String,
     of: Type,
-    place: Index,
+    index: Index,
 }
 
 pub(crate) fn inputs(item: &DeriveInput) -> Result<TokenStream> {
@@ -33,12 +33,12 @@ pub(crate) fn inputs(item: &DeriveInput) -> Result<TokenStream> {
     let readers = fields.iter().map(
         |Field { of, .. }| quote_spanned!(of.span()=> <#of as ::larder_plugin::__private::Input<#lifetime>>::Reader),
     );
-    let opened = fields.iter().map(|Field { of, place, .. }| {
-        quote_spanned!(of.span()=> ::larder_plugin::__private::open::<#of>(frame, #place, Self::FIELDS)?)
+    let opened = fields.iter().map(|Field { of, index, .. }| {
+        quote_spanned!(of.span()=> ::larder_plugin::__private::open::<#of>(frame, #index, Self::FIELDS)?)
     });
-    let read = fields.iter().map(|Field { ident, of, place, .. }| {
+    let read = fields.iter().map(|Field { ident, of, index, .. }| {
         quote_spanned! {of.span()=>
-            #ident: <#of as ::larder_plugin::__private::Input<#lifetime>>::get(&readers.#place, row)?
+            #ident: <#of as ::larder_plugin::__private::Input<#lifetime>>::get(&readers.#index, row)?
         }
     });
     Ok(quote! {
@@ -76,8 +76,8 @@ pub(crate) fn outputs(item: &DeriveInput) -> Result<TokenStream> {
     let sinks = sink_types(&fields, "Output");
     let made = fields.iter().map(|_| quote!(::larder_plugin::__private::Writer::new(heads)));
     let idents: Vec<_> = fields.iter().map(|field| &field.ident).collect();
-    let places: Vec<_> = fields.iter().map(|field| &field.place).collect();
-    let append = append(&places);
+    let indexes: Vec<_> = fields.iter().map(|field| &field.index).collect();
+    let append = append(&indexes);
     Ok(quote! {
         #[automatically_derived]
         impl #before ::larder_plugin::__private::Outputs for #name #after #condition {
@@ -92,17 +92,17 @@ pub(crate) fn outputs(item: &DeriveInput) -> Result<TokenStream> {
 
             #[inline]
             fn write(self, row: usize, writers: &mut Self::Writers<'_>) {
-                #(::larder_plugin::__private::Output::write(self.#idents, row, &mut writers.#places);)*
+                #(::larder_plugin::__private::Output::write(self.#idents, row, &mut writers.#indexes);)*
             }
 
             #[inline]
             fn write_nulls(row: usize, writers: &mut Self::Writers<'_>) {
-                #(writers.#places.put_null(row);)*
+                #(writers.#indexes.put_null(row);)*
             }
 
             #[inline]
             fn sinks(writers: Self::Writers<'_>) -> Self::Sinks {
-                (#(writers.#places.into_sink(),)*)
+                (#(writers.#indexes.into_sink(),)*)
             }
 
             #[inline]
@@ -126,9 +126,9 @@ pub(crate) fn input_columns(item: &DeriveInput) -> Result<TokenStream> {
             }
         }
     });
-    let opened = fields.iter().map(|Field { ident, of, place, .. }| {
+    let opened = fields.iter().map(|Field { ident, of, index, .. }| {
         quote_spanned! {of.span()=>
-            #ident: <#of as ::larder_plugin::__private::InputColumn<#lifetime>>::open(frame, #place, Self::FIELDS)?
+            #ident: <#of as ::larder_plugin::__private::InputColumn<#lifetime>>::open(frame, #index, Self::FIELDS)?
         }
     });
     Ok(quote! {
@@ -157,8 +157,8 @@ pub(crate) fn output_columns(item: &DeriveInput) -> Result<TokenStream> {
         }
     });
     let sinks = sink_types(&fields, "OutputColumn");
-    let places: Vec<_> = fields.iter().map(|field| &field.place).collect();
-    let append = append(&places);
+    let indexes: Vec<_> = fields.iter().map(|field| &field.index).collect();
+    let append = append(&indexes);
     Ok(quote! {
         #[automatically_derived]
         impl #before ::larder_plugin::__private::OutputColumns for #name #after #condition {
@@ -189,11 +189,11 @@ fn sink_types(fields: &[Field], of_trait: &str) -> TokenStream {
 
 /// Returns code that appends the tails of all columns to the frame. It reserves the exact capacity, because a vector with
 /// spare capacity is copied when it is returned.
-fn append(places: &[&Index]) -> TokenStream {
+fn append(indexes: &[&Index]) -> TokenStream {
     quote! {
         use ::larder_plugin::__private::Sink as _;
-        frame.reserve_exact(0 #(+ sinks.#places.tail_len())*);
-        #(sinks.#places.append(frame);)*
+        frame.reserve_exact(0 #(+ sinks.#indexes.tail_len())*);
+        #(sinks.#indexes.append(frame);)*
     }
 }
 
@@ -232,8 +232,8 @@ fn fields(item: &DeriveInput) -> Result<Vec<Field>> {
                 "a feature's name must be a letter or '_', followed by letters, digits and '_', all in ASCII",
             ));
         }
-        let place = Index { index: u32::try_from(fields.len()).unwrap_or(u32::MAX), span: Span::call_site() };
-        fields.push(Field { ident, name, doc: doc(&field.attrs), of: field.ty.clone(), place });
+        let index = Index { index: u32::try_from(fields.len()).unwrap_or(u32::MAX), span: Span::call_site() };
+        fields.push(Field { ident, name, doc: doc(&field.attrs), of: field.ty.clone(), index });
     }
     Ok(fields)
 }

@@ -32,7 +32,7 @@ struct Parts {
     tails: Vec<u8>,
 }
 
-/// Returns the frame of these rows of inputs. If the plugin reads the time, it begins with the times of the rows.
+/// Returns the frame of these rows of inputs. If the plugin reads the time, it begins with the reference times of the rows.
 #[track_caller]
 pub(super) fn write(fields: &[FieldSpec], reads_time: bool, rows: &[(Row, Timestamp)]) -> Vec<u8> {
     let mut parts = Parts::default();

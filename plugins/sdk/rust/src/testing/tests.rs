@@ -340,7 +340,7 @@ fn failed_row_is_null_in_required_outputs() {
     assert!(describe::<strict>().outputs.iter().all(|output| !output.nullable));
 }
 
-/// Adds the row's time to a number.
+/// Adds the row's reference time to a number.
 #[plugin(name = "clock", version = "1.0.0")]
 fn clock(numbers: Numbers, context: &Context) -> Sum {
     Sum { sum: numbers.left + context.as_of.0 as f64 }
@@ -351,7 +351,7 @@ struct Hours {
     hour: Vec<i64>,
 }
 
-/// Returns the hour of each row's time, in UTC.
+/// Returns the hour of each row's reference time, in UTC.
 #[plugin(name = "hours", version = "1.0.0", by = "columns")]
 fn hours(contexts: &[Context], _amounts: Amounts<'_>) -> Hours {
     Hours { hour: contexts.iter().map(|context| context.as_of.0 / 3_600_000_000 % 24).collect() }

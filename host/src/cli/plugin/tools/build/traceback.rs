@@ -94,7 +94,7 @@ mod tests {
     fn clock_error_shows_plugin_frames() {
         check(
             "  File \"/0/plugin.py\", line 3, in <module>\n    NOW = time.time()\n          ~~~~~~~~~^^\n  File \
-             \"/0/larder_plugin/_replacing.py\", line 49, in refuse\n    raise Unavailable(text)\n\
+             \"/0/larder_plugin/_replacing.py\", line 49, in raise_unavailable\n    raise Unavailable(text)\n\
              larder_plugin._replacing.Unavailable: time.time(): a plugin has no clock",
             expect![[r#"
                 Traceback (most recent call last):
