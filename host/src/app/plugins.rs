@@ -5,27 +5,31 @@
 //! If anything fails, the previous version stays live. After a deployment, the previous version stays compiled and
 //! bound to its views, so that a rollback to it only has to swap versions. Older versions are only files.
 
+mod error;
 mod history;
 mod rollback;
+mod version;
 
 use std::{
     collections::{BTreeMap, HashMap},
     iter,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use larder_common::{clock::SharedClock, files::FileStamp};
-use larder_http::{DeployReport, PluginStatus, PluginVersion};
+use larder_http::{DeployReport, PluginStatus};
 use larder_model::{model::DerivedView, registry::Catalog};
 use larder_plugin_host::{
-    Acceptance, BindError, CompileKill, Component, Digest, HistoryEntry, KilledCompilations, LoadError, PluginDir,
-    PluginDirError, PluginError, PluginRuntime, Rejection, Signature, Transform, is_lower_version,
+    BindError, CompileKill, Component, Digest, HistoryEntry, KilledCompilations, LoadError, PluginDir, PluginDirError,
+    PluginError, PluginRuntime, Transform, is_lower_version,
 };
 use larder_serving::{MissingPlugins, Transforms};
 use metrics::{counter, describe_counter};
 
+pub(super) use self::error::DeployError;
+use self::version::Version;
 use crate::config::PluginConfig;
 
 /// The plugins of a server.
@@ -80,15 +84,6 @@ pub(super) enum FileOrigin {
     Command,
 }
 
-/// A version of a plugin, bound to the derived views that name the plugin.
-#[derive(Clone, Debug)]
-struct Version {
-    component: Arc<Component>,
-    transforms: BTreeMap<Arc<str>, Arc<Transform>>,
-    /// The definitions of the views when the version was bound to them.
-    views: BTreeMap<Arc<str>, Arc<DerivedView>>,
-}
-
 /// A version that was bound to all views that name its plugin, and passed the acceptance checks.
 #[derive(Debug)]
 pub(super) struct CheckedVersion {
@@ -101,74 +96,6 @@ pub(super) struct CheckedVersion {
 /// The plugins, bound to the views of a new catalog. They become live together with that catalog.
 #[derive(Debug)]
 pub(super) struct Rebound(BTreeMap<String, Entry>);
-
-/// Why a version is not deployed.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum DeployError {
-    /// The file cannot be loaded as a plugin.
-    #[error(transparent)]
-    Load(#[from] LoadError),
-    /// An earlier compilation of the file was killed.
-    #[error(
-        "an earlier compilation of this file was killed because it {0}; the file is not compiled again automatically. \
-         hint: raise 'plugins: compile_time_max' or 'compile_memory_max', or run `larder plugin deploy`"
-    )]
-    KilledBefore(String),
-    /// The plugin cannot compute derived views that name it.
-    #[error("{}", lines(.0))]
-    Bind(Vec<BindError>),
-    /// The acceptance checks failed.
-    #[error(
-        "plugin '{plugin}' {version} is not accepted for derived view '{view}': {}",
-        rejection.with_hint(FORCE_HINT)
-    )]
-    Rejected { plugin: String, version: String, view: String, rejection: Box<Rejection> },
-    /// Another file of the same version is live.
-    #[error(
-        "plugin '{plugin}' {version} is live already, with other bytes (sha256 {live}). hint: raise the plugin's \
-         version{FORCE_HINT}"
-    )]
-    SameVersion { plugin: String, version: String, live: String },
-    /// The file's name is not the plugin's name.
-    #[error("the file is named '{file}', but contains plugin '{plugin}'. hint: rename the file to {plugin}.wasm")]
-    NameMismatch { file: String, plugin: String },
-    /// A rollback or a user replaced or removed the file after it was read.
-    #[error("the file of plugin '{0}' was replaced or removed while it was checked; a new file is checked next")]
-    Replaced(String),
-    /// A file cannot be read or written.
-    #[error(transparent)]
-    PluginDir(#[from] PluginDirError),
-    /// The plugin does not exist.
-    #[error("plugin '{0}' does not exist. hint: `larder plugin list` prints the plugins")]
-    Unknown(String),
-    /// The plugin has no previous version.
-    #[error("plugin '{0}' has no previous version. hint: deploy the file of the version that you want")]
-    NoPrevious(String),
-    /// A rollback took effect, but the server's copy of the version is missing.
-    #[error(
-        "plugin '{0}' was rolled back, but the server's copy of the restored version is missing, so the next start loads \
-         the newer version again. hint: deploy the file of the restored version"
-    )]
-    MissingCopy(String),
-    /// A rollback took effect, but a file cannot be read or written.
-    #[error(
-        "plugin '{plugin}' was rolled back, but its files were not, so the next start may load the newer version again: \
-         {source}. hint: solve this problem, and repeat the rollback with the restored version as argument"
-    )]
-    FilesNotRolledBack { plugin: String, source: PluginDirError },
-    /// A version of the history has no file.
-    #[error("the server's copy of plugin '{plugin}' with digest {digest} is missing. hint: deploy the version's file")]
-    NoCopy { plugin: String, digest: Digest },
-    /// No version of the history matches.
-    #[error("plugin '{plugin}' has no version '{wanted}' in its history. hint: {known}")]
-    UnknownVersion { plugin: String, wanted: String, known: String },
-    /// Several versions of the history match.
-    #[error("several versions of plugin '{plugin}' match '{wanted}'. hint: name one by its digest: {digests}")]
-    AmbiguousVersion { plugin: String, wanted: String, digests: String },
-}
-
-/// The end of a hint: how to deploy a plugin that is rejected.
-const FORCE_HINT: &str = ", or deploy it anyway with `larder plugin deploy --force`";
 
 // === impl Plugins ===
 
@@ -555,72 +482,6 @@ impl Entry {
     }
 }
 
-// === impl Version ===
-
-impl Version {
-    fn set_in_service(&self, is_in_service: bool) {
-        self.transforms.values().for_each(|transform| transform.set_in_service(is_in_service));
-    }
-
-    fn digest(&self) -> &Digest {
-        self.component.digest()
-    }
-
-    /// Returns a version that is not bound to any view yet.
-    fn unbound(component: Arc<Component>) -> Self {
-        Self { component, transforms: BTreeMap::new(), views: BTreeMap::new() }
-    }
-
-    /// Returns whether this is the version of a component.
-    fn is(&self, component: &Component) -> bool {
-        self.component.digest() == component.digest()
-    }
-
-    /// Runs the acceptance checks for each view. `live` is the version that serves these views now.
-    fn accept(&self, live: Option<&Self>) -> Result<(), DeployError> {
-        let Signature { name, version, .. } = self.component.signature();
-        for (view, transform) in &self.transforms {
-            let live = live.and_then(|live| live.transforms.get(view)).map(|live| &**live);
-            let accepted = transform.accept(live).map_err(|rejection| DeployError::Rejected {
-                plugin: name.clone(),
-                version: version.clone(),
-                view: view.to_string(),
-                rejection: Box::new(rejection),
-            })?;
-            if let Some((row, error)) = accepted.first_failed {
-                let Acceptance { generated, served, failed, .. } = accepted;
-                tracing::warn!(plugin = name, version, %view, generated, served, failed, first = %row, %error, "rows failed in the acceptance checks");
-            }
-        }
-        Ok(())
-    }
-
-    fn describe(&self) -> PluginVersion {
-        let signature = self.component.signature();
-        PluginVersion {
-            version: signature.version.clone(),
-            digest: self.component.digest().to_string(),
-            language: self.component.language().to_string(),
-            bytes: self.component.bytes(),
-            doc: signature.doc.clone(),
-        }
-    }
-
-    fn report(&self, replaced: Option<&Self>, took: Duration) -> DeployReport {
-        let signature = self.component.signature();
-        DeployReport {
-            plugin: signature.name.clone(),
-            version: signature.version.clone(),
-            digest: self.component.digest().to_string(),
-            replaced: replaced.map(|version| version.component.signature().version.clone()),
-            views: self.transforms.keys().map(ToString::to_string).collect(),
-            compiled: self.component.was_compiled(),
-            seconds: took.as_secs_f64(),
-            overridden: None,
-        }
-    }
-}
-
 // === impl Rebound ===
 
 impl Rebound {
@@ -628,8 +489,4 @@ impl Rebound {
     pub(super) fn transforms(&self, plugins: &Plugins, catalog: &Catalog) -> Transforms {
         plugins.transforms_of(&self.0, catalog)
     }
-}
-
-fn lines(errors: &[BindError]) -> String {
-    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
