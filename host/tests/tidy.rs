@@ -20,7 +20,7 @@ const LAYERS: [(&str, &[(&str, u8)]); 2] = [
 ];
 
 /// The directories with Larder's Rust sources.
-const DIRS: [&str; 23] = [
+const DIRS: [&str; 24] = [
     "host/src",
     "host/common/src",
     "host/grpc/src",
@@ -31,6 +31,7 @@ const DIRS: [&str; 23] = [
     "host/source/src",
     "host/store/src",
     "host/sync/src",
+    "host/training/src",
     "host/fakeaws/src",
     "host/fakeaws/tests",
     "host/fakeaws/dynoxide/src",

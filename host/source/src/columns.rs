@@ -1,9 +1,13 @@
-//! Converts Arrow columns to the values of a row.
+//! Converts the Arrow columns of files to values, for the store and for training sets.
 //!
 //! A file's column is converted once per batch to the Arrow type for the feature's type, so reading the value of a row
 //! is an index operation. A column that does not convert as a whole is converted value by value, by the rules in
 //! `larder_model::codec::coerce`. A value that does not match the type is read as null, and
 //! [`Column::conversion_error`] reports it. Converting a column as a whole gives the same values as these rules.
+
+mod arrow_cell;
+mod of_view;
+mod table;
 
 use std::sync::Arc;
 
@@ -24,11 +28,11 @@ use larder_model::{
     model::{Micros, NULL_TIMESTAMP_SECONDS, NestedType, ScalarType, Value, ValueRef, ValueType},
 };
 
-use super::arrow_cell;
+pub use self::{of_view::ViewColumns, table::decode_rows};
 
 /// A column whose values can be pushed into rows.
 #[derive(Debug)]
-pub(super) struct Column {
+pub struct Column {
     value_type: ValueType,
     values: Values,
     /// The rows whose values do not match the type, in order.
@@ -66,30 +70,30 @@ enum Role {
 
 /// A column of event times or created times.
 #[derive(Debug)]
-pub(super) struct Instants {
+pub struct Instants {
     micros: Column,
     /// The column in nanoseconds, if the file has that precision.
     nanos: Option<TimestampNanosecondArray>,
 }
 
 /// The reason why a column cannot be converted. The caller adds the names of the file and the column.
-pub(super) type ColumnError = String;
+pub type ColumnError = String;
 
 // === impl Column ===
 
 impl Column {
     /// Decodes a column of a feature.
-    pub(super) fn feature(array: &ArrayRef, value_type: ValueType) -> Self {
+    pub fn feature(array: &ArrayRef, value_type: ValueType) -> Self {
         Self::new(array, value_type, Role::Feature)
     }
 
     /// Decodes a column of a join key.
-    pub(super) fn key(array: &ArrayRef, key_type: ScalarType) -> Self {
+    pub fn key(array: &ArrayRef, key_type: ScalarType) -> Self {
         Self::new(array, ValueType::Scalar(key_type), Role::Key)
     }
 
     /// Returns a message with both types if no value of a column of type `from` can be converted to the declared type.
-    pub(super) fn mismatch(from: &DataType, declared: ValueType) -> Option<String> {
+    pub fn mismatch(from: &DataType, declared: ValueType) -> Option<String> {
         let from = match from {
             DataType::Dictionary(_, values) => values,
             DataType::RunEndEncoded(_, values) => values.data_type(),
@@ -120,7 +124,7 @@ impl Column {
 
     /// Returns a message with both types if a column of type `from` has text, but the declared type has numbers or
     /// instants. In this case, only values that can be parsed are converted.
-    pub(super) fn parsed_text(from: &DataType, declared: ValueType) -> Option<String> {
+    pub fn parsed_text(from: &DataType, declared: ValueType) -> Option<String> {
         let (item, scalar) = match (from, declared) {
             (DataType::Dictionary(_, values), _) => return Self::parsed_text(values, declared),
             (DataType::RunEndEncoded(_, values), _) => return Self::parsed_text(values.data_type(), declared),
@@ -142,7 +146,7 @@ impl Column {
 
     /// Decodes a column of instants. Numbers are not accepted, because seconds and milliseconds cannot be
     /// distinguished, and after a wrong guess, the wrong rows would win.
-    pub(super) fn instants(array: &ArrayRef) -> Result<Self, ColumnError> {
+    pub fn instants(array: &ArrayRef) -> Result<Self, ColumnError> {
         let array = arrow_cell::unpacked(array)?;
         let instant = ValueType::Scalar(ScalarType::UnixTimestamp);
         if *array.data_type() == DataType::Null {
@@ -233,13 +237,13 @@ impl Column {
     }
 
     /// If the value of a row does not match the type, returns the reason for the first such value of the column.
-    pub(super) fn conversion_error(&self, row: usize) -> Option<&str> {
+    pub fn conversion_error(&self, row: usize) -> Option<&str> {
         let is_unconverted = !self.unconverted.is_empty() && self.unconverted.binary_search(&row).is_ok();
         is_unconverted.then_some(&*self.first_error)
     }
 
     /// Writes the value of a row to the row's next field; writes null for a value that does not match the type.
-    pub(super) fn push(&self, row: usize, builder: &mut RowBuilder<'_>) -> Result<(), RowError> {
+    pub fn push(&self, row: usize, builder: &mut RowBuilder<'_>) -> Result<(), RowError> {
         match &self.values {
             Values::List(list, _) if list.is_null(row) || self.conversion_error(row).is_some() => {
                 builder.push(ValueRef::Null)
@@ -294,7 +298,7 @@ impl Column {
     }
 
     /// Returns the instant of a row in microseconds; `None` if it is null, or if the column has no instants.
-    pub(super) fn micros(&self, row: usize) -> Option<Micros> {
+    pub fn micros(&self, row: usize) -> Option<Micros> {
         match &self.values {
             Values::Int64(array) if array.is_valid(row) => Some(array.value(row)),
             _ => None,
@@ -302,7 +306,7 @@ impl Column {
     }
 
     /// Adds the value of a row to an entity key; returns false if it is null or does not match the key's type.
-    pub(super) fn push_key(&self, row: usize, key: &mut Vec<u8>) -> bool {
+    pub fn push_key(&self, row: usize, key: &mut Vec<u8>) -> bool {
         let ValueType::Scalar(key_type) = self.value_type else { return false };
         let value = match (&self.values, self.value(row)) {
             (Values::Converted(values), _) => key_value(&values[row], key_type),
@@ -320,7 +324,7 @@ impl Column {
 
     /// Returns the value of a row as the text of a key in a request; `None` if the value is null or is bytes that are
     /// not UTF-8.
-    pub(super) fn key_text(&self, row: usize) -> Option<String> {
+    pub fn key_text(&self, row: usize) -> Option<String> {
         let instant = self.value_type == ValueType::Scalar(ScalarType::UnixTimestamp);
         match self.value(row) {
             ValueRef::Int32(v) => Some(v.to_string()),
@@ -336,7 +340,7 @@ impl Column {
 
 impl Instants {
     /// Decodes a column of instants, to the nanosecond.
-    pub(super) fn new(array: &ArrayRef) -> Result<Self, ColumnError> {
+    pub fn new(array: &ArrayRef) -> Result<Self, ColumnError> {
         let array = arrow_cell::unpacked(array)?;
         let nanos = match array.data_type() {
             DataType::Timestamp(TimeUnit::Nanosecond, _) => Some(array.as_primitive().clone()),
@@ -346,17 +350,17 @@ impl Instants {
     }
 
     /// Returns the instant of a row in microseconds; `None` if it is null.
-    pub(super) fn micros(&self, row: usize) -> Option<Micros> {
+    pub fn micros(&self, row: usize) -> Option<Micros> {
         self.micros.micros(row)
     }
 
     /// Returns the reason why the time of a row cannot be read; `None` if it can be read.
-    pub(super) fn conversion_error(&self, row: usize) -> Option<&str> {
+    pub fn conversion_error(&self, row: usize) -> Option<&str> {
         self.micros.conversion_error(row)
     }
 
     /// Returns the part of a row's instant that its microseconds do not contain, in nanoseconds: 0 to 999.
-    pub(super) fn nanos(&self, row: usize) -> u32 {
+    pub fn nanos(&self, row: usize) -> u32 {
         let nanos = self.nanos.as_ref().filter(|nanos| nanos.is_valid(row));
         nanos.map_or(0, |nanos| u32::try_from(nanos.value(row).rem_euclid(1_000)).unwrap_or(0))
     }

@@ -5,6 +5,7 @@
 //! read. A source handles files, tables and their formats, and does not depend on how its rows are used.
 
 pub mod aws;
+pub mod columns;
 
 #[cfg(feature = "aws")]
 mod dynamodb;

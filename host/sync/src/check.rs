@@ -8,9 +8,9 @@ use larder_model::{
     registry::Catalog,
     yaml::nearest,
 };
-use larder_source::{ColumnAt, FileSchema, Source, SourceError, Wanted, WantedColumn};
+use larder_source::{ColumnAt, FileSchema, Source, SourceError, Wanted, WantedColumn, columns::Column};
 
-use super::{SyncSetting, decode::Column};
+use super::SyncSetting;
 
 /// A problem with a source.
 #[derive(Clone, Debug, PartialEq, Eq)]

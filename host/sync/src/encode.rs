@@ -6,17 +6,14 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use larder_ingest::Skipped;
 use larder_model::{
-    codec::{ConversionError, KeyEncoder, KeyValue, KeyVersion, RowBuilder, RowError, RowSchema, push_feast_value},
-    model::{EntityId, FeastValue, FeatureView, Micros, ValueRef, Window},
+    codec::{ConversionError, KeyEncoder, KeyVersion, RowBuilder, RowError, RowSchema, push_feast_value},
+    model::{FeastValue, FeatureView, Micros, ValueRef, Window},
 };
-use larder_source::{Change, Item, ItemValue, SourceBatch, SourceError, SourceRows};
+use larder_source::{Change, Item, ItemValue, SourceBatch, SourceError, SourceRows, columns::ViewColumns};
 use larder_store::{RowBatch, RowTimes, Rule};
 use prost::Message as _;
 
-use super::{
-    SyncLimits,
-    decode::{Column, Instants},
-};
+use super::SyncLimits;
 
 /// Converts batches of columns to rows with IDs.
 pub(super) struct RowEncoder<'v> {
@@ -82,7 +79,7 @@ impl<'v> RowEncoder<'v> {
     }
 
     fn encode_columns(&mut self, rows: &RecordBatch, batch: &SourceBatch) -> Result<(), SourceError> {
-        let columns = Columns::new(self.view, rows, &batch.origin)?;
+        let columns = ViewColumns::new(self.view, &self.view.features, rows, &batch.origin)?;
         let schema = Arc::clone(&self.schema);
         let mut builder = RowBuilder::new(&schema);
         let mut key = Vec::new();
@@ -108,7 +105,7 @@ impl<'v> RowEncoder<'v> {
             if self.is_future(event_time, location) {
                 continue;
             }
-            let Some(id) = self.id(&columns, row, &mut key) else {
+            let Some(id) = columns.id(&self.keys, row, &mut key) else {
                 match columns.keys.iter().find_map(|column| column.conversion_error(row)) {
                     Some(why) => {
                         self.skipped.unreadable += 1;
@@ -220,65 +217,8 @@ impl<'v> RowEncoder<'v> {
         self.skipped.note_future(event_time, location);
         true
     }
-
-    fn id(&self, columns: &Columns, row: usize, key: &mut Vec<u8>) -> Option<EntityId> {
-        self.keys.begin(key);
-        if columns.keys.is_empty() {
-            // A view without entities has one row, under the empty dummy key.
-            KeyEncoder::push(key, KeyValue::String(""));
-        }
-        columns.keys.iter().all(|column| column.push_key(row, key)).then(|| KeyEncoder::id(key))
-    }
 }
 
 fn location_of(batch: &SourceBatch, row: usize) -> String {
     format!("{}, row {}", batch.origin, batch.first_row + row as u64)
-}
-
-/// The decoded columns of a batch.
-struct Columns {
-    event_time: Instants,
-    created: Option<Instants>,
-    keys: Vec<Column>,
-    features: Vec<Column>,
-}
-
-// === impl Columns ===
-
-impl Columns {
-    /// Decodes the columns, which are in the order of [`larder_source::Wanted::columns`].
-    fn new(view: &FeatureView, rows: &RecordBatch, origin: &str) -> Result<Self, SourceError> {
-        let source = view.files();
-        let key_types: Vec<_> = if view.is_entityless() { vec![] } else { view.join_keys.iter().collect() };
-        let mut columns = rows.columns().iter().enumerate();
-        let mut next = || {
-            let missing = || SourceError::Column {
-                path: origin.to_owned(),
-                column: String::new(),
-                why: "the batch has too few columns".to_owned(),
-            };
-            columns.next().ok_or_else(missing)
-        };
-        let incompatible = |index: usize, why| {
-            let column = rows.schema().field(index).name().clone();
-            SourceError::Column { path: origin.to_owned(), column, why }
-        };
-        let mut instants = || {
-            let (index, array) = next()?;
-            Instants::new(array).map_err(|why| incompatible(index, why))
-        };
-        let event_time = instants()?;
-        let has_created = source.is_some_and(|source| source.created_timestamp_column.is_some());
-        let created = has_created.then(instants).transpose()?;
-        let keys = key_types
-            .into_iter()
-            .map(|key| Ok(Column::key(next()?.1, key.value_type)))
-            .collect::<Result<_, SourceError>>()?;
-        let features = view
-            .features
-            .iter()
-            .map(|feature| Ok(Column::feature(next()?.1, feature.value_type)))
-            .collect::<Result<_, SourceError>>()?;
-        Ok(Self { event_time, created, keys, features })
-    }
 }

@@ -5,9 +5,7 @@
 //! the server or for a command, at most once at a time for each view. Rows that callers write arrive as a
 //! [`larder_ingest::Frame`], and are encoded and committed without a source.
 
-mod arrow_cell;
 mod check;
-mod decode;
 mod encode;
 mod engine;
 mod erase;
@@ -22,7 +20,6 @@ mod sample;
 mod sanity;
 mod scheduler;
 mod slots;
-mod table;
 #[cfg(feature = "aws")]
 mod to_table;
 mod write;
@@ -43,5 +40,4 @@ pub use self::{
     sanity::SanityLimits,
     scheduler::SyncScheduler,
     slots::CONCURRENT_LOADS_MAX,
-    table::decode_rows,
 };

@@ -2,17 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use arrow::array::RecordBatch;
 use larder_model::{
     codec::{KeyEncoder, KeyVersion},
     model::{EntityId, FeatureView},
 };
-use larder_source::{SourceError, SourceRows, Wanted};
+use larder_source::{SourceRows, Wanted, columns::ViewColumns};
 
-use super::{
-    SyncError, SyncSetting,
-    decode::{Column, Instants},
-};
+use super::{SyncError, SyncSetting};
 
 /// A sample of a view's source.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,23 +41,19 @@ pub fn sample_keys(view: &FeatureView, setting: &SyncSetting, count: usize) -> R
     let latest = setting.limits.times(&*source).latest(setting.clock.now());
     while let Some(batch) = batches.next_batch().map_err(source_error)? {
         let SourceRows::Columns(rows) = &batch.rows else { continue };
-        let (times, columns) = columns(view, rows, &batch.origin).map_err(source_error)?;
+        let columns = ViewColumns::new(view, &[], rows, &batch.origin).map_err(source_error)?;
         for row in 0..rows.num_rows() {
-            let Some(event_time) = times.micros(row) else { continue };
+            let Some(event_time) = columns.event_time.micros(row) else { continue };
             if event_time > latest {
                 future += 1;
                 continue;
             }
-            encoder.begin(&mut buffer);
-            if !columns.iter().all(|column| column.push_key(row, &mut buffer)) {
-                continue;
-            }
-            let id = KeyEncoder::id(&buffer);
+            let Some(id) = columns.id(&encoder, row, &mut buffer) else { continue };
             let is_candidate = chosen.len() < count || chosen.last_key_value().is_some_and(|(last, _)| id < *last);
             if !is_candidate || chosen.contains_key(&id) {
                 continue;
             }
-            if let Some(texts) = columns.iter().map(|column| column.key_text(row)).collect() {
+            if let Some(texts) = columns.keys.iter().map(|column| column.key_text(row)).collect() {
                 chosen.insert(id, texts);
             }
             if chosen.len() > count {
@@ -70,16 +62,4 @@ pub fn sample_keys(view: &FeatureView, setting: &SyncSetting, count: usize) -> R
         }
     }
     Ok(Sample { keys: chosen.into_values().collect(), future })
-}
-
-/// Returns the columns of event times and keys. The columns of `rows` are in the order of [`Wanted::columns`].
-fn columns(view: &FeatureView, rows: &RecordBatch, origin: &str) -> Result<(Instants, Vec<Column>), SourceError> {
-    let incompatible = |index: usize| {
-        let column = rows.schema().field(index).name().clone();
-        move |why| SourceError::Column { path: origin.to_owned(), column, why }
-    };
-    let arrays = rows.columns();
-    let times = Instants::new(&arrays[0]).map_err(incompatible(0))?;
-    let keys = arrays.iter().enumerate().skip(1).zip(&view.join_keys);
-    Ok((times, keys.map(|((_, array), key)| Column::key(array, key.value_type)).collect()))
 }

@@ -8,7 +8,7 @@ use larder_model::{
     model::ValueType,
 };
 
-use super::decode::Column;
+use super::Column;
 
 /// Converts the columns of a batch that have the names of `fields` to rows. The rules are the same as in a
 /// materialization, except that a value that does not match its type is an error.

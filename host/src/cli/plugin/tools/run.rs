@@ -16,7 +16,7 @@ use larder_model::{
 };
 use larder_plugin_host::{FailedRow, Inputs, InputsBuilder, Outputs, Signature};
 use larder_serving::fill_typed;
-use larder_sync::decode_rows;
+use larder_source::columns::decode_rows;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Map, Value, json};
 

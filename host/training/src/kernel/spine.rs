@@ -1,0 +1,185 @@
+//! The keys and times of the entity rows.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
+    ops::Range,
+};
+
+use larder_model::model::{EntityId, Micros};
+
+/// The keys and times of the entity rows, indexed by key.
+#[derive(Debug, Default)]
+pub struct Spine {
+    groups: Groups,
+    /// The index of each group's first slot, and then the number of slots.
+    starts: Vec<u32>,
+    /// The time of each slot. The slots of a group are adjacent, in ascending order.
+    times: Vec<Micros>,
+    /// The slot of each entity row, or [`NO_SLOT`].
+    slots: Vec<u32>,
+}
+
+/// Collects the entity rows of a [`Spine`].
+#[derive(Debug, Default)]
+pub struct SpineBuilder {
+    groups: Groups,
+    /// The group and the time of each entity row; the group is [`NO_SLOT`] for a row without a key or a time.
+    rows: Vec<(u32, Micros)>,
+}
+
+/// The error for more entity rows than a spine can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there are more than {ROWS_MAX} entity rows in memory. hint: use several runs, each with some of the rows")]
+pub struct TooManyRows;
+
+/// The index of the group of each key.
+type Groups = HashMap<EntityId, u32, BuildHasherDefault<IdHasher>>;
+
+/// Uses the first bytes of an entity ID as its hash, because the ID is a hash itself.
+#[derive(Clone, Copy, Debug, Default)]
+struct IdHasher(u64);
+
+const NO_SLOT: u32 = u32::MAX;
+/// The maximum number of rows, so that an index fits into 32 bits.
+const ROWS_MAX: usize = u32::MAX as usize - 1;
+
+// === impl SpineBuilder ===
+
+impl SpineBuilder {
+    /// Adds the next entity row. A row without a key or without a time finds no feature row.
+    ///
+    /// # Errors
+    /// [`TooManyRows`] if the spine already has 2^32 - 2 rows.
+    pub fn push(&mut self, id: Option<EntityId>, time: Option<Micros>) -> Result<(), TooManyRows> {
+        if self.rows.len() >= ROWS_MAX {
+            return Err(TooManyRows);
+        }
+        let (Some(id), Some(time)) = (id, time) else {
+            self.rows.push((NO_SLOT, 0));
+            return Ok(());
+        };
+        let next = index(self.groups.len());
+        let group = *self.groups.entry(id).or_insert(next);
+        self.rows.push((group, time));
+        Ok(())
+    }
+
+    /// Returns the spine.
+    #[must_use]
+    pub fn finish(self) -> Spine {
+        let Self { groups, rows } = self;
+        // A counting sort by group: `ends` becomes the end of each group's rows.
+        let mut ends = vec![0_u32; groups.len() + 1];
+        for (group, _) in rows.iter().filter(|(group, _)| *group != NO_SLOT) {
+            ends[*group as usize + 1] += 1;
+        }
+        for group in 1..ends.len() {
+            ends[group] += ends[group - 1];
+        }
+        let mut sorted = vec![0_u32; ends[groups.len()] as usize];
+        let firsts = ends.clone();
+        let mut next = ends;
+        for (row, (group, _)) in rows.iter().enumerate().filter(|(_, (group, _))| *group != NO_SLOT) {
+            let at = &mut next[*group as usize];
+            sorted[*at as usize] = index(row);
+            *at += 1;
+        }
+        let mut spine = Self::empty(groups, rows.len(), sorted.len());
+        for range in firsts.windows(2) {
+            let of_group = &mut sorted[range[0] as usize..range[1] as usize];
+            of_group.sort_unstable_by_key(|row| rows[*row as usize].1);
+            for row in of_group {
+                let time = rows[*row as usize].1;
+                let start = spine.starts.last().copied().unwrap_or_default() as usize;
+                if spine.times[start..].last() != Some(&time) {
+                    spine.times.push(time);
+                }
+                spine.slots[*row as usize] = index(spine.times.len() - 1);
+            }
+            spine.starts.push(index(spine.times.len()));
+        }
+        spine.times.shrink_to_fit();
+        spine
+    }
+
+    fn empty(groups: Groups, rows: usize, slots: usize) -> Spine {
+        let mut starts = Vec::with_capacity(groups.len() + 1);
+        starts.push(0);
+        Spine { groups, starts, times: Vec::with_capacity(slots), slots: vec![NO_SLOT; rows] }
+    }
+}
+
+// === impl Spine ===
+
+impl Spine {
+    /// Returns the number of entity rows.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Returns the number of slots: the distinct pairs of a key and a time.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.times.len()
+    }
+
+    /// Returns the slot of an entity row; `None` if the row has no key or no time.
+    #[must_use]
+    pub fn slot(&self, row: usize) -> Option<usize> {
+        Some(self.slots[row]).filter(|slot| *slot != NO_SLOT).map(|slot| slot as usize)
+    }
+
+    /// Returns the time of a slot.
+    #[must_use]
+    pub fn time(&self, slot: usize) -> Micros {
+        self.times[slot]
+    }
+
+    /// Returns the earliest and the latest time of the entity rows; `None` if no row has a key and a time.
+    #[must_use]
+    pub fn time_range(&self) -> Option<(Micros, Micros)> {
+        Some((*self.times.iter().min()?, *self.times.iter().max()?))
+    }
+
+    /// Returns the first slot of a key whose time is not before `time`.
+    #[inline]
+    pub(super) fn first_slot(&self, id: &EntityId, time: Micros) -> Option<usize> {
+        let range = self.group(*self.groups.get(id)?);
+        let slot = range.start + self.times[range.clone()].partition_point(|slot| *slot < time);
+        (slot < range.end).then_some(slot)
+    }
+
+    /// Returns the slots of each key, in ascending order of their times.
+    pub(super) fn groups(&self) -> impl Iterator<Item = Range<usize>> {
+        self.starts.windows(2).map(|range| range[0] as usize..range[1] as usize)
+    }
+
+    fn group(&self, group: u32) -> Range<usize> {
+        let group = group as usize;
+        self.starts[group] as usize..self.starts[group + 1] as usize
+    }
+}
+
+/// Converts an index that is at most [`ROWS_MAX`].
+fn index(of: usize) -> u32 {
+    u32::try_from(of).unwrap_or(NO_SLOT)
+}
+
+// === impl IdHasher ===
+
+impl Hasher for IdHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk() {
+            self.0 = u64::from_le_bytes(*first);
+        }
+    }
+
+    // The length of the ID.
+    fn write_usize(&mut self, _: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}

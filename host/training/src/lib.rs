@@ -1,0 +1,3 @@
+//! Builds training sets: joins entity rows with the feature values that were valid at their times.
+
+pub mod kernel;
