@@ -20,8 +20,9 @@ const LAYERS: [(&str, &[(&str, u8)]); 2] = [
 ];
 
 /// The directories with Larder's Rust sources.
-const DIRS: [&str; 24] = [
+const DIRS: [&str; 25] = [
     "host/src",
+    "host/columns/src",
     "host/common/src",
     "host/grpc/src",
     "host/http/src",

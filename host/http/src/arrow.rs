@@ -8,26 +8,19 @@
 //! and the epoch for a missing event time.
 
 use std::{
-    borrow::Cow,
     collections::{HashMap, HashSet},
     sync::Arc,
 };
 
 use arrow::{
-    array::{
-        ArrayRef, BinaryBuilder, BooleanArray, DictionaryArray, Float32Array, Float64Array, Int8Array, Int32Array,
-        Int64Array, ListArray, RecordBatch, RecordBatchOptions, StringArray, StringBuilder, TimestampMicrosecondArray,
-    },
-    buffer::{NullBuffer, OffsetBuffer},
+    array::{ArrayRef, DictionaryArray, Int8Array, RecordBatch, RecordBatchOptions, StringArray},
     datatypes::{Field, Schema},
     error::ArrowError,
     ipc::writer::StreamWriter,
 };
 use hyper::StatusCode;
-use larder_model::{
-    codec::json::nested_json,
-    model::{Micros, NULL_TIMESTAMP_SECONDS, ScalarType, ValueRef, ValueType},
-};
+use larder_columns::{ArrayError, feature_array, instants, scalar_array};
+use larder_model::model::{ScalarType, ValueRef, ValueType};
 use larder_serving::{
     Answer, ColumnFrom, EchoedValue, EntityColumn, LookupError, Plan, RequestError, ResponseBudget, Status,
 };
@@ -44,9 +37,9 @@ pub(super) enum ArrowEncodeError {
          hint: request full feature names, fewer features, or JSON"
     )]
     Collision(String),
-    /// A column is larger than Arrow's 32-bit offsets can address.
-    #[error("as Arrow, column '{0}' would be larger than 2 GiB. hint: request fewer rows")]
-    TooLarge(String),
+    /// An array cannot be built.
+    #[error(transparent)]
+    Array(#[from] ArrayError),
     /// A timestamp in a key column overflows 64-bit microseconds.
     #[error(
         "as Arrow, column '{column}' cannot hold {seconds} s: it overflows 64-bit microseconds. hint: request JSON"
@@ -91,7 +84,7 @@ pub(super) fn encode_arrow(answer: &Answer<'_>, budget: &mut ResponseBudget) -> 
         // A nested value is converted to JSON, which can be eight times as long.
         let expansion = if matches!(column.value_type, ValueType::Nested(_)) { 8 } else { 1 };
         columns.reserve(values.clone().map(|value| value.bytes() * expansion + 8).sum())?;
-        columns.add(&column.name, feature_column(&column.name, column.value_type, values)?, true)?;
+        columns.add(&column.name, feature_array(&column.name, column.value_type, values)?, true)?;
     }
     let words: ArrayRef = Arc::new(StringArray::from_iter_values(STATUSES));
     // All feature columns of a read have the same event times, so they share one array.
@@ -142,7 +135,7 @@ fn entity_column(column: &EntityColumn, values: &[EchoedValue<'_>]) -> Result<Ar
         Some(EchoedValue::Text(_) | EchoedValue::Null) | None => ScalarType::String,
     });
     let values = values.iter().map(|value| echoed(&column.name, value, scalar)).collect::<Result<Vec<_>, _>>()?;
-    scalars(&column.name, scalar, values.into_iter())
+    Ok(scalar_array(&column.name, scalar, values.into_iter())?)
 }
 
 fn echoed<'a>(column: &str, value: &'a EchoedValue<'_>, scalar: ScalarType) -> Result<ValueRef<'a>, ArrowEncodeError> {
@@ -160,103 +153,6 @@ fn echoed<'a>(column: &str, value: &'a EchoedValue<'_>, scalar: ScalarType) -> R
         (EchoedValue::Text(v), _) => ValueRef::Bytes(v.as_bytes()),
         (EchoedValue::Bool(v), _) => ValueRef::Bool(*v),
     })
-}
-
-fn feature_column<'a>(
-    name: &str,
-    value_type: ValueType,
-    values: impl Iterator<Item = ValueRef<'a>> + Clone,
-) -> Result<ArrayRef, ArrowEncodeError> {
-    match value_type {
-        ValueType::Scalar(scalar) => scalars(name, scalar, values),
-        ValueType::List(item) | ValueType::Set(item) => lists(name, item, values),
-        ValueType::Nested(_) => texts(name, values.map(|value| bytes(value).and_then(nested_json).map(Cow::Owned))),
-    }
-}
-
-fn lists<'a>(
-    name: &str,
-    item: ScalarType,
-    values: impl Iterator<Item = ValueRef<'a>> + Clone,
-) -> Result<ArrayRef, ArrowEncodeError> {
-    let lists = values.map(|value| match value {
-        ValueRef::List(list) => Some(list),
-        _ => None,
-    });
-    let mut end = 0;
-    let mut ends = vec![0];
-    for list in lists.clone() {
-        end += list.map_or(0, |list| list.len());
-        ends.push(offset(name, end)?);
-    }
-    let present: NullBuffer = lists.clone().map(|list| list.is_some()).collect();
-    let items = scalars(name, item, lists.flatten().flat_map(|list| list.iter()))?;
-    let field = Arc::new(Field::new_list_field(items.data_type().clone(), true));
-    Ok(Arc::new(ListArray::try_new(field, OffsetBuffer::new(ends.into()), items, Some(present))?))
-}
-
-/// Builds an array of values of one type. A value of another type would become null, but the values of a valid row have
-/// the types of its schema.
-fn scalars<'a>(
-    name: &str,
-    scalar: ScalarType,
-    values: impl Iterator<Item = ValueRef<'a>>,
-) -> Result<ArrayRef, ArrowEncodeError> {
-    macro_rules! numbers {
-        ($array:ident, $shape:ident) => {
-            Arc::new($array::from_iter(values.map(|value| match value {
-                ValueRef::$shape(value) => Some(value),
-                _ => None,
-            })))
-        };
-    }
-    Ok(match scalar {
-        ScalarType::Bool => numbers!(BooleanArray, Bool),
-        ScalarType::Int32 => numbers!(Int32Array, Int32),
-        ScalarType::Int64 => numbers!(Int64Array, Int64),
-        ScalarType::Float32 => numbers!(Float32Array, Float32),
-        ScalarType::Float64 => numbers!(Float64Array, Float64),
-        ScalarType::UnixTimestamp => instants(values.map(|value| match value {
-            ValueRef::Int64(micros) if micros != NULL_TIMESTAMP_SECONDS => Some(micros),
-            _ => None,
-        })),
-        ScalarType::String | ScalarType::Json | ScalarType::Uuid | ScalarType::TimeUuid | ScalarType::Decimal => {
-            texts(name, values.map(|value| bytes(value).map(String::from_utf8_lossy)))?
-        }
-        ScalarType::Bytes | ScalarType::PdfBytes | ScalarType::ImageBytes => {
-            let mut array = BinaryBuilder::new();
-            for value in values.map(bytes) {
-                offset(name, array.values_slice().len() + value.map_or(0, <[u8]>::len))?;
-                array.append_option(value);
-            }
-            Arc::new(array.finish())
-        }
-    })
-}
-
-fn texts<'a>(name: &str, values: impl Iterator<Item = Option<Cow<'a, str>>>) -> Result<ArrayRef, ArrowEncodeError> {
-    let mut array = StringBuilder::new();
-    for value in values {
-        offset(name, array.values_slice().len() + value.as_ref().map_or(0, |value| value.len()))?;
-        array.append_option(value);
-    }
-    Ok(Arc::new(array.finish()))
-}
-
-fn instants(values: impl Iterator<Item = Option<Micros>>) -> ArrayRef {
-    Arc::new(values.collect::<TimestampMicrosecondArray>().with_timezone("UTC"))
-}
-
-fn bytes(value: ValueRef<'_>) -> Option<&[u8]> {
-    match value {
-        ValueRef::Bytes(bytes) => Some(bytes),
-        _ => None,
-    }
-}
-
-/// Returns an offset into a column's data. Arrow would panic if an offset did not fit into a signed 32-bit integer.
-fn offset(name: &str, offset: usize) -> Result<i32, ArrowEncodeError> {
-    i32::try_from(offset).map_err(|_| ArrowEncodeError::TooLarge(name.to_owned()))
 }
 
 /// Returns the index of a status in [`STATUSES`].
@@ -310,8 +206,12 @@ impl From<ArrowEncodeError> for HttpError {
             ArrowEncodeError::Collision(_) => Self::detail(StatusCode::BAD_REQUEST, "collision", message),
             ArrowEncodeError::Instant { .. } => Self::detail(StatusCode::BAD_REQUEST, "bad_key", message),
             ArrowEncodeError::Limit(error) => error.into(),
-            ArrowEncodeError::TooLarge(_) => Self::detail(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message),
-            ArrowEncodeError::Arrow(error) => Self::internal(format!("cannot encode an answer as Arrow: {error}")),
+            ArrowEncodeError::Array(ArrayError::TooLarge(_)) => {
+                Self::detail(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
+            }
+            ArrowEncodeError::Arrow(error) | ArrowEncodeError::Array(ArrayError::Arrow(error)) => {
+                Self::internal(format!("cannot encode an answer as Arrow: {error}"))
+            }
         }
     }
 }

@@ -5,7 +5,6 @@
 //! read. A source handles files, tables and their formats, and does not depend on how its rows are used.
 
 pub mod aws;
-pub mod columns;
 
 #[cfg(feature = "aws")]
 mod dynamodb;
@@ -25,6 +24,7 @@ mod parquet_shape;
 #[cfg(feature = "aws")]
 mod s3_parquet;
 mod schema;
+mod view_columns;
 mod wanted;
 
 use std::{fmt::Debug, path::PathBuf, time::Duration};
@@ -49,6 +49,7 @@ pub use self::{
     parquet_files::ParquetFiles,
     parquet_reader::ParquetLimits,
     schema::{ColumnAt, FileSchema},
+    view_columns::ViewColumns,
     wanted::{Wanted, WantedColumn},
 };
 

@@ -3,12 +3,13 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use arrow::{array::new_empty_array, datatypes::DataType};
+use larder_columns::Column;
 use larder_model::{
     model::{FeatureView, NestedType, ScalarType, ValueType},
     registry::Catalog,
     yaml::nearest,
 };
-use larder_source::{ColumnAt, FileSchema, Source, SourceError, Wanted, WantedColumn, columns::Column};
+use larder_source::{ColumnAt, FileSchema, Source, SourceError, Wanted, WantedColumn};
 
 use super::SyncSetting;
 

@@ -9,7 +9,7 @@ use larder_model::{
     codec::{ConversionError, KeyEncoder, KeyVersion, RowBuilder, RowError, RowSchema, push_feast_value},
     model::{FeastValue, FeatureView, Micros, ValueRef, Window},
 };
-use larder_source::{Change, Item, ItemValue, SourceBatch, SourceError, SourceRows, columns::ViewColumns};
+use larder_source::{Change, Item, ItemValue, SourceBatch, SourceError, SourceRows, ViewColumns};
 use larder_store::{RowBatch, RowTimes, Rule};
 use prost::Message as _;
 

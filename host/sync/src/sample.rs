@@ -6,7 +6,7 @@ use larder_model::{
     codec::{KeyEncoder, KeyVersion},
     model::{EntityId, FeatureView},
 };
-use larder_source::{SourceRows, Wanted, columns::ViewColumns};
+use larder_source::{SourceRows, ViewColumns, Wanted};
 
 use super::{SyncError, SyncSetting};
 

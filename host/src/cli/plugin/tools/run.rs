@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
+use larder_columns::decode_rows;
 use larder_common::files::{FILE_BYTES_MAX, open_regular, read_regular};
 use larder_http::decode_request;
 use larder_model::{
@@ -16,7 +17,6 @@ use larder_model::{
 };
 use larder_plugin_host::{FailedRow, Inputs, InputsBuilder, Outputs, Signature};
 use larder_serving::fill_typed;
-use larder_source::columns::decode_rows;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Map, Value, json};
 

@@ -1,13 +1,9 @@
-//! Converts the Arrow columns of files to values, for the store and for training sets.
+//! Converts Arrow columns to values.
 //!
 //! A file's column is converted once per batch to the Arrow type for the feature's type, so reading the value of a row
 //! is an index operation. A column that does not convert as a whole is converted value by value, by the rules in
 //! `larder_model::codec::coerce`. A value that does not match the type is read as null, and
 //! [`Column::conversion_error`] reports it. Converting a column as a whole gives the same values as these rules.
-
-mod arrow_cell;
-mod of_view;
-mod table;
 
 use std::sync::Arc;
 
@@ -28,7 +24,7 @@ use larder_model::{
     model::{Micros, NULL_TIMESTAMP_SECONDS, NestedType, ScalarType, Value, ValueRef, ValueType},
 };
 
-pub use self::{of_view::ViewColumns, table::decode_rows};
+use super::arrow_cell;
 
 /// A column whose values can be pushed into rows.
 #[derive(Debug)]

@@ -1,13 +1,13 @@
 //! The columns of a view's rows.
 
 use arrow::array::RecordBatch;
+use larder_columns::{Column, Instants};
 use larder_model::{
     codec::{KeyEncoder, KeyValue},
     model::{EntityId, Feature, FeatureView},
 };
 
-use super::{Column, Instants};
-use crate::SourceError;
+use super::SourceError;
 
 /// The decoded columns of a batch of a view's rows.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ impl ViewColumns {
     /// Decodes the columns of a batch, which are in the order of [`Wanted::columns`]. `features` are the view's features
     /// that the batch has, in its order.
     ///
-    /// [`Wanted::columns`]: crate::Wanted::columns
+    /// [`Wanted::columns`]: super::Wanted::columns
     ///
     /// # Errors
     /// [`SourceError::Column`], if a column of times has another type, or if the batch has too few columns.
