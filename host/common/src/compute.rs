@@ -1,8 +1,14 @@
 //! A pool of threads for long-running work, so that this work does not delay serving threads.
+//!
+//! A task that takes long calls [`checkpoint`] from time to time. If it is another owner's turn, the task is paused, and one
+//! of the pool's spare threads runs the tasks of other owners. So a task of seconds does not delay other owners' tasks for
+//! longer than the time between two checkpoints.
 
 mod fair_queue;
 
 use std::{
+    cell::RefCell,
+    collections::HashSet,
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -16,7 +22,7 @@ use std::{
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::oneshot;
 
-use self::fair_queue::FairQueue;
+use self::fair_queue::{FairQueue, Turn};
 use crate::telemetry;
 
 /// A pool of threads with lower priority than serving threads, and a bounded queue that its owners share fairly.
@@ -38,13 +44,23 @@ pub struct Full;
 #[derive(Debug)]
 struct Shared {
     queue: Mutex<Queue>,
-    /// Notified if a task was added, or if the pool was dropped.
+    /// Notified if a task can be started or resumed, or if the pool was dropped. Idle threads wait for it.
     changed: Condvar,
+    /// Notified if a paused task may continue.
+    resumed: Condvar,
 }
 
 #[derive(Debug)]
 struct Queue {
     tasks: FairQueue<Box<dyn Task>>,
+    /// The number of running tasks, without paused ones.
+    running: usize,
+    /// The maximum number of running tasks.
+    running_max: usize,
+    /// The number of threads that wait for a task.
+    idle: usize,
+    /// The numbers of the paused tasks that may continue.
+    resumed: HashSet<u64>,
     /// Whether the pool was dropped.
     is_closed: bool,
 }
@@ -55,12 +71,37 @@ trait Task: Send + std::fmt::Debug {
     fn run(self: Box<Self>);
     /// Reports that the work does not run.
     fn reject(self: Box<Self>);
+    /// Returns whether nobody waits for the result.
+    fn is_abandoned(&self) -> bool;
+    /// Returns a function that returns this.
+    fn abandonment(&self) -> Box<dyn Fn() -> bool>;
 }
 
 struct Work<T, F> {
     work: F,
-    sender: oneshot::Sender<Result<T, Full>>,
+    sender: Sender<T>,
 }
+
+/// The sender of a result. It is shared with [`Running`], and taken when the result is sent.
+type Sender<T> = Arc<Mutex<Option<oneshot::Sender<Result<T, Full>>>>>;
+
+/// The task of the current thread.
+struct Running {
+    shared: Arc<Shared>,
+    owner: Owner,
+    /// The CPU time of the thread up to which the owner was charged.
+    charged: Duration,
+    is_abandoned: Box<dyn Fn() -> bool>,
+}
+
+thread_local! {
+    static RUNNING: RefCell<Option<Running>> = const { RefCell::new(None) };
+}
+
+/// The number of threads of a pool in addition to those that may run at a time, and so the maximum number of paused tasks.
+const SPARE_THREADS: usize = 16;
+/// A task is paused only after it used this CPU time, because a switch of threads costs some microseconds.
+const SLICE: Duration = Duration::from_millis(5);
 
 /// The niceness of the pool's threads.
 const NICE: i32 = 10;
@@ -73,16 +114,24 @@ pub const WRITE_NICE: i32 = 3;
 // === impl Compute ===
 
 impl Compute {
-    /// Starts threads with this name, and a queue in which at most `waiting_max` tasks wait. The threads end when the
-    /// pool is dropped, after the waiting tasks.
+    /// Starts threads with this name, of which at most `threads` run at a time, and a queue in which at most `waiting_max`
+    /// tasks wait. The threads end when the pool is dropped, after the waiting tasks.
     ///
     /// # Errors
     /// If a thread cannot be started.
     pub fn start(name: &str, threads: usize, waiting_max: usize) -> io::Result<Self> {
-        let queue = Mutex::new(Queue { tasks: FairQueue::new(waiting_max), is_closed: false });
+        let running_max = threads.max(1);
+        let queue = Mutex::new(Queue {
+            tasks: FairQueue::new(waiting_max),
+            running: 0,
+            running_max,
+            idle: 0,
+            resumed: HashSet::new(),
+            is_closed: false,
+        });
         // The threads that were started end if this is dropped because of an error.
-        let compute = Self { shared: Arc::new(Shared { queue, changed: Condvar::new() }) };
-        for i in 0..threads.max(1) {
+        let compute = Self { shared: Arc::new(Shared { queue, changed: Condvar::new(), resumed: Condvar::new() }) };
+        for i in 0..running_max + SPARE_THREADS {
             let shared = Arc::clone(&compute.shared);
             let thread = thread::Builder::new().name(format!("{name}-{i}"));
             thread.spawn(move || shared.run_tasks())?;
@@ -102,7 +151,8 @@ impl Compute {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<oneshot::Receiver<Result<T, Full>>, Full> {
         let (sender, receiver) = oneshot::channel();
-        let pushed = self.shared.lock().tasks.push(owner, Box::new(Work { work, sender }));
+        let task = Box::new(Work { work, sender: Arc::new(Mutex::new(Some(sender))) });
+        let pushed = self.shared.lock().tasks.push(owner, task, |task| task.is_abandoned());
         match pushed {
             Ok(displaced) => {
                 self.shared.changed.notify_one();
@@ -146,15 +196,20 @@ impl Shared {
     }
 
     /// Runs tasks until the pool is dropped.
-    fn run_tasks(&self) {
+    fn run_tasks(self: Arc<Self>) {
         lower_priority(NICE);
         while let Some((owner, task)) = self.next() {
-            let started = thread_cpu_time();
+            let (shared, charged, is_abandoned) = (Arc::clone(&self), thread_cpu_time(), task.abandonment());
+            RUNNING.set(Some(Running { shared, owner, charged, is_abandoned }));
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| task.run())) {
                 let panic = telemetry::panic_message(&*panic);
                 tracing::error!(panic, "a task on a compute thread panicked; this is a bug in Larder");
             }
-            self.lock().tasks.finish(owner, thread_cpu_time().saturating_sub(started));
+            let charged = RUNNING.take().map_or(charged, |running| running.charged);
+            let mut queue = self.lock();
+            queue.running -= 1;
+            queue.tasks.finish(owner, thread_cpu_time().saturating_sub(charged));
+            drop(queue);
         }
     }
 
@@ -162,29 +217,96 @@ impl Shared {
     fn next(&self) -> Option<(Owner, Box<dyn Task>)> {
         let mut queue = self.lock();
         loop {
-            match queue.tasks.pop() {
-                None if queue.is_closed => return None,
-                None => queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner),
-                next => return next,
+            let next = if queue.running < queue.running_max { queue.tasks.pop() } else { None };
+            match next {
+                Some((owner, Turn::Start(task))) => {
+                    queue.running += 1;
+                    return Some((owner, task));
+                }
+                Some((_, Turn::Resume(paused))) => {
+                    queue.running += 1;
+                    queue.resumed.insert(paused);
+                    self.resumed.notify_all();
+                }
+                None if queue.is_closed && queue.running == 0 => {
+                    // The other threads check this, too.
+                    self.changed.notify_all();
+                    return None;
+                }
+                None => {
+                    queue.idle += 1;
+                    queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                    queue.idle -= 1;
+                }
             }
+        }
+    }
+
+    /// Charges an owner for the time that its running task used. If it is another owner's turn, pauses the task until it is
+    /// this owner's turn again. Without a spare thread, the task continues.
+    fn take_turns(&self, owner: Owner, used: Duration) {
+        let mut queue = self.lock();
+        if !queue.tasks.charge(owner, used) || queue.idle == 0 {
+            return;
+        }
+        let paused = queue.tasks.pause(owner);
+        queue.running -= 1;
+        self.changed.notify_one();
+        while !queue.resumed.remove(&paused) {
+            queue = self.resumed.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
 
 // === impl Work ===
 
-impl<T: Send, F: FnOnce() -> T + Send> Task for Work<T, F> {
+impl<T: Send + 'static, F: FnOnce() -> T + Send> Task for Work<T, F> {
     fn run(self: Box<Self>) {
-        // If the receiver was dropped, the result is not needed.
-        if !self.sender.is_closed() {
-            let _ = self.sender.send(Ok((self.work)()));
+        if is_closed(&self.sender) {
+            return;
         }
+        let result = (self.work)();
+        // If the receiver was dropped, the result is not needed.
+        let _ = take(&self.sender).map(|sender| sender.send(Ok(result)));
     }
 
     fn reject(self: Box<Self>) {
         // The same applies here.
-        let _ = self.sender.send(Err(Full));
+        let _ = take(&self.sender).map(|sender| sender.send(Err(Full)));
     }
+
+    fn is_abandoned(&self) -> bool {
+        is_closed(&self.sender)
+    }
+
+    fn abandonment(&self) -> Box<dyn Fn() -> bool> {
+        let sender = Arc::clone(&self.sender);
+        Box::new(move || is_closed(&sender))
+    }
+}
+
+fn is_closed<T>(sender: &Sender<T>) -> bool {
+    let sender = sender.lock().unwrap_or_else(PoisonError::into_inner);
+    sender.as_ref().is_none_or(oneshot::Sender::is_closed)
+}
+
+fn take<T>(sender: &Sender<T>) -> Option<oneshot::Sender<Result<T, Full>>> {
+    sender.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+/// Gives the tasks of other owners a turn, if the current thread runs a task of a pool. Returns whether the task is
+/// abandoned: nobody waits for its result. On other threads, does nothing and returns false.
+#[must_use]
+pub fn checkpoint() -> bool {
+    RUNNING.with_borrow_mut(|running| {
+        let Some(running) = running else { return false };
+        let used = thread_cpu_time().saturating_sub(running.charged);
+        if used >= SLICE {
+            running.shared.take_turns(running.owner, used);
+            running.charged += used;
+        }
+        (running.is_abandoned)()
+    })
 }
 
 impl<T, F> std::fmt::Debug for Work<T, F> {
@@ -261,5 +383,68 @@ mod tests {
         drop(compute);
         go_on();
         assert_eq!(last.blocking_recv(), Ok(Ok(1)));
+    }
+
+    /// Uses CPU time until the function returns true.
+    fn work_until(is_done: impl Fn() -> bool) {
+        while !is_done() {
+            let started = thread_cpu_time();
+            while thread_cpu_time() < started + Duration::from_millis(1) {}
+            let _ = checkpoint();
+        }
+    }
+
+    #[test]
+    fn long_task_is_paused_for_other_owners() {
+        let compute = Compute::start("test", 1, 8).unwrap();
+        let done = Arc::new(AtomicU64::new(0));
+        let is_done = |count: u64| {
+            let done = Arc::clone(&done);
+            move || done.load(Ordering::SeqCst) >= count
+        };
+        // Without pauses, these tasks would wait for the short ones, which would wait for these.
+        let long = [0; 2].map(|_| {
+            let is_done = is_done(4);
+            compute.try_run(Owner::new(), move || work_until(is_done)).unwrap()
+        });
+        let short = [0; 4].map(|_| {
+            let done = Arc::clone(&done);
+            compute.try_run(Owner::new(), move || done.fetch_add(1, Ordering::SeqCst)).unwrap()
+        });
+        short.into_iter().for_each(|short| assert!(short.blocking_recv().unwrap().is_ok()));
+        long.into_iter().for_each(|long| assert_eq!(long.blocking_recv(), Ok(Ok(()))));
+    }
+
+    #[test]
+    fn own_tasks_wait_for_long_task() {
+        let compute = Compute::start("test", 1, 8).unwrap();
+        let (owner, done) = (Owner::new(), Arc::new(AtomicU64::new(0)));
+        let (first, second) = (Arc::clone(&done), Arc::clone(&done));
+        let long = compute.try_run(owner, move || {
+            let started = thread_cpu_time();
+            work_until(|| thread_cpu_time() > started + 10 * SLICE);
+            first.fetch_add(1, Ordering::SeqCst)
+        });
+        let short = compute.try_run(owner, move || second.fetch_add(1, Ordering::SeqCst));
+        let order = [long, short].map(|task| task.unwrap().blocking_recv());
+        assert_eq!(order, [Ok(Ok(0)), Ok(Ok(1))]);
+    }
+
+    #[test]
+    fn checkpoint_reports_abandoned_task() {
+        assert!(!checkpoint(), "not a thread of a pool");
+        let compute = Compute::start("test", 1, 8).unwrap();
+        let ended = Arc::new(Barrier::new(2));
+        let end = Arc::clone(&ended);
+        let task = compute.try_run(Owner::new(), move || {
+            let awaited = !checkpoint();
+            end.wait();
+            while !checkpoint() {}
+            end.wait();
+            awaited
+        });
+        ended.wait();
+        drop(task);
+        ended.wait();
     }
 }

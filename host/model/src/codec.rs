@@ -21,7 +21,7 @@ mod zone;
 pub(crate) use self::schema::EXPIRY_FIELD;
 pub use self::{
     cell::{Cell, may_be_integer},
-    coerce::{is_text_of, key_value, null_item, set, single, uuid_text},
+    coerce::{is_text_of, key_value, null_item, set, single, stored_set, uuid_text},
     conversion_error::ConversionError,
     convert::{Conversion, Retyped, retyped},
     entity_key::{KeyEncoder, KeyValue, KeyVersion},

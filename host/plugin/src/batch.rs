@@ -11,6 +11,8 @@
 
 use std::{ops::Range, sync::Arc, time::Duration};
 
+use larder_common::compute::checkpoint;
+
 use super::{
     CallError, ColumnType, FailedRow, Frame, FrameBuilder, Inputs, Interrupt, PluginLimits, call_clock::Cost,
     world::Validated,
@@ -20,8 +22,11 @@ use super::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnFailure {
     /// Divides calls that return an error, up to a few of them. For all other failures, returns [`NeedsIsolation`], so
-    /// that the caller computes the batch again on an isolation thread. Each call gets little more time than it is
-    /// expected to take.
+    /// that the caller computes the batch again on a compute thread. Each call gets only a few times the time that it is
+    /// expected to take, or a millisecond, because it blocks a serving thread.
+    Inline,
+    /// As [`OnFailure::Inline`], for a compute thread: the caller computes the batch again on an isolation thread, and a
+    /// call gets at least a fifth of the time limit.
     Escalate,
     /// Finds the rows that fail, by repeating the call with fewer rows.
     FindRows,
@@ -30,7 +35,7 @@ pub enum OnFailure {
     FailCall,
 }
 
-/// The error of a batch that has to be computed again with [`OnFailure::FindRows`] or [`OnFailure::FailCall`].
+/// The error of a batch that has to be computed again on other threads, or that nobody waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NeedsIsolation;
 
@@ -68,8 +73,10 @@ pub(super) struct Batch<'b, C> {
     elapsed: Duration,
     /// The CPU time of the calls that did not fail.
     cpu: Duration,
-    /// The CPU time of the calls that failed.
+    /// The CPU time of the calls that failed, except those whose rows were all computed by further calls.
     failed_cpu: Duration,
+    /// The CPU time of the failed calls that were not divided.
+    undivided_cpu: Duration,
 }
 
 /// The maximum number of failed calls of a batch. Further failed calls are not divided.
@@ -79,8 +86,8 @@ const FAILED_CALLS_END: usize = FAILED_CALLS_MAX + 64;
 /// The maximum number of calls of a batch that are not divided, use all of the time limit and fail. After that, failed
 /// calls are not divided.
 const TIMEOUTS_MAX: usize = 16;
-/// With [`OnFailure::FailCall`], failed calls of a batch take at most this many times the time limit. After that, the
-/// rows that are left fail.
+/// With [`OnFailure::FailCall`], failed calls of a batch that are not divided take at most this many times the time limit.
+/// After that, the rows that are left fail.
 const FAILED_LIMITS_MAX: u32 = 4;
 /// The maximum number of errors that a plugin returned before a batch is moved to an isolation thread. Such an error
 /// costs little.
@@ -91,6 +98,8 @@ const LIMIT_SHARE: u32 = 4;
 const EXPECTED_FACTOR: u32 = 16;
 /// Such a call may take at least one in this many parts of the time limit.
 const QUICK_SHARE: u32 = 5;
+/// A call on a serving thread may take at least this time, which is the resolution of the limit.
+const INLINE_LEAST: Duration = Duration::from_millis(1);
 /// The inputs of a call take at most one in this many parts of an instance's memory.
 const MEMORY_SHARE: usize = 8;
 
@@ -118,13 +127,15 @@ impl<'b, C: Caller> Batch<'b, C> {
             elapsed: Duration::ZERO,
             cpu: Duration::ZERO,
             failed_cpu: Duration::ZERO,
+            undivided_cpu: Duration::ZERO,
         }
     }
 
     /// Computes all rows.
     ///
     /// # Errors
-    /// [`NeedsIsolation`], if `on_failure` is [`OnFailure::Escalate`] and a failed call may not be divided.
+    /// [`NeedsIsolation`], if `on_failure` is [`OnFailure::Inline`] or [`OnFailure::Escalate`] and a failed call may not be
+    /// divided, or if the task of the current thread is abandoned.
     pub(super) fn run(&mut self) -> Result<(), NeedsIsolation> {
         let rows = self.inputs.rows();
         if rows == 0 {
@@ -133,13 +144,21 @@ impl<'b, C: Caller> Batch<'b, C> {
         let mut start = 0;
         while start < rows {
             let end = start + self.rows_per_call(start..rows);
-            let (failed_calls, failed_rows, cpu) = (self.failed_calls, self.failed.len(), self.cpu);
+            let (failed_calls, failed_rows) = (self.failed_calls, self.failed.len());
+            let (cpu, failed_cpu) = (self.cpu, self.failed_cpu);
             self.compute(start..end)?;
             if self.failed_calls > failed_calls && self.failed.len() == failed_rows {
                 // The call took longer than expected, but each of its rows can be computed.
                 self.caller.note_cost(end - start, self.cpu - cpu);
+                self.failed_cpu = failed_cpu;
             }
+            let is_divided = end - start < rows;
             start = end;
+            if is_divided && start == rows && self.failed.is_empty() {
+                // Calls with this many rows are not made while they are expected to take long. Without this, the
+                // expectation would never change.
+                self.caller.note_cost(rows, self.cpu);
+            }
         }
         Ok(())
     }
@@ -157,6 +176,11 @@ impl<'b, C: Caller> Batch<'b, C> {
     /// Returns the total duration of all calls.
     pub(super) fn elapsed(&self) -> Duration {
         self.elapsed
+    }
+
+    /// Returns the CPU time of the calls that failed, except those whose rows were all computed by further calls.
+    pub(super) fn failed_cpu(&self) -> Duration {
+        self.failed_cpu
     }
 
     /// Returns the number of rows of the next call, if these rows are left.
@@ -194,6 +218,9 @@ impl<'b, C: Caller> Batch<'b, C> {
             self.fail(rows, CallError::Skipped);
             return Ok(());
         }
+        if !self.elapsed.is_zero() && checkpoint() {
+            return Err(NeedsIsolation);
+        }
         let is_whole = rows.len() == self.inputs.rows();
         let slice = if is_whole { None } else { Some(self.inputs.slice(rows.clone())) };
         let time = self.time(rows.len());
@@ -213,14 +240,16 @@ impl<'b, C: Caller> Batch<'b, C> {
             Err(error) => {
                 // The cost is not recorded: the rows may be endless, and the batches of other callers would then move to
                 // the compute threads.
-                self.failed_cpu += called.cost.cpu;
-                self.recover(rows, error)
+                if !matches!(error, CallError::Fault(_)) {
+                    self.failed_cpu += called.cost.cpu;
+                }
+                self.recover(rows, error, called.cost.cpu)
             }
         }
     }
 
-    /// Handles a failed call with these rows.
-    fn recover(&mut self, rows: Range<usize>, error: CallError) -> Result<(), NeedsIsolation> {
+    /// Handles a failed call with these rows, which used this CPU time.
+    fn recover(&mut self, rows: Range<usize>, error: CallError, cpu: Duration) -> Result<(), NeedsIsolation> {
         if matches!(error, CallError::Busy(_)) {
             // The rows did not cause the error, and the next call would fail, too.
             self.fail(rows, error);
@@ -228,8 +257,8 @@ impl<'b, C: Caller> Batch<'b, C> {
         }
         let is_fault = matches!(error, CallError::Fault(_));
         let may_divide = match self.on_failure {
-            OnFailure::Escalate if is_fault && self.failed_calls < FAULTS_INLINE => true,
-            OnFailure::Escalate => return Err(NeedsIsolation),
+            OnFailure::Inline | OnFailure::Escalate if is_fault && self.failed_calls < FAULTS_INLINE => true,
+            OnFailure::Inline | OnFailure::Escalate => return Err(NeedsIsolation),
             OnFailure::FindRows => self.failed_calls < FAILED_CALLS_MAX && self.timeouts < TIMEOUTS_MAX,
             OnFailure::FailCall => is_timeout(&error) && !self.is_over(),
         };
@@ -239,6 +268,7 @@ impl<'b, C: Caller> Batch<'b, C> {
             self.compute(rows.start..middle)?;
             return self.compute(middle..rows.end);
         }
+        self.undivided_cpu += cpu;
         if is_timeout(&error) {
             self.timeouts += 1;
         }
@@ -249,17 +279,17 @@ impl<'b, C: Caller> Batch<'b, C> {
     /// Returns the time limit of a call with this many rows.
     fn time(&self, rows: usize) -> Duration {
         let limit = self.caller.limits().time;
-        let is_final = self.on_failure != OnFailure::Escalate && rows <= 1;
-        if is_final {
-            limit
-        } else {
-            (self.caller.expected(rows) * EXPECTED_FACTOR).max(limit / QUICK_SHARE).min(limit)
-        }
+        let least = match self.on_failure {
+            OnFailure::Inline => INLINE_LEAST,
+            OnFailure::FindRows | OnFailure::FailCall if rows <= 1 => limit,
+            _ => limit / QUICK_SHARE,
+        };
+        (self.caller.expected(rows) * EXPECTED_FACTOR).max(least).min(limit)
     }
 
     /// Returns whether failed calls used all of the time that a batch has without a search for the failed rows.
     fn is_over(&self) -> bool {
-        self.on_failure == OnFailure::FailCall && self.failed_cpu >= self.caller.limits().time * FAILED_LIMITS_MAX
+        self.on_failure == OnFailure::FailCall && self.undivided_cpu >= self.caller.limits().time * FAILED_LIMITS_MAX
     }
 
     /// Records that rows failed.

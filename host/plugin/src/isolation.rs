@@ -71,6 +71,9 @@ impl Isolation {
 
     /// Records the CPU time of a failed call.
     pub(super) fn failed(&self, cpu: Duration) {
+        if cpu.is_zero() {
+            return;
+        }
         let nanos = u64::try_from(cpu.as_nanos()).unwrap_or(u64::MAX);
         self.failed_nanos.fetch_add(nanos, Ordering::Relaxed);
     }

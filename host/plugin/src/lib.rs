@@ -26,6 +26,7 @@ mod frame;
 mod function_cache;
 mod guest;
 mod guest_state;
+mod inline_failures;
 mod inputs;
 mod isolation;
 mod killed;
@@ -38,8 +39,8 @@ mod precheck;
 mod runtime;
 mod settings;
 mod signature;
-mod text_types;
 mod transform;
+mod view_types;
 mod world;
 
 pub use self::{

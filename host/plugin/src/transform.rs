@@ -15,11 +15,12 @@ use super::{
     batch::{Batch, Called, Caller, NeedsIsolation, OnFailure},
     cost::CostEstimator,
     guest::{Bounds, Guest},
+    inline_failures::InlineFailures,
     inputs::TimeColumn,
     logs::{Checks, PluginLog},
     metrics::TransformMetrics,
     pool::Pool,
-    text_types::{self, TextOutputs},
+    view_types::{self, ViewOutputs},
 };
 
 /// A component that is configured for a derived view. Any thread may call it.
@@ -36,9 +37,10 @@ pub struct Transform {
     outputs: Vec<usize>,
     /// The types of the values or list items of each output, in the order of the signature.
     item_types: Vec<ScalarType>,
-    text_outputs: TextOutputs,
+    view_outputs: ViewOutputs,
     pool: Pool,
     isolation: Isolation,
+    inline_failures: InlineFailures,
     owner: Owner,
     samples: Samples,
     costs: CostEstimator,
@@ -105,9 +107,9 @@ impl Transform {
         let casts = inputs.iter().zip(&signature.inputs).map(is_cast).collect();
         let mut item_types: Vec<ScalarType> =
             signature.outputs.iter().map(|output| output.column_type.scalar.into()).collect();
-        let mut text_outputs = TextOutputs::default();
+        let mut view_outputs = ViewOutputs::default();
         for (feature, index) in view.features.iter().zip(&outputs) {
-            text_outputs.add(*index, feature.value_type);
+            view_outputs.add(*index, feature.value_type);
             item_types[*index] = match feature.value_type {
                 ValueType::Scalar(of) | ValueType::List(of) | ValueType::Set(of) => of,
                 ValueType::Nested(_) => item_types[*index],
@@ -123,9 +125,10 @@ impl Transform {
             input_types,
             outputs,
             item_types,
-            text_outputs,
+            view_outputs,
             pool: Pool::new(runtime.settings().threads + runtime.settings().compute_threads),
             isolation: Isolation::new(),
+            inline_failures: InlineFailures::default(),
             owner: Owner::new(),
             samples: Samples::default(),
             costs: CostEstimator::default(),
@@ -178,10 +181,19 @@ impl Transform {
     }
 
     /// Returns whether a call with this many rows is expected to take longer than a serving thread may spend on it.
-    /// Always returns true for a Python plugin, because garbage collection may pause a call at any time.
+    /// Always returns true for a Python plugin, because garbage collection may pause a call at any time, and for a second
+    /// after calls on serving threads failed that took long.
     #[must_use]
     pub fn is_long(&self, rows: usize) -> bool {
-        self.component.is_python() || self.costs.expect(rows) > self.runtime.settings().inline_max
+        self.component.is_python()
+            || self.costs.expect(rows) > self.runtime.settings().inline_max
+            || self.inline_failures.are_many()
+    }
+
+    /// Returns the CPU time that a call with this many rows is expected to take.
+    #[must_use]
+    pub fn expected_cost(&self, rows: usize) -> Duration {
+        self.costs.expect(rows)
     }
 
     /// Returns a builder for the inputs of a batch. Its columns are in the order of [`Transform::inputs`].
@@ -198,7 +210,8 @@ impl Transform {
     /// the plugin's log.
     ///
     /// # Errors
-    /// [`NeedsIsolation`], only with [`OnFailure::Escalate`].
+    /// [`NeedsIsolation`], with [`OnFailure::Inline`] and [`OnFailure::Escalate`], or if the task of the current thread is
+    /// abandoned: see [`larder_common::compute::checkpoint`].
     pub fn try_call(&self, inputs: &Inputs, on_failure: OnFailure) -> Result<Outputs, NeedsIsolation> {
         let rows = inputs.rows();
         let signature = self.component.signature();
@@ -207,6 +220,10 @@ impl Transform {
         let mut batch = Batch::new(self, inputs, on_failure);
         let result = batch.run();
         self.metrics.call(rows, batch.elapsed());
+        self.isolation.failed(batch.failed_cpu());
+        if result.is_err() && on_failure == OnFailure::Inline {
+            self.inline_failures.add(batch.failed_cpu());
+        }
         result?;
         let (frame, failed) = batch.finish();
         let outputs = self.outputs_of(frame, failed).without(inputs.rejected());
@@ -226,18 +243,19 @@ impl Transform {
         self.metrics.failed_rows(outputs.failed().len());
     }
 
-    /// Computes a batch. If a call fails, finds the rows that fail. Otherwise the same as [`Transform::try_call`].
+    /// Computes a batch. If a call fails, finds the rows that fail. Otherwise the same as [`Transform::try_call`]. For tools,
+    /// which do not run on compute threads.
     #[must_use]
     pub fn call(&self, inputs: &Inputs) -> Outputs {
         match self.try_call(inputs, OnFailure::FindRows) {
             Ok(outputs) => outputs,
-            Err(NeedsIsolation) => unreachable!("only `Escalate` returns this error"),
+            Err(NeedsIsolation) => unreachable!("no task is abandoned, and no failure is escalated"),
         }
     }
 
     /// Wraps the result of a batch.
     pub(super) fn outputs_of(&self, frame: Frame, failed: Vec<FailedRow>) -> Outputs {
-        let (frame, failed) = self.text_outputs.encode(frame, failed, &self.component.signature().outputs);
+        let (frame, failed) = self.view_outputs.encode(frame, failed, &self.component.signature().outputs);
         Outputs::new(frame, &self.item_types, failed)
     }
 
@@ -354,7 +372,7 @@ impl Transform {
     fn try_on(&self, zeros: bool) -> Result<(), CallError> {
         let mut inputs = self.input_batch(0, 1);
         for input in 0..inputs.column_count() {
-            let examples = text_types::examples(self.input_type(input));
+            let examples = view_types::examples(self.input_type(input));
             inputs.column(|column| match examples.first() {
                 _ if !zeros => column.push(ValueRef::Null),
                 Some(text) => column.push(ValueRef::Bytes(text.as_bytes())),
@@ -394,9 +412,8 @@ impl Caller for Transform {
                 (called, guest) = self.call_guest(new, inputs, time);
             }
         }
-        match guest {
-            Some(guest) => self.put_back(guest),
-            None => self.isolation.failed(called.cost.cpu),
+        if let Some(guest) = guest {
+            self.put_back(guest);
         }
         if called.result.is_ok() {
             self.note_cost(inputs.rows(), called.cost.cpu);

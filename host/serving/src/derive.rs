@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use larder_model::{
-    codec::{is_text_of, json::nested_json, null_item, set, single},
-    model::{Micros, ScalarType, Value, ValueRef, ValueType},
+    codec::{is_text_of, json::nested_json, single, stored_set},
+    model::{Micros, NULL_TIMESTAMP_SECONDS, ScalarType, Value, ValueRef, ValueType},
 };
 use larder_plugin_host::{
     CallError, ColumnScalar, ColumnType, ColumnWriter, FailedRow, Field, Frame, FrameBuilder, OnFailure,
@@ -173,10 +173,10 @@ fn fill_key(
 ///
 /// * An integer type accepts whole numbers within its range.
 /// * A floating-point type accepts numbers within its range, and rounds them to the nearest value.
-/// * A timestamp is a whole number of seconds since 1970.
+/// * A timestamp is a whole number of seconds since 1970. The smallest integer is null, as in responses.
 /// * A bytes type accepts text, as UTF-8.
 /// * `Uuid`, `TimeUuid`, `Decimal` and `Json` accept text that is such a value.
-/// * A set is sorted and has no duplicates, as if it were stored.
+/// * A set becomes the list of the set as it would be stored: see [`stored_set`].
 ///
 /// There are no other conversions. `value_type` is the declared type of the values.
 ///
@@ -193,6 +193,13 @@ pub fn fill_typed(
         ValueType::Scalar(of) | ValueType::List(of) | ValueType::Set(of) if of.is_text() => of,
         _ => ScalarType::String,
     };
+    // As in a stored set, a default value replaces a null in a set.
+    let may_have_nulls = nullable_items || matches!(value_type, ValueType::Set(_));
+    // Responses have this integer for a null time.
+    let is_null_time = |value: &EntityValue<'_>| {
+        scalar == ColumnScalar::Timestamp && *value == EntityValue::Int(NULL_TIMESTAMP_SECONDS)
+    };
+    let is_null = |value: &EntityValue<'_>| *value == EntityValue::Null || is_null_time(value);
     let sent = |value| sent(value, scalar).filter(|value| has_text_of(value, text));
     let mut wrong = None;
     let mut note = |row: usize, value| {
@@ -202,17 +209,14 @@ pub fn fill_typed(
     if is_list {
         for (row, value) in values.iter().enumerate() {
             match value {
-                EntityValue::Null => column.push(ValueRef::Null),
+                value if is_null(value) => column.push(ValueRef::Null),
                 EntityValue::List(items) => {
                     let items = items.iter().map(|item| match item {
-                        EntityValue::Null if nullable_items => ValueRef::Null,
+                        item if may_have_nulls && is_null(item) => ValueRef::Null,
                         item => sent(item).unwrap_or_else(|| note(row, item)),
                     });
                     if let ValueType::Set(of) = value_type {
-                        let items: Vec<Value> = items.map(|item| item.to_value()).collect();
-                        let all_null = items.iter().all(|item| *item == Value::Null);
-                        let item = |item| if item == Value::Null { null_item(of, all_null) } else { item };
-                        let items = set(items.into_iter().map(item).collect());
+                        let items = stored_set(items.map(|item| item.to_value()).collect(), of);
                         column.push_list(items.iter().map(Value::as_item));
                     } else {
                         column.push_list(items);
@@ -223,7 +227,7 @@ pub fn fill_typed(
         }
     } else {
         column.extend(values.iter().enumerate().map(|(row, value)| match value {
-            EntityValue::Null => ValueRef::Null,
+            value if is_null(value) => ValueRef::Null,
             value => sent(value).unwrap_or_else(|| note(row, value)),
         }));
     }
@@ -231,18 +235,10 @@ pub fn fill_typed(
         Err(RequestError::BadRequestData {
             name: name.to_owned(),
             row,
-            declared: declared(column.column_type(), value_type),
+            declared: value_type.to_string(),
             found: found.describe(),
         })
     })
-}
-
-/// Returns the type in the view if only some texts are values of it, and otherwise the type in the plugin.
-fn declared(column_type: ColumnType, value_type: ValueType) -> String {
-    match value_type {
-        ValueType::Scalar(of) | ValueType::List(of) | ValueType::Set(of) if of.is_text() => value_type.to_string(),
-        _ => column_type.to_string(),
-    }
 }
 
 /// Returns whether a text is a value of this type. Values that are not text are.

@@ -209,9 +209,9 @@ impl LookupService {
         out: &mut Vec<u8>,
     ) -> Result<Attempt, LookupError<P::Error>> {
         let snapshot = self.current.load();
-        let mode = Mode { may_be_slow: false, on_failure: OnFailure::Escalate, may_fetch: true };
+        let mode = Mode { may_be_slow: false, on_failure: OnFailure::Inline, may_fetch: true };
         let step = self.serve_here(&snapshot, protocol, authorization, body, mode, out);
-        Ok(match step.or_else(|error| self.next_after(error, true).map(Step::Next))? {
+        Ok(match step.or_else(|error| self.next_after(error, true, true).map(Step::Next))? {
             Step::Done(now) => Attempt::Done(now),
             Step::Next(next) => Attempt::Unfinished(Unfinished { snapshot: Arc::clone(&snapshot), next }),
         })
@@ -245,9 +245,13 @@ impl LookupService {
         let (mut may_fetch, mut may_renew) = (true, true);
         let mut on_failure = OnFailure::Escalate;
         loop {
+            let is_here = matches!(next, Next::Here);
             let step = match next {
                 Next::Here => {
                     let Lookup { protocol, authorization, body } = &*lookup;
+                    // After a wait for isolation, the request is not divided into rows.
+                    let is_late = on_failure == OnFailure::FailCall;
+                    let on_failure = if is_late { on_failure } else { OnFailure::Inline };
                     let (mode, mut out) = (Mode { may_be_slow: false, on_failure, may_fetch }, Vec::new());
                     self.serve_here(&snapshot, protocol, authorization, body, mode, &mut out).and_then(
                         |step| match step {
@@ -259,9 +263,10 @@ impl LookupService {
                 Next::Large | Next::Plugins(_) => {
                     is_large |= matches!(next, Next::Large);
                     let owner = if let Next::Plugins(owner) = next { owner } else { Owner::COMMON };
-                    let runtime = snapshot.transforms().runtime().filter(|_| !is_large);
+                    let runtime = snapshot.transforms().runtime().filter(|_| !matches!(next, Next::Large));
                     let compute: &Compute = runtime.map_or(&*self.resources.compute, |runtime| runtime.compute());
-                    let mode = Mode { may_be_slow: true, on_failure, may_fetch };
+                    // Slow plugins of a large request run on their own threads, as tasks of the plugin.
+                    let mode = Mode { may_be_slow: runtime.is_some(), on_failure, may_fetch };
                     let (lookup, current, budget) =
                         (Arc::clone(&lookup), Arc::clone(&snapshot), self.resources.leased_budget());
                     offload(compute, owner, move || serve_offloaded(&current, &lookup, mode, budget)).await
@@ -317,7 +322,7 @@ impl LookupService {
             next = match step {
                 Ok(Step::Done(body)) => return Ok(LookupResponse { body, fetched }),
                 Ok(Step::Next(next)) => next,
-                Err(error) => self.next_after(error, may_renew)?,
+                Err(error) => self.next_after(error, may_renew, is_here)?,
             };
         }
     }
@@ -347,13 +352,16 @@ impl LookupService {
         })
     }
 
-    /// Returns the step that may succeed after an error.
+    /// Returns the step that may succeed after an error. `is_here` is whether the error occurred on a serving thread.
     ///
     /// # Errors
     /// The error itself, if no other step can succeed.
-    fn next_after<E>(&self, error: LookupError<E>, may_renew: bool) -> Result<Next, LookupError<E>> {
+    fn next_after<E>(&self, error: LookupError<E>, may_renew: bool, is_here: bool) -> Result<Next, LookupError<E>> {
         match error {
             LookupError::Request(RequestError::TooLong) => Ok(Next::Large),
+            LookupError::Request(RequestError::NeedsIsolation(transform)) if is_here => {
+                Ok(Next::Plugins(transform.owner()))
+            }
             LookupError::Request(RequestError::NeedsIsolation(transform)) => Ok(Next::Isolate(transform)),
             LookupError::Request(error) if may_renew && error.has_unknown_name() && self.renewal.is_due() => {
                 Ok(Next::Renew(error))

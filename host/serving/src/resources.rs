@@ -24,7 +24,7 @@ pub struct Resources {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OffloadError {
     /// The queue is full.
-    #[error("too many large requests are queued. hint: retry later")]
+    #[error("too many requests are queued. hint: retry later")]
     Full,
     /// The work panicked. The panic is in the log.
     #[error("request processing failed because of a bug in Larder; see the server's log")]

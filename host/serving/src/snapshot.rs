@@ -358,11 +358,12 @@ impl Snapshot {
         Ok(answer)
     }
 
-    /// Returns the first plugin of a request that is expected to take long.
+    /// Returns the plugin of a request that is expected to take longest, if one of them is expected to take long.
     pub(super) fn slow_plugin<'p>(&self, planned: &'p PlannedRequest) -> Option<&'p Transform> {
         self.transforms.runtime()?;
-        let mut transforms = planned.plan.steps.iter().filter_map(|step| step.transform.as_deref());
-        transforms.find(|transform| transform.is_long(planned.rows))
+        let transforms = planned.plan.steps.iter().filter_map(|step| step.transform.as_deref());
+        let long = transforms.filter(|transform| transform.is_long(planned.rows));
+        long.max_by_key(|transform| transform.expected_cost(planned.rows))
     }
 
     /// Returns the plugins of the derived views, in the catalog's order.

@@ -5,6 +5,8 @@
 //! while it has no tasks. This is start-time fair queuing (Goyal, Vin and Cheng, 1996) without weights. If the queue is
 //! full, a new task takes the place of the newest task of the owner with the most waiting tasks, unless that is its own
 //! owner. So an owner with many tasks neither delays nor displaces those of others.
+//!
+//! A running task may be paused. Its owner then takes its turn again with this task.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -13,7 +15,8 @@ use std::{
 
 use super::Owner;
 
-/// The queue. A task that was taken must be followed by a call of [`FairQueue::finish`].
+/// The queue. Each task that [`FairQueue::pop`] returns is running, until [`FairQueue::pause`] or [`FairQueue::finish`] is
+/// called for it.
 #[derive(Debug)]
 pub(super) struct FairQueue<T> {
     owners: BTreeMap<Owner, Tasks<T>>,
@@ -23,12 +26,25 @@ pub(super) struct FairQueue<T> {
     len_max: usize,
     /// The time that the owner of the last taken task had used.
     reached: Duration,
+    /// The number of the last paused task.
+    pauses: u64,
+}
+
+/// What to do next.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Turn<T> {
+    /// Start this task.
+    Start(T),
+    /// Resume the paused task with this number.
+    Resume(u64),
 }
 
 /// The tasks of an owner.
 #[derive(Debug)]
 struct Tasks<T> {
     waiting: VecDeque<T>,
+    /// The numbers of the paused tasks.
+    paused: VecDeque<u64>,
     running: usize,
     /// The time that the tasks used, including the time with which the owner began.
     used: Duration,
@@ -38,15 +54,19 @@ struct Tasks<T> {
 
 impl<T> FairQueue<T> {
     pub(super) fn new(len_max: usize) -> Self {
-        Self { owners: BTreeMap::new(), len: 0, len_max, reached: Duration::ZERO }
+        Self { owners: BTreeMap::new(), len: 0, len_max, reached: Duration::ZERO, pauses: 0 }
     }
 
-    /// Adds a task. Returns the task that it displaced, if any.
+    /// Adds a task. Returns the task that it displaced, if any. If the queue is full, abandoned tasks are removed first.
     ///
     /// # Errors
     /// The task itself, if the queue is full and no other owner has more waiting tasks.
-    pub(super) fn push(&mut self, owner: Owner, task: T) -> Result<Option<T>, T> {
+    pub(super) fn push(&mut self, owner: Owner, task: T, is_abandoned: impl Fn(&T) -> bool) -> Result<Option<T>, T> {
         let mut displaced = None;
+        if self.len >= self.len_max {
+            self.owners.values_mut().for_each(|tasks| tasks.waiting.retain(|task| !is_abandoned(task)));
+            self.len = self.owners.values().map(|tasks| tasks.waiting.len()).sum();
+        }
         if self.len >= self.len_max {
             let own = self.owners.get(&owner).map_or(0, |tasks| tasks.waiting.len());
             let longest = self.owners.values_mut().max_by_key(|tasks| tasks.waiting.len());
@@ -59,7 +79,7 @@ impl<T> FairQueue<T> {
             self.len -= 1;
         }
         let reached = self.reached;
-        let new = || Tasks { waiting: VecDeque::new(), running: 0, used: reached };
+        let new = || Tasks { waiting: VecDeque::new(), paused: VecDeque::new(), running: 0, used: reached };
         let tasks = self.owners.entry(owner).or_insert_with(new);
         if !tasks.is_busy() {
             tasks.used = tasks.used.max(reached);
@@ -70,14 +90,38 @@ impl<T> FairQueue<T> {
     }
 
     /// Takes the next task.
-    pub(super) fn pop(&mut self) -> Option<(Owner, T)> {
-        let waiting = self.owners.iter_mut().filter(|(_, tasks)| !tasks.waiting.is_empty());
-        let (owner, tasks) = waiting.min_by_key(|(_, tasks)| (tasks.running, tasks.used))?;
-        let task = tasks.waiting.pop_front()?;
+    pub(super) fn pop(&mut self) -> Option<(Owner, Turn<T>)> {
+        let ready = self.owners.iter_mut().filter(|(_, tasks)| tasks.is_ready());
+        let (owner, tasks) = ready.min_by_key(|(_, tasks)| (tasks.running, tasks.used))?;
+        let turn = match tasks.paused.pop_front() {
+            Some(paused) => Turn::Resume(paused),
+            None => {
+                self.len -= 1;
+                Turn::Start(tasks.waiting.pop_front()?)
+            }
+        };
         tasks.running += 1;
         self.reached = self.reached.max(tasks.used);
-        self.len -= 1;
-        Some((*owner, task))
+        Some((*owner, turn))
+    }
+
+    /// Records that a running task of this owner used more time. Returns whether it is another owner's turn.
+    pub(super) fn charge(&mut self, owner: Owner, used: Duration) -> bool {
+        let Some(tasks) = self.owners.get_mut(&owner) else { return false };
+        tasks.used += used;
+        let own = (tasks.running.saturating_sub(1), tasks.used);
+        let mut others = self.owners.iter().filter(|(other, tasks)| **other != owner && tasks.is_ready());
+        others.any(|(_, tasks)| (tasks.running, tasks.used) < own)
+    }
+
+    /// Pauses a running task of this owner. Returns its number.
+    pub(super) fn pause(&mut self, owner: Owner) -> u64 {
+        self.pauses += 1;
+        if let Some(tasks) = self.owners.get_mut(&owner) {
+            tasks.running -= 1;
+            tasks.paused.push_back(self.pauses);
+        }
+        self.pauses
     }
 
     /// Records that a task of this owner ended, and the time that it used.
@@ -98,7 +142,12 @@ impl<T> FairQueue<T> {
 
 impl<T> Tasks<T> {
     fn is_busy(&self) -> bool {
-        self.running > 0 || !self.waiting.is_empty()
+        self.running > 0 || self.is_ready()
+    }
+
+    /// Returns whether there is a task to start or to resume.
+    fn is_ready(&self) -> bool {
+        !self.waiting.is_empty() || !self.paused.is_empty()
     }
 }
 
@@ -108,10 +157,14 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
+    fn push(queue: &mut FairQueue<u32>, owner: Owner, task: u32) -> Result<Option<u32>, u32> {
+        queue.push(owner, task, |_| false)
+    }
+
     /// Runs the tasks one after the other. A task is the time that it uses, in milliseconds.
     fn run(queue: &mut FairQueue<u32>) -> Vec<u32> {
         let next = || {
-            let (owner, task) = queue.pop()?;
+            let (owner, Turn::Start(task)) = queue.pop()? else { panic!("no task is paused") };
             queue.finish(owner, MS * task);
             Some(task)
         };
@@ -122,18 +175,18 @@ mod tests {
     fn tasks_of_one_owner_keep_their_order() {
         let (mut queue, owner) = (FairQueue::new(3), Owner::new());
         for task in [3, 1, 2] {
-            assert_eq!(queue.push(owner, task), Ok(None));
+            assert_eq!(push(&mut queue, owner, task), Ok(None));
         }
-        assert_eq!(queue.push(owner, 4), Err(4), "the queue is full");
+        assert_eq!(push(&mut queue, owner, 4), Err(4), "the queue is full");
         assert_eq!(run(&mut queue), [3, 1, 2]);
-        assert_eq!(queue.push(owner, 5), Ok(None), "the queue is empty again");
+        assert_eq!(push(&mut queue, owner, 5), Ok(None), "the queue is empty again");
     }
 
     #[test]
     fn owners_get_equal_time() {
         let (mut queue, [slow, quick]) = (FairQueue::new(100), [Owner::new(), Owner::new()]);
-        (0..5).for_each(|_| assert_eq!(queue.push(slow, 10), Ok(None)));
-        (0..25).for_each(|_| assert_eq!(queue.push(quick, 1), Ok(None)));
+        (0..5).for_each(|_| assert_eq!(push(&mut queue, slow, 10), Ok(None)));
+        (0..25).for_each(|_| assert_eq!(push(&mut queue, quick, 1), Ok(None)));
         let order = run(&mut queue);
         let before_slow: Vec<usize> =
             order.iter().enumerate().filter(|(_, task)| **task == 10).map(|(at, _)| at).collect();
@@ -143,13 +196,13 @@ mod tests {
     #[test]
     fn idle_owner_saves_up_no_time() {
         let (mut queue, [first, second]) = (FairQueue::new(100), [Owner::new(), Owner::new()]);
-        (0..20).for_each(|_| assert_eq!(queue.push(first, 10), Ok(None)));
+        (0..20).for_each(|_| assert_eq!(push(&mut queue, first, 10), Ok(None)));
         for _ in 0..10 {
-            assert_eq!(queue.pop(), Some((first, 10)));
+            assert_eq!(queue.pop(), Some((first, Turn::Start(10))));
             queue.finish(first, 10 * MS);
         }
         // The first owner has used 100 ms, the second one nothing.
-        (0..10).for_each(|_| assert_eq!(queue.push(second, 11), Ok(None)));
+        (0..10).for_each(|_| assert_eq!(push(&mut queue, second, 11), Ok(None)));
         let order = run(&mut queue);
         assert!(order[..4].contains(&10) && order[..4].contains(&11), "{order:?}");
     }
@@ -157,26 +210,26 @@ mod tests {
     #[test]
     fn running_tasks_leave_threads_to_other_owners() {
         let (mut queue, [first, second]) = (FairQueue::new(100), [Owner::new(), Owner::new()]);
-        (0..3).for_each(|_| assert_eq!(queue.push(first, 1), Ok(None)));
-        assert_eq!(queue.pop(), Some((first, 1)));
-        assert_eq!(queue.push(second, 2), Ok(None));
-        assert_eq!(queue.pop(), Some((second, 2)), "no task of this owner is running");
-        assert_eq!(queue.pop(), Some((first, 1)));
+        (0..3).for_each(|_| assert_eq!(push(&mut queue, first, 1), Ok(None)));
+        assert_eq!(queue.pop(), Some((first, Turn::Start(1))));
+        assert_eq!(push(&mut queue, second, 2), Ok(None));
+        assert_eq!(queue.pop(), Some((second, Turn::Start(2))), "no task of this owner is running");
+        assert_eq!(queue.pop(), Some((first, Turn::Start(1))));
         queue.finish(second, MS);
-        assert_eq!(queue.push(second, 3), Ok(None));
-        assert_eq!(queue.pop(), Some((second, 3)));
+        assert_eq!(push(&mut queue, second, 3), Ok(None));
+        assert_eq!(queue.pop(), Some((second, Turn::Start(3))));
     }
 
     #[test]
     fn full_queue_has_place_for_other_owners() {
         let (mut queue, [first, second]) = (FairQueue::new(4), [Owner::new(), Owner::new()]);
         for task in 0..4 {
-            assert_eq!(queue.push(first, task), Ok(None));
+            assert_eq!(push(&mut queue, first, task), Ok(None));
         }
-        assert_eq!(queue.push(second, 10), Ok(Some(3)), "the newest task of the owner with the most tasks");
-        assert_eq!(queue.push(second, 11), Ok(Some(2)));
-        assert_eq!(queue.push(second, 12), Err(12), "both owners have the same number of tasks");
-        assert_eq!(queue.push(first, 4), Err(4));
+        assert_eq!(push(&mut queue, second, 10), Ok(Some(3)), "the newest task of the owner with the most tasks");
+        assert_eq!(push(&mut queue, second, 11), Ok(Some(2)));
+        assert_eq!(push(&mut queue, second, 12), Err(12), "both owners have the same number of tasks");
+        assert_eq!(push(&mut queue, first, 4), Err(4));
         let mut left = run(&mut queue);
         left.sort_unstable();
         assert_eq!(left, [0, 1, 10, 11]);
@@ -186,9 +239,39 @@ mod tests {
     fn owners_are_removed_when_idle() {
         let mut queue = FairQueue::new(4);
         for _ in 0..1_000 {
-            assert_eq!(queue.push(Owner::new(), 1), Ok(None));
+            assert_eq!(push(&mut queue, Owner::new(), 1), Ok(None));
             assert_eq!(run(&mut queue), [1]);
         }
         assert!(queue.owners.is_empty());
+    }
+
+    #[test]
+    fn abandoned_tasks_make_room() {
+        let (mut queue, [first, second]) = (FairQueue::new(2), [Owner::new(), Owner::new()]);
+        assert_eq!((push(&mut queue, first, 1), push(&mut queue, first, 2)), (Ok(None), Ok(None)));
+        assert_eq!(queue.push(first, 3, |task| *task == 2), Ok(None));
+        assert_eq!(queue.push(second, 4, |task| *task == 1), Ok(None));
+        assert_eq!(push(&mut queue, second, 5), Err(5));
+        assert_eq!(run(&mut queue), [3, 4]);
+    }
+
+    #[test]
+    fn paused_task_waits_for_its_turn() {
+        let (mut queue, [long, short]) = (FairQueue::new(4), [Owner::new(), Owner::new()]);
+        assert_eq!((push(&mut queue, long, 1), push(&mut queue, long, 2)), (Ok(None), Ok(None)));
+        assert_eq!(queue.pop(), Some((long, Turn::Start(1))));
+        assert!(!queue.charge(long, 10 * MS), "no other owner has tasks");
+        assert_eq!(push(&mut queue, short, 3), Ok(None));
+        assert!(queue.charge(long, 10 * MS));
+        let paused = queue.pause(long);
+        assert_eq!(queue.pop(), Some((short, Turn::Start(3))));
+        queue.finish(short, MS);
+        assert_eq!(queue.pop(), Some((long, Turn::Resume(paused))), "before the next task of the owner");
+        queue.finish(long, MS);
+        assert_eq!(queue.pop(), Some((long, Turn::Start(2))));
+        // Both owners have used the same time.
+        assert_eq!(push(&mut queue, short, 4), Ok(None));
+        assert!(!queue.charge(long, Duration::ZERO), "{queue:?}");
+        assert!(queue.charge(long, MS));
     }
 }

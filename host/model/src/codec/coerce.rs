@@ -220,6 +220,17 @@ pub fn null_item(item: ScalarType, all_null: bool) -> Value {
     }
 }
 
+/// Returns the items of a set as they are stored: nulls are replaced (see [`null_item`]), and the items are sorted and
+/// deduplicated.
+#[must_use]
+pub fn stored_set(mut items: Vec<Value>, item: ScalarType) -> Vec<Value> {
+    let all_null = items.iter().all(|value| *value == Value::Null);
+    for null in items.iter_mut().filter(|value| **value == Value::Null) {
+        *null = null_item(item, all_null);
+    }
+    set(items)
+}
+
 /// Sorts and deduplicates the items of a set, so that equal sets have equal bytes. 0.0 and -0.0 are duplicates, and the
 /// first of them is kept.
 #[must_use]

@@ -8,7 +8,7 @@
 
 use larder_model::model::{Micros, ValueRef};
 
-use crate::{AsOf, ColumnScalar, ColumnType, ColumnWriter, Inputs, Transform, text_types};
+use crate::{AsOf, ColumnScalar, ColumnType, ColumnWriter, Inputs, Transform, view_types};
 
 /// Generates inputs.
 #[derive(Clone, Copy, Debug)]
@@ -77,7 +77,7 @@ impl RowGenerator {
         let as_of = if transform.has_time_per_row() { AsOf::Each(times.collect()) } else { AsOf::All(NEW_YEAR_2026) };
         let mut inputs = transform.input_batch(as_of, rows);
         for index in 0..inputs.column_count() {
-            let examples = text_types::examples(transform.input_type(index));
+            let examples = view_types::examples(transform.input_type(index));
             inputs.column(|column| {
                 if examples.is_empty() || column.column_type().is_list {
                     (0..rows).for_each(|row| self.cell(column, index, self.kind(row), &examples));

@@ -1,12 +1,13 @@
-//! Checks and converts outputs of the types that a plugin returns as text.
+//! Checks and converts outputs of the types of which a plugin's type has further values.
 //!
-//! * Maps, structs and lists of lists are JSON text. In a stored row, they are encoded in Feast's format.
-//! * UUIDs, decimals and values of type `Json` are text in a stored row, too.
+//! * Maps, structs and lists of lists are returned as JSON text. In a stored row, they are encoded in Feast's format.
+//! * UUIDs, decimals and values of type `Json` are text in a stored row, too. The text is checked.
+//! * Sets are returned as lists. In a stored row, they are sorted and have neither duplicates nor nulls.
 
 use std::sync::Arc;
 
 use larder_model::{
-    codec::{Cell, is_text_of, json::nested_json},
+    codec::{Cell, is_text_of, json::nested_json, stored_set},
     model::{ScalarType, Value, ValueRef, ValueType},
 };
 
@@ -34,9 +35,9 @@ const EXAMPLES: [&str; 18] = [
     "\"2026-11-29T18:30:00+01:00[Europe/Zurich]\"",
 ];
 
-/// The output columns of a view whose text is checked.
+/// The output columns of a view that are checked or converted, by their index in the signature.
 #[derive(Debug, Default)]
-pub(super) struct TextOutputs(Vec<(usize, ValueType)>);
+pub(super) struct ViewOutputs(Vec<(usize, ValueType)>);
 
 /// Returns the type of the single value or of the items, if it is a type that not every text is a value of.
 pub(super) fn checked_text(value_type: ValueType) -> Option<ScalarType> {
@@ -48,18 +49,18 @@ pub(super) fn checked_text(value_type: ValueType) -> Option<ScalarType> {
     }
 }
 
-// === impl TextOutputs ===
+// === impl ViewOutputs ===
 
-impl TextOutputs {
-    /// Adds the column with this index, if its text is checked.
+impl ViewOutputs {
+    /// Adds the column with this index, if the type needs it.
     pub(super) fn add(&mut self, index: usize, value_type: ValueType) {
-        if matches!(value_type, ValueType::Nested(_)) || checked_text(value_type).is_some() {
+        if matches!(value_type, ValueType::Nested(_) | ValueType::Set(_)) || checked_text(value_type).is_some() {
             self.0.push((index, value_type));
         }
     }
 
-    /// Returns the frame with binary columns instead of the columns of nested types. A row whose text is not a value of
-    /// the type fails, and its outputs become null.
+    /// Returns the frame with binary columns instead of the columns of nested types, and with sorted sets. A row whose text
+    /// is not a value of the type fails, and its outputs become null.
     pub(super) fn encode(
         &self,
         frame: Frame,
@@ -67,7 +68,7 @@ impl TextOutputs {
         outputs: &[Field],
     ) -> (Frame, Vec<FailedRow>) {
         let failed_before = failed.len();
-        let mut nested = Vec::new();
+        let mut converted = Vec::new();
         for (index, value_type) in &self.0 {
             let column = frame.column(*index);
             let mut fail = |row: usize| {
@@ -77,37 +78,64 @@ impl TextOutputs {
                 }
             };
             if let Some(scalar) = checked_text(*value_type) {
-                (0..frame.rows()).filter(|row| !has_text_of(column, *row, scalar)).for_each(fail);
-            } else {
-                let encoded: Vec<Option<Value>> =
-                    (0..frame.rows()).map(|row| encoded(column, row, *value_type)).collect();
-                (0..frame.rows()).filter(|row| encoded[*row].is_none()).for_each(&mut fail);
-                nested.push((*index, encoded));
+                (0..frame.rows()).filter(|row| !has_text_of(column, *row, scalar)).for_each(&mut fail);
+            }
+            match value_type {
+                ValueType::Nested(_) => {
+                    let encoded = (0..frame.rows()).map(|row| encoded(column, row, *value_type));
+                    let values = encoded.enumerate().map(|(row, value)| {
+                        value.unwrap_or_else(|| {
+                            fail(row);
+                            Value::Null
+                        })
+                    });
+                    converted.push((*index, values.collect()));
+                }
+                ValueType::Set(item) => converted.extend(sorted_sets(column, *item).map(|sets| (*index, sets))),
+                ValueType::Scalar(_) | ValueType::List(_) => {}
             }
         }
-        if nested.is_empty() && failed.len() == failed_before {
+        if converted.is_empty() && failed.len() == failed_before {
             return (frame, failed);
         }
-        (rebuild(&frame, &failed, &nested), failed)
+        (rebuild(&frame, &failed, &converted), failed)
     }
 }
 
-/// Copies a frame. Replaces the columns in `nested`, and the outputs of failed rows by nulls.
-fn rebuild(frame: &Frame, failed: &[FailedRow], nested: &[(usize, Vec<Option<Value>>)]) -> Frame {
-    let encoded_of = |index: usize| nested.iter().find(|(of, _)| *of == index).map(|(_, values)| values);
+/// Returns the values of a column of sets as they are stored; `None` if the column has them already.
+fn sorted_sets(column: ColumnRef<'_>, item: ScalarType) -> Option<Vec<Value>> {
+    let mut changed = false;
+    let set = |row: usize| {
+        if !column.is_present(row) {
+            return Value::Null;
+        }
+        let value = |at: usize| if column.is_item_present(at) { column.item(at).to_value() } else { Value::Null };
+        let items: Vec<Value> = column.items(row..row + 1).map(value).collect();
+        let stored = stored_set(items.clone(), item);
+        changed |= stored != items;
+        Value::List(stored)
+    };
+    let sets = (0..column.rows()).map(set).collect();
+    changed.then_some(sets)
+}
+
+/// Copies a frame. Replaces the columns in `converted`, and the outputs of failed rows by nulls.
+fn rebuild(frame: &Frame, failed: &[FailedRow], converted: &[(usize, Vec<Value>)]) -> Frame {
+    let converted_of = |index: usize| converted.iter().find(|(of, _)| *of == index).map(|(_, values)| values);
     let is_failed = |row: usize| failed.binary_search_by_key(&row, |failed| failed.row).is_ok();
-    let types = frame.columns().enumerate().map(|(index, column)| match encoded_of(index) {
-        Some(_) => ColumnType::single(ColumnScalar::Binary),
-        None => column.column_type(),
+    let types = frame.columns().enumerate().map(|(index, column)| match converted_of(index) {
+        Some(_) if !column.column_type().is_list => ColumnType::single(ColumnScalar::Binary),
+        _ => column.column_type(),
     });
     let mut whole = FrameBuilder::new(types, frame.rows());
     for (index, column) in frame.columns().enumerate() {
-        let encoded = encoded_of(index);
+        let converted = converted_of(index);
         whole.column(|to| {
             for row in 0..frame.rows() {
-                match encoded {
+                match converted.map(|values| &values[row]) {
                     _ if is_failed(row) => to.push(ValueRef::Null),
-                    Some(values) => to.push(values[row].as_ref().map_or(ValueRef::Null, Value::as_item)),
+                    Some(Value::List(items)) => to.push_list(items.iter().map(Value::as_item)),
+                    Some(value) => to.push(value.as_item()),
                     None => to.append(column, row..row + 1),
                 }
             }
@@ -192,8 +220,8 @@ mod tests {
     }
 
     /// The view's type of the first output.
-    fn outputs(value_type: &str) -> TextOutputs {
-        let mut outputs = TextOutputs::default();
+    fn outputs(value_type: &str) -> ViewOutputs {
+        let mut outputs = ViewOutputs::default();
         outputs.add(0, value_type.parse().unwrap());
         outputs.add(1, "Int32".parse().unwrap());
         assert_eq!(outputs.0.len(), usize::from(value_type != "String"));
@@ -235,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn text_types_are_checked() {
+    fn view_types_are_checked() {
         const UUID: &str = "3f2504e0-4f89-41d3-9a0c-0305e82c3301";
         for (name, good, bad) in [
             ("Uuid", UUID, "3f2504e0"),
@@ -268,7 +296,7 @@ mod tests {
                 column.push_list(items);
             }
         });
-        let mut outputs = TextOutputs::default();
+        let mut outputs = ViewOutputs::default();
         outputs.add(0, "Array(Decimal)".parse().unwrap());
         let (_, failed) = outputs.encode(frame.finish(), Vec::new(), &fields());
         assert_eq!(failed.iter().map(|failed| failed.row).collect::<Vec<_>>(), [1]);
