@@ -2,6 +2,7 @@
 //! are printed by clap.
 
 use std::{
+    borrow::Cow,
     io::{self, ErrorKind, IsTerminal, Write, stdout},
     sync::{Mutex, PoisonError},
     time::Duration,
@@ -41,12 +42,12 @@ pub(super) fn finish() -> io::Result<()> {
 
 /// Prints an error.
 pub(super) fn error(message: &str) {
-    write_line(&format!("larder: {message}"));
+    write_line(&format!("larder: {}", printable(message)));
 }
 
 /// Prints a message that is not part of the result.
 pub(super) fn note(message: &str) {
-    write_line(message);
+    write_line(&printable(message));
 }
 
 /// Waits until errors, notes and log lines are written to standard error, but at most [`FLUSH_TIMEOUT`].
@@ -54,8 +55,26 @@ pub(super) fn flush() {
     flush_logs(FLUSH_TIMEOUT);
 }
 
+/// Escapes characters that would change what a terminal shows, except line breaks and tabs: values and messages can come
+/// from files and plugins that are not trusted.
+fn printable(text: &str) -> Cow<'_, str> {
+    let is_directional =
+        |c: char| matches!(c, '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let is_hidden = |c: char| (c.is_control() && c != '\n' && c != '\t') || is_directional(c);
+    if !text.contains(is_hidden) {
+        return text.into();
+    }
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_hidden(c) { escaped.extend(c.escape_unicode()) } else { escaped.push(c) }
+    }
+    escaped.into()
+}
+
 /// Prints rows under headings, in columns as wide as their contents.
 pub(super) fn table(headings: &[&str], rows: &[Vec<String>]) {
+    let rows: Vec<Vec<String>> =
+        rows.iter().map(|row| row.iter().map(|cell| printable(cell).into_owned()).collect()).collect();
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
         cells.chain([headings[column].chars().count()]).max().unwrap_or(0)
@@ -142,6 +161,13 @@ pub(super) fn age(seconds: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn terminal_sequences_are_escaped() {
+        assert_eq!(printable("a\u{1b}[2J\u{202e}b\0\u{9b}"), "a\\u{1b}[2J\\u{202e}b\\u{0}\\u{9b}");
+        let plain = "größe 日本 ✓\n\ttext";
+        assert!(matches!(printable(plain), Cow::Borrowed(text) if text == plain));
+    }
 
     #[test]
     fn large_numbers_have_separators() {

@@ -115,7 +115,37 @@ fn run_prints_values_like_responses() {
     assert_eq!((&printed[0]["sum"], &printed[0]["items"]), (&json!("Infinity"), &json!(["NaN", 1.5])));
 }
 
-/// A set from the request is the same as a stored set.
+/// A set that a plugin returns is the same as a stored set, in the response and for the next plugin.
+#[test]
+fn returned_sets_are_sorted() {
+    let fixture = start(
+        "derived_views:
+  - name: echo
+    inputs: [{name: text, request: String}, {name: numbers, request: Array(Float64)}, {name: items, request: \
+         Array(Float64)}]
+    features: [{name: items, type: Set(Float64)}]
+  - name: next
+    plugin: echo
+    inputs: [{name: text, request: String}, {name: numbers, from: 'echo:items'}, 'echo:items']
+    features: [{name: sum, type: Float64}, {name: items, type: Array(Float64)}]
+",
+    );
+    let mut entities = entities(json!([null, null, null]));
+    entities["items"] = json!([[3, 1, 3], [1, 2], [2, null, 1, null]]);
+    let answer = fixture.post(
+        "/get-online-features",
+        json!({ "features": ["echo:items", "next:items", "next:sum"], "entities": entities, "full_feature_names": true })
+            .to_string()
+            .as_bytes(),
+    );
+    let expected = json!([[1.0, 3.0], [1.0, 2.0], [1.0, 2.0, "NaN"]]);
+    for column in ["echo__items", "next__items"] {
+        assert_eq!(answer.column(column)["values"], expected, "{column}");
+    }
+    assert_eq!(answer.column("next__sum")["values"], json!([4.0, 3.0, "NaN"]));
+}
+
+/// A set from the request is the same as a stored set, even if the plugin declares that items may be null.
 #[test]
 fn sets_in_requests_are_sorted() {
     let fixture = start(
@@ -129,8 +159,8 @@ fn sets_in_requests_are_sorted() {
     let sets = json!([[3, 1, 2, 1, 3.0], [], null, [2, null, 1]]);
     let mut entities = entities(json!([null, null, null, null]));
     entities["items"] = sets;
-    entities["numbers"] = json!([[3, 1, 2, 1, 3.0], [], null, [1]]);
+    entities["numbers"] = json!([[3, 1, 2, 1, 3.0], [], null, [null, null]]);
     let answer = fixture.features(&["sets:sum", "sets:items"], entities);
-    assert_eq!(answer.column("sum")["values"], json!([6.0, 0.0, null, 1.0]));
+    assert_eq!(answer.column("sum")["values"], json!([6.0, 0.0, null, 0.0]));
     assert_eq!(answer.column("items")["values"], json!([[1.0, 2.0, 3.0], [], null, [1.0, 2.0, "NaN"]]));
 }

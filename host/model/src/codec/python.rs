@@ -102,7 +102,8 @@ pub fn decimal_text(unscaled: &str, scale: i64) -> String {
     format!("{sign}{first}{point}{rest}E{adjusted:+}")
 }
 
-/// Returns whether `decimal.Decimal(text)` accepts a string.
+/// Returns whether `decimal.Decimal(text)` accepts a string. As in libmpdec, which Python uses on 64-bit platforms, exponents
+/// are limited.
 #[must_use]
 pub fn is_decimal(text: &str) -> bool {
     let plain = text.trim().replace('_', "");
@@ -114,7 +115,24 @@ pub fn is_decimal(text: &str) -> bool {
     if let Some(payload) = lower.strip_prefix("snan").or_else(|| lower.strip_prefix("nan")) {
         return payload.bytes().all(|byte| byte.is_ascii_digit());
     }
-    Decimal::parse(&plain).is_some()
+    Decimal::parse(&plain).is_some() && has_decimal_exponent(&lower)
+}
+
+/// Returns whether the exponent of a decimal is in the range of Python's `decimal`. `number` is a number in lower case.
+fn has_decimal_exponent(number: &str) -> bool {
+    /// `decimal.MAX_EMAX`.
+    const EXPONENT_MAX: i128 = 999_999_999_999_999_999;
+    /// `decimal.MIN_ETINY`.
+    const EXPONENT_MIN: i128 = -1_999_999_999_999_999_997;
+    let Some((mantissa, exponent)) = number.split_once('e') else { return true };
+    let Ok(exponent) = exponent.parse::<i128>() else { return false };
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let length = |digits: &str| i128::try_from(digits.len()).unwrap_or(i128::MAX);
+    // The exponent of the last digit, and that of the first significant one.
+    let last = exponent.saturating_sub(length(fraction));
+    let digits = format!("{whole}{fraction}");
+    let significant = length(digits.trim_start_matches('0')).max(1);
+    last >= EXPONENT_MIN && last.saturating_add(significant - 1) <= EXPONENT_MAX
 }
 
 /// Returns whether `uuid.UUID(text)` accepts a string: 32 hexadecimal digits. Hyphens, surrounding braces, `urn:` and

@@ -8,9 +8,10 @@ use std::{
 
 use super::{Incomplete, Known, Names, Rules, View, Views, check_name, features, is_identifier, view_name};
 use crate::{
-    codec::{is_text_of, set},
+    codec::{is_text_of, set, single},
     model::{
-        DerivedInput, DerivedView, Entity, Feature, InputSource, NestedType, OnError, ScalarType, Value, ValueType,
+        DerivedInput, DerivedView, Entity, Feature, InputSource, ItemType, NestedType, OnError, ScalarType, Value,
+        ValueType,
     },
     registry::{DerivedDefinition, InputDefinition, InputFrom, OnErrorDefinition},
     yaml::{Node, Place, Problems, Tree, nearest},
@@ -179,11 +180,24 @@ fn on_error(definition: OnErrorDefinition, features: &[Feature], problems: &Prob
             None => {
                 let message =
                     format!("on_error: the default of '{}' is not of type {}", name.value, feature.value_type);
-                problems.error_with_help(&node.at, message, "write a value of this type".to_owned());
+                problems.error_with_help(&node.at, message, default_help(feature.value_type).to_owned());
             }
         }
     }
     OnError::Default(defaults)
+}
+
+/// Returns how to write a default of this type.
+fn default_help(value_type: ValueType) -> &'static str {
+    let scalar = match value_type {
+        ValueType::Scalar(of) | ValueType::List(of) | ValueType::Set(of) => of,
+        ValueType::Nested(_) => return "a default of this type can only be null",
+    };
+    match scalar.item() {
+        ItemType::Bytes if !scalar.is_text() => "a default of this type can only be null",
+        _ if scalar == ScalarType::UnixTimestamp => "a default of this type can only be null",
+        _ => "write a value of this type",
+    }
 }
 
 /// Converts a value in a definition. Returns `None` if the value does not have the type. Bytes and instants cannot be
@@ -200,18 +214,14 @@ fn value(node: &Node, value_type: ValueType) -> Option<Value> {
     }
 }
 
-#[expect(
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    reason = "a default is rounded to the nearest float"
-)]
+#[expect(clippy::cast_precision_loss, reason = "a default is rounded to the nearest float")]
 fn scalar_value(tree: &Tree, scalar: ScalarType) -> Option<Value> {
     match (scalar, tree) {
         (ScalarType::Bool, Tree::Bool(value)) => Some(Value::Bool(*value)),
         (ScalarType::Int32, Tree::Int(value)) => i32::try_from(*value).ok().map(Value::Int32),
         (ScalarType::Int64, Tree::Int(value)) => Some(Value::Int64(*value)),
-        (ScalarType::Float32, Tree::Int(value)) => Some(Value::Float32(*value as f32)),
-        (ScalarType::Float32, Tree::Float(value)) => Some(Value::Float32(*value as f32)),
+        (ScalarType::Float32, Tree::Int(value)) => single(*value as f64).map(Value::Float32),
+        (ScalarType::Float32, Tree::Float(value)) => single(*value).map(Value::Float32),
         (ScalarType::Float64, Tree::Int(value)) => Some(Value::Float64(*value as f64)),
         (ScalarType::Float64, Tree::Float(value)) => Some(Value::Float64(*value)),
         (scalar, Tree::Text(text)) if is_text_of(text, scalar) => Some(Value::Bytes(text.clone().into_bytes())),

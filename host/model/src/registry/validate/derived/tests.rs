@@ -136,21 +136,29 @@ feature_services:
 }
 
 #[test]
-fn default_texts_are_checked() {
+fn default_values_are_checked() {
     let wrong = "
 derived_views:
   - name: bad_texts
     inputs: [{name: x, request: Int64}]
     features: [{name: u, type: Uuid}, {name: d, type: Decimal}, {name: j, type: Json}, {name: l, type: Array(Uuid)}]
     on_error: {default: {u: '1', d: '1,5', j: '{a}', l: ['1']}}
+  - name: bad_numbers
+    inputs: [{name: x, request: Int64}]
+    features: [{name: f, type: Float32}, {name: g, type: Set(Float32)}, {name: t, type: UnixTimestamp}, {name: m, type: Map}]
+    on_error: {default: {f: 1e39, g: [1.0, -1e39], t: 1767225600, m: {}}}
 ";
     check(
         &[STORED, wrong],
         expect![[r#"
-        1.yaml:6:29: error: on_error: the default of 'u' is not of type Uuid (write a value of this type)
-        1.yaml:6:37: error: on_error: the default of 'd' is not of type Decimal (write a value of this type)
-        1.yaml:6:47: error: on_error: the default of 'j' is not of type Json (write a value of this type)
-        1.yaml:6:57: error: on_error: the default of 'l' is not of type Array(Uuid) (write a value of this type)"#]],
+            1.yaml:6:29: error: on_error: the default of 'u' is not of type Uuid (write a value of this type)
+            1.yaml:6:37: error: on_error: the default of 'd' is not of type Decimal (write a value of this type)
+            1.yaml:6:47: error: on_error: the default of 'j' is not of type Json (write a value of this type)
+            1.yaml:6:57: error: on_error: the default of 'l' is not of type Array(Uuid) (write a value of this type)
+            1.yaml:10:29: error: on_error: the default of 'f' is not of type Float32 (write a value of this type)
+            1.yaml:10:38: error: on_error: the default of 'g' is not of type Set(Float32) (write a value of this type)
+            1.yaml:10:55: error: on_error: the default of 't' is not of type UnixTimestamp (a default of this type can only be null)
+            1.yaml:10:70: error: on_error: the default of 'm' is not of type Map (a default of this type can only be null)"#]],
     );
 }
 
