@@ -64,7 +64,7 @@ fn cells(items: &ArrayRef, declared: ValueType) -> Result<Cell, String> {
 }
 
 /// Converts a value by its Arrow type.
-fn cell(array: &ArrayRef, row: usize) -> Result<Cell, String> {
+pub fn cell(array: &ArrayRef, row: usize) -> Result<Cell, String> {
     fn int<T: ArrowPrimitiveType>(array: &ArrayRef, row: usize) -> Cell
     where
         T::Native: Into<i64>,
@@ -158,7 +158,7 @@ fn items(array: &ArrayRef, row: usize) -> Option<ArrayRef> {
 ///
 /// # Errors
 /// The message of Arrow's error.
-pub(super) fn unpacked(array: &ArrayRef) -> Result<ArrayRef, String> {
+pub fn unpacked(array: &ArrayRef) -> Result<ArrayRef, String> {
     let values = match array.data_type() {
         DataType::Dictionary(_, values) => &**values,
         DataType::RunEndEncoded(_, values) => values.data_type(),

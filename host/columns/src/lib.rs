@@ -10,6 +10,7 @@ mod rows;
 
 pub use self::{
     array::{ArrayError, feature_array, instants, scalar_array},
+    arrow_cell::{cell, unpacked},
     column::{Column, ColumnError, Instants},
     rows::decode_rows,
 };

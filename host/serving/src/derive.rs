@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use larder_model::{
     codec::{is_text_of, json::nested_json, single, stored_set},
-    model::{Micros, NULL_TIMESTAMP_SECONDS, ScalarType, Value, ValueRef, ValueType},
+    model::{NULL_TIMESTAMP_SECONDS, ScalarType, Value, ValueRef, ValueType},
 };
 use larder_plugin_host::{
-    CallError, ColumnScalar, ColumnType, ColumnWriter, FailedRow, Field, Frame, FrameBuilder, OnFailure,
+    AsOf, CallError, ColumnScalar, ColumnType, ColumnWriter, FailedRow, Field, Frame, FrameBuilder, OnFailure,
 };
 
 use super::{
@@ -17,16 +17,16 @@ use super::{
     plan::{Step, StepInput},
 };
 
-/// Computes the derived views of an answer after its stored features were looked up. `as_of` is the reference
-/// time of the request. `on_failure` decides what happens if a call of a plugin fails.
+/// Computes the derived views of an answer after its stored features were looked up. `as_of` has the
+/// reference times of the rows. `on_failure` decides what happens if a call of a plugin fails.
 ///
 /// # Errors
-/// [`RequestError::NeedsIsolation`], only with [`OnFailure::Escalate`]; errors of request data; and failures of views
+/// [`RequestError::NeedsIsolation`], unless `on_failure` is to find rows or to fail calls; errors of request data; and failures of views
 /// with `on_error: fail`.
 pub(super) fn derive(
     answer: &mut Answer<'_>,
     request: &OnlineRequest<'_>,
-    as_of: Micros,
+    as_of: &AsOf,
     on_failure: OnFailure,
 ) -> Result<(), RequestError> {
     let plan = Arc::clone(&answer.plan);
@@ -60,13 +60,13 @@ fn compute(
     answer: &Answer<'_>,
     step: &Step,
     request_data: &Frame,
-    as_of: Micros,
+    as_of: &AsOf,
     on_failure: OnFailure,
 ) -> Result<Derived, RequestError> {
     let Some(transform) = &step.transform else {
         return no_plugin(step);
     };
-    let mut inputs = transform.input_batch(as_of, answer.rows);
+    let mut inputs = transform.input_batch(as_of.clone(), answer.rows);
     let mut lossy = Vec::new();
     for (position, input) in step.inputs.iter().enumerate() {
         let mut note = |row: usize| lossy.push((row, position));

@@ -14,6 +14,7 @@ mod convert;
 mod current;
 mod derive;
 mod error;
+mod historical;
 mod keys;
 mod limits;
 mod lookup_error;
@@ -36,6 +37,7 @@ pub use self::{
     current::CurrentSnapshot,
     derive::fill_typed,
     error::{Cut, LISTED_MAX, RequestError},
+    historical::{HistoricalRows, plan_without_store},
     limits::{ConnectionLimits, ServingLimits},
     lookup_error::LookupError,
     lookup_service::{Attempt, Lookup, LookupResponse, LookupService, Protocol, THREAD_BODY_BYTES_MAX, Unfinished},

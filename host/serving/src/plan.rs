@@ -12,15 +12,20 @@ use std::{
 };
 
 use larder_model::{
-    codec::{Fingerprint, KeyEncoder, RowSchema},
-    model::{Feature, FeatureView, Micros, ScalarType, ValueType},
+    codec::{Fingerprint, KeyEncoder, KeyValue, RowSchema},
+    model::{EntityId, Feature, FeatureView, Micros, ScalarType, ValueType},
     registry::Catalog,
     yaml::nearest_name,
 };
-use larder_store::{Lookup, OnlineStore, ViewId};
+use larder_store::{Lookup, StoreError, ViewId};
 
 use self::derived::{WantedStep, request_inputs};
-use super::{OnlineRequest, RequestError, Selection, Transforms, convert::RowConversion, metrics::ViewCounters};
+use super::{
+    OnlineRequest, RequestError, Selection, Transforms,
+    convert::RowConversion,
+    keys::{self, EchoedColumn},
+    metrics::ViewCounters,
+};
 
 mod derived;
 
@@ -181,12 +186,18 @@ struct WantedView<'c> {
     features: Vec<Arc<str>>,
 }
 
+/// The IDs of a catalog's views, and the schemas of their rows.
+pub(super) trait StoredViews {
+    /// Returns the ID of the view with this index in the catalog.
+    fn id(&self, index: usize) -> ViewId;
+    /// Returns the schemas that the rows of this view can have, the current one last.
+    fn schemas(&self, index: usize) -> Result<Arc<[Arc<RowSchema>]>, StoreError>;
+}
+
 /// Resolves the shapes of requests to plans.
 pub(super) struct Resolver<'c> {
     pub(super) catalog: &'c Catalog,
-    pub(super) store: &'c OnlineStore,
-    /// The store's IDs of the catalog's views, in the catalog's order.
-    pub(super) ids: &'c [ViewId],
+    pub(super) views: &'c dyn StoredViews,
     /// The plugins of the catalog's derived views.
     pub(super) transforms: &'c Transforms,
     /// The maximum number of features of a request.
@@ -206,6 +217,25 @@ impl Plan {
         let inputs: usize = self.steps.iter().map(|step| step.inputs.len() + step.view.features.len()).sum();
         let parts = parts + inputs + self.request_inputs.len();
         2 * names + size_of::<Option<usize>>() * fields + PART_BYTES * (1 + parts)
+    }
+}
+
+// === impl KeyPlan ===
+
+impl KeyPlan {
+    /// Returns the entity ID of a request's row, or `None` if a part of the key is null or does not have the key's type. No
+    /// row can be found for such a key. `buffer` is reused.
+    #[inline]
+    pub(super) fn id(&self, entities: &[EchoedColumn<'_>], row: usize, buffer: &mut Vec<u8>) -> Option<EntityId> {
+        self.encoder.begin(buffer);
+        for part in &self.parts {
+            let value = match *part {
+                KeyPart::Column(index, key_type) => keys::key_value(&entities[index][row], key_type)?,
+                KeyPart::Dummy | KeyPart::Missing => KeyValue::String(""),
+            };
+            KeyEncoder::push(buffer, value);
+        }
+        Some(KeyEncoder::id(buffer))
     }
 }
 
@@ -378,14 +408,16 @@ impl<'c> Resolver<'c> {
                 keys.len() - 1
             });
             keys[index].reads.push(read);
-            keys[index].views.push(Lookup { view: self.view_id(view.view)?, values: view.features.len() });
+            keys[index]
+                .views
+                .push(Lookup { view: self.views.id(self.view_index(view.view)?), values: view.features.len() });
         }
         Ok(keys)
     }
 
     fn read(&self, wanted: &WantedView<'_>) -> Result<ViewRead, RequestError> {
         let view = wanted.view;
-        let id = self.view_id(view)?;
+        let index = self.view_index(view)?;
         let feature = |name: &Arc<str>| view.feature_index(name).map(|index| &view.features[index]);
         let field = |schema: &RowSchema, name: &Arc<str>| {
             let feature = feature(name)?;
@@ -399,18 +431,17 @@ impl<'c> Resolver<'c> {
             conversion: RowConversion::new(schema, wanted.features.iter().map(feature)),
         };
         Ok(ViewRead {
-            view: id,
+            view: self.views.id(index),
             ttl: view.ttl.map(|ttl| Micros::try_from(ttl.as_micros()).unwrap_or(Micros::MAX)),
-            schemas: self.store.schemas(id)?.iter().rev().map(row_plan).collect(),
+            schemas: self.views.schemas(index)?.iter().rev().map(row_plan).collect(),
             join_keys: view.join_keys.iter().map(|key| Arc::clone(&key.name)).collect(),
             name: Arc::clone(&view.name),
             counters: ViewCounters::bind(&view.name),
         })
     }
 
-    fn view_id(&self, view: &FeatureView) -> Result<ViewId, RequestError> {
-        let id = self.catalog.view_index(&view.name).map(|index| self.ids[index]);
-        id.ok_or_else(|| self.unknown_view(&view.name))
+    fn view_index(&self, view: &FeatureView) -> Result<usize, RequestError> {
+        self.catalog.view_index(&view.name).ok_or_else(|| self.unknown_view(&view.name))
     }
 
     fn unknown_view(&self, view: &str) -> RequestError {

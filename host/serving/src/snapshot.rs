@@ -11,12 +11,12 @@ use foldhash::fast::RandomState;
 use larder_common::clock::SharedClock;
 use larder_ingest::{RowFetcher, SourceStatus, Wanted};
 use larder_model::{
-    codec::{EntityKey, KeyEncoder, KeyPart as FetchedPart, KeyValue, Retyped, retyped},
+    codec::{EntityKey, KeyPart as FetchedPart, KeyValue, Retyped, RowSchema, retyped},
     model::{EntityId, Micros},
     registry::Catalog,
 };
 use larder_plugin_host::{OnFailure, Transform};
-use larder_store::{Lookup, OnlineStore, Reader, ViewId};
+use larder_store::{Lookup, OnlineStore, Reader, StoreError, ViewId};
 use smallvec::SmallVec;
 
 use super::{
@@ -26,7 +26,7 @@ use super::{
     derive::derive,
     keys::{self, EchoedColumn},
     metrics::ServingMetrics,
-    plan::{KeyPart, KeyPlan, Resolver, ViewRead, missing_keys},
+    plan::{KeyPart, Resolver, StoredViews, ViewRead, missing_keys},
     request::{OwnedShape, Shape},
 };
 
@@ -233,7 +233,7 @@ impl Snapshot {
                     let mut missing: Vec<EntityKey> = Vec::new();
                     let mut seen: HashSet<EntityId> = HashSet::new();
                     for row in 0..rows {
-                        let Some(id) = entity_id(key, &entities, row, &mut buffer) else { continue };
+                        let Some(id) = key.id(&entities, row, &mut buffer) else { continue };
                         let is_here = reader.get(*view, &id)?.is_some();
                         if fetcher.wants(&id, is_here) && seen.insert(id) {
                             budget.hold(FETCH_BYTES + 2 * buffer.len())?;
@@ -353,7 +353,7 @@ impl Snapshot {
         self.record_lookup(&plan, &found, rows);
         let mut answer = Answer { plan, rows, now, entities, found, derived: Vec::new(), ttl: self.ttl };
         if !answer.plan.steps.is_empty() && rows > 0 {
-            derive(&mut answer, request, now, on_failure)?;
+            derive(&mut answer, request, &now.into(), on_failure)?;
         }
         Ok(answer)
     }
@@ -399,8 +399,12 @@ impl Snapshot {
     }
 
     fn resolver(&self) -> Resolver<'_> {
-        let (catalog, store, ids, transforms) = (&self.catalog, &self.store, &self.ids, &self.transforms);
-        Resolver { catalog, store, ids, transforms, features_max: self.limits.features_max }
+        Resolver {
+            catalog: &self.catalog,
+            views: self,
+            transforms: &self.transforms,
+            features_max: self.limits.features_max,
+        }
     }
 
     /// Calls `read` on one committed state of the store. A failed write closes the store until it is reopened. A read
@@ -441,7 +445,7 @@ impl Snapshot {
             let mut rows_with_id: Option<Vec<usize>> = None;
             let mut ids: SmallVec<[EntityId; 4]> = SmallVec::with_capacity(rows);
             for row in 0..rows {
-                let Some(id) = entity_id(key, entities, row, &mut buffer) else {
+                let Some(id) = key.id(entities, row, &mut buffer) else {
                     rows_with_id.get_or_insert_with(|| (0..row).collect());
                     continue;
                 };
@@ -494,6 +498,16 @@ impl Snapshot {
             add(&read.counters.not_found, not_found);
             add(&read.counters.outside_max_age, expired);
         }
+    }
+}
+
+impl StoredViews for Snapshot {
+    fn id(&self, index: usize) -> ViewId {
+        self.ids[index]
+    }
+
+    fn schemas(&self, index: usize) -> Result<Arc<[Arc<RowSchema>]>, StoreError> {
+        self.store.schemas(self.ids[index])
     }
 }
 
@@ -560,19 +574,4 @@ fn fetched_part(part: KeyPart, entities: &[EchoedColumn<'_>], row: usize) -> Opt
         KeyPart::Column(index, key_type) => keys::key_value(&entities[index][row], key_type)?,
         KeyPart::Dummy | KeyPart::Missing => KeyValue::String(""),
     }))
-}
-
-/// Returns the entity ID of a request's row for one key, or `None` if a part of the key is null or does not have the
-/// key's type. No row can be found for such a key.
-#[inline]
-fn entity_id(key: &KeyPlan, entities: &[EchoedColumn<'_>], row: usize, buffer: &mut Vec<u8>) -> Option<EntityId> {
-    key.encoder.begin(buffer);
-    for part in &key.parts {
-        let value = match *part {
-            KeyPart::Column(index, key_type) => keys::key_value(&entities[index][row], key_type)?,
-            KeyPart::Dummy | KeyPart::Missing => KeyValue::String(""),
-        };
-        KeyEncoder::push(buffer, value);
-    }
-    Some(KeyEncoder::id(buffer))
 }

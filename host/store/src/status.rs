@@ -6,6 +6,16 @@ use larder_model::model::Micros;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ViewId(pub(super) u32);
 
+// === impl ViewId ===
+
+impl ViewId {
+    /// Returns an ID for a view that is in no store, which only differs from those of other such views.
+    #[must_use]
+    pub fn without_store(index: usize) -> Self {
+        Self(u32::try_from(index).unwrap_or(u32::MAX))
+    }
+}
+
 /// The status of a view, which is available without reading the view's rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ViewStatus {

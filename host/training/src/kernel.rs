@@ -19,5 +19,5 @@ mod tests;
 
 pub use self::{
     join::{Arrival, Candidate, Join, Visibility, Winners},
-    spine::{Spine, SpineBuilder},
+    spine::{Spine, SpineBuilder, TooManyRows},
 };

@@ -1,6 +1,10 @@
 //! An entry of the hot cache: the rows of one entity in all views, in one block of memory.
 
-use std::{fmt, ops::Deref, sync::Arc};
+use std::{
+    fmt,
+    ops::{Deref, Range},
+    sync::Arc,
+};
 
 use larder_model::{codec::RowText, model::EntityId};
 use smallvec::SmallVec;
@@ -91,6 +95,12 @@ impl Row {
     pub(crate) fn copy_of(bytes: &[u8]) -> Self {
         let end = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         Self { block: bytes.into(), text: 0, start: 0, end }
+    }
+
+    /// Creates a row whose bytes are a part of a block. Several rows can share a block.
+    #[must_use]
+    pub fn in_block(block: &Arc<[u8]>, bytes: Range<u32>) -> Self {
+        Self { block: Arc::clone(block), text: bytes.start, start: bytes.start, end: bytes.end }
     }
 
     /// Returns the block of memory that the row keeps alive.

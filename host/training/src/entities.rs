@@ -1,0 +1,78 @@
+//! The entity rows: their times, and their keys and request data as values of a lookup.
+
+use std::borrow::Cow;
+
+use arrow::{
+    array::{Array, ArrayRef, AsArray, RecordBatch},
+    datatypes::{DataType, Int64Type},
+};
+use larder_columns::{Instants, cell, unpacked};
+use larder_model::{codec::Cell, yaml::nearest};
+use larder_serving::EntityValue;
+
+use super::TrainingError;
+
+const MICROS: i64 = 1_000_000;
+
+/// Returns the times of the rows.
+///
+/// # Errors
+/// [`TrainingError::MissingColumn`] and [`TrainingError::Column`].
+pub(super) fn times(rows: &RecordBatch, column: &str) -> Result<Instants, TrainingError> {
+    let Some(array) = rows.column_by_name(column) else {
+        let schema = rows.schema();
+        let help = nearest(column, schema.fields().iter().map(|field| field.name().as_str()));
+        let hint = help.map_or_else(String::new, |help| format!(" ({help})"));
+        return Err(TrainingError::MissingColumn { column: column.to_owned(), hint });
+    };
+    let error = |why: String| TrainingError::Column { column: column.to_owned(), why };
+    let times = Instants::new(array).map_err(error)?;
+    match (0..rows.num_rows()).find_map(|row| Some((row, times.conversion_error(row)?))) {
+        Some((row, why)) => Err(error(format!("row {row}: {why}"))),
+        None => Ok(times),
+    }
+}
+
+/// Converts a column to values of a request.
+///
+/// # Errors
+/// [`TrainingError::Column`] for a value that a request cannot have.
+pub(super) fn values<'a>(array: &'a ArrayRef, column: &str) -> Result<Vec<EntityValue<'a>>, TrainingError> {
+    let error = |why: String| TrainingError::Column { column: column.to_owned(), why };
+    match array.data_type() {
+        DataType::Int64 => {
+            let ints = array.as_primitive::<Int64Type>().iter();
+            return Ok(ints.map(|value| value.map_or(EntityValue::Null, EntityValue::Int)).collect());
+        }
+        DataType::Utf8 => {
+            let texts = array.as_string::<i32>().iter();
+            let text = |text: Option<&'a str>| text.map_or(EntityValue::Null, |text| EntityValue::Text(text.into()));
+            return Ok(texts.map(text).collect());
+        }
+        _ => {}
+    }
+    let array = unpacked(array).map_err(error)?;
+    let value = |row| {
+        if array.is_null(row) {
+            return Ok(EntityValue::Null);
+        }
+        cell(&array, row).map_err(|why| error(format!("row {row}: {why}"))).map(entity_value)
+    };
+    (0..array.len()).map(value).collect()
+}
+
+/// Converts a cell to the value with which a client would send it.
+fn entity_value<'a>(cell: Cell) -> EntityValue<'a> {
+    match cell {
+        // pandas stores integers with nulls as floats.
+        Cell::Float(value) if value.is_nan() => EntityValue::Null,
+        // As in requests, times are whole seconds.
+        Cell::Instant(micros) => EntityValue::Int(micros.div_euclid(MICROS)),
+        Cell::Bytes(bytes) => match String::from_utf8(bytes) {
+            Ok(text) => EntityValue::Text(Cow::Owned(text)),
+            Err(_) => EntityValue::Nested,
+        },
+        Cell::List(items) => EntityValue::List(items.into_iter().map(entity_value).collect()),
+        other => other.into(),
+    }
+}

@@ -1,0 +1,77 @@
+//! Why a training set cannot be built.
+
+use arrow::error::ArrowError;
+use larder_columns::ArrayError;
+use larder_serving::RequestError;
+use larder_source::SourceError;
+
+use super::kernel::TooManyRows;
+
+/// Why a training set cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainingError {
+    /// The entity rows have no column with this name.
+    #[error("the entity rows have no column '{column}'{hint}")]
+    MissingColumn {
+        /// The column.
+        column: String,
+        /// The most similar column, to append to the message, or an empty string.
+        hint: String,
+    },
+    /// A column of the entity rows cannot be used.
+    #[error("column '{column}' of the entity rows: {why}")]
+    Column {
+        /// The column.
+        column: String,
+        /// The reason.
+        why: String,
+    },
+    /// A column of the entity rows has the name of a feature.
+    #[error(
+        "column '{0}' of the entity rows has the name of a requested feature. hint: rename the column, or use full feature \
+         names"
+    )]
+    Collision(String),
+    /// The requested features cannot be resolved, or a value of the entity rows cannot be used.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// A view has no files.
+    #[error("feature view '{0}' has no Parquet files, so it has no history. hint: set its 'batch_source'")]
+    NoFiles(String),
+    /// The rows of a view have no event times.
+    #[error(
+        "the files of feature view '{0}' have no event times, so its values at a time are unknown. hint: set \
+         'timestamp_field'"
+    )]
+    Static(String),
+    /// A source cannot be read.
+    #[error("feature view '{view}': {source}")]
+    Source {
+        /// The view.
+        view: String,
+        /// The reason.
+        source: SourceError,
+    },
+    /// Files changed between the two reads of a view.
+    #[error("feature view '{0}': its files changed while they were read. hint: repeat the run")]
+    Changed(String),
+    /// A feature row cannot be stored.
+    #[error("feature view '{view}': {place}: {why}")]
+    Row {
+        /// The view.
+        view: String,
+        /// The file and the row.
+        place: String,
+        /// The reason.
+        why: String,
+    },
+    /// There are too many entity rows.
+    #[error(transparent)]
+    TooManyRows(#[from] TooManyRows),
+    /// An output column cannot be built.
+    #[error(transparent)]
+    Array(#[from] ArrayError),
+    /// Arrow rejects an output column, which is a bug in Larder.
+    #[error(transparent)]
+    Arrow(#[from] ArrowError),
+}

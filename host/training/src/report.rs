@@ -1,0 +1,32 @@
+//! What a training set consists of.
+
+/// What a training set consists of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// The number of entity rows.
+    pub rows: u64,
+    /// The number of entity rows without a time, whose features are null.
+    pub rows_without_time: u64,
+    /// The reads of views, in the order of the request. A view with several projections in a service is read for each.
+    pub views: Vec<ViewReport>,
+}
+
+/// What a read of a view found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ViewReport {
+    /// The view.
+    pub view: String,
+    /// The number of feature rows that were read.
+    pub feature_rows: u64,
+    /// The number of feature rows without a key or an event time, which were skipped.
+    pub skipped: u64,
+    /// The number of entity rows with a feature row that is not older than the view's `ttl`.
+    pub matched: u64,
+    /// The number of entity rows whose feature row is older than the view's `ttl`.
+    pub expired: u64,
+    /// The number of entity rows without a feature row.
+    pub not_found: u64,
+    /// The number of entity rows whose feature row was created after the entity row's time: a lookup at that time would not
+    /// have found it.
+    pub late: u64,
+}

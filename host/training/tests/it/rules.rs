@@ -1,0 +1,203 @@
+//! The rules of the join, one by one, and the errors of bad input.
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, TimestampNanosecondArray},
+    datatypes::DataType,
+};
+use larder_serving::{Selection, TtlPolicy};
+use larder_training::{TrainingError, TrainingRequest, kernel::Visibility};
+
+use crate::files::{Files, SECOND, column, customers, features, ints, times};
+
+const A: Option<&str> = Some("a");
+
+/// Returns the visits of customer `a` at a time.
+fn visits(files: &Files, request: &TrainingRequest<'_>, at: i64) -> Option<i64> {
+    let set = files.join(request, &[customers(&[(A, Some(at * SECOND))])]).unwrap();
+    column(&set, "visits")[0]
+}
+
+#[test]
+fn event_at_the_rows_time_is_used() {
+    let files = Files::new();
+    files.stats("a", &[(A, Some(20 * SECOND), None, Some(1))]);
+    let request = features(&["stats:visits"]);
+    assert_eq!([19, 20, 21].map(|at| visits(&files, &request, at)), [None, Some(1), Some(1)]);
+}
+
+#[test]
+fn ttl_includes_its_bound() {
+    let files = Files::new();
+    files.stats("a", &[(A, Some(20 * SECOND), None, Some(1))]);
+    let rows = customers(&[(A, Some(30 * SECOND)), (A, Some(30 * SECOND + 1))]);
+    for (ttl, late) in [(TtlPolicy::Null, None), (TtlPolicy::Mark, Some(1)), (TtlPolicy::Ignore, Some(1))] {
+        let request = TrainingRequest { ttl, ..features(&["stats:visits"]) };
+        let set = files.join(&request, std::slice::from_ref(&rows)).unwrap();
+        assert_eq!(column(&set, "visits"), [Some(1), late], "{ttl:?}");
+        assert_eq!((set.report.views[0].matched, set.report.views[0].expired), (1, 1));
+    }
+}
+
+#[test]
+fn newest_null_hides_older_values() {
+    let files = Files::new();
+    files.stats("a", &[(A, Some(20 * SECOND), None, Some(1)), (A, Some(21 * SECOND), None, None)]);
+    assert_eq!(visits(&files, &features(&["stats:visits"]), 25), None);
+}
+
+#[test]
+fn full_tie_has_one_row_the_last() {
+    let files = Files::new();
+    let row = |visits| (A, Some(20 * SECOND), Some(20 * SECOND), Some(visits));
+    files.stats("0", &[row(1), row(2)]);
+    files.stats("1", &[row(3)]);
+    assert_eq!(visits(&files, &features(&["stats:visits"]), 25), Some(3));
+}
+
+#[test]
+fn late_rows_are_used_and_counted() {
+    let files = Files::new();
+    files.stats(
+        "a",
+        &[(A, Some(20 * SECOND), Some(20 * SECOND), Some(1)), (A, Some(21 * SECOND), Some(60 * SECOND), Some(2))],
+    );
+    let rows = [customers(&[(A, Some(25 * SECOND))])];
+    let request = features(&["stats:visits"]);
+    let set = files.join(&request, &rows).unwrap();
+    assert_eq!((column(&set, "visits"), set.report.views[0].late), (vec![Some(2)], 1));
+    let set = files.join(&TrainingRequest { visibility: Visibility::Created, ..request }, &rows).unwrap();
+    assert_eq!((column(&set, "visits"), set.report.views[0].late), (vec![Some(1)], 0));
+}
+
+/// Feast's file store drops a row if one view has no match, and collapses equal entity rows.
+#[test]
+fn all_rows_stay_in_their_order() {
+    let files = Files::new();
+    files.stats("a", &[(A, Some(20 * SECOND), None, Some(1)), (Some("b"), Some(21 * SECOND), None, Some(2))]);
+    files.limits(&[("a", 0, 7)]);
+    let at = Some(25 * SECOND);
+    let rows = [
+        customers(&[(Some("b"), at), (A, at), (Some("unknown"), at), (A, at)]),
+        customers(&[(None, at), (A, None), (A, Some(5 * SECOND))]),
+    ];
+    let request = TrainingRequest { selection: Selection::Service("both".into()), ..features(&[]) };
+    let set = files.join(&request, &rows).unwrap();
+    assert_eq!(column(&set, "label"), [Some(0), Some(1), Some(2), Some(3), Some(0), Some(1), Some(2)]);
+    assert_eq!(column(&set, "visits"), [Some(2), Some(1), None, Some(1), None, None, None]);
+    assert_eq!(column(&set, "limit"), [None, Some(7), None, Some(7), None, None, Some(7)]);
+    let names =
+        |batch: &RecordBatch| batch.schema().fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>();
+    let expected = ["customer_id", "event_timestamp", "label", "visits", "plan", "limit"];
+    assert!(set.batches.iter().all(|batch| names(batch) == expected));
+    for (before, after) in rows.iter().zip(&set.batches) {
+        assert_eq!(before.columns(), &after.columns()[..3], "the caller's columns are unchanged");
+    }
+    assert_eq!((set.report.rows, set.report.rows_without_time), (7, 1));
+}
+
+/// In Feast's Spark store, the keys (1, 23) and (12, 3) are mixed up.
+#[test]
+fn composite_keys_do_not_collide() {
+    let files = Files::new();
+    files.write(
+        "sales/a.parquet",
+        vec![
+            ("customer_id", Arc::new(StringArray::from(vec!["1", "12"]))),
+            ("shop_id", ints([Some(23), Some(3)].into_iter())),
+            ("at", times([Some(0), Some(0)].into_iter())),
+            ("sold", ints([Some(100), Some(200)].into_iter())),
+        ],
+    );
+    let rows = RecordBatch::try_from_iter([
+        ("customer_id", Arc::new(StringArray::from(vec!["12", "1", "1"])) as ArrayRef),
+        ("shop_id", ints([Some(3), Some(23), Some(3)].into_iter())),
+        ("event_timestamp", times([Some(1), Some(1), Some(1)].into_iter())),
+    ]);
+    let set = files.join(&features(&["sales:sold"]), &[rows.unwrap()]).unwrap();
+    assert_eq!(column(&set, "sold"), [Some(200), Some(100), None]);
+}
+
+#[test]
+fn integers_with_nulls_stay_exact() {
+    let files = Files::new();
+    let large = (1 << 53) + 1;
+    files.stats("a", &[(A, Some(0), None, Some(large))]);
+    let set = files.join(&features(&["stats:visits"]), &[customers(&[(A, Some(0)), (Some("b"), Some(0))])]).unwrap();
+    assert_eq!(column(&set, "visits"), [Some(large), None]);
+    assert_eq!(*set.batches[0].column_by_name("visits").unwrap().data_type(), DataType::Int64);
+}
+
+#[test]
+fn naive_times_are_utc_and_stay_naive() {
+    let files = Files::new();
+    files.stats("a", &[(A, Some(20 * SECOND), None, Some(1))]);
+    let naive = |array: ArrayRef| {
+        RecordBatch::try_from_iter([
+            ("customer_id", Arc::new(StringArray::from(vec!["a", "a"])) as ArrayRef),
+            ("event_timestamp", array),
+        ])
+        .unwrap()
+    };
+    for array in [
+        Arc::new(TimestampMicrosecondArray::from(vec![19 * SECOND, 20 * SECOND])) as ArrayRef,
+        Arc::new(
+            TimestampNanosecondArray::from(vec![19 * 1_000 * SECOND, 20 * 1_000 * SECOND]).with_timezone("+02:00"),
+        ),
+    ] {
+        let set = files.join(&features(&["stats:visits"]), &[naive(Arc::clone(&array))]).unwrap();
+        assert_eq!(column(&set, "visits"), [None, Some(1)]);
+        assert_eq!(set.batches[0].column(1), &array);
+    }
+}
+
+#[test]
+fn event_times_and_full_names_are_added() {
+    let files = Files::new();
+    files.stats("a", &[(A, Some(20 * SECOND), None, Some(1))]);
+    let request = TrainingRequest { event_timestamps: true, full_feature_names: true, ..features(&["stats:visits"]) };
+    let set = files.join(&request, &[customers(&[(A, Some(25 * SECOND)), (A, None)])]).unwrap();
+    assert_eq!(column(&set, "stats__visits"), [Some(1), None]);
+    assert_eq!(column(&set, "stats__visits__event_timestamp"), [Some(20 * SECOND), None]);
+}
+
+#[test]
+fn bad_entity_rows_are_named() {
+    let files = Files::new();
+    files.stats("a", &[(A, Some(0), None, Some(1))]);
+    let message =
+        |request: &TrainingRequest<'_>, rows: RecordBatch| files.join(request, &[rows]).unwrap_err().to_string();
+    let request = features(&["stats:visits"]);
+    let rows = |name: &str, time: ArrayRef| {
+        RecordBatch::try_from_iter([("customer_id", Arc::new(StringArray::from(vec!["a"])) as ArrayRef), (name, time)])
+            .unwrap()
+    };
+    assert_eq!(
+        message(&request, rows("event_timestmp", times([Some(0)].into_iter()))),
+        "the entity rows have no column 'event_timestamp' (did you mean 'event_timestmp'?)"
+    );
+    assert_eq!(
+        message(&request, rows("event_timestamp", Arc::new(StringArray::from(vec!["2026-11-30"])))),
+        "column 'event_timestamp' of the entity rows: the column is String, not a timestamp or a date"
+    );
+    let collision = RecordBatch::try_from_iter([
+        ("customer_id", Arc::new(StringArray::from(vec!["a"])) as ArrayRef),
+        ("event_timestamp", times([Some(0)].into_iter())),
+        ("visits", Arc::new(Int64Array::from(vec![1]))),
+    ]);
+    assert!(
+        matches!(files.join(&request, &[collision.unwrap()]), Err(TrainingError::Collision(name)) if name == "visits")
+    );
+    let keyless = RecordBatch::try_from_iter([("event_timestamp", times([Some(0)].into_iter()))]).unwrap();
+    assert!(message(&request, keyless).starts_with("Missing join key values for keys: ['customer_id']"));
+    let unknown = features(&["stats:visit"]);
+    assert!(message(&unknown, customers(&[(A, Some(0))])).contains("did you mean 'visits'?"));
+}
+
+#[test]
+fn missing_files_are_named() {
+    let files = Files::new();
+    let why = files.join(&features(&["stats:visits"]), &[customers(&[(A, Some(0))])]).unwrap_err().to_string();
+    assert!(why.starts_with("feature view 'stats': ") && why.contains("the directory has no *.parquet file"), "{why}");
+}
