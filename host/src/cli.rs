@@ -25,6 +25,7 @@ mod selection;
 mod serve;
 mod sync;
 mod target;
+mod training_set;
 mod verify;
 
 use std::{
@@ -76,6 +77,8 @@ enum Command {
     /// Write each entity's newest row from the views' Parquet files to DynamoDB, in Feast's layout
     #[cfg(feature = "aws")]
     Materialize(materialize::MaterializeArgs),
+    /// Join entity rows with the feature values that were valid at their times, for training
+    TrainingSet(training_set::TrainingSetArgs),
     /// Look up features and print them
     Get(get::GetArgs),
     /// Delete an entity's row from a view; a later load restores it only from a newer row
@@ -227,6 +230,7 @@ fn run_command(args: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Sync(args) => sync::run(&args),
         #[cfg(feature = "aws")]
         Command::Materialize(args) => materialize::run(&args),
+        Command::TrainingSet(args) => training_set::run(&args),
         Command::Get(args) => get::run(&args),
         Command::Delete(args) => erase::delete(&args),
         Command::Reset(args) => erase::reset(&args),

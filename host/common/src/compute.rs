@@ -98,7 +98,7 @@ thread_local! {
     static RUNNING: RefCell<Option<Running>> = const { RefCell::new(None) };
 }
 
-/// The number of threads of a pool in addition to those that may run at a time, and so the maximum number of paused tasks.
+/// The minimum number of threads of a pool in addition to those that may run at a time, and so of paused tasks.
 const SPARE_THREADS: usize = 16;
 /// A task is paused only after it used this CPU time, because a switch of threads costs some microseconds.
 const SLICE: Duration = Duration::from_millis(5);
@@ -131,7 +131,7 @@ impl Compute {
         });
         // The threads that were started end if this is dropped because of an error.
         let compute = Self { shared: Arc::new(Shared { queue, changed: Condvar::new(), resumed: Condvar::new() }) };
-        for i in 0..running_max + SPARE_THREADS {
+        for i in 0..running_max + SPARE_THREADS.max(2 * running_max) {
             let shared = Arc::clone(&compute.shared);
             let thread = thread::Builder::new().name(format!("{name}-{i}"));
             thread.spawn(move || shared.run_tasks())?;
@@ -156,9 +156,7 @@ impl Compute {
         match pushed {
             Ok(displaced) => {
                 self.shared.changed.notify_one();
-                if let Some(displaced) = displaced {
-                    displaced.reject();
-                }
+                displaced.into_iter().for_each(|task| task.reject());
                 Ok(receiver)
             }
             Err(_) => Err(Full),
@@ -243,15 +241,26 @@ impl Shared {
     }
 
     /// Charges an owner for the time that its running task used. If it is another owner's turn, pauses the task until it is
-    /// this owner's turn again. Without a spare thread, the task continues.
+    /// this owner's turn again. If the other owner's task has to be started, and no thread is idle, the task continues.
     fn take_turns(&self, owner: Owner, used: Duration) {
         let mut queue = self.lock();
-        if !queue.tasks.charge(owner, used) || queue.idle == 0 {
+        // If fewer tasks run than may, a thread that was notified has not woken up yet, and takes the other owner's task.
+        if !queue.tasks.charge(owner, used) || queue.running < queue.running_max {
             return;
         }
+        let Some(is_paused) = queue.tasks.next_is_paused().filter(|is_paused| *is_paused || queue.idle > 0) else {
+            return;
+        };
         let paused = queue.tasks.pause(owner);
-        queue.running -= 1;
-        self.changed.notify_one();
+        if is_paused {
+            if let Some((_, Turn::Resume(next))) = queue.tasks.pop() {
+                queue.resumed.insert(next);
+                self.resumed.notify_all();
+            }
+        } else {
+            queue.running -= 1;
+            self.changed.notify_one();
+        }
         while !queue.resumed.remove(&paused) {
             queue = self.resumed.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
@@ -301,7 +310,7 @@ pub fn checkpoint() -> bool {
     RUNNING.with_borrow_mut(|running| {
         let Some(running) = running else { return false };
         let used = thread_cpu_time().saturating_sub(running.charged);
-        if used >= SLICE {
+        if used >= SLICE && !(running.is_abandoned)() {
             running.shared.take_turns(running.owner, used);
             running.charged += used;
         }

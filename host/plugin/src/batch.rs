@@ -77,6 +77,10 @@ pub(super) struct Batch<'b, C> {
     failed_cpu: Duration,
     /// The CPU time of the failed calls that were not divided.
     undivided_cpu: Duration,
+    /// The CPU time of the calls that returned an error.
+    fault_cpu: Duration,
+    /// The number of rows whose calls failed.
+    rows_of_failed_calls: usize,
 }
 
 /// The maximum number of failed calls of a batch. Further failed calls are not divided.
@@ -92,6 +96,8 @@ const FAILED_LIMITS_MAX: u32 = 4;
 /// The maximum number of errors that a plugin returned before a batch is moved to an isolation thread. Such an error
 /// costs little.
 const FAULTS_INLINE: usize = 16;
+/// The maximum CPU time of calls on a serving thread that returned an error.
+const FAULTS_INLINE_CPU: Duration = Duration::from_millis(1);
 /// A call is expected to take at most one in this many parts of the time limit.
 const LIMIT_SHARE: u32 = 4;
 /// A call with several rows, or on a serving thread, may take this many times its expected time.
@@ -128,6 +134,8 @@ impl<'b, C: Caller> Batch<'b, C> {
             cpu: Duration::ZERO,
             failed_cpu: Duration::ZERO,
             undivided_cpu: Duration::ZERO,
+            fault_cpu: Duration::ZERO,
+            rows_of_failed_calls: 0,
         }
     }
 
@@ -144,17 +152,17 @@ impl<'b, C: Caller> Batch<'b, C> {
         let mut start = 0;
         while start < rows {
             let end = start + self.rows_per_call(start..rows);
-            let (failed_calls, failed_rows) = (self.failed_calls, self.failed.len());
+            let (failed_calls, failed_rows) = (self.failed_calls, self.rows_of_failed_calls);
             let (cpu, failed_cpu) = (self.cpu, self.failed_cpu);
             self.compute(start..end)?;
-            if self.failed_calls > failed_calls && self.failed.len() == failed_rows {
+            if self.failed_calls > failed_calls && self.rows_of_failed_calls == failed_rows {
                 // The call took longer than expected, but each of its rows can be computed.
                 self.caller.note_cost(end - start, self.cpu - cpu);
                 self.failed_cpu = failed_cpu;
             }
             let is_divided = end - start < rows;
             start = end;
-            if is_divided && start == rows && self.failed.is_empty() {
+            if is_divided && start == rows && self.rows_of_failed_calls == 0 {
                 // Calls with this many rows are not made while they are expected to take long. Without this, the
                 // expectation would never change.
                 self.caller.note_cost(rows, self.cpu);
@@ -183,6 +191,11 @@ impl<'b, C: Caller> Batch<'b, C> {
         self.failed_cpu
     }
 
+    /// Returns the CPU time of the calls that returned an error.
+    pub(super) fn fault_cpu(&self) -> Duration {
+        self.fault_cpu
+    }
+
     /// Returns the number of rows of the next call, if these rows are left.
     fn rows_per_call(&self, left: Range<usize>) -> usize {
         let limits = self.caller.limits();
@@ -192,8 +205,8 @@ impl<'b, C: Caller> Batch<'b, C> {
         if is_quick(rows_max) {
             return rows_max;
         }
-        let powers = (0..rows_max.ilog2()).rev().map(|power| 1 << power);
-        powers.clone().find(|rows| is_quick(*rows)).unwrap_or(1)
+        let powers = (0..=rows_max.ilog2()).rev().map(|power| 1 << power);
+        powers.filter(|rows| *rows < rows_max).find(|rows| is_quick(*rows)).unwrap_or(1)
     }
 
     /// Returns how many rows from `start` on have inputs of at most `bytes_max` bytes: at least 1, and at most `rows_max`.
@@ -218,7 +231,7 @@ impl<'b, C: Caller> Batch<'b, C> {
             self.fail(rows, CallError::Skipped);
             return Ok(());
         }
-        if !self.elapsed.is_zero() && checkpoint() {
+        if checkpoint() {
             return Err(NeedsIsolation);
         }
         let is_whole = rows.len() == self.inputs.rows();
@@ -240,7 +253,9 @@ impl<'b, C: Caller> Batch<'b, C> {
             Err(error) => {
                 // The cost is not recorded: the rows may be endless, and the batches of other callers would then move to
                 // the compute threads.
-                if !matches!(error, CallError::Fault(_)) {
+                if matches!(error, CallError::Fault(_)) {
+                    self.fault_cpu += called.cost.cpu;
+                } else {
                     self.failed_cpu += called.cost.cpu;
                 }
                 self.recover(rows, error, called.cost.cpu)
@@ -256,8 +271,11 @@ impl<'b, C: Caller> Batch<'b, C> {
             return Ok(());
         }
         let is_fault = matches!(error, CallError::Fault(_));
+        let is_cheap = self.on_failure == OnFailure::Escalate || self.fault_cpu <= FAULTS_INLINE_CPU;
         let may_divide = match self.on_failure {
-            OnFailure::Inline | OnFailure::Escalate if is_fault && self.failed_calls < FAULTS_INLINE => true,
+            OnFailure::Inline | OnFailure::Escalate if is_fault && is_cheap && self.failed_calls < FAULTS_INLINE => {
+                true
+            }
             OnFailure::Inline | OnFailure::Escalate => return Err(NeedsIsolation),
             OnFailure::FindRows => self.failed_calls < FAILED_CALLS_MAX && self.timeouts < TIMEOUTS_MAX,
             OnFailure::FailCall => is_timeout(&error) && !self.is_over(),
@@ -294,6 +312,7 @@ impl<'b, C: Caller> Batch<'b, C> {
 
     /// Records that rows failed.
     fn fail(&mut self, rows: Range<usize>, error: CallError) {
+        self.rows_of_failed_calls += rows.len();
         let error = Arc::new(error);
         self.parts.push(FrameBuilder::new(self.caller.output_types(), rows.len()).finish());
         self.failed.extend(rows.map(|row| FailedRow { row, error: Arc::clone(&error) }));

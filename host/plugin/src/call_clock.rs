@@ -56,6 +56,15 @@ const ELAPSED_FACTOR: u32 = 100;
 /// The minimum limit on elapsed time.
 const ELAPSED_MIN: Duration = Duration::from_secs(30);
 
+// === impl Cost ===
+
+impl std::ops::AddAssign for Cost {
+    fn add_assign(&mut self, other: Self) {
+        self.elapsed += other.elapsed;
+        self.cpu += other.cpu;
+    }
+}
+
 // === impl CallClock ===
 
 impl CallClock {

@@ -1,4 +1,4 @@
-//! A pool of warm instances with a shard per thread, so that taking an instance does not wait for other threads.
+//! A pool of warm instances with a shard per thread, so that taking an instance rarely waits for other threads.
 
 use std::{
     cell::Cell,
@@ -27,14 +27,11 @@ impl Pool {
         Self { shards: (0..shards).map(|_| Mutex::default()).collect() }
     }
 
-    /// Takes an instance from this thread's shard.
+    /// Takes an instance from this thread's shard, or from another one. So there are as many instances as calls at a time,
+    /// even if each call is on another thread.
     pub(super) fn take(&self) -> Option<Guest> {
-        self.shard().lock().unwrap_or_else(PoisonError::into_inner).pop()
-    }
-
-    /// Takes an instance from any shard. Called when no further instance can be created.
-    pub(super) fn take_any(&self) -> Option<Guest> {
-        self.shards.iter().find_map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).pop())
+        let pop = |shard: &Mutex<Vec<Guest>>| shard.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        pop(self.shard()).or_else(|| self.shards.iter().find_map(pop))
     }
 
     /// Returns an instance to the pool. Drops it if the shard is full.

@@ -13,6 +13,7 @@ use super::{
     Interrupt, Isolation, Outputs, PluginLimits, PluginRuntime,
     acceptance::Samples,
     batch::{Batch, Called, Caller, NeedsIsolation, OnFailure},
+    call_clock::Cost,
     cost::CostEstimator,
     guest::{Bounds, Guest},
     inline_failures::InlineFailures,
@@ -221,8 +222,9 @@ impl Transform {
         let result = batch.run();
         self.metrics.call(rows, batch.elapsed());
         self.isolation.failed(batch.failed_cpu());
-        if result.is_err() && on_failure == OnFailure::Inline {
-            self.inline_failures.add(batch.failed_cpu());
+        let failed = batch.failed_cpu() + batch.fault_cpu();
+        if on_failure == OnFailure::Inline && !failed.is_zero() {
+            self.inline_failures.add(failed);
         }
         result?;
         let (frame, failed) = batch.finish();
@@ -318,6 +320,11 @@ impl Transform {
 
     /// Creates an instance and passes it the view's configuration.
     pub(super) fn configured(&self) -> Result<Guest, CallError> {
+        self.configured_at(&mut Cost::default())
+    }
+
+    /// Does the same, and adds the cost of the configuration to `cost`.
+    fn configured_at(&self, cost: &mut Cost) -> Result<Guest, CallError> {
         let (engines, limits) = (&self.runtime.engines, self.component.limits());
         let mut guest = Guest::new(engines, &self.component.pre, limits, &self.log).map_err(|error| {
             match error.downcast_ref::<wasmtime::Trap>() {
@@ -326,8 +333,9 @@ impl Transform {
             }
         })?;
         self.metrics.instance();
-        let configured = guest.call(engines, self.bounds(), |world, store| world.configure(store, &self.config))?;
-        configured.map_err(CallError::Fault)?;
+        let configured = guest.call(engines, self.bounds(), |world, store| world.configure(store, &self.config));
+        *cost += guest.cost();
+        configured?.map_err(CallError::Fault)?;
         Ok(guest)
     }
 
@@ -389,11 +397,12 @@ impl Transform {
 
 impl Caller for Transform {
     fn call_once(&self, inputs: &Inputs, time: Duration) -> Called {
+        let mut other_cost = Cost::default();
         let guest = match self.pool.take() {
             Some(guest) => Ok(guest),
-            None => match self.configured() {
-                // No further instance can be created, but there may be an idle one in the shard of another thread.
-                Err(CallError::Busy(why)) => self.pool.take_any().ok_or(CallError::Busy(why)),
+            None => match self.configured_at(&mut other_cost) {
+                // No further instance can be created, but another thread may have returned one.
+                Err(CallError::Busy(why)) => self.pool.take().ok_or(CallError::Busy(why)),
                 other => other,
             },
         };
@@ -401,14 +410,15 @@ impl Caller for Transform {
             Ok(guest) => guest,
             Err(error) => {
                 self.metrics.error(error.kind());
-                return Called::failed(error);
+                return Called { cost: other_cost, ..Called::failed(error) };
             }
         };
         let is_used = guest.calls > CALLS_OF_NEW_INSTANCE;
         let (mut called, mut guest) = self.call_guest(guest, inputs, time);
         if is_used && matches!(called.result, Err(CallError::Interrupt(Interrupt::Memory { .. }))) {
             // Earlier calls may have filled the memory.
-            if let Ok(new) = self.configured() {
+            other_cost += called.cost;
+            if let Ok(new) = self.configured_at(&mut other_cost) {
                 (called, guest) = self.call_guest(new, inputs, time);
             }
         }
@@ -420,6 +430,7 @@ impl Caller for Transform {
         }
         if let Err(error) = &called.result {
             self.metrics.error(error.kind());
+            called.cost += other_cost;
         }
         called
     }

@@ -249,10 +249,8 @@ impl LookupService {
             let step = match next {
                 Next::Here => {
                     let Lookup { protocol, authorization, body } = &*lookup;
-                    // After a wait for isolation, the request is not divided into rows.
-                    let is_late = on_failure == OnFailure::FailCall;
-                    let on_failure = if is_late { on_failure } else { OnFailure::Inline };
-                    let (mode, mut out) = (Mode { may_be_slow: false, on_failure, may_fetch }, Vec::new());
+                    let mode = Mode { may_be_slow: false, on_failure: OnFailure::Inline, may_fetch };
+                    let mut out = Vec::new();
                     self.serve_here(&snapshot, protocol, authorization, body, mode, &mut out).and_then(
                         |step| match step {
                             Step::Done(_) => Ok(Step::Done(self.lease::<P>(out)?)),

@@ -4,6 +4,7 @@ use std::{
     collections::{HashMap, HashSet},
     convert::Infallible,
     sync::Arc,
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -358,12 +359,14 @@ impl Snapshot {
         Ok(answer)
     }
 
-    /// Returns the plugin of a request that is expected to take longest, if one of them is expected to take long.
+    /// Returns the plugin of a request that is expected to take longest, if its plugins are expected to take long.
     pub(super) fn slow_plugin<'p>(&self, planned: &'p PlannedRequest) -> Option<&'p Transform> {
-        self.transforms.runtime()?;
+        let runtime = self.transforms.runtime()?;
         let transforms = planned.plan.steps.iter().filter_map(|step| step.transform.as_deref());
-        let long = transforms.filter(|transform| transform.is_long(planned.rows));
-        long.max_by_key(|transform| transform.expected_cost(planned.rows))
+        let cost = |transform: &Transform| transform.expected_cost(planned.rows);
+        let is_long = transforms.clone().any(|transform| transform.is_long(planned.rows))
+            || transforms.clone().map(cost).sum::<Duration>() > runtime.settings().inline_max;
+        transforms.max_by_key(|transform| cost(transform)).filter(|_| is_long)
     }
 
     /// Returns the plugins of the derived views, in the catalog's order.

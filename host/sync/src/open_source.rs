@@ -59,12 +59,8 @@ impl SyncSetting {
     }
 
     /// Opens the files of a view, if it has any, even if its rows come from another source. `choose` may exclude
-    /// columns.
-    pub(super) fn open_files(
-        &self,
-        view: &FeatureView,
-        choose: impl FnOnce(Wanted) -> Wanted,
-    ) -> Option<Box<dyn Source>> {
+    /// columns. Does not access the files.
+    pub fn open_files(&self, view: &FeatureView, choose: impl FnOnce(Wanted) -> Wanted) -> Option<Box<dyn Source>> {
         let files = view.files()?;
         let wanted = choose(Wanted::of(view, files));
         let (limits, clock) = (ParquetLimits::of(self.limits.commit_bytes), Arc::clone(&self.clock));

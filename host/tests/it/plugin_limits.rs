@@ -6,6 +6,7 @@
 use std::{
     fs,
     sync::{Arc, OnceLock},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -455,6 +456,16 @@ fn what_takes_long_is_known_to() {
     }
     assert!(slow.is_long(1), "some milliseconds");
     let _ = call(&in_mode("spin", None), 1);
+}
+
+/// A compute pool has many threads, of which few run at a time.
+#[test]
+fn calls_on_many_threads_share_an_instance() {
+    let transform = in_mode("good", None);
+    for _ in 0..40 {
+        thread::scope(|scope| scope.spawn(|| call(&transform, 1).unwrap()).join().unwrap());
+    }
+    assert!(format!("{transform:?}").contains("warm: 1"), "{transform:?}");
 }
 
 #[test]

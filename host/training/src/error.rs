@@ -35,6 +35,16 @@ pub enum TrainingError {
     /// The requested features cannot be resolved, or a value of the entity rows cannot be used.
     #[error(transparent)]
     Request(#[from] RequestError),
+    /// The plugin of a derived view is not loaded.
+    #[error(
+        "derived view '{view}' needs plugin '{plugin}', which is not loaded. hint: put {plugin}.wasm into 'plugins: dir'"
+    )]
+    NoPlugin {
+        /// The view.
+        view: String,
+        /// The plugin.
+        plugin: String,
+    },
     /// A view has no files.
     #[error("feature view '{0}' has no Parquet files, so it has no history. hint: set its 'batch_source'")]
     NoFiles(String),

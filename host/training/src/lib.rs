@@ -16,6 +16,6 @@ mod view_rows;
 
 pub use self::{
     error::TrainingError,
-    report::{Report, ViewReport},
+    report::{DerivedReport, Report, ViewReport},
     set::{OpenSource, TrainingRequest, TrainingSet, training_set},
 };

@@ -9,6 +9,17 @@ pub struct Report {
     pub rows_without_time: u64,
     /// The reads of views, in the order of the request. A view with several projections in a service is read for each.
     pub views: Vec<ViewReport>,
+    /// The derived views, in the order in which they were computed.
+    pub derived: Vec<DerivedReport>,
+}
+
+/// The rows of a derived view.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DerivedReport {
+    /// The view.
+    pub view: String,
+    /// The number of entity rows that the plugin could not compute.
+    pub failed: u64,
 }
 
 /// What a read of a view found.

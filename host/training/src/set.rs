@@ -13,12 +13,13 @@ use larder_model::{
     registry::Catalog,
 };
 use larder_serving::{
-    Answer, ColumnFrom, HistoricalRows, OnlineRequest, Plan, Selection, Transforms, TtlPolicy, plan_without_store,
+    Answer, ColumnFrom, HistoricalRows, OnlineRequest, Plan, Selection, Status, Transforms, TtlPolicy,
+    plan_without_store,
 };
 use larder_source::Source;
 
 use super::{
-    Report, TrainingError, ViewReport, entities,
+    DerivedReport, Report, TrainingError, ViewReport, entities,
     kernel::{Spine, SpineBuilder, Visibility},
     view_rows::ViewRows,
 };
@@ -76,7 +77,12 @@ pub fn training_set(
     let shape = online(request, names);
     let plan = Arc::new(plan_without_store(catalog, transforms, &shape)?);
     check_names(&schema, &plan)?;
-    let mut report = Report::default();
+    if let Some(step) = plan.steps.iter().find(|step| step.transform.is_none()) {
+        let (view, plugin) = (step.view.name.to_string(), step.view.plugin.to_string());
+        return Err(TrainingError::NoPlugin { view, plugin });
+    }
+    let derived = plan.steps.iter().map(|step| DerivedReport { view: step.view.name.to_string(), failed: 0 });
+    let mut report = Report { derived: derived.collect(), ..Report::default() };
     let spines = spines(&plan, request, entities, &mut report)?;
     let reads = reads(catalog, open, request, &plan, &spines, &mut report)?;
     let mut batches = Vec::with_capacity(entities.len());
@@ -228,6 +234,10 @@ fn answer(
         report.late += u64::from(winner.created.is_some_and(|created| created > as_of[row]));
         of.rows.row(&winner)
     })?;
+    for (step, derived) in report.derived.iter_mut().enumerate() {
+        let cells = answer.cells(ColumnFrom::Step { step, feature: 0 });
+        derived.failed += cells.filter(|cell| cell.status == Status::Invalid).count() as u64;
+    }
     let (mut fields, mut arrays): (Vec<Arc<Field>>, Vec<ArrayRef>) =
         (batch.schema().fields().to_vec(), batch.columns().to_vec());
     let places: UInt64Array = {

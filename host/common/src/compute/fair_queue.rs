@@ -1,8 +1,8 @@
 //! A bounded queue of tasks whose owners take turns.
 //!
 //! The next task is one of the owner with the fewest running tasks, and among these, of the owner whose tasks used the
-//! least time. An owner that had no tasks begins with the time of the owner that was served last, so it saves up no time
-//! while it has no tasks. This is start-time fair queuing (Goyal, Vin and Cheng, 1996) without weights. If the queue is
+//! least time. An owner that had no tasks begins with the least time of the owners that have tasks, so it saves up no time
+//! while it has no tasks. This is fair queuing with a virtual time (Demers, Keshav and Shenker, 1989). If the queue is
 //! full, a new task takes the place of the newest task of the owner with the most waiting tasks, unless that is its own
 //! owner. So an owner with many tasks neither delays nor displaces those of others.
 //!
@@ -24,7 +24,7 @@ pub(super) struct FairQueue<T> {
     len: usize,
     /// The maximum number of waiting tasks.
     len_max: usize,
-    /// The time that the owner of the last taken task had used.
+    /// The time with which an owner begins.
     reached: Duration,
     /// The number of the last paused task.
     pauses: u64,
@@ -57,27 +57,33 @@ impl<T> FairQueue<T> {
         Self { owners: BTreeMap::new(), len: 0, len_max, reached: Duration::ZERO, pauses: 0 }
     }
 
-    /// Adds a task. Returns the task that it displaced, if any. If the queue is full, abandoned tasks are removed first.
+    /// Adds a task. Returns the tasks that it displaced. If the queue is full, these are the abandoned ones, or else one.
     ///
     /// # Errors
     /// The task itself, if the queue is full and no other owner has more waiting tasks.
-    pub(super) fn push(&mut self, owner: Owner, task: T, is_abandoned: impl Fn(&T) -> bool) -> Result<Option<T>, T> {
-        let mut displaced = None;
+    pub(super) fn push(&mut self, owner: Owner, task: T, is_abandoned: impl Fn(&T) -> bool) -> Result<Vec<T>, T> {
+        let mut displaced = Vec::new();
         if self.len >= self.len_max {
-            self.owners.values_mut().for_each(|tasks| tasks.waiting.retain(|task| !is_abandoned(task)));
-            self.len = self.owners.values().map(|tasks| tasks.waiting.len()).sum();
+            for tasks in self.owners.values_mut() {
+                let (abandoned, waiting) = tasks.waiting.drain(..).partition(&is_abandoned);
+                tasks.waiting = waiting;
+                displaced.extend::<VecDeque<T>>(abandoned);
+            }
+            self.len -= displaced.len();
         }
         if self.len >= self.len_max {
             let own = self.owners.get(&owner).map_or(0, |tasks| tasks.waiting.len());
             let longest = self.owners.values_mut().max_by_key(|tasks| tasks.waiting.len());
             // With a difference of one, the owners would displace each other's tasks in turn.
             let longest = longest.filter(|tasks| tasks.waiting.len() > own + 1);
-            displaced = longest.and_then(|tasks| tasks.waiting.pop_back());
-            if displaced.is_none() {
-                return Err(task);
+            match longest.and_then(|tasks| tasks.waiting.pop_back()) {
+                Some(newest) => displaced.push(newest),
+                None => return Err(task),
             }
             self.len -= 1;
         }
+        let busy = self.owners.iter().filter(|(other, tasks)| **other != owner && tasks.is_busy());
+        self.reached = self.reached.max(busy.map(|(_, tasks)| tasks.used).min().unwrap_or_default());
         let reached = self.reached;
         let new = || Tasks { waiting: VecDeque::new(), paused: VecDeque::new(), running: 0, used: reached };
         let tasks = self.owners.entry(owner).or_insert_with(new);
@@ -101,7 +107,6 @@ impl<T> FairQueue<T> {
             }
         };
         tasks.running += 1;
-        self.reached = self.reached.max(tasks.used);
         Some((*owner, turn))
     }
 
@@ -112,6 +117,12 @@ impl<T> FairQueue<T> {
         let own = (tasks.running.saturating_sub(1), tasks.used);
         let mut others = self.owners.iter().filter(|(other, tasks)| **other != owner && tasks.is_ready());
         others.any(|(_, tasks)| (tasks.running, tasks.used) < own)
+    }
+
+    /// Returns whether the next task is a paused one; `None` if there is no task.
+    pub(super) fn next_is_paused(&self) -> Option<bool> {
+        let ready = self.owners.values().filter(|tasks| tasks.is_ready());
+        ready.min_by_key(|tasks| (tasks.running, tasks.used)).map(|tasks| !tasks.paused.is_empty())
     }
 
     /// Pauses a running task of this owner. Returns its number.
@@ -130,8 +141,10 @@ impl<T> FairQueue<T> {
             tasks.running -= 1;
             tasks.used += used;
         }
+        // An owner that would begin with more time than it has used needs no entry.
+        let reached = self.reached;
+        self.owners.retain(|_, tasks| tasks.is_busy() || tasks.used > reached);
         if !self.owners.values().any(Tasks::is_busy) {
-            // All owners begin anew. This also removes those that no longer exist.
             self.owners.clear();
             self.reached = Duration::ZERO;
         }
@@ -158,7 +171,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     fn push(queue: &mut FairQueue<u32>, owner: Owner, task: u32) -> Result<Option<u32>, u32> {
-        queue.push(owner, task, |_| false)
+        queue.push(owner, task, |_| false).map(|displaced| displaced.first().copied())
     }
 
     /// Runs the tasks one after the other. A task is the time that it uses, in milliseconds.
@@ -249,8 +262,8 @@ mod tests {
     fn abandoned_tasks_make_room() {
         let (mut queue, [first, second]) = (FairQueue::new(2), [Owner::new(), Owner::new()]);
         assert_eq!((push(&mut queue, first, 1), push(&mut queue, first, 2)), (Ok(None), Ok(None)));
-        assert_eq!(queue.push(first, 3, |task| *task == 2), Ok(None));
-        assert_eq!(queue.push(second, 4, |task| *task == 1), Ok(None));
+        assert_eq!(queue.push(first, 3, |task| *task == 2), Ok(vec![2]));
+        assert_eq!(queue.push(second, 4, |task| *task == 1), Ok(vec![1]));
         assert_eq!(push(&mut queue, second, 5), Err(5));
         assert_eq!(run(&mut queue), [3, 4]);
     }
@@ -273,5 +286,20 @@ mod tests {
         assert_eq!(push(&mut queue, short, 4), Ok(None));
         assert!(!queue.charge(long, Duration::ZERO), "{queue:?}");
         assert!(queue.charge(long, MS));
+    }
+
+    #[test]
+    fn later_owner_gets_no_credit() {
+        let (mut queue, [long, short]) = (FairQueue::new(100), [Owner::new(), Owner::new()]);
+        assert_eq!(push(&mut queue, long, 1), Ok(None));
+        assert_eq!(queue.pop(), Some((long, Turn::Start(1))));
+        // The owner uses ten seconds while no other one has tasks.
+        assert!(!queue.charge(long, 10_000 * MS));
+        (0..10).for_each(|_| assert_eq!(push(&mut queue, short, 2), Ok(None)));
+        assert!(queue.charge(long, MS));
+        let paused = queue.pause(long);
+        assert_eq!(queue.pop(), Some((short, Turn::Start(2))));
+        queue.finish(short, 5 * MS);
+        assert_eq!(queue.pop(), Some((long, Turn::Resume(paused))));
     }
 }
