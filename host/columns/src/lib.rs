@@ -1,7 +1,7 @@
 //! Converts between Arrow columns and values.
 //!
-//! All ways from a file to a value use [`Column`], so the store and training sets have the same values. All ways from a
-//! value to an Arrow column use [`feature_array`], so responses and training sets have the same types.
+//! [`Column`] converts columns of feature files, for the store and for training sets. [`feature_array`] builds the columns of
+//! features, for Arrow responses and training sets.
 
 mod array;
 mod arrow_cell;

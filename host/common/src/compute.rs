@@ -1,8 +1,8 @@
 //! A pool of threads for long-running work, so that this work does not delay serving threads.
 //!
-//! A task that takes long calls [`checkpoint`] from time to time. If it is another owner's turn, the task is paused, and one
-//! of the pool's spare threads runs the tasks of other owners. So a task of seconds does not delay other owners' tasks for
-//! longer than the time between two checkpoints.
+//! A task that takes long calls [`checkpoint`] from time to time. If another owner is scheduled next, the task is paused, and
+//! one of the pool's spare threads runs the other owner's task. So while a spare thread is idle, a long task delays those of
+//! other owners by at most 5 ms of CPU time and the time between two checkpoints.
 
 mod fair_queue;
 
@@ -31,7 +31,7 @@ pub struct Compute {
     shared: Arc<Shared>,
 }
 
-/// Whose work it is. Owners get equal shares of the threads' CPU time and of a full queue.
+/// The owner of a task. Owners get equal shares of the threads' CPU time and of a full queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Owner(u64);
 
@@ -67,11 +67,11 @@ struct Queue {
 
 /// A task in the queue.
 trait Task: Send + std::fmt::Debug {
-    /// Does the work and sends its result, unless nobody waits for it.
+    /// Does the work and sends its result, if a caller waits for it.
     fn run(self: Box<Self>);
     /// Reports that the work does not run.
     fn reject(self: Box<Self>);
-    /// Returns whether nobody waits for the result.
+    /// Returns whether no caller waits for the result.
     fn is_abandoned(&self) -> bool;
     /// Returns a function that returns this.
     fn abandonment(&self) -> Box<dyn Fn() -> bool>;
@@ -140,7 +140,7 @@ impl Compute {
     }
 
     /// Runs work on one of the threads. The caller can wait for the result synchronously or asynchronously. The receiver
-    /// gets [`Full`] if the work lost its place in a full queue to the work of another owner. If the work panics, the
+    /// gets [`Full`] if the work of another owner displaced it from a full queue. If the work panics, the
     /// receiver gets an error.
     ///
     /// # Errors
@@ -179,7 +179,10 @@ impl Owner {
 
     /// Returns an owner that differs from all others of this process.
     #[must_use]
-    #[expect(clippy::new_without_default, reason = "two values are never equal, which nobody expects of a default")]
+    #[expect(
+        clippy::new_without_default,
+        reason = "two values are never equal, but default values are expected to be equal"
+    )]
     pub fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
@@ -304,7 +307,7 @@ fn take<T>(sender: &Sender<T>) -> Option<oneshot::Sender<Result<T, Full>>> {
 }
 
 /// Gives the tasks of other owners a turn, if the current thread runs a task of a pool. Returns whether the task is
-/// abandoned: nobody waits for its result. On other threads, does nothing and returns false.
+/// abandoned: no caller waits for its result. On other threads, does nothing and returns false.
 #[must_use]
 pub fn checkpoint() -> bool {
     RUNNING.with_borrow_mut(|running| {

@@ -2,8 +2,8 @@
 //!
 //! A batch is divided into calls that are expected to take a fraction of the time limit. If a call fails, the rows that
 //! make it fail are found by dividing the call: each half is called again, down to single rows. A call with several
-//! rows may take only a small multiple of its expected time, because its rows can be called again; a single row may
-//! take as long as the limit allows. So with [`OnFailure::FindRows`], a row usually fails only if the plugin cannot
+//! rows may take only 16 times its expected time, or a fifth of the limit if that is longer, because its rows can be called
+//! again; a single row may take as long as the limit allows. So with [`OnFailure::FindRows`], a row usually fails only if the plugin cannot
 //! compute it alone.
 //!
 //! The number of failed calls of a batch is limited. After [`FAILED_CALLS_MAX`], further failed calls are not divided,
@@ -22,8 +22,8 @@ use super::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnFailure {
     /// Divides calls that return an error, up to a few of them. For all other failures, returns [`NeedsIsolation`], so
-    /// that the caller computes the batch again on a compute thread. Each call gets only a few times the time that it is
-    /// expected to take, or a millisecond, because it blocks a serving thread.
+    /// that the caller computes the batch again on a compute thread. Each call gets at most 16 times the time that it is
+    /// expected to take, or a millisecond if that is longer, because it blocks a serving thread.
     Inline,
     /// As [`OnFailure::Inline`], for a compute thread: the caller computes the batch again on an isolation thread, and a
     /// call gets at least a fifth of the time limit.
@@ -35,7 +35,7 @@ pub enum OnFailure {
     FailCall,
 }
 
-/// The error of a batch that has to be computed again on other threads, or that nobody waits for.
+/// The error of a batch that has to be computed again on other threads, or whose caller has gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NeedsIsolation;
 
@@ -73,7 +73,8 @@ pub(super) struct Batch<'b, C> {
     elapsed: Duration,
     /// The CPU time of the calls that did not fail.
     cpu: Duration,
-    /// The CPU time of the calls that failed, except those whose rows were all computed by further calls.
+    /// The CPU time of the calls that trapped, exceeded a limit or returned an invalid result, except those whose rows were
+    /// all computed by further calls.
     failed_cpu: Duration,
     /// The CPU time of the failed calls that were not divided.
     undivided_cpu: Duration,
@@ -93,7 +94,7 @@ const TIMEOUTS_MAX: usize = 16;
 /// With [`OnFailure::FailCall`], failed calls of a batch that are not divided take at most this many times the time limit.
 /// After that, the rows that are left fail.
 const FAILED_LIMITS_MAX: u32 = 4;
-/// The maximum number of errors that a plugin returned before a batch is moved to an isolation thread. Such an error
+/// The maximum number of errors that a plugin returned before a batch is computed again on other threads. Such an error
 /// costs little.
 const FAULTS_INLINE: usize = 16;
 /// The maximum CPU time of calls on a serving thread that returned an error.
@@ -186,7 +187,8 @@ impl<'b, C: Caller> Batch<'b, C> {
         self.elapsed
     }
 
-    /// Returns the CPU time of the calls that failed, except those whose rows were all computed by further calls.
+    /// Returns the CPU time of the calls that trapped, exceeded a limit or returned an invalid result, except those whose rows
+    /// were all computed by further calls.
     pub(super) fn failed_cpu(&self) -> Duration {
         self.failed_cpu
     }
@@ -418,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn slow_calls_succeed_after_any_wait() {
+    fn slow_calls_are_divided_until_they_succeed() {
         // Seven calls are divided.
         assert_eq!(failures(true, false, 8, OnFailure::Escalate), None);
         assert_eq!(failures(true, false, 8, OnFailure::FindRows), Some((0, 15)));

@@ -1,7 +1,7 @@
 //! Counts the CPU time of failed calls on serving threads.
 //!
-//! Each of these calls takes little time, but many of them would take the threads away from other requests. So if they take
-//! more than a share of a second, the plugin's next calls run on compute threads, until a second has passed.
+//! Each of these calls takes little time, but many of them would delay other requests. If they take more than 20 ms within a
+//! second, the plugin's calls run on compute threads for the next second.
 
 use std::{
     sync::{
@@ -11,14 +11,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The failed calls of a plugin and a view. Threads may lose counts of each other, which does not matter.
+/// The failed calls of a plugin and a view. Counts may be lost if threads update them at the same time; the limit is
+/// approximate.
 #[derive(Debug, Default)]
 pub(super) struct InlineFailures {
     /// The start of the current second, in milliseconds.
     since: AtomicU64,
     /// The CPU time of failed calls since then, in nanoseconds.
     nanos: AtomicU64,
-    /// Until then, there are many failures. 0 if there are not many.
+    /// The end of the period in which the plugin is not called on serving threads, in milliseconds; 0 if there is none.
     until: AtomicU64,
 }
 
@@ -81,7 +82,7 @@ mod tests {
     const HALF: Duration = Duration::from_millis(10);
 
     #[test]
-    fn many_failures_are_counted_for_a_second() {
+    fn many_failures_keep_plugin_off_threads() {
         let failures = InlineFailures::default();
         assert!(!failures.are_many());
         failures.add_at(HALF, 5_000);

@@ -1,7 +1,7 @@
 //! Admits batches that failed to isolation threads, one at a time for each plugin and view.
 //!
-//! A request moves to an isolation thread if a call on a serving thread or a compute thread traps, exceeds a limit or
-//! returns an invalid result, or if more than a few calls return an error. After a batch with failed calls, the next
+//! A request moves to an isolation thread if a call on a compute thread traps, exceeds a limit or returns an invalid
+//! result, or if more than a few calls return an error. After a batch with failed calls, the next
 //! batch of the same plugin and view is not admitted until the failed calls took only one part in [`SHARE`] of the
 //! elapsed time.
 //!

@@ -16,7 +16,7 @@ pub(super) struct Pool {
     shards: Box<[Mutex<Vec<Guest>>]>,
 }
 
-/// The maximum number of idle instances in a shard. A thread uses one at a time; two threads may share a shard.
+/// The maximum number of idle instances in a shard. A thread uses one at a time; several threads may share a shard.
 const KEPT: usize = 2;
 
 // === impl Pool ===

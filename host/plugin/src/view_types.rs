@@ -1,4 +1,4 @@
-//! Checks and converts outputs of the types of which a plugin's type has further values.
+//! Checks and converts outputs whose plugin type allows values that the view's type does not.
 //!
 //! * Maps, structs and lists of lists are returned as JSON text. In a stored row, they are encoded in Feast's format.
 //! * UUIDs, decimals and values of type `Json` are text in a stored row, too. The text is checked.
@@ -39,7 +39,7 @@ const EXAMPLES: [&str; 18] = [
 #[derive(Debug, Default)]
 pub(super) struct ViewOutputs(Vec<(usize, ValueType)>);
 
-/// Returns the type of the single value or of the items, if it is a type that not every text is a value of.
+/// Returns the type of the value or of its items, if it is a text type that restricts its values.
 pub(super) fn checked_text(value_type: ValueType) -> Option<ScalarType> {
     match value_type {
         ValueType::Scalar(scalar) | ValueType::List(scalar) | ValueType::Set(scalar) => {
@@ -144,7 +144,7 @@ fn rebuild(frame: &Frame, failed: &[FailedRow], converted: &[(usize, Vec<Value>)
     whole.finish()
 }
 
-/// Returns whether the texts of a row are values of the type. A null is.
+/// Returns whether the texts of a row are values of the type. Returns true for a null.
 fn has_text_of(column: ColumnRef<'_>, row: usize, scalar: ScalarType) -> bool {
     let is_text = |value: ValueRef<'_>| {
         let ValueRef::Bytes(text) = value else { return false };

@@ -241,7 +241,7 @@ pub fn fill_typed(
     })
 }
 
-/// Returns whether a text is a value of this type. Values that are not text are.
+/// Returns whether a text is a value of this type. Returns true for values that are not text.
 fn has_text_of(value: &ValueRef<'_>, wanted: ScalarType) -> bool {
     match value {
         ValueRef::Bytes(text) if wanted != ScalarType::String => {

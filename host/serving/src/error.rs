@@ -168,8 +168,8 @@ pub enum RequestError {
     #[error("the request takes too long for a serving thread")]
     TooLong,
     /// A call of this plugin failed on a serving thread or a compute thread. Clients never get this error, because
-    /// `LookupService` retries the request on an isolation thread.
-    #[error("a plugin failed, and the request has to be retried on an isolation thread")]
+    /// `LookupService` retries the request on a compute thread or an isolation thread.
+    #[error("a plugin failed, and the request has to be retried on other threads")]
     NeedsIsolation(Arc<Transform>),
     /// The store failed. The client did not cause the error.
     #[error("the store cannot be read")]

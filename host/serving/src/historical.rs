@@ -1,4 +1,4 @@
-//! Answers for training sets. They have the values that lookups at the times of their rows would have returned.
+//! Answers entity rows of a training set, with the plan and the conversions of lookups.
 //!
 //! The caller finds the rows of features: for each entity row, the row that was valid at its time. Everything else is the same
 //! as for a lookup: the plan, the conversion of keys, the rules about the age of rows, and the derived features.

@@ -5,7 +5,8 @@
 //! the lookup:
 //!
 //! * The lookup would take too long. It runs on a compute thread.
-//! * A call of a plugin failed. The lookup runs again on an isolation thread, which finds the rows that fail.
+//! * A call of a plugin failed. The lookup runs again on a compute thread. If a call fails there, it runs on an isolation
+//!   thread, which finds the rows that fail.
 //! * Rows have to be fetched. The lookup runs again after that.
 //! * A requested name is unknown. The lookup runs again after changed definitions were reloaded.
 
@@ -108,7 +109,7 @@ enum Next {
     Large,
     /// Run the lookup on the compute threads for plugins, as a task of this owner.
     Plugins(Owner),
-    /// A call of this plugin failed. Run the lookup on the isolation threads.
+    /// A call of this plugin failed on a compute thread. Run the lookup on the isolation threads.
     Isolate(Arc<Transform>),
     /// Fetch rows, then try again. The budget holds the memory of the list of rows.
     Fetch(Vec<Wanted>, ResponseBudget),

@@ -351,11 +351,12 @@ impl Snapshot {
             .collect::<Result<SmallVec<[_; 1]>, _>>()?;
         let now = self.clock.now();
         let found = self.read_store(|reader| Self::look_up(reader, &plan, &entities, rows, now, budget))?;
-        self.record_lookup(&plan, &found, rows);
         let mut answer = Answer { plan, rows, now, entities, found, derived: Vec::new(), ttl: self.ttl };
         if !answer.plan.steps.is_empty() && rows > 0 {
             derive(&mut answer, request, &now.into(), on_failure)?;
         }
+        // A lookup that is repeated on another thread, because a plugin failed, is counted only once.
+        self.record_lookup(&answer.plan, &answer.found, rows);
         Ok(answer)
     }
 

@@ -51,7 +51,7 @@ pub(super) struct TrainingSetArgs {
     /// The column of the entity rows' times
     #[arg(long, value_name = "COLUMN", default_value = "event_timestamp")]
     time_column: String,
-    /// When a feature row is visible: from its event time on, or only from its created time on, when it was known
+    /// When a feature row is visible: from its event time on, or from the later of its event time and its created time on
     #[arg(long, value_name = "TIME", value_enum, default_value_t = KnownAt::Event)]
     known_at: KnownAt,
     /// How to treat a value that is older than its view's ttl at the entity row's time: as null, or as any other value
@@ -148,14 +148,15 @@ fn entities(path: &Path) -> Result<Vec<RecordBatch>> {
     Ok(reader.collect::<Result<_, _>>()?)
 }
 
-/// Writes the set beside its final path first, so that an interrupted run leaves no half-written file there.
+/// Writes the set to a temporary file next to its final path, and renames it, so that an interrupted run leaves no
+/// half-written file at that path.
 fn write(path: &Path, set: &TrainingSet) -> Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.tmp", std::process::id()));
     let temporary = path.with_file_name(name);
     let written = write_to(&temporary, set).and_then(|()| Ok(fs::rename(&temporary, path)?));
     if written.is_err() {
-        // The error is that of the write. The file may not exist.
+        // The error of the write is returned. The file may not exist.
         let _ = fs::remove_file(&temporary);
     }
     written
@@ -191,8 +192,8 @@ fn print(report: &Report, out: &Path) {
     }
     for view in report.views.iter().filter(|view| view.late > 0) {
         output::note(&format!(
-            "view '{}': {} values were created after the time of their entity row; a lookup at that time would not have \
-             found them. hint: --known-at created leaves them out",
+            "view '{}': {} entity rows use a feature row that was created after their time; a lookup at that time would \
+             not have found it. hint: --known-at created leaves such rows out",
             view.view,
             output::thousands(view.late)
         ));

@@ -152,15 +152,15 @@ fn rejected(address: SocketAddr, feature: &str, x: f64, rows: usize, over: &Atom
 
 /// Before the queue of the compute threads was shared fairly, other plugins got status 503 for most requests.
 #[test]
-fn crowd_of_one_plugin_rejects_no_others() {
+fn busy_plugin_rejects_no_other_plugin() {
     const CROWD: usize = 40;
     // Both take more than 100 us, so they use the compute threads.
-    let views = [("crowded", "{mode: slow, amount: 1000}"), ("other", "{mode: slow, amount: 500}")];
+    let views = [("busy", "{mode: slow, amount: 1000}"), ("other", "{mode: slow, amount: 500}")];
     let (_home, _host, address) = serve_hostile(&views, "plugins: {waiting_max: 4}\n");
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
         let ended = SetOnDrop(&over);
-        let crowd: Vec<_> = (0..CROWD).map(|_| scope.spawn(|| rejected(address, "crowded:y", 1.0, 1, &over))).collect();
+        let crowd: Vec<_> = (0..CROWD).map(|_| scope.spawn(|| rejected(address, "busy:y", 1.0, 1, &over))).collect();
         thread::sleep(Duration::from_millis(500));
         for x in (0..200).map(f64::from) {
             let answer = ask(address, &["other:y"], json!({ "x": [x] }));

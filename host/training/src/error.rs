@@ -53,7 +53,7 @@ pub enum TrainingError {
         "the files of feature view '{0}' have no event times, so its values at a time are unknown. hint: set \
          'timestamp_field'"
     )]
-    Static(String),
+    NoEventTimes(String),
     /// A source cannot be read.
     #[error("feature view '{view}': {source}")]
     Source {
@@ -66,12 +66,12 @@ pub enum TrainingError {
     #[error("feature view '{0}': its files changed while they were read. hint: repeat the run")]
     Changed(String),
     /// A feature row cannot be stored.
-    #[error("feature view '{view}': {place}: {why}")]
+    #[error("feature view '{view}': {location}: {why}")]
     Row {
         /// The view.
         view: String,
         /// The file and the row.
-        place: String,
+        location: String,
         /// The reason.
         why: String,
     },

@@ -2,8 +2,7 @@
 //!
 //! A feature row is *visible* to an entity row with the same key if its time is not later than the entity row's. Of the
 //! visible rows, the *winner* has the latest event time, then the latest created time, then the latest arrival. This is
-//! the rule by which the store decides which of two rows is served, so a training set has the values that a lookup at
-//! the entity row's time would have returned.
+//! the store's rule `Rule::Newest`.
 //!
 //! The entity rows are the [`Spine`]. It has a *slot* for each distinct pair of key and time. A [`Join`] reads the feature
 //! rows once, in any order. Each row becomes the candidate of the first slot to which it is visible, unless the slot has a

@@ -5,7 +5,7 @@
 //! entity rows are then made by the code that answers lookups ([`larder_serving::HistoricalRows`]), so the rules about the age
 //! of rows, the conversions of values and the derived features are the same.
 //!
-//! The crate links the store, because answers refer to rows in its format, but opens none.
+//! The crate links the store, because answers refer to rows in its format, but does not open a store.
 
 mod entities;
 mod error;

@@ -1,13 +1,13 @@
-//! What a training set consists of.
+//! The report of a training set.
 
-/// What a training set consists of.
+/// The report of a training set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// The number of entity rows.
     pub rows: u64,
     /// The number of entity rows without a time, whose features are null.
     pub rows_without_time: u64,
-    /// The reads of views, in the order of the request. A view with several projections in a service is read for each.
+    /// The reads of views, in the order of the request. A view with several projections in a service is read once for each projection.
     pub views: Vec<ViewReport>,
     /// The derived views, in the order in which they were computed.
     pub derived: Vec<DerivedReport>,
@@ -22,7 +22,7 @@ pub struct DerivedReport {
     pub failed: u64,
 }
 
-/// What a read of a view found.
+/// The counts of one read of a view.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ViewReport {
     /// The view.

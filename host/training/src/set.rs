@@ -50,7 +50,7 @@ pub type OpenSource<'a> = dyn Fn(&FeatureView, bool) -> Option<Box<dyn Source>> 
 pub struct TrainingSet {
     /// The entity rows, in their order and in their batches. Their columns are followed by those of the features.
     pub batches: Vec<RecordBatch>,
-    /// What the set consists of.
+    /// The counts of the set.
     pub report: Report,
 }
 
@@ -74,8 +74,8 @@ pub fn training_set(
 ) -> Result<TrainingSet, TrainingError> {
     let schema = entities.first().map_or_else(|| Arc::new(Schema::empty()), RecordBatch::schema);
     let names = schema.fields().iter().map(|field| (field.name().as_str().into(), Vec::new())).collect();
-    let shape = online(request, names);
-    let plan = Arc::new(plan_without_store(catalog, transforms, &shape)?);
+    let without_values = online_request(request, names);
+    let plan = Arc::new(plan_without_store(catalog, transforms, &without_values)?);
     check_names(&schema, &plan)?;
     if let Some(step) = plan.steps.iter().find(|step| step.transform.is_none()) {
         let (view, plugin) = (step.view.name.to_string(), step.view.plugin.to_string());
@@ -94,7 +94,7 @@ pub fn training_set(
     Ok(TrainingSet { batches, report })
 }
 
-fn online<'r>(
+fn online_request<'r>(
     request: &TrainingRequest<'r>,
     entities: Vec<(std::borrow::Cow<'r, str>, Vec<larder_serving::EntityValue<'r>>)>,
 ) -> OnlineRequest<'r> {
@@ -133,7 +133,7 @@ fn columns<'a>(
         Ok((field.name().as_str().into(), values))
     };
     let columns = schema.fields().iter().enumerate().map(column).collect::<Result<_, TrainingError>>()?;
-    Ok(online(request, columns))
+    Ok(online_request(request, columns))
 }
 
 /// Returns the spine of each key.
@@ -175,7 +175,7 @@ fn reads(
         let no_files = || TrainingError::NoFiles(read.name.to_string());
         let view = catalog.view(&read.name).ok_or_else(no_files)?;
         if view.files().is_some_and(|files| files.timestamp_field.is_none()) {
-            return Err(TrainingError::Static(read.name.to_string()));
+            return Err(TrainingError::NoEventTimes(read.name.to_string()));
         }
         let sources = (open(view, true).ok_or_else(no_files)?, open(view, false).ok_or_else(no_files)?);
         let mut found = ViewReport { view: read.name.to_string(), ..ViewReport::default() };
@@ -240,18 +240,18 @@ fn answer(
     }
     let (mut fields, mut arrays): (Vec<Arc<Field>>, Vec<ArrayRef>) =
         (batch.schema().fields().to_vec(), batch.columns().to_vec());
-    let places: UInt64Array = {
+    let indexes: UInt64Array = {
         let mut next = 0;
-        let place = |row: usize| {
+        let index = |row: usize| {
             times.micros(row).map(|_| {
                 next += 1;
                 next - 1
             })
         };
-        (0..batch.num_rows()).map(place).collect()
+        (0..batch.num_rows()).map(index).collect()
     };
     let mut add = |name: String, array: ArrayRef| {
-        let array = if is_whole { array } else { take(&array, &places, None)? };
+        let array = if is_whole { array } else { take(&array, &indexes, None)? };
         fields.push(Arc::new(Field::new(name, array.data_type().clone(), true)));
         arrays.push(array);
         Ok::<_, TrainingError>(())

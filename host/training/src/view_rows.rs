@@ -138,7 +138,7 @@ fn read_rows(
             let row = usize::try_from(arrival.row - batch.first_row).unwrap_or(usize::MAX);
             let bytes = encode(&decoded, row, &schema, &mut builder).map_err(|why| TrainingError::Row {
                 view: view.name.to_string(),
-                place: format!("{}, row {}", batch.origin, arrival.row),
+                location: format!("{}, row {}", batch.origin, arrival.row),
                 why: why.to_string(),
             })?;
             block.extend_from_slice(bytes);

@@ -1,9 +1,9 @@
 //! A bounded queue of tasks whose owners take turns.
 //!
 //! The next task is one of the owner with the fewest running tasks, and among these, of the owner whose tasks used the
-//! least time. An owner that had no tasks begins with the least time of the owners that have tasks, so it saves up no time
-//! while it has no tasks. This is fair queuing with a virtual time (Demers, Keshav and Shenker, 1989). If the queue is
-//! full, a new task takes the place of the newest task of the owner with the most waiting tasks, unless that is its own
+//! least time. An owner that had no tasks begins with the least time of the owners that have tasks, so it gets no credit
+//! for the time without tasks. This is fair queuing with a virtual time (Demers, Keshav and Shenker, 1989). If the queue is
+//! full, a new task displaces the newest task of the owner with the most waiting tasks, unless that is its own
 //! owner. So an owner with many tasks neither delays nor displaces those of others.
 //!
 //! A running task may be paused. Its owner then takes its turn again with this task.
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn full_queue_has_place_for_other_owners() {
+    fn full_queue_displaces_newest_task() {
         let (mut queue, [first, second]) = (FairQueue::new(4), [Owner::new(), Owner::new()]);
         for task in 0..4 {
             assert_eq!(push(&mut queue, first, task), Ok(None));
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn abandoned_tasks_make_room() {
+    fn abandoned_tasks_are_displaced_first() {
         let (mut queue, [first, second]) = (FairQueue::new(2), [Owner::new(), Owner::new()]);
         assert_eq!((push(&mut queue, first, 1), push(&mut queue, first, 2)), (Ok(None), Ok(None)));
         assert_eq!(queue.push(first, 3, |task| *task == 2), Ok(vec![2]));
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn paused_task_waits_for_its_turn() {
+    fn paused_task_resumes_before_owners_next() {
         let (mut queue, [long, short]) = (FairQueue::new(4), [Owner::new(), Owner::new()]);
         assert_eq!((push(&mut queue, long, 1), push(&mut queue, long, 2)), (Ok(None), Ok(None)));
         assert_eq!(queue.pop(), Some((long, Turn::Start(1))));

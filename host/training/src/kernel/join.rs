@@ -17,7 +17,7 @@ pub enum Visibility {
     Created,
 }
 
-/// The place of a feature row among all feature rows of a view, in the order in which they are read. Of two rows with equal
+/// The position of a feature row among all feature rows of a view, in the order in which they are read. Of two rows with equal
 /// times, the one that arrived later wins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Arrival {
@@ -37,7 +37,7 @@ pub struct Candidate {
     /// The remaining nanoseconds of the event time and the created time, which only decide between rows whose times are
     /// otherwise equal.
     pub nanos: (u16, u16),
-    /// The place of the row.
+    /// The position of the row.
     pub arrival: Arrival,
 }
 

@@ -32,10 +32,10 @@ fn ttl_includes_its_bound() {
     let files = Files::new();
     files.stats("a", &[(A, Some(20 * SECOND), None, Some(1))]);
     let rows = customers(&[(A, Some(30 * SECOND)), (A, Some(30 * SECOND + 1))]);
-    for (ttl, late) in [(TtlPolicy::Null, None), (TtlPolicy::Mark, Some(1)), (TtlPolicy::Ignore, Some(1))] {
+    for (ttl, expired) in [(TtlPolicy::Null, None), (TtlPolicy::Mark, Some(1)), (TtlPolicy::Ignore, Some(1))] {
         let request = TrainingRequest { ttl, ..features(&["stats:visits"]) };
         let set = files.join(&request, std::slice::from_ref(&rows)).unwrap();
-        assert_eq!(column(&set, "visits"), [Some(1), late], "{ttl:?}");
+        assert_eq!(column(&set, "visits"), [Some(1), expired], "{ttl:?}");
         assert_eq!((set.report.views[0].matched, set.report.views[0].expired), (1, 1));
     }
 }
@@ -48,7 +48,7 @@ fn newest_null_hides_older_values() {
 }
 
 #[test]
-fn full_tie_has_one_row_the_last() {
+fn last_read_row_wins_full_tie() {
     let files = Files::new();
     let row = |visits| (A, Some(20 * SECOND), Some(20 * SECOND), Some(visits));
     files.stats("0", &[row(1), row(2)]);
@@ -130,10 +130,10 @@ fn integers_with_nulls_stay_exact() {
 }
 
 #[test]
-fn naive_times_are_utc_and_stay_naive() {
+fn times_keep_their_type_and_zone() {
     let files = Files::new();
     files.stats("a", &[(A, Some(20 * SECOND), None, Some(1))]);
-    let naive = |array: ArrayRef| {
+    let rows = |array: ArrayRef| {
         RecordBatch::try_from_iter([
             ("customer_id", Arc::new(StringArray::from(vec!["a", "a"])) as ArrayRef),
             ("event_timestamp", array),
@@ -146,7 +146,7 @@ fn naive_times_are_utc_and_stay_naive() {
             TimestampNanosecondArray::from(vec![19 * 1_000 * SECOND, 20 * 1_000 * SECOND]).with_timezone("+02:00"),
         ),
     ] {
-        let set = files.join(&features(&["stats:visits"]), &[naive(Arc::clone(&array))]).unwrap();
+        let set = files.join(&features(&["stats:visits"]), &[rows(Arc::clone(&array))]).unwrap();
         assert_eq!(column(&set, "visits"), [None, Some(1)]);
         assert_eq!(set.batches[0].column(1), &array);
     }
@@ -163,7 +163,7 @@ fn event_times_and_full_names_are_added() {
 }
 
 #[test]
-fn bad_entity_rows_are_named() {
+fn errors_name_the_column() {
     let files = Files::new();
     files.stats("a", &[(A, Some(0), None, Some(1))]);
     let message =
@@ -196,7 +196,7 @@ fn bad_entity_rows_are_named() {
 }
 
 #[test]
-fn missing_files_are_named() {
+fn missing_files_name_the_view() {
     let files = Files::new();
     let why = files.join(&features(&["stats:visits"]), &[customers(&[(A, Some(0))])]).unwrap_err().to_string();
     assert!(why.starts_with("feature view 'stats': ") && why.contains("the directory has no *.parquet file"), "{why}");
