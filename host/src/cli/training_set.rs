@@ -192,10 +192,10 @@ fn print(report: &Report, out: &Path) {
     }
     for view in report.views.iter().filter(|view| view.late > 0) {
         output::note(&format!(
-            "view '{}': {} entity rows use a feature row that was created after their time; a lookup at that time would \
-             not have found it. hint: --known-at created leaves such rows out",
+            "view '{}': {} a feature row that was created after the entity row's time; a lookup at that time would not \
+             have found it. hint: --known-at created leaves such rows out",
             view.view,
-            output::thousands(view.late)
+            output::counted(view.late, "entity row uses", "entity rows use")
         ));
     }
     output::line(&format!("wrote {} rows to {}", output::thousands(report.rows), out.display()));
