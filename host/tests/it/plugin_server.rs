@@ -172,3 +172,32 @@ fn busy_plugin_rejects_no_other_plugin() {
         assert!(rejected > 0, "the queue was never full");
     });
 }
+
+/// A request with several views was charged to the first slow one, so other requests of that view got status 503.
+#[test]
+fn request_is_charged_to_slowest_plugin() {
+    let views = [("light", "{mode: slow, amount: 500}"), ("heavy", "{mode: slow, amount: 2000}")];
+    let (_home, _host, address) = serve_hostile(&views, "plugins: {waiting_max: 4}\n");
+    let both = json!({ "features": ["light:y", "heavy:y"], "entities": { "x": [1.0] }, "full_feature_names": true });
+    let both = both.to_string();
+    // The costs of both plugins are known.
+    ask(address, &["light:y"], json!({ "x": [1.0] }));
+    ask(address, &["heavy:y"], json!({ "x": [1.0] }));
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let ended = SetOnDrop(&over);
+        for _ in 0..20 {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    wire::send(address, "POST", "/get-online-features", &[], both.as_bytes());
+                }
+            });
+        }
+        thread::sleep(Duration::from_millis(500));
+        for x in (0..50).map(f64::from) {
+            let answer = ask(address, &["light:y"], json!({ "x": [x] }));
+            assert_eq!(answer.status, 200, "{x}: {}", answer.text());
+        }
+        drop(ended);
+    });
+}
