@@ -347,7 +347,7 @@ mod tests {
 
     use super::*;
 
-    /// Starts a pool with one thread that is busy. Returns a function that lets the thread go on.
+    /// Starts a pool with one thread that is busy. Returns a function that ends its work.
     fn busy(waiting_max: usize) -> (Compute, impl FnOnce()) {
         let compute = Compute::start("test", 1, waiting_max).unwrap();
         let barrier = Arc::new(Barrier::new(2));
@@ -365,35 +365,35 @@ mod tests {
 
     #[test]
     fn full_queue_and_panic_are_reported() {
-        let (compute, go_on) = busy(2);
+        let (compute, resume) = busy(2);
         // Two tasks can wait, and a third task is rejected.
         let panicking = compute.try_run(Owner::COMMON, || -> i32 { panic!("on purpose") }).unwrap();
         let last = compute.try_run(Owner::COMMON, || 3).unwrap();
         assert_eq!(compute.try_run(Owner::COMMON, || 4).unwrap_err(), Full);
-        go_on();
+        resume();
         assert!(panicking.blocking_recv().is_err());
         assert_eq!(last.blocking_recv(), Ok(Ok(3)));
     }
 
     #[test]
     fn full_queue_is_shared_by_owners() {
-        let (compute, go_on) = busy(2);
+        let (compute, resume) = busy(2);
         let (crowd, other) = (Owner::new(), Owner::new());
         let kept = compute.try_run(crowd, || 1).unwrap();
         let displaced = compute.try_run(crowd, || 2).unwrap();
         let others = compute.try_run(other, || 3).unwrap();
         assert_eq!(displaced.blocking_recv(), Ok(Err(Full)));
         assert_eq!(compute.try_run(other, || 4).unwrap_err(), Full, "each owner has half of the queue");
-        go_on();
+        resume();
         assert_eq!((kept.blocking_recv(), others.blocking_recv()), (Ok(Ok(1)), Ok(Ok(3))));
     }
 
     #[test]
     fn waiting_tasks_run_after_drop() {
-        let (compute, go_on) = busy(2);
+        let (compute, resume) = busy(2);
         let last = compute.try_run(Owner::COMMON, || 1).unwrap();
         drop(compute);
-        go_on();
+        resume();
         assert_eq!(last.blocking_recv(), Ok(Ok(1)));
     }
 

@@ -3,8 +3,8 @@
 use arrow::array::RecordBatch;
 use larder_columns::{Column, Instants};
 use larder_model::{
-    codec::{KeyEncoder, KeyValue},
-    model::{EntityId, Feature, FeatureView},
+    codec::{KeyEncoder, KeyValue, RowBuilder, RowError, RowSchema},
+    model::{EntityId, Feature, FeatureView, ValueRef},
 };
 
 use super::SourceError;
@@ -68,6 +68,29 @@ impl ViewColumns {
             .map(|feature| Ok(Column::feature(next()?.1, feature.value_type)))
             .collect::<Result<_, SourceError>>()?;
         Ok(Self { event_time, created, keys, features })
+    }
+
+    /// Encodes a row. A value that does not match the type of its feature is null: see [`Column::conversion_error`].
+    /// `builder` builds rows of the view's schema, and the columns have all of its features.
+    ///
+    /// # Errors
+    /// [`RowError`], if the row is too long.
+    pub fn encode<'b>(
+        &self,
+        row: usize,
+        schema: &RowSchema,
+        builder: &'b mut RowBuilder<'_>,
+    ) -> Result<&'b [u8], RowError> {
+        let created = self.created.as_ref();
+        let event_time = self.event_time.micros(row).unwrap_or_default();
+        builder.begin(event_time, created.and_then(|created| created.micros(row)));
+        builder.set_nanos(self.event_time.nanos(row), created.map_or(0, |created| created.nanos(row)));
+        self.features.iter().try_for_each(|column| column.push(row, builder))?;
+        if schema.expiry().is_some() {
+            // Rows of files have no expiry.
+            builder.push(ValueRef::Null)?;
+        }
+        builder.finish()
     }
 
     /// Returns the ID of a row's entity; `None` if a part of its key is null or does not match the key's type. `key` is a

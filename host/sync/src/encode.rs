@@ -118,25 +118,12 @@ impl<'v> RowEncoder<'v> {
                 }
                 continue;
             };
-            let created = columns.created.as_ref();
-            builder.begin(event_time, created.and_then(|created| created.micros(row)));
-            builder.set_nanos(columns.event_time.nanos(row), created.map_or(0, |created| created.nanos(row)));
             for (column, feature) in columns.features.iter().zip(&self.view.features) {
                 if let Some(why) = column.conversion_error(row) {
                     self.skipped.note_value(&feature.name, || format!("{}: {why}", location()));
                 }
             }
-            let pushed = columns.features.iter().try_for_each(|column| column.push(row, &mut builder));
-            let pushed = pushed.and_then(|()| match self.schema.expiry() {
-                // Rows of files have no expiry.
-                Some(_) => builder.push(ValueRef::Null),
-                None => Ok(()),
-            });
-            let finished = match pushed {
-                Ok(()) => builder.finish(),
-                Err(error) => Err(error),
-            };
-            match finished {
+            match columns.encode(row, &schema, &mut builder) {
                 Ok(bytes) => self.rows.push(id, bytes),
                 Err(error) => {
                     self.skipped.too_large += 1;

@@ -3,8 +3,8 @@
 use std::{collections::HashMap, ops::Range, sync::Arc};
 
 use larder_model::{
-    codec::{KeyEncoder, RowBuilder, RowError, RowSchema},
-    model::{FeatureView, ValueRef},
+    codec::{KeyEncoder, RowBuilder, RowSchema},
+    model::FeatureView,
 };
 use larder_source::{Batches, Source, SourceRows, ViewColumns};
 use larder_store::Row;
@@ -136,7 +136,7 @@ fn read_rows(
         let decoded = ViewColumns::new(view, &view.features, columns, &batch.origin).map_err(error)?;
         for arrival in &arrivals[start..end] {
             let row = usize::try_from(arrival.row - batch.first_row).unwrap_or(usize::MAX);
-            let bytes = encode(&decoded, row, &schema, &mut builder).map_err(|why| TrainingError::Row {
+            let bytes = decoded.encode(row, &schema, &mut builder).map_err(|why| TrainingError::Row {
                 view: view.name.to_string(),
                 location: format!("{}, row {}", batch.origin, arrival.row),
                 why: why.to_string(),
@@ -150,25 +150,6 @@ fn read_rows(
     }
     flush(&mut block, &mut ends, &mut rows);
     Ok(rows)
-}
-
-/// Encodes a row. A value that does not match the type of its feature is null, as when it is loaded into the store.
-fn encode<'b>(
-    columns: &ViewColumns,
-    row: usize,
-    schema: &RowSchema,
-    builder: &'b mut RowBuilder<'_>,
-) -> Result<&'b [u8], RowError> {
-    let created = columns.created.as_ref();
-    builder.begin(columns.event_time.micros(row).unwrap_or_default(), created.and_then(|created| created.micros(row)));
-    for column in &columns.features {
-        column.push(row, builder)?;
-    }
-    if schema.expiry().is_some() {
-        // Rows of files have no expiry.
-        builder.push(ValueRef::Null)?;
-    }
-    builder.finish()
 }
 
 /// Moves a block's rows to `rows`.
