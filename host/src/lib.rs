@@ -7,4 +7,6 @@ pub mod config;
 
 pub mod app;
 
+pub mod offline;
+
 pub mod cli;

@@ -66,9 +66,6 @@ struct Columns<'r> {
 /// The approximate size of a column in the stream without its values, in bytes.
 const COLUMN_BYTES: usize = 512;
 
-/// The names of the statuses, in the order of [`status_index`].
-const STATUSES: [&str; 4] = ["PRESENT", "NOT_FOUND", "OUTSIDE_MAX_AGE", "INVALID"];
-
 /// Encodes the body of an answer.
 pub(super) fn encode_arrow(answer: &Answer<'_>, budget: &mut ResponseBudget) -> Result<Vec<u8>, ArrowEncodeError> {
     let plan = &*answer.plan;
@@ -86,7 +83,7 @@ pub(super) fn encode_arrow(answer: &Answer<'_>, budget: &mut ResponseBudget) -> 
         columns.reserve(values.clone().map(|value| value.bytes() * expansion + 8).sum())?;
         columns.add(&column.name, feature_array(&column.name, column.value_type, values)?, true)?;
     }
-    let words: ArrayRef = Arc::new(StringArray::from_iter_values(STATUSES));
+    let words: ArrayRef = Arc::new(StringArray::from_iter_values(Status::ALL.map(Status::name)));
     // All feature columns of a read have the same event times, so they share one array.
     let mut times: Vec<Option<ArrayRef>> = vec![None; plan.reads.len()];
     for column in &plan.feature_columns {
@@ -155,7 +152,7 @@ fn echoed<'a>(column: &str, value: &'a EchoedValue<'_>, scalar: ScalarType) -> R
     })
 }
 
-/// Returns the index of a status in [`STATUSES`].
+/// Returns the index of a status in [`Status::ALL`].
 fn status_index(status: Status) -> i8 {
     match status {
         Status::Present => 0,

@@ -13,5 +13,5 @@ mod table;
 pub use self::{
     node::{Node, Tree, parse},
     problem::{Located, Place, Problem, Problems, Severity, nearest, nearest_name},
-    table::Table,
+    table::{Table, parse_bytes},
 };

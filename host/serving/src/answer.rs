@@ -202,6 +202,24 @@ impl ReadText<'_> {
     }
 }
 
+// === impl Status ===
+
+impl Status {
+    /// All statuses.
+    pub const ALL: [Self; 4] = [Self::Present, Self::NotFound, Self::OutsideMaxAge, Self::Invalid];
+
+    /// Returns Feast's name of the status.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Present => "PRESENT",
+            Self::NotFound => "NOT_FOUND",
+            Self::OutsideMaxAge => "OUTSIDE_MAX_AGE",
+            Self::Invalid => "INVALID",
+        }
+    }
+}
+
 // === impl Answer ===
 
 impl Answer<'_> {

@@ -3,11 +3,11 @@
 //! The caller finds the rows of features: for each entity row, the row that was valid at its time. Everything else is the same
 //! as for a lookup: the plan, the conversion of keys, the rules about the age of rows, and the derived features.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use larder_model::{
     codec::RowSchema,
-    model::{EntityId, Micros},
+    model::{EntityId, FeatureView, Micros},
     registry::Catalog,
 };
 use larder_plugin_host::{AsOf, OnFailure};
@@ -15,11 +15,11 @@ use larder_store::{Row, StoreError, ViewId};
 use smallvec::SmallVec;
 
 use super::{
-    Answer, OnlineRequest, Plan, RequestError, Transforms, TtlPolicy,
+    Answer, OnlineRequest, Plan, RequestError, Selection, Transforms, TtlPolicy,
     answer::LookupResult,
     derive::derive,
     keys::{self, EchoedColumn},
-    plan::{KeyPart, Resolver, StoredViews},
+    plan::{EntityColumn, KeyPart, Resolver, StoredViews, ViewRead},
 };
 
 /// Some entity rows of a training set, whose keys were converted.
@@ -31,30 +31,77 @@ pub struct HistoricalRows<'r> {
     rows: usize,
 }
 
-/// The views of a catalog without a store. Their rows have the current schemas.
-struct WithoutStore<'c>(&'c Catalog);
+/// The plan of a training set.
+#[derive(Debug)]
+pub struct HistoricalPlan {
+    /// The plan.
+    pub plan: Arc<Plan>,
+    /// The indexes of the columns of the entity rows that are in the plan's requests, in their order there.
+    pub columns: Vec<usize>,
+    /// For each of [`Plan::reads`], the view with only the features that the plan uses. The plan's rows have its schema.
+    pub views: Vec<FeatureView>,
+}
 
-/// Resolves a request for a training set to a plan. The request needs no values.
-///
-/// # Errors
-/// A problem with the request, as for a lookup.
-pub fn plan_without_store(
-    catalog: &Catalog,
-    transforms: &Transforms,
-    request: &OnlineRequest<'_>,
-) -> Result<Plan, RequestError> {
-    Resolver { catalog, views: &WithoutStore(catalog), transforms, features_max: usize::MAX }.resolve(request)
+/// The views of a catalog without a store, each with only some of its features.
+struct WithoutStore(Vec<FeatureView>);
+
+// === impl HistoricalPlan ===
+
+impl HistoricalPlan {
+    /// Resolves a request for a training set to a plan. `columns` are the names of all columns of the entity rows.
+    ///
+    /// # Errors
+    /// A problem with the request, as for a lookup.
+    pub fn new(
+        catalog: &Catalog,
+        transforms: &Transforms,
+        selection: &Selection<'_>,
+        full_feature_names: bool,
+        columns: &[&str],
+    ) -> Result<Self, RequestError> {
+        let resolve = |views: &WithoutStore, columns: &[&str]| {
+            let request = OnlineRequest {
+                selection: selection.clone(),
+                entities: columns.iter().map(|name| ((*name).into(), Vec::new())).collect(),
+                full_feature_names,
+                view_metadata: false,
+            };
+            Resolver { catalog, views, transforms, features_max: usize::MAX }.resolve(&request)
+        };
+        let all = WithoutStore(catalog.views().iter().map(|view| FeatureView::clone(view)).collect());
+        let whole = resolve(&all, columns)?;
+        let is_used = |index: &usize| {
+            let is_key = |column: &EntityColumn| column.request_index == *index && column.key_type.is_some();
+            whole.entity_columns.iter().any(is_key)
+                || whole.request_inputs.iter().any(|input| input.request_index == *index)
+        };
+        let used: Vec<usize> = (0..columns.len()).filter(is_used).collect();
+        let names: Vec<&str> = used.iter().map(|index| columns[*index]).collect();
+        // Only the features that the plan uses are read from files and held in memory.
+        let narrow = |view: &FeatureView| {
+            let reads = whole.reads.iter().filter(|read| read.name == view.name);
+            let fields: HashSet<usize> =
+                reads.flat_map(|read| read.schemas[0].fields.iter().flatten()).copied().collect();
+            let features = view.features.iter().enumerate().filter(|(index, _)| fields.contains(index));
+            FeatureView { features: features.map(|(_, feature)| feature.clone()).collect(), ..view.clone() }
+        };
+        let narrow = WithoutStore(all.0.iter().map(narrow).collect());
+        let plan = resolve(&narrow, &names)?;
+        let view = |read: &ViewRead| narrow.0.iter().find(|view| view.name == read.name).cloned();
+        let views = plan.reads.iter().filter_map(view).collect();
+        Ok(Self { plan: Arc::new(plan), columns: used, views })
+    }
 }
 
 // === impl WithoutStore ===
 
-impl StoredViews for WithoutStore<'_> {
+impl StoredViews for WithoutStore {
     fn id(&self, index: usize) -> ViewId {
         ViewId::without_store(index)
     }
 
     fn schemas(&self, index: usize) -> Result<Arc<[Arc<RowSchema>]>, StoreError> {
-        Ok(Arc::new([Arc::new(RowSchema::of_view(&self.0.views()[index]))]))
+        Ok(Arc::new([Arc::new(RowSchema::of_view(&self.0[index]))]))
     }
 }
 

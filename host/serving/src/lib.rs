@@ -37,7 +37,7 @@ pub use self::{
     current::CurrentSnapshot,
     derive::fill_typed,
     error::{Cut, LISTED_MAX, RequestError},
-    historical::{HistoricalRows, plan_without_store},
+    historical::{HistoricalPlan, HistoricalRows},
     limits::{ConnectionLimits, ServingLimits},
     lookup_error::LookupError,
     lookup_service::{Attempt, Lookup, LookupResponse, LookupService, Protocol, THREAD_BODY_BYTES_MAX, Unfinished},

@@ -434,7 +434,7 @@ impl Loading<'_> {
     fn batch(&mut self, rows: SourceRows) -> SourceBatch {
         let first_row = self.rows;
         self.rows += rows.len() as u64;
-        SourceBatch { rows, origin: Arc::clone(&self.origin), first_row }
+        SourceBatch { rows, origin: Arc::clone(&self.origin), file: 0, first_row }
     }
 
     /// Returns the next page of the scan, as rows; `None` at its end.
@@ -598,7 +598,7 @@ impl Batches for Tail<'_> {
         let is_late = self.rows > 0 && Instant::now() >= self.until;
         self.has_ended = !has_more || is_late;
         let rows = SourceRows::Changes(changes);
-        Ok(Some(SourceBatch { rows, origin: Arc::clone(&self.origin), first_row }))
+        Ok(Some(SourceBatch { rows, origin: Arc::clone(&self.origin), file: 0, first_row }))
     }
 
     fn rows_expected(&self) -> u64 {

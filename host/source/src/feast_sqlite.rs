@@ -341,7 +341,8 @@ impl Batches for Reading<'_> {
             }
         }
         self.entities += items.len() as u64;
-        let batch = SourceBatch { rows: SourceRows::Items(items), origin: Arc::clone(&self.origin), first_row };
+        let batch =
+            SourceBatch { rows: SourceRows::Items(items), origin: Arc::clone(&self.origin), file: 0, first_row };
         Ok(if batch.rows.is_empty() { None } else { Some(batch) })
     }
 

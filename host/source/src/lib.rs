@@ -21,6 +21,7 @@ mod parquet_files;
 )]
 mod parquet_reader;
 mod parquet_shape;
+mod row_group;
 #[cfg(feature = "aws")]
 mod s3_parquet;
 mod schema;
@@ -48,6 +49,7 @@ pub use self::{
     error::SourceError,
     parquet_files::ParquetFiles,
     parquet_reader::ParquetLimits,
+    row_group::{RowGroup, RowGroupFilter},
     schema::{ColumnAt, FileSchema},
     view_columns::ViewColumns,
     wanted::{Wanted, WantedColumn},
@@ -77,6 +79,15 @@ pub trait Source: Send + Sync + Debug {
 
     /// Returns the name of the source, for messages.
     fn name(&self) -> String;
+
+    /// Returns the versions of the source's files, in the order of [`SourceBatch::file`]. Returns an empty list for a source
+    /// that does not consist of Parquet files.
+    ///
+    /// # Errors
+    /// If the source cannot be listed.
+    fn versions(&self) -> Result<Vec<FileVersion>, SourceError> {
+        Ok(Vec::new())
+    }
 
     /// Returns the properties that decide how the source's rows are loaded.
     fn properties(&self) -> SourceProperties {
@@ -171,6 +182,17 @@ pub trait Batches {
     }
 }
 
+/// A version of a file or an object.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FileVersion {
+    /// The path of the file, or the URL of the object.
+    pub name: String,
+    /// The size in bytes.
+    pub bytes: u64,
+    /// The ETag of an object. For a file, the time at which it was last modified, in seconds since 1970.
+    pub version: String,
+}
+
 /// Some rows of a source.
 #[derive(Debug)]
 pub struct SourceBatch {
@@ -178,6 +200,8 @@ pub struct SourceBatch {
     pub rows: SourceRows,
     /// The file, object or table, for messages.
     pub origin: std::sync::Arc<str>,
+    /// The index of the file or object in the source; 0 if the source does not consist of files.
+    pub file: usize,
     /// The index of the batch's first row, for messages. It counts from 0 in the file or object, or in this read of a
     /// table.
     pub first_row: u64,

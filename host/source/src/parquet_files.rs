@@ -24,10 +24,11 @@ use parquet::file::metadata::ParquetMetaData;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Batches, FileSchema, Source, SourceBatch, SourceError, SourceProperties, SourceRows, Wanted,
+    Batches, FileSchema, FileVersion, Source, SourceBatch, SourceError, SourceProperties, SourceRows, Wanted,
     listed::{Ignored, Listing, is_data_dir, is_hidden, table_format},
     parquet_reader::{self, DecodeThread, FileRows, Input, ParquetLimits, Plan},
     parquet_shape::{Absent, Shape},
+    row_group::FileFilter,
 };
 
 /// The Parquet files of one view.
@@ -68,6 +69,8 @@ struct Reading<'s> {
 
 struct Pending {
     name: String,
+    /// The index of the file in the source.
+    file: usize,
     path: PathBuf,
     stamp: FileStamp,
     rows_skipped: u64,
@@ -75,6 +78,7 @@ struct Pending {
 
 struct Current {
     name: String,
+    file: usize,
     path: PathBuf,
     origin: Arc<str>,
     stamp: FileStamp,
@@ -170,7 +174,8 @@ impl ParquetFiles {
         let meta = file.metadata().map_err(|source| io_error(path, source))?;
         let fetch = &mut |range: Range<u64>| read_range(&file, range).map_err(|source| io_error(path, source));
         let shown = path.display().to_string();
-        let metadata = parquet_reader::metadata(&shown, meta.len(), &self.limits, thread, fetch)?;
+        let statistics_of = self.wanted.statistics_of();
+        let metadata = parquet_reader::metadata(&shown, meta.len(), &self.limits, thread, statistics_of, fetch)?;
         Ok((file, meta, metadata))
     }
 
@@ -180,11 +185,13 @@ impl ParquetFiles {
         if stamp != next.stamp && next.rows_skipped > 0 {
             return Err(SourceError::Changed { path });
         }
+        let row_groups = self.wanted.row_groups.as_ref();
+        let filter = FileFilter::new(row_groups, next.file, shape.event_time_root(), &metadata);
         let plan = Plan::new(Arc::new(metadata), shape.roots(), shape.is_message(), thread);
         let plan = plan.map_err(|why| SourceError::Unreadable { path: path.clone(), why })?;
         let origin: Arc<str> = path.into();
-        let rows = FileRows::new(Arc::clone(&origin), plan, self.limits, next.rows_skipped);
-        Ok(Current { name: next.name, path: next.path, origin, stamp, input, rows, shape })
+        let rows = FileRows::new(Arc::clone(&origin), plan, filter, self.limits, next.rows_skipped);
+        Ok(Current { name: next.name, file: next.file, path: next.path, origin, stamp, input, rows, shape })
     }
 }
 
@@ -206,7 +213,7 @@ impl Source for ParquetFiles {
         let mut pending = Vec::new();
         let mut absent: Vec<(PathBuf, Vec<Absent>)> = Vec::new();
         let (mut rows_all, mut rows_expected) = (0, 0);
-        for (name, path, stamp) in self.list()? {
+        for (file, (name, path, stamp)) in self.list()?.into_iter().enumerate() {
             let before = known.files.get(&name).filter(|known| known.stamp == stamp);
             if let Some(done) = before.filter(|known| known.done) {
                 rows_all += done.rows_read;
@@ -221,7 +228,7 @@ impl Source for ParquetFiles {
             rows_expected = u64::saturating_add(rows_expected, rows.saturating_sub(rows_skipped));
             position.files.insert(name.clone(), FilePosition { stamp, rows_read: rows_skipped, done: false });
             absent.push((path.clone(), shape.absent().to_vec()));
-            pending.push(Pending { name, path, stamp, rows_skipped });
+            pending.push(Pending { name, file, path, stamp, rows_skipped });
         }
         if rows_all == 0 {
             return Err(SourceError::Empty { path: self.path.display().to_string(), hint: "" });
@@ -248,6 +255,15 @@ impl Source for ParquetFiles {
 
     fn name(&self) -> String {
         self.path.display().to_string()
+    }
+
+    fn versions(&self) -> Result<Vec<FileVersion>, SourceError> {
+        let version = |(_, path, stamp): Listed| {
+            let (seconds, nanos) = stamp.modified;
+            let (name, version) = (path.display().to_string(), format!("{seconds}.{nanos:09}"));
+            FileVersion { name, bytes: stamp.bytes, version }
+        };
+        Ok(self.list()?.into_iter().map(version).collect())
     }
 
     fn properties(&self) -> SourceProperties {
@@ -290,7 +306,6 @@ impl Batches for Reading<'_> {
                 self.current = Some(self.source.start(next, &self.thread)?);
             }
             let Some(current) = &mut self.current else { return Ok(None) };
-            let first_row = current.rows.rows_read();
             let columns = current.next(&self.wanted, &self.thread)?;
             let rows_read = current.rows.rows_read();
             let entry = FilePosition { stamp: current.stamp, rows_read, done: columns.is_none() };
@@ -300,10 +315,13 @@ impl Batches for Reading<'_> {
                 self.current = None;
                 continue;
             };
+            // The read may have skipped row groups before these rows.
+            let rows = columns.num_rows() as u64;
             return Ok(Some(SourceBatch {
                 rows: SourceRows::Columns(columns),
                 origin: Arc::clone(&current.origin),
-                first_row,
+                file: current.file,
+                first_row: current.rows.rows_read() - rows,
             }));
         }
     }
@@ -322,7 +340,7 @@ impl Batches for Reading<'_> {
 impl Current {
     fn next(&mut self, wanted: &Wanted, thread: &DecodeThread) -> Result<Option<RecordBatch>, SourceError> {
         let input = self.input.clone();
-        let batch = self.rows.next(thread, &mut |_, _| Ok(input.clone()))?;
+        let batch = self.rows.next(thread, &mut |_, _, _| Ok(input.clone()))?;
         batch.map(|batch| self.shape.project(wanted, &self.origin, &batch)).transpose()
     }
 

@@ -106,6 +106,7 @@ pub(super) fn check(path: &str, what: &str, found: u64, limit: u64) -> Result<()
 }
 
 /// Reads the footer of a file of `size` bytes, and checks it before converting it. `fetch` reads a range of the file.
+/// Statistics are only decoded for the root column with the name `statistics_of`, if there is one.
 ///
 /// # Errors
 /// [`SourceError::Unreadable`], [`SourceError::Limit`], and the errors of `fetch`.
@@ -114,9 +115,10 @@ pub(super) fn metadata(
     size: u64,
     limits: &ParquetLimits,
     thread: &DecodeThread,
+    statistics_of: Option<&str>,
     fetch: &mut dyn FnMut(Range<u64>) -> Result<Bytes, SourceError>,
 ) -> Result<ParquetMetaData, SourceError> {
-    footer::read(path, size, limits, thread, fetch)
+    footer::read(path, size, limits, thread, statistics_of, fetch)
 }
 
 /// Returns the columns of a file, with the types that they are decoded to.

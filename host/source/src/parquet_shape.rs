@@ -132,6 +132,14 @@ impl Shape {
         &self.roots
     }
 
+    /// Returns the index of the file's column with the event times; `None` if the file does not have them.
+    pub(super) fn event_time_root(&self) -> Option<usize> {
+        match self.columns.first()? {
+            Origin::File(place) | Origin::FileAndPartition(place, _) => self.roots.get(*place).copied(),
+            Origin::Partition(_) | Origin::Absent | Origin::AsOf => None,
+        }
+    }
+
     /// Returns, for each of [`Shape::roots`], whether its values become protobuf messages.
     pub(super) fn is_message(&self) -> &[bool] {
         &self.is_message

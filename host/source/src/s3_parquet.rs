@@ -35,10 +35,10 @@ use tokio::task::JoinHandle;
 use self::{
     listing::{Found, Set},
     object::{Object, Opened, SMALL, fetch_whole},
-    position::{Listed, Position},
+    position::{Listed, Position, Version},
 };
 use super::{
-    Batches, FileSchema, Source, SourceBatch, SourceError, SourceProperties, SourceRows, Wanted,
+    Batches, FileSchema, FileVersion, Source, SourceBatch, SourceError, SourceProperties, SourceRows, Wanted,
     listed::Ignored,
     parquet_reader::{DecodeThread, ParquetLimits},
     parquet_shape::{Absent, Shape},
@@ -69,13 +69,16 @@ struct Reading<'s> {
     base: String,
     gate: Option<Listed>,
     pending: VecDeque<Pending>,
-    current: Option<(Listed, Opened)>,
+    /// The object that is being read, and its index in the source.
+    current: Option<(Listed, usize, Opened)>,
     position: Position,
     rows_expected: u64,
 }
 
 struct Pending {
     listed: Listed,
+    /// The index of the object in the source.
+    file: usize,
     /// The fetch of the object's bytes, if it was started ahead.
     ahead: Option<JoinHandle<Result<bytes::Bytes, AwsError>>>,
 }
@@ -163,8 +166,8 @@ impl Source for S3Parquet {
         self.check_objects(&set)?;
         let Set { base, objects, gate } = set;
         let position = known.begin(&objects, gate.as_ref().map(|gate| gate.version.clone()));
-        let pending = objects.into_iter().filter(|object| !position.has(object));
-        let pending = pending.map(|listed| Pending { listed, ahead: None }).collect();
+        let pending = objects.into_iter().enumerate().filter(|(_, object)| !position.has(object));
+        let pending = pending.map(|(file, listed)| Pending { listed, file, ahead: None }).collect();
         let thread = DecodeThread::start().map_err(|source| SourceError::Io { path: self.name(), source })?;
         Ok(Box::new(Reading {
             source: self,
@@ -192,7 +195,7 @@ impl Source for S3Parquet {
         let open = |listed: &Listed| {
             let relative = listed.key.strip_prefix(&set.base).unwrap_or(&listed.key).to_owned();
             let object = self.object(listed);
-            let metadata = object::metadata(&self.aws, &client, &thread, &object, None, &self.limits)?;
+            let metadata = object::metadata(&self.aws, &client, &thread, &object, None, &self.limits, None)?;
             FileSchema::of(object.url(), relative, metadata, &thread)
         };
         set.objects.iter().take(SCHEMAS_MAX).map(open).collect()
@@ -200,6 +203,15 @@ impl Source for S3Parquet {
 
     fn name(&self) -> String {
         self.source.path.clone()
+    }
+
+    fn versions(&self) -> Result<Vec<FileVersion>, SourceError> {
+        let Found::Complete(set) = self.list_objects()?.1 else { return Ok(Vec::new()) };
+        let version = |object: Listed| {
+            let Version { etag, bytes, .. } = object.version;
+            FileVersion { name: self.url(&object.key), bytes, version: etag }
+        };
+        Ok(set.objects.into_iter().map(version).collect())
     }
 
     fn properties(&self) -> SourceProperties {
@@ -221,7 +233,7 @@ impl Reading<'_> {
         Ok(())
     }
 
-    fn open(&mut self, mut next: Pending) -> Result<(Listed, Opened), SourceError> {
+    fn open(&mut self, mut next: Pending) -> Result<(Listed, usize, Opened), SourceError> {
         let source = self.source;
         let object = source.object(&next.listed);
         let whole = match next.ahead.take() {
@@ -236,12 +248,13 @@ impl Reading<'_> {
         let skipped = self.position.rows_of(&next.listed);
         let (wanted, limits) = (&source.wanted, source.limits);
         let thread = &self.thread;
-        let opened = Opened::open(&source.aws, &self.client, thread, object, whole, wanted, limits, relative, skipped)?;
+        let (aws, client, file) = (&source.aws, &self.client, next.file);
+        let opened = Opened::open(aws, client, thread, object, whole, wanted, limits, relative, file, skipped)?;
         for absent in opened.absent().to_vec() {
             self.check_absent(&absent, &opened.origin())?;
         }
         self.rows_expected = self.rows_expected.saturating_add(opened.rows().saturating_sub(skipped));
-        Ok((next.listed, opened))
+        Ok((next.listed, next.file, opened))
     }
 
     /// Returns an error if it is likely that no object has a column that this object lacks. This is the case if no
@@ -257,7 +270,7 @@ impl Reading<'_> {
                 }
                 let object = source.object(&other.listed);
                 let metadata =
-                    object::metadata(&source.aws, &self.client, &self.thread, &object, None, &source.limits)?;
+                    object::metadata(&source.aws, &self.client, &self.thread, &object, None, &source.limits, None)?;
                 let relative = other.listed.key.strip_prefix(&self.base).unwrap_or(&other.listed.key);
                 let shape = Shape::of(&source.wanted, &object.url(), relative, &metadata)?;
                 Ok::<_, SourceError>(!shape.absent().iter().any(|other| other.column == absent.column))
@@ -297,8 +310,7 @@ impl Batches for Reading<'_> {
                 };
                 self.current = Some(self.open(next)?);
             }
-            let Some((listed, opened)) = &mut self.current else { return Ok(None) };
-            let first_row = opened.rows_read();
+            let Some((listed, file, opened)) = &mut self.current else { return Ok(None) };
             let batch = opened.next(&self.source.aws, &self.client, &self.thread, &self.wanted)?;
             let Some(columns) = batch else {
                 self.position.end(listed, opened.rows_read());
@@ -307,7 +319,9 @@ impl Batches for Reading<'_> {
             };
             self.position.read(listed, opened.rows_read());
             let origin = opened.origin();
-            return Ok(Some(SourceBatch { rows: SourceRows::Columns(columns), origin, first_row }));
+            // The read may have skipped row groups before these rows.
+            let first_row = opened.rows_read() - columns.num_rows() as u64;
+            return Ok(Some(SourceBatch { rows: SourceRows::Columns(columns), origin, file: *file, first_row }));
         }
     }
 

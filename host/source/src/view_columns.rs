@@ -4,7 +4,7 @@ use arrow::array::RecordBatch;
 use larder_columns::{Column, Instants};
 use larder_model::{
     codec::{KeyEncoder, KeyValue, RowBuilder, RowError, RowSchema},
-    model::{EntityId, Feature, FeatureView, ValueRef},
+    model::{EntityId, Feature, FeatureView, JoinKey, ValueRef},
 };
 
 use super::SourceError;
@@ -38,7 +38,19 @@ impl ViewColumns {
         rows: &RecordBatch,
         origin: &str,
     ) -> Result<Self, SourceError> {
-        let key_types: Vec<_> = if view.is_entityless() { vec![] } else { view.join_keys.iter().collect() };
+        let keys = if view.is_entityless() { &[] } else { view.join_keys.as_slice() };
+        Self::of(keys, features, rows, origin)
+    }
+
+    /// Decodes the columns of a batch without keys.
+    ///
+    /// # Errors
+    /// As [`ViewColumns::new`].
+    pub fn without_keys(features: &[Feature], rows: &RecordBatch, origin: &str) -> Result<Self, SourceError> {
+        Self::of(&[], features, rows, origin)
+    }
+
+    fn of(keys: &[JoinKey], features: &[Feature], rows: &RecordBatch, origin: &str) -> Result<Self, SourceError> {
         let mut columns = rows.columns().iter().enumerate();
         let mut next = || {
             let missing = || SourceError::Column {
@@ -57,12 +69,10 @@ impl ViewColumns {
             Instants::new(array).map_err(|why| incompatible(index, why))
         };
         let event_time = instants()?;
-        let has_created = rows.num_columns() > 1 + key_types.len() + features.len();
+        let has_created = rows.num_columns() > 1 + keys.len() + features.len();
         let created = has_created.then(instants).transpose()?;
-        let keys = key_types
-            .into_iter()
-            .map(|key| Ok(Column::key(next()?.1, key.value_type)))
-            .collect::<Result<_, SourceError>>()?;
+        let keys =
+            keys.iter().map(|key| Ok(Column::key(next()?.1, key.value_type))).collect::<Result<_, SourceError>>()?;
         let features = features
             .iter()
             .map(|feature| Ok(Column::feature(next()?.1, feature.value_type)))

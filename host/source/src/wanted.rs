@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use larder_model::model::{FeatureView, FileSource, Micros, ScalarType, ValueType};
 
-/// The columns of a view's rows.
+use super::RowGroupFilter;
+
+/// The columns of a view's rows, and the row groups of its files.
 #[derive(Clone, Debug)]
 pub struct Wanted {
     /// The column of event times. The files of a static table do not have this column; its values are
@@ -19,6 +21,8 @@ pub struct Wanted {
     pub keys: Vec<WantedColumn>,
     /// The columns of the features, in the view's order.
     pub features: Vec<WantedColumn>,
+    /// The row groups to read; `None` to read all of them.
+    pub row_groups: Option<RowGroupFilter>,
 }
 
 /// A column that a view needs from its source.
@@ -53,6 +57,7 @@ impl Wanted {
             created: source.created_timestamp_column.as_deref().map(|name| wanted(name, time)),
             keys: keys.iter().map(|key| wanted(&key.name, ValueType::Scalar(key.value_type))).collect(),
             features: view.features.iter().map(|feature| wanted(&feature.name, feature.value_type)).collect(),
+            row_groups: None,
         }
     }
 
@@ -66,6 +71,12 @@ impl Wanted {
     #[must_use]
     pub fn read_at(&self, now: Micros) -> Self {
         Self { as_of: self.as_of.map(|_| now), ..self.clone() }
+    }
+
+    /// Returns the column whose statistics are needed to choose row groups; `None` if all row groups are read.
+    #[must_use]
+    pub(super) fn statistics_of(&self) -> Option<&str> {
+        self.row_groups.as_ref().map(|_| &*self.event_time.column)
     }
 
     /// Returns whether every file must have the column at this index of [`Wanted::columns`]: keys, and the event time

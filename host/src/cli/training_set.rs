@@ -4,32 +4,22 @@
 //! plugin directory.
 
 use std::{
-    fs::{self, File},
+    num::NonZeroUsize,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::mpsc::{self, RecvTimeoutError, Sender},
+    thread::{self, Scope, ScopedJoinHandle},
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
-use arrow::array::RecordBatch;
+use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
-use larder_common::{
-    clock::SystemClock,
-    files::{open_regular, read_regular},
-    telemetry::{self, LogFormat},
-};
-use larder_model::{model::DerivedView, registry::Catalog};
-use larder_plugin_host::{PluginRuntime, Transform};
-use larder_serving::{MissingPlugins, Selection, Transforms, TtlPolicy};
-use larder_source::Wanted;
-use larder_training::{Report, TrainingRequest, TrainingSet, kernel::Visibility, training_set};
-use parquet::{
-    arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder},
-    basic::Compression,
-    file::properties::WriterProperties,
-};
+use larder_common::telemetry::{self, LogFormat};
+use larder_model::yaml::parse_bytes;
+use larder_serving::{Selection, TtlPolicy};
+use larder_training::{Limits, Progress, Report, TrainingRequest, kernel::Visibility};
 
 use super::{CliError, ConfigArg, output};
-use crate::config::{PluginConfig, load_definitions};
+use crate::offline::{EntityFiles, OfflineError, Project, TrainingWriter};
 
 #[derive(Debug, Args)]
 pub(super) struct TrainingSetArgs {
@@ -54,7 +44,8 @@ pub(super) struct TrainingSetArgs {
     /// When a feature row is visible: from its event time on, or from the later of its event time and its created time on
     #[arg(long, value_name = "TIME", value_enum, default_value_t = KnownAt::Event)]
     known_at: KnownAt,
-    /// How to treat a value that is older than its view's ttl at the entity row's time: as null, or as any other value
+    /// How to treat a value that is older than its view's ttl at the entity row's time: null (as null), ignore (as any
+    /// other value), or mark (as any other value, and with a column NAME__status after each feature)
     #[arg(long, value_enum, default_value_t = Ttl::Null)]
     ttl: Ttl,
     /// Name features in the form view__feature
@@ -63,6 +54,22 @@ pub(super) struct TrainingSetArgs {
     /// Add a column NAME__event_timestamp after each stored feature
     #[arg(long)]
     event_timestamps: bool,
+    /// Fail if an entity row has no time or no complete key, instead of leaving its features null
+    #[arg(long)]
+    strict: bool,
+    /// The memory for entity rows and their features, such as 2GiB (the default). Rows that do not fit are joined in
+    /// parts, each of which reads the feature files again
+    #[arg(long, value_name = "BYTES", value_parser = parse_memory)]
+    memory: Option<u64>,
+    /// The number of threads [default: the number of processors]
+    #[arg(long, value_name = "NUMBER")]
+    threads: Option<NonZeroUsize>,
+}
+
+/// A thread that shows the progress of a job.
+struct Watch<'s> {
+    stop: Sender<()>,
+    thread: ScopedJoinHandle<'s, ()>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -74,11 +81,14 @@ enum KnownAt {
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Ttl {
     Null,
+    Mark,
     Ignore,
 }
 
-/// The number of entity rows that are answered at a time.
-const BATCH_ROWS: usize = 16_384;
+/// The minimum of `--memory`: enough for some thousand rows.
+const MEMORY_MIN: u64 = 16 << 20;
+/// The interval at which the progress is shown.
+const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
 pub(super) fn run(args: &TrainingSetArgs) -> Result<()> {
     let selection = match &args.service {
@@ -90,90 +100,84 @@ pub(super) fn run(args: &TrainingSetArgs) -> Result<()> {
         None => Selection::Features(args.features.iter().map(|feature| feature.as_str().into()).collect()),
     };
     telemetry::install_logs("warn", LogFormat::Text);
-    let config = args.config.load()?;
-    let definitions = load_definitions(&config)?;
-    definitions.warnings.iter().for_each(|warning| output::note(&warning.to_string()));
-    let catalog = &definitions.catalog;
-    let transforms = transforms(catalog, &config.plugins)?;
-    let setting = config.sync_setting(Arc::new(SystemClock));
-    let entities = entities(&args.entities).with_context(|| args.entities.display().to_string())?;
-    let request = TrainingRequest {
-        selection,
-        full_feature_names: args.full_feature_names,
-        time_column: &args.time_column,
-        visibility: match args.known_at {
-            KnownAt::Event => Visibility::Event,
-            KnownAt::Created => Visibility::Created,
-        },
-        ttl: match args.ttl {
-            Ttl::Null => TtlPolicy::Null,
-            Ttl::Ignore => TtlPolicy::Ignore,
-        },
-        event_timestamps: args.event_timestamps,
-    };
-    let without_features = |wanted: Wanted| Wanted { features: Vec::new(), ..wanted };
-    let open = |view: &_, keys_only| {
-        setting.open_files(view, |wanted| if keys_only { without_features(wanted) } else { wanted })
-    };
-    let set = training_set(catalog, &transforms, &open, &request, &entities)?;
-    write(&args.out, &set).with_context(|| format!("cannot write {}", args.out.display()))?;
-    print(&set.report, &args.out);
+    let project = Project::load(args.config.load()?)?;
+    project.definitions().warnings.iter().for_each(|warning| output::note(&warning.to_string()));
+    let entities = EntityFiles::open(&args.entities)?;
+    let request = args.request(selection);
+    let job = project.job(&request, args.limits(), entities.schema())?;
+    let mut writer = TrainingWriter::create(&args.out, job.schema())?;
+    let progress = Progress::default();
+    let started = Instant::now();
+    let rows = entities.rows();
+    let report = thread::scope(|scope| {
+        let watch = Watch::start(scope, &progress, rows);
+        let report = job.run::<OfflineError>(entities, &progress, &mut |batch| writer.write(&batch));
+        watch.end();
+        report
+    })?;
+    writer.finish()?;
+    print(&report, &args.out, started.elapsed());
     Ok(())
 }
 
-/// Loads the plugins of the derived views from the plugin directory. A plugin without a file is not loaded.
-fn transforms(catalog: &Catalog, config: &PluginConfig) -> Result<Transforms> {
-    let Some(dir) = &config.dir else { return Ok(Transforms::default()) };
-    if catalog.derived_views().is_empty() {
-        return Ok(Transforms::default());
-    }
-    let runtime = PluginRuntime::new(config.settings.clone())?;
-    let transform = |view: &Arc<DerivedView>| {
-        let path = dir.join(format!("{}.wasm", view.plugin));
-        if !path.try_exists().with_context(|| path.display().to_string())? {
-            return Ok(None);
+fn parse_memory(text: &str) -> Result<u64, String> {
+    let bytes = parse_bytes(text).ok_or("not a size such as 512MiB or 2GiB")?;
+    if bytes < MEMORY_MIN { Err(format!("must be at least {} MiB", MEMORY_MIN >> 20)) } else { Ok(bytes) }
+}
+
+// === impl TrainingSetArgs ===
+
+impl TrainingSetArgs {
+    fn request<'a>(&'a self, selection: Selection<'a>) -> TrainingRequest<'a> {
+        TrainingRequest {
+            selection,
+            full_feature_names: self.full_feature_names,
+            time_column: &self.time_column,
+            visibility: match self.known_at {
+                KnownAt::Event => Visibility::Event,
+                KnownAt::Created => Visibility::Created,
+            },
+            ttl: match self.ttl {
+                Ttl::Null => TtlPolicy::Null,
+                Ttl::Mark => TtlPolicy::Mark,
+                Ttl::Ignore => TtlPolicy::Ignore,
+            },
+            event_timestamps: self.event_timestamps,
+            strict: self.strict,
         }
-        let bytes = read_regular(&path, config.settings.component_bytes_max());
-        let bytes = bytes.with_context(|| path.display().to_string())?;
-        let component = runtime.load(&bytes).with_context(|| path.display().to_string())?;
-        Ok(Some(Transform::bind(&runtime, &component, view)?))
-    };
-    let by_view = catalog.derived_views().iter().map(transform).collect::<Result<_>>()?;
-    Ok(Transforms::new(by_view, MissingPlugins::default(), runtime))
-}
-
-/// Reads the entity rows.
-fn entities(path: &Path) -> Result<Vec<RecordBatch>> {
-    let reader = ParquetRecordBatchReaderBuilder::try_new(open_regular(path)?)?.with_batch_size(BATCH_ROWS).build()?;
-    Ok(reader.collect::<Result<_, _>>()?)
-}
-
-/// Writes the set to a temporary file next to its final path, and renames it, so that an interrupted run leaves no
-/// half-written file at that path.
-fn write(path: &Path, set: &TrainingSet) -> Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.tmp", std::process::id()));
-    let temporary = path.with_file_name(name);
-    let written = write_to(&temporary, set).and_then(|()| Ok(fs::rename(&temporary, path)?));
-    if written.is_err() {
-        // The error of the write is returned. The file may not exist.
-        let _ = fs::remove_file(&temporary);
     }
-    written
-}
 
-fn write_to(path: &Path, set: &TrainingSet) -> Result<()> {
-    let Some(first) = set.batches.first() else { bail!("the entity rows are empty") };
-    let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
-    let mut writer = ArrowWriter::try_new(File::create(path)?, first.schema(), Some(properties))?;
-    for batch in &set.batches {
-        writer.write(batch)?;
+    fn limits(&self) -> Limits {
+        let limits = Limits::default();
+        Limits { memory: self.memory.unwrap_or(limits.memory), threads: self.threads.unwrap_or(limits.threads) }
     }
-    writer.into_inner()?.sync_all()?;
-    Ok(())
 }
 
-fn print(report: &Report, out: &Path) {
+// === impl Watch ===
+
+impl<'s> Watch<'s> {
+    fn start<'e>(scope: &'s Scope<'s, 'e>, progress: &'e Progress, rows: u64) -> Self {
+        let (sender, receiver) = mpsc::channel::<()>();
+        let thread = scope.spawn(move || {
+            let bar = output::progress("joined", rows);
+            while receiver.recv_timeout(PROGRESS_EVERY) == Err(RecvTimeoutError::Timeout) {
+                bar.set_position(progress.rows());
+                bar.set_prefix(format!("{} feature rows", output::thousands(progress.feature_rows())));
+            }
+            bar.finish_and_clear();
+        });
+        Self { stop: sender, thread }
+    }
+
+    /// Removes the progress bar.
+    fn end(self) {
+        drop(self.stop);
+        // The thread only draws the bar, so a panic there does not matter.
+        let _ = self.thread.join();
+    }
+}
+
+fn print(report: &Report, out: &Path, took: Duration) {
     let headings = ["VIEW", "FEATURE ROWS", "MATCHED", "EXPIRED", "NOT FOUND", "LATE"];
     let row = |view: &larder_training::ViewReport| {
         let numbers = [view.feature_rows, view.matched, view.expired, view.not_found, view.late];
@@ -198,5 +202,12 @@ fn print(report: &Report, out: &Path) {
             output::counted(view.late, "entity row uses", "entity rows use")
         ));
     }
-    output::line(&format!("wrote {} rows to {}", output::thousands(report.rows), out.display()));
+    let rate = report.rows as f64 / took.as_secs_f64().max(0.001);
+    output::line(&format!(
+        "wrote {} rows to {} in {:.1} s ({} rows/s)",
+        output::thousands(report.rows),
+        out.display(),
+        took.as_secs_f64(),
+        output::thousands(rate as u64)
+    ));
 }

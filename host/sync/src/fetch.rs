@@ -247,7 +247,8 @@ impl Inner {
         }
         let ids: Vec<EntityId> = items.iter().map(|item| item.id).collect();
         let mut encoder = RowEncoder::new(&self.view, self.key_version, Window::default(), Rule::Latest, self.times);
-        let batch = SourceBatch { rows: SourceRows::Items(items), origin: self.source.name().into(), first_row: 0 };
+        let batch =
+            SourceBatch { rows: SourceRows::Items(items), origin: self.source.name().into(), file: 0, first_row: 0 };
         // A batch of items is never rejected as a whole.
         let _ = encoder.encode(&batch, now);
         if encoder.skipped.rows() > 0 {

@@ -1,4 +1,4 @@
-//! The entity rows: their times, and their keys and request data as values of a lookup.
+//! The keys and request data of entity rows, as values of a lookup.
 
 use std::borrow::Cow;
 
@@ -6,30 +6,39 @@ use arrow::{
     array::{Array, ArrayRef, AsArray, RecordBatch},
     datatypes::{DataType, Int64Type},
 };
-use larder_columns::{Instants, cell, unpacked};
-use larder_model::{codec::Cell, yaml::nearest};
-use larder_serving::EntityValue;
+use larder_columns::{cell, unpacked};
+use larder_model::codec::Cell;
+use larder_serving::{EntityValue, OnlineRequest};
 
-use super::TrainingError;
+use super::{TrainingError, TrainingJob};
+
+/// The columns of entity rows that the plan uses, as a request.
+pub(super) struct EntityColumns<'a> {
+    pub(super) request: OnlineRequest<'a>,
+}
 
 const MICROS: i64 = 1_000_000;
 
-/// Returns the times of the rows.
-///
-/// # Errors
-/// [`TrainingError::MissingColumn`] and [`TrainingError::Column`].
-pub(super) fn times(rows: &RecordBatch, column: &str) -> Result<Instants, TrainingError> {
-    let Some(array) = rows.column_by_name(column) else {
-        let schema = rows.schema();
-        let help = nearest(column, schema.fields().iter().map(|field| field.name().as_str()));
-        let hint = help.map_or_else(String::new, |help| format!(" ({help})"));
-        return Err(TrainingError::MissingColumn { column: column.to_owned(), hint });
-    };
-    let error = |why: String| TrainingError::Column { column: column.to_owned(), why };
-    let times = Instants::new(array).map_err(error)?;
-    match (0..rows.num_rows()).find_map(|row| Some((row, times.conversion_error(row)?))) {
-        Some((row, why)) => Err(error(format!("row {row}: {why}"))),
-        None => Ok(times),
+// === impl EntityColumns ===
+
+impl<'a> EntityColumns<'a> {
+    /// Converts the columns of a batch.
+    ///
+    /// # Errors
+    /// [`TrainingError::Column`].
+    pub(super) fn new(job: &'a TrainingJob<'_>, batch: &'a RecordBatch) -> Result<Self, TrainingError> {
+        let column = |index: &usize| {
+            let name = job.entities.field(*index).name();
+            Ok((name.as_str().into(), values(batch.column(*index), name)?))
+        };
+        let entities = job.historical.columns.iter().map(column).collect::<Result<_, TrainingError>>()?;
+        let request = OnlineRequest {
+            selection: job.request.selection.clone(),
+            entities,
+            full_feature_names: job.request.full_feature_names,
+            view_metadata: false,
+        };
+        Ok(Self { request })
     }
 }
 
@@ -37,7 +46,7 @@ pub(super) fn times(rows: &RecordBatch, column: &str) -> Result<Instants, Traini
 ///
 /// # Errors
 /// [`TrainingError::Column`] for a value that a request cannot have.
-pub(super) fn values<'a>(array: &'a ArrayRef, column: &str) -> Result<Vec<EntityValue<'a>>, TrainingError> {
+fn values<'a>(array: &'a ArrayRef, column: &str) -> Result<Vec<EntityValue<'a>>, TrainingError> {
     let error = |why: String| TrainingError::Column { column: column.to_owned(), why };
     match array.data_type() {
         DataType::Int64 => {

@@ -18,6 +18,28 @@ pub enum TrainingError {
         /// The most similar column, to append to the message, or an empty string.
         hint: String,
     },
+    /// The entity rows have several columns with this name.
+    #[error("the entity rows have more than one column '{0}'")]
+    Duplicate(String),
+    /// The entity rows cannot be read.
+    #[error("the entity rows cannot be read: {0}")]
+    Entities(ArrowError),
+    /// Entity rows have no time, and the job is strict.
+    #[error("{rows} entity rows of a batch have a null in column '{column}', their time")]
+    NoTime {
+        /// The column of times.
+        column: String,
+        /// The number of rows.
+        rows: u64,
+    },
+    /// Entity rows have no complete key, and the job is strict.
+    #[error("{rows} entity rows of a batch have no complete key of feature view '{view}'")]
+    NoKey {
+        /// The view.
+        view: String,
+        /// The number of rows.
+        rows: u64,
+    },
     /// A column of the entity rows cannot be used.
     #[error("column '{column}' of the entity rows: {why}")]
     Column {
@@ -62,7 +84,28 @@ pub enum TrainingError {
         /// The reason.
         source: SourceError,
     },
-    /// Files changed between the two reads of a view.
+    /// The values of a derived feature depend on the other rows of a batch.
+    #[error(
+        "derived view '{view}': plugin '{plugin}' computes other values of feature '{feature}' if rows are computed {when}, \
+         for entity rows {}. hint: compute each row by itself, because Larder divides rows into batches",
+        numbers(rows)
+    )]
+    NotIndependent {
+        /// The view.
+        view: String,
+        /// The plugin.
+        plugin: String,
+        /// The feature.
+        feature: String,
+        /// The indexes of the entity rows.
+        rows: Vec<u64>,
+        /// How the rows were computed.
+        when: &'static str,
+    },
+    /// The job was stopped.
+    #[error("the run was stopped")]
+    Stopped,
+    /// Files changed while they were read.
     #[error("feature view '{0}': its files changed while they were read. hint: repeat the run")]
     Changed(String),
     /// A feature row cannot be stored.
@@ -84,4 +127,12 @@ pub enum TrainingError {
     /// Arrow rejects an output column, which is a bug in Larder.
     #[error(transparent)]
     Arrow(#[from] ArrowError),
+}
+
+/// Returns the first numbers as text.
+fn numbers(all: &[u64]) -> String {
+    const SHOWN: usize = 5;
+    let shown: Vec<String> = all.iter().take(SHOWN).map(u64::to_string).collect();
+    let more = all.len().saturating_sub(SHOWN);
+    if more == 0 { shown.join(", ") } else { format!("{} and {more} more", shown.join(", ")) }
 }

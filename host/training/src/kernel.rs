@@ -18,5 +18,5 @@ mod tests;
 
 pub use self::{
     join::{Arrival, Candidate, Join, Visibility, Winners},
-    spine::{Spine, SpineBuilder, TooManyRows},
+    spine::{Group, Spine, SpineBuilder, TooManyRows},
 };

@@ -1,21 +1,33 @@
 //! Builds training sets: joins entity rows with the feature values that were valid at their times.
 //!
-//! [`training_set`] resolves the requested features as a lookup does. For each view, it reads the keys and times of the
-//! feature rows, finds the winner of each entity row ([`kernel`]), and reads the winners' features. The answers for the
-//! entity rows are then made by the code that answers lookups ([`larder_serving::HistoricalRows`]), so the rules about the age
-//! of rows, the conversions of values and the derived features are the same.
+//! [`TrainingJob`] resolves the requested features as a lookup does, and reads the entity rows in parts that fit into memory.
+//! For each part and each view, it reads the keys and times of the feature rows, finds the winner of each entity row
+//! ([`kernel`]), and reads the winners' features. The answers for the entity rows are then made by the code that answers
+//! lookups ([`larder_serving::HistoricalRows`]), so the rules about the age of rows, the conversions of values and the derived
+//! features are the same.
+//!
+//! The parts are consecutive entity rows, and not rows with equal hashes of their keys: in both cases, each part reads the
+//! keys and times of all feature rows, but consecutive rows need no temporary files, and the output has their order.
 //!
 //! The crate links the store, because answers refer to rows in its format, but does not open a store.
 
+mod answer;
 mod entities;
 mod error;
+mod independence;
+mod job;
+mod joined;
 pub mod kernel;
+mod part;
+mod progress;
 mod report;
-mod set;
+mod run;
+mod times;
 mod view_rows;
 
 pub use self::{
     error::TrainingError,
+    job::{Limits, OpenSource, TrainingJob, TrainingRequest},
+    progress::Progress,
     report::{DerivedReport, Report, ViewReport},
-    set::{OpenSource, TrainingRequest, TrainingSet, training_set},
 };

@@ -1,179 +1,327 @@
 //! Reads the feature rows of a view: first the keys and times of all rows, and then the features of the winners.
+//!
+//! Each thread reads some of the row groups.
 
-use std::{collections::HashMap, ops::Range, sync::Arc};
+use std::{
+    collections::HashSet,
+    ops::Range,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    thread,
+};
 
 use larder_model::{
-    codec::{KeyEncoder, RowBuilder, RowSchema},
-    model::FeatureView,
+    codec::{RowBuilder, RowSchema},
+    model::{EntityId, FeatureView, Micros},
 };
-use larder_source::{Batches, Source, SourceRows, ViewColumns};
+use larder_source::{RowGroup, RowGroupFilter, SourceRows, ViewColumns, Wanted};
 use larder_store::Row;
 
 use super::{
-    TrainingError, ViewReport,
-    kernel::{Arrival, Candidate, Join, Spine, Visibility, Winners},
+    Progress, TrainingError, TrainingJob, ViewReport,
+    kernel::{Arrival, Candidate, Group, Join, Spine, Winners},
 };
 
-/// The rows of a view that are winners.
+/// The feature rows of a view that are winners.
 #[derive(Debug)]
 pub(super) struct ViewRows {
-    pub(super) winners: Winners,
-    /// The distinct winners, in ascending order of their arrival, and the row of each.
-    arrivals: Vec<Arrival>,
-    rows: Vec<Row>,
+    winners: Winners,
+    /// The rows of all winners, in the order of [`Winners::arrivals`].
+    blocks: Vec<Block>,
 }
 
-/// The indexes of files, in the order in which they were read.
-#[derive(Debug, Default)]
-struct Files(HashMap<Arc<str>, u32>);
+/// Encoded rows with adjacent indexes.
+#[derive(Debug)]
+struct Block {
+    /// The index of the first row.
+    first: usize,
+    bytes: Arc<[u8]>,
+    /// The end of each row in `bytes`.
+    ends: Vec<u32>,
+}
 
-/// The size in bytes of the blocks in which rows are stored.
-const BLOCK_BYTES: usize = 1 << 20;
+/// One read of a view.
+struct Reader<'r> {
+    job: &'r TrainingJob<'r>,
+    view: &'r FeatureView,
+    /// The index of the read's key in the plan.
+    key: usize,
+    spine: &'r Spine,
+    progress: &'r Progress,
+}
+
+/// The event times of rows that are needed. Both bounds are included.
+#[derive(Clone, Copy)]
+struct TimeRange {
+    min: Option<Micros>,
+    max: Micros,
+}
+
+/// The counts of a thread that reads keys and times.
+#[derive(Default)]
+struct Counts {
+    rows: u64,
+    skipped: u64,
+}
 
 // === impl ViewRows ===
 
 impl ViewRows {
-    /// Reads a view's files twice: `keys_only` has no features. `report` gets the numbers of feature rows.
+    /// Reads the winners of a view, which may take `bytes_max` bytes. Returns `None` if they take more. `report` gets the
+    /// numbers of feature rows.
     pub(super) fn read(
-        view: &FeatureView,
-        encoder: &KeyEncoder,
+        job: &TrainingJob<'_>,
+        read: usize,
+        key: usize,
         spine: &Spine,
-        visibility: Visibility,
-        keys_only: &dyn Source,
-        whole: &dyn Source,
+        bytes_max: u64,
+        progress: &Progress,
         report: &mut ViewReport,
-    ) -> Result<Self, TrainingError> {
-        let error = |source| TrainingError::Source { view: view.name.to_string(), source };
-        let mut files = Files::default();
-        let mut batches = keys_only.read(None).map_err(error)?;
-        let winners = find_winners(view, encoder, Join::new(spine, visibility), &mut *batches, &mut files, report)?;
-        let mut arrivals: Vec<Arrival> =
-            (0..spine.slots()).filter_map(|slot| Some(winners.get(slot)?.arrival)).collect();
-        arrivals.sort_unstable();
-        arrivals.dedup();
-        let position = batches.position();
-        drop(batches);
-        if arrivals.is_empty() {
-            return Ok(Self { winners, arrivals, rows: Vec::new() });
-        }
-        let mut batches = whole.read(None).map_err(error)?;
-        let rows = read_rows(view, &arrivals, &mut *batches, &files)?;
-        if batches.position() != position || rows.len() != arrivals.len() {
-            return Err(TrainingError::Changed(view.name.to_string()));
-        }
-        Ok(Self { winners, arrivals, rows })
+    ) -> Result<Option<Self>, TrainingError> {
+        let reader = Reader { job, view: &job.historical.views[read], key, spine, progress };
+        let Some((first, last)) = spine.time_range() else {
+            // No entity row has a key and a time, so no feature row can be found.
+            return Ok(Some(Self { winners: Join::new(spine, job.request.visibility).finish(), blocks: Vec::new() }));
+        };
+        let range = TimeRange { min: job.event_time_min(read, first), max: last };
+        let mut winners = reader.find_winners(range, report)?;
+        let arrivals: Arc<[Arrival]> = std::mem::take(&mut winners.arrivals).into();
+        let blocks = reader.read_rows(&arrivals, bytes_max)?;
+        Ok(blocks.map(|blocks| Self { winners, blocks }))
     }
 
-    /// Returns the row of a winner.
-    pub(super) fn row(&self, winner: &Candidate) -> Option<Row> {
-        let index = self.arrivals.binary_search(&winner.arrival).ok()?;
-        self.rows.get(index).cloned()
+    /// Returns the row of a slot's winner.
+    pub(super) fn row(&self, slot: usize) -> Option<Row> {
+        let index = self.winners.get(slot)?;
+        let block = &self.blocks[self.blocks.partition_point(|block| block.first <= index).checked_sub(1)?];
+        block.row(index)
+    }
+
+    /// Returns the size in memory, in bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        self.winners.bytes() + self.blocks.iter().map(Block::memory).sum::<u64>()
     }
 }
 
-/// Reads the keys and times of all feature rows.
-fn find_winners(
-    view: &FeatureView,
-    encoder: &KeyEncoder,
-    mut join: Join<'_>,
-    batches: &mut dyn Batches,
-    files: &mut Files,
-    report: &mut ViewReport,
-) -> Result<Winners, TrainingError> {
-    let error = |source| TrainingError::Source { view: view.name.to_string(), source };
-    let mut key = Vec::new();
-    while let Some(batch) = batches.next_batch().map_err(error)? {
-        let SourceRows::Columns(rows) = &batch.rows else { continue };
-        let columns = ViewColumns::new(view, &[], rows, &batch.origin).map_err(error)?;
-        let file = files.add(&batch.origin);
-        for row in 0..rows.num_rows() {
-            report.feature_rows += 1;
-            let time = columns.event_time.micros(row);
-            let (Some(event_time), Some(id)) = (time, columns.id(encoder, row, &mut key)) else {
-                report.skipped += 1;
-                continue;
-            };
-            let created = columns.created.as_ref();
-            // Nanoseconds are less than 1,000.
-            let nanos = |nanos: u32| u16::try_from(nanos).unwrap_or(0);
-            let candidate = Candidate {
-                event_time,
-                created: created.and_then(|created| created.micros(row)),
-                nanos: (nanos(columns.event_time.nanos(row)), nanos(created.map_or(0, |created| created.nanos(row)))),
-                arrival: Arrival { file, row: batch.first_row + row as u64 },
-            };
-            join.add(&id, &candidate);
-        }
+// === impl Block ===
+
+impl Block {
+    fn row(&self, index: usize) -> Option<Row> {
+        let index = index - self.first;
+        let end = *self.ends.get(index)?;
+        let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
+        Some(Row::in_block(&self.bytes, Range { start, end }))
     }
-    Ok(join.finish())
+
+    fn memory(&self) -> u64 {
+        (self.bytes.len() + self.ends.len() * size_of::<u32>() + size_of::<Self>()) as u64
+    }
 }
 
-/// Reads the rows with these arrivals, in their order. Returns fewer rows if the files have changed.
-fn read_rows(
-    view: &FeatureView,
-    arrivals: &[Arrival],
-    batches: &mut dyn Batches,
-    files: &Files,
-) -> Result<Vec<Row>, TrainingError> {
-    let error = |source| TrainingError::Source { view: view.name.to_string(), source };
-    let schema = RowSchema::of_view(view);
-    let mut builder = RowBuilder::new(&schema);
-    let mut rows = Vec::with_capacity(arrivals.len());
-    let (mut block, mut ends): (Vec<u8>, Vec<usize>) = (Vec::new(), Vec::new());
-    while let Some(batch) = batches.next_batch().map_err(error)? {
-        let SourceRows::Columns(columns) = &batch.rows else { continue };
-        let Some(file) = files.get(&batch.origin) else { return Ok(Vec::new()) };
-        let at = |row: usize| Arrival { file, row: batch.first_row + row as u64 };
-        let start = arrivals.partition_point(|arrival| *arrival < at(0));
-        let end = arrivals.partition_point(|arrival| *arrival < at(columns.num_rows()));
-        if start == end {
-            continue;
-        }
-        if start != rows.len() + ends.len() {
-            // The batches of this read are in another order than those of the first one.
-            return Ok(Vec::new());
-        }
-        let decoded = ViewColumns::new(view, &view.features, columns, &batch.origin).map_err(error)?;
-        for arrival in &arrivals[start..end] {
-            let row = usize::try_from(arrival.row - batch.first_row).unwrap_or(usize::MAX);
-            let bytes = decoded.encode(row, &schema, &mut builder).map_err(|why| TrainingError::Row {
-                view: view.name.to_string(),
-                location: format!("{}, row {}", batch.origin, arrival.row),
-                why: why.to_string(),
-            })?;
-            block.extend_from_slice(bytes);
-            ends.push(block.len());
-            if block.len() >= BLOCK_BYTES {
-                flush(&mut block, &mut ends, &mut rows);
+// === impl TimeRange ===
+
+impl TimeRange {
+    /// Returns whether a row group may have a row that is needed.
+    fn overlaps(&self, group: &RowGroup) -> bool {
+        group.event_times.is_none_or(|(min, max)| min <= self.max && self.min.is_none_or(|needed| needed <= max))
+    }
+}
+
+// === impl Reader ===
+
+impl Reader<'_> {
+    fn error(&self, source: larder_source::SourceError) -> TrainingError {
+        TrainingError::Source { view: self.view.name.to_string(), source }
+    }
+
+    /// Runs a function on each thread, with the index of the thread.
+    fn on_threads<T: Send>(
+        &self,
+        run: impl Fn(usize) -> Result<T, TrainingError> + Sync,
+    ) -> Result<Vec<T>, TrainingError> {
+        let threads = self.job.limits.threads.get();
+        thread::scope(|scope| {
+            let run = &run;
+            let running: Vec<_> = (0..threads).map(|thread| scope.spawn(move || run(thread))).collect();
+            let joined = running
+                .into_iter()
+                .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            joined.collect()
+        })
+    }
+
+    /// Returns a filter that assigns each row group to one of the threads.
+    fn filter(&self, thread: usize, is_needed: impl Fn(&RowGroup) -> bool + Send + Sync + 'static) -> RowGroupFilter {
+        let threads = self.job.limits.threads.get();
+        RowGroupFilter::new(move |group| (group.file + group.index) % threads == thread && is_needed(group))
+    }
+
+    /// Reads the keys and times of all feature rows.
+    fn find_winners(&self, range: TimeRange, report: &mut ViewReport) -> Result<Winners, TrainingError> {
+        let skipped_groups: Arc<Mutex<HashSet<(usize, usize)>>> = Arc::default();
+        let joins = self.on_threads(|thread| {
+            let skipped_groups = Arc::clone(&skipped_groups);
+            let filter = self.filter(thread, move |group| {
+                let is_needed = range.overlaps(group);
+                if !is_needed {
+                    skipped_groups.lock().unwrap_or_else(PoisonError::into_inner).insert((group.file, group.index));
+                }
+                is_needed
+            });
+            self.join_some(&filter, range)
+        })?;
+        let mut all: Option<Join<'_>> = None;
+        let (mut rows, mut skipped) = (0, 0);
+        for (join, counts) in joins {
+            rows += counts.rows;
+            skipped += counts.skipped;
+            match (&mut all, join) {
+                (Some(all), Some(join)) => all.merge(&join),
+                (all, join) => *all = all.take().or(join),
             }
         }
+        // The files are read once for each part of the entity rows.
+        report.feature_rows = report.feature_rows.max(rows);
+        report.skipped = report.skipped.max(skipped);
+        let groups = skipped_groups.lock().unwrap_or_else(PoisonError::into_inner).len() as u64;
+        report.row_groups_skipped = report.row_groups_skipped.max(groups);
+        Ok(all.unwrap_or_else(|| Join::new(self.spine, self.job.request.visibility)).finish())
     }
-    flush(&mut block, &mut ends, &mut rows);
-    Ok(rows)
+
+    /// Joins the feature rows of some row groups; `None` if they have no rows.
+    fn join_some(
+        &self,
+        filter: &RowGroupFilter,
+        range: TimeRange,
+    ) -> Result<(Option<Join<'_>>, Counts), TrainingError> {
+        let choose = |wanted: Wanted| Wanted { features: Vec::new(), row_groups: Some(filter.clone()), ..wanted };
+        let source = self.job.source(self.view, &choose)?;
+        let mut batches = source.read(None).map_err(|error| self.error(error))?;
+        let encoder = &self.job.historical.plan.keys[self.key].encoder;
+        let visibility = self.job.request.visibility;
+        let (mut join, mut counts) = (None, Counts::default());
+        let mut key = Vec::new();
+        let mut ids: Vec<(u32, EntityId)> = Vec::new();
+        let mut groups: Vec<(u32, Group)> = Vec::new();
+        while let Some(batch) = batches.next_batch().map_err(|error| self.error(error))? {
+            self.progress.check()?;
+            let SourceRows::Columns(rows) = &batch.rows else { continue };
+            self.progress.add_feature_rows(rows.num_rows() as u64);
+            let columns = ViewColumns::new(self.view, &[], rows, &batch.origin).map_err(|error| self.error(error))?;
+            let (times, created) = (&columns.event_time, columns.created.as_ref());
+            let created_at = |row: usize| created.and_then(|created| created.micros(row));
+            // In three loops, so that the processor waits for several groups at the same time.
+            ids.clear();
+            for row in 0..rows.num_rows() {
+                let Some(event_time) = times.micros(row) else {
+                    counts.skipped += 1;
+                    continue;
+                };
+                if visibility.of(event_time, created_at(row)) > range.max {
+                    continue;
+                }
+                match columns.id(encoder, row, &mut key) {
+                    // A batch has at most 2^32 rows.
+                    Some(id) => ids.push((u32::try_from(row).unwrap_or(u32::MAX), id)),
+                    None => counts.skipped += 1,
+                }
+            }
+            groups.clear();
+            groups.extend(ids.iter().filter_map(|(row, id)| Some((*row, self.spine.group(id)?))));
+            let join = join.get_or_insert_with(|| Join::new(self.spine, visibility));
+            // Files have at most 2^32 files, and nanoseconds are less than 1,000.
+            let file = u32::try_from(batch.file).unwrap_or(u32::MAX);
+            let nanos = |nanos: u32| u16::try_from(nanos).unwrap_or(0);
+            for (row, group) in &groups {
+                let row = *row as usize;
+                let candidate = Candidate {
+                    event_time: times.micros(row).unwrap_or_default(),
+                    created: created_at(row),
+                    nanos: (nanos(times.nanos(row)), nanos(created.map_or(0, |created| created.nanos(row)))),
+                    arrival: Arrival { file, row: batch.first_row + row as u64 },
+                };
+                join.add(*group, &candidate);
+            }
+            counts.rows += rows.num_rows() as u64;
+        }
+        Ok((join, counts))
+    }
+
+    /// Reads the rows with these arrivals; `None` if they take more than `bytes_max` bytes.
+    fn read_rows(&self, arrivals: &Arc<[Arrival]>, bytes_max: u64) -> Result<Option<Vec<Block>>, TrainingError> {
+        if arrivals.is_empty() {
+            return Ok(Some(Vec::new()));
+        }
+        let bytes = AtomicU64::new(0);
+        let blocks = self.on_threads(|thread| {
+            let of_groups = Arc::clone(arrivals);
+            let filter = self.filter(thread, move |group| {
+                let file = u32::try_from(group.file).unwrap_or(u32::MAX);
+                !span(&of_groups, file, group.rows.clone()).is_empty()
+            });
+            self.read_some(&filter, arrivals, &bytes, bytes_max)
+        })?;
+        if bytes.load(Relaxed) > bytes_max {
+            return Ok(None);
+        }
+        let mut blocks: Vec<Block> = blocks.into_iter().flatten().collect();
+        blocks.sort_unstable_by_key(|block| block.first);
+        if blocks.iter().map(|block| block.ends.len()).sum::<usize>() != arrivals.len() {
+            return Err(TrainingError::Changed(self.view.name.to_string()));
+        }
+        Ok(Some(blocks))
+    }
+
+    fn read_some(
+        &self,
+        filter: &RowGroupFilter,
+        arrivals: &[Arrival],
+        bytes: &AtomicU64,
+        bytes_max: u64,
+    ) -> Result<Vec<Block>, TrainingError> {
+        let choose = |wanted: Wanted| Wanted { keys: Vec::new(), row_groups: Some(filter.clone()), ..wanted };
+        let source = self.job.source(self.view, &choose)?;
+        let mut batches = source.read(None).map_err(|error| self.error(error))?;
+        let schema = RowSchema::of_view(self.view);
+        let mut builder = RowBuilder::new(&schema);
+        let mut blocks = Vec::new();
+        while let Some(batch) = batches.next_batch().map_err(|error| self.error(error))? {
+            self.progress.check()?;
+            let SourceRows::Columns(rows) = &batch.rows else { continue };
+            let file = u32::try_from(batch.file).unwrap_or(u32::MAX);
+            let span = span(arrivals, file, batch.first_row..batch.first_row + rows.num_rows() as u64);
+            if span.is_empty() {
+                continue;
+            }
+            let decoded = ViewColumns::without_keys(&self.view.features, rows, &batch.origin);
+            let decoded = decoded.map_err(|error| self.error(error))?;
+            let (mut block, mut ends) = (Vec::new(), Vec::with_capacity(span.len()));
+            for arrival in &arrivals[span.clone()] {
+                let row = usize::try_from(arrival.row - batch.first_row).unwrap_or(usize::MAX);
+                let encoded = decoded.encode(row, &schema, &mut builder).map_err(|why| TrainingError::Row {
+                    view: self.view.name.to_string(),
+                    location: format!("{}, row {}", batch.origin, arrival.row),
+                    why: why.to_string(),
+                })?;
+                block.extend_from_slice(encoded);
+                // The decoded rows of a batch have a limit of much less than 4 GiB.
+                ends.push(u32::try_from(block.len()).unwrap_or(u32::MAX));
+            }
+            let block = Block { first: span.start, bytes: block.into(), ends };
+            let memory = block.memory();
+            blocks.push(block);
+            if bytes.fetch_add(memory, Relaxed) + memory > bytes_max {
+                break;
+            }
+        }
+        Ok(blocks)
+    }
 }
 
-/// Moves a block's rows to `rows`.
-fn flush(block: &mut Vec<u8>, ends: &mut Vec<usize>, rows: &mut Vec<Row>) {
-    let shared: Arc<[u8]> = std::mem::take(block).into();
-    let mut start = 0;
-    for end in ends.drain(..) {
-        // A block is a little larger than `BLOCK_BYTES` at most, plus a row.
-        let range = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
-        rows.push(Row::in_block(&shared, Range { start: range(start), end: range(end) }));
-        start = end;
-    }
-}
-
-// === impl Files ===
-
-impl Files {
-    /// Returns the index of a file, which is added if it is new.
-    fn add(&mut self, origin: &Arc<str>) -> u32 {
-        let next = u32::try_from(self.0.len()).unwrap_or(u32::MAX);
-        *self.0.entry(Arc::clone(origin)).or_insert(next)
-    }
-
-    fn get(&self, origin: &Arc<str>) -> Option<u32> {
-        self.0.get(origin).copied()
-    }
+/// Returns the indexes of the arrivals with these rows of a file.
+fn span(arrivals: &[Arrival], file: u32, rows: Range<u64>) -> Range<usize> {
+    let at = |row| arrivals.partition_point(|arrival| *arrival < Arrival { file, row });
+    at(rows.start)..at(rows.end)
 }

@@ -234,8 +234,9 @@ impl<'n> Table<'n> {
     }
 }
 
-/// Parses `4096`, `64KiB`, `256 MiB`, `1GB`.
-fn parse_bytes(text: &str) -> Option<u64> {
+/// Parses a size such as `4096`, `64KiB`, `256 MiB` or `1GB`. Returns the number of bytes, or `None` for other text.
+#[must_use]
+pub fn parse_bytes(text: &str) -> Option<u64> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let number: u64 = text[..digits].parse().ok()?;

@@ -44,7 +44,8 @@ const PATH_PART_BYTES: u64 = 32;
 /// decoded.
 const KEY_VALUE_FACTOR: u64 = 6;
 
-/// Reads the footer of a file of `size` bytes. `fetch` reads a range of the file.
+/// Reads the footer of a file of `size` bytes. `fetch` reads a range of the file. Statistics are only decoded for the root
+/// column with the name `statistics_of`, if there is one.
 ///
 /// # Errors
 /// [`SourceError::Unreadable`], [`SourceError::Limit`], and the errors of `fetch`.
@@ -53,6 +54,7 @@ pub(super) fn read(
     size: u64,
     limits: &ParquetLimits,
     thread: &DecodeThread,
+    statistics_of: Option<&str>,
     fetch: &mut dyn FnMut(Range<u64>) -> Result<Bytes, SourceError>,
 ) -> Result<ParquetMetaData, SourceError> {
     let unreadable = |why: String| SourceError::Unreadable { path: path.to_owned(), why };
@@ -91,13 +93,28 @@ pub(super) fn read(
     };
     check(path, "the number of columns", extent.columns, limits.columns_max as u64)?;
     limits.check_memory(path, "the memory for the file's metadata in bytes", extent.bytes)?;
-    thread.guarded(move || decode(&footer)).map_err(unreadable)
+    let column = statistics_of.map(str::to_owned);
+    let decode = move || {
+        let metadata = decode(&footer, &[])?;
+        // The index of the column is known only now.
+        match column.and_then(|column| leaf(&metadata, &column)) {
+            Some(leaf) => decode(&footer, &[leaf]),
+            None => Ok(metadata),
+        }
+    };
+    thread.guarded(decode).map_err(unreadable)
 }
 
-/// Converts a checked footer. Skips statistics, which are not used.
-fn decode(footer: &[u8]) -> Result<ParquetMetaData, parquet::errors::ParquetError> {
+/// Returns the index of the first leaf of a root column.
+fn leaf(metadata: &ParquetMetaData, root: &str) -> Option<usize> {
+    let schema = metadata.file_metadata().schema_descr();
+    (0..schema.num_columns()).find(|leaf| schema.get_column_root(*leaf).name() == root)
+}
+
+/// Converts a checked footer. Skips statistics, except those of the columns `statistics_of`.
+fn decode(footer: &[u8], statistics_of: &[usize]) -> Result<ParquetMetaData, parquet::errors::ParquetError> {
     let mut options = ParquetMetaDataOptions::new();
-    options.set_column_stats_policy(ParquetStatisticsPolicy::SkipAll);
+    options.set_column_stats_policy(ParquetStatisticsPolicy::skip_except(statistics_of));
     options.set_encoding_stats_policy(ParquetStatisticsPolicy::SkipAll);
     options.set_size_stats_policy(ParquetStatisticsPolicy::SkipAll);
     ParquetMetaDataReader::decode_metadata_with_options(footer, Some(&options))

@@ -27,7 +27,7 @@ use super::{
     cut::{decoded_fields, piece, row_sizes},
     pages::{Budget, CheckedPages, Cost, Excess},
 };
-use crate::SourceError;
+use crate::{SourceError, row_group::FileFilter};
 
 /// How the wanted columns of a file are read.
 pub(crate) struct Plan {
@@ -45,6 +45,7 @@ pub(crate) struct Plan {
 pub(crate) struct FileRows {
     path: Arc<str>,
     plan: Arc<Plan>,
+    filter: FileFilter,
     limits: ParquetLimits,
     /// The index of the next row group.
     next: usize,
@@ -65,6 +66,9 @@ struct Group {
     batch_rows: u64,
     open: Option<(ParquetRecordBatchReader, Arc<Budget>)>,
 }
+
+/// Provides the bytes of a row group. The last argument is the row group that is read next, if there is one.
+type InputOf<'i> = dyn FnMut(&Plan, usize, Option<usize>) -> Result<Input, SourceError> + 'i;
 
 /// A decoded batch, which is returned in pieces.
 struct Batch {
@@ -234,9 +238,9 @@ fn cost(descr: &ColumnDescriptor, arrow: Option<&DataType>, is_message: bool) ->
 
 impl FileRows {
     /// Creates a reader of the file's rows. It skips the first `skip` rows.
-    pub(crate) fn new(path: Arc<str>, plan: Plan, limits: ParquetLimits, skip: u64) -> Self {
+    pub(crate) fn new(path: Arc<str>, plan: Plan, filter: FileFilter, limits: ParquetLimits, skip: u64) -> Self {
         let plan = Arc::new(plan);
-        Self { path, plan, limits, next: 0, skip, group: None, batch: None, rows_read: skip }
+        Self { path, plan, filter, limits, next: 0, skip, group: None, batch: None, rows_read: skip }
     }
 
     /// Returns the number of rows that were returned or skipped.
@@ -252,7 +256,7 @@ impl FileRows {
     pub(crate) fn next(
         &mut self,
         thread: &DecodeThread,
-        input_of: &mut dyn FnMut(&Plan, usize) -> Result<Input, SourceError>,
+        input_of: &mut InputOf<'_>,
     ) -> Result<Option<RecordBatch>, SourceError> {
         loop {
             if let Some(batch) = &mut self.batch {
@@ -283,11 +287,28 @@ impl FileRows {
             if done == rows {
                 continue;
             }
-            let input = Arc::new(input_of(&self.plan, number)?);
+            // A partly read group continues, even if its first rows are not known here.
+            let first_row = self.rows_read - done;
+            if !self.filter.is_chosen(&self.plan.metadata, number, first_row) {
+                self.rows_read = self.rows_read.saturating_add(rows - done);
+                continue;
+            }
+            let following = self.following(number + 1, first_row.saturating_add(rows));
+            let input = Arc::new(input_of(&self.plan, number, following)?);
             let rows_max = self.limits.memory_of(self.plan.roots) / 8 / self.plan.row_bytes();
             let batch_rows = rows_max.clamp(1, self.limits.batch_rows as u64);
             self.group = Some(Group { number, input, rows, done, batch_rows, open: None });
         }
+    }
+
+    /// Returns the first row group to read, from the group `number` on, whose first row has the index `first_row`.
+    fn following(&self, number: usize, mut first_row: u64) -> Option<usize> {
+        (number..self.plan.groups()).find(|group| {
+            let is_chosen = self.filter.is_chosen(&self.plan.metadata, *group, first_row);
+            let rows = u64::try_from(self.plan.metadata.row_group(*group).num_rows()).unwrap_or(0);
+            first_row = first_row.saturating_add(rows);
+            is_chosen
+        })
     }
 }
 

@@ -18,6 +18,7 @@ use parquet::{
 };
 
 use super::*;
+use crate::row_group::FileFilter;
 
 const MIB: u64 = 1 << 20;
 
@@ -44,15 +45,16 @@ fn read(file: &Bytes, limits: &ParquetLimits, skip: u64) -> Result<Vec<RecordBat
     let size = file.len() as u64;
     let at = |offset: u64| usize::try_from(offset).unwrap();
     let fetch = &mut |range: Range<u64>| Ok(file.slice(at(range.start)..at(range.end)));
-    let metadata = metadata("a.parquet", size, limits, &thread, fetch)?;
+    let metadata = metadata("a.parquet", size, limits, &thread, None, fetch)?;
     let columns = metadata.file_metadata().schema_descr().root_schema().get_fields().len();
     let roots: Vec<usize> = (0..columns).collect();
+    let filter = FileFilter::new(None, 0, None, &metadata);
     let plan = Plan::new(Arc::new(metadata), &roots, &vec![false; columns], &thread);
     let plan = plan.map_err(|why| SourceError::Unreadable { path: "a.parquet".to_owned(), why })?;
-    let mut rows = FileRows::new("a.parquet".into(), plan, *limits, skip);
+    let mut rows = FileRows::new("a.parquet".into(), plan, filter, *limits, skip);
     let parts = Arc::new(vec![(0, file.clone())]);
     let mut batches = Vec::new();
-    while let Some(batch) = rows.next(&thread, &mut |_, _| Ok(Input::Parts(Arc::clone(&parts), size)))? {
+    while let Some(batch) = rows.next(&thread, &mut |_, _, _| Ok(Input::Parts(Arc::clone(&parts), size)))? {
         batches.push(batch);
     }
     Ok(batches)

@@ -14,6 +14,7 @@ use crate::{
     aws::{Aws, AwsError, AwsErrorKind},
     parquet_reader::{self, DecodeThread, FileRows, Input, ParquetLimits, Plan, Windows},
     parquet_shape::{Absent, Shape},
+    row_group::FileFilter,
 };
 
 /// One version of an object.
@@ -220,16 +221,18 @@ impl Opened {
         wanted: &Wanted,
         limits: ParquetLimits,
         relative: &str,
+        file: usize,
         rows_skipped: u64,
     ) -> Result<Self, SourceError> {
         let url = object.url();
-        let metadata = metadata(aws, client, thread, &object, whole.as_ref(), &limits)?;
+        let metadata = metadata(aws, client, thread, &object, whole.as_ref(), &limits, wanted.statistics_of())?;
         let rows = u64::try_from(metadata.file_metadata().num_rows()).unwrap_or(0);
         let shape = Shape::of(wanted, &url, relative, &metadata)?;
+        let filter = FileFilter::new(wanted.row_groups.as_ref(), file, shape.event_time_root(), &metadata);
         let plan = Plan::new(Arc::new(metadata), shape.roots(), shape.is_message(), thread);
         let plan = plan.map_err(|why| SourceError::Unreadable { path: url.clone(), why })?;
         let origin: Arc<str> = url.into();
-        let file_rows = FileRows::new(Arc::clone(&origin), plan, limits, rows_skipped);
+        let file_rows = FileRows::new(Arc::clone(&origin), plan, filter, limits, rows_skipped);
         let groups = Groups { object, whole, ahead: None, fetch_bytes: limits.fetch_bytes };
         Ok(Self { groups, origin, file_rows, shape, rows })
     }
@@ -262,7 +265,8 @@ impl Opened {
         wanted: &Wanted,
     ) -> Result<Option<RecordBatch>, SourceError> {
         let groups = &mut self.groups;
-        let batch = self.file_rows.next(thread, &mut |plan, group| groups.input(aws, client, plan, group))?;
+        let batch =
+            self.file_rows.next(thread, &mut |plan, group, next| groups.input(aws, client, plan, group, next))?;
         batch.map(|batch| self.shape.project(wanted, &self.origin, &batch)).transpose()
     }
 }
@@ -270,9 +274,16 @@ impl Opened {
 // === impl Groups ===
 
 impl Groups {
-    /// Returns the bytes of a row group, and starts to fetch the next row group. A large row group is not fetched in
+    /// Returns the bytes of a row group, and starts to fetch the row group `next`. A large row group is not fetched in
     /// advance: each part of it is fetched when it is decoded.
-    fn input(&mut self, aws: &Arc<Aws>, client: &Client, plan: &Plan, group: usize) -> Result<Input, SourceError> {
+    fn input(
+        &mut self,
+        aws: &Arc<Aws>,
+        client: &Client,
+        plan: &Plan,
+        group: usize,
+        next: Option<usize>,
+    ) -> Result<Input, SourceError> {
         let length = self.object.bytes;
         if let Some(whole) = &self.whole {
             return Ok(Input::Parts(Arc::new(vec![(0, whole.clone())]), length));
@@ -301,8 +312,8 @@ impl Groups {
                 fetched.map_err(|error| changed(&self.object.url(), error))?
             }
         };
-        if group + 1 < plan.groups() {
-            self.ahead = self.fetch_ahead(aws, client, plan.ranges(group + 1))?;
+        if let Some(next) = next {
+            self.ahead = self.fetch_ahead(aws, client, plan.ranges(next))?;
         }
         let mut parts: Vec<(u64, Bytes)> = ranges.iter().map(|range| range.start).zip(fetched).collect();
         parts.sort_by_key(|(start, _)| *start);
@@ -348,6 +359,7 @@ pub(super) fn metadata(
     object: &Object,
     whole: Option<&Bytes>,
     limits: &ParquetLimits,
+    statistics_of: Option<&str>,
 ) -> Result<ParquetMetaData, SourceError> {
     let url = object.url();
     let fetch = &mut |range: Range<u64>| {
@@ -358,7 +370,7 @@ pub(super) fn metadata(
         let mut parts = aws.wait_for(object.fetch_all(client, &[range])).map_err(|error| changed(&url, error))?;
         Ok(parts.pop().unwrap_or_default())
     };
-    parquet_reader::metadata(&url, object.bytes, limits, thread, fetch)
+    parquet_reader::metadata(&url, object.bytes, limits, thread, statistics_of, fetch)
 }
 
 #[cfg(test)]

@@ -89,7 +89,7 @@ impl Batches for Reading<'_> {
             ("row", Arc::new(rows.take(keys.len()).collect::<Int64Array>())),
         ];
         let rows = SourceRows::Columns(RecordBatch::try_from_iter(columns).unwrap());
-        Ok(Some(SourceBatch { rows, origin: "fake".into(), first_row }))
+        Ok(Some(SourceBatch { rows, origin: "fake".into(), file: 0, first_row }))
     }
 
     fn rows_expected(&self) -> u64 {

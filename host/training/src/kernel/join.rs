@@ -2,9 +2,9 @@
 
 use std::cmp::Ordering;
 
-use larder_model::model::{EntityId, Micros};
+use larder_model::model::Micros;
 
-use super::Spine;
+use super::{Spine, spine::Group};
 
 /// The time at which a feature row becomes visible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -60,14 +60,32 @@ pub struct Join<'s> {
     spine: &'s Spine,
     visibility: Visibility,
     best: Vec<Best>,
-    rows: u64,
 }
 
 /// The winner of each slot.
 #[derive(Debug)]
 pub struct Winners {
-    best: Vec<Best>,
-    rows: u64,
+    /// The distinct winners, in ascending order.
+    pub arrivals: Vec<Arrival>,
+    /// For each slot, the index of its winner in `arrivals`, or [`NO_WINNER`].
+    slots: Vec<u32>,
+}
+
+/// The index of a slot without a winner.
+const NO_WINNER: u32 = u32::MAX;
+
+// === impl Visibility ===
+
+impl Visibility {
+    /// Returns the time from which on a feature row is visible.
+    #[must_use]
+    #[inline]
+    pub fn of(self, event_time: Micros, created: Option<Micros>) -> Micros {
+        match self {
+            Self::Event => event_time,
+            Self::Created => created.map_or(event_time, |created| created.max(event_time)),
+        }
+    }
 }
 
 // === impl Best ===
@@ -82,13 +100,8 @@ impl Best {
         Self { event_time, event_nanos, created: created.unwrap_or(Micros::MIN), created_nanos, file, row: row + 1 }
     }
 
-    fn candidate(&self) -> Option<Candidate> {
-        Some(Candidate {
-            event_time: self.event_time,
-            created: Some(self.created).filter(|created| *created != Micros::MIN),
-            nanos: (self.event_nanos, self.created_nanos),
-            arrival: Arrival { file: self.file, row: self.row.checked_sub(1)? },
-        })
+    fn arrival(&self) -> Option<Arrival> {
+        Some(Arrival { file: self.file, row: self.row.checked_sub(1)? })
     }
 }
 
@@ -98,18 +111,14 @@ impl<'s> Join<'s> {
     /// Starts a join.
     #[must_use]
     pub fn new(spine: &'s Spine, visibility: Visibility) -> Self {
-        Self { spine, visibility, best: vec![Best::NONE; spine.slots()], rows: 0 }
+        Self { spine, visibility, best: vec![Best::NONE; spine.slots()] }
     }
 
-    /// Adds a feature row.
+    /// Adds a feature row. `group` is the result of [`Spine::group`] for its key.
     #[inline]
-    pub fn add(&mut self, id: &EntityId, candidate: &Candidate) {
-        self.rows += 1;
-        let visible = match self.visibility {
-            Visibility::Event => candidate.event_time,
-            Visibility::Created => candidate.event_time.max(candidate.created.unwrap_or(Micros::MIN)),
-        };
-        let Some(slot) = self.spine.first_slot(id, visible) else { return };
+    pub fn add(&mut self, group: Group, candidate: &Candidate) {
+        let visible = self.visibility.of(candidate.event_time, candidate.created);
+        let Some(slot) = self.spine.first_slot(group, visible) else { return };
         let (best, new) = (&mut self.best[slot], Best::of(candidate));
         if new.cmp(best) == Ordering::Greater {
             *best = new;
@@ -118,7 +127,6 @@ impl<'s> Join<'s> {
 
     /// Adds the feature rows of another join with the same spine and the same visibility.
     pub fn merge(&mut self, other: &Self) {
-        self.rows += other.rows;
         for (best, other) in self.best.iter_mut().zip(&other.best) {
             *best = (*best).max(*other);
         }
@@ -133,22 +141,42 @@ impl<'s> Join<'s> {
                 self.best[slot] = self.best[slot].max(self.best[slot - 1]);
             }
         }
-        Winners { best: self.best, rows: self.rows }
+        // A feature row has one key, so all slots that it wins are adjacent.
+        let mut firsts: Vec<(Arrival, u32)> = Vec::new();
+        for (slot, best) in self.best.iter().enumerate() {
+            if let Some(arrival) = best.arrival()
+                && (slot == 0 || self.best[slot - 1].arrival() != Some(arrival))
+            {
+                // A spine has at most 2^32 - 2 slots.
+                firsts.push((arrival, u32::try_from(slot).unwrap_or(NO_WINNER)));
+            }
+        }
+        firsts.sort_unstable();
+        let mut slots = vec![NO_WINNER; self.best.len()];
+        for (index, (_, first)) in firsts.iter().enumerate() {
+            slots[*first as usize] = u32::try_from(index).unwrap_or(NO_WINNER);
+        }
+        for slot in 1..slots.len() {
+            if slots[slot] == NO_WINNER && self.best[slot].arrival().is_some() {
+                slots[slot] = slots[slot - 1];
+            }
+        }
+        Winners { arrivals: firsts.into_iter().map(|(arrival, _)| arrival).collect(), slots }
     }
 }
 
 // === impl Winners ===
 
 impl Winners {
-    /// Returns the winner of a slot; `None` if no feature row is visible to it.
+    /// Returns the size in memory, in bytes.
     #[must_use]
-    pub fn get(&self, slot: usize) -> Option<Candidate> {
-        self.best[slot].candidate()
+    pub fn bytes(&self) -> u64 {
+        (self.slots.len() * size_of::<u32>() + self.arrivals.len() * size_of::<Arrival>()) as u64
     }
 
-    /// Returns the number of feature rows that were added.
+    /// Returns the index in [`Winners::arrivals`] of a slot's winner; `None` if no feature row is visible to the slot.
     #[must_use]
-    pub fn rows(&self) -> u64 {
-        self.rows
+    pub fn get(&self, slot: usize) -> Option<usize> {
+        Some(self.slots[slot]).filter(|index| *index != NO_WINNER).map(|index| index as usize)
     }
 }

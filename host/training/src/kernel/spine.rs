@@ -20,12 +20,18 @@ pub struct Spine {
     slots: Vec<u32>,
 }
 
+/// The slots of one key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Group(u32);
+
 /// Collects the entity rows of a [`Spine`].
 #[derive(Debug, Default)]
 pub struct SpineBuilder {
     groups: Groups,
-    /// The group and the time of each entity row; the group is [`NO_SLOT`] for a row without a key or a time.
-    rows: Vec<(u32, Micros)>,
+    /// The group of each entity row, or [`NO_SLOT`] for a row without a key or a time.
+    rows: Vec<u32>,
+    /// The time of each entity row.
+    times: Vec<Micros>,
 }
 
 /// The error for more entity rows than a spine can have.
@@ -56,22 +62,24 @@ impl SpineBuilder {
             return Err(TooManyRows);
         }
         let (Some(id), Some(time)) = (id, time) else {
-            self.rows.push((NO_SLOT, 0));
+            self.rows.push(NO_SLOT);
+            self.times.push(0);
             return Ok(());
         };
         let next = index(self.groups.len());
         let group = *self.groups.entry(id).or_insert(next);
-        self.rows.push((group, time));
+        self.rows.push(group);
+        self.times.push(time);
         Ok(())
     }
 
     /// Returns the spine.
     #[must_use]
     pub fn finish(self) -> Spine {
-        let Self { groups, rows } = self;
+        let Self { groups, rows, times } = self;
         // A counting sort by group: `ends` becomes the end of each group's rows.
         let mut ends = vec![0_u32; groups.len() + 1];
-        for (group, _) in rows.iter().filter(|(group, _)| *group != NO_SLOT) {
+        for group in rows.iter().filter(|group| **group != NO_SLOT) {
             ends[*group as usize + 1] += 1;
         }
         for group in 1..ends.len() {
@@ -80,7 +88,7 @@ impl SpineBuilder {
         let mut sorted = vec![0_u32; ends[groups.len()] as usize];
         let firsts = ends.clone();
         let mut next = ends;
-        for (row, (group, _)) in rows.iter().enumerate().filter(|(_, (group, _))| *group != NO_SLOT) {
+        for (row, group) in rows.iter().enumerate().filter(|(_, group)| **group != NO_SLOT) {
             let at = &mut next[*group as usize];
             sorted[*at as usize] = index(row);
             *at += 1;
@@ -88,9 +96,9 @@ impl SpineBuilder {
         let mut spine = Self::empty(groups, rows.len(), sorted.len());
         for range in firsts.windows(2) {
             let of_group = &mut sorted[range[0] as usize..range[1] as usize];
-            of_group.sort_unstable_by_key(|row| rows[*row as usize].1);
+            of_group.sort_unstable_by_key(|row| times[*row as usize]);
             for row in of_group {
-                let time = rows[*row as usize].1;
+                let time = times[*row as usize];
                 let start = spine.starts.last().copied().unwrap_or_default() as usize;
                 if spine.times[start..].last() != Some(&time) {
                     spine.times.push(time);
@@ -143,10 +151,25 @@ impl Spine {
         Some((*self.times.iter().min()?, *self.times.iter().max()?))
     }
 
-    /// Returns the first slot of a key whose time is not before `time`.
+    /// Returns the group of a key; `None` if no entity row has the key.
+    #[must_use]
     #[inline]
-    pub(super) fn first_slot(&self, id: &EntityId, time: Micros) -> Option<usize> {
-        let range = self.group(*self.groups.get(id)?);
+    pub fn group(&self, id: &EntityId) -> Option<Group> {
+        self.groups.get(id).copied().map(Group)
+    }
+
+    /// Returns the approximate size of the spine in memory, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let group = size_of::<(EntityId, u32)>() + 1 + size_of::<u32>();
+        let slots = self.times.len() * size_of::<Micros>() + self.slots.len() * size_of::<u32>();
+        (self.groups.capacity() * group + slots) as u64
+    }
+
+    /// Returns the first slot of a group whose time is not before `time`.
+    #[inline]
+    pub(super) fn first_slot(&self, group: Group, time: Micros) -> Option<usize> {
+        let range = self.range(group.0);
         let slot = range.start + self.times[range.clone()].partition_point(|slot| *slot < time);
         (slot < range.end).then_some(slot)
     }
@@ -156,7 +179,7 @@ impl Spine {
         self.starts.windows(2).map(|range| range[0] as usize..range[1] as usize)
     }
 
-    fn group(&self, group: u32) -> Range<usize> {
+    fn range(&self, group: u32) -> Range<usize> {
         let group = group as usize;
         self.starts[group] as usize..self.starts[group + 1] as usize
     }

@@ -15,11 +15,13 @@ use larder_model::{
 };
 use larder_serving::{Selection, Transforms, TtlPolicy};
 use larder_source::{ParquetFiles, ParquetLimits, Source, Wanted};
-use larder_training::{TrainingError, TrainingRequest, TrainingSet, kernel::Visibility, training_set};
-use parquet::arrow::ArrowWriter;
+use larder_training::{Limits, Progress, Report, TrainingError, TrainingJob, TrainingRequest, kernel::Visibility};
+use parquet::{arrow::ArrowWriter, file::properties::WriterProperties};
 use tempfile::TempDir;
 
 pub(crate) const SECOND: Micros = 1_000_000;
+/// The number of rows in a row group of a feature file.
+pub(crate) const GROUP_ROWS: usize = 4;
 
 /// Two views of customers, and one whose key has two parts.
 pub(crate) const DEFINITIONS: &str = "
@@ -48,6 +50,13 @@ feature_services:
 pub(crate) struct Files {
     dir: TempDir,
     catalog: Catalog,
+}
+
+/// A training set.
+#[derive(Debug)]
+pub(crate) struct TrainingSet {
+    pub(crate) batches: Vec<RecordBatch>,
+    pub(crate) report: Report,
 }
 
 /// A row of `stats`: the customer, the event time, the created time, the visits.
@@ -106,14 +115,10 @@ impl Files {
         );
     }
 
-    fn open(&self, view: &FeatureView, keys_only: bool) -> Option<Box<dyn Source>> {
+    fn open(&self, view: &FeatureView, choose: &dyn Fn(Wanted) -> Wanted) -> Option<Box<dyn Source>> {
         let files = view.files()?;
-        let mut wanted = Wanted::of(view, files);
-        if keys_only {
-            wanted.features.clear();
-        }
-        let path = self.dir.path().join(&files.path);
-        Some(Box::new(ParquetFiles::new(path, wanted, ParquetLimits::default(), ManualClock::at(0))))
+        let (wanted, clock) = (choose(Wanted::of(view, files)), ManualClock::at(0));
+        Some(Box::new(ParquetFiles::new(self.path(&files.path), wanted, ParquetLimits::default(), clock)))
     }
 
     pub(crate) fn join(
@@ -121,18 +126,63 @@ impl Files {
         request: &TrainingRequest<'_>,
         entities: &[RecordBatch],
     ) -> Result<TrainingSet, TrainingError> {
-        training_set(
-            &self.catalog,
-            &Transforms::default(),
-            &|view, keys_only| self.open(view, keys_only),
-            request,
-            entities,
-        )
+        self.join_within(request, Limits::default(), entities)
+    }
+
+    pub(crate) fn join_within(
+        &self,
+        request: &TrainingRequest<'_>,
+        limits: Limits,
+        entities: &[RecordBatch],
+    ) -> Result<TrainingSet, TrainingError> {
+        self.join_with(request, limits, entities, &Progress::default())
+    }
+
+    pub(crate) fn join_with(
+        &self,
+        request: &TrainingRequest<'_>,
+        limits: Limits,
+        entities: &[RecordBatch],
+        progress: &Progress,
+    ) -> Result<TrainingSet, TrainingError> {
+        self.run(request, limits, entities, progress, || {})
+    }
+
+    /// Calls `after` when the first batch is returned.
+    pub(crate) fn join_then(
+        &self,
+        request: &TrainingRequest<'_>,
+        entities: &[RecordBatch],
+        after: impl FnMut(),
+    ) -> Result<TrainingSet, TrainingError> {
+        self.run(request, Limits::default(), entities, &Progress::default(), after)
+    }
+
+    fn run(
+        &self,
+        request: &TrainingRequest<'_>,
+        limits: Limits,
+        entities: &[RecordBatch],
+        progress: &Progress,
+        mut after: impl FnMut(),
+    ) -> Result<TrainingSet, TrainingError> {
+        let open = Box::new(|view: &FeatureView, choose: &dyn Fn(Wanted) -> Wanted| self.open(view, choose));
+        let job = TrainingJob::new(&self.catalog, &Transforms::default(), open, request, limits, entities[0].schema())?;
+        let mut batches = Vec::new();
+        let report = job.run::<TrainingError>(entities.iter().cloned().map(Ok), progress, &mut |batch| {
+            after();
+            assert_eq!(batch.schema(), job.schema());
+            batches.push(batch);
+            Ok(())
+        })?;
+        Ok(TrainingSet { batches, report })
     }
 }
 
 pub(crate) fn write(path: &Path, rows: &RecordBatch) {
-    let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), rows.schema(), None).unwrap();
+    // Files have several row groups, which are read by different threads.
+    let properties = WriterProperties::builder().set_max_row_group_row_count(Some(GROUP_ROWS)).build();
+    let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), rows.schema(), Some(properties)).unwrap();
     writer.write(rows).unwrap();
     writer.close().unwrap();
 }
@@ -145,6 +195,7 @@ pub(crate) fn features<'a>(features: &[&'a str]) -> TrainingRequest<'a> {
         visibility: Visibility::Event,
         ttl: TtlPolicy::Null,
         event_timestamps: false,
+        strict: false,
     }
 }
 

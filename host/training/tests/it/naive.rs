@@ -1,8 +1,10 @@
 //! Compares training sets with a naive join, which looks at all pairs of an entity row and a feature row.
 
+use std::num::NonZeroUsize;
+
 use larder_model::model::Micros;
 use larder_serving::TtlPolicy;
-use larder_training::kernel::Visibility;
+use larder_training::{Limits, kernel::Visibility};
 use proptest::prelude::*;
 
 use crate::files::{Files, SECOND, StatsRow, column, customers, features};
@@ -56,6 +58,8 @@ proptest! {
         visibility in prop::sample::select(&[Visibility::Event, Visibility::Created]),
         ttl in prop::sample::select(&[TtlPolicy::Null, TtlPolicy::Mark, TtlPolicy::Ignore]),
         batches in 1..4_usize,
+        memory in prop::sample::select(&[0, 2_000, 1 << 30]),
+        threads in 1..4_usize,
     ) {
         let dir = Files::new();
         // Files are read in the order of their names.
@@ -64,12 +68,20 @@ proptest! {
         }
         let request = larder_training::TrainingRequest { visibility, ttl, ..features(&["stats:visits"]) };
         let parts: Vec<_> = entities.chunks(entities.len().div_ceil(batches)).map(customers).collect();
-        let set = dir.join(&request, &parts).unwrap();
+        let limits = Limits { memory, threads: NonZeroUsize::new(threads).unwrap() };
+        let set = dir.join_within(&request, limits, &parts).unwrap();
         prop_assert_eq!(column(&set, "visits"), naive(&entities, &rows, visibility, ttl));
         let report = &set.report.views[0];
-        prop_assert_eq!(report.feature_rows, rows.len() as u64);
+        // No files are read for rows without a key and a time.
+        let needs_files = entities.iter().any(|(key, time)| key.is_some() && time.is_some());
+        if report.row_groups_skipped == 0 && needs_files {
+            prop_assert_eq!(report.feature_rows, rows.len() as u64);
+        }
+        if memory == 0 {
+            prop_assert_eq!(set.report.parts, entities.len() as u64, "each row is joined alone");
+        }
         let without_time = entities.iter().filter(|(_, time)| time.is_none()).count() as u64;
         prop_assert_eq!(set.report.rows_without_time, without_time);
-        prop_assert_eq!(report.matched + report.expired + report.not_found + without_time, entities.len() as u64);
+        prop_assert_eq!(report.matched + report.expired + report.not_found + report.no_key + without_time, entities.len() as u64);
     }
 }

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, TimestampNanosecondArray},
-    datatypes::DataType,
+    array::{
+        ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, TimestampNanosecondArray,
+    },
+    datatypes::{DataType, Schema},
 };
 use larder_serving::{Selection, TtlPolicy};
-use larder_training::{TrainingError, TrainingRequest, kernel::Visibility};
+use larder_training::{Limits, Progress, TrainingError, TrainingRequest, kernel::Visibility};
 
 use crate::files::{Files, SECOND, column, customers, features, ints, times};
 
@@ -200,4 +202,104 @@ fn missing_files_name_the_view() {
     let files = Files::new();
     let why = files.join(&features(&["stats:visits"]), &[customers(&[(A, Some(0))])]).unwrap_err().to_string();
     assert!(why.starts_with("feature view 'stats': ") && why.contains("the directory has no *.parquet file"), "{why}");
+}
+
+/// The files have row groups of four rows, one for each ten seconds.
+#[test]
+fn row_groups_outside_of_the_times_are_skipped() {
+    let files = Files::new();
+    let row = |at: i64| (A, Some(at * SECOND), None, Some(at));
+    let rows: Vec<_> = [0, 1, 2, 3, 10, 11, 12, 13, 20, 21, 22, 23, 30, 31, 32, 33].map(row).into();
+    files.stats("a", &rows);
+    let entities = [customers(&[(A, Some(22 * SECOND)), (Some("b"), Some(24 * SECOND))])];
+    let request = features(&["stats:visits"]);
+    let set = files.join(&request, &entities).unwrap();
+    let report = &set.report.views[0];
+    assert_eq!((column(&set, "visits"), report.feature_rows, report.row_groups_skipped), (vec![Some(22), None], 8, 2));
+    // Expired rows are needed to mark them, but later rows are not.
+    let set = files.join(&TrainingRequest { ttl: TtlPolicy::Mark, ..request }, &entities).unwrap();
+    let report = &set.report.views[0];
+    assert_eq!((column(&set, "visits"), report.feature_rows, report.row_groups_skipped), (vec![Some(22), None], 12, 1));
+}
+
+#[test]
+fn statuses_are_marked() {
+    let files = Files::new();
+    files.stats("a", &[(A, Some(20 * SECOND), None, Some(1))]);
+    let request = TrainingRequest { ttl: TtlPolicy::Mark, event_timestamps: true, ..features(&["stats:visits"]) };
+    let rows = [customers(&[(A, Some(30 * SECOND)), (A, Some(31 * SECOND)), (A, Some(0)), (A, None)])];
+    let set = files.join(&request, &rows).unwrap();
+    assert_eq!(column(&set, "visits"), [Some(1), Some(1), None, None]);
+    let statuses = set.batches[0].column_by_name("visits__status").unwrap().as_string::<i32>();
+    let statuses: Vec<_> = statuses.iter().collect();
+    assert_eq!(statuses, [Some("PRESENT"), Some("OUTSIDE_MAX_AGE"), Some("NOT_FOUND"), None]);
+    let times = column(&set, "visits__event_timestamp");
+    assert_eq!(times, [Some(20 * SECOND), Some(20 * SECOND), None, None]);
+}
+
+#[test]
+fn strict_rejects_rows_without_key_or_time() {
+    let files = Files::new();
+    files.stats("a", &[(A, Some(20 * SECOND), None, Some(1))]);
+    let request = TrainingRequest { strict: true, ..features(&["stats:visits"]) };
+    let message =
+        |rows: &[(Option<&str>, Option<i64>)]| files.join(&request, &[customers(rows)]).unwrap_err().to_string();
+    assert!(files.join(&request, &[customers(&[(A, Some(0))])]).is_ok());
+    assert_eq!(
+        message(&[(A, Some(0)), (A, None)]),
+        "1 entity rows of a batch have a null in column 'event_timestamp', their time"
+    );
+    assert_eq!(message(&[(None, Some(0))]), "1 entity rows of a batch have no complete key of feature view 'stats'");
+}
+
+#[test]
+fn duplicate_columns_are_rejected() {
+    let files = Files::new();
+    let rows = customers(&[(A, Some(0))]);
+    let schema = rows.schema();
+    let fields: Vec<_> = schema.fields().iter().chain([&schema.fields()[2]]).cloned().collect();
+    let arrays = rows.columns().iter().chain([rows.column(2)]).cloned().collect();
+    let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).unwrap();
+    let why = files.join(&features(&["stats:visits"]), &[rows]).unwrap_err().to_string();
+    assert_eq!(why, "the entity rows have more than one column 'label'");
+}
+
+/// A view's memory does not depend on the number of its feature rows, and entity rows that do not fit are joined in parts.
+#[test]
+fn parts_give_the_same_set() {
+    let files = Files::new();
+    let rows: Vec<_> = (0..200).map(|at| (A, Some(at * SECOND), None, Some(at))).collect();
+    files.stats("a", &rows);
+    let entities: Vec<_> = (0..200).map(|at| (A, Some(at * SECOND))).collect();
+    let entities: Vec<_> = entities.chunks(50).map(customers).collect();
+    let request = features(&["stats:visits"]);
+    let whole = files.join(&request, &entities).unwrap();
+    assert_eq!(whole.report.parts, 1);
+    let in_parts = files.join_within(&request, Limits { memory: 8 << 10, ..Limits::default() }, &entities).unwrap();
+    assert!((2..100).contains(&in_parts.report.parts), "{}", in_parts.report.parts);
+    assert_eq!(column(&in_parts, "visits"), column(&whole, "visits"));
+    assert_eq!(in_parts.report.views[0].matched, 200);
+}
+
+#[test]
+fn stopped_job_returns_an_error() {
+    let files = Files::new();
+    files.stats("a", &[(A, Some(20 * SECOND), None, Some(1))]);
+    let progress = Progress::default();
+    progress.stop();
+    let stopped =
+        files.join_with(&features(&["stats:visits"]), Limits::default(), &[customers(&[(A, Some(0))])], &progress);
+    assert!(matches!(stopped, Err(TrainingError::Stopped)));
+}
+
+/// A file that is replaced during a join may have rows in other positions.
+#[test]
+fn replaced_file_fails_the_join() {
+    let files = Files::new();
+    files.stats("a", &[(A, Some(20 * SECOND), None, Some(1))]);
+    let rows = [customers(&[(A, Some(30 * SECOND))])];
+    let replaced = files.join_then(&features(&["stats:visits"]), &rows, || {
+        files.stats("a", &[(A, Some(20 * SECOND), None, Some(2)), (A, Some(21 * SECOND), None, Some(3))]);
+    });
+    assert!(matches!(replaced, Err(TrainingError::Changed(view)) if view == "stats"));
 }

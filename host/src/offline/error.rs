@@ -1,0 +1,57 @@
+//! Why a training set cannot be built from a configuration.
+
+use std::{io, path::PathBuf};
+
+use larder_training::TrainingError;
+use parquet::errors::ParquetError;
+
+use crate::config::ConfigError;
+
+/// Why a training set cannot be built from a configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum OfflineError {
+    /// The configuration or the definitions have errors.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Plugins cannot be run.
+    #[error("plugins cannot be run: {0}")]
+    PluginRuntime(String),
+    /// A plugin cannot be loaded.
+    #[error("{}: {why}", path.display())]
+    Plugin {
+        /// The component.
+        path: PathBuf,
+        /// The reason.
+        why: String,
+    },
+    /// The training set cannot be built.
+    #[error(transparent)]
+    Training(#[from] TrainingError),
+    /// A file of entity rows cannot be read.
+    #[error("{}: {why}", path.display())]
+    Entities {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        why: String,
+    },
+    /// The output cannot be written.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
+    /// The output cannot be encoded.
+    #[error("cannot write {}: {source}", path.display())]
+    Encode {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: ParquetError,
+    },
+    /// The output is a directory that has files already.
+    #[error("{} is not empty. hint: use a new directory, so that the training set has no rows of another run", .0.display())]
+    NotEmpty(PathBuf),
+}
