@@ -5,6 +5,7 @@
 //! definitions; 4, the store is not available.
 
 mod arguments;
+mod backfill;
 mod check;
 mod client;
 mod compile;
@@ -19,6 +20,7 @@ mod left_out;
 mod list;
 #[cfg(feature = "aws")]
 mod materialize;
+mod offline_job;
 mod output;
 mod plugin;
 mod selection;
@@ -79,6 +81,8 @@ enum Command {
     Materialize(materialize::MaterializeArgs),
     /// Join entity rows with the feature values that were valid at their times, for training
     TrainingSet(training_set::TrainingSetArgs),
+    /// Compute derived features over the history of the stored features that they read
+    Backfill(backfill::BackfillArgs),
     /// Look up features and print them
     Get(get::GetArgs),
     /// Delete an entity's row from a view; a later load restores it only from a newer row
@@ -231,6 +235,7 @@ fn run_command(args: impl IntoIterator<Item = OsString>) -> u8 {
         #[cfg(feature = "aws")]
         Command::Materialize(args) => materialize::run(&args),
         Command::TrainingSet(args) => training_set::run(&args),
+        Command::Backfill(args) => backfill::run(&args),
         Command::Get(args) => get::run(&args),
         Command::Delete(args) => erase::delete(&args),
         Command::Reset(args) => erase::reset(&args),

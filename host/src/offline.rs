@@ -3,9 +3,13 @@
 //! Nothing here needs a running server or the server's store. The views' Parquet files are read, and the plugins in the plugin
 //! directory are called.
 
+mod backfill;
 mod entity_files;
 mod error;
+mod manifest;
 mod output;
+mod request;
+mod warnings;
 
 use std::sync::{Arc, OnceLock};
 
@@ -17,11 +21,19 @@ use larder_model::{
 };
 use larder_plugin_host::{PluginRuntime, Transform};
 use larder_serving::{HistoricalPlan, MissingPlugins, Transforms};
-use larder_source::Wanted;
+use larder_source::{Source, Wanted};
 use larder_sync::SyncSetting;
-use larder_training::{Limits, TrainingJob, TrainingRequest};
+use larder_training::{Limits, TrainingError, TrainingJob, TrainingRequest};
 
-pub use self::{entity_files::EntityFiles, error::OfflineError, output::TrainingWriter};
+pub use self::{
+    backfill::{Backfill, BackfillFile},
+    entity_files::EntityFiles,
+    error::OfflineError,
+    manifest::{Derived, Entities, FORMAT, Inputs, Manifest, OutputFile, SourceFile, View},
+    output::TrainingWriter,
+    request::{KnownAt, SetRequest, TIME_COLUMN, Ttl},
+    warnings::Warning,
+};
 use crate::config::{Config, LoadedDefinitions, load_definitions};
 
 /// The definitions, files and plugins of a configuration.
@@ -73,6 +85,16 @@ impl Project {
         Ok(TrainingJob::new(self.catalog(), &transforms, Box::new(open), request, limits, entities)?)
     }
 
+    /// Opens the files of a view. `choose` may exclude columns and row groups.
+    fn files(
+        &self,
+        view: &FeatureView,
+        choose: impl FnOnce(Wanted) -> Wanted,
+    ) -> Result<Box<dyn Source>, OfflineError> {
+        let no_files = || TrainingError::NoFiles(view.name.to_string());
+        Ok(self.setting.open_files(view, choose).ok_or_else(no_files)?)
+    }
+
     fn catalog(&self) -> &Catalog {
         &self.definitions.catalog
     }
@@ -82,7 +104,7 @@ impl Project {
         let names: Vec<&str> = entities.fields().iter().map(|field| field.name().as_str()).collect();
         let (selection, full) = (&request.selection, request.full_feature_names);
         let needed = HistoricalPlan::new(self.catalog(), &Transforms::default(), selection, full, &names);
-        let needed = needed.map_err(larder_training::TrainingError::from)?.plan;
+        let needed = needed.map_err(TrainingError::from)?.plan;
         if needed.steps.is_empty() || self.config.plugins.dir.is_none() {
             return Ok(Transforms::default());
         }

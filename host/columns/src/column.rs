@@ -251,7 +251,7 @@ impl Column {
     }
 
     /// Returns the value of a row; null for a list, because [`Column::push`] writes the items of lists.
-    fn value(&self, row: usize) -> ValueRef<'_> {
+    pub fn value(&self, row: usize) -> ValueRef<'_> {
         match &self.values {
             Values::Bool(array) if array.is_valid(row) => ValueRef::Bool(array.value(row)),
             Values::Int32(array) if array.is_valid(row) => ValueRef::Int32(array.value(row)),

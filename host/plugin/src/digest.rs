@@ -1,6 +1,10 @@
 //! The digest that identifies a component's file.
 
-use std::{fmt, str::FromStr};
+use std::{
+    fmt,
+    io::{self, Read},
+    str::FromStr,
+};
 
 use aws_lc_rs::digest;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -14,6 +18,9 @@ pub struct Digest([u8; 32]);
 #[error("a digest has 64 hexadecimal digits in lower case")]
 pub struct NotADigest;
 
+/// The number of bytes that are read at a time.
+const READ_BYTES: usize = 1 << 18;
+
 // === impl Digest ===
 
 impl Digest {
@@ -23,6 +30,28 @@ impl Digest {
         let mut own = [0; 32];
         own.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
         Self(own)
+    }
+
+    /// Reads to the end of a file. Returns the digest and the number of bytes.
+    ///
+    /// # Errors
+    /// Errors of the reader.
+    pub fn read(reader: &mut impl Read) -> io::Result<(Self, u64)> {
+        let mut context = digest::Context::new(&digest::SHA256);
+        let mut buffer = vec![0; READ_BYTES];
+        let mut bytes = 0;
+        loop {
+            match reader.read(&mut buffer)? {
+                0 => break,
+                length => {
+                    context.update(&buffer[..length]);
+                    bytes += length as u64;
+                }
+            }
+        }
+        let mut own = [0; 32];
+        own.copy_from_slice(context.finish().as_ref());
+        Ok((Self(own), bytes))
     }
 }
 
@@ -69,6 +98,13 @@ impl<'de> Deserialize<'de> for Digest {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn digest_of_file_equals_that_of_its_bytes() {
+        let bytes = vec![7; 3 * READ_BYTES + 1];
+        assert_eq!(Digest::read(&mut &bytes[..]).unwrap(), (Digest::of(&bytes), bytes.len() as u64));
+        assert_eq!(Digest::read(&mut &b""[..]).unwrap(), (Digest::of(b""), 0));
+    }
 
     #[test]
     fn text_of_digest_is_parsed() {

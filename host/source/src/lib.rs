@@ -185,7 +185,7 @@ pub trait Batches {
 /// A version of a file or an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FileVersion {
-    /// The path of the file, or the URL of the object.
+    /// The path of the file below the source's path, or the key of the object below its prefix.
     pub name: String,
     /// The size in bytes.
     pub bytes: u64,

@@ -258,10 +258,9 @@ impl Source for ParquetFiles {
     }
 
     fn versions(&self) -> Result<Vec<FileVersion>, SourceError> {
-        let version = |(_, path, stamp): Listed| {
+        let version = |(name, _, stamp): Listed| {
             let (seconds, nanos) = stamp.modified;
-            let (name, version) = (path.display().to_string(), format!("{seconds}.{nanos:09}"));
-            FileVersion { name, bytes: stamp.bytes, version }
+            FileVersion { name, bytes: stamp.bytes, version: format!("{seconds}.{nanos:09}") }
         };
         Ok(self.list()?.into_iter().map(version).collect())
     }

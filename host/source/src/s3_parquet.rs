@@ -209,9 +209,10 @@ impl Source for S3Parquet {
         let Found::Complete(set) = self.list_objects()?.1 else { return Ok(Vec::new()) };
         let version = |object: Listed| {
             let Version { etag, bytes, .. } = object.version;
-            FileVersion { name: self.url(&object.key), bytes, version: etag }
+            let name = object.key.strip_prefix(&set.base).unwrap_or(&object.key).to_owned();
+            FileVersion { name, bytes, version: etag }
         };
-        Ok(set.objects.into_iter().map(version).collect())
+        Ok(set.objects.iter().cloned().map(version).collect())
     }
 
     fn properties(&self) -> SourceProperties {

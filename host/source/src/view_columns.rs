@@ -95,6 +95,19 @@ impl ViewColumns {
         let event_time = self.event_time.micros(row).unwrap_or_default();
         builder.begin(event_time, created.and_then(|created| created.micros(row)));
         builder.set_nanos(self.event_time.nanos(row), created.map_or(0, |created| created.nanos(row)));
+        self.encode_features(row, schema, builder)
+    }
+
+    /// Encodes the features of a row whose times the caller has passed to `builder`. Otherwise as [`ViewColumns::encode`].
+    ///
+    /// # Errors
+    /// [`RowError`], if the row is too long.
+    pub fn encode_features<'b>(
+        &self,
+        row: usize,
+        schema: &RowSchema,
+        builder: &'b mut RowBuilder<'_>,
+    ) -> Result<&'b [u8], RowError> {
         self.features.iter().try_for_each(|column| column.push(row, builder))?;
         if schema.expiry().is_some() {
             // Rows of files have no expiry.

@@ -1,6 +1,7 @@
 //! Reads entity rows from a Parquet file, or from all Parquet files of a directory.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -10,13 +11,14 @@ use arrow::{array::RecordBatch, datatypes::SchemaRef, error::ArrowError};
 use larder_common::files::open_regular;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 
-use super::OfflineError;
+use super::{OfflineError, OutputFile};
 
 /// The rows of the files, in the order of the files' names.
 #[derive(Debug)]
 pub struct EntityFiles {
     schema: SchemaRef,
     rows: u64,
+    files: Vec<PathBuf>,
     /// The files that were not opened yet, in reverse order.
     pending: Vec<PathBuf>,
     current: Option<(PathBuf, ParquetRecordBatchReader)>,
@@ -34,7 +36,7 @@ impl EntityFiles {
     /// [`OfflineError::Entities`].
     pub fn open(path: &Path) -> Result<Self, OfflineError> {
         let error = |path: &Path, why: String| OfflineError::Entities { path: path.to_owned(), why };
-        let mut files = files(path).map_err(|why| error(path, why.to_string()))?;
+        let files = files(path).map_err(|why| error(path, why.to_string()))?;
         let Some(first) = files.first() else {
             return Err(error(path, "the directory has no *.parquet file".to_owned()));
         };
@@ -48,8 +50,8 @@ impl EntityFiles {
             }
             rows += u64::try_from(reader.metadata().file_metadata().num_rows()).unwrap_or(0);
         }
-        files.reverse();
-        Ok(Self { schema, rows, pending: files, current: None })
+        let pending = files.iter().rev().cloned().collect();
+        Ok(Self { schema, rows, files, pending, current: None })
     }
 
     /// Returns the columns of the rows.
@@ -62,6 +64,19 @@ impl EntityFiles {
     #[must_use]
     pub fn rows(&self) -> u64 {
         self.rows
+    }
+
+    /// Computes the digest of each file, by name.
+    ///
+    /// # Errors
+    /// [`OfflineError::Entities`].
+    pub fn digests(&self) -> Result<BTreeMap<String, OutputFile>, OfflineError> {
+        let digest = |path: &PathBuf| {
+            let error = |why: io::Error| OfflineError::Entities { path: path.clone(), why: why.to_string() };
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            Ok((name, OutputFile::of(path).map_err(error)?))
+        };
+        self.files.iter().map(digest).collect()
     }
 
     fn next_batch(&mut self) -> Result<Option<RecordBatch>, String> {

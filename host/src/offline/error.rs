@@ -51,7 +51,28 @@ pub enum OfflineError {
         /// The reason.
         source: ParquetError,
     },
-    /// The output is a directory that has files already.
-    #[error("{} is not empty. hint: use a new directory, so that the training set has no rows of another run", .0.display())]
-    NotEmpty(PathBuf),
+    /// A manifest cannot be read.
+    #[error("{}: {why}", path.display())]
+    Manifest {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        why: String,
+    },
+    /// Inputs differ from those in a manifest.
+    #[error("{}: inputs differ, so the set cannot be built again: {}", manifest.display(), differences.join("; "))]
+    InputsDiffer {
+        /// The manifest.
+        manifest: PathBuf,
+        /// A description of each difference.
+        differences: Vec<String>,
+    },
+    /// A derived view cannot be backfilled.
+    #[error("derived view '{view}': {why}")]
+    Backfill {
+        /// The view.
+        view: String,
+        /// The reason.
+        why: String,
+    },
 }

@@ -40,6 +40,7 @@ pub(super) fn batch(
     let (answer, mut report) = answer(job, joined, &columns, &slots, as_of)?;
     report.rows = batch.num_rows() as u64;
     report.rows_without_time = missing as u64;
+    report.latest_time = kept.iter().filter_map(|row| times.micros(*row)).max();
     if job.request.strict
         && let Some(view) = report.views.iter().find(|view| view.no_key > 0)
     {
@@ -90,26 +91,33 @@ pub(super) fn answer<'a>(
     let plan = &job.historical.plan;
     let view = |read: &larder_serving::ViewRead| ViewReport { view: read.name.to_string(), ..ViewReport::default() };
     let mut views: Vec<ViewReport> = plan.reads.iter().map(view).collect();
-    let times = as_of.clone();
-    let answer = HistoricalRows::new(plan, &columns.request)?.answer(as_of, job.request.ttl, |read, row| {
-        let ((key, found), report, time) = (&joined.reads[read], &mut views[read], times[row]);
-        let Some(slot) = joined.spines[*key].slot(rows[row]) else {
-            report.no_key += 1;
-            return None;
-        };
-        let row = found.row(slot);
-        let Some(header) = row.as_deref().and_then(|row| RowHeader::read(row).ok()) else {
-            report.not_found += 1;
-            return None;
-        };
-        if plan.reads[read].ttl.is_some_and(|ttl| time.saturating_sub(header.event_time) > ttl) {
-            report.expired += 1;
-        } else {
-            report.matched += 1;
+    let slot = |key: usize, row: usize| joined.spines[key].slot(rows[row]);
+    for (read, report) in views.iter_mut().enumerate() {
+        let (key, found) = &joined.reads[read];
+        // Reading all headers before the rows are used lets the processor wait for the memory of several rows at a time.
+        let headers: Vec<Option<RowHeader>> =
+            (0..rows.len()).map(|row| slot(*key, row).and_then(|slot| found.header(slot))).collect();
+        for (row, (header, time)) in headers.iter().zip(&as_of).enumerate() {
+            let Some(header) = header else {
+                if slot(*key, row).is_some() {
+                    report.not_found += 1
+                } else {
+                    report.no_key += 1
+                }
+                continue;
+            };
+            if plan.reads[read].ttl.is_some_and(|ttl| time.saturating_sub(header.event_time) > ttl) {
+                report.expired += 1;
+            } else {
+                report.matched += 1;
+            }
+            report.same_time += u64::from(header.event_time == *time);
+            report.late += u64::from(header.created.is_some_and(|created| created > *time));
         }
-        report.same_time += u64::from(header.event_time == time);
-        report.late += u64::from(header.created.is_some_and(|created| created > time));
-        row
+    }
+    let answer = HistoricalRows::new(plan, &columns.request)?.answer(as_of, job.request.ttl, |read, row| {
+        let (key, found) = &joined.reads[read];
+        found.row(slot(*key, row)?)
     })?;
     let failed = |step: usize| {
         let cells = answer.cells(ColumnFrom::Step { step, feature: 0 });

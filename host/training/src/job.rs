@@ -8,9 +8,10 @@ use arrow::{
 };
 use larder_columns::{feature_array, instants};
 use larder_model::{
-    model::{FeatureView, Micros},
+    model::{DerivedView, FeatureView, Micros},
     registry::Catalog,
 };
+use larder_plugin_host::Component;
 use larder_serving::{ColumnFrom, HistoricalPlan, Selection, Transforms, TtlPolicy};
 use larder_source::{FileVersion, Source, Wanted};
 
@@ -122,6 +123,12 @@ impl<'a> TrainingJob<'a> {
     /// projection.
     pub fn views(&self) -> impl ExactSizeIterator<Item = &str> {
         self.historical.views.iter().map(|view| &*view.name)
+    }
+
+    /// Returns the derived views that the job computes, with their plugins.
+    pub fn derived_views(&self) -> impl Iterator<Item = (&DerivedView, &Component)> {
+        let steps = self.historical.plan.steps.iter();
+        steps.filter_map(|step| Some((&*step.view, &**step.transform.as_ref()?.component())))
     }
 
     /// Returns the versions of the files of each view, in the order of [`TrainingJob::views`]. They come from the listings of

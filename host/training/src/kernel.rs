@@ -17,6 +17,6 @@ mod spine;
 mod tests;
 
 pub use self::{
-    join::{Arrival, Candidate, Join, Visibility, Winners},
+    join::{Arrival, Best, Candidate, Join, Visibility, Winners},
     spine::{Group, Spine, SpineBuilder, TooManyRows},
 };

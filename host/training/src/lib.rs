@@ -14,6 +14,7 @@
 mod answer;
 mod entities;
 mod error;
+mod history;
 mod independence;
 mod job;
 mod joined;
@@ -27,6 +28,7 @@ mod view_rows;
 
 pub use self::{
     error::TrainingError,
+    history::{History, TIME_COLUMN},
     job::{Limits, OpenSource, TrainingJob, TrainingRequest},
     progress::Progress,
     report::{DerivedReport, Report, ViewReport},

@@ -25,8 +25,9 @@ pub(super) struct Part {
     pub(super) batches: Vec<(RecordBatch, u64)>,
 }
 
-/// The number of entity rows that are answered at a time.
-pub(super) const BATCH_ROWS: usize = 16_384;
+/// The number of entity rows that are answered at a time: few enough that the processor caches their feature rows, which are
+/// read once for each feature.
+pub(super) const BATCH_ROWS: usize = 2_048;
 /// The expected size in bytes of a feature row, and of each feature in it, before the first feature row was read.
 const ROW_BYTES: u64 = 24;
 const FEATURE_BYTES: u64 = 16;

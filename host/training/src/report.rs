@@ -2,13 +2,18 @@
 
 use std::time::Duration;
 
+use larder_model::model::Micros;
+use serde::{Deserialize, Serialize};
+
 /// The report of a training set.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// The number of entity rows.
     pub rows: u64,
     /// The number of entity rows without a time, whose features are null.
     pub rows_without_time: u64,
+    /// The latest time of an entity row, in microseconds since 1970.
+    pub latest_time: Option<Micros>,
     /// The number of parts in which the entity rows were joined.
     pub parts: u64,
     /// The reads of views, in the order of the request. A view with several projections in a service is read once for each
@@ -19,7 +24,7 @@ pub struct Report {
 }
 
 /// The rows of a derived view.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DerivedReport {
     /// The view.
     pub view: String,
@@ -28,7 +33,7 @@ pub struct DerivedReport {
 }
 
 /// The counts of one read of a view.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ViewReport {
     /// The view.
     pub view: String,
@@ -63,6 +68,7 @@ impl Report {
     pub(super) fn add(&mut self, other: &Self) {
         self.rows += other.rows;
         self.rows_without_time += other.rows_without_time;
+        self.latest_time = self.latest_time.max(other.latest_time);
         for (view, more) in self.views.iter_mut().zip(&other.views) {
             view.matched += more.matched;
             view.expired += more.expired;

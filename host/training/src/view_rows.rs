@@ -13,7 +13,7 @@ use std::{
 };
 
 use larder_model::{
-    codec::{RowBuilder, RowSchema},
+    codec::{RowBuilder, RowHeader, RowSchema},
     model::{EntityId, FeatureView, Micros},
 };
 use larder_source::{RowGroup, RowGroupFilter, SourceRows, ViewColumns, Wanted};
@@ -21,18 +21,28 @@ use larder_store::Row;
 
 use super::{
     Progress, TrainingError, TrainingJob, ViewReport,
-    kernel::{Arrival, Candidate, Group, Join, Spine, Winners},
+    kernel::{Arrival, Best, Candidate, Group, Join, Spine, Winners},
 };
 
 /// The feature rows of a view that are winners.
 #[derive(Debug)]
 pub(super) struct ViewRows {
     winners: Winners,
-    /// The rows of all winners, in the order of [`Winners::arrivals`].
-    blocks: Vec<Block>,
+    blocks: Vec<Arc<[u8]>>,
+    /// The place of each winner's row, in the order of the winners. The rows of a block are adjacent.
+    places: Vec<Place>,
 }
 
-/// Encoded rows with adjacent indexes.
+/// The place of a row.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    /// The index of the block.
+    block: u32,
+    /// The end of the row in the block. The row starts at the end of the previous row, or of the block.
+    end: u32,
+}
+
+/// Encoded rows of winners with adjacent indexes.
 #[derive(Debug)]
 struct Block {
     /// The index of the first row.
@@ -83,40 +93,52 @@ impl ViewRows {
         let reader = Reader { job, view: &job.historical.views[read], key, spine, progress };
         let Some((first, last)) = spine.time_range() else {
             // No entity row has a key and a time, so no feature row can be found.
-            return Ok(Some(Self { winners: Join::new(spine, job.request.visibility).finish(), blocks: Vec::new() }));
+            let (winners, _) = Join::new(spine).finish();
+            return Ok(Some(Self { winners, blocks: Vec::new(), places: Vec::new() }));
         };
         let range = TimeRange { min: job.event_time_min(read, first), max: last };
-        let mut winners = reader.find_winners(range, report)?;
-        let arrivals: Arc<[Arrival]> = std::mem::take(&mut winners.arrivals).into();
-        let blocks = reader.read_rows(&arrivals, bytes_max)?;
-        Ok(blocks.map(|blocks| Self { winners, blocks }))
+        let (winners, candidates) = reader.find_winners(range, report)?;
+        let candidates: Arc<[Best]> = candidates.into();
+        let Some(blocks) = reader.read_rows(&candidates, bytes_max)? else { return Ok(None) };
+        let mut places = Vec::with_capacity(candidates.len());
+        for (block, of) in (0..).zip(&blocks) {
+            places.extend(of.ends.iter().map(|end| Place { block, end: *end }));
+        }
+        Ok(Some(Self { winners, blocks: blocks.into_iter().map(|block| block.bytes).collect(), places }))
     }
 
     /// Returns the row of a slot's winner.
     pub(super) fn row(&self, slot: usize) -> Option<Row> {
+        let (block, bytes) = self.find(slot)?;
+        Some(Row::in_block(block, bytes))
+    }
+
+    /// Returns the header of the row of a slot's winner.
+    pub(super) fn header(&self, slot: usize) -> Option<RowHeader> {
+        let (block, bytes) = self.find(slot)?;
+        RowHeader::read(&block[bytes.start as usize..bytes.end as usize]).ok()
+    }
+
+    fn find(&self, slot: usize) -> Option<(&Arc<[u8]>, Range<u32>)> {
         let index = self.winners.get(slot)?;
-        let block = &self.blocks[self.blocks.partition_point(|block| block.first <= index).checked_sub(1)?];
-        block.row(index)
+        let Place { block, end } = *self.places.get(index)?;
+        let before = index.checked_sub(1).map(|before| self.places[before]).filter(|before| before.block == block);
+        Some((&self.blocks[block as usize], before.map_or(0, |before| before.end)..end))
     }
 
     /// Returns the size in memory, in bytes.
     pub(super) fn bytes(&self) -> u64 {
-        self.winners.bytes() + self.blocks.iter().map(Block::memory).sum::<u64>()
+        let blocks: usize = self.blocks.iter().map(|block| block.len()).sum();
+        self.winners.bytes() + (blocks + self.places.len() * size_of::<Place>()) as u64
     }
 }
 
 // === impl Block ===
 
 impl Block {
-    fn row(&self, index: usize) -> Option<Row> {
-        let index = index - self.first;
-        let end = *self.ends.get(index)?;
-        let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
-        Some(Row::in_block(&self.bytes, Range { start, end }))
-    }
-
+    /// Returns the memory in bytes of the rows, also after they are in [`ViewRows`].
     fn memory(&self) -> u64 {
-        (self.bytes.len() + self.ends.len() * size_of::<u32>() + size_of::<Self>()) as u64
+        (self.bytes.len() + self.ends.len() * size_of::<Place>()) as u64
     }
 }
 
@@ -159,7 +181,7 @@ impl Reader<'_> {
     }
 
     /// Reads the keys and times of all feature rows.
-    fn find_winners(&self, range: TimeRange, report: &mut ViewReport) -> Result<Winners, TrainingError> {
+    fn find_winners(&self, range: TimeRange, report: &mut ViewReport) -> Result<(Winners, Vec<Best>), TrainingError> {
         let skipped_groups: Arc<Mutex<HashSet<(usize, usize)>>> = Arc::default();
         let joins = self.on_threads(|thread| {
             let skipped_groups = Arc::clone(&skipped_groups);
@@ -187,7 +209,7 @@ impl Reader<'_> {
         report.skipped = report.skipped.max(skipped);
         let groups = skipped_groups.lock().unwrap_or_else(PoisonError::into_inner).len() as u64;
         report.row_groups_skipped = report.row_groups_skipped.max(groups);
-        Ok(all.unwrap_or_else(|| Join::new(self.spine, self.job.request.visibility)).finish())
+        Ok(all.unwrap_or_else(|| Join::new(self.spine)).finish())
     }
 
     /// Joins the feature rows of some row groups; `None` if they have no rows.
@@ -205,6 +227,7 @@ impl Reader<'_> {
         let mut key = Vec::new();
         let mut ids: Vec<(u32, EntityId)> = Vec::new();
         let mut groups: Vec<(u32, Group)> = Vec::new();
+        let mut slots: Vec<(u32, usize)> = Vec::new();
         while let Some(batch) = batches.next_batch().map_err(|error| self.error(error))? {
             self.progress.check()?;
             let SourceRows::Columns(rows) = &batch.rows else { continue };
@@ -212,7 +235,7 @@ impl Reader<'_> {
             let columns = ViewColumns::new(self.view, &[], rows, &batch.origin).map_err(|error| self.error(error))?;
             let (times, created) = (&columns.event_time, columns.created.as_ref());
             let created_at = |row: usize| created.and_then(|created| created.micros(row));
-            // In three loops, so that the processor waits for several groups at the same time.
+            // In several loops, so that the processor waits for the memory of several rows at the same time.
             ids.clear();
             for row in 0..rows.num_rows() {
                 let Some(event_time) = times.micros(row) else {
@@ -230,11 +253,17 @@ impl Reader<'_> {
             }
             groups.clear();
             groups.extend(ids.iter().filter_map(|(row, id)| Some((*row, self.spine.group(id)?))));
-            let join = join.get_or_insert_with(|| Join::new(self.spine, visibility));
+            let join = join.get_or_insert_with(|| Join::new(self.spine));
             // Files have at most 2^32 files, and nanoseconds are less than 1,000.
             let file = u32::try_from(batch.file).unwrap_or(u32::MAX);
             let nanos = |nanos: u32| u16::try_from(nanos).unwrap_or(0);
-            for (row, group) in &groups {
+            slots.clear();
+            slots.extend(groups.iter().filter_map(|(row, group)| {
+                let at = *row as usize;
+                let visible = visibility.of(times.micros(at).unwrap_or_default(), created_at(at));
+                Some((*row, self.spine.first_slot(*group, visible)?))
+            }));
+            for (row, slot) in &slots {
                 let row = *row as usize;
                 let candidate = Candidate {
                     event_time: times.micros(row).unwrap_or_default(),
@@ -242,33 +271,33 @@ impl Reader<'_> {
                     nanos: (nanos(times.nanos(row)), nanos(created.map_or(0, |created| created.nanos(row)))),
                     arrival: Arrival { file, row: batch.first_row + row as u64 },
                 };
-                join.add(*group, &candidate);
+                join.add(*slot, &candidate);
             }
             counts.rows += rows.num_rows() as u64;
         }
         Ok((join, counts))
     }
 
-    /// Reads the rows with these arrivals; `None` if they take more than `bytes_max` bytes.
-    fn read_rows(&self, arrivals: &Arc<[Arrival]>, bytes_max: u64) -> Result<Option<Vec<Block>>, TrainingError> {
-        if arrivals.is_empty() {
+    /// Reads the rows of winners; `None` if they take more than `bytes_max` bytes.
+    fn read_rows(&self, winners: &Arc<[Best]>, bytes_max: u64) -> Result<Option<Vec<Block>>, TrainingError> {
+        if winners.is_empty() {
             return Ok(Some(Vec::new()));
         }
         let bytes = AtomicU64::new(0);
         let blocks = self.on_threads(|thread| {
-            let of_groups = Arc::clone(arrivals);
+            let of_groups = Arc::clone(winners);
             let filter = self.filter(thread, move |group| {
                 let file = u32::try_from(group.file).unwrap_or(u32::MAX);
                 !span(&of_groups, file, group.rows.clone()).is_empty()
             });
-            self.read_some(&filter, arrivals, &bytes, bytes_max)
+            self.read_some(&filter, winners, &bytes, bytes_max)
         })?;
         if bytes.load(Relaxed) > bytes_max {
             return Ok(None);
         }
         let mut blocks: Vec<Block> = blocks.into_iter().flatten().collect();
         blocks.sort_unstable_by_key(|block| block.first);
-        if blocks.iter().map(|block| block.ends.len()).sum::<usize>() != arrivals.len() {
+        if blocks.iter().map(|block| block.ends.len()).sum::<usize>() != winners.len() {
             return Err(TrainingError::Changed(self.view.name.to_string()));
         }
         Ok(Some(blocks))
@@ -277,11 +306,15 @@ impl Reader<'_> {
     fn read_some(
         &self,
         filter: &RowGroupFilter,
-        arrivals: &[Arrival],
+        winners: &[Best],
         bytes: &AtomicU64,
         bytes_max: u64,
     ) -> Result<Vec<Block>, TrainingError> {
-        let choose = |wanted: Wanted| Wanted { keys: Vec::new(), row_groups: Some(filter.clone()), ..wanted };
+        // The times are known. The source sets them to 0, as those of a static table.
+        let choose = |wanted: Wanted| {
+            let row_groups = Some(filter.clone());
+            Wanted { keys: Vec::new(), created: None, as_of: Some(0), row_groups, ..wanted }
+        };
         let source = self.job.source(self.view, &choose)?;
         let mut batches = source.read(None).map_err(|error| self.error(error))?;
         let schema = RowSchema::of_view(self.view);
@@ -291,20 +324,25 @@ impl Reader<'_> {
             self.progress.check()?;
             let SourceRows::Columns(rows) = &batch.rows else { continue };
             let file = u32::try_from(batch.file).unwrap_or(u32::MAX);
-            let span = span(arrivals, file, batch.first_row..batch.first_row + rows.num_rows() as u64);
+            let span = span(winners, file, batch.first_row..batch.first_row + rows.num_rows() as u64);
             if span.is_empty() {
                 continue;
             }
             let decoded = ViewColumns::without_keys(&self.view.features, rows, &batch.origin);
             let decoded = decoded.map_err(|error| self.error(error))?;
             let (mut block, mut ends) = (Vec::new(), Vec::with_capacity(span.len()));
-            for arrival in &arrivals[span.clone()] {
+            for winner in &winners[span.clone()] {
+                let Candidate { event_time, created, nanos: (event_nanos, created_nanos), arrival } =
+                    winner.candidate();
                 let row = usize::try_from(arrival.row - batch.first_row).unwrap_or(usize::MAX);
-                let encoded = decoded.encode(row, &schema, &mut builder).map_err(|why| TrainingError::Row {
-                    view: self.view.name.to_string(),
-                    location: format!("{}, row {}", batch.origin, arrival.row),
-                    why: why.to_string(),
-                })?;
+                builder.begin(event_time, created);
+                builder.set_nanos(event_nanos.into(), created_nanos.into());
+                let encoded =
+                    decoded.encode_features(row, &schema, &mut builder).map_err(|why| TrainingError::Row {
+                        view: self.view.name.to_string(),
+                        location: format!("{}, row {}", batch.origin, arrival.row),
+                        why: why.to_string(),
+                    })?;
                 block.extend_from_slice(encoded);
                 // The decoded rows of a batch have a limit of much less than 4 GiB.
                 ends.push(u32::try_from(block.len()).unwrap_or(u32::MAX));
@@ -320,8 +358,8 @@ impl Reader<'_> {
     }
 }
 
-/// Returns the indexes of the arrivals with these rows of a file.
-fn span(arrivals: &[Arrival], file: u32, rows: Range<u64>) -> Range<usize> {
-    let at = |row| arrivals.partition_point(|arrival| *arrival < Arrival { file, row });
+/// Returns the indexes of the winners with these rows of a file.
+fn span(winners: &[Best], file: u32, rows: Range<u64>) -> Range<usize> {
+    let at = |row| winners.partition_point(|winner| winner.arrival() < Arrival { file, row });
     at(rows.start)..at(rows.end)
 }

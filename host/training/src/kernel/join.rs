@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use larder_model::model::Micros;
 
-use super::{Spine, spine::Group};
+use super::Spine;
 
 /// The time at which a feature row becomes visible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -43,7 +43,7 @@ pub struct Candidate {
 
 /// A candidate as it is stored for each slot, in 32 bytes. The order of the fields is the order of precedence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Best {
+pub struct Best {
     event_time: Micros,
     event_nanos: u16,
     /// [`Micros::MIN`] if the row has no created time.
@@ -58,16 +58,13 @@ pub(super) struct Best {
 #[derive(Debug)]
 pub struct Join<'s> {
     spine: &'s Spine,
-    visibility: Visibility,
     best: Vec<Best>,
 }
 
 /// The winner of each slot.
 #[derive(Debug)]
 pub struct Winners {
-    /// The distinct winners, in ascending order.
-    pub arrivals: Vec<Arrival>,
-    /// For each slot, the index of its winner in `arrivals`, or [`NO_WINNER`].
+    /// For each slot, the index of its winner among the distinct winners, or [`NO_WINNER`].
     slots: Vec<u32>,
 }
 
@@ -100,8 +97,25 @@ impl Best {
         Self { event_time, event_nanos, created: created.unwrap_or(Micros::MIN), created_nanos, file, row: row + 1 }
     }
 
-    fn arrival(&self) -> Option<Arrival> {
-        Some(Arrival { file: self.file, row: self.row.checked_sub(1)? })
+    fn is_some(&self) -> bool {
+        self.row > 0
+    }
+
+    /// Returns the position of the row.
+    #[must_use]
+    pub fn arrival(&self) -> Arrival {
+        Arrival { file: self.file, row: self.row.saturating_sub(1) }
+    }
+
+    /// Returns the row as it was added.
+    #[must_use]
+    pub fn candidate(&self) -> Candidate {
+        Candidate {
+            event_time: self.event_time,
+            created: Some(self.created).filter(|created| *created != Micros::MIN),
+            nanos: (self.event_nanos, self.created_nanos),
+            arrival: self.arrival(),
+        }
     }
 }
 
@@ -110,31 +124,29 @@ impl Best {
 impl<'s> Join<'s> {
     /// Starts a join.
     #[must_use]
-    pub fn new(spine: &'s Spine, visibility: Visibility) -> Self {
-        Self { spine, visibility, best: vec![Best::NONE; spine.slots()] }
+    pub fn new(spine: &'s Spine) -> Self {
+        Self { spine, best: vec![Best::NONE; spine.slots()] }
     }
 
-    /// Adds a feature row. `group` is the result of [`Spine::group`] for its key.
+    /// Adds a feature row. `slot` is the result of [`Spine::first_slot`] for its key and the time from which on it is visible.
     #[inline]
-    pub fn add(&mut self, group: Group, candidate: &Candidate) {
-        let visible = self.visibility.of(candidate.event_time, candidate.created);
-        let Some(slot) = self.spine.first_slot(group, visible) else { return };
+    pub fn add(&mut self, slot: usize, candidate: &Candidate) {
         let (best, new) = (&mut self.best[slot], Best::of(candidate));
         if new.cmp(best) == Ordering::Greater {
             *best = new;
         }
     }
 
-    /// Adds the feature rows of another join with the same spine and the same visibility.
+    /// Adds the feature rows of another join with the same spine.
     pub fn merge(&mut self, other: &Self) {
         for (best, other) in self.best.iter_mut().zip(&other.best) {
             *best = (*best).max(*other);
         }
     }
 
-    /// Returns the winners.
+    /// Returns the winner of each slot, and the distinct winners in ascending order of their arrival.
     #[must_use]
-    pub fn finish(mut self) -> Winners {
+    pub fn finish(mut self) -> (Winners, Vec<Best>) {
         for slots in self.spine.groups() {
             for slot in slots.skip(1) {
                 // A row that is visible to a slot is visible to all later slots of the key.
@@ -142,26 +154,21 @@ impl<'s> Join<'s> {
             }
         }
         // A feature row has one key, so all slots that it wins are adjacent.
-        let mut firsts: Vec<(Arrival, u32)> = Vec::new();
-        for (slot, best) in self.best.iter().enumerate() {
-            if let Some(arrival) = best.arrival()
-                && (slot == 0 || self.best[slot - 1].arrival() != Some(arrival))
-            {
-                // A spine has at most 2^32 - 2 slots.
-                firsts.push((arrival, u32::try_from(slot).unwrap_or(NO_WINNER)));
-            }
-        }
-        firsts.sort_unstable();
+        let is_first = |slot: usize| self.best[slot].is_some() && (slot == 0 || self.best[slot - 1] != self.best[slot]);
+        // A spine has at most 2^32 - 2 slots.
+        let index = |index: usize| u32::try_from(index).unwrap_or(NO_WINNER);
+        let mut firsts: Vec<u32> = (0..self.best.len()).filter(|slot| is_first(*slot)).map(index).collect();
+        firsts.sort_unstable_by_key(|slot| self.best[*slot as usize].arrival());
         let mut slots = vec![NO_WINNER; self.best.len()];
-        for (index, (_, first)) in firsts.iter().enumerate() {
-            slots[*first as usize] = u32::try_from(index).unwrap_or(NO_WINNER);
+        for (at, first) in firsts.iter().enumerate() {
+            slots[*first as usize] = index(at);
         }
         for slot in 1..slots.len() {
-            if slots[slot] == NO_WINNER && self.best[slot].arrival().is_some() {
+            if slots[slot] == NO_WINNER && self.best[slot].is_some() {
                 slots[slot] = slots[slot - 1];
             }
         }
-        Winners { arrivals: firsts.into_iter().map(|(arrival, _)| arrival).collect(), slots }
+        (Winners { slots }, firsts.into_iter().map(|slot| self.best[slot as usize]).collect())
     }
 }
 
@@ -171,10 +178,10 @@ impl Winners {
     /// Returns the size in memory, in bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        (self.slots.len() * size_of::<u32>() + self.arrivals.len() * size_of::<Arrival>()) as u64
+        (self.slots.len() * size_of::<u32>()) as u64
     }
 
-    /// Returns the index in [`Winners::arrivals`] of a slot's winner; `None` if no feature row is visible to the slot.
+    /// Returns the index of a slot's winner among the distinct winners; `None` if no feature row is visible to the slot.
     #[must_use]
     pub fn get(&self, slot: usize) -> Option<usize> {
         Some(self.slots[slot]).filter(|index| *index != NO_WINNER).map(|index| index as usize)

@@ -167,8 +167,9 @@ impl Spine {
     }
 
     /// Returns the first slot of a group whose time is not before `time`.
+    #[must_use]
     #[inline]
-    pub(super) fn first_slot(&self, group: Group, time: Micros) -> Option<usize> {
+    pub fn first_slot(&self, group: Group, time: Micros) -> Option<usize> {
         let range = self.range(group.0);
         let slot = range.start + self.times[range.clone()].partition_point(|slot| *slot < time);
         (slot < range.end).then_some(slot)

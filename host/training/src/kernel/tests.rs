@@ -52,23 +52,25 @@ fn naive(entities: &[EntityRow], features: &[FeatureRow], visibility: Visibility
     entities.iter().map(winner).collect()
 }
 
-fn joined(spine: &Spine, winners: &Winners) -> Vec<Option<usize>> {
+fn joined(spine: &Spine, (winners, rows): &(Winners, Vec<Best>)) -> Vec<Option<usize>> {
     let winner = |row: usize| {
-        let Arrival { file, row } = winners.arrivals[winners.get(spine.slot(row)?)?];
+        let Arrival { file, row } = rows[winners.get(spine.slot(row)?)?].arrival();
         Some(file as usize * 10 + usize::try_from(row).unwrap())
     };
     (0..spine.rows()).map(winner).collect()
 }
 
-fn add(join: &mut Join<'_>, spine: &Spine, place: usize, row: &FeatureRow) {
-    if let Some(group) = spine.group(&id(row.0)) {
-        join.add(group, &candidate(place, row));
+fn add(join: &mut Join<'_>, spine: &Spine, place: usize, row: &FeatureRow, visibility: Visibility) {
+    let candidate = candidate(place, row);
+    let visible = visibility.of(candidate.event_time, candidate.created);
+    if let Some(slot) = spine.group(&id(row.0)).and_then(|group| spine.first_slot(group, visible)) {
+        join.add(slot, &candidate);
     }
 }
 
 fn join(spine: &Spine, features: &[FeatureRow], order: &[usize], visibility: Visibility) -> Vec<Option<usize>> {
-    let mut join = Join::new(spine, visibility);
-    order.iter().for_each(|place| add(&mut join, spine, *place, &features[*place]));
+    let mut join = Join::new(spine);
+    order.iter().for_each(|place| add(&mut join, spine, *place, &features[*place], visibility));
     joined(spine, &join.finish())
 }
 
@@ -114,9 +116,9 @@ proptest! {
         visibility in visibility(),
     ) {
         let spine = spine(&entities);
-        let mut joins = [0; 3].map(|_| Join::new(&spine, visibility));
+        let mut joins = [0; 3].map(|_| Join::new(&spine));
         for (place, row) in features.iter().enumerate() {
-            add(&mut joins[parts[place]], &spine, place, row);
+            add(&mut joins[parts[place]], &spine, place, row, visibility);
         }
         let [mut first, second, third] = joins;
         first.merge(&third);
@@ -178,5 +180,5 @@ fn equal_entity_rows_share_a_slot() {
 
 #[test]
 fn candidate_takes_32_bytes() {
-    assert_eq!(size_of::<super::join::Best>(), 32);
+    assert_eq!(size_of::<Best>(), 32);
 }

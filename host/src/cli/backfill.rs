@@ -1,0 +1,54 @@
+//! `larder backfill`: computes derived features over the history of the stored features that they read.
+
+use std::{fs, path::PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use larder_common::telemetry::{self, LogFormat};
+use larder_model::model::Micros;
+
+use super::{
+    CliError, ConfigArg,
+    offline_job::{JobArgs, run_job},
+    output,
+    sync::parse_time,
+    training_set::views,
+};
+use crate::offline::{Backfill, Project};
+
+#[derive(Debug, Args)]
+pub(super) struct BackfillArgs {
+    #[command(flatten)]
+    config: ConfigArg,
+    /// The derived view
+    #[arg(value_name = "VIEW", allow_hyphen_values = true)]
+    view: String,
+    /// Compute the features at times from this one on, such as 2026-01-31 or 2026-01-31T10:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    from: Micros,
+    /// Compute the features at times before this one
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    to: Micros,
+    /// The directory to write to. It gets a file for each stored view whose rows the derived view reads
+    #[arg(long, short, value_name = "DIR")]
+    out: PathBuf,
+    #[command(flatten)]
+    job: JobArgs,
+}
+
+pub(super) fn run(args: &BackfillArgs) -> Result<()> {
+    if args.from >= args.to {
+        bail!(CliError::Usage("--from must be before --to".to_owned()));
+    }
+    telemetry::install_logs("warn", LogFormat::Text);
+    let project = Project::load(args.config.load()?)?;
+    project.definitions().warnings.iter().for_each(|warning| output::note(&warning.to_string()));
+    let backfill = Backfill::new(&project, &args.view, args.from..args.to)?;
+    fs::create_dir_all(&args.out).with_context(|| format!("cannot create {}", args.out.display()))?;
+    let files = run_job(0, |progress| backfill.run(&args.out, args.job.limits(), progress))?;
+    for file in files {
+        views(&file.report.views);
+        output::line(&format!("wrote {} rows to {}", output::thousands(file.rows), file.path.display()));
+    }
+    Ok(())
+}

@@ -1,0 +1,328 @@
+//! The manifest of a training set: everything that decides its content.
+//!
+//! The manifest is a JSON file next to the set. A run with the same manifest gives the same bytes, or an error that names each
+//! input that differs.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use larder_model::{
+    model::{DerivedView, FeatureView},
+    registry::Catalog,
+};
+use larder_plugin_host::Digest;
+use larder_source::FileVersion;
+use larder_training::{Report, TrainingJob};
+use serde::{Deserialize, Serialize};
+
+use super::{OfflineError, SetRequest};
+
+/// The manifest of a training set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// The version of this format: [`FORMAT`].
+    pub format: u32,
+    /// The request.
+    pub request: SetRequest,
+    /// The inputs.
+    pub inputs: Inputs,
+    /// The output.
+    pub output: OutputFile,
+    /// The counts of the set.
+    pub report: Report,
+}
+
+/// The inputs of a training set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Inputs {
+    /// The version of Larder.
+    pub larder: String,
+    /// The entity rows.
+    pub entities: Entities,
+    /// The feature service, if one was requested: the digest of its definition.
+    pub service: Option<Digest>,
+    /// The stored views that are read, by name.
+    pub views: BTreeMap<String, View>,
+    /// The derived views that are computed, by name.
+    pub derived_views: BTreeMap<String, Derived>,
+}
+
+/// The entity rows of a training set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entities {
+    /// The file or directory; `None` for rows from memory.
+    pub path: Option<PathBuf>,
+    /// The files, by name.
+    pub files: BTreeMap<String, OutputFile>,
+}
+
+/// A stored view.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct View {
+    /// The digest of the parts of the definition that decide the values.
+    pub definition: Digest,
+    /// The files, by name.
+    pub files: BTreeMap<String, SourceFile>,
+}
+
+/// A file of feature rows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceFile {
+    /// The size in bytes.
+    pub bytes: u64,
+    /// See [`FileVersion::version`].
+    pub version: String,
+}
+
+/// A derived view.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Derived {
+    /// The digest of the parts of the definition that decide the values.
+    pub definition: Digest,
+    /// The plugin.
+    pub plugin: String,
+    /// The plugin's version.
+    pub version: String,
+    /// The version of the contract that the plugin implements.
+    pub contract: String,
+    /// The digest of the component.
+    pub sha256: Digest,
+}
+
+/// A file with its content's digest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OutputFile {
+    /// The size in bytes.
+    pub bytes: u64,
+    /// The digest of the content.
+    pub sha256: Digest,
+}
+
+/// The version of the format.
+pub const FORMAT: u32 = 1;
+/// The maximum size of a manifest in bytes. A set of a million feature files has a manifest of about 100 MB.
+const BYTES_MAX: u64 = 256 << 20;
+
+// === impl Manifest ===
+
+impl Manifest {
+    /// Returns the path of the manifest of a training set.
+    #[must_use]
+    pub fn path_for(set: &Path) -> PathBuf {
+        let mut name = set.file_name().unwrap_or_default().to_owned();
+        name.push(".manifest.json");
+        set.with_file_name(name)
+    }
+
+    /// Reads a manifest.
+    ///
+    /// # Errors
+    /// [`OfflineError::Manifest`].
+    pub fn read(path: &Path) -> Result<Self, OfflineError> {
+        let error = |why: String| OfflineError::Manifest { path: path.to_owned(), why };
+        let text = larder_common::files::read_text(path, BYTES_MAX).map_err(|why| error(why.to_string()))?;
+        let manifest: Self = serde_json::from_str(&text).map_err(|why| error(why.to_string()))?;
+        if manifest.format == FORMAT {
+            Ok(manifest)
+        } else {
+            Err(error(format!("it has format {}, but this Larder reads format {FORMAT}", manifest.format)))
+        }
+    }
+
+    /// Writes the manifest.
+    ///
+    /// # Errors
+    /// [`OfflineError::Write`].
+    pub fn write(&self, path: &Path) -> Result<(), OfflineError> {
+        let error = |source| OfflineError::Write { path: path.to_owned(), source };
+        let mut text = serde_json::to_vec_pretty(self).map_err(|why| error(io::Error::other(why)))?;
+        text.push(b'\n');
+        let mut name = std::ffi::OsString::from(".");
+        name.push(path.file_name().unwrap_or_default());
+        name.push(".tmp");
+        let temporary = path.with_file_name(name);
+        let written = fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, path));
+        written.map_err(error)
+    }
+}
+
+// === impl Inputs ===
+
+impl Inputs {
+    /// Describes the inputs of a job.
+    ///
+    /// # Errors
+    /// Errors of listing the files of views.
+    pub fn of(
+        catalog: &Catalog,
+        job: &TrainingJob<'_>,
+        request: &SetRequest,
+        entities: Entities,
+    ) -> Result<Self, OfflineError> {
+        let service = request.service.as_deref().and_then(|name| catalog.service(name));
+        let view = |(name, versions): (&str, Vec<FileVersion>)| {
+            let definition = definition_of(catalog.view(name).map(|view| &**view));
+            let file = |file: FileVersion| (file.name, SourceFile { bytes: file.bytes, version: file.version });
+            (name.to_owned(), View { definition, files: versions.into_iter().map(file).collect() })
+        };
+        let derived = |(view, component): (&DerivedView, &larder_plugin_host::Component)| {
+            let derived = Derived {
+                definition: definition_of_derived(view),
+                plugin: view.plugin.to_string(),
+                version: component.signature().version.to_string(),
+                contract: component.contract().to_owned(),
+                sha256: *component.digest(),
+            };
+            (view.name.to_string(), derived)
+        };
+        Ok(Self {
+            larder: env!("CARGO_PKG_VERSION").to_owned(),
+            entities,
+            service: service.map(|service| Digest::of(format!("{service:?}").as_bytes())),
+            views: job.views().zip(job.versions()?).map(view).collect(),
+            derived_views: job.derived_views().map(derived).collect(),
+        })
+    }
+
+    /// Returns a description of each input that differs in `now`.
+    #[must_use]
+    pub fn differences(&self, now: &Self) -> Vec<String> {
+        let mut found = Vec::new();
+        if self.larder != now.larder {
+            found.push(format!("Larder: version {} instead of {}", now.larder, self.larder));
+        }
+        if self.service != now.service {
+            found.push("the definition of the feature service".to_owned());
+        }
+        files(&mut found, "entity rows", &self.entities.files, &now.entities.files);
+        let (views, now_views) = (&self.views, &now.views);
+        if views.keys().ne(now_views.keys()) {
+            found.push("the views that the features come from".to_owned());
+        }
+        for (name, view, now) in views.iter().filter_map(|(name, view)| Some((name, view, now_views.get(name)?))) {
+            if view.definition != now.definition {
+                found.push(format!("feature view '{name}': its definition"));
+            }
+            files(&mut found, &format!("feature view '{name}'"), &view.files, &now.files);
+        }
+        let derived = self.derived_views.iter();
+        for (name, view, now) in derived.filter_map(|(name, view)| Some((name, view, now.derived_views.get(name)?))) {
+            if view.definition != now.definition {
+                found.push(format!("derived view '{name}': its definition"));
+            }
+            if view.sha256 != now.sha256 {
+                let (plugin, before, after) = (&view.plugin, view.sha256, now.sha256);
+                found.push(format!("plugin '{plugin}': component {after} instead of {before}"));
+            }
+        }
+        found
+    }
+}
+
+/// Adds a description of each file that was added, removed or changed.
+fn files<T: PartialEq>(found: &mut Vec<String>, of: &str, before: &BTreeMap<String, T>, now: &BTreeMap<String, T>) {
+    for (name, file) in before {
+        match now.get(name) {
+            None => found.push(format!("{of}: file {name} is missing")),
+            Some(now) if now != file => found.push(format!("{of}: file {name} changed")),
+            Some(_) => {}
+        }
+    }
+    let new = now.keys().filter(|name| !before.contains_key(*name));
+    found.extend(new.map(|name| format!("{of}: file {name} is new")));
+}
+
+/// Returns the digest of the parts of a view's definition that decide the values of a training set. Descriptions and tags
+/// do not.
+fn definition_of(view: Option<&FeatureView>) -> Digest {
+    let parts = view.map(|view| {
+        let features: Vec<_> = view.features.iter().map(|feature| (&feature.name, feature.value_type)).collect();
+        (&view.name, &view.join_keys, features, view.ttl, view.files())
+    });
+    Digest::of(format!("{parts:?}").as_bytes())
+}
+
+/// As [`definition_of`], for a derived view.
+fn definition_of_derived(view: &DerivedView) -> Digest {
+    let features: Vec<_> = view.features.iter().map(|feature| (&feature.name, feature.value_type)).collect();
+    let parts = (&view.name, &view.plugin, &view.inputs, features, &view.config, &view.on_error);
+    Digest::of(format!("{parts:?}").as_bytes())
+}
+
+// === impl OutputFile ===
+
+impl OutputFile {
+    /// Reads a file, and computes its digest.
+    ///
+    /// # Errors
+    /// Errors of the operating system.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        let mut file = larder_common::files::open_regular(path)?;
+        let (sha256, bytes) = Digest::read(&mut file)?;
+        Ok(Self { bytes, sha256 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inputs() -> Inputs {
+        let file = SourceFile { bytes: 1, version: "1".to_owned() };
+        let view = View {
+            definition: Digest::of(b"view"),
+            files: [("a".to_owned(), file.clone()), ("b".to_owned(), file)].into(),
+        };
+        let derived = Derived {
+            definition: Digest::of(b"derived"),
+            plugin: "risk".to_owned(),
+            version: "1.0.0".to_owned(),
+            contract: "0.3".to_owned(),
+            sha256: Digest::of(b"component"),
+        };
+        Inputs {
+            larder: "1.0.0".to_owned(),
+            entities: Entities { path: None, files: BTreeMap::new() },
+            service: None,
+            views: [("stats".to_owned(), view)].into(),
+            derived_views: [("score".to_owned(), derived)].into(),
+        }
+    }
+
+    #[test]
+    fn each_changed_input_is_named() {
+        let before = inputs();
+        assert!(before.differences(&before).is_empty());
+        let differences = |change: &dyn Fn(&mut Inputs)| {
+            let mut now = inputs();
+            change(&mut now);
+            before.differences(&now).join("; ")
+        };
+        let files = |now: &mut Inputs| {
+            let files = &mut now.views.get_mut("stats").unwrap().files;
+            files.get_mut("a").unwrap().bytes = 2;
+            let moved = files.remove("b").unwrap();
+            files.insert("c".to_owned(), moved);
+        };
+        let expected = "feature view 'stats': file a changed; feature view 'stats': file b is missing; feature view 'stats': \
+                        file c is new";
+        assert_eq!(differences(&files), expected);
+        let definition = |now: &mut Inputs| now.views.get_mut("stats").unwrap().definition = Digest::of(b"other");
+        assert_eq!(differences(&definition), "feature view 'stats': its definition");
+        let plugin = |now: &mut Inputs| now.derived_views.get_mut("score").unwrap().sha256 = Digest::of(b"other");
+        let (before_digest, after) = (Digest::of(b"component"), Digest::of(b"other"));
+        assert_eq!(differences(&plugin), format!("plugin 'risk': component {after} instead of {before_digest}"));
+        assert_eq!(differences(&|now| now.larder = "2.0.0".to_owned()), "Larder: version 2.0.0 instead of 1.0.0");
+        assert_eq!(differences(&|now| now.service = Some(Digest::of(b""))), "the definition of the feature service");
+    }
+}

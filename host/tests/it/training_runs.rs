@@ -1,0 +1,327 @@
+//! Runs of `larder training-set` and `larder backfill`: manifests, interruptions, full disks, and concurrent runs.
+
+use std::{
+    fs::{self, File},
+    path::Path,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use arrow::{
+    array::{ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray},
+    datatypes::{Float64Type, TimestampMicrosecondType},
+};
+use parquet::arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::{
+    binary::{Ended, Home, Running, TIMEOUT},
+    guests::guest,
+};
+
+const DEFINITIONS: &str = "
+entities:
+  - {name: customer, join_key: customer_id, type: String}
+feature_views:
+  - name: stats
+    entities: [customer]
+    ttl: 100d
+    features: [{name: visits, type: Float64}, {name: spent, type: Float64}]
+    source: {path: stats.parquet, timestamp_field: at, created_timestamp_column: created}
+  - name: limits
+    entities: [customer]
+    features: [{name: credit, type: Float64}]
+    source: {path: limits.parquet, timestamp_field: at}
+feature_services:
+  - {name: all, features: [stats, limits]}
+";
+const SECOND: i64 = 1_000_000;
+const START: i64 = 1_760_000_000 * SECOND;
+
+fn write(path: &Path, columns: Vec<(&str, ArrayRef)>) {
+    let rows = RecordBatch::try_from_iter(columns).unwrap();
+    let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), rows.schema(), None).unwrap();
+    writer.write(&rows).unwrap();
+    writer.close().unwrap();
+}
+
+fn times(values: impl Iterator<Item = i64>) -> ArrayRef {
+    Arc::new(
+        TimestampMicrosecondArray::from_iter_values(values.map(|value| START + value * SECOND)).with_timezone("UTC"),
+    )
+}
+
+fn customers(values: impl Iterator<Item = usize>) -> ArrayRef {
+    Arc::new(StringArray::from_iter_values(values.map(|customer| format!("c{customer}"))))
+}
+
+/// Creates a project with `rows` rows of ten customers in each view, and as many entity rows.
+fn project(rows: usize) -> Home {
+    let home = Home::with(DEFINITIONS);
+    let number = |row: usize| i64::try_from(row).unwrap();
+    let floats = |of: fn(usize) -> f64| Arc::new(Float64Array::from_iter_values((0..rows).map(of))) as ArrayRef;
+    write(
+        &home.path("stats.parquet"),
+        vec![
+            ("customer_id", customers((0..rows).map(|row| row % 10))),
+            ("at", times((0..rows).map(|row| number(row) * 10))),
+            ("created", times((0..rows).map(|row| number(row) * 10 + 5))),
+            ("visits", floats(|row| row as f64)),
+            ("spent", floats(|row| row as f64 / 3.0)),
+        ],
+    );
+    write(
+        &home.path("limits.parquet"),
+        vec![
+            ("customer_id", customers((0..rows).map(|row| row % 10))),
+            ("at", times((0..rows).map(|row| number(row) * 20))),
+            ("credit", floats(|row| row as f64 / 7.0)),
+        ],
+    );
+    write(
+        &home.path("entities.parquet"),
+        vec![
+            ("customer_id", customers((0..rows).map(|row| (row * 7) % 11))),
+            ("event_timestamp", times((0..rows).map(|row| number(rows - row) * 13))),
+            ("label", Arc::new(Int64Array::from_iter_values((0..rows).map(number)))),
+        ],
+    );
+    home
+}
+
+fn run(home: &Home, out: &str, more: &[&str]) -> Ended {
+    let args = ["training-set", "--entities", "entities.parquet", "--service", "all", "--out", out];
+    home.run(args.into_iter().chain(more.iter().copied()))
+}
+
+fn read(path: &Path) -> RecordBatch {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(path).unwrap()).unwrap().build().unwrap();
+    let batches: Vec<RecordBatch> = reader.map(Result::unwrap).collect();
+    arrow::compute::concat_batches(&batches[0].schema(), &batches).unwrap()
+}
+
+fn names(home: &Home) -> Vec<String> {
+    let mut names: Vec<_> =
+        fs::read_dir(home.path(".")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn memory_and_threads_do_not_change_a_byte() {
+    let home = project(40_000);
+    run(&home, "a.parquet", &["--threads", "1"]).assert_code(0);
+    // The entity rows and their features do not fit into 16 MiB.
+    run(&home, "b.parquet", &["--threads", "3", "--memory", "16MiB"]).assert_code(0);
+    assert!(fs::read(home.path("a.parquet")).unwrap() == fs::read(home.path("b.parquet")).unwrap());
+    run(&home, "c.parquet", &["--memory", "15MiB"]).assert_code(2).assert_complains(&["must be at least 16 MiB"]);
+    run(&home, "c.parquet", &["--memory", "many"])
+        .assert_code(2)
+        .assert_complains(&["not a size such as 512MiB or 2GiB"]);
+    run(&home, "c.parquet", &["--threads", "0"]).assert_code(2);
+}
+
+#[test]
+fn manifest_reproduces_the_set() {
+    let home = project(5_000);
+    run(&home, "a.parquet", &["--known-at", "created", "--event-timestamps", "--ttl", "mark"]).assert_code(0);
+    let manifest: Value = serde_json::from_slice(&fs::read(home.path("a.parquet.manifest.json")).unwrap()).unwrap();
+    assert_eq!(manifest["request"]["known_at"], "created");
+    assert_eq!(manifest["report"]["rows"], 5_000);
+    assert_eq!(manifest["inputs"]["views"]["stats"]["files"].as_object().unwrap().len(), 1);
+    let again = |out: &str| home.run(["training-set", "--from", "a.parquet.manifest.json", "--out", out]);
+    again("b.parquet").assert_code(0);
+    assert!(fs::read(home.path("a.parquet")).unwrap() == fs::read(home.path("b.parquet")).unwrap());
+    let options = ["training-set", "--from", "a.parquet.manifest.json", "--out", "c.parquet", "--ttl", "null"];
+    home.run(options).assert_code(2).assert_complains(&["cannot be used with"]);
+
+    let definitions = DEFINITIONS.replace("ttl: 100d", "ttl: 99d");
+    home.write("features/all.yaml", &definitions);
+    let message = ["a.parquet.manifest.json", "inputs differ", "feature view 'stats': its definition"];
+    again("c.parquet").assert_code(1).assert_complains(&message);
+    home.write("features/all.yaml", DEFINITIONS);
+    again("c.parquet").assert_code(0);
+    let stats = read(&home.path("stats.parquet"));
+    write(
+        &home.path("stats.parquet"),
+        stats.schema().fields().iter().map(|field| (field.name().as_str(), Arc::clone(&stats[field.name()]))).collect(),
+    );
+    again("d.parquet").assert_code(1).assert_complains(&["feature view 'stats': file stats.parquet changed"]);
+    assert!(!names(&home).iter().any(|name| name.contains("d.parquet")), "{:?}", names(&home));
+    let entities = read(&home.path("entities.parquet")).slice(1, 10);
+    let columns = entities.schema();
+    write(
+        &home.path("entities.parquet"),
+        columns.fields().iter().map(|field| (field.name().as_str(), Arc::clone(&entities[field.name()]))).collect(),
+    );
+    again("d.parquet").assert_code(1).assert_complains(&["entity rows: file entities.parquet changed"]);
+}
+
+#[test]
+fn damaged_manifest_is_an_error() {
+    let home = project(10);
+    for (text, words) in [("{", "a.json: EOF"), ("{\"format\": 1}", "a.json: missing field")] {
+        home.write("a.json", text);
+        let ended = home.run(["training-set", "--from", "a.json", "--out", "b.parquet"]);
+        ended.assert_code(1).assert_complains(&[words]);
+    }
+    home.run(["training-set", "--from", "absent.json", "--out", "b.parquet"])
+        .assert_code(1)
+        .assert_complains(&["absent.json"]);
+}
+
+/// Waits until the temporary file of a run exists.
+fn wait_for_temporary(home: &Home) {
+    let deadline = Instant::now() + TIMEOUT;
+    while !home.path(".set.parquet.tmp").exists() {
+        assert!(Instant::now() < deadline, "the run did not begin to write");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn start(home: &Home) -> Running {
+    home.start(["training-set", "--entities", "entities.parquet", "--service", "all", "--out", "set.parquet"])
+}
+
+#[test]
+fn interrupted_run_leaves_no_file() {
+    let home = project(200_000);
+    fs::write(home.path("set.parquet"), "an earlier set").unwrap();
+    let mut running = start(&home);
+    wait_for_temporary(&home);
+    running.signal(Signal::INT);
+    let (code, said) = running.end();
+    assert!(code == Some(1) && said.contains("the run was stopped"), "{code:?} {said}");
+    assert_eq!(fs::read(home.path("set.parquet")).unwrap(), b"an earlier set");
+    assert!(!home.path(".set.parquet.tmp").exists());
+}
+
+#[test]
+fn next_run_reuses_the_file_of_a_killed_run() {
+    let home = project(200_000);
+    let mut running = start(&home);
+    wait_for_temporary(&home);
+    // Two runs cannot write to one path.
+    run(&home, "set.parquet", &[])
+        .assert_code(1)
+        .assert_complains(&["set.parquet", "another run is writing to this path"]);
+    running.signal(Signal::KILL);
+    running.end();
+    assert!(home.path(".set.parquet.tmp").exists() && !home.path("set.parquet").exists());
+    run(&home, "set.parquet", &[]).assert_code(0);
+    assert_eq!(read(&home.path("set.parquet")).num_rows(), 200_000);
+    assert!(!home.path(".set.parquet.tmp").exists());
+}
+
+#[test]
+fn full_disk_leaves_no_file() {
+    let home = project(200_000);
+    // The limit is 512 KiB or 1 MiB, because shells use different units. It acts like a full disk.
+    let program = env!("CARGO_BIN_EXE_larder");
+    let limited = format!(
+        "ulimit -f 1024; exec {program} training-set --entities entities.parquet --service all --out set.parquet"
+    );
+    let output = home.call(Path::new("sh"), ["-c", &limited]).output().unwrap();
+    let complaint = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{complaint}");
+    assert!(complaint.contains("cannot write set.parquet: ") && complaint.contains("File too large"), "{complaint}");
+    assert!(!names(&home).iter().any(|name| name.contains("set.parquet")), "{:?}", names(&home));
+}
+
+#[test]
+fn directory_of_entity_rows_is_read_in_order() {
+    let home = project(100);
+    fs::create_dir(home.path("rows")).unwrap();
+    let entities = read(&home.path("entities.parquet"));
+    let columns = |rows: RecordBatch| -> Vec<(String, ArrayRef)> {
+        rows.schema().fields().iter().map(|field| (field.name().clone(), Arc::clone(&rows[field.name()]))).collect()
+    };
+    for (name, rows) in [("0.parquet", entities.slice(0, 30)), ("1.parquet", entities.slice(30, 70))] {
+        let columns = columns(rows);
+        let columns = columns.iter().map(|(name, array)| (name.as_str(), Arc::clone(array))).collect();
+        write(&home.path("rows").join(name), columns);
+    }
+    fs::write(home.path("rows/_SUCCESS"), "").unwrap();
+    run(&home, "a.parquet", &[]).assert_code(0);
+    let args = ["training-set", "--entities", "rows", "--service", "all", "--out", "b.parquet"];
+    home.run(args).assert_code(0);
+    assert!(fs::read(home.path("a.parquet")).unwrap() == fs::read(home.path("b.parquet")).unwrap());
+    write(&home.path("rows/2.parquet"), vec![("customer_id", customers(0..1))]);
+    home.run(args).assert_code(1).assert_complains(&["2.parquet: its columns differ from those of", "0.parquet"]);
+    fs::create_dir(home.path("empty")).unwrap();
+    let args = ["training-set", "--entities", "empty", "--service", "all", "--out", "b.parquet"];
+    home.run(args).assert_code(1).assert_complains(&["empty: the directory has no *.parquet file"]);
+}
+
+/// `DEFINITIONS` with a derived view that reads two stored views with the same key, and one that needs request data.
+fn with_derived(home: &Home) {
+    let inputs: String = [("a", "stats:visits"), ("b", "stats:spent"), ("c", "limits:credit"), ("d", "stats:spent")]
+        .iter()
+        .chain(&[("e", "limits:credit"), ("f", "stats:spent"), ("g", "stats:visits"), ("h", "limits:credit")])
+        .map(|(name, from)| format!("      - {{name: {name}, from: \"{from}\"}}\n"))
+        .collect();
+    let derived = format!(
+        "derived_views:\n  - name: numbers\n    plugin: bench_floats\n    inputs:\n{inputs}    features:\n      - {{name: sum, type: \
+         Float64}}\n      - {{name: ratio, type: Float64}}\n  - name: needs_request\n    plugin: bench_floats\n    inputs:\n      - \
+         {{name: a, request: Float64}}\n    features: [{{name: sum, type: Float64}}]\n"
+    );
+    home.write("features/all.yaml", &(DEFINITIONS.to_owned() + &derived));
+    fs::create_dir_all(home.path("plugins")).unwrap();
+    fs::copy(guest("bench/floats"), home.path("plugins/bench_floats.wasm")).unwrap();
+}
+
+fn backfill(home: &Home, view: &str, from: &str, to: &str) -> Ended {
+    home.run(["backfill", view, "--from", from, "--to", to, "--out", "filled"])
+}
+
+/// A backfill has the values of a training set whose entity rows are the keys and times of the feature rows.
+#[test]
+fn backfill_equals_training_set() {
+    let home = project(300);
+    with_derived(&home);
+    // 2025-10-09T08:53:20Z is `START`.
+    let ended = backfill(&home, "numbers", "2025-10-09T09:00:00Z", "2025-10-09T09:20:00Z");
+    ended.assert_code(0);
+    let files = ["filled/numbers.limits.parquet", "filled/numbers.stats.parquet"].map(|file| read(&home.path(file)));
+    assert!(files.iter().all(|rows| rows.num_rows() > 50), "{}", ended.out);
+    let mut seen = std::collections::HashSet::new();
+    for rows in &files {
+        let names: Vec<_> = rows.schema().fields().iter().map(|field| field.name().clone()).collect();
+        assert_eq!(names, ["customer_id", "event_timestamp", "sum", "ratio"]);
+        let at = rows["event_timestamp"].as_primitive::<TimestampMicrosecondType>();
+        for row in 0..rows.num_rows() {
+            assert!((400 * SECOND..1_600 * SECOND).contains(&(at.value(row) - START)));
+            let customer = rows["customer_id"].as_string::<i32>().value(row).to_owned();
+            assert!(seen.insert((customer, at.value(row))), "a key and a time are in one file only");
+        }
+        let entities = ["customer_id", "event_timestamp"].map(|name| (name, Arc::clone(&rows[name])));
+        write(&home.path("entities.parquet"), entities.into());
+        let args = ["--entities", "entities.parquet", "--feature", "numbers:sum", "--feature", "numbers:ratio"];
+        home.run(["training-set", "--out", "set.parquet"].into_iter().chain(args)).assert_code(0);
+        let set = read(&home.path("set.parquet"));
+        for name in ["sum", "ratio"] {
+            let bits = |rows: &RecordBatch| -> Vec<_> {
+                rows[name].as_primitive::<Float64Type>().iter().map(|value| value.map(f64::to_bits)).collect()
+            };
+            assert!(bits(rows).iter().any(Option::is_some));
+            assert_eq!(bits(rows), bits(&set), "{name}");
+        }
+    }
+}
+
+#[test]
+fn backfill_mistakes_are_named() {
+    let home = project(10);
+    with_derived(&home);
+    let (from, to) = ("2025-10-09", "2025-10-10");
+    let mistakes = |view: &str, from: &str, to: &str, code: i32, words: &str| {
+        backfill(&home, view, from, to).assert_code(code).assert_complains(&[words]);
+        assert!(!home.path("filled").exists());
+    };
+    mistakes("number", from, to, 1, "there is no derived view with this name (did you mean 'numbers'?)");
+    mistakes("needs_request", from, to, 1, "input 'a' of 'needs_request' is request data, which has no history");
+    mistakes("numbers", to, from, 2, "--from must be before --to");
+    mistakes("numbers", "yesterday", to, 2, "yesterday");
+}
