@@ -19,7 +19,7 @@ use super::{
     answer::LookupResult,
     derive::derive,
     keys::{self, EchoedColumn},
-    plan::{KeyPart, Resolver, StoredViews},
+    plan::{EntityColumn, KeyPart, Resolver, StoredViews},
 };
 
 /// Some entity rows of a training set, whose keys were converted.
@@ -70,10 +70,14 @@ impl<'r> HistoricalRows<'r> {
         if request.entities.iter().any(|(_, values)| values.len() != rows) {
             return Err(RequestError::Ragged);
         }
-        let columns = plan.entity_columns.iter();
-        let entities = columns
-            .map(|column| keys::coerce(&request.entities[column.request_index].1, column.key_type))
-            .collect::<Result<SmallVec<[_; 1]>, _>>()?;
+        let entity = |column: &EntityColumn| {
+            let (name, values) = &request.entities[column.request_index];
+            keys::coerce(values, column.key_type).map_err(|error| match error {
+                RequestError::BadKey(why) => RequestError::BadKey(format!("column '{name}' of the entity rows: {why}")),
+                other => other,
+            })
+        };
+        let entities = plan.entity_columns.iter().map(entity).collect::<Result<SmallVec<[_; 1]>, _>>()?;
         Ok(Self { plan: Arc::clone(plan), request, entities, rows })
     }
 

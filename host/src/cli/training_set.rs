@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, RecordBatchReader};
 use clap::{Args, ValueEnum};
 use larder_common::{
     clock::SystemClock,
@@ -142,10 +142,15 @@ fn transforms(catalog: &Catalog, config: &PluginConfig) -> Result<Transforms> {
     Ok(Transforms::new(by_view, MissingPlugins::default(), runtime))
 }
 
-/// Reads the entity rows.
+/// Reads the entity rows: at least one batch, which may be empty.
 fn entities(path: &Path) -> Result<Vec<RecordBatch>> {
     let reader = ParquetRecordBatchReaderBuilder::try_new(open_regular(path)?)?.with_batch_size(BATCH_ROWS).build()?;
-    Ok(reader.collect::<Result<_, _>>()?)
+    let schema = reader.schema();
+    let mut batches: Vec<RecordBatch> = reader.collect::<Result<_, _>>()?;
+    if batches.is_empty() {
+        batches.push(RecordBatch::new_empty(schema));
+    }
+    Ok(batches)
 }
 
 /// Writes the set to a temporary file next to its final path, and renames it, so that an interrupted run leaves no
@@ -164,7 +169,8 @@ fn write(path: &Path, set: &TrainingSet) -> Result<()> {
 
 fn write_to(path: &Path, set: &TrainingSet) -> Result<()> {
     let Some(first) = set.batches.first() else { bail!("the entity rows are empty") };
-    let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
+    // Parquet has no type for `Date64`. Without coercion, it would become an integer.
+    let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).set_coerce_types(true).build();
     let mut writer = ArrowWriter::try_new(File::create(path)?, first.schema(), Some(properties))?;
     for batch in &set.batches {
         writer.write(batch)?;

@@ -34,7 +34,7 @@ pub enum TrainingError {
     Collision(String),
     /// The requested features cannot be resolved, or a value of the entity rows cannot be used.
     #[error(transparent)]
-    Request(#[from] RequestError),
+    Request(RequestError),
     /// The plugin of a derived view is not loaded.
     #[error(
         "derived view '{view}' needs plugin '{plugin}', which is not loaded. hint: put {plugin}.wasm into 'plugins: dir'"
@@ -84,4 +84,15 @@ pub enum TrainingError {
     /// Arrow rejects an output column, which is a bug in Larder.
     #[error(transparent)]
     Arrow(#[from] ArrowError),
+}
+
+impl From<RequestError> for TrainingError {
+    fn from(error: RequestError) -> Self {
+        match error {
+            RequestError::MissingKeys { mut missing, .. } if !missing.is_empty() => {
+                Self::MissingColumn { column: missing.swap_remove(0), hint: ". hint: add the join key".to_owned() }
+            }
+            other => Self::Request(other),
+        }
+    }
 }

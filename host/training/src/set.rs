@@ -73,6 +73,8 @@ pub fn training_set(
     entities: &[RecordBatch],
 ) -> Result<TrainingSet, TrainingError> {
     let schema = entities.first().map_or_else(|| Arc::new(Schema::empty()), RecordBatch::schema);
+    // Checks that the column of times exists, and its type.
+    entities::times(&RecordBatch::new_empty(Arc::clone(&schema)), request.time_column)?;
     let names = schema.fields().iter().map(|field| (field.name().as_str().into(), Vec::new())).collect();
     let without_values = online_request(request, names);
     let plan = Arc::new(plan_without_store(catalog, transforms, &without_values)?);

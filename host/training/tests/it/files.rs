@@ -21,7 +21,7 @@ use tempfile::TempDir;
 
 pub(crate) const SECOND: Micros = 1_000_000;
 
-/// Two views of customers, and one whose key has two parts.
+/// Two views of customers, one whose key has two parts, and one without entities.
 pub(crate) const DEFINITIONS: &str = "
 entities:
   - {name: customer, join_key: customer_id, type: String}
@@ -40,6 +40,9 @@ feature_views:
     entities: [customer, shop]
     features: [{name: sold, type: Int64}]
     source: {path: sales, timestamp_field: at}
+  - name: rates
+    features: [{name: rate, type: Int64}]
+    source: {path: rates, timestamp_field: at}
 feature_services:
   - {name: both, features: [stats, limits]}
 ";
@@ -63,7 +66,7 @@ impl Files {
         let catalog = validate("test", KeyVersion::V3, definitions, &problems);
         let catalog = catalog.unwrap_or_else(|| panic!("{problems:?}"));
         let files = Self { dir: TempDir::new().unwrap(), catalog };
-        for view in ["stats", "limits", "sales"] {
+        for view in ["stats", "limits", "sales", "rates"] {
             std::fs::create_dir(files.path(view)).unwrap();
         }
         files
