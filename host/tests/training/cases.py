@@ -71,7 +71,7 @@ def one_of(*values: Any) -> Callable[[random.Random], Any]:
 
 
 def lists(item: Callable[[random.Random], Any]) -> Callable[[random.Random], Any]:
-    return lambda dice: [item(dice) for _ in range(dice.randrange(4))]
+    return lambda dice: [None if dice.random() < NULLS else item(dice) for _ in range(dice.randrange(4))]
 
 
 DOUBLES = one_of(0.0, -0.0, 0.1, -1.5, 1e300, 5e-324, float("nan"), float("inf"), float("-inf"))

@@ -85,7 +85,7 @@ class Comparison:
         entities, out = world.directory / "entities.parquet", world.directory / "set.parquet"
         write(world.entities, entities)
         command = [self.larder, "training-set", "--entities", entities, "--out", out, "--service", "all"]
-        command += ["--full-feature-names", "--known-at", known_at, "--ttl", ttl]
+        command += ["--full-feature-names", "--event-timestamps", "--known-at", known_at, "--ttl", ttl]
         done = subprocess.run(command, cwd=world.directory, capture_output=True, text=True)
         what = f"seed {seed} ({name}, known at {known_at}, ttl {ttl})"
         if done.returncode != 0:
@@ -96,17 +96,23 @@ class Comparison:
             after = rows.schema.field(place)
             self.compare(f"{what}, field {place}", [(after.name, after.type)], [(field.name, field.type)])
             self.compare(f"{what}, {field.name}", column(rows[place]), column(before[place]))
-        features = [(f"{view.name}__{name}", of) for view in world.views for name, of in view.features]
-        self.compare(f"{what}, columns", rows.column_names[len(before.schema) :], [name for name, _ in features])
-        types = [rows.schema.field(name).type for name, _ in features]
-        self.compare(f"{what}, types", types, [TYPES[of.declared] for _, of in features])
+        fields: list[tuple[str, pa.DataType]] = []
+        for view in world.views:
+            for name, of in view.features:
+                full = f"{view.name}__{name}"
+                fields += [(full, TYPES[of.declared]), (f"{full}__event_timestamp", TYPES["UnixTimestamp"])]
+        found = [(field.name, field.type) for field in rows.schema][len(before.schema) :]
+        self.compare(f"{what}, columns", found, fields)
         for view in world.views:
             engines = {"SQL": by_sql(view, entities, known_at, ttl)}
             if known_at == "event":
                 engines["polars"] = by_polars(view, entities, ttl)
             for engine, expected in engines.items():
                 for name, values in expected.items():
-                    found = column(rows[f"{view.name}__{name}"])
+                    full = f"{view.name}__{name}"
+                    if name == "event time":
+                        full = f"{view.name}__{view.features[0][0]}__event_timestamp"
+                    found = column(rows[full])
                     self.compare(f"{what}, {engine}, {view.name} by {view.keys}, {name}", found, values)
 
 

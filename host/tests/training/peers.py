@@ -19,8 +19,8 @@ connection.execute("SET TimeZone = 'UTC'")
 
 
 def by_sql(view: View, entities: Path, known_at: str, ttl: str) -> dict[str, list[Any]]:
-    """Returns the bits of the features, in the order of the entity rows, by the complete rule in SQL. DuckDB's ASOF JOIN
-    has neither a ttl nor a rule for ties."""
+    """Returns the bits of the features and the event times in microseconds, in the order of the entity rows, by the complete
+    rule in SQL. DuckDB's ASOF JOIN has neither a ttl nor a rule for ties."""
     keys = " AND ".join(f'e."{key}" = f."{key}"' for key in view.keys) or "TRUE"
     created = 'epoch_ns("created time")' if view.has_created else "NULL::BIGINT"
     visible = "f.event <= e.time"
@@ -41,10 +41,12 @@ def by_sql(view: View, entities: Path, known_at: str, ttl: str) -> dict[str, lis
             ) AS place
             FROM e JOIN f ON {keys} AND {visible}
         )
-        SELECT {values} FROM '{entities}' e LEFT JOIN found ON e.row = found.row AND place = 1 ORDER BY e.row
+        SELECT {values}, event // 1_000 AS "event time"
+        FROM '{entities}' e LEFT JOIN found ON e.row = found.row AND place = 1 ORDER BY e.row
     """
     files = [str(file) for file in view.files]
-    return cells(view, connection.sql(query, params={"files": files}).to_arrow_table())
+    rows = connection.sql(query, params={"files": files}).to_arrow_table()
+    return cells(view, rows) | {"event time": rows["event time"].to_pylist()}
 
 
 def by_polars(view: View, entities: Path, ttl: str) -> dict[str, list[Any]]:

@@ -24,6 +24,14 @@ TYPES = {
     "Array(Bool)": pa.list_(pa.bool_()),
 }
 """The Arrow type of each declared type in a training set."""
+NULL_ITEMS = {
+    "Array(Int64)": 0,
+    "Array(Float64)": float("nan"),
+    "Array(Float32)": float("nan"),
+    "Array(String)": "",
+    "Array(Bool)": False,
+}
+"""The value of a null item in a list of each type."""
 
 
 def bits(value: Any) -> Any:
@@ -37,9 +45,12 @@ def bits(value: Any) -> Any:
 
 
 def served(declared: str, value: Any) -> Any:
-    """Returns the value that Larder serves for a value in a file: NaN is null in a scalar feature."""
-    is_nan = isinstance(value, float) and value != value
-    return None if is_nan and not declared.startswith("Array") else value
+    """Returns the value that Larder serves for a value in a file: in a scalar feature, null for NaN, and in a list, a
+    default for a null item."""
+    if isinstance(value, list):
+        default = NULL_ITEMS[declared]
+        return [default if item is None else item for item in value]
+    return None if isinstance(value, float) and value != value else value
 
 
 def column(array: pa.ChunkedArray) -> list[Any]:
