@@ -134,6 +134,9 @@ class Benchmark:
             for name, features in requests.items():
                 arguments = [argument for feature in features for argument in ("--feature", feature)]
                 measured = self.run("larder", directory, directory / f"out_{name}.parquet", *arguments)
+                output = (directory / "output.txt").read_text()
+                if "rows failed" in output:
+                    raise RuntimeError(f"the plugin did not compute all rows: {output}")
                 if turn >= 0:
                     runs[name].append(dataclasses.asdict(measured))
         return {"runs": runs}

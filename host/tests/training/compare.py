@@ -85,7 +85,10 @@ class Comparison:
         entities, out = world.directory / "entities.parquet", world.directory / "set.parquet"
         write(world.entities, entities)
         command = [self.larder, "training-set", "--entities", entities, "--out", out, "--service", "all"]
-        command += ["--full-feature-names", "--event-timestamps", "--known-at", known_at, "--ttl", ttl]
+        command += ["--full-feature-names", "--known-at", known_at, "--ttl", ttl]
+        # With `null`, the event time of an expired row is not part of the rule.
+        has_event_times = ttl == "ignore"
+        command += ["--event-timestamps"] if has_event_times else []
         done = subprocess.run(command, cwd=world.directory, capture_output=True, text=True)
         what = f"seed {seed} ({name}, known at {known_at}, ttl {ttl})"
         if done.returncode != 0:
@@ -100,7 +103,9 @@ class Comparison:
         for view in world.views:
             for name, of in view.features:
                 full = f"{view.name}__{name}"
-                fields += [(full, TYPES[of.declared]), (f"{full}__event_timestamp", TYPES["UnixTimestamp"])]
+                fields.append((full, TYPES[of.declared]))
+                if has_event_times:
+                    fields.append((f"{full}__event_timestamp", TYPES["UnixTimestamp"]))
         found = [(field.name, field.type) for field in rows.schema][len(before.schema) :]
         self.compare(f"{what}, columns", found, fields)
         for view in world.views:
@@ -108,11 +113,11 @@ class Comparison:
             if known_at == "event":
                 engines["polars"] = by_polars(view, entities, ttl)
             for engine, expected in engines.items():
+                event_times = expected.pop("event time", None)
+                if has_event_times and event_times is not None:
+                    expected[f"{view.features[0][0]}__event_timestamp"] = event_times
                 for name, values in expected.items():
-                    full = f"{view.name}__{name}"
-                    if name == "event time":
-                        full = f"{view.name}__{view.features[0][0]}__event_timestamp"
-                    found = column(rows[full])
+                    found = column(rows[f"{view.name}__{name}"])
                     self.compare(f"{what}, {engine}, {view.name} by {view.keys}, {name}", found, values)
 
 

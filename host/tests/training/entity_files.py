@@ -235,7 +235,7 @@ class Checks:
         if any(isinstance(part, str) for part in case.expected):
             missing = [part for part in case.expected if str(part) not in done.stderr]
             self.equal(f"{case.name}, {done.stderr!r} lacks", (done.returncode, missing), (1, []))
-            left = [file.name for file in self.directory.iterdir() if file.name.startswith(out.name)]
+            left = [file.name for file in self.directory.iterdir() if out.name in file.name]
             self.equal(f"{case.name}, files that are left", left, [])
             return
         self.equal(f"{case.name}, {done.stderr!r}", done.returncode, 0)
