@@ -10,14 +10,15 @@ ENTITIES ?= 10000000
 # The modules of integration tests that use the network, Python, a WebAssembly compiler or another program, or that kill the
 # server often.
 SLOW_TESTS = feast_sdk s3 dynamo materialize derived deploy feast_repo generations import kill outputs plugin_batches plugin_compile \
-	plugin_frames plugin_limits plugin_mistakes plugin_python plugin_tools
+	plugin_frames plugin_limits plugin_mistakes plugin_python plugin_tools training_peers
 # Parts of the names of tests in other modules that need a plugin.
 PLUGIN_TESTS = derived_features recorded_answers without_the_hot_cache takes_long elsewhere
 SLOW_FILTER = $(patsubst %,test(/^%::/) +,$(SLOW_TESTS)) $(patsubst %,test(%) +,$(PLUGIN_TESTS))
 SLOW_SKIPS = $(patsubst %,--skip %::,$(SLOW_TESTS)) $(addprefix --skip ,$(PLUGIN_TESTS))
 # The Cargo features of the container image. configs/k8s/Dockerfile has the same list.
 IMAGE_FEATURES = aws,sqlite,grpc
-# More options for `larder-loadtest run` or `turns`, such as --quick or --workloads churn-1.
+# More options for `larder-loadtest run` or `turns`, such as --quick or --workloads churn-1, or for
+# `loadtest/training/run.py`, such as --rounds 1 or --engines larder,duckdb.
 BENCH_ARGS ?=
 # Paths of `larder` programs from other builds, to compare with this one.
 BUILDS ?=
@@ -46,7 +47,7 @@ export LARDER_PLUGIN_TARGET ?= $(CURDIR)/target/guests
 
 .PHONY: demo built-plugins test test-fast check-features fmt lint check-tools check-guest-tools check-python bench bench-peers bench-smoke bench-turns \
 	bench-scale bench-threads bench-micro \
-	bench-plugin bench-sync soak fuzz deny dist help
+	bench-plugin bench-sync bench-training training-venv soak fuzz deny dist help
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -162,6 +163,26 @@ bench-plugin: check-tools check-guest-tools check-python
 ##                   memory, the time until a change can be read, lookups during a sync
 bench-sync: check-tools
 	cargo bench --locked -p larder --bench sync
+
+## make bench-training measure the CPU time and memory of `larder training-set` compared with DuckDB, polars, pandas and
+##                   Feast, and check the values; writes loadtest/report/training.md. Needs 8 GiB of disk space
+bench-training: check-tools training-venv
+	cargo build --release --locked -p larder
+	rm -rf target/bench-training
+	PYTHONDONTWRITEBYTECODE=1 target/training-venv/venv/bin/python loadtest/training/run.py \
+		--larder target/release/larder --plugin plugins/built/churn.wasm --configs configs/features \
+		--dir target/bench-training --out loadtest/report $(BENCH_ARGS); \
+		status=$$?; rm -rf target/bench-training; exit $$status
+
+# The engines of `make bench-training`, in the virtual environment that the tests also use (`host/tests/it/venv.rs`).
+training-venv: check-python
+	@mkdir -p target/training-venv; { cat host/tests/training/requirements.txt; python3 --version; } > target/training-venv/wanted.txt
+	@cmp -s target/training-venv/wanted.txt target/training-venv/installed.txt || { \
+		echo "installing DuckDB, polars, pandas and Feast in target/training-venv" && \
+		rm -f target/training-venv/installed.txt && \
+		python3 -m venv --clear target/training-venv/venv && \
+		target/training-venv/venv/bin/python -m pip install --quiet --requirement host/tests/training/requirements.txt && \
+		cp target/training-venv/wanted.txt target/training-venv/installed.txt; }
 
 ## make soak         kill the store's loads and the program's syncs at KILLS (1000) random times each, and the program at
 ##                   AWS_KILLS (200) times while a table and objects change and AWS fails; check the store after each.

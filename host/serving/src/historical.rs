@@ -108,19 +108,23 @@ impl StoredViews for WithoutStore {
 // === impl HistoricalRows ===
 
 impl<'r> HistoricalRows<'r> {
-    /// Converts the keys of entity rows. `plan` is the plan of requests with these columns.
+    /// Converts the keys of `rows` entity rows. `plan` is the plan of requests with these columns. A request for views without
+    /// entities has no columns.
     ///
     /// # Errors
     /// [`RequestError::BadKey`] for a value that does not convert to the type of its key, and [`RequestError::Ragged`].
-    pub fn new(plan: &Arc<Plan>, request: &'r OnlineRequest<'r>) -> Result<Self, RequestError> {
-        let rows = request.entities.first().map_or(0, |(_, values)| values.len());
+    pub fn new(plan: &Arc<Plan>, request: &'r OnlineRequest<'r>, rows: usize) -> Result<Self, RequestError> {
         if request.entities.iter().any(|(_, values)| values.len() != rows) {
             return Err(RequestError::Ragged);
         }
-        let columns = plan.entity_columns.iter();
-        let entities = columns
-            .map(|column| keys::coerce(&request.entities[column.request_index].1, column.key_type))
-            .collect::<Result<SmallVec<[_; 1]>, _>>()?;
+        let entity = |column: &EntityColumn| {
+            let (name, values) = &request.entities[column.request_index];
+            keys::coerce(values, column.key_type).map_err(|error| match error {
+                RequestError::BadKey(why) => RequestError::BadKey(format!("column '{name}' of the entity rows: {why}")),
+                other => other,
+            })
+        };
+        let entities = plan.entity_columns.iter().map(entity).collect::<Result<SmallVec<[_; 1]>, _>>()?;
         Ok(Self { plan: Arc::clone(plan), request, entities, rows })
     }
 

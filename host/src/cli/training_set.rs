@@ -93,10 +93,13 @@ pub(super) fn run(args: &TrainingSetArgs) -> Result<()> {
             return Err(OfflineError::InputsDiffer { manifest: from.clone(), differences }.into());
         }
     }
+    let manifest_path = Manifest::path_for(&args.out);
     let started = Instant::now();
     let report = run_job(entities.rows(), |progress| {
         let mut writer = TrainingWriter::create(&args.out, job.schema())?;
         let report = job.run::<OfflineError>(entities, progress, &mut |batch| writer.write(batch))?;
+        // If the run ends before the new manifest is written, the set must not have the manifest of an earlier set.
+        Manifest::remove(&manifest_path)?;
         writer.finish()?;
         Ok::<_, OfflineError>(report)
     })?;
@@ -111,8 +114,7 @@ pub(super) fn run(args: &TrainingSetArgs) -> Result<()> {
             "the output differs from that of the manifest, although all inputs are equal. This is a bug in Larder";
         bail!(CliError::Failed(message.to_owned()));
     }
-    Manifest { format: FORMAT, request: request.clone(), inputs, output: written, report }
-        .write(&Manifest::path_for(&args.out))?;
+    Manifest { format: FORMAT, request: request.clone(), inputs, output: written, report }.write(&manifest_path)?;
     Ok(())
 }
 

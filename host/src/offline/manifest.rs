@@ -139,6 +139,19 @@ impl Manifest {
         }
     }
 
+    /// Removes the manifest, if it exists.
+    ///
+    /// # Errors
+    /// [`OfflineError::Write`].
+    pub fn remove(path: &Path) -> Result<(), OfflineError> {
+        match fs::remove_file(path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(OfflineError::Write { path: path.to_owned(), source })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Writes the manifest.
     ///
     /// # Errors

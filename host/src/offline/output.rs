@@ -60,6 +60,8 @@ impl TrainingWriter {
         file.set_len(0).map_err(error)?;
         let mut properties = WriterProperties::builder()
             .set_compression(Compression::SNAPPY)
+            // Parquet has no type for `Date64`. Without coercion, it would become an integer.
+            .set_coerce_types(true)
             .set_max_row_group_row_count(Some(GROUP_ROWS));
         // Floats rarely repeat, and building a dictionary takes more time than the rest of the encoding.
         for field in schema.fields().iter().filter(|field| field.data_type().is_floating()) {

@@ -54,6 +54,7 @@ mod retyped;
 mod s3;
 mod security;
 mod store_health;
+mod training_peers;
 mod training_runs;
 mod training_set;
 mod venv;

@@ -115,10 +115,11 @@ pub(super) fn answer<'a>(
             report.late += u64::from(header.created.is_some_and(|created| created > *time));
         }
     }
-    let answer = HistoricalRows::new(plan, &columns.request)?.answer(as_of, job.request.ttl, |read, row| {
-        let (key, found) = &joined.reads[read];
-        found.row(slot(*key, row)?)
-    })?;
+    let answer =
+        HistoricalRows::new(plan, &columns.request, rows.len())?.answer(as_of, job.request.ttl, |read, row| {
+            let (key, found) = &joined.reads[read];
+            found.row(slot(*key, row)?)
+        })?;
     let failed = |step: usize| {
         let cells = answer.cells(ColumnFrom::Step { step, feature: 0 });
         cells.filter(|cell| cell.status == Status::Invalid).count() as u64

@@ -65,7 +65,13 @@ fn values<'a>(array: &'a ArrayRef, column: &str) -> Result<Vec<EntityValue<'a>>,
         if array.is_null(row) {
             return Ok(EntityValue::Null);
         }
-        cell(&array, row).map_err(|why| error(format!("row {row}: {why}"))).map(entity_value)
+        match cell(&array, row) {
+            Ok(Cell::Bytes(bytes)) if std::str::from_utf8(&bytes).is_err() => {
+                Err(error(format!("row {row}: the bytes are not UTF-8, so they cannot be a value of a request")))
+            }
+            Ok(cell) => Ok(entity_value(cell)),
+            Err(why) => Err(error(format!("row {row}: {why}"))),
+        }
     };
     (0..array.len()).map(value).collect()
 }
@@ -75,6 +81,8 @@ fn entity_value<'a>(cell: Cell) -> EntityValue<'a> {
     match cell {
         // pandas stores integers with nulls as floats.
         Cell::Float(value) if value.is_nan() => EntityValue::Null,
+        // A decimal without a fraction is an integer.
+        Cell::Number(digits) => digits.parse().map_or_else(|_| Cell::Number(digits).into(), EntityValue::Int),
         // As in requests, times are whole seconds.
         Cell::Instant(micros) => EntityValue::Int(micros.div_euclid(MICROS)),
         Cell::Bytes(bytes) => match String::from_utf8(bytes) {

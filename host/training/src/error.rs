@@ -56,7 +56,7 @@ pub enum TrainingError {
     Collision(String),
     /// The requested features cannot be resolved, or a value of the entity rows cannot be used.
     #[error(transparent)]
-    Request(#[from] RequestError),
+    Request(RequestError),
     /// The plugin of a derived view is not loaded.
     #[error(
         "derived view '{view}' needs plugin '{plugin}', which is not loaded. hint: put {plugin}.wasm into 'plugins: dir'"
@@ -135,4 +135,15 @@ fn numbers(all: &[u64]) -> String {
     let shown: Vec<String> = all.iter().take(SHOWN).map(u64::to_string).collect();
     let more = all.len().saturating_sub(SHOWN);
     if more == 0 { shown.join(", ") } else { format!("{} and {more} more", shown.join(", ")) }
+}
+
+impl From<RequestError> for TrainingError {
+    fn from(error: RequestError) -> Self {
+        match error {
+            RequestError::MissingKeys { mut missing, .. } if !missing.is_empty() => {
+                Self::MissingColumn { column: missing.swap_remove(0), hint: ". hint: add the join key".to_owned() }
+            }
+            other => Self::Request(other),
+        }
+    }
 }

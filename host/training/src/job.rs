@@ -73,6 +73,22 @@ impl Default for Limits {
     }
 }
 
+// === impl TrainingRequest ===
+
+impl TrainingRequest<'_> {
+    /// Checks that the names of the entity rows' columns are unique, and that they have the column of times.
+    ///
+    /// # Errors
+    /// [`TrainingError::Duplicate`], [`TrainingError::MissingColumn`] and [`TrainingError::Column`].
+    pub fn check_entities(&self, entities: &SchemaRef) -> Result<(), TrainingError> {
+        let names: Vec<&str> = entities.fields().iter().map(|field| field.name().as_str()).collect();
+        if let Some(name) = names.iter().enumerate().find_map(|(at, name)| names[..at].contains(name).then_some(name)) {
+            return Err(TrainingError::Duplicate((*name).to_owned()));
+        }
+        times(&RecordBatch::new_empty(Arc::clone(entities)), self.time_column).map(|_| ())
+    }
+}
+
 // === impl TrainingJob ===
 
 impl<'a> TrainingJob<'a> {
@@ -88,12 +104,8 @@ impl<'a> TrainingJob<'a> {
         limits: Limits,
         entities: SchemaRef,
     ) -> Result<Self, TrainingError> {
+        request.check_entities(&entities)?;
         let names: Vec<&str> = entities.fields().iter().map(|field| field.name().as_str()).collect();
-        if let Some(name) = names.iter().enumerate().find_map(|(at, name)| names[..at].contains(name).then_some(name)) {
-            return Err(TrainingError::Duplicate((*name).to_owned()));
-        }
-        // Checks that the column of times exists, and its type.
-        times(&RecordBatch::new_empty(Arc::clone(&entities)), request.time_column)?;
         let (selection, full) = (&request.selection, request.full_feature_names);
         let historical = HistoricalPlan::new(catalog, transforms, selection, full, &names)?;
         if let Some(step) = historical.plan.steps.iter().find(|step| step.transform.is_none()) {

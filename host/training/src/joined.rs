@@ -63,10 +63,11 @@ fn spines(job: &TrainingJob<'_>, part: &Part) -> Result<Vec<Spine>, TrainingErro
     for (batch, _) in &part.batches {
         let times = times(batch, job.request.time_column)?;
         let columns = EntityColumns::new(job, batch)?;
-        let rows = HistoricalRows::new(plan, &columns.request)?;
+        let rows = HistoricalRows::new(plan, &columns.request, batch.num_rows())?;
         for (key, spine) in spines.iter_mut().enumerate() {
             for (row, id) in rows.ids(key).enumerate() {
-                spine.push(id, times.micros(row))?;
+                // Nanoseconds are less than 1,000.
+                spine.push(id, times.micros(row), u16::try_from(times.nanos(row)).unwrap_or(0))?;
             }
         }
     }

@@ -234,15 +234,19 @@ impl Reader<'_> {
             self.progress.add_feature_rows(rows.num_rows() as u64);
             let columns = ViewColumns::new(self.view, &[], rows, &batch.origin).map_err(|error| self.error(error))?;
             let (times, created) = (&columns.event_time, columns.created.as_ref());
-            let created_at = |row: usize| created.and_then(|created| created.micros(row));
+            // Nanoseconds are less than 1,000.
+            let nanos = |nanos: u32| u16::try_from(nanos).unwrap_or(0);
+            let event_at = |row: usize| (times.micros(row).unwrap_or_default(), nanos(times.nanos(row)));
+            let created_at =
+                |row: usize| created.and_then(|created| Some((created.micros(row)?, nanos(created.nanos(row)))));
             // In several loops, so that the processor waits for the memory of several rows at the same time.
             ids.clear();
             for row in 0..rows.num_rows() {
-                let Some(event_time) = times.micros(row) else {
+                if times.micros(row).is_none() {
                     counts.skipped += 1;
                     continue;
-                };
-                if visibility.of(event_time, created_at(row)) > range.max {
+                }
+                if visibility.of(event_at(row), created_at(row)).0 > range.max {
                     continue;
                 }
                 match columns.id(encoder, row, &mut key) {
@@ -254,21 +258,21 @@ impl Reader<'_> {
             groups.clear();
             groups.extend(ids.iter().filter_map(|(row, id)| Some((*row, self.spine.group(id)?))));
             let join = join.get_or_insert_with(|| Join::new(self.spine));
-            // Files have at most 2^32 files, and nanoseconds are less than 1,000.
+            // A source has at most 2^32 files.
             let file = u32::try_from(batch.file).unwrap_or(u32::MAX);
-            let nanos = |nanos: u32| u16::try_from(nanos).unwrap_or(0);
             slots.clear();
             slots.extend(groups.iter().filter_map(|(row, group)| {
                 let at = *row as usize;
-                let visible = visibility.of(times.micros(at).unwrap_or_default(), created_at(at));
+                let visible = visibility.of(event_at(at), created_at(at));
                 Some((*row, self.spine.first_slot(*group, visible)?))
             }));
             for (row, slot) in &slots {
                 let row = *row as usize;
+                let ((event_time, event_nanos), created) = (event_at(row), created_at(row));
                 let candidate = Candidate {
-                    event_time: times.micros(row).unwrap_or_default(),
-                    created: created_at(row),
-                    nanos: (nanos(times.nanos(row)), nanos(created.map_or(0, |created| created.nanos(row)))),
+                    event_time,
+                    created: created.map(|(created, _)| created),
+                    nanos: (event_nanos, created.map_or(0, |(_, nanos)| nanos)),
                     arrival: Arrival { file, row: batch.first_row + row as u64 },
                 };
                 join.add(*slot, &candidate);

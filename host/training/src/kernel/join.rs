@@ -74,10 +74,10 @@ const NO_WINNER: u32 = u32::MAX;
 // === impl Visibility ===
 
 impl Visibility {
-    /// Returns the time from which on a feature row is visible.
+    /// Returns the time from which on a feature row is visible. The times are microseconds and the nanoseconds that are left.
     #[must_use]
     #[inline]
-    pub fn of(self, event_time: Micros, created: Option<Micros>) -> Micros {
+    pub fn of(self, event_time: (Micros, u16), created: Option<(Micros, u16)>) -> (Micros, u16) {
         match self {
             Self::Event => event_time,
             Self::Created => created.map_or(event_time, |created| created.max(event_time)),

@@ -16,6 +16,8 @@ pub struct Spine {
     starts: Vec<u32>,
     /// The time of each slot. The slots of a group are adjacent, in ascending order.
     times: Vec<Micros>,
+    /// The nanoseconds that are left of the time of each slot; empty if they are 0 for all slots.
+    nanos: Vec<u16>,
     /// The slot of each entity row, or [`NO_SLOT`].
     slots: Vec<u32>,
 }
@@ -32,6 +34,8 @@ pub struct SpineBuilder {
     rows: Vec<u32>,
     /// The time of each entity row.
     times: Vec<Micros>,
+    /// The nanoseconds that are left of the time of each entity row; empty if they are 0 for all rows so far.
+    nanos: Vec<u16>,
 }
 
 /// The error for more entity rows than a spine can have.
@@ -53,13 +57,20 @@ const ROWS_MAX: usize = u32::MAX as usize - 1;
 // === impl SpineBuilder ===
 
 impl SpineBuilder {
-    /// Adds the next entity row. A row without a key or without a time finds no feature row.
+    /// Adds the next entity row. A row without a key or without a time finds no feature row. `nanos` are the nanoseconds that
+    /// are left of the time, from 0 to 999.
     ///
     /// # Errors
     /// [`TooManyRows`] if the spine already has 2^32 - 2 rows.
-    pub fn push(&mut self, id: Option<EntityId>, time: Option<Micros>) -> Result<(), TooManyRows> {
+    pub fn push(&mut self, id: Option<EntityId>, time: Option<Micros>, nanos: u16) -> Result<(), TooManyRows> {
         if self.rows.len() >= ROWS_MAX {
             return Err(TooManyRows);
+        }
+        if nanos > 0 && self.nanos.is_empty() {
+            self.nanos = vec![0; self.rows.len()];
+        }
+        if nanos > 0 || !self.nanos.is_empty() {
+            self.nanos.push(nanos);
         }
         let (Some(id), Some(time)) = (id, time) else {
             self.rows.push(NO_SLOT);
@@ -76,7 +87,8 @@ impl SpineBuilder {
     /// Returns the spine.
     #[must_use]
     pub fn finish(self) -> Spine {
-        let Self { groups, rows, times } = self;
+        let Self { groups, rows, times, nanos } = self;
+        let time_of = |row: u32| (times[row as usize], nanos.get(row as usize).copied().unwrap_or_default());
         // A counting sort by group: `ends` becomes the end of each group's rows.
         let mut ends = vec![0_u32; groups.len() + 1];
         for group in rows.iter().filter(|group| **group != NO_SLOT) {
@@ -96,12 +108,16 @@ impl SpineBuilder {
         let mut spine = Self::empty(groups, rows.len(), sorted.len());
         for range in firsts.windows(2) {
             let of_group = &mut sorted[range[0] as usize..range[1] as usize];
-            of_group.sort_unstable_by_key(|row| times[*row as usize]);
+            of_group.sort_unstable_by_key(|row| time_of(*row));
             for row in of_group {
-                let time = times[*row as usize];
+                let (time, left) = time_of(*row);
                 let start = spine.starts.last().copied().unwrap_or_default() as usize;
-                if spine.times[start..].last() != Some(&time) {
+                let last = spine.times.len().checked_sub(1).filter(|last| *last >= start);
+                if last.is_none_or(|last| (spine.times[last], spine.nanos_of(last)) != (time, left)) {
                     spine.times.push(time);
+                    if !nanos.is_empty() {
+                        spine.nanos.push(left);
+                    }
                 }
                 spine.slots[*row as usize] = index(spine.times.len() - 1);
             }
@@ -114,7 +130,7 @@ impl SpineBuilder {
     fn empty(groups: Groups, rows: usize, slots: usize) -> Spine {
         let mut starts = Vec::with_capacity(groups.len() + 1);
         starts.push(0);
-        Spine { groups, starts, times: Vec::with_capacity(slots), slots: vec![NO_SLOT; rows] }
+        Spine { groups, starts, times: Vec::with_capacity(slots), nanos: Vec::new(), slots: vec![NO_SLOT; rows] }
     }
 }
 
@@ -137,6 +153,10 @@ impl Spine {
     #[must_use]
     pub fn slot(&self, row: usize) -> Option<usize> {
         Some(self.slots[row]).filter(|slot| *slot != NO_SLOT).map(|slot| slot as usize)
+    }
+
+    fn nanos_of(&self, slot: usize) -> u16 {
+        self.nanos.get(slot).copied().unwrap_or_default()
     }
 
     /// Returns the time of a slot.
@@ -162,16 +182,20 @@ impl Spine {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         let group = size_of::<(EntityId, u32)>() + 1 + size_of::<u32>();
-        let slots = self.times.len() * size_of::<Micros>() + self.slots.len() * size_of::<u32>();
+        let times = self.times.len() * size_of::<Micros>() + self.nanos.len() * size_of::<u16>();
+        let slots = times + self.slots.len() * size_of::<u32>();
         (self.groups.capacity() * group + slots) as u64
     }
 
-    /// Returns the first slot of a group whose time is not before `time`.
+    /// Returns the first slot of a group whose time is not before `time` and the nanoseconds that are left of it.
     #[must_use]
     #[inline]
-    pub fn first_slot(&self, group: Group, time: Micros) -> Option<usize> {
+    pub fn first_slot(&self, group: Group, (time, nanos): (Micros, u16)) -> Option<usize> {
         let range = self.range(group.0);
-        let slot = range.start + self.times[range.clone()].partition_point(|slot| *slot < time);
+        let mut slot = range.start + self.times[range.clone()].partition_point(|slot| *slot < time);
+        while nanos > 0 && slot < range.end && self.times[slot] == time && self.nanos_of(slot) < nanos {
+            slot += 1;
+        }
         (slot < range.end).then_some(slot)
     }
 

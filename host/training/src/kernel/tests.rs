@@ -5,8 +5,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// An entity row: a key and a time.
-type EntityRow = (Option<u8>, Option<Micros>);
+/// An entity row: a key and a time with its nanoseconds.
+type EntityRow = (Option<u8>, Option<(Micros, u16)>);
 /// A feature row: a key, an event time with its nanoseconds, and a created time with its nanoseconds.
 type FeatureRow = (u8, (Micros, u16), Option<(Micros, u16)>);
 
@@ -22,7 +22,11 @@ fn id(key: u8) -> EntityId {
 
 fn spine(rows: &[EntityRow]) -> Spine {
     let mut spine = SpineBuilder::default();
-    rows.iter().for_each(|(key, time)| spine.push(key.map(id), *time).unwrap());
+    let push = |(key, time): &EntityRow| {
+        let (micros, nanos) = (time.map(|(micros, _)| micros), time.map_or(0, |(_, nanos)| nanos));
+        spine.push(key.map(id), micros, nanos).unwrap();
+    };
+    rows.iter().for_each(push);
     spine.finish()
 }
 
@@ -41,8 +45,8 @@ fn candidate(place: usize, row: &FeatureRow) -> Candidate {
 fn naive(entities: &[EntityRow], features: &[FeatureRow], visibility: Visibility) -> Vec<Option<usize>> {
     let winner = |(key, time): &EntityRow| {
         let (key, time) = ((*key)?, (*time)?);
-        let is_visible = |(_, (of, (event, _), created)): &(usize, &FeatureRow)| {
-            let is_known = visibility == Visibility::Event || created.is_none_or(|(created, _)| created <= time);
+        let is_visible = |(_, (of, event, created)): &(usize, &FeatureRow)| {
+            let is_known = visibility == Visibility::Event || created.is_none_or(|created| created <= time);
             *of == key && *event <= time && is_known
         };
         let visible = features.iter().enumerate().filter(is_visible);
@@ -62,7 +66,7 @@ fn joined(spine: &Spine, (winners, rows): &(Winners, Vec<Best>)) -> Vec<Option<u
 
 fn add(join: &mut Join<'_>, spine: &Spine, place: usize, row: &FeatureRow, visibility: Visibility) {
     let candidate = candidate(place, row);
-    let visible = visibility.of(candidate.event_time, candidate.created);
+    let visible = visibility.of(row.1, row.2);
     if let Some(slot) = spine.group(&id(row.0)).and_then(|group| spine.first_slot(group, visible)) {
         join.add(slot, &candidate);
     }
@@ -75,11 +79,14 @@ fn join(spine: &Spine, features: &[FeatureRow], order: &[usize], visibility: Vis
 }
 
 fn entity_rows() -> impl Strategy<Value = Vec<EntityRow>> {
-    prop::collection::vec((prop::option::weighted(0.9, 0..4_u8), prop::option::weighted(0.9, -5..10_i64)), 0..30)
+    prop::collection::vec(
+        (prop::option::weighted(0.9, 0..4_u8), prop::option::weighted(0.9, (-5..10_i64, 0..3_u16))),
+        0..30,
+    )
 }
 
 fn feature_rows() -> impl Strategy<Value = Vec<FeatureRow>> {
-    let time = || (-7..12_i64, 0..2_u16);
+    let time = || (-7..12_i64, 0..3_u16);
     prop::collection::vec((0..5_u8, time(), prop::option::of(time())), 0..60)
 }
 
@@ -129,7 +136,7 @@ proptest! {
 
 /// Returns the winners of entity rows with key 1 at these times.
 fn winners(times: &[Micros], features: &[FeatureRow], visibility: Visibility) -> Vec<Option<usize>> {
-    let entities: Vec<EntityRow> = times.iter().map(|time| (Some(1), Some(*time))).collect();
+    let entities: Vec<EntityRow> = times.iter().map(|time| (Some(1), Some((*time, 0)))).collect();
     let order: Vec<usize> = (0..features.len()).collect();
     join(&spine(&entities), features, &order, visibility)
 }
@@ -163,7 +170,7 @@ fn late_row_is_visible_when_created() {
 
 #[test]
 fn rows_without_key_or_time_find_nothing() {
-    let spine = spine(&[(None, Some(1)), (Some(1), None), (Some(1), Some(1))]);
+    let spine = spine(&[(None, Some((1, 0))), (Some(1), None), (Some(1), Some((1, 0)))]);
     assert_eq!((spine.rows(), spine.slots(), spine.time_range()), (3, 1, Some((1, 1))));
     let found = join(&spine, &[(1, (0, 0), None)], &[0], Visibility::Event);
     assert_eq!(found, [None, None, Some(0)]);
@@ -172,7 +179,8 @@ fn rows_without_key_or_time_find_nothing() {
 
 #[test]
 fn equal_entity_rows_share_a_slot() {
-    let spine = spine(&[(Some(1), Some(3)), (Some(1), Some(2)), (Some(1), Some(3)), (Some(2), Some(3))]);
+    let spine =
+        spine(&[(Some(1), Some((3, 0))), (Some(1), Some((2, 0))), (Some(1), Some((3, 0))), (Some(2), Some((3, 0)))]);
     assert_eq!((spine.rows(), spine.slots()), (4, 3));
     assert_eq!(spine.slot(0), spine.slot(2));
     assert_eq!([0, 1, 3].map(|row| spine.time(spine.slot(row).unwrap())), [3, 2, 3]);
@@ -181,4 +189,12 @@ fn equal_entity_rows_share_a_slot() {
 #[test]
 fn candidate_takes_32_bytes() {
     assert_eq!(size_of::<Best>(), 32);
+}
+
+#[test]
+fn later_event_in_the_same_microsecond_is_not_used() {
+    let entities =
+        [(Some(1), Some((5, 0))), (Some(1), Some((5, 299))), (Some(1), Some((5, 300))), (Some(1), Some((6, 0)))];
+    let found = join(&spine(&entities), &[(1, (5, 300), None)], &[0], Visibility::Event);
+    assert_eq!(found, [None, None, Some(0), Some(0)]);
 }

@@ -23,7 +23,7 @@ pub(crate) const SECOND: Micros = 1_000_000;
 /// The number of rows in a row group of a feature file.
 pub(crate) const GROUP_ROWS: usize = 4;
 
-/// Two views of customers, and one whose key has two parts.
+/// Two views of customers, one whose key has two parts, and one without entities.
 pub(crate) const DEFINITIONS: &str = "
 entities:
   - {name: customer, join_key: customer_id, type: String}
@@ -42,6 +42,9 @@ feature_views:
     entities: [customer, shop]
     features: [{name: sold, type: Int64}]
     source: {path: sales, timestamp_field: at}
+  - name: rates
+    features: [{name: rate, type: Int64}]
+    source: {path: rates, timestamp_field: at}
 feature_services:
   - {name: both, features: [stats, limits]}
 ";
@@ -72,7 +75,7 @@ impl Files {
         let catalog = validate("test", KeyVersion::V3, definitions, &problems);
         let catalog = catalog.unwrap_or_else(|| panic!("{problems:?}"));
         let files = Self { dir: TempDir::new().unwrap(), catalog };
-        for view in ["stats", "limits", "sales"] {
+        for view in ["stats", "limits", "sales", "rates"] {
             std::fs::create_dir(files.path(view)).unwrap();
         }
         files
