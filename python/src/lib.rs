@@ -1,0 +1,25 @@
+//! Larder's Python module `larder._native`. The package in `python/larder` is its only user.
+//!
+//! The module converts between Python's objects and the types of Larder's crates. Code that needs no Rust, such as the
+//! names and the arguments of the package, is in Python.
+
+mod arrow_table;
+mod capsule;
+mod decode;
+mod encode;
+mod errors;
+mod numpy;
+mod online;
+
+use pyo3::{
+    Bound, PyResult, pymodule,
+    types::{PyModule, PyModuleMethods},
+};
+
+/// Initializes the module.
+#[pymodule(gil_used = true)]
+fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_class::<online::OnlineClient>()?;
+    module.add_class::<arrow_table::ArrowTable>()
+}
