@@ -14,6 +14,7 @@ The package needs no other package. Methods such as `to_df` import the package o
 from __future__ import annotations
 
 from ._catalog import Feature, FeatureService, FeatureView
+from ._default import get_feature_store_client, get_features_for_prediction, get_training_features
 from ._errors import (
     ConfigError,
     ConnectionError,
@@ -22,9 +23,11 @@ from ._errors import (
     RequestError,
     ResponseError,
     Timeout,
+    TrainingError,
 )
 from ._response import OnlineResponse
 from ._store import FeatureProblem, FeatureStore
+from ._training import RetrievalJob
 
 __all__ = [
     "ConfigError",
@@ -40,6 +43,10 @@ __all__ = [
     "RequestError",
     "ResponseError",
     "Timeout",
+    "TrainingError",
+    "get_feature_store_client",
+    "get_features_for_prediction",
+    "get_training_features",
 ]
 
 

@@ -43,5 +43,9 @@ class Timeout(LarderError, TimeoutError):
     """A call took longer than its timeout."""
 
 
+class TrainingError(LarderError):
+    """A training set cannot be built."""
+
+
 class MissingPackageError(LarderError, ImportError):
     """A method needs a package that is not installed."""

@@ -4,7 +4,7 @@ from typing import Any, final
 
 from ._types import Decoder
 
-__all__ = ["ArrowTable", "OnlineClient", "__version__"]
+__all__ = ["ArrowTable", "OfflineProject", "OnlineClient", "TrainingSet", "__version__", "compile_plugin"]
 
 __version__: str
 
@@ -20,6 +20,40 @@ class ArrowTable:
     def __arrow_c_stream__(self, requested_schema: object = None) -> object: ...
     def __arrow_c_schema__(self) -> object: ...
 
+@final
+class OfflineProject:
+    def __new__(
+        cls, config: str | None, feast_repo: str | None, compiler: str, compiler_args: list[str]
+    ) -> OfflineProject: ...
+    def definitions(self) -> dict[str, Any]: ...
+    def warnings(self) -> list[str]: ...
+    def server_url(self) -> str: ...
+    def training_set(
+        self,
+        entities: object,
+        service: str | None,
+        features: list[str],
+        full_feature_names: bool,
+        timestamp_column: str,
+        known_at: str,
+        ttl: str,
+        event_timestamps: bool,
+        strict: bool,
+        memory: int | str | None,
+        threads: int | None,
+    ) -> TrainingSet: ...
+
+@final
+class TrainingSet:
+    def next_batch(self) -> ArrowTable | None: ...
+    def collect(self) -> ArrowTable: ...
+    def write_parquet(self, path: str) -> None: ...
+    def report(self) -> dict[str, Any] | None: ...
+    def __arrow_c_schema__(self) -> object: ...
+
+def compile_plugin(
+    parent: int, cpu_seconds: int, memory_bytes: int, threads: int, keep_functions: bool
+) -> int: ...
 @final
 class OnlineClient:
     def __new__(

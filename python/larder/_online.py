@@ -41,8 +41,10 @@ class _Shape:
 class Lookups:
     """Sends lookups, and converts the values of the responses to their types. Threads may share it."""
 
-    def __init__(self, client: OnlineClient) -> None:
+    def __init__(self, client: OnlineClient, definitions: Catalog | None = None) -> None:
         self._client = client
+        # The definitions of the configuration. The types of values in responses are those of the server's definitions.
+        self.definitions = definitions
         self._shapes: dict[tuple[Any, ...], _Shape] = {}
         self._catalog: Catalog | None = None
         self._catalog_expires = 0.0

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ._catalog import FeatureService, FeatureView
+from ._catalog import Catalog, FeatureService, FeatureView
 from ._errors import ConfigError, RequestError
 from ._online import Lookups, entity_columns
 from ._response import OnlineResponse
+
+if TYPE_CHECKING:
+    from ._native import OfflineProject, OnlineClient
+    from ._training import RetrievalJob
 
 MAX_RESPONSE_BYTES = 256 << 20
 
@@ -69,25 +75,91 @@ class FeatureStore:
         connect_retries: int = 2,
         max_response_bytes: int = MAX_RESPONSE_BYTES,
     ) -> None:
-        from ._native import OnlineClient
-
-        url = url or os.environ.get("LARDER_URL")
-        if url is None:
-            raise ConfigError("no server is given. hint: set 'url' or LARDER_URL")
         if (client_certificate is None) != (client_key is None):
             raise ConfigError("client_certificate and client_key belong together. hint: set both, or neither")
         identity = None
         if client_certificate is not None and client_key is not None:
             identity = (os.fspath(client_certificate), os.fspath(client_key))
+        url = url or os.environ.get("LARDER_URL")
+        if config is None and feast_repo is None:
+            config = os.environ.get("LARDER_CONFIG")
+            feast_repo = os.environ.get("LARDER_FEAST_REPO")
+            if config is None and feast_repo is None and url is None:
+                config = "larder.yaml"
+        self._project = None
+        if config is not None or feast_repo is not None:
+            self._project = _open_project(config, feast_repo)
+            url = url or self._project.server_url()
+        token = token or os.environ.get("LARDER_TOKEN")
         self._lookups = Lookups(
-            OnlineClient(
-                url,
-                token or os.environ.get("LARDER_TOKEN"),
-                timeout,
-                None if ca is None else os.fspath(ca),
-                identity,
-                connect_retries,
-                max_response_bytes,
+            _connect(url or "", token, timeout, ca, identity, connect_retries, max_response_bytes),
+            None if self._project is None else Catalog(self._project.definitions()),
+        )
+
+    def get_historical_features(
+        self,
+        entity_df: Any,
+        features: list[str] | Any | None = None,
+        full_feature_names: bool = False,
+        *,
+        feature_service: str | None = None,
+        known_at: str = "event",
+        ttl: str = "null",
+        event_timestamps: bool = False,
+        timestamp_column: str = "event_timestamp",
+        strict: bool = False,
+        memory: int | str | None = None,
+        threads: int | None = None,
+    ) -> RetrievalJob:
+        """Joins entity rows with the feature values that were valid at their times.
+
+        Args:
+            entity_df: The entity rows: a data frame of pandas, polars or pyarrow, another object with `__arrow_c_stream__`, or
+                the path of a Parquet file or of a directory of such files. It has the join keys, the request inputs of
+                derived features, and the times. Other columns, such as labels, are copied.
+            features: References as `VIEW:FEATURE`, or a feature service, as in Feast.
+            full_feature_names: Whether features are named `VIEW__FEATURE`.
+            feature_service: The name of a feature service, instead of `features`.
+            known_at: When a feature row becomes visible: `event`, at its event time, or `created`, at the later of its event
+                time and its created time.
+            ttl: How to treat a value that is older than its view's ttl at the entity row's time: `null`, as null; `ignore`,
+                as any other value; `mark`, as any other value, and with a column `NAME__status` after each feature.
+            event_timestamps: Whether a column `NAME__event_timestamp` follows each stored feature.
+            timestamp_column: The column of the entity rows' times. Times without a zone are in UTC.
+            strict: Whether an entity row without a time or a key is an error. Otherwise, its features are null.
+            memory: The memory for entity rows and their features: bytes, or text such as `"2GiB"`, which is the default. Rows
+                that do not fit are joined in parts.
+            threads: The number of threads. By default, the number of processors.
+
+        Returns:
+            A job, which reads the feature files when its rows are read: `to_df`, `to_arrow`, `to_polars`, `to_batches` and
+            `to_parquet`.
+
+        Raises:
+            ConfigError: The store was created with `url` only, so it has no definitions.
+            RequestError: An argument is invalid.
+            TrainingError: A feature does not exist, a column is missing, or the type of a column does not match.
+        """
+        from ._training import RetrievalJob
+
+        project = self._project
+        if project is None:
+            raise ConfigError("the store has no definitions. hint: use FeatureStore('larder.yaml') or feast_repo=")
+        service, references = _selection(features, feature_service)
+        path = os.fspath(entity_df) if isinstance(entity_df, (str, os.PathLike)) else entity_df
+        return RetrievalJob(
+            lambda: project.training_set(
+                path,
+                service,
+                references,
+                full_feature_names,
+                timestamp_column,
+                known_at,
+                ttl,
+                event_timestamps,
+                strict,
+                memory,
+                threads,
             )
         )
 
@@ -162,13 +234,16 @@ class FeatureStore:
             timeout=timeout,
         )
 
+    def _catalog(self) -> Catalog:
+        return self._lookups.definitions or self._lookups.catalog()
+
     def list_feature_views(self) -> list[FeatureView]:
-        """Returns the feature views, then the derived views."""
-        return self._lookups.catalog().views
+        """Returns the feature views, then the derived views: those of the configuration, or of the server."""
+        return self._catalog().views
 
     def list_feature_services(self) -> list[FeatureService]:
         """Returns the feature services."""
-        return self._lookups.catalog().services
+        return self._catalog().services
 
     def get_feature_service_features(self, name: str) -> list[str]:
         """Returns the references of a service's features, as `VIEW:FEATURE`.
@@ -176,7 +251,7 @@ class FeatureStore:
         Raises:
             RequestError: There is no such service.
         """
-        return self._lookups.catalog().service(name).features
+        return self._catalog().service(name).features
 
     def validate_features(
         self,
@@ -229,6 +304,36 @@ class FeatureStore:
         names = ", ".join(f"'{name}'" for name in sorted(wanted))
         count = "no feature service has" if not found else "several feature services have"
         raise RequestError(f"{count} the inputs {names}. hint: name the service with 'feature_service'")
+
+
+def _open_project(
+    config: str | os.PathLike[str] | None, feast_repo: str | os.PathLike[str] | None
+) -> OfflineProject:
+    from ._native import OfflineProject
+
+    # Plugins are compiled in a process of their own, which has limits.
+    compiler_args = ["-I", str(Path(__file__).with_name("_compile.py").resolve())]
+    return OfflineProject(
+        None if config is None else os.fspath(config),
+        None if feast_repo is None else os.fspath(feast_repo),
+        sys.executable,
+        compiler_args,
+    )
+
+
+def _connect(
+    url: str,
+    token: str | None,
+    timeout: float,
+    ca: str | os.PathLike[str] | None,
+    identity: tuple[str, str] | None,
+    connect_retries: int,
+    max_response_bytes: int,
+) -> OnlineClient:
+    from ._native import OnlineClient
+
+    authority = None if ca is None else os.fspath(ca)
+    return OnlineClient(url, token, timeout, authority, identity, connect_retries, max_response_bytes)
 
 
 def _selection(features: Any, feature_service: str | None) -> tuple[str | None, list[str]]:

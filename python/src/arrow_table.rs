@@ -26,6 +26,11 @@ pub(crate) struct ArrowTable {
 }
 
 impl ArrowTable {
+    /// Creates a table from batches with this schema.
+    pub(crate) fn new(schema: SchemaRef, batches: Vec<RecordBatch>) -> Self {
+        Self { schema, batches }
+    }
+
     /// Reads an Arrow IPC stream.
     pub(crate) fn read(ipc: &[u8]) -> Result<Self, ArrowError> {
         let reader = StreamReader::try_new(ipc, None)?;

@@ -14,19 +14,21 @@ pub(crate) enum ErrorClass {
     Request,
     Response,
     Timeout,
+    Training,
 }
 
 // === impl ErrorClass ===
 
 impl ErrorClass {
     fn get(self, py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
-        static CLASSES: [PyOnceLock<Py<PyType>>; 5] = [const { PyOnceLock::new() }; 5];
+        static CLASSES: [PyOnceLock<Py<PyType>>; 6] = [const { PyOnceLock::new() }; 6];
         let name = match self {
             Self::Config => "ConfigError",
             Self::Connection => "ConnectionError",
             Self::Request => "RequestError",
             Self::Response => "ResponseError",
             Self::Timeout => "Timeout",
+            Self::Training => "TrainingError",
         };
         CLASSES[self as usize].import(py, "larder._errors", name)
     }

@@ -66,6 +66,16 @@ fn faults_of_connections() {
 }
 
 #[test]
+fn training_sets_from_python() {
+    run_tests("test_training");
+}
+
+#[test]
+fn examples_run_on_the_demo() {
+    run_tests("test_examples");
+}
+
+#[test]
 fn type_stubs_match_package() {
     let config = package().join("pyproject.toml");
     let config = config.to_string_lossy();
