@@ -309,11 +309,11 @@ class FeatureStore:
 def _open_project(
     config: str | os.PathLike[str] | None, feast_repo: str | os.PathLike[str] | None
 ) -> OfflineProject:
-    from ._native import OfflineProject
+    from . import _native
 
     # Plugins are compiled in a process of their own, which has limits.
-    compiler_args = ["-I", str(Path(__file__).with_name("_compile.py").resolve())]
-    return OfflineProject(
+    compiler_args = ["-I", str(Path(__file__).with_name("_compile.py").resolve()), os.path.abspath(str(_native.__file__))]
+    return _native.OfflineProject(
         None if config is None else os.fspath(config),
         None if feast_repo is None else os.fspath(feast_repo),
         sys.executable,

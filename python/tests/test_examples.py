@@ -10,11 +10,17 @@ import sys
 import tempfile
 import threading
 import unittest
+from datetime import datetime, timezone
 from pathlib import Path
+from unittest import mock
 
+import polars
+
+import larder
 from world import PROGRAM
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
+PLUGIN = Path(__file__).parents[2] / "plugins/built/churn.wasm"
 CUSTOMERS = 400
 
 
@@ -23,6 +29,7 @@ class Churn(unittest.TestCase):
     def setUpClass(cls) -> None:
         cls.dir = Path(tempfile.mkdtemp())
         command = [PROGRAM, "demo", "--dir", str(cls.dir / "demo"), "--customers", str(CUSTOMERS), "--listen", "127.0.0.1:0"]
+        command += ["--plugin", str(PLUGIN)]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("LARDER_")}
         environment["LARDER_METRICS_LISTEN"] = "off"
         cls.process = subprocess.Popen(
@@ -74,6 +81,23 @@ class Churn(unittest.TestCase):
         text = "\n\n".join(code).replace("2001", str(CUSTOMERS + 1))
         (self.dir / "notebook.py").write_text(text + "\nprint('done')\n")
         self.assertIn("done", self.run_python("notebook.py"))
+
+    def test_derived_features_equal_lookups(self) -> None:
+        # With another directory for compiled code than the server, the package compiles the plugin.
+        data_dir = self.dir / "other"
+        with mock.patch.dict(os.environ, {"LARDER_STORE_DATA_DIR": str(data_dir)}):
+            store = larder.FeatureStore(self.dir / "demo/larder.yaml", url=self.url)
+        service = "churn_prediction_derived"
+        ids = [f"CUST_{number:06}" for number in range(1, 51)]
+        inputs = {"customer_id": ids, "discount_percent": [10.0] * len(ids)}
+        entities = polars.DataFrame({**inputs, "event_timestamp": [datetime.now(timezone.utc)] * len(ids)})
+        rows = store.get_historical_features(entities, feature_service=service).to_arrow()
+        online = store.get_online_features(feature_service=service, entities=inputs, columnar=True).to_arrow()
+        self.assertTrue(any(path.is_file() for path in data_dir.rglob("compiled/**/*")))
+        names = [name for name in online.column_names if name not in inputs]
+        self.assertGreater(len(names), 8)
+        for name in names:
+            self.assertEqual(rows[name].to_pylist(), online[name].to_pylist(), name)
 
 
 if __name__ == "__main__":
