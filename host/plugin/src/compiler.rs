@@ -37,6 +37,8 @@ use super::{CompileKill, CompileLimits, LoadError, engine, function_cache::Funct
 #[derive(Debug)]
 pub(super) struct Compiler {
     program: PathBuf,
+    /// The arguments before those of the command.
+    args: Vec<String>,
     limits: CompileLimits,
     state: Mutex<State>,
     /// Notified when a child has ended, and when compiling is stopped.
@@ -75,9 +77,9 @@ const REJECTED: u8 = 3;
 // === impl Compiler ===
 
 impl Compiler {
-    pub(super) fn new(program: PathBuf, limits: CompileLimits) -> Self {
+    pub(super) fn new(program: PathBuf, args: Vec<String>, limits: CompileLimits) -> Self {
         describe_counter!("larder_plugin_compilations_total", "Compilations of plugins, by result.");
-        Self { program, limits, state: Mutex::default(), ended: Condvar::new() }
+        Self { program, args, limits, state: Mutex::default(), ended: Condvar::new() }
     }
 
     /// Compiles a component. Blocks until the child ends. `functions` are known from an earlier compilation; `None` if
@@ -141,6 +143,7 @@ impl Compiler {
         input.rewind()?;
         let CompileLimits { time, memory_bytes } = self.limits;
         Command::new(&self.program)
+            .args(&self.args)
             .arg(COMPILE_COMMAND)
             .args(["--parent", &std::process::id().to_string()])
             .args(["--cpu-seconds", &whole_seconds(time).to_string()])

@@ -39,7 +39,7 @@ impl PluginRuntime {
         };
         let compute = start("plugin-compute", settings.compute_waiting_max)?;
         let isolation = start("plugin-isolated", ISOLATION_WAITING_MAX)?;
-        let compiler = Compiler::new(settings.compiler.clone(), settings.compile);
+        let compiler = Compiler::new(settings.compiler.clone(), settings.compiler_args.clone(), settings.compile);
         Ok(Arc::new(Self { engines, cache, compiler, compute, isolation, settings }))
     }
 

@@ -12,6 +12,8 @@ pub struct PluginSettings {
     /// The program that is started to compile a plugin. The default is the program of the current process. A process
     /// that runs a program other than `larder` must set it to the path of `larder`.
     pub compiler: PathBuf,
+    /// The arguments of `compiler` before those of the command. They are needed if `compiler` is an interpreter.
+    pub compiler_args: Vec<String>,
     /// Limits of one compilation.
     pub compile: CompileLimits,
     /// Limits of plugins in compiled languages.
@@ -91,6 +93,7 @@ impl Default for PluginSettings {
             cache_dir: None,
             // This path works even if the program's file was replaced or deleted after this process started.
             compiler: "/proc/self/exe".into(),
+            compiler_args: Vec::new(),
             compile: CompileLimits { time: Duration::from_secs(60), memory_bytes: 1_536 * MIB as u64 },
             native,
             python,

@@ -12,7 +12,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::{certificates::Authority, guests, moto::Moto, venv};
+use crate::{certificates::Authority, guests, moto::Moto, python_package, venv};
 
 fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/feast")
@@ -59,6 +59,14 @@ fn server_and_sdk_agree_with_feast() {
 #[test]
 fn every_type_converts_as_in_feast() {
     run("values.py", &[]);
+}
+
+#[test]
+fn python_package_returns_types_of_feast() {
+    let package = TempDir::new().unwrap();
+    python_package::install(package.path());
+    let path = package.path().to_string_lossy();
+    run_with(&TempDir::new().unwrap(), "python_client.py", &[], &[("PYTHONPATH", &path)]);
 }
 
 #[test]

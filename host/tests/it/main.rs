@@ -50,6 +50,7 @@ mod plugin_server;
 mod plugin_tools;
 mod plugin_types;
 mod process;
+mod python_package;
 mod retyped;
 mod s3;
 mod security;

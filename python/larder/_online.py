@@ -1,0 +1,148 @@
+"""Lookups from a running server."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ._catalog import Catalog
+from ._errors import RequestError
+from ._response import ArrowResponse, JsonResponse, OnlineResponse
+from ._types import Decoder, json_decoder
+
+if TYPE_CHECKING:
+    from ._native import OnlineClient
+
+# How long the catalog of the server is used, in seconds. A type that changes in the meantime is noticed when a value does not
+# fit the earlier type.
+CATALOG_SECONDS = 60.0
+# The maximum number of cached request shapes.
+SHAPES_MAX = 1000
+
+
+class _Shape:
+    """Everything of a request except the entities, with the types of the columns of its response."""
+
+    __slots__ = ("decoders", "expires", "start", "types")
+
+    def __init__(self, start: bytes, types: dict[str, str], expires: float) -> None:
+        self.start = start
+        self.types = types
+        self.expires = expires
+        self.decoders: dict[str, Decoder] = {}
+        for name, type_name in types.items():
+            is_converted, decoder = json_decoder(type_name)
+            if is_converted:
+                self.decoders[name] = decoder
+
+
+class Lookups:
+    """Sends lookups, and converts the values of the responses to their types. Threads may share it."""
+
+    def __init__(self, client: OnlineClient, definitions: Catalog | None = None) -> None:
+        self._client = client
+        # The definitions of the configuration. The types of values in responses are those of the server's definitions.
+        self.definitions = definitions
+        self._shapes: dict[tuple[Any, ...], _Shape] = {}
+        self._catalog: Catalog | None = None
+        self._catalog_expires = 0.0
+
+    def catalog(self, timeout: float | None = None, max_age: float = CATALOG_SECONDS) -> Catalog:
+        """Returns the server's definitions, which are read again if they are older than `max_age` seconds."""
+        now = time.monotonic()
+        catalog = self._catalog
+        if catalog is None or now >= self._catalog_expires - CATALOG_SECONDS + max_age:
+            try:
+                catalog = Catalog(self._client.catalog(timeout))
+            except RequestError as error:
+                # Feast's server has no catalog. The values of its responses are returned as they are in JSON.
+                if error.status not in (404, 405):
+                    raise
+                catalog = Catalog({})
+            self._catalog = catalog
+            self._catalog_expires = time.monotonic() + CATALOG_SECONDS
+        return catalog
+
+    def get(
+        self,
+        service: str | None,
+        features: list[str],
+        entities: dict[str, Any],
+        full_feature_names: bool,
+        columnar: bool,
+        timeout: float | None,
+    ) -> OnlineResponse:
+        key = (service, full_feature_names, *features)
+        shape = self._shapes.get(key)
+        is_new = shape is None or time.monotonic() >= shape.expires
+        if shape is None or is_new:
+            shape = self._shape(key, service, features, full_feature_names, timeout, CATALOG_SECONDS)
+        if columnar:
+            table, read_through = self._client.lookup_arrow(shape.start, entities, timeout)
+            return ArrowResponse(table, read_through, shape.types)
+        try:
+            return JsonResponse(self._client.lookup(shape.start, entities, shape.decoders, timeout), shape.types)
+        except (TypeError, ValueError, ArithmeticError):
+            if is_new:
+                raise
+        # A value does not fit the type in the cached catalog, so the type has changed.
+        shape = self._shape(key, service, features, full_feature_names, timeout, 0.0)
+        return JsonResponse(self._client.lookup(shape.start, entities, shape.decoders, timeout), shape.types)
+
+    def _shape(
+        self,
+        key: tuple[Any, ...],
+        service: str | None,
+        features: list[str],
+        full_feature_names: bool,
+        timeout: float | None,
+        max_age: float,
+    ) -> _Shape:
+        before = self._catalog
+        catalog = self.catalog(timeout, max_age)
+        types = catalog.column_types(service, features, full_feature_names)
+        if types is None and catalog is before:
+            # The server may have reloaded its definitions.
+            types = self.catalog(timeout, 0.0).column_types(service, features, full_feature_names)
+        # If a name is unknown, the response to the lookup is the error.
+        types = types or {}
+        request: dict[str, Any] = {"feature_service": service} if service is not None else {"features": features}
+        if full_feature_names:
+            request["full_feature_names"] = True
+        start = json.dumps(request)[:-1].encode() + b', "entities": '
+        if len(self._shapes) >= SHAPES_MAX:
+            self._shapes.clear()
+        shape = _Shape(start, types, self._catalog_expires)
+        self._shapes[key] = shape
+        return shape
+
+
+def entity_columns(entities: Mapping[str, Any] | Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns the entities of a request as a mapping from names to lists.
+
+    Args:
+        entities: Such a mapping, a data frame, or a list of mappings with the same names, one per row.
+    """
+    if isinstance(entities, dict):
+        return entities
+    if isinstance(entities, Mapping):
+        return dict(entities)
+    # The columns of a pandas or polars data frame.
+    if hasattr(entities, "columns") and hasattr(entities, "__getitem__"):
+        return {name: entities[name] for name in entities.columns}
+    if isinstance(entities, (str, bytes)) or not isinstance(entities, Iterable):
+        kind = type(entities).__name__
+        raise RequestError(f"entities: a {kind} is neither a mapping nor a list of rows. hint: use {{'KEY': [VALUE, ...]}}")
+    columns: dict[str, list[Any]] = {}
+    for index, row in enumerate(entities):
+        if not isinstance(row, Mapping):
+            raise RequestError(f"entities: row {index} is a {type(row).__name__}, not a mapping")
+        if index == 0:
+            columns = {name: [] for name in row}
+        if row.keys() != columns.keys():
+            raise RequestError(f"entities: row {index} has other names than row 0: {sorted(row)} and {sorted(columns)}")
+        for name, value in row.items():
+            columns[name].append(value)
+    return columns

@@ -1,0 +1,353 @@
+"""The feature store: the entry point of the package."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ._catalog import Catalog, FeatureService, FeatureView
+from ._errors import ConfigError, RequestError
+from ._online import Lookups, entity_columns
+from ._response import OnlineResponse
+
+if TYPE_CHECKING:
+    from ._native import OfflineProject, OnlineClient
+    from ._training import RetrievalJob
+
+MAX_RESPONSE_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class FeatureProblem:
+    """A value that a model should not use.
+
+    Attributes:
+        row: The index of the entity's row.
+        feature: The name of the feature.
+        status: `NOT_FOUND`, `OUTSIDE_MAX_AGE`, `INVALID`, or `NULL`.
+    """
+
+    row: int
+    feature: str
+    status: str
+
+
+class FeatureStore:
+    """The features of a project.
+
+    Threads may share a store. A process may fork while it has a store: the child opens its own connections.
+
+    Args:
+        config: The path of `larder.yaml`. By default, the environment variable `LARDER_CONFIG`, or `larder.yaml` if no
+            other argument names a project or a server.
+        feast_repo: The directory of a Feast repository (`feature_store.yaml`), instead of `config`.
+        url: The address of the server for lookups: `http://HOST:PORT`, `https://HOST:PORT` or `unix:///PATH`. By default,
+            the environment variable `LARDER_URL`, or the address in the configuration.
+        token: The bearer token of the server. By default, the environment variable `LARDER_TOKEN`.
+        timeout: The maximum time of a call, in seconds. It includes connecting and retries.
+        ca: A PEM file with the certificate authorities of the server. By default, the authorities of the system.
+        client_certificate: A PEM file with the client's certificate, if the server requires one.
+        client_key: A PEM file with the key of `client_certificate`.
+        connect_retries: How often connecting is retried. Other errors are not retried, except that a request is sent once
+            more if the server has closed an idle connection.
+        max_response_bytes: The maximum size of a response.
+
+    Raises:
+        ConfigError: An argument is invalid, or a PEM file cannot be used.
+    """
+
+    def __init__(
+        self,
+        config: str | os.PathLike[str] | None = None,
+        *,
+        feast_repo: str | os.PathLike[str] | None = None,
+        url: str | None = None,
+        token: str | None = None,
+        timeout: float = 5.0,
+        ca: str | os.PathLike[str] | None = None,
+        client_certificate: str | os.PathLike[str] | None = None,
+        client_key: str | os.PathLike[str] | None = None,
+        connect_retries: int = 2,
+        max_response_bytes: int = MAX_RESPONSE_BYTES,
+    ) -> None:
+        if (client_certificate is None) != (client_key is None):
+            raise ConfigError("client_certificate and client_key belong together. hint: set both, or neither")
+        identity = None
+        if client_certificate is not None and client_key is not None:
+            identity = (os.fspath(client_certificate), os.fspath(client_key))
+        url = url or os.environ.get("LARDER_URL")
+        if config is None and feast_repo is None:
+            config = os.environ.get("LARDER_CONFIG")
+            feast_repo = os.environ.get("LARDER_FEAST_REPO")
+            if config is None and feast_repo is None and url is None:
+                config = "larder.yaml"
+        self._project = None
+        if config is not None or feast_repo is not None:
+            self._project = _open_project(config, feast_repo)
+            url = url or self._project.server_url()
+        token = token or os.environ.get("LARDER_TOKEN")
+        self._lookups = Lookups(
+            _connect(url or "", token, timeout, ca, identity, connect_retries, max_response_bytes),
+            None if self._project is None else Catalog(self._project.definitions()),
+        )
+
+    def get_historical_features(
+        self,
+        entity_df: Any,
+        features: list[str] | Any | None = None,
+        full_feature_names: bool = False,
+        *,
+        feature_service: str | None = None,
+        known_at: str = "event",
+        ttl: str = "null",
+        event_timestamps: bool = False,
+        timestamp_column: str = "event_timestamp",
+        strict: bool = False,
+        memory: int | str | None = None,
+        threads: int | None = None,
+    ) -> RetrievalJob:
+        """Joins entity rows with the feature values that were valid at their times.
+
+        Args:
+            entity_df: The entity rows: a data frame of pandas, polars or pyarrow, another object with `__arrow_c_stream__`, or
+                the path of a Parquet file or of a directory of such files. It has the join keys, the request inputs of
+                derived features, and the times. Other columns, such as labels, are copied.
+            features: References as `VIEW:FEATURE`, or a feature service, as in Feast.
+            full_feature_names: Whether features are named `VIEW__FEATURE`.
+            feature_service: The name of a feature service, instead of `features`.
+            known_at: When a feature row becomes visible: `event`, at its event time, or `created`, at the later of its event
+                time and its created time.
+            ttl: How to treat a value that is older than its view's ttl at the entity row's time: `null`, as null; `ignore`,
+                as any other value; `mark`, as any other value, and with a column `NAME__status` after each feature.
+            event_timestamps: Whether a column `NAME__event_timestamp` follows each stored feature.
+            timestamp_column: The column of the entity rows' times. Times without a zone are in UTC.
+            strict: Whether an entity row without a time or a key is an error. Otherwise, its features are null.
+            memory: The memory for entity rows and their features: bytes, or text such as `"2GiB"`, which is the default. Rows
+                that do not fit are joined in parts.
+            threads: The number of threads. By default, the number of processors.
+
+        Returns:
+            A job, which reads the feature files when its rows are read: `to_df`, `to_arrow`, `to_polars`, `to_batches` and
+            `to_parquet`.
+
+        Raises:
+            ConfigError: The store was created with `url` only, so it has no definitions.
+            RequestError: An argument is invalid.
+            TrainingError: A feature does not exist, a column is missing, or the type of a column does not match.
+        """
+        from ._training import RetrievalJob
+
+        project = self._project
+        if project is None:
+            raise ConfigError("the store has no definitions. hint: use FeatureStore('larder.yaml') or feast_repo=")
+        service, references = _selection(features, feature_service)
+        path = os.fspath(entity_df) if isinstance(entity_df, (str, os.PathLike)) else entity_df
+        return RetrievalJob(
+            lambda: project.training_set(
+                path,
+                service,
+                references,
+                full_feature_names,
+                timestamp_column,
+                known_at,
+                ttl,
+                event_timestamps,
+                strict,
+                memory,
+                threads,
+            )
+        )
+
+    def get_online_features(
+        self,
+        features: list[str] | str | Any | None = None,
+        entity_rows: Mapping[str, Any] | Iterable[Mapping[str, Any]] | None = None,
+        full_feature_names: bool = False,
+        *,
+        feature_service: str | None = None,
+        entities: Mapping[str, Any] | Iterable[Mapping[str, Any]] | None = None,
+        columnar: bool = False,
+        timeout: float | None = None,
+    ) -> OnlineResponse:
+        """Looks up the current values of features from the server.
+
+        Args:
+            features: References as `VIEW:FEATURE`, or a feature service, as in Feast.
+            entity_rows: The same as `entities`, under the name that Feast uses.
+            full_feature_names: Whether columns are named `VIEW__FEATURE`.
+            feature_service: The name of a feature service, instead of `features`.
+            entities: A list of values for each join key and for each request input of derived features:
+                `{"customer_id": ["CUST_000123"]}`. All lists have the same length. It can also be a data frame, or a list
+                of mappings, one per row. Values are `str`, `int`, `float`, `bool`, None, `datetime` (without a zone: UTC),
+                UTF-8 `bytes`, `UUID`, `Decimal`, NumPy scalars, and lists of these.
+            columnar: Request an Arrow response, which is faster for many rows in `to_arrow`, `to_numpy` and `to_polars`.
+            timeout: The maximum time of the call, in seconds, instead of the store's.
+
+        Returns:
+            The response, with one row per entity, in the order of the request.
+
+        Raises:
+            RequestError: The server rejected the request, for example because a feature does not exist.
+            ConnectionError: The server cannot be reached.
+            Timeout: The call took longer than `timeout`.
+            ResponseError: The response is invalid or too large.
+        """
+        service, references = _selection(features, feature_service)
+        if entities is None:
+            entities = entity_rows
+        elif entity_rows is not None:
+            raise RequestError("entities and entity_rows are the same argument. hint: use only one of them")
+        if entities is None:
+            raise RequestError("no entities are given. hint: use entities={'KEY': [VALUE, ...]}")
+        columns = entity_columns(entities)
+        return self._lookups.get(service, references, columns, full_feature_names, columnar, timeout)
+
+    async def get_online_features_async(
+        self,
+        features: list[str] | str | Any | None = None,
+        entity_rows: Mapping[str, Any] | Iterable[Mapping[str, Any]] | None = None,
+        full_feature_names: bool = False,
+        *,
+        feature_service: str | None = None,
+        entities: Mapping[str, Any] | Iterable[Mapping[str, Any]] | None = None,
+        columnar: bool = False,
+        timeout: float | None = None,
+    ) -> OnlineResponse:
+        """Like `get_online_features`, for coroutines.
+
+        The call runs in a thread of the event loop's executor, which waits without holding the interpreter. If the
+        coroutine is cancelled, the thread continues until the response or the timeout.
+        """
+        return await asyncio.to_thread(
+            self.get_online_features,
+            features,
+            entity_rows,
+            full_feature_names,
+            feature_service=feature_service,
+            entities=entities,
+            columnar=columnar,
+            timeout=timeout,
+        )
+
+    def _catalog(self) -> Catalog:
+        return self._lookups.definitions or self._lookups.catalog()
+
+    def list_feature_views(self) -> list[FeatureView]:
+        """Returns the feature views, then the derived views: those of the configuration, or of the server."""
+        return self._catalog().views
+
+    def list_feature_services(self) -> list[FeatureService]:
+        """Returns the feature services."""
+        return self._catalog().services
+
+    def get_feature_service_features(self, name: str) -> list[str]:
+        """Returns the references of a service's features, as `VIEW:FEATURE`.
+
+        Raises:
+            RequestError: There is no such service.
+        """
+        return self._catalog().service(name).features
+
+    def validate_features(
+        self,
+        rows: Mapping[str, Any] | Iterable[Mapping[str, Any]],
+        features: list[str] | str | Any | None = None,
+        *,
+        feature_service: str | None = None,
+        allow_nulls: bool = True,
+    ) -> list[FeatureProblem]:
+        """Looks up features of entities, and returns the values that are missing, expired or invalid.
+
+        It checks what `larder verify` checks.
+
+        Args:
+            rows: The entities, as in `get_online_features`.
+            features: References as `VIEW:FEATURE`.
+            feature_service: The name of a feature service, instead of `features`. Without both, the service whose inputs
+                are the columns of `rows`.
+            allow_nulls: Whether values may be null.
+        """
+        columns = entity_columns(rows)
+        if features is None and feature_service is None:
+            feature_service = self.service_for(columns)
+        response = self.get_online_features(features, feature_service=feature_service, entities=columns)
+        problems = []
+        values = response.to_dict()
+        for name, statuses in response.statuses.items():
+            for row, (status, value) in enumerate(zip(statuses, values[name])):
+                if status != "PRESENT":
+                    problems.append(FeatureProblem(row, name, status))
+                elif value is None and not allow_nulls and name not in columns:
+                    problems.append(FeatureProblem(row, name, "NULL"))
+        return sorted(problems, key=lambda problem: problem.row)
+
+    def service_for(self, columns: Iterable[str]) -> str:
+        """Returns the name of the feature service whose inputs are these columns.
+
+        If there are several, the result is the one whose name ends with `_online`.
+
+        Raises:
+            RequestError: No service has these inputs, or several services have them.
+        """
+        wanted = set(columns)
+        found = [service.name for service in self.list_feature_services() if service.inputs.keys() == wanted]
+        online = [name for name in found if name.endswith("_online")]
+        if len(found) != 1:
+            found = online
+        if len(found) == 1:
+            return found[0]
+        names = ", ".join(f"'{name}'" for name in sorted(wanted))
+        count = "no feature service has" if not found else "several feature services have"
+        raise RequestError(f"{count} the inputs {names}. hint: name the service with 'feature_service'")
+
+
+def _open_project(
+    config: str | os.PathLike[str] | None, feast_repo: str | os.PathLike[str] | None
+) -> OfflineProject:
+    from . import _native
+
+    # Plugins are compiled in a process of their own, which has limits.
+    compiler_args = ["-I", str(Path(__file__).with_name("_compile.py").resolve()), os.path.abspath(str(_native.__file__))]
+    return _native.OfflineProject(
+        None if config is None else os.fspath(config),
+        None if feast_repo is None else os.fspath(feast_repo),
+        sys.executable,
+        compiler_args,
+    )
+
+
+def _connect(
+    url: str,
+    token: str | None,
+    timeout: float,
+    ca: str | os.PathLike[str] | None,
+    identity: tuple[str, str] | None,
+    connect_retries: int,
+    max_response_bytes: int,
+) -> OnlineClient:
+    from ._native import OnlineClient
+
+    authority = None if ca is None else os.fspath(ca)
+    return OnlineClient(url, token, timeout, authority, identity, connect_retries, max_response_bytes)
+
+
+def _selection(features: Any, feature_service: str | None) -> tuple[str | None, list[str]]:
+    """Returns the name of the requested service, or the references of the requested features."""
+    if feature_service is not None:
+        if features is not None:
+            raise RequestError("features and feature_service are both given. hint: use only one of them")
+        return feature_service, []
+    if isinstance(features, str):
+        raise RequestError(f"features: '{features}' is not a list. hint: use ['VIEW:FEATURE', ...] or feature_service=")
+    # A feature service of this package or of Feast.
+    name = getattr(features, "name", None)
+    if isinstance(name, str):
+        return name, []
+    if features is None:
+        raise RequestError("no features are given. hint: set 'features' or 'feature_service'")
+    return None, list(features)
