@@ -252,7 +252,7 @@ bench-python: check-tools
 	cargo build --profile quick --locked -p larder
 	test -x target/bench-python/bin/python || python3 -m venv --clear target/bench-python
 	target/bench-python/bin/python -m pip install --quiet --requirement host/tests/feast/requirements.txt \
-		requests httpx pyarrow numpy
+		requests httpx grpcio pyarrow numpy
 	target/bench-python/bin/python -m pip install --quiet --force-reinstall --no-deps target/wheel/*.whl
 	target/bench-python/bin/python -W ignore python/bench/online.py target/quick/larder
 

@@ -54,7 +54,7 @@ def server(program: str) -> Iterator[tuple[str, str]]:
         "project: bench\nserver: {listen: 127.0.0.1:0, workers: 1}\nmetrics: {listen: off}\n"
         "grpc: {listen: 127.0.0.1:0}\n"
     )
-    process = subprocess.Popen([program, "serve"], cwd=home, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([os.path.abspath(program), "serve"], cwd=home, stderr=subprocess.PIPE, text=True)
     try:
         http = grpc = ""
         for line in process.stderr or ():
@@ -138,9 +138,11 @@ def feast_clients(found: dict[str, Client], url: str, grpc: str) -> None:
             sys.stdout = stdout
     references = WIDE[:8]
     found["Feast SDK, remote store"] = (lambda: store.get_online_features(references, [{"id": 7}]).to_dict(), 0.1)
-    if not grpc:
+    try:
+        import grpc as grpcio
+    except ModuleNotFoundError:
+        print("grpcio is not installed")
         return
-    import grpc as grpcio
     from feast.protos.feast.serving.ServingService_pb2 import GetOnlineFeaturesRequest
     from feast.protos.feast.serving.ServingService_pb2_grpc import ServingServiceStub
 

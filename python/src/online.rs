@@ -41,12 +41,14 @@ impl OnlineClient {
         let raised: Mutex<Option<PyErr>> = Mutex::new(None);
         let result = py.detach(|| {
             // Signal handlers of Python, such as the one for Ctrl-C, run in the main thread only when it checks for signals.
-            let interrupted = || match Python::attach(|py| py.check_signals()) {
-                Ok(()) => false,
-                Err(error) => {
+            let interrupted = || match Python::try_attach(|py| py.check_signals()) {
+                Some(Ok(())) => false,
+                Some(Err(error)) => {
                     *raised.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
                     true
                 }
+                // The interpreter is ending.
+                None => true,
             };
             self.client.call(Request { route, body }, timeout, &interrupted)
         });
