@@ -20,10 +20,11 @@ const LAYERS: [(&str, &[(&str, u8)]); 2] = [
 ];
 
 /// The directories with Larder's Rust sources.
-const DIRS: [&str; 25] = [
+const DIRS: [&str; 26] = [
     "host/src",
     "host/columns/src",
     "host/common/src",
+    "host/feature_log/src",
     "host/grpc/src",
     "host/http/src",
     "host/ingest/src",
