@@ -31,11 +31,12 @@ use larder_common::{
     telemetry,
     watch::FileWatcher,
 };
+use larder_feature_log::FeatureLog;
 use larder_http::{DeployReport, HttpConfig};
 use larder_ingest::LAST_COMMIT_WITHIN;
 use larder_model::yaml::Problem;
 use larder_plugin_host::{Component, PluginError};
-use larder_serving::{Awaited, CurrentSnapshot, Snapshot};
+use larder_serving::{Awaited, CurrentSnapshot, LoggedServices, Snapshot};
 use larder_source::aws::Aws;
 use larder_store::{OnlineStore, StoreError};
 use larder_sync::{SyncEngine, SyncScheduler};
@@ -68,6 +69,8 @@ pub struct App {
     current: Arc<CurrentSnapshot>,
     engine: Arc<ArcSwap<SyncEngine>>,
     scheduler: Arc<SyncScheduler>,
+    /// The feature log. It writes files only if [`App::serve`] was called.
+    feature_log: FeatureLog,
     /// The AWS clients that sources and a registry in S3 use.
     aws: Arc<Aws>,
     /// The registry in S3 from which the current definitions were loaded, if any.
@@ -167,7 +170,10 @@ impl App {
         let store = Arc::new(OnlineStore::open(&config.store, Arc::clone(&clock))?);
         let scheduler = SyncScheduler::new();
         let aws = Arc::clone(&config.aws);
-        let (snapshot, engine) = build(&config, &definitions, &store, &clock, &scheduler)?;
+        let loaded = Arc::clone(&store);
+        let last_load = move |view| loaded.status(view)?.freshness.last_success;
+        let feature_log = FeatureLog::new(Arc::clone(&aws), Box::new(last_load));
+        let (snapshot, engine) = build(&config, &definitions, &store, &clock, &scheduler, &feature_log)?;
         let current = Arc::new(CurrentSnapshot::new(snapshot));
         let loaded_by = ArcSwap::from_pointee(config.clone());
         let engine = Arc::new(ArcSwap::from_pointee(engine));
@@ -183,6 +189,7 @@ impl App {
             current,
             engine,
             scheduler,
+            feature_log,
             aws,
             registry,
             cache,
@@ -369,19 +376,28 @@ impl App {
         let rebind =
             |plugins: &Plugins| plugins.rebind(catalog).map_err(|error| AppError::Incompatible(error.to_string()));
         let rebound = self.plugins.get().map(rebind).transpose()?;
-        let (mut snapshot, engine) = build(&config, &definitions, &self.store, &self.clock, &self.scheduler)?;
+        let (mut snapshot, engine) =
+            build(&config, &definitions, &self.store, &self.clock, &self.scheduler, &self.feature_log)?;
         if let (Some(plugins), Some(rebound)) = (self.plugins.get(), rebound) {
             snapshot = snapshot.with_transforms(rebound.transforms(plugins, catalog));
             plugins.accept(rebound);
         }
         self.current.replace(snapshot);
         self.engine.store(Arc::new(engine));
+        self.apply_logging(&config);
         self.loaded_by.store(Arc::new(config));
         self.registry.store(definitions.registry.map(Arc::new));
         self.cache.store(definitions.cache.map(Arc::new));
         drop(changing);
         self.retire_views();
         Ok(definitions.warnings)
+    }
+
+    /// Applies the settings of the feature log. If its thread cannot be started, logs an error, and answers are dropped.
+    fn apply_logging(&self, config: &Config) {
+        if let Err(error) = self.feature_log.apply(&config.logging.log) {
+            tracing::error!(%error, "cannot start the thread of the feature log; no features are logged");
+        }
     }
 
     /// Checks the plugin directory, and deploys new and changed files. With [`Loading::Cached`], defers files that have
@@ -483,6 +499,7 @@ fn build(
     store: &Arc<OnlineStore>,
     clock: &SharedClock,
     scheduler: &Arc<SyncScheduler>,
+    feature_log: &FeatureLog,
 ) -> Result<(Snapshot, SyncEngine), StoreError> {
     let limits = config.http.limits.request;
     let catalog = Arc::new(definitions.catalog.clone());
@@ -496,7 +513,8 @@ fn build(
     let setting = config.sync_setting(Arc::clone(clock));
     let engine = SyncEngine::new(Arc::clone(store), &catalog, snapshot.view_ids(), setting, Arc::clone(scheduler));
     let snapshot = snapshot.with_fetchers(engine.fetchers()).with_sources(engine.sources());
-    Ok((snapshot, engine))
+    let logged = LoggedServices::new(&catalog, config.logging.rates());
+    Ok((snapshot.with_logged(logged, Arc::clone(feature_log.queue())), engine))
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ mod error;
 mod feast;
 mod foreign;
 mod load;
+mod logging;
 mod patterns;
 mod plugins;
 mod read;
@@ -32,6 +33,7 @@ pub use self::{
     environment::{Environment, Flag, process_environment},
     error::ConfigError,
     feast::{FEAST_VALUES_FROM, FeastConfig, FeastRepo, FeastValuesFrom, RegistryAt, RegistryCache, RegistryNeed},
+    logging::{LoggingConfig, check_logging},
     patterns::matching_files,
     types::{CheckedConfig, Config, LogConfig, Origin, PluginConfig, Sound, SyncConfig},
 };

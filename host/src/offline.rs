@@ -100,7 +100,14 @@ impl Project {
     }
 
     /// Loads the plugins of the derived views that a request needs. A plugin without a file is not loaded.
-    fn transforms(&self, request: &TrainingRequest<'_>, entities: &SchemaRef) -> Result<Transforms, OfflineError> {
+    ///
+    /// # Errors
+    /// [`OfflineError::Plugin`], and [`OfflineError::Training`] if the request cannot be resolved.
+    pub(crate) fn transforms(
+        &self,
+        request: &TrainingRequest<'_>,
+        entities: &SchemaRef,
+    ) -> Result<Transforms, OfflineError> {
         request.check_entities(entities)?;
         let names: Vec<&str> = entities.fields().iter().map(|field| field.name().as_str()).collect();
         let (selection, full) = (&request.selection, request.full_feature_names);

@@ -20,11 +20,12 @@ const LAYERS: [(&str, &[(&str, u8)]); 2] = [
 ];
 
 /// The directories with Larder's Rust sources.
-const DIRS: [&str; 27] = [
+const DIRS: [&str; 28] = [
     "host/src",
     "host/client/src",
     "host/columns/src",
     "host/common/src",
+    "host/feature_log/src",
     "host/grpc/src",
     "host/http/src",
     "host/ingest/src",

@@ -43,12 +43,11 @@ impl Protocol for Grpc {
 
     fn encode(
         &self,
-        answer: Answer<'_>,
+        answer: &Answer<'_>,
         out: &mut Vec<u8>,
         budget: &mut ResponseBudget,
     ) -> Result<(), LookupError<Status>> {
-        let message = answer::translate(&answer, budget)?;
-        drop(answer);
+        let message = answer::translate(answer, budget)?;
         let len = PREFIX_BYTES + message.encoded_len();
         let mut encoded = Vec::new();
         budget.reserve(&mut encoded, len, len)?;

@@ -65,14 +65,14 @@ impl Protocol for LookupFormat {
 
     fn encode(
         &self,
-        answer: Answer<'_>,
+        answer: &Answer<'_>,
         out: &mut Vec<u8>,
         budget: &mut ResponseBudget,
     ) -> Result<(), LookupError<HttpError>> {
         match self {
-            Self::Json => write_answer(&answer, out, budget)?,
+            Self::Json => write_answer(answer, out, budget)?,
             Self::Arrow => {
-                let mut encoded = encode_arrow(&answer, budget)?;
+                let mut encoded = encode_arrow(answer, budget)?;
                 // Checks the limit on the response's size, whose exact value was not known before.
                 budget.reserve(&mut encoded, 0, 0)?;
                 // For Arrow, `out` is always empty, because the fast path serves only JSON. So this does not copy.

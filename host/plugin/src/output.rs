@@ -77,6 +77,24 @@ impl Outputs {
         self
     }
 
+    /// Copies the outputs of the rows with these ascending indexes.
+    #[must_use]
+    pub fn select(&self, rows: &[usize]) -> Self {
+        let lists = self.lists.iter().map(|(index, lists)| (*index, lists.select(rows)));
+        let failed = rows.iter().enumerate().filter_map(|(row, of)| {
+            let found = self.failed.binary_search_by_key(of, |failed| failed.row).ok()?;
+            Some(FailedRow { row, error: Arc::clone(&self.failed[found].error) })
+        });
+        Self { frame: self.frame.select(rows), lists: lists.collect(), failed: failed.collect() }
+    }
+
+    /// Returns the approximate memory of the outputs in bytes.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        let lists = self.lists.iter().map(|(_, lists)| lists.bytes.len() + lists.ends.len() * size_of::<usize>());
+        self.frame.bytes().len() + lists.sum::<usize>() + self.failed.len() * size_of::<FailedRow>()
+    }
+
     /// Returns the number of rows.
     #[must_use]
     pub fn rows(&self) -> usize {
@@ -159,6 +177,16 @@ impl RowLists {
         let mut lists = Self { ends: Vec::with_capacity(column.rows()), bytes: Vec::new() };
         for row in 0..column.rows() {
             lists.push(column, row, item_type);
+            lists.ends.push(lists.bytes.len());
+        }
+        lists
+    }
+
+    /// Copies the lists of some rows.
+    fn select(&self, rows: &[usize]) -> Self {
+        let mut lists = Self { ends: Vec::with_capacity(rows.len()), bytes: Vec::new() };
+        for row in rows {
+            lists.bytes.extend_from_slice(self.get(*row));
             lists.ends.push(lists.bytes.len());
         }
         lists

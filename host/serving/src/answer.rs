@@ -7,7 +7,7 @@ use larder_model::{
     model::{Micros, ValueRef},
 };
 use larder_plugin_host::{FailedRow, Output, Outputs};
-use larder_store::Row;
+use larder_store::{Row, RowMemory};
 use smallvec::SmallVec;
 
 pub use super::keys::EchoedValue;
@@ -222,7 +222,61 @@ impl Status {
 
 // === impl Answer ===
 
+impl<'r> Answer<'r> {
+    /// Returns an answer that does not borrow from the request, with only these ascending rows, or with all rows if `rows` is
+    /// `None`. Moves the rows of features, and copies the entities.
+    pub(super) fn into_static(self, rows: Option<&[usize]>) -> Answer<'static> {
+        let owned = |column: &EchoedColumn<'r>| match rows {
+            None => column.iter().map(EchoedValue::to_static).collect(),
+            Some(rows) => rows.iter().map(|row| column[*row].to_static()).collect(),
+        };
+        let entities = self.entities.iter().map(owned).collect();
+        let Self { plan, now, ttl, rows: count, mut found, derived, .. } = self;
+        let Some(rows) = rows else {
+            return Answer { plan, rows: count, now, entities, found, derived, ttl };
+        };
+        let index = |read: usize, row: &usize| read * count + row;
+        let found = (0..plan.reads.len())
+            .flat_map(|read| rows.iter().map(move |row| index(read, row)))
+            .map(|index| std::mem::replace(&mut found[index], LookupResult::Nothing))
+            .collect();
+        let select = |derived| match derived {
+            Derived::Outputs(outputs) => Derived::Outputs(outputs.select(rows)),
+            Derived::NoPlugin => Derived::NoPlugin,
+        };
+        let derived = derived.into_iter().map(select).collect();
+        Answer { plan, rows: rows.len(), now, entities, found, derived, ttl }
+    }
+
+    /// Returns the approximate memory in bytes that these rows keep in use, or all rows if `rows` is `None`. Counts a block of
+    /// rows again for each row that uses it, unless the rows are consecutive.
+    pub(super) fn memory(&self, rows: Option<&[usize]>) -> usize {
+        let count = rows.map_or(self.rows, <[usize]>::len);
+        let each = |row: usize, last: &mut Option<RowMemory>| {
+            let found = (0..self.plan.reads.len()).map(|read| &self.found[read * self.rows + row]);
+            let memory = found.map(|found| size_of::<LookupResult>() + found.memory(last)).sum::<usize>();
+            memory + self.entities.iter().map(|column| column[row].memory()).sum::<usize>()
+        };
+        let mut last = None;
+        let found: usize = match rows {
+            None => (0..self.rows).map(|row| each(row, &mut last)).sum(),
+            Some(rows) => rows.iter().map(|row| each(*row, &mut last)).sum(),
+        };
+        let derived = self.derived.iter().map(|derived| match derived {
+            Derived::Outputs(outputs) => outputs.memory() / self.rows.max(1) * count,
+            Derived::NoPlugin => 0,
+        });
+        size_of::<Self>() + found + derived.sum::<usize>()
+    }
+}
+
 impl Answer<'_> {
+    /// Returns how expired values were answered.
+    #[must_use]
+    pub fn ttl(&self) -> TtlPolicy {
+        self.ttl
+    }
+
     /// Returns the values of an entity column.
     #[must_use]
     pub fn entity_column(&self, index: usize) -> &[EchoedValue<'_>] {
@@ -367,6 +421,18 @@ impl LookupResult {
         let converted = ConvertedRow::new(converted, schema, *event_time, *expired);
         read.counters.note_converted(converted.lost.len());
         Self::Converted(Box::new(converted))
+    }
+
+    /// Returns the memory that the row keeps in use, in bytes; 0 if it is in the block `last`. Sets `last` to its block.
+    fn memory(&self, last: &mut Option<RowMemory>) -> usize {
+        match self {
+            Self::Nothing => 0,
+            Self::Row { row, .. } => {
+                let memory = row.memory();
+                if last.replace(memory) == Some(memory) { 0 } else { memory.bytes }
+            }
+            Self::Converted(row) => size_of::<ConvertedRow>() + row.memory(),
+        }
     }
 
     /// Returns the cell of a feature of the row.

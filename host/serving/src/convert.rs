@@ -87,6 +87,11 @@ impl RowConversion {
 // === impl ConvertedRow ===
 
 impl ConvertedRow {
+    /// Returns the memory of the row in bytes.
+    pub(super) fn memory(&self) -> usize {
+        self.row.len() + self.lost.len() * size_of::<usize>()
+    }
+
     pub(super) fn new((row, lost): (Box<[u8]>, Vec<usize>), schema: usize, event_time: Micros, expired: bool) -> Self {
         Self { row, lost, event_time, expired, schema }
     }

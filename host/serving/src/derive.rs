@@ -241,6 +241,17 @@ pub fn fill_typed(
     })
 }
 
+/// Returns a value of request data as its declared type, or an item of a list as the type of the items; null for a null, and
+/// for a value that cannot be converted, with which a request fails.
+#[must_use]
+pub fn request_value<'v>(value: &'v EntityValue<'_>, scalar: ScalarType) -> ValueRef<'v> {
+    let scalar = ColumnType::of(ValueType::Scalar(scalar)).scalar;
+    if scalar == ColumnScalar::Timestamp && *value == EntityValue::Int(NULL_TIMESTAMP_SECONDS) {
+        return ValueRef::Null;
+    }
+    sent(value, scalar).unwrap_or(ValueRef::Null)
+}
+
 /// Returns whether a text is a value of this type. Returns true for values that are not text.
 fn has_text_of(value: &ValueRef<'_>, wanted: ScalarType) -> bool {
     match value {

@@ -15,7 +15,7 @@ use larder_store::{Row, StoreError, ViewId};
 use smallvec::SmallVec;
 
 use super::{
-    Answer, OnlineRequest, Plan, RequestError, Selection, Transforms, TtlPolicy,
+    Answer, LoggedServices, OnlineRequest, Plan, RequestError, Selection, Transforms, TtlPolicy,
     answer::LookupResult,
     derive::derive,
     keys::{self, EchoedColumn},
@@ -66,7 +66,8 @@ impl HistoricalPlan {
                 full_feature_names,
                 view_metadata: false,
             };
-            Resolver { catalog, views, transforms, features_max: usize::MAX }.resolve(&request)
+            let logged = &LoggedServices::default();
+            Resolver { catalog, views, transforms, logged, features_max: usize::MAX }.resolve(&request)
         };
         let all = WithoutStore(catalog.views().iter().map(|view| FeatureView::clone(view)).collect());
         let whole = resolve(&all, columns)?;

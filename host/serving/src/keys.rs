@@ -33,6 +33,31 @@ pub enum EchoedValue<'a> {
     Bool(bool),
 }
 
+impl EchoedValue<'_> {
+    /// Returns the value as a key of this type; null if it is not a key of the type, or a time that 64-bit microseconds
+    /// cannot represent.
+    #[must_use]
+    pub fn as_key(&self, key_type: ScalarType) -> ValueRef<'_> {
+        key_as_value(self, key_type).unwrap_or(ValueRef::Null)
+    }
+
+    /// Returns the approximate memory of the value in bytes.
+    pub(super) fn memory(&self) -> usize {
+        size_of::<Self>() + if let Self::Text(text) = self { text.len() } else { 0 }
+    }
+
+    /// Returns a copy that owns its text.
+    pub(super) fn to_static(&self) -> EchoedValue<'static> {
+        match self {
+            Self::Null => EchoedValue::Null,
+            Self::Int(value) => EchoedValue::Int(*value),
+            Self::Float(value) => EchoedValue::Float(*value),
+            Self::Text(text) => EchoedValue::Text(Cow::Owned(text.to_string())),
+            Self::Bool(value) => EchoedValue::Bool(*value),
+        }
+    }
+}
+
 /// The values of one entity column. A single value is stored inline, because most requests have one entity row.
 pub(super) type EchoedColumn<'a> = SmallVec<[EchoedValue<'a>; 1]>;
 

@@ -5,10 +5,13 @@
 //! The shape of a request is everything except its values. It is resolved to a [`Plan`], which is cached for later
 //! requests of the same shape. To answer a request with a plan, Larder encodes the keys, looks up the rows, and calls
 //! one plugin for each derived view. The result is an [`Answer`]. The servers convert answers to JSON, Arrow or
-//! protobuf, and errors to status codes.
+//! protobuf, and errors to status codes. The answers of sampled requests are also passed to the log of features
+//! ([`LoggedServices`]).
 
 mod access;
 mod answer;
+mod answer_log;
+mod answer_queue;
 mod config;
 mod convert;
 mod current;
@@ -17,6 +20,7 @@ mod error;
 mod historical;
 mod keys;
 mod limits;
+mod logged;
 mod lookup_error;
 mod lookup_service;
 mod metrics;
@@ -33,12 +37,14 @@ mod write_service;
 pub use self::{
     access::{AuthConfig, Authenticator, Authorization, Denied, Scope, Token, TokenConfig, TokenError},
     answer::{Answer, Cell, EchoedValue, ReadText, Status},
+    answer_queue::{AnswerQueue, DROPPED_ROWS, LoggedAnswer},
     config::TtlPolicy,
     current::CurrentSnapshot,
-    derive::fill_typed,
+    derive::{fill_typed, request_value},
     error::{Cut, LISTED_MAX, RequestError},
     historical::{HistoricalPlan, HistoricalRows},
     limits::{ConnectionLimits, ServingLimits},
+    logged::{LoggedService, LoggedServices, definitions_digest},
     lookup_error::LookupError,
     lookup_service::{Attempt, Lookup, LookupResponse, LookupService, Protocol, THREAD_BODY_BYTES_MAX, Unfinished},
     plan::{ColumnFrom, EntityColumn, FeatureColumn, Plan, RequestInput, Step, StepInput, ViewRead},

@@ -1,4 +1,4 @@
-//! The lookup path of all protocols: decode, authorize, plan, fetch, look up, compute, encode.
+//! The lookup path of all protocols: decode, authorize, plan, fetch, look up, compute, encode, log.
 //!
 //! A [`Protocol`] decodes requests and encodes answers. The [`LookupService`] does everything else. A serving thread
 //! first tries each lookup itself ([`LookupService::try_serve`]). In these cases, [`LookupService::resume`] continues
@@ -25,7 +25,7 @@ use larder_plugin_host::{OnFailure, Transform};
 
 use super::{
     Answer, Authorization, CurrentSnapshot, Cut, LookupError, OnlineRequest, Readiness, RequestError, Resources,
-    ResponseBudget, Selection, Snapshot, renew::Renewal, resources::offload,
+    ResponseBudget, Selection, Snapshot, answer_log, renew::Renewal, resources::offload,
 };
 
 /// How a protocol decodes lookups and encodes answers.
@@ -57,7 +57,7 @@ pub trait Protocol: Send + Sync + 'static {
     /// [`LookupError::Protocol`], and errors of [`ResponseBudget`].
     fn encode(
         &self,
-        answer: Answer<'_>,
+        answer: &Answer<'_>,
         out: &mut Vec<u8>,
         budget: &mut ResponseBudget,
     ) -> Result<(), LookupError<Self::Error>>;
@@ -405,7 +405,7 @@ fn lookup_span(selection: &Selection<'_>) -> tracing::Span {
     }
 }
 
-/// Runs a pass: decodes, authorizes, plans and answers a lookup.
+/// Runs a pass: decodes, authorizes, plans, answers and logs a lookup.
 fn pass<P: Protocol>(
     snapshot: &Snapshot,
     protocol: &P,
@@ -432,7 +432,8 @@ fn pass<P: Protocol>(
         }
         let answer = snapshot.finish(planned, request, mode.on_failure, budget)?;
         let now = answer.now;
-        protocol.encode(answer, out, budget)?;
+        protocol.encode(&answer, out, budget)?;
+        answer_log::log(answer, request, snapshot.answer_queue());
         Ok(Pass::Done(now))
     })
 }

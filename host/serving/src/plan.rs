@@ -24,6 +24,7 @@ use super::{
     OnlineRequest, RequestError, Selection, Transforms,
     convert::RowConversion,
     keys::{self, EchoedColumn},
+    logged::{LoggedServices, Sampling},
     metrics::ViewCounters,
 };
 
@@ -49,6 +50,8 @@ pub struct Plan {
     pub request_inputs: Vec<RequestInput>,
     /// The names of the requested views, or their aliases in the service; `None` if the request does not ask for them.
     pub view_metadata: Option<Vec<String>>,
+    /// How to sample the answers for the log; `None` if they are not logged.
+    pub(super) sampling: Option<Sampling>,
     /// Bytes that are the same in every response with this plan. The JSON encoder computes them for the first response.
     /// Nothing else uses them.
     pub encoded: OnceLock<Box<[u8]>>,
@@ -200,6 +203,8 @@ pub(super) struct Resolver<'c> {
     pub(super) views: &'c dyn StoredViews,
     /// The plugins of the catalog's derived views.
     pub(super) transforms: &'c Transforms,
+    /// The logged feature services.
+    pub(super) logged: &'c LoggedServices,
     /// The maximum number of features of a request.
     pub(super) features_max: usize,
 }
@@ -267,6 +272,13 @@ impl<'c> Resolver<'c> {
         let keys = self.keys(&wanted, &entity_columns)?;
         let reads = wanted.views.iter().map(|view| self.read(view)).collect::<Result<Vec<_>, _>>()?;
         let steps = self.steps(&mut wanted, &entity_columns, &request_inputs);
+        let sampling = match &request.selection {
+            Selection::Service(name) => {
+                let keys = entity_columns.iter().enumerate().filter(|(_, column)| column.key_type.is_some());
+                self.logged.sampling(name, keys.map(|(index, column)| (index, &*column.name)))
+            }
+            Selection::Features(_) => None,
+        };
         let feature_columns = wanted.columns.into_iter().map(|column| FeatureColumn {
             name: column.name(request.full_feature_names),
             from: column.from,
@@ -280,6 +292,7 @@ impl<'c> Resolver<'c> {
             steps,
             request_inputs,
             view_metadata,
+            sampling,
             encoded: OnceLock::new(),
         })
     }

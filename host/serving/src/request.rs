@@ -88,6 +88,33 @@ impl EntityValue<'_> {
     }
 }
 
+impl EntityValue<'_> {
+    /// Returns a copy that owns its text.
+    pub(super) fn to_static(&self) -> EntityValue<'static> {
+        match self {
+            Self::Null => EntityValue::Null,
+            Self::Bool(value) => EntityValue::Bool(*value),
+            Self::Int(value) => EntityValue::Int(*value),
+            Self::Large(digits) => EntityValue::Large(digits.clone()),
+            Self::Float(value) => EntityValue::Float(*value),
+            Self::Text(text) => EntityValue::Text(Cow::Owned(text.to_string())),
+            Self::List(items) => EntityValue::List(items.iter().map(EntityValue::to_static).collect()),
+            Self::Nested => EntityValue::Nested,
+        }
+    }
+
+    /// Returns the approximate memory of the value in bytes.
+    pub(super) fn memory(&self) -> usize {
+        let own = size_of::<Self>();
+        match self {
+            Self::Large(text) => own + text.len(),
+            Self::Text(text) => own + text.len(),
+            Self::List(items) => own + items.iter().map(Self::memory).sum::<usize>(),
+            Self::Null | Self::Bool(_) | Self::Int(_) | Self::Float(_) | Self::Nested => own,
+        }
+    }
+}
+
 impl From<Cell> for EntityValue<'_> {
     fn from(cell: Cell) -> Self {
         match cell {

@@ -21,8 +21,8 @@ use larder_store::{Lookup, OnlineStore, Reader, StoreError, ViewId};
 use smallvec::SmallVec;
 
 use super::{
-    Answer, Authorization, LookupError, OnlineRequest, Plan, RequestError, ResponseBudget, ServingLimits, Transforms,
-    TtlPolicy,
+    Answer, AnswerQueue, Authorization, LoggedServices, LookupError, OnlineRequest, Plan, RequestError, ResponseBudget,
+    ServingLimits, Transforms, TtlPolicy,
     answer::LookupResult,
     derive::derive,
     keys::{self, EchoedColumn},
@@ -39,6 +39,10 @@ pub struct Snapshot {
     store: Arc<OnlineStore>,
     ids: Vec<ViewId>,
     transforms: Transforms,
+    /// The feature services whose answers are logged.
+    logged: LoggedServices,
+    /// The queue for these answers; `None` if no service is logged.
+    answer_queue: Option<Arc<AnswerQueue>>,
     /// For each view, the fetcher of missing rows; `None` if all rows of the view are in the store. Empty if no view
     /// has a fetcher.
     fetchers: Vec<Option<Arc<dyn RowFetcher>>>,
@@ -139,6 +143,8 @@ impl Snapshot {
             store,
             ids,
             transforms: Transforms::default(),
+            logged: LoggedServices::default(),
+            answer_queue: None,
             fetchers: Vec::new(),
             sources: Vec::new(),
             clock,
@@ -158,6 +164,8 @@ impl Snapshot {
             store: Arc::clone(&self.store),
             ids: self.ids.clone(),
             transforms,
+            logged: self.logged.clone(),
+            answer_queue: self.answer_queue.clone(),
             fetchers: self.fetchers.clone(),
             sources: self.sources.clone(),
             clock: Arc::clone(&self.clock),
@@ -175,6 +183,17 @@ impl Snapshot {
     pub fn with_fetchers(mut self, fetchers: Vec<Option<Arc<dyn RowFetcher>>>) -> Self {
         self.fetchers = if fetchers.iter().any(Option::is_some) { fetchers } else { Vec::new() };
         self
+    }
+
+    /// Sets the feature services whose answers are logged, and the queue for these answers.
+    #[must_use]
+    pub fn with_logged(self, logged: LoggedServices, queue: Arc<AnswerQueue>) -> Self {
+        Self { logged, answer_queue: Some(queue), ..self }
+    }
+
+    /// Returns the queue for answers to log.
+    pub(super) fn answer_queue(&self) -> Option<&Arc<AnswerQueue>> {
+        self.answer_queue.as_ref()
     }
 
     /// Sets what has to happen before the definitions are complete.
@@ -407,6 +426,7 @@ impl Snapshot {
             catalog: &self.catalog,
             views: self,
             transforms: &self.transforms,
+            logged: &self.logged,
             features_max: self.limits.features_max,
         }
     }

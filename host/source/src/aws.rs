@@ -20,6 +20,8 @@ mod object;
 mod read_object;
 #[cfg(feature = "aws")]
 mod sdk_error;
+#[cfg(feature = "aws")]
+mod write_object;
 
 use std::time::Duration;
 

@@ -1,6 +1,10 @@
 //! A server with its listeners: from startup to drain.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::future::join_all;
 use larder_common::{
@@ -49,6 +53,10 @@ pub enum ShutdownReason {
     /// The drain timed out, or a second signal arrived.
     Hurried,
 }
+
+/// The minimum time for the feature log to write its files during a shutdown. Clients that use up the drain time must not
+/// prevent this.
+const LOG_TIMEOUT_MIN: Duration = Duration::from_secs(1);
 
 /// The maximum number of large requests that wait for a thread. Further large requests are rejected.
 const LARGE_WAITING_MAX: usize = 256;
@@ -159,6 +167,7 @@ impl App {
             tokio::spawn(watch_sources(Arc::clone(self))),
             tokio::spawn(watch_registry(Arc::clone(self))),
         ];
+        self.apply_logging(&self.loaded_by.load());
         telemetry::note_reload(true);
         if self.config.sync.on_start {
             self.resync.notify_one();
@@ -255,8 +264,11 @@ impl Serving {
     }
 
     /// Drains the server. A running sync ends at its next commit. After `drain_delay`, listeners accept no more
-    /// connections, and requests in flight have until `drain_timeout` to complete.
+    /// connections, and requests in flight have until `drain_timeout` to complete. The feature log is written in the rest of
+    /// this time, or at least in [`LOG_TIMEOUT_MIN`].
     pub async fn stop(self) -> ShutdownReason {
+        let limits = &self.app.config.http.limits;
+        let drained_by = Instant::now() + limits.drain_delay + limits.connection.drain_timeout;
         self.app.engine.load().stop();
         self.app.plugins.get().into_iter().for_each(Plugins::stop_compiling);
         self.data.announce_stop();
@@ -276,6 +288,12 @@ impl Serving {
         let others = join_all(self.others.into_iter().map(Server::stop));
         let (data, grpc, others) = tokio::join!(self.data.stop(), grpc, others);
         let drained = data && grpc && others.into_iter().all(|drained| drained);
+        let app = Arc::clone(&self.app);
+        let within = drained_by.saturating_duration_since(Instant::now()).max(LOG_TIMEOUT_MIN);
+        // The panic hook has already logged a panic of the task.
+        if !tokio::task::spawn_blocking(move || app.feature_log.stop(within)).await.unwrap_or_default() {
+            tracing::warn!("the feature log was not written completely before the end of the shutdown");
+        }
         if drained { ShutdownReason::Drained } else { ShutdownReason::Hurried }
     }
 }

@@ -20,7 +20,7 @@ use larder_model::{
 use larder_sync::check_source;
 
 use super::{ConfigArg, output, plugin};
-use crate::config::{CheckedConfig, Config, ConfigError, check_definitions, load_access};
+use crate::config::{CheckedConfig, Config, ConfigError, check_definitions, check_logging, load_access};
 
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
@@ -46,6 +46,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<()> {
         Err(ConfigError::Invalid(found)) => problems.extend(found),
         Err(other) => problems.push(error_at(&config, &other)),
     }
+    problems.extend(check_logging(&config.logging));
     let catalog = sound.definitions.then(|| {
         let checked = check_definitions(&config);
         problems.extend(checked.problems);

@@ -2,8 +2,12 @@
 //!
 //! If no entities are given, the command samples entities from the files of the views, so that a script need not know
 //! any. Every sampled entity must be found.
+//!
+//! With `--parity`, it compares the values in a feature log with the files instead.
 
-use std::{collections::BTreeMap, sync::Arc};
+mod parity;
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -35,6 +39,10 @@ pub(super) struct VerifyArgs {
     /// Also fail if a value is null
     #[arg(long)]
     no_nulls: bool,
+    /// Instead of looking up entities, compute the values in this feature log again from the files of the views, and compare
+    /// their bits: a file, or a directory of files. Fails if a value differs for no known reason
+    #[arg(long, value_name = "LOG", conflicts_with_all = ["service", "features", "entities", "full_feature_names", "sample", "no_nulls"])]
+    parity: Option<PathBuf>,
 }
 
 /// A request whose response is checked.
@@ -62,6 +70,9 @@ struct Verification {
 const FINDINGS_SHOWN: usize = 20;
 
 pub(super) fn run(args: &VerifyArgs) -> Result<()> {
+    if let Some(log) = &args.parity {
+        return parity::run(&args.config, log);
+    }
     let names_entities = !args.selection.entities.is_empty();
     let (mut samples, mut failed) = if names_entities {
         args.selection.check()?;

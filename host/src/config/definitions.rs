@@ -12,7 +12,7 @@ use larder_source::aws::ObjectAt;
 use super::{
     Config, ConfigError, FeastRepo, RegistryAt, RegistryCache, RegistryNeed, access,
     environment::process_environment,
-    feast,
+    feast, logging,
     patterns::{Pattern, resolve},
     units::TEXT_BYTES_MAX,
 };
@@ -90,7 +90,7 @@ pub fn load_definitions(config: &Config) -> Result<LoadedDefinitions, ConfigErro
 ///
 /// # Errors
 /// [`ConfigError::Invalid`] with every error in every file, including unreadable files and patterns without matches. If
-/// there are no other errors, also includes token scopes that name undefined services.
+/// there are no other errors, also includes token scopes and logged services that are not defined.
 pub fn load_definitions_with(config: &Config, need: RegistryNeed) -> Result<LoadedDefinitions, ConfigError> {
     let Read { validated, is_unwritten, cache, files, registry, problems } = read(config, need);
     let failed = problems.has_errors();
@@ -156,10 +156,11 @@ fn read(config: &Config, need: RegistryNeed) -> Read {
             Severity::Warning => problems.warning(&at, message, help),
         }
     }
-    // Token scopes can be checked only if all services are known. If the registry is not written yet, or if a
+    // Token scopes and logged services can be checked only if all services are known. If the registry is not written yet, or if a
     // definition has an error, some services are not known.
     if !problems.has_errors() && !is_unwritten {
         access::check_scopes(config, validated.sound(), &problems);
+        logging::check_services(&config.logging, validated.sound(), &problems);
     }
     Read { validated, is_unwritten, cache, files, registry, problems }
 }

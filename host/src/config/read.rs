@@ -21,7 +21,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::{
     BuildFeatures, BuildPart, Config, Environment, Flag, LogConfig, Origin, Sound, SyncConfig, access, aws,
-    environment, feast, foreign,
+    environment, feast, foreign, logging,
     patterns::{Pattern, resolve},
     plugins,
     section::Section,
@@ -91,6 +91,7 @@ pub(super) fn read(
     let mut sync = sync(top.section("sync"));
     reload(top.section("reload"), &mut sync);
     let log = log(top.section("log"));
+    let logging = logging::logging(top.section("logging"), base_dir, build);
     top.finish();
 
     let config = Config {
@@ -113,6 +114,7 @@ pub(super) fn read(
         ttl,
         sync,
         log,
+        logging,
     };
     Some((config, sound))
 }

@@ -6,6 +6,7 @@
 //! * [`environment`]: environment variables that override the file;
 //! * [`feast`]: a Feast repository's `feature_store.yaml`, of which Larder uses some settings;
 //! * [`files`]: the configuration on disk, and the definitions that it names;
+//! * [`logging`]: the feature log;
 //! * [`shipped`]: the files in `configs/`.
 
 mod access;
@@ -13,6 +14,7 @@ mod build;
 mod environment;
 mod feast;
 mod files;
+mod logging;
 mod shipped;
 mod text;
 

@@ -14,7 +14,7 @@ use larder_source::aws::Aws;
 use larder_store::StoreConfig;
 use larder_sync::{SyncLimits, SyncSetting};
 
-use super::{BuildFeatures, FeastConfig, environment::Flag};
+use super::{BuildFeatures, FeastConfig, environment::Flag, logging::LoggingConfig};
 
 /// All settings. Paths are already resolved against the configuration file's directory, except the paths in `features`.
 #[derive(Clone, Debug)]
@@ -59,6 +59,8 @@ pub struct Config {
     pub sync: SyncConfig,
     /// `log:`, the settings of the log.
     pub log: LogConfig,
+    /// `logging:`, the settings of the feature log.
+    pub logging: LoggingConfig,
 }
 
 /// The origin of a configuration, which allows reading it again.

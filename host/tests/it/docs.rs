@@ -133,9 +133,12 @@ fn keys_of_example() -> BTreeSet<String> {
 }
 
 fn collect(prefix: &str, tree: &Value, keys: &mut BTreeSet<String>) {
-    let Value::Object(entries) = tree else {
-        keys.insert(prefix.trim_end_matches('.').to_owned());
-        return;
+    let entries = match tree {
+        Value::Object(entries) if !entries.is_empty() => entries,
+        _ => {
+            keys.insert(prefix.trim_end_matches('.').to_owned());
+            return;
+        }
     };
     for (name, value) in entries {
         collect(&format!("{prefix}{}.", name), value, keys);

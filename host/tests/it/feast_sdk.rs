@@ -95,3 +95,8 @@ fn sdk_works_with_repository_over_tls() {
     fs::write(dir.path().join("ca.crt"), authority.pem()).unwrap();
     run_in(&dir, "first_repo.py", &[]);
 }
+
+#[test]
+fn feast_reads_the_feature_log() {
+    run("feature_log.py", &["feast_odfv/odfv_python"]);
+}

@@ -33,6 +33,7 @@ mod idle;
 mod import;
 mod kill;
 mod lifecycle;
+mod logging;
 mod materialize;
 mod mixed_rows;
 mod moto;

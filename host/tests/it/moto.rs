@@ -50,6 +50,12 @@ impl Moto {
         assert_eq!(put.status, 200, "{}", put.text());
     }
 
+    pub(crate) fn get(&self, bucket: &str, key: &str) -> Vec<u8> {
+        let got = wire::send(self.address, "GET", &format!("/{bucket}/{key}"), &[SIGNED], b"");
+        assert_eq!(got.status, 200, "{}", got.text());
+        got.body
+    }
+
     pub(crate) fn delete(&self, bucket: &str, key: &str) {
         assert_eq!(wire::send(self.address, "DELETE", &format!("/{bucket}/{key}"), &[SIGNED], b"").status, 204);
     }

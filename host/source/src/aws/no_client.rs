@@ -3,6 +3,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
+use larder_model::model::Micros;
 use tokio::runtime::Handle;
 
 use super::{AwsConfig, AwsError, AwsErrorKind, ObjectAt, ObjectNow};
@@ -56,6 +58,22 @@ impl ObjectAt {
     /// # Errors
     /// Always, [`AwsErrorKind::Setup`].
     pub fn version(&self, _: &Aws) -> Result<String, AwsError> {
+        Err(not_built(self.url()))
+    }
+
+    /// Returns an error: this build has no S3 client.
+    ///
+    /// # Errors
+    /// Always, [`AwsErrorKind::Setup`].
+    pub fn modified(&self, _: &Aws) -> Result<Micros, AwsError> {
+        Err(not_built(self.url()))
+    }
+
+    /// Returns an error: this build has no S3 client.
+    ///
+    /// # Errors
+    /// Always, [`AwsErrorKind::Setup`].
+    pub fn write(&self, _: &Aws, _: &Bytes, _timeout: Duration) -> Result<(), AwsError> {
         Err(not_built(self.url()))
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use larder_model::model::Micros;
+
 use super::{Aws, AwsError, AwsErrorKind, ObjectAt, ObjectNow};
 
 impl ObjectAt {
@@ -53,6 +55,21 @@ impl ObjectAt {
             let head = client.head_object().bucket(&self.bucket).key(&self.key).send().await;
             let head = head.map_err(|error| AwsError::of(&what, error))?;
             Ok(head.e_tag().unwrap_or_default().to_owned())
+        })
+    }
+
+    /// Returns when the object was last written. Blocks, see [`Aws::wait_for`].
+    ///
+    /// # Errors
+    /// [`AwsError`] if the request fails, or if the response does not have the time.
+    pub fn modified(&self, aws: &Aws) -> Result<Micros, AwsError> {
+        let what = format!("{}: HeadObject", self.url());
+        aws.wait_for(async {
+            let client = aws.s3(&self.place).await;
+            let head = client.head_object().bucket(&self.bucket).key(&self.key).send().await;
+            let head = head.map_err(|error| AwsError::of(&what, error))?;
+            let time = head.last_modified().and_then(|time| Micros::try_from(time.as_nanos() / 1_000).ok());
+            time.ok_or_else(|| AwsError::garbled(&what, "the response has no time of the last modification".to_owned()))
         })
     }
 }

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The calls that Larder makes. Each entry has the method of the SDK, and the IAM action that allows the call.
-const CALLS: [(&str, &str); 14] = [
+const CALLS: [(&str, &str); 15] = [
     ("batch_get_item", "dynamodb:BatchGetItem"),
     ("batch_write_item", "dynamodb:BatchWriteItem"),
     ("create_table", "dynamodb:CreateTable"),
@@ -28,11 +28,16 @@ const CALLS: [(&str, &str); 14] = [
     ("get_object", "s3:GetObject"),
     ("head_object", "s3:GetObject"),
     ("list_objects_v2", "s3:ListBucket"),
+    ("put_object", "s3:PutObject"),
     // Larder does not call this action. AWS does so for a reader of encrypted data.
     ("", "kms:Decrypt"),
 ];
 
+/// The actions that write to sources.
 const WRITES: [&str; 3] = ["dynamodb:BatchWriteItem", "dynamodb:CreateTable", "dynamodb:PutItem"];
+
+/// The action that writes the feature log.
+const WRITE_LOG: &str = "s3:PutObject";
 
 /// The placeholders that users replace.
 const PLACEHOLDERS: [&str; 6] = ["ACCOUNT", "BUCKET", "KEY_ID", "PREFIX", "REGION", "TABLE_PREFIX"];
@@ -107,7 +112,7 @@ fn policies_are_valid_and_minimal() {
                         resource == "dynamodb:REGION:ACCOUNT:table/TABLE_PREFIX*/stream/*"
                     }
                     "s3:ListBucket" => resource == "s3:::BUCKET",
-                    "s3:GetObject" => resource.starts_with("s3:::BUCKET/PREFIX/"),
+                    "s3:GetObject" | "s3:PutObject" => resource.starts_with("s3:::BUCKET/PREFIX/"),
                     "kms:Decrypt" => resource == "kms:REGION:ACCOUNT:key/KEY_ID",
                     _ => resource == "dynamodb:REGION:ACCOUNT:table/TABLE_PREFIX*",
                 };
@@ -141,6 +146,7 @@ fn only_the_job_may_write() {
         } else {
             assert_eq!(writes, BTreeSet::new(), "{}", policy.name);
         }
+        assert_eq!(policy.allowed().contains(WRITE_LOG), policy.name == "feature-log.json", "{}", policy.name);
     }
 }
 

@@ -217,6 +217,12 @@ impl<'i> Importer<'i> {
                 return Err(format!("its entity '{entity}' is not in the registry"));
             }
         }
+        // Feast's log of features has the keys in the order of the view's columns.
+        let column = |entity: &Located<String>| {
+            let key = self.join_keys.get(&entity.value);
+            view.entity_columns.iter().position(|column| Some(&column.name) == key).unwrap_or(usize::MAX)
+        };
+        entities.sort_by_key(column);
         let mut key_types = BTreeMap::new();
         for column in view.entity_columns.iter().filter(|column| join_keys.contains(&column.name)) {
             let value_type = known_type("the type of its key", column)?;

@@ -1,0 +1,82 @@
+//! `larder verify --parity`: computes the logged values of the feature log again from the files of the views, and compares
+//! their bits.
+//!
+//! A value may differ for reasons that the log or the files prove: [`Class`]. Only a difference without such a reason is an
+//! error.
+
+mod arrivals;
+mod classify;
+mod compare;
+mod log;
+mod recompute;
+mod report;
+mod rows;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use larder_common::telemetry::{self, LogFormat};
+use larder_feature_log::{LOG_TIMESTAMP, LogSchema};
+use larder_model::yaml::nearest;
+
+use self::{
+    classify::Classifier,
+    log::{LoggedRows, files, read},
+    recompute::Offline,
+    report::Report,
+    rows::Rows,
+};
+use super::super::{CliError, ConfigArg, output};
+use crate::offline::Project;
+
+/// Why a logged value differs from the value that the files have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    /// The row that the files have for this time arrived after the request: its created time, or the time at which its file
+    /// was modified, is later.
+    Late,
+    /// A caller wrote the row: the files have no row with its event time.
+    Pushed,
+    /// The view's source is a DynamoDB table, in which a later write replaced a row with a newer event time.
+    Overwritten,
+    /// The server treated expired values in another way.
+    TtlMode,
+    /// Another component computed the value.
+    OtherComponent,
+    /// No reason is known.
+    Unexplained,
+}
+
+/// Verifies the log at `path`: a file, or a directory of files.
+pub(super) fn run(config: &ConfigArg, path: &Path) -> Result<()> {
+    telemetry::install_logs("warn", LogFormat::Text);
+    let project = Project::load(config.load()?)?;
+    project.definitions().warnings.iter().for_each(|warning| output::note(&warning.to_string()));
+    let files: Vec<PathBuf> = files(path)?;
+    let mut report = Report::default();
+    for logged in read(&files) {
+        verify(&logged?, &project, &mut report)?;
+    }
+    report.print();
+    if report.unexplained() > 0 {
+        let values = output::counted(report.unexplained(), "value differs", "values differ");
+        bail!(CliError::Failed(format!("{values} from the files for no known reason")));
+    }
+    Ok(())
+}
+
+fn verify(logged: &LoggedRows, project: &Project, report: &mut Report) -> Result<()> {
+    let catalog = &project.definitions().catalog;
+    let Some(schema) = LogSchema::of(catalog, &logged.service) else {
+        let hint = nearest(&logged.service, catalog.services().iter().map(|service| &*service.name));
+        let hint = hint.map_or_else(String::new, |hint| format!(". hint: {hint}"));
+        bail!(CliError::Failed(format!(
+            "the log is of feature service '{}', which does not exist{hint}",
+            logged.service
+        )));
+    };
+    let rows = Rows::new(logged, &schema)?;
+    report.add_other_definitions(rows.with_other_definitions(catalog));
+    let offline = Offline::new(project, &logged.service, LOG_TIMESTAMP, &rows.entities)?;
+    Classifier::new(&rows, &offline)?.classify(report)
+}
