@@ -1,6 +1,7 @@
-//! Builds training sets from a configuration: what `larder training-set` and the Python package share.
+//! Builds training sets from a configuration, for `larder training-set`, `larder backfill`, `larder verify --parity` and the
+//! Python package.
 //!
-//! Nothing here needs a running server or the server's store. The views' Parquet files are read, and the plugins in the plugin
+//! This needs neither a running server nor the server's store. The views' Parquet files are read, and the plugins in the plugin
 //! directory are called.
 
 mod backfill;

@@ -130,14 +130,14 @@ class Benchmark:
         requests = {"stored": STORED, "derived": [*STORED, *(DERIVED + name for name in OUTPUTS)]}
         runs: dict[str, list[object]] = {name: [] for name in requests}
         # The first run compiles the plugin, and stores the code in the cache.
-        for turn in range(-1, options.rounds):
+        for round_index in range(-1, options.rounds):
             for name, features in requests.items():
                 arguments = [argument for feature in features for argument in ("--feature", feature)]
                 measured = self.run("larder", directory, directory / f"out_{name}.parquet", *arguments)
                 output = (directory / "output.txt").read_text()
-                if "rows failed" in output:
+                if "could not compute" in output:
                     raise RuntimeError(f"the plugin did not compute all rows: {output}")
-                if turn >= 0:
+                if round_index >= 0:
                     runs[name].append(dataclasses.asdict(measured))
         return {"runs": runs}
 

@@ -23,7 +23,7 @@ SHAPES_MAX = 1000
 
 
 class _Shape:
-    """Everything of a request except the entities, with the types of the columns of its response."""
+    """All parts of a request except the entities, with the types of the columns of its response."""
 
     __slots__ = ("decoders", "expires", "start", "types")
 

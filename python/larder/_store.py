@@ -297,13 +297,14 @@ class FeatureStore:
         wanted = set(columns)
         found = [service.name for service in self.list_feature_services() if service.inputs.keys() == wanted]
         online = [name for name in found if name.endswith("_online")]
-        if len(found) != 1:
-            found = online
-        if len(found) == 1:
-            return found[0]
+        for candidates in (found, online):
+            if len(candidates) == 1:
+                return candidates[0]
         names = ", ".join(f"'{name}'" for name in sorted(wanted))
-        count = "no feature service has" if not found else "several feature services have"
-        raise RequestError(f"{count} the inputs {names}. hint: name the service with 'feature_service'")
+        if not found:
+            raise RequestError(f"no feature service has the inputs {names}. hint: set 'feature_service'")
+        services = ", ".join(f"'{name}'" for name in found)
+        raise RequestError(f"several feature services have the inputs {names}: {services}. hint: set 'feature_service'")
 
 
 def _open_project(

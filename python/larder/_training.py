@@ -17,13 +17,26 @@ if TYPE_CHECKING:
     from ._native import ArrowTable, TrainingSet
 
 
+def nullable_frame(table: pyarrow.Table) -> pandas.DataFrame:
+    """Converts a table to pandas. Integers with nulls have the types `Int64` and `Int32`, instead of becoming floats."""
+    import pandas
+    import pyarrow
+
+    nullable = {pyarrow.int64(): pandas.Int64Dtype(), pyarrow.int32(): pandas.Int32Dtype()}
+    frame = table.to_pandas()
+    for name, column in zip(table.column_names, table.columns):
+        if column.null_count > 0 and column.type in nullable and name in frame.columns:
+            frame[name] = pyarrow.table({name: column}).to_pandas(types_mapper=nullable.get)[name].array
+    return frame
+
+
 class RetrievalJob:
     """A training set that is built when its rows are read.
 
     The rows are the entity rows in their order: the columns of the entity rows, then the features in requested order. The
     job supports Arrow's PyCapsule interface, so `polars.DataFrame(job)` and `pyarrow.table(job)` work, too.
 
-    The first call that needs all rows keeps them, and later calls use them. `to_batches` and `to_parquet` keep no rows, so a
+    The first call that needs all rows keeps them, and later calls except `to_parquet` use them. `to_batches` and `to_parquet` keep no rows, so a
     training set may be larger than the memory.
     """
 
@@ -71,14 +84,8 @@ class RetrievalJob:
 
         pandas converts the columns with pyarrow.
         """
-        pandas, pyarrow = require("pandas", "to_df"), require("pyarrow", "to_df")
-        table = pyarrow.table(self._table())
-        nullable = {pyarrow.int64(): pandas.Int64Dtype(), pyarrow.int32(): pandas.Int32Dtype()}
-        frame = table.to_pandas()
-        for name, column in zip(table.column_names, table.columns):
-            if column.null_count > 0 and column.type in nullable and name in frame.columns:
-                frame[name] = pyarrow.table({name: column}).to_pandas(types_mapper=nullable.get)[name].array
-        return frame
+        require("pandas", "to_df")
+        return nullable_frame(require("pyarrow", "to_df").table(self._table()))
 
     def to_batches(self) -> Iterator[pyarrow.RecordBatch]:
         """Yields `pyarrow.RecordBatch` objects of some thousand rows."""

@@ -151,7 +151,7 @@ impl<'de, 'py> DeserializeSeed<'de> for ListSeed<'py> {
     }
 }
 
-/// Decodes a list of texts of which most are equal to the one before. Equal texts are one object.
+/// Decodes a list of strings. Consecutive equal strings share one object. Equal texts are one object.
 struct TextsSeed<'py>(Python<'py>);
 
 impl<'de, 'py> DeserializeSeed<'de> for TextsSeed<'py> {

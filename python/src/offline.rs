@@ -36,7 +36,7 @@ pub(crate) struct TrainingSet {
     stream: TrainingStream,
 }
 
-/// Everything of a training set except the entity rows.
+/// The definition of a training set, without the entity rows.
 #[derive(Debug)]
 pub(crate) struct TrainingSpec {
     pub(crate) project: Arc<Project>,

@@ -37,7 +37,7 @@ const REQUEST_BYTES: usize = 512;
 impl OnlineClient {
     /// Sends a request without holding the interpreter, and returns the response if its status is 200.
     fn call(&self, py: Python<'_>, route: Route, body: &[u8], timeout: Option<f64>) -> PyResult<Response> {
-        let timeout = timeout.map_or(Ok(self.timeout), |seconds| duration(py, seconds))?;
+        let timeout = timeout.map_or(Ok(self.timeout), |seconds| duration(py, ErrorClass::Request, seconds))?;
         let raised: Mutex<Option<PyErr>> = Mutex::new(None);
         let result = py.detach(|| {
             // Signal handlers of Python, such as the one for Ctrl-C, run in the main thread only when it checks for signals.
@@ -67,10 +67,9 @@ fn request_body(start: &[u8], entities: &Bound<'_, PyDict>) -> PyResult<Vec<u8>>
     Ok(body)
 }
 
-fn duration(py: Python<'_>, seconds: f64) -> PyResult<Duration> {
+fn duration(py: Python<'_>, class: ErrorClass, seconds: f64) -> PyResult<Duration> {
     let duration = Duration::try_from_secs_f64(seconds).ok().filter(|duration| !duration.is_zero());
-    duration
-        .ok_or_else(|| ErrorClass::Config.error(py, format!("timeout: {seconds} is not a positive number of seconds")))
+    duration.ok_or_else(|| class.error(py, format!("timeout: {seconds} is not a positive number of seconds")))
 }
 
 #[pymethods]
@@ -93,7 +92,7 @@ impl OnlineClient {
             Client::new(Settings { address, token, tls, connect_retries, response_bytes_max: max_response_bytes })
         });
         let client = client.map_err(|error| client_error(py, &error, None))?;
-        Ok(Self { client, timeout: duration(py, timeout)? })
+        Ok(Self { client, timeout: duration(py, ErrorClass::Config, timeout)? })
     }
 
     /// Looks up features, and returns the columns of the response as lists.

@@ -212,7 +212,7 @@ class Faults(unittest.TestCase):
     def test_invalid_settings_are_rejected(self) -> None:
         for arguments, message in (
             ({"url": "127.0.0.1:6566"}, "no scheme. hint: use 'http://HOST:PORT'"),
-            ({"url": "http://h", "token": "a\r\nb"}, "token: contains a character that is not printable"),
+            ({"url": "http://h", "token": "a\r\nb"}, "the token contains a character that is not printable"),
             ({"url": "http://h", "timeout": 0}, "timeout: 0 is not a positive number"),
             ({"url": "https://h", "ca": "/nowhere/ca.crt"}, "/nowhere/ca.crt: No such file"),
             ({"url": "https://h", "ca": __file__}, "has no certificate"),

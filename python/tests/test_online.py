@@ -204,7 +204,7 @@ class Lookups(unittest.TestCase):
             with self.assertRaisesRegex(larder.RequestError, message) as raised:
                 call()
             self.assertIsNone(raised.exception.status)
-        with self.assertRaisesRegex(larder.ConfigError, "timeout: -1 is not a positive number"):
+        with self.assertRaisesRegex(larder.RequestError, "timeout: -1 is not a positive number"):
             get(FEATURES, entities=ENTITIES, timeout=-1)
 
     def test_coroutines_look_up_at_the_same_time(self) -> None:

@@ -29,7 +29,12 @@ impl Address {
     ///
     /// Returns [`ClientError::Address`] if the URL has another form.
     pub fn parse(url: &str) -> Result<Self, ClientError> {
-        let invalid = |reason| ClientError::Address { url: url.to_owned(), reason };
+        // A password must not be printed.
+        let shown = match (url.split_once("://"), url.rsplit_once('@')) {
+            (Some((scheme, _)), Some((_, host))) => format!("{scheme}://***@{host}"),
+            _ => url.to_owned(),
+        };
+        let invalid = |reason| ClientError::Address { url: shown.clone(), reason };
         let (scheme, rest) = url.split_once("://").ok_or_else(|| invalid("it has no scheme"))?;
         let tls = match scheme {
             "http" => false,
@@ -43,7 +48,7 @@ impl Address {
             return Err(invalid("it has a path"));
         }
         if rest.contains('@') {
-            return Err(invalid("it has a user name"));
+            return Err(invalid("user names are not supported"));
         }
         let (host, port) = match rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
             Some((host, "")) => (host, None),
@@ -102,13 +107,18 @@ mod tests {
     }
 
     #[test]
+    fn password_is_not_printed() {
+        let message = Address::parse("http://user:secret@larder:1").unwrap_err().to_string();
+        assert!(message.starts_with("url 'http://***@larder:1': user names are not supported"), "{message}");
+    }
+
+    #[test]
     fn invalid_urls_are_rejected() {
         for (url, reason) in [
             ("127.0.0.1:6566", "no scheme"),
             ("grpc://larder:6567", "scheme is not known"),
             ("unix://run/larder.sock", "not absolute"),
             ("http://larder/get", "a path"),
-            ("http://user@larder", "a user name"),
             ("http://", "host is invalid"),
             ("http://lar der", "host is invalid"),
             ("http://larder:65536", "port is invalid"),

@@ -14,7 +14,7 @@ pub enum ClientError {
         reason: &'static str,
     },
     /// The token contains a character that a header cannot contain. The message does not have the token.
-    #[error("token: contains a character that is not printable ASCII. hint: remove line breaks and spaces")]
+    #[error("the token contains a character that is not printable ASCII. hint: remove line breaks and spaces")]
     Token,
     /// A file of a certificate or a key cannot be used.
     #[error("{}: {reason}", .path.display())]
@@ -36,7 +36,7 @@ pub enum ClientError {
         error: io::Error,
     },
     /// The TLS handshake failed.
-    #[error("TLS handshake with {address}: {error}")]
+    #[error("TLS handshake with {address} failed: {error}. hint: check 'ca' and 'client_certificate'")]
     Handshake {
         /// The server's address.
         address: String,

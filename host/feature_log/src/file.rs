@@ -1,5 +1,4 @@
-//! A file of the log that is not complete. It is built in memory, so that a file that cannot be written can be tried again,
-//! and so that no incomplete file exists on disk.
+//! A file of the log that is not complete. It is built in memory, so that a failed write can be retried.
 
 use std::{sync::Arc, time::Instant};
 

@@ -11,7 +11,7 @@ pub struct FeatureLogSettings {
     pub target: Option<LogTarget>,
     /// When a file is complete.
     pub roll: Roll,
-    /// The limit on the memory of answers that are not in a file yet, in bytes.
+    /// The limit on the memory of responses that are not converted yet, in bytes.
     pub queue_bytes_max: usize,
 }
 

@@ -57,8 +57,13 @@ impl LogTarget {
             let name = file.file_name();
             let name = name.to_string_lossy();
             if name.starts_with('.') && name.ends_with(TEMPORARY) && is_abandoned(&file) {
-                let removed = fs::remove_file(file.path());
-                tracing::info!(path = %file.path().display(), ?removed, "removed an incomplete file of the feature log");
+                let path = file.path();
+                match fs::remove_file(&path) {
+                    Ok(()) => tracing::info!(path = %path.display(), "removed incomplete feature log file"),
+                    Err(error) => {
+                        tracing::warn!(path = %path.display(), %error, "cannot remove incomplete feature log file");
+                    }
+                }
             }
         }
     }

@@ -225,7 +225,7 @@ impl Writer {
             let rows: usize = records.iter().map(|record| record.answer.answer.rows).sum();
             if let Err(error) = self.add(&service, &records) {
                 self.metrics.not_converted.increment(rows as u64);
-                tracing::error!(service = %service.name, rows, error, "cannot log the answers to requests");
+                tracing::error!(service = %service.name, rows, error, "feature log conversion failed; dropped rows");
             }
         }
     }
@@ -290,7 +290,7 @@ impl Writer {
             Ok(file) => self.write(file, begins),
             Err(error) => {
                 self.metrics.not_converted.increment(rows);
-                tracing::error!(service = %open.service.name, rows, %error, "cannot encode a file of the feature log");
+                tracing::error!(service = %open.service.name, rows, %error, "feature log encoding failed; dropped rows");
             }
         }
     }
@@ -315,7 +315,7 @@ impl Writer {
             };
             self.metrics.failures.increment(1);
             if self.failure_logged.is_due() {
-                tracing::warn!(%target, %service, attempt, %error, "cannot write a file of the feature log");
+                tracing::warn!(%target, %service, attempt, %error, "feature log write failed");
             }
             if attempt < ATTEMPTS {
                 thread::sleep(pause);
@@ -323,7 +323,7 @@ impl Writer {
             }
         }
         self.metrics.not_written.increment(rows);
-        tracing::error!(%target, %service, rows, "dropped rows of the feature log, because their file cannot be written");
+        tracing::error!(%target, %service, rows, "feature log write failed; dropped rows");
     }
 }
 

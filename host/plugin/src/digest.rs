@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn digest_of_file_equals_that_of_its_bytes() {
+    fn file_digest_equals_byte_digest() {
         let bytes = vec![7; 3 * READ_BYTES + 1];
         assert_eq!(Digest::read(&mut &bytes[..]).unwrap(), (Digest::of(&bytes), bytes.len() as u64));
         assert_eq!(Digest::read(&mut &b""[..]).unwrap(), (Digest::of(b""), 0));

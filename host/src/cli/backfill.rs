@@ -29,7 +29,7 @@ pub(super) struct BackfillArgs {
     /// Compute the features at times before this one
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     to: Micros,
-    /// The directory to write to. It gets a file for each stored view whose rows the derived view reads
+    /// The directory to write to: one file for each stored view that has all join keys
     #[arg(long, short, value_name = "DIR")]
     out: PathBuf,
     #[command(flatten)]

@@ -14,8 +14,8 @@ use crate::app::Signals;
 /// The resources of a job.
 #[derive(Debug, Args)]
 pub(super) struct JobArgs {
-    /// The memory for entity rows and their features, such as 2GiB (the default). Rows that do not fit are joined in
-    /// parts, each of which reads the feature files again
+    /// The memory for entity rows and their features, at least 16MiB [default: 2GiB]. Rows that do not fit are joined
+    /// in parts, each of which reads the feature files again
     #[arg(long, value_name = "BYTES", value_parser = parse_memory)]
     memory: Option<u64>,
     /// The number of threads [default: the number of processors]

@@ -39,8 +39,8 @@ pub(super) struct VerifyArgs {
     /// Also fail if a value is null
     #[arg(long)]
     no_nulls: bool,
-    /// Instead of looking up entities, compute the values in this feature log again from the files of the views, and compare
-    /// their bits: a file, or a directory of files. Fails if a value differs for no known reason
+    /// Compare the values in this feature log (a file or a directory) bit by bit with values computed from the files of the
+    /// views, instead of looking up entities. Fails if a value differs for no known reason
     #[arg(long, value_name = "LOG", conflicts_with_all = ["service", "features", "entities", "full_feature_names", "sample", "no_nulls"])]
     parity: Option<PathBuf>,
 }

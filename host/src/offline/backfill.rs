@@ -76,8 +76,8 @@ impl<'p> Backfill<'p> {
         Ok(Self { project, derived: Arc::clone(derived), views, times })
     }
 
-    /// Computes the features, and writes a file for each of the stored views. A time at which several of the views have a row
-    /// with the same key is only in the first file. `write` gets each file as it is written.
+    /// Computes the features, and writes a file for each of the stored views. If several views have a row with the
+    /// same key and time, only the file of the first view has the row.
     ///
     /// # Errors
     /// [`OfflineError`].

@@ -1,4 +1,4 @@
-//! The manifest of a training set: everything that decides its content.
+//! The manifest of a training set: its request and its inputs.
 //!
 //! The manifest is a JSON file next to the set. A run with the same manifest gives the same bytes, or an error that names each
 //! input that differs.
@@ -56,7 +56,7 @@ pub struct Inputs {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entities {
-    /// The file or directory; `None` for rows from memory.
+    /// The file or directory.
     pub path: Option<PathBuf>,
     /// The files, by name.
     pub files: BTreeMap<String, OutputFile>,

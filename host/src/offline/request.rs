@@ -1,4 +1,4 @@
-//! The request of a training set, as the command line, the Python package and manifests have it.
+//! The request of a training set, for the command line and for manifests.
 
 use clap::ValueEnum;
 use larder_serving::{Selection, TtlPolicy};
@@ -31,10 +31,10 @@ pub struct SetRequest {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum KnownAt {
-    /// From its event time on.
+    /// From its event time on
     #[default]
     Event,
-    /// From the later of its event time and its created time on.
+    /// From the later of its event time and its created time on
     Created,
 }
 
@@ -42,12 +42,12 @@ pub enum KnownAt {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Ttl {
-    /// The value is null.
+    /// Replace the value with null
     #[default]
     Null,
-    /// As [`Ttl::Ignore`], and a column `NAME__status` follows each feature.
+    /// Keep the value, and add a column NAME__status after each feature
     Mark,
-    /// As any other value.
+    /// Keep the value
     Ignore,
 }
 

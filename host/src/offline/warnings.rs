@@ -67,9 +67,9 @@ pub enum Warning {
     },
 }
 
-/// The part of entity rows with a feature row at exactly their times from which on a warning is due: one in this many.
+/// Larder warns if at least one in this many entity rows with a feature row have one with exactly their times.
 const SAME_TIME: u64 = 10;
-/// The part of entity rows with an expired feature row from which on a warning is due: one in this many.
+/// Larder warns if at least one in this many entity rows with a feature row have an expired one.
 const EXPIRED: u64 = 2;
 
 // === impl Warning ===
@@ -110,40 +110,43 @@ impl Warning {
 
 impl Display for Warning {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let entity_rows =
-            |rows: &u64| if *rows == 1 { "1 entity row".to_owned() } else { format!("{rows} entity rows") };
+        let counted = |rows: u64, one: &str, many: &str| format!("{rows} {}", if rows == 1 { one } else { many });
+        let entity_rows = |rows: u64| counted(rows, "entity row has", "entity rows have");
         match self {
-            Self::NoTime { rows } => write!(f, "{} without a time: the features are null", entity_rows(rows)),
-            Self::Future { time } => {
-                write!(f, "entity rows up to {time}, which is in the future: later feature rows may change the values")
-            }
+            Self::NoTime { rows } => write!(f, "{} no time, so the features are null", entity_rows(*rows)),
+            Self::Future { time } => write!(
+                f,
+                "the latest entity row has the time {time}, which is in the future, so later feature rows may change its values"
+            ),
             Self::NoKey { view, rows } => {
-                write!(f, "view '{view}': {} without a complete key: the features are null", entity_rows(rows))
+                write!(f, "feature view '{view}': {} no complete key, so the features are null", entity_rows(*rows))
             }
             Self::Late { view, rows } => write!(
                 f,
-                "view '{view}': {} with a feature row that was created after the entity row's time; a lookup at that time would \
-                 not have found it. hint: --known-at created leaves such rows out",
-                entity_rows(rows)
+                "feature view '{view}': {} a feature row that was created after the entity row's time; a lookup at that time \
+                 would not have found it. hint: use --known-at created, which ignores feature rows that were created later",
+                entity_rows(*rows)
             ),
             Self::SameTime { view, rows, of } => write!(
                 f,
-                "view '{view}': {} of {of} with a feature row at exactly the entity row's time. hint: check that the features do \
-                 not contain the label",
-                entity_rows(rows)
+                "feature view '{view}': {rows} of {of} entity rows have a feature row with exactly the same time. hint: check \
+                 that the features do not contain the label"
             ),
             Self::Expired { view, rows, of } => write!(
                 f,
-                "view '{view}': {} of {of} with a feature row older than the view's ttl. hint: check the ttl, and whether files \
-                 are missing",
-                entity_rows(rows)
+                "feature view '{view}': {rows} of {of} entity rows have a feature row that is older than the view's ttl. hint: \
+                 check the ttl, and whether files are missing"
             ),
-            Self::Skipped { view, rows } => {
-                write!(f, "view '{view}': {rows} feature rows without a key or an event time were skipped")
-            }
-            Self::Failed { view, rows } => {
-                write!(f, "derived view '{view}': the plugin could not compute {}", entity_rows(rows))
-            }
+            Self::Skipped { view, rows } => write!(
+                f,
+                "feature view '{view}': skipped {} without a key or an event time",
+                counted(*rows, "feature row", "feature rows")
+            ),
+            Self::Failed { view, rows } => write!(
+                f,
+                "derived view '{view}': the plugin could not compute {}",
+                counted(*rows, "entity row", "entity rows")
+            ),
         }
     }
 }

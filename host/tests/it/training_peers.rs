@@ -1,5 +1,5 @@
-//! Compares `larder training-set` with DuckDB, polars and Feast's DuckDB store, over random views and entity rows, and reads
-//! entity rows that other programs write.
+//! Compares `larder training-set` with DuckDB, polars and Feast's DuckDB store, over random views and entity rows, reads entity
+//! rows that other programs write, and runs Feast with Larder's offline store.
 //!
 //! The scripts are in `tests/training`. They run in a virtual environment under `target/`, with the packages in
 //! `requirements.txt`. If these cannot be installed, the tests fail.
@@ -8,17 +8,19 @@ use std::{path::Path, process::Command};
 
 use tempfile::TempDir;
 
-use crate::venv;
+use crate::{python_package, venv};
 
 /// Runs a script, which prints the differences and fails if there are any.
 fn run(script: &str) {
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/training");
-    let dir = TempDir::new().unwrap();
+    let (dir, package) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    python_package::install(package.path());
     let done = Command::new(venv::python("training-venv", &scripts))
         .args(["-W", "ignore", script, env!("CARGO_BIN_EXE_larder")])
         .arg(dir.path())
         .current_dir(&scripts)
         .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("PYTHONPATH", package.path())
         .env("TZ", "UTC")
         .output()
         .unwrap();
@@ -35,6 +37,11 @@ fn sets_equal_duckdb_and_polars() {
 #[test]
 fn sets_equal_feast() {
     run("feast_store.py");
+}
+
+#[test]
+fn feast_runs_on_larder() {
+    run("feast_offline_store.py");
 }
 
 #[test]

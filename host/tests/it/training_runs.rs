@@ -114,7 +114,7 @@ fn has(home: &Home, name: &str) -> bool {
 }
 
 #[test]
-fn memory_and_threads_do_not_change_a_byte() {
+fn output_ignores_memory_and_threads() {
     let home = project(40_000);
     run(&home, "a.parquet", &["--threads", "1"]).assert_code(0);
     // The entity rows and their features do not fit into 16 MiB.
@@ -203,7 +203,7 @@ fn interrupted_run_leaves_no_file() {
 }
 
 #[test]
-fn next_run_reuses_the_file_of_a_killed_run() {
+fn next_run_reuses_temporary_file() {
     let home = project(200_000);
     let mut running = start(&home);
     wait_for_temporary(&home);
@@ -235,7 +235,7 @@ fn full_disk_leaves_no_file() {
 }
 
 #[test]
-fn directory_of_entity_rows_is_read_in_order() {
+fn directory_is_read_in_order() {
     let home = project(100);
     fs::create_dir(home.path("rows")).unwrap();
     let entities = read(&home.path("entities.parquet"));

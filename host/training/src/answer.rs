@@ -27,7 +27,7 @@ pub(super) fn batch(
     let kept: Vec<usize> = (0..batch.num_rows()).filter(|row| times.micros(*row).is_some()).collect();
     let missing = batch.num_rows() - kept.len();
     if job.request.strict && missing > 0 {
-        return Err(TrainingError::NoTime { column: job.request.time_column.to_owned(), rows: missing as u64 });
+        return Err(TrainingError::NoTime { column: job.request.time_column.to_owned() });
     }
     let with_time = if missing == 0 {
         batch.clone()
@@ -44,7 +44,7 @@ pub(super) fn batch(
     if job.request.strict
         && let Some(view) = report.views.iter().find(|view| view.no_key > 0)
     {
-        return Err(TrainingError::NoKey { view: view.view.clone(), rows: view.no_key });
+        return Err(TrainingError::NoKey { view: view.view.clone() });
     }
     let mut arrays = batch.columns().to_vec();
     let indexes = (missing > 0).then(|| {

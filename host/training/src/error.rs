@@ -25,20 +25,16 @@ pub enum TrainingError {
     #[error("the entity rows cannot be read: {0}")]
     Entities(ArrowError),
     /// Entity rows have no time, and the job is strict.
-    #[error("{rows} entity rows of a batch have a null in column '{column}', their time")]
+    #[error("entity rows have nulls in the column of times '{column}'. hint: remove these rows, or do not use strict")]
     NoTime {
         /// The column of times.
         column: String,
-        /// The number of rows.
-        rows: u64,
     },
     /// Entity rows have no complete key, and the job is strict.
-    #[error("{rows} entity rows of a batch have no complete key of feature view '{view}'")]
+    #[error("entity rows have no complete key of feature view '{view}'. hint: remove these rows, or do not use strict")]
     NoKey {
         /// The view.
         view: String,
-        /// The number of rows.
-        rows: u64,
     },
     /// A column of the entity rows cannot be used.
     #[error("column '{column}' of the entity rows: {why}")]
@@ -86,8 +82,8 @@ pub enum TrainingError {
     },
     /// The values of a derived feature depend on the other rows of a batch.
     #[error(
-        "derived view '{view}': plugin '{plugin}' computes other values of feature '{feature}' if rows are computed {when}, \
-         for entity rows {}. hint: compute each row by itself, because Larder divides rows into batches",
+        "derived view '{view}': plugin '{plugin}' returns different values of feature '{feature}' for entity rows {} if the \
+         rows are computed {when}. hint: change the plugin so that each row depends only on its own inputs",
         numbers(rows)
     )]
     NotIndependent {

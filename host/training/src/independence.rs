@@ -75,7 +75,7 @@ fn compare(
 // === impl Sample ===
 
 impl Sample {
-    /// Selects rows with times at equal distances.
+    /// Selects rows that have a time, at regular intervals.
     fn of(job: &TrainingJob<'_>, part: &Part) -> Result<Self, TrainingError> {
         let step = part.rows().div_ceil(ROWS_MAX).max(1);
         let (mut batches, mut rows, mut first) = (Vec::new(), Vec::new(), 0);

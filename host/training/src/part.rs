@@ -1,4 +1,4 @@
-//! The parts of the entity rows. Each part is joined at once.
+//! The parts of the entity rows. Each part is joined as a whole.
 
 use std::collections::VecDeque;
 
@@ -99,8 +99,8 @@ impl<'j, I: Iterator<Item = Result<RecordBatch, ArrowError>>> Parts<'j, I> {
         self.split.extend([Part { batches: second }, part]);
     }
 
-    /// Expects that the feature rows of the next parts are as large as those of a part, which take `bytes` bytes.
-    pub(super) fn learn(&mut self, part: &Part, bytes: u64) {
+    /// Sets the expected size of a row from the feature rows of a part, which take `bytes` bytes.
+    pub(super) fn update_estimate(&mut self, part: &Part, bytes: u64) {
         self.row_bytes = Self::row_bytes(self.job, bytes.div_ceil(part.rows().max(1) as u64));
     }
 }

@@ -35,7 +35,7 @@ impl TrainingJob<'_> {
                 independence::check(self, &part, &joined)?;
             }
             report.parts += 1;
-            parts.learn(&part, joined.bytes());
+            parts.update_estimate(&part, joined.bytes());
             self.emit(&part, &joined, progress, &mut report, emit)?;
         }
         let after = self.versions()?;

@@ -29,13 +29,13 @@ use super::{
 pub(super) struct ViewRows {
     winners: Winners,
     blocks: Vec<Arc<[u8]>>,
-    /// The place of each winner's row, in the order of the winners. The rows of a block are adjacent.
-    places: Vec<Place>,
+    /// The position of each winner's row, in the order of the winners. The rows of a block are adjacent.
+    positions: Vec<RowPosition>,
 }
 
-/// The place of a row.
+/// The position of a row.
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct RowPosition {
     /// The index of the block.
     block: u32,
     /// The end of the row in the block. The row starts at the end of the previous row, or of the block.
@@ -94,17 +94,17 @@ impl ViewRows {
         let Some((first, last)) = spine.time_range() else {
             // No entity row has a key and a time, so no feature row can be found.
             let (winners, _) = Join::new(spine).finish();
-            return Ok(Some(Self { winners, blocks: Vec::new(), places: Vec::new() }));
+            return Ok(Some(Self { winners, blocks: Vec::new(), positions: Vec::new() }));
         };
         let range = TimeRange { min: job.event_time_min(read, first), max: last };
         let (winners, candidates) = reader.find_winners(range, report)?;
         let candidates: Arc<[Best]> = candidates.into();
         let Some(blocks) = reader.read_rows(&candidates, bytes_max)? else { return Ok(None) };
-        let mut places = Vec::with_capacity(candidates.len());
+        let mut positions = Vec::with_capacity(candidates.len());
         for (block, of) in (0..).zip(&blocks) {
-            places.extend(of.ends.iter().map(|end| Place { block, end: *end }));
+            positions.extend(of.ends.iter().map(|end| RowPosition { block, end: *end }));
         }
-        Ok(Some(Self { winners, blocks: blocks.into_iter().map(|block| block.bytes).collect(), places }))
+        Ok(Some(Self { winners, blocks: blocks.into_iter().map(|block| block.bytes).collect(), positions }))
     }
 
     /// Returns the row of a slot's winner.
@@ -121,15 +121,15 @@ impl ViewRows {
 
     fn find(&self, slot: usize) -> Option<(&Arc<[u8]>, Range<u32>)> {
         let index = self.winners.get(slot)?;
-        let Place { block, end } = *self.places.get(index)?;
-        let before = index.checked_sub(1).map(|before| self.places[before]).filter(|before| before.block == block);
+        let RowPosition { block, end } = *self.positions.get(index)?;
+        let before = index.checked_sub(1).map(|before| self.positions[before]).filter(|before| before.block == block);
         Some((&self.blocks[block as usize], before.map_or(0, |before| before.end)..end))
     }
 
     /// Returns the size in memory, in bytes.
     pub(super) fn bytes(&self) -> u64 {
         let blocks: usize = self.blocks.iter().map(|block| block.len()).sum();
-        self.winners.bytes() + (blocks + self.places.len() * size_of::<Place>()) as u64
+        self.winners.bytes() + (blocks + self.positions.len() * size_of::<RowPosition>()) as u64
     }
 }
 
@@ -138,7 +138,7 @@ impl ViewRows {
 impl Block {
     /// Returns the memory in bytes of the rows, also after they are in [`ViewRows`].
     fn memory(&self) -> u64 {
-        (self.bytes.len() + self.ends.len() * size_of::<Place>()) as u64
+        (self.bytes.len() + self.ends.len() * size_of::<RowPosition>()) as u64
     }
 }
 

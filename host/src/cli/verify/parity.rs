@@ -70,10 +70,7 @@ fn verify(logged: &LoggedRows, project: &Project, report: &mut Report) -> Result
     let Some(schema) = LogSchema::of(catalog, &logged.service) else {
         let hint = nearest(&logged.service, catalog.services().iter().map(|service| &*service.name));
         let hint = hint.map_or_else(String::new, |hint| format!(". hint: {hint}"));
-        bail!(CliError::Failed(format!(
-            "the log is of feature service '{}', which does not exist{hint}",
-            logged.service
-        )));
+        bail!(CliError::Failed(format!("feature service '{}' of the log is not defined{hint}", logged.service)));
     };
     let rows = Rows::new(logged, &schema)?;
     report.add_other_definitions(rows.with_other_definitions(catalog));

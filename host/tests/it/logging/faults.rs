@@ -115,9 +115,9 @@ fn full_disk_does_not_affect_lookups() {
     let mut host = Running::new(command.spawn().unwrap());
     let address = host.listens_at();
     ask_at(address, &(0..2_000).collect::<Vec<_>>());
-    let line = host.until("cannot write a file of the feature log");
+    let line = host.until("feature log write failed");
     assert!(line.contains("No space left on device"), "{line}");
-    let line = host.until("dropped rows of the feature log");
+    let line = host.until("feature log write failed; dropped rows");
     assert!(line.contains("rows=2000"), "{line}");
     ask_at(address, &[1]);
     let dir = format!("/proc/{}/root{}", host.id(), home.path("log/pushed").display());

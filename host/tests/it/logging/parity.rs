@@ -369,6 +369,6 @@ fn mistakes_name_the_file() {
     home.write("larder.yaml", LARDER_YAML);
     home.write("features/all.yaml", &DEFINITIONS.replace("{name: rides,", "{name: ride,"));
     verify(&home)
-        .assert_complains(&["feature service 'rides', which does not exist", "did you mean 'ride'"])
+        .assert_complains(&["feature service 'rides' of the log is not defined", "did you mean 'ride'"])
         .assert_code(1);
 }

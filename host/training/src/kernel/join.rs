@@ -74,7 +74,7 @@ const NO_WINNER: u32 = u32::MAX;
 // === impl Visibility ===
 
 impl Visibility {
-    /// Returns the time from which on a feature row is visible. The times are microseconds and the nanoseconds that are left.
+    /// Returns the time at which a feature row becomes visible. Times are microseconds and nanoseconds below the microsecond.
     #[must_use]
     #[inline]
     pub fn of(self, event_time: (Micros, u16), created: Option<(Micros, u16)>) -> (Micros, u16) {
@@ -128,7 +128,7 @@ impl<'s> Join<'s> {
         Self { spine, best: vec![Best::NONE; spine.slots()] }
     }
 
-    /// Adds a feature row. `slot` is the result of [`Spine::first_slot`] for its key and the time from which on it is visible.
+    /// Adds a feature row. `slot` is the result of [`Spine::first_slot`] for its key and the time at which it becomes visible.
     #[inline]
     pub fn add(&mut self, slot: usize, candidate: &Candidate) {
         let (best, new) = (&mut self.best[slot], Best::of(candidate));

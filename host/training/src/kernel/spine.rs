@@ -16,7 +16,7 @@ pub struct Spine {
     starts: Vec<u32>,
     /// The time of each slot. The slots of a group are adjacent, in ascending order.
     times: Vec<Micros>,
-    /// The nanoseconds that are left of the time of each slot; empty if they are 0 for all slots.
+    /// The nanoseconds below the microsecond of each slot's time; empty if they are 0 for all slots.
     nanos: Vec<u16>,
     /// The slot of each entity row, or [`NO_SLOT`].
     slots: Vec<u32>,
@@ -34,13 +34,15 @@ pub struct SpineBuilder {
     rows: Vec<u32>,
     /// The time of each entity row.
     times: Vec<Micros>,
-    /// The nanoseconds that are left of the time of each entity row; empty if they are 0 for all rows so far.
+    /// The nanoseconds below the microsecond of each entity row's time; empty if they are 0 for all rows so far.
     nanos: Vec<u16>,
 }
 
 /// The error for more entity rows than a spine can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there are more than {ROWS_MAX} entity rows in memory. hint: use several runs, each with some of the rows")]
+#[error(
+    "there are more than {ROWS_MAX} entity rows in memory. hint: lower the memory limit, so that the rows are divided into parts"
+)]
 pub struct TooManyRows;
 
 /// The index of the group of each key.
@@ -57,8 +59,8 @@ const ROWS_MAX: usize = u32::MAX as usize - 1;
 // === impl SpineBuilder ===
 
 impl SpineBuilder {
-    /// Adds the next entity row. A row without a key or without a time finds no feature row. `nanos` are the nanoseconds that
-    /// are left of the time, from 0 to 999.
+    /// Adds the next entity row. A row without a key or without a time finds no feature row. `nanos` are the nanoseconds
+    /// below the microsecond, from 0 to 999.
     ///
     /// # Errors
     /// [`TooManyRows`] if the spine already has 2^32 - 2 rows.
@@ -187,7 +189,7 @@ impl Spine {
         (self.groups.capacity() * group + slots) as u64
     }
 
-    /// Returns the first slot of a group whose time is not before `time` and the nanoseconds that are left of it.
+    /// Returns the first slot of a group whose time is not before `time`, given as microseconds and nanoseconds below the microsecond.
     #[must_use]
     #[inline]
     pub fn first_slot(&self, group: Group, (time, nanos): (Micros, u16)) -> Option<usize> {

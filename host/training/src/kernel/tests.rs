@@ -192,7 +192,7 @@ fn candidate_takes_32_bytes() {
 }
 
 #[test]
-fn later_event_in_the_same_microsecond_is_not_used() {
+fn later_nanosecond_is_not_visible() {
     let entities =
         [(Some(1), Some((5, 0))), (Some(1), Some((5, 299))), (Some(1), Some((5, 300))), (Some(1), Some((6, 0)))];
     let found = join(&spine(&entities), &[(1, (5, 300), None)], &[0], Visibility::Event);

@@ -206,7 +206,7 @@ fn missing_files_name_the_view() {
 
 /// The files have row groups of four rows, one for each ten seconds.
 #[test]
-fn row_groups_outside_of_the_times_are_skipped() {
+fn unneeded_row_groups_are_skipped() {
     let files = Files::new();
     let row = |at: i64| (A, Some(at * SECOND), None, Some(at));
     let rows: Vec<_> = [0, 1, 2, 3, 10, 11, 12, 13, 20, 21, 22, 23, 30, 31, 32, 33].map(row).into();
@@ -247,9 +247,11 @@ fn strict_rejects_rows_without_key_or_time() {
     assert!(files.join(&request, &[customers(&[(A, Some(0))])]).is_ok());
     assert_eq!(
         message(&[(A, Some(0)), (A, None)]),
-        "1 entity rows of a batch have a null in column 'event_timestamp', their time"
+        "entity rows have nulls in the column of times 'event_timestamp'. hint: remove these rows, or do not use strict"
     );
-    assert_eq!(message(&[(None, Some(0))]), "1 entity rows of a batch have no complete key of feature view 'stats'");
+    let expected =
+        "entity rows have no complete key of feature view 'stats'. hint: remove these rows, or do not use strict";
+    assert_eq!(message(&[(None, Some(0))]), expected);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Finds the reasons of differences between logged values and the files.
 //!
-//! Reasons are properties of reads. A read is one row of one view for one request: the row that a projection of the service
+//! Except for the ttl mode and the component, reasons are properties of reads. A read is one row of one view for one request: the row that a projection of the service
 //! serves, or the row that derived views use as input. The log has the event time of the row that the server read. The files
 //! have the row that was valid at the time of the request, which is computed several times for the requests with differences:
 //!

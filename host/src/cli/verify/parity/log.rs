@@ -38,7 +38,8 @@ impl LoggedRows {
     pub(super) fn column(&self, name: &str) -> Result<ArrayRef> {
         let column = self.rows.column_by_name(name).cloned();
         column.with_context(|| {
-            format!("the log of '{}' has no column '{name}': the definitions were others", self.service)
+            format!("the log of feature service '{}' has no column '{name}', because it was written with different definitions. hint: use \
+                 the definitions of that time", self.service)
         })
     }
 
