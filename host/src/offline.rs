@@ -12,12 +12,16 @@ mod output;
 mod request;
 mod warnings;
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+};
 
 use arrow::datatypes::SchemaRef;
 use larder_common::{clock::SystemClock, files::read_regular};
 use larder_model::{
-    model::{DerivedView, FeatureView},
+    model::{DerivedView, FeatureView, InputSource},
     registry::Catalog,
 };
 use larder_plugin_host::{PluginRuntime, Transform};
@@ -31,7 +35,7 @@ pub use self::{
     entity_files::EntityFiles,
     error::OfflineError,
     manifest::{Derived, Entities, FORMAT, Inputs, Manifest, OutputFile, SourceFile, View},
-    output::TrainingWriter,
+    output::{PathLock, TrainingWriter},
     request::{KnownAt, SetRequest, TIME_COLUMN, Ttl},
     warnings::Warning,
 };
@@ -118,12 +122,53 @@ impl Project {
             return Ok(Transforms::default());
         }
         let runtime = self.runtime()?;
+        let mut names: HashSet<Arc<str>> = HashSet::new();
+        needed.steps.iter().for_each(|step| self.add_derived(&step.view, &mut names));
         let transform = |view: &Arc<DerivedView>| {
-            let is_needed = needed.steps.iter().any(|step| step.view.name == view.name);
-            if is_needed { self.transform(runtime, view) } else { Ok(None) }
+            if names.contains(&view.name) { self.transform(runtime, view) } else { Ok(None) }
         };
         let by_view = self.catalog().derived_views().iter().map(transform).collect::<Result<_, _>>()?;
         Ok(Transforms::new(by_view, MissingPlugins::default(), Arc::clone(runtime)))
+    }
+
+    /// Adds the names of a derived view and of the derived views that it reads. The plan without plugins does not have the
+    /// latter, because a plugin decides which inputs it reads.
+    fn add_derived(&self, view: &DerivedView, names: &mut HashSet<Arc<str>>) {
+        if !names.insert(Arc::clone(&view.name)) {
+            return;
+        }
+        for input in &view.inputs {
+            if let InputSource::Feature { view, .. } = &input.from
+                && let Some(derived) = self.catalog().derived_view(view)
+            {
+                self.add_derived(derived, names);
+            }
+        }
+    }
+
+    /// Checks that an output is neither one of the files of entity rows, nor in the files of a view that the job reads.
+    ///
+    /// # Errors
+    /// [`OfflineError::Output`].
+    pub fn check_output(&self, path: &Path, job: &TrainingJob<'_>, entities: &[PathBuf]) -> Result<(), OfflineError> {
+        let error = |why: String| OfflineError::Output { path: path.to_owned(), why };
+        // The file may not exist, but its directory must.
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let dir = dir.canonicalize().map_err(|source| OfflineError::Write { path: path.to_owned(), source })?;
+        let output = dir.join(path.file_name().unwrap_or_default());
+        let target = output.canonicalize().unwrap_or_else(|_| output.clone());
+        let is_output = |other: &Path| other == output || other == target;
+        if entities.iter().filter_map(|file| file.canonicalize().ok()).any(|file| is_output(&file)) {
+            return Err(error("it is a file of the entity rows".to_owned()));
+        }
+        for view in job.views().filter_map(|name| self.catalog().view(name)) {
+            let local = view.files().filter(|files| !files.path.contains("://"));
+            let source = local.and_then(|files| self.setting.base_dir.join(&files.path).canonicalize().ok());
+            if source.is_some_and(|source| is_output(&source) || output.starts_with(&source)) {
+                return Err(error(format!("it is in the files of feature view '{}'", view.name)));
+            }
+        }
+        Ok(())
     }
 
     fn runtime(&self) -> Result<&Arc<PluginRuntime>, OfflineError> {

@@ -215,7 +215,7 @@ impl TrainingSet {
         while let Some(batch) = self.stream.next(py)? {
             py.detach(|| writer.write(batch)).map_err(failed)?;
         }
-        py.detach(|| writer.finish()).map_err(failed)
+        py.detach(|| writer.finish().map(drop)).map_err(failed)
     }
 
     /// Returns the report as a dictionary, or None if not all rows were read.

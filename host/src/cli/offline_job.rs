@@ -5,7 +5,7 @@ use std::{num::NonZeroUsize, thread, time::Duration};
 use anyhow::{Context, Result};
 use clap::Args;
 use larder_model::yaml::parse_bytes;
-use larder_training::{Limits, Progress};
+use larder_training::{Limits, Progress, THREADS_MAX};
 use tokio::{sync::oneshot, time::interval};
 
 use super::output;
@@ -19,7 +19,7 @@ pub(super) struct JobArgs {
     #[arg(long, value_name = "BYTES", value_parser = parse_memory)]
     memory: Option<u64>,
     /// The number of threads [default: the number of processors]
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", value_parser = parse_threads)]
     threads: Option<NonZeroUsize>,
 }
 
@@ -35,6 +35,11 @@ impl JobArgs {
         let limits = Limits::default();
         Limits { memory: self.memory.unwrap_or(limits.memory), threads: self.threads.unwrap_or(limits.threads) }
     }
+}
+
+fn parse_threads(text: &str) -> Result<NonZeroUsize, String> {
+    let threads = text.parse().ok().filter(|threads: &NonZeroUsize| threads.get() <= THREADS_MAX);
+    threads.ok_or_else(|| format!("must be a number from 1 to {THREADS_MAX}"))
 }
 
 fn parse_memory(text: &str) -> Result<u64, String> {

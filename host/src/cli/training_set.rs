@@ -95,13 +95,18 @@ pub(super) fn run(args: &TrainingSetArgs) -> Result<()> {
     }
     let manifest_path = Manifest::path_for(&args.out);
     let started = Instant::now();
-    let report = run_job(entities.rows(), |progress| {
+    project.check_output(&args.out, &job, entities.files())?;
+    let (report, _lock) = run_job(entities.rows(), |progress| {
         let mut writer = TrainingWriter::create(&args.out, job.schema())?;
-        let report = job.run::<OfflineError>(entities, progress, &mut |batch| writer.write(batch))?;
+        let mut entities = entities;
+        let report = job.run::<OfflineError>(&mut entities, progress, &mut |batch| writer.write(batch))?;
+        if entities.digests()? != inputs.entities.files {
+            return Err(OfflineError::EntitiesChanged);
+        }
         // If the run ends before the new manifest is written, the set must not have the manifest of an earlier set.
         Manifest::remove(&manifest_path)?;
-        writer.finish()?;
-        Ok::<_, OfflineError>(report)
+        // The lock is kept until the manifest is written.
+        Ok::<_, OfflineError>((report, writer.finish()?))
     })?;
     let took = started.elapsed();
     let written = OutputFile::of(&args.out);

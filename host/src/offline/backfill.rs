@@ -12,6 +12,7 @@ use arrow::{
     compute::filter_record_batch,
     datatypes::{Field, Schema, SchemaRef, TimestampMicrosecondType},
 };
+use larder_columns::Instants;
 use larder_model::{
     model::{DerivedView, FeatureView, InputSource, Micros},
     registry::Catalog,
@@ -119,6 +120,7 @@ impl<'p> Backfill<'p> {
         let job = self.project.job(&request, limits, SchemaRef::clone(&entities))?;
         let schema = self.schema(&entities, &job.schema())?;
         let path = dir.join(format!("{}.{}.parquet", self.derived.name, view.name));
+        self.project.check_output(&path, &job, &[])?;
         let mut writer = TrainingWriter::create(&path, SchemaRef::clone(&schema))?;
         let mut rows = 0;
         let report = job.run::<OfflineError>(history, progress, &mut |batch| {
@@ -131,7 +133,7 @@ impl<'p> Backfill<'p> {
                     .map_err(larder_training::TrainingError::from)?,
             )
         })?;
-        writer.finish()?;
+        drop(writer.finish()?);
         Ok(BackfillFile { path, report, rows })
     }
 
@@ -181,10 +183,14 @@ fn keys_of(view: &FeatureView) -> impl Iterator<Item = &str> {
 
 /// Removes rows whose time is in one of the columns, because another file has them.
 fn without_known(batch: &RecordBatch, columns: &[&str]) -> Result<RecordBatch, OfflineError> {
+    let own = batch.column_by_name(TIME_COLUMN).and_then(|own| Instants::new(own).ok());
+    // Rows with parts of microseconds may have the event times of different rows, so they are kept.
+    let is_whole = |own: &Instants| (0..batch.num_rows()).all(|row| own.nanos(row) == 0);
+    let Some(own) = own.filter(is_whole) else { return Ok(batch.clone()) };
     let times = |name: &str| batch.column_by_name(name).map(|column| column.as_primitive::<TimestampMicrosecondType>());
-    let Some(own) = times(TIME_COLUMN) else { return Ok(batch.clone()) };
     let known: Vec<_> = columns.iter().filter_map(|name| times(name)).collect();
-    let is_new = |row: usize| !known.iter().any(|known| known.is_valid(row) && known.value(row) == own.value(row));
+    let is_new =
+        |row: usize| !known.iter().any(|known| known.is_valid(row) && Some(known.value(row)) == own.micros(row));
     let new: BooleanArray = (0..batch.num_rows()).map(|row| Some(is_new(row))).collect();
     Ok(filter_record_batch(batch, &new).map_err(larder_training::TrainingError::from)?)
 }

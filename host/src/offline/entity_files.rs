@@ -3,12 +3,13 @@
 use std::{
     collections::BTreeMap,
     fs, io,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef, error::ArrowError};
-use larder_common::files::open_regular;
+use larder_common::{files::open_regular, telemetry::panic_message};
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 
 use super::{OfflineError, OutputFile};
@@ -66,6 +67,12 @@ impl EntityFiles {
         self.rows
     }
 
+    /// Returns the files.
+    #[must_use]
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
+    }
+
     /// Computes the digest of each file, by name.
     ///
     /// # Errors
@@ -82,7 +89,7 @@ impl EntityFiles {
     fn next_batch(&mut self) -> Result<Option<RecordBatch>, String> {
         loop {
             if let Some((path, reader)) = &mut self.current {
-                match reader.next() {
+                match guarded(|| Ok::<_, String>(reader.next())).map_err(|why| format!("{}: {why}", path.display()))? {
                     Some(Ok(batch)) => return Ok(Some(batch)),
                     Some(Err(why)) => return Err(format!("{}: {why}", path.display())),
                     None => self.current = None,
@@ -94,7 +101,7 @@ impl EntityFiles {
             if built.schema().fields() != self.schema.fields() {
                 return Err(named("its columns changed while the entity rows were read".to_owned()));
             }
-            let reader = built.with_batch_size(BATCH_ROWS).build().map_err(|why| named(why.to_string()))?;
+            let reader = guarded(|| built.with_batch_size(BATCH_ROWS).build()).map_err(named)?;
             self.current = Some((path, reader));
         }
     }
@@ -127,5 +134,13 @@ fn files(path: &Path) -> io::Result<Vec<PathBuf>> {
 
 fn reader(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<fs::File>, String> {
     let file = open_regular(path).map_err(|why| why.to_string())?;
-    ParquetRecordBatchReaderBuilder::try_new(file).map_err(|why| why.to_string())
+    guarded(|| ParquetRecordBatchReaderBuilder::try_new(file))
+}
+
+/// Calls the Parquet library, which may panic if a file is damaged. A panic becomes an error.
+fn guarded<T, E: ToString>(read: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(read)) {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(panic) => Err(format!("the reader panicked: {}", panic_message(&*panic))),
+    }
 }

@@ -43,6 +43,17 @@ pub enum OfflineError {
         /// The reason.
         source: io::Error,
     },
+    /// The output would replace an input.
+    #[error("cannot write {}: {why}. hint: write to another directory", path.display())]
+    Output {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        why: String,
+    },
+    /// A file of entity rows changed while it was read.
+    #[error("the entity rows changed while they were read. hint: repeat the run")]
+    EntitiesChanged,
     /// The output cannot be encoded.
     #[error("cannot write {}: {source}", path.display())]
     Encode {

@@ -108,6 +108,12 @@ pub struct OutputFile {
     pub sha256: Digest,
 }
 
+/// The part of a manifest that all formats have.
+#[derive(Deserialize)]
+struct FormatOnly {
+    format: u32,
+}
+
 /// The version of the format.
 pub const FORMAT: u32 = 1;
 /// The maximum size of a manifest in bytes. A set of a million feature files has a manifest of about 100 MB.
@@ -131,12 +137,12 @@ impl Manifest {
     pub fn read(path: &Path) -> Result<Self, OfflineError> {
         let error = |why: String| OfflineError::Manifest { path: path.to_owned(), why };
         let text = larder_common::files::read_text(path, BYTES_MAX).map_err(|why| error(why.to_string()))?;
-        let manifest: Self = serde_json::from_str(&text).map_err(|why| error(why.to_string()))?;
-        if manifest.format == FORMAT {
-            Ok(manifest)
-        } else {
-            Err(error(format!("it has format {}, but this Larder reads format {FORMAT}", manifest.format)))
+        // Another format has other fields.
+        let FormatOnly { format } = serde_json::from_str(&text).map_err(|why| error(why.to_string()))?;
+        if format != FORMAT {
+            return Err(error(format!("it has format {format}, but this Larder reads format {FORMAT}")));
         }
+        serde_json::from_str(&text).map_err(|why| error(why.to_string()))
     }
 
     /// Removes the manifest, if it exists.
@@ -227,6 +233,9 @@ impl Inputs {
                 found.push(format!("feature view '{name}': its definition"));
             }
             files(&mut found, &format!("feature view '{name}'"), &view.files, &now.files);
+        }
+        if self.derived_views.keys().ne(now.derived_views.keys()) {
+            found.push("the derived views that are computed".to_owned());
         }
         let derived = self.derived_views.iter();
         for (name, view, now) in derived.filter_map(|(name, view)| Some((name, view, now.derived_views.get(name)?))) {

@@ -9,7 +9,10 @@ use std::{
 };
 
 use arrow::{
-    array::{ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray},
+    array::{
+        Array, ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+        TimestampNanosecondArray,
+    },
     datatypes::{Float64Type, TimestampMicrosecondType},
 };
 use parquet::arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder};
@@ -328,4 +331,116 @@ fn backfill_mistakes_are_named() {
     mistakes("needs_request", from, to, 1, "input 'a' of 'needs_request' is request data, which has no history");
     mistakes("numbers", to, from, 2, "--from must be before --to");
     mistakes("numbers", "yesterday", to, 2, "yesterday");
+}
+
+/// A run must not replace its own inputs, or add a file to the files of a view.
+#[test]
+fn outputs_never_replace_inputs() {
+    let home = project(10);
+    for view in ["entities.parquet", "stats.parquet"] {
+        let before = fs::read(home.path(view)).unwrap();
+        run(&home, view, &[]).assert_code(1).assert_complains(&[
+            "cannot write",
+            view,
+            "hint: write to another directory",
+        ]);
+        assert!(fs::read(home.path(view)).unwrap() == before, "{view}");
+    }
+    fs::create_dir(home.path("stats")).unwrap();
+    fs::rename(home.path("stats.parquet"), home.path("stats/0.parquet")).unwrap();
+    home.write("features/all.yaml", &DEFINITIONS.replace("stats.parquet", "stats"));
+    run(&home, "stats/set.parquet", &[])
+        .assert_code(1)
+        .assert_complains(&["it is in the files of feature view 'stats'"]);
+    std::os::unix::fs::symlink(home.path("entities.parquet"), home.path("link.parquet")).unwrap();
+    run(&home, "link.parquet", &[]).assert_code(1).assert_complains(&["it is a file of the entity rows"]);
+    let fifo = home.path("pipe.parquet");
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    run(&home, "pipe.parquet", &[]).assert_code(1).assert_complains(&["pipe.parquet"]);
+    assert!(!fs::metadata(&fifo).unwrap().is_file());
+    let left: Vec<_> =
+        names(&home).into_iter().filter(|name| name.ends_with(".tmp") || name.ends_with(".lock")).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+/// A link or a pipe with the name of the temporary file is not followed.
+#[test]
+fn temporary_file_replaces_links() {
+    let home = project(10);
+    fs::write(home.path("other"), "kept").unwrap();
+    std::os::unix::fs::symlink(home.path("other"), home.path(".set.parquet.tmp")).unwrap();
+    run(&home, "set.parquet", &[]).assert_code(0);
+    assert_eq!(fs::read(home.path("other")).unwrap(), b"kept");
+    assert!(fs::symlink_metadata(home.path("set.parquet")).unwrap().is_file());
+}
+
+#[test]
+fn threads_have_a_limit() {
+    let home = project(10);
+    run(&home, "a.parquet", &["--threads", "1024"]).assert_code(0);
+    run(&home, "a.parquet", &["--threads", "1025"])
+        .assert_code(2)
+        .assert_complains(&["must be a number from 1 to 1024"]);
+}
+
+#[test]
+fn manifest_of_other_format_is_named() {
+    let home = project(10);
+    home.write("a.json", "{\"format\": 2, \"new\": []}");
+    home.run(["training-set", "--from", "a.json", "--out", "b.parquet"])
+        .assert_code(1)
+        .assert_complains(&["a.json: it has format 2, but this Larder reads format 1"]);
+}
+
+/// A derived view can read another one that is not requested.
+#[test]
+fn derived_view_of_derived_view_is_computed() {
+    let home = project(50);
+    with_derived(&home);
+    let definitions = fs::read_to_string(home.path("features/all.yaml")).unwrap();
+    let outer = "  - name: outer\n    plugin: bench_floats\n    inputs:\n      - {name: a, from: \"numbers:sum\"}\n      - {name: b, \
+                 from: \"numbers:ratio\"}\n    features: [{name: sum, type: Float64}]\n";
+    let inputs: String = ["c", "d", "e", "f", "g", "h"]
+        .iter()
+        .map(|name| format!("      - {{name: {name}, from: \"stats:visits\"}}\n"))
+        .collect();
+    let outer = outer.replace("    features: [{name: sum", &format!("{inputs}    features: [{{name: sum"));
+    home.write("features/all.yaml", &(definitions + &outer));
+    let args = ["training-set", "--entities", "entities.parquet", "--out", "set.parquet", "--feature", "outer:sum"];
+    home.run(args).assert_code(0);
+    let set = read(&home.path("set.parquet"));
+    assert!(set["sum"].as_primitive::<Float64Type>().iter().any(|value| value.is_some()));
+}
+
+/// The join compares nanoseconds, so a backfill must not truncate them.
+#[test]
+fn backfill_keeps_nanoseconds() {
+    let home = project(100);
+    with_derived(&home);
+    let stats = read(&home.path("stats.parquet"));
+    let nanos = stats["at"].as_primitive::<TimestampMicrosecondType>().values().iter().map(|at| at * 1_000 + 900);
+    let nanos: ArrayRef = Arc::new(TimestampNanosecondArray::from_iter_values(nanos).with_timezone("UTC"));
+    let columns = stats.schema();
+    let column = |name: &str| if name == "at" { Arc::clone(&nanos) } else { Arc::clone(&stats[name]) };
+    let columns = columns.fields().iter().map(|field| (field.name().as_str(), column(field.name()))).collect();
+    write(&home.path("stats.parquet"), columns);
+    backfill(&home, "numbers", "2025-01-01", "2026-01-01").assert_code(0);
+    let rows = read(&home.path("filled/numbers.stats.parquet"));
+    // `sum` is `visits + spent` of the row at exactly this time.
+    let expected: Vec<_> = (0..100).map(|row| Some(f64::from(row) + f64::from(row) / 3.0)).collect();
+    assert_eq!(rows["sum"].as_primitive::<Float64Type>().iter().collect::<Vec<_>>(), expected);
+    assert_eq!(rows["event_timestamp"].data_type(), nanos.data_type());
+}
+
+/// The Parquet library panics when it reads this file.
+#[test]
+fn damaged_entity_file_is_an_error() {
+    let home = project(10);
+    fs::copy(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/training/damaged.parquet"),
+        home.path("entities.parquet"),
+    )
+    .unwrap();
+    home.write("features/all.yaml", &DEFINITIONS.replace("customer_id", "id").replace("type: String", "type: Int64"));
+    run(&home, "a.parquet", &[]).assert_code(1).assert_complains(&["entities.parquet: the reader panicked"]);
 }

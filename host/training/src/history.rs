@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{ArrayRef, RecordBatch},
-    datatypes::{DataType, Field, Schema, SchemaRef},
+    array::{ArrayRef, RecordBatch, TimestampNanosecondArray},
+    datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
     error::ArrowError,
 };
 use larder_columns::{instants, scalar_array};
 use larder_model::model::{FeatureView, Micros};
-use larder_source::{Batches, RowGroupFilter, SourceError, SourceRows, ViewColumns, Wanted};
+use larder_source::{Batches, ColumnAt, FileSchema, RowGroupFilter, SourceError, SourceRows, ViewColumns, Wanted};
 
 use super::TrainingError;
 
@@ -22,6 +22,8 @@ pub struct History<'a> {
     view: &'a FeatureView,
     batches: Box<dyn Batches + 'a>,
     times: std::ops::Range<Micros>,
+    /// Whether the times of the rows are nanoseconds, because a file has that precision.
+    has_nanos: bool,
     schema: SchemaRef,
 }
 
@@ -59,9 +61,17 @@ impl<'a> History<'a> {
             let empty = scalar_array(&key.name, key.value_type, std::iter::empty())?;
             fields.push(Field::new(&*key.name, empty.data_type().clone(), true));
         }
-        let of_times: DataType = instants(std::iter::empty()).data_type().clone();
+        // The join compares nanoseconds, so a truncated time would not find its own row.
+        let column = view.files().map(|files| Wanted::of(view, files).event_time.column);
+        let is_nanos = |of: &FileSchema| {
+            let at = column.as_ref().and_then(|column| of.column(column));
+            matches!(at, Some(ColumnAt::File(DataType::Timestamp(TimeUnit::Nanosecond, _))))
+        };
+        let has_nanos = source.schemas().map_err(error)?.iter().any(is_nanos);
+        let unit = if has_nanos { TimeUnit::Nanosecond } else { TimeUnit::Microsecond };
+        let of_times = DataType::Timestamp(unit, Some("UTC".into()));
         fields.push(Field::new(TIME_COLUMN, of_times, false));
-        Ok(Self { view, batches, times, schema: Arc::new(Schema::new(fields)) })
+        Ok(Self { view, batches, times, has_nanos, schema: Arc::new(Schema::new(fields)) })
     }
 
     /// Returns the columns.
@@ -87,7 +97,17 @@ impl<'a> History<'a> {
                 let array = scalar_array(&key.name, key.value_type, values);
                 arrays.push(array.map_err(|error| ArrowError::ExternalError(Box::new(error)))?);
             }
-            arrays.push(instants(chosen.iter().map(|row| time(*row))));
+            arrays.push(if self.has_nanos {
+                let nanos = |row: &usize| {
+                    let micros = time(*row).unwrap_or_default();
+                    let nanos = micros.checked_mul(1_000)?.checked_add(i64::from(columns.event_time.nanos(*row)))?;
+                    Some(nanos)
+                };
+                // Times that do not fit into nanoseconds come from files with another precision.
+                Arc::new(chosen.iter().map(nanos).collect::<TimestampNanosecondArray>().with_timezone("UTC"))
+            } else {
+                instants(chosen.iter().map(|row| time(*row)))
+            });
             return RecordBatch::try_new(Arc::clone(&self.schema), arrays).map(Some);
         }
     }

@@ -43,7 +43,7 @@ pub struct Limits {
     /// The maximum memory in bytes for entity rows, their keys, and their feature rows. Entity rows that do not fit are
     /// joined in several parts. The memory for decoding files and encoding the output is additional.
     pub memory: u64,
-    /// The number of threads.
+    /// The number of threads, at most [`THREADS_MAX`].
     pub threads: NonZeroUsize,
 }
 
@@ -62,6 +62,8 @@ pub struct TrainingJob<'a> {
     schema: SchemaRef,
 }
 
+/// The maximum number of threads of a job.
+pub const THREADS_MAX: usize = 1_024;
 /// The default of [`Limits::memory`]: 2 GiB.
 const MEMORY: u64 = 2 << 30;
 
@@ -122,6 +124,8 @@ impl<'a> TrainingJob<'a> {
             }
         }
         let schema = output_schema(&historical, request, &entities)?;
+        let threads = limits.threads.min(NonZeroUsize::new(THREADS_MAX).unwrap_or(NonZeroUsize::MIN));
+        let limits = Limits { threads, ..limits };
         Ok(Self { request, limits, open, historical, entities, schema })
     }
 

@@ -29,7 +29,7 @@ mod view_rows;
 pub use self::{
     error::TrainingError,
     history::{History, TIME_COLUMN},
-    job::{Limits, OpenSource, TrainingJob, TrainingRequest},
+    job::{Limits, OpenSource, THREADS_MAX, TrainingJob, TrainingRequest},
     progress::Progress,
     report::{DerivedReport, Report, ViewReport},
 };
