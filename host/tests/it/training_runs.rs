@@ -15,13 +15,17 @@ use arrow::{
     },
     datatypes::{Float64Type, TimestampMicrosecondType},
 };
-use parquet::arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder};
+use parquet::{
+    arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder},
+    file::properties::WriterProperties,
+};
 use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::{
     binary::{Ended, Home, Running, TIMEOUT},
     guests::guest,
+    moto::Moto,
 };
 
 const DEFINITIONS: &str = "
@@ -430,6 +434,45 @@ fn backfill_keeps_nanoseconds() {
     let expected: Vec<_> = (0..100).map(|row| Some(f64::from(row) + f64::from(row) / 3.0)).collect();
     assert_eq!(rows["sum"].as_primitive::<Float64Type>().iter().collect::<Vec<_>>(), expected);
     assert_eq!(rows["event_timestamp"].data_type(), nanos.data_type());
+}
+
+/// Feature files in S3 are read in ranges, and only the row groups that are needed.
+#[test]
+fn files_in_s3_give_the_same_set() {
+    let home = project(200_000);
+    let entities = read(&home.path("entities.parquet")).slice(150_000, 20_000);
+    let columns = entities.schema();
+    let columns = columns.fields().iter().map(|field| (field.name().as_str(), Arc::clone(&entities[field.name()])));
+    write(&home.path("entities.parquet"), columns.collect());
+    for view in ["stats.parquet", "limits.parquet"] {
+        let rows = read(&home.path(view));
+        let properties = WriterProperties::builder().set_max_row_group_row_count(Some(20_000)).build();
+        let file = File::create(home.path(view)).unwrap();
+        let mut writer = ArrowWriter::try_new(file, rows.schema(), Some(properties)).unwrap();
+        writer.write(&rows).unwrap();
+        writer.close().unwrap();
+    }
+    run(&home, "local.parquet", &[]).assert_code(0);
+    let moto = Moto::start();
+    moto.bucket("features");
+    for (view, key) in [("stats.parquet", "stats/0.parquet"), ("limits.parquet", "limits/0.parquet")] {
+        moto.put("features", key, &fs::read(home.path(view)).unwrap());
+        fs::remove_file(home.path(view)).unwrap();
+    }
+    let definitions = DEFINITIONS.replace("stats.parquet", "\"s3://features/stats/\"");
+    home.write("features/all.yaml", &definitions.replace("limits.parquet", "\"s3://features/limits/\""));
+    home.configure(&format!("aws: {{s3_endpoint: \"{}\", s3_path_style: true, region: us-east-1}}\n", moto.url()));
+    run(&home, "remote.parquet", &[]).assert_code(0);
+    assert!(fs::read(home.path("local.parquet")).unwrap() == fs::read(home.path("remote.parquet")).unwrap());
+    let manifest = fs::read(home.path("remote.parquet.manifest.json")).unwrap();
+    let manifest: Value = serde_json::from_slice(&manifest).unwrap();
+    let version = manifest["inputs"]["views"]["stats"]["files"]["0.parquet"]["version"].as_str().unwrap();
+    assert!(version.len() >= 32, "an ETag: {version}");
+    assert!(manifest["report"]["views"][0]["row_groups_skipped"].as_u64().unwrap() > 0);
+    moto.put("features", "stats/1.parquet", b"more");
+    home.run(["training-set", "--from", "remote.parquet.manifest.json", "--out", "again.parquet"])
+        .assert_code(1)
+        .assert_complains(&["feature view 'stats': file 1.parquet is new"]);
 }
 
 /// The Parquet library panics when it reads this file.
