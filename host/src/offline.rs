@@ -36,7 +36,7 @@ pub use self::{
     error::OfflineError,
     manifest::{Derived, Entities, FORMAT, Inputs, Manifest, OutputFile, SourceFile, View},
     output::{PathLock, TrainingWriter},
-    request::{KnownAt, SetRequest, TIME_COLUMN, Ttl},
+    request::{KnownAt, SetRequest, Ttl},
     warnings::Warning,
 };
 use crate::config::{Config, LoadedDefinitions, load_definitions};

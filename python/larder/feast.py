@@ -7,9 +7,9 @@ offline_store:
   type: larder.feast.LarderOfflineStore
 ```
 
-Entity rows keep their order and their number, and int64 features stay exact. The feature views must read Parquet files. On-demand
-views are computed by Feast, as with its other offline stores. Materialization, saved datasets and logging are those of Feast's
-file store.
+Entity rows keep their order and their number, and int64 features stay exact. The feature views must read Parquet files. Feast
+computes on-demand views, as with its other offline stores. Feast's file store does materialization, saved datasets and
+logging.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class LarderRetrievalJob(RetrievalJob):
 
 
 class LarderOfflineStore(DaskOfflineStore):
-    """An offline store whose point-in-time joins are those of Larder."""
+    """An offline store that joins entity rows with features by Larder."""
 
     @staticmethod
     def get_historical_features(

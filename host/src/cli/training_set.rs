@@ -14,7 +14,7 @@ use larder_common::{
     clock::{Clock as _, SystemClock},
     telemetry::{self, LogFormat},
 };
-use larder_training::{Report, TrainingJob, ViewReport};
+use larder_training::{Report, TIME_COLUMN, TrainingJob, ViewReport};
 
 use super::{
     CliError, ConfigArg,
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::offline::{
     Entities, EntityFiles, FORMAT, Inputs, KnownAt, Manifest, OfflineError, OutputFile, Project, SetRequest,
-    TIME_COLUMN, TrainingWriter, Ttl, Warning,
+    TrainingWriter, Ttl, Warning,
 };
 
 #[derive(Debug, Args)]
@@ -100,8 +100,12 @@ pub(super) fn run(args: &TrainingSetArgs) -> Result<()> {
         let mut writer = TrainingWriter::create(&args.out, job.schema())?;
         let mut entities = entities;
         let report = job.run::<OfflineError>(&mut entities, progress, &mut |batch| writer.write(batch))?;
-        if entities.digests()? != inputs.entities.files {
-            return Err(OfflineError::EntitiesChanged);
+        // The manifest must describe the inputs that were read.
+        let entities = Entities { files: entities.digests()?, ..inputs.entities.clone() };
+        let now = Inputs::of(&project.definitions().catalog, &job, &request, entities)?;
+        let differences = inputs.differences(&now);
+        if !differences.is_empty() {
+            return Err(OfflineError::InputsChanged { differences });
         }
         // If the run ends before the new manifest is written, the set must not have the manifest of an earlier set.
         Manifest::remove(&manifest_path)?;

@@ -51,9 +51,12 @@ pub enum OfflineError {
         /// The reason.
         why: String,
     },
-    /// A file of entity rows changed while it was read.
-    #[error("the entity rows changed while they were read. hint: repeat the run")]
-    EntitiesChanged,
+    /// Inputs changed during the run.
+    #[error("inputs changed during the run: {}. hint: repeat the run", differences.join("; "))]
+    InputsChanged {
+        /// A description of each difference.
+        differences: Vec<String>,
+    },
     /// The output cannot be encoded.
     #[error("cannot write {}: {source}", path.display())]
     Encode {

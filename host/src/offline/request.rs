@@ -51,9 +51,6 @@ pub enum Ttl {
     Ignore,
 }
 
-/// The default name of the column of times.
-pub const TIME_COLUMN: &str = "event_timestamp";
-
 // === impl SetRequest ===
 
 impl SetRequest {

@@ -24,7 +24,7 @@ use serde_json::Value;
 
 use crate::{
     binary::{Ended, Home, Running, TIMEOUT},
-    guests::guest,
+    guests::{guest, guest_with},
     moto::Moto,
 };
 
@@ -486,4 +486,56 @@ fn damaged_entity_file_is_an_error() {
     .unwrap();
     home.write("features/all.yaml", &DEFINITIONS.replace("customer_id", "id").replace("type: String", "type: Int64"));
     run(&home, "a.parquet", &[]).assert_code(1).assert_complains(&["entities.parquet: the reader panicked"]);
+}
+
+/// The plugin returns the number of rows of the call.
+#[test]
+fn plugin_that_depends_on_batch_is_refused() {
+    let home = project(100);
+    let derived = "derived_views:\n  - name: counted\n    plugin: hostile\n    inputs:\n      - {name: x, from: \
+                   \"stats:visits\"}\n    features: [{name: y, type: Float64}]\n    config: {mode: batch_size}\n";
+    home.write("features/all.yaml", &(DEFINITIONS.to_owned() + derived));
+    fs::create_dir_all(home.path("plugins")).unwrap();
+    fs::copy(guest_with("hostile", "batches"), home.path("plugins/hostile.wasm")).unwrap();
+    let args = ["training-set", "--entities", "entities.parquet", "--out", "set.parquet", "--feature", "counted:y"];
+    home.run(args).assert_code(1).assert_complains(&[
+        "derived view 'counted': plugin 'hostile' returns different values of feature 'y' for entity rows 0 if the rows are computed alone",
+        "hint: change the plugin so that each row depends only on its own inputs",
+    ]);
+    assert!(!has(&home, "set.parquet"));
+}
+
+/// The plugin returns its reference time as text: each row has its own.
+#[test]
+fn plugins_get_the_time_of_each_row() {
+    let home = project(100);
+    let derived = "derived_views:\n  - name: timed\n    plugin: hostile\n    inputs:\n      - {name: x, from: \
+                   \"stats:visits\"}\n    features: [{name: text, type: String}]\n    config: {mode: good}\n";
+    home.write("features/all.yaml", &(DEFINITIONS.to_owned() + derived));
+    fs::create_dir_all(home.path("plugins")).unwrap();
+    fs::copy(guest_with("hostile", "batches"), home.path("plugins/hostile.wasm")).unwrap();
+    let args = ["training-set", "--entities", "entities.parquet", "--out", "set.parquet", "--feature", "timed:text"];
+    home.run(args).assert_code(0);
+    let set = read(&home.path("set.parquet"));
+    let times = set["event_timestamp"].as_primitive::<TimestampMicrosecondType>();
+    let texts = set["text"].as_string::<i32>();
+    let computed: Vec<usize> = (0..set.num_rows()).filter(|row| texts.is_valid(*row)).collect();
+    assert!(computed.len() > 50, "{} rows were computed", computed.len());
+    assert!(computed.iter().all(|row| texts.value(*row) == times.value(*row).to_string()));
+}
+
+/// A manifest must describe the entity rows that were read.
+#[test]
+fn replaced_entity_rows_fail_the_run() {
+    let home = project(200_000);
+    let other = read(&home.path("entities.parquet")).slice(0, 10);
+    let mut running = start(&home);
+    wait_for_temporary(&home);
+    let columns = other.schema();
+    let columns = columns.fields().iter().map(|field| (field.name().as_str(), Arc::clone(&other[field.name()])));
+    write(&home.path("other.parquet"), columns.collect());
+    fs::rename(home.path("other.parquet"), home.path("entities.parquet")).unwrap();
+    let (code, said) = running.end();
+    assert!(code == Some(1) && said.contains("inputs changed during the run: entity rows: file"), "{code:?} {said}");
+    assert!(!has(&home, "set.parquet"));
 }

@@ -129,7 +129,7 @@ impl<'a> TrainingJob<'a> {
         Ok(Self { request, limits, open, historical, entities, schema })
     }
 
-    /// Returns the columns of the output: those of the entity rows, followed by those of the features.
+    /// Returns the columns of the output: the columns of the entity rows, followed by the features.
     #[must_use]
     pub fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)

@@ -314,7 +314,7 @@ impl Reader<'_> {
         bytes: &AtomicU64,
         bytes_max: u64,
     ) -> Result<Vec<Block>, TrainingError> {
-        // The times are known. The source sets them to 0, as those of a static table.
+        // The times are known. The source sets them to 0, as for a static table.
         let choose = |wanted: Wanted| {
             let row_groups = Some(filter.clone());
             Wanted { keys: Vec::new(), created: None, as_of: Some(0), row_groups, ..wanted }
