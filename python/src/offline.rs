@@ -3,7 +3,7 @@
 use std::{num::NonZeroUsize, path::PathBuf, sync::Arc};
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef, error::ArrowError};
-use larder::offline::{EntityFiles, OfflineError, Project, TrainingWriter};
+use larder::offline::{EntityFiles, Location, OfflineError, Project};
 use larder_model::yaml::parse_bytes;
 use larder_plugin_host::{CompileLimits, compile_here};
 use larder_serving::{Selection, TtlPolicy};
@@ -32,6 +32,7 @@ pub(crate) struct OfflineProject {
 #[pyclass(frozen, module = "larder._native")]
 #[derive(Debug)]
 pub(crate) struct TrainingSet {
+    project: Arc<Project>,
     schema: SchemaRef,
     stream: TrainingStream,
 }
@@ -52,7 +53,10 @@ pub(crate) struct TrainingSpec {
 }
 
 /// The entity rows.
-pub(crate) type Entities = Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>> + Send>;
+pub(crate) enum Entities {
+    Stream(Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>> + Send>),
+    Files(EntityFiles),
+}
 
 /// The minimum memory of a job in bytes: enough for some thousand rows.
 const MEMORY_MIN: u64 = 16 << 20;
@@ -78,11 +82,12 @@ impl TrainingSpec {
     }
 }
 
-/// Opens entity rows: a path of Parquet files, or an object with an Arrow stream.
-fn open_entities(py: Python<'_>, entities: &Bound<'_, PyAny>) -> PyResult<(SchemaRef, Entities)> {
+/// Opens entity rows: the path or URL of Parquet files, or an object with an Arrow stream.
+fn open_entities(project: &Project, entities: &Bound<'_, PyAny>) -> PyResult<(SchemaRef, Entities)> {
+    let py = entities.py();
     if let Some(reader) = capsule::import_stream(entities)? {
         use arrow::array::RecordBatchReader as _;
-        return Ok((reader.schema(), Box::new(reader)));
+        return Ok((reader.schema(), Entities::Stream(Box::new(reader))));
     }
     let Ok(path) = entities.extract::<PathBuf>() else {
         let kind = entities.get_type().to_string();
@@ -92,8 +97,8 @@ fn open_entities(py: Python<'_>, entities: &Bound<'_, PyAny>) -> PyResult<(Schem
         );
         return Err(ErrorClass::Request.error(py, message));
     };
-    let files = EntityFiles::open(&path).map_err(|error| offline_error(py, &error))?;
-    Ok((files.schema(), Box::new(files)))
+    let files = py.detach(|| project.entities(&path)).map_err(|error| offline_error(py, &error))?;
+    Ok((files.schema(), Entities::Files(files)))
 }
 
 /// Parses a number of bytes, or text such as `2GiB`.
@@ -181,13 +186,14 @@ impl OfflineProject {
             strict,
             limits: Limits { memory, threads: threads.unwrap_or(defaults.threads) },
         };
-        let (columns, entities) = open_entities(py, entities)?;
+        let (columns, entities) = open_entities(&self.project, entities)?;
         let schema = py.detach(|| {
             let request = spec.request();
             Ok::<_, OfflineError>(spec.project.job(&request, spec.limits, Arc::clone(&columns))?.schema())
         });
         let schema = schema.map_err(|error| offline_error(py, &error))?;
-        Ok(TrainingSet { schema, stream: TrainingStream::new(spec, columns, entities) })
+        let project = Arc::clone(&self.project);
+        Ok(TrainingSet { project, schema, stream: TrainingStream::new(spec, columns, entities) })
     }
 }
 
@@ -211,9 +217,10 @@ impl TrainingSet {
     /// Writes all remaining rows to a Parquet file. An interrupted or failed run leaves no file.
     fn write_parquet(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
         let failed = |error: OfflineError| offline_error(py, &error);
-        let mut writer = TrainingWriter::create(&path, Arc::clone(&self.schema)).map_err(failed)?;
+        let at = Location::parse(&path).map_err(|error| failed(error.into()))?;
+        let mut writer = self.project.create_output(&at, Arc::clone(&self.schema)).map_err(failed)?;
         while let Some(batch) = self.stream.next(py)? {
-            py.detach(|| writer.write(batch)).map_err(failed)?;
+            py.detach(|| writer.write(&batch)).map_err(failed)?;
         }
         py.detach(|| writer.finish().map(drop)).map_err(failed)
     }

@@ -129,10 +129,14 @@ fn run(
 ) -> Result<Report, OfflineError> {
     let request = spec.request();
     let job = spec.project.job(&request, spec.limits, columns)?;
-    job.run(entities, progress, &mut |batch| {
+    let mut emit = |batch| {
         // The reader was dropped.
         sender.send(Ok(batch)).map_err(|_| OfflineError::from(TrainingError::Stopped))
-    })
+    };
+    match entities {
+        Entities::Stream(rows) => job.run(rows, progress, &mut emit),
+        Entities::Files(files) => job.run(files.read()?, progress, &mut emit),
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -22,15 +22,15 @@ use super::{
     output,
 };
 use crate::offline::{
-    Entities, EntityFiles, FORMAT, Inputs, KnownAt, Manifest, OfflineError, OutputFile, Project, SetRequest,
-    TrainingWriter, Ttl, Warning,
+    Entities, EntityFiles, FORMAT, Inputs, KnownAt, Location, Manifest, OfflineError, Project, SetRequest, Ttl,
+    Warning, Written,
 };
 
 #[derive(Debug, Args)]
 pub(super) struct TrainingSetArgs {
     #[command(flatten)]
     config: ConfigArg,
-    /// The entity rows: a Parquet file, or a directory of them, with a column for each join key, each request input of
+    /// The entity rows: a Parquet file, a directory of them, or an s3:// URL, with a column for each join key, each request input of
     /// derived views, and the times. Further columns, such as labels, are copied
     #[arg(long, value_name = "PATH")]
     entities: Option<PathBuf>,
@@ -45,7 +45,7 @@ pub(super) struct TrainingSetArgs {
         "service", "features", "time_column", "known_at", "ttl", "full_feature_names", "event_timestamps", "strict",
     ])]
     from: Option<PathBuf>,
-    /// The Parquet file to write. Its manifest is written next to it, with the suffix .manifest.json
+    /// The Parquet file or the s3:// URL of the object to write. Its manifest is written next to it, with the suffix .manifest.json
     #[arg(long, short, value_name = "FILE")]
     out: PathBuf,
     /// The column of the entity rows' times
@@ -71,7 +71,9 @@ pub(super) struct TrainingSetArgs {
 }
 
 pub(super) fn run(args: &TrainingSetArgs) -> Result<()> {
-    let manifest = args.from.as_deref().map(Manifest::read).transpose()?;
+    let config = args.config.load()?;
+    let from = args.from.as_deref().map(Location::parse).transpose()?;
+    let manifest = from.as_ref().map(|from| Manifest::read(from, &config.aws)).transpose()?;
     let request = match &manifest {
         Some(manifest) => manifest.request.clone(),
         None => args.request()?,
@@ -81,41 +83,38 @@ pub(super) fn run(args: &TrainingSetArgs) -> Result<()> {
         bail!(CliError::Usage("no entity rows. hint: use --entities PATH".to_owned()));
     };
     telemetry::install_logs("warn", LogFormat::Text);
-    let project = Project::load(args.config.load()?)?;
+    let project = Project::load(config)?;
     project.definitions().warnings.iter().for_each(|warning| output::note(&warning.to_string()));
-    let entities = EntityFiles::open(path)?;
+    let (entities, out) = (project.entities(path)?, Location::parse(&args.out)?);
     let training = request.to_training();
     let job = project.job(&training, args.job.limits(), entities.schema())?;
     let inputs = inputs(&project, &job, &request, path, &entities)?;
-    if let (Some(manifest), Some(from)) = (&manifest, &args.from) {
+    if let (Some(manifest), Some(from)) = (&manifest, from) {
         let differences = manifest.inputs.differences(&inputs);
         if !differences.is_empty() {
-            return Err(OfflineError::InputsDiffer { manifest: from.clone(), differences }.into());
+            return Err(OfflineError::InputsDiffer { manifest: from, differences }.into());
         }
     }
-    let manifest_path = Manifest::path_for(&args.out);
+    let manifest_at = Manifest::location_for(&out);
     let started = Instant::now();
-    project.check_output(&args.out, &job, entities.files())?;
-    let (report, _lock) = run_job(entities.rows(), |progress| {
-        let mut writer = TrainingWriter::create(&args.out, job.schema())?;
-        let mut entities = entities;
-        let report = job.run::<OfflineError>(&mut entities, progress, &mut |batch| writer.write(batch))?;
+    project.check_output(&out, &job, Some(&entities))?;
+    // The lock is kept until the manifest is written.
+    let (report, Written { output: written, lock: _lock }) = run_job(entities.rows().unwrap_or(0), |progress| {
+        let mut writer = project.create_output(&out, job.schema())?;
+        let report = job.run::<OfflineError>(entities.read()?, progress, &mut |batch| writer.write(&batch))?;
         // The manifest must describe the inputs that were read.
-        let entities = Entities { files: entities.digests()?, ..inputs.entities.clone() };
+        let entities = Entities { files: entities.describe()?, ..inputs.entities.clone() };
         let now = Inputs::of(&project.definitions().catalog, &job, &request, entities)?;
         let differences = inputs.differences(&now);
         if !differences.is_empty() {
             return Err(OfflineError::InputsChanged { differences });
         }
         // If the run ends before the new manifest is written, the set must not have the manifest of an earlier set.
-        Manifest::remove(&manifest_path)?;
-        // The lock is kept until the manifest is written.
+        Manifest::remove(&manifest_at)?;
         Ok::<_, OfflineError>((report, writer.finish()?))
     })?;
     let took = started.elapsed();
-    let written = OutputFile::of(&args.out);
-    let written = written.map_err(|source| OfflineError::Write { path: args.out.clone(), source })?;
-    print(&report, &args.out, took);
+    print(&report, &out, took);
     if let Some(manifest) = &manifest
         && manifest.output != written
     {
@@ -123,7 +122,8 @@ pub(super) fn run(args: &TrainingSetArgs) -> Result<()> {
             "the output differs from that of the manifest, although all inputs are equal. This is a bug in Larder";
         bail!(CliError::Failed(message.to_owned()));
     }
-    Manifest { format: FORMAT, request: request.clone(), inputs, output: written, report }.write(&manifest_path)?;
+    Manifest { format: FORMAT, request: request.clone(), inputs, output: written, report }
+        .write(&manifest_at, &project.config().aws)?;
     Ok(())
 }
 
@@ -134,8 +134,9 @@ fn inputs(
     path: &Path,
     entities: &EntityFiles,
 ) -> Result<Inputs, OfflineError> {
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let entities = Entities { path: Some(absolute), files: entities.digests()? };
+    let absolute = if entities.is_local() { std::path::absolute(path).ok() } else { None };
+    let path = absolute.unwrap_or_else(|| path.to_owned());
+    let entities = Entities { path: Some(path), files: entities.describe()? };
     Inputs::of(&project.definitions().catalog, job, request, entities)
 }
 
@@ -161,7 +162,7 @@ impl TrainingSetArgs {
 }
 
 /// Prints the report, and its warnings.
-fn print(report: &Report, out: &Path, took: Duration) {
+fn print(report: &Report, out: &Location, took: Duration) {
     views(&report.views);
     for warning in Warning::of(report, SystemClock.now()) {
         output::note(&warning.to_string());
@@ -170,7 +171,7 @@ fn print(report: &Report, out: &Path, took: Duration) {
     output::line(&format!(
         "wrote {} rows to {} in {:.1} s ({} rows/s)",
         output::thousands(report.rows),
-        out.display(),
+        out,
         took.as_secs_f64(),
         output::thousands(rate as u64)
     ));

@@ -1,195 +1,169 @@
-//! Writes a training set as a Parquet file.
-//!
-//! The rows are written to a temporary file next to the final path, which is renamed at the end. So an interrupted or failed
-//! run leaves no half-written file at the final path. A lock file makes sure that two runs do not write to the same path. The
-//! files have fixed names, so the next run with the same path replaces a file that a killed run left.
+//! Writes a training set as a Parquet file, or as an object in S3.
 
 use std::{
-    ffi::OsString,
-    fs::{self, File, OpenOptions},
-    io,
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
-    path::{Path, PathBuf},
+    io::{self, Write},
+    sync::Arc,
 };
 
-use arrow::{array::RecordBatch, compute::BatchCoalescer, datatypes::SchemaRef, error::ArrowError};
-use larder_common::files::check_regular;
+use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use larder_plugin_host::{Digest, DigestWriter};
+use larder_source::aws::{Aws, AwsError, ObjectAt, ObjectUpload};
 use parquet::{
     arrow::ArrowWriter, basic::Compression, errors::ParquetError, file::properties::WriterProperties,
     schema::types::ColumnPath,
 };
-use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
 
-use super::OfflineError;
+use super::{Location, OfflineError, PathLock, new_file::NewFile, row_batches::RowBatches};
 
-/// Writes a training set. If it is dropped without [`TrainingWriter::finish`], the temporary file is removed.
+/// Writes a training set. If it is dropped without [`TrainingWriter::finish`], nothing is written: an earlier file or object at
+/// the same location keeps its content.
 #[derive(Debug)]
 pub struct TrainingWriter {
-    path: PathBuf,
-    temporary: PathBuf,
-    /// Divides the rows into batches of equal size, because the sizes of batches decide where Parquet's pages end.
-    batches: BatchCoalescer,
-    /// `None` after the file was closed.
-    writer: Option<ArrowWriter<File>>,
-    is_finished: bool,
-    lock: Option<PathLock>,
+    at: Location,
+    batches: RowBatches,
+    writer: ArrowWriter<DigestWriter<Sink>>,
 }
 
-/// The right to write to a path, until it is dropped.
+/// A training set that was written.
 #[derive(Debug)]
-pub struct PathLock {
-    path: PathBuf,
-    /// The lock ends when the file is closed.
-    _file: File,
+pub struct Written {
+    /// Its size and digest.
+    pub output: OutputFile,
+    /// The right to write to its path, if it is a local file.
+    pub lock: Option<PathLock>,
 }
 
-/// The number of rows in a row group, which the writer holds in memory.
+/// A file with its content's digest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OutputFile {
+    /// The size in bytes.
+    pub bytes: u64,
+    /// The digest of the content.
+    pub sha256: Digest,
+}
+
+#[derive(Debug)]
+enum Sink {
+    File(NewFile),
+    Object(Box<ObjectUpload>),
+}
+
+/// The maximum number of rows in a row group.
 const GROUP_ROWS: usize = 1 << 17;
-/// The number of rows that are encoded at a time.
-const BATCH_ROWS: usize = 1 << 14;
+/// The maximum size of an encoded row group in bytes, which the writer holds in memory. The last batch of a row group may
+/// exceed it.
+const GROUP_BYTES: usize = 64 << 20;
 
 // === impl TrainingWriter ===
 
 impl TrainingWriter {
-    /// Creates the temporary file.
+    /// Starts to write to a location.
     ///
     /// # Errors
-    /// [`OfflineError::Write`], also if another run writes to the same path.
-    pub fn create(path: &Path, schema: SchemaRef) -> Result<Self, OfflineError> {
-        let error = |source| OfflineError::Write { path: path.to_owned(), source };
-        match fs::metadata(path) {
-            Ok(meta) => check_regular(&meta).map_err(error)?,
-            Err(source) if source.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => return Err(error(source)),
-        }
-        let lock = PathLock::new(path).map_err(error)?;
-        let temporary = hidden(path, ".tmp");
-        // Only a killed run leaves the file, because this run has the lock.
-        remove_if_there(&temporary).map_err(error)?;
-        let file = OpenOptions::new().write(true).create_new(true).open(&temporary).map_err(error)?;
+    /// [`OfflineError::Write`], also if another run writes to the same path, and [`OfflineError::Upload`].
+    pub fn create(at: &Location, schema: SchemaRef, aws: &Arc<Aws>) -> Result<Self, OfflineError> {
+        let sink = match at {
+            Location::Local(path) => {
+                let file = NewFile::create(path);
+                Sink::File(file.map_err(|source| OfflineError::Write { at: at.clone(), source })?)
+            }
+            Location::Object(object) => {
+                let upload =
+                    ObjectUpload::new(Arc::clone(aws), ObjectAt::clone(object)).map_err(OfflineError::Upload)?;
+                Sink::Object(Box::new(upload))
+            }
+        };
         let mut properties = WriterProperties::builder()
             .set_compression(Compression::SNAPPY)
             // Parquet has no type for `Date64`. Without coercion, it would become an integer.
             .set_coerce_types(true)
-            .set_max_row_group_row_count(Some(GROUP_ROWS));
+            .set_max_row_group_row_count(Some(GROUP_ROWS))
+            .set_max_row_group_bytes(Some(GROUP_BYTES));
         // Floats rarely repeat, and building a dictionary takes more time than the rest of the encoding.
         for field in schema.fields().iter().filter(|field| field.data_type().is_floating()) {
             properties = properties.set_column_dictionary_enabled(ColumnPath::from(field.name().as_str()), false);
         }
-        let properties = properties.build();
-        let batches = BatchCoalescer::new(SchemaRef::clone(&schema), BATCH_ROWS);
-        let mut this =
-            Self { path: path.to_owned(), temporary, batches, writer: None, is_finished: false, lock: Some(lock) };
-        let writer = ArrowWriter::try_new(file, schema, Some(properties));
-        this.writer = Some(writer.map_err(|source| this.encode(source))?);
-        Ok(this)
+        let batches = RowBatches::new(SchemaRef::clone(&schema));
+        let writer = ArrowWriter::try_new(DigestWriter::new(sink), schema, Some(properties.build()));
+        let writer = writer.map_err(|source| failed(at, source))?;
+        Ok(Self { at: at.clone(), batches, writer })
     }
 
     /// Writes rows.
     ///
     /// # Errors
-    /// [`OfflineError::Write`] and [`OfflineError::Encode`].
-    pub fn write(&mut self, rows: RecordBatch) -> Result<(), OfflineError> {
-        if rows.num_rows() == BATCH_ROWS && self.batches.is_empty() {
-            return self.encode_batch(&rows);
-        }
-        self.batches.push_batch(rows).map_err(|source| self.arrow(source))?;
-        self.encode_completed()
+    /// [`OfflineError::Write`], [`OfflineError::Upload`] and [`OfflineError::Encode`].
+    pub fn write(&mut self, rows: &RecordBatch) -> Result<(), OfflineError> {
+        let written = self.batches.push(rows, &mut |batch| self.writer.write(&batch));
+        written.map_err(|source| failed(&self.at, source))
     }
 
-    /// Renames the file to its final path, after its content is on the disk. Returns the lock, which the caller may keep while
+    /// Replaces the file or object at the location. Returns its size and digest, and its lock, which the caller may keep while
     /// it writes more files that belong to this one.
     ///
     /// # Errors
-    /// [`OfflineError::Write`] and [`OfflineError::Encode`].
-    pub fn finish(mut self) -> Result<Option<PathLock>, OfflineError> {
-        self.batches.finish_buffered_batch().map_err(|source| self.arrow(source))?;
-        self.encode_completed()?;
-        let Some(writer) = self.writer.take() else { return Ok(None) };
-        let file = writer.into_inner().map_err(|source| self.encode(source))?;
-        let renamed = file.sync_all().and_then(|()| fs::rename(&self.temporary, &self.path));
-        renamed.map_err(|source| OfflineError::Write { path: self.path.clone(), source })?;
-        self.is_finished = true;
-        Ok(self.lock.take())
-    }
-
-    fn encode_completed(&mut self) -> Result<(), OfflineError> {
-        while let Some(batch) = self.batches.next_completed_batch() {
-            self.encode_batch(&batch)?;
-        }
-        Ok(())
-    }
-
-    fn encode_batch(&mut self, rows: &RecordBatch) -> Result<(), OfflineError> {
-        let Some(writer) = &mut self.writer else { return Ok(()) };
-        writer.write(rows).map_err(|source| self.encode(source))
-    }
-
-    fn arrow(&self, source: ArrowError) -> OfflineError {
-        self.encode(source.into())
-    }
-
-    fn encode(&self, source: ParquetError) -> OfflineError {
-        let path = self.path.clone();
-        match source {
-            // The Parquet library wraps errors of the file.
-            ParquetError::External(source) => match source.downcast::<io::Error>() {
-                Ok(source) => OfflineError::Write { path, source: *source },
-                Err(source) => OfflineError::Encode { path, source: ParquetError::External(source) },
-            },
-            source => OfflineError::Encode { path, source },
-        }
-    }
-}
-
-// === impl PathLock ===
-
-impl PathLock {
-    fn new(path: &Path) -> io::Result<Self> {
-        let path = hidden(path, ".lock");
-        loop {
-            let mut options = OpenOptions::new();
-            let options =
-                options.write(true).create(true).truncate(false).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
-            let file = options.open(&path)?;
-            flock(&file, FlockOperation::NonBlockingLockExclusive)
-                .map_err(|_| io::Error::other("another run is writing to this path"))?;
-            // The previous owner may have removed the file between `open` and `flock`.
-            let (own, meta) = (file.metadata()?, fs::symlink_metadata(&path));
-            if meta.is_ok_and(|meta| (meta.dev(), meta.ino()) == (own.dev(), own.ino())) {
-                return Ok(Self { path, _file: file });
+    /// [`OfflineError::Write`], [`OfflineError::Upload`] and [`OfflineError::Encode`].
+    pub fn finish(mut self) -> Result<Written, OfflineError> {
+        let written = self.batches.finish(&mut |batch| self.writer.write(&batch));
+        let inner = written.and_then(|()| self.writer.into_inner());
+        let (sink, sha256, bytes) = inner.map_err(|source| failed(&self.at, source))?.finish();
+        let output = OutputFile { bytes, sha256 };
+        let lock = match sink {
+            Sink::File(file) => file.finish().map_err(|source| OfflineError::Write { at: self.at, source })?,
+            Sink::Object(upload) => {
+                upload.finish().map_err(OfflineError::Upload)?;
+                None
             }
+        };
+        Ok(Written { output, lock })
+    }
+}
+
+/// Converts an error of the Parquet library, which wraps the errors of the file or upload.
+fn failed(at: &Location, source: ParquetError) -> OfflineError {
+    let at = at.clone();
+    match source {
+        ParquetError::External(source) => match source.downcast::<io::Error>() {
+            Ok(source) => match source.downcast::<AwsError>() {
+                Ok(source) => OfflineError::Upload(source),
+                Err(source) => OfflineError::Write { at, source },
+            },
+            Err(source) => OfflineError::Encode { at, source: ParquetError::External(source) },
+        },
+        source => OfflineError::Encode { at, source },
+    }
+}
+
+// === impl OutputFile ===
+
+impl OutputFile {
+    /// Reads a file, and computes its digest.
+    ///
+    /// # Errors
+    /// Errors of the operating system.
+    pub fn of(path: &std::path::Path) -> io::Result<Self> {
+        let mut file = larder_common::files::open_regular(path)?;
+        let (sha256, bytes) = Digest::read(&mut file)?;
+        Ok(Self { bytes, sha256 })
+    }
+}
+
+// === impl Sink ===
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::File(file) => file.write(bytes),
+            Self::Object(upload) => upload.write(bytes),
         }
     }
-}
 
-impl Drop for PathLock {
-    fn drop(&mut self) {
-        // The file is removed while it is locked. A file that stays is locked again by the next run.
-        let _ = fs::remove_file(&self.path);
-    }
-}
-
-/// Returns the path of a hidden file next to a path.
-fn hidden(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(suffix);
-    path.with_file_name(name)
-}
-
-fn remove_if_there(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-impl Drop for TrainingWriter {
-    fn drop(&mut self) {
-        if !self.is_finished {
-            // The error that ended the run matters more than an error here.
-            let _ = fs::remove_file(&self.temporary);
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::File(file) => file.flush(),
+            Self::Object(upload) => upload.flush(),
         }
     }
 }

@@ -23,7 +23,7 @@ pub enum TrainingError {
     Duplicate(String),
     /// The entity rows cannot be read.
     #[error("the entity rows cannot be read: {0}")]
-    Entities(ArrowError),
+    Entities(Box<dyn std::error::Error + Send + Sync>),
     /// Entity rows have no time, and the job is strict.
     #[error("entity rows have nulls in the column of times '{column}'. hint: remove these rows, or do not use strict")]
     NoTime {

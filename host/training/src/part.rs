@@ -21,13 +21,15 @@ pub(super) struct Parts<'j, I> {
 /// Some consecutive entity rows.
 #[derive(Debug)]
 pub(super) struct Part {
-    /// Batches of at most [`BATCH_ROWS`] rows, with the memory in bytes of their rows.
+    /// Batches of at most [`BATCH_ROWS`] rows and about [`BATCH_BYTES`], with the memory in bytes of their rows.
     pub(super) batches: Vec<(RecordBatch, u64)>,
 }
 
 /// The number of entity rows that are answered at a time: few enough that the processor caches their feature rows, which are
 /// read once for each feature.
 pub(super) const BATCH_ROWS: usize = 2_048;
+/// The size in bytes of entity rows from which fewer rows are answered at a time.
+const BATCH_BYTES: u64 = 8 << 20;
 /// The expected size in bytes of a feature row, and of each feature in it, before the first feature row was read.
 const ROW_BYTES: u64 = 24;
 const FEATURE_BYTES: u64 = 16;
@@ -79,10 +81,15 @@ impl<'j, I: Iterator<Item = Result<RecordBatch, ArrowError>>> Parts<'j, I> {
     /// Reads the next batch; returns false at the end.
     fn fill(&mut self) -> Result<bool, TrainingError> {
         let Some(batch) = self.entities.next() else { return Ok(false) };
-        let batch = batch.map_err(TrainingError::Entities)?;
+        let batch = batch.map_err(|error| match error {
+            ArrowError::ExternalError(source) => TrainingError::Entities(source),
+            other => TrainingError::Entities(other.into()),
+        })?;
         let (rows, bytes) = (batch.num_rows(), batch.get_array_memory_size() as u64);
-        for start in (0..rows).step_by(BATCH_ROWS) {
-            let length = BATCH_ROWS.min(rows - start);
+        let rows_max = BATCH_BYTES.saturating_mul(rows as u64) / bytes.max(1);
+        let rows_max = usize::try_from(rows_max).unwrap_or(BATCH_ROWS).clamp(1, BATCH_ROWS);
+        for start in (0..rows).step_by(rows_max) {
+            let length = rows_max.min(rows - start);
             self.read.push_back((batch.slice(start, length), bytes * length as u64 / rows as u64));
         }
         Ok(true)
