@@ -21,6 +21,16 @@ pub enum TrainingError {
     /// The entity rows have several columns with this name.
     #[error("the entity rows have more than one column '{0}'")]
     Duplicate(String),
+    /// A value of the entity rows cannot be used.
+    #[error("entity row {row}, column '{column}': {why}")]
+    Value {
+        /// The index of the row, from 0.
+        row: usize,
+        /// The column.
+        column: String,
+        /// The reason.
+        why: String,
+    },
     /// The entity rows cannot be read.
     #[error("the entity rows cannot be read: {0}")]
     Entities(Box<dyn std::error::Error + Send + Sync>),

@@ -112,7 +112,7 @@ impl Sample {
         let batch = take_record_batch(&self.batch, &rows.iter().map(|row| *row as u64).collect::<UInt64Array>())?;
         let times = times(&batch, job.request.time_column)?;
         let as_of = (0..batch.num_rows()).filter_map(|row| times.micros(row)).collect();
-        let columns = EntityColumns::new(job, &batch)?;
+        let columns = EntityColumns::new(job, &batch, joined.first_row)?;
         let of_part: Vec<usize> = rows.iter().map(|row| self.rows[*row]).collect();
         let (answer, _) = answer::answer(job, joined, &columns, &of_part, as_of)?;
         job.historical.plan.steps.iter().enumerate().map(|(index, step)| arrays(&answer, index, step)).collect()

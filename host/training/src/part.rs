@@ -12,6 +12,8 @@ pub(super) struct Parts<'j, I> {
     entities: I,
     /// Rows that were read, but are not in a part yet, with the memory of each row.
     read: VecDeque<(RecordBatch, u64)>,
+    /// The number of rows in all parts so far.
+    rows: usize,
     /// Parts that did not fit into memory, in reverse order.
     split: Vec<Part>,
     /// The expected memory of a row, in addition to its own columns.
@@ -21,6 +23,8 @@ pub(super) struct Parts<'j, I> {
 /// Some consecutive entity rows.
 #[derive(Debug)]
 pub(super) struct Part {
+    /// The index of the first row in the set.
+    pub(super) first_row: usize,
     /// Batches of at most [`BATCH_ROWS`] rows and about [`BATCH_BYTES`], with the memory in bytes of their rows.
     pub(super) batches: Vec<(RecordBatch, u64)>,
 }
@@ -46,7 +50,7 @@ impl<'j, I: Iterator<Item = Result<RecordBatch, ArrowError>>> Parts<'j, I> {
         let views = job.historical.views.iter();
         let rows = views.map(|view| ROW_BYTES + FEATURE_BYTES * view.features.len() as u64).sum();
         let row_bytes = Self::row_bytes(job, rows);
-        Self { job, entities, read: VecDeque::new(), split: Vec::new(), row_bytes }
+        Self { job, entities, read: VecDeque::new(), rows: 0, split: Vec::new(), row_bytes }
     }
 
     /// Returns the expected memory of an entity row whose feature rows have this size.
@@ -61,7 +65,7 @@ impl<'j, I: Iterator<Item = Result<RecordBatch, ArrowError>>> Parts<'j, I> {
         if let Some(part) = self.split.pop() {
             return Ok(Some(part));
         }
-        let mut part = Part { batches: Vec::new() };
+        let mut part = Part { first_row: self.rows, batches: Vec::new() };
         let mut bytes: u64 = 0;
         loop {
             if self.read.is_empty() && !self.fill()? {
@@ -75,6 +79,7 @@ impl<'j, I: Iterator<Item = Result<RecordBatch, ArrowError>>> Parts<'j, I> {
             bytes = bytes.saturating_add(more);
             part.batches.extend(self.read.pop_front());
         }
+        self.rows += part.rows();
         Ok((!part.batches.is_empty()).then_some(part))
     }
 
@@ -103,7 +108,8 @@ impl<'j, I: Iterator<Item = Result<RecordBatch, ArrowError>>> Parts<'j, I> {
             part.batches = vec![piece(0, half), piece(half, batch.num_rows() - half)];
         }
         let second = part.batches.split_off(part.batches.len() / 2);
-        self.split.extend([Part { batches: second }, part]);
+        let first_row = part.first_row + part.rows();
+        self.split.extend([Part { first_row, batches: second }, part]);
     }
 
     /// Sets the expected size of a row from the feature rows of a part, which take `bytes` bytes.
