@@ -7,6 +7,7 @@
 mod backfill;
 mod entity_files;
 mod error;
+mod file_writer;
 mod location;
 mod manifest;
 mod new_file;
@@ -37,10 +38,11 @@ pub use self::{
     backfill::{Backfill, BackfillFile},
     entity_files::{EntityFiles, EntityRows},
     error::OfflineError,
+    file_writer::OutputFile,
     location::{Location, NotAnObject},
     manifest::{Derived, Entities, EntityFile, FORMAT, Inputs, Manifest, SourceFile, View},
     new_file::PathLock,
-    output::{OutputFile, TrainingWriter, Written},
+    output::{FILE_BYTES, Output, TrainingWriter, Written, WrittenFiles},
     request::{KnownAt, SetRequest, Ttl},
     warnings::Warning,
 };
@@ -163,8 +165,8 @@ impl Project {
     ///
     /// # Errors
     /// Errors of [`TrainingWriter::create`].
-    pub fn create_output(&self, at: &Location, schema: SchemaRef) -> Result<TrainingWriter, OfflineError> {
-        TrainingWriter::create(at, schema, &self.setting.aws)
+    pub fn create_output(&self, output: &Output, schema: SchemaRef) -> Result<TrainingWriter, OfflineError> {
+        TrainingWriter::create(output, schema, &self.setting.aws)
     }
 
     /// Checks that an output is neither one of the files of entity rows, nor in the files of a view that the job reads.

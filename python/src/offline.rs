@@ -3,7 +3,7 @@
 use std::{num::NonZeroUsize, path::PathBuf, sync::Arc};
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef, error::ArrowError};
-use larder::offline::{EntityFiles, Location, OfflineError, Project};
+use larder::offline::{EntityFiles, FILE_BYTES, OfflineError, Output, Project};
 use larder_model::yaml::parse_bytes;
 use larder_plugin_host::{CompileLimits, compile_here};
 use larder_serving::{Selection, TtlPolicy};
@@ -217,8 +217,8 @@ impl TrainingSet {
     /// Writes all remaining rows to a Parquet file. An interrupted or failed run leaves no file.
     fn write_parquet(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
         let failed = |error: OfflineError| offline_error(py, &error);
-        let at = Location::parse(&path).map_err(|error| failed(error.into()))?;
-        let mut writer = self.project.create_output(&at, Arc::clone(&self.schema)).map_err(failed)?;
+        let output = Output::parse(&path, FILE_BYTES).map_err(|error| failed(error.into()))?;
+        let mut writer = self.project.create_output(&output, Arc::clone(&self.schema)).map_err(failed)?;
         while let Some(batch) = self.stream.next(py)? {
             py.detach(|| writer.write(&batch)).map_err(failed)?;
         }

@@ -14,6 +14,7 @@ use larder_common::{
     clock::{Clock as _, SystemClock},
     telemetry::{self, LogFormat},
 };
+use larder_model::yaml::parse_bytes;
 use larder_training::{Report, TIME_COLUMN, TrainingJob, ViewReport};
 
 use super::{
@@ -22,8 +23,8 @@ use super::{
     output,
 };
 use crate::offline::{
-    Entities, EntityFiles, FORMAT, Inputs, KnownAt, Location, Manifest, OfflineError, Project, SetRequest, Ttl,
-    Warning, Written,
+    Entities, EntityFiles, FILE_BYTES, FORMAT, Inputs, KnownAt, Location, Manifest, OfflineError, Output, Project,
+    SetRequest, Ttl, Warning, Written,
 };
 
 #[derive(Debug, Args)]
@@ -45,7 +46,8 @@ pub(super) struct TrainingSetArgs {
         "service", "features", "time_column", "known_at", "ttl", "full_feature_names", "event_timestamps", "strict",
     ])]
     from: Option<PathBuf>,
-    /// The Parquet file or the s3:// URL of the object to write. Its manifest is written next to it, with the suffix .manifest.json
+    /// The Parquet file, or the s3:// URL of the object, to write. With a slash at the end: the empty directory or prefix for
+    /// several files. The manifest is written next to it, with the suffix .manifest.json
     #[arg(long, short, value_name = "FILE")]
     out: PathBuf,
     /// The column of the entity rows' times
@@ -66,9 +68,15 @@ pub(super) struct TrainingSetArgs {
     /// Fail if an entity row has no time or no complete key, instead of leaving its features null
     #[arg(long)]
     strict: bool,
+    /// The size from which a file in a directory ends [default: 1GiB]
+    #[arg(long, value_name = "BYTES", value_parser = parse_file_bytes, conflicts_with = "from")]
+    file_bytes: Option<u64>,
     #[command(flatten)]
     job: JobArgs,
 }
+
+/// The minimum of `--file-bytes`.
+const FILE_BYTES_MIN: u64 = 1 << 20;
 
 pub(super) fn run(args: &TrainingSetArgs) -> Result<()> {
     let config = args.config.load()?;
@@ -85,7 +93,7 @@ pub(super) fn run(args: &TrainingSetArgs) -> Result<()> {
     telemetry::install_logs("warn", LogFormat::Text);
     let project = Project::load(config)?;
     project.definitions().warnings.iter().for_each(|warning| output::note(&warning.to_string()));
-    let (entities, out) = (project.entities(path)?, Location::parse(&args.out)?);
+    let (entities, out) = (project.entities(path)?, args.output(manifest.as_ref())?);
     let training = request.to_training();
     let job = project.job(&training, args.job.limits(), entities.schema())?;
     let inputs = inputs(&project, &job, &request, path, &entities)?;
@@ -95,11 +103,11 @@ pub(super) fn run(args: &TrainingSetArgs) -> Result<()> {
             return Err(OfflineError::InputsDiffer { manifest: from, differences }.into());
         }
     }
-    let manifest_at = Manifest::location_for(&out);
+    let manifest_at = Manifest::location_for(out.at());
     let started = Instant::now();
-    project.check_output(&out, &job, Some(&entities))?;
+    project.check_output(out.at(), &job, Some(&entities))?;
     // The lock is kept until the manifest is written.
-    let (report, Written { output: written, lock: _lock }) = run_job(entities.rows().unwrap_or(0), |progress| {
+    let (report, Written { files: written, lock: _lock }) = run_job(entities.rows().unwrap_or(0), |progress| {
         let mut writer = project.create_output(&out, job.schema())?;
         let report = job.run::<OfflineError>(entities.read()?, progress, &mut |batch| writer.write(&batch))?;
         // The manifest must describe the inputs that were read.
@@ -114,8 +122,9 @@ pub(super) fn run(args: &TrainingSetArgs) -> Result<()> {
         Ok::<_, OfflineError>((report, writer.finish()?))
     })?;
     let took = started.elapsed();
-    print(&report, &out, took);
+    print(&report, out.at(), took);
     if let Some(manifest) = &manifest
+        && manifest.output.file_bytes == written.file_bytes
         && manifest.output != written
     {
         let message =
@@ -140,9 +149,19 @@ fn inputs(
     Inputs::of(&project.definitions().catalog, job, request, entities)
 }
 
+fn parse_file_bytes(text: &str) -> Result<u64, String> {
+    let bytes = parse_bytes(text).ok_or("not a size such as 512MiB or 2GiB")?;
+    if bytes < FILE_BYTES_MIN { Err(format!("must be at least {} MiB", FILE_BYTES_MIN >> 20)) } else { Ok(bytes) }
+}
+
 // === impl TrainingSetArgs ===
 
 impl TrainingSetArgs {
+    fn output(&self, manifest: Option<&Manifest>) -> Result<Output> {
+        let of_manifest = manifest.and_then(|manifest| manifest.output.file_bytes);
+        Ok(Output::parse(&self.out, self.file_bytes.or(of_manifest).unwrap_or(FILE_BYTES))?)
+    }
+
     fn request(&self) -> Result<SetRequest> {
         if self.service.is_none() && self.features.is_empty() {
             let message = "no features selected. hint: use --service NAME, or --feature VIEW:FEATURE";

@@ -15,7 +15,7 @@ use larder_model::{
 use larder_serving::{Selection, TtlPolicy};
 use larder_training::{History, Limits, Progress, Report, TIME_COLUMN, TrainingRequest, kernel::Visibility};
 
-use super::{Location, OfflineError, Project};
+use super::{Location, OfflineError, Output, Project};
 
 /// A backfill of one derived view.
 #[derive(Debug)]
@@ -116,7 +116,7 @@ impl<'p> Backfill<'p> {
         let schema = self.schema(&entities, &job.schema())?;
         let at = dir.join(&format!("{}.{}.parquet", self.derived.name, view.name));
         self.project.check_output(&at, &job, None)?;
-        let mut writer = self.project.create_output(&at, SchemaRef::clone(&schema))?;
+        let mut writer = self.project.create_output(&Output::File(at.clone()), SchemaRef::clone(&schema))?;
         let mut rows = 0;
         let report = job.run::<OfflineError>(history, progress, &mut |batch| {
             let columns: Vec<&str> = earlier.iter().map(|(_, column)| column.as_str()).collect();

@@ -15,7 +15,7 @@ use larder_training::{Report, TrainingJob};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Location, OfflineError, OutputFile, SetRequest,
+    Location, OfflineError, SetRequest, WrittenFiles,
     new_file::{hidden, remove_if_there},
 };
 
@@ -30,7 +30,7 @@ pub struct Manifest {
     /// The inputs.
     pub inputs: Inputs,
     /// The output.
-    pub output: OutputFile,
+    pub output: WrittenFiles,
     /// The counts of the set.
     pub report: Report,
 }

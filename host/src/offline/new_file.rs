@@ -1,4 +1,4 @@
-//! Replaces a file as a whole.
+//! Replaces a file or directory as a whole.
 //!
 //! The content is written to a temporary file next to the final path, which is renamed at the end. So an interrupted or failed
 //! run leaves no half-written file at the final path. A lock file makes sure that two runs do not write to the same path. The
@@ -20,6 +20,15 @@ pub(super) struct NewFile {
     path: PathBuf,
     temporary: PathBuf,
     file: File,
+    is_finished: bool,
+    lock: Option<PathLock>,
+}
+
+/// A directory that is being filled. If it is dropped without [`NewDir::finish`], it is removed.
+#[derive(Debug)]
+pub(super) struct NewDir {
+    path: PathBuf,
+    temporary: PathBuf,
     is_finished: bool,
     lock: Option<PathLock>,
 }
@@ -81,6 +90,61 @@ impl Drop for NewFile {
         if !self.is_finished {
             // The error that ended the run matters more than an error here.
             let _ = fs::remove_file(&self.temporary);
+        }
+    }
+}
+
+// === impl NewDir ===
+
+impl NewDir {
+    /// Creates the temporary directory.
+    ///
+    /// # Errors
+    /// Errors of the operating system, also if another run writes to the same path, or if the path exists and is not an empty
+    /// directory.
+    pub(super) fn create(path: &Path) -> io::Result<Self> {
+        match fs::read_dir(path) {
+            Ok(mut entries) => {
+                if entries.next().is_some() {
+                    return Err(io::Error::other("the directory is not empty. hint: write to a new directory"));
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        let lock = PathLock::new(path)?;
+        let temporary = hidden(path, ".tmp");
+        // Only a killed run leaves the directory, because this run has the lock.
+        match fs::remove_dir_all(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        fs::create_dir(&temporary)?;
+        Ok(Self { path: path.to_owned(), temporary, is_finished: false, lock: Some(lock) })
+    }
+
+    /// Returns the path of the temporary directory.
+    pub(super) fn temporary(&self) -> &Path {
+        &self.temporary
+    }
+
+    /// Renames the directory to its final path. Returns the lock, which the caller may keep while it writes more files that
+    /// belong to the directory.
+    ///
+    /// # Errors
+    /// Errors of the operating system.
+    pub(super) fn finish(mut self) -> io::Result<Option<PathLock>> {
+        fs::rename(&self.temporary, &self.path)?;
+        self.is_finished = true;
+        Ok(self.lock.take())
+    }
+}
+
+impl Drop for NewDir {
+    fn drop(&mut self) {
+        if !self.is_finished {
+            // The error that ended the run matters more than an error here.
+            let _ = fs::remove_dir_all(&self.temporary);
         }
     }
 }

@@ -1,94 +1,128 @@
-//! Writes a training set as a Parquet file, or as an object in S3.
+//! Writes a training set: as one file, or as several files in a directory.
 
-use std::{
-    io::{self, Write},
-    sync::Arc,
-};
+use std::{path::Path, sync::Arc};
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
-use larder_plugin_host::{Digest, DigestWriter};
-use larder_source::aws::{Aws, AwsError, ObjectAt, ObjectUpload};
-use parquet::{
-    arrow::ArrowWriter, basic::Compression, errors::ParquetError, file::properties::WriterProperties,
-    schema::types::ColumnPath,
-};
+use larder_common::clock::SystemClock;
+use larder_source::{ParquetLimits, S3Parquet, Source as _, SourceError, aws::Aws};
 use serde::{Deserialize, Serialize};
 
-use super::{Location, OfflineError, PathLock, new_file::NewFile, row_batches::RowBatches};
+use super::{
+    Location, OfflineError, PathLock,
+    file_writer::{FileWriter, OutputFile},
+    location::NotAnObject,
+    new_file::NewDir,
+    row_batches::RowBatches,
+};
 
-/// Writes a training set. If it is dropped without [`TrainingWriter::finish`], nothing is written: an earlier file or object at
-/// the same location keeps its content.
+/// Where a training set is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// To a file or an object.
+    File(Location),
+    /// To files in a directory, or to objects below a prefix.
+    Directory {
+        /// The directory, which must not exist or be empty, or the prefix, below which there must be no Parquet files.
+        at: Location,
+        /// The size in bytes from which a file ends after its row group.
+        file_bytes: u64,
+    },
+}
+
+/// Writes a training set. If it is dropped without [`TrainingWriter::finish`], nothing is written, except for complete objects
+/// below a prefix.
 #[derive(Debug)]
 pub struct TrainingWriter {
-    at: Location,
     batches: RowBatches,
-    writer: ArrowWriter<DigestWriter<Sink>>,
+    files: Files,
+}
+
+#[derive(Debug)]
+enum Files {
+    One(FileWriter),
+    Several(DirectoryWriter),
+}
+
+#[derive(Debug)]
+struct DirectoryWriter {
+    /// Where the files are written: the prefix, or a temporary directory.
+    at: Location,
+    /// The temporary directory, and the final path.
+    dir: Option<(NewDir, Location)>,
+    file_bytes: u64,
+    schema: SchemaRef,
+    aws: Arc<Aws>,
+    current: Option<FileWriter>,
+    done: Vec<OutputFile>,
 }
 
 /// A training set that was written.
 #[derive(Debug)]
 pub struct Written {
-    /// Its size and digest.
-    pub output: OutputFile,
-    /// The right to write to its path, if it is a local file.
+    /// Its files.
+    pub files: WrittenFiles,
+    /// The right to write to its path, if it is local.
     pub lock: Option<PathLock>,
 }
 
-/// A file with its content's digest.
+/// The files of a training set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct OutputFile {
-    /// The size in bytes.
-    pub bytes: u64,
-    /// The digest of the content.
-    pub sha256: Digest,
+pub struct WrittenFiles {
+    /// For files in a directory: the size in bytes from which a file ended. `None` for a single file.
+    pub file_bytes: Option<u64>,
+    /// The files in the order of their rows.
+    pub files: Vec<OutputFile>,
 }
 
-#[derive(Debug)]
-enum Sink {
-    File(NewFile),
-    Object(Box<ObjectUpload>),
-}
+/// The default of [`Output::Directory::file_bytes`].
+pub const FILE_BYTES: u64 = 1 << 30;
 
-/// The maximum number of rows in a row group.
-const GROUP_ROWS: usize = 1 << 17;
-/// The maximum size of an encoded row group in bytes, which the writer holds in memory. The last batch of a row group may
-/// exceed it.
-const GROUP_BYTES: usize = 64 << 20;
+// === impl Output ===
+
+impl Output {
+    /// Parses a path or URL. It is a directory if it ends with a slash, or if it is a local directory that exists.
+    ///
+    /// # Errors
+    /// [`NotAnObject`] for a URL that does not name an object or a prefix in S3.
+    pub fn parse(path: &Path, file_bytes: u64) -> Result<Self, NotAnObject> {
+        let slash = path.to_str().and_then(|path| path.strip_suffix('/')).filter(|path| !path.is_empty());
+        match slash {
+            Some(dir) => Ok(Self::Directory { at: Location::parse(Path::new(dir))?, file_bytes }),
+            None => {
+                let at = Location::parse(path)?;
+                let is_dir = matches!(&at, Location::Local(path) if path.is_dir());
+                Ok(if is_dir { Self::Directory { at, file_bytes } } else { Self::File(at) })
+            }
+        }
+    }
+
+    /// Returns its location.
+    #[must_use]
+    pub fn at(&self) -> &Location {
+        match self {
+            Self::File(at) | Self::Directory { at, .. } => at,
+        }
+    }
+}
 
 // === impl TrainingWriter ===
 
 impl TrainingWriter {
-    /// Starts to write to a location.
+    /// Starts to write.
     ///
     /// # Errors
-    /// [`OfflineError::Write`], also if another run writes to the same path, and [`OfflineError::Upload`].
-    pub fn create(at: &Location, schema: SchemaRef, aws: &Arc<Aws>) -> Result<Self, OfflineError> {
-        let sink = match at {
-            Location::Local(path) => {
-                let file = NewFile::create(path);
-                Sink::File(file.map_err(|source| OfflineError::Write { at: at.clone(), source })?)
-            }
-            Location::Object(object) => {
-                let upload =
-                    ObjectUpload::new(Arc::clone(aws), ObjectAt::clone(object)).map_err(OfflineError::Upload)?;
-                Sink::Object(Box::new(upload))
+    /// [`OfflineError::Write`], also if another run writes to the same path or if a directory is not empty, and
+    /// [`OfflineError::Upload`].
+    pub fn create(output: &Output, schema: SchemaRef, aws: &Arc<Aws>) -> Result<Self, OfflineError> {
+        let batches = RowBatches::new(SchemaRef::clone(&schema));
+        let files = match output {
+            Output::File(at) => Files::One(FileWriter::create(at, schema, aws)?),
+            Output::Directory { at, file_bytes } => {
+                Files::Several(DirectoryWriter::create(at, *file_bytes, schema, aws)?)
             }
         };
-        let mut properties = WriterProperties::builder()
-            .set_compression(Compression::SNAPPY)
-            // Parquet has no type for `Date64`. Without coercion, it would become an integer.
-            .set_coerce_types(true)
-            .set_max_row_group_row_count(Some(GROUP_ROWS))
-            .set_max_row_group_bytes(Some(GROUP_BYTES));
-        // Floats rarely repeat, and building a dictionary takes more time than the rest of the encoding.
-        for field in schema.fields().iter().filter(|field| field.data_type().is_floating()) {
-            properties = properties.set_column_dictionary_enabled(ColumnPath::from(field.name().as_str()), false);
-        }
-        let batches = RowBatches::new(SchemaRef::clone(&schema));
-        let writer = ArrowWriter::try_new(DigestWriter::new(sink), schema, Some(properties.build()));
-        let writer = writer.map_err(|source| failed(at, source))?;
-        Ok(Self { at: at.clone(), batches, writer })
+        Ok(Self { batches, files })
     }
 
     /// Writes rows.
@@ -96,74 +130,115 @@ impl TrainingWriter {
     /// # Errors
     /// [`OfflineError::Write`], [`OfflineError::Upload`] and [`OfflineError::Encode`].
     pub fn write(&mut self, rows: &RecordBatch) -> Result<(), OfflineError> {
-        let written = self.batches.push(rows, &mut |batch| self.writer.write(&batch));
-        written.map_err(|source| failed(&self.at, source))
+        let Self { batches, files } = self;
+        batches.push(rows, &mut |batch| files.write(&batch))
     }
 
-    /// Replaces the file or object at the location. Returns its size and digest, and its lock, which the caller may keep while
-    /// it writes more files that belong to this one.
+    /// Writes the end of the set, and replaces the file at its path.
     ///
     /// # Errors
     /// [`OfflineError::Write`], [`OfflineError::Upload`] and [`OfflineError::Encode`].
     pub fn finish(mut self) -> Result<Written, OfflineError> {
-        let written = self.batches.finish(&mut |batch| self.writer.write(&batch));
-        let inner = written.and_then(|()| self.writer.into_inner());
-        let (sink, sha256, bytes) = inner.map_err(|source| failed(&self.at, source))?.finish();
-        let output = OutputFile { bytes, sha256 };
-        let lock = match sink {
-            Sink::File(file) => file.finish().map_err(|source| OfflineError::Write { at: self.at, source })?,
-            Sink::Object(upload) => {
-                upload.finish().map_err(OfflineError::Upload)?;
-                None
+        self.batches.finish(&mut |batch| self.files.write(&batch))?;
+        match self.files {
+            Files::One(file) => {
+                let (file, lock) = file.finish()?;
+                Ok(Written { files: WrittenFiles { file_bytes: None, files: vec![file] }, lock })
+            }
+            Files::Several(directory) => directory.finish(),
+        }
+    }
+}
+
+// === impl Files ===
+
+impl Files {
+    fn write(&mut self, batch: &RecordBatch) -> Result<(), OfflineError> {
+        match self {
+            Self::One(file) => file.write(batch),
+            Self::Several(directory) => directory.write(batch),
+        }
+    }
+}
+
+// === impl DirectoryWriter ===
+
+impl DirectoryWriter {
+    fn create(at: &Location, file_bytes: u64, schema: SchemaRef, aws: &Arc<Aws>) -> Result<Self, OfflineError> {
+        let (at, dir) = match at {
+            Location::Local(path) => {
+                let dir = NewDir::create(path);
+                let dir = dir.map_err(|source| OfflineError::Write { at: at.clone(), source })?;
+                (Location::Local(dir.temporary().to_owned()), Some((dir, at.clone())))
+            }
+            Location::Object(prefix) => {
+                let url = format!("{}/", prefix.url());
+                let found =
+                    S3Parquet::of_all_columns(Arc::clone(aws), &url, ParquetLimits::default(), Arc::new(SystemClock));
+                match found.versions() {
+                    Ok(found) if found.is_empty() => {}
+                    Err(SourceError::Empty { .. }) => {}
+                    Ok(_) => {
+                        let why = "there are Parquet files below this prefix".to_owned();
+                        return Err(OfflineError::Output { at: at.clone(), why });
+                    }
+                    Err(SourceError::Aws(error)) => return Err(OfflineError::Upload(error)),
+                    Err(error) => return Err(OfflineError::Output { at: at.clone(), why: error.to_string() }),
+                }
+                (at.clone(), None)
             }
         };
-        Ok(Written { output, lock })
+        let aws = Arc::clone(aws);
+        Ok(Self { at, dir, file_bytes, schema, aws, current: None, done: Vec::new() })
     }
-}
 
-/// Converts an error of the Parquet library, which wraps the errors of the file or upload.
-fn failed(at: &Location, source: ParquetError) -> OfflineError {
-    let at = at.clone();
-    match source {
-        ParquetError::External(source) => match source.downcast::<io::Error>() {
-            Ok(source) => match source.downcast::<AwsError>() {
-                Ok(source) => OfflineError::Upload(source),
-                Err(source) => OfflineError::Write { at, source },
-            },
-            Err(source) => OfflineError::Encode { at, source: ParquetError::External(source) },
-        },
-        source => OfflineError::Encode { at, source },
+    fn write(&mut self, batch: &RecordBatch) -> Result<(), OfflineError> {
+        let current = match &mut self.current {
+            Some(current) => current,
+            None => {
+                // Zeros in front keep the order of the names up to a million files.
+                let at = self.at.join(&format!("part-{:06}.parquet", self.done.len()));
+                self.current.insert(FileWriter::create(&at, SchemaRef::clone(&self.schema), &self.aws)?)
+            }
+        };
+        current.write(batch)?;
+        if current.bytes() >= self.file_bytes { self.end_file() } else { Ok(()) }
     }
-}
 
-// === impl OutputFile ===
-
-impl OutputFile {
-    /// Reads a file, and computes its digest.
-    ///
-    /// # Errors
-    /// Errors of the operating system.
-    pub fn of(path: &std::path::Path) -> io::Result<Self> {
-        let mut file = larder_common::files::open_regular(path)?;
-        let (sha256, bytes) = Digest::read(&mut file)?;
-        Ok(Self { bytes, sha256 })
-    }
-}
-
-// === impl Sink ===
-
-impl Write for Sink {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::File(file) => file.write(bytes),
-            Self::Object(upload) => upload.write(bytes),
+    fn end_file(&mut self) -> Result<(), OfflineError> {
+        if let Some(current) = self.current.take() {
+            self.done.push(current.finish()?.0);
         }
+        Ok(())
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Self::File(file) => file.flush(),
-            Self::Object(upload) => upload.flush(),
+    fn finish(mut self) -> Result<Written, OfflineError> {
+        if self.done.is_empty() && self.current.is_none() {
+            // A set without rows has one file, with the columns.
+            self.write(&RecordBatch::new_empty(SchemaRef::clone(&self.schema)))?;
         }
+        self.end_file()?;
+        let lock = match self.dir {
+            Some((dir, at)) => dir.finish().map_err(|source| OfflineError::Write { at, source })?,
+            None => None,
+        };
+        Ok(Written { files: WrittenFiles { file_bytes: Some(self.file_bytes), files: self.done }, lock })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slash_makes_a_directory() {
+        let parse = |path: &str| Output::parse(Path::new(path), 1).unwrap();
+        let directory = |at: &str| Output::Directory { at: Location::parse(Path::new(at)).unwrap(), file_bytes: 1 };
+        assert_eq!(parse("sets/a/"), directory("sets/a"));
+        assert_eq!(parse("s3://bucket/sets/"), directory("s3://bucket/sets"));
+        assert_eq!(parse("sets/a"), Output::File(Location::Local("sets/a".into())));
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(parse(dir.path().to_str().unwrap()), directory(dir.path().to_str().unwrap()));
+        assert!(Output::parse(Path::new("s3://bucket/"), 1).is_err());
     }
 }

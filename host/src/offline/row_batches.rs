@@ -1,7 +1,10 @@
 //! Divides the rows of a training set into batches of limited size.
 
-use arrow::{array::RecordBatch, compute::concat_batches, datatypes::SchemaRef, error::ArrowError};
+use arrow::{array::RecordBatch, compute::concat_batches, datatypes::SchemaRef};
 use larder_columns::{fixed_row_size, row_sizes};
+use larder_training::TrainingError;
+
+use super::OfflineError;
 
 /// Collects rows until they are a batch. Where a batch ends depends only on the rows, and not on how they were divided before,
 /// because the sizes of batches decide where Parquet's pages and row groups end.
@@ -29,11 +32,11 @@ impl RowBatches {
     }
 
     /// Adds rows, and passes each complete batch to `emit`.
-    pub(super) fn push<E: From<ArrowError>>(
+    pub(super) fn push(
         &mut self,
         rows: &RecordBatch,
-        emit: &mut dyn FnMut(RecordBatch) -> Result<(), E>,
-    ) -> Result<(), E> {
+        emit: &mut dyn FnMut(RecordBatch) -> Result<(), OfflineError>,
+    ) -> Result<(), OfflineError> {
         let sizes = self.row_bytes.map_or_else(|| row_sizes(rows), |bytes| vec![bytes; rows.num_rows()]);
         let mut start = 0;
         for (row, bytes) in sizes.into_iter().enumerate() {
@@ -50,10 +53,10 @@ impl RowBatches {
     }
 
     /// Passes the rows that are left to `emit`.
-    pub(super) fn finish<E: From<ArrowError>>(
+    pub(super) fn finish(
         &mut self,
-        emit: &mut dyn FnMut(RecordBatch) -> Result<(), E>,
-    ) -> Result<(), E> {
+        emit: &mut dyn FnMut(RecordBatch) -> Result<(), OfflineError>,
+    ) -> Result<(), OfflineError> {
         if self.rows > 0 { self.emit(emit) } else { Ok(()) }
     }
 
@@ -63,10 +66,10 @@ impl RowBatches {
         }
     }
 
-    fn emit<E: From<ArrowError>>(&mut self, emit: &mut dyn FnMut(RecordBatch) -> Result<(), E>) -> Result<(), E> {
+    fn emit(&mut self, emit: &mut dyn FnMut(RecordBatch) -> Result<(), OfflineError>) -> Result<(), OfflineError> {
         let batch = match &*self.pending {
             [one] => one.clone(),
-            several => concat_batches(&self.schema, several)?,
+            several => concat_batches(&self.schema, several).map_err(TrainingError::from)?,
         };
         self.pending.clear();
         (self.rows, self.bytes) = (0, 0);
@@ -96,7 +99,7 @@ mod tests {
         let (mut batches, mut found) = (RowBatches::new(rows.schema()), Vec::new());
         let mut emit = |batch: RecordBatch| {
             found.push(batch.num_rows());
-            Ok::<_, ArrowError>(())
+            Ok(())
         };
         for start in (0..rows.num_rows()).step_by(piece) {
             batches.push(&rows.slice(start, piece.min(rows.num_rows() - start)), &mut emit).unwrap();

@@ -56,6 +56,7 @@ mod retyped;
 mod s3;
 mod security;
 mod store_health;
+mod training_directory;
 mod training_memory;
 mod training_peers;
 mod training_runs;

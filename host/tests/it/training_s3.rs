@@ -114,6 +114,25 @@ fn large_output_is_uploaded_in_parts() {
 }
 
 #[test]
+fn prefix_gets_several_objects() {
+    let home = project(300_000);
+    let moto = Moto::start();
+    moto.bucket("sets");
+    configure(&home, &moto.url());
+    run(&home, "parts/", &["--file-bytes", "1MiB"]).assert_code(0);
+    run(&home, "s3://sets/parts/", &["--file-bytes", "1MiB"]).assert_code(0);
+    for part in ["part-000000.parquet", "part-000001.parquet", "part-000002.parquet"] {
+        let local = fs::read(home.path("parts").join(part)).unwrap();
+        assert!(moto.get("sets", &format!("parts/{part}")) == local, "{part}");
+    }
+    let manifest: Value = serde_json::from_slice(&moto.get("sets", "parts.manifest.json")).unwrap();
+    assert_eq!(manifest["output"]["files"].as_array().unwrap().len(), 3);
+    run(&home, "s3://sets/parts/", &[])
+        .assert_code(1)
+        .assert_complains(&["cannot write s3://sets/parts: there are Parquet files below this prefix. hint: "]);
+}
+
+#[test]
 fn failed_upload_leaves_the_earlier_object() {
     let home = project(400_000);
     let moto = Moto::start();
@@ -152,10 +171,10 @@ fn output_in_s3_never_replaces_inputs() {
         .assert_code(1)
         .assert_complains(&["it is an object of the entity rows"]);
     training_set(&home, "s3://features/entities.parquet", "s3://features/statistics.parquet").assert_code(0);
-    for wrong in ["s3://features", "s3://features/sets/", "gs://features/set.parquet"] {
+    for wrong in ["s3://features", "s3://features/", "gs://features/set.parquet"] {
         training_set(&home, "entities.parquet", wrong)
             .assert_code(1)
-            .assert_complains(&[&format!("'{wrong}' is not the URL of an object")]);
+            .assert_complains(&[&format!("'{}' is not the URL of an object", wrong.trim_end_matches('/'))]);
     }
     training_set(&home, "s3://features/absent.parquet", "out.parquet")
         .assert_code(1)
