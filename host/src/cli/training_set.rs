@@ -116,14 +116,15 @@ pub(super) fn run(args: &TrainingSetArgs) -> Result<()> {
     let written = OutputFile::of(&args.out);
     let written = written.map_err(|source| OfflineError::Write { path: args.out.clone(), source })?;
     print(&report, &args.out, took);
-    if let Some(manifest) = &manifest
-        && manifest.output != written
+    if let Some(expected) = manifest.as_ref().and_then(|manifest| manifest.output.as_ref())
+        && *expected != written
     {
         let message =
             "the output differs from that of the manifest, although all inputs are equal. This is a bug in Larder";
         bail!(CliError::Failed(message.to_owned()));
     }
-    Manifest { format: FORMAT, request: request.clone(), inputs, output: written, report }.write(&manifest_path)?;
+    Manifest { format: FORMAT, request: request.clone(), inputs, output: Some(written), report }
+        .write(&manifest_path)?;
     Ok(())
 }
 

@@ -30,8 +30,8 @@ pub struct Manifest {
     pub request: SetRequest,
     /// The inputs.
     pub inputs: Inputs,
-    /// The output.
-    pub output: OutputFile,
+    /// The file of the set. A set that was not written to a file has none.
+    pub output: Option<OutputFile>,
     /// The counts of the set.
     pub report: Report,
 }
