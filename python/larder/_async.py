@@ -14,6 +14,9 @@ from ._errors import Timeout
 
 T = TypeVar("T")
 
+# The timeout of a call that starts at its deadline, in seconds. A timeout must be positive.
+MIN_REMAINING = 1e-6
+
 
 class AsyncCalls:
     """Runs at most `limit` calls at the same time, each in a thread. Further calls wait until a thread is free.
@@ -39,16 +42,22 @@ class AsyncCalls:
         Raises:
             Timeout: No thread was free within `timeout`.
         """
+        if timeout <= 0:
+            # The call reports the invalid argument.
+            return call(timeout)
         deadline = time.monotonic() + timeout
-
-        def start() -> T:
-            remaining = deadline - time.monotonic()
-            if remaining <= 0 < timeout:
-                message = f"the call waited {timeout:g} s for a thread, because {self._limit} calls were running"
-                raise Timeout(f"{message}. hint: raise 'async_calls' of the store, or 'timeout'")
-            return call(min(remaining, timeout))
-
-        return await asyncio.get_running_loop().run_in_executor(self._threads(), start)
+        submitted = self._threads().submit(lambda: call(max(deadline - time.monotonic(), MIN_REMAINING)))
+        waiting = asyncio.wrap_future(submitted)
+        try:
+            done, _ = await asyncio.wait({waiting}, timeout=timeout)
+        except asyncio.CancelledError:
+            waiting.cancel()
+            raise
+        # A running call ends by its own timeout.
+        if not done and submitted.cancel():
+            message = f"the call waited {timeout:g} s for a thread, because {self._limit} calls were running"
+            raise Timeout(f"{message}. hint: raise 'async_calls' of the store, or 'timeout'")
+        return await waiting
 
     def _threads(self) -> ThreadPoolExecutor:
         if self._process != os.getpid():

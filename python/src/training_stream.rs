@@ -51,7 +51,7 @@ pub(crate) struct Finished {
 }
 
 enum State {
-    Ready(TrainingSpec, EntityRows),
+    Ready(Box<(TrainingSpec, EntityRows)>),
     Running(Receiver<Result<RecordBatch, OfflineError>>),
     Ended,
 }
@@ -98,7 +98,7 @@ impl TrainingSpec {
 impl TrainingStream {
     pub(crate) fn new(spec: TrainingSpec, entities: EntityRows) -> Self {
         Self {
-            state: Mutex::new(State::Ready(spec, entities)),
+            state: Mutex::new(State::Ready(Box::new((spec, entities)))),
             finished: Arc::default(),
             progress: Arc::default(),
             process: process::id(),
@@ -114,7 +114,8 @@ impl TrainingStream {
     pub(crate) fn check_output(&self, py: Python<'_>, path: &Path) -> PyResult<()> {
         self.check_process(py)?;
         let checked = py.detach(|| {
-            let State::Ready(spec, entities) = &*lock(&self.state) else { return Ok(false) };
+            let State::Ready(ready) = &*lock(&self.state) else { return Ok(false) };
+            let (spec, entities) = &**ready;
             let request = spec.request.to_training();
             let job = spec.project.job(&request, spec.limits, entities.schema())?;
             spec.project.check_output(path, &job, entities.files()).map(|()| true)
@@ -133,8 +134,9 @@ impl TrainingStream {
             let received = py.detach(|| {
                 let mut state = lock(&self.state);
                 if let State::Ready(..) = *state
-                    && let State::Ready(spec, entities) = mem::replace(&mut *state, State::Ended)
+                    && let State::Ready(ready) = mem::replace(&mut *state, State::Ended)
                 {
+                    let (spec, entities) = *ready;
                     *state = State::Running(self.start(spec, entities)?);
                 }
                 let State::Running(receiver) = &*state else { return Ok(Err(RecvTimeoutError::Disconnected)) };
