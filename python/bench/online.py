@@ -3,6 +3,10 @@
 All clients use one connection and send the same request. They take turns: one round of each client after the other, so
 that a disturbance of the machine affects all of them. The table has the median over the rounds of each round's p50.
 
+Where the processes run matters more than the client: a message to a process on another core has to wake that core, which takes
+tens of microseconds on a virtual machine. The scheduler may choose another placement for each client, so the benchmark chooses
+it: first the server and all clients on one core, then the clients on another core.
+
 A client that is not installed is left out. `make bench-python` installs all of them in `target/bench-python`.
 
 Usage: online.py LARDER [--rounds 7] [--calls 3000]
@@ -152,12 +156,34 @@ def feast_clients(found: dict[str, Client], url: str, grpc: str) -> None:
     found["grpcio"] = (lambda: stub.GetOnlineFeatures(request), 0.3)
 
 
+# Measures the time from one request to the next. The latencies that `wrk` prints are not used, because it adds invented ones for
+# the requests that it could have sent during slow ones. On a busy machine, they are a thousand times the real ones.
+WRK_SCRIPT = """
+local ffi = require("ffi")
+ffi.cdef("typedef struct { long s; long ns; } instant; int clock_gettime(int clock, instant *time);")
+local instant, threads, request_text, last = ffi.new("instant"), {}, nil, nil
+function setup(thread) threads[#threads + 1] = thread end
+function init() times, request_text = {}, wrk.format() end
+function request()
+  ffi.C.clock_gettime(1, instant)
+  local now = tonumber(instant.s) * 1e6 + tonumber(instant.ns) / 1e3
+  if last then times[#times + 1] = now - last end
+  last = now
+  return request_text
+end
+function done()
+  local times = threads[1]:get("times")
+  table.sort(times)
+  io.write("p50 " .. times[math.floor(#times / 2) + 1] .. "\\n")
+end
+"""
+
+
 def wrk_p50(http: str, body: str, headers: dict[str, str], seconds: int = 2) -> float:
-    """Returns the p50 that `wrk` measures with one connection, in microseconds."""
+    """Returns the median time of a request that `wrk` sends with one connection, in microseconds."""
     lines = [f'wrk.method = "POST"\nwrk.body = [==[{body}]==]\nwrk.headers["content-type"] = "application/json"']
     lines += [f'wrk.headers["{name}"] = "{value}"' for name, value in headers.items()]
-    # `wrk` prints its latencies with two digits of milliseconds at most, so the script prints them in microseconds.
-    lines.append('done = function(summary, latency) io.write("p50 " .. latency:percentile(50) .. "\\n") end')
+    lines.append(WRK_SCRIPT)
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         script.write("\n".join(lines))
         script.flush()
@@ -196,18 +222,17 @@ def table(title: str, found: dict[str, float], base: str) -> None:
         print(f"| {name} | {value:.0f} us | {value / found[base]:.2f} |")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Measures lookups from Python.")
-    parser.add_argument("larder", help="the path of an optimized larder program")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--calls", type=int, default=3000, help="calls of the fastest client in a round")
-    arguments = parser.parse_args()
+def measure(arguments: argparse.Namespace, placement: str, server_core: int, client_core: int) -> None:
+    """Prints the tables for a server on one core and clients on the same or another core."""
+    # Processes and threads inherit the core.
+    os.sched_setaffinity(0, {server_core})
     with server(arguments.larder) as (http, grpc):
+        os.sched_setaffinity(0, {client_core})
         body = json.dumps({"feature_service": SERVICE, "entities": {"id": [7]}})
         measures: dict[str, Callable[[], float]] = {"wrk": lambda: wrk_p50(http, body, {})}
         for name, (call, share) in clients(http, grpc).items():
             measures[name] = lambda call=call, share=share: p50(call, max(int(arguments.calls * share), 10))
-        table("1 entity x 8 features, one connection", rounds(arguments.rounds, measures), "wrk")
+        table(f"1 entity x 8 features, one connection, {placement}", rounds(arguments.rounds, measures), "wrk")
 
         ids = list(range(WIDE_ENTITIES))
         wide = json.dumps({"features": WIDE, "entities": {"id": ids}})
@@ -225,8 +250,20 @@ def main() -> None:
             "larder, to_arrow of columnar": lambda: p50(lambda: lookup(True).to_arrow(), calls),
             "larder, to_dict": lambda: p50(lambda: lookup(False).to_dict(), calls),
         }
-        title = f"{WIDE_ENTITIES} entities x {WIDE_FEATURES} features, one connection"
+        title = f"{WIDE_ENTITIES} entities x {WIDE_FEATURES} features, one connection, {placement}"
         table(title, rounds(arguments.rounds, measures), "wrk, Arrow")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measures lookups from Python.")
+    parser.add_argument("larder", help="the path of an optimized larder program")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--calls", type=int, default=3000, help="calls of the fastest client in a round")
+    arguments = parser.parse_args()
+    first, *others = sorted(os.sched_getaffinity(0))
+    measure(arguments, "server and clients on one core", first, first)
+    if others:
+        measure(arguments, "server and clients on different cores", first, others[0])
 
 
 if __name__ == "__main__":

@@ -27,9 +27,10 @@ from ._errors import (
 )
 from ._response import OnlineResponse
 from ._store import FeatureProblem, FeatureStore
-from ._training import RetrievalJob
+from ._training import BackfillFile, RetrievalJob
 
 __all__ = [
+    "BackfillFile",
     "ConfigError",
     "ConnectionError",
     "Feature",

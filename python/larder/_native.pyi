@@ -42,6 +42,15 @@ class OfflineProject:
         memory: int | str | None,
         threads: int | None,
     ) -> TrainingSet: ...
+    def backfill(
+        self,
+        view: str,
+        start: int,
+        end: int,
+        out: str,
+        memory: int | str | None,
+        threads: int | None,
+    ) -> list[tuple[str, int, dict[str, Any]]]: ...
 
 @final
 class TrainingSet:
@@ -49,6 +58,7 @@ class TrainingSet:
     def collect(self) -> ArrowTable: ...
     def write_parquet(self, path: str) -> None: ...
     def report(self) -> dict[str, Any] | None: ...
+    def manifest(self) -> dict[str, Any] | None: ...
     def __arrow_c_schema__(self) -> object: ...
 
 def compile_plugin(

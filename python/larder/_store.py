@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ._async import AsyncCalls
 from ._catalog import Catalog, FeatureService, FeatureView
 from ._errors import ConfigError, RequestError
 from ._online import Lookups, entity_columns
 from ._response import OnlineResponse
+from ._settings import ASYNC_CALLS, MAX_RESPONSE_BYTES, FilePath, Settings
 
 if TYPE_CHECKING:
-    from ._native import OfflineProject, OnlineClient
-    from ._training import RetrievalJob
-
-MAX_RESPONSE_BYTES = 256 << 20
+    from ._native import OfflineProject
+    from ._training import BackfillFile, RetrievalJob
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,12 @@ class FeatureProblem:
 class FeatureStore:
     """The features of a project.
 
-    Threads may share a store. A process may fork while it has a store: the child opens its own connections.
+    Threads may share a store. A process may fork while it has a store: the child opens its own connections, and reads the
+    definitions again when it builds a training set.
+
+    A store can be pickled, for example for `multiprocessing`, joblib or Ray. The other process reads the configuration again and
+    opens its own connections. The pickle has the arguments of the store, with absolute paths, and the address of `LARDER_URL`. It
+    has a `token` that was an argument, but not the one of `LARDER_TOKEN`, which the other process reads from its environment.
 
     Args:
         config: The path of `larder.yaml`. By default, the environment variable `LARDER_CONFIG`, or `larder.yaml` if no
@@ -56,6 +60,7 @@ class FeatureStore:
         connect_retries: How often connecting is retried. Other errors are not retried, except that a request is sent once
             more if the server has closed an idle connection.
         max_response_bytes: The maximum size of a response.
+        async_calls: The maximum number of calls of `get_online_features_async` that run at the same time, each in a thread.
 
     Raises:
         ConfigError: An argument is invalid, or a PEM file cannot be used.
@@ -63,38 +68,65 @@ class FeatureStore:
 
     def __init__(
         self,
-        config: str | os.PathLike[str] | None = None,
+        config: FilePath | None = None,
         *,
-        feast_repo: str | os.PathLike[str] | None = None,
+        feast_repo: FilePath | None = None,
         url: str | None = None,
         token: str | None = None,
         timeout: float = 5.0,
-        ca: str | os.PathLike[str] | None = None,
-        client_certificate: str | os.PathLike[str] | None = None,
-        client_key: str | os.PathLike[str] | None = None,
+        ca: FilePath | None = None,
+        client_certificate: FilePath | None = None,
+        client_key: FilePath | None = None,
         connect_retries: int = 2,
         max_response_bytes: int = MAX_RESPONSE_BYTES,
+        async_calls: int = ASYNC_CALLS,
     ) -> None:
-        if (client_certificate is None) != (client_key is None):
-            raise ConfigError("client_certificate and client_key belong together. hint: set both, or neither")
-        identity = None
-        if client_certificate is not None and client_key is not None:
-            identity = (os.fspath(client_certificate), os.fspath(client_key))
-        url = url or os.environ.get("LARDER_URL")
-        if config is None and feast_repo is None:
-            config = os.environ.get("LARDER_CONFIG")
-            feast_repo = os.environ.get("LARDER_FEAST_REPO")
-            if config is None and feast_repo is None and url is None:
-                config = "larder.yaml"
-        self._project = None
-        if config is not None or feast_repo is not None:
-            self._project = _open_project(config, feast_repo)
-            url = url or self._project.server_url()
-        token = token or os.environ.get("LARDER_TOKEN")
-        self._lookups = Lookups(
-            _connect(url or "", token, timeout, ca, identity, connect_retries, max_response_bytes),
-            None if self._project is None else Catalog(self._project.definitions()),
+        self._open(
+            Settings.resolve(
+                config,
+                feast_repo,
+                url,
+                token,
+                timeout,
+                ca,
+                client_certificate,
+                client_key,
+                connect_retries,
+                max_response_bytes,
+                async_calls,
+            )
         )
+
+    def _open(self, settings: Settings) -> None:
+        self._settings = settings
+        self._project = settings.open_project() if settings.has_definitions else None
+        self._process = os.getpid()
+        url = settings.url
+        if url is None and self._project is not None:
+            url = self._project.server_url()
+        definitions = None if self._project is None else Catalog(self._project.definitions())
+        self._lookups = Lookups(settings.connect(url or ""), definitions)
+        self._async_calls = AsyncCalls(settings.async_calls)
+
+    def __getstate__(self) -> Settings:
+        return self._settings
+
+    def __setstate__(self, settings: Settings) -> None:
+        self._open(settings)
+
+    def _offline(self) -> OfflineProject:
+        """Returns the definitions and plugins of the configuration.
+
+        Raises:
+            ConfigError: The store has no definitions.
+        """
+        if self._project is None:
+            raise ConfigError("the store has no definitions. hint: use FeatureStore('larder.yaml') or feast_repo=")
+        if self._process != os.getpid():
+            # After a fork, the threads that plugins and S3 need exist only in the parent process.
+            self._project = self._settings.open_project()
+            self._process = os.getpid()
+        return self._project
 
     def get_historical_features(
         self,
@@ -115,7 +147,7 @@ class FeatureStore:
 
         Args:
             entity_df: The entity rows: a data frame of pandas, polars or pyarrow, another object with `__arrow_c_stream__`, or
-                the path of a Parquet file or of a directory of such files. It has the join keys, the request inputs of
+                the path of a Parquet file or of a directory of such files, or an `s3://` URL as a `str`. It has the join keys, the request inputs of
                 derived features, and the times. Other columns, such as labels, are copied.
             features: References as `VIEW:FEATURE`, or a feature service, as in Feast.
             full_feature_names: Whether features are named `VIEW__FEATURE`.
@@ -142,13 +174,11 @@ class FeatureStore:
         """
         from ._training import RetrievalJob
 
-        project = self._project
-        if project is None:
-            raise ConfigError("the store has no definitions. hint: use FeatureStore('larder.yaml') or feast_repo=")
+        self._offline()
         service, references = _selection(features, feature_service)
         path = os.fspath(entity_df) if isinstance(entity_df, (str, os.PathLike)) else entity_df
         return RetrievalJob(
-            lambda: project.training_set(
+            lambda: self._offline().training_set(
                 path,
                 service,
                 references,
@@ -162,6 +192,46 @@ class FeatureStore:
                 threads,
             )
         )
+
+    def backfill(
+        self,
+        view: str,
+        start: datetime | str,
+        end: datetime | str,
+        out: FilePath,
+        *,
+        memory: int | str | None = None,
+        threads: int | None = None,
+    ) -> list[BackfillFile]:
+        """Computes the features of a derived view over the history of the stored features that it reads.
+
+        Ctrl-C stops the run. An interrupted or failed run leaves no half-written file.
+
+        Args:
+            view: The name of a derived view without request inputs.
+            start: Compute the features at times from this one on: a `datetime`, which is in UTC if it has no zone, or text such
+                as `"2026-01-31"` or `"2026-01-31T10:00:00Z"`.
+            end: Compute the features at times before this one.
+            out: The directory of the files, which is created if it does not exist, or an `s3://` URL as a `str`. It gets one file for each stored view that has
+                all join keys.
+            memory: The memory for rows: bytes, or text such as `"2GiB"`, which is the default.
+            threads: The number of threads. By default, the number of processors.
+
+        Returns:
+            The files that were written.
+
+        Raises:
+            ConfigError: The store was created with `url` only, so it has no definitions.
+            RequestError: An argument is invalid.
+            TrainingError: The view cannot be backfilled, or a file cannot be read or written.
+        """
+        from ._training import BackfillFile, microseconds
+
+        first, last = microseconds("start", start), microseconds("end", end)
+        if first >= last:
+            raise RequestError(f"start: {start} is not before the end, {end}")
+        files = self._offline().backfill(view, first, last, os.fspath(out), memory, threads)
+        return [BackfillFile(path if "://" in path else Path(path), rows, report) for path, rows, report in files]
 
     def get_online_features(
         self,
@@ -220,19 +290,26 @@ class FeatureStore:
     ) -> OnlineResponse:
         """Like `get_online_features`, for coroutines.
 
-        The call runs in a thread of the event loop's executor, which waits without holding the interpreter. If the
-        coroutine is cancelled, the thread continues until the response or the timeout.
+        The call runs in a thread, which waits without holding the interpreter. At most `async_calls` calls of the store run at the
+        same time. Further calls wait, and this time counts toward `timeout`. If the coroutine is cancelled, a waiting call is
+        not sent; a running call continues in its thread until the response or the timeout.
+
+        Raises:
+            Timeout: The call took longer than `timeout`, or no thread was free within `timeout`.
         """
-        return await asyncio.to_thread(
-            self.get_online_features,
-            features,
-            entity_rows,
-            full_feature_names,
-            feature_service=feature_service,
-            entities=entities,
-            columnar=columnar,
-            timeout=timeout,
-        )
+
+        def call(remaining: float) -> OnlineResponse:
+            return self.get_online_features(
+                features,
+                entity_rows,
+                full_feature_names,
+                feature_service=feature_service,
+                entities=entities,
+                columnar=columnar,
+                timeout=remaining,
+            )
+
+        return await self._async_calls.run(call, self._settings.timeout if timeout is None else timeout)
 
     def _catalog(self) -> Catalog:
         return self._lookups.definitions or self._lookups.catalog()
@@ -305,36 +382,6 @@ class FeatureStore:
             raise RequestError(f"no feature service has the inputs {names}. hint: set 'feature_service'")
         services = ", ".join(f"'{name}'" for name in found)
         raise RequestError(f"several feature services have the inputs {names}: {services}. hint: set 'feature_service'")
-
-
-def _open_project(
-    config: str | os.PathLike[str] | None, feast_repo: str | os.PathLike[str] | None
-) -> OfflineProject:
-    from . import _native
-
-    # Plugins are compiled in a process of their own, which has limits.
-    compiler_args = ["-I", str(Path(__file__).with_name("_compile.py").resolve()), os.path.abspath(str(_native.__file__))]
-    return _native.OfflineProject(
-        None if config is None else os.fspath(config),
-        None if feast_repo is None else os.fspath(feast_repo),
-        sys.executable,
-        compiler_args,
-    )
-
-
-def _connect(
-    url: str,
-    token: str | None,
-    timeout: float,
-    ca: str | os.PathLike[str] | None,
-    identity: tuple[str, str] | None,
-    connect_retries: int,
-    max_response_bytes: int,
-) -> OnlineClient:
-    from ._native import OnlineClient
-
-    authority = None if ca is None else os.fspath(ca)
-    return OnlineClient(url, token, timeout, authority, identity, connect_retries, max_response_bytes)
 
 
 def _selection(features: Any, feature_service: str | None) -> tuple[str | None, list[str]]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._errors import LarderError
+from ._errors import LarderError, RequestError
 from ._optional import require
 
 if TYPE_CHECKING:
@@ -15,6 +18,42 @@ if TYPE_CHECKING:
     import pyarrow
 
     from ._native import ArrowTable, TrainingSet
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+@dataclass(frozen=True)
+class BackfillFile:
+    """A file of a backfill.
+
+    Attributes:
+        path: The path of the file, or the URL of the object in S3, as a `str`.
+        rows: The number of rows.
+        report: The counts of the run, as `RetrievalJob.report`.
+    """
+
+    path: Path | str
+    rows: int
+    report: dict[str, Any]
+
+
+def microseconds(argument: str, time: datetime | str) -> int:
+    """Returns a time in microseconds since 1970. A time without a zone is in UTC.
+
+    Raises:
+        RequestError: `time` is not a time.
+    """
+    if isinstance(time, str):
+        try:
+            # Python 3.10 does not read the suffix Z.
+            time = datetime.fromisoformat(time.replace("Z", "+00:00"))
+        except ValueError:
+            raise RequestError(f"{argument}: '{time}' is not a time such as '2026-01-31' or '2026-01-31T10:00:00Z'") from None
+    if not isinstance(time, datetime):
+        raise RequestError(f"{argument}: a {type(time).__name__} is not a time. hint: use a datetime")
+    aware = time if time.tzinfo is not None else time.replace(tzinfo=timezone.utc)
+    return (aware - _EPOCH) // timedelta(microseconds=1)
 
 
 def nullable_frame(table: pyarrow.Table) -> pandas.DataFrame:
@@ -36,8 +75,11 @@ class RetrievalJob:
     The rows are the entity rows in their order: the columns of the entity rows, then the features in requested order. The
     job supports Arrow's PyCapsule interface, so `polars.DataFrame(job)` and `pyarrow.table(job)` work, too.
 
-    The first call that needs all rows keeps them, and later calls except `to_parquet` use them. `to_batches` and `to_parquet` keep no rows, so a
-    training set may be larger than the memory.
+    The first call that needs all rows keeps them, and later calls except `to_parquet` use them. `to_batches` and `to_parquet`
+    keep no rows, so a training set may be larger than the memory.
+
+    A process may fork while it has a job. The child can call the methods of a job, except that it cannot continue a run of its
+    parent, and that entity rows which can be read only once, such as a `RecordBatchReader`, belong to the parent.
     """
 
     def __init__(self, start: Callable[[], TrainingSet]) -> None:
@@ -46,16 +88,23 @@ class RetrievalJob:
         self._prepared: TrainingSet | None = start()
         self._rows: ArrowTable | None = None
         self._report: dict[str, Any] | None = None
+        self._manifest: dict[str, Any] | None = None
+        self._process = os.getpid()
 
     def _next_set(self) -> TrainingSet:
         prepared, self._prepared = self._prepared, None
-        return prepared if prepared is not None else self._start()
+        # After a fork, a set needs the definitions and threads of its own process.
+        is_usable = prepared is not None and self._process == os.getpid()
+        return prepared if prepared is not None and is_usable else self._start()
+
+    def _finish(self, read: TrainingSet) -> None:
+        self._report, self._manifest = read.report(), read.manifest()
 
     def _table(self) -> ArrowTable:
         if self._rows is None:
             running = self._next_set()
             self._rows = running.collect()
-            self._report = running.report()
+            self._finish(running)
         return self._rows
 
     @property
@@ -70,6 +119,22 @@ class RetrievalJob:
         if self._report is None:
             raise LarderError("the run has no report, because not all rows were read")
         return self._report
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """The manifest: the request, the versions and digests of all inputs, the counts of the run, and the size and digest of the
+        file.
+
+        It is the content of the file that `to_parquet` writes, and of the file that `larder training-set` writes. `output` is
+        None if the set was not written to a file. A data frame as entity rows has no digest: `inputs.entities` has only files.
+
+        If the rows were not read yet, this reads them.
+        """
+        if self._manifest is None:
+            self._table()
+        if self._manifest is None:
+            raise LarderError("the run has no manifest, because not all rows were read")
+        return self._manifest
 
     def to_arrow(self) -> pyarrow.Table:
         """Returns a `pyarrow.Table`."""
@@ -96,17 +161,23 @@ class RetrievalJob:
         running = self._next_set()
         while (batch := running.next_batch()) is not None:
             yield from pyarrow.table(batch).to_batches()
-        self._report = running.report()
+        self._finish(running)
 
     def to_parquet(self, path: str | os.PathLike[str]) -> None:
-        """Writes a Parquet file. If the run fails or is interrupted, no file is left.
+        """Writes a Parquet file, and next to it the manifest, with the suffix `.manifest.json`.
+
+        If the run fails or is interrupted, neither file is left.
+
+        Args:
+            path: The path of the file, or an `s3://` URL as a `str`. If it ends with a slash, or is a directory, it is the empty
+                directory or prefix for several files.
 
         Raises:
-            TrainingError: The training set cannot be built, or the file cannot be written.
+            TrainingError: The training set cannot be built, the file cannot be written, or it is one of the inputs.
         """
         running = self._next_set()
         running.write_parquet(os.fspath(path))
-        self._report = running.report()
+        self._finish(running)
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         return self._table().__arrow_c_stream__(requested_schema)

@@ -7,9 +7,10 @@ offline_store:
   type: larder.feast.LarderOfflineStore
 ```
 
-Entity rows keep their order and their number, and int64 features stay exact. The feature views must read Parquet files. Feast
-computes on-demand views, as with its other offline stores. Feast's file store does materialization, saved datasets and
-logging.
+Entity rows keep their order and their number, and features have the types of their definitions: int64 features stay exact. The
+feature views must read Parquet files. Without entity rows, the rows are the keys and times of the feature rows between
+`start_date` and `end_date`. Feast computes on-demand views, as with its other offline stores. Feast's file store does
+materialization and logging.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from typing import Any, Literal, Union, cast
 
 import pandas
 import pyarrow
+import pyarrow.parquet
+from feast.errors import SavedDatasetLocationAlreadyExists
 from feast.feature_view import FeatureView
 from feast.infra.offline_stores.dask import DaskOfflineStore, DaskOfflineStoreConfig
 from feast.infra.offline_stores.file_source import FileSource, SavedDatasetFileStorage
@@ -33,9 +36,11 @@ from feast.protos.feast.core.FeatureService_pb2 import FeatureService
 from feast.protos.feast.core.Registry_pb2 import Registry
 from feast.repo_config import RepoConfig
 from feast.saved_dataset import SavedDatasetStorage
+from feast.utils import compute_non_entity_date_range
 
 from . import FeatureStore
 from ._errors import ConfigError, RequestError
+from ._feast_entities import entity_rows_between
 from ._training import nullable_frame
 
 _SERVICE = "larder_request"
@@ -64,9 +69,11 @@ class LarderRetrievalJob(RetrievalJob):
         on_demand_feature_views: list[OnDemandFeatureView],
         full_feature_names: bool,
         metadata: RetrievalMetadata,
+        repo_path: Path | None,
     ) -> None:
         super().__init__()
         self._start = start
+        self._repo_path = repo_path
         self._on_demand_feature_views = on_demand_feature_views
         self._full_feature_names = full_feature_names
         self._metadata = metadata
@@ -96,16 +103,28 @@ class LarderRetrievalJob(RetrievalJob):
     def persist(
         self, storage: SavedDatasetStorage, allow_overwrite: bool = False, timeout: int | None = None
     ) -> None:
-        """Writes the result, with its on-demand features, to Parquet."""
+        """Writes the result, with its on-demand features, to Parquet: a file if the path ends with `.parquet`, or otherwise a
+        file in a directory.
+        """
         if not isinstance(storage, SavedDatasetFileStorage):
             raise RequestError("a saved dataset of the Larder offline store needs SavedDatasetFileStorage")
-        path = storage.file_options.uri
+        options = storage.file_options
+        path = str(FileSource.get_uri_for_file_path(repo_path=self._repo_path, uri=options.uri))
         if not allow_overwrite and Path(path).exists():
-            from feast.errors import SavedDatasetLocationAlreadyExists
-
             raise SavedDatasetLocationAlreadyExists(location=path)
-        filesystem, target = FileSource.create_filesystem_and_path(path, storage.file_options.s3_endpoint_override)
-        pyarrow.parquet.write_table(self.to_arrow(timeout=timeout), target, filesystem=filesystem)
+        filesystem, target = FileSource.create_filesystem_and_path(path, options.s3_endpoint_override)
+        table = self.to_arrow(timeout=timeout)
+        if target.endswith(".parquet"):
+            pyarrow.parquet.write_table(table, target, filesystem=filesystem)
+        else:
+            # A fixed name, so that the file of an earlier dataset is replaced. Other files stay.
+            pyarrow.parquet.write_to_dataset(
+                table,
+                target,
+                filesystem=filesystem,
+                basename_template="larder-{i}.parquet",
+                existing_data_behavior="overwrite_or_ignore",
+            )
 
     def supports_remote_storage_export(self) -> bool:
         return False
@@ -128,10 +147,21 @@ class LarderOfflineStore(DaskOfflineStore):
     ) -> RetrievalJob:
         """Joins entity rows with features.
 
+        Without `entity_df`, the entity rows are the keys and times of the feature rows from `start_date` to `end_date`. By
+        default, this range ends now, and is as long as the longest ttl of the views.
+
         Raises:
             RequestError: `entity_df` is not a data frame.
             ConfigError: A view does not read Parquet files.
         """
+        for view in feature_views:
+            if not isinstance(view.batch_source, FileSource):
+                raise ConfigError(f"feature view '{view.name}': the Larder offline store reads Parquet files only")
+        if entity_df is None:
+            start_date, end_date = compute_non_entity_date_range(
+                feature_views, start_date=kwargs.get("start_date"), end_date=kwargs.get("end_date")
+            )
+            entity_df = entity_rows_between(feature_views, config.repo_path, start_date, end_date)
         if not isinstance(entity_df, pandas.DataFrame):
             raise RequestError(f"{_ENTITY_ROWS}, but it is {type(entity_df).__name__}")
         time_column = infer_event_timestamp_from_entity_df(dict(zip(entity_df.columns, entity_df.dtypes)))
@@ -168,6 +198,7 @@ class LarderOfflineStore(DaskOfflineStore):
                 min_event_timestamp=_python_time(times.min()),
                 max_event_timestamp=_python_time(times.max()),
             ),
+            config.repo_path,
         )
 
 
@@ -193,8 +224,6 @@ def _definitions(
     service = FeatureService()
     service.spec.name, service.spec.project = _SERVICE, project
     for view in feature_views:
-        if not isinstance(view.batch_source, FileSource):
-            raise ConfigError(f"feature view '{view.name}': the Larder offline store reads Parquet files only")
         prefix = view.projection.name_to_use()
         wanted = [ref.split(":", 1)[1] for ref in feature_refs if ref.split(":", 1)[0] == prefix]
         projection = view.projection.to_proto()

@@ -8,10 +8,14 @@ mod capsule;
 mod decode;
 mod definitions;
 mod encode;
+mod entities;
 mod errors;
+mod interrupt;
 mod numpy;
 mod offline;
 mod online;
+mod options;
+mod report;
 mod training_stream;
 
 use pyo3::{

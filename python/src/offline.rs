@@ -1,24 +1,32 @@
-//! Training sets: the definitions of a project, and the jobs that join entity rows with features.
+//! Training sets and backfills: the definitions of a project, and the jobs that join entity rows with features.
 
-use std::{num::NonZeroUsize, path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+};
 
-use arrow::{array::RecordBatch, datatypes::SchemaRef, error::ArrowError};
-use larder::offline::{EntityFiles, FILE_BYTES, OfflineError, Output, Project};
-use larder_model::yaml::parse_bytes;
+use arrow::datatypes::SchemaRef;
+use larder::offline::{
+    Backfill, FILE_BYTES, FORMAT, KnownAt, Location, Manifest, OfflineError, Output, Project, SetRequest,
+    TrainingWriter, Ttl, Written, WrittenFiles,
+};
 use larder_plugin_host::{CompileLimits, compile_here};
-use larder_serving::{Selection, TtlPolicy};
-use larder_training::{Limits, TrainingRequest, kernel::Visibility};
 use pyo3::{
     Bound, Py, PyAny, PyResult, Python, pyclass, pyfunction, pymethods,
-    types::{PyAnyMethods, PyCapsule, PyDict},
+    types::{PyCapsule, PyDict},
 };
 
 use crate::{
     arrow_table::ArrowTable,
     capsule,
+    decode::decode_any,
     definitions::{definitions, offline_error, open_project, server_url},
+    entities::EntityRows,
     errors::ErrorClass,
-    training_stream::{TrainingStream, report_dict},
+    interrupt::run_interruptible,
+    options::{limits, named},
+    report::report_dict,
+    training_stream::{Finished, TrainingSpec, TrainingStream},
 };
 
 /// The definitions, files and plugins of a configuration.
@@ -32,93 +40,15 @@ pub(crate) struct OfflineProject {
 #[pyclass(frozen, module = "larder._native")]
 #[derive(Debug)]
 pub(crate) struct TrainingSet {
-    project: Arc<Project>,
     schema: SchemaRef,
+    project: Arc<Project>,
     stream: TrainingStream,
+    /// The files that were written.
+    output: OnceLock<WrittenFiles>,
 }
 
-/// The definition of a training set, without the entity rows.
-#[derive(Debug)]
-pub(crate) struct TrainingSpec {
-    pub(crate) project: Arc<Project>,
-    pub(crate) service: Option<String>,
-    pub(crate) features: Vec<String>,
-    pub(crate) full_feature_names: bool,
-    pub(crate) time_column: String,
-    pub(crate) visibility: Visibility,
-    pub(crate) ttl: TtlPolicy,
-    pub(crate) event_timestamps: bool,
-    pub(crate) strict: bool,
-    pub(crate) limits: Limits,
-}
-
-/// The entity rows.
-pub(crate) enum Entities {
-    Stream(Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>> + Send>),
-    Files(EntityFiles),
-}
-
-/// The minimum memory of a job in bytes: enough for some thousand rows.
-const MEMORY_MIN: u64 = 16 << 20;
-
-// === impl TrainingSpec ===
-
-impl TrainingSpec {
-    pub(crate) fn request(&self) -> TrainingRequest<'_> {
-        let features = || self.features.iter().map(|feature| feature.as_str().into()).collect();
-        let selection = match &self.service {
-            Some(service) => Selection::Service(service.as_str().into()),
-            None => Selection::Features(features()),
-        };
-        TrainingRequest {
-            selection,
-            full_feature_names: self.full_feature_names,
-            time_column: &self.time_column,
-            visibility: self.visibility,
-            ttl: self.ttl,
-            event_timestamps: self.event_timestamps,
-            strict: self.strict,
-        }
-    }
-}
-
-/// Opens entity rows: the path or URL of Parquet files, or an object with an Arrow stream.
-fn open_entities(project: &Project, entities: &Bound<'_, PyAny>) -> PyResult<(SchemaRef, Entities)> {
-    let py = entities.py();
-    if let Some(reader) = capsule::import_stream(entities)? {
-        use arrow::array::RecordBatchReader as _;
-        return Ok((reader.schema(), Entities::Stream(Box::new(reader))));
-    }
-    let Ok(path) = entities.extract::<PathBuf>() else {
-        let kind = entities.get_type().to_string();
-        let message = format!(
-            "entity_df: {kind} is neither a path nor an object with Arrow data. hint: use a data frame of pandas (with \
-             pyarrow), polars or pyarrow, or the path of a Parquet file"
-        );
-        return Err(ErrorClass::Request.error(py, message));
-    };
-    let files = py.detach(|| project.entities(&path)).map_err(|error| offline_error(py, &error))?;
-    Ok((files.schema(), Entities::Files(files)))
-}
-
-/// Parses a number of bytes, or text such as `2GiB`.
-fn memory(py: Python<'_>, memory: &Bound<'_, PyAny>) -> PyResult<u64> {
-    let bytes = match memory.extract::<u64>() {
-        Ok(bytes) => Some(bytes),
-        Err(_) => memory.extract::<String>().ok().and_then(|text| parse_bytes(&text)),
-    };
-    let invalid = |why: &str| ErrorClass::Request.error(py, format!("memory: {memory}: {why}"));
-    let bytes = bytes.ok_or_else(|| invalid("not a size such as '512MiB' or '2GiB'"))?;
-    if bytes < MEMORY_MIN { Err(invalid(&format!("must be at least {} MiB", MEMORY_MIN >> 20))) } else { Ok(bytes) }
-}
-
-/// Returns the value of an option that has names.
-fn named<T: Copy>(py: Python<'_>, option: &str, value: &str, names: &[(&str, T)]) -> PyResult<T> {
-    names.iter().find(|(name, _)| *name == value).map(|(_, named)| *named).ok_or_else(|| {
-        let names: Vec<_> = names.iter().map(|(name, _)| format!("'{name}'")).collect();
-        ErrorClass::Request.error(py, format!("{option}: '{value}' is not one of {}", names.join(", ")))
-    })
-}
+/// A file of a backfill: its path or URL, its number of rows, and its report.
+type BackfillFile<'py> = (String, u64, Bound<'py, PyDict>);
 
 #[pymethods]
 impl OfflineProject {
@@ -164,36 +94,52 @@ impl OfflineProject {
         event_timestamps: bool,
         strict: bool,
         memory: Option<Bound<'_, PyAny>>,
-        threads: Option<NonZeroUsize>,
+        threads: Option<Bound<'_, PyAny>>,
     ) -> PyResult<TrainingSet> {
-        let defaults = Limits::default();
-        let memory = memory.map_or(Ok(defaults.memory), |memory| self::memory(py, &memory))?;
-        let ttl_names = [("null", TtlPolicy::Null), ("mark", TtlPolicy::Mark), ("ignore", TtlPolicy::Ignore)];
+        let known_at_names = [("event", KnownAt::Event), ("created", KnownAt::Created)];
+        let ttl_names = [("null", Ttl::Null), ("mark", Ttl::Mark), ("ignore", Ttl::Ignore)];
         let spec = TrainingSpec {
             project: Arc::clone(&self.project),
-            service,
-            features,
-            full_feature_names,
-            time_column: timestamp_column,
-            visibility: named(
-                py,
-                "known_at",
-                known_at,
-                &[("event", Visibility::Event), ("created", Visibility::Created)],
-            )?,
-            ttl: named(py, "ttl", ttl, &ttl_names)?,
-            event_timestamps,
-            strict,
-            limits: Limits { memory, threads: threads.unwrap_or(defaults.threads) },
+            request: SetRequest {
+                service,
+                features,
+                time_column: timestamp_column,
+                known_at: named(py, "known_at", known_at, &known_at_names)?,
+                ttl: named(py, "ttl", ttl, &ttl_names)?,
+                full_feature_names,
+                event_timestamps,
+                strict,
+            },
+            limits: limits(py, memory.as_ref(), threads.as_ref())?,
         };
-        let (columns, entities) = open_entities(&self.project, entities)?;
-        let schema = py.detach(|| {
-            let request = spec.request();
-            Ok::<_, OfflineError>(spec.project.job(&request, spec.limits, Arc::clone(&columns))?.schema())
-        });
-        let schema = schema.map_err(|error| offline_error(py, &error))?;
+        let entities = EntityRows::open(&self.project, entities)?;
+        let columns = entities.schema();
+        let schema = py.detach(|| spec.schema(columns)).map_err(|error| offline_error(py, &error))?;
         let project = Arc::clone(&self.project);
-        Ok(TrainingSet { project, schema, stream: TrainingStream::new(spec, columns, entities) })
+        Ok(TrainingSet { schema, project, stream: TrainingStream::new(spec, entities), output: OnceLock::new() })
+    }
+
+    /// Computes derived features at times from `start` to before `end`, in microseconds. Writes files to the directory `out`,
+    /// which is created if it does not exist.
+    #[expect(clippy::too_many_arguments, reason = "each argument is one of the Python method")]
+    fn backfill<'py>(
+        &self,
+        py: Python<'py>,
+        view: String,
+        start: i64,
+        end: i64,
+        out: PathBuf,
+        memory: Option<Bound<'_, PyAny>>,
+        threads: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<Vec<BackfillFile<'py>>> {
+        let limits = limits(py, memory.as_ref(), threads.as_ref())?;
+        let project = Arc::clone(&self.project);
+        let files = run_interruptible(py, move |progress| {
+            let backfill = Backfill::new(&project, &view, start..end)?;
+            backfill.run(&Location::parse(&out)?, limits, progress)
+        })?;
+        let files = files.map_err(|error: OfflineError| offline_error(py, &error))?;
+        files.into_iter().map(|file| Ok((file.at.to_string(), file.rows, report_dict(py, &file.report)?))).collect()
     }
 }
 
@@ -214,24 +160,61 @@ impl TrainingSet {
         Ok(ArrowTable::new(Arc::clone(&self.schema), batches))
     }
 
-    /// Writes all remaining rows to a Parquet file. An interrupted or failed run leaves no file.
+    /// Writes all rows to a Parquet file, and the manifest next to it. An interrupted or failed run leaves no file.
     fn write_parquet(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
         let failed = |error: OfflineError| offline_error(py, &error);
         let output = Output::parse(&path, FILE_BYTES).map_err(|error| failed(error.into()))?;
-        let mut writer = self.project.create_output(&output, Arc::clone(&self.schema)).map_err(failed)?;
+        self.stream.check_output(py, output.at())?;
+        let writer = py.detach(|| self.project.create_output(&output, Arc::clone(&self.schema)));
+        let mut writer = writer.map_err(failed)?;
         while let Some(batch) = self.stream.next(py)? {
             py.detach(|| writer.write(&batch)).map_err(failed)?;
         }
-        py.detach(|| writer.finish().map(drop)).map_err(failed)
+        let Some(finished) = self.stream.finished() else {
+            return Err(ErrorClass::Training.error(py, "the run ended before all rows were read".to_owned()));
+        };
+        let output = py.detach(|| self.finish(writer, output.at(), finished)).map_err(failed)?;
+        self.output.get_or_init(|| output);
+        Ok(())
     }
 
     /// Returns the report as a dictionary, or None if not all rows were read.
     fn report<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
-        self.stream.report().map(|report| report_dict(py, &report)).transpose()
+        self.stream.finished().map(|finished| report_dict(py, &finished.report)).transpose()
+    }
+
+    /// Returns the manifest as a dictionary, or None if not all rows were read.
+    fn manifest<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let Some(finished) = self.stream.finished() else { return Ok(None) };
+        let manifest = serde_json::to_vec(&finished.manifest(self.output.get().cloned()));
+        let json = manifest.map_err(|error| ErrorClass::Training.error(py, error.to_string()))?;
+        decode_any(py, &json).map(Some)
     }
 
     fn __arrow_c_schema__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyCapsule>> {
         capsule::export_schema(py, &self.schema)
+    }
+}
+
+impl TrainingSet {
+    /// Completes a training set and writes its manifest. Returns the description of the set's files.
+    fn finish(&self, writer: TrainingWriter, at: &Location, finished: &Finished) -> Result<WrittenFiles, OfflineError> {
+        let manifest_at = Manifest::location_for(at);
+        // If the process ends before the new manifest is written, the set must not have the manifest of an earlier set.
+        Manifest::remove(&manifest_at)?;
+        // The lock is kept until the manifest is written.
+        let Written { files, lock: _lock } = writer.finish()?;
+        finished.manifest(Some(files.clone())).write(&manifest_at, &self.project.config().aws)?;
+        Ok(files)
+    }
+}
+
+// === impl Finished ===
+
+impl Finished {
+    fn manifest(&self, output: Option<WrittenFiles>) -> Manifest {
+        let Self { request, inputs, report } = self.clone();
+        Manifest { format: FORMAT, request, inputs, output, report }
     }
 }
 

@@ -1,72 +1,145 @@
-//! Runs a job in a thread, and hands over its rows.
+//! Runs the job of a training set in a thread, and hands over its rows.
 
 use std::{
+    fmt::{self, Debug, Formatter},
+    mem, process,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
     thread,
-    time::Duration,
 };
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
-use larder::offline::OfflineError;
-use larder_training::{Progress, Report, TrainingError};
-use pyo3::{
-    Bound, PyResult, Python,
-    types::{PyDict, PyDictMethods, PyList, PyListMethods},
-};
+use larder::offline::{Inputs, Location, OfflineError, Project, SetRequest};
+use larder_training::{Limits, Progress, Report, TrainingError};
+use pyo3::{PyResult, Python};
 
 use crate::{
     definitions::offline_error,
+    entities::EntityRows,
     errors::ErrorClass,
-    offline::{Entities, TrainingSpec},
+    interrupt::{SLICE, thread_error},
 };
 
 /// The rows of a training set. The job starts when the first rows are read, and stops when the stream is dropped.
 #[derive(Debug)]
 pub(crate) struct TrainingStream {
     state: Mutex<State>,
-    report: Arc<Mutex<Option<Report>>>,
+    finished: Arc<OnceLock<Finished>>,
     progress: Arc<Progress>,
+    /// The process that created the stream. Its threads do not exist in a child process after a fork.
+    process: u32,
+}
+
+/// The definition of a training set, without the entity rows.
+#[derive(Debug)]
+pub(crate) struct TrainingSpec {
+    pub(crate) project: Arc<Project>,
+    pub(crate) request: SetRequest,
+    pub(crate) limits: Limits,
+}
+
+/// What a manifest describes, except the output.
+#[derive(Clone, Debug)]
+pub(crate) struct Finished {
+    pub(crate) request: SetRequest,
+    pub(crate) inputs: Inputs,
+    pub(crate) report: Report,
 }
 
 enum State {
-    Ready(TrainingSpec, SchemaRef, Entities),
+    Ready(Box<(TrainingSpec, EntityRows)>),
     Running(Receiver<Result<RecordBatch, OfflineError>>),
     Ended,
 }
 
 /// The number of batches that the job may be ahead of the reader.
 const BATCHES_AHEAD: usize = 2;
-/// The longest time that a reader waits before it checks for signals.
-const SLICE: Duration = Duration::from_millis(100);
+
+// === impl TrainingSpec ===
+
+impl TrainingSpec {
+    /// Returns the columns of the training set for entity rows with these columns.
+    pub(crate) fn schema(&self, entities: SchemaRef) -> Result<SchemaRef, OfflineError> {
+        let request = self.request.to_training();
+        Ok(self.project.job(&request, self.limits, entities)?.schema())
+    }
+
+    /// Runs the job. Fails if an input changes during the run, because the manifest must describe the inputs that were read.
+    fn run(
+        self,
+        mut entities: EntityRows,
+        progress: &Progress,
+        sender: &SyncSender<Result<RecordBatch, OfflineError>>,
+    ) -> Result<Finished, OfflineError> {
+        let request = self.request.to_training();
+        let job = self.project.job(&request, self.limits, entities.schema())?;
+        let describe = |entities: &EntityRows| {
+            Inputs::of(&self.project.definitions().catalog, &job, &self.request, entities.describe()?)
+        };
+        let inputs = describe(&entities)?;
+        let mut emit = |batch| {
+            // The reader was dropped.
+            sender.send(Ok(batch)).map_err(|_| OfflineError::from(TrainingError::Stopped))
+        };
+        let report = match &mut entities {
+            EntityRows::Stream(rows) => job.run(rows, progress, &mut emit),
+            EntityRows::Files(files) => job.run(files.read()?, progress, &mut emit),
+        }?;
+        let differences = inputs.differences(&describe(&entities)?);
+        if !differences.is_empty() {
+            return Err(OfflineError::InputsChanged { differences });
+        }
+        Ok(Finished { request: self.request.clone(), inputs, report })
+    }
+}
 
 // === impl TrainingStream ===
 
 impl TrainingStream {
-    pub(crate) fn new(spec: TrainingSpec, columns: SchemaRef, entities: Entities) -> Self {
+    pub(crate) fn new(spec: TrainingSpec, entities: EntityRows) -> Self {
         Self {
-            state: Mutex::new(State::Ready(spec, columns, entities)),
-            report: Arc::default(),
+            state: Mutex::new(State::Ready(Box::new((spec, entities)))),
+            finished: Arc::default(),
             progress: Arc::default(),
+            process: process::id(),
         }
     }
 
-    /// Returns the report, if all rows were read.
-    pub(crate) fn report(&self) -> Option<Report> {
-        lock(&self.report).clone()
+    /// Returns the description of the run, if all rows were read.
+    pub(crate) fn finished(&self) -> Option<&Finished> {
+        self.finished.get()
+    }
+
+    /// Checks that an output is not one of the inputs. The rows must not have been read before.
+    pub(crate) fn check_output(&self, py: Python<'_>, at: &Location) -> PyResult<()> {
+        self.check_process(py)?;
+        let checked = py.detach(|| {
+            let State::Ready(ready) = &*lock(&self.state) else { return Ok(false) };
+            let (spec, entities) = &**ready;
+            let request = spec.request.to_training();
+            let job = spec.project.job(&request, spec.limits, entities.schema())?;
+            spec.project.check_output(at, &job, entities.files()).map(|()| true)
+        });
+        match checked {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(ErrorClass::Training.error(py, "rows of the set were already read".to_owned())),
+            Err(error) => Err(offline_error(py, &error)),
+        }
     }
 
     /// Returns the next rows. Waits without holding the interpreter, because the job may need it to read the entity rows.
     pub(crate) fn next(&self, py: Python<'_>) -> PyResult<Option<RecordBatch>> {
+        self.check_process(py)?;
         loop {
             let received = py.detach(|| {
                 let mut state = lock(&self.state);
                 if let State::Ready(..) = *state
-                    && let State::Ready(spec, columns, entities) = std::mem::replace(&mut *state, State::Ended)
+                    && let State::Ready(ready) = mem::replace(&mut *state, State::Ended)
                 {
-                    *state = State::Running(self.start(spec, columns, entities)?);
+                    let (spec, entities) = *ready;
+                    *state = State::Running(self.start(spec, entities)?);
                 }
                 let State::Running(receiver) = &*state else { return Ok(Err(RecvTimeoutError::Disconnected)) };
                 let received = receiver.recv_timeout(SLICE);
@@ -75,13 +148,10 @@ impl TrainingStream {
                 }
                 Ok(received)
             });
-            let received = received.map_err(|error: std::io::Error| {
-                ErrorClass::Training.error(py, format!("cannot start a thread: {error}"))
-            })?;
-            match received {
+            match received.map_err(|error| thread_error(py, &error))? {
                 Ok(Ok(batch)) => return Ok(Some(batch)),
                 Ok(Err(error)) => return Err(offline_error(py, &error)),
-                Err(RecvTimeoutError::Disconnected) if self.report().is_some() => return Ok(None),
+                Err(RecvTimeoutError::Disconnected) if self.finished().is_some() => return Ok(None),
                 // An error or an interrupt ended the run before, or the thread panicked, which is a bug in Larder.
                 Err(RecvTimeoutError::Disconnected) => {
                     return Err(ErrorClass::Training.error(py, "the run ended before all rows were read".to_owned()));
@@ -98,44 +168,39 @@ impl TrainingStream {
     fn start(
         &self,
         spec: TrainingSpec,
-        columns: SchemaRef,
-        entities: Entities,
+        entities: EntityRows,
     ) -> std::io::Result<Receiver<Result<RecordBatch, OfflineError>>> {
         let (sender, receiver) = sync_channel(BATCHES_AHEAD);
-        let (report, progress) = (Arc::clone(&self.report), Arc::clone(&self.progress));
-        let run = move || match run(&spec, columns, entities, &progress, &sender) {
-            Ok(done) => *lock(&report) = Some(done),
+        let (finished, progress) = (Arc::clone(&self.finished), Arc::clone(&self.progress));
+        let run = move || match spec.run(entities, &progress, &sender) {
+            Ok(done) => _ = finished.set(done),
             // If the reader is gone, no one needs the error.
             Err(error) => _ = sender.send(Err(error)),
         };
         thread::Builder::new().name("larder-training".to_owned()).spawn(run)?;
         Ok(receiver)
     }
+
+    /// After a fork, the thread that sends the rows exists only in the parent process.
+    fn check_process(&self, py: Python<'_>) -> PyResult<()> {
+        if self.process == process::id() {
+            return Ok(());
+        }
+        let message = "the run belongs to the parent process. hint: start the run after the fork";
+        Err(ErrorClass::Training.error(py, message.to_owned()))
+    }
 }
 
 impl Drop for TrainingStream {
     fn drop(&mut self) {
-        // The thread is not joined: it may wait for the interpreter, which this thread holds.
-        self.progress.stop();
-    }
-}
-
-fn run(
-    spec: &TrainingSpec,
-    columns: SchemaRef,
-    entities: Entities,
-    progress: &Progress,
-    sender: &SyncSender<Result<RecordBatch, OfflineError>>,
-) -> Result<Report, OfflineError> {
-    let request = spec.request();
-    let job = spec.project.job(&request, spec.limits, columns)?;
-    let mut emit = |batch| {
-        // The reader was dropped.
-        sender.send(Ok(batch)).map_err(|_| OfflineError::from(TrainingError::Stopped))
-    };
-    match entities {
-        Entities::Stream(rows) => job.run(rows, progress, &mut emit),
-        Entities::Files(files) => job.run(files.read()?, progress, &mut emit),
+        if self.process == process::id() {
+            // The thread is not joined: it may wait for the interpreter, which this thread holds.
+            self.progress.stop();
+        } else {
+            // Dropping a receiver uses locks, which a thread of the parent process may have held during the fork.
+            let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+            mem::forget(mem::replace(state, State::Ended));
+        }
     }
 }
 
@@ -143,46 +208,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Converts a report. Durations are in seconds.
-pub(crate) fn report_dict<'py>(py: Python<'py>, report: &Report) -> PyResult<Bound<'py, PyDict>> {
-    let dict = PyDict::new(py);
-    dict.set_item("rows", report.rows)?;
-    dict.set_item("rows_without_time", report.rows_without_time)?;
-    dict.set_item("parts", report.parts)?;
-    let views = PyList::empty(py);
-    for view in &report.views {
-        let entry = PyDict::new(py);
-        entry.set_item("view", &view.view)?;
-        entry.set_item("ttl_seconds", view.ttl.map(|ttl| ttl.as_secs_f64()))?;
-        for (name, count) in [
-            ("feature_rows", view.feature_rows),
-            ("skipped", view.skipped),
-            ("row_groups_skipped", view.row_groups_skipped),
-            ("matched", view.matched),
-            ("expired", view.expired),
-            ("not_found", view.not_found),
-            ("no_key", view.no_key),
-            ("late", view.late),
-            ("same_time", view.same_time),
-        ] {
-            entry.set_item(name, count)?;
-        }
-        views.append(entry)?;
-    }
-    dict.set_item("views", views)?;
-    let derived = PyList::empty(py);
-    for view in &report.derived {
-        let entry = PyDict::new(py);
-        entry.set_item("view", &view.view)?;
-        entry.set_item("failed", view.failed)?;
-        derived.append(entry)?;
-    }
-    dict.set_item("derived_views", derived)?;
-    Ok(dict)
-}
-
-impl std::fmt::Debug for State {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl Debug for State {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Ready(..) => "Ready",
             Self::Running(_) => "Running",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import unittest
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from unittest import mock
 
@@ -98,6 +99,68 @@ class Churn(unittest.TestCase):
         self.assertGreater(len(names), 8)
         for name in names:
             self.assertEqual(rows[name].to_pylist(), online[name].to_pylist(), name)
+
+    def backfill_store(self) -> larder.FeatureStore:
+        """Returns a store with the derived view `history`, which reads no request data."""
+        home = self.dir / "demo"
+        text = (home / "features/churn_derived.yaml").read_text().split("feature_services:")[0]
+        request = "{name: discount_percent, request: Float64}"
+        self.assertIn(request, text)
+        stored = '{name: discount_percent, from: "customer_behavior_features:monthly_charges"}'
+        text = text.replace(request, stored).replace("- name: customer_derived_features", "- name: history")
+        (home / "history.yaml").write_text(text)
+        config = home / "larder-history.yaml"
+        config.write_text("features: [features/churn.yaml, history.yaml]\nplugins: {dir: plugins}\n")
+        return larder.FeatureStore(config, url=self.url)
+
+    def test_backfill_equals_training_set(self) -> None:
+        store = self.backfill_store()
+        latest = polars.read_parquet(self.dir / "demo/data/customer_features.parquet")["event_timestamp"].max()
+        start, end = latest - timedelta(days=3), latest
+        out = self.dir / "filled"
+        files = store.backfill("history", start, end, out, memory="64MiB", threads=2)
+        self.assertEqual(sorted(out.iterdir()), sorted(file.path for file in files))
+        self.assertGreater(sum(file.rows for file in files), 100)
+        for file in files:
+            rows = polars.read_parquet(file.path)
+            self.assertEqual((file.rows, file.report["rows"] >= file.rows), (len(rows), True))
+            if file.rows > 0:
+                self.assertGreaterEqual(rows["event_timestamp"].min(), start)
+                self.assertLess(rows["event_timestamp"].max(), end)
+            entities = rows.select("customer_id", "event_timestamp")
+            names = rows.columns[2:]
+            expected = store.get_historical_features(entities, [f"history:{name}" for name in names]).to_polars()
+            self.assertTrue(rows.equals(expected))
+        # Times without a zone are in UTC, and times can be text.
+        texts = [time.replace(tzinfo=None).isoformat() for time in (start, end)]
+        again = store.backfill("history", *texts, self.dir / "again")
+        self.assertEqual([file.path.read_bytes() for file in again], [file.path.read_bytes() for file in files])
+
+    def test_backfill_mistakes_are_named(self) -> None:
+        store = self.backfill_store()
+        out = self.dir / "mistakes"
+        for view, start, end, error, message in (
+            ("histori", "2026-01-01", "2026-01-02", larder.TrainingError, "did you mean 'history'"),
+            ("history", "2026-01-02", "2026-01-02T00:00:00Z", larder.RequestError, "start: 2026-01-02 is not before the end"),
+            ("history", "yesterday", "2026-01-02", larder.RequestError, "start: 'yesterday' is not a time such as"),
+            ("history", "2026-01-02", 7, larder.RequestError, "end: a int is not a time. hint: use a datetime"),
+        ):
+            with self.assertRaisesRegex(error, message):
+                store.backfill(view, start, end, out)
+        self.assertFalse(out.exists())
+        with self.assertRaisesRegex(larder.ConfigError, "the store has no definitions"):
+            larder.FeatureStore(url=self.url).backfill("history", "2026-01-01", "2026-01-02", out)
+
+    def test_interrupt_stops_backfill(self) -> None:
+        store = self.backfill_store()
+        out = self.dir / "interrupted"
+        timer = threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT))
+        timer.start()
+        self.addCleanup(timer.join)
+        with self.assertRaises(KeyboardInterrupt):
+            for _ in range(1000):
+                store.backfill("history", "2000-01-01", "2100-01-01", out)
+        self.assertEqual([path.name for path in out.iterdir() if path.name.startswith(".")], [])
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -66,9 +67,75 @@ class Training(unittest.TestCase):
             command += ["--feature", feature]
         subprocess.run(command, cwd=self.home.dir, check=True, capture_output=True)
         ours = self.home.dir / "package.parquet"
-        self.job().to_parquet(ours)
+        for entities in (self.entities, self.path):
+            job = self.job(entities)
+            job.to_parquet(ours)
+            self.assertEqual(ours.read_bytes(), out.read_bytes())
+            self.assertTrue(pyarrow.parquet.read_table(ours).equals(self.job().to_arrow()))
+        # The manifest is the one of the command.
+        expected = json.loads(out.with_name("command.parquet.manifest.json").read_text())
+        self.assertEqual(job.manifest, expected)
+        written = ours.with_name("package.parquet.manifest.json")
+        self.assertEqual(json.loads(written.read_text()), expected)
+        again = [PROGRAM, "training-set", "--from", str(written), "--out", str(out)]
+        subprocess.run(again, cwd=self.home.dir, check=True, capture_output=True)
         self.assertEqual(ours.read_bytes(), out.read_bytes())
-        self.assertTrue(pyarrow.parquet.read_table(ours).equals(self.job().to_arrow()))
+
+    def test_manifest_describes_set_in_memory(self) -> None:
+        job = self.job(self.path, ttl="mark")
+        manifest = job.manifest
+        self.assertIsNone(manifest["output"])
+        self.assertEqual((manifest["request"]["features"], manifest["request"]["ttl"]), (FEATURES, "mark"))
+        self.assertEqual(list(manifest["inputs"]["entities"]["files"]), ["entities.parquet"])
+        self.assertEqual(list(manifest["inputs"]["views"]), ["customer_stats"])
+        self.assertEqual(manifest["report"]["rows"], job.report["rows"])
+        frame = self.job().manifest
+        self.assertEqual(frame["inputs"]["entities"], {"path": None, "files": {}})
+        batches = self.job(self.path, ttl="mark")
+        list(batches.to_batches())
+        self.assertEqual(batches.manifest, manifest)
+
+    def test_set_never_replaces_input(self) -> None:
+        for path, why in (
+            (self.path, "it is a file of the entity rows"),
+            (self.home.dir / "data/customer_stats.parquet", "it is in the files of feature view 'customer_stats'"),
+        ):
+            before = path.read_bytes()
+            with self.assertRaisesRegex(larder.TrainingError, f"cannot write .*{path.name}: {why}. hint: write to another"):
+                self.job(self.path).to_parquet(path)
+            self.assertEqual(path.read_bytes(), before)
+            self.assertEqual([name for name in os.listdir(path.parent) if name.startswith(".")], [])
+
+    def test_changed_entity_rows_fail_run(self) -> None:
+        path = self.home.dir / "changing.parquet"
+        # More rows than the run computes ahead of its reader.
+        pyarrow.parquet.write_table(pyarrow.concat_tables([self.entities] * 20_000), path)
+        job = self.store.get_historical_features(path, FEATURES[:1])
+        batches = job.to_batches()
+        next(batches)
+        pyarrow.parquet.write_table(self.entities, path)
+        message = "inputs changed during the run: entity rows: file changing.parquet changed. hint: repeat the run"
+        with self.assertRaisesRegex(larder.TrainingError, message):
+            list(batches)
+
+    def test_changed_feature_files_fail_run(self) -> None:
+        home = Home()
+        self.addCleanup(home.close)
+        home.configure("127.0.0.1:0")
+        out = home.dir / "out/set.parquet"
+        out.parent.mkdir()
+
+        def change() -> Iterator[pyarrow.RecordBatch]:
+            # The run has already listed the feature files.
+            os.utime(home.dir / "data/customer_stats.parquet", (0, 0))
+            yield from self.entities.to_batches()
+
+        reader = pyarrow.RecordBatchReader.from_batches(self.entities.schema, change())
+        job = larder.FeatureStore(home.dir / "larder.yaml").get_historical_features(reader, FEATURES)
+        message = "feature view 'customer_stats': its files changed while they were read. hint: repeat the run"
+        with self.assertRaisesRegex(larder.TrainingError, message):
+            job.to_parquet(out)
+        self.assertEqual(list(out.parent.iterdir()), [])
 
     def test_every_form_of_entity_rows_gives_same_features(self) -> None:
         expected = self.job().to_arrow().select(CUSTOMER)
@@ -143,6 +210,8 @@ class Training(unittest.TestCase):
             (lambda: self.job(known_at="now"), larder.RequestError, "known_at: 'now' is not one of 'event', 'created'"),
             (lambda: self.job(ttl="drop"), larder.RequestError, "ttl: 'drop' is not one of 'null', 'mark', 'ignore'"),
             (lambda: self.job(memory="much"), larder.RequestError, "memory: much: not a size such as"),
+            (lambda: self.job(threads=0), larder.RequestError, "threads: 0: must be a number from 1 to 1024"),
+            (lambda: self.job(threads=1025), larder.RequestError, "threads: 1025: must be a number from 1 to 1024"),
             (lambda: self.job(memory=1), larder.RequestError, "memory: 1: must be at least 16 MiB"),
             (lambda: get(self.entities), larder.RequestError, "no features are given. hint"),
             (lambda: larder.FeatureStore("/nowhere/larder.yaml"), larder.ConfigError, "cannot read /nowhere/larder.yaml"),

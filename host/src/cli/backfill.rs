@@ -1,8 +1,8 @@
 //! `larder backfill`: computes derived features over the history of the stored features that they read.
 
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::Args;
 use larder_common::telemetry::{self, LogFormat};
 use larder_model::model::Micros;
@@ -45,9 +45,6 @@ pub(super) fn run(args: &BackfillArgs) -> Result<()> {
     project.definitions().warnings.iter().for_each(|warning| output::note(&warning.to_string()));
     let backfill = Backfill::new(&project, &args.view, args.from..args.to)?;
     let dir = Location::parse(&args.out)?;
-    if let Location::Local(dir) = &dir {
-        fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
-    }
     let files = run_job(0, |progress| backfill.run(&dir, args.job.limits(), progress))?;
     for file in files {
         views(&file.report.views);

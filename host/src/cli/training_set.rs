@@ -4,7 +4,7 @@
 //! plugin directory.
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -15,7 +15,7 @@ use larder_common::{
     telemetry::{self, LogFormat},
 };
 use larder_model::yaml::parse_bytes;
-use larder_training::{Report, TIME_COLUMN, TrainingJob, ViewReport};
+use larder_training::{Report, TIME_COLUMN, ViewReport};
 
 use super::{
     CliError, ConfigArg,
@@ -23,8 +23,8 @@ use super::{
     output,
 };
 use crate::offline::{
-    Entities, EntityFiles, FILE_BYTES, FORMAT, Inputs, KnownAt, Location, Manifest, OfflineError, Output, Project,
-    SetRequest, Ttl, Warning, Written,
+    FILE_BYTES, FORMAT, Inputs, KnownAt, Location, Manifest, OfflineError, Output, Project, SetRequest, Ttl, Warning,
+    Written,
 };
 
 #[derive(Debug, Args)]
@@ -96,7 +96,7 @@ pub(super) fn run(args: &TrainingSetArgs) -> Result<()> {
     let (entities, out) = (project.entities(path)?, args.output(manifest.as_ref())?);
     let training = request.to_training();
     let job = project.job(&training, args.job.limits(), entities.schema())?;
-    let inputs = inputs(&project, &job, &request, path, &entities)?;
+    let inputs = Inputs::of(&project.definitions().catalog, &job, &request, entities.describe()?)?;
     if let (Some(manifest), Some(from)) = (&manifest, from) {
         let differences = manifest.inputs.differences(&inputs);
         if !differences.is_empty() {
@@ -111,8 +111,7 @@ pub(super) fn run(args: &TrainingSetArgs) -> Result<()> {
         let mut writer = project.create_output(&out, job.schema())?;
         let report = job.run::<OfflineError>(entities.read()?, progress, &mut |batch| writer.write(&batch))?;
         // The manifest must describe the inputs that were read.
-        let entities = Entities { files: entities.describe()?, ..inputs.entities.clone() };
-        let now = Inputs::of(&project.definitions().catalog, &job, &request, entities)?;
+        let now = Inputs::of(&project.definitions().catalog, &job, &request, entities.describe()?)?;
         let differences = inputs.differences(&now);
         if !differences.is_empty() {
             return Err(OfflineError::InputsChanged { differences });
@@ -124,29 +123,17 @@ pub(super) fn run(args: &TrainingSetArgs) -> Result<()> {
     let took = started.elapsed();
     print(&report, out.at(), took);
     if let Some(manifest) = &manifest
-        && manifest.output.file_bytes == written.file_bytes
-        && manifest.output != written
+        && let Some(expected) = &manifest.output
+        && expected.file_bytes == written.file_bytes
+        && *expected != written
     {
         let message =
             "the output differs from that of the manifest, although all inputs are equal. This is a bug in Larder";
         bail!(CliError::Failed(message.to_owned()));
     }
-    Manifest { format: FORMAT, request: request.clone(), inputs, output: written, report }
+    Manifest { format: FORMAT, request: request.clone(), inputs, output: Some(written), report }
         .write(&manifest_at, &project.config().aws)?;
     Ok(())
-}
-
-fn inputs(
-    project: &Project,
-    job: &TrainingJob<'_>,
-    request: &SetRequest,
-    path: &Path,
-    entities: &EntityFiles,
-) -> Result<Inputs, OfflineError> {
-    let absolute = if entities.is_local() { std::path::absolute(path).ok() } else { None };
-    let path = absolute.unwrap_or_else(|| path.to_owned());
-    let entities = Entities { path: Some(path), files: entities.describe()? };
-    Inputs::of(&project.definitions().catalog, job, request, entities)
 }
 
 fn parse_file_bytes(text: &str) -> Result<u64, String> {
@@ -158,7 +145,7 @@ fn parse_file_bytes(text: &str) -> Result<u64, String> {
 
 impl TrainingSetArgs {
     fn output(&self, manifest: Option<&Manifest>) -> Result<Output> {
-        let of_manifest = manifest.and_then(|manifest| manifest.output.file_bytes);
+        let of_manifest = manifest.and_then(|manifest| manifest.output.as_ref()?.file_bytes);
         Ok(Output::parse(&self.out, self.file_bytes.or(of_manifest).unwrap_or(FILE_BYTES))?)
     }
 

@@ -1,6 +1,6 @@
 //! Computes derived features over the history of the stored features that they read.
 
-use std::{collections::BTreeSet, ops::Range, sync::Arc};
+use std::{collections::BTreeSet, fs, ops::Range, sync::Arc};
 
 use arrow::{
     array::{Array, AsArray, BooleanArray, RecordBatch},
@@ -72,12 +72,16 @@ impl<'p> Backfill<'p> {
         Ok(Self { project, derived: Arc::clone(derived), views, times })
     }
 
-    /// Computes the features, and writes a file for each of the stored views. If several views have a row with the
+    /// Computes the features, and writes a file for each of the stored views to a directory, which is created if it does not
+    /// exist, or to a prefix in S3. If several views have a row with the
     /// same key and time, only the file of the first view has the row.
     ///
     /// # Errors
     /// [`OfflineError`].
     pub fn run(&self, dir: &Location, limits: Limits, progress: &Progress) -> Result<Vec<BackfillFile>, OfflineError> {
+        if let Location::Local(path) = dir {
+            fs::create_dir_all(path).map_err(|source| OfflineError::Write { at: dir.clone(), source })?;
+        }
         (0..self.views.len()).map(|index| self.file(index, dir, limits, progress)).collect()
     }
 

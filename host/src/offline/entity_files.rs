@@ -1,7 +1,6 @@
 //! Reads entity rows from Parquet files or from objects in S3.
 
 use std::{
-    collections::BTreeMap,
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -13,7 +12,7 @@ use larder_source::{
     Batches, FileVersion, ParquetFiles, ParquetLimits, S3Parquet, Source, SourceError, SourceRows, aws::Aws,
 };
 
-use super::{EntityFile, OfflineError, OutputFile, is_below};
+use super::{Entities, EntityFile, OfflineError, OutputFile, is_below};
 
 /// The files with entity rows: one file, all Parquet files of a directory, one object, or all objects under a prefix. All
 /// files must have the same columns.
@@ -106,11 +105,11 @@ impl EntityFiles {
         Ok(self.versions()?.into_iter().map(|file| self.local_path(&file.name)).collect())
     }
 
-    /// Describes the content of each file, by its name below the path.
+    /// Describes the path and the content of each file, for a manifest.
     ///
     /// # Errors
     /// [`OfflineError::Entities`].
-    pub fn describe(&self) -> Result<BTreeMap<String, EntityFile>, OfflineError> {
+    pub fn describe(&self) -> Result<Entities, OfflineError> {
         let describe = |FileVersion { name, bytes, version }: FileVersion| {
             if !self.is_local() {
                 return Ok((name, EntityFile::Object { bytes, etag: version }));
@@ -122,7 +121,10 @@ impl EntityFiles {
             let OutputFile { bytes, sha256 } = OutputFile::of(&path).map_err(error)?;
             Ok((name, EntityFile::Local { bytes, sha256 }))
         };
-        self.versions()?.into_iter().map(describe).collect()
+        let absolute = if self.is_local() { std::path::absolute(&self.path).ok() } else { None };
+        let path = absolute.unwrap_or_else(|| self.path.clone());
+        let files = self.versions()?.into_iter().map(describe).collect::<Result<_, OfflineError>>()?;
+        Ok(Entities { path: Some(path), files })
     }
 
     fn versions(&self) -> Result<Vec<FileVersion>, OfflineError> {

@@ -29,8 +29,8 @@ pub struct Manifest {
     pub request: SetRequest,
     /// The inputs.
     pub inputs: Inputs,
-    /// The output.
-    pub output: WrittenFiles,
+    /// The files of the set. A set that was not written to files has none.
+    pub output: Option<WrittenFiles>,
     /// The counts of the set.
     pub report: Report,
 }

@@ -66,6 +66,16 @@ fn faults_of_connections() {
 }
 
 #[test]
+fn lookups_in_coroutines() {
+    run_tests("test_async");
+}
+
+#[test]
+fn stores_and_runs_in_other_processes() {
+    run_tests("test_processes");
+}
+
+#[test]
 fn training_sets_from_python() {
     run_tests("test_training");
 }

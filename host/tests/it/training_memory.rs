@@ -12,6 +12,10 @@ use crate::{
     training_runs::{customers, times, write},
 };
 
+/// A bound in mebibytes for the memory to decode a file with a few columns (150), an encoded row group (64), and some batches of
+/// 8 MiB in each thread.
+const PEAK_MAX: u64 = 600;
+
 /// Runs `larder training-set` with the least memory. Returns the maximum resident memory in mebibytes.
 fn peak(home: &Home) -> u64 {
     let args = ["training-set", "--entities", "entities.parquet", "--service", "all", "--out", "out.parquet"];
@@ -54,7 +58,7 @@ feature_services:
     write(&home.path("notes.parquet"), notes);
     entities(&home, Vec::new());
     let peak = peak(&home);
-    assert!(peak < 400, "{peak} MiB");
+    assert!(peak < PEAK_MAX, "{peak} MiB");
 }
 
 #[test]
@@ -76,5 +80,5 @@ feature_services:
     write(&home.path("stats.parquet"), vec![("customer_id", customers(1..2)), ("at", times(0..1)), ("visits", visits)]);
     entities(&home, vec![("text", texts(2_048))]);
     let peak = peak(&home);
-    assert!(peak < 400, "{peak} MiB");
+    assert!(peak < PEAK_MAX, "{peak} MiB");
 }

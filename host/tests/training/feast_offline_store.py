@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, FileSource, ValueType
+from feast.errors import SavedDatasetLocationAlreadyExists
 from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Array, Float64, Int64, String
@@ -85,12 +86,46 @@ def apply(directory: Path, random: np.random.Generator) -> None:
 
     other = view[["rate", "name"]].with_name("other").with_join_key_map({"driver_id": "other_id"})
     service = FeatureService(name="service", features=[other])
-    open_store(directory, "duckdb").apply([driver, source, view, twice, service])
+    # The same feature rows with another key.
+    pd.read_parquet(directory / "stats.parquet").rename(columns={"driver_id": "other_id"}).to_parquet(directory / "others.parquet")
+    other_driver = Entity(name="other_driver", join_keys=["other_id"], value_type=ValueType.INT64)
+    others = FeatureView(
+        name="others",
+        entities=[other_driver],
+        schema=[Field(name="other_id", dtype=Int64), Field(name="name", dtype=String)],
+        source=FileSource(path=str(directory / "others.parquet"), timestamp_field="at"),
+    )
+    open_store(directory, "duckdb").apply([driver, source, view, twice, service, other_driver, others])
 
 
 def open_store(directory: Path, kind: str) -> FeatureStore:
     (directory / "feature_store.yaml").write_text(STORE.format(store=kind))
     return FeatureStore(str(directory))
+
+
+def check_range(store: FeatureStore, directory: Path) -> list[str]:
+    """Retrieves features without entity rows. The result has the feature rows themselves, once for each view's key columns."""
+    start, end = START + timedelta(hours=10), START + timedelta(hours=30)
+    between = [pd.Timestamp(time) for time in (start, end)]
+    stats = pd.read_parquet(directory / "stats.parquet")
+    stats["at"] = pd.to_datetime(stats["at"], utc=True)
+    # The bounds are inclusive. A time with parts of a minute is not in the data.
+    inside = stats[(stats["at"] >= between[0]) & (stats["at"] <= between[1])].sort_values(["at", "driver_id"])
+    options = {"entity_df": None, "start_date": start, "end_date": end}
+    found = store.get_historical_features(features=["stats:trips", "stats:name"], **options).to_df()
+    wrong = []
+    if not 10 < len(inside) == len(found) < len(stats):
+        wrong.append(f"range: {len(found)} rows instead of {len(inside)}")
+    for ours, theirs in (("event_timestamp", "at"), ("driver_id", "driver_id"), ("trips", "trips"), ("name", "name")):
+        if list(found[ours]) != list(inside[theirs]):
+            wrong.append(f"range: {ours}")
+    # The views have different keys.
+    both = store.get_historical_features(features=["stats:name", "others:name"], full_feature_names=True, **options).to_df()
+    for key, name in (("driver_id", "stats__name"), ("other_id", "others__name")):
+        rows = both[both[key].notna()]
+        if list(rows[name]) != list(inside["name"]) or both[both[key].isna()][name].notna().any():
+            wrong.append(f"range of two views: {name}")
+    return wrong
 
 
 def main(directory: Path) -> int:
@@ -126,18 +161,27 @@ def main(directory: Path) -> int:
     frame = store.get_historical_features(rows, ["stats:trips"]).to_df()
     if str(frame["trips"].dtype) != "Int64" or frame["trips"].dropna().min() < LARGE:
         wrong.append(f"to_df: {frame['trips'].dtype}, {frame['trips'].min()}")
-    path = str(directory / "saved.parquet")
-    saved = store.create_saved_dataset(
-        from_=store.get_historical_features(rows, ["stats:rate", "twice:rate_twice"]),
-        name="saved",
-        storage=SavedDatasetFileStorage(path=path),
-    )
-    if len(saved.to_df()) != count:
-        wrong.append("the saved dataset has another number of rows")
+    # A file and a directory. An overwritten dataset has no rows of the earlier one.
+    for name in ("saved.parquet", "saved"):
+        for _ in range(2):
+            saved = store.create_saved_dataset(
+                from_=store.get_historical_features(rows, ["stats:rate", "twice:rate_twice"]),
+                name="saved",
+                storage=SavedDatasetFileStorage(path=str(directory / name)),
+                allow_overwrite=True,
+            )
+            if len(saved.to_df()) != count:
+                wrong.append(f"the saved dataset {name} has {len(saved.to_df())} rows")
+    try:
+        store.get_historical_features(rows, ["stats:rate"]).persist(SavedDatasetFileStorage(path=str(directory / "saved")))
+        wrong.append("a saved dataset is overwritten")
+    except SavedDatasetLocationAlreadyExists:
+        pass
+    wrong.extend(check_range(store, directory))
     store.materialize(START, START + timedelta(days=5))
     if store.get_online_features(["stats:trips"], [{"driver_id": 1}]).to_dict()["trips"][0] < LARGE:
         wrong.append("materialization")
-    for argument, words in ((None, "NoneType"), ("SELECT 1", "str")):
+    for argument, words in ((7, "int"), ("SELECT 1", "str")):
         try:
             store.get_historical_features(argument, ["stats:rate"]).to_df()
             wrong.append(f"entity_df {argument!r} is no error")

@@ -1,0 +1,81 @@
+//! The entity rows of a training set: an Arrow stream of another package, or Parquet files.
+
+use std::{
+    fmt::{self, Debug, Formatter},
+    path::PathBuf,
+};
+
+use arrow::{array::RecordBatchReader as _, datatypes::SchemaRef, ffi_stream::RecordBatchStreamReader};
+use larder::offline::{self, EntityFiles, OfflineError, Project};
+use pyo3::{
+    Bound, PyAny, PyResult,
+    types::{PyAnyMethods, PyTypeMethods},
+};
+
+use crate::{capsule, definitions::offline_error, errors::ErrorClass};
+
+/// The entity rows of a training set.
+pub(crate) enum EntityRows {
+    /// The rows of an object with an Arrow stream. Reading them may need the interpreter.
+    Stream(RecordBatchStreamReader),
+    /// The rows of files or of objects in S3.
+    Files(EntityFiles),
+}
+
+// === impl EntityRows ===
+
+impl EntityRows {
+    /// Opens entity rows: the path or URL of Parquet files, or an object with an Arrow stream.
+    pub(crate) fn open(project: &Project, entities: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let py = entities.py();
+        if let Some(reader) = capsule::import_stream(entities)? {
+            return Ok(Self::Stream(reader));
+        }
+        let Ok(path) = entities.extract::<PathBuf>() else {
+            let message = format!(
+                "entity_df: a value of the type '{}' is neither a path nor an object with Arrow data. hint: use a data frame \
+                 of pandas (with pyarrow), polars or pyarrow, or the path of a Parquet file",
+                entities.get_type().qualname()?
+            );
+            return Err(ErrorClass::Request.error(py, message));
+        };
+        let files = py.detach(|| project.entities(&path)).map_err(|error| offline_error(py, &error))?;
+        Ok(Self::Files(files))
+    }
+
+    /// Returns the columns of the rows.
+    pub(crate) fn schema(&self) -> SchemaRef {
+        match self {
+            Self::Stream(reader) => reader.schema(),
+            Self::Files(files) => files.schema(),
+        }
+    }
+
+    /// Returns the files, if the rows are in files.
+    pub(crate) fn files(&self) -> Option<&EntityFiles> {
+        match self {
+            Self::Stream(_) => None,
+            Self::Files(files) => Some(files),
+        }
+    }
+
+    /// Describes the rows for a manifest. A stream has no files.
+    ///
+    /// # Errors
+    /// [`OfflineError::Entities`].
+    pub(crate) fn describe(&self) -> Result<offline::Entities, OfflineError> {
+        match self {
+            Self::Stream(_) => Ok(offline::Entities { path: None, files: Default::default() }),
+            Self::Files(files) => files.describe(),
+        }
+    }
+}
+
+impl Debug for EntityRows {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stream(_) => f.write_str("Stream"),
+            Self::Files(files) => f.debug_tuple("Files").field(files).finish(),
+        }
+    }
+}
