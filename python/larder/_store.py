@@ -86,6 +86,8 @@ class FeatureStore:
             feast_repo = os.environ.get("LARDER_FEAST_REPO")
             if config is None and feast_repo is None and url is None:
                 config = "larder.yaml"
+        # Other processes open the same project with these arguments.
+        self._origin = (None if config is None else os.fspath(config), None if feast_repo is None else os.fspath(feast_repo))
         self._project = None
         if config is not None or feast_repo is not None:
             self._project = _open_project(config, feast_repo)
@@ -161,6 +163,50 @@ class FeatureStore:
                 memory,
                 threads,
             )
+        )
+
+    def apply_derived(
+        self,
+        frame: Any,
+        features: list[str] | Any | None = None,
+        full_feature_names: bool = False,
+        *,
+        feature_service: str | None = None,
+        timestamp_column: str = "event_timestamp",
+        strict: bool = False,
+    ) -> RetrievalJob:
+        """Computes derived features of a frame that already has the stored features. Reads no feature files.
+
+        The values equal those of `get_historical_features`, if the stored features do.
+
+        Args:
+            frame: The rows, in one of the forms of `entity_df` of `get_historical_features`. It has the stored features that
+                the plugins read, under the names that `get_historical_features` gives them with the same arguments, the
+                times, the request inputs, and the join keys that a plugin reads.
+            features: References of derived features as `VIEW:FEATURE`, or a feature service. Stored features are ignored.
+            full_feature_names: Whether features are named `VIEW__FEATURE`: both the stored features in the frame and the
+                derived features.
+            feature_service: The name of a feature service, instead of `features`.
+            timestamp_column: The column of the times, which plugins can read. Rows without a time get nulls.
+            strict: Whether a row without a time is an error.
+
+        Returns:
+            A job: the columns of the frame, then the derived features.
+
+        Raises:
+            ConfigError: The store was created with `url` only, so it has no definitions.
+            RequestError: An argument is invalid.
+            TrainingError: A feature or a plugin does not exist, or a column is missing or has another type.
+        """
+        from ._training import RetrievalJob
+
+        project = self._project
+        if project is None:
+            raise ConfigError("the store has no definitions. hint: use FeatureStore('larder.yaml') or feast_repo=")
+        service, references = _selection(features, feature_service)
+        path = os.fspath(frame) if isinstance(frame, (str, os.PathLike)) else frame
+        return RetrievalJob(
+            lambda: project.derived_set(path, service, references, full_feature_names, timestamp_column, strict)
         )
 
     def get_online_features(

@@ -18,7 +18,8 @@ use crate::{
     capsule,
     definitions::{definitions, offline_error, open_project, server_url},
     errors::ErrorClass,
-    training_stream::{TrainingStream, report_dict},
+    training_plan::TrainingPlan,
+    training_stream::{Run, TrainingStream, report_dict},
 };
 
 /// The definitions, files and plugins of a configuration.
@@ -79,7 +80,7 @@ impl TrainingSpec {
 }
 
 /// Opens entity rows: a path of Parquet files, or an object with an Arrow stream.
-fn open_entities(py: Python<'_>, entities: &Bound<'_, PyAny>) -> PyResult<(SchemaRef, Entities)> {
+pub(crate) fn open_entities(py: Python<'_>, entities: &Bound<'_, PyAny>) -> PyResult<(SchemaRef, Entities)> {
     if let Some(reader) = capsule::import_stream(entities)? {
         use arrow::array::RecordBatchReader as _;
         return Ok((reader.schema(), Box::new(reader)));
@@ -161,10 +162,120 @@ impl OfflineProject {
         memory: Option<Bound<'_, PyAny>>,
         threads: Option<NonZeroUsize>,
     ) -> PyResult<TrainingSet> {
+        let spec = self.spec(
+            py,
+            service,
+            features,
+            full_feature_names,
+            timestamp_column,
+            known_at,
+            ttl,
+            event_timestamps,
+            strict,
+            memory,
+            threads,
+        )?;
+        let (columns, entities) = open_entities(py, entities)?;
+        let schema = py.detach(|| {
+            let request = spec.request();
+            Ok::<_, OfflineError>(spec.project.job(&request, spec.limits, Arc::clone(&columns))?.schema())
+        });
+        let schema = schema.map_err(|error| offline_error(py, &error))?;
+        let run: Run = Box::new(move |progress, emit| {
+            let request = spec.request();
+            spec.project.job(&request, spec.limits, columns)?.run(entities, progress, emit)
+        });
+        Ok(TrainingSet::new(schema, run))
+    }
+
+    /// Resolves a request for rows with these columns. `columns` is an object with an Arrow stream, whose rows are ignored.
+    /// `is_derived` is whether to compute derived features of a frame, which has the stored features.
+    #[expect(clippy::too_many_arguments, reason = "each argument is one of the Python method")]
+    fn plan(
+        &self,
+        py: Python<'_>,
+        columns: &Bound<'_, PyAny>,
+        is_derived: bool,
+        service: Option<String>,
+        features: Vec<String>,
+        full_feature_names: bool,
+        timestamp_column: String,
+        known_at: &str,
+        ttl: &str,
+        event_timestamps: bool,
+        strict: bool,
+        memory: Option<Bound<'_, PyAny>>,
+        threads: Option<NonZeroUsize>,
+    ) -> PyResult<TrainingPlan> {
+        let spec = self.spec(
+            py,
+            service,
+            features,
+            full_feature_names,
+            timestamp_column,
+            known_at,
+            ttl,
+            event_timestamps,
+            strict,
+            memory,
+            threads,
+        )?;
+        let (columns, _) = open_entities(py, columns)?;
+        TrainingPlan::new(py, spec, &columns, is_derived)
+    }
+
+    /// Prepares the derived features of a frame, which has the stored features.
+    #[expect(clippy::too_many_arguments, reason = "each argument is one of the Python method")]
+    fn derived_set(
+        &self,
+        py: Python<'_>,
+        frame: &Bound<'_, PyAny>,
+        service: Option<String>,
+        features: Vec<String>,
+        full_feature_names: bool,
+        timestamp_column: String,
+        strict: bool,
+    ) -> PyResult<TrainingSet> {
+        let spec = TrainingSpec {
+            project: Arc::clone(&self.project),
+            service,
+            features,
+            full_feature_names,
+            time_column: timestamp_column,
+            visibility: Visibility::Event,
+            ttl: TtlPolicy::Ignore,
+            event_timestamps: false,
+            strict,
+            limits: Limits::default(),
+        };
+        let (columns, rows) = open_entities(py, frame)?;
+        Ok(TrainingPlan::new(py, spec, &columns, true)?.start(rows))
+    }
+}
+
+// === impl OfflineProject ===
+
+impl OfflineProject {
+    /// Checks the arguments of a request.
+    #[expect(clippy::too_many_arguments, reason = "each argument is one of the Python method")]
+    fn spec(
+        &self,
+        py: Python<'_>,
+        service: Option<String>,
+        features: Vec<String>,
+        full_feature_names: bool,
+        timestamp_column: String,
+        known_at: &str,
+        ttl: &str,
+        event_timestamps: bool,
+        strict: bool,
+        memory: Option<Bound<'_, PyAny>>,
+        threads: Option<NonZeroUsize>,
+    ) -> PyResult<TrainingSpec> {
         let defaults = Limits::default();
         let memory = memory.map_or(Ok(defaults.memory), |memory| self::memory(py, &memory))?;
         let ttl_names = [("null", TtlPolicy::Null), ("mark", TtlPolicy::Mark), ("ignore", TtlPolicy::Ignore)];
-        let spec = TrainingSpec {
+        Ok(TrainingSpec {
             project: Arc::clone(&self.project),
             service,
             features,
@@ -180,14 +291,16 @@ impl OfflineProject {
             event_timestamps,
             strict,
             limits: Limits { memory, threads: threads.unwrap_or(defaults.threads) },
-        };
-        let (columns, entities) = open_entities(py, entities)?;
-        let schema = py.detach(|| {
-            let request = spec.request();
-            Ok::<_, OfflineError>(spec.project.job(&request, spec.limits, Arc::clone(&columns))?.schema())
-        });
-        let schema = schema.map_err(|error| offline_error(py, &error))?;
-        Ok(TrainingSet { schema, stream: TrainingStream::new(spec, columns, entities) })
+        })
+    }
+}
+
+// === impl TrainingSet ===
+
+impl TrainingSet {
+    /// Creates a set with these columns.
+    pub(crate) fn new(schema: SchemaRef, run: Run) -> Self {
+        Self { schema, stream: TrainingStream::new(run) }
     }
 }
 

@@ -3,13 +3,13 @@
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+        mpsc::{Receiver, RecvTimeoutError, sync_channel},
     },
     thread,
     time::Duration,
 };
 
-use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use arrow::array::RecordBatch;
 use larder::offline::OfflineError;
 use larder_training::{Progress, Report, TrainingError};
 use pyo3::{
@@ -17,11 +17,7 @@ use pyo3::{
     types::{PyDict, PyDictMethods, PyList, PyListMethods},
 };
 
-use crate::{
-    definitions::offline_error,
-    errors::ErrorClass,
-    offline::{Entities, TrainingSpec},
-};
+use crate::{definitions::offline_error, errors::ErrorClass};
 
 /// The rows of a training set. The job starts when the first rows are read, and stops when the stream is dropped.
 #[derive(Debug)]
@@ -31,8 +27,14 @@ pub(crate) struct TrainingStream {
     progress: Arc<Progress>,
 }
 
+/// A job that is not started yet. It passes its batches to a function.
+pub(crate) type Run = Box<
+    dyn FnOnce(&Progress, &mut dyn FnMut(RecordBatch) -> Result<(), OfflineError>) -> Result<Report, OfflineError>
+        + Send,
+>;
+
 enum State {
-    Ready(TrainingSpec, SchemaRef, Entities),
+    Ready(Run),
     Running(Receiver<Result<RecordBatch, OfflineError>>),
     Ended,
 }
@@ -45,12 +47,8 @@ const SLICE: Duration = Duration::from_millis(100);
 // === impl TrainingStream ===
 
 impl TrainingStream {
-    pub(crate) fn new(spec: TrainingSpec, columns: SchemaRef, entities: Entities) -> Self {
-        Self {
-            state: Mutex::new(State::Ready(spec, columns, entities)),
-            report: Arc::default(),
-            progress: Arc::default(),
-        }
+    pub(crate) fn new(run: Run) -> Self {
+        Self { state: Mutex::new(State::Ready(run)), report: Arc::default(), progress: Arc::default() }
     }
 
     /// Returns the report, if all rows were read.
@@ -63,10 +61,10 @@ impl TrainingStream {
         loop {
             let received = py.detach(|| {
                 let mut state = lock(&self.state);
-                if let State::Ready(..) = *state
-                    && let State::Ready(spec, columns, entities) = std::mem::replace(&mut *state, State::Ended)
+                if let State::Ready(_) = *state
+                    && let State::Ready(run) = std::mem::replace(&mut *state, State::Ended)
                 {
-                    *state = State::Running(self.start(spec, columns, entities)?);
+                    *state = State::Running(self.start(run)?);
                 }
                 let State::Running(receiver) = &*state else { return Ok(Err(RecvTimeoutError::Disconnected)) };
                 let received = receiver.recv_timeout(SLICE);
@@ -95,18 +93,19 @@ impl TrainingStream {
         }
     }
 
-    fn start(
-        &self,
-        spec: TrainingSpec,
-        columns: SchemaRef,
-        entities: Entities,
-    ) -> std::io::Result<Receiver<Result<RecordBatch, OfflineError>>> {
+    fn start(&self, run: Run) -> std::io::Result<Receiver<Result<RecordBatch, OfflineError>>> {
         let (sender, receiver) = sync_channel(BATCHES_AHEAD);
         let (report, progress) = (Arc::clone(&self.report), Arc::clone(&self.progress));
-        let run = move || match run(&spec, columns, entities, &progress, &sender) {
-            Ok(done) => *lock(&report) = Some(done),
-            // If the reader is gone, no one needs the error.
-            Err(error) => _ = sender.send(Err(error)),
+        let run = move || {
+            let done = run(&progress, &mut |batch| {
+                // The reader was dropped.
+                sender.send(Ok(batch)).map_err(|_| OfflineError::from(TrainingError::Stopped))
+            });
+            match done {
+                Ok(done) => *lock(&report) = Some(done),
+                // If the reader is gone, no one needs the error.
+                Err(error) => _ = sender.send(Err(error)),
+            }
         };
         thread::Builder::new().name("larder-training".to_owned()).spawn(run)?;
         Ok(receiver)
@@ -118,21 +117,6 @@ impl Drop for TrainingStream {
         // The thread is not joined: it may wait for the interpreter, which this thread holds.
         self.progress.stop();
     }
-}
-
-fn run(
-    spec: &TrainingSpec,
-    columns: SchemaRef,
-    entities: Entities,
-    progress: &Progress,
-    sender: &SyncSender<Result<RecordBatch, OfflineError>>,
-) -> Result<Report, OfflineError> {
-    let request = spec.request();
-    let job = spec.project.job(&request, spec.limits, columns)?;
-    job.run(entities, progress, &mut |batch| {
-        // The reader was dropped.
-        sender.send(Ok(batch)).map_err(|_| OfflineError::from(TrainingError::Stopped))
-    })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -102,7 +102,7 @@ pub(super) fn run(args: &TrainingSetArgs) -> Result<()> {
         let report = job.run::<OfflineError>(&mut entities, progress, &mut |batch| writer.write(batch))?;
         // The manifest must describe the inputs that were read.
         let entities = Entities { files: entities.digests()?, ..inputs.entities.clone() };
-        let now = Inputs::of(&project.definitions().catalog, &job, &request, entities)?;
+        let now = Inputs::of(&project.definitions().catalog, &job, request.service.as_deref(), entities)?;
         let differences = inputs.differences(&now);
         if !differences.is_empty() {
             return Err(OfflineError::InputsChanged { differences });
@@ -136,7 +136,7 @@ fn inputs(
 ) -> Result<Inputs, OfflineError> {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let entities = Entities { path: Some(absolute), files: entities.digests()? };
-    Inputs::of(&project.definitions().catalog, job, request, entities)
+    Inputs::of(&project.definitions().catalog, job, request.service.as_deref(), entities)
 }
 
 // === impl TrainingSetArgs ===

@@ -10,7 +10,7 @@ use arrow::{
 use larder_columns::feature_array;
 use larder_serving::{Answer, ColumnFrom, Step};
 
-use super::{TrainingError, TrainingJob, answer, entities::EntityColumns, joined::Joined, part::Part, times::times};
+use super::{TrainingError, TrainingJob, answer, entities::EntityColumns, found::FoundRows, part::Part, times::times};
 
 /// The maximum number of rows of the sample.
 const ROWS_MAX: usize = 64;
@@ -25,17 +25,17 @@ struct Sample {
 ///
 /// # Errors
 /// [`TrainingError::NotIndependent`] if the values differ, and errors of the plugins.
-pub(super) fn check(job: &TrainingJob<'_>, part: &Part, joined: &Joined) -> Result<(), TrainingError> {
+pub(super) fn check(job: &TrainingJob<'_>, part: &Part, found: &impl FoundRows) -> Result<(), TrainingError> {
     if job.historical.plan.steps.is_empty() {
         return Ok(());
     }
     let sample = Sample::of(job, part)?;
     let all: Vec<usize> = (0..sample.rows.len()).collect();
-    let together = sample.derived(job, joined, &all)?;
+    let together = sample.derived(job, found, &all)?;
     let reversed: Vec<usize> = all.iter().rev().copied().collect();
-    compare(job, &sample, &together, &sample.derived(job, joined, &reversed)?, &reversed, "in reverse order")?;
+    compare(job, &sample, &together, &sample.derived(job, found, &reversed)?, &reversed, "in reverse order")?;
     for row in all {
-        compare(job, &sample, &together, &sample.derived(job, joined, &[row])?, &[row], "alone")?;
+        compare(job, &sample, &together, &sample.derived(job, found, &[row])?, &[row], "alone")?;
     }
     Ok(())
 }
@@ -95,7 +95,7 @@ impl Sample {
     fn derived(
         &self,
         job: &TrainingJob<'_>,
-        joined: &Joined,
+        found: &impl FoundRows,
         rows: &[usize],
     ) -> Result<Vec<Vec<ArrayRef>>, TrainingError> {
         let batch = take_record_batch(&self.batch, &rows.iter().map(|row| *row as u64).collect::<UInt64Array>())?;
@@ -103,7 +103,7 @@ impl Sample {
         let as_of = (0..batch.num_rows()).filter_map(|row| times.micros(row)).collect();
         let columns = EntityColumns::new(job, &batch)?;
         let of_part: Vec<usize> = rows.iter().map(|row| self.rows[*row]).collect();
-        let (answer, _) = answer::answer(job, joined, &columns, &of_part, as_of)?;
+        let (answer, _) = answer::answer(job, found, &columns, &of_part, as_of)?;
         job.historical.plan.steps.iter().enumerate().map(|(index, step)| arrays(&answer, index, step)).collect()
     }
 }

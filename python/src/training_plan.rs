@@ -1,0 +1,219 @@
+//! A request that is resolved for rows with known columns: the steps of a training set that Spark or Ray distributes, and the
+//! derived features of a frame.
+
+use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc};
+
+use arrow::{
+    array::RecordBatch,
+    datatypes::{Schema, SchemaRef},
+    error::ArrowError,
+};
+use larder::offline::{Entities as EntityInputs, Inputs, OfflineError};
+use larder_serving::Transforms;
+use larder_training::{
+    DerivedJob, INTERNAL_PREFIX, Report, SharePart, TrainingError, TrainingJob, TrainingRequest, feature_row_schema,
+};
+use pyo3::{Bound, PyAny, PyResult, Python, pyclass, pymethods, types::PyCapsule};
+
+use crate::{
+    arrow_table::ArrowTable,
+    capsule,
+    definitions::offline_error,
+    errors::ErrorClass,
+    offline::{Entities, TrainingSet, TrainingSpec, open_entities},
+    training_stream::Run,
+};
+
+/// A request that is resolved for rows with known columns. Its plugins are compiled once.
+#[pyclass(frozen, module = "larder._native")]
+pub(crate) struct TrainingPlan {
+    resolved: Arc<Resolved>,
+    schema: SchemaRef,
+}
+
+/// The parts of a plan that its jobs use.
+struct Resolved {
+    spec: TrainingSpec,
+    transforms: Transforms,
+    /// The columns of the rows, without those that a distributed join adds.
+    columns: SchemaRef,
+    is_derived: bool,
+}
+
+// === impl Resolved ===
+
+impl Resolved {
+    /// Calls a function with the job of the plan.
+    fn with_job<T>(&self, run: impl FnOnce(&TrainingJob<'_>) -> Result<T, OfflineError>) -> Result<T, OfflineError> {
+        let request = self.spec.request();
+        let job =
+            self.spec.project.job_with(&self.transforms, &request, self.spec.limits, Arc::clone(&self.columns))?;
+        run(&job)
+    }
+
+    /// Calls a function with the job that computes derived features.
+    fn with_derived<T>(&self, run: impl FnOnce(&DerivedJob<'_>) -> Result<T, OfflineError>) -> Result<T, OfflineError> {
+        let (request, frame) = (self.spec.request(), Arc::clone(&self.columns));
+        run(&self.spec.project.derived_job(&self.transforms, &request, self.spec.limits, frame)?)
+    }
+
+    /// Describes the inputs, except for the rows.
+    fn inputs(&self) -> Result<Inputs, OfflineError> {
+        let catalog = &self.spec.project.definitions().catalog;
+        let service = self.spec.service.as_deref();
+        if self.is_derived {
+            return self.with_derived(|job| Ok(Inputs::of_derived(catalog, job, service)));
+        }
+        let entities = EntityInputs { path: None, files: BTreeMap::new() };
+        self.with_job(|job| Inputs::of(catalog, job, service, entities))
+    }
+}
+
+// === impl TrainingPlan ===
+
+impl TrainingPlan {
+    /// Resolves a request.
+    pub(crate) fn new(py: Python<'_>, spec: TrainingSpec, columns: &SchemaRef, is_derived: bool) -> PyResult<Self> {
+        let planned = py.detach(|| {
+            let columns = if is_derived { Arc::clone(columns) } else { without_internal(columns) };
+            let request: TrainingRequest<'_> = spec.request();
+            let transforms = if is_derived {
+                spec.project.transforms_of_derived(&request, &columns)?
+            } else {
+                spec.project.transforms(&request, &columns)?
+            };
+            let resolved = Resolved { spec, transforms, columns, is_derived };
+            let schema = if is_derived {
+                resolved.with_derived(|job| Ok(job.schema()))?
+            } else {
+                resolved.with_job(|job| Ok(job.schema()))?
+            };
+            Ok(Self { resolved: Arc::new(resolved), schema })
+        });
+        planned.map_err(|error| offline_error(py, &error))
+    }
+
+    /// Prepares the set of these rows.
+    pub(crate) fn start(&self, rows: Entities) -> TrainingSet {
+        let resolved = Arc::clone(&self.resolved);
+        let run: Run = Box::new(move |progress, emit| {
+            if resolved.is_derived {
+                return resolved.with_derived(|job| job.run(rows, progress, emit));
+            }
+            resolved.with_job(|job| job.run(rows, progress, emit))
+        });
+        TrainingSet::new(Arc::clone(&self.schema), run)
+    }
+
+    /// Calls a function with the job of the plan, without holding the interpreter.
+    fn with_job<T: Send>(
+        &self,
+        py: Python<'_>,
+        run: impl FnOnce(&TrainingJob<'_>) -> Result<T, OfflineError> + Send,
+    ) -> PyResult<T> {
+        py.detach(|| self.resolved.with_job(run)).map_err(|error| offline_error(py, &error))
+    }
+}
+
+#[pymethods]
+impl TrainingPlan {
+    /// Returns the inputs as JSON: the digests of the definitions and plugins, and the versions of the feature files.
+    fn inputs(&self, py: Python<'_>) -> PyResult<String> {
+        let inputs = py.detach(|| self.resolved.inputs()).map_err(|error| offline_error(py, &error))?;
+        serde_json::to_string(&inputs).map_err(|error| ErrorClass::Training.error(py, error.to_string()))
+    }
+
+    /// Compares the inputs with those of another plan. Returns a description of each difference.
+    fn differences(&self, py: Python<'_>, inputs: &str) -> PyResult<Vec<String>> {
+        let expected: Inputs =
+            serde_json::from_str(inputs).map_err(|error| ErrorClass::Training.error(py, error.to_string()))?;
+        let now = py.detach(|| self.resolved.inputs()).map_err(|error| offline_error(py, &error))?;
+        Ok(expected.differences(&now))
+    }
+
+    /// Joins entity rows with all feature rows, or computes the derived features of a frame.
+    fn run(&self, py: Python<'_>, rows: &Bound<'_, PyAny>) -> PyResult<TrainingSet> {
+        let (_, rows) = open_entities(py, rows)?;
+        Ok(self.start(rows))
+    }
+
+    /// Returns the reads of each distinct key of the request.
+    fn keys(&self, py: Python<'_>) -> PyResult<Vec<Vec<usize>>> {
+        self.with_job(py, |job| Ok(job.keys().map(<[usize]>::to_vec).collect()))
+    }
+
+    /// Adds the numbers of buckets to entity rows.
+    fn with_buckets(
+        &self,
+        py: Python<'_>,
+        key: usize,
+        buckets: NonZeroU32,
+        entities: &Bound<'_, PyAny>,
+    ) -> PyResult<ArrowTable> {
+        let (columns, batches) = read_all(py, entities)?;
+        self.with_job(py, |job| {
+            let added = batches.iter().map(|batch| job.with_buckets(key, buckets, batch));
+            Ok(ArrowTable::new(job.schema_with_buckets(&columns), added.collect::<Result<_, _>>()?))
+        })
+    }
+
+    /// Reads some of the feature rows of a read.
+    fn feature_rows(&self, read: usize, part: usize, parts: usize, buckets: NonZeroU32) -> TrainingSet {
+        let resolved = Arc::clone(&self.resolved);
+        let run: Run = Box::new(move |progress, emit| {
+            resolved.with_job(|job| job.feature_rows(read, SharePart { part, parts }, buckets, progress, emit))?;
+            Ok(Report::default())
+        });
+        TrainingSet::new(feature_row_schema(), run)
+    }
+
+    /// Joins the entity rows of a bucket with its feature rows.
+    fn find(
+        &self,
+        py: Python<'_>,
+        key: usize,
+        entities: &Bound<'_, PyAny>,
+        features: &Bound<'_, PyAny>,
+    ) -> PyResult<ArrowTable> {
+        let (columns, entities) = read_all(py, entities)?;
+        let (_, features) = read_all(py, features)?;
+        self.with_job(py, |job| {
+            Ok(ArrowTable::new(job.schema_with_rows(key, &columns), job.find(key, &entities, &features)?))
+        })
+    }
+
+    /// Makes the answers of entity rows whose feature rows were found.
+    fn answer(&self, py: Python<'_>, found: &Bound<'_, PyAny>) -> PyResult<TrainingSet> {
+        let (_, found): (_, Entities) = open_entities(py, found)?;
+        let resolved = Arc::clone(&self.resolved);
+        let run: Run = Box::new(move |progress, emit| resolved.with_job(|job| job.answer_found(found, progress, emit)));
+        Ok(TrainingSet::new(Arc::clone(&self.schema), run))
+    }
+
+    /// Returns the columns of entity rows after `with_buckets`, and of feature rows; and those after `find`.
+    fn shuffled_schemas(&self, py: Python<'_>, key: usize, entities: &Bound<'_, PyAny>) -> PyResult<[ArrowTable; 3]> {
+        let (columns, _) = open_entities(py, entities)?;
+        self.with_job(py, |job| {
+            let schemas =
+                [job.schema_with_buckets(&columns), feature_row_schema(), job.schema_with_rows(key, &columns)];
+            Ok(schemas.map(|schema| ArrowTable::new(schema, Vec::new())))
+        })
+    }
+
+    fn __arrow_c_schema__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyCapsule>> {
+        capsule::export_schema(py, &self.schema)
+    }
+}
+
+/// Reads all rows of an object with an Arrow stream.
+fn read_all(py: Python<'_>, rows: &Bound<'_, PyAny>) -> PyResult<(SchemaRef, Vec<RecordBatch>)> {
+    let (schema, batches) = open_entities(py, rows)?;
+    let batches: Result<Vec<RecordBatch>, ArrowError> = batches.collect();
+    Ok((schema, batches.map_err(|error| offline_error(py, &TrainingError::Entities(error).into()))?))
+}
+
+/// Returns the columns without those that a distributed join adds.
+fn without_internal(columns: &SchemaRef) -> SchemaRef {
+    let fields = columns.fields().iter().filter(|field| !field.name().starts_with(INTERNAL_PREFIX));
+    Arc::new(Schema::new_with_metadata(fields.cloned().collect::<Vec<_>>(), columns.metadata().clone()))
+}
