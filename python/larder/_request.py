@@ -194,16 +194,21 @@ def on_worker(request: Request, columns: pyarrow.Schema, *, reads_files: bool) -
         ConfigError: The configuration cannot be read on this machine.
         TrainingError: The definitions, the plugins or the feature files differ from those of the driver.
     """
+    import pyarrow
+
+    # All steps of a distributed join have the same plan.
+    columns = pyarrow.schema([field for field in columns if not field.name.startswith(INTERNAL_PREFIX)])
     key = (request, columns.serialize().to_pybytes())
     with _lock:
         plan = _plans.get(key)
         try:
             is_new = plan is None
             if plan is None:
+                _check_path(request)
                 plan = request.resolve(columns)
             differences = plan.differences(request.inputs) if is_new or reads_files else []
         except LarderError as error:
-            raise type(error)(f"machine '{socket.gethostname()}': {_with_hint(error)}") from None
+            raise type(error)(f"machine '{socket.gethostname()}': {error}") from None
         if not differences:
             _plans[key] = plan
             _plans.move_to_end(key)
@@ -217,11 +222,10 @@ def on_worker(request: Request, columns: pyarrow.Schema, *, reads_files: bool) -
     return plan
 
 
-def _with_hint(error: LarderError) -> str:
-    message = str(error)
-    if not isinstance(error, ConfigError) or "hint:" in message:
-        return message
-    return (
-        f"{message}. hint: copy the configuration, the definitions and the plugins to the same path on all machines, or set "
-        "'worker_config'"
-    )
+def _check_path(request: Request) -> None:
+    path = request.config or request.feast_repo
+    if path is not None and not os.path.exists(path):
+        raise ConfigError(
+            f"{path} does not exist. hint: copy the configuration, the definitions and the plugins to all machines, and set "
+            "'worker_config' if their path differs"
+        )
