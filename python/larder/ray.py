@@ -67,8 +67,9 @@ def get_historical_features(
     Raises:
         ConfigError: The store has no definitions.
         RequestError: An argument is invalid.
-        TrainingError: A feature does not exist, a column is missing, or the type of a column does not match. Errors in tasks
-            are instances of `RayTaskError` too.
+        TrainingError: A feature does not exist, a column is missing, or the type of a column does not match.
+
+        An error in a task is a `RayTaskError`, which contains the message.
     """
     request = _request.historical(
         store or get_feature_store_client(),
@@ -121,9 +122,12 @@ def _mapped(
     map_options: dict[str, Any] | None,
 ) -> Dataset:
     request, _ = _request.on_driver(request, _columns(dataset), worker_config)
-    return dataset.map_batches(
-        _worker.run_table, batch_size=batch_size, batch_format="pyarrow", fn_args=(request,), **(map_options or {})
-    )
+
+    # Ray shows the name of the function.
+    def larder(rows: pyarrow.Table) -> pyarrow.Table:
+        return _worker.run_table(rows, request)
+
+    return dataset.map_batches(larder, batch_size=batch_size, batch_format="pyarrow", **(map_options or {}))
 
 
 def _columns(dataset: Dataset) -> pyarrow.Schema:

@@ -101,7 +101,7 @@ def get_historical_features(
     if method == "scan":
         return spark_df.mapInArrow(_runner(request), output)
     if buckets is None:
-        buckets = int(spark_df.sparkSession.conf.get("spark.sql.shuffle.partitions"))
+        buckets = int(spark_df.sparkSession.conf.get("spark.sql.shuffle.partitions") or 200)
     rows, found = spark_df, columns
     for key, reads in enumerate(plan.keys()):
         with_buckets, of_features, after = (_schema(of) for of in plan.shuffled_schemas(key, found.empty_table()))

@@ -76,14 +76,6 @@ class Tasks(Forms):
         with self.assertRaisesRegex(larder.RequestError, "the dataset has no columns. hint"):
             larder.ray.get_historical_features(ray.data.from_items([]), world.FEATURES, store=self.store)
 
-    def test_cause_of_error_is_error_of_package(self) -> None:
-        with self.assertRaises(Exception) as raised:
-            self.join(self.rows, store=self.store, features=world.FEATURES, strict=True)
-        error: BaseException | None = raised.exception
-        while error is not None and not isinstance(error, larder.TrainingError):
-            error = error.__cause__
-        self.assertIsInstance(error, larder.TrainingError)
-
 
 if __name__ == "__main__":
     unittest.main()

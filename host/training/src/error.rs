@@ -53,7 +53,7 @@ pub enum TrainingError {
     /// A frame lacks a stored feature that a derived view reads.
     #[error(
         "the frame has no column '{column}', which a derived view reads as feature '{feature}'{hint}. hint: join the feature \
-         first, or request names as in the join (full_feature_names)"
+         first, with the same setting of full feature names"
     )]
     MissingFeature {
         /// The column.
