@@ -102,9 +102,10 @@ test-fast: check-tools
 ##                   first run installs PySpark and Ray in target/distributed-venv (1.5 GB)
 test-distributed: check-tools check-guest-tools check-python check-java
 	@if cargo nextest --version >/dev/null 2>&1; then \
-		cargo nextest run --workspace --locked --no-fail-fast --run-ignored only -E 'test(/^distributed::/)'; \
+		cargo nextest run --workspace --locked --no-fail-fast --run-ignored only -E 'test(/^distributed::/)' \
+			--test-threads 1; \
 	else \
-		cargo test --workspace --locked --no-fail-fast -- --ignored distributed::; \
+		cargo test --workspace --locked --no-fail-fast -- --ignored distributed:: --test-threads 1; \
 	fi
 
 ## make bench-smoke  measure the CPU time and latency of one lookup, compared with bare hyper

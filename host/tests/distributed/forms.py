@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import unittest
 from pathlib import Path
 from typing import Any
@@ -26,14 +25,11 @@ class Forms(unittest.TestCase):
     def setUpClass(cls) -> None:
         if cls is Forms:
             raise unittest.SkipTest("has no engine")
-        cls.dir = Path(tempfile.mkdtemp())
+        # Removed at the end of the process: tasks of a failed run may still write compiled plugins.
+        cls.dir = world.directory()
         cls.config = world.project(cls.dir / "project")
         cls.store = larder.FeatureStore(cls.config)
         cls.rows = world.entity_rows()
-
-    @classmethod
-    def tearDownClass(cls) -> None:
-        shutil.rmtree(cls.dir)
 
     def join(self, rows: pa.Table, partitions: int | None = None, **options: Any) -> pa.Table:
         """Builds a training set. The entity rows are in `partitions` partitions."""

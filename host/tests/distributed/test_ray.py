@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 import unittest
 from typing import Any
 
@@ -23,14 +22,13 @@ class Tasks(Forms):
     @classmethod
     def setUpClass(cls) -> None:
         super().setUpClass()
-        cls.temporary = tempfile.TemporaryDirectory(prefix="ray-")
         ray.init(
             num_cpus=2,
             object_store_memory=80 << 20,
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            _temp_dir=cls.temporary.name,
+            _temp_dir=str(world.directory()),
         )
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
@@ -39,8 +37,6 @@ class Tasks(Forms):
     @classmethod
     def tearDownClass(cls) -> None:
         ray.shutdown()
-        cls.temporary.cleanup()
-        super().tearDownClass()
 
     def collect(self, dataset: ray.data.Dataset) -> pa.Table:
         return pa.concat_tables(ray.get(dataset.to_arrow_refs()))

@@ -19,6 +19,7 @@ os.environ["PYSPARK_PYTHON"] = sys.executable
 # Entity rows reach Python in batches of few rows. The session's time zone has daylight saving time.
 SETTINGS = {
     "spark.ui.enabled": "false",
+    "spark.ui.showConsoleProgress": "false",
     "spark.driver.host": "127.0.0.1",
     "spark.driver.memory": "1g",
     "spark.sql.session.timeZone": "America/New_York",
@@ -35,6 +36,10 @@ def session() -> SparkSession:
     for name, value in SETTINGS.items():
         builder = builder.config(name, value)
     return builder.getOrCreate()
+
+
+def tearDownModule() -> None:
+    session().stop()
 
 
 class Scan(Forms):

@@ -76,6 +76,13 @@ FEATURES = ["pairs:x", "pairs:large", "pairs:at_ns", "accounts:x2", "accounts:na
 TIMED = ["timed:text", "timed_account:y"]
 
 
+def directory() -> Path:
+    """Creates a directory that is removed at the end of the process."""
+    path = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    return path
+
+
 def project(directory: Path) -> Path:
     """Writes a project with the definitions above. Returns the path of its configuration."""
     (directory / "features").mkdir(parents=True)
@@ -136,9 +143,8 @@ def entity_rows(rows: int = 400) -> pa.Table:
 @functools.cache
 def churn() -> Path:
     """Generates the data of the demo. Returns the path of its configuration."""
-    directory = Path(tempfile.mkdtemp())
-    atexit.register(shutil.rmtree, directory)
-    command = [PROGRAM, "demo", "--dir", str(directory), "--customers", str(CUSTOMERS), "--listen", "127.0.0.1:0"]
+    at = directory()
+    command = [PROGRAM, "demo", "--dir", str(at), "--customers", str(CUSTOMERS), "--listen", "127.0.0.1:0"]
     command += ["--plugin", str(CHURN)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("LARDER_")}
     environment["LARDER_METRICS_LISTEN"] = "off"
@@ -155,7 +161,7 @@ def churn() -> Path:
         raise AssertionError("".join(lines))
     process.terminate()
     process.communicate()
-    return directory / "larder.yaml"
+    return at / "larder.yaml"
 
 
 def churn_rows() -> pa.Table:
