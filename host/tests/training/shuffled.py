@@ -29,8 +29,9 @@ OPTIONS = [
 
 def entity_rows(world: World, unit: str, zone: str | None) -> pa.Table:
     columns = {name: pa.array(world.entities[name], TYPES[key.declared]) for name, key in KEYS.items()}
-    times = pa.array(world.entities["event_timestamp"], pa.int64()).cast(pa.timestamp("us")).cast(pa.timestamp("us", zone))
-    columns["event_timestamp"] = times.cast(pa.timestamp(unit, zone))
+    scale = {"ms": lambda time: time // 1_000, "us": lambda time: time, "ns": lambda time: time * 1_000}[unit]
+    times = [None if time is None else scale(time) for time in world.entities["event_timestamp"]]
+    columns["event_timestamp"] = pa.array(times, pa.int64()).cast(pa.timestamp(unit)).cast(pa.timestamp(unit, zone))
     columns["row"] = pa.array(world.entities["row"], pa.int64())
     return pa.table(columns)
 

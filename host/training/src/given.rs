@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, AsArray, BinaryArray, RecordBatch},
-    compute::cast,
-    datatypes::{DataType, Schema},
+    array::{Array, BinaryArray, RecordBatch},
+    datatypes::Schema,
     error::ArrowError,
 };
 use larder_columns::Column;
@@ -22,7 +21,7 @@ use super::{
     found::FoundRows,
     independence,
     part::{BATCH_ROWS, Part},
-    shuffle::row_column,
+    shuffle_columns::{binary, row_column},
     times::times,
 };
 
@@ -139,14 +138,6 @@ impl TrainingJob<'_> {
         }
         Ok(report)
     }
-}
-
-/// Returns a column of bytes.
-pub(super) fn binary(batch: &RecordBatch, name: &str) -> Result<BinaryArray, TrainingError> {
-    let Some(array) = batch.column_by_name(name) else {
-        return Err(TrainingError::MissingColumn { column: name.to_owned(), hint: String::new() });
-    };
-    Ok(cast(array, &DataType::Binary)?.as_binary::<i32>().clone())
 }
 
 /// Returns the rows in a column.

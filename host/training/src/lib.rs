@@ -27,6 +27,7 @@ mod progress;
 mod report;
 mod run;
 mod shuffle;
+mod shuffle_columns;
 mod times;
 mod view_rows;
 
@@ -37,5 +38,6 @@ pub use self::{
     job::{Limits, OpenSource, THREADS_MAX, TrainingJob, TrainingRequest},
     progress::Progress,
     report::{DerivedReport, Report, ViewReport},
-    shuffle::{BUCKET_COLUMN, INTERNAL_PREFIX, SharePart, feature_row_schema},
+    shuffle::SharePart,
+    shuffle_columns::{INTERNAL_PREFIX, feature_row_schema},
 };

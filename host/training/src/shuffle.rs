@@ -14,15 +14,12 @@
 use std::{num::NonZeroU32, sync::Arc};
 
 use arrow::{
-    array::{
-        Array, ArrayBuilder, ArrayRef, AsArray, BinaryArray, BinaryBuilder, Int32Array, Int32Builder, Int64Array,
-        Int64Builder, RecordBatch,
-    },
-    datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef},
+    array::{ArrayRef, BinaryBuilder, Int32Array, RecordBatch},
+    datatypes::{DataType, Field, Schema, SchemaRef},
 };
 use larder_columns::Instants;
 use larder_model::{
-    codec::{RowBuilder, RowRank, RowSchema},
+    codec::{RowBuilder, RowSchema},
     model::{EntityId, Micros},
 };
 use larder_serving::HistoricalRows;
@@ -31,8 +28,8 @@ use larder_source::{RowGroupFilter, SourceRows, ViewColumns, Wanted};
 use super::{
     Progress, TrainingError, TrainingJob,
     entities::EntityColumns,
-    given::binary,
-    kernel::{Arrival, Best, Candidate, Join, Spine, SpineBuilder},
+    kernel::{Arrival, Best, Join, Spine, SpineBuilder},
+    shuffle_columns::{BATCH_BYTES, BUCKET_COLUMN, FeatureBatch, FeatureColumns, row_column},
     times::times,
 };
 
@@ -43,58 +40,6 @@ pub struct SharePart {
     pub part: usize,
     /// The number of tasks.
     pub parts: usize,
-}
-
-/// The columns of feature rows, by name.
-struct FeatureColumns {
-    reads: Int32Array,
-    ids: BinaryArray,
-    files: Int64Array,
-    indexes: Int64Array,
-    rows: BinaryArray,
-}
-
-/// Builds batches of feature rows.
-#[derive(Default)]
-struct FeatureBatch {
-    buckets: Int32Builder,
-    reads: Int32Builder,
-    ids: BinaryBuilder,
-    files: Int64Builder,
-    indexes: Int64Builder,
-    rows: BinaryBuilder,
-}
-
-/// The prefix of all columns that a distributed join adds.
-pub const INTERNAL_PREFIX: &str = "__larder_";
-/// The column with the number of a row's bucket.
-pub const BUCKET_COLUMN: &str = "__larder_bucket";
-const READ_COLUMN: &str = "__larder_read";
-const ID_COLUMN: &str = "__larder_id";
-const FILE_COLUMN: &str = "__larder_file";
-const INDEX_COLUMN: &str = "__larder_index";
-const ROW_COLUMN: &str = "__larder_row";
-/// The maximum number of feature rows in a batch, and the number of bytes after which a batch ends.
-const BATCH_ROWS: usize = 8_192;
-const BATCH_BYTES: usize = 32 << 20;
-
-/// Returns the name of the column with the feature rows of a read.
-pub(super) fn row_column(read: usize) -> String {
-    format!("{ROW_COLUMN}_{read}")
-}
-
-/// Returns the columns of feature rows.
-#[must_use]
-pub fn feature_row_schema() -> SchemaRef {
-    let field = |name: &str, of: DataType| Field::new(name, of, false);
-    Arc::new(Schema::new(vec![
-        field(BUCKET_COLUMN, DataType::Int32),
-        field(READ_COLUMN, DataType::Int32),
-        field(ID_COLUMN, DataType::Binary),
-        field(FILE_COLUMN, DataType::Int64),
-        field(INDEX_COLUMN, DataType::Int64),
-        field(ROW_COLUMN, DataType::Binary),
-    ]))
 }
 
 // === impl TrainingJob ===
@@ -146,7 +91,7 @@ impl TrainingJob<'_> {
         Ok(RecordBatch::try_new(self.schema_with_buckets(&batch.schema()), columns)?)
     }
 
-    /// Reads some of the feature rows of a read, and passes batches of [`feature_row_schema`] to `emit`. The rows of a view
+    /// Reads some of the feature rows of a read, and passes batches of [`feature_row_schema`](super::feature_row_schema) to `emit`. The rows of a view
     /// without entities are in every bucket.
     ///
     /// # Errors
@@ -201,7 +146,7 @@ impl TrainingJob<'_> {
                 }
             }
         }
-        if out.reads.is_empty() { Ok(()) } else { emit(out.finish()?) }
+        if out.is_empty() { Ok(()) } else { emit(out.finish()?) }
     }
 
     /// Joins the entity rows of a bucket with its feature rows. Removes the number of the bucket from the entity rows, and adds
@@ -328,79 +273,4 @@ fn bucket_of_time(time: Option<Micros>, buckets: NonZeroU32) -> i32 {
 /// Converts the number of a bucket. There are fewer than 2^31.
 fn number(bucket: u32) -> i32 {
     i32::try_from(bucket).unwrap_or_default()
-}
-
-// === impl FeatureBatch ===
-
-impl FeatureBatch {
-    fn push(&mut self, bucket: i32, read: usize, id: &EntityId, arrival: Arrival, row: &[u8]) {
-        self.buckets.append_value(bucket);
-        self.reads.append_value(i32::try_from(read).unwrap_or(i32::MAX));
-        self.ids.append_value(id.0);
-        self.files.append_value(i64::from(arrival.file));
-        // A file has fewer than 2^63 rows.
-        self.indexes.append_value(arrival.row.cast_signed());
-        self.rows.append_value(row);
-    }
-
-    fn is_full(&self) -> bool {
-        self.reads.values_slice().len() >= BATCH_ROWS || self.rows.values_slice().len() >= BATCH_BYTES
-    }
-
-    fn finish(&mut self) -> Result<RecordBatch, TrainingError> {
-        let columns: Vec<ArrayRef> = vec![
-            Arc::new(self.buckets.finish()),
-            Arc::new(self.reads.finish()),
-            Arc::new(self.ids.finish()),
-            Arc::new(self.files.finish()),
-            Arc::new(self.indexes.finish()),
-            Arc::new(self.rows.finish()),
-        ];
-        Ok(RecordBatch::try_new(feature_row_schema(), columns)?)
-    }
-}
-
-// === impl FeatureColumns ===
-
-impl FeatureColumns {
-    fn new(batch: &RecordBatch) -> Result<Self, TrainingError> {
-        let column = |name: &str, of: &DataType| match batch.column_by_name(name) {
-            Some(array) if array.data_type() == of => Ok(array),
-            _ => Err(TrainingError::Column { column: name.to_owned(), why: format!("it is not a column of {of}") }),
-        };
-        let long = |name| Ok::<_, TrainingError>(column(name, &DataType::Int64)?.as_primitive::<Int64Type>().clone());
-        Ok(Self {
-            reads: column(READ_COLUMN, &DataType::Int32)?.as_primitive::<Int32Type>().clone(),
-            ids: binary(batch, ID_COLUMN)?,
-            files: long(FILE_COLUMN)?,
-            indexes: long(INDEX_COLUMN)?,
-            rows: binary(batch, ROW_COLUMN)?,
-        })
-    }
-
-    fn of_read(&self, read: usize) -> impl Iterator<Item = usize> {
-        (0..self.reads.len()).filter(move |row| usize::try_from(self.reads.value(*row)) == Ok(read))
-    }
-
-    fn id(&self, row: usize) -> EntityId {
-        EntityId(self.ids.value(row).try_into().unwrap_or_default())
-    }
-
-    fn arrival(&self, row: usize) -> Arrival {
-        let file = u32::try_from(self.files.value(row)).unwrap_or(u32::MAX);
-        Arrival { file, row: self.indexes.value(row).cast_unsigned() }
-    }
-
-    /// Returns the times and the position of a row; `None` if its bytes are not a row.
-    fn candidate(&self, row: usize) -> Option<Candidate> {
-        let rank = RowRank::read(self.rows.value(row)).ok()?;
-        let nanos = |nanos: u32| u16::try_from(nanos).unwrap_or(0);
-        let (event_nanos, created_nanos) = rank.nanos();
-        Some(Candidate {
-            event_time: rank.header.event_time,
-            created: rank.header.created,
-            nanos: (nanos(event_nanos), nanos(created_nanos)),
-            arrival: self.arrival(row),
-        })
-    }
 }
