@@ -10,7 +10,7 @@ ENTITIES ?= 10000000
 # The modules of integration tests that use the network, Python, a WebAssembly compiler or another program, or that kill the
 # server often.
 SLOW_TESTS = feast_sdk s3 dynamo materialize derived deploy feast_repo generations import kill outputs plugin_batches plugin_compile \
-	plugin_frames plugin_limits plugin_mistakes plugin_python plugin_tools python_package training_peers
+	plugin_frames plugin_limits plugin_mistakes plugin_python plugin_tools python_package training_memory training_peers training_s3
 # Parts of the names of tests in other modules that need a plugin.
 PLUGIN_TESTS = derived_features recorded_answers without_the_hot_cache takes_long elsewhere
 SLOW_FILTER = $(patsubst %,test(/^%::/) +,$(SLOW_TESTS)) $(patsubst %,test(%) +,$(PLUGIN_TESTS))

@@ -7,14 +7,18 @@
 mod backfill;
 mod entity_files;
 mod error;
+mod file_writer;
+mod location;
 mod manifest;
+mod new_file;
 mod output;
 mod request;
+mod row_batches;
 mod warnings;
 
 use std::{
     collections::HashSet,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, OnceLock},
 };
 
@@ -26,16 +30,19 @@ use larder_model::{
 };
 use larder_plugin_host::{PluginRuntime, Transform};
 use larder_serving::{DerivedPlan, HistoricalPlan, MissingPlugins, Step, Transforms};
-use larder_source::{Source, Wanted};
+use larder_source::{ParquetLimits, Source, Wanted};
 use larder_sync::SyncSetting;
 use larder_training::{DerivedJob, Limits, TrainingError, TrainingJob, TrainingRequest};
 
 pub use self::{
     backfill::{Backfill, BackfillFile},
-    entity_files::EntityFiles,
+    entity_files::{EntityFiles, EntityRows},
     error::OfflineError,
-    manifest::{Derived, Entities, FORMAT, Inputs, Manifest, OutputFile, SourceFile, View},
-    output::{PathLock, TrainingWriter},
+    file_writer::OutputFile,
+    location::{Location, NotAnObject},
+    manifest::{Derived, Entities, EntityFile, FORMAT, Inputs, Manifest, SourceFile, View},
+    new_file::PathLock,
+    output::{FILE_BYTES, Output, TrainingWriter, Written, WrittenFiles},
     request::{KnownAt, SetRequest, Ttl},
     warnings::Warning,
 };
@@ -189,26 +196,61 @@ impl Project {
         }
     }
 
+    /// Opens entity rows: a Parquet file, a directory of them, or an `s3://` URL of an object or a prefix.
+    ///
+    /// # Errors
+    /// [`OfflineError::Entities`] and [`OfflineError::EntityColumns`].
+    pub fn entities(&self, path: &Path) -> Result<EntityFiles, OfflineError> {
+        EntityFiles::open(path, ParquetLimits::of(self.setting.limits.commit_bytes), &self.setting.aws)
+    }
+
+    /// Starts to write a training set. See [`TrainingWriter::create`].
+    ///
+    /// # Errors
+    /// Errors of [`TrainingWriter::create`].
+    pub fn create_output(&self, output: &Output, schema: SchemaRef) -> Result<TrainingWriter, OfflineError> {
+        TrainingWriter::create(output, schema, &self.setting.aws)
+    }
+
     /// Checks that an output is neither one of the files of entity rows, nor in the files of a view that the job reads.
     ///
     /// # Errors
     /// [`OfflineError::Output`].
-    pub fn check_output(&self, path: &Path, job: &TrainingJob<'_>, entities: &[PathBuf]) -> Result<(), OfflineError> {
-        let error = |why: String| OfflineError::Output { path: path.to_owned(), why };
+    pub fn check_output(
+        &self,
+        at: &Location,
+        job: &TrainingJob<'_>,
+        entities: Option<&EntityFiles>,
+    ) -> Result<(), OfflineError> {
+        let error = |why: String| OfflineError::Output { at: at.clone(), why };
+        let views = job.views().filter_map(|name| self.catalog().view(name));
+        let sources = views.filter_map(|view| Some((view, &*view.files()?.path)));
+        let in_view = |view: &FeatureView| error(format!("it is in the files of feature view '{}'", view.name));
+        let path = match at {
+            Location::Local(path) => path,
+            Location::Object(object) => {
+                let url = object.url();
+                if entities.is_some_and(|entities| entities.has_object(&url)) {
+                    return Err(error("it is an object of the entity rows".to_owned()));
+                }
+                let mut sources = sources.filter(|(_, source)| is_below(&url, source));
+                return sources.next().map_or(Ok(()), |(view, _)| Err(in_view(view)));
+            }
+        };
         // The file may not exist, but its directory must.
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let dir = dir.canonicalize().map_err(|source| OfflineError::Write { path: path.to_owned(), source })?;
+        let dir = dir.canonicalize().map_err(|source| OfflineError::Write { at: at.clone(), source })?;
         let output = dir.join(path.file_name().unwrap_or_default());
         let target = output.canonicalize().unwrap_or_else(|_| output.clone());
         let is_output = |other: &Path| other == output || other == target;
+        let entities = entities.map(EntityFiles::local).transpose()?.unwrap_or_default();
         if entities.iter().filter_map(|file| file.canonicalize().ok()).any(|file| is_output(&file)) {
             return Err(error("it is a file of the entity rows".to_owned()));
         }
-        for view in job.views().filter_map(|name| self.catalog().view(name)) {
-            let local = view.files().filter(|files| !files.path.contains("://"));
-            let source = local.and_then(|files| self.setting.base_dir.join(&files.path).canonicalize().ok());
+        for (view, source) in sources.filter(|(_, source)| !source.contains("://")) {
+            let source = self.setting.base_dir.join(source).canonicalize().ok();
             if source.is_some_and(|source| is_output(&source) || output.starts_with(&source)) {
-                return Err(error(format!("it is in the files of feature view '{}'", view.name)));
+                return Err(in_view(view));
             }
         }
         Ok(())
@@ -243,4 +285,10 @@ impl Project {
 
 fn names(columns: &SchemaRef) -> Vec<&str> {
     columns.fields().iter().map(|field| field.name().as_str()).collect()
+}
+
+/// Returns whether an object is at a URL, or below it if the URL is a prefix.
+fn is_below(url: &str, prefix: &str) -> bool {
+    let prefix = prefix.trim_end_matches('/');
+    url.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }

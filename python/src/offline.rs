@@ -3,7 +3,7 @@
 use std::{num::NonZeroUsize, path::PathBuf, sync::Arc};
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef, error::ArrowError};
-use larder::offline::{EntityFiles, OfflineError, Project, TrainingWriter};
+use larder::offline::{EntityFiles, FILE_BYTES, OfflineError, Output, Project};
 use larder_model::yaml::parse_bytes;
 use larder_plugin_host::{CompileLimits, compile_here};
 use larder_serving::{Selection, TtlPolicy};
@@ -33,6 +33,7 @@ pub(crate) struct OfflineProject {
 #[pyclass(frozen, module = "larder._native")]
 #[derive(Debug)]
 pub(crate) struct TrainingSet {
+    project: Arc<Project>,
     schema: SchemaRef,
     stream: TrainingStream,
 }
@@ -53,7 +54,13 @@ pub(crate) struct TrainingSpec {
 }
 
 /// The entity rows.
-pub(crate) type Entities = Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>> + Send>;
+pub(crate) enum Entities {
+    Stream(Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>> + Send>),
+    Files(EntityFiles),
+}
+
+/// The rows of [`Entities`].
+pub(crate) type EntityBatches<'a> = dyn Iterator<Item = Result<RecordBatch, ArrowError>> + 'a;
 
 /// The minimum memory of a job in bytes: enough for some thousand rows.
 const MEMORY_MIN: u64 = 16 << 20;
@@ -79,11 +86,12 @@ impl TrainingSpec {
     }
 }
 
-/// Opens entity rows: a path of Parquet files, or an object with an Arrow stream.
-pub(crate) fn open_entities(py: Python<'_>, entities: &Bound<'_, PyAny>) -> PyResult<(SchemaRef, Entities)> {
+/// Opens entity rows: the path or URL of Parquet files, or an object with an Arrow stream.
+pub(crate) fn open_entities(project: &Project, entities: &Bound<'_, PyAny>) -> PyResult<(SchemaRef, Entities)> {
+    let py = entities.py();
     if let Some(reader) = capsule::import_stream(entities)? {
         use arrow::array::RecordBatchReader as _;
-        return Ok((reader.schema(), Box::new(reader)));
+        return Ok((reader.schema(), Entities::Stream(Box::new(reader))));
     }
     let Ok(path) = entities.extract::<PathBuf>() else {
         let kind = entities.get_type().to_string();
@@ -93,8 +101,8 @@ pub(crate) fn open_entities(py: Python<'_>, entities: &Bound<'_, PyAny>) -> PyRe
         );
         return Err(ErrorClass::Request.error(py, message));
     };
-    let files = EntityFiles::open(&path).map_err(|error| offline_error(py, &error))?;
-    Ok((files.schema(), Box::new(files)))
+    let files = py.detach(|| project.entities(&path)).map_err(|error| offline_error(py, &error))?;
+    Ok((files.schema(), Entities::Files(files)))
 }
 
 /// Parses a number of bytes, or text such as `2GiB`.
@@ -175,7 +183,7 @@ impl OfflineProject {
             memory,
             threads,
         )?;
-        let (columns, entities) = open_entities(py, entities)?;
+        let (columns, entities) = open_entities(&self.project, entities)?;
         let schema = py.detach(|| {
             let request = spec.request();
             Ok::<_, OfflineError>(spec.project.job(&request, spec.limits, Arc::clone(&columns))?.schema())
@@ -183,9 +191,10 @@ impl OfflineProject {
         let schema = schema.map_err(|error| offline_error(py, &error))?;
         let run: Run = Box::new(move |progress, emit| {
             let request = spec.request();
-            spec.project.job(&request, spec.limits, columns)?.run(entities, progress, emit)
+            let job = spec.project.job(&request, spec.limits, columns)?;
+            entities.read(|rows| job.run(rows, progress, emit))
         });
-        Ok(TrainingSet::new(schema, run))
+        Ok(TrainingSet::new(Arc::clone(&self.project), schema, run))
     }
 
     /// Resolves a request for rows with these columns. `columns` is an object with an Arrow stream, whose rows are ignored.
@@ -220,7 +229,7 @@ impl OfflineProject {
             memory,
             threads,
         )?;
-        let (columns, _) = open_entities(py, columns)?;
+        let (columns, _) = open_entities(&self.project, columns)?;
         TrainingPlan::new(py, spec, &columns, is_derived)
     }
 
@@ -248,7 +257,7 @@ impl OfflineProject {
             strict,
             limits: Limits::default(),
         };
-        let (columns, rows) = open_entities(py, frame)?;
+        let (columns, rows) = open_entities(&self.project, frame)?;
         Ok(TrainingPlan::new(py, spec, &columns, true)?.start(rows))
     }
 }
@@ -295,12 +304,27 @@ impl OfflineProject {
     }
 }
 
+// === impl Entities ===
+
+impl Entities {
+    /// Passes the rows to a function.
+    pub(crate) fn read<T>(
+        self,
+        run: impl FnOnce(&mut EntityBatches<'_>) -> Result<T, OfflineError>,
+    ) -> Result<T, OfflineError> {
+        match self {
+            Self::Stream(mut rows) => run(&mut rows),
+            Self::Files(files) => run(&mut files.read()?),
+        }
+    }
+}
+
 // === impl TrainingSet ===
 
 impl TrainingSet {
     /// Creates a set with these columns.
-    pub(crate) fn new(schema: SchemaRef, run: Run) -> Self {
-        Self { schema, stream: TrainingStream::new(run) }
+    pub(crate) fn new(project: Arc<Project>, schema: SchemaRef, run: Run) -> Self {
+        Self { project, schema, stream: TrainingStream::new(run) }
     }
 }
 
@@ -324,9 +348,10 @@ impl TrainingSet {
     /// Writes all remaining rows to a Parquet file. An interrupted or failed run leaves no file.
     fn write_parquet(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
         let failed = |error: OfflineError| offline_error(py, &error);
-        let mut writer = TrainingWriter::create(&path, Arc::clone(&self.schema)).map_err(failed)?;
+        let output = Output::parse(&path, FILE_BYTES).map_err(|error| failed(error.into()))?;
+        let mut writer = self.project.create_output(&output, Arc::clone(&self.schema)).map_err(failed)?;
         while let Some(batch) = self.stream.next(py)? {
-            py.detach(|| writer.write(batch)).map_err(failed)?;
+            py.detach(|| writer.write(&batch)).map_err(failed)?;
         }
         py.detach(|| writer.finish().map(drop)).map_err(failed)
     }

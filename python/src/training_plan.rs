@@ -6,9 +6,8 @@ use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc};
 use arrow::{
     array::RecordBatch,
     datatypes::{Schema, SchemaRef},
-    error::ArrowError,
 };
-use larder::offline::{Entities as EntityInputs, Inputs, OfflineError};
+use larder::offline::{Entities as EntityInputs, Inputs, OfflineError, Project};
 use larder_serving::Transforms;
 use larder_training::{
     DerivedJob, INTERNAL_PREFIX, Report, SharePart, TrainingError, TrainingJob, TrainingRequest, feature_row_schema,
@@ -97,12 +96,22 @@ impl TrainingPlan {
     pub(crate) fn start(&self, rows: Entities) -> TrainingSet {
         let resolved = Arc::clone(&self.resolved);
         let run: Run = Box::new(move |progress, emit| {
-            if resolved.is_derived {
-                return resolved.with_derived(|job| job.run(rows, progress, emit));
-            }
-            resolved.with_job(|job| job.run(rows, progress, emit))
+            rows.read(|rows| {
+                if resolved.is_derived {
+                    return resolved.with_derived(|job| job.run(rows, progress, emit));
+                }
+                resolved.with_job(|job| job.run(rows, progress, emit))
+            })
         });
-        TrainingSet::new(Arc::clone(&self.schema), run)
+        self.set(Arc::clone(&self.schema), run)
+    }
+
+    fn set(&self, schema: SchemaRef, run: Run) -> TrainingSet {
+        TrainingSet::new(Arc::clone(self.project()), schema, run)
+    }
+
+    fn project(&self) -> &Arc<Project> {
+        &self.resolved.spec.project
     }
 
     /// Calls a function with the job of the plan, without holding the interpreter.
@@ -132,8 +141,8 @@ impl TrainingPlan {
     }
 
     /// Joins entity rows with all feature rows, or computes the derived features of a frame.
-    fn run(&self, py: Python<'_>, rows: &Bound<'_, PyAny>) -> PyResult<TrainingSet> {
-        let (_, rows) = open_entities(py, rows)?;
+    fn run(&self, rows: &Bound<'_, PyAny>) -> PyResult<TrainingSet> {
+        let (_, rows) = open_entities(self.project(), rows)?;
         Ok(self.start(rows))
     }
 
@@ -150,7 +159,7 @@ impl TrainingPlan {
         buckets: NonZeroU32,
         entities: &Bound<'_, PyAny>,
     ) -> PyResult<ArrowTable> {
-        let (columns, batches) = read_all(py, entities)?;
+        let (columns, batches) = read_all(py, self.project(), entities)?;
         self.with_job(py, |job| {
             let added = batches.iter().map(|batch| job.with_buckets(key, buckets, batch));
             Ok(ArrowTable::new(job.schema_with_buckets(&columns), added.collect::<Result<_, _>>()?))
@@ -164,7 +173,7 @@ impl TrainingPlan {
             resolved.with_job(|job| job.feature_rows(read, SharePart { part, parts }, buckets, progress, emit))?;
             Ok(Report::default())
         });
-        TrainingSet::new(feature_row_schema(), run)
+        self.set(feature_row_schema(), run)
     }
 
     /// Joins the entity rows of a bucket with its feature rows.
@@ -175,24 +184,26 @@ impl TrainingPlan {
         entities: &Bound<'_, PyAny>,
         features: &Bound<'_, PyAny>,
     ) -> PyResult<ArrowTable> {
-        let (columns, entities) = read_all(py, entities)?;
-        let (_, features) = read_all(py, features)?;
+        let (columns, entities) = read_all(py, self.project(), entities)?;
+        let (_, features) = read_all(py, self.project(), features)?;
         self.with_job(py, |job| {
             Ok(ArrowTable::new(job.schema_with_rows(key, &columns), job.find(key, &entities, &features)?))
         })
     }
 
     /// Makes the answers of entity rows whose feature rows were found.
-    fn answer(&self, py: Python<'_>, found: &Bound<'_, PyAny>) -> PyResult<TrainingSet> {
-        let (_, found): (_, Entities) = open_entities(py, found)?;
+    fn answer(&self, found: &Bound<'_, PyAny>) -> PyResult<TrainingSet> {
+        let (_, found) = open_entities(self.project(), found)?;
         let resolved = Arc::clone(&self.resolved);
-        let run: Run = Box::new(move |progress, emit| resolved.with_job(|job| job.answer_found(found, progress, emit)));
-        Ok(TrainingSet::new(Arc::clone(&self.schema), run))
+        let run: Run = Box::new(move |progress, emit| {
+            found.read(|found| resolved.with_job(|job| job.answer_found(found, progress, emit)))
+        });
+        Ok(self.set(Arc::clone(&self.schema), run))
     }
 
     /// Returns the columns of entity rows after `with_buckets`, and of feature rows; and those after `find`.
     fn shuffled_schemas(&self, py: Python<'_>, key: usize, entities: &Bound<'_, PyAny>) -> PyResult<[ArrowTable; 3]> {
-        let (columns, _) = open_entities(py, entities)?;
+        let (columns, _) = open_entities(self.project(), entities)?;
         self.with_job(py, |job| {
             let schemas =
                 [job.schema_with_buckets(&columns), feature_row_schema(), job.schema_with_rows(key, &columns)];
@@ -206,10 +217,10 @@ impl TrainingPlan {
 }
 
 /// Reads all rows of an object with an Arrow stream.
-fn read_all(py: Python<'_>, rows: &Bound<'_, PyAny>) -> PyResult<(SchemaRef, Vec<RecordBatch>)> {
-    let (schema, batches) = open_entities(py, rows)?;
-    let batches: Result<Vec<RecordBatch>, ArrowError> = batches.collect();
-    Ok((schema, batches.map_err(|error| offline_error(py, &TrainingError::Entities(error).into()))?))
+fn read_all(py: Python<'_>, project: &Project, rows: &Bound<'_, PyAny>) -> PyResult<(SchemaRef, Vec<RecordBatch>)> {
+    let (schema, rows) = open_entities(project, rows)?;
+    let batches = rows.read(|rows| Ok(rows.collect::<Result<_, _>>().map_err(TrainingError::of_entities)?));
+    Ok((schema, batches.map_err(|error| offline_error(py, &error))?))
 }
 
 /// Returns the columns without those that a distributed join adds.

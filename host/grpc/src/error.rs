@@ -36,7 +36,8 @@ pub(super) fn of_request(error: RequestError) -> Status {
         | RequestError::MissingKeys { .. }
         | RequestError::MissingRequestData { .. }
         | RequestError::BadRequestData { .. }
-        | RequestError::BadKey(_) => Status::invalid_argument(text),
+        | RequestError::BadKey(_)
+        | RequestError::BadEntity { .. } => Status::invalid_argument(text),
         RequestError::TooLarge { .. } => Status::resource_exhausted(text),
         RequestError::NoPlugin { .. } | RequestError::Unservable { .. } => Status::failed_precondition(text),
         // The plugin host already logs every failure, with a rate limit.

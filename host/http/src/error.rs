@@ -170,7 +170,7 @@ impl From<RequestError> for HttpError {
             RequestError::Unservable { .. } => {
                 Self::feast(StatusCode::NOT_IMPLEMENTED, "unservable", "FeastError", &message)
             }
-            RequestError::BadKey(_) => Self::plain(bad, "bad_key", message),
+            RequestError::BadKey(_) | RequestError::BadEntity { .. } => Self::plain(bad, "bad_key", message),
             RequestError::TooLarge { .. } => {
                 Self::feast(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "FeastError", &message)
             }

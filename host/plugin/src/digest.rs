@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    io::{self, Read},
+    io::{self, Read, Write},
     str::FromStr,
 };
 
@@ -12,6 +12,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 /// SHA-256 of a component's file.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Digest([u8; 32]);
+
+/// Computes the digest of what is written to another writer.
+pub struct DigestWriter<W> {
+    inner: W,
+    context: digest::Context,
+    bytes: u64,
+}
 
 /// Text is not a digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -37,21 +44,51 @@ impl Digest {
     /// # Errors
     /// Errors of the reader.
     pub fn read(reader: &mut impl Read) -> io::Result<(Self, u64)> {
-        let mut context = digest::Context::new(&digest::SHA256);
+        let mut digest = DigestWriter::new(io::sink());
         let mut buffer = vec![0; READ_BYTES];
-        let mut bytes = 0;
         loop {
             match reader.read(&mut buffer)? {
                 0 => break,
-                length => {
-                    context.update(&buffer[..length]);
-                    bytes += length as u64;
-                }
+                length => digest.write_all(&buffer[..length])?,
             }
         }
+        let (_, own, bytes) = digest.finish();
+        Ok((own, bytes))
+    }
+}
+
+// === impl DigestWriter ===
+
+impl<W: Write> DigestWriter<W> {
+    /// Creates a writer that passes everything on to `inner`.
+    pub fn new(inner: W) -> Self {
+        Self { inner, context: digest::Context::new(&digest::SHA256), bytes: 0 }
+    }
+
+    /// Returns the inner writer, the digest, and the number of bytes that were written.
+    pub fn finish(self) -> (W, Digest, u64) {
         let mut own = [0; 32];
-        own.copy_from_slice(context.finish().as_ref());
-        Ok((Self(own), bytes))
+        own.copy_from_slice(self.context.finish().as_ref());
+        (self.inner, Digest(own), self.bytes)
+    }
+}
+
+impl<W: Write> Write for DigestWriter<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(bytes)?;
+        self.context.update(&bytes[..written]);
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+impl<W: fmt::Debug> fmt::Debug for DigestWriter<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DigestWriter").field("inner", &self.inner).field("bytes", &self.bytes).finish_non_exhaustive()
     }
 }
 

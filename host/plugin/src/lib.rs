@@ -52,7 +52,7 @@ pub use self::{
     compile_limits::{CompileKill, CompileLimits},
     compiler::{COMPILE_COMMAND, compile_here},
     component::Component,
-    digest::{Digest, NotADigest},
+    digest::{Digest, DigestWriter, NotADigest},
     error::{BindError, CallError, Incompatibility, Interrupt, LoadError, PluginError},
     frame::{ColumnFault, ColumnRef, ColumnWriter, Frame, FrameBuilder},
     inputs::{AsOf, Inputs, InputsBuilder},

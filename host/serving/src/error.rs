@@ -137,6 +137,16 @@ pub enum RequestError {
     /// A value of an entity column cannot be converted to the column's type.
     #[error("{}", Cut(.0))]
     BadKey(String),
+    /// As [`RequestError::BadKey`], for an entity row of a training set.
+    #[error("entity row {row}, column '{column}': {}", Cut(.why))]
+    BadEntity {
+        /// The column.
+        column: String,
+        /// The index of the row, from 0.
+        row: usize,
+        /// The reason.
+        why: String,
+    },
     /// The request exceeds a limit.
     #[error(
         "{what}: {found} in this request, at most {limit} are allowed. hint: split the request, or raise 'server: \
@@ -261,7 +271,15 @@ impl RequestError {
     /// Returns whether the message has only names and numbers, and no values of entities or features.
     #[must_use]
     pub fn is_about_names(&self) -> bool {
-        !matches!(self, Self::BadKey(_) | Self::BadRequestData { .. } | Self::Plugin { .. } | Self::Store(_))
+        let has_values = matches!(
+            self,
+            Self::BadKey(_)
+                | Self::BadEntity { .. }
+                | Self::BadRequestData { .. }
+                | Self::Plugin { .. }
+                | Self::Store(_)
+        );
+        !has_values
     }
 
     /// Returns whether the error is that the request names a view, service or feature that is not served.
@@ -274,6 +292,15 @@ impl RequestError {
                 | Self::UnknownFeature { .. }
                 | Self::Unservable { .. }
         )
+    }
+
+    /// Changes the index of the row that the error names, if it names one.
+    #[must_use]
+    pub fn map_row(mut self, map: impl FnOnce(usize) -> usize) -> Self {
+        if let Self::BadEntity { row, .. } | Self::BadRequestData { row, .. } | Self::Plugin { row, .. } = &mut self {
+            *row = map(*row);
+        }
+        self
     }
 
     /// Removes the suggested name if the caller may not know it.
@@ -303,6 +330,21 @@ mod tests {
         let message = |may_know| unknown().hide_names(|name| name == may_know).to_string();
         assert_eq!(message("fraud"), "Feature service fraut does not exist in project p; did you mean 'fraud'?");
         assert_eq!(message("churn"), "Feature service fraut does not exist in project p");
+    }
+
+    #[test]
+    fn row_of_an_error_is_mapped() {
+        let why = || "no".to_owned();
+        let row = 2;
+        for error in [
+            RequestError::BadEntity { column: why(), row, why: why() },
+            RequestError::BadRequestData { name: why(), row, declared: why(), found: why() },
+            RequestError::Plugin { view: why(), plugin: why(), row, why: why() },
+        ] {
+            let message = error.map_row(|row| row + 40).to_string();
+            assert!(message.contains("row 42"), "{message}");
+        }
+        assert_eq!(RequestError::BadKey(why()).map_row(|row| row + 40).to_string(), "no");
     }
 
     #[test]

@@ -223,16 +223,21 @@ impl<'r> HistoricalRows<'r> {
     /// entities has no columns.
     ///
     /// # Errors
-    /// [`RequestError::BadKey`] for a value that does not convert to the type of its key, and [`RequestError::Ragged`].
+    /// [`RequestError::BadEntity`] for a value that does not convert to the type of its key, and [`RequestError::Ragged`].
     pub fn new(plan: &Arc<Plan>, request: &'r OnlineRequest<'r>, rows: usize) -> Result<Self, RequestError> {
         if request.entities.iter().any(|(_, values)| values.len() != rows) {
             return Err(RequestError::Ragged);
         }
         let entity = |column: &EntityColumn| {
             let (name, values) = &request.entities[column.request_index];
-            keys::coerce(values, column.key_type).map_err(|error| match error {
-                RequestError::BadKey(why) => RequestError::BadKey(format!("column '{name}' of the entity rows: {why}")),
-                other => other,
+            keys::coerce(values, column.key_type).map_err(|error| {
+                let is_bad = |value| keys::coerce(std::slice::from_ref(value), column.key_type).is_err();
+                match (error, values.iter().position(is_bad)) {
+                    (RequestError::BadKey(why), Some(row)) => {
+                        RequestError::BadEntity { column: name.to_string(), row, why }
+                    }
+                    (other, _) => other,
+                }
             })
         };
         let entities = plan.entity_columns.iter().map(entity).collect::<Result<SmallVec<[_; 1]>, _>>()?;

@@ -21,14 +21,19 @@ mod read_object;
 #[cfg(feature = "aws")]
 mod sdk_error;
 #[cfg(feature = "aws")]
+mod upload_object;
+#[cfg(feature = "aws")]
 mod write_object;
 
 use std::time::Duration;
 
-#[cfg(feature = "aws")]
-pub use self::client::{Aws, Dynamo};
 #[cfg(not(feature = "aws"))]
-pub use self::no_client::Aws;
+pub use self::no_client::{Aws, ObjectUpload};
+#[cfg(feature = "aws")]
+pub use self::{
+    client::{Aws, Dynamo},
+    upload_object::ObjectUpload,
+};
 pub use self::{
     error::{AwsError, AwsErrorKind},
     object::{ObjectAt, ObjectNow},

@@ -152,7 +152,7 @@ pub enum SourceError {
         path: String,
     },
     /// The file or object changed while it was read.
-    #[error("{path} changed while it was read; the next sync reads it again")]
+    #[error("{path} changed while it was read, so it must be read again")]
     Changed {
         /// The file or object.
         path: String,

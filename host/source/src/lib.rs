@@ -11,6 +11,7 @@ mod dynamodb;
 mod error;
 #[cfg(feature = "sqlite")]
 mod feast_sqlite;
+mod file_columns;
 #[cfg(not(all(feature = "aws", feature = "sqlite")))]
 mod left_out;
 mod listed;

@@ -1,6 +1,6 @@
 //! Parquet files on the local disk: one file, or a directory.
 //!
-//! Only the columns that the view needs are read, batch by batch, within [`ParquetLimits`]. The position is the list of
+//! Only the columns that the view needs are read (or all columns, for entity rows), batch by batch, within [`ParquetLimits`]. The position is the list of
 //! files, with each file's stamp and the number of rows that were read from it. An unchanged file is not read again,
 //! and an interrupted read resumes after its last commit.
 
@@ -25,17 +25,18 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Batches, FileSchema, FileVersion, Source, SourceBatch, SourceError, SourceProperties, SourceRows, Wanted,
+    file_columns::{Columns, FileShape},
     listed::{Ignored, Listing, is_data_dir, is_hidden, table_format},
     parquet_reader::{self, DecodeThread, FileRows, Input, ParquetLimits, Plan},
-    parquet_shape::{Absent, Shape},
+    parquet_shape::Absent,
     row_group::FileFilter,
 };
 
-/// The Parquet files of one view.
+/// The Parquet files of one view, or of entity rows.
 #[derive(Debug)]
 pub struct ParquetFiles {
     path: PathBuf,
-    wanted: Wanted,
+    columns: Columns,
     limits: ParquetLimits,
     clock: SharedClock,
     ignored: Ignored,
@@ -56,7 +57,7 @@ struct FilePosition {
 
 struct Reading<'s> {
     source: &'s ParquetFiles,
-    wanted: Wanted,
+    columns: Columns,
     thread: DecodeThread,
     /// The unread files, in reverse order: the next file to read is the last one. The files were opened once to count
     /// their rows and check their columns. They are not kept open, because a directory may have more files than a
@@ -84,7 +85,7 @@ struct Current {
     stamp: FileStamp,
     input: Input,
     rows: FileRows,
-    shape: Shape,
+    shape: FileShape,
 }
 
 /// An open file that has the required columns.
@@ -92,7 +93,7 @@ struct Opened {
     stamp: FileStamp,
     input: Input,
     metadata: ParquetMetaData,
-    shape: Shape,
+    shape: FileShape,
 }
 
 /// The name of a file below the directory, its path, and its stamp.
@@ -107,7 +108,14 @@ impl ParquetFiles {
     /// Creates the source for a file or directory, without accessing the path.
     #[must_use]
     pub fn new(path: PathBuf, wanted: Wanted, limits: ParquetLimits, clock: SharedClock) -> Self {
-        Self { path, wanted, limits, clock, ignored: Ignored::default() }
+        Self { path, columns: Columns::Of(wanted), limits, clock, ignored: Ignored::default() }
+    }
+
+    /// As [`ParquetFiles::new`], for all columns of the files, with the types that the files declare. The partitions of a
+    /// file's path are columns of strings after them. Files without rows are allowed.
+    #[must_use]
+    pub fn of_all_columns(path: PathBuf, limits: ParquetLimits, clock: SharedClock) -> Self {
+        Self { path, columns: Columns::All, limits, clock, ignored: Ignored::default() }
     }
 
     /// Lists the data files, sorted by name. In a directory, these are the files whose names end in `.parquet`, at any
@@ -163,7 +171,7 @@ impl ParquetFiles {
     fn open(&self, path: &Path, thread: &DecodeThread) -> Result<Opened, SourceError> {
         let (file, meta, metadata) = self.metadata(path, thread)?;
         let relative = path.strip_prefix(&self.path).unwrap_or(path).to_string_lossy();
-        let shape = Shape::of(&self.wanted, &path.display().to_string(), &relative, &metadata)?;
+        let shape = self.columns.in_file(&path.display().to_string(), &relative, &metadata, thread)?;
         Ok(Opened { stamp: FileStamp::of(&meta), input: Input::File(Arc::new(file), meta.len()), metadata, shape })
     }
 
@@ -174,7 +182,7 @@ impl ParquetFiles {
         let meta = file.metadata().map_err(|source| io_error(path, source))?;
         let fetch = &mut |range: Range<u64>| read_range(&file, range).map_err(|source| io_error(path, source));
         let shown = path.display().to_string();
-        let statistics_of = self.wanted.statistics_of();
+        let statistics_of = self.columns.statistics_of();
         let metadata = parquet_reader::metadata(&shown, meta.len(), &self.limits, thread, statistics_of, fetch)?;
         Ok((file, meta, metadata))
     }
@@ -185,7 +193,7 @@ impl ParquetFiles {
         if stamp != next.stamp && next.rows_skipped > 0 {
             return Err(SourceError::Changed { path });
         }
-        let row_groups = self.wanted.row_groups.as_ref();
+        let row_groups = self.columns.row_groups();
         let filter = FileFilter::new(row_groups, next.file, shape.event_time_root(), &metadata);
         let plan = Plan::new(Arc::new(metadata), shape.roots(), shape.is_message(), thread);
         let plan = plan.map_err(|why| SourceError::Unreadable { path: path.clone(), why })?;
@@ -230,15 +238,15 @@ impl Source for ParquetFiles {
             absent.push((path.clone(), shape.absent().to_vec()));
             pending.push(Pending { name, file, path, stamp, rows_skipped });
         }
-        if rows_all == 0 {
+        if rows_all == 0 && self.columns.needs_rows() {
             return Err(SourceError::Empty { path: self.path.display().to_string(), hint: "" });
         }
         // `absent` does not include files that an earlier read finished. They may have a column that all other files
         // lack.
         check_absent(&self.name(), &absent, pending.len() < position.files.len())?;
         pending.reverse();
-        let wanted = self.wanted.read_at(self.clock.now());
-        Ok(Box::new(Reading { source: self, wanted, thread, pending, current: None, position, rows_expected }))
+        let columns = self.columns.read_at(self.clock.now());
+        Ok(Box::new(Reading { source: self, columns, thread, pending, current: None, position, rows_expected }))
     }
 
     fn schemas(&self) -> Result<Vec<FileSchema>, SourceError> {
@@ -266,7 +274,7 @@ impl Source for ParquetFiles {
     }
 
     fn properties(&self) -> SourceProperties {
-        SourceProperties { has_windows: !self.wanted.is_static(), ..SourceProperties::default() }
+        SourceProperties { has_windows: !self.columns.is_static(), ..SourceProperties::default() }
     }
 }
 
@@ -305,7 +313,7 @@ impl Batches for Reading<'_> {
                 self.current = Some(self.source.start(next, &self.thread)?);
             }
             let Some(current) = &mut self.current else { return Ok(None) };
-            let columns = current.next(&self.wanted, &self.thread)?;
+            let columns = current.next(&self.columns, &self.thread)?;
             let rows_read = current.rows.rows_read();
             let entry = FilePosition { stamp: current.stamp, rows_read, done: columns.is_none() };
             self.position.files.insert(current.name.clone(), entry);
@@ -337,10 +345,10 @@ impl Batches for Reading<'_> {
 // === impl Current ===
 
 impl Current {
-    fn next(&mut self, wanted: &Wanted, thread: &DecodeThread) -> Result<Option<RecordBatch>, SourceError> {
+    fn next(&mut self, columns: &Columns, thread: &DecodeThread) -> Result<Option<RecordBatch>, SourceError> {
         let input = self.input.clone();
         let batch = self.rows.next(thread, &mut |_, _, _| Ok(input.clone()))?;
-        batch.map(|batch| self.shape.project(wanted, &self.origin, &batch)).transpose()
+        batch.map(|batch| self.shape.project(columns, &self.origin, &batch)).transpose()
     }
 
     /// Fails if the file was rewritten in place while it was read, because the rows may be from both versions. If the

@@ -129,6 +129,14 @@ pub(super) fn schema(metadata: ParquetMetaData, thread: &DecodeThread) -> Result
     thread.guarded(move || rows::decoded_schema(&metadata))
 }
 
+/// Returns the columns of a file, with the types that it declares.
+///
+/// # Errors
+/// A message with the reason why the file cannot be read.
+pub(super) fn declared_schema(metadata: ParquetMetaData, thread: &DecodeThread) -> Result<SchemaRef, String> {
+    thread.guarded(move || rows::declared_schema(&metadata))
+}
+
 /// The Parquet reader's error message, without the error type in front.
 #[derive(Debug)]
 pub(super) struct ReadFailure(String);

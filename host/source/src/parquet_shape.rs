@@ -245,9 +245,14 @@ fn check_equal(wanted: &WantedColumn, array: &ArrayRef, value: Option<&str>) -> 
 
 /// Returns a column's value in the partitions of a path: `Some(None)` for a null, `None` if no partition has this name.
 pub(super) fn partition(relative: &str, column: &str) -> Option<Option<String>> {
-    let (dirs, _file) = relative.rsplit_once('/')?;
-    let value = dirs.split('/').filter_map(|dir| dir.split_once('=')).find(|(name, _)| unescaped(name) == column)?.1;
-    Some((value != NULL_PARTITION).then(|| unescaped(value)))
+    partitions(relative).find(|(name, _)| name == column).map(|(_, value)| value)
+}
+
+/// Returns the names and values of the partitions of a path.
+pub(super) fn partitions(relative: &str) -> impl Iterator<Item = (String, Option<String>)> {
+    let dirs = relative.rsplit_once('/').map_or("", |(dirs, _)| dirs);
+    let parts = dirs.split('/').filter_map(|dir| dir.split_once('='));
+    parts.map(|(name, value)| (unescaped(name), (value != NULL_PARTITION).then(|| unescaped(value))))
 }
 
 /// Decodes URL escapes, which Hive writes for characters that a path cannot contain.

@@ -39,9 +39,10 @@ use self::{
 };
 use super::{
     Batches, FileSchema, FileVersion, Source, SourceBatch, SourceError, SourceProperties, SourceRows, Wanted,
+    file_columns::Columns,
     listed::Ignored,
     parquet_reader::{DecodeThread, ParquetLimits},
-    parquet_shape::{Absent, Shape},
+    parquet_shape::Absent,
 };
 use crate::aws::{Aws, AwsError};
 
@@ -53,7 +54,7 @@ pub struct S3Parquet {
     bucket: String,
     /// The key of an object, or a prefix.
     key: String,
-    wanted: Wanted,
+    columns: Columns,
     limits: ParquetLimits,
     clock: SharedClock,
     ignored: Ignored,
@@ -61,7 +62,7 @@ pub struct S3Parquet {
 
 struct Reading<'s> {
     source: &'s S3Parquet,
-    wanted: Wanted,
+    columns: Columns,
     thread: DecodeThread,
     /// Columns that some objects lack, although other objects have them. It is not an error that they are missing.
     known: HashSet<String>,
@@ -97,10 +98,22 @@ impl S3Parquet {
     /// Creates the source for the objects at `s3://bucket/key`, without sending a request.
     #[must_use]
     pub fn new(aws: Arc<Aws>, source: &FileSource, wanted: Wanted, limits: ParquetLimits, clock: SharedClock) -> Self {
+        Self::make(aws, source, Columns::Of(wanted), limits, clock)
+    }
+
+    /// As [`S3Parquet::new`], for all columns of the objects, with the types that the objects declare. The partitions of an
+    /// object's key are columns of strings after them. Objects without rows are allowed.
+    #[must_use]
+    pub fn of_all_columns(aws: Arc<Aws>, url: &str, limits: ParquetLimits, clock: SharedClock) -> Self {
+        let source = FileSource { path: url.to_owned(), ..FileSource::default() };
+        Self::make(aws, &source, Columns::All, limits, clock)
+    }
+
+    fn make(aws: Arc<Aws>, source: &FileSource, columns: Columns, limits: ParquetLimits, clock: SharedClock) -> Self {
         let path = source.path.strip_prefix("s3://").unwrap_or(&source.path);
         let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
         let (bucket, key) = (bucket.to_owned(), key.to_owned());
-        Self { aws, source: source.clone(), bucket, key, wanted, limits, clock, ignored: Ignored::default() }
+        Self { aws, source: source.clone(), bucket, key, columns, limits, clock, ignored: Ignored::default() }
     }
 
     fn url(&self, key: &str) -> String {
@@ -171,7 +184,7 @@ impl Source for S3Parquet {
         let thread = DecodeThread::start().map_err(|source| SourceError::Io { path: self.name(), source })?;
         Ok(Box::new(Reading {
             source: self,
-            wanted: self.wanted.read_at(self.clock.now()),
+            columns: self.columns.read_at(self.clock.now()),
             thread,
             known: HashSet::new(),
             client,
@@ -216,7 +229,7 @@ impl Source for S3Parquet {
     }
 
     fn properties(&self) -> SourceProperties {
-        SourceProperties { has_windows: !self.wanted.is_static(), ..SourceProperties::default() }
+        SourceProperties { has_windows: !self.columns.is_static(), ..SourceProperties::default() }
     }
 }
 
@@ -247,10 +260,10 @@ impl Reading<'_> {
         };
         let relative = next.listed.key.strip_prefix(&self.base).unwrap_or(&next.listed.key);
         let skipped = self.position.rows_of(&next.listed);
-        let (wanted, limits) = (&source.wanted, source.limits);
+        let (columns, limits) = (&source.columns, source.limits);
         let thread = &self.thread;
         let (aws, client, file) = (&source.aws, &self.client, next.file);
-        let opened = Opened::open(aws, client, thread, object, whole, wanted, limits, relative, file, skipped)?;
+        let opened = Opened::open(aws, client, thread, object, whole, columns, limits, relative, file, skipped)?;
         for absent in opened.absent().to_vec() {
             self.check_absent(&absent, &opened.origin())?;
         }
@@ -273,7 +286,7 @@ impl Reading<'_> {
                 let metadata =
                     object::metadata(&source.aws, &self.client, &self.thread, &object, None, &source.limits, None)?;
                 let relative = other.listed.key.strip_prefix(&self.base).unwrap_or(&other.listed.key);
-                let shape = Shape::of(&source.wanted, &object.url(), relative, &metadata)?;
+                let shape = source.columns.in_file(&object.url(), relative, &metadata, &self.thread)?;
                 Ok::<_, SourceError>(!shape.absent().iter().any(|other| other.column == absent.column))
             });
             if !has_it? {
@@ -303,7 +316,7 @@ impl Batches for Reading<'_> {
             if self.current.is_none() {
                 self.fetch_ahead()?;
                 let Some(next) = self.pending.pop_front() else {
-                    if !self.position.has_rows() {
+                    if !self.position.has_rows() && self.source.columns.needs_rows() {
                         return Err(self.source.empty(""));
                     }
                     self.check_gate()?;
@@ -312,7 +325,7 @@ impl Batches for Reading<'_> {
                 self.current = Some(self.open(next)?);
             }
             let Some((listed, file, opened)) = &mut self.current else { return Ok(None) };
-            let batch = opened.next(&self.source.aws, &self.client, &self.thread, &self.wanted)?;
+            let batch = opened.next(&self.source.aws, &self.client, &self.thread, &self.columns)?;
             let Some(columns) = batch else {
                 self.position.end(listed, opened.rows_read());
                 self.current = None;

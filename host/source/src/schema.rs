@@ -1,11 +1,14 @@
 //! The columns of a source's files, from their footers, without reading rows.
 
+use std::sync::Arc;
+
 use arrow::datatypes::{DataType, SchemaRef};
 
 use parquet::file::metadata::ParquetMetaData;
 
 use super::{
     SourceError, WantedColumn,
+    file_columns::WholeShape,
     parquet_reader::{self, DecodeThread},
     parquet_shape::{fault, partition},
 };
@@ -18,6 +21,9 @@ pub struct FileSchema {
     /// The file's path below the path in the definition. Its directories can be partitions.
     pub(super) relative: String,
     pub(super) schema: SchemaRef,
+    /// All columns of the file and its path, with the declared types.
+    whole: SchemaRef,
+    rows: u64,
 }
 
 /// Where a column's values come from.
@@ -39,10 +45,24 @@ impl FileSchema {
         metadata: ParquetMetaData,
         thread: &DecodeThread,
     ) -> Result<Self, SourceError> {
+        let rows = u64::try_from(metadata.file_metadata().num_rows()).unwrap_or(0);
+        let whole = WholeShape::of(&path, &relative, &metadata, thread)?.schema();
         match parquet_reader::schema(metadata, thread) {
-            Ok(schema) => Ok(Self { path, relative, schema }),
+            Ok(schema) => Ok(Self { path, relative, schema, whole, rows }),
             Err(why) => Err(SourceError::Unreadable { path, why }),
         }
+    }
+
+    /// Returns all columns of the file with the types that it declares, followed by the partitions of its path.
+    #[must_use]
+    pub fn all_columns(&self) -> SchemaRef {
+        Arc::clone(&self.whole)
+    }
+
+    /// Returns the number of rows that the footer declares.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.rows
     }
 
     /// Returns where the values of the column with this name come from; `None` if neither the file nor its path has the

@@ -14,7 +14,7 @@ use super::{
     sync::parse_time,
     training_set::views,
 };
-use crate::offline::{Backfill, Project};
+use crate::offline::{Backfill, Location, Project};
 
 #[derive(Debug, Args)]
 pub(super) struct BackfillArgs {
@@ -29,7 +29,7 @@ pub(super) struct BackfillArgs {
     /// Compute the features at times before this one
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     to: Micros,
-    /// The directory to write to: one file for each stored view that has all join keys
+    /// The directory or prefix in S3 to write to: one file for each stored view that has all join keys
     #[arg(long, short, value_name = "DIR")]
     out: PathBuf,
     #[command(flatten)]
@@ -44,11 +44,14 @@ pub(super) fn run(args: &BackfillArgs) -> Result<()> {
     let project = Project::load(args.config.load()?)?;
     project.definitions().warnings.iter().for_each(|warning| output::note(&warning.to_string()));
     let backfill = Backfill::new(&project, &args.view, args.from..args.to)?;
-    fs::create_dir_all(&args.out).with_context(|| format!("cannot create {}", args.out.display()))?;
-    let files = run_job(0, |progress| backfill.run(&args.out, args.job.limits(), progress))?;
+    let dir = Location::parse(&args.out)?;
+    if let Location::Local(dir) = &dir {
+        fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    }
+    let files = run_job(0, |progress| backfill.run(&dir, args.job.limits(), progress))?;
     for file in files {
         views(&file.report.views);
-        output::line(&format!("wrote {} rows to {}", output::thousands(file.rows), file.path.display()));
+        output::line(&format!("wrote {} rows to {}", output::thousands(file.rows), file.at));
     }
     Ok(())
 }

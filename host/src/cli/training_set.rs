@@ -14,6 +14,7 @@ use larder_common::{
     clock::{Clock as _, SystemClock},
     telemetry::{self, LogFormat},
 };
+use larder_model::yaml::parse_bytes;
 use larder_training::{Report, TIME_COLUMN, TrainingJob, ViewReport};
 
 use super::{
@@ -22,15 +23,15 @@ use super::{
     output,
 };
 use crate::offline::{
-    Entities, EntityFiles, FORMAT, Inputs, KnownAt, Manifest, OfflineError, OutputFile, Project, SetRequest,
-    TrainingWriter, Ttl, Warning,
+    Entities, EntityFiles, FILE_BYTES, FORMAT, Inputs, KnownAt, Location, Manifest, OfflineError, Output, Project,
+    SetRequest, Ttl, Warning, Written,
 };
 
 #[derive(Debug, Args)]
 pub(super) struct TrainingSetArgs {
     #[command(flatten)]
     config: ConfigArg,
-    /// The entity rows: a Parquet file, or a directory of them, with a column for each join key, each request input of
+    /// The entity rows: a Parquet file, a directory of them, or an s3:// URL, with a column for each join key, each request input of
     /// derived views, and the times. Further columns, such as labels, are copied
     #[arg(long, value_name = "PATH")]
     entities: Option<PathBuf>,
@@ -45,7 +46,8 @@ pub(super) struct TrainingSetArgs {
         "service", "features", "time_column", "known_at", "ttl", "full_feature_names", "event_timestamps", "strict",
     ])]
     from: Option<PathBuf>,
-    /// The Parquet file to write. Its manifest is written next to it, with the suffix .manifest.json
+    /// The Parquet file, or the s3:// URL of the object, to write. With a slash at the end: the empty directory or prefix for
+    /// several files. The manifest is written next to it, with the suffix .manifest.json
     #[arg(long, short, value_name = "FILE")]
     out: PathBuf,
     /// The column of the entity rows' times
@@ -66,12 +68,20 @@ pub(super) struct TrainingSetArgs {
     /// Fail if an entity row has no time or no complete key, instead of leaving its features null
     #[arg(long)]
     strict: bool,
+    /// The size from which a file in a directory ends [default: 1GiB]
+    #[arg(long, value_name = "BYTES", value_parser = parse_file_bytes, conflicts_with = "from")]
+    file_bytes: Option<u64>,
     #[command(flatten)]
     job: JobArgs,
 }
 
+/// The minimum of `--file-bytes`.
+const FILE_BYTES_MIN: u64 = 1 << 20;
+
 pub(super) fn run(args: &TrainingSetArgs) -> Result<()> {
-    let manifest = args.from.as_deref().map(Manifest::read).transpose()?;
+    let config = args.config.load()?;
+    let from = args.from.as_deref().map(Location::parse).transpose()?;
+    let manifest = from.as_ref().map(|from| Manifest::read(from, &config.aws)).transpose()?;
     let request = match &manifest {
         Some(manifest) => manifest.request.clone(),
         None => args.request()?,
@@ -81,49 +91,48 @@ pub(super) fn run(args: &TrainingSetArgs) -> Result<()> {
         bail!(CliError::Usage("no entity rows. hint: use --entities PATH".to_owned()));
     };
     telemetry::install_logs("warn", LogFormat::Text);
-    let project = Project::load(args.config.load()?)?;
+    let project = Project::load(config)?;
     project.definitions().warnings.iter().for_each(|warning| output::note(&warning.to_string()));
-    let entities = EntityFiles::open(path)?;
+    let (entities, out) = (project.entities(path)?, args.output(manifest.as_ref())?);
     let training = request.to_training();
     let job = project.job(&training, args.job.limits(), entities.schema())?;
     let inputs = inputs(&project, &job, &request, path, &entities)?;
-    if let (Some(manifest), Some(from)) = (&manifest, &args.from) {
+    if let (Some(manifest), Some(from)) = (&manifest, from) {
         let differences = manifest.inputs.differences(&inputs);
         if !differences.is_empty() {
-            return Err(OfflineError::InputsDiffer { manifest: from.clone(), differences }.into());
+            return Err(OfflineError::InputsDiffer { manifest: from, differences }.into());
         }
     }
-    let manifest_path = Manifest::path_for(&args.out);
+    let manifest_at = Manifest::location_for(out.at());
     let started = Instant::now();
-    project.check_output(&args.out, &job, entities.files())?;
-    let (report, _lock) = run_job(entities.rows(), |progress| {
-        let mut writer = TrainingWriter::create(&args.out, job.schema())?;
-        let mut entities = entities;
-        let report = job.run::<OfflineError>(&mut entities, progress, &mut |batch| writer.write(batch))?;
+    project.check_output(out.at(), &job, Some(&entities))?;
+    // The lock is kept until the manifest is written.
+    let (report, Written { files: written, lock: _lock }) = run_job(entities.rows().unwrap_or(0), |progress| {
+        let mut writer = project.create_output(&out, job.schema())?;
+        let report = job.run::<OfflineError>(entities.read()?, progress, &mut |batch| writer.write(&batch))?;
         // The manifest must describe the inputs that were read.
-        let entities = Entities { files: entities.digests()?, ..inputs.entities.clone() };
+        let entities = Entities { files: entities.describe()?, ..inputs.entities.clone() };
         let now = Inputs::of(&project.definitions().catalog, &job, request.service.as_deref(), entities)?;
         let differences = inputs.differences(&now);
         if !differences.is_empty() {
             return Err(OfflineError::InputsChanged { differences });
         }
         // If the run ends before the new manifest is written, the set must not have the manifest of an earlier set.
-        Manifest::remove(&manifest_path)?;
-        // The lock is kept until the manifest is written.
+        Manifest::remove(&manifest_at)?;
         Ok::<_, OfflineError>((report, writer.finish()?))
     })?;
     let took = started.elapsed();
-    let written = OutputFile::of(&args.out);
-    let written = written.map_err(|source| OfflineError::Write { path: args.out.clone(), source })?;
-    print(&report, &args.out, took);
+    print(&report, out.at(), took);
     if let Some(manifest) = &manifest
+        && manifest.output.file_bytes == written.file_bytes
         && manifest.output != written
     {
         let message =
             "the output differs from that of the manifest, although all inputs are equal. This is a bug in Larder";
         bail!(CliError::Failed(message.to_owned()));
     }
-    Manifest { format: FORMAT, request: request.clone(), inputs, output: written, report }.write(&manifest_path)?;
+    Manifest { format: FORMAT, request: request.clone(), inputs, output: written, report }
+        .write(&manifest_at, &project.config().aws)?;
     Ok(())
 }
 
@@ -134,14 +143,25 @@ fn inputs(
     path: &Path,
     entities: &EntityFiles,
 ) -> Result<Inputs, OfflineError> {
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let entities = Entities { path: Some(absolute), files: entities.digests()? };
+    let absolute = if entities.is_local() { std::path::absolute(path).ok() } else { None };
+    let path = absolute.unwrap_or_else(|| path.to_owned());
+    let entities = Entities { path: Some(path), files: entities.describe()? };
     Inputs::of(&project.definitions().catalog, job, request.service.as_deref(), entities)
+}
+
+fn parse_file_bytes(text: &str) -> Result<u64, String> {
+    let bytes = parse_bytes(text).ok_or("not a size such as 512MiB or 2GiB")?;
+    if bytes < FILE_BYTES_MIN { Err(format!("must be at least {} MiB", FILE_BYTES_MIN >> 20)) } else { Ok(bytes) }
 }
 
 // === impl TrainingSetArgs ===
 
 impl TrainingSetArgs {
+    fn output(&self, manifest: Option<&Manifest>) -> Result<Output> {
+        let of_manifest = manifest.and_then(|manifest| manifest.output.file_bytes);
+        Ok(Output::parse(&self.out, self.file_bytes.or(of_manifest).unwrap_or(FILE_BYTES))?)
+    }
+
     fn request(&self) -> Result<SetRequest> {
         if self.service.is_none() && self.features.is_empty() {
             let message = "no features selected. hint: use --service NAME, or --feature VIEW:FEATURE";
@@ -161,7 +181,7 @@ impl TrainingSetArgs {
 }
 
 /// Prints the report, and its warnings.
-fn print(report: &Report, out: &Path, took: Duration) {
+fn print(report: &Report, out: &Location, took: Duration) {
     views(&report.views);
     for warning in Warning::of(report, SystemClock.now()) {
         output::note(&warning.to_string());
@@ -170,7 +190,7 @@ fn print(report: &Report, out: &Path, took: Duration) {
     output::line(&format!(
         "wrote {} rows to {} in {:.1} s ({} rows/s)",
         output::thousands(report.rows),
-        out.display(),
+        out,
         took.as_secs_f64(),
         output::thousands(rate as u64)
     ));

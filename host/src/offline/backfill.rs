@@ -1,11 +1,6 @@
 //! Computes derived features over the history of the stored features that they read.
 
-use std::{
-    collections::BTreeSet,
-    ops::Range,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, ops::Range, sync::Arc};
 
 use arrow::{
     array::{Array, AsArray, BooleanArray, RecordBatch},
@@ -20,7 +15,7 @@ use larder_model::{
 use larder_serving::{Selection, TtlPolicy};
 use larder_training::{History, Limits, Progress, Report, TIME_COLUMN, TrainingRequest, kernel::Visibility};
 
-use super::{OfflineError, Project, TrainingWriter};
+use super::{Location, OfflineError, Output, Project};
 
 /// A backfill of one derived view.
 #[derive(Debug)]
@@ -35,8 +30,8 @@ pub struct Backfill<'p> {
 /// A file of a backfill.
 #[derive(Debug)]
 pub struct BackfillFile {
-    /// The file.
-    pub path: PathBuf,
+    /// The file or object.
+    pub at: Location,
     /// The counts.
     pub report: Report,
     /// The number of rows in the file.
@@ -82,14 +77,14 @@ impl<'p> Backfill<'p> {
     ///
     /// # Errors
     /// [`OfflineError`].
-    pub fn run(&self, dir: &Path, limits: Limits, progress: &Progress) -> Result<Vec<BackfillFile>, OfflineError> {
+    pub fn run(&self, dir: &Location, limits: Limits, progress: &Progress) -> Result<Vec<BackfillFile>, OfflineError> {
         (0..self.views.len()).map(|index| self.file(index, dir, limits, progress)).collect()
     }
 
     fn file(
         &self,
         index: usize,
-        dir: &Path,
+        dir: &Location,
         limits: Limits,
         progress: &Progress,
     ) -> Result<BackfillFile, OfflineError> {
@@ -119,22 +114,20 @@ impl<'p> Backfill<'p> {
         };
         let job = self.project.job(&request, limits, SchemaRef::clone(&entities))?;
         let schema = self.schema(&entities, &job.schema())?;
-        let path = dir.join(format!("{}.{}.parquet", self.derived.name, view.name));
-        self.project.check_output(&path, &job, &[])?;
-        let mut writer = TrainingWriter::create(&path, SchemaRef::clone(&schema))?;
+        let at = dir.join(&format!("{}.{}.parquet", self.derived.name, view.name));
+        self.project.check_output(&at, &job, None)?;
+        let mut writer = self.project.create_output(&Output::File(at.clone()), SchemaRef::clone(&schema))?;
         let mut rows = 0;
         let report = job.run::<OfflineError>(history, progress, &mut |batch| {
             let columns: Vec<&str> = earlier.iter().map(|(_, column)| column.as_str()).collect();
             let batch = without_known(&batch, &columns)?;
             let arrays = batch.columns()[..schema.fields().len()].to_vec();
             rows += batch.num_rows() as u64;
-            writer.write(
-                RecordBatch::try_new(SchemaRef::clone(&schema), arrays)
-                    .map_err(larder_training::TrainingError::from)?,
-            )
+            let batch = RecordBatch::try_new(SchemaRef::clone(&schema), arrays);
+            writer.write(&batch.map_err(larder_training::TrainingError::from)?)
         })?;
         drop(writer.finish()?);
-        Ok(BackfillFile { path, report, rows })
+        Ok(BackfillFile { at, report, rows })
     }
 
     /// Returns the columns of a file: keys, time, and features with their own names.

@@ -1,58 +1,65 @@
-//! Reads entity rows from a Parquet file, or from all Parquet files of a directory.
+//! Reads entity rows from Parquet files or from objects in S3.
 
 use std::{
     collections::BTreeMap,
-    fs, io,
-    panic::{AssertUnwindSafe, catch_unwind},
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef, error::ArrowError};
-use larder_common::{files::open_regular, telemetry::panic_message};
-use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use larder_common::clock::SystemClock;
+use larder_source::{
+    Batches, FileVersion, ParquetFiles, ParquetLimits, S3Parquet, Source, SourceError, SourceRows, aws::Aws,
+};
 
-use super::{OfflineError, OutputFile};
+use super::{EntityFile, OfflineError, OutputFile, is_below};
 
-/// The rows of the files, in the order of the files' names.
+/// The files with entity rows: one file, all Parquet files of a directory, one object, or all objects under a prefix. All
+/// files must have the same columns.
 #[derive(Debug)]
 pub struct EntityFiles {
+    path: PathBuf,
+    /// The URL, if the rows are in S3.
+    url: Option<String>,
+    source: Box<dyn Source>,
     schema: SchemaRef,
-    rows: u64,
-    files: Vec<PathBuf>,
-    /// The files that were not opened yet, in reverse order.
-    pending: Vec<PathBuf>,
-    current: Option<(PathBuf, ParquetRecordBatchReader)>,
+    rows: Option<u64>,
 }
 
-/// The number of rows that are read at a time.
-const BATCH_ROWS: usize = 16_384;
+/// A read of the rows, in the order of the files' names.
+pub struct EntityRows<'f> {
+    files: &'f EntityFiles,
+    batches: Box<dyn Batches + 'f>,
+}
 
 // === impl EntityFiles ===
 
 impl EntityFiles {
-    /// Opens a file or a directory. All files of a directory must have the same columns.
+    /// Opens a path or an `s3://` URL, and reads the columns and the number of rows from the footers of the files.
     ///
     /// # Errors
     /// [`OfflineError::Entities`].
-    pub fn open(path: &Path) -> Result<Self, OfflineError> {
-        let error = |path: &Path, why: String| OfflineError::Entities { path: path.to_owned(), why };
-        let files = files(path).map_err(|why| error(path, why.to_string()))?;
-        let Some(first) = files.first() else {
-            return Err(error(path, "the directory has no *.parquet file".to_owned()));
+    pub(super) fn open(path: &Path, limits: ParquetLimits, aws: &Arc<Aws>) -> Result<Self, OfflineError> {
+        let clock = Arc::new(SystemClock);
+        let url = path.to_str().filter(|path| path.starts_with("s3://"));
+        let source: Box<dyn Source> = match url {
+            Some(url) => Box::new(S3Parquet::of_all_columns(Arc::clone(aws), url, limits, clock)),
+            None => Box::new(ParquetFiles::of_all_columns(path.to_owned(), limits, clock)),
         };
-        let mut rows = 0;
-        let schema = Arc::clone(reader(first).map_err(|why| error(first, why))?.schema());
-        for file in &files {
-            let reader = reader(file).map_err(|why| error(file, why))?;
-            if reader.schema().fields() != schema.fields() {
-                let why = format!("its columns differ from those of {}", first.display());
-                return Err(error(file, why));
-            }
-            rows += u64::try_from(reader.metadata().file_metadata().num_rows()).unwrap_or(0);
+        let schemas = source.schemas().map_err(OfflineError::Entities)?;
+        let listed = source.versions().map_err(OfflineError::Entities)?.len();
+        let Some(first) = schemas.first() else {
+            return Err(OfflineError::Entities(SourceError::Empty { path: source.name(), hint: "" }));
+        };
+        let schema = first.all_columns();
+        if let Some(other) = schemas.iter().find(|other| other.all_columns().fields() != schema.fields()) {
+            let (path, why) = (other.path.clone(), format!("its columns differ from those of {}", first.path));
+            return Err(OfflineError::EntityColumns { path, why });
         }
-        let pending = files.iter().rev().cloned().collect();
-        Ok(Self { schema, rows, files, pending, current: None })
+        // Of many files, only some are opened.
+        let rows = (schemas.len() == listed).then(|| schemas.iter().map(|file| file.rows()).sum());
+        Ok(Self { path: path.to_owned(), url: url.map(str::to_owned), source, schema, rows })
     }
 
     /// Returns the columns of the rows.
@@ -61,86 +68,100 @@ impl EntityFiles {
         Arc::clone(&self.schema)
     }
 
-    /// Returns the number of rows in the footers of all files.
+    /// Returns the number of rows in the footers of all files; `None` if there are too many files.
     #[must_use]
-    pub fn rows(&self) -> u64 {
+    pub fn rows(&self) -> Option<u64> {
         self.rows
     }
 
-    /// Returns the files.
-    #[must_use]
-    pub fn files(&self) -> &[PathBuf] {
-        &self.files
-    }
-
-    /// Computes the digest of each file, by name.
+    /// Starts to read the rows.
     ///
     /// # Errors
     /// [`OfflineError::Entities`].
-    pub fn digests(&self) -> Result<BTreeMap<String, OutputFile>, OfflineError> {
-        let digest = |path: &PathBuf| {
-            let error = |why: io::Error| OfflineError::Entities { path: path.clone(), why: why.to_string() };
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            Ok((name, OutputFile::of(path).map_err(error)?))
-        };
-        self.files.iter().map(digest).collect()
+    pub fn read(&self) -> Result<EntityRows<'_>, OfflineError> {
+        let batches = self.source.read(None).map_err(OfflineError::Entities)?;
+        Ok(EntityRows { files: self, batches })
     }
 
-    fn next_batch(&mut self) -> Result<Option<RecordBatch>, String> {
-        loop {
-            if let Some((path, reader)) = &mut self.current {
-                match guarded(|| Ok::<_, String>(reader.next())).map_err(|why| format!("{}: {why}", path.display()))? {
-                    Some(Ok(batch)) => return Ok(Some(batch)),
-                    Some(Err(why)) => return Err(format!("{}: {why}", path.display())),
-                    None => self.current = None,
-                }
-            }
-            let Some(path) = self.pending.pop() else { return Ok(None) };
-            let named = |why: String| format!("{}: {why}", path.display());
-            let built = reader(&path).map_err(named)?;
-            if built.schema().fields() != self.schema.fields() {
-                return Err(named("its columns changed while the entity rows were read".to_owned()));
-            }
-            let reader = guarded(|| built.with_batch_size(BATCH_ROWS).build()).map_err(named)?;
-            self.current = Some((path, reader));
+    /// Returns whether the rows are in local files.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        self.url.is_none()
+    }
+
+    /// Returns whether the rows are in the object with this URL, or in the objects of a prefix that it belongs to.
+    #[must_use]
+    pub fn has_object(&self, url: &str) -> bool {
+        self.url.as_deref().is_some_and(|own| is_below(url, own))
+    }
+
+    /// Returns the local files. Returns an empty list for objects in S3.
+    ///
+    /// # Errors
+    /// [`OfflineError::Entities`].
+    pub fn local(&self) -> Result<Vec<PathBuf>, OfflineError> {
+        if !self.is_local() {
+            return Ok(Vec::new());
         }
+        Ok(self.versions()?.into_iter().map(|file| self.local_path(&file.name)).collect())
+    }
+
+    /// Describes the content of each file, by its name below the path.
+    ///
+    /// # Errors
+    /// [`OfflineError::Entities`].
+    pub fn describe(&self) -> Result<BTreeMap<String, EntityFile>, OfflineError> {
+        let describe = |FileVersion { name, bytes, version }: FileVersion| {
+            if !self.is_local() {
+                return Ok((name, EntityFile::Object { bytes, etag: version }));
+            }
+            let path = self.local_path(&name);
+            let error = |source: io::Error| {
+                OfflineError::Entities(SourceError::Io { path: path.display().to_string(), source })
+            };
+            let OutputFile { bytes, sha256 } = OutputFile::of(&path).map_err(error)?;
+            Ok((name, EntityFile::Local { bytes, sha256 }))
+        };
+        self.versions()?.into_iter().map(describe).collect()
+    }
+
+    fn versions(&self) -> Result<Vec<FileVersion>, OfflineError> {
+        self.source.versions().map_err(OfflineError::Entities)
+    }
+
+    fn local_path(&self, name: &str) -> PathBuf {
+        if self.path.is_dir() { self.path.join(name) } else { self.path.clone() }
     }
 }
 
-impl Iterator for EntityFiles {
+// === impl EntityRows ===
+
+impl EntityRows<'_> {
+    fn next_batch(&mut self) -> Result<Option<RecordBatch>, ArrowError> {
+        let failed = |error: SourceError| ArrowError::ExternalError(Box::new(error));
+        let Some(batch) = self.batches.next_batch().map_err(failed)? else { return Ok(None) };
+        let SourceRows::Columns(rows) = batch.rows else {
+            return Err(ArrowError::InvalidArgumentError(format!("{}: it has no columns", batch.origin)));
+        };
+        if rows.schema_ref().fields() != self.files.schema.fields() {
+            let why = format!("{}: its columns differ from those of the first file", batch.origin);
+            return Err(ArrowError::SchemaError(why));
+        }
+        // The metadata of the files may differ.
+        rows.with_schema(self.files.schema()).map(Some)
+    }
+}
+
+impl Iterator for EntityRows<'_> {
     type Item = Result<RecordBatch, ArrowError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.next_batch().map_err(ArrowError::ParquetError).transpose()
+        self.next_batch().transpose()
     }
 }
 
-/// Returns the data files at a path, in the order of their names.
-fn files(path: &Path) -> io::Result<Vec<PathBuf>> {
-    if !fs::metadata(path)?.is_dir() {
-        return Ok(vec![path.to_owned()]);
-    }
-    let mut files = Vec::new();
-    for entry in fs::read_dir(path)? {
-        let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if name.ends_with(".parquet") && !name.starts_with(['.', '_']) {
-            files.push(path);
-        }
-    }
-    files.sort();
-    Ok(files)
-}
-
-fn reader(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<fs::File>, String> {
-    let file = open_regular(path).map_err(|why| why.to_string())?;
-    guarded(|| ParquetRecordBatchReaderBuilder::try_new(file))
-}
-
-/// Calls the Parquet library, which may panic if a file is damaged. A panic becomes an error.
-fn guarded<T, E: ToString>(read: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(read)) {
-        Ok(result) => result.map_err(|error| error.to_string()),
-        Err(panic) => Err(format!("the reader panicked: {}", panic_message(&*panic))),
+impl std::fmt::Debug for EntityRows<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EntityRows").field("files", &self.files).finish_non_exhaustive()
     }
 }

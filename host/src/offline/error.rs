@@ -2,9 +2,11 @@
 
 use std::{io, path::PathBuf};
 
+use larder_source::{SourceError, aws::AwsError};
 use larder_training::TrainingError;
 use parquet::errors::ParquetError;
 
+use super::location::{Location, NotAnObject};
 use crate::config::ConfigError;
 
 /// Why a training set cannot be built from a configuration.
@@ -27,27 +29,36 @@ pub enum OfflineError {
     /// The training set cannot be built.
     #[error(transparent)]
     Training(#[from] TrainingError),
-    /// A file of entity rows cannot be read.
-    #[error("{}: {why}", path.display())]
-    Entities {
+    /// The entity rows cannot be read.
+    #[error("entity rows: {0}")]
+    Entities(SourceError),
+    /// The files of entity rows have different columns.
+    #[error("entity rows: {path}: {why}")]
+    EntityColumns {
         /// The file.
-        path: PathBuf,
+        path: String,
         /// The reason.
         why: String,
     },
+    /// A URL does not name an object in S3.
+    #[error(transparent)]
+    Url(#[from] NotAnObject),
     /// The output cannot be written.
-    #[error("cannot write {}: {source}", path.display())]
+    #[error("cannot write {at}: {source}")]
     Write {
         /// The file.
-        path: PathBuf,
+        at: Location,
         /// The reason.
         source: io::Error,
     },
+    /// The output cannot be written to S3.
+    #[error("cannot write {0}")]
+    Upload(AwsError),
     /// The output would replace an input.
-    #[error("cannot write {}: {why}. hint: write to another directory", path.display())]
+    #[error("cannot write {at}: {why}. hint: write to another directory or prefix")]
     Output {
-        /// The file.
-        path: PathBuf,
+        /// The file or object.
+        at: Location,
         /// The reason.
         why: String,
     },
@@ -58,26 +69,26 @@ pub enum OfflineError {
         differences: Vec<String>,
     },
     /// The output cannot be encoded.
-    #[error("cannot write {}: {source}", path.display())]
+    #[error("cannot write {at}: {source}")]
     Encode {
-        /// The file.
-        path: PathBuf,
+        /// The file or object.
+        at: Location,
         /// The reason.
         source: ParquetError,
     },
     /// A manifest cannot be read.
-    #[error("{}: {why}", path.display())]
+    #[error("{at}: {why}")]
     Manifest {
-        /// The file.
-        path: PathBuf,
+        /// The file or object.
+        at: Location,
         /// The reason.
         why: String,
     },
     /// Inputs differ from those in a manifest.
-    #[error("{}: inputs differ, so the set cannot be built again: {}", manifest.display(), differences.join("; "))]
+    #[error("{manifest}: inputs differ, so the set cannot be built again: {}", differences.join("; "))]
     InputsDiffer {
         /// The manifest.
-        manifest: PathBuf,
+        manifest: Location,
         /// A description of each difference.
         differences: Vec<String>,
     },

@@ -3,22 +3,21 @@
 //! The manifest is a JSON file next to the set. A run with the same manifest gives the same bytes, or an error that names each
 //! input that differs.
 
-use std::{
-    collections::BTreeMap,
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, fs, io, path::PathBuf};
 
 use larder_model::{
     model::{DerivedView, FeatureView},
     registry::Catalog,
 };
 use larder_plugin_host::{Component, Digest};
-use larder_source::FileVersion;
+use larder_source::{FileVersion, aws::Aws};
 use larder_training::{DerivedJob, Report, TrainingJob};
 use serde::{Deserialize, Serialize};
 
-use super::{OfflineError, SetRequest};
+use super::{
+    Location, OfflineError, SetRequest, WrittenFiles,
+    new_file::{hidden, remove_if_there},
+};
 
 /// The manifest of a training set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,7 +30,7 @@ pub struct Manifest {
     /// The inputs.
     pub inputs: Inputs,
     /// The output.
-    pub output: OutputFile,
+    pub output: WrittenFiles,
     /// The counts of the set.
     pub report: Report,
 }
@@ -56,10 +55,30 @@ pub struct Inputs {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entities {
-    /// The file or directory.
+    /// The file or directory, or the URL of an object or a prefix.
     pub path: Option<PathBuf>,
     /// The files, by name.
-    pub files: BTreeMap<String, OutputFile>,
+    pub files: BTreeMap<String, EntityFile>,
+}
+
+/// A file or object with entity rows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, deny_unknown_fields)]
+pub enum EntityFile {
+    /// A local file.
+    Local {
+        /// The size in bytes.
+        bytes: u64,
+        /// The digest of the content.
+        sha256: Digest,
+    },
+    /// An object in S3.
+    Object {
+        /// The size in bytes.
+        bytes: u64,
+        /// The ETag.
+        etag: String,
+    },
 }
 
 /// A stored view.
@@ -98,16 +117,6 @@ pub struct Derived {
     pub sha256: Digest,
 }
 
-/// A file with its content's digest.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct OutputFile {
-    /// The size in bytes.
-    pub bytes: u64,
-    /// The digest of the content.
-    pub sha256: Digest,
-}
-
 /// The part of a manifest that all formats have.
 #[derive(Deserialize)]
 struct FormatOnly {
@@ -122,21 +131,29 @@ const BYTES_MAX: u64 = 256 << 20;
 // === impl Manifest ===
 
 impl Manifest {
-    /// Returns the path of the manifest of a training set.
+    /// Returns the location of the manifest of a training set.
     #[must_use]
-    pub fn path_for(set: &Path) -> PathBuf {
-        let mut name = set.file_name().unwrap_or_default().to_owned();
-        name.push(".manifest.json");
-        set.with_file_name(name)
+    pub fn location_for(set: &Location) -> Location {
+        set.with_suffix(".manifest.json")
     }
 
     /// Reads a manifest.
     ///
     /// # Errors
     /// [`OfflineError::Manifest`].
-    pub fn read(path: &Path) -> Result<Self, OfflineError> {
-        let error = |why: String| OfflineError::Manifest { path: path.to_owned(), why };
-        let text = larder_common::files::read_text(path, BYTES_MAX).map_err(|why| error(why.to_string()))?;
+    pub fn read(at: &Location, aws: &Aws) -> Result<Self, OfflineError> {
+        let error = |why: String| OfflineError::Manifest { at: at.clone(), why };
+        let text = match at {
+            Location::Local(path) => {
+                larder_common::files::read_text(path, BYTES_MAX).map_err(|why| error(why.to_string()))?
+            }
+            Location::Object(object) => {
+                let bytes_max = i64::try_from(BYTES_MAX).unwrap_or(i64::MAX);
+                let read = object.read(aws, bytes_max, aws.config().operation_timeout);
+                let bytes = read.map_err(|why| error(why.to_string()))?.bytes;
+                String::from_utf8(bytes).map_err(|why| error(why.to_string()))?
+            }
+        };
         // Another format has other fields.
         let FormatOnly { format } = serde_json::from_str(&text).map_err(|why| error(why.to_string()))?;
         if format != FORMAT {
@@ -145,33 +162,35 @@ impl Manifest {
         serde_json::from_str(&text).map_err(|why| error(why.to_string()))
     }
 
-    /// Removes the manifest, if it exists.
+    /// Removes the manifest if it is a local file that exists. An object is only replaced, because that needs no permission to
+    /// delete objects.
     ///
     /// # Errors
     /// [`OfflineError::Write`].
-    pub fn remove(path: &Path) -> Result<(), OfflineError> {
-        match fs::remove_file(path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                Err(OfflineError::Write { path: path.to_owned(), source })
-            }
-            _ => Ok(()),
-        }
+    pub fn remove(at: &Location) -> Result<(), OfflineError> {
+        let Location::Local(path) = at else { return Ok(()) };
+        remove_if_there(path).map_err(|source| OfflineError::Write { at: at.clone(), source })
     }
 
     /// Writes the manifest.
     ///
     /// # Errors
-    /// [`OfflineError::Write`].
-    pub fn write(&self, path: &Path) -> Result<(), OfflineError> {
-        let error = |source| OfflineError::Write { path: path.to_owned(), source };
+    /// [`OfflineError::Write`] and [`OfflineError::Upload`].
+    pub fn write(&self, at: &Location, aws: &Aws) -> Result<(), OfflineError> {
+        let error = |source| OfflineError::Write { at: at.clone(), source };
         let mut text = serde_json::to_vec_pretty(self).map_err(|why| error(io::Error::other(why)))?;
         text.push(b'\n');
-        let mut name = std::ffi::OsString::from(".");
-        name.push(path.file_name().unwrap_or_default());
-        name.push(".tmp");
-        let temporary = path.with_file_name(name);
-        let written = fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, path));
-        written.map_err(error)
+        match at {
+            Location::Local(path) => {
+                let temporary = hidden(path, ".tmp");
+                let written = fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, path));
+                written.map_err(error)
+            }
+            Location::Object(object) => {
+                let written = object.write(aws, &text.into(), aws.config().operation_timeout);
+                written.map_err(OfflineError::Upload)
+            }
+        }
     }
 }
 
@@ -297,20 +316,6 @@ impl Derived {
             sha256: *component.digest(),
         };
         (view.name.to_string(), derived)
-    }
-}
-
-// === impl OutputFile ===
-
-impl OutputFile {
-    /// Reads a file, and computes its digest.
-    ///
-    /// # Errors
-    /// Errors of the operating system.
-    pub fn of(path: &Path) -> io::Result<Self> {
-        let mut file = larder_common::files::open_regular(path)?;
-        let (sha256, bytes) = Digest::read(&mut file)?;
-        Ok(Self { bytes, sha256 })
     }
 }
 

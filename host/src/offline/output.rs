@@ -1,195 +1,244 @@
-//! Writes a training set as a Parquet file.
-//!
-//! The rows are written to a temporary file next to the final path, which is renamed at the end. So an interrupted or failed
-//! run leaves no half-written file at the final path. A lock file makes sure that two runs do not write to the same path. The
-//! files have fixed names, so the next run with the same path replaces a file that a killed run left.
+//! Writes a training set: as one file, or as several files in a directory.
 
-use std::{
-    ffi::OsString,
-    fs::{self, File, OpenOptions},
-    io,
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
-    path::{Path, PathBuf},
+use std::{path::Path, sync::Arc};
+
+use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use larder_common::clock::SystemClock;
+use larder_source::{ParquetLimits, S3Parquet, Source as _, SourceError, aws::Aws};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Location, OfflineError, PathLock,
+    file_writer::{FileWriter, OutputFile},
+    location::NotAnObject,
+    new_file::NewDir,
+    row_batches::RowBatches,
 };
 
-use arrow::{array::RecordBatch, compute::BatchCoalescer, datatypes::SchemaRef, error::ArrowError};
-use larder_common::files::check_regular;
-use parquet::{
-    arrow::ArrowWriter, basic::Compression, errors::ParquetError, file::properties::WriterProperties,
-    schema::types::ColumnPath,
-};
-use rustix::fs::{FlockOperation, flock};
+/// Where a training set is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// To a file or an object.
+    File(Location),
+    /// To files in a directory, or to objects below a prefix.
+    Directory {
+        /// The directory, which must not exist or be empty, or the prefix, below which there must be no Parquet files.
+        at: Location,
+        /// The size in bytes from which a file ends after its row group.
+        file_bytes: u64,
+    },
+}
 
-use super::OfflineError;
-
-/// Writes a training set. If it is dropped without [`TrainingWriter::finish`], the temporary file is removed.
+/// Writes a training set. If it is dropped without [`TrainingWriter::finish`], nothing is written, except for complete objects
+/// below a prefix.
 #[derive(Debug)]
 pub struct TrainingWriter {
-    path: PathBuf,
-    temporary: PathBuf,
-    /// Divides the rows into batches of equal size, because the sizes of batches decide where Parquet's pages end.
-    batches: BatchCoalescer,
-    /// `None` after the file was closed.
-    writer: Option<ArrowWriter<File>>,
-    is_finished: bool,
-    lock: Option<PathLock>,
+    batches: RowBatches,
+    files: Files,
 }
 
-/// The right to write to a path, until it is dropped.
 #[derive(Debug)]
-pub struct PathLock {
-    path: PathBuf,
-    /// The lock ends when the file is closed.
-    _file: File,
+enum Files {
+    One(FileWriter),
+    Several(DirectoryWriter),
 }
 
-/// The number of rows in a row group, which the writer holds in memory.
-const GROUP_ROWS: usize = 1 << 17;
-/// The number of rows that are encoded at a time.
-const BATCH_ROWS: usize = 1 << 14;
+#[derive(Debug)]
+struct DirectoryWriter {
+    /// Where the files are written: the prefix, or a temporary directory.
+    at: Location,
+    /// The temporary directory, and the final path.
+    dir: Option<(NewDir, Location)>,
+    file_bytes: u64,
+    schema: SchemaRef,
+    aws: Arc<Aws>,
+    current: Option<FileWriter>,
+    done: Vec<OutputFile>,
+}
+
+/// A training set that was written.
+#[derive(Debug)]
+pub struct Written {
+    /// Its files.
+    pub files: WrittenFiles,
+    /// The right to write to its path, if it is local.
+    pub lock: Option<PathLock>,
+}
+
+/// The files of a training set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WrittenFiles {
+    /// For files in a directory: the size in bytes from which a file ended. `None` for a single file.
+    pub file_bytes: Option<u64>,
+    /// The files in the order of their rows.
+    pub files: Vec<OutputFile>,
+}
+
+/// The default of [`Output::Directory::file_bytes`].
+pub const FILE_BYTES: u64 = 1 << 30;
+
+// === impl Output ===
+
+impl Output {
+    /// Parses a path or URL. It is a directory if it ends with a slash, or if it is a local directory that exists.
+    ///
+    /// # Errors
+    /// [`NotAnObject`] for a URL that does not name an object or a prefix in S3.
+    pub fn parse(path: &Path, file_bytes: u64) -> Result<Self, NotAnObject> {
+        let slash = path.to_str().and_then(|path| path.strip_suffix('/')).filter(|path| !path.is_empty());
+        match slash {
+            Some(dir) => Ok(Self::Directory { at: Location::parse(Path::new(dir))?, file_bytes }),
+            None => {
+                let at = Location::parse(path)?;
+                let is_dir = matches!(&at, Location::Local(path) if path.is_dir());
+                Ok(if is_dir { Self::Directory { at, file_bytes } } else { Self::File(at) })
+            }
+        }
+    }
+
+    /// Returns its location.
+    #[must_use]
+    pub fn at(&self) -> &Location {
+        match self {
+            Self::File(at) | Self::Directory { at, .. } => at,
+        }
+    }
+}
 
 // === impl TrainingWriter ===
 
 impl TrainingWriter {
-    /// Creates the temporary file.
+    /// Starts to write.
     ///
     /// # Errors
-    /// [`OfflineError::Write`], also if another run writes to the same path.
-    pub fn create(path: &Path, schema: SchemaRef) -> Result<Self, OfflineError> {
-        let error = |source| OfflineError::Write { path: path.to_owned(), source };
-        match fs::metadata(path) {
-            Ok(meta) => check_regular(&meta).map_err(error)?,
-            Err(source) if source.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => return Err(error(source)),
-        }
-        let lock = PathLock::new(path).map_err(error)?;
-        let temporary = hidden(path, ".tmp");
-        // Only a killed run leaves the file, because this run has the lock.
-        remove_if_there(&temporary).map_err(error)?;
-        let file = OpenOptions::new().write(true).create_new(true).open(&temporary).map_err(error)?;
-        let mut properties = WriterProperties::builder()
-            .set_compression(Compression::SNAPPY)
-            // Parquet has no type for `Date64`. Without coercion, it would become an integer.
-            .set_coerce_types(true)
-            .set_max_row_group_row_count(Some(GROUP_ROWS));
-        // Floats rarely repeat, and building a dictionary takes more time than the rest of the encoding.
-        for field in schema.fields().iter().filter(|field| field.data_type().is_floating()) {
-            properties = properties.set_column_dictionary_enabled(ColumnPath::from(field.name().as_str()), false);
-        }
-        let properties = properties.build();
-        let batches = BatchCoalescer::new(SchemaRef::clone(&schema), BATCH_ROWS);
-        let mut this =
-            Self { path: path.to_owned(), temporary, batches, writer: None, is_finished: false, lock: Some(lock) };
-        let writer = ArrowWriter::try_new(file, schema, Some(properties));
-        this.writer = Some(writer.map_err(|source| this.encode(source))?);
-        Ok(this)
+    /// [`OfflineError::Write`], also if another run writes to the same path or if a directory is not empty, and
+    /// [`OfflineError::Upload`].
+    pub fn create(output: &Output, schema: SchemaRef, aws: &Arc<Aws>) -> Result<Self, OfflineError> {
+        let batches = RowBatches::new(SchemaRef::clone(&schema));
+        let files = match output {
+            Output::File(at) => Files::One(FileWriter::create(at, schema, aws)?),
+            Output::Directory { at, file_bytes } => {
+                Files::Several(DirectoryWriter::create(at, *file_bytes, schema, aws)?)
+            }
+        };
+        Ok(Self { batches, files })
     }
 
     /// Writes rows.
     ///
     /// # Errors
-    /// [`OfflineError::Write`] and [`OfflineError::Encode`].
-    pub fn write(&mut self, rows: RecordBatch) -> Result<(), OfflineError> {
-        if rows.num_rows() == BATCH_ROWS && self.batches.is_empty() {
-            return self.encode_batch(&rows);
-        }
-        self.batches.push_batch(rows).map_err(|source| self.arrow(source))?;
-        self.encode_completed()
+    /// [`OfflineError::Write`], [`OfflineError::Upload`] and [`OfflineError::Encode`].
+    pub fn write(&mut self, rows: &RecordBatch) -> Result<(), OfflineError> {
+        let Self { batches, files } = self;
+        batches.push(rows, &mut |batch| files.write(&batch))
     }
 
-    /// Renames the file to its final path, after its content is on the disk. Returns the lock, which the caller may keep while
-    /// it writes more files that belong to this one.
+    /// Writes the end of the set, and replaces the file at its path.
     ///
     /// # Errors
-    /// [`OfflineError::Write`] and [`OfflineError::Encode`].
-    pub fn finish(mut self) -> Result<Option<PathLock>, OfflineError> {
-        self.batches.finish_buffered_batch().map_err(|source| self.arrow(source))?;
-        self.encode_completed()?;
-        let Some(writer) = self.writer.take() else { return Ok(None) };
-        let file = writer.into_inner().map_err(|source| self.encode(source))?;
-        let renamed = file.sync_all().and_then(|()| fs::rename(&self.temporary, &self.path));
-        renamed.map_err(|source| OfflineError::Write { path: self.path.clone(), source })?;
-        self.is_finished = true;
-        Ok(self.lock.take())
+    /// [`OfflineError::Write`], [`OfflineError::Upload`] and [`OfflineError::Encode`].
+    pub fn finish(mut self) -> Result<Written, OfflineError> {
+        self.batches.finish(&mut |batch| self.files.write(&batch))?;
+        match self.files {
+            Files::One(file) => {
+                let (file, lock) = file.finish()?;
+                Ok(Written { files: WrittenFiles { file_bytes: None, files: vec![file] }, lock })
+            }
+            Files::Several(directory) => directory.finish(),
+        }
+    }
+}
+
+// === impl Files ===
+
+impl Files {
+    fn write(&mut self, batch: &RecordBatch) -> Result<(), OfflineError> {
+        match self {
+            Self::One(file) => file.write(batch),
+            Self::Several(directory) => directory.write(batch),
+        }
+    }
+}
+
+// === impl DirectoryWriter ===
+
+impl DirectoryWriter {
+    fn create(at: &Location, file_bytes: u64, schema: SchemaRef, aws: &Arc<Aws>) -> Result<Self, OfflineError> {
+        let (at, dir) = match at {
+            Location::Local(path) => {
+                let dir = NewDir::create(path);
+                let dir = dir.map_err(|source| OfflineError::Write { at: at.clone(), source })?;
+                (Location::Local(dir.temporary().to_owned()), Some((dir, at.clone())))
+            }
+            Location::Object(prefix) => {
+                let url = format!("{}/", prefix.url());
+                let found =
+                    S3Parquet::of_all_columns(Arc::clone(aws), &url, ParquetLimits::default(), Arc::new(SystemClock));
+                match found.versions() {
+                    Ok(found) if found.is_empty() => {}
+                    Err(SourceError::Empty { .. }) => {}
+                    Ok(_) => {
+                        let why = "there are Parquet files below this prefix".to_owned();
+                        return Err(OfflineError::Output { at: at.clone(), why });
+                    }
+                    Err(SourceError::Aws(error)) => return Err(OfflineError::Upload(error)),
+                    Err(error) => return Err(OfflineError::Output { at: at.clone(), why: error.to_string() }),
+                }
+                (at.clone(), None)
+            }
+        };
+        let aws = Arc::clone(aws);
+        Ok(Self { at, dir, file_bytes, schema, aws, current: None, done: Vec::new() })
     }
 
-    fn encode_completed(&mut self) -> Result<(), OfflineError> {
-        while let Some(batch) = self.batches.next_completed_batch() {
-            self.encode_batch(&batch)?;
+    fn write(&mut self, batch: &RecordBatch) -> Result<(), OfflineError> {
+        let current = match &mut self.current {
+            Some(current) => current,
+            None => {
+                // Zeros in front keep the order of the names up to a million files.
+                let at = self.at.join(&format!("part-{:06}.parquet", self.done.len()));
+                self.current.insert(FileWriter::create(&at, SchemaRef::clone(&self.schema), &self.aws)?)
+            }
+        };
+        current.write(batch)?;
+        if current.bytes() >= self.file_bytes { self.end_file() } else { Ok(()) }
+    }
+
+    fn end_file(&mut self) -> Result<(), OfflineError> {
+        if let Some(current) = self.current.take() {
+            self.done.push(current.finish()?.0);
         }
         Ok(())
     }
 
-    fn encode_batch(&mut self, rows: &RecordBatch) -> Result<(), OfflineError> {
-        let Some(writer) = &mut self.writer else { return Ok(()) };
-        writer.write(rows).map_err(|source| self.encode(source))
-    }
-
-    fn arrow(&self, source: ArrowError) -> OfflineError {
-        self.encode(source.into())
-    }
-
-    fn encode(&self, source: ParquetError) -> OfflineError {
-        let path = self.path.clone();
-        match source {
-            // The Parquet library wraps errors of the file.
-            ParquetError::External(source) => match source.downcast::<io::Error>() {
-                Ok(source) => OfflineError::Write { path, source: *source },
-                Err(source) => OfflineError::Encode { path, source: ParquetError::External(source) },
-            },
-            source => OfflineError::Encode { path, source },
+    fn finish(mut self) -> Result<Written, OfflineError> {
+        if self.done.is_empty() && self.current.is_none() {
+            // A set without rows has one file, with the columns.
+            self.write(&RecordBatch::new_empty(SchemaRef::clone(&self.schema)))?;
         }
+        self.end_file()?;
+        let lock = match self.dir {
+            Some((dir, at)) => dir.finish().map_err(|source| OfflineError::Write { at, source })?,
+            None => None,
+        };
+        Ok(Written { files: WrittenFiles { file_bytes: Some(self.file_bytes), files: self.done }, lock })
     }
 }
 
-// === impl PathLock ===
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl PathLock {
-    fn new(path: &Path) -> io::Result<Self> {
-        let path = hidden(path, ".lock");
-        loop {
-            let mut options = OpenOptions::new();
-            let options =
-                options.write(true).create(true).truncate(false).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
-            let file = options.open(&path)?;
-            flock(&file, FlockOperation::NonBlockingLockExclusive)
-                .map_err(|_| io::Error::other("another run is writing to this path"))?;
-            // The previous owner may have removed the file between `open` and `flock`.
-            let (own, meta) = (file.metadata()?, fs::symlink_metadata(&path));
-            if meta.is_ok_and(|meta| (meta.dev(), meta.ino()) == (own.dev(), own.ino())) {
-                return Ok(Self { path, _file: file });
-            }
-        }
-    }
-}
-
-impl Drop for PathLock {
-    fn drop(&mut self) {
-        // The file is removed while it is locked. A file that stays is locked again by the next run.
-        let _ = fs::remove_file(&self.path);
-    }
-}
-
-/// Returns the path of a hidden file next to a path.
-fn hidden(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(suffix);
-    path.with_file_name(name)
-}
-
-fn remove_if_there(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-impl Drop for TrainingWriter {
-    fn drop(&mut self) {
-        if !self.is_finished {
-            // The error that ended the run matters more than an error here.
-            let _ = fs::remove_file(&self.temporary);
-        }
+    #[test]
+    fn slash_makes_a_directory() {
+        let parse = |path: &str| Output::parse(Path::new(path), 1).unwrap();
+        let directory = |at: &str| Output::Directory { at: Location::parse(Path::new(at)).unwrap(), file_bytes: 1 };
+        assert_eq!(parse("sets/a/"), directory("sets/a"));
+        assert_eq!(parse("s3://bucket/sets/"), directory("s3://bucket/sets"));
+        assert_eq!(parse("sets/a"), Output::File(Location::Local("sets/a".into())));
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(parse(dir.path().to_str().unwrap()), directory(dir.path().to_str().unwrap()));
+        assert!(Output::parse(Path::new("s3://bucket/"), 1).is_err());
     }
 }

@@ -160,6 +160,19 @@ impl Ended {
     }
 }
 
+/// Waits until a process ends. Returns its maximum resident memory in mebibytes.
+pub(crate) fn peak_mebibytes(child: &mut Child) -> u64 {
+    let mut peak = 0;
+    while child.try_wait().unwrap().is_none() {
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kilobytes = line.and_then(|line| line.trim().split(' ').next()?.parse::<u64>().ok()).unwrap_or(0);
+        peak = peak.max(kilobytes >> 10);
+        thread::sleep(Duration::from_millis(5));
+    }
+    peak
+}
+
 // === impl Running ===
 
 impl Running {

@@ -14,7 +14,7 @@ use larder_ingest::{Outcome, SyncReport};
 use serde_json::{Value, json};
 
 use crate::{
-    binary::{Home, LARDER_YAML},
+    binary::{Home, LARDER_YAML, peak_mebibytes},
     fixture::{Fixture, Setup, eventually, eventually_within},
     moto::Moto,
     parquet,
@@ -291,14 +291,7 @@ fn large_object_needs_bounded_memory() {
     let aws = format!("aws: {{region: eu-west-1, s3_endpoint: \"{}\", s3_path_style: true}}\n", moto.url());
     home.write("larder.yaml", &format!("{LARDER_YAML}{aws}"));
     let mut child = home.larder(["sync"]).spawn().unwrap();
-    let mut peak = 0;
-    while child.try_wait().unwrap().is_none() {
-        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kilobytes = line.and_then(|line| line.trim().split(' ').next()?.parse::<u64>().ok()).unwrap_or(0);
-        peak = peak.max(kilobytes >> 10);
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let peak = peak_mebibytes(&mut child);
     let mut said = String::new();
     child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
     assert!(said.starts_with("stats: ") && said.contains("new"), "{said}");

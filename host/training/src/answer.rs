@@ -36,7 +36,7 @@ pub(super) fn batch(
     };
     let as_of: Vec<Micros> = kept.iter().filter_map(|row| times.micros(*row)).collect();
     let slots: Vec<usize> = kept.iter().map(|row| first + row).collect();
-    let columns = EntityColumns::new(job, &with_time)?;
+    let columns = EntityColumns::new(job, &with_time, found.first_row() + first)?;
     let (answer, mut report) = answer(job, found, &columns, &slots, as_of)?;
     report.rows = batch.num_rows() as u64;
     report.rows_without_time = missing as u64;
@@ -112,8 +112,9 @@ pub(super) fn answer<'a>(
             report.late += u64::from(header.created.is_some_and(|created| created > *time));
         }
     }
-    let answer = HistoricalRows::new(plan, &columns.request, rows.len())?;
-    let answer = answer.answer(as_of, job.request.ttl, |read, row| found.row(read, rows[row]))?;
+    let answer = HistoricalRows::new(plan, &columns.request, rows.len())
+        .and_then(|of| of.answer(as_of, job.request.ttl, |read, row| found.row(read, rows[row])));
+    let answer = answer.map_err(|error| error.map_row(|row| found.first_row() + rows[row]))?;
     let failed = |step: usize| {
         let cells = answer.cells(ColumnFrom::Step { step, feature: 0 });
         cells.filter(|cell| cell.status == Status::Invalid).count() as u64

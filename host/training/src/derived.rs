@@ -74,7 +74,7 @@ impl<'a> DerivedJob<'a> {
         progress: &Progress,
         emit: &mut dyn FnMut(RecordBatch) -> Result<(), E>,
     ) -> Result<Report, E> {
-        let give = |batch: &RecordBatch| GivenRows::of_frame(&self.job, &self.columns, batch);
+        let give = |batch: &RecordBatch, first| GivenRows::of_frame(&self.job, &self.columns, batch, first);
         let report = self.job.answer_given(frame, &give, progress, emit)?;
         Ok(Report { views: Vec::new(), ..report })
     }

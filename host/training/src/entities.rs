@@ -22,14 +22,18 @@ const MICROS: i64 = 1_000_000;
 // === impl EntityColumns ===
 
 impl<'a> EntityColumns<'a> {
-    /// Converts the columns of a batch.
+    /// Converts the columns of a batch, whose first row has the index `first_row` in the set.
     ///
     /// # Errors
-    /// [`TrainingError::Column`].
-    pub(super) fn new(job: &'a TrainingJob<'_>, batch: &'a RecordBatch) -> Result<Self, TrainingError> {
+    /// [`TrainingError::Column`] and [`TrainingError::Value`].
+    pub(super) fn new(
+        job: &'a TrainingJob<'_>,
+        batch: &'a RecordBatch,
+        first_row: usize,
+    ) -> Result<Self, TrainingError> {
         let column = |index: &usize| {
             let name = job.entities.field(*index).name();
-            Ok((name.as_str().into(), values(batch.column(*index), name)?))
+            Ok((name.as_str().into(), values(batch.column(*index), name, first_row)?))
         };
         let entities = job.historical.columns.iter().map(column).collect::<Result<_, TrainingError>>()?;
         let request = OnlineRequest {
@@ -45,9 +49,10 @@ impl<'a> EntityColumns<'a> {
 /// Converts a column to values of a request.
 ///
 /// # Errors
-/// [`TrainingError::Column`] for a value that a request cannot have.
-fn values<'a>(array: &'a ArrayRef, column: &str) -> Result<Vec<EntityValue<'a>>, TrainingError> {
-    let error = |why: String| TrainingError::Column { column: column.to_owned(), why };
+/// [`TrainingError::Column`] for a type, and [`TrainingError::Value`] for a value, that a request cannot have.
+fn values<'a>(array: &'a ArrayRef, column: &str, first_row: usize) -> Result<Vec<EntityValue<'a>>, TrainingError> {
+    let of_row =
+        |row: usize, why: String| TrainingError::Value { row: first_row + row, column: column.to_owned(), why };
     match array.data_type() {
         DataType::Int64 => {
             let ints = array.as_primitive::<Int64Type>().iter();
@@ -60,17 +65,17 @@ fn values<'a>(array: &'a ArrayRef, column: &str) -> Result<Vec<EntityValue<'a>>,
         }
         _ => {}
     }
-    let array = unpacked(array).map_err(error)?;
+    let array = unpacked(array).map_err(|why| TrainingError::Column { column: column.to_owned(), why })?;
     let value = |row| {
         if array.is_null(row) {
             return Ok(EntityValue::Null);
         }
         match cell(&array, row) {
             Ok(Cell::Bytes(bytes)) if std::str::from_utf8(&bytes).is_err() => {
-                Err(error(format!("row {row}: the bytes are not UTF-8, so they cannot be a value of a request")))
+                Err(of_row(row, "the bytes are not UTF-8, so they cannot be a value of a request".to_owned()))
             }
             Ok(cell) => Ok(entity_value(cell)),
-            Err(why) => Err(error(format!("row {row}: {why}"))),
+            Err(why) => Err(of_row(row, why)),
         }
     };
     (0..array.len()).map(value).collect()

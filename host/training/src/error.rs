@@ -21,9 +21,19 @@ pub enum TrainingError {
     /// The entity rows have several columns with this name.
     #[error("the entity rows have more than one column '{0}'")]
     Duplicate(String),
+    /// A value of the entity rows cannot be used.
+    #[error("entity row {row}, column '{column}': {why}")]
+    Value {
+        /// The index of the row, from 0.
+        row: usize,
+        /// The column.
+        column: String,
+        /// The reason.
+        why: String,
+    },
     /// The entity rows cannot be read.
     #[error("the entity rows cannot be read: {0}")]
-    Entities(ArrowError),
+    Entities(Box<dyn std::error::Error + Send + Sync>),
     /// Entity rows have no time, and the job is strict.
     #[error("entity rows have nulls in the column of times '{column}'. hint: remove these rows, or do not use strict")]
     NoTime {
@@ -157,6 +167,19 @@ fn numbers(all: &[u64]) -> String {
     let shown: Vec<String> = all.iter().take(SHOWN).map(u64::to_string).collect();
     let more = all.len().saturating_sub(SHOWN);
     if more == 0 { shown.join(", ") } else { format!("{} and {more} more", shown.join(", ")) }
+}
+
+// === impl TrainingError ===
+
+impl TrainingError {
+    /// Returns the error of entity rows that cannot be read.
+    #[must_use]
+    pub fn of_entities(error: ArrowError) -> Self {
+        match error {
+            ArrowError::ExternalError(source) => Self::Entities(source),
+            other => Self::Entities(other.into()),
+        }
+    }
 }
 
 impl From<RequestError> for TrainingError {

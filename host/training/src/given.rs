@@ -21,6 +21,7 @@ use super::{
     found::FoundRows,
     independence,
     part::{BATCH_ROWS, Part},
+    pieces::pieces,
     shuffle_columns::{binary, row_column},
     times::times,
 };
@@ -31,28 +32,30 @@ pub(super) struct GivenRows {
     rows: Vec<Vec<Option<Row>>>,
     /// For each read, whether each entity row has a key; empty if no read has a key.
     has_key: Vec<Vec<bool>>,
+    /// The index of the first row among all rows.
+    first_row: usize,
 }
 
-/// Returns the feature rows of a batch.
-pub(super) type Give<'g> = dyn Fn(&RecordBatch) -> Result<GivenRows, TrainingError> + 'g;
+/// Returns the feature rows of a batch, whose first row has an index among all rows.
+pub(super) type Give<'g> = dyn Fn(&RecordBatch, usize) -> Result<GivenRows, TrainingError> + 'g;
 
 // === impl GivenRows ===
 
 impl GivenRows {
     /// Takes the feature rows that a distributed join found ([`TrainingJob::find`]).
-    pub(super) fn of_join(job: &TrainingJob<'_>, batch: &RecordBatch) -> Result<Self, TrainingError> {
+    pub(super) fn of_join(job: &TrainingJob<'_>, batch: &RecordBatch, first_row: usize) -> Result<Self, TrainingError> {
         let plan = &job.historical.plan;
         let mut rows = Vec::with_capacity(plan.reads.len());
         for read in 0..plan.reads.len() {
             rows.push(rows_of(&binary(batch, &row_column(read))?));
         }
-        let columns = EntityColumns::new(job, batch)?;
+        let columns = EntityColumns::new(job, batch, first_row)?;
         let keys = HistoricalRows::new(plan, &columns.request, batch.num_rows())?;
         let has_key = |read: usize| {
             let key = plan.keys.iter().position(|key| key.reads.contains(&read)).unwrap_or_default();
             keys.ids(key).map(|id| id.is_some()).collect()
         };
-        Ok(Self { rows, has_key: (0..plan.reads.len()).map(has_key).collect() })
+        Ok(Self { rows, has_key: (0..plan.reads.len()).map(has_key).collect(), first_row })
     }
 
     /// Encodes the features in columns of a frame. `columns` has the column of each feature of a view, if it is needed.
@@ -60,6 +63,7 @@ impl GivenRows {
         job: &TrainingJob<'_>,
         columns: &[Vec<Option<usize>>],
         batch: &RecordBatch,
+        first_row: usize,
     ) -> Result<Self, TrainingError> {
         let times = times(batch, job.request.time_column)?;
         let time = |row: usize| times.micros(row).unwrap_or_default();
@@ -69,13 +73,26 @@ impl GivenRows {
                 return Ok(vec![None; batch.num_rows()]);
             }
             let schema = RowSchema::of_view(view);
-            encode(&view.features, columns, batch, &schema, &time)
+            encode(&view.features, columns, batch, first_row, &schema, &time)
         });
-        Ok(Self { rows: rows.collect::<Result<_, TrainingError>>()?, has_key: Vec::new() })
+        Ok(Self { rows: rows.collect::<Result<_, TrainingError>>()?, has_key: Vec::new(), first_row })
     }
 }
 
 impl FoundRows for GivenRows {
+    fn first_row(&self) -> usize {
+        self.first_row
+    }
+
+    fn row_bytes(&self, row: usize) -> u64 {
+        self.rows.iter().filter_map(|rows| rows[row].as_ref()).map(|row| row.len() as u64).sum()
+    }
+
+    fn row_bytes_max(&self) -> u64 {
+        let rows = self.rows.first().map_or(0, Vec::len);
+        (0..rows).map(|row| self.row_bytes(row)).max().unwrap_or(0)
+    }
+
     fn has_key(&self, read: usize, row: usize) -> bool {
         self.has_key.get(read).is_none_or(|rows| rows[row])
     }
@@ -103,7 +120,7 @@ impl TrainingJob<'_> {
         progress: &Progress,
         emit: &mut dyn FnMut(RecordBatch) -> Result<(), E>,
     ) -> Result<Report, E> {
-        self.answer_given(found, &|batch| GivenRows::of_join(self, batch), progress, emit)
+        self.answer_given(found, &|batch, first| GivenRows::of_join(self, batch, first), progress, emit)
     }
 
     /// Answers entity rows whose feature rows `give` returns.
@@ -115,25 +132,29 @@ impl TrainingJob<'_> {
         emit: &mut dyn FnMut(RecordBatch) -> Result<(), E>,
     ) -> Result<Report, E> {
         let mut report = self.empty_report();
+        let mut first_row = 0;
         for batch in batches {
-            let batch = batch.map_err(TrainingError::Entities)?;
+            let batch = batch.map_err(TrainingError::of_entities)?;
             for start in (0..batch.num_rows()).step_by(BATCH_ROWS) {
-                progress.check()?;
                 let with_features = batch.slice(start, BATCH_ROWS.min(batch.num_rows() - start));
-                let given = give(&with_features)?;
+                let given = give(&with_features, first_row)?;
                 let entities = with_features.columns()[..self.entities.fields().len()].to_vec();
                 let entities =
                     RecordBatch::try_new(Arc::clone(&self.entities), entities).map_err(TrainingError::from)?;
+                first_row += entities.num_rows();
+                let part = Part { first_row: given.first_row, batches: vec![(entities, 0)] };
                 if report.parts == 0 {
-                    let part = Part { batches: vec![(entities.clone(), 0)] };
                     independence::check(self, &part, &given)?;
                     report.parts = 1;
                 }
-                let (answer, counts) = answer::batch(self, &given, &entities, 0)?;
-                report.add(&counts);
-                let rows = answer.num_rows() as u64;
-                emit(answer)?;
-                progress.add_rows(rows);
+                for piece in pieces(self, &part, &given) {
+                    progress.check()?;
+                    let rows = part.batches[piece.batch].0.slice(piece.rows.start, piece.rows.len());
+                    let (answer, counts) = answer::batch(self, &given, &rows, piece.first)?;
+                    report.add(&counts);
+                    emit(answer)?;
+                    progress.add_rows(rows.num_rows() as u64);
+                }
             }
         }
         Ok(report)
@@ -159,6 +180,7 @@ fn encode(
     features: &[Feature],
     columns: &[Option<usize>],
     batch: &RecordBatch,
+    first_row: usize,
     schema: &RowSchema,
     time: &dyn Fn(usize) -> Micros,
 ) -> Result<Vec<Option<Row>>, TrainingError> {
@@ -171,8 +193,8 @@ fn encode(
         let values = Column::feature(batch.column(*column), feature.value_type);
         let error = (0..batch.num_rows()).find_map(|row| Some((row, values.conversion_error(row)?)));
         if let Some((row, why)) = error {
-            let why = format!("row {row}: {why}");
-            return Err(TrainingError::Column { column: name_of(&batch.schema(), *column), why });
+            let (column, why) = (name_of(&batch.schema(), *column), why.to_owned());
+            return Err(TrainingError::Value { row: first_row + row, column, why });
         }
         decoded.push(Some(values));
     }
@@ -194,9 +216,10 @@ fn encode(
         Ok(Some(Row::in_block(&bytes, 0..end)))
     };
     let names = || columns.iter().flatten().map(|column| name_of(&batch.schema(), *column));
-    let too_long = |row: usize, why: RowError| TrainingError::Column {
+    let too_long = |row: usize, why: RowError| TrainingError::Value {
+        row: first_row + row,
         column: names().collect::<Vec<_>>().join("', '"),
-        why: format!("row {row}: {why}"),
+        why: why.to_string(),
     };
     (0..batch.num_rows()).map(|row| encode(row).map_err(|why| too_long(row, why))).collect()
 }

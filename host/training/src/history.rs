@@ -8,7 +8,7 @@ use arrow::{
     error::ArrowError,
 };
 use larder_columns::{instants, scalar_array};
-use larder_model::model::{FeatureView, Micros};
+use larder_model::model::{FeatureView, Micros, ValueRef};
 use larder_source::{Batches, ColumnAt, FileSchema, RowGroupFilter, SourceError, SourceRows, ViewColumns, Wanted};
 
 use super::TrainingError;
@@ -87,7 +87,9 @@ impl<'a> History<'a> {
             let SourceRows::Columns(rows) = &batch.rows else { continue };
             let columns = ViewColumns::new(self.view, &[], rows, &batch.origin).map_err(failed)?;
             let time = |row: usize| columns.event_time.micros(row).filter(|time| self.times.contains(time));
-            let chosen: Vec<usize> = (0..rows.num_rows()).filter(|row| time(*row).is_some()).collect();
+            // A row without a complete key is never served.
+            let has_key = |row: usize| columns.keys.iter().all(|key| key.value(row) != ValueRef::Null);
+            let chosen: Vec<usize> = (0..rows.num_rows()).filter(|row| time(*row).is_some() && has_key(*row)).collect();
             if chosen.is_empty() {
                 continue;
             }

@@ -10,9 +10,13 @@ use arrow::{
 use larder_columns::feature_array;
 use larder_serving::{Answer, ColumnFrom, Step};
 
-use super::{TrainingError, TrainingJob, answer, entities::EntityColumns, found::FoundRows, part::Part, times::times};
+use super::{
+    TrainingError, TrainingJob, answer, entities::EntityColumns, found::FoundRows, part::Part, pieces::ANSWER_BYTES,
+    times::times,
+};
 
-/// The maximum number of rows of the sample.
+/// The maximum number of rows of the sample. It has fewer rows, but at least two, if their features take more than
+/// [`ANSWER_BYTES`].
 const ROWS_MAX: usize = 64;
 
 /// A sample of a part's entity rows, and their indexes in the part.
@@ -29,7 +33,7 @@ pub(super) fn check(job: &TrainingJob<'_>, part: &Part, found: &impl FoundRows) 
     if job.historical.plan.steps.is_empty() {
         return Ok(());
     }
-    let sample = Sample::of(job, part)?;
+    let sample = Sample::of(job, part, found)?;
     let all: Vec<usize> = (0..sample.rows.len()).collect();
     let together = sample.derived(job, found, &all)?;
     let reversed: Vec<usize> = all.iter().rev().copied().collect();
@@ -76,14 +80,21 @@ fn compare(
 
 impl Sample {
     /// Selects rows that have a time, at regular intervals.
-    fn of(job: &TrainingJob<'_>, part: &Part) -> Result<Self, TrainingError> {
+    fn of(job: &TrainingJob<'_>, part: &Part, found: &impl FoundRows) -> Result<Self, TrainingError> {
         let step = part.rows().div_ceil(ROWS_MAX).max(1);
-        let (mut batches, mut rows, mut first) = (Vec::new(), Vec::new(), 0);
+        let (mut batches, mut rows, mut first, mut bytes) = (Vec::new(), Vec::new(), 0, 0_u64);
         for (batch, _) in &part.batches {
             let times = times(batch, job.request.time_column)?;
-            let chosen: Vec<usize> = (0..batch.num_rows())
-                .filter(|row| (first + row).is_multiple_of(step) && times.micros(*row).is_some())
-                .collect();
+            let mut chosen = Vec::new();
+            for row in 0..batch.num_rows() {
+                if !(first + row).is_multiple_of(step) || times.micros(row).is_none() {
+                    continue;
+                }
+                bytes = bytes.saturating_add(found.row_bytes(first + row));
+                if bytes <= ANSWER_BYTES || rows.len() + chosen.len() < 2 {
+                    chosen.push(row);
+                }
+            }
             batches.push(take_record_batch(batch, &chosen.iter().map(|row| *row as u64).collect::<UInt64Array>())?);
             rows.extend(chosen.iter().map(|row| first + row));
             first += batch.num_rows();
@@ -101,7 +112,7 @@ impl Sample {
         let batch = take_record_batch(&self.batch, &rows.iter().map(|row| *row as u64).collect::<UInt64Array>())?;
         let times = times(&batch, job.request.time_column)?;
         let as_of = (0..batch.num_rows()).filter_map(|row| times.micros(row)).collect();
-        let columns = EntityColumns::new(job, &batch)?;
+        let columns = EntityColumns::new(job, &batch, found.first_row())?;
         let of_part: Vec<usize> = rows.iter().map(|row| self.rows[*row]).collect();
         let (answer, _) = answer::answer(job, found, &columns, &of_part, as_of)?;
         job.historical.plan.steps.iter().enumerate().map(|(index, step)| arrays(&answer, index, step)).collect()

@@ -14,6 +14,8 @@ use super::{
 /// A part whose feature rows were found.
 #[derive(Debug)]
 pub(super) struct Joined {
+    /// The index in the set of the part's first row.
+    pub(super) first_row: usize,
     /// The spine of each key of the plan.
     pub(super) spines: Vec<Spine>,
     /// For each read of the plan, the index of its key, and its feature rows.
@@ -52,7 +54,7 @@ impl Joined {
             left = left.saturating_sub(rows.bytes());
             reads.push((key, rows));
         }
-        Ok(Some(Self { spines, reads }))
+        Ok(Some(Self { first_row: part.first_row, spines, reads }))
     }
 }
 
@@ -60,16 +62,19 @@ impl Joined {
 fn spines(job: &TrainingJob<'_>, part: &Part) -> Result<Vec<Spine>, TrainingError> {
     let plan = &job.historical.plan;
     let mut spines: Vec<SpineBuilder> = plan.keys.iter().map(|_| SpineBuilder::default()).collect();
+    let mut first = part.first_row;
     for (batch, _) in &part.batches {
         let times = times(batch, job.request.time_column)?;
-        let columns = EntityColumns::new(job, batch)?;
-        let rows = HistoricalRows::new(plan, &columns.request, batch.num_rows())?;
+        let columns = EntityColumns::new(job, batch, first)?;
+        let rows = HistoricalRows::new(plan, &columns.request, batch.num_rows());
+        let rows = rows.map_err(|error| error.map_row(|row| first + row))?;
         for (key, spine) in spines.iter_mut().enumerate() {
             for (row, id) in rows.ids(key).enumerate() {
                 // Nanoseconds are less than 1,000.
                 spine.push(id, times.micros(row), u16::try_from(times.nanos(row)).unwrap_or(0))?;
             }
         }
+        first += batch.num_rows();
     }
     Ok(spines.into_iter().map(SpineBuilder::finish).collect())
 }

@@ -23,6 +23,7 @@ mod job;
 mod joined;
 pub mod kernel;
 mod part;
+mod pieces;
 mod progress;
 mod report;
 mod run;

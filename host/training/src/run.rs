@@ -9,6 +9,7 @@ use super::{
     DerivedReport, Progress, Report, TrainingError, TrainingJob, ViewReport, answer, independence,
     joined::Joined,
     part::{Part, Parts},
+    pieces::pieces,
 };
 
 impl TrainingJob<'_> {
@@ -55,24 +56,19 @@ impl TrainingJob<'_> {
         report: &mut Report,
         emit: &mut dyn FnMut(RecordBatch) -> Result<(), E>,
     ) -> Result<(), E> {
-        let threads = self.limits.threads.get().min(part.batches.len());
-        let mut firsts = Vec::with_capacity(part.batches.len());
-        let mut next = 0;
-        for (batch, _) in &part.batches {
-            firsts.push(next);
-            next += batch.num_rows();
-        }
-        let firsts = &firsts;
+        let pieces = pieces(self, part, joined);
+        let threads = self.limits.threads.get().min(pieces.len());
+        let pieces = &pieces;
         thread::scope(|scope| {
-            // Each thread answers every n-th batch.
+            // Each thread answers every n-th piece.
             let answers: Vec<_> = (0..threads)
                 .map(|thread| {
                     let (sender, receiver) = mpsc::sync_channel(1);
                     scope.spawn(move || {
-                        for index in (thread..part.batches.len()).step_by(threads) {
-                            let batch = &part.batches[index].0;
+                        for piece in pieces.iter().skip(thread).step_by(threads) {
+                            let batch = part.batches[piece.batch].0.slice(piece.rows.start, piece.rows.len());
                             let answer =
-                                progress.check().and_then(|()| answer::batch(self, joined, batch, firsts[index]));
+                                progress.check().and_then(|()| answer::batch(self, joined, &batch, piece.first));
                             let is_last = answer.is_err();
                             if sender.send(answer).is_err() || is_last {
                                 return;
@@ -82,7 +78,7 @@ impl TrainingJob<'_> {
                     receiver
                 })
                 .collect();
-            for index in 0..part.batches.len() {
+            for index in 0..pieces.len() {
                 // The sender only disappears without a message if its thread panics, and then the scope panics, too.
                 let Ok(answer) = answers[index % threads].recv() else { return Ok(()) };
                 let (batch, counts) = answer?;

@@ -80,7 +80,7 @@ impl TrainingJob<'_> {
         batch: &RecordBatch,
     ) -> Result<RecordBatch, TrainingError> {
         let times = times(batch, self.request.time_column)?;
-        let ids = self.ids(key, batch)?;
+        let ids = self.ids(key, batch, 0)?;
         let has_key = !self.is_entityless(key);
         let bucket = |(row, id): (usize, &Option<EntityId>)| match id {
             Some(id) if has_key => bucket_of(id, buckets),
@@ -161,11 +161,13 @@ impl TrainingJob<'_> {
         features: &[RecordBatch],
     ) -> Result<Vec<RecordBatch>, TrainingError> {
         let mut spine = SpineBuilder::default();
+        let mut first = 0;
         for batch in entities {
             let times = times(batch, self.request.time_column)?;
-            for (row, id) in self.ids(key, batch)?.into_iter().enumerate() {
+            for (row, id) in self.ids(key, batch, first)?.into_iter().enumerate() {
                 push(&mut spine, id, &times, row)?;
             }
+            first += batch.num_rows();
         }
         let spine = spine.finish();
         let features = features.iter().map(FeatureColumns::new).collect::<Result<Vec<_>, _>>()?;
@@ -235,9 +237,10 @@ impl TrainingJob<'_> {
         TrainingError::Row { view, location, why: "its bytes are not a row".to_owned() }
     }
 
-    fn ids(&self, key: usize, batch: &RecordBatch) -> Result<Vec<Option<EntityId>>, TrainingError> {
-        let columns = EntityColumns::new(self, batch)?;
-        let rows = HistoricalRows::new(&self.historical.plan, &columns.request, batch.num_rows())?;
+    fn ids(&self, key: usize, batch: &RecordBatch, first: usize) -> Result<Vec<Option<EntityId>>, TrainingError> {
+        let columns = EntityColumns::new(self, batch, first)?;
+        let rows = HistoricalRows::new(&self.historical.plan, &columns.request, batch.num_rows());
+        let rows = rows.map_err(|error| error.map_row(|row| first + row))?;
         Ok(rows.ids(key).collect())
     }
 

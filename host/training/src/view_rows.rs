@@ -31,6 +31,8 @@ pub(super) struct ViewRows {
     blocks: Vec<Arc<[u8]>>,
     /// The position of each winner's row, in the order of the winners. The rows of a block are adjacent.
     positions: Vec<RowPosition>,
+    /// The size of the largest row in bytes.
+    row_bytes_max: u64,
 }
 
 /// The position of a row.
@@ -94,17 +96,22 @@ impl ViewRows {
         let Some((first, last)) = spine.time_range() else {
             // No entity row has a key and a time, so no feature row can be found.
             let (winners, _) = Join::new(spine).finish();
-            return Ok(Some(Self { winners, blocks: Vec::new(), positions: Vec::new() }));
+            return Ok(Some(Self { winners, blocks: Vec::new(), positions: Vec::new(), row_bytes_max: 0 }));
         };
         let range = TimeRange { min: job.event_time_min(read, first), max: last };
         let (winners, candidates) = reader.find_winners(range, report)?;
         let candidates: Arc<[Best]> = candidates.into();
         let Some(blocks) = reader.read_rows(&candidates, bytes_max)? else { return Ok(None) };
         let mut positions = Vec::with_capacity(candidates.len());
+        let mut row_bytes_max = 0;
         for (block, of) in (0..).zip(&blocks) {
+            let starts = std::iter::once(&0).chain(&of.ends);
+            let sizes = of.ends.iter().zip(starts).map(|(end, start)| end - start);
+            row_bytes_max = row_bytes_max.max(sizes.max().unwrap_or(0));
             positions.extend(of.ends.iter().map(|end| RowPosition { block, end: *end }));
         }
-        Ok(Some(Self { winners, blocks: blocks.into_iter().map(|block| block.bytes).collect(), positions }))
+        let blocks = blocks.into_iter().map(|block| block.bytes).collect();
+        Ok(Some(Self { winners, blocks, positions, row_bytes_max: row_bytes_max.into() }))
     }
 
     /// Returns the row of a slot's winner.
@@ -117,6 +124,16 @@ impl ViewRows {
     pub(super) fn header(&self, slot: usize) -> Option<RowHeader> {
         let (block, bytes) = self.find(slot)?;
         RowHeader::read(&block[bytes.start as usize..bytes.end as usize]).ok()
+    }
+
+    /// Returns the size in bytes of the row of a slot's winner.
+    pub(super) fn row_bytes(&self, slot: usize) -> u64 {
+        self.find(slot).map_or(0, |(_, bytes)| bytes.len() as u64)
+    }
+
+    /// Returns the size of the largest row in bytes.
+    pub(super) fn row_bytes_max(&self) -> u64 {
+        self.row_bytes_max
     }
 
     fn find(&self, slot: usize) -> Option<(&Arc<[u8]>, Range<u32>)> {

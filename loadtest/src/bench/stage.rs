@@ -14,7 +14,7 @@ use super::spec::{BackgroundCommand, CUSTOMERS, HostKind};
 use crate::{
     cores::Cores,
     dataset,
-    definitions::{churn_views, larder_yaml, wide_services, wide_views},
+    definitions::{churn_service, churn_views, larder_yaml, wide_services, wide_views},
     endpoint::{SocketKind, free_address},
     server::{Server, Startup},
     workload::customer_id,
@@ -38,6 +38,8 @@ pub(crate) struct Stage {
     plugin: Option<PathBuf>,
     /// The Python plugin, if it is available.
     python_plugin: Option<PathBuf>,
+    /// The share of the entities whose requests are logged.
+    log_rate: Option<f64>,
 }
 
 /// A Larder server with its own directory.
@@ -61,7 +63,7 @@ impl Stage {
     ) -> anyhow::Result<Self> {
         let larder = larder.canonicalize().with_context(|| format!("cannot find {}", larder.display()))?;
         let (plugin, python_plugin) = plugins;
-        let stage = Self { dir: dir.to_owned(), larder, socket, cores, plugin, python_plugin };
+        let stage = Self { dir: dir.to_owned(), larder, socket, cores, plugin, python_plugin, log_rate: None };
         let main = stage.dir_of(HostKind::Main);
         fs::create_dir_all(&main)?;
         let address = free_address().context("no free port")?;
@@ -84,6 +86,11 @@ impl Stage {
     /// Returns a copy that starts servers on these cores.
     pub(crate) fn on(&self, cores: Cores) -> Self {
         Self { cores, ..self.clone() }
+    }
+
+    /// Returns a copy that starts servers with a feature log of all services.
+    pub(crate) fn with_log(self, rate: Option<f64>) -> Self {
+        Self { log_rate: rate, ..self }
     }
 
     /// Returns the directory of the Parquet files.
@@ -120,9 +127,15 @@ impl Stage {
         };
         let hot_cache = if kind == HostKind::Cold { "0" } else { "256MiB" };
         let config = dir.join("larder.yaml");
+        let log = self.log_rate.map(|rate| {
+            let services = wide_services().into_iter().chain([churn_service()]);
+            let rates: Vec<_> = services.map(|service| format!("{}: {rate}", service.name)).collect();
+            format!("logging: {{services: {{{}}}, to: log}}\n", rates.join(", "))
+        });
         let yaml = format!(
             "project: bench\nserver: {{{listens}}}\nmetrics: {{listen: 127.0.0.1:0}}\n\
-             store: {{data_dir: store, hot_cache: {hot_cache}}}\nlog: {{level: warn}}\n"
+             store: {{data_dir: store, hot_cache: {hot_cache}}}\nlog: {{level: warn}}\n{}",
+            log.unwrap_or_default()
         );
         fs::write(&config, yaml).with_context(|| format!("cannot write {}", config.display()))?;
         let mut command = Command::new(&self.larder);

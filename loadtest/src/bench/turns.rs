@@ -6,7 +6,12 @@
 //! second by default, one server after the other. A ratio compares two runs of the same round. The report has the
 //! median and the quartiles of many rounds, which a few disturbed rounds do not affect.
 
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -53,6 +58,10 @@ pub(crate) struct TurnsArgs {
     /// The length of each run in seconds.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=60))]
     seconds: u64,
+    /// Compare the first program with itself with a feature log of this share of the entities, such as 0.01. May be
+    /// repeated.
+    #[arg(long = "log", value_name = "RATE")]
+    log_rates: Vec<f64>,
     /// How requests select customers.
     #[arg(long, value_name = "HOW", default_value = "uniform")]
     keys: Keys,
@@ -107,6 +116,13 @@ struct WorkloadRun {
     _floor: Server,
 }
 
+/// A program, and how its servers are configured.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Variant<'a> {
+    larder: &'a Path,
+    log_rate: Option<f64>,
+}
+
 /// One server, with open connections to it and its results so far.
 struct Runner {
     target: Target,
@@ -133,12 +149,13 @@ pub(crate) async fn run(args: &TurnsArgs) -> anyhow::Result<TurnsReport> {
     cores.pin_load().context("cannot pin the load to its core")?;
     let scratch = tempfile::Builder::new().prefix("larder-loadtest-").tempdir();
     let scratch = scratch.context("cannot create a temporary directory")?;
-    eprintln!("{cores}\ngenerating data and starting {}", count(args.larders.len(), "build"));
+    let variants = args.variants();
+    eprintln!("{cores}\ngenerating data and starting {}", count(variants.len(), "build"));
     let mut builds = Vec::new();
-    for (index, larder) in args.larders.iter().enumerate() {
+    for (index, variant) in variants.iter().enumerate() {
         let dir = scratch.path().join(format!("build-{index}"));
-        let stage = Stage::set_up(&dir, larder, (args.plugin.clone(), None), SocketKind::Tcp, cores).await;
-        let stage = stage.with_context(|| format!("cannot measure {}", larder.display()))?;
+        let stage = Stage::set_up(&dir, variant.larder, (args.plugin.clone(), None), SocketKind::Tcp, cores).await;
+        let stage = stage.with_context(|| format!("cannot measure {variant}"))?.with_log(variant.log_rate);
         let mut build = Build { hosts: Vec::new(), stage };
         for kind in [HostKind::Main, HostKind::Cold] {
             if specs.iter().any(|spec| spec.host == kind) {
@@ -161,8 +178,7 @@ pub(crate) async fn run(args: &TurnsArgs) -> anyhow::Result<TurnsReport> {
     }
     let failures =
         workload_runs.iter().flat_map(|workload_run| &workload_run.runners).map(|runner| runner.tally.failures).sum();
-    let workloads =
-        workload_runs.iter().map(|workload_run| workload_run.report(&workload_runs, &args.larders)).collect();
+    let workloads = workload_runs.iter().map(|workload_run| workload_run.report(&workload_runs, &variants)).collect();
     Ok(TurnsReport { cores: cores.to_string(), rounds: args.rounds, seconds: args.seconds, workloads, failures })
 }
 
@@ -179,6 +195,15 @@ impl TurnsArgs {
         stored.into_iter().chain(derived).map(str::to_owned).collect()
     }
 
+    /// Returns what is measured; the first variant is compared with the others.
+    fn variants(&self) -> Vec<Variant<'_>> {
+        let plain = self.larders.iter().map(|larder| Variant { larder, log_rate: None });
+        let first = self.larders.first().into_iter();
+        let logged =
+            first.flat_map(|larder| self.log_rates.iter().map(move |rate| Variant { larder, log_rate: Some(*rate) }));
+        plain.chain(logged).collect()
+    }
+
     fn specs(&self) -> anyhow::Result<Vec<Spec>> {
         let specs = spec::named(&self.wanted(), |spec| spec.host != HostKind::Python && spec.background.is_none())?;
         if let Some(spec) = specs.iter().find(|spec| spec.needs_plugin() && self.plugin.is_none()) {
@@ -188,6 +213,13 @@ impl TurnsArgs {
             );
         }
         Ok(specs)
+    }
+}
+
+impl fmt::Display for Variant<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.larder.display().fmt(f)?;
+        self.log_rate.map_or(Ok(()), |rate| write!(f, " with a log of {} %", rate * 100.0))
     }
 }
 
@@ -233,14 +265,14 @@ impl WorkloadRun {
         Ok(())
     }
 
-    fn report(&self, all: &[Self], larders: &[PathBuf]) -> WorkloadReport {
+    fn report(&self, all: &[Self], variants: &[Variant<'_>]) -> WorkloadReport {
         let (floor, builds) = (&self.runners[0], &self.runners[1..]);
         let plain = all.iter().find(|workload_run| self.spec.name == DERIVED && workload_run.spec.name == PLAIN);
-        let build = |(index, larder): (usize, &PathBuf)| {
+        let build = |(index, variant): (usize, &Variant<'_>)| {
             let runner = &builds[index];
             let plain = plain.map(|plain| &plain.runners[1 + index]);
             BuildReport {
-                larder: larder.display().to_string(),
+                larder: variant.to_string(),
                 summary: runner.summary(),
                 of_floor: runner.compare(floor, |own, floor| floor / own),
                 by_first: (index > 0).then(|| runner.compare(&builds[0], |own, first| own / first)),
@@ -251,7 +283,7 @@ impl WorkloadRun {
             name: self.spec.name.clone(),
             what: self.spec.what.clone(),
             floor: floor.summary(),
-            builds: larders.iter().enumerate().map(build).collect(),
+            builds: variants.iter().enumerate().map(build).collect(),
         }
     }
 }
@@ -376,6 +408,13 @@ mod tests {
             let error = names(&["--workloads", name]).unwrap_err().to_string();
             assert!(error.contains(name) && error.ends_with("svc200-50, cold-1, miss, mixed"), "{error}");
         }
+    }
+
+    #[test]
+    fn logged_variants_use_the_first_program() {
+        let args = args(&["--larder", "two", "--log", "0.01", "--log", "1"]);
+        let variants: Vec<_> = args.variants().iter().map(ToString::to_string).collect();
+        assert_eq!(variants, ["one", "two", "one with a log of 1 %", "one with a log of 100 %"]);
     }
 
     #[test]

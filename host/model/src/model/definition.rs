@@ -117,7 +117,7 @@ pub enum SourceKind {
 }
 
 /// Parquet files with a view's rows.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct FileSource {
     /// A file or a directory of `*.parquet` files, or an object or a prefix in S3 (`s3://bucket/key`), as written in
     /// the definition.

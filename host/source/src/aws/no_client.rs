@@ -1,7 +1,7 @@
 //! AWS in a build without the feature `aws`: settings, but no clients. Every request returns an error that names the
 //! feature.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use larder_model::model::Micros;
@@ -75,6 +75,40 @@ impl ObjectAt {
     /// Always, [`AwsErrorKind::Setup`].
     pub fn write(&self, _: &Aws, _: &Bytes, _timeout: Duration) -> Result<(), AwsError> {
         Err(not_built(self.url()))
+    }
+}
+
+/// A stand-in for the upload of an object, which this build cannot make.
+#[derive(Debug)]
+pub enum ObjectUpload {}
+
+// === impl ObjectUpload ===
+
+impl ObjectUpload {
+    /// Returns an error: this build has no S3 client.
+    ///
+    /// # Errors
+    /// Always, [`AwsErrorKind::Setup`].
+    pub fn new(_: Arc<Aws>, at: ObjectAt) -> Result<Self, AwsError> {
+        Err(not_built(at.url()))
+    }
+
+    /// Is never called.
+    ///
+    /// # Errors
+    /// None.
+    pub fn finish(self) -> Result<(), AwsError> {
+        match self {}
+    }
+}
+
+impl io::Write for ObjectUpload {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        match *self {}
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match *self {}
     }
 }
 

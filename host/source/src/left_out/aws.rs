@@ -58,4 +58,10 @@ impl S3Parquet {
     pub fn new(_: Arc<Aws>, source: &FileSource, _: Wanted, _: ParquetLimits, _: SharedClock) -> Self {
         Self { name: source.path.clone() }
     }
+
+    /// As [`S3Parquet::new`], for all columns.
+    #[must_use]
+    pub fn of_all_columns(_: Arc<Aws>, url: &str, _: ParquetLimits, _: SharedClock) -> Self {
+        Self { name: url.to_owned() }
+    }
 }

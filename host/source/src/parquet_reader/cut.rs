@@ -1,7 +1,9 @@
 //! Cuts decoded batches into pieces of limited size.
 //!
 //! Strings are decoded as views of 16 bytes, which refer to pages or to a dictionary. A batch of views can be small
-//! although the strings are large, so this module computes the size of the copied rows and copies one piece at a time.
+//! although the strings are large, so one piece at a time is copied, whose size is known from [`row_sizes`].
+//!
+//! [`row_sizes`]: larder_columns::row_sizes
 
 use std::{ops::Range, sync::Arc};
 
@@ -15,9 +17,6 @@ use arrow::{
     datatypes::{DataType, Field, FieldRef, Fields, Schema},
     error::ArrowError,
 };
-
-/// The overhead of a value within a struct while it is converted, in bytes.
-const CELL_BYTES: u64 = 64;
 
 /// Returns the type that a column is decoded to: strings and bytes as views, never as a dictionary.
 pub(super) fn decoded_type(of: &DataType) -> DataType {
@@ -44,74 +43,6 @@ pub(super) fn decoded_fields(fields: &Fields) -> Fields {
 
 fn with_type(field: &FieldRef, change: fn(&DataType) -> DataType) -> FieldRef {
     Arc::new(Field::clone(field).with_data_type(change(field.data_type())))
-}
-
-/// Returns the size of each row of a batch in bytes.
-pub(super) fn row_sizes(batch: &RecordBatch) -> Vec<u64> {
-    let mut sizes = vec![0; batch.num_rows()];
-    batch.columns().iter().for_each(|column| add_sizes(column, &mut sizes));
-    sizes
-}
-
-/// Adds the size of each value of an array to the size of its row.
-fn add_sizes(array: &ArrayRef, sizes: &mut [u64]) {
-    let each = |sizes: &mut [u64], bytes: u64| sizes.iter_mut().for_each(|size| *size = size.saturating_add(bytes));
-    // The length of a view is its lowest 32 bits.
-    let views = |sizes: &mut [u64], views: &[u128]| {
-        let sum = |(size, view): (&mut u64, &u128)| *size = size.saturating_add(u64::from(length_of(*view)) + 4);
-        sizes.iter_mut().zip(views).for_each(sum);
-    };
-    match array.data_type() {
-        DataType::Utf8View => views(sizes, array.as_string_view().views()),
-        DataType::BinaryView => views(sizes, array.as_binary_view().views()),
-        DataType::List(_) => add_lists(array.as_list::<i32>().values(), array.as_list::<i32>().value_offsets(), sizes),
-        DataType::LargeList(_) => {
-            add_lists(array.as_list::<i64>().values(), array.as_list::<i64>().value_offsets(), sizes);
-        }
-        DataType::Map(..) => {
-            let entries: ArrayRef = Arc::new(array.as_map().entries().clone());
-            add_lists(&entries, array.as_map().value_offsets(), sizes);
-        }
-        DataType::Struct(fields) => {
-            // After the conversion, each value of a struct has its own copies of the field names.
-            each(sizes, fields.iter().map(|field| field.name().len() as u64 + CELL_BYTES).sum());
-            array.as_struct().columns().iter().for_each(|column| add_sizes(column, sizes));
-        }
-        other => each(sizes, width_of(other)),
-    }
-}
-
-fn add_lists<O: OffsetSizeTrait>(values: &ArrayRef, offsets: &[O], sizes: &mut [u64]) {
-    let spans = offsets.windows(2).map(|ends| ends[0].as_usize()..ends[1].as_usize());
-    // Items of the same width need no individual sizes.
-    if let Some(width) = fixed_width_of(values.data_type()) {
-        let add = |(size, span): (&mut u64, Range<usize>)| *size = size.saturating_add(span.len() as u64 * width + 4);
-        return sizes.iter_mut().zip(spans).for_each(add);
-    }
-    let mut items = vec![0; values.len()];
-    add_sizes(values, &mut items);
-    for (size, span) in sizes.iter_mut().zip(spans) {
-        let sum = items[span].iter().fold(4, |sum: u64, item| sum.saturating_add(*item));
-        *size = size.saturating_add(sum);
-    }
-}
-
-fn length_of(view: u128) -> u32 {
-    u32::try_from(view & u128::from(u32::MAX)).unwrap_or(u32::MAX)
-}
-
-fn fixed_width_of(of: &DataType) -> Option<u64> {
-    let is_variable = matches!(of, DataType::Utf8View | DataType::BinaryView) || of.is_nested();
-    (!is_variable).then(|| width_of(of))
-}
-
-fn width_of(of: &DataType) -> u64 {
-    match of {
-        DataType::FixedSizeBinary(length) => u64::try_from(*length).unwrap_or(0),
-        // After the conversion, each value with a time zone has its own copy of the zone's name.
-        DataType::Timestamp(_, Some(zone)) => 8 + zone.len() as u64,
-        other => other.primitive_width().map_or(1, |width| width as u64),
-    }
 }
 
 /// Copies some rows of a batch. Strings and bytes are copied from views to the standard layout, and lists are copied
@@ -173,7 +104,7 @@ fn rebased<O: OffsetSizeTrait>(offsets: &[O]) -> (OffsetBuffer<O>, Range<usize>)
 #[cfg(test)]
 mod tests {
     use arrow::{
-        array::{Int64Array, StringArray, TimestampMicrosecondArray},
+        array::{Int64Array, StringArray},
         datatypes::Int64Type,
     };
 
@@ -198,26 +129,6 @@ mod tests {
         let inner = StructArray::try_from(vec![("n", Arc::clone(&numbers)), ("t", Arc::clone(&texts))]).unwrap();
         let columns = [("n", numbers), ("t", texts), ("l", lists()), ("s", Arc::new(inner) as ArrayRef)];
         RecordBatch::try_from_iter_with_nullable(columns.map(|(name, array)| (name, array, true))).unwrap()
-    }
-
-    #[test]
-    fn row_sizes_include_viewed_bytes() {
-        let texts = [1 + 4, 32 + 4, 4];
-        let lists = [4 + 32 + 4 + 4, 4, 4 + 1 + 4];
-        let expected: Vec<u64> =
-            (0..3).map(|row| 8 + texts[row] + lists[row] + 8 + texts[row] + 2 * (1 + CELL_BYTES)).collect();
-        assert_eq!(row_sizes(&batch()), expected);
-    }
-
-    #[test]
-    fn field_and_zone_names_are_counted() {
-        let name = "n".repeat(1 << 20);
-        let numbers: ArrayRef = Arc::new(Int64Array::from(vec![1, 2]));
-        let of_struct: ArrayRef = Arc::new(StructArray::try_from(vec![(name.as_str(), numbers)]).unwrap());
-        let instants = TimestampMicrosecondArray::from(vec![1, 2]).with_timezone(name.as_str());
-        let columns = [("s", of_struct), ("z", Arc::new(instants) as ArrayRef)];
-        let sizes = row_sizes(&RecordBatch::try_from_iter(columns).unwrap());
-        assert!(sizes.iter().all(|size| *size > 2 << 20), "{sizes:?}");
     }
 
     #[test]

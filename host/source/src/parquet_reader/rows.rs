@@ -10,6 +10,7 @@ use arrow::{
     array::RecordBatch,
     datatypes::{DataType, Schema, SchemaRef},
 };
+use larder_columns::row_sizes;
 use parquet::{
     arrow::{
         FieldLevels, ProjectionMask,
@@ -24,7 +25,7 @@ use parquet::{
 
 use super::{
     DecodeThread, Input, ParquetLimits,
-    cut::{decoded_fields, piece, row_sizes},
+    cut::{decoded_fields, piece},
     pages::{Budget, CheckedPages, Cost, Excess},
 };
 use crate::{SourceError, row_group::FileFilter};
@@ -84,9 +85,13 @@ const LEVEL_BYTES: u64 = 24;
 
 /// Returns the columns of a file, with the types that they are decoded to.
 pub(super) fn decoded_schema(metadata: &ParquetMetaData) -> Result<SchemaRef, ParquetError> {
+    Ok(Arc::new(Schema::new(decoded_fields(declared_schema(metadata)?.fields()))))
+}
+
+/// Returns the columns of a file, with the types that it declares.
+pub(super) fn declared_schema(metadata: &ParquetMetaData) -> Result<SchemaRef, ParquetError> {
     let file = metadata.file_metadata();
-    let arrow = parquet_to_arrow_schema(file.schema_descr(), file.key_value_metadata())?;
-    Ok(Arc::new(Schema::new(decoded_fields(arrow.fields()))))
+    Ok(Arc::new(parquet_to_arrow_schema(file.schema_descr(), file.key_value_metadata())?))
 }
 
 // === impl Plan ===

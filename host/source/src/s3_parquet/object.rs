@@ -10,10 +10,11 @@ use parquet::file::metadata::ParquetMetaData;
 use tokio::task::{JoinError, JoinHandle};
 
 use crate::{
-    SourceError, Wanted,
+    SourceError,
     aws::{Aws, AwsError, AwsErrorKind},
+    file_columns::{Columns, FileShape},
     parquet_reader::{self, DecodeThread, FileRows, Input, ParquetLimits, Plan, Windows},
-    parquet_shape::{Absent, Shape},
+    parquet_shape::Absent,
     row_group::FileFilter,
 };
 
@@ -43,7 +44,7 @@ pub(super) struct Opened {
     groups: Groups,
     origin: Arc<str>,
     file_rows: FileRows,
-    shape: Shape,
+    shape: FileShape,
     rows: u64,
 }
 
@@ -218,17 +219,17 @@ impl Opened {
         thread: &DecodeThread,
         object: Object,
         whole: Option<Bytes>,
-        wanted: &Wanted,
+        columns: &Columns,
         limits: ParquetLimits,
         relative: &str,
         file: usize,
         rows_skipped: u64,
     ) -> Result<Self, SourceError> {
         let url = object.url();
-        let metadata = metadata(aws, client, thread, &object, whole.as_ref(), &limits, wanted.statistics_of())?;
+        let metadata = metadata(aws, client, thread, &object, whole.as_ref(), &limits, columns.statistics_of())?;
         let rows = u64::try_from(metadata.file_metadata().num_rows()).unwrap_or(0);
-        let shape = Shape::of(wanted, &url, relative, &metadata)?;
-        let filter = FileFilter::new(wanted.row_groups.as_ref(), file, shape.event_time_root(), &metadata);
+        let shape = columns.in_file(&url, relative, &metadata, thread)?;
+        let filter = FileFilter::new(columns.row_groups(), file, shape.event_time_root(), &metadata);
         let plan = Plan::new(Arc::new(metadata), shape.roots(), shape.is_message(), thread);
         let plan = plan.map_err(|why| SourceError::Unreadable { path: url.clone(), why })?;
         let origin: Arc<str> = url.into();
@@ -262,12 +263,12 @@ impl Opened {
         aws: &Arc<Aws>,
         client: &Client,
         thread: &DecodeThread,
-        wanted: &Wanted,
+        columns: &Columns,
     ) -> Result<Option<RecordBatch>, SourceError> {
         let groups = &mut self.groups;
         let batch =
             self.file_rows.next(thread, &mut |plan, group, next| groups.input(aws, client, plan, group, next))?;
-        batch.map(|batch| self.shape.project(wanted, &self.origin, &batch)).transpose()
+        batch.map(|batch| self.shape.project(columns, &self.origin, &batch)).transpose()
     }
 }
 

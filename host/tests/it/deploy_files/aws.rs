@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The calls that Larder makes. Each entry has the method of the SDK, and the IAM action that allows the call.
-const CALLS: [(&str, &str); 15] = [
+const CALLS: [(&str, &str); 19] = [
     ("batch_get_item", "dynamodb:BatchGetItem"),
     ("batch_write_item", "dynamodb:BatchWriteItem"),
     ("create_table", "dynamodb:CreateTable"),
@@ -25,6 +25,10 @@ const CALLS: [(&str, &str); 15] = [
     ("put_item", "dynamodb:PutItem"),
     ("query", "dynamodb:Query"),
     ("scan", "dynamodb:Scan"),
+    ("abort_multipart_upload", "s3:AbortMultipartUpload"),
+    ("complete_multipart_upload", "s3:PutObject"),
+    ("create_multipart_upload", "s3:PutObject"),
+    ("upload_part", "s3:PutObject"),
     ("get_object", "s3:GetObject"),
     ("head_object", "s3:GetObject"),
     ("list_objects_v2", "s3:ListBucket"),
@@ -36,8 +40,9 @@ const CALLS: [(&str, &str); 15] = [
 /// The actions that write to sources.
 const WRITES: [&str; 3] = ["dynamodb:BatchWriteItem", "dynamodb:CreateTable", "dynamodb:PutItem"];
 
-/// The action that writes the feature log.
-const WRITE_LOG: &str = "s3:PutObject";
+/// The action that writes objects, and the policies that allow it.
+const WRITE_OBJECT: &str = "s3:PutObject";
+const OBJECT_WRITERS: [&str; 2] = ["feature-log.json", "training-sets.json"];
 
 /// The placeholders that users replace.
 const PLACEHOLDERS: [&str; 6] = ["ACCOUNT", "BUCKET", "KEY_ID", "PREFIX", "REGION", "TABLE_PREFIX"];
@@ -112,7 +117,9 @@ fn policies_are_valid_and_minimal() {
                         resource == "dynamodb:REGION:ACCOUNT:table/TABLE_PREFIX*/stream/*"
                     }
                     "s3:ListBucket" => resource == "s3:::BUCKET",
-                    "s3:GetObject" | "s3:PutObject" => resource.starts_with("s3:::BUCKET/PREFIX/"),
+                    "s3:GetObject" | "s3:PutObject" | "s3:AbortMultipartUpload" => {
+                        resource.starts_with("s3:::BUCKET/PREFIX/")
+                    }
                     "kms:Decrypt" => resource == "kms:REGION:ACCOUNT:key/KEY_ID",
                     _ => resource == "dynamodb:REGION:ACCOUNT:table/TABLE_PREFIX*",
                 };
@@ -146,7 +153,8 @@ fn only_the_job_may_write() {
         } else {
             assert_eq!(writes, BTreeSet::new(), "{}", policy.name);
         }
-        assert_eq!(policy.allowed().contains(WRITE_LOG), policy.name == "feature-log.json", "{}", policy.name);
+        let is_writer = OBJECT_WRITERS.contains(&policy.name.as_str());
+        assert_eq!(policy.allowed().contains(WRITE_OBJECT), is_writer, "{}", policy.name);
     }
 }
 
