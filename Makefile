@@ -45,7 +45,7 @@ FUZZ_FLAGS = --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverag
 # shared directory, this is done only once.
 export LARDER_PLUGIN_TARGET ?= $(CURDIR)/target/guests
 
-.PHONY: demo built-plugins test test-fast check-features fmt lint check-tools check-guest-tools check-python bench bench-peers bench-smoke bench-turns \
+.PHONY: demo built-plugins test test-fast test-distributed check-java check-features fmt lint check-tools check-guest-tools check-python bench bench-peers bench-smoke bench-turns \
 	bench-scale bench-threads bench-micro \
 	bench-plugin bench-sync bench-training training-venv bench-python soak fuzz deny dist wheel help
 
@@ -96,6 +96,16 @@ test-fast: check-tools
 		cargo nextest run --workspace --locked --no-fail-fast -E 'not ($(SLOW_FILTER) none())'; \
 	else \
 		cargo test --workspace --locked --no-fail-fast -- $(SLOW_SKIPS); \
+	fi
+
+## make test-distributed build training sets on local Spark and Ray sessions, and compare them with those of one machine. The
+##                   first run installs PySpark and Ray in target/distributed-venv (1.5 GB)
+test-distributed: check-tools check-guest-tools check-python check-java
+	@if cargo nextest --version >/dev/null 2>&1; then \
+		cargo nextest run --workspace --locked --no-fail-fast --run-ignored only -E 'test(/^distributed::/)' \
+			--test-threads 1; \
+	else \
+		cargo test --workspace --locked --no-fail-fast -- --ignored distributed:: --test-threads 1; \
 	fi
 
 ## make bench-smoke  measure the CPU time and latency of one lookup, compared with bare hyper
@@ -293,6 +303,12 @@ check-python:
 	@python3 -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		echo "Python 3.11 or newer with venv is needed; installing Debian's packages"; \
 		apt-get update -q && apt-get install -qy --no-install-recommends python3 python3-venv; }
+
+# Spark needs Java 17 or newer.
+check-java:
+	@version=$$(java -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p'); test "$${version:-0}" -ge 17 || { \
+		echo "Java 17 or newer is needed; installing Debian's package"; \
+		apt-get update -q && apt-get install -qy --no-install-recommends default-jre-headless; }
 
 # The programs with which the benchmark compares Larder. If one cannot be installed, the report lists it, and the benchmark
 # runs without it.

@@ -29,10 +29,10 @@ use larder_model::{
     registry::Catalog,
 };
 use larder_plugin_host::{PluginRuntime, Transform};
-use larder_serving::{HistoricalPlan, MissingPlugins, Transforms};
+use larder_serving::{DerivedPlan, HistoricalPlan, MissingPlugins, Step, Transforms};
 use larder_source::{ParquetLimits, Source, Wanted};
 use larder_sync::SyncSetting;
-use larder_training::{Limits, TrainingError, TrainingJob, TrainingRequest};
+use larder_training::{DerivedJob, Limits, TrainingError, TrainingJob, TrainingRequest};
 
 pub use self::{
     backfill::{Backfill, BackfillFile},
@@ -92,9 +92,38 @@ impl Project {
         limits: Limits,
         entities: SchemaRef,
     ) -> Result<TrainingJob<'a>, OfflineError> {
-        let open = |view: &FeatureView, choose: &dyn Fn(Wanted) -> Wanted| self.setting.open_files(view, choose);
         let transforms = self.transforms(request, &entities)?;
-        Ok(TrainingJob::new(self.catalog(), &transforms, Box::new(open), request, limits, entities)?)
+        self.job_with(&transforms, request, limits, entities)
+    }
+
+    /// Prepares a training set with the plugins that [`Project::transforms`] returned for its request.
+    ///
+    /// # Errors
+    /// [`OfflineError::Training`].
+    pub fn job_with<'a>(
+        &'a self,
+        transforms: &Transforms,
+        request: &'a TrainingRequest<'a>,
+        limits: Limits,
+        entities: SchemaRef,
+    ) -> Result<TrainingJob<'a>, OfflineError> {
+        let open = |view: &FeatureView, choose: &dyn Fn(Wanted) -> Wanted| self.setting.open_files(view, choose);
+        Ok(TrainingJob::new(self.catalog(), transforms, Box::new(open), request, limits, entities)?)
+    }
+
+    /// Prepares the derived features of a frame with these columns, with the plugins that [`Project::transforms_of_derived`]
+    /// returned for its request.
+    ///
+    /// # Errors
+    /// [`OfflineError::Training`].
+    pub fn derived_job<'a>(
+        &self,
+        transforms: &Transforms,
+        request: &'a TrainingRequest<'a>,
+        limits: Limits,
+        frame: SchemaRef,
+    ) -> Result<DerivedJob<'a>, OfflineError> {
+        Ok(DerivedJob::new(self.catalog(), transforms, request, limits, frame)?)
     }
 
     /// Opens the files of a view. `choose` may exclude columns and row groups.
@@ -115,22 +144,36 @@ impl Project {
     ///
     /// # Errors
     /// [`OfflineError::Plugin`], and [`OfflineError::Training`] if the request cannot be resolved.
-    pub(crate) fn transforms(
+    pub fn transforms(&self, request: &TrainingRequest<'_>, entities: &SchemaRef) -> Result<Transforms, OfflineError> {
+        request.check_entities(entities)?;
+        let (selection, full, names) = (&request.selection, request.full_feature_names, names(entities));
+        let needed = HistoricalPlan::new(self.catalog(), &Transforms::default(), selection, full, &names);
+        self.load_plugins(needed.map_err(TrainingError::from)?.plan.steps.as_slice())
+    }
+
+    /// As [`Project::transforms`], for the derived features of a frame, which has no join keys.
+    ///
+    /// # Errors
+    /// As [`Project::transforms`].
+    pub fn transforms_of_derived(
         &self,
         request: &TrainingRequest<'_>,
-        entities: &SchemaRef,
+        frame: &SchemaRef,
     ) -> Result<Transforms, OfflineError> {
-        request.check_entities(entities)?;
-        let names: Vec<&str> = entities.fields().iter().map(|field| field.name().as_str()).collect();
-        let (selection, full) = (&request.selection, request.full_feature_names);
-        let needed = HistoricalPlan::new(self.catalog(), &Transforms::default(), selection, full, &names);
-        let needed = needed.map_err(TrainingError::from)?.plan;
-        if needed.steps.is_empty() || self.config.plugins.dir.is_none() {
+        request.check_entities(frame)?;
+        let (selection, full, names) = (&request.selection, request.full_feature_names, names(frame));
+        let needed = DerivedPlan::new(self.catalog(), &Transforms::default(), selection, full, &names);
+        self.load_plugins(needed.map_err(TrainingError::from)?.historical.plan.steps.as_slice())
+    }
+
+    /// Loads the plugins of derived views, and of the derived views that they read.
+    fn load_plugins(&self, steps: &[Step]) -> Result<Transforms, OfflineError> {
+        if steps.is_empty() || self.config.plugins.dir.is_none() {
             return Ok(Transforms::default());
         }
         let runtime = self.runtime()?;
         let mut names: HashSet<Arc<str>> = HashSet::new();
-        needed.steps.iter().for_each(|step| self.add_derived(&step.view, &mut names));
+        steps.iter().for_each(|step| self.add_derived(&step.view, &mut names));
         let transform = |view: &Arc<DerivedView>| {
             if names.contains(&view.name) { self.transform(runtime, view) } else { Ok(None) }
         };
@@ -169,18 +212,18 @@ impl Project {
         TrainingWriter::create(output, schema, &self.setting.aws)
     }
 
-    /// Checks that an output is neither one of the files of entity rows, nor in the files of a view that the job reads.
+    /// Checks that an output is neither one of the files of entity rows, nor in the files of one of these views.
     ///
     /// # Errors
     /// [`OfflineError::Output`].
-    pub fn check_output(
+    pub fn check_output<'v>(
         &self,
         at: &Location,
-        job: &TrainingJob<'_>,
+        views: impl Iterator<Item = &'v str>,
         entities: Option<&EntityFiles>,
     ) -> Result<(), OfflineError> {
         let error = |why: String| OfflineError::Output { at: at.clone(), why };
-        let views = job.views().filter_map(|name| self.catalog().view(name));
+        let views = views.filter_map(|name| self.catalog().view(name));
         let sources = views.filter_map(|view| Some((view, &*view.files()?.path)));
         let in_view = |view: &FeatureView| error(format!("it is in the files of feature view '{}'", view.name));
         let path = match at {
@@ -238,6 +281,10 @@ impl Project {
         let component = runtime.load(&bytes).map_err(|why| error(why.to_string()))?;
         Transform::bind(runtime, &component, view).map(Some).map_err(|why| error(why.to_string()))
     }
+}
+
+fn names(columns: &SchemaRef) -> Vec<&str> {
+    columns.fields().iter().map(|field| field.name().as_str()).collect()
 }
 
 /// Returns whether an object is at a URL, or below it if the URL is a prefix.

@@ -12,7 +12,10 @@ The Python package of Larder: point-in-time training sets, and lookups from a ru
   import larder
   fs = larder.FeatureStore("larder.yaml")
   fs.get_historical_features(entity_df, feature_service="SERVICE").to_df()
+  fs.apply_derived(frame, features=["VIEW:FEATURE"]).to_df()
   fs.get_online_features(feature_service="SERVICE", entities={"KEY": ["VALUE"]}).to_dict()
+
+'larder.spark' and 'larder.ray' build training sets on Spark and Ray.
 
 'help(larder.FeatureStore)' in Python prints all methods and their arguments. The package does not contain the server and
 its commands, such as 'larder serve' and 'larder training-set', which the program 'larder' has.

@@ -4,7 +4,7 @@ from typing import Any, final
 
 from ._types import Decoder
 
-__all__ = ["ArrowTable", "OfflineProject", "OnlineClient", "TrainingSet", "__version__", "compile_plugin"]
+__all__ = ["ArrowTable", "OfflineProject", "OnlineClient", "TrainingPlan", "TrainingSet", "__version__", "compile_plugin"]
 
 __version__: str
 
@@ -51,6 +51,43 @@ class OfflineProject:
         memory: int | str | None,
         threads: int | None,
     ) -> list[tuple[str, int, dict[str, Any]]]: ...
+    def plan(
+        self,
+        columns: object,
+        is_derived: bool,
+        service: str | None,
+        features: list[str],
+        full_feature_names: bool,
+        timestamp_column: str,
+        known_at: str,
+        ttl: str,
+        event_timestamps: bool,
+        strict: bool,
+        memory: int | str | None,
+        threads: int | None,
+    ) -> TrainingPlan: ...
+    def derived_set(
+        self,
+        frame: object,
+        service: str | None,
+        features: list[str],
+        full_feature_names: bool,
+        timestamp_column: str,
+        strict: bool,
+    ) -> TrainingSet: ...
+
+@final
+class TrainingPlan:
+    def inputs(self) -> str: ...
+    def differences(self, inputs: str) -> list[str]: ...
+    def run(self, rows: object) -> TrainingSet: ...
+    def keys(self) -> list[list[int]]: ...
+    def with_buckets(self, key: int, buckets: int, entities: object) -> ArrowTable: ...
+    def feature_rows(self, read: int, part: int, parts: int, buckets: int) -> TrainingSet: ...
+    def find(self, key: int, entities: object, features: object) -> ArrowTable: ...
+    def answer(self, found: object) -> TrainingSet: ...
+    def shuffled_schemas(self, key: int, entities: object) -> list[ArrowTable]: ...
+    def __arrow_c_schema__(self) -> object: ...
 
 @final
 class TrainingSet:

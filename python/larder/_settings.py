@@ -19,6 +19,16 @@ MAX_RESPONSE_BYTES = 256 << 20
 ASYNC_CALLS = 32
 
 
+def open_project(config: str | None, feast_repo: str | None) -> OfflineProject:
+    """Reads a configuration, or a Feast repository, and the definitions that it names."""
+    from . import _native
+
+    # Plugins are compiled in a process of their own, which has limits.
+    script = Path(__file__).with_name("_compile.py").resolve()
+    compiler_args = ["-I", str(script), os.path.abspath(str(_native.__file__))]
+    return _native.OfflineProject(config, feast_repo, sys.executable, compiler_args)
+
+
 @dataclass(frozen=True)
 class Settings:
     """The settings of a store. They can be pickled, and are then valid in processes with another directory or environment.
@@ -90,12 +100,7 @@ class Settings:
 
     def open_project(self) -> OfflineProject:
         """Reads the configuration and the definitions that it names."""
-        from . import _native
-
-        # Plugins are compiled in a process of their own, which has limits.
-        script = Path(__file__).with_name("_compile.py").resolve()
-        compiler_args = ["-I", str(script), os.path.abspath(str(_native.__file__))]
-        return _native.OfflineProject(self.config, self.feast_repo, sys.executable, compiler_args)
+        return open_project(self.config, self.feast_repo)
 
     def connect(self, url: str) -> OnlineClient:
         """Returns a client of the server. Connections are opened by the calls."""

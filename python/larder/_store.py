@@ -212,8 +212,8 @@ class FeatureStore:
             start: Compute the features at times from this one on: a `datetime`, which is in UTC if it has no zone, or text such
                 as `"2026-01-31"` or `"2026-01-31T10:00:00Z"`.
             end: Compute the features at times before this one.
-            out: The directory of the files, which is created if it does not exist, or an `s3://` URL as a `str`. It gets one file for each stored view that has
-                all join keys.
+            out: The directory of the files, which is created if it does not exist, or an `s3://` URL as a `str`. It gets one file
+                for each stored view that has all join keys.
             memory: The memory for rows: bytes, or text such as `"2GiB"`, which is the default.
             threads: The number of threads. By default, the number of processors.
 
@@ -232,6 +232,50 @@ class FeatureStore:
             raise RequestError(f"start: {start} is not before the end, {end}")
         files = self._offline().backfill(view, first, last, os.fspath(out), memory, threads)
         return [BackfillFile(path if "://" in path else Path(path), rows, report) for path, rows, report in files]
+
+    def apply_derived(
+        self,
+        frame: Any,
+        features: list[str] | Any | None = None,
+        full_feature_names: bool = False,
+        *,
+        feature_service: str | None = None,
+        timestamp_column: str = "event_timestamp",
+        strict: bool = False,
+    ) -> RetrievalJob:
+        """Computes derived features of a frame that already has the stored features. Reads no feature files.
+
+        The values equal those of `get_historical_features`, if the stored features do.
+
+        Args:
+            frame: The rows, in one of the forms of `entity_df` of `get_historical_features`. It has the stored features that
+                the plugins read, under the names that `get_historical_features` gives them with the same arguments, the
+                times, the request inputs, and the join keys that a plugin reads.
+            features: References of derived features as `VIEW:FEATURE`, or a feature service. Stored features are ignored.
+            full_feature_names: Whether features are named `VIEW__FEATURE`: both the stored features in the frame and the
+                derived features.
+            feature_service: The name of a feature service, instead of `features`.
+            timestamp_column: The column of the times, which plugins can read. Rows without a time get nulls.
+            strict: Whether a row without a time is an error.
+
+        Returns:
+            A job: the columns of the frame, then the derived features. It has no manifest.
+
+        Raises:
+            ConfigError: The store was created with `url` only, so it has no definitions.
+            RequestError: An argument is invalid.
+            TrainingError: A feature or a plugin does not exist, or a column is missing or has another type.
+        """
+        from ._training import RetrievalJob
+
+        self._offline()
+        service, references = _selection(features, feature_service)
+        path = os.fspath(frame) if isinstance(frame, (str, os.PathLike)) else frame
+        return RetrievalJob(
+            lambda: self._offline().derived_set(
+                path, service, references, full_feature_names, timestamp_column, strict
+            )
+        )
 
     def get_online_features(
         self,

@@ -5,7 +5,12 @@ use std::{
     path::PathBuf,
 };
 
-use arrow::{array::RecordBatchReader as _, datatypes::SchemaRef, ffi_stream::RecordBatchStreamReader};
+use arrow::{
+    array::{RecordBatch, RecordBatchReader as _},
+    datatypes::SchemaRef,
+    error::ArrowError,
+    ffi_stream::RecordBatchStreamReader,
+};
 use larder::offline::{self, EntityFiles, OfflineError, Project};
 use pyo3::{
     Bound, PyAny, PyResult,
@@ -21,6 +26,9 @@ pub(crate) enum EntityRows {
     /// The rows of files or of objects in S3.
     Files(EntityFiles),
 }
+
+/// The rows of [`EntityRows`].
+pub(crate) type EntityBatches<'a> = dyn Iterator<Item = Result<RecordBatch, ArrowError>> + 'a;
 
 // === impl EntityRows ===
 
@@ -48,6 +56,17 @@ impl EntityRows {
         match self {
             Self::Stream(reader) => reader.schema(),
             Self::Files(files) => files.schema(),
+        }
+    }
+
+    /// Passes the rows to a function.
+    pub(crate) fn read<T>(
+        &mut self,
+        run: impl FnOnce(&mut EntityBatches<'_>) -> Result<T, OfflineError>,
+    ) -> Result<T, OfflineError> {
+        match self {
+            Self::Stream(rows) => run(rows),
+            Self::Files(files) => run(&mut files.read()?),
         }
     }
 

@@ -16,6 +16,8 @@ mod offline;
 mod online;
 mod options;
 mod report;
+mod training_plan;
+mod training_spec;
 mod training_stream;
 
 use pyo3::{
@@ -30,6 +32,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<offline::OfflineProject>()?;
     module.add_class::<offline::TrainingSet>()?;
+    module.add_class::<training_plan::TrainingPlan>()?;
+    module.add_class::<training_plan::TrainingPlan>()?;
     module.add_class::<online::OnlineClient>()?;
     module.add_function(wrap_pyfunction!(offline::compile_plugin, module)?)?;
     module.add_class::<arrow_table::ArrowTable>()

@@ -11,6 +11,7 @@ use larder::offline::{
     TrainingWriter, Ttl, Written, WrittenFiles,
 };
 use larder_plugin_host::{CompileLimits, compile_here};
+use larder_training::Limits;
 use pyo3::{
     Bound, Py, PyAny, PyResult, Python, pyclass, pyfunction, pymethods,
     types::{PyCapsule, PyDict},
@@ -26,7 +27,9 @@ use crate::{
     interrupt::run_interruptible,
     options::{limits, named},
     report::report_dict,
-    training_stream::{Finished, TrainingSpec, TrainingStream},
+    training_plan::TrainingPlan,
+    training_spec::{SetRun, TrainingSpec},
+    training_stream::{Finished, Run, TrainingStream},
 };
 
 /// The definitions, files and plugins of a configuration.
@@ -96,27 +99,86 @@ impl OfflineProject {
         memory: Option<Bound<'_, PyAny>>,
         threads: Option<Bound<'_, PyAny>>,
     ) -> PyResult<TrainingSet> {
-        let known_at_names = [("event", KnownAt::Event), ("created", KnownAt::Created)];
-        let ttl_names = [("null", Ttl::Null), ("mark", Ttl::Mark), ("ignore", Ttl::Ignore)];
-        let spec = TrainingSpec {
-            project: Arc::clone(&self.project),
-            request: SetRequest {
-                service,
-                features,
-                time_column: timestamp_column,
-                known_at: named(py, "known_at", known_at, &known_at_names)?,
-                ttl: named(py, "ttl", ttl, &ttl_names)?,
-                full_feature_names,
-                event_timestamps,
-                strict,
-            },
-            limits: limits(py, memory.as_ref(), threads.as_ref())?,
-        };
+        let spec = self.spec(
+            py,
+            service,
+            features,
+            full_feature_names,
+            timestamp_column,
+            known_at,
+            ttl,
+            event_timestamps,
+            strict,
+            memory,
+            threads,
+        )?;
         let entities = EntityRows::open(&self.project, entities)?;
         let columns = entities.schema();
         let schema = py.detach(|| spec.schema(columns)).map_err(|error| offline_error(py, &error))?;
-        let project = Arc::clone(&self.project);
-        Ok(TrainingSet { schema, project, stream: TrainingStream::new(spec, entities), output: OnceLock::new() })
+        Ok(TrainingSet::new(Arc::clone(&self.project), schema, Box::new(SetRun { spec, entities })))
+    }
+
+    /// Resolves a request for rows with these columns. `columns` is an object with an Arrow stream, whose rows are ignored.
+    /// `is_derived` is whether to compute derived features of a frame, which has the stored features.
+    #[expect(clippy::too_many_arguments, reason = "each argument is one of the Python method")]
+    fn plan(
+        &self,
+        py: Python<'_>,
+        columns: &Bound<'_, PyAny>,
+        is_derived: bool,
+        service: Option<String>,
+        features: Vec<String>,
+        full_feature_names: bool,
+        timestamp_column: String,
+        known_at: &str,
+        ttl: &str,
+        event_timestamps: bool,
+        strict: bool,
+        memory: Option<Bound<'_, PyAny>>,
+        threads: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<TrainingPlan> {
+        let spec = self.spec(
+            py,
+            service,
+            features,
+            full_feature_names,
+            timestamp_column,
+            known_at,
+            ttl,
+            event_timestamps,
+            strict,
+            memory,
+            threads,
+        )?;
+        TrainingPlan::new(py, spec, &EntityRows::open(&self.project, columns)?.schema(), is_derived)
+    }
+
+    /// Prepares the derived features of a frame, which has the stored features.
+    #[expect(clippy::too_many_arguments, reason = "each argument is one of the Python method")]
+    fn derived_set(
+        &self,
+        py: Python<'_>,
+        frame: &Bound<'_, PyAny>,
+        service: Option<String>,
+        features: Vec<String>,
+        full_feature_names: bool,
+        timestamp_column: String,
+        strict: bool,
+    ) -> PyResult<TrainingSet> {
+        let (project, limits) = (Arc::clone(&self.project), Limits::default());
+        let request = SetRequest {
+            service,
+            features,
+            time_column: timestamp_column,
+            known_at: KnownAt::Event,
+            ttl: Ttl::Ignore,
+            full_feature_names,
+            event_timestamps: false,
+            strict,
+        };
+        let rows = EntityRows::open(&self.project, frame)?;
+        let plan = TrainingPlan::new(py, TrainingSpec { project, request, limits }, &rows.schema(), true)?;
+        Ok(plan.start(rows))
     }
 
     /// Computes derived features at times from `start` to before `end`, in microseconds. Writes files to the directory `out`,
@@ -140,6 +202,44 @@ impl OfflineProject {
         })?;
         let files = files.map_err(|error: OfflineError| offline_error(py, &error))?;
         files.into_iter().map(|file| Ok((file.at.to_string(), file.rows, report_dict(py, &file.report)?))).collect()
+    }
+}
+
+// === impl OfflineProject ===
+
+impl OfflineProject {
+    /// Checks the arguments of a request.
+    #[expect(clippy::too_many_arguments, reason = "each argument is one of the Python method")]
+    fn spec(
+        &self,
+        py: Python<'_>,
+        service: Option<String>,
+        features: Vec<String>,
+        full_feature_names: bool,
+        timestamp_column: String,
+        known_at: &str,
+        ttl: &str,
+        event_timestamps: bool,
+        strict: bool,
+        memory: Option<Bound<'_, PyAny>>,
+        threads: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<TrainingSpec> {
+        let known_at_names = [("event", KnownAt::Event), ("created", KnownAt::Created)];
+        let ttl_names = [("null", Ttl::Null), ("mark", Ttl::Mark), ("ignore", Ttl::Ignore)];
+        Ok(TrainingSpec {
+            project: Arc::clone(&self.project),
+            request: SetRequest {
+                service,
+                features,
+                time_column: timestamp_column,
+                known_at: named(py, "known_at", known_at, &known_at_names)?,
+                ttl: named(py, "ttl", ttl, &ttl_names)?,
+                full_feature_names,
+                event_timestamps,
+                strict,
+            },
+            limits: limits(py, memory.as_ref(), threads.as_ref())?,
+        })
     }
 }
 
@@ -183,10 +283,13 @@ impl TrainingSet {
         self.stream.finished().map(|finished| report_dict(py, &finished.report)).transpose()
     }
 
-    /// Returns the manifest as a dictionary, or None if not all rows were read.
+    /// Returns the manifest as a dictionary, or None if the set has none, or if not all rows were read.
     fn manifest<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let Some(finished) = self.stream.finished() else { return Ok(None) };
-        let manifest = serde_json::to_vec(&finished.manifest(self.output.get().cloned()));
+        let output = self.output.get().cloned();
+        let Some(manifest) = self.stream.finished().and_then(|finished| finished.manifest(output)) else {
+            return Ok(None);
+        };
+        let manifest = serde_json::to_vec(&manifest);
         let json = manifest.map_err(|error| ErrorClass::Training.error(py, error.to_string()))?;
         decode_any(py, &json).map(Some)
     }
@@ -196,7 +299,14 @@ impl TrainingSet {
     }
 }
 
+// === impl TrainingSet ===
+
 impl TrainingSet {
+    /// Creates a set with these columns.
+    pub(crate) fn new(project: Arc<Project>, schema: SchemaRef, run: Box<dyn Run>) -> Self {
+        Self { project, schema, stream: TrainingStream::new(run), output: OnceLock::new() }
+    }
+
     /// Completes a training set and writes its manifest. Returns the description of the set's files.
     fn finish(&self, writer: TrainingWriter, at: &Location, finished: &Finished) -> Result<WrittenFiles, OfflineError> {
         let manifest_at = Manifest::location_for(at);
@@ -204,7 +314,9 @@ impl TrainingSet {
         Manifest::remove(&manifest_at)?;
         // The lock is kept until the manifest is written.
         let Written { files, lock: _lock } = writer.finish()?;
-        finished.manifest(Some(files.clone())).write(&manifest_at, &self.project.config().aws)?;
+        if let Some(manifest) = finished.manifest(Some(files.clone())) {
+            manifest.write(&manifest_at, &self.project.config().aws)?;
+        }
         Ok(files)
     }
 }
@@ -212,9 +324,10 @@ impl TrainingSet {
 // === impl Finished ===
 
 impl Finished {
-    fn manifest(&self, output: Option<WrittenFiles>) -> Manifest {
-        let Self { request, inputs, report } = self.clone();
-        Manifest { format: FORMAT, request, inputs, output, report }
+    /// Returns the manifest, unless the set cannot be built again from it.
+    fn manifest(&self, output: Option<WrittenFiles>) -> Option<Manifest> {
+        let (request, inputs) = self.origin.clone()?;
+        Some(Manifest { format: FORMAT, request, inputs, output, report: self.report.clone() })
     }
 }
 

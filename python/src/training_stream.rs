@@ -5,19 +5,18 @@ use std::{
     mem, process,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+        mpsc::{Receiver, RecvTimeoutError, sync_channel},
     },
     thread,
 };
 
-use arrow::{array::RecordBatch, datatypes::SchemaRef};
-use larder::offline::{Inputs, Location, OfflineError, Project, SetRequest};
-use larder_training::{Limits, Progress, Report, TrainingError};
+use arrow::array::RecordBatch;
+use larder::offline::{Inputs, Location, OfflineError, SetRequest};
+use larder_training::{Progress, Report, TrainingError};
 use pyo3::{PyResult, Python};
 
 use crate::{
     definitions::offline_error,
-    entities::EntityRows,
     errors::ErrorClass,
     interrupt::{SLICE, thread_error},
 };
@@ -32,24 +31,29 @@ pub(crate) struct TrainingStream {
     process: u32,
 }
 
-/// The definition of a training set, without the entity rows.
-#[derive(Debug)]
-pub(crate) struct TrainingSpec {
-    pub(crate) project: Arc<Project>,
-    pub(crate) request: SetRequest,
-    pub(crate) limits: Limits,
+/// A job that is not started yet.
+pub(crate) trait Run: Send {
+    /// Checks that an output is not one of the inputs.
+    fn check_output(&self, at: &Location) -> Result<(), OfflineError>;
+
+    /// Runs the job, and passes its batches to `emit`.
+    fn run(self: Box<Self>, progress: &Progress, emit: &mut Emit<'_>) -> Result<Finished, OfflineError>;
 }
 
-/// What a manifest describes, except the output.
+/// A function that receives the batches of a job.
+pub(crate) type Emit<'e> = dyn FnMut(RecordBatch) -> Result<(), OfflineError> + 'e;
+
+/// The results of a run, except its rows.
 #[derive(Clone, Debug)]
 pub(crate) struct Finished {
-    pub(crate) request: SetRequest,
-    pub(crate) inputs: Inputs,
     pub(crate) report: Report,
+    /// The request and the inputs, from which the same set can be built again. `None` for a step of a distributed join, and for
+    /// derived features of a frame.
+    pub(crate) origin: Option<(SetRequest, Inputs)>,
 }
 
 enum State {
-    Ready(Box<(TrainingSpec, EntityRows)>),
+    Ready(Box<dyn Run>),
     Running(Receiver<Result<RecordBatch, OfflineError>>),
     Ended,
 }
@@ -57,50 +61,12 @@ enum State {
 /// The number of batches that the job may be ahead of the reader.
 const BATCHES_AHEAD: usize = 2;
 
-// === impl TrainingSpec ===
-
-impl TrainingSpec {
-    /// Returns the columns of the training set for entity rows with these columns.
-    pub(crate) fn schema(&self, entities: SchemaRef) -> Result<SchemaRef, OfflineError> {
-        let request = self.request.to_training();
-        Ok(self.project.job(&request, self.limits, entities)?.schema())
-    }
-
-    /// Runs the job. Fails if an input changes during the run, because the manifest must describe the inputs that were read.
-    fn run(
-        self,
-        mut entities: EntityRows,
-        progress: &Progress,
-        sender: &SyncSender<Result<RecordBatch, OfflineError>>,
-    ) -> Result<Finished, OfflineError> {
-        let request = self.request.to_training();
-        let job = self.project.job(&request, self.limits, entities.schema())?;
-        let describe = |entities: &EntityRows| {
-            Inputs::of(&self.project.definitions().catalog, &job, &self.request, entities.describe()?)
-        };
-        let inputs = describe(&entities)?;
-        let mut emit = |batch| {
-            // The reader was dropped.
-            sender.send(Ok(batch)).map_err(|_| OfflineError::from(TrainingError::Stopped))
-        };
-        let report = match &mut entities {
-            EntityRows::Stream(rows) => job.run(rows, progress, &mut emit),
-            EntityRows::Files(files) => job.run(files.read()?, progress, &mut emit),
-        }?;
-        let differences = inputs.differences(&describe(&entities)?);
-        if !differences.is_empty() {
-            return Err(OfflineError::InputsChanged { differences });
-        }
-        Ok(Finished { request: self.request.clone(), inputs, report })
-    }
-}
-
 // === impl TrainingStream ===
 
 impl TrainingStream {
-    pub(crate) fn new(spec: TrainingSpec, entities: EntityRows) -> Self {
+    pub(crate) fn new(run: Box<dyn Run>) -> Self {
         Self {
-            state: Mutex::new(State::Ready(Box::new((spec, entities)))),
+            state: Mutex::new(State::Ready(run)),
             finished: Arc::default(),
             progress: Arc::default(),
             process: process::id(),
@@ -116,11 +82,8 @@ impl TrainingStream {
     pub(crate) fn check_output(&self, py: Python<'_>, at: &Location) -> PyResult<()> {
         self.check_process(py)?;
         let checked = py.detach(|| {
-            let State::Ready(ready) = &*lock(&self.state) else { return Ok(false) };
-            let (spec, entities) = &**ready;
-            let request = spec.request.to_training();
-            let job = spec.project.job(&request, spec.limits, entities.schema())?;
-            spec.project.check_output(at, &job, entities.files()).map(|()| true)
+            let State::Ready(run) = &*lock(&self.state) else { return Ok(false) };
+            run.check_output(at).map(|()| true)
         });
         match checked {
             Ok(true) => Ok(()),
@@ -136,10 +99,9 @@ impl TrainingStream {
             let received = py.detach(|| {
                 let mut state = lock(&self.state);
                 if let State::Ready(..) = *state
-                    && let State::Ready(ready) = mem::replace(&mut *state, State::Ended)
+                    && let State::Ready(run) = mem::replace(&mut *state, State::Ended)
                 {
-                    let (spec, entities) = *ready;
-                    *state = State::Running(self.start(spec, entities)?);
+                    *state = State::Running(self.start(run)?);
                 }
                 let State::Running(receiver) = &*state else { return Ok(Err(RecvTimeoutError::Disconnected)) };
                 let received = receiver.recv_timeout(SLICE);
@@ -165,17 +127,19 @@ impl TrainingStream {
         }
     }
 
-    fn start(
-        &self,
-        spec: TrainingSpec,
-        entities: EntityRows,
-    ) -> std::io::Result<Receiver<Result<RecordBatch, OfflineError>>> {
+    fn start(&self, run: Box<dyn Run>) -> std::io::Result<Receiver<Result<RecordBatch, OfflineError>>> {
         let (sender, receiver) = sync_channel(BATCHES_AHEAD);
         let (finished, progress) = (Arc::clone(&self.finished), Arc::clone(&self.progress));
-        let run = move || match spec.run(entities, &progress, &sender) {
-            Ok(done) => _ = finished.set(done),
-            // If the reader is gone, no one needs the error.
-            Err(error) => _ = sender.send(Err(error)),
+        let run = move || {
+            let done = run.run(&progress, &mut |batch| {
+                // The reader was dropped.
+                sender.send(Ok(batch)).map_err(|_| OfflineError::from(TrainingError::Stopped))
+            });
+            match done {
+                Ok(done) => _ = finished.set(done),
+                // If the reader is gone, no one needs the error.
+                Err(error) => _ = sender.send(Err(error)),
+            }
         };
         thread::Builder::new().name("larder-training".to_owned()).spawn(run)?;
         Ok(receiver)

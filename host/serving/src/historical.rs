@@ -3,7 +3,10 @@
 //! The caller finds the rows of features: for each entity row, the row that was valid at its time. Everything else is the same
 //! as for a lookup: the plan, the conversion of keys, the rules about the age of rows, and the derived features.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+};
 
 use larder_model::{
     codec::RowSchema,
@@ -15,11 +18,11 @@ use larder_store::{Row, StoreError, ViewId};
 use smallvec::SmallVec;
 
 use super::{
-    Answer, LoggedServices, OnlineRequest, Plan, RequestError, Selection, Transforms, TtlPolicy,
+    Answer, ColumnFrom, LoggedServices, OnlineRequest, Plan, RequestError, Selection, StepInput, Transforms, TtlPolicy,
     answer::LookupResult,
     derive::derive,
     keys::{self, EchoedColumn},
-    plan::{EntityColumn, KeyPart, Resolver, StoredViews, ViewRead},
+    plan::{EntityColumn, KeyPart, Resolver, StoredViews, ViewRead, missing_keys},
 };
 
 /// Some entity rows of a training set, whose keys were converted.
@@ -42,6 +45,26 @@ pub struct HistoricalPlan {
     pub views: Vec<FeatureView>,
 }
 
+/// The plan of derived features whose inputs are columns of a frame.
+#[derive(Debug)]
+pub struct DerivedPlan {
+    /// The plan. It has no keys, because no rows are looked up, and its feature columns are those of derived views.
+    pub historical: HistoricalPlan,
+    /// The stored features that the derived views read.
+    pub inputs: Vec<DerivedInput>,
+}
+
+/// A stored feature that is a column of a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DerivedInput {
+    /// The index of its view in [`HistoricalPlan::views`].
+    pub read: usize,
+    /// The index of the feature in the view there.
+    pub feature: usize,
+    /// The name of the column, which is the name in a training set with the same request.
+    pub column: String,
+}
+
 /// The views of a catalog without a store, each with only some of its features.
 struct WithoutStore(Vec<FeatureView>);
 
@@ -59,6 +82,18 @@ impl HistoricalPlan {
         full_feature_names: bool,
         columns: &[&str],
     ) -> Result<Self, RequestError> {
+        let (plan, columns, views) = Self::resolve(catalog, transforms, selection, full_feature_names, columns)?;
+        Ok(Self { plan: Arc::new(plan), columns, views })
+    }
+
+    /// Returns the plan, and the other fields.
+    fn resolve(
+        catalog: &Catalog,
+        transforms: &Transforms,
+        selection: &Selection<'_>,
+        full_feature_names: bool,
+        columns: &[&str],
+    ) -> Result<(Plan, Vec<usize>, Vec<FeatureView>), RequestError> {
         let resolve = |views: &WithoutStore, columns: &[&str]| {
             let request = OnlineRequest {
                 selection: selection.clone(),
@@ -90,8 +125,83 @@ impl HistoricalPlan {
         let plan = resolve(&narrow, &names)?;
         let view = |read: &ViewRead| narrow.0.iter().find(|view| view.name == read.name).cloned();
         let views = plan.reads.iter().filter_map(view).collect();
-        Ok(Self { plan: Arc::new(plan), columns: used, views })
+        Ok((plan, used, views))
     }
+}
+
+// === impl DerivedPlan ===
+
+impl DerivedPlan {
+    /// Resolves a request for derived features to a plan. `columns` are the names of all columns of the frame. Stored features
+    /// of the request are ignored.
+    ///
+    /// # Errors
+    /// A problem with the request, as for a lookup. Join keys are only needed if a plugin reads them.
+    pub fn new(
+        catalog: &Catalog,
+        transforms: &Transforms,
+        selection: &Selection<'_>,
+        full_feature_names: bool,
+        columns: &[&str],
+    ) -> Result<Self, RequestError> {
+        // A request for a lookup has all join keys of its views, by the names that the service uses for them.
+        let service = if let Selection::Service(name) = selection { catalog.service(name) } else { None };
+        let mapped = service.into_iter().flat_map(|service| &service.projections);
+        let mapped = mapped.flat_map(|projection| projection.join_key_map.values());
+        let keys: BTreeSet<&str> = catalog.join_keys().keys().chain(mapped).map(|key| &**key).collect();
+        let with_keys: Vec<&str> =
+            columns.iter().copied().chain(keys.into_iter().filter(|key| !columns.contains(key))).collect();
+        let resolved = HistoricalPlan::resolve(catalog, transforms, selection, full_feature_names, &with_keys)?;
+        let (mut plan, requested, views) = resolved;
+        let inputs = inputs(&plan, full_feature_names);
+        plan.feature_columns.retain(|column| matches!(column.from, ColumnFrom::Step { .. }));
+        plan.keys.clear();
+        // Only columns that a plugin reads are converted.
+        let key_of = |input: &StepInput| if let StepInput::Key(Some(index), _) = input { Some(*index) } else { None };
+        let read_keys: BTreeSet<usize> = plan.steps.iter().flat_map(|step| &step.inputs).filter_map(key_of).collect();
+        let is_missing = |index: &&usize| requested[plan.entity_columns[**index].request_index] >= columns.len();
+        if let Some(index) = read_keys.iter().find(is_missing) {
+            return Err(missing_keys(std::iter::once(&plan.entity_columns[*index].name), true, &[]));
+        }
+        let of_keys = read_keys.iter().map(|index| plan.entity_columns[*index].request_index);
+        let used: BTreeSet<usize> =
+            of_keys.chain(plan.request_inputs.iter().map(|input| input.request_index)).collect();
+        let moved = |index: usize| used.range(..index).count();
+        plan.request_inputs.iter_mut().for_each(|input| input.request_index = moved(input.request_index));
+        let all = std::mem::take(&mut plan.entity_columns);
+        let kept = all.into_iter().enumerate().filter(|(index, _)| read_keys.contains(index));
+        plan.entity_columns =
+            kept.map(|(_, column)| EntityColumn { request_index: moved(column.request_index), ..column }).collect();
+        for input in plan.steps.iter_mut().flat_map(|step| &mut step.inputs) {
+            if let StepInput::Key(Some(index), _) = input {
+                *index = read_keys.range(..*index).count();
+            }
+        }
+        let columns = used.iter().map(|index| requested[*index]).collect();
+        Ok(Self { historical: HistoricalPlan { plan: Arc::new(plan), columns, views }, inputs })
+    }
+}
+
+/// Returns the stored features that the derived views of a plan read.
+fn inputs(plan: &Plan, full_feature_names: bool) -> Vec<DerivedInput> {
+    let mut inputs: Vec<DerivedInput> = Vec::new();
+    for input in plan.steps.iter().flat_map(|step| &step.inputs) {
+        let StepInput::Feature(from @ ColumnFrom::Read { read, feature }) = *input else { continue };
+        let schema = &plan.reads[read].schemas[0];
+        let Some(field) = schema.fields[feature] else { continue };
+        let Some((name, _)) = schema.schema.fields().nth(field) else { continue };
+        let own_name = || {
+            let view = &plan.reads[read].name;
+            if full_feature_names { format!("{view}__{name}") } else { name.to_string() }
+        };
+        let requested = plan.feature_columns.iter().find(|column| column.from == from);
+        let column = requested.map_or_else(own_name, |column| column.name.clone());
+        let input = DerivedInput { read, feature: field, column };
+        if !inputs.contains(&input) {
+            inputs.push(input);
+        }
+    }
+    inputs
 }
 
 // === impl WithoutStore ===

@@ -42,7 +42,7 @@ pub use self::{
     current::CurrentSnapshot,
     derive::{fill_typed, request_value},
     error::{Cut, LISTED_MAX, RequestError},
-    historical::{HistoricalPlan, HistoricalRows},
+    historical::{DerivedInput, DerivedPlan, HistoricalPlan, HistoricalRows},
     limits::{ConnectionLimits, ServingLimits},
     logged::{LoggedService, LoggedServices, definitions_digest},
     lookup_error::LookupError,

@@ -96,7 +96,7 @@ pub(super) fn run(args: &TrainingSetArgs) -> Result<()> {
     let (entities, out) = (project.entities(path)?, args.output(manifest.as_ref())?);
     let training = request.to_training();
     let job = project.job(&training, args.job.limits(), entities.schema())?;
-    let inputs = Inputs::of(&project.definitions().catalog, &job, &request, entities.describe()?)?;
+    let inputs = Inputs::of(&project.definitions().catalog, &job, request.service.as_deref(), entities.describe()?)?;
     if let (Some(manifest), Some(from)) = (&manifest, from) {
         let differences = manifest.inputs.differences(&inputs);
         if !differences.is_empty() {
@@ -105,13 +105,13 @@ pub(super) fn run(args: &TrainingSetArgs) -> Result<()> {
     }
     let manifest_at = Manifest::location_for(out.at());
     let started = Instant::now();
-    project.check_output(out.at(), &job, Some(&entities))?;
+    project.check_output(out.at(), job.views(), Some(&entities))?;
     // The lock is kept until the manifest is written.
     let (report, Written { files: written, lock: _lock }) = run_job(entities.rows().unwrap_or(0), |progress| {
         let mut writer = project.create_output(&out, job.schema())?;
         let report = job.run::<OfflineError>(entities.read()?, progress, &mut |batch| writer.write(&batch))?;
         // The manifest must describe the inputs that were read.
-        let now = Inputs::of(&project.definitions().catalog, &job, &request, entities.describe()?)?;
+        let now = Inputs::of(&project.definitions().catalog, &job, request.service.as_deref(), entities.describe()?)?;
         let differences = inputs.differences(&now);
         if !differences.is_empty() {
             return Err(OfflineError::InputsChanged { differences });

@@ -119,7 +119,7 @@ impl<'p> Backfill<'p> {
         let job = self.project.job(&request, limits, SchemaRef::clone(&entities))?;
         let schema = self.schema(&entities, &job.schema())?;
         let at = dir.join(&format!("{}.{}.parquet", self.derived.name, view.name));
-        self.project.check_output(&at, &job, None)?;
+        self.project.check_output(&at, job.views(), None)?;
         let mut writer = self.project.create_output(&Output::File(at.clone()), SchemaRef::clone(&schema))?;
         let mut rows = 0;
         let report = job.run::<OfflineError>(history, progress, &mut |batch| {

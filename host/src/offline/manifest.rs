@@ -9,9 +9,9 @@ use larder_model::{
     model::{DerivedView, FeatureView},
     registry::Catalog,
 };
-use larder_plugin_host::Digest;
+use larder_plugin_host::{Component, Digest};
 use larder_source::{FileVersion, aws::Aws};
-use larder_training::{Report, TrainingJob};
+use larder_training::{DerivedJob, Report, TrainingJob};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -204,32 +204,35 @@ impl Inputs {
     pub fn of(
         catalog: &Catalog,
         job: &TrainingJob<'_>,
-        request: &SetRequest,
+        service: Option<&str>,
         entities: Entities,
     ) -> Result<Self, OfflineError> {
-        let service = request.service.as_deref().and_then(|name| catalog.service(name));
+        let service = service.and_then(|name| catalog.service(name));
         let view = |(name, versions): (&str, Vec<FileVersion>)| {
             let definition = definition_of(catalog.view(name).map(|view| &**view));
             let file = |file: FileVersion| (file.name, SourceFile { bytes: file.bytes, version: file.version });
             (name.to_owned(), View { definition, files: versions.into_iter().map(file).collect() })
-        };
-        let derived = |(view, component): (&DerivedView, &larder_plugin_host::Component)| {
-            let derived = Derived {
-                definition: definition_of_derived(view),
-                plugin: view.plugin.to_string(),
-                version: component.signature().version.to_string(),
-                contract: component.contract().to_owned(),
-                sha256: *component.digest(),
-            };
-            (view.name.to_string(), derived)
         };
         Ok(Self {
             larder: env!("CARGO_PKG_VERSION").to_owned(),
             entities,
             service: service.map(|service| Digest::of(format!("{service:?}").as_bytes())),
             views: job.views().zip(job.versions()?).map(view).collect(),
-            derived_views: job.derived_views().map(derived).collect(),
+            derived_views: job.derived_views().map(Derived::of).collect(),
         })
+    }
+
+    /// Describes the inputs of the derived features of a frame, without the frame.
+    #[must_use]
+    pub fn of_derived(catalog: &Catalog, job: &DerivedJob<'_>, service: Option<&str>) -> Self {
+        let service = service.and_then(|name| catalog.service(name));
+        Self {
+            larder: env!("CARGO_PKG_VERSION").to_owned(),
+            entities: Entities { path: None, files: BTreeMap::new() },
+            service: service.map(|service| Digest::of(format!("{service:?}").as_bytes())),
+            views: BTreeMap::new(),
+            derived_views: job.derived_views().map(Derived::of).collect(),
+        }
     }
 
     /// Returns a description of each input that differs in `now`.
@@ -298,6 +301,22 @@ fn definition_of_derived(view: &DerivedView) -> Digest {
     let features: Vec<_> = view.features.iter().map(|feature| (&feature.name, feature.value_type)).collect();
     let parts = (&view.name, &view.plugin, &view.inputs, features, &view.config, &view.on_error);
     Digest::of(format!("{parts:?}").as_bytes())
+}
+
+// === impl Derived ===
+
+impl Derived {
+    /// Describes a derived view, by its name.
+    fn of((view, component): (&DerivedView, &Component)) -> (String, Self) {
+        let derived = Self {
+            definition: definition_of_derived(view),
+            plugin: view.plugin.to_string(),
+            version: component.signature().version.to_string(),
+            contract: component.contract().to_owned(),
+            sha256: *component.digest(),
+        };
+        (view.name.to_string(), derived)
+    }
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ mod deploy;
 mod deploy_files;
 mod derived;
 mod dice;
+mod distributed;
 mod docs;
 mod dynamo;
 mod fast_path;

@@ -13,7 +13,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::{certificates::Authority, fixture::copy_dir, venv};
+use crate::{certificates::Authority, fixture::copy_dir, guests, venv};
 
 fn package() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../python")
@@ -35,6 +35,8 @@ fn python(args: &[&str]) -> String {
     authority.issue().write(dir.path());
     fs::write(dir.path().join("ca.crt"), authority.pem()).unwrap();
     fs::write(dir.path().join("other-ca.crt"), Authority::new().pem()).unwrap();
+    let plugins = ["echo", "feast_odfv/odfv_python", "feast_odfv/odfv_probe_py", "feast_odfv/odfv_singleton"];
+    guests::place(&plugins, &dir.path().join("plugins"));
     let done = Command::new(venv::python("python-venv", &package().join("tests")))
         .args(args)
         .current_dir(package().join("tests"))
@@ -42,6 +44,7 @@ fn python(args: &[&str]) -> String {
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .env("LARDER_TEST_PROGRAM", env!("CARGO_BIN_EXE_larder"))
         .env("LARDER_TEST_REPO", Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/repo"))
+        .env("LARDER_TEST_PLUGINS", dir.path().join("plugins"))
         .env("LARDER_TEST_TLS", dir.path())
         .output()
         .unwrap();
@@ -78,6 +81,16 @@ fn stores_and_runs_in_other_processes() {
 #[test]
 fn training_sets_from_python() {
     run_tests("test_training");
+}
+
+#[test]
+fn requests_of_workers() {
+    run_tests("test_workers");
+}
+
+#[test]
+fn derived_features_of_frames() {
+    run_tests("test_derived");
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! Compares `larder training-set` with DuckDB, polars and Feast's DuckDB store, over random views and entity rows, reads entity
-//! rows that other programs write, and runs Feast with Larder's offline store.
+//! rows that other programs write, runs Feast with Larder's offline store, and joins rows in the steps of a distributed join.
 //!
 //! The scripts are in `tests/training`. They run in a virtual environment under `target/`, with the packages in
 //! `requirements.txt`. If these cannot be installed, the tests fail.
@@ -42,6 +42,11 @@ fn sets_equal_feast() {
 #[test]
 fn feast_runs_on_larder() {
     run("feast_offline_store.py");
+}
+
+#[test]
+fn shuffled_sets_equal_one_machine() {
+    run("shuffled.py");
 }
 
 #[test]

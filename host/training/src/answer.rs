@@ -11,14 +11,14 @@ use larder_model::{codec::RowHeader, model::Micros};
 use larder_serving::{Answer, ColumnFrom, HistoricalRows, Status, TtlPolicy};
 
 use super::{
-    DerivedReport, Report, TrainingError, TrainingJob, ViewReport, entities::EntityColumns, joined::Joined,
+    DerivedReport, Report, TrainingError, TrainingJob, ViewReport, entities::EntityColumns, found::FoundRows,
     times::times,
 };
 
 /// Answers a batch of entity rows. `first` is the index of its first row in the part.
 pub(super) fn batch(
     job: &TrainingJob<'_>,
-    joined: &Joined,
+    found: &impl FoundRows,
     batch: &RecordBatch,
     first: usize,
 ) -> Result<(RecordBatch, Report), TrainingError> {
@@ -36,8 +36,8 @@ pub(super) fn batch(
     };
     let as_of: Vec<Micros> = kept.iter().filter_map(|row| times.micros(*row)).collect();
     let slots: Vec<usize> = kept.iter().map(|row| first + row).collect();
-    let columns = EntityColumns::new(job, &with_time, joined.first_row + first)?;
-    let (answer, mut report) = answer(job, joined, &columns, &slots, as_of)?;
+    let columns = EntityColumns::new(job, &with_time, found.first_row() + first)?;
+    let (answer, mut report) = answer(job, found, &columns, &slots, as_of)?;
     report.rows = batch.num_rows() as u64;
     report.rows_without_time = missing as u64;
     report.latest_time = kept.iter().filter_map(|row| times.micros(*row)).max();
@@ -83,7 +83,7 @@ pub(super) fn batch(
 /// Answers entity rows. `rows` are their indexes in the part, and `as_of` are their times.
 pub(super) fn answer<'a>(
     job: &TrainingJob<'_>,
-    joined: &Joined,
+    found: &impl FoundRows,
     columns: &'a EntityColumns<'a>,
     rows: &[usize],
     as_of: Vec<Micros>,
@@ -91,15 +91,12 @@ pub(super) fn answer<'a>(
     let plan = &job.historical.plan;
     let view = |read: &larder_serving::ViewRead| ViewReport { view: read.name.to_string(), ..ViewReport::default() };
     let mut views: Vec<ViewReport> = plan.reads.iter().map(view).collect();
-    let slot = |key: usize, row: usize| joined.spines[key].slot(rows[row]);
     for (read, report) in views.iter_mut().enumerate() {
-        let (key, found) = &joined.reads[read];
         // Reading all headers before the rows are used lets the processor wait for the memory of several rows at a time.
-        let headers: Vec<Option<RowHeader>> =
-            (0..rows.len()).map(|row| slot(*key, row).and_then(|slot| found.header(slot))).collect();
+        let headers: Vec<Option<RowHeader>> = rows.iter().map(|row| found.header(read, *row)).collect();
         for (row, (header, time)) in headers.iter().zip(&as_of).enumerate() {
             let Some(header) = header else {
-                if slot(*key, row).is_some() {
+                if found.has_key(read, rows[row]) {
                     report.not_found += 1
                 } else {
                     report.no_key += 1
@@ -115,13 +112,9 @@ pub(super) fn answer<'a>(
             report.late += u64::from(header.created.is_some_and(|created| created > *time));
         }
     }
-    let answer = HistoricalRows::new(plan, &columns.request, rows.len()).and_then(|of| {
-        of.answer(as_of, job.request.ttl, |read, row| {
-            let (key, found) = &joined.reads[read];
-            found.row(slot(*key, row)?)
-        })
-    });
-    let answer = answer.map_err(|error| error.map_row(|row| joined.first_row + rows[row]))?;
+    let answer = HistoricalRows::new(plan, &columns.request, rows.len())
+        .and_then(|of| of.answer(as_of, job.request.ttl, |read, row| found.row(read, rows[row])));
+    let answer = answer.map_err(|error| error.map_row(|row| found.first_row() + rows[row]))?;
     let failed = |step: usize| {
         let cells = answer.cells(ColumnFrom::Step { step, feature: 0 });
         cells.filter(|cell| cell.status == Status::Invalid).count() as u64

@@ -60,6 +60,32 @@ pub enum TrainingError {
          names"
     )]
     Collision(String),
+    /// A frame lacks a stored feature that a derived view reads.
+    #[error(
+        "the frame has no column '{column}', which a derived view reads as feature '{feature}'{hint}. hint: join the feature \
+         first, with the same setting of full feature names"
+    )]
+    MissingFeature {
+        /// The column.
+        column: String,
+        /// The feature, as `view:feature`.
+        feature: String,
+        /// The most similar column, to insert in the message, or an empty string.
+        hint: String,
+    },
+    /// Several stored features that derived views read would be the same column of a frame.
+    #[error(
+        "column '{column}' would be both feature '{}' and feature '{}'. hint: use full feature names", features.0, features.1
+    )]
+    AmbiguousColumn {
+        /// The column.
+        column: String,
+        /// The features, as `view:feature`.
+        features: (String, String),
+    },
+    /// A request for derived features has none.
+    #[error("the request has no derived features. hint: request features of derived views")]
+    NoDerived,
     /// The requested features cannot be resolved, or a value of the entity rows cannot be used.
     #[error(transparent)]
     Request(RequestError),
@@ -141,6 +167,19 @@ fn numbers(all: &[u64]) -> String {
     let shown: Vec<String> = all.iter().take(SHOWN).map(u64::to_string).collect();
     let more = all.len().saturating_sub(SHOWN);
     if more == 0 { shown.join(", ") } else { format!("{} and {more} more", shown.join(", ")) }
+}
+
+// === impl TrainingError ===
+
+impl TrainingError {
+    /// Returns the error of entity rows that cannot be read.
+    #[must_use]
+    pub fn of_entities(error: ArrowError) -> Self {
+        match error {
+            ArrowError::ExternalError(source) => Self::Entities(source),
+            other => Self::Entities(other.into()),
+        }
+    }
 }
 
 impl From<RequestError> for TrainingError {

@@ -11,7 +11,7 @@ use larder_columns::feature_array;
 use larder_serving::{Answer, ColumnFrom, Step};
 
 use super::{
-    TrainingError, TrainingJob, answer, entities::EntityColumns, joined::Joined, part::Part, pieces::ANSWER_BYTES,
+    TrainingError, TrainingJob, answer, entities::EntityColumns, found::FoundRows, part::Part, pieces::ANSWER_BYTES,
     times::times,
 };
 
@@ -29,17 +29,17 @@ struct Sample {
 ///
 /// # Errors
 /// [`TrainingError::NotIndependent`] if the values differ, and errors of the plugins.
-pub(super) fn check(job: &TrainingJob<'_>, part: &Part, joined: &Joined) -> Result<(), TrainingError> {
+pub(super) fn check(job: &TrainingJob<'_>, part: &Part, found: &impl FoundRows) -> Result<(), TrainingError> {
     if job.historical.plan.steps.is_empty() {
         return Ok(());
     }
-    let sample = Sample::of(job, part, joined)?;
+    let sample = Sample::of(job, part, found)?;
     let all: Vec<usize> = (0..sample.rows.len()).collect();
-    let together = sample.derived(job, joined, &all)?;
+    let together = sample.derived(job, found, &all)?;
     let reversed: Vec<usize> = all.iter().rev().copied().collect();
-    compare(job, &sample, &together, &sample.derived(job, joined, &reversed)?, &reversed, "in reverse order")?;
+    compare(job, &sample, &together, &sample.derived(job, found, &reversed)?, &reversed, "in reverse order")?;
     for row in all {
-        compare(job, &sample, &together, &sample.derived(job, joined, &[row])?, &[row], "alone")?;
+        compare(job, &sample, &together, &sample.derived(job, found, &[row])?, &[row], "alone")?;
     }
     Ok(())
 }
@@ -80,7 +80,7 @@ fn compare(
 
 impl Sample {
     /// Selects rows that have a time, at regular intervals.
-    fn of(job: &TrainingJob<'_>, part: &Part, joined: &Joined) -> Result<Self, TrainingError> {
+    fn of(job: &TrainingJob<'_>, part: &Part, found: &impl FoundRows) -> Result<Self, TrainingError> {
         let step = part.rows().div_ceil(ROWS_MAX).max(1);
         let (mut batches, mut rows, mut first, mut bytes) = (Vec::new(), Vec::new(), 0, 0_u64);
         for (batch, _) in &part.batches {
@@ -90,7 +90,7 @@ impl Sample {
                 if !(first + row).is_multiple_of(step) || times.micros(row).is_none() {
                     continue;
                 }
-                bytes = bytes.saturating_add(joined.row_bytes(first + row));
+                bytes = bytes.saturating_add(found.row_bytes(first + row));
                 if bytes <= ANSWER_BYTES || rows.len() + chosen.len() < 2 {
                     chosen.push(row);
                 }
@@ -106,15 +106,15 @@ impl Sample {
     fn derived(
         &self,
         job: &TrainingJob<'_>,
-        joined: &Joined,
+        found: &impl FoundRows,
         rows: &[usize],
     ) -> Result<Vec<Vec<ArrayRef>>, TrainingError> {
         let batch = take_record_batch(&self.batch, &rows.iter().map(|row| *row as u64).collect::<UInt64Array>())?;
         let times = times(&batch, job.request.time_column)?;
         let as_of = (0..batch.num_rows()).filter_map(|row| times.micros(row)).collect();
-        let columns = EntityColumns::new(job, &batch, joined.first_row)?;
+        let columns = EntityColumns::new(job, &batch, found.first_row())?;
         let of_part: Vec<usize> = rows.iter().map(|row| self.rows[*row]).collect();
-        let (answer, _) = answer::answer(job, joined, &columns, &of_part, as_of)?;
+        let (answer, _) = answer::answer(job, found, &columns, &of_part, as_of)?;
         job.historical.plan.steps.iter().enumerate().map(|(index, step)| arrays(&answer, index, step)).collect()
     }
 }

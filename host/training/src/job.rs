@@ -110,10 +110,6 @@ impl<'a> TrainingJob<'a> {
         let names: Vec<&str> = entities.fields().iter().map(|field| field.name().as_str()).collect();
         let (selection, full) = (&request.selection, request.full_feature_names);
         let historical = HistoricalPlan::new(catalog, transforms, selection, full, &names)?;
-        if let Some(step) = historical.plan.steps.iter().find(|step| step.transform.is_none()) {
-            let (view, plugin) = (step.view.name.to_string(), step.view.plugin.to_string());
-            return Err(TrainingError::NoPlugin { view, plugin });
-        }
         for view in &historical.views {
             match view.files() {
                 None => return Err(TrainingError::NoFiles(view.name.to_string())),
@@ -122,6 +118,21 @@ impl<'a> TrainingJob<'a> {
                 }
                 Some(_) => {}
             }
+        }
+        Self::of_plan(historical, open, request, limits, entities)
+    }
+
+    /// Creates a job from a plan.
+    pub(super) fn of_plan(
+        historical: HistoricalPlan,
+        open: Box<OpenSource<'a>>,
+        request: &'a TrainingRequest<'a>,
+        limits: Limits,
+        entities: SchemaRef,
+    ) -> Result<Self, TrainingError> {
+        if let Some(step) = historical.plan.steps.iter().find(|step| step.transform.is_none()) {
+            let (view, plugin) = (step.view.name.to_string(), step.view.plugin.to_string());
+            return Err(TrainingError::NoPlugin { view, plugin });
         }
         let schema = output_schema(&historical, request, &entities)?;
         let threads = limits.threads.min(NonZeroUsize::new(THREADS_MAX).unwrap_or(NonZeroUsize::MIN));

@@ -30,18 +30,6 @@ impl Joined {
         self.reads.iter().map(|(_, rows)| rows.bytes()).sum()
     }
 
-    /// Returns the size in bytes of the stored features of an entity row. `row` is its index in the part.
-    pub(super) fn row_bytes(&self, row: usize) -> u64 {
-        let bytes =
-            |(key, rows): &(usize, ViewRows)| self.spines[*key].slot(row).map_or(0, |slot| rows.row_bytes(slot));
-        self.reads.iter().map(bytes).sum()
-    }
-
-    /// Returns the maximum of [`Joined::row_bytes`] if each view's largest row belongs to the same entity row.
-    pub(super) fn row_bytes_max(&self) -> u64 {
-        self.reads.iter().map(|(_, rows)| rows.row_bytes_max()).sum()
-    }
-
     /// Finds the feature rows of a part; `None` if they do not fit into memory.
     pub(super) fn new(
         job: &TrainingJob<'_>,

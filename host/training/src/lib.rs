@@ -12,8 +12,11 @@
 //! The crate links the store, because answers refer to rows in its format, but does not open a store.
 
 mod answer;
+mod derived;
 mod entities;
 mod error;
+mod found;
+mod given;
 mod history;
 mod independence;
 mod job;
@@ -24,13 +27,18 @@ mod pieces;
 mod progress;
 mod report;
 mod run;
+mod shuffle;
+mod shuffle_columns;
 mod times;
 mod view_rows;
 
 pub use self::{
+    derived::DerivedJob,
     error::TrainingError,
     history::{History, TIME_COLUMN},
     job::{Limits, OpenSource, THREADS_MAX, TrainingJob, TrainingRequest},
     progress::Progress,
     report::{DerivedReport, Report, ViewReport},
+    shuffle::SharePart,
+    shuffle_columns::{INTERNAL_PREFIX, feature_row_schema},
 };

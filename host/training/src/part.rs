@@ -86,10 +86,7 @@ impl<'j, I: Iterator<Item = Result<RecordBatch, ArrowError>>> Parts<'j, I> {
     /// Reads the next batch; returns false at the end.
     fn fill(&mut self) -> Result<bool, TrainingError> {
         let Some(batch) = self.entities.next() else { return Ok(false) };
-        let batch = batch.map_err(|error| match error {
-            ArrowError::ExternalError(source) => TrainingError::Entities(source),
-            other => TrainingError::Entities(other.into()),
-        })?;
+        let batch = batch.map_err(TrainingError::of_entities)?;
         let (rows, bytes) = (batch.num_rows(), batch.get_array_memory_size() as u64);
         let rows_max = BATCH_BYTES.saturating_mul(rows as u64) / bytes.max(1);
         let rows_max = usize::try_from(rows_max).unwrap_or(BATCH_ROWS).clamp(1, BATCH_ROWS);

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{TrainingJob, joined::Joined, part::Part};
+use super::{TrainingJob, found::FoundRows, part::Part};
 
 /// Some rows of a batch, which are answered together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,9 +22,9 @@ pub(super) const ANSWER_BYTES: u64 = 8 << 20;
 const VALUE_BYTES: u64 = 16;
 
 /// Returns the pieces of a part, in the order of its rows.
-pub(super) fn pieces(job: &TrainingJob<'_>, part: &Part, joined: &Joined) -> Vec<Piece> {
+pub(super) fn pieces(job: &TrainingJob<'_>, part: &Part, found: &impl FoundRows) -> Vec<Piece> {
     let of_columns = VALUE_BYTES * job.historical.plan.feature_columns.len() as u64;
-    let row_max = joined.row_bytes_max().saturating_add(of_columns);
+    let row_max = found.row_bytes_max().saturating_add(of_columns);
     let (mut pieces, mut first) = (Vec::with_capacity(part.batches.len()), 0);
     for (index, (batch, _)) in part.batches.iter().enumerate() {
         let rows = batch.num_rows();
@@ -32,7 +32,7 @@ pub(super) fn pieces(job: &TrainingJob<'_>, part: &Part, joined: &Joined) -> Vec
         let ends = if row_max.saturating_mul(rows as u64) <= ANSWER_BYTES {
             vec![rows]
         } else {
-            ends((0..rows).map(|row| joined.row_bytes(first + row).saturating_add(of_columns)))
+            ends((0..rows).map(|row| found.row_bytes(first + row).saturating_add(of_columns)))
         };
         let mut start = 0;
         for end in ends {

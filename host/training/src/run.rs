@@ -91,7 +91,7 @@ impl TrainingJob<'_> {
         })
     }
 
-    fn empty_report(&self) -> Report {
+    pub(super) fn empty_report(&self) -> Report {
         let plan = &self.historical.plan;
         let derived = plan.steps.iter().map(|step| DerivedReport { view: step.view.name.to_string(), failed: 0 });
         let view = |(view, read): (&FeatureView, &larder_serving::ViewRead)| ViewReport {

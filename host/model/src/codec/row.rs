@@ -194,6 +194,12 @@ impl RowRank {
         Ok(Self { header, nanos })
     }
 
+    /// Returns the remaining nanoseconds of the event time and the created time.
+    #[must_use]
+    pub fn nanos(&self) -> (u32, u32) {
+        self.nanos.unwrap_or_default()
+    }
+
     /// Compares two rows with the same key. The row with the later event time is greater. If the event times are equal,
     /// the row with the later created time is greater. A row without a created time is less than a row with one.
     #[must_use]

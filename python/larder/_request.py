@@ -1,0 +1,228 @@
+"""Requests that other processes run: the workers of Spark and Ray.
+
+A request has the arguments of `get_historical_features`, and describes the definitions, plugins and feature files of the
+process that created it. A worker opens the same configuration, and compares its own definitions, plugins and files with this
+description.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import socket
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ._errors import ConfigError, LarderError, RequestError, TrainingError
+from ._settings import open_project
+from ._store import FeatureStore, _selection
+
+if TYPE_CHECKING:
+    import pyarrow
+
+    from ._native import TrainingPlan
+
+# The plans that a process keeps. Each has its compiled plugins.
+PLANS_MAX = 8
+INTERNAL_PREFIX = "__larder_"
+
+_lock = threading.Lock()
+_plans: OrderedDict[tuple[Request, bytes], TrainingPlan] = OrderedDict()
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request for a training set or for derived features. Can be sent to other processes.
+
+    Attributes:
+        config: The path of `larder.yaml` on the worker.
+        feast_repo: The directory of the Feast repository on the worker.
+        is_derived: Whether only derived features of a frame are computed.
+        inputs: The definitions, plugins and feature files that the worker must have. Empty until `on_driver` returns.
+    """
+
+    config: str | None
+    feast_repo: str | None
+    is_derived: bool
+    service: str | None
+    features: tuple[str, ...]
+    full_feature_names: bool
+    timestamp_column: str
+    known_at: str
+    ttl: str
+    event_timestamps: bool
+    strict: bool
+    memory: int | str | None
+    threads: int | None
+    inputs: str = ""
+
+    def resolve(self, columns: pyarrow.Schema) -> TrainingPlan:
+        """Opens the configuration, and resolves the request for rows with these columns.
+
+        Raises:
+            ConfigError: The configuration cannot be read.
+            TrainingError: The request cannot be resolved.
+        """
+        project = open_project(self.config, self.feast_repo)
+        return project.plan(
+            columns.empty_table(),
+            self.is_derived,
+            self.service,
+            list(self.features),
+            self.full_feature_names,
+            self.timestamp_column,
+            self.known_at,
+            self.ttl,
+            self.event_timestamps,
+            self.strict,
+            self.memory,
+            self.threads,
+        )
+
+
+def historical(
+    store: FeatureStore,
+    features: list[str] | Any | None,
+    full_feature_names: bool,
+    feature_service: str | None,
+    known_at: str,
+    ttl: str,
+    event_timestamps: bool,
+    timestamp_column: str,
+    strict: bool,
+    memory: int | str | None,
+    threads: int | None,
+) -> Request:
+    """Returns a request for a training set."""
+    service, references = _selection(features, feature_service)
+    config, feast_repo = _paths(store)
+    return Request(
+        config,
+        feast_repo,
+        False,
+        service,
+        tuple(references),
+        full_feature_names,
+        timestamp_column,
+        known_at,
+        ttl,
+        event_timestamps,
+        strict,
+        memory,
+        threads,
+    )
+
+
+def derived(
+    store: FeatureStore,
+    features: list[str] | Any | None,
+    full_feature_names: bool,
+    feature_service: str | None,
+    timestamp_column: str,
+    strict: bool,
+) -> Request:
+    """Returns a request for the derived features of a frame."""
+    service, references = _selection(features, feature_service)
+    config, feast_repo = _paths(store)
+    return Request(
+        config,
+        feast_repo,
+        True,
+        service,
+        tuple(references),
+        full_feature_names,
+        timestamp_column,
+        "event",
+        "ignore",
+        False,
+        strict,
+        None,
+        1,
+    )
+
+
+def _paths(store: FeatureStore) -> tuple[str | None, str | None]:
+    settings = store._settings
+    if not settings.has_definitions:
+        raise ConfigError("the store has no definitions. hint: use FeatureStore('larder.yaml') or feast_repo=")
+    return settings.config, settings.feast_repo
+
+
+def on_driver(
+    request: Request, columns: pyarrow.Schema, worker_config: str | os.PathLike[str] | None
+) -> tuple[Request, TrainingPlan]:
+    """Resolves a request in the process that distributes it. Returns the request for the workers, and the plan.
+
+    Args:
+        worker_config: The path of `larder.yaml` (or of the Feast repository) on the workers, if it differs.
+
+    Raises:
+        RequestError: A column has a reserved name.
+        ConfigError: The configuration cannot be read.
+        TrainingError: The request cannot be resolved.
+    """
+    for name in columns.names:
+        if name.startswith(INTERNAL_PREFIX):
+            raise RequestError(
+                f"column '{name}': names that start with '{INTERNAL_PREFIX}' are reserved. hint: rename the column"
+            )
+    plan = request.resolve(columns)
+    path = None if worker_config is None else os.fspath(worker_config)
+    return (
+        dataclasses.replace(
+            request,
+            config=request.config if request.config is None else path or request.config,
+            feast_repo=request.feast_repo if request.config is not None else path or request.feast_repo,
+            inputs=plan.inputs(),
+        ),
+        plan,
+    )
+
+
+def on_worker(request: Request, columns: pyarrow.Schema, *, reads_files: bool) -> TrainingPlan:
+    """Returns the plan of a request in a worker. A process keeps its last plans, so it compiles a plugin once.
+
+    Args:
+        reads_files: Whether the caller reads feature files. They are then compared again, also for a plan that was kept.
+
+    Raises:
+        ConfigError: The configuration cannot be read on this machine.
+        TrainingError: The definitions, the plugins or the feature files differ from those of the driver.
+    """
+    import pyarrow
+
+    # All steps of a distributed join have the same plan.
+    columns = pyarrow.schema([field for field in columns if not field.name.startswith(INTERNAL_PREFIX)])
+    key = (request, columns.serialize().to_pybytes())
+    with _lock:
+        plan = _plans.get(key)
+        try:
+            is_new = plan is None
+            if plan is None:
+                _check_path(request)
+                plan = request.resolve(columns)
+            differences = plan.differences(request.inputs) if is_new or reads_files else []
+        except LarderError as error:
+            raise type(error)(f"machine '{socket.gethostname()}': {error}") from None
+        if not differences:
+            _plans[key] = plan
+            _plans.move_to_end(key)
+        while len(_plans) > PLANS_MAX:
+            _plans.popitem(last=False)
+    if differences:
+        raise TrainingError(
+            f"machine '{socket.gethostname()}' has other inputs than the driver: {'; '.join(differences)}. hint: copy the "
+            "configuration, the definitions, the plugins and the feature files to all machines, with their modification times"
+        )
+    return plan
+
+
+def _check_path(request: Request) -> None:
+    path = request.config or request.feast_repo
+    if path is not None and not os.path.exists(path):
+        raise ConfigError(
+            f"{path} does not exist. hint: copy the configuration, the definitions and the plugins to all machines, and set "
+            "'worker_config' if their path differs"
+        )
