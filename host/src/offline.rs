@@ -14,6 +14,7 @@ mod new_file;
 mod output;
 mod request;
 mod row_batches;
+mod target;
 mod warnings;
 
 use std::{
@@ -30,10 +31,11 @@ use larder_model::{
 };
 use larder_plugin_host::{PluginRuntime, Transform};
 use larder_serving::{DerivedPlan, HistoricalPlan, MissingPlugins, Step, Transforms};
-use larder_source::{ParquetLimits, Source, Wanted};
+use larder_source::{ParquetFiles, ParquetLimits, S3Parquet, Source, Wanted};
 use larder_sync::SyncSetting;
 use larder_training::{DerivedJob, Limits, TrainingError, TrainingJob, TrainingRequest};
 
+use self::target::Target;
 pub use self::{
     backfill::{Backfill, BackfillFile},
     entity_files::{EntityFiles, EntityRows},
@@ -196,12 +198,23 @@ impl Project {
         }
     }
 
+    /// Opens Parquet files with all of their columns: a file, a directory, or an `s3://` URL of an object or a prefix. Does not
+    /// access them.
+    #[must_use]
+    pub fn parquet(&self, path: &Path) -> Box<dyn Source> {
+        let (limits, clock) = (ParquetLimits::of(self.setting.limits.commit_bytes), Arc::clone(&self.setting.clock));
+        match path.to_str().filter(|path| path.starts_with("s3://")) {
+            Some(url) => Box::new(S3Parquet::of_all_columns(Arc::clone(&self.setting.aws), url, limits, clock)),
+            None => Box::new(ParquetFiles::of_all_columns(path.to_owned(), limits, clock)),
+        }
+    }
+
     /// Opens entity rows: a Parquet file, a directory of them, or an `s3://` URL of an object or a prefix.
     ///
     /// # Errors
     /// [`OfflineError::Entities`] and [`OfflineError::EntityColumns`].
     pub fn entities(&self, path: &Path) -> Result<EntityFiles, OfflineError> {
-        EntityFiles::open(path, ParquetLimits::of(self.setting.limits.commit_bytes), &self.setting.aws)
+        EntityFiles::open(path, self.parquet(path))
     }
 
     /// Starts to write a training set. See [`TrainingWriter::create`].
@@ -212,7 +225,7 @@ impl Project {
         TrainingWriter::create(output, schema, &self.setting.aws)
     }
 
-    /// Checks that an output is neither one of the files of entity rows, nor in the files of one of these views.
+    /// Checks that neither an output nor its manifest is in the files of entity rows, or in the files of one of these views.
     ///
     /// # Errors
     /// [`OfflineError::Output`].
@@ -222,35 +235,17 @@ impl Project {
         views: impl Iterator<Item = &'v str>,
         entities: Option<&EntityFiles>,
     ) -> Result<(), OfflineError> {
-        let error = |why: String| OfflineError::Output { at: at.clone(), why };
-        let views = views.filter_map(|name| self.catalog().view(name));
-        let sources = views.filter_map(|view| Some((view, &*view.files()?.path)));
-        let in_view = |view: &FeatureView| error(format!("it is in the files of feature view '{}'", view.name));
-        let path = match at {
-            Location::Local(path) => path,
-            Location::Object(object) => {
-                let url = object.url();
-                if entities.is_some_and(|entities| entities.has_object(&url)) {
-                    return Err(error("it is an object of the entity rows".to_owned()));
-                }
-                let mut sources = sources.filter(|(_, source)| is_below(&url, source));
-                return sources.next().map_or(Ok(()), |(view, _)| Err(in_view(view)));
+        let views: Vec<_> = views.filter_map(|name| self.catalog().view(name)).collect();
+        for at in [at, &Manifest::location_for(at)] {
+            let error = |why: String| Err(OfflineError::Output { at: at.clone(), why });
+            let target = Target::of(at)?;
+            if entities.is_some_and(|entities| target.is_in(&entities.path().to_string_lossy(), Path::new(""))) {
+                return error("it is in the files of the entity rows".to_owned());
             }
-        };
-        // The file may not exist, but its directory must.
-        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let dir = dir.canonicalize().map_err(|source| OfflineError::Write { at: at.clone(), source })?;
-        let output = dir.join(path.file_name().unwrap_or_default());
-        let target = output.canonicalize().unwrap_or_else(|_| output.clone());
-        let is_output = |other: &Path| other == output || other == target;
-        let entities = entities.map(EntityFiles::local).transpose()?.unwrap_or_default();
-        if entities.iter().filter_map(|file| file.canonicalize().ok()).any(|file| is_output(&file)) {
-            return Err(error("it is a file of the entity rows".to_owned()));
-        }
-        for (view, source) in sources.filter(|(_, source)| !source.contains("://")) {
-            let source = self.setting.base_dir.join(source).canonicalize().ok();
-            if source.is_some_and(|source| is_output(&source) || output.starts_with(&source)) {
-                return Err(in_view(view));
+            for (view, files) in views.iter().filter_map(|view| Some((view, view.files()?))) {
+                if target.is_in(&files.path, &self.setting.base_dir) {
+                    return error(format!("it is in the files of feature view '{}'", view.name));
+                }
             }
         }
         Ok(())
@@ -285,10 +280,4 @@ impl Project {
 
 fn names(columns: &SchemaRef) -> Vec<&str> {
     columns.fields().iter().map(|field| field.name().as_str()).collect()
-}
-
-/// Returns whether an object is at a URL, or below it if the URL is a prefix.
-fn is_below(url: &str, prefix: &str) -> bool {
-    let prefix = prefix.trim_end_matches('/');
-    url.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }

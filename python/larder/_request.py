@@ -29,7 +29,7 @@ PLANS_MAX = 8
 INTERNAL_PREFIX = "__larder_"
 
 _lock = threading.Lock()
-_plans: OrderedDict[tuple[Request, bytes], TrainingPlan] = OrderedDict()
+_plans: OrderedDict[tuple[Request, bytes, int], TrainingPlan] = OrderedDict()
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,8 @@ def on_worker(request: Request, columns: pyarrow.Schema, *, reads_files: bool) -
 
     # All steps of a distributed join have the same plan.
     columns = pyarrow.schema([field for field in columns if not field.name.startswith(INTERNAL_PREFIX)])
-    key = (request, columns.serialize().to_pybytes())
+    # After a fork, the threads of the parent's plans do not exist.
+    key = (request, columns.serialize().to_pybytes(), os.getpid())
     with _lock:
         plan = _plans.get(key)
         try:

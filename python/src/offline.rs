@@ -198,7 +198,7 @@ impl OfflineProject {
         let project = Arc::clone(&self.project);
         let files = run_interruptible(py, move |progress| {
             let backfill = Backfill::new(&project, &view, start..end)?;
-            backfill.run(&Location::parse(&out)?, limits, progress)
+            backfill.run(&Location::parse_dir(&out)?, limits, progress)
         })?;
         let files = files.map_err(|error: OfflineError| offline_error(py, &error))?;
         files.into_iter().map(|file| Ok((file.at.to_string(), file.rows, report_dict(py, &file.report)?))).collect()
@@ -311,7 +311,7 @@ impl TrainingSet {
     fn finish(&self, writer: TrainingWriter, at: &Location, finished: &Finished) -> Result<WrittenFiles, OfflineError> {
         let manifest_at = Manifest::location_for(at);
         // If the process ends before the new manifest is written, the set must not have the manifest of an earlier set.
-        Manifest::remove(&manifest_at)?;
+        Manifest::invalidate(&manifest_at, &self.project.config().aws)?;
         // The lock is kept until the manifest is written.
         let Written { files, lock: _lock } = writer.finish()?;
         if let Some(manifest) = finished.manifest(Some(files.clone())) {

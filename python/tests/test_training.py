@@ -97,7 +97,7 @@ class Training(unittest.TestCase):
 
     def test_set_never_replaces_input(self) -> None:
         for path, why in (
-            (self.path, "it is a file of the entity rows"),
+            (self.path, "it is in the files of the entity rows"),
             (self.home.dir / "data/customer_stats.parquet", "it is in the files of feature view 'customer_stats'"),
         ):
             before = path.read_bytes()

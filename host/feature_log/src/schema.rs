@@ -113,6 +113,24 @@ pub fn ttl_name(ttl: TtlPolicy) -> &'static str {
 // === impl LogSchema ===
 
 impl LogSchema {
+    /// Returns the name of a feature of the service whose value, event time or status has no column of its own, because another
+    /// column has the name; `None` if all features are logged.
+    #[must_use]
+    pub fn unlogged_feature(&self, catalog: &Catalog, service: &str) -> Option<String> {
+        let service = catalog.service(service)?;
+        let features = service.projections.iter().flat_map(|projection| {
+            projection.features.iter().map(move |feature| format!("{}:{feature}", projection.prefix()))
+        });
+        let columns_of = |index: usize| {
+            let is_of = |column: &&LogColumn| match column.origin {
+                Origin::Feature(of, _) | Origin::FeatureTime(of) | Origin::FeatureStatus(of) => of == index,
+                _ => false,
+            };
+            self.columns.iter().filter(is_of).count()
+        };
+        features.enumerate().find_map(|(index, feature)| (columns_of(index) < 3).then_some(feature))
+    }
+
     /// Returns the columns of the log of a service. Returns `None` if the catalog does not have the service.
     #[must_use]
     pub fn of(catalog: &Catalog, service: &str) -> Option<Self> {

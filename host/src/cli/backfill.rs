@@ -44,7 +44,7 @@ pub(super) fn run(args: &BackfillArgs) -> Result<()> {
     let project = Project::load(args.config.load()?)?;
     project.definitions().warnings.iter().for_each(|warning| output::note(&warning.to_string()));
     let backfill = Backfill::new(&project, &args.view, args.from..args.to)?;
-    let dir = Location::parse(&args.out)?;
+    let dir = Location::parse_dir(&args.out)?;
     let files = run_job(0, |progress| backfill.run(&dir, args.job.limits(), progress))?;
     for file in files {
         views(&file.report.views);

@@ -117,7 +117,7 @@ pub(super) fn run(args: &TrainingSetArgs) -> Result<()> {
             return Err(OfflineError::InputsChanged { differences });
         }
         // If the run ends before the new manifest is written, the set must not have the manifest of an earlier set.
-        Manifest::remove(&manifest_at)?;
+        Manifest::invalidate(&manifest_at, &project.config().aws)?;
         Ok::<_, OfflineError>((report, writer.finish()?))
     })?;
     let took = started.elapsed();

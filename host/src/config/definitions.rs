@@ -160,7 +160,7 @@ fn read(config: &Config, need: RegistryNeed) -> Read {
     // definition has an error, some services are not known.
     if !problems.has_errors() && !is_unwritten {
         access::check_scopes(config, validated.sound(), &problems);
-        logging::check_services(&config.logging, validated.sound(), &problems);
+        logging::check_services(&config.logging, &config.base_dir, validated.sound(), &problems);
     }
     Read { validated, is_unwritten, cache, files, registry, problems }
 }

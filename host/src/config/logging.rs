@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use larder_feature_log::{FeatureLogSettings, LogTarget, Roll};
+use larder_feature_log::{FeatureLogSettings, LogSchema, LogTarget, Roll};
 use larder_model::{
     model::AwsPlace,
     registry::Catalog,
@@ -29,6 +29,8 @@ pub struct LoggingConfig {
     at: Option<Place>,
 }
 
+/// The maximum length of the name of a directory in bytes.
+const NAME_BYTES_MAX: usize = 255;
 const SECOND: Duration = Duration::from_secs(1);
 const NO_TARGET: &str = "set it to a directory, or to s3://BUCKET/PREFIX";
 
@@ -85,8 +87,9 @@ fn services(section: &mut Section<'_>) -> Vec<(Located<String>, f64)> {
 }
 
 fn target(section: &Section<'_>, to: &Located<String>, base_dir: &Path, build: BuildFeatures) -> Option<LogTarget> {
+    let is_url = to.value.contains("://");
     let path = to.value.trim().trim_end_matches('/');
-    if !path.contains("://") && !path.is_empty() {
+    if !is_url && !path.is_empty() {
         return Some(LogTarget::Dir(resolve(base_dir, path)));
     }
     let object = ObjectAt::parse(path, AwsPlace::default());
@@ -101,14 +104,38 @@ fn target(section: &Section<'_>, to: &Located<String>, base_dir: &Path, build: B
     object.map(LogTarget::S3)
 }
 
-/// Adds an error for each logged service that is not defined.
-pub(super) fn check_services(config: &LoggingConfig, catalog: &Catalog, problems: &Problems) {
+/// Adds an error for each logged service that is not defined or cannot be logged, and for a log in the files of a view.
+pub(super) fn check_services(config: &LoggingConfig, base_dir: &Path, catalog: &Catalog, problems: &Problems) {
+    if let (Some(LogTarget::Dir(dir)), Some(at)) = (&config.log.target, &config.at) {
+        let local = catalog.views().iter().filter_map(|view| Some((view, view.files()?)));
+        let mut local = local.filter(|(_, files)| !files.path.contains("://"));
+        if let Some((view, files)) = local.find(|(_, files)| dir.starts_with(resolve(base_dir, &files.path))) {
+            let message = format!("logging: 'to' is in {}, the files of feature view '{}'", files.path, view.name);
+            problems.error_with_help(at, message, Some("set 'to' to another directory".to_owned()));
+        }
+    }
     for (service, _) in &config.services {
         let is_left_out = catalog.unservable_services().contains_key(service.value.as_str());
         if catalog.service(&service.value).is_none() && !is_left_out {
             let names = catalog.services().iter().map(|service| &*service.name);
             let message = format!("logging: 'services' has unknown feature service '{}'", service.value);
             problems.error_with_help(&service.at, message, nearest(&service.value, names));
+        }
+        if service.value.len() > NAME_BYTES_MAX {
+            let message =
+                format!("logging: the name of feature service '{}' is too long for a directory", service.value);
+            problems.error_with_help(&service.at, message, Some(format!("use at most {NAME_BYTES_MAX} bytes")));
+        }
+        let schema = LogSchema::of(catalog, &service.value);
+        if let Some(feature) = schema.and_then(|schema| schema.unlogged_feature(catalog, &service.value)) {
+            let message = format!(
+                "logging: feature '{feature}' of feature service '{}' cannot be logged, because the log has other columns with \
+                 the same names",
+                service.value
+            );
+            let help =
+                "in a log, NAME__timestamp and NAME__status belong to the feature NAME; rename one of the features";
+            problems.error_with_help(&service.at, message, Some(help.to_owned()));
         }
     }
 }

@@ -7,12 +7,9 @@ use std::{
 };
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef, error::ArrowError};
-use larder_common::clock::SystemClock;
-use larder_source::{
-    Batches, FileVersion, ParquetFiles, ParquetLimits, S3Parquet, Source, SourceError, SourceRows, aws::Aws,
-};
+use larder_source::{Batches, FileVersion, Source, SourceError, SourceRows};
 
-use super::{Entities, EntityFile, OfflineError, OutputFile, is_below};
+use super::{Entities, EntityFile, OfflineError, OutputFile};
 
 /// The files with entity rows: one file, all Parquet files of a directory, one object, or all objects under a prefix. All
 /// files must have the same columns.
@@ -35,17 +32,13 @@ pub struct EntityRows<'f> {
 // === impl EntityFiles ===
 
 impl EntityFiles {
-    /// Opens a path or an `s3://` URL, and reads the columns and the number of rows from the footers of the files.
+    /// Reads the columns and the number of rows of a source of all columns from the footers of its files. `path` is the path or
+    /// URL of the source.
     ///
     /// # Errors
     /// [`OfflineError::Entities`].
-    pub(super) fn open(path: &Path, limits: ParquetLimits, aws: &Arc<Aws>) -> Result<Self, OfflineError> {
-        let clock = Arc::new(SystemClock);
+    pub(super) fn open(path: &Path, source: Box<dyn Source>) -> Result<Self, OfflineError> {
         let url = path.to_str().filter(|path| path.starts_with("s3://"));
-        let source: Box<dyn Source> = match url {
-            Some(url) => Box::new(S3Parquet::of_all_columns(Arc::clone(aws), url, limits, clock)),
-            None => Box::new(ParquetFiles::of_all_columns(path.to_owned(), limits, clock)),
-        };
         let schemas = source.schemas().map_err(OfflineError::Entities)?;
         let listed = source.versions().map_err(OfflineError::Entities)?.len();
         let Some(first) = schemas.first() else {
@@ -88,21 +81,10 @@ impl EntityFiles {
         self.url.is_none()
     }
 
-    /// Returns whether the rows are in the object with this URL, or in the objects of a prefix that it belongs to.
+    /// Returns the path, or the URL of an object or a prefix.
     #[must_use]
-    pub fn has_object(&self, url: &str) -> bool {
-        self.url.as_deref().is_some_and(|own| is_below(url, own))
-    }
-
-    /// Returns the local files. Returns an empty list for objects in S3.
-    ///
-    /// # Errors
-    /// [`OfflineError::Entities`].
-    pub fn local(&self) -> Result<Vec<PathBuf>, OfflineError> {
-        if !self.is_local() {
-            return Ok(Vec::new());
-        }
-        Ok(self.versions()?.into_iter().map(|file| self.local_path(&file.name)).collect())
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Describes the path and the content of each file, for a manifest.

@@ -9,12 +9,15 @@ use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use larder_plugin_host::{Digest, DigestWriter};
 use larder_source::aws::{Aws, AwsError, ObjectAt, ObjectUpload};
 use parquet::{
-    arrow::ArrowWriter, basic::Compression, errors::ParquetError, file::properties::WriterProperties,
+    arrow::{ArrowWriter, add_encoded_arrow_schema_to_metadata, arrow_writer::ArrowWriterOptions},
+    basic::Compression,
+    errors::ParquetError,
+    file::properties::WriterProperties,
     schema::types::ColumnPath,
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Location, OfflineError, PathLock, new_file::NewFile};
+use super::{Location, OfflineError, PathLock, new_file::NewFile, row_batches::without_dictionaries};
 
 /// Writes a file. If it is dropped without [`FileWriter::finish`], nothing is written: an earlier file or object at the same
 /// location keeps its content.
@@ -75,7 +78,11 @@ impl FileWriter {
         for field in schema.fields().iter().filter(|field| field.data_type().is_floating()) {
             properties = properties.set_column_dictionary_enabled(ColumnPath::from(field.name().as_str()), false);
         }
-        let writer = ArrowWriter::try_new(DigestWriter::new(sink), schema, Some(properties.build()));
+        let mut properties = properties.build();
+        // The rows are encoded without dictionaries of Arrow. Readers restore them from the declared types.
+        add_encoded_arrow_schema_to_metadata(&schema, &mut properties);
+        let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
+        let writer = ArrowWriter::try_new_with_options(DigestWriter::new(sink), without_dictionaries(&schema), options);
         let writer = writer.map_err(|source| failed(at, source))?;
         Ok(Self { at: at.clone(), writer })
     }

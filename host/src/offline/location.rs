@@ -26,6 +26,15 @@ pub struct NotAnObject(String);
 // === impl Location ===
 
 impl Location {
+    /// Parses the path of a directory, or a URL of the form `s3://bucket/prefix/`. A slash at the end has no effect.
+    ///
+    /// # Errors
+    /// [`NotAnObject`] for any other URL.
+    pub fn parse_dir(path: &Path) -> Result<Self, NotAnObject> {
+        let dir = path.to_str().and_then(|path| path.strip_suffix('/')).filter(|path| !path.is_empty());
+        Self::parse(dir.map_or(path, Path::new))
+    }
+
     /// Parses a path, or a URL of the form `s3://bucket/key`.
     ///
     /// # Errors

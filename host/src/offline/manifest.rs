@@ -125,6 +125,8 @@ struct FormatOnly {
 
 /// The version of the format.
 pub const FORMAT: u32 = 1;
+/// The content of a manifest in S3 while its set is written.
+const UNFINISHED: &[u8] = b"{\"unfinished\": true}\n";
 /// The maximum size of a manifest in bytes. A set of a million feature files has a manifest of about 100 MB.
 const BYTES_MAX: u64 = 256 << 20;
 
@@ -154,6 +156,9 @@ impl Manifest {
                 String::from_utf8(bytes).map_err(|why| error(why.to_string()))?
             }
         };
+        if text.as_bytes() == UNFINISHED {
+            return Err(error("the run that wrote it did not end".to_owned()));
+        }
         // Another format has other fields.
         let FormatOnly { format } = serde_json::from_str(&text).map_err(|why| error(why.to_string()))?;
         if format != FORMAT {
@@ -162,14 +167,21 @@ impl Manifest {
         serde_json::from_str(&text).map_err(|why| error(why.to_string()))
     }
 
-    /// Removes the manifest if it is a local file that exists. An object is only replaced, because that needs no permission to
-    /// delete objects.
+    /// Makes sure that the set of an unfinished run does not have the manifest of an earlier set: removes a local manifest, and
+    /// replaces an object by one that is not a manifest. Deleting an object would need another permission.
     ///
     /// # Errors
-    /// [`OfflineError::Write`].
-    pub fn remove(at: &Location) -> Result<(), OfflineError> {
-        let Location::Local(path) = at else { return Ok(()) };
-        remove_if_there(path).map_err(|source| OfflineError::Write { at: at.clone(), source })
+    /// [`OfflineError::Write`] and [`OfflineError::Upload`].
+    pub fn invalidate(at: &Location, aws: &Aws) -> Result<(), OfflineError> {
+        match at {
+            Location::Local(path) => {
+                remove_if_there(path).map_err(|source| OfflineError::Write { at: at.clone(), source })
+            }
+            Location::Object(object) => {
+                let written = object.write(aws, &UNFINISHED.into(), aws.config().operation_timeout);
+                written.map_err(OfflineError::Upload)
+            }
+        }
     }
 
     /// Writes the manifest.

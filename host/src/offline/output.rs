@@ -12,7 +12,7 @@ use super::{
     file_writer::{FileWriter, OutputFile},
     location::NotAnObject,
     new_file::NewDir,
-    row_batches::RowBatches,
+    row_batches::{RowBatches, without_dictionaries},
 };
 
 /// Where a training set is written.
@@ -215,7 +215,7 @@ impl DirectoryWriter {
     fn finish(mut self) -> Result<Written, OfflineError> {
         if self.done.is_empty() && self.current.is_none() {
             // A set without rows has one file, with the columns.
-            self.write(&RecordBatch::new_empty(SchemaRef::clone(&self.schema)))?;
+            self.write(&RecordBatch::new_empty(without_dictionaries(&self.schema)))?;
         }
         self.end_file()?;
         let lock = match self.dir {

@@ -1,6 +1,13 @@
 //! Divides the rows of a training set into batches of limited size.
 
-use arrow::{array::RecordBatch, compute::concat_batches, datatypes::SchemaRef};
+use std::sync::Arc;
+
+use arrow::{
+    array::RecordBatch,
+    compute::{cast, concat_batches},
+    datatypes::{DataType, Field, Schema, SchemaRef},
+    error::ArrowError,
+};
 use larder_columns::{fixed_row_size, row_sizes};
 use larder_training::TrainingError;
 
@@ -8,8 +15,12 @@ use super::OfflineError;
 
 /// Collects rows until they are a batch. Where a batch ends depends only on the rows, and not on how they were divided before,
 /// because the sizes of batches decide where Parquet's pages and row groups end.
+///
+/// Dictionaries are replaced by their values. Otherwise, the values of several batches could have more distinct values than the
+/// type of the keys can count.
 #[derive(Debug)]
 pub(super) struct RowBatches {
+    /// The columns, without dictionaries.
     schema: SchemaRef,
     /// The size of each row in bytes, if all rows have the same size.
     row_bytes: Option<u64>,
@@ -28,6 +39,7 @@ const BYTES_MAX: u64 = 8 << 20;
 impl RowBatches {
     pub(super) fn new(schema: SchemaRef) -> Self {
         let row_bytes = fixed_row_size(schema.fields().iter().map(|field| field.data_type()));
+        let schema = without_dictionaries(&schema);
         Self { schema, row_bytes, pending: Vec::new(), rows: 0, bytes: 0 }
     }
 
@@ -67,14 +79,33 @@ impl RowBatches {
     }
 
     fn emit(&mut self, emit: &mut dyn FnMut(RecordBatch) -> Result<(), OfflineError>) -> Result<(), OfflineError> {
-        let batch = match &*self.pending {
+        let pending = self.pending.drain(..).map(|batch| with_values(&batch, &self.schema));
+        let pending = pending.collect::<Result<Vec<_>, _>>().map_err(TrainingError::from)?;
+        let batch = match &*pending {
             [one] => one.clone(),
             several => concat_batches(&self.schema, several).map_err(TrainingError::from)?,
         };
-        self.pending.clear();
         (self.rows, self.bytes) = (0, 0);
         emit(batch)
     }
+}
+
+/// Returns the columns with the types of the values of dictionaries.
+pub(super) fn without_dictionaries(schema: &SchemaRef) -> SchemaRef {
+    let field = |field: &Arc<Field>| match field.data_type() {
+        DataType::Dictionary(_, values) => Arc::new(Field::clone(field).with_data_type(DataType::clone(values))),
+        _ => Arc::clone(field),
+    };
+    let fields: Vec<_> = schema.fields().iter().map(field).collect();
+    Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
+}
+
+/// Replaces dictionaries by their values.
+fn with_values(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+    let columns = batch.columns().iter().zip(schema.fields()).map(|(column, field)| {
+        if column.data_type() == field.data_type() { Ok(Arc::clone(column)) } else { cast(column, field.data_type()) }
+    });
+    RecordBatch::try_new(SchemaRef::clone(schema), columns.collect::<Result<_, _>>()?)
 }
 
 #[cfg(test)]
@@ -131,6 +162,26 @@ mod tests {
         let columns = wide.columns().iter().map(|column| arrow::array::new_null_array(column.data_type(), 1_000));
         let wide = RecordBatch::try_new(wide.schema(), columns.collect()).unwrap();
         assert_eq!(batches(&wide, 300), [512, 488]);
+    }
+
+    #[test]
+    fn dictionaries_become_values() {
+        let column = |first: i32| {
+            let texts: ArrayRef = Arc::new(StringArray::from_iter_values((first..first + 100).map(|n| n.to_string())));
+            cast(&texts, &DataType::Dictionary(DataType::Int8.into(), DataType::Utf8.into())).unwrap()
+        };
+        let rows = |first| RecordBatch::try_from_iter([("d", column(first))]).unwrap();
+        let (mut batches, mut found) = (RowBatches::new(rows(0).schema()), Vec::new());
+        let mut emit = |batch: RecordBatch| {
+            found.push(batch);
+            Ok(())
+        };
+        // 200 distinct values are more than keys of 8 bits can count.
+        batches.push(&rows(0), &mut emit).unwrap();
+        batches.push(&rows(100), &mut emit).unwrap();
+        batches.finish(&mut emit).unwrap();
+        let expected: ArrayRef = Arc::new(StringArray::from_iter_values((0..200).map(|n| n.to_string())));
+        assert_eq!(found[0].column(0), &expected);
     }
 
     #[test]

@@ -13,9 +13,13 @@ use arrow::{
         Array, ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, RecordBatchReader as _, StringArray,
         TimestampMicrosecondArray, TimestampNanosecondArray,
     },
-    datatypes::{Float64Type, TimestampMicrosecondType},
+    compute::cast,
+    datatypes::{DataType, Float64Type, TimestampMicrosecondType},
 };
-use parquet::arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder};
+use parquet::arrow::{
+    ArrowWriter,
+    arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder},
+};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -377,7 +381,7 @@ fn outputs_never_replace_inputs() {
         .assert_code(1)
         .assert_complains(&["it is in the files of feature view 'stats'"]);
     std::os::unix::fs::symlink(home.path("entities.parquet"), home.path("link.parquet")).unwrap();
-    run(&home, "link.parquet", &[]).assert_code(1).assert_complains(&["it is a file of the entity rows"]);
+    run(&home, "link.parquet", &[]).assert_code(1).assert_complains(&["it is in the files of the entity rows"]);
     let fifo = home.path("pipe.parquet");
     assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
     run(&home, "pipe.parquet", &[]).assert_code(1).assert_complains(&["pipe.parquet"]);
@@ -388,6 +392,30 @@ fn outputs_never_replace_inputs() {
 }
 
 /// A link or a pipe with the name of the temporary file is not followed.
+#[test]
+fn output_and_manifest_never_replace_entity_rows() {
+    let home = project(10);
+    fs::create_dir(home.path("dir")).unwrap();
+    fs::copy(home.path("entities.parquet"), home.path("dir/a.parquet")).unwrap();
+    let set = |entities: &str, out: &str| {
+        home.run(["training-set", "--entities", entities, "--service", "all", "--out", out])
+    };
+    for (entities, out, named) in [
+        ("dir", "dir/set.parquet", "dir/set.parquet"),
+        ("dir", "dir/parts/", "dir/parts"),
+        ("dir/a.parquet", "dir/a.parquet", "dir/a.parquet"),
+    ] {
+        let words = format!("cannot write {named}: it is in the files of the entity rows. hint: ");
+        set(entities, out).assert_code(1).assert_complains(&[&words]);
+    }
+    fs::copy(home.path("entities.parquet"), home.path("x.parquet.manifest.json")).unwrap();
+    set("x.parquet.manifest.json", "x.parquet")
+        .assert_code(1)
+        .assert_complains(&["cannot write x.parquet.manifest.json: it is in the files of the entity rows"]);
+    set("dir", "missing/set.parquet").assert_code(1).assert_complains(&["the directory missing does not exist"]);
+    set("dir/a.parquet", "dir/set.parquet").assert_code(0);
+}
+
 #[test]
 fn temporary_file_replaces_links() {
     let home = project(10);
@@ -470,6 +498,36 @@ fn damaged_entity_file_is_an_error() {
     run(&home, "a.parquet", &[]).assert_code(1).assert_complains(&[
         "entity rows cannot be read: entities.parquet is not a readable Parquet file: the reader panicked",
     ]);
+}
+
+/// Each file has its own categories, as pandas writes them. Together, they are more than keys of 8 bits can count.
+#[test]
+fn categories_of_files_may_differ() {
+    let home = project(100);
+    fs::create_dir(home.path("entities")).unwrap();
+    let category = DataType::Dictionary(DataType::Int8.into(), DataType::Utf8.into());
+    for file in 0..3 {
+        let labels: ArrayRef = Arc::new(StringArray::from_iter_values((0..100).map(|row| format!("{file}-{row}"))));
+        let rows = vec![
+            ("customer_id", customers(0..100)),
+            ("event_timestamp", times(0..100)),
+            ("label", cast(&labels, &category).unwrap()),
+        ];
+        write(&home.path(&format!("entities/{file}.parquet")), rows);
+    }
+    home.run(["training-set", "--entities", "entities", "--service", "all", "--out", "a.parquet"]).assert_code(0);
+    let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(home.path("a.parquet")).unwrap()).unwrap();
+    assert_eq!(reader.schema().field(2).data_type(), &category);
+    // Without the declared type, the column has strings.
+    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+    let file = File::open(home.path("a.parquet")).unwrap();
+    let reader = ParquetRecordBatchReaderBuilder::try_new_with_options(file, options).unwrap().build().unwrap();
+    let labels: Vec<String> = reader
+        .flat_map(|batch| {
+            batch.unwrap()["label"].as_string::<i32>().iter().map(|text| text.unwrap().to_owned()).collect::<Vec<_>>()
+        })
+        .collect();
+    assert_eq!((labels.len(), labels[0].as_str(), labels[299].as_str()), (300, "0-0", "2-99"));
 }
 
 #[test]

@@ -169,7 +169,7 @@ fn output_in_s3_never_replaces_inputs() {
         .assert_complains(&["cannot write s3://features/stats/1.parquet: it is in the files of feature view 'stats'"]);
     training_set(&home, "s3://features/entities.parquet", "s3://features/entities.parquet")
         .assert_code(1)
-        .assert_complains(&["it is an object of the entity rows"]);
+        .assert_complains(&["it is in the files of the entity rows"]);
     training_set(&home, "s3://features/entities.parquet", "s3://features/statistics.parquet").assert_code(0);
     for wrong in ["s3://features", "s3://features/", "gs://features/set.parquet"] {
         training_set(&home, "entities.parquet", wrong)

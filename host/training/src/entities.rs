@@ -8,6 +8,7 @@ use arrow::{
 };
 use larder_columns::{cell, unpacked};
 use larder_model::codec::Cell;
+use larder_plugin_host::ColumnScalar;
 use larder_serving::{EntityValue, OnlineRequest};
 
 use super::{TrainingError, TrainingJob};
@@ -31,11 +32,15 @@ impl<'a> EntityColumns<'a> {
         batch: &'a RecordBatch,
         first_row: usize,
     ) -> Result<Self, TrainingError> {
-        let column = |index: &usize| {
+        let plan = &job.historical.plan;
+        let column = |(position, index): (usize, &usize)| {
             let name = job.entities.field(*index).name();
-            Ok((name.as_str().into(), values(batch.column(*index), name, first_row)?))
+            let inputs = plan.request_inputs.iter().filter(|input| input.request_index == position);
+            let mut scalars = inputs.map(|input| input.column_type.scalar);
+            let has_floats = scalars.any(|scalar| matches!(scalar, ColumnScalar::Float32 | ColumnScalar::Float64));
+            Ok((name.as_str().into(), values(batch.column(*index), name, first_row, has_floats)?))
         };
-        let entities = job.historical.columns.iter().map(column).collect::<Result<_, TrainingError>>()?;
+        let entities = job.historical.columns.iter().enumerate().map(column).collect::<Result<_, TrainingError>>()?;
         let request = OnlineRequest {
             selection: job.request.selection.clone(),
             entities,
@@ -50,7 +55,12 @@ impl<'a> EntityColumns<'a> {
 ///
 /// # Errors
 /// [`TrainingError::Column`] for a type, and [`TrainingError::Value`] for a value, that a request cannot have.
-fn values<'a>(array: &'a ArrayRef, column: &str, first_row: usize) -> Result<Vec<EntityValue<'a>>, TrainingError> {
+fn values<'a>(
+    array: &'a ArrayRef,
+    column: &str,
+    first_row: usize,
+    has_floats: bool,
+) -> Result<Vec<EntityValue<'a>>, TrainingError> {
     let of_row =
         |row: usize, why: String| TrainingError::Value { row: first_row + row, column: column.to_owned(), why };
     match array.data_type() {
@@ -74,6 +84,8 @@ fn values<'a>(array: &'a ArrayRef, column: &str, first_row: usize) -> Result<Vec
             Ok(Cell::Bytes(bytes)) if std::str::from_utf8(&bytes).is_err() => {
                 Err(of_row(row, "the bytes are not UTF-8, so they cannot be a value of a request".to_owned()))
             }
+            // pandas stores integers with nulls as floats.
+            Ok(Cell::Float(value)) if !has_floats && value.is_nan() => Ok(EntityValue::Null),
             Ok(cell) => Ok(entity_value(cell)),
             Err(why) => Err(of_row(row, why)),
         }
@@ -84,8 +96,6 @@ fn values<'a>(array: &'a ArrayRef, column: &str, first_row: usize) -> Result<Vec
 /// Converts a cell to the value with which a client would send it.
 fn entity_value<'a>(cell: Cell) -> EntityValue<'a> {
     match cell {
-        // pandas stores integers with nulls as floats.
-        Cell::Float(value) if value.is_nan() => EntityValue::Null,
         // A decimal without a fraction is an integer.
         Cell::Number(digits) => digits.parse().map_or_else(|_| Cell::Number(digits).into(), EntityValue::Int),
         // As in requests, times are whole seconds.

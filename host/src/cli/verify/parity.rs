@@ -12,7 +12,7 @@ mod recompute;
 mod report;
 mod rows;
 
-use std::path::{Path, PathBuf};
+use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Result, bail};
 use larder_common::telemetry::{self, LogFormat};
@@ -21,7 +21,7 @@ use larder_model::yaml::nearest;
 
 use self::{
     classify::Classifier,
-    log::{LoggedRows, files, read},
+    log::{LoggedRows, read},
     recompute::Offline,
     report::Report,
     rows::Rows,
@@ -33,12 +33,15 @@ use crate::offline::Project;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Class {
     /// The row that the files have for this time arrived after the request: its created time, or the time at which its file
-    /// was modified, is later.
+    /// was modified, is later. The server read another row: the one that the files had before, or one with another event time.
     Late,
     /// A caller wrote the row: the files have no row with its event time.
     Pushed,
     /// The view's source is a DynamoDB table, in which a later write replaced a row with a newer event time.
     Overwritten,
+    /// The file was written after the request, and has another value for the row with the same event time. Nothing proves
+    /// which value the file had before.
+    Replaced,
     /// The server treated expired values in another way.
     TtlMode,
     /// Another component computed the value.
@@ -47,17 +50,27 @@ enum Class {
     Unexplained,
 }
 
-/// Verifies the log at `path`: a file, or a directory of files.
+/// Verifies the log at `path`: a file, a directory of files, or an `s3://` URL.
 pub(super) fn run(config: &ConfigArg, path: &Path) -> Result<()> {
     telemetry::install_logs("warn", LogFormat::Text);
     let project = Project::load(config.load()?)?;
     project.definitions().warnings.iter().for_each(|warning| output::note(&warning.to_string()));
-    let files: Vec<PathBuf> = files(path)?;
     let mut report = Report::default();
-    for logged in read(&files) {
-        verify(&logged?, &project, &mut report)?;
+    let mut failed: BTreeMap<String, String> = BTreeMap::new();
+    for logged in read(&*project.parquet(path))? {
+        let logged = logged?;
+        // The other services are verified, too.
+        if !failed.contains_key(&logged.service)
+            && let Err(error) = verify(&logged, &project, &mut report)
+        {
+            failed.insert(logged.service, format!("{error:#}"));
+        }
     }
     report.print();
+    if !failed.is_empty() {
+        let failed: Vec<_> = failed.iter().map(|(service, why)| format!("the log of '{service}': {why}")).collect();
+        bail!(CliError::Failed(format!("cannot be verified: {}", failed.join("; "))));
+    }
     if report.unexplained() > 0 {
         let values = output::counted(report.unexplained(), "value differs", "values differ");
         bail!(CliError::Failed(format!("{values} from the files for no known reason")));

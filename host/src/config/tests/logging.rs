@@ -44,6 +44,12 @@ fn invalid_settings_are_reported() {
         larder.yaml:1:44: error: logging: unknown key 'path' (known keys: services, to, queue, roll)"#]],
     );
     check(
+        "logging: {services: {a: 1}, to: \"s3://\"}\n",
+        expect![
+            "larder.yaml:1:33: error: logging: 'to' is 's3://', which is neither a path nor a prefix in S3 (set it to a directory, or to s3://BUCKET/PREFIX)"
+        ],
+    );
+    check(
         "logging: {services: {a: 1}, to: \"s3://bucket\"}\n",
         expect![
             "larder.yaml:1:33: error: logging: 'to' is 's3://bucket', which is neither a path nor a prefix in S3 (set it to a directory, or to s3://BUCKET/PREFIX)"
@@ -76,6 +82,44 @@ fn unknown_service_is_reported() {
         "{error}"
     );
     assert!(error.contains("did you mean 'rides'?"), "{error}");
+}
+
+#[test]
+fn log_in_the_files_of_a_view_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = |to: &str| {
+        let config = load(dir.path(), &format!("logging: {{services: {{rides: 1}}, to: {to}}}"));
+        let definitions = fs::read_to_string(dir.path().join("features/all.yaml")).unwrap();
+        let source = "source: {path: data/stats, timestamp_field: at}";
+        fs::write(dir.path().join("features/all.yaml"), definitions.replace("push_source: stats", source)).unwrap();
+        load_definitions(&config).map(drop).map_err(|error| error.to_string())
+    };
+    for to in ["data/stats", "data/stats/log"] {
+        let error = files(to).unwrap_err();
+        let expected =
+            "logging: 'to' is in data/stats, the files of feature view 'stats' (set 'to' to another directory)";
+        assert!(error.contains(expected), "{error}");
+    }
+    files("data/stats-log").unwrap();
+}
+
+#[test]
+fn features_with_names_of_log_columns_are_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let with = |feature: &str| {
+        let config = load(dir.path(), "logging: {services: {rides: 1}, to: logs}");
+        let definitions = fs::read_to_string(dir.path().join("features/all.yaml")).unwrap();
+        let features = format!("[{{name: trips, type: Int64}}, {{name: {feature}, type: Int64}}]");
+        let definitions = definitions.replace("[{name: trips, type: Int64}]", &features);
+        fs::write(dir.path().join("features/all.yaml"), definitions).unwrap();
+        load_definitions(&config).map(drop).map_err(|error| error.to_string())
+    };
+    for feature in ["trips__timestamp", "trips__status"] {
+        let error = with(feature).unwrap_err();
+        let expected = format!("logging: feature 'stats:{feature}' of feature service 'rides' cannot be logged");
+        assert!(error.contains(&expected), "{error}");
+    }
+    with("trips_status").unwrap();
 }
 
 #[test]

@@ -121,9 +121,9 @@ fn verify(home: &Home) -> Ended {
     home.run(["verify", "--parity", "log"])
 }
 
-/// Returns the counts of a feature: rows, equal, late, pushed, overwritten, ttl mode, other component, unexplained.
+/// Returns the counts of a feature: rows, equal, late, pushed, overwritten, replaced, ttl mode, other component, unexplained.
 #[track_caller]
-fn counts(ended: &Ended, feature: &str) -> [u64; 8] {
+fn counts(ended: &Ended, feature: &str) -> [u64; 9] {
     let line = ended.out.lines().find(|line| line.split_whitespace().next() == Some(feature));
     let line = line.unwrap_or_else(|| panic!("no {feature}: {}\n{}", ended.out, ended.err));
     let counts: Vec<u64> = line.split_whitespace().skip(1).map(|count| count.parse().unwrap()).collect();
@@ -163,7 +163,7 @@ fn equal_values_succeed() {
     let ended = verify(&home);
     ended.assert_code(0);
     for feature in ["stats__conv_rate", "stats__trips", "stats__scores", "aged__n", "odfv_python__label"] {
-        assert_eq!(counts(&ended, feature), [32, 32, 0, 0, 0, 0, 0, 0], "{feature}");
+        assert_eq!(counts(&ended, feature), [32, 32, 0, 0, 0, 0, 0, 0, 0], "{feature}");
     }
     assert!(ended.out.contains("compared 192 values: 192 equal, 0 explained, 0 unexplained"), "{}", ended.out);
 }
@@ -181,9 +181,9 @@ fn pushed_values_are_explained() {
     let ended = verify(&home);
     ended.assert_code(0);
     for feature in ["stats__conv_rate", "stats__trips", "stats__scores", "odfv_python__conv_x_amount"] {
-        assert_eq!(counts(&ended, feature), [32, 22, 0, 10, 0, 0, 0, 0], "{feature}");
+        assert_eq!(counts(&ended, feature), [32, 22, 0, 10, 0, 0, 0, 0, 0], "{feature}");
     }
-    assert_eq!(counts(&ended, "aged__n"), [32, 32, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(counts(&ended, "aged__n"), [32, 32, 0, 0, 0, 0, 0, 0, 0]);
 }
 
 /// A file that was changed after the requests, and rows that were created after them in a file that claims to be old.
@@ -198,8 +198,8 @@ fn late_rows_are_explained() {
     ended.assert_code(0);
     // Driver 0 has no rate, and each seventh driver has none either. The integers are unchanged.
     let changed = u64::try_from((1..DRIVERS).filter(|driver| driver % 7 > 0).count()).unwrap();
-    assert_eq!(counts(&ended, "stats__conv_rate"), [32, 32 - changed, changed, 0, 0, 0, 0, 0]);
-    assert_eq!(counts(&ended, "stats__trips"), [32, 32, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(counts(&ended, "stats__conv_rate"), [32, 32 - changed, changed, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(counts(&ended, "stats__trips"), [32, 32, 0, 0, 0, 0, 0, 0, 0]);
     assert_eq!(
         counts(&ended, "odfv_python__conv_x_amount")[2],
         counts(&ended, "odfv_python__conv_x_amount")[0] - counts(&ended, "odfv_python__conv_x_amount")[1]
@@ -215,7 +215,7 @@ fn late_rows_are_explained() {
     }
     let ended = verify(&home);
     ended.assert_code(0);
-    assert_eq!(counts(&ended, "stats__conv_rate"), [32, 32 - changed, changed, 0, 0, 0, 0, 0]);
+    assert_eq!(counts(&ended, "stats__conv_rate"), [32, 32 - changed, changed, 0, 0, 0, 0, 0, 0]);
 
     // The same rows, with an earlier created time, should have been served.
     write_stats(&second, now() - HOUR, now() - HOUR, |driver| driver as f64 / 9.0);
@@ -227,7 +227,28 @@ fn late_rows_are_explained() {
         "differ from the files for no known reason",
         "unexplained: odfv_python__conv_x_amount of driver_id=",
     ]);
-    assert_eq!(counts(&ended, "stats__conv_rate"), [32, 32 - changed, 0, 0, 0, 0, 0, changed]);
+    assert_eq!(counts(&ended, "stats__conv_rate"), [32, 32 - changed, 0, 0, 0, 0, 0, 0, changed]);
+}
+
+/// A file that was written after the requests does not explain any value of a row with the same time.
+#[test]
+fn replaced_file_proves_nothing() {
+    let home = home();
+    let event = now() - 2 * HOUR;
+    let file = home.path("data/stats/a.parquet");
+    write_stats(&file, event, event, |driver| driver as f64 / 7.0);
+    log_after(&home, |_| {});
+    write_stats(&file, event, event, |driver| driver as f64 / 7.0);
+    change_log(&home, "rides", |column, old| (column == "stats__conv_rate").then(|| with_double(old, 3, Some(0.5))));
+    let ended = verify(&home);
+    ended.assert_code(0).assert_complains(&["nothing proves what these files had before. hint: verify a log before"]);
+    assert_eq!(counts(&ended, "stats__conv_rate"), [32, 31, 0, 0, 0, 1, 0, 0, 0]);
+    assert_eq!(counts(&ended, "stats__trips"), [32, 32, 0, 0, 0, 0, 0, 0, 0]);
+    // Rows that were corrected with a later created time are late.
+    write_stats(&file, event, now() + HOUR, |driver| driver as f64 / 9.0);
+    let ended = verify(&home);
+    assert_eq!(counts(&ended, "stats__conv_rate")[5], 0, "{}", ended.out);
+    assert!(counts(&ended, "stats__conv_rate")[2] > 20, "{}", ended.out);
 }
 
 /// A file that arrived before the request, but after the last load of its view.
@@ -249,8 +270,8 @@ fn other_ttl_mode_is_explained() {
     home.configure("serving: {ttl: \"null\"}\n");
     let ended = verify(&home);
     ended.assert_code(0);
-    assert_eq!(counts(&ended, "aged__n"), [32, 17, 0, 0, 0, 15, 0, 0]);
-    assert_eq!(counts(&ended, "stats__trips"), [32, 32, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(counts(&ended, "aged__n"), [32, 17, 0, 0, 0, 0, 15, 0, 0]);
+    assert_eq!(counts(&ended, "stats__trips"), [32, 32, 0, 0, 0, 0, 0, 0, 0]);
 }
 
 /// A value that another component computed, as the digest in the log proves.
@@ -272,7 +293,7 @@ fn other_component_is_explained() {
     change_log(&home, "prices", change);
     let ended = verify(&home);
     ended.assert_code(0);
-    assert_eq!(counts(&ended, "odfv_python__conv_x_amount"), [32, 31, 0, 0, 0, 0, 1, 0]);
+    assert_eq!(counts(&ended, "odfv_python__conv_x_amount"), [32, 31, 0, 0, 0, 0, 0, 1, 0]);
 }
 
 /// The plugin was not deployed when the request was answered.
@@ -285,7 +306,7 @@ fn missing_plugin_is_another_component() {
     let ended = verify(&home);
     ended.assert_code(0);
     let counts = counts(&ended, "odfv_python__label");
-    assert!(counts[6] > 0 && counts[7] == 0, "{counts:?}");
+    assert!(counts[7] > 0 && counts[8] == 0, "{counts:?}");
 }
 
 /// In a table, a later write replaces a row even if its event time is older.
@@ -306,14 +327,14 @@ fn overwritten_rows_of_tables_are_explained() {
     });
     let ended = verify(&home);
     ended.assert_code(1);
-    assert_eq!(counts(&ended, "stats__conv_rate"), [32, 31, 0, 0, 0, 0, 0, 1], "files have no later writes");
+    assert_eq!(counts(&ended, "stats__conv_rate"), [32, 31, 0, 0, 0, 0, 0, 0, 1], "files have no later writes");
     let files = "source: {path: data/stats, timestamp_field: event_timestamp, created_timestamp_column: created}";
     assert!(DEFINITIONS.contains(files));
     let table = format!("source: {{dynamodb: stats}}\n    batch_{files}");
     home.write("features/all.yaml", &DEFINITIONS.replace(files, &table).replace("    push_source: stats\n", ""));
     let ended = verify(&home);
     ended.assert_code(0);
-    assert_eq!(counts(&ended, "stats__conv_rate"), [32, 31, 0, 0, 1, 0, 0, 0]);
+    assert_eq!(counts(&ended, "stats__conv_rate"), [32, 31, 0, 0, 1, 0, 0, 0, 0]);
     ended.assert_complains(&["rows were logged with other definitions"]);
 }
 
@@ -345,17 +366,19 @@ fn changed_bits_are_unexplained() {
         let ended = verify(&home);
         ended.assert_code(1);
         let counts = counts(&ended, name);
-        assert!(counts[7] > 0 && counts[1] + counts[7] == 32, "{name}: {counts:?}");
+        assert!(counts[8] > 0 && counts[1] + counts[8] == 32, "{name}: {counts:?}");
     }
 }
 
 #[test]
 fn mistakes_name_the_file() {
     let home = home();
-    verify(&home).assert_code(1).assert_complains(&["log: No such file"]);
+    verify(&home).assert_code(1).assert_complains(&["cannot read log: No such file"]);
     fs::create_dir(home.path("log")).unwrap();
     fs::write(home.path("log/.half.parquet.tmp"), "PAR1").unwrap();
-    verify(&home).assert_code(1).assert_complains(&["log has no files of a feature log (*.parquet)"]);
+    verify(&home)
+        .assert_code(1)
+        .assert_complains(&["No data found in source log: the directory has no *.parquet file"]);
     let flags: ArrayRef = Arc::new(BooleanArray::from(vec![true]));
     write(&home.path("log/other.parquet"), &vec![("x", flags)]);
     verify(&home).assert_code(1).assert_complains(&[
@@ -368,7 +391,8 @@ fn mistakes_name_the_file() {
     log_after(&home, |_| {});
     home.write("larder.yaml", LARDER_YAML);
     home.write("features/all.yaml", &DEFINITIONS.replace("{name: rides,", "{name: ride,"));
-    verify(&home)
-        .assert_complains(&["feature service 'rides' of the log is not defined", "did you mean 'ride'"])
-        .assert_code(1);
+    let ended = verify(&home);
+    ended.assert_complains(&["feature service 'rides' of the log is not defined", "did you mean 'ride'"]);
+    // The other service is verified nevertheless.
+    assert_eq!(counts(ended.assert_code(1), "odfv_python__label")[1], 32);
 }

@@ -5,7 +5,10 @@
 //! have the row that was valid at the time of the request, which is computed several times for the requests with differences:
 //!
 //! * from all files, which gives the values to compare;
-//! * from the rows that had arrived at the time of the request. If the result differs, the row is late.
+//! * from the rows that had arrived at the time of the request. If the result differs, the row may be late. A file that was
+//!   written later shows this only if the server read what was available, or a row with another event time. Otherwise, any value
+//!   of a file that was replaced would have a reason;
+//! * by created times alone. If the result differs, the row was created later;
 //! * at the event time of the logged row. If the files have no row with this time, a caller wrote it.
 
 use std::{
@@ -63,7 +66,10 @@ struct Read {
 
 /// The evidence about the reads of one request. The vectors have an entry for each read.
 struct Evidence {
+    /// Whether the row of the files had not arrived, and the server read another row.
     late: Vec<bool>,
+    /// Whether the row of the files had not arrived, and the server read a row with the same event time.
+    replaced: Vec<bool>,
     logged_time: Vec<Option<Micros>>,
     file_time: Vec<Option<Micros>>,
     /// Whether the files have a row with the logged time.
@@ -203,7 +209,10 @@ impl<'a> Classifier<'a> {
             return Some(Class::Overwritten);
         }
         let is_newer = file.is_none_or(|file| logged > file);
-        (is_newer && !evidence.in_files[read]).then_some(Class::Pushed)
+        if is_newer && !evidence.in_files[read] {
+            return Some(Class::Pushed);
+        }
+        evidence.replaced[read].then_some(Class::Replaced)
     }
 
     /// Returns whether another component than the one in the plugin directory computed a derived view, or a derived view that it
@@ -227,6 +236,7 @@ impl<'a> Classifier<'a> {
         let count = self.reads.len();
         let empty = || Evidence {
             late: vec![false; count],
+            replaced: vec![false; count],
             logged_time: vec![None; count],
             file_time: vec![None; count],
             in_files: vec![false; count],
@@ -260,22 +270,50 @@ impl<'a> Classifier<'a> {
                 let Some(selection) = self.selection(is_input) else { continue };
                 let whole = self.compute(&group, &selection, policy, None)?;
                 let available = self.compute(&group, &selection, policy, Some(&late))?;
+                let created = self.compute(&group, &selection, policy, Some(&LateFiles::default()))?;
                 for (index, read) in self.reads.iter().enumerate().filter(|(_, read)| read.is_input == is_input) {
                     let event_time = event_time_column(read);
-                    for name in read.features.iter().chain([&event_time]) {
-                        let differs = differing(column(&available, name)?, column(&whole, name)?);
-                        for (position, _) in positions.iter().zip(differs).filter(|(_, differs)| *differs) {
-                            evidence[*position].late[index] = true;
-                        }
-                    }
-                    let times = Instants::new(column(&whole, &event_time)?).map_err(anyhow::Error::msg)?;
+                    let times = |of| Instants::new(column(of, &event_time)?).map_err(anyhow::Error::msg);
+                    let (of_whole, of_available) = (times(&whole)?, times(&available)?);
+                    let is_late = self.differs(read, &available, &whole)?;
+                    let is_created_later = self.differs(read, &created, &whole)?;
+                    let is_other = self.differs_from_log(read, &group, &available)?;
                     for (row, position) in positions.iter().enumerate() {
-                        evidence[*position].file_time[index] = times.micros(row);
+                        let evidence = &mut evidence[*position];
+                        let logged = evidence.logged_time[index];
+                        evidence.file_time[index] = of_whole.micros(row);
+                        let was_available = logged == of_available.micros(row) && !is_other[row];
+                        let has_proof = was_available || is_created_later[row] || logged != of_whole.micros(row);
+                        evidence.late[index] = is_late[row] && has_proof;
+                        evidence.replaced[index] = is_late[row] && !has_proof;
                     }
                 }
             }
         }
         Ok(())
+    }
+
+    /// Returns for each row whether two results for a read differ.
+    fn differs(&self, read: &Read, one: &RecordBatch, other: &RecordBatch) -> Result<Vec<bool>> {
+        let mut found = vec![false; one.num_rows()];
+        for name in read.features.iter().chain([&event_time_column(read)]) {
+            let differs = differing(column(one, name)?, column(other, name)?);
+            found.iter_mut().zip(differs).for_each(|(found, differs)| *found |= differs);
+        }
+        Ok(found)
+    }
+
+    /// Returns for each of these rows whether the logged values of a read differ from a result. The log does not have the values
+    /// that only derived views read.
+    fn differs_from_log(&self, read: &Read, rows: &[usize], computed: &RecordBatch) -> Result<Vec<bool>> {
+        let mut found = vec![false; rows.len()];
+        let indexes: UInt64Array = rows.iter().map(|row| *row as u64).collect();
+        for name in read.features.iter().filter(|_| !read.is_input) {
+            let logged = take(&*self.rows.logged.column(name)?, &indexes, None)?;
+            let differs = differing(&logged, column(computed, name)?);
+            found.iter_mut().zip(differs).for_each(|(found, differs)| *found |= differs);
+        }
+        Ok(found)
     }
 
     /// Sets whether the files have rows with the logged event times.

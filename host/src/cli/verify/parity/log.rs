@@ -1,19 +1,13 @@
 //! Reads the files of a feature log.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
-
 use anyhow::{Context, Result, bail};
 use arrow::{
     array::{Array, ArrayRef, AsArray, RecordBatch},
     compute::concat_batches,
 };
 use larder_columns::Instants;
-use larder_common::files::open_regular;
 use larder_feature_log::SERVICE_KEY;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use larder_source::{Batches, Source, SourceRows};
 
 use super::super::super::CliError;
 
@@ -24,9 +18,10 @@ pub(super) struct LoggedRows {
     pub(super) rows: RecordBatch,
 }
 
-/// The number of rows from which rows of further files are verified separately. Each time, the files of the views are read
-/// again.
-const ROWS: usize = 1_000_000;
+/// The number of rows, and their size in bytes, from which rows of further files are verified separately. Each time, the files
+/// of the views are read again.
+const ROWS_MAX: usize = 1_000_000;
+const BYTES_MAX: usize = 512 << 20;
 
 // === impl LoggedRows ===
 
@@ -59,78 +54,47 @@ impl LoggedRows {
     }
 }
 
-/// Returns the files of a log, sorted by path: the file itself, or the Parquet files in a directory and in its directories.
-/// Leaves out hidden files, which are incomplete.
-pub(super) fn files(path: &Path) -> Result<Vec<PathBuf>> {
-    let describe = || path.display().to_string();
-    if !fs::metadata(path).with_context(describe)?.is_dir() {
-        return Ok(vec![path.to_path_buf()]);
-    }
-    let mut files = Vec::new();
-    add_files(path, &mut files)?;
-    files.sort();
-    if files.is_empty() {
-        let message = format!("{} has no files of a feature log (*.parquet)", path.display());
-        bail!(CliError::Failed(message));
-    }
-    Ok(files)
-}
-
-fn add_files(dir: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
-    for entry in fs::read_dir(dir).with_context(|| dir.display().to_string())? {
-        let entry = entry.with_context(|| dir.display().to_string())?;
-        if entry.file_name().to_string_lossy().starts_with('.') {
-            continue;
-        }
-        let path = entry.path();
-        if entry.file_type().with_context(|| path.display().to_string())?.is_dir() {
-            add_files(&path, files)?;
-        } else if path.extension().is_some_and(|extension| extension == "parquet") {
-            files.push(path);
-        }
-    }
-    Ok(())
-}
-
-/// Reads the files. Combines the rows of consecutive files of one service whose columns are equal.
-pub(super) fn read(files: &[PathBuf]) -> impl Iterator<Item = Result<LoggedRows>> {
-    let mut files = files.iter();
-    let mut next: Option<LoggedRows> = None;
-    std::iter::from_fn(move || {
-        let mut current: Option<LoggedRows> = next.take();
-        for path in files.by_ref() {
-            let read = match read_file(path).with_context(|| path.display().to_string()) {
-                Ok(read) => read,
+/// Reads a log. Combines the rows of consecutive files of one service whose columns are equal.
+pub(super) fn read<'s>(source: &'s dyn Source) -> Result<impl Iterator<Item = Result<LoggedRows>> + 's> {
+    let mut batches = source.read(None)?;
+    let mut next: Option<(String, RecordBatch)> = None;
+    Ok(std::iter::from_fn(move || {
+        let mut group: Option<(String, Vec<RecordBatch>)> = None;
+        let (mut rows, mut bytes) = (0, 0);
+        loop {
+            let (service, batch) = match next.take().map_or_else(|| next_batch(&mut *batches), |batch| Ok(Some(batch)))
+            {
+                Ok(Some(batch)) => batch,
+                Ok(None) => break,
                 Err(error) => return Some(Err(error)),
             };
-            let Some(known) = &mut current else {
-                current = Some(read);
-                continue;
-            };
-            let is_same = known.service == read.service && known.rows.schema() == read.rows.schema();
-            if !is_same || known.rows.num_rows() >= ROWS {
-                next = Some(read);
-                break;
+            let (own_rows, own_bytes) = (batch.num_rows(), batch.get_array_memory_size());
+            match &mut group {
+                None => group = Some((service, vec![batch])),
+                Some((known, group)) => {
+                    let is_same = *known == service && group[0].schema_ref().fields() == batch.schema_ref().fields();
+                    if !is_same || rows >= ROWS_MAX || bytes + own_bytes > BYTES_MAX {
+                        next = Some((service, batch));
+                        break;
+                    }
+                    group.push(batch);
+                }
             }
-            match concat_batches(&known.rows.schema(), [&known.rows, &read.rows]) {
-                Ok(rows) => known.rows = rows,
-                Err(error) => return Some(Err(error.into())),
-            }
+            rows += own_rows;
+            bytes += own_bytes;
         }
-        current.map(Ok)
-    })
+        let (service, group) = group?;
+        Some(concat_batches(group[0].schema_ref(), &group).map(|rows| LoggedRows { service, rows }).map_err(Into::into))
+    }))
 }
 
-fn read_file(path: &Path) -> Result<LoggedRows> {
-    let builder = ParquetRecordBatchReaderBuilder::try_new(open_regular(path)?)?;
-    let metadata = builder.metadata().file_metadata().key_value_metadata();
-    let service = metadata.into_iter().flatten().find(|entry| entry.key == SERVICE_KEY);
-    let Some(service) = service.and_then(|entry| entry.value.clone()) else {
-        bail!(CliError::Failed(format!("not a file of Larder's feature log: its metadata has no '{SERVICE_KEY}'")));
+/// Returns the next rows of the log, with their service.
+fn next_batch(batches: &mut dyn Batches) -> Result<Option<(String, RecordBatch)>> {
+    let Some(batch) = batches.next_batch()? else { return Ok(None) };
+    let SourceRows::Columns(rows) = batch.rows else { return Ok(None) };
+    let Some(service) = rows.schema_ref().metadata().get(SERVICE_KEY).cloned() else {
+        let why = format!("{}: not a file of Larder's feature log: its metadata has no '{SERVICE_KEY}'", batch.origin);
+        bail!(CliError::Failed(why));
     };
-    let schema = std::sync::Arc::clone(builder.schema());
-    let batches = builder.build()?.collect::<Result<Vec<_>, _>>()?;
-    // The schema of a batch has no metadata of the file.
-    let schema = batches.first().map_or(schema, RecordBatch::schema);
-    Ok(LoggedRows { service, rows: concat_batches(&schema, &batches)? })
+    Ok(Some((service, rows)))
 }

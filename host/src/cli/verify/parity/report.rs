@@ -42,10 +42,11 @@ pub(super) struct Difference {
     pub(super) computed: ArrayRef,
 }
 
-const CLASSES: [(Class, &str); 6] = [
+const CLASSES: [(Class, &str); 7] = [
     (Class::Late, "LATE"),
     (Class::Pushed, "PUSHED"),
     (Class::Overwritten, "OVERWRITTEN"),
+    (Class::Replaced, "REPLACED"),
     (Class::TtlMode, "TTL MODE"),
     (Class::OtherComponent, "COMPONENT"),
     (Class::Unexplained, "UNEXPLAINED"),
@@ -83,7 +84,12 @@ impl Report {
 
     /// Returns the number of differences for which no reason is known.
     pub(super) fn unexplained(&self) -> u64 {
-        self.features.iter().map(|feature| feature.classes[CLASSES.len() - 1]).sum()
+        self.count(Class::Unexplained)
+    }
+
+    fn count(&self, class: Class) -> u64 {
+        let index = CLASSES.iter().position(|(known, _)| *known == class).unwrap_or_default();
+        self.features.iter().map(|feature| feature.classes[index]).sum()
     }
 
     pub(super) fn print(&self) {
@@ -99,6 +105,12 @@ impl Report {
         if self.other_definitions > 0 {
             let rows = output::counted(self.other_definitions, "row was", "rows were");
             output::note(&format!("{rows} logged with other definitions. hint: use the definitions of that time"));
+        }
+        if self.count(Class::Replaced) > 0 {
+            output::note(
+                "files with other values were written after the requests, so nothing proves what these files had before. hint: \
+                 verify a log before the files are replaced, or give corrected rows a later created time",
+            );
         }
         for example in &self.examples {
             output::note(&format!("unexplained: {}", example.describe()));
