@@ -56,7 +56,7 @@ class AsyncCalls:
         # A running call ends by its own timeout.
         if not done and submitted.cancel():
             message = f"the call waited {timeout:g} s for a thread, because {self._limit} calls were running"
-            raise Timeout(f"{message}. hint: raise 'async_calls' of the store, or 'timeout'")
+            raise Timeout(f"{message}. hint: raise 'async_calls' of the store")
         return await waiting
 
     def _threads(self) -> ThreadPoolExecutor:

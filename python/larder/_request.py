@@ -40,7 +40,7 @@ class Request:
         config: The path of `larder.yaml` on the worker.
         feast_repo: The directory of the Feast repository on the worker.
         is_derived: Whether only derived features of a frame are computed.
-        inputs: The definitions, plugins and feature files that the worker must have. Empty until `on_driver` returns.
+        inputs: The definitions, plugins and feature files that the worker must have. Empty in a request that `on_driver` has not returned.
     """
 
     config: str | None
@@ -214,7 +214,7 @@ def on_worker(request: Request, columns: pyarrow.Schema, *, reads_files: bool) -
             _plans.popitem(last=False)
     if differences:
         raise TrainingError(
-            f"machine '{socket.gethostname()}' has other inputs than the driver: {'; '.join(differences)}. hint: copy the "
+            f"machine '{socket.gethostname()}': inputs differ from those of the driver: {'; '.join(differences)}. hint: copy the "
             "configuration, the definitions, the plugins and the feature files to all machines, with their modification times"
         )
     return plan

@@ -44,7 +44,7 @@ class FeatureStore:
 
     A store can be pickled, for example for `multiprocessing`, joblib or Ray. The other process reads the configuration again and
     opens its own connections. The pickle has the arguments of the store, with absolute paths, and the address of `LARDER_URL`. It
-    has a `token` that was an argument, but not the one of `LARDER_TOKEN`, which the other process reads from its environment.
+    has `token` if you passed one, but not `LARDER_TOKEN`, which the other process reads from its environment.
 
     Args:
         config: The path of `larder.yaml`. By default, the environment variable `LARDER_CONFIG`, or `larder.yaml` if no

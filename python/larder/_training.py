@@ -51,7 +51,7 @@ def microseconds(argument: str, time: datetime | str) -> int:
         except ValueError:
             raise RequestError(f"{argument}: '{time}' is not a time such as '2026-01-31' or '2026-01-31T10:00:00Z'") from None
     if not isinstance(time, datetime):
-        raise RequestError(f"{argument}: a {type(time).__name__} is not a time. hint: use a datetime")
+        raise RequestError(f"{argument}: type '{type(time).__name__}' is not supported. hint: use a datetime, or text such as '2026-01-31'")
     aware = time if time.tzinfo is not None else time.replace(tzinfo=timezone.utc)
     return (aware - _EPOCH) // timedelta(microseconds=1)
 
@@ -126,14 +126,17 @@ class RetrievalJob:
         file.
 
         It is the content of the file that `to_parquet` writes, and of the file that `larder training-set` writes. `output` is
-        None if the set was not written to a file. A data frame as entity rows has no digest: `inputs.entities` has only files.
+        None if the set was not written to a file. For a data frame, `inputs.entities.files` is empty, because it has no digest.
 
         If the rows were not read yet, this reads them.
+
+        Raises:
+            LarderError: The job computes derived features of a frame, or the training set cannot be built.
         """
         if self._manifest is None:
             self._table()
         if self._manifest is None:
-            raise LarderError("the run has no manifest, because not all rows were read")
+            raise LarderError("derived features of a frame have no manifest. hint: use get_historical_features")
         return self._manifest
 
     def to_arrow(self) -> pyarrow.Table:
@@ -164,9 +167,10 @@ class RetrievalJob:
         self._finish(running)
 
     def to_parquet(self, path: str | os.PathLike[str]) -> None:
-        """Writes a Parquet file, and next to it the manifest, with the suffix `.manifest.json`.
+        """Writes the rows to a Parquet file, a directory or S3, and the manifest next to them, with the suffix `.manifest.json`.
 
-        If the run fails or is interrupted, neither file is left.
+        If the run fails or is interrupted, an earlier file keeps its content. Below a prefix in S3, objects that are complete
+        stay.
 
         Args:
             path: The path of the file, or an `s3://` URL as a `str`. If it ends with a slash, or is a directory, it is the empty

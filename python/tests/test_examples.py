@@ -143,7 +143,7 @@ class Churn(unittest.TestCase):
             ("histori", "2026-01-01", "2026-01-02", larder.TrainingError, "did you mean 'history'"),
             ("history", "2026-01-02", "2026-01-02T00:00:00Z", larder.RequestError, "start: 2026-01-02 is not before the end"),
             ("history", "yesterday", "2026-01-02", larder.RequestError, "start: 'yesterday' is not a time such as"),
-            ("history", "2026-01-02", 7, larder.RequestError, "end: a int is not a time. hint: use a datetime"),
+            ("history", "2026-01-02", 7, larder.RequestError, "end: type 'int' is not supported. hint: use a datetime"),
         ):
             with self.assertRaisesRegex(error, message):
                 store.backfill(view, start, end, out)

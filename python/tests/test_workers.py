@@ -67,7 +67,7 @@ class Workers(unittest.TestCase):
     def test_changed_inputs_are_errors(self) -> None:
         _request.on_worker(self.request, self.entities.schema, reads_files=True)
         os.utime(self.home.dir / "data/customer_stats.parquet", (1, 1))
-        with self.assertRaisesRegex(larder.TrainingError, "machine '.*' has other inputs than the driver: .*changed. hint"):
+        with self.assertRaisesRegex(larder.TrainingError, "machine '.*': inputs differ from those of the driver: .*changed. hint"):
             _request.on_worker(self.request, self.entities.schema, reads_files=True)
         shutil.rmtree(self.home.dir / "data")
         with self.assertRaisesRegex(larder.TrainingError, "machine '.*': .*customer_stats"):

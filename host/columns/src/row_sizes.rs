@@ -10,8 +10,8 @@ use arrow::{
 /// The overhead of a value within a struct while it is converted, in bytes.
 const CELL_BYTES: u64 = 64;
 
-/// Returns the size of each row of a batch in bytes, after its strings, dictionaries and lists are copied. It depends only on
-/// the values of the row, not on the other rows of the batch.
+/// Returns the size of each row of a batch in bytes, after its strings, dictionaries and lists are copied. The size of
+/// a row depends only on its values, not on the other rows of the batch.
 #[must_use]
 pub fn row_sizes(batch: &RecordBatch) -> Vec<u64> {
     let mut sizes = vec![0; batch.num_rows()];

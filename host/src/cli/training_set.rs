@@ -68,7 +68,7 @@ pub(super) struct TrainingSetArgs {
     /// Fail if an entity row has no time or no complete key, instead of leaving its features null
     #[arg(long)]
     strict: bool,
-    /// The size from which a file in a directory ends [default: 1GiB]
+    /// Begin the next file in the output directory when a file reaches this size [default: 1GiB]
     #[arg(long, value_name = "BYTES", value_parser = parse_file_bytes, conflicts_with = "from")]
     file_bytes: Option<u64>,
     #[command(flatten)]

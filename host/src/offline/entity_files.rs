@@ -32,11 +32,11 @@ pub struct EntityRows<'f> {
 // === impl EntityFiles ===
 
 impl EntityFiles {
-    /// Reads the columns and the number of rows of a source of all columns from the footers of its files. `path` is the path or
-    /// URL of the source.
+    /// Reads the columns and the numbers of rows from the footers of the files. `source` returns all columns of the files at
+    /// `path`, which is a path or a URL.
     ///
     /// # Errors
-    /// [`OfflineError::Entities`].
+    /// [`OfflineError::Entities`] and [`OfflineError::EntityColumns`].
     pub(super) fn open(path: &Path, source: Box<dyn Source>) -> Result<Self, OfflineError> {
         let url = path.to_str().filter(|path| path.starts_with("s3://"));
         let schemas = source.schemas().map_err(OfflineError::Entities)?;
@@ -60,7 +60,7 @@ impl EntityFiles {
         Arc::clone(&self.schema)
     }
 
-    /// Returns the number of rows in the footers of all files; `None` if there are too many files.
+    /// Returns the number of rows in the footers of all files; `None` if only some of the footers were read.
     #[must_use]
     pub fn rows(&self) -> Option<u64> {
         self.rows

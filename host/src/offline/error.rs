@@ -54,7 +54,7 @@ pub enum OfflineError {
     /// The output cannot be written to S3.
     #[error("cannot write {0}")]
     Upload(AwsError),
-    /// The output would replace an input.
+    /// The location of the output is not allowed: it is in an input, or it already has Parquet files.
     #[error("cannot write {at}: {why}. hint: write to another directory or prefix")]
     Output {
         /// The file or object.

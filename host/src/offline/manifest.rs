@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Location, OfflineError, SetRequest, WrittenFiles,
-    new_file::{hidden, remove_if_there},
+    new_file::{hidden, remove_if_exists},
 };
 
 /// The manifest of a training set.
@@ -157,7 +157,7 @@ impl Manifest {
             }
         };
         if text.as_bytes() == UNFINISHED {
-            return Err(error("the run that wrote it did not end".to_owned()));
+            return Err(error("its run did not end. hint: build the set again".to_owned()));
         }
         // Another format has other fields.
         let FormatOnly { format } = serde_json::from_str(&text).map_err(|why| error(why.to_string()))?;
@@ -175,7 +175,7 @@ impl Manifest {
     pub fn invalidate(at: &Location, aws: &Aws) -> Result<(), OfflineError> {
         match at {
             Location::Local(path) => {
-                remove_if_there(path).map_err(|source| OfflineError::Write { at: at.clone(), source })
+                remove_if_exists(path).map_err(|source| OfflineError::Write { at: at.clone(), source })
             }
             Location::Object(object) => {
                 let written = object.write(aws, &UNFINISHED.into(), aws.config().operation_timeout);
@@ -255,7 +255,7 @@ impl Inputs {
             found.push(format!("Larder: version {} instead of {}", now.larder, self.larder));
         }
         if self.service != now.service {
-            found.push("the definition of the feature service".to_owned());
+            found.push("feature service: the definition differs".to_owned());
         }
         files(&mut found, "entity rows", &self.entities.files, &now.entities.files);
         let (views, now_views) = (&self.views, &now.views);
@@ -264,7 +264,7 @@ impl Inputs {
         }
         for (name, view, now) in views.iter().filter_map(|(name, view)| Some((name, view, now_views.get(name)?))) {
             if view.definition != now.definition {
-                found.push(format!("feature view '{name}': its definition"));
+                found.push(format!("feature view '{name}': the definition differs"));
             }
             files(&mut found, &format!("feature view '{name}'"), &view.files, &now.files);
         }
@@ -274,7 +274,7 @@ impl Inputs {
         let derived = self.derived_views.iter();
         for (name, view, now) in derived.filter_map(|(name, view)| Some((name, view, now.derived_views.get(name)?))) {
             if view.definition != now.definition {
-                found.push(format!("derived view '{name}': its definition"));
+                found.push(format!("derived view '{name}': the definition differs"));
             }
             if view.sha256 != now.sha256 {
                 let (plugin, before, after) = (&view.plugin, view.sha256, now.sha256);
@@ -376,11 +376,11 @@ mod tests {
                         file c is new";
         assert_eq!(differences(&files), expected);
         let definition = |now: &mut Inputs| now.views.get_mut("stats").unwrap().definition = Digest::of(b"other");
-        assert_eq!(differences(&definition), "feature view 'stats': its definition");
+        assert_eq!(differences(&definition), "feature view 'stats': the definition differs");
         let plugin = |now: &mut Inputs| now.derived_views.get_mut("score").unwrap().sha256 = Digest::of(b"other");
         let (before_digest, after) = (Digest::of(b"component"), Digest::of(b"other"));
         assert_eq!(differences(&plugin), format!("plugin 'risk': component {after} instead of {before_digest}"));
         assert_eq!(differences(&|now| now.larder = "2.0.0".to_owned()), "Larder: version 2.0.0 instead of 1.0.0");
-        assert_eq!(differences(&|now| now.service = Some(Digest::of(b""))), "the definition of the feature service");
+        assert_eq!(differences(&|now| now.service = Some(Digest::of(b""))), "feature service: the definition differs");
     }
 }

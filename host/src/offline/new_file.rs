@@ -33,7 +33,7 @@ pub(super) struct NewDir {
     lock: Option<PathLock>,
 }
 
-/// The right to write to a path, until it is dropped.
+/// An exclusive lock on a path, until it is dropped.
 #[derive(Debug)]
 pub struct PathLock {
     path: PathBuf,
@@ -57,7 +57,7 @@ impl NewFile {
         let lock = PathLock::new(path)?;
         let temporary = hidden(path, ".tmp");
         // Only a killed run leaves the file, because this run has the lock.
-        remove_if_there(&temporary)?;
+        remove_if_exists(&temporary)?;
         let file = OpenOptions::new().write(true).create_new(true).open(&temporary)?;
         Ok(Self { path: path.to_owned(), temporary, file, is_finished: false, lock: Some(lock) })
     }
@@ -189,7 +189,7 @@ pub(super) fn hidden(path: &Path, suffix: &str) -> PathBuf {
 ///
 /// # Errors
 /// Errors of the operating system.
-pub(super) fn remove_if_there(path: &Path) -> io::Result<()> {
+pub(super) fn remove_if_exists(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),

@@ -22,9 +22,9 @@ pub enum Output {
     File(Location),
     /// To files in a directory, or to objects below a prefix.
     Directory {
-        /// The directory, which must not exist or be empty, or the prefix, below which there must be no Parquet files.
+        /// The directory or the prefix. The directory must be empty, or not exist yet. The prefix must have no Parquet files.
         at: Location,
-        /// The size in bytes from which a file ends after its row group.
+        /// The size in bytes at which the next file begins, after the row group.
         file_bytes: u64,
     },
 }
@@ -61,7 +61,7 @@ struct DirectoryWriter {
 pub struct Written {
     /// Its files.
     pub files: WrittenFiles,
-    /// The right to write to its path, if it is local.
+    /// The lock on its path, if it is local.
     pub lock: Option<PathLock>,
 }
 
@@ -69,7 +69,7 @@ pub struct Written {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WrittenFiles {
-    /// For files in a directory: the size in bytes from which a file ended. `None` for a single file.
+    /// For files in a directory: the size in bytes at which the next file began. `None` for a single file.
     pub file_bytes: Option<u64>,
     /// The files in the order of their rows.
     pub files: Vec<OutputFile>,
@@ -112,8 +112,8 @@ impl TrainingWriter {
     /// Starts to write.
     ///
     /// # Errors
-    /// [`OfflineError::Write`], also if another run writes to the same path or if a directory is not empty, and
-    /// [`OfflineError::Upload`].
+    /// [`OfflineError::Write`], also if another run writes to the same path or if a directory is not empty,
+    /// [`OfflineError::Output`], if a prefix is not empty, and [`OfflineError::Upload`].
     pub fn create(output: &Output, schema: SchemaRef, aws: &Arc<Aws>) -> Result<Self, OfflineError> {
         let batches = RowBatches::new(SchemaRef::clone(&schema));
         let files = match output {
@@ -134,7 +134,7 @@ impl TrainingWriter {
         batches.push(rows, &mut |batch| files.write(&batch))
     }
 
-    /// Writes the end of the set, and replaces the file at its path.
+    /// Completes the set: moves the file or directory to its path, or completes the last object.
     ///
     /// # Errors
     /// [`OfflineError::Write`], [`OfflineError::Upload`] and [`OfflineError::Encode`].

@@ -13,8 +13,8 @@ use larder_training::TrainingError;
 
 use super::OfflineError;
 
-/// Collects rows until they are a batch. Where a batch ends depends only on the rows, and not on how they were divided before,
-/// because the sizes of batches decide where Parquet's pages and row groups end.
+/// Collects rows until they are a batch. The end of a batch depends only on the rows, and not on how they were divided before,
+/// because the sizes of batches decide the ends of Parquet's pages and row groups.
 ///
 /// Dictionaries are replaced by their values. Otherwise, the values of several batches could have more distinct values than the
 /// type of the keys can count.

@@ -18,7 +18,7 @@ pub(super) enum Target {
 // === impl Target ===
 
 impl Target {
-    /// Resolves a location. The directory of a local file must exist, or be a new directory in one that exists.
+    /// Resolves a location. The parent directory of a local path must exist.
     ///
     /// # Errors
     /// [`OfflineError::Write`].

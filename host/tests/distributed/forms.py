@@ -144,7 +144,7 @@ class Forms(unittest.TestCase):
         self.assert_fails(*missing, worker_config="/nowhere/larder.yaml")
         # Other definitions, another plugin, other files, and no plugin.
         changes = {
-            "feature view 'pairs': its definition": lambda path: replace(path / "features/all.yaml", "ttl: 10s", "ttl: 11s"),
+            "feature view 'pairs': the definition differs": lambda path: replace(path / "features/all.yaml", "ttl: 10s", "ttl: 11s"),
             "plugin 'hostile': component": lambda path: shutil.copy(world.CHURN, path / "plugins/hostile.wasm"),
             "feature view 'rates': file rates.parquet changed": lambda path: os.utime(path / "rates.parquet", (1, 1)),
             "hint: put hostile.wasm into 'plugins: dir'": lambda path: (path / "plugins/hostile.wasm").unlink(),

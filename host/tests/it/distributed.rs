@@ -1,4 +1,4 @@
-//! Training sets on Spark and Ray: each equals the one of one machine, bit by bit.
+//! Training sets on Spark and Ray: each equals the one of one machine, bit for bit.
 //!
 //! The tests are in `tests/distributed`, and run in a virtual environment under `target/` with PySpark and Ray, which needs
 //! 1.5 GB and Java. So `make test` does not run them; `make test-distributed` does.

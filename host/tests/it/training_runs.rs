@@ -151,7 +151,7 @@ fn manifest_reproduces_the_set() {
 
     let definitions = DEFINITIONS.replace("ttl: 100d", "ttl: 99d");
     home.write("features/all.yaml", &definitions);
-    let message = ["a.parquet.manifest.json", "inputs differ", "feature view 'stats': its definition"];
+    let message = ["a.parquet.manifest.json", "inputs differ", "feature view 'stats': the definition differs"];
     again("c.parquet").assert_code(1).assert_complains(&message);
     home.write("features/all.yaml", DEFINITIONS);
     again("c.parquet").assert_code(0);
@@ -393,7 +393,7 @@ fn outputs_never_replace_inputs() {
 
 /// A link or a pipe with the name of the temporary file is not followed.
 #[test]
-fn output_and_manifest_never_replace_entity_rows() {
+fn outputs_are_never_in_entity_rows() {
     let home = project(10);
     fs::create_dir(home.path("dir")).unwrap();
     fs::copy(home.path("entities.parquet"), home.path("dir/a.parquet")).unwrap();
@@ -495,9 +495,9 @@ fn damaged_entity_file_is_an_error() {
     )
     .unwrap();
     home.write("features/all.yaml", &DEFINITIONS.replace("customer_id", "id").replace("type: String", "type: Int64"));
-    run(&home, "a.parquet", &[]).assert_code(1).assert_complains(&[
-        "entity rows cannot be read: entities.parquet is not a readable Parquet file: the reader panicked",
-    ]);
+    run(&home, "a.parquet", &[])
+        .assert_code(1)
+        .assert_complains(&["entity rows: entities.parquet is not a readable Parquet file: the reader panicked"]);
 }
 
 /// Each file has its own categories, as pandas writes them. Together, they are more than keys of 8 bits can count.

@@ -32,7 +32,7 @@ pub enum TrainingError {
         why: String,
     },
     /// The entity rows cannot be read.
-    #[error("the entity rows cannot be read: {0}")]
+    #[error("entity rows: {0}")]
     Entities(Box<dyn std::error::Error + Send + Sync>),
     /// Entity rows have no time, and the job is strict.
     #[error("entity rows have nulls in the column of times '{column}'. hint: remove these rows, or do not use strict")]
@@ -63,7 +63,7 @@ pub enum TrainingError {
     /// A frame lacks a stored feature that a derived view reads.
     #[error(
         "the frame has no column '{column}', which a derived view reads as feature '{feature}'{hint}. hint: join the feature \
-         first, with the same setting of full feature names"
+         first, with the same full_feature_names"
     )]
     MissingFeature {
         /// The column.
@@ -75,7 +75,7 @@ pub enum TrainingError {
     },
     /// Several stored features that derived views read would be the same column of a frame.
     #[error(
-        "column '{column}' would be both feature '{}' and feature '{}'. hint: use full feature names", features.0, features.1
+        "features '{}' and '{}' have the same column '{column}'. hint: set full_feature_names", features.0, features.1
     )]
     AmbiguousColumn {
         /// The column.

@@ -30,13 +30,13 @@ use super::{
 pub(super) struct GivenRows {
     /// The feature row of each entity row, for each read.
     rows: Vec<Vec<Option<Row>>>,
-    /// For each read, whether each entity row has a key; empty if no read has a key.
+    /// For each read, whether each entity row has a complete key. Empty for the rows of a frame: all of them count as having one.
     has_key: Vec<Vec<bool>>,
     /// The index of the first row among all rows.
     first_row: usize,
 }
 
-/// Returns the feature rows of a batch, whose first row has an index among all rows.
+/// Returns the feature rows of a batch. The second argument is the index of its first row in the set.
 pub(super) type Give<'g> = dyn Fn(&RecordBatch, usize) -> Result<GivenRows, TrainingError> + 'g;
 
 // === impl GivenRows ===
@@ -58,7 +58,8 @@ impl GivenRows {
         Ok(Self { rows, has_key: (0..plan.reads.len()).map(has_key).collect(), first_row })
     }
 
-    /// Encodes the features in columns of a frame. `columns` has the column of each feature of a view, if it is needed.
+    /// Encodes the features in columns of a frame. `columns[view][feature]` is the index of the frame's column; `None` if no plugin
+    /// reads the feature.
     pub(super) fn of_frame(
         job: &TrainingJob<'_>,
         columns: &[Vec<Option<usize>>],

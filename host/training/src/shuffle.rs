@@ -33,7 +33,8 @@ use super::{
     times::times,
 };
 
-/// The part of a view's row groups that one task reads: those whose index is `part` if they are divided by `parts`.
+/// The row groups of a view that one task reads: those for which (index of the file + index of the row group) modulo `parts`
+/// is `part`.
 #[derive(Clone, Copy, Debug)]
 pub struct SharePart {
     /// The index of the task.
@@ -68,8 +69,8 @@ impl TrainingJob<'_> {
         Arc::new(Schema::new_with_metadata(fields, before.metadata().clone()))
     }
 
-    /// Adds the number of the bucket to entity rows. Rows without a key, and the rows of views without entities, are divided by
-    /// their times.
+    /// Adds the number of the bucket to entity rows. Entity rows without a complete key, and all entity rows for views without
+    /// entities, get a bucket from their times.
     ///
     /// # Errors
     /// [`TrainingError`].
@@ -91,8 +92,8 @@ impl TrainingJob<'_> {
         Ok(RecordBatch::try_new(self.schema_with_buckets(&batch.schema()), columns)?)
     }
 
-    /// Reads some of the feature rows of a read, and passes batches of [`feature_row_schema`](super::feature_row_schema) to `emit`. The rows of a view
-    /// without entities are in every bucket.
+    /// Reads a share of the feature rows of a read, and passes batches of [`feature_row_schema`](super::feature_row_schema) to
+    /// `emit`. The feature rows of a view without entities are in every bucket.
     ///
     /// # Errors
     /// [`TrainingError`], and errors of `emit`.

@@ -58,7 +58,7 @@ pub(crate) struct TurnsArgs {
     /// The length of each run in seconds.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=60))]
     seconds: u64,
-    /// Compare the first program with itself with a feature log of this share of the entities, such as 0.01. May be
+    /// Also run the first program with a feature log of this share of the entities, such as 0.01, and compare the two. May be
     /// repeated.
     #[arg(long = "log", value_name = "RATE")]
     log_rates: Vec<f64>,

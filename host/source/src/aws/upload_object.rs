@@ -51,7 +51,7 @@ impl ObjectUpload {
     /// Writes the object with all bytes.
     ///
     /// # Errors
-    /// [`AwsError`] if a request fails. The object is unchanged then.
+    /// [`AwsError`] if a request fails. The object is unchanged, unless the response to the last request was lost.
     pub fn finish(mut self) -> Result<(), AwsError> {
         if self.parts.is_none() {
             let body = ByteStream::from(mem::take(&mut self.buffer));

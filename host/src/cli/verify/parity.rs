@@ -68,8 +68,8 @@ pub(super) fn run(config: &ConfigArg, path: &Path) -> Result<()> {
     }
     report.print();
     if !failed.is_empty() {
-        let failed: Vec<_> = failed.iter().map(|(service, why)| format!("the log of '{service}': {why}")).collect();
-        bail!(CliError::Failed(format!("cannot be verified: {}", failed.join("; "))));
+        let failed: Vec<_> = failed.iter().map(|(service, why)| format!("'{service}': {why}")).collect();
+        bail!(CliError::Failed(format!("cannot verify the log of feature service {}", failed.join("; "))));
     }
     if report.unexplained() > 0 {
         let values = output::counted(report.unexplained(), "value differs", "values differ");
@@ -83,7 +83,7 @@ fn verify(logged: &LoggedRows, project: &Project, report: &mut Report) -> Result
     let Some(schema) = LogSchema::of(catalog, &logged.service) else {
         let hint = nearest(&logged.service, catalog.services().iter().map(|service| &*service.name));
         let hint = hint.map_or_else(String::new, |hint| format!(". hint: {hint}"));
-        bail!(CliError::Failed(format!("feature service '{}' of the log is not defined{hint}", logged.service)));
+        bail!(CliError::Failed(format!("the service is not defined{hint}")));
     };
     let rows = Rows::new(logged, &schema)?;
     report.add_other_definitions(rows.with_other_definitions(catalog));

@@ -232,7 +232,7 @@ fn late_rows_are_explained() {
 
 /// A file that was written after the requests does not explain any value of a row with the same time.
 #[test]
-fn replaced_file_proves_nothing() {
+fn replaced_file_is_not_evidence() {
     let home = home();
     let event = now() - 2 * HOUR;
     let file = home.path("data/stats/a.parquet");
@@ -241,7 +241,9 @@ fn replaced_file_proves_nothing() {
     write_stats(&file, event, event, |driver| driver as f64 / 7.0);
     change_log(&home, "rides", |column, old| (column == "stats__conv_rate").then(|| with_double(old, 3, Some(0.5))));
     let ended = verify(&home);
-    ended.assert_code(0).assert_complains(&["nothing proves what these files had before. hint: verify a log before"]);
+    ended.assert_code(0).assert_complains(&[
+        "1 value is REPLACED: their files were written after the requests, so the earlier values are unknown",
+    ]);
     assert_eq!(counts(&ended, "stats__conv_rate"), [32, 31, 0, 0, 0, 1, 0, 0, 0]);
     assert_eq!(counts(&ended, "stats__trips"), [32, 32, 0, 0, 0, 0, 0, 0, 0]);
     // Rows that were corrected with a later created time are late.
@@ -392,7 +394,10 @@ fn mistakes_name_the_file() {
     home.write("larder.yaml", LARDER_YAML);
     home.write("features/all.yaml", &DEFINITIONS.replace("{name: rides,", "{name: ride,"));
     let ended = verify(&home);
-    ended.assert_complains(&["feature service 'rides' of the log is not defined", "did you mean 'ride'"]);
+    ended.assert_complains(&[
+        "cannot verify the log of feature service 'rides': the service is not defined",
+        "did you mean 'ride'",
+    ]);
     // The other service is verified nevertheless.
     assert_eq!(counts(ended.assert_code(1), "odfv_python__label")[1], 32);
 }

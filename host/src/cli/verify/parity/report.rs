@@ -107,10 +107,11 @@ impl Report {
             output::note(&format!("{rows} logged with other definitions. hint: use the definitions of that time"));
         }
         if self.count(Class::Replaced) > 0 {
-            output::note(
-                "files with other values were written after the requests, so nothing proves what these files had before. hint: \
-                 verify a log before the files are replaced, or give corrected rows a later created time",
-            );
+            let values = output::counted(self.count(Class::Replaced), "value is", "values are");
+            output::note(&format!(
+                "{values} REPLACED: their files were written after the requests, so the earlier values are unknown. hint: verify a \
+                 log before its files are replaced"
+            ));
         }
         for example in &self.examples {
             output::note(&format!("unexplained: {}", example.describe()));
