@@ -259,12 +259,13 @@ bench-python: check-tools
 		echo "the benchmark needs wrk; installing Debian's package"; \
 		apt-get update -q && apt-get install -qy --no-install-recommends wrk; }
 	$(MAKE) --no-print-directory wheel
-	cargo build --profile quick --locked -p larder
+	@# The profile of the wheel, so that both share compiled dependencies.
+	cargo build --release --locked -p larder
 	test -x target/bench-python/bin/python || python3 -m venv --clear target/bench-python
 	target/bench-python/bin/python -m pip install --quiet --requirement host/tests/feast/requirements.txt \
 		requests httpx grpcio pyarrow numpy
 	target/bench-python/bin/python -m pip install --quiet --force-reinstall --no-deps target/wheel/*.whl
-	target/bench-python/bin/python -W ignore python/bench/online.py target/quick/larder
+	target/bench-python/bin/python -W ignore python/bench/online.py target/release/larder
 
 ## make dist         build a release in target/dist: program, archive, line tables, SHA-256, software bill of materials
 DIST = larder-$(VERSION)-$(shell uname -m)-linux

@@ -299,7 +299,8 @@ class FeatureStore:
                 `{"customer_id": ["CUST_000123"]}`. All lists have the same length. It can also be a data frame, or a list
                 of mappings, one per row. Values are `str`, `int`, `float`, `bool`, None, `datetime` (without a zone: UTC),
                 UTF-8 `bytes`, `UUID`, `Decimal`, NumPy scalars, and lists of these.
-            columnar: Request an Arrow response, which is faster for many rows in `to_arrow`, `to_numpy` and `to_polars`.
+            columnar: Request an Arrow response, which is faster in `to_arrow` and `to_polars`, and for some hundred rows or more in
+                `to_numpy`.
             timeout: The maximum time of the call, in seconds, instead of the store's.
 
         Returns:
