@@ -76,7 +76,8 @@ def main() -> None:
     store = larder.FeatureStore(arguments.config, url=arguments.url)
     customers = [f"CUST_{number:06}" for number in range(1, arguments.customers + 1)]
     model, rows = train(store, customers, pandas.Timestamp.now("UTC"))
-    for customer, chance in zip(customers[:3], predict(store, model, rows["customer_id"].tolist()[:3])):
+    first = rows["customer_id"].tolist()[:3]
+    for customer, chance in zip(first, predict(store, model, first)):
         print(f"{customer} leaves with a chance of {chance:.0%}")
     print(f"{check(store, rows)} values are equal online and in training")
 
