@@ -229,7 +229,7 @@ class Training(unittest.TestCase):
         reader = pyarrow.RecordBatchReader.from_batches(self.entities.schema, fail())
         out = self.home.dir / "out/failed.parquet"
         out.parent.mkdir()
-        with self.assertRaisesRegex(larder.TrainingError, "the entity rows cannot be read: .*the reader failed"):
+        with self.assertRaisesRegex(larder.TrainingError, "entity rows: .*the reader failed"):
             self.job(reader).to_parquet(out)
         self.assertEqual(list(out.parent.iterdir()), [])
         with self.assertRaisesRegex(larder.TrainingError, "cannot write /nowhere/out.parquet"):
