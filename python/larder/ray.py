@@ -4,7 +4,7 @@
 
     rows = larder.ray.get_historical_features(entity_rows, feature_service="SERVICE", store=store)
 
-The values are those of `FeatureStore.get_historical_features`, bit for bit. Needs Ray Data 2.40 or newer, and this package, the
+The values equal those of `FeatureStore.get_historical_features`, bit for bit. Needs Ray Data 2.40 or newer, and this package, the
 configuration, the plugins and the feature files on all machines: see the guide "Distributed training sets".
 """
 

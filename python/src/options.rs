@@ -3,13 +3,10 @@
 use std::num::NonZeroUsize;
 
 use larder_model::yaml::parse_bytes;
-use larder_training::{Limits, THREADS_MAX};
+use larder_training::{Limits, MEMORY_MIN, THREADS_MAX};
 use pyo3::{Bound, PyAny, PyResult, Python, types::PyAnyMethods};
 
 use crate::errors::ErrorClass;
-
-/// The minimum memory of a job in bytes: enough for some thousand rows.
-const MEMORY_MIN: u64 = 16 << 20;
 
 /// Returns the limits of a job. `memory` is a number of bytes, or text such as `2GiB`.
 pub(crate) fn limits(

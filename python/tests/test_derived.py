@@ -1,7 +1,8 @@
-"""Derived features of frames: they equal those of the join, from columns of every type."""
+"""Tests that derived features of a frame equal those of the join, for columns of all types."""
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import unittest
@@ -132,6 +133,13 @@ class Derived(unittest.TestCase):
         ):
             with self.assertRaisesRegex(larder.TrainingError, words):
                 label(column)
+
+    def test_request_input_may_be_nan(self) -> None:
+        index = self.rows.column_names.index("amount")
+        rows = self.rows.slice(0, 2).set_column(index, "amount", pyarrow.array([float("nan"), None]))
+        found = self.store.get_historical_features(rows, ["odfv_python:conv_x_amount"]).to_arrow()["conv_x_amount"].to_pylist()
+        self.assertTrue(math.isnan(found[0]), found)
+        self.assertIsNone(found[1])
 
     def test_missing_columns_are_named(self) -> None:
         frame = self.store.get_historical_features(self.rows, ["driver_stats:avg_daily_trips", "driver_stats:conv_rate"]).to_arrow()

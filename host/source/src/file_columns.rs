@@ -88,7 +88,7 @@ impl Columns {
         }
     }
 
-    /// See [`Wanted::is_static`]. Files of which all columns are read have no column of event times either.
+    /// See [`Wanted::is_static`]. If all columns are read, none of them is known to have event times.
     pub(super) fn is_static(&self) -> bool {
         match self {
             Self::Of(wanted) => wanted.is_static(),

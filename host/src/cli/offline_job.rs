@@ -5,7 +5,7 @@ use std::{num::NonZeroUsize, thread, time::Duration};
 use anyhow::{Context, Result};
 use clap::Args;
 use larder_model::yaml::parse_bytes;
-use larder_training::{Limits, Progress, THREADS_MAX};
+use larder_training::{Limits, MEMORY_MIN, Progress, THREADS_MAX};
 use tokio::{sync::oneshot, time::interval};
 
 use super::output;
@@ -23,8 +23,6 @@ pub(super) struct JobArgs {
     threads: Option<NonZeroUsize>,
 }
 
-/// The minimum of `--memory`: enough for some thousand rows.
-const MEMORY_MIN: u64 = 16 << 20;
 /// The interval at which the progress is shown.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
@@ -43,8 +41,13 @@ fn parse_threads(text: &str) -> Result<NonZeroUsize, String> {
 }
 
 fn parse_memory(text: &str) -> Result<u64, String> {
+    parse_size(text, MEMORY_MIN)
+}
+
+/// Parses a size of at least `min` bytes.
+pub(super) fn parse_size(text: &str, min: u64) -> Result<u64, String> {
     let bytes = parse_bytes(text).ok_or("not a size such as 512MiB or 2GiB")?;
-    if bytes < MEMORY_MIN { Err(format!("must be at least {} MiB", MEMORY_MIN >> 20)) } else { Ok(bytes) }
+    if bytes < min { Err(format!("must be at least {} MiB", min >> 20)) } else { Ok(bytes) }
 }
 
 /// Runs a job on another thread, and shows its progress. A signal to stop the program stops the job, so that it removes its

@@ -14,12 +14,11 @@ use larder_common::{
     clock::{Clock as _, SystemClock},
     telemetry::{self, LogFormat},
 };
-use larder_model::yaml::parse_bytes;
 use larder_training::{Report, TIME_COLUMN, ViewReport};
 
 use super::{
     CliError, ConfigArg,
-    offline_job::{JobArgs, run_job},
+    offline_job::{JobArgs, parse_size, run_job},
     output,
 };
 use crate::offline::{
@@ -137,8 +136,7 @@ pub(super) fn run(args: &TrainingSetArgs) -> Result<()> {
 }
 
 fn parse_file_bytes(text: &str) -> Result<u64, String> {
-    let bytes = parse_bytes(text).ok_or("not a size such as 512MiB or 2GiB")?;
-    if bytes < FILE_BYTES_MIN { Err(format!("must be at least {} MiB", FILE_BYTES_MIN >> 20)) } else { Ok(bytes) }
+    parse_size(text, FILE_BYTES_MIN)
 }
 
 // === impl TrainingSetArgs ===

@@ -148,6 +148,18 @@ fn failed_upload_leaves_the_earlier_object() {
         .assert_complains(&["cannot write s3://sets/train.parquet: UploadPart: AccessDenied: no"]);
     assert!(moto.get("sets", "train.parquet") == b"earlier");
     assert!(!uploads(&moto).contains("<Upload>"), "the parts are deleted");
+
+    // The second write of the manifest fails: the first one replaced the manifest of the earlier set.
+    moto.put("sets", "train.parquet.manifest.json", b"earlier");
+    let denied =
+        Fault::Respond(403, Vec::new(), "<Error><Code>AccessDenied</Code><Message>no</Message></Error>".to_owned());
+    proxy.rule("PUT /sets/train.parquet.manifest.json", When::Nth(2), denied);
+    training_set(&home, "entities.parquet", "s3://sets/train.parquet")
+        .assert_code(1)
+        .assert_complains(&["cannot write s3://sets/train.parquet.manifest.json: PutObject: AccessDenied: no"]);
+    home.run(["training-set", "--from", "s3://sets/train.parquet.manifest.json", "--out", "again.parquet"])
+        .assert_code(1)
+        .assert_complains(&["s3://sets/train.parquet.manifest.json: its run did not end. hint: build the set again"]);
     training_set(&home, "entities.parquet", "s3://missing/train.parquet")
         .assert_code(1)
         .assert_complains(&["cannot write s3://missing/train.parquet: ", "NoSuchBucket"]);

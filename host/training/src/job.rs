@@ -64,6 +64,8 @@ pub struct TrainingJob<'a> {
 
 /// The maximum number of threads of a job.
 pub const THREADS_MAX: usize = 1_024;
+/// The minimum of [`Limits::memory`] that callers accept: enough for some thousand rows.
+pub const MEMORY_MIN: u64 = 16 << 20;
 /// The default of [`Limits::memory`]: 2 GiB.
 const MEMORY: u64 = 2 << 30;
 

@@ -36,7 +36,7 @@ pub use self::{
     derived::DerivedJob,
     error::TrainingError,
     history::{History, TIME_COLUMN},
-    job::{Limits, OpenSource, THREADS_MAX, TrainingJob, TrainingRequest},
+    job::{Limits, MEMORY_MIN, OpenSource, THREADS_MAX, TrainingJob, TrainingRequest},
     progress::Progress,
     report::{DerivedReport, Report, ViewReport},
     shuffle::SharePart,

@@ -120,6 +120,12 @@ fn features_with_names_of_log_columns_are_an_error() {
         assert!(error.contains(&expected), "{error}");
     }
     with("trips_status").unwrap();
+    let long = "r".repeat(256);
+    let config = load(dir.path(), &format!("logging: {{services: {{{long}: 1}}, to: logs}}"));
+    let definitions = fs::read_to_string(dir.path().join("features/all.yaml")).unwrap();
+    fs::write(dir.path().join("features/all.yaml"), definitions.replace("rides", &long)).unwrap();
+    let error = load_definitions(&config).unwrap_err().to_string();
+    assert!(error.contains("is too long for a directory (use at most 255 bytes)"), "{error}");
 }
 
 #[test]

@@ -165,7 +165,11 @@ fn equal_values_succeed() {
     for feature in ["stats__conv_rate", "stats__trips", "stats__scores", "aged__n", "odfv_python__label"] {
         assert_eq!(counts(&ended, feature), [32, 32, 0, 0, 0, 0, 0, 0, 0], "{feature}");
     }
-    assert!(ended.out.contains("compared 192 values: 192 equal, 0 explained, 0 unexplained"), "{}", ended.out);
+    assert!(
+        ended.out.contains("compared 192 values: 192 equal, 0 explained, 0 replaced, 0 unexplained"),
+        "{}",
+        ended.out
+    );
 }
 
 #[test]
@@ -245,6 +249,7 @@ fn replaced_file_is_not_evidence() {
         "1 value is REPLACED: their files were written after the requests, so the earlier values are unknown",
     ]);
     assert_eq!(counts(&ended, "stats__conv_rate"), [32, 31, 0, 0, 0, 1, 0, 0, 0]);
+    assert!(ended.out.contains(" 0 explained, 1 replaced, 0 unexplained"), "{}", ended.out);
     assert_eq!(counts(&ended, "stats__trips"), [32, 32, 0, 0, 0, 0, 0, 0, 0]);
     // Rows that were corrected with a later created time are late.
     write_stats(&file, event, now() + HOUR, |driver| driver as f64 / 9.0);

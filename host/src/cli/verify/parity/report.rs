@@ -118,12 +118,14 @@ impl Report {
         }
         let values: u64 = self.features.iter().map(|feature| feature.rows).sum();
         let differing: u64 = self.features.iter().flat_map(|feature| feature.classes).sum();
-        let explained = differing - self.unexplained();
+        let replaced = self.count(Class::Replaced);
+        let explained = differing - replaced - self.unexplained();
         let values = output::counted(values, "value", "values");
         output::line(&format!(
-            "compared {values}: {} equal, {} explained, {} unexplained",
+            "compared {values}: {} equal, {} explained, {} replaced, {} unexplained",
             output::thousands(self.features.iter().map(|feature| feature.rows).sum::<u64>() - differing),
             output::thousands(explained),
+            output::thousands(replaced),
             output::thousands(self.unexplained())
         ));
     }
