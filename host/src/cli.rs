@@ -261,24 +261,11 @@ fn report(result: &anyhow::Result<()>) -> u8 {
     if is_list_of_errors(error) {
         // The message has one line per error. Each line begins with a file and a position, in the format that editors
         // parse.
-        output::note(&describe(error));
+        output::note(&output::describe(error));
     } else {
-        output::error(&(describe(error) + store_hint(error)));
+        output::error(&(output::describe(error) + store_hint(error)));
     }
     code_of(error)
-}
-
-/// Formats an error with its chain of causes. Omits a cause if the message already contains its text.
-fn describe(error: &anyhow::Error) -> String {
-    let mut message = String::new();
-    for cause in error.chain().map(ToString::to_string) {
-        if message.is_empty() {
-            message = cause;
-        } else if !message.contains(&cause) {
-            message = format!("{message}: {cause}");
-        }
-    }
-    message
 }
 
 /// Returns the hint for an I/O error of the store, or an empty string for other errors. By default, the store's

@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use larder_common::log_interval::LogInterval;
 use metrics::{Counter, counter, describe_counter};
 
 use super::{Answer, EntityValue, LoggedService};
@@ -25,6 +26,7 @@ pub struct AnswerQueue {
     changed: Condvar,
     /// The entity rows that were dropped because the queue was full.
     dropped: Counter,
+    too_large_logged: LogInterval,
 }
 
 #[derive(Default)]
@@ -76,6 +78,7 @@ impl AnswerQueue {
             state: Mutex::default(),
             changed: Condvar::new(),
             dropped: counter!(DROPPED_ROWS, "reason" => "queue_full"),
+            too_large_logged: LogInterval::default(),
         })
     }
 
@@ -96,6 +99,16 @@ impl AnswerQueue {
         let add = |held: usize| held.checked_add(bytes).filter(|sum| *sum <= bytes_max);
         if self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_err() {
             self.dropped.increment(u64::try_from(rows).unwrap_or(u64::MAX));
+            // An answer that is larger than the whole queue is never logged, however often it is requested.
+            if bytes > bytes_max && self.too_large_logged.is_due() {
+                tracing::warn!(
+                    rows,
+                    bytes,
+                    limit = bytes_max,
+                    "an answer was not logged, because it is larger than the queue of the \
+                     feature log. hint: raise 'logging: queue'"
+                );
+            }
             return None;
         }
         Some(Reservation { queue: Arc::clone(self), bytes })

@@ -66,7 +66,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<()> {
     if sound.plugins {
         match plugin::compat_problems(&config.plugins, catalog) {
             Ok(found) => problems.extend(found),
-            Err(other) => problems.push(error_at(&config, &format!("plugins: {other:#}"))),
+            Err(other) => problems.push(error_at(&config, &format!("plugins: {}", output::describe(&other)))),
         }
     }
     if problems.iter().any(|problem| problem.severity == Severity::Error) {

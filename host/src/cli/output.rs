@@ -158,6 +158,19 @@ pub(super) fn age(seconds: i64) -> String {
     }
 }
 
+/// Formats an error with its chain of causes. Omits a cause if the message already contains its text.
+pub(super) fn describe(error: &anyhow::Error) -> String {
+    let mut message = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if message.is_empty() {
+            message = cause;
+        } else if !message.contains(&cause) {
+            message = format!("{message}: {cause}");
+        }
+    }
+    message
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -15,7 +15,7 @@ use larder_model::{
 use larder_serving::{Selection, TtlPolicy};
 use larder_training::{History, Limits, Progress, Report, TIME_COLUMN, TrainingRequest, kernel::Visibility};
 
-use super::{Location, OfflineError, Output, Project};
+use super::{Location, OfflineError, Output, Project, TrainingWriter};
 
 /// A backfill of one derived view.
 #[derive(Debug)]
@@ -73,8 +73,11 @@ impl<'p> Backfill<'p> {
     }
 
     /// Computes the features, and writes a file for each of the stored views to a directory, which is created if it does not
-    /// exist, or to a prefix in S3. If several views have a row with the
-    /// same key and time, only the file of the first view has the row.
+    /// exist, or to a prefix in S3. If several views have a row with the same key and time, only the file of the first view
+    /// has the row.
+    ///
+    /// If it fails, earlier files with the same names keep their content, because all files are complete before the first one
+    /// is moved to its path.
     ///
     /// # Errors
     /// [`OfflineError`].
@@ -82,16 +85,20 @@ impl<'p> Backfill<'p> {
         if let Location::Local(path) = dir {
             fs::create_dir_all(path).map_err(|source| OfflineError::Write { at: dir.clone(), source })?;
         }
-        (0..self.views.len()).map(|index| self.file(index, dir, limits, progress)).collect()
+        let files = (0..self.views.len()).map(|index| self.file(index, dir, limits, progress));
+        let files: Vec<(TrainingWriter, BackfillFile)> = files.collect::<Result<_, _>>()?;
+        let finish = |(writer, file): (TrainingWriter, BackfillFile)| writer.finish().map(|_| file);
+        files.into_iter().map(finish).collect()
     }
 
+    /// Computes and writes a file, which is not moved to its path yet.
     fn file(
         &self,
         index: usize,
         dir: &Location,
         limits: Limits,
         progress: &Progress,
-    ) -> Result<BackfillFile, OfflineError> {
+    ) -> Result<(TrainingWriter, BackfillFile), OfflineError> {
         let view = &self.views[index];
         let times = self.times.clone();
         let source = self.project.files(view, |wanted| History::wanted(wanted, times.clone()))?;
@@ -130,8 +137,8 @@ impl<'p> Backfill<'p> {
             let batch = RecordBatch::try_new(SchemaRef::clone(&schema), arrays);
             writer.write(&batch.map_err(larder_training::TrainingError::from)?)
         })?;
-        drop(writer.finish()?);
-        Ok(BackfillFile { at, report, rows })
+        writer.flush()?;
+        Ok((writer, BackfillFile { at, report, rows }))
     }
 
     /// Returns the columns of a file: keys, time, and features with their own names.

@@ -101,6 +101,14 @@ impl FileWriter {
         groups.iter().map(|group| u64::try_from(group.compressed_size()).unwrap_or(0)).sum()
     }
 
+    /// Ends the current row group, which releases its memory.
+    ///
+    /// # Errors
+    /// [`OfflineError::Write`], [`OfflineError::Upload`] and [`OfflineError::Encode`].
+    pub(super) fn flush(&mut self) -> Result<(), OfflineError> {
+        self.writer.flush().map_err(|source| failed(&self.at, source))
+    }
+
     /// Replaces the file or object at the location. Returns its size and digest, and its lock, which the caller may keep while
     /// it writes more files that belong to this one.
     ///

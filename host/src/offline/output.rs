@@ -134,6 +134,18 @@ impl TrainingWriter {
         batches.push(rows, &mut |batch| files.write(&batch))
     }
 
+    /// Writes the rows that are still in memory. Further rows would begin a new row group.
+    ///
+    /// # Errors
+    /// [`OfflineError::Write`], [`OfflineError::Upload`] and [`OfflineError::Encode`].
+    pub fn flush(&mut self) -> Result<(), OfflineError> {
+        self.batches.finish(&mut |batch| self.files.write(&batch))?;
+        match &mut self.files {
+            Files::One(file) => file.flush(),
+            Files::Several(directory) => directory.current.as_mut().map_or(Ok(()), FileWriter::flush),
+        }
+    }
+
     /// Completes the set: moves the file or directory to its path, or completes the last object.
     ///
     /// # Errors

@@ -26,6 +26,13 @@ pub enum Warning {
         /// The number of rows.
         rows: u64,
     },
+    /// No entity row has a feature row.
+    NothingFound {
+        /// The view.
+        view: String,
+        /// The number of entity rows with a time and a key.
+        rows: u64,
+    },
     /// Entity rows use feature rows that were created after the rows' times.
     Late {
         /// The view.
@@ -88,10 +95,13 @@ impl Warning {
         if let Some(time) = report.latest_time.filter(|time| *time > now) {
             warn(1, Self::Future { time: python_text(time).unwrap_or_else(|| time.to_string()) });
         }
-        for ViewReport { view, no_key, late, same_time, matched, expired, skipped, .. } in &report.views {
+        for ViewReport { view, no_key, late, same_time, matched, expired, not_found, skipped, .. } in &report.views {
             let view = || view.clone();
             let of = matched + expired;
             warn(*no_key, Self::NoKey { view: view(), rows: *no_key });
+            if of == 0 {
+                warn(*not_found, Self::NothingFound { view: view(), rows: *not_found });
+            }
             warn(*late, Self::Late { view: view(), rows: *late });
             if same_time * SAME_TIME >= of {
                 warn(*same_time, Self::SameTime { view: view(), rows: *same_time, of });
@@ -121,6 +131,12 @@ impl Display for Warning {
             Self::NoKey { view, rows } => {
                 write!(f, "feature view '{view}': {} no complete key, so the features are null", entity_rows(*rows))
             }
+            Self::NothingFound { view, rows } => write!(
+                f,
+                "feature view '{view}': no feature row was found for {}. hint: compare the keys and the times of the entity rows \
+                 with those of the view's files",
+                counted(*rows, "entity row", "entity rows")
+            ),
             Self::Late { view, rows } => write!(
                 f,
                 "feature view '{view}': {} a feature row that was created after the entity row's time; a lookup at that time \
@@ -148,5 +164,30 @@ impl Display for Warning {
                 counted(*rows, "entity row", "entity rows")
             ),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn warnings(view: ViewReport) -> Vec<String> {
+        let view = ViewReport { view: "stats".to_owned(), ..view };
+        let report = Report { rows: 4, views: vec![view], ..Report::default() };
+        Warning::of(&report, 0).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn no_feature_row_at_all_is_reported() {
+        assert_eq!(warnings(ViewReport { not_found: 3, matched: 1, ..ViewReport::default() }), [""; 0]);
+        assert_eq!(
+            warnings(ViewReport { not_found: 4, ..ViewReport::default() }),
+            [
+                "feature view 'stats': no feature row was found for 4 entity rows. hint: compare the keys and the times of the entity \
+              rows with those of the view's files"
+            ]
+        );
+        let no_key = warnings(ViewReport { no_key: 4, ..ViewReport::default() });
+        assert_eq!(no_key, ["feature view 'stats': 4 entity rows have no complete key, so the features are null"]);
     }
 }

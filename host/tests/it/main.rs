@@ -8,6 +8,7 @@
 
 mod allocations;
 mod arrow;
+mod backfill;
 mod bad_input;
 mod binary;
 mod bounds;

@@ -1,4 +1,4 @@
-//! Runs of `larder training-set` and `larder backfill`: manifests, interruptions, full disks, and concurrent runs.
+//! Runs of `larder training-set`: manifests, interruptions, full disks, and concurrent runs.
 
 use std::{
     fs::{self, File},
@@ -11,7 +11,7 @@ use std::{
 use arrow::{
     array::{
         Array, ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, RecordBatchReader as _, StringArray,
-        TimestampMicrosecondArray, TimestampNanosecondArray,
+        TimestampMicrosecondArray,
     },
     compute::cast,
     datatypes::{DataType, Float64Type, TimestampMicrosecondType},
@@ -96,6 +96,23 @@ pub(crate) fn project(rows: usize) -> Home {
         ],
     );
     home
+}
+
+/// `DEFINITIONS` with a derived view that reads two stored views with the same key, and one that needs request data.
+pub(crate) fn with_derived(home: &Home) {
+    let inputs: String = [("a", "stats:visits"), ("b", "stats:spent"), ("c", "limits:credit"), ("d", "stats:spent")]
+        .iter()
+        .chain(&[("e", "limits:credit"), ("f", "stats:spent"), ("g", "stats:visits"), ("h", "limits:credit")])
+        .map(|(name, from)| format!("      - {{name: {name}, from: \"{from}\"}}\n"))
+        .collect();
+    let derived = format!(
+        "derived_views:\n  - name: numbers\n    plugin: bench_floats\n    inputs:\n{inputs}    features:\n      - {{name: sum, type: \
+         Float64}}\n      - {{name: ratio, type: Float64}}\n  - name: needs_request\n    plugin: bench_floats\n    inputs:\n      - \
+         {{name: a, request: Float64}}\n    features: [{{name: sum, type: Float64}}]\n"
+    );
+    home.write("features/all.yaml", &(DEFINITIONS.to_owned() + &derived));
+    fs::create_dir_all(home.path("plugins")).unwrap();
+    fs::copy(guest("bench/floats"), home.path("plugins/bench_floats.wasm")).unwrap();
 }
 
 pub(crate) fn run(home: &Home, out: &str, more: &[&str]) -> Ended {
@@ -267,100 +284,6 @@ fn directory_is_read_in_order() {
     home.run(args).assert_code(1).assert_complains(&["empty: the directory has no *.parquet file"]);
 }
 
-/// `DEFINITIONS` with a derived view that reads two stored views with the same key, and one that needs request data.
-fn with_derived(home: &Home) {
-    let inputs: String = [("a", "stats:visits"), ("b", "stats:spent"), ("c", "limits:credit"), ("d", "stats:spent")]
-        .iter()
-        .chain(&[("e", "limits:credit"), ("f", "stats:spent"), ("g", "stats:visits"), ("h", "limits:credit")])
-        .map(|(name, from)| format!("      - {{name: {name}, from: \"{from}\"}}\n"))
-        .collect();
-    let derived = format!(
-        "derived_views:\n  - name: numbers\n    plugin: bench_floats\n    inputs:\n{inputs}    features:\n      - {{name: sum, type: \
-         Float64}}\n      - {{name: ratio, type: Float64}}\n  - name: needs_request\n    plugin: bench_floats\n    inputs:\n      - \
-         {{name: a, request: Float64}}\n    features: [{{name: sum, type: Float64}}]\n"
-    );
-    home.write("features/all.yaml", &(DEFINITIONS.to_owned() + &derived));
-    fs::create_dir_all(home.path("plugins")).unwrap();
-    fs::copy(guest("bench/floats"), home.path("plugins/bench_floats.wasm")).unwrap();
-}
-
-fn backfill(home: &Home, view: &str, from: &str, to: &str) -> Ended {
-    home.run(["backfill", view, "--from", from, "--to", to, "--out", "filled"])
-}
-
-/// A backfill has the values of a training set whose entity rows are the keys and times of the feature rows.
-#[test]
-fn backfill_equals_training_set() {
-    let home = project(300);
-    with_derived(&home);
-    // 2025-10-09T08:53:20Z is `START`.
-    let ended = backfill(&home, "numbers", "2025-10-09T09:00:00Z", "2025-10-09T09:20:00Z");
-    ended.assert_code(0);
-    let files = ["filled/numbers.limits.parquet", "filled/numbers.stats.parquet"].map(|file| read(&home.path(file)));
-    assert!(files.iter().all(|rows| rows.num_rows() > 50), "{}", ended.out);
-    let mut seen = std::collections::HashSet::new();
-    for rows in &files {
-        let names: Vec<_> = rows.schema().fields().iter().map(|field| field.name().clone()).collect();
-        assert_eq!(names, ["customer_id", "event_timestamp", "sum", "ratio"]);
-        let at = rows["event_timestamp"].as_primitive::<TimestampMicrosecondType>();
-        for row in 0..rows.num_rows() {
-            assert!((400 * SECOND..1_600 * SECOND).contains(&(at.value(row) - START)));
-            let customer = rows["customer_id"].as_string::<i32>().value(row).to_owned();
-            assert!(seen.insert((customer, at.value(row))), "a key and a time are in one file only");
-        }
-        let entities = ["customer_id", "event_timestamp"].map(|name| (name, Arc::clone(&rows[name])));
-        write(&home.path("entities.parquet"), entities.into());
-        let args = ["--entities", "entities.parquet", "--feature", "numbers:sum", "--feature", "numbers:ratio"];
-        home.run(["training-set", "--out", "set.parquet"].into_iter().chain(args)).assert_code(0);
-        let set = read(&home.path("set.parquet"));
-        for name in ["sum", "ratio"] {
-            let bits = |rows: &RecordBatch| -> Vec<_> {
-                rows[name].as_primitive::<Float64Type>().iter().map(|value| value.map(f64::to_bits)).collect()
-            };
-            assert!(bits(rows).iter().any(Option::is_some));
-            assert_eq!(bits(rows), bits(&set), "{name}");
-        }
-    }
-}
-
-#[test]
-fn backfill_skips_rows_without_key() {
-    let home = project(10);
-    with_derived(&home);
-    for (file, feature) in [("stats.parquet", "visits"), ("limits.parquet", "credit")] {
-        let mut columns = vec![
-            ("customer_id", Arc::new(StringArray::from(vec![Some("c1"), None])) as ArrayRef),
-            ("at", times(0..2)),
-            (feature, Arc::new(Float64Array::from(vec![1.0, 2.0]))),
-        ];
-        if file == "stats.parquet" {
-            columns.extend([("spent", Arc::clone(&columns[2].1)), ("created", times(0..2))]);
-        }
-        write(&home.path(file), columns);
-    }
-    backfill(&home, "numbers", "2025-10-09", "2025-10-10").assert_code(0);
-    let rows: usize = ["filled/numbers.limits.parquet", "filled/numbers.stats.parquet"]
-        .map(|file| read(&home.path(file)).num_rows())
-        .iter()
-        .sum();
-    assert_eq!(rows, 1);
-}
-
-#[test]
-fn backfill_mistakes_are_named() {
-    let home = project(10);
-    with_derived(&home);
-    let (from, to) = ("2025-10-09", "2025-10-10");
-    let mistakes = |view: &str, from: &str, to: &str, code: i32, words: &str| {
-        backfill(&home, view, from, to).assert_code(code).assert_complains(&[words]);
-        assert!(!has(&home, "filled"));
-    };
-    mistakes("number", from, to, 1, "there is no derived view with this name (did you mean 'numbers'?)");
-    mistakes("needs_request", from, to, 1, "input 'a' of 'needs_request' is request data, which has no history");
-    mistakes("numbers", to, from, 2, "--from must be before --to");
-    mistakes("numbers", "yesterday", to, 2, "yesterday");
-}
-
 /// A run must not replace its own inputs, or add a file to the files of a view.
 #[test]
 fn outputs_never_replace_inputs() {
@@ -464,27 +387,6 @@ fn derived_view_of_derived_view_is_computed() {
     assert!(set["sum"].as_primitive::<Float64Type>().iter().any(|value| value.is_some()));
 }
 
-/// The join compares nanoseconds, so a backfill must not truncate them.
-#[test]
-fn backfill_keeps_nanoseconds() {
-    let home = project(100);
-    with_derived(&home);
-    let stats = read(&home.path("stats.parquet"));
-    let nanos = stats["at"].as_primitive::<TimestampMicrosecondType>().values().iter().map(|at| at * 1_000 + 900);
-    let nanos: ArrayRef = Arc::new(TimestampNanosecondArray::from_iter_values(nanos).with_timezone("UTC"));
-    let columns = stats.schema();
-    let column = |name: &str| if name == "at" { Arc::clone(&nanos) } else { Arc::clone(&stats[name]) };
-    let columns = columns.fields().iter().map(|field| (field.name().as_str(), column(field.name()))).collect();
-    write(&home.path("stats.parquet"), columns);
-    backfill(&home, "numbers", "2025-01-01", "2026-01-01").assert_code(0);
-    let rows = read(&home.path("filled/numbers.stats.parquet"));
-    // `sum` is `visits + spent` of the row at exactly this time.
-    let expected: Vec<_> = (0..100).map(|row| Some(f64::from(row) + f64::from(row) / 3.0)).collect();
-    assert_eq!(rows["sum"].as_primitive::<Float64Type>().iter().collect::<Vec<_>>(), expected);
-    assert_eq!(rows["event_timestamp"].data_type(), nanos.data_type());
-}
-
-/// Feature files in S3 are read in ranges, and only the row groups that are needed.
 /// The Parquet library panics when it reads this file.
 #[test]
 fn damaged_entity_file_is_an_error() {

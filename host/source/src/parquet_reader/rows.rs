@@ -301,7 +301,8 @@ impl FileRows {
             let following = self.following(number + 1, first_row.saturating_add(rows));
             let input = Arc::new(input_of(&self.plan, number, following)?);
             let rows_max = self.limits.memory_of(self.plan.roots) / 8 / self.plan.row_bytes();
-            let batch_rows = rows_max.clamp(1, self.limits.batch_rows as u64);
+            // The reader allocates this number of rows for each column, even if the row group has fewer.
+            let batch_rows = rows_max.clamp(1, self.limits.batch_rows as u64).min(rows - done);
             self.group = Some(Group { number, input, rows, done, batch_rows, open: None });
         }
     }

@@ -196,6 +196,17 @@ fn lengths_of(list: &ListArray) -> Vec<usize> {
     (0..list.len()).map(|row| usize::try_from(list.value_length(row)).unwrap()).collect()
 }
 
+/// Many small files are read one after another, so a batch must not have memory for more rows than it has.
+#[test]
+fn few_rows_need_little_memory() {
+    let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(0..3));
+    let names: Vec<String> = (0..20).map(|column| format!("column{column}")).collect();
+    let columns: Vec<(&str, ArrayRef)> = names.iter().map(|name| (name.as_str(), Arc::clone(&numbers))).collect();
+    let batches = read(&written(&columns, properties()), &limits(8 * MIB), 0).unwrap();
+    let bytes: usize = batches.iter().map(RecordBatch::get_array_memory_size).sum();
+    assert!(bytes < 20 * 512, "{bytes}");
+}
+
 #[test]
 fn oversized_row_is_an_error() {
     let file = written(&[("list", lists(&[1, 2_000_000, 1]))], properties());

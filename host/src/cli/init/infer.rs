@@ -23,7 +23,7 @@ use larder_sync::{likely_type, wider_type};
 use parquet::arrow::{ProjectionMask, arrow_reader::ParquetRecordBatchReaderBuilder};
 use serde_json::Value;
 
-use crate::cli::{CliError, import::relative_path};
+use crate::cli::{CliError, import::relative_path, output};
 
 /// The result of inference over all files.
 #[derive(Debug)]
@@ -81,7 +81,7 @@ pub(super) fn infer(paths: &[PathBuf], dir: &Path) -> Result<Inferred> {
     for path in grouped(paths).into_iter().flat_map(tables) {
         match View::of(&path, dir, &mut names) {
             Ok(view) => inferred.views.push(view),
-            Err(why) => inferred.left_out.push(format!("{}: {why:#}", path.display())),
+            Err(why) => inferred.left_out.push(format!("{}: {}", path.display(), output::describe(&why))),
         }
     }
     if inferred.views.is_empty() {

@@ -8,6 +8,7 @@ mod arrivals;
 mod classify;
 mod compare;
 mod log;
+mod reads;
 mod recompute;
 mod report;
 mod rows;
@@ -46,6 +47,9 @@ enum Class {
     TtlMode,
     /// Another component computed the value.
     OtherComponent,
+    /// The event time of the row is later than the request. A server serves such rows, but training sets do not use them
+    /// before their event time.
+    Future,
     /// No reason is known.
     Unexplained,
 }
@@ -63,7 +67,7 @@ pub(super) fn run(config: &ConfigArg, path: &Path) -> Result<()> {
         if !failed.contains_key(&logged.service)
             && let Err(error) = verify(&logged, &project, &mut report)
         {
-            failed.insert(logged.service, format!("{error:#}"));
+            failed.insert(logged.service, output::describe(&error));
         }
     }
     report.print();
@@ -87,6 +91,8 @@ fn verify(logged: &LoggedRows, project: &Project, report: &mut Report) -> Result
     };
     let rows = Rows::new(logged, &schema)?;
     report.add_other_definitions(rows.with_other_definitions(catalog));
+    let (not_logged, not_defined) = rows.unverified(&schema);
+    report.add_unverified(&logged.service, not_logged, not_defined);
     let offline = Offline::new(project, &logged.service, LOG_TIMESTAMP, &rows.entities)?;
     Classifier::new(&rows, &offline)?.classify(report)
 }

@@ -3,6 +3,7 @@
 use std::{fs, process::Command, time::Duration};
 
 use larder_fakeaws::FakeS3;
+use rustix::process::Signal;
 use serde_json::json;
 
 use super::*;
@@ -40,6 +41,24 @@ fn full_queue_drops_and_counts() {
     fixture.stop();
     assert_eq!(ints(&read(&fixture.path("log/pushed")), "driver_id"), [1, 2], "smaller answers fit");
     assert_eq!(dropped() - before, 5_000.0);
+}
+
+/// However often it is requested, an answer that is larger than the queue is not logged, so the server says so.
+#[test]
+fn answer_larger_than_queue_is_reported() {
+    let home = Home::with(PUSHED);
+    home.configure("logging: {services: {pushed: 1}, to: log, queue: 64KiB}\n");
+    let (mut host, address) = home.serve();
+    let all: Vec<i64> = (0..5_000).collect();
+    ask_at(address, &all);
+    let line = host.until("an answer was not logged, because it is larger than the queue of the feature log");
+    assert!(
+        line.contains("raise 'logging: queue'") && line.contains("limit=65536") && line.contains("rows=5000"),
+        "{line}"
+    );
+    ask_at(address, &all);
+    let said = host.stop(Signal::TERM);
+    assert_eq!(said.matches("larger than the queue").count(), 1, "once a minute: {said}");
 }
 
 /// A file that cannot be written is tried again, and then dropped. Later files are written.

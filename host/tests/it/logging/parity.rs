@@ -121,9 +121,10 @@ fn verify(home: &Home) -> Ended {
     home.run(["verify", "--parity", "log"])
 }
 
-/// Returns the counts of a feature: rows, equal, late, pushed, overwritten, replaced, ttl mode, other component, unexplained.
+/// Returns the counts of a feature: rows, equal, late, pushed, overwritten, replaced, ttl mode, other component, future,
+/// unexplained.
 #[track_caller]
-fn counts(ended: &Ended, feature: &str) -> [u64; 9] {
+fn counts(ended: &Ended, feature: &str) -> [u64; 10] {
     let line = ended.out.lines().find(|line| line.split_whitespace().next() == Some(feature));
     let line = line.unwrap_or_else(|| panic!("no {feature}: {}\n{}", ended.out, ended.err));
     let counts: Vec<u64> = line.split_whitespace().skip(1).map(|count| count.parse().unwrap()).collect();
@@ -163,7 +164,7 @@ fn equal_values_succeed() {
     let ended = verify(&home);
     ended.assert_code(0);
     for feature in ["stats__conv_rate", "stats__trips", "stats__scores", "aged__n", "odfv_python__label"] {
-        assert_eq!(counts(&ended, feature), [32, 32, 0, 0, 0, 0, 0, 0, 0], "{feature}");
+        assert_eq!(counts(&ended, feature), [32, 32, 0, 0, 0, 0, 0, 0, 0, 0], "{feature}");
     }
     assert!(
         ended.out.contains("compared 192 values: 192 equal, 0 explained, 0 replaced, 0 unexplained"),
@@ -185,9 +186,9 @@ fn pushed_values_are_explained() {
     let ended = verify(&home);
     ended.assert_code(0);
     for feature in ["stats__conv_rate", "stats__trips", "stats__scores", "odfv_python__conv_x_amount"] {
-        assert_eq!(counts(&ended, feature), [32, 22, 0, 10, 0, 0, 0, 0, 0], "{feature}");
+        assert_eq!(counts(&ended, feature), [32, 22, 0, 10, 0, 0, 0, 0, 0, 0], "{feature}");
     }
-    assert_eq!(counts(&ended, "aged__n"), [32, 32, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(counts(&ended, "aged__n"), [32, 32, 0, 0, 0, 0, 0, 0, 0, 0]);
 }
 
 /// A file that was changed after the requests, and rows that were created after them in a file that claims to be old.
@@ -202,8 +203,8 @@ fn late_rows_are_explained() {
     ended.assert_code(0);
     // Driver 0 has no rate, and each seventh driver has none either. The integers are unchanged.
     let changed = u64::try_from((1..DRIVERS).filter(|driver| driver % 7 > 0).count()).unwrap();
-    assert_eq!(counts(&ended, "stats__conv_rate"), [32, 32 - changed, changed, 0, 0, 0, 0, 0, 0]);
-    assert_eq!(counts(&ended, "stats__trips"), [32, 32, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(counts(&ended, "stats__conv_rate"), [32, 32 - changed, changed, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(counts(&ended, "stats__trips"), [32, 32, 0, 0, 0, 0, 0, 0, 0, 0]);
     assert_eq!(
         counts(&ended, "odfv_python__conv_x_amount")[2],
         counts(&ended, "odfv_python__conv_x_amount")[0] - counts(&ended, "odfv_python__conv_x_amount")[1]
@@ -219,7 +220,7 @@ fn late_rows_are_explained() {
     }
     let ended = verify(&home);
     ended.assert_code(0);
-    assert_eq!(counts(&ended, "stats__conv_rate"), [32, 32 - changed, changed, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(counts(&ended, "stats__conv_rate"), [32, 32 - changed, changed, 0, 0, 0, 0, 0, 0, 0]);
 
     // The same rows, with an earlier created time, should have been served.
     write_stats(&second, now() - HOUR, now() - HOUR, |driver| driver as f64 / 9.0);
@@ -231,7 +232,7 @@ fn late_rows_are_explained() {
         "differ from the files for no known reason",
         "unexplained: odfv_python__conv_x_amount of driver_id=",
     ]);
-    assert_eq!(counts(&ended, "stats__conv_rate"), [32, 32 - changed, 0, 0, 0, 0, 0, 0, changed]);
+    assert_eq!(counts(&ended, "stats__conv_rate"), [32, 32 - changed, 0, 0, 0, 0, 0, 0, 0, changed]);
 }
 
 /// A file that was written after the requests does not explain any value of a row with the same time.
@@ -248,9 +249,9 @@ fn replaced_file_is_not_evidence() {
     ended.assert_code(0).assert_complains(&[
         "1 value is REPLACED: their files were written after the requests, so the earlier values are unknown",
     ]);
-    assert_eq!(counts(&ended, "stats__conv_rate"), [32, 31, 0, 0, 0, 1, 0, 0, 0]);
+    assert_eq!(counts(&ended, "stats__conv_rate"), [32, 31, 0, 0, 0, 1, 0, 0, 0, 0]);
     assert!(ended.out.contains(" 0 explained, 1 replaced, 0 unexplained"), "{}", ended.out);
-    assert_eq!(counts(&ended, "stats__trips"), [32, 32, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(counts(&ended, "stats__trips"), [32, 32, 0, 0, 0, 0, 0, 0, 0, 0]);
     // Rows that were corrected with a later created time are late.
     write_stats(&file, event, now() + HOUR, |driver| driver as f64 / 9.0);
     let ended = verify(&home);
@@ -277,8 +278,8 @@ fn other_ttl_mode_is_explained() {
     home.configure("serving: {ttl: \"null\"}\n");
     let ended = verify(&home);
     ended.assert_code(0);
-    assert_eq!(counts(&ended, "aged__n"), [32, 17, 0, 0, 0, 0, 15, 0, 0]);
-    assert_eq!(counts(&ended, "stats__trips"), [32, 32, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(counts(&ended, "aged__n"), [32, 17, 0, 0, 0, 0, 15, 0, 0, 0]);
+    assert_eq!(counts(&ended, "stats__trips"), [32, 32, 0, 0, 0, 0, 0, 0, 0, 0]);
 }
 
 /// A value that another component computed, as the digest in the log proves.
@@ -300,7 +301,7 @@ fn other_component_is_explained() {
     change_log(&home, "prices", change);
     let ended = verify(&home);
     ended.assert_code(0);
-    assert_eq!(counts(&ended, "odfv_python__conv_x_amount"), [32, 31, 0, 0, 0, 0, 0, 1, 0]);
+    assert_eq!(counts(&ended, "odfv_python__conv_x_amount"), [32, 31, 0, 0, 0, 0, 0, 1, 0, 0]);
 }
 
 /// The plugin was not deployed when the request was answered.
@@ -313,7 +314,7 @@ fn missing_plugin_is_another_component() {
     let ended = verify(&home);
     ended.assert_code(0);
     let counts = counts(&ended, "odfv_python__label");
-    assert!(counts[7] > 0 && counts[8] == 0, "{counts:?}");
+    assert!(counts[7] > 0 && counts[9] == 0, "{counts:?}");
 }
 
 /// In a table, a later write replaces a row even if its event time is older.
@@ -334,14 +335,14 @@ fn overwritten_rows_of_tables_are_explained() {
     });
     let ended = verify(&home);
     ended.assert_code(1);
-    assert_eq!(counts(&ended, "stats__conv_rate"), [32, 31, 0, 0, 0, 0, 0, 0, 1], "files have no later writes");
+    assert_eq!(counts(&ended, "stats__conv_rate"), [32, 31, 0, 0, 0, 0, 0, 0, 0, 1], "files have no later writes");
     let files = "source: {path: data/stats, timestamp_field: event_timestamp, created_timestamp_column: created}";
     assert!(DEFINITIONS.contains(files));
     let table = format!("source: {{dynamodb: stats}}\n    batch_{files}");
     home.write("features/all.yaml", &DEFINITIONS.replace(files, &table).replace("    push_source: stats\n", ""));
     let ended = verify(&home);
     ended.assert_code(0);
-    assert_eq!(counts(&ended, "stats__conv_rate"), [32, 31, 0, 0, 1, 0, 0, 0, 0]);
+    assert_eq!(counts(&ended, "stats__conv_rate"), [32, 31, 0, 0, 1, 0, 0, 0, 0, 0]);
     ended.assert_complains(&["rows were logged with other definitions"]);
 }
 
@@ -373,8 +374,49 @@ fn changed_bits_are_unexplained() {
         let ended = verify(&home);
         ended.assert_code(1);
         let counts = counts(&ended, name);
-        assert!(counts[8] > 0 && counts[1] + counts[8] == 32, "{name}: {counts:?}");
+        assert!(counts[9] > 0 && counts[1] + counts[9] == 32, "{name}: {counts:?}");
     }
+}
+
+/// A server serves rows with later event times. Training sets do not use them yet.
+#[test]
+fn future_event_times_are_explained() {
+    let home = home();
+    write_stats(&home.path("data/stats/b.parquet"), now() + HOUR, now() - HOUR, |driver| driver as f64 / 9.0);
+    log_after(&home, |_| {});
+    let ended = verify(&home);
+    ended.assert_code(0);
+    let conv_rate = counts(&ended, "stats__conv_rate");
+    assert!(conv_rate[8] > 20 && conv_rate[1] + conv_rate[8] == 32, "{conv_rate:?}");
+    let derived = counts(&ended, "odfv_python__conv_x_amount");
+    assert!(derived[8] > 20 && derived[1] + derived[8] == 32, "{derived:?}");
+    // The future row has other bits than the log.
+    change_log(&home, "rides", |column, old| (column == "stats__conv_rate").then(|| with_double(old, 3, Some(0.5))));
+    assert_eq!(counts(verify(&home).assert_code(1), "stats__conv_rate")[9], 1);
+}
+
+/// A service with all features of a view also has the features that are added to the view later.
+#[test]
+fn features_only_on_one_side_are_reported() {
+    let home = home();
+    log_after(&home, |_| {});
+    let trips = "{name: trips, type: Int64}";
+    let with_added = DEFINITIONS.replace(trips, &format!("{{name: added, type: Int64}}, {trips}"));
+    home.write("features/all.yaml", &with_added.replace("created}", "created, field_mapping: {trips: added}}"));
+    write_stats(&home.path("data/stats/a.parquet"), now() - 2 * HOUR, now() - 2 * HOUR, |driver| driver as f64 / 9.0);
+    let ended = verify(&home);
+    ended.assert_code(0).assert_complains(&[
+        "feature service 'rides': rows of the log have no feature 'stats__added', so it is not verified",
+    ]);
+    assert!(!ended.out.contains("stats__added"), "{}", ended.out);
+    let conv_rate = counts(&ended, "stats__conv_rate");
+    assert!(conv_rate[2] > 20 && conv_rate[1] + conv_rate[2] == 32, "{conv_rate:?}");
+    home.write("features/all.yaml", &DEFINITIONS.replace(&format!(", {trips}"), ""));
+    let ended = verify(&home);
+    ended.assert_code(0).assert_complains(&[
+        "feature service 'rides': the log has feature 'stats__trips', which the service does not have, so it is not verified",
+    ]);
+    assert_eq!(counts(&ended, "stats__scores")[0], 32);
 }
 
 #[test]

@@ -54,7 +54,7 @@ pub(super) fn run(args: &RunArgs) -> Result<()> {
     let batch = |rows| transform.input_batch(args.as_of, rows);
     let inputs =
         if is_parquet { parquet(&args.input, signature, batch) } else { json_rows(&args.input, signature, batch) };
-    let inputs = inputs.map_err(|error| failed(format!("{error:#}")))?;
+    let inputs = inputs.map_err(|error| failed(output::describe(&error)))?;
     let outputs = transform.call(&inputs);
     let value = |index: usize, row: usize| cell(outputs.output(index), signature.outputs[index].column_type, row);
     let rows = inputs.rows();

@@ -26,6 +26,11 @@ const BYTES_MAX: usize = 512 << 20;
 // === impl LoggedRows ===
 
 impl LoggedRows {
+    /// Returns whether the log has a column.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.rows.column_by_name(name).is_some()
+    }
+
     /// Returns a column.
     ///
     /// # Errors

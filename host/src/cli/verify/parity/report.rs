@@ -19,6 +19,9 @@ pub(super) struct Report {
     examples: Vec<Difference>,
     /// The number of rows that were logged with other definitions.
     other_definitions: u64,
+    /// The features of services that the log lacks, and those of the log that their services lack: each with the service.
+    not_logged: BTreeSet<(String, String)>,
+    not_defined: BTreeSet<(String, String)>,
 }
 
 /// The counts of a feature.
@@ -42,13 +45,14 @@ pub(super) struct Difference {
     pub(super) computed: ArrayRef,
 }
 
-const CLASSES: [(Class, &str); 7] = [
+const CLASSES: [(Class, &str); 8] = [
     (Class::Late, "LATE"),
     (Class::Pushed, "PUSHED"),
     (Class::Overwritten, "OVERWRITTEN"),
     (Class::Replaced, "REPLACED"),
     (Class::TtlMode, "TTL MODE"),
     (Class::OtherComponent, "COMPONENT"),
+    (Class::Future, "FUTURE"),
     (Class::Unexplained, "UNEXPLAINED"),
 ];
 
@@ -82,6 +86,13 @@ impl Report {
         self.other_definitions += rows as u64;
     }
 
+    /// Adds features of a service that some rows of the log lack, and features of the log that the service lacks.
+    pub(super) fn add_unverified(&mut self, service: &str, not_logged: Vec<String>, not_defined: Vec<String>) {
+        let named = |feature| (service.to_owned(), feature);
+        self.not_logged.extend(not_logged.into_iter().map(named));
+        self.not_defined.extend(not_defined.into_iter().map(named));
+    }
+
     /// Returns the number of differences for which no reason is known.
     pub(super) fn unexplained(&self) -> u64 {
         self.count(Class::Unexplained)
@@ -105,6 +116,16 @@ impl Report {
         if self.other_definitions > 0 {
             let rows = output::counted(self.other_definitions, "row was", "rows were");
             output::note(&format!("{rows} logged with other definitions. hint: use the definitions of that time"));
+        }
+        for (service, feature) in &self.not_logged {
+            output::note(&format!(
+                "feature service '{service}': rows of the log have no feature '{feature}', so it is not verified"
+            ));
+        }
+        for (service, feature) in &self.not_defined {
+            output::note(&format!(
+                "feature service '{service}': the log has feature '{feature}', which the service does not have, so it is not verified"
+            ));
         }
         if self.count(Class::Replaced) > 0 {
             let values = output::counted(self.count(Class::Replaced), "value is", "values are");

@@ -24,6 +24,9 @@ pub(super) struct Rows<'l> {
     pub(super) keys: Vec<String>,
 }
 
+/// The suffixes of the columns that each feature has in addition.
+const STATUS_AND_TIME: [&str; 2] = ["__status", "__timestamp"];
+
 // === impl Rows ===
 
 impl<'l> Rows<'l> {
@@ -52,6 +55,17 @@ impl<'l> Rows<'l> {
     pub(super) fn with_other_definitions(&self, catalog: &Catalog) -> usize {
         let current = Some(definitions_digest(catalog).to_string());
         (0..self.entities.num_rows()).filter(|row| self.logged.text(DEFINITIONS, *row) != current).count()
+    }
+
+    /// Returns the full names of the features that only one of the log and the service has: those without a column in the log,
+    /// and those of the log that are not features of the service.
+    pub(super) fn unverified(&self, schema: &LogSchema) -> (Vec<String>, Vec<String>) {
+        let features = schema.columns.iter().filter(|column| matches!(column.origin, Origin::Feature(..)));
+        let missing = features.filter(|column| !self.logged.has(&column.name)).map(|column| column.name.clone());
+        let is_feature = |name: &str| STATUS_AND_TIME.iter().all(|suffix| self.logged.has(&format!("{name}{suffix}")));
+        let fields = self.logged.rows.schema_ref().fields().iter().map(|field| field.name());
+        let other = fields.filter(|name| is_feature(name) && schema.columns.iter().all(|column| column.name != **name));
+        (missing.collect(), other.cloned().collect())
     }
 
     /// Returns the rows with these indexes, with other times.
