@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn last_load_is_not_after_the_time() {
+    fn last_load_precedes_the_time() {
         let (mut times, view) = (LoadTimes::default(), ViewId::from_number(1));
         assert_eq!(times.at(view, 10), None);
         times.note(view, None);

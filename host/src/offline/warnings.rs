@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn no_feature_row_at_all_is_reported() {
+    fn missing_feature_rows_are_reported() {
         assert_eq!(warnings(ViewReport { not_found: 3, matched: 1, ..ViewReport::default() }), [""; 0]);
         assert_eq!(
             warnings(ViewReport { not_found: 4, ..ViewReport::default() }),

@@ -369,7 +369,7 @@ fn manifest_of_other_format_is_named() {
 
 /// A derived view can read another one that is not requested.
 #[test]
-fn derived_view_of_derived_view_is_computed() {
+fn nested_derived_views_are_computed() {
     let home = project(50);
     with_derived(&home);
     let definitions = fs::read_to_string(home.path("features/all.yaml")).unwrap();
@@ -450,7 +450,7 @@ fn wrong_key_names_its_row() {
 
 /// The plugin returns the number of rows of the call.
 #[test]
-fn plugin_that_depends_on_batch_is_refused() {
+fn batch_dependent_plugin_is_refused() {
     let home = project(100);
     let derived = "derived_views:\n  - name: counted\n    plugin: hostile\n    inputs:\n      - {name: x, from: \
                    \"stats:visits\"}\n    features: [{name: y, type: Float64}]\n    config: {mode: batch_size}\n";
@@ -469,7 +469,7 @@ fn plugin_that_depends_on_batch_is_refused() {
 
 /// The plugin returns its reference time as text: each row has its own.
 #[test]
-fn plugins_get_the_time_of_each_row() {
+fn plugins_get_each_rows_time() {
     let home = project(100);
     let derived = "derived_views:\n  - name: timed\n    plugin: hostile\n    inputs:\n      - {name: x, from: \
                    \"stats:visits\"}\n    features: [{name: text, type: String}]\n    config: {mode: good}\n";

@@ -29,7 +29,7 @@ fn uploads(moto: &Moto) -> String {
 }
 
 #[test]
-fn files_in_s3_give_the_same_set() {
+fn s3_files_give_the_same_set() {
     let home = project(200_000);
     let entities = read(&home.path("entities.parquet")).slice(150_000, 20_000);
     let columns = entities.schema();

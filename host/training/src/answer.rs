@@ -7,7 +7,7 @@ use arrow::{
     compute::{take, take_record_batch},
 };
 use larder_columns::{feature_array, instants};
-use larder_model::{codec::RowHeader, model::Micros};
+use larder_model::model::Micros;
 use larder_serving::{Answer, ColumnFrom, HistoricalRows, Status, TtlPolicy};
 
 use super::{
@@ -92,8 +92,7 @@ pub(super) fn answer<'a>(
     let view = |read: &larder_serving::ViewRead| ViewReport { view: read.name.to_string(), ..ViewReport::default() };
     let mut views: Vec<ViewReport> = plan.reads.iter().map(view).collect();
     for (read, report) in views.iter_mut().enumerate() {
-        // Reading all headers before the rows are used lets the processor wait for the memory of several rows at a time.
-        let headers: Vec<Option<RowHeader>> = rows.iter().map(|row| found.header(read, *row)).collect();
+        let headers = found.headers(read, rows);
         for (row, (header, time)) in headers.iter().zip(&as_of).enumerate() {
             let Some(header) = header else {
                 if found.has_key(read, rows[row]) {

@@ -20,8 +20,8 @@ pub(super) trait FoundRows: Sync {
     /// Returns whether the entity row has a complete key.
     fn has_key(&self, read: usize, row: usize) -> bool;
 
-    /// Returns the header of the feature row; `None` if there is none.
-    fn header(&self, read: usize, row: usize) -> Option<RowHeader>;
+    /// Returns the headers of the feature rows of these entity rows; `None` for an entity row without one.
+    fn headers(&self, read: usize, rows: &[usize]) -> Vec<Option<RowHeader>>;
 
     /// Returns the feature row; `None` if there is none.
     fn row(&self, read: usize, row: usize) -> Option<Row>;
@@ -49,9 +49,10 @@ impl FoundRows for Joined {
         self.spines[self.reads[read].0].slot(row).is_some()
     }
 
-    fn header(&self, read: usize, row: usize) -> Option<RowHeader> {
+    fn headers(&self, read: usize, rows: &[usize]) -> Vec<Option<RowHeader>> {
         let (key, found) = &self.reads[read];
-        found.header(self.spines[*key].slot(row)?)
+        let spine = &self.spines[*key];
+        found.headers(rows.iter().map(|row| spine.slot(*row)))
     }
 
     fn row(&self, read: usize, row: usize) -> Option<Row> {

@@ -98,8 +98,8 @@ impl FoundRows for GivenRows {
         self.has_key.get(read).is_none_or(|rows| rows[row])
     }
 
-    fn header(&self, read: usize, row: usize) -> Option<RowHeader> {
-        RowHeader::read(self.rows[read][row].as_ref()?).ok()
+    fn headers(&self, read: usize, rows: &[usize]) -> Vec<Option<RowHeader>> {
+        rows.iter().map(|row| RowHeader::read(self.rows[read][*row].as_ref()?).ok()).collect()
     }
 
     fn row(&self, read: usize, row: usize) -> Option<Row> {

@@ -11,11 +11,13 @@
 //! ever stored. Joins of parts of the feature rows can be merged.
 
 mod join;
+mod prefetch;
 mod spine;
 
 #[cfg(test)]
 mod tests;
 
+pub(crate) use self::prefetch::prefetch;
 pub use self::{
     join::{Arrival, Best, Candidate, Join, Visibility, Winners},
     spine::{Group, Spine, SpineBuilder, TooManyRows},

@@ -21,7 +21,7 @@ use larder_store::Row;
 
 use super::{
     Progress, TrainingError, TrainingJob, ViewReport,
-    kernel::{Arrival, Best, Candidate, Group, Join, Spine, Winners},
+    kernel::{Arrival, Best, Candidate, Group, Join, Spine, Winners, prefetch},
 };
 
 /// The feature rows of a view that are winners.
@@ -100,7 +100,6 @@ impl ViewRows {
         };
         let range = TimeRange { min: job.event_time_min(read, first), max: last };
         let (winners, candidates) = reader.find_winners(range, report)?;
-        let candidates: Arc<[Best]> = candidates.into();
         let Some(blocks) = reader.read_rows(&candidates, bytes_max)? else { return Ok(None) };
         let mut positions = Vec::with_capacity(candidates.len());
         let mut row_bytes_max = 0;
@@ -120,10 +119,16 @@ impl ViewRows {
         Some(Row::in_block(block, bytes))
     }
 
-    /// Returns the header of the row of a slot's winner.
-    pub(super) fn header(&self, slot: usize) -> Option<RowHeader> {
-        let (block, bytes) = self.find(slot)?;
-        RowHeader::read(&block[bytes.start as usize..bytes.end as usize]).ok()
+    /// Returns the headers of the rows of the winners of these slots.
+    pub(super) fn headers(&self, slots: impl Iterator<Item = Option<usize>>) -> Vec<Option<RowHeader>> {
+        let indexes: Vec<Option<usize>> = slots.map(|slot| self.winners.get(slot?)).collect();
+        let rows = indexes.into_iter().map(|index| {
+            let (block, bytes) = self.position(index?)?;
+            Some(&block[bytes.start as usize..bytes.end as usize])
+        });
+        let rows: Vec<Option<&[u8]>> = rows.collect();
+        prefetch(rows.iter().flatten().filter_map(|row| row.first().copied()));
+        rows.into_iter().map(|row| RowHeader::read(row?).ok()).collect()
     }
 
     /// Returns the size in bytes of the row of a slot's winner.
@@ -137,7 +142,11 @@ impl ViewRows {
     }
 
     fn find(&self, slot: usize) -> Option<(&Arc<[u8]>, Range<u32>)> {
-        let index = self.winners.get(slot)?;
+        self.position(self.winners.get(slot)?)
+    }
+
+    /// Returns the block and the bytes of the row with this index.
+    fn position(&self, index: usize) -> Option<(&Arc<[u8]>, Range<u32>)> {
         let RowPosition { block, end } = *self.positions.get(index)?;
         let before = index.checked_sub(1).map(|before| self.positions[before]).filter(|before| before.block == block);
         Some((&self.blocks[block as usize], before.map_or(0, |before| before.end)..end))
@@ -198,7 +207,7 @@ impl Reader<'_> {
     }
 
     /// Reads the keys and times of all feature rows.
-    fn find_winners(&self, range: TimeRange, report: &mut ViewReport) -> Result<(Winners, Vec<Best>), TrainingError> {
+    fn find_winners(&self, range: TimeRange, report: &mut ViewReport) -> Result<(Winners, Arc<[Best]>), TrainingError> {
         let skipped_groups: Arc<Mutex<HashSet<(usize, usize)>>> = Arc::default();
         let joins = self.on_threads(|thread| {
             let skipped_groups = Arc::clone(&skipped_groups);
@@ -256,7 +265,7 @@ impl Reader<'_> {
             let event_at = |row: usize| (times.micros(row).unwrap_or_default(), nanos(times.nanos(row)));
             let created_at =
                 |row: usize| created.and_then(|created| Some((created.micros(row)?, nanos(created.nanos(row)))));
-            // In several loops, so that the processor waits for the memory of several rows at the same time.
+            // In several loops, so that the processor waits for the memory of many rows at the same time.
             ids.clear();
             for row in 0..rows.num_rows() {
                 if times.micros(row).is_none() {
@@ -274,6 +283,7 @@ impl Reader<'_> {
             }
             groups.clear();
             groups.extend(ids.iter().filter_map(|(row, id)| Some((*row, self.spine.group(id)?))));
+            self.spine.prefetch(groups.iter().map(|(_, group)| *group));
             let join = join.get_or_insert_with(|| Join::new(self.spine));
             // A source has at most 2^32 files.
             let file = u32::try_from(batch.file).unwrap_or(u32::MAX);
@@ -283,6 +293,7 @@ impl Reader<'_> {
                 let visible = visibility.of(event_at(at), created_at(at));
                 Some((*row, self.spine.first_slot(*group, visible)?))
             }));
+            join.prefetch(slots.iter().map(|(_, slot)| *slot));
             for (row, slot) in &slots {
                 let row = *row as usize;
                 let ((event_time, event_nanos), created) = (event_at(row), created_at(row));

@@ -261,7 +261,7 @@ fn replaced_file_is_not_evidence() {
 
 /// A file that arrived before the request, but after the last load of its view.
 #[test]
-fn rows_that_were_not_loaded_yet_are_late() {
+fn rows_not_loaded_yet_are_late() {
     let home = home();
     log_after(&home, |_| {
         write_stats(&home.path("data/stats/b.parquet"), now() - HOUR, now() - HOUR, |driver| driver as f64 / 9.0);
@@ -397,7 +397,7 @@ fn future_event_times_are_explained() {
 
 /// A service with all features of a view also has the features that are added to the view later.
 #[test]
-fn features_only_on_one_side_are_reported() {
+fn added_and_removed_features_are_reported() {
     let home = home();
     log_after(&home, |_| {});
     let trips = "{name: trips, type: Int64}";

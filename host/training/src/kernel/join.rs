@@ -1,10 +1,10 @@
 //! Finds the winner of each slot.
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, sync::Arc};
 
 use larder_model::model::Micros;
 
-use super::Spine;
+use super::{Spine, prefetch::prefetch};
 
 /// The time at which a feature row becomes visible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -128,6 +128,11 @@ impl<'s> Join<'s> {
         Self { spine, best: vec![Best::NONE; spine.slots()] }
     }
 
+    /// Loads the rows of slots to which feature rows are added next.
+    pub fn prefetch(&self, slots: impl Iterator<Item = usize>) {
+        prefetch(slots.map(|slot| self.best[slot].event_time.to_le_bytes()[0]));
+    }
+
     /// Adds a feature row. `slot` is the result of [`Spine::first_slot`] for its key and the time at which it becomes visible.
     #[inline]
     pub fn add(&mut self, slot: usize, candidate: &Candidate) {
@@ -146,7 +151,7 @@ impl<'s> Join<'s> {
 
     /// Returns the winner of each slot, and the distinct winners in ascending order of their arrival.
     #[must_use]
-    pub fn finish(mut self) -> (Winners, Vec<Best>) {
+    pub fn finish(mut self) -> (Winners, Arc<[Best]>) {
         for slots in self.spine.groups() {
             for slot in slots.skip(1) {
                 // A row that is visible to a slot is visible to all later slots of the key.

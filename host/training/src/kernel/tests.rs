@@ -1,5 +1,7 @@
 //! Compares the join with a naive one, which looks at all pairs of an entity row and a feature row.
 
+use std::sync::Arc;
+
 use larder_model::model::{EntityId, Micros};
 use proptest::prelude::*;
 
@@ -56,7 +58,7 @@ fn naive(entities: &[EntityRow], features: &[FeatureRow], visibility: Visibility
     entities.iter().map(winner).collect()
 }
 
-fn joined(spine: &Spine, (winners, rows): &(Winners, Vec<Best>)) -> Vec<Option<usize>> {
+fn joined(spine: &Spine, (winners, rows): &(Winners, Arc<[Best]>)) -> Vec<Option<usize>> {
     let winner = |row: usize| {
         let Arrival { file, row } = rows[winners.get(spine.slot(row)?)?].arrival();
         Some(file as usize * 10 + usize::try_from(row).unwrap())
@@ -169,7 +171,7 @@ fn late_row_is_visible_when_created() {
 }
 
 #[test]
-fn rows_without_key_or_time_find_nothing() {
+fn incomplete_rows_find_nothing() {
     let spine = spine(&[(None, Some((1, 0))), (Some(1), None), (Some(1), Some((1, 0)))]);
     assert_eq!((spine.rows(), spine.slots(), spine.time_range()), (3, 1, Some((1, 1))));
     let found = join(&spine, &[(1, (0, 0), None)], &[0], Visibility::Event);

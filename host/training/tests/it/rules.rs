@@ -22,7 +22,7 @@ fn visits(files: &Files, request: &TrainingRequest<'_>, at: i64) -> Option<i64> 
 }
 
 #[test]
-fn event_at_the_rows_time_is_used() {
+fn event_at_row_time_is_used() {
     let files = Files::new();
     files.stats("a", &[(A, Some(20 * SECOND), None, Some(1))]);
     let request = features(&["stats:visits"]);
@@ -155,7 +155,7 @@ fn times_keep_their_type_and_zone() {
 }
 
 #[test]
-fn event_times_and_full_names_are_added() {
+fn event_times_and_full_names_exist() {
     let files = Files::new();
     files.stats("a", &[(A, Some(20 * SECOND), None, Some(1))]);
     let request = TrainingRequest { event_timestamps: true, full_feature_names: true, ..features(&["stats:visits"]) };
@@ -238,7 +238,7 @@ fn statuses_are_marked() {
 }
 
 #[test]
-fn strict_rejects_rows_without_key_or_time() {
+fn strict_rejects_incomplete_rows() {
     let files = Files::new();
     files.stats("a", &[(A, Some(20 * SECOND), None, Some(1))]);
     let request = TrainingRequest { strict: true, ..features(&["stats:visits"]) };
