@@ -1,11 +1,13 @@
-//! Opens files only if they are regular files, and detects changes to files by their metadata.
+//! Opens files only if they are regular files, names temporary files, and detects changes to files by their metadata.
 //!
 //! A configured path may lead to a pipe, a device or a socket. Opening or reading one of these may block a thread
 //! forever. All code that reads a file at a configured path uses the functions in this module.
 
 use std::{
     collections::HashMap,
+    ffi::OsString,
     fs::{self, File, Metadata, OpenOptions},
+    hash::{BuildHasher as _, Hasher as _, RandomState},
     io::{self, Read as _},
     os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
@@ -129,6 +131,17 @@ pub fn stamps(files: impl IntoIterator<Item = PathBuf>) -> FileStamps {
         (path, stamp)
     };
     files.into_iter().map(stamp).collect()
+}
+
+/// Returns the path of a temporary file next to `path`, whose content is renamed or linked to `path` once it is complete. The
+/// name is hidden, and no other thread or process uses it: processes in different containers can have the same ID.
+#[must_use]
+pub fn temporary_beside(path: &Path) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    // The standard library seeds each state randomly.
+    name.push(format!(".{:016x}", RandomState::new().build_hasher().finish()));
+    path.with_file_name(name)
 }
 
 // === impl PathStamp ===

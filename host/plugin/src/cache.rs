@@ -26,12 +26,12 @@ use std::{
 
 use aws_lc_rs::{constant_time::verify_slices_are_equal, hmac, rand};
 use larder_common::{
-    files::{FILE_BYTES_MAX, read_regular},
+    files::{FILE_BYTES_MAX, read_regular, temporary_beside},
     private::{self, PriorAccess},
 };
 use wasmtime::{Engine, component::Component};
 
-use super::{Digest, PluginError};
+use super::Digest;
 
 /// The directory of compiled code.
 #[derive(Debug)]
@@ -54,19 +54,31 @@ const BYTES_MAX: u64 = 1 << 30;
 // === impl Cache ===
 
 impl Cache {
-    /// Opens a directory, and creates it if it does not exist.
-    pub(super) fn open(dir: &Path) -> Result<Self, PluginError> {
-        let failed = |source| PluginError::Cache { path: dir.display().to_string(), source };
-        let before = private::open_dir(dir).map_err(failed)?;
+    /// Opens a directory, and creates it if it does not exist. If it cannot be used, for example because it belongs to another
+    /// user, logs a warning and returns `None`: each process then compiles all components.
+    pub(super) fn open(dir: &Path) -> Option<Self> {
+        let opened = Self::try_open(dir);
+        opened
+            .inspect_err(|error| {
+                tracing::warn!(
+                    dir = %dir.display(), %error,
+                    "cannot open the directory of compiled plugins; each start compiles them again"
+                );
+            })
+            .ok()
+    }
+
+    fn try_open(dir: &Path) -> io::Result<Self> {
+        let before = private::open_dir(dir)?;
         let path = dir.join("key");
         if before == PriorAccess::Writable {
             tracing::warn!(
                 key = %path.display(),
                 "another user may have replaced the key that signs compiled code; creating a new key"
             );
-            remove_key(&path).map_err(failed)?;
+            remove_key(&path)?;
         }
-        let key = key(&path).map_err(failed)?;
+        let key = key(&path)?;
         Ok(Self { dir: dir.to_path_buf(), key: hmac::Key::new(hmac::HMAC_SHA256, &key), unstored: Mutex::default() })
     }
 
@@ -116,7 +128,7 @@ impl Cache {
 
     /// Returns whether the file was written. Logs a warning if not.
     fn write(&self, path: &Path, name: &str, contents: &[u8]) -> bool {
-        let beside = self.dir.join(format!(".{name}.{}", std::process::id()));
+        let beside = temporary_beside(path);
         let written = || -> io::Result<()> {
             let mut file = private::create_file(&beside)?;
             file.write_all(self.tag(name, contents).as_ref())?;
@@ -151,7 +163,9 @@ impl Cache {
         let mut files: Vec<(SystemTime, u64, PathBuf)> = entries
             .filter_map(|entry| {
                 let path = entry.ok()?.path();
-                let is_code = path.extension().is_some_and(|extension| extension == "cwasm");
+                let name = path.file_name()?.as_encoded_bytes();
+                // A killed process leaves the temporary file of the code that it was writing.
+                let is_code = name.ends_with(b".cwasm") || name.starts_with(b".");
                 let meta = fs::metadata(&path).ok().filter(|_| is_code)?;
                 Some((meta.modified().ok()?, meta.len(), path))
             })
@@ -202,7 +216,7 @@ fn settings_hash(engine: &Engine) -> u64 {
     hasher.finish()
 }
 
-/// Returns the server's key, and creates it if there is none. Two processes that start at the same time get the same
+/// Returns the server's key, and creates it if there is none. Two threads or processes that start at the same time get the same
 /// key. If the file is not a valid key, or other users could read or write it, the key is replaced. Code that was
 /// signed with the old key is then compiled again.
 fn key(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
@@ -223,12 +237,11 @@ fn key(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
     }
     let mut key = [0; KEY_BYTES];
     rand::fill(&mut key).map_err(|_| io::Error::other("cannot generate random bytes"))?;
-    let beside = path.with_extension(std::process::id().to_string());
+    let beside = temporary_beside(path);
     let mut file = private::create_file(&beside)?;
-    file.write_all(&key)?;
-    file.sync_all()?;
-    // A hard link makes the complete key visible at once. If two processes create it, only one succeeds.
-    let linked = fs::hard_link(&beside, path);
+    let written = file.write_all(&key).and_then(|()| file.sync_all());
+    // A hard link makes the complete key visible at once. If two threads or processes create it, only one succeeds.
+    let linked = written.and_then(|()| fs::hard_link(&beside, path));
     fs::remove_file(&beside)?;
     match linked {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
@@ -360,6 +373,33 @@ mod tests {
         assert_eq!(fs::read_dir(&own).unwrap().count(), 1, "no temporary file is left");
     }
 
+    /// Threads of one process, as in the Python package, open the directory at the same time.
+    #[test]
+    fn concurrent_opens_share_the_key() {
+        for _ in 0..20 {
+            let dir = tempfile::tempdir().unwrap();
+            let open = || Cache::open(&dir.path().join("compiled"));
+            let opened: Vec<_> = std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();
+                threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            });
+            let tags: Vec<_> =
+                opened.iter().map(|cache| cache.as_ref().unwrap().tag("a", b"b").as_ref().to_vec()).collect();
+            assert!(tags.iter().all(|tag| *tag == tags[0]));
+            assert_eq!(fs::read_dir(dir.path().join("compiled")).unwrap().count(), 1, "no temporary file is left");
+        }
+    }
+
+    #[test]
+    fn unusable_directory_is_no_cache() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert!(Cache::open(&file.join("compiled")).is_none());
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o1777)).unwrap();
+        assert!(Cache::open(dir.path()).is_none(), "other users share the directory");
+    }
+
     #[test]
     fn unusable_key_is_replaced() {
         let dir = tempfile::tempdir().unwrap();
@@ -413,7 +453,7 @@ mod tests {
             File::options().write(true).open(&path).unwrap().set_modified(then).unwrap();
             path
         };
-        let (old, new) = (file("old.cwasm", 9), file("new.cwasm", 1));
+        let (old, new) = (file(".old.cwasm.0123", 9), file("new.cwasm", 1));
         cache.tidy(200);
         assert!(old.try_exists().unwrap(), "exactly the limit");
         cache.tidy(199);

@@ -23,14 +23,6 @@ pub enum PluginError {
     /// The directory of the server's own copies cannot be created.
     #[error(transparent)]
     PluginDir(#[from] PluginDirError),
-    /// The cache of compiled code cannot be opened.
-    #[error("cannot open the cache of compiled plugins in {path}: {source}")]
-    Cache {
-        /// Its directory.
-        path: String,
-        /// The reason.
-        source: std::io::Error,
-    },
 }
 
 /// Why a file is not a valid plugin.

@@ -7,8 +7,7 @@ use larder_common::compute::Compute;
 use super::{Component, LoadError, PluginError, PluginSettings, cache::Cache, compiler::Compiler, engine::Engines};
 
 /// The shared resources for running plugins: the engines, the timer that interrupts calls, the compiler, the cache of
-/// compiled code, the threads for long calls, and the
-/// threads for batches that failed.
+/// compiled code, the threads for long calls, and the threads for batches that failed.
 #[derive(Debug)]
 pub struct PluginRuntime {
     pub(super) engines: Engines,
@@ -29,10 +28,9 @@ impl PluginRuntime {
     /// Sets up the engines and starts the threads.
     ///
     /// # Errors
-    /// [`PluginError`] if address space for instances cannot be reserved, a thread cannot be started, or the cache
-    /// cannot be opened.
+    /// [`PluginError`] if address space for instances cannot be reserved, or a thread cannot be started.
     pub fn new(settings: PluginSettings) -> Result<Arc<Self>, PluginError> {
-        let cache = settings.cache_dir.as_deref().map(Cache::open).transpose()?;
+        let cache = settings.cache_dir.as_deref().and_then(Cache::open);
         let engines = Engines::new(&settings)?;
         let start = |name: &str, waiting_max: usize| {
             Compute::start(name, settings.compute_threads, waiting_max).map_err(PluginError::Thread)

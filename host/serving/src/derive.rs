@@ -113,7 +113,8 @@ fn no_plugin(step: &Step) -> Result<Derived, RequestError> {
 
 fn failure(step: &Step, failed: &FailedRow) -> RequestError {
     let (view, plugin) = (step.view.name.to_string(), step.view.plugin.to_string());
-    RequestError::Plugin { view, plugin, row: failed.row, why: failed.error.for_client() }
+    let (why, details) = (failed.error.for_client(), failed.error.to_string());
+    RequestError::Plugin { view, plugin, row: failed.row, why, details }
 }
 
 /// Appends a feature's values in all rows. The value is null in rows without a value. Passes rows with values that would

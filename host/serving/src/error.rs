@@ -133,6 +133,8 @@ pub enum RequestError {
         row: usize,
         /// The reason, as far as clients may see it.
         why: String,
+        /// The complete reason, for training sets, whose callers may see it.
+        details: String,
     },
     /// A value of an entity column cannot be converted to the column's type.
     #[error("{}", Cut(.0))]
@@ -339,7 +341,7 @@ mod tests {
         for error in [
             RequestError::BadEntity { column: why(), row, why: why() },
             RequestError::BadRequestData { name: why(), row, declared: why(), found: why() },
-            RequestError::Plugin { view: why(), plugin: why(), row, why: why() },
+            RequestError::Plugin { view: why(), plugin: why(), row, why: why(), details: why() },
         ] {
             let message = error.map_row(|row| row + 40).to_string();
             assert!(message.contains("row 42"), "{message}");

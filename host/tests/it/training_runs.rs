@@ -467,6 +467,31 @@ fn batch_dependent_plugin_is_refused() {
     assert!(!has(&home, "set.parquet"));
 }
 
+/// There is no server whose log could have the reason.
+#[test]
+fn failed_plugin_is_named_with_reason() {
+    let home = project(10);
+    fs::create_dir_all(home.path("plugins")).unwrap();
+    fs::copy(guest("hostile"), home.path("plugins/hostile.wasm")).unwrap();
+    let rows = read(&home.path("entities.parquet"));
+    let x = (0..rows.num_rows()).map(|row| if row == 7 { 1_000.0 } else { 1.0 }).collect::<Float64Array>();
+    let schema = rows.schema();
+    let columns = schema.fields().iter().map(|field| (field.name().as_str(), Arc::clone(&rows[field.name().as_str()])));
+    write(&home.path("entities.parquet"), columns.chain([("x", Arc::new(x) as ArrayRef)]).collect());
+    for (mode, why) in [("fault", "the hostile plugin gives up"), ("trap", "unreachable"), ("spin", "ms")] {
+        let derived = format!(
+            "derived_views:\n  - name: failing\n    plugin: hostile\n    on_error: fail\n    inputs: [{{name: x, request: \
+             Float64}}]\n    features: [{{name: y, type: Float64}}]\n    config: {{mode: {mode}, bad: 1000}}\n"
+        );
+        home.write("features/all.yaml", &(DEFINITIONS.to_owned() + &derived));
+        let args = ["training-set", "--entities", "entities.parquet", "--out", "set.parquet", "--feature", "failing:y"];
+        let ended = home.run(args);
+        let expected = "entity row 7: derived view 'failing' could not be computed by plugin 'hostile': ";
+        ended.assert_code(1).assert_complains(&[expected, why]);
+        assert!(!ended.err.contains("server's log"), "{}", ended.err);
+    }
+}
+
 /// The plugin returns its reference time as text: each row has its own.
 #[test]
 fn plugins_get_each_rows_time() {

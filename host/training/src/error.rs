@@ -89,6 +89,18 @@ pub enum TrainingError {
     /// The requested features cannot be resolved, or a value of the entity rows cannot be used.
     #[error(transparent)]
     Request(RequestError),
+    /// The plugin of a derived view with `on_error: fail` could not compute a row.
+    #[error("entity row {row}: derived view '{view}' could not be computed by plugin '{plugin}': {why}")]
+    Plugin {
+        /// The index of the row, from 0.
+        row: usize,
+        /// The view.
+        view: String,
+        /// The plugin.
+        plugin: String,
+        /// The reason.
+        why: String,
+    },
     /// The plugin of a derived view is not loaded.
     #[error(
         "derived view '{view}' needs plugin '{plugin}', which is not loaded. hint: put {plugin}.wasm into 'plugins: dir'"
@@ -188,6 +200,7 @@ impl From<RequestError> for TrainingError {
             RequestError::MissingKeys { mut missing, .. } if !missing.is_empty() => {
                 Self::MissingColumn { column: missing.swap_remove(0), hint: ". hint: add the join key".to_owned() }
             }
+            RequestError::Plugin { view, plugin, row, details, .. } => Self::Plugin { row, view, plugin, why: details },
             other => Self::Request(other),
         }
     }

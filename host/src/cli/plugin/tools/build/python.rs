@@ -15,6 +15,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use larder_common::files::temporary_beside;
 
 use self::check::Checked;
 use super::{traceback, write_files};
@@ -198,9 +199,7 @@ fn output_tail(output: &Output) -> String {
 
 impl Staging {
     fn new(cache: &Path) -> Result<Self> {
-        let path = cache.join(format!("build-{}", std::process::id()));
-        // A killed process with the same ID may have left the directory.
-        let _ = fs::remove_dir_all(&path);
+        let path = temporary_beside(&cache.join("build"));
         fs::create_dir(&path).with_context(|| format!("cannot create {}", path.display()))?;
         Ok(Self(path))
     }
