@@ -64,9 +64,12 @@ feature_views:
     features: [{name: fares, type: Int64}]
     source: {path: 'data/[1].parquet'}
 ";
-    check(&[definitions], expect![[r#"
+    check(
+        &[definitions],
+        expect![[r#"
         0.yaml:7:20: error: feature view 'daily_stats': 'source: path' is 'data/*.parquet', but patterns are not supported (use a Parquet file, a directory, whose *.parquet files are read at any depth, or s3://bucket/key, where the key is an object or a prefix)
-        0.yaml:12:26: error: feature view 'table_stats': 'batch_source: path' is 's3://bucket/day-?/part.parquet', but patterns are not supported (use a Parquet file, a directory, whose *.parquet files are read at any depth, or s3://bucket/key, where the key is an object or a prefix)"#]]);
+        0.yaml:12:26: error: feature view 'table_stats': 'batch_source: path' is 's3://bucket/day-?/part.parquet', but patterns are not supported (use a Parquet file, a directory, whose *.parquet files are read at any depth, or s3://bucket/key, where the key is an object or a prefix)"#]],
+    );
 }
 
 #[test]
