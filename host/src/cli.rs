@@ -46,6 +46,8 @@ use self::left_out::missing_command;
 use crate::{
     app::AppError,
     config::{BuildFeatures, CheckedConfig, Config, ConfigError, FEAST_VALUES_FROM, Flag, Origin, process_environment},
+    hints::FrontEnd,
+    offline::OfflineError,
 };
 
 /// A Feast-compatible online feature server with lookups in tens of microseconds.
@@ -263,7 +265,7 @@ fn report(result: &anyhow::Result<()>) -> u8 {
         // parse.
         output::note(&output::describe(error));
     } else {
-        output::error(&(output::describe(error) + store_hint(error)));
+        output::error(&(output::describe(error) + store_hint(error) + &hint(error)));
     }
     code_of(error)
 }
@@ -279,13 +281,24 @@ fn store_hint(error: &anyhow::Error) -> &'static str {
     }
 }
 
-fn is_list_of_errors(error: &anyhow::Error) -> bool {
-    let own = error.downcast_ref::<ConfigError>();
+/// Returns the hint for an error of the configuration or of a training set, or an empty string for other errors.
+fn hint(error: &anyhow::Error) -> String {
+    let offline = error.chain().find_map(|cause| cause.downcast_ref::<OfflineError>());
+    offline.map(|error| FrontEnd::CommandLine.offline_hint(error)).unwrap_or_else(|| {
+        config_error(error).map(|error| FrontEnd::CommandLine.config_hint(error)).unwrap_or_default()
+    })
+}
+
+fn config_error(error: &anyhow::Error) -> Option<&ConfigError> {
     let inner = error.downcast_ref::<AppError>().and_then(|error| match error {
         AppError::Config(error) => Some(error),
         _ => None,
     });
-    own.or(inner).is_some_and(|error| matches!(error, ConfigError::Invalid(_)))
+    error.downcast_ref::<ConfigError>().or(inner)
+}
+
+fn is_list_of_errors(error: &anyhow::Error) -> bool {
+    config_error(error).is_some_and(|error| matches!(error, ConfigError::Invalid(_)))
 }
 
 /// Returns the exit code for an error.

@@ -9,4 +9,6 @@ pub mod app;
 
 pub mod offline;
 
+pub mod hints;
+
 pub mod cli;

@@ -15,7 +15,7 @@ use std::{
 /// The layers of modules within crates. A module may only use modules of lower layers. The compiler cannot check this
 /// within a crate.
 const LAYERS: [(&str, &[(&str, u8)]); 2] = [
-    ("host/src", &[("config", 1), ("offline", 2), ("app", 2), ("cli", 3), ("main", 4)]),
+    ("host/src", &[("config", 1), ("offline", 2), ("app", 2), ("hints", 3), ("cli", 4), ("main", 5)]),
     ("host/model/src", &[("model", 1), ("codec", 2), ("yaml", 2), ("registry", 3)]),
 ];
 

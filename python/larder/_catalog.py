@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -85,7 +86,7 @@ class Catalog:
         known = ", ".join(f"'{service.name}'" for service in self.services) or "none"
         raise RequestError(f"feature service '{name}' does not exist. hint: the services are {known}")
 
-    def column_types(self, service: str | None, features: list[str], full_feature_names: bool) -> dict[str, str] | None:
+    def column_types(self, service: str | None, features: Sequence[str], full_feature_names: bool) -> dict[str, str] | None:
         """Returns the types of the columns of a response, or None if a requested name is not in the catalog."""
         types = dict(self._keys)
         if service is not None:

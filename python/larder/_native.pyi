@@ -2,9 +2,10 @@
 
 from typing import Any, final
 
+from ._set_request import SetRequest
 from ._types import Decoder
 
-__all__ = ["ArrowTable", "OfflineProject", "OnlineClient", "TrainingPlan", "TrainingSet", "__version__", "compile_plugin"]
+__all__ = ["ArrowTable", "OfflineProject", "OnlineClient", "TrainingPlan", "TrainingSet", "__version__", "compile_plugin", "json_texts"]
 
 __version__: str
 
@@ -28,20 +29,7 @@ class OfflineProject:
     def definitions(self) -> dict[str, Any]: ...
     def warnings(self) -> list[str]: ...
     def server_url(self) -> str: ...
-    def training_set(
-        self,
-        entities: object,
-        service: str | None,
-        features: list[str],
-        full_feature_names: bool,
-        timestamp_column: str,
-        known_at: str,
-        ttl: str,
-        event_timestamps: bool,
-        strict: bool,
-        memory: int | str | None,
-        threads: int | None,
-    ) -> TrainingSet: ...
+    def training_set(self, entities: object, request: SetRequest) -> TrainingSet: ...
     def backfill(
         self,
         view: str,
@@ -51,30 +39,7 @@ class OfflineProject:
         memory: int | str | None,
         threads: int | None,
     ) -> list[tuple[str, int, dict[str, Any]]]: ...
-    def plan(
-        self,
-        columns: object,
-        is_derived: bool,
-        service: str | None,
-        features: list[str],
-        full_feature_names: bool,
-        timestamp_column: str,
-        known_at: str,
-        ttl: str,
-        event_timestamps: bool,
-        strict: bool,
-        memory: int | str | None,
-        threads: int | None,
-    ) -> TrainingPlan: ...
-    def derived_set(
-        self,
-        frame: object,
-        service: str | None,
-        features: list[str],
-        full_feature_names: bool,
-        timestamp_column: str,
-        strict: bool,
-    ) -> TrainingSet: ...
+    def plan(self, columns: object, request: SetRequest) -> TrainingPlan: ...
 
 @final
 class TrainingPlan:
@@ -91,6 +56,10 @@ class TrainingPlan:
 
 @final
 class TrainingSet:
+    @property
+    def entity_columns(self) -> int: ...
+    @property
+    def column_names(self) -> list[str]: ...
     def next_batch(self) -> ArrowTable | None: ...
     def collect(self) -> ArrowTable: ...
     def write_parquet(self, path: str) -> None: ...
@@ -98,6 +67,7 @@ class TrainingSet:
     def manifest(self) -> dict[str, Any] | None: ...
     def __arrow_c_schema__(self) -> object: ...
 
+def json_texts(body: bytes, columns: list[tuple[int, bool]]) -> list[list[Any]]: ...
 def compile_plugin(
     parent: int, cpu_seconds: int, memory_bytes: int, threads: int, keep_functions: bool
 ) -> int: ...
@@ -118,8 +88,9 @@ class OnlineClient:
         start: bytes,
         entities: dict[str, Any],
         decoders: dict[str, Decoder],
+        keep_body: bool,
         timeout: float | None,
-    ) -> tuple[list[str], list[list[Any]], list[list[str]], list[list[str]], str | None]: ...
+    ) -> tuple[list[str], list[list[Any]], list[list[str]], list[list[str]], str | None, bytes | None]: ...
     def lookup_arrow(
         self, start: bytes, entities: dict[str, Any], timeout: float | None
     ) -> tuple[ArrowTable, str | None]: ...

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from ._catalog import Catalog
 from ._errors import RequestError
+from ._optional import require
 from ._response import ArrowResponse, JsonResponse, OnlineResponse
-from ._types import Decoder, json_decoder
+from ._types import Decoder, has_texts, json_decoder
 
 if TYPE_CHECKING:
     from ._native import OnlineClient
@@ -20,12 +21,14 @@ if TYPE_CHECKING:
 CATALOG_SECONDS = 60.0
 # The maximum number of cached request shapes.
 SHAPES_MAX = 1000
+# The forms of entities, for hints.
+FORMS = "use {'KEY': [VALUE, ...]}, a data frame of pandas, polars or pyarrow, or a list of mappings"
 
 
 class _Shape:
     """All parts of a request except the entities, with the types of the columns of its response."""
 
-    __slots__ = ("decoders", "expires", "start", "types")
+    __slots__ = ("decoders", "expires", "has_texts", "start", "types")
 
     def __init__(self, start: bytes, types: dict[str, str], expires: float) -> None:
         self.start = start
@@ -36,6 +39,7 @@ class _Shape:
             is_converted, decoder = json_decoder(type_name)
             if is_converted:
                 self.decoders[name] = decoder
+        self.has_texts = any(has_texts(type_name) for type_name in types.values())
 
 
 class Lookups:
@@ -68,7 +72,7 @@ class Lookups:
     def get(
         self,
         service: str | None,
-        features: list[str],
+        features: tuple[str, ...],
         entities: dict[str, Any],
         full_feature_names: bool,
         columnar: bool,
@@ -83,19 +87,23 @@ class Lookups:
             table, read_through = self._client.lookup_arrow(shape.start, entities, timeout)
             return ArrowResponse(table, read_through, shape.types)
         try:
-            return JsonResponse(self._client.lookup(shape.start, entities, shape.decoders, timeout), shape.types)
+            return self._look_up(shape, entities, timeout)
         except (TypeError, ValueError, ArithmeticError):
             if is_new:
                 raise
         # A value does not fit the type in the cached catalog, so the type has changed.
         shape = self._shape(key, service, features, full_feature_names, timeout, 0.0)
-        return JsonResponse(self._client.lookup(shape.start, entities, shape.decoders, timeout), shape.types)
+        return self._look_up(shape, entities, timeout)
+
+    def _look_up(self, shape: _Shape, entities: dict[str, Any], timeout: float | None) -> JsonResponse:
+        decoded = self._client.lookup(shape.start, entities, shape.decoders, shape.has_texts, timeout)
+        return JsonResponse(decoded, shape.types)
 
     def _shape(
         self,
         key: tuple[Any, ...],
         service: str | None,
-        features: list[str],
+        features: tuple[str, ...],
         full_feature_names: bool,
         timeout: float | None,
         max_age: float,
@@ -119,22 +127,44 @@ class Lookups:
         return shape
 
 
+def _is_frame(entities: Any) -> bool:
+    """Returns whether entities are a data frame of pandas or polars, whose columns can be read without pyarrow."""
+    packages = {base.__module__.partition(".")[0] for base in type(entities).__mro__ if base.__name__ == "DataFrame"}
+    return not packages.isdisjoint(("pandas", "polars"))
+
+
 def entity_columns(entities: Mapping[str, Any] | Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Returns the entities of a request as a mapping from names to lists.
 
     Args:
-        entities: Such a mapping, a data frame, or a list of mappings with the same names, one per row.
+        entities: Such a mapping, a data frame, another object with Arrow data, or a list of mappings with the same names, one
+            per row.
+
+    Raises:
+        RequestError: The entities have another form, or no columns.
     """
+    columns = _columns(entities)
+    if not columns:
+        raise RequestError(f"entities: no columns are given. hint: {FORMS}")
+    return columns
+
+
+def _columns(entities: Any) -> dict[str, Any]:
     if isinstance(entities, dict):
         return entities
     if isinstance(entities, Mapping):
         return dict(entities)
-    # The columns of a pandas or polars data frame.
-    if hasattr(entities, "columns") and hasattr(entities, "__getitem__"):
+    if _is_frame(entities):
         return {name: entities[name] for name in entities.columns}
-    if isinstance(entities, (str, bytes)) or not isinstance(entities, Iterable):
+    if hasattr(entities, "__arrow_c_stream__"):
+        table = require("pyarrow", "get_online_features").table(entities)
+        return dict(zip(table.column_names, table.columns))
+    # Frames of Spark and of other packages have `columns`, but are not lists of rows.
+    is_text_or_frame = isinstance(entities, (str, bytes)) or hasattr(type(entities), "columns")
+    if is_text_or_frame or not isinstance(entities, Iterable):
         kind = type(entities).__name__
-        raise RequestError(f"entities: a {kind} is neither a mapping nor a list of rows. hint: use {{'KEY': [VALUE, ...]}}")
+        hint = "use its method collect(), which computes the rows" if kind == "LazyFrame" else FORMS
+        raise RequestError(f"entities: a {kind} is neither a mapping, a data frame nor a list of rows. hint: {hint}")
     columns: dict[str, list[Any]] = {}
     for index, row in enumerate(entities):
         if not isinstance(row, Mapping):

@@ -1,6 +1,6 @@
 """Requests that other processes run: the workers of Spark and Ray.
 
-A request has the arguments of `get_historical_features`, and describes the definitions, plugins and feature files of the
+A request has a `SetRequest`, and describes the definitions, plugins and feature files of the
 process that created it. A worker opens the same configuration, and compares its own definitions, plugins and files with this
 description.
 """
@@ -13,11 +13,13 @@ import socket
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ._default import get_feature_store_client
 from ._errors import ConfigError, LarderError, RequestError, TrainingError
+from ._set_request import SetRequest
 from ._settings import open_project
-from ._store import FeatureStore, _selection
+from ._store import FeatureStore
 
 if TYPE_CHECKING:
     import pyarrow
@@ -39,24 +41,26 @@ class Request:
     Attributes:
         config: The path of `larder.yaml` on the worker.
         feast_repo: The directory of the Feast repository on the worker.
-        is_derived: Whether only derived features of a frame are computed.
+        of_set: The request of the set.
         inputs: The definitions, plugins and feature files that the worker must have. Empty in a request that `on_driver` has not returned.
     """
 
     config: str | None
     feast_repo: str | None
-    is_derived: bool
-    service: str | None
-    features: tuple[str, ...]
-    full_feature_names: bool
-    timestamp_column: str
-    known_at: str
-    ttl: str
-    event_timestamps: bool
-    strict: bool
-    memory: int | str | None
-    threads: int | None
+    of_set: SetRequest
     inputs: str = ""
+
+    @classmethod
+    def of(cls, store: FeatureStore | None, of_set: SetRequest) -> Request:
+        """Returns a request with the definitions of a store. By default, this is the store of the module functions.
+
+        Raises:
+            ConfigError: The store has no definitions.
+        """
+        settings = (store or get_feature_store_client())._settings
+        if not settings.has_definitions:
+            raise ConfigError("the store has no definitions. hint: use FeatureStore('larder.yaml') or feast_repo=")
+        return cls(settings.config, settings.feast_repo, of_set)
 
     def resolve(self, columns: pyarrow.Schema) -> TrainingPlan:
         """Opens the configuration, and resolves the request for rows with these columns.
@@ -65,89 +69,7 @@ class Request:
             ConfigError: The configuration cannot be read.
             TrainingError: The request cannot be resolved.
         """
-        project = open_project(self.config, self.feast_repo)
-        return project.plan(
-            columns.empty_table(),
-            self.is_derived,
-            self.service,
-            list(self.features),
-            self.full_feature_names,
-            self.timestamp_column,
-            self.known_at,
-            self.ttl,
-            self.event_timestamps,
-            self.strict,
-            self.memory,
-            self.threads,
-        )
-
-
-def historical(
-    store: FeatureStore,
-    features: list[str] | Any | None,
-    full_feature_names: bool,
-    feature_service: str | None,
-    known_at: str,
-    ttl: str,
-    event_timestamps: bool,
-    timestamp_column: str,
-    strict: bool,
-    memory: int | str | None,
-    threads: int | None,
-) -> Request:
-    """Returns a request for a training set."""
-    service, references = _selection(features, feature_service)
-    config, feast_repo = _paths(store)
-    return Request(
-        config,
-        feast_repo,
-        False,
-        service,
-        tuple(references),
-        full_feature_names,
-        timestamp_column,
-        known_at,
-        ttl,
-        event_timestamps,
-        strict,
-        memory,
-        threads,
-    )
-
-
-def derived(
-    store: FeatureStore,
-    features: list[str] | Any | None,
-    full_feature_names: bool,
-    feature_service: str | None,
-    timestamp_column: str,
-    strict: bool,
-) -> Request:
-    """Returns a request for the derived features of a frame."""
-    service, references = _selection(features, feature_service)
-    config, feast_repo = _paths(store)
-    return Request(
-        config,
-        feast_repo,
-        True,
-        service,
-        tuple(references),
-        full_feature_names,
-        timestamp_column,
-        "event",
-        "ignore",
-        False,
-        strict,
-        None,
-        1,
-    )
-
-
-def _paths(store: FeatureStore) -> tuple[str | None, str | None]:
-    settings = store._settings
-    if not settings.has_definitions:
-        raise ConfigError("the store has no definitions. hint: use FeatureStore('larder.yaml') or feast_repo=")
-    return settings.config, settings.feast_repo
+        return open_project(self.config, self.feast_repo).plan(columns.empty_table(), self.of_set)
 
 
 def on_driver(

@@ -6,8 +6,9 @@ from abc import ABC, abstractmethod
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from ._frame import typed_frame
 from ._optional import require
-from ._types import EPOCH, INTEGERS, arrow_decoder, arrow_type, arrow_value, of_micros
+from ._types import EPOCH, arrow_decoder, arrow_type, arrow_value, has_texts, is_nested, of_micros
 
 if TYPE_CHECKING:
     import numpy
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 # The suffix of the names of event times in `to_dict`, as in Feast.
 TIMESTAMP_SUFFIX = "__ts"
+# The number of columns that `repr` shows.
+SHOWN_COLUMNS = 5
 
 
 class OnlineResponse(ABC):
@@ -43,6 +46,9 @@ class OnlineResponse(ABC):
     @abstractmethod
     def event_timestamps(self) -> dict[str, list[datetime | None]]:
         """The event time of each value, in UTC; None if there is none."""
+
+    @abstractmethod
+    def _rows(self) -> int: ...
 
     @abstractmethod
     def _values(self, name: str) -> list[Any]: ...
@@ -77,34 +83,50 @@ class OnlineResponse(ABC):
         return values
 
     def to_df(self, include_event_timestamps: bool = False) -> pandas.DataFrame:
-        """Returns a `pandas.DataFrame`. Integers with nulls have the type `Int64` or `Int32`, and stay exact."""
+        """Returns a `pandas.DataFrame`. Needs pyarrow, too.
+
+        The types of columns depend only on the definitions: `Int64`, `Int32` and `boolean`, which have nulls; `float32` and
+        `float64`, in which nulls are NaN; `datetime64[us, UTC]`, in which nulls are NaT; and otherwise Python objects. These are
+        those of `to_arrow`: text, bytes, and NumPy arrays for lists and sets. UUIDs, decimals, JSON and nested values are text.
+
+        Args:
+            include_event_timestamps: Also return the event times of each column, as in `to_dict`.
+        """
         pandas = require("pandas", "to_df")
-        columns: dict[str, Any] = dict(self.to_dict(include_event_timestamps))
-        for name, values in columns.items():
-            type_name = self._types.get(name)
-            if type_name in INTEGERS and None in values:
-                columns[name] = pandas.array(values, dtype=type_name)
-        return pandas.DataFrame(columns)
+        if self._types:
+            frame = typed_frame(self.to_arrow())
+        else:
+            # Feast's server has no catalog, so the types are unknown.
+            frame = pandas.DataFrame({name: self._values(name) for name in self.feature_names})
+        if include_event_timestamps:
+            values = self.to_dict(True)
+            times = {name: times for name, times in values.items() if name not in frame.columns}
+            frame = pandas.concat([frame, pandas.DataFrame(times)], axis="columns")[list(values)]
+        return frame
 
     def to_polars(self) -> polars.DataFrame:
         """Returns a `polars.DataFrame`."""
         return require("polars", "to_polars").from_arrow(self.to_arrow())
 
     def __repr__(self) -> str:
-        return f"<larder.OnlineResponse: {', '.join(self.feature_names)}>"
+        names = self.feature_names[:SHOWN_COLUMNS]
+        more = len(self.feature_names) - len(names)
+        columns = ", ".join(names) + (f" and {more} more" if more else "")
+        rows = self._rows()
+        return f"<larder.OnlineResponse: {rows} {'row' if rows == 1 else 'rows'} of {columns}>"
 
 
 class JsonResponse(OnlineResponse):
     """A response whose values are Python objects."""
 
-    __slots__ = ("_columns", "_statuses", "_times", "_types", "feature_names", "read_through")
+    __slots__ = ("_body", "_columns", "_statuses", "_times", "_types", "feature_names", "read_through")
 
     def __init__(
         self,
-        decoded: tuple[list[str], list[list[Any]], list[list[str]], list[list[str]], str | None],
+        decoded: tuple[list[str], list[list[Any]], list[list[str]], list[list[str]], str | None, bytes | None],
         types: dict[str, str],
     ) -> None:
-        self.feature_names, self._columns, self._statuses, self._times, self.read_through = decoded
+        self.feature_names, self._columns, self._statuses, self._times, self.read_through, self._body = decoded
         self._types = types
 
     @property
@@ -115,6 +137,9 @@ class JsonResponse(OnlineResponse):
     def event_timestamps(self) -> dict[str, list[datetime | None]]:
         parsed = [[_parse_time(time) for time in times] for times in self._times]
         return dict(zip(self.feature_names, parsed))
+
+    def _rows(self) -> int:
+        return len(self._columns[0]) if self._columns else 0
 
     def _values(self, name: str) -> list[Any]:
         return self._columns[self.feature_names.index(name)]
@@ -127,21 +152,34 @@ class JsonResponse(OnlineResponse):
     def to_arrow(self) -> pyarrow.Table:
         pyarrow = require("pyarrow", "to_arrow")
         arrays = {}
+        texts = self._texts()
         for name, values in zip(self.feature_names, self._columns):
             type_name = self._types.get(name)
-            if type_name is None:
-                arrays[name] = pyarrow.array(values)
+            if type_name is not None and name in texts:
+                arrays[name] = pyarrow.array(texts[name], arrow_type(pyarrow, type_name))
+            elif type_name is None:
+                array = pyarrow.array(values)
+                # As in Arrow responses, a column of unknown type with only nulls is text.
+                arrays[name] = array.cast("string") if pyarrow.types.is_null(array.type) else array
             else:
                 converted = [arrow_value(type_name, value) for value in values]
                 arrays[name] = pyarrow.array(converted, arrow_type(pyarrow, type_name))
         return pyarrow.table(arrays)
 
+    def _texts(self) -> dict[str, list[Any]]:
+        """Returns the columns whose values are text in Arrow, exactly as in the response."""
+        if self._body is None:
+            return {}
+        from ._native import json_texts
+
+        types = [(index, name, self._types.get(name)) for index, name in enumerate(self.feature_names)]
+        found = [(index, name, is_nested(of)) for index, name, of in types if of is not None and has_texts(of)]
+        texts = json_texts(self._body, [(index, nested) for index, _, nested in found])
+        return {name: column for (_, name, _), column in zip(found, texts)}
+
     def to_numpy(self) -> dict[str, numpy.ndarray[Any, Any]]:
         numpy = require("numpy", "to_numpy")
-        return {
-            name: _array(numpy, self._types.get(name), values)
-            for name, values in zip(self.feature_names, self._columns)
-        }
+        return {name: _array(numpy, self._types.get(name), values) for name, values in self.to_dict().items()}
 
 
 class ArrowResponse(OnlineResponse):
@@ -168,6 +206,9 @@ class ArrowResponse(OnlineResponse):
         if name + suffix in self._table.column_names:
             return self._table.values(name + suffix)
         return [of_key] * self._table.num_rows
+
+    def _rows(self) -> int:
+        return self._table.num_rows
 
     def _values(self, name: str) -> list[Any]:
         values = self._table.values(name)

@@ -14,6 +14,7 @@ from ._catalog import Catalog, FeatureService, FeatureView
 from ._errors import ConfigError, RequestError
 from ._online import Lookups, entity_columns
 from ._response import OnlineResponse
+from ._set_request import SetRequest, selection
 from ._settings import ASYNC_CALLS, MAX_RESPONSE_BYTES, FilePath, Settings
 
 if TYPE_CHECKING:
@@ -104,8 +105,9 @@ class FeatureStore:
         url = settings.url
         if url is None and self._project is not None:
             url = self._project.server_url()
+        self._url = url or ""
         definitions = None if self._project is None else Catalog(self._project.definitions())
-        self._lookups = Lookups(settings.connect(url or ""), definitions)
+        self._lookups = Lookups(settings.connect(self._url), definitions)
         self._async_calls = AsyncCalls(settings.async_calls)
 
     def __getstate__(self) -> Settings:
@@ -113,6 +115,13 @@ class FeatureStore:
 
     def __setstate__(self, settings: Settings) -> None:
         self._open(settings)
+
+    def __repr__(self) -> str:
+        paths = {"config": self._settings.config, "feast_repo": self._settings.feast_repo, "url": self._url}
+        parts = [f"{name} '{path}'" for name, path in paths.items() if path]
+        if (definitions := self._lookups.definitions) is not None:
+            parts.append(f"{len(definitions.views)} feature views, {len(definitions.services)} feature services")
+        return f"<larder.FeatureStore: {', '.join(parts)}>"
 
     def _offline(self) -> OfflineProject:
         """Returns the definitions and plugins of the configuration.
@@ -172,26 +181,24 @@ class FeatureStore:
             RequestError: An argument is invalid.
             TrainingError: A feature does not exist, a column is missing, or the type of a column does not match.
         """
+        request = SetRequest(
+            selection(features, feature_service),
+            full_feature_names,
+            timestamp_column,
+            strict,
+            known_at=known_at,
+            ttl=ttl,
+            event_timestamps=event_timestamps,
+            memory=memory,
+            threads=threads,
+        )
+        return self._job(entity_df, request)
+
+    def _job(self, rows: Any, request: SetRequest) -> RetrievalJob:
         from ._training import RetrievalJob
 
-        self._offline()
-        service, references = _selection(features, feature_service)
-        path = os.fspath(entity_df) if isinstance(entity_df, (str, os.PathLike)) else entity_df
-        return RetrievalJob(
-            lambda: self._offline().training_set(
-                path,
-                service,
-                references,
-                full_feature_names,
-                timestamp_column,
-                known_at,
-                ttl,
-                event_timestamps,
-                strict,
-                memory,
-                threads,
-            )
-        )
+        path = os.fspath(rows) if isinstance(rows, (str, os.PathLike)) else rows
+        return RetrievalJob(lambda: self._offline().training_set(path, request), str(request))
 
     def backfill(
         self,
@@ -266,16 +273,8 @@ class FeatureStore:
             RequestError: An argument is invalid.
             TrainingError: A feature or a plugin does not exist, or a column is missing or has another type.
         """
-        from ._training import RetrievalJob
-
-        self._offline()
-        service, references = _selection(features, feature_service)
-        path = os.fspath(frame) if isinstance(frame, (str, os.PathLike)) else frame
-        return RetrievalJob(
-            lambda: self._offline().derived_set(
-                path, service, references, full_feature_names, timestamp_column, strict
-            )
-        )
+        selected = selection(features, feature_service)
+        return self._job(frame, SetRequest.derived(selected, full_feature_names, timestamp_column, strict))
 
     def get_online_features(
         self,
@@ -296,9 +295,10 @@ class FeatureStore:
             full_feature_names: Whether columns are named `VIEW__FEATURE`.
             feature_service: The name of a feature service, instead of `features`.
             entities: A list of values for each join key and for each request input of derived features:
-                `{"customer_id": ["CUST_000123"]}`. All lists have the same length. It can also be a data frame, or a list
-                of mappings, one per row. Values are `str`, `int`, `float`, `bool`, None, `datetime` (without a zone: UTC),
-                UTF-8 `bytes`, `UUID`, `Decimal`, NumPy scalars, and lists of these.
+                `{"customer_id": ["CUST_000123"]}`. All lists have the same length. It can also be a data frame of pandas or
+                polars, another object with `__arrow_c_stream__` such as a `pyarrow.Table`, or a list of mappings, one per row.
+                Values are `str`, `int`, `float`, `bool`, None, `datetime` (without a zone: UTC), UTF-8 `bytes`, `UUID`,
+                `Decimal`, NumPy scalars, and lists of these. NaN, `pandas.NA` and NaT are nulls.
             columnar: Request an Arrow response, which is faster in `to_arrow` and `to_polars`, and for some hundred rows or more in
                 `to_numpy`.
             timeout: The maximum time of the call, in seconds, instead of the store's.
@@ -312,7 +312,7 @@ class FeatureStore:
             Timeout: The call took longer than `timeout`.
             ResponseError: The response is invalid or too large.
         """
-        service, references = _selection(features, feature_service)
+        service, references = selection(features, feature_service)
         if entities is None:
             entities = entity_rows
         elif entity_rows is not None:
@@ -428,19 +428,3 @@ class FeatureStore:
         services = ", ".join(f"'{name}'" for name in found)
         raise RequestError(f"several feature services have the inputs {names}: {services}. hint: set 'feature_service'")
 
-
-def _selection(features: Any, feature_service: str | None) -> tuple[str | None, list[str]]:
-    """Returns the name of the requested service, or the references of the requested features."""
-    if feature_service is not None:
-        if features is not None:
-            raise RequestError("features and feature_service are both given. hint: use only one of them")
-        return feature_service, []
-    if isinstance(features, str):
-        raise RequestError(f"features: '{features}' is not a list. hint: use ['VIEW:FEATURE', ...] or feature_service=")
-    # A feature service of this package or of Feast.
-    name = getattr(features, "name", None)
-    if isinstance(name, str):
-        return name, []
-    if features is None:
-        raise RequestError("no features are given. hint: set 'features' or 'feature_service'")
-    return None, list(features)

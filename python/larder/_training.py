@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._errors import LarderError, RequestError
+from ._frame import typed_frame
 from ._optional import require
 
 if TYPE_CHECKING:
@@ -56,19 +57,6 @@ def microseconds(argument: str, time: datetime | str) -> int:
     return (aware - _EPOCH) // timedelta(microseconds=1)
 
 
-def nullable_frame(table: pyarrow.Table) -> pandas.DataFrame:
-    """Converts a table to pandas. Integers with nulls have the types `Int64` and `Int32`, instead of becoming floats."""
-    import pandas
-    import pyarrow
-
-    nullable = {pyarrow.int64(): pandas.Int64Dtype(), pyarrow.int32(): pandas.Int32Dtype()}
-    frame = table.to_pandas()
-    for name, column in zip(table.column_names, table.columns):
-        if column.null_count > 0 and column.type in nullable and name in frame.columns:
-            frame[name] = pyarrow.table({name: column}).to_pandas(types_mapper=nullable.get)[name].array
-    return frame
-
-
 class RetrievalJob:
     """A training set that is built when its rows are read.
 
@@ -82,14 +70,21 @@ class RetrievalJob:
     parent, and that entity rows which can be read only once, such as a `RecordBatchReader`, belong to the parent.
     """
 
-    def __init__(self, start: Callable[[], TrainingSet]) -> None:
+    def __init__(self, start: Callable[[], TrainingSet], description: str) -> None:
         self._start = start
+        self._description = description
         # Reports invalid arguments now. The rows are read later.
-        self._prepared: TrainingSet | None = start()
+        prepared = start()
+        self._prepared: TrainingSet | None = prepared
+        self._columns, self._entity_columns = len(prepared.column_names), prepared.entity_columns
         self._rows: ArrowTable | None = None
         self._report: dict[str, Any] | None = None
         self._manifest: dict[str, Any] | None = None
         self._process = os.getpid()
+
+    def __repr__(self) -> str:
+        rows = "rows not read" if self._report is None else f"{self._report['rows']} rows"
+        return f"<larder.RetrievalJob: {self._description}, {self._columns} columns, {rows}>"
 
     def _next_set(self) -> TrainingSet:
         prepared, self._prepared = self._prepared, None
@@ -148,12 +143,13 @@ class RetrievalJob:
         return require("polars", "to_polars").DataFrame(self._table())
 
     def to_df(self) -> pandas.DataFrame:
-        """Returns a `pandas.DataFrame`. Integer features with nulls have the types `Int64` and `Int32`, and stay exact.
+        """Returns a `pandas.DataFrame`. Needs pyarrow, too.
 
-        pandas converts the columns with pyarrow.
+        The types of the features are those of `OnlineResponse.to_df`. The columns of the entity rows keep their types, except that
+        integers with nulls have the types `Int64` and `Int32`.
         """
         require("pandas", "to_df")
-        return nullable_frame(require("pyarrow", "to_df").table(self._table()))
+        return typed_frame(require("pyarrow", "to_df").table(self._table()), self._entity_columns)
 
     def to_batches(self) -> Iterator[pyarrow.RecordBatch]:
         """Yields `pyarrow.RecordBatch` objects of some thousand rows."""

@@ -24,6 +24,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 FLOATS = ("Float32", "Float64")
 INTEGERS = ("Int32", "Int64")
 BYTES = ("Bytes", "PdfBytes", "ImageBytes")
+TEXTS = ("Json", "Uuid", "TimeUuid", "Decimal")
 
 
 def _of_seconds(seconds: int) -> datetime | int | None:
@@ -91,11 +92,20 @@ def item_type(type_name: str) -> tuple[str, str] | None:
     return (kind, rest[:-1]) if opening and rest.endswith(")") and kind in ("Array", "Set") else None
 
 
+def _scalar(type_name: str) -> str:
+    """Returns the type of the items of a list or a set, and otherwise the type itself."""
+    split = item_type(type_name)
+    return split[1] if split else type_name
+
+
 def is_nested(type_name: str) -> bool:
     """Returns whether values of the type are nested: maps, structs, and lists of lists or of maps."""
-    split = item_type(type_name)
-    scalar = split[1] if split else type_name
-    return scalar not in (*_FROM_JSON, *INTEGERS, "Bool", "String")
+    return _scalar(type_name) not in (*_FROM_JSON, *INTEGERS, "Bool", "String")
+
+
+def has_texts(type_name: str) -> bool:
+    """Returns whether values of the type are text in Arrow, but other objects in Python."""
+    return is_nested(type_name) or _scalar(type_name) in TEXTS
 
 
 def _converter(type_name: str, scalars: dict[str, Convert]) -> Convert | None:
@@ -143,13 +153,14 @@ def arrow_type(pyarrow: Any, type_name: str) -> Any:
 
 
 def arrow_value(type_name: str, value: Any) -> Any:
-    """Returns a value of Python as the value of a column of `arrow_type`."""
+    """Returns a value of Python, whose type has no texts, as the value of a column of `arrow_type`."""
     if value is None:
         return None
     split = item_type(type_name)
-    if type_name == "Json" or is_nested(type_name):
-        return value if isinstance(value, str) else json.dumps(value)
     if split is not None:
         items = sorted(value) if isinstance(value, set) else value
         return [arrow_value(split[1], item) for item in items]
-    return str(value) if type_name in ("Uuid", "TimeUuid", "Decimal") else value
+    if type_name == "UnixTimestamp":
+        # A time beyond the range of Python's times is a number of seconds.
+        return value * 1_000_000 if isinstance(value, int) else (value - EPOCH) // timedelta(microseconds=1)
+    return value

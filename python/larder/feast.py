@@ -41,7 +41,7 @@ from feast.utils import compute_non_entity_date_range
 from . import FeatureStore
 from ._errors import ConfigError, RequestError
 from ._feast_entities import entity_rows_between
-from ._training import nullable_frame
+from ._frame import nullable_frame
 
 _SERVICE = "larder_request"
 _ENTITY_ROWS = "entity_df: the Larder offline store needs a data frame of pandas"
@@ -95,7 +95,7 @@ class LarderRetrievalJob(RetrievalJob):
         return nullable_frame(self.to_arrow(validation_reference=validation_reference, timeout=timeout))
 
     def _to_df_internal(self, timeout: int | None = None) -> pandas.DataFrame:
-        return self._start().to_df()
+        return nullable_frame(self._start().to_arrow())
 
     def _to_arrow_internal(self, timeout: int | None = None) -> pyarrow.Table:
         return self._start().to_arrow()

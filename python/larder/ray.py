@@ -14,9 +14,9 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from . import _request, _worker
-from ._default import get_feature_store_client
 from ._errors import RequestError
 from ._request import Request
+from ._set_request import SetRequest, selection
 from ._store import FeatureStore
 
 if TYPE_CHECKING:
@@ -71,19 +71,18 @@ def get_historical_features(
 
         An error in a task is a `RayTaskError`, which contains the message.
     """
-    request = _request.historical(
-        store or get_feature_store_client(),
-        features,
+    of_set = SetRequest(
+        selection(features, feature_service),
         full_feature_names,
-        feature_service,
-        known_at,
-        ttl,
-        event_timestamps,
         timestamp_column,
         strict,
-        memory,
-        threads,
+        known_at=known_at,
+        ttl=ttl,
+        event_timestamps=event_timestamps,
+        memory=memory,
+        threads=threads,
     )
+    request = Request.of(store, of_set)
     return _mapped(dataset, request, batch_size, worker_config, map_options)
 
 
@@ -108,9 +107,9 @@ def apply_derived(
     Returns:
         The columns of `dataset`, unchanged, then the derived features.
     """
-    request = _request.derived(
-        store or get_feature_store_client(), features, full_feature_names, feature_service, timestamp_column, strict
-    )
+    selected = selection(features, feature_service)
+    of_set = SetRequest.derived(selected, full_feature_names, timestamp_column, strict, threads=1)
+    request = Request.of(store, of_set)
     return _mapped(dataset, request, batch_size, worker_config, map_options)
 
 

@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from . import _request, _worker
-from ._default import get_feature_store_client
 from ._errors import RequestError
 from ._request import Request
+from ._set_request import SetRequest, selection
 from ._store import FeatureStore
 
 if TYPE_CHECKING:
@@ -82,19 +82,18 @@ def get_historical_features(
         raise RequestError(f"method: '{method}' is not one of 'scan', 'shuffle'")
     if buckets is not None and not 1 <= buckets < 2**31:
         raise RequestError(f"buckets: {buckets} is not between 1 and 2147483647")
-    request = _request.historical(
-        store or get_feature_store_client(),
-        features,
+    of_set = SetRequest(
+        selection(features, feature_service),
         full_feature_names,
-        feature_service,
-        known_at,
-        ttl,
-        event_timestamps,
         timestamp_column,
         strict,
-        memory,
-        threads,
+        known_at=known_at,
+        ttl=ttl,
+        event_timestamps=event_timestamps,
+        memory=memory,
+        threads=threads,
     )
+    request = Request.of(store, of_set)
     columns = _columns(spark_df)
     request, plan = _request.on_driver(request, columns, worker_config)
     output = _extended(spark_df.schema, columns, _schema(plan))
@@ -133,9 +132,9 @@ def apply_derived(
     Returns:
         The columns of `spark_df`, unchanged, then the derived features. Each partition keeps the order of its rows.
     """
-    request = _request.derived(
-        store or get_feature_store_client(), features, full_feature_names, feature_service, timestamp_column, strict
-    )
+    selected = selection(features, feature_service)
+    of_set = SetRequest.derived(selected, full_feature_names, timestamp_column, strict, threads=1)
+    request = Request.of(store, of_set)
     columns = _columns(spark_df)
     request, plan = _request.on_driver(request, columns, worker_config)
     return spark_df.mapInArrow(_runner(request), _extended(spark_df.schema, columns, _schema(plan)))

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use larder::{
     config::{Config, ConfigError, Flag, Origin, process_environment},
+    hints::FrontEnd,
     offline::{OfflineError, Project},
 };
 use larder_http::describe_definitions;
@@ -72,11 +73,11 @@ pub(crate) fn server_url(project: &Project) -> String {
     format!("{scheme}://{address}")
 }
 
-/// Converts an error of a training set.
+/// Converts an error of a training set. The message has the hint in the terms of the package.
 pub(crate) fn offline_error(py: Python<'_>, error: &OfflineError) -> PyErr {
     let class = match error {
         OfflineError::Config(_) => ErrorClass::Config,
         _ => ErrorClass::Training,
     };
-    class.error(py, error.to_string())
+    class.error(py, error.to_string() + &FrontEnd::Python.offline_hint(error))
 }

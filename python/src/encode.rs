@@ -22,8 +22,9 @@ struct Position<'n> {
     row: usize,
 }
 
-/// Appends a mapping from names to lists of values.
+/// Appends a mapping from names to lists of values. All lists must have the same length.
 pub(crate) fn encode_entities(out: &mut Vec<u8>, entities: &Bound<'_, PyDict>) -> PyResult<()> {
+    let mut lengths = Vec::with_capacity(entities.len());
     out.push(b'{');
     for (index, (name, values)) in entities.iter().enumerate() {
         if index > 0 {
@@ -35,15 +36,24 @@ pub(crate) fn encode_entities(out: &mut Vec<u8>, entities: &Bound<'_, PyDict>) -
         let name = name.to_str()?;
         text(out, name);
         out.push(b':');
-        column(out, name, &values)?;
+        lengths.push(column(out, name, &values)?);
     }
     out.push(b'}');
-    Ok(())
+    if lengths.windows(2).all(|pair| pair[0] == pair[1]) {
+        return Ok(());
+    }
+    let described: Vec<String> =
+        entities.keys().iter().zip(lengths).map(|(name, length)| format!("'{name}' has {length}")).collect();
+    let message = format!(
+        "entities: the columns have different numbers of values: {}. hint: give each column one value per row",
+        described.join(", ")
+    );
+    Err(ErrorClass::Request.error(entities.py(), message))
 }
 
 /// Appends the values of a column: a list, a tuple, or an object that converts to a list, such as a NumPy array, a
-/// pandas series or an Arrow array.
-fn column(out: &mut Vec<u8>, name: &str, values: &Bound<'_, PyAny>) -> PyResult<()> {
+/// pandas series or an Arrow array. Returns their number.
+fn column(out: &mut Vec<u8>, name: &str, values: &Bound<'_, PyAny>) -> PyResult<usize> {
     let py = values.py();
     if let Ok(list) = values.cast::<PyList>() {
         return items(out, name, list.iter());
@@ -51,6 +61,7 @@ fn column(out: &mut Vec<u8>, name: &str, values: &Bound<'_, PyAny>) -> PyResult<
     if let Ok(tuple) = values.cast::<PyTuple>() {
         return items(out, name, tuple.iter());
     }
+    let values = &in_microseconds(values)?;
     for method in [intern!(py, "to_pylist"), intern!(py, "to_list"), intern!(py, "tolist")] {
         if let Some(convert) = values.getattr_opt(method)?
             && let Ok(list) = convert.call0()?.cast_into::<PyList>()
@@ -70,16 +81,29 @@ fn column(out: &mut Vec<u8>, name: &str, values: &Bound<'_, PyAny>) -> PyResult<
     Err(ErrorClass::Request.error(py, message))
 }
 
-fn items<'py>(out: &mut Vec<u8>, column: &str, items: impl Iterator<Item = Bound<'py, PyAny>>) -> PyResult<()> {
+/// Converts a NumPy array of times to microseconds, because those in nanoseconds convert to integers instead of times.
+fn in_microseconds<'py>(values: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let py = values.py();
+    let kind = values.getattr_opt(intern!(py, "dtype"))?.and_then(|dtype| dtype.getattr(intern!(py, "kind")).ok());
+    let is_numpy = values.get_type().module()? == "numpy";
+    if is_numpy && kind.is_some_and(|kind| kind.eq("M").unwrap_or(false)) {
+        return values.call_method1(intern!(py, "astype"), ("datetime64[us]",));
+    }
+    Ok(values.clone())
+}
+
+fn items<'py>(out: &mut Vec<u8>, column: &str, items: impl Iterator<Item = Bound<'py, PyAny>>) -> PyResult<usize> {
+    let mut length = 0;
     out.push(b'[');
     for (row, item) in items.enumerate() {
         if row > 0 {
             out.push(b',');
         }
         value(out, &Position { column, row }, &item, 0)?;
+        length = row + 1;
     }
     out.push(b']');
-    Ok(())
+    Ok(length)
 }
 
 fn value(out: &mut Vec<u8>, at: &Position<'_>, item: &Bound<'_, PyAny>, depth: usize) -> PyResult<()> {
@@ -115,6 +139,13 @@ fn other_value(out: &mut Vec<u8>, at: &Position<'_>, item: &Bound<'_, PyAny>, de
     if item.cast::<PyInt>().is_ok() {
         return integer(out, &item.call_method0(intern!(py, "__int__"))?);
     }
+    // NumPy's times convert to Python's, except for nanoseconds, which convert to integers.
+    if let Some(kind) = item.getattr_opt(intern!(py, "dtype"))?
+        && kind.getattr(intern!(py, "kind"))?.eq("M")?
+        && depth == 0
+    {
+        return value(out, at, &item.call_method1(intern!(py, "astype"), ("datetime64[us]",))?, depth + 1);
+    }
     // NumPy's scalars.
     if let Some(convert) = item.getattr_opt(intern!(py, "item"))? {
         return value(out, at, &convert.call0()?, depth + 1);
@@ -140,9 +171,15 @@ fn other_value(out: &mut Vec<u8>, at: &Position<'_>, item: &Bound<'_, PyAny>, de
     if let Some(convert) = item.getattr_opt(intern!(py, "tolist"))? {
         return value(out, at, &convert.call0()?, depth + 1);
     }
-    let module = item.get_type().module()?;
+    let class = item.get_type();
+    let module = class.module()?;
     if module == "uuid" || module == "decimal" {
         text(out, item.str()?.to_str()?);
+        return Ok(());
+    }
+    // pandas.NA, the null of nullable types.
+    if class.name()? == "NAType" && module.to_str()?.starts_with("pandas.") {
+        out.extend_from_slice(b"null");
         return Ok(());
     }
     let iterable = item.try_iter().map_err(|_| {

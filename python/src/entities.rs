@@ -14,7 +14,7 @@ use arrow::{
 use larder::offline::{self, EntityFiles, OfflineError, Project};
 use pyo3::{
     Bound, PyAny, PyResult,
-    types::{PyAnyMethods, PyTypeMethods},
+    types::{PyAnyMethods, PyStringMethods, PyTypeMethods},
 };
 
 use crate::{capsule, definitions::offline_error, errors::ErrorClass};
@@ -30,6 +30,9 @@ pub(crate) enum EntityRows {
 /// The rows of [`EntityRows`].
 pub(crate) type EntityBatches<'a> = dyn Iterator<Item = Result<RecordBatch, ArrowError>> + 'a;
 
+/// The class of polars for a query, which has no rows yet.
+const LAZY_FRAME: &str = "LazyFrame";
+
 // === impl EntityRows ===
 
 impl EntityRows {
@@ -40,10 +43,14 @@ impl EntityRows {
             return Ok(Self::Stream(reader));
         }
         let Ok(path) = entities.extract::<PathBuf>() else {
+            let kind = entities.get_type().qualname()?;
+            let hint = if kind.to_str()? == LAZY_FRAME {
+                "use its method collect(), which computes the rows"
+            } else {
+                "use a data frame of pandas (with pyarrow), polars or pyarrow, or the path of a Parquet file"
+            };
             let message = format!(
-                "entity_df: a value of the type '{}' is neither a path nor an object with Arrow data. hint: use a data frame \
-                 of pandas (with pyarrow), polars or pyarrow, or the path of a Parquet file",
-                entities.get_type().qualname()?
+                "entity_df: a value of the type '{kind}' is neither a path nor an object with Arrow data. hint: {hint}"
             );
             return Err(ErrorClass::Request.error(py, message));
         };

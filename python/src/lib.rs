@@ -11,11 +11,13 @@ mod encode;
 mod entities;
 mod errors;
 mod interrupt;
+mod json_texts;
 mod numpy;
 mod offline;
 mod online;
 mod options;
 mod report;
+mod set_request;
 mod training_plan;
 mod training_spec;
 mod training_stream;
@@ -33,8 +35,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<offline::OfflineProject>()?;
     module.add_class::<offline::TrainingSet>()?;
     module.add_class::<training_plan::TrainingPlan>()?;
-    module.add_class::<training_plan::TrainingPlan>()?;
     module.add_class::<online::OnlineClient>()?;
     module.add_function(wrap_pyfunction!(offline::compile_plugin, module)?)?;
+    module.add_function(wrap_pyfunction!(json_texts::json_texts, module)?)?;
     module.add_class::<arrow_table::ArrowTable>()
 }

@@ -7,11 +7,10 @@ use std::{
 
 use arrow::datatypes::SchemaRef;
 use larder::offline::{
-    Backfill, FILE_BYTES, FORMAT, KnownAt, Location, Manifest, OfflineError, Output, Project, SetRequest,
-    TrainingWriter, Ttl, Written, WrittenFiles,
+    Backfill, FILE_BYTES, FORMAT, Location, Manifest, OfflineError, Output, Project, TrainingWriter, Written,
+    WrittenFiles,
 };
 use larder_plugin_host::{CompileLimits, compile_here};
-use larder_training::Limits;
 use pyo3::{
     Bound, Py, PyAny, PyResult, Python, pyclass, pyfunction, pymethods,
     types::{PyCapsule, PyDict},
@@ -25,10 +24,11 @@ use crate::{
     entities::EntityRows,
     errors::ErrorClass,
     interrupt::run_interruptible,
-    options::{limits, named},
+    options::limits,
     report::report_dict,
+    set_request::PySetRequest,
     training_plan::TrainingPlan,
-    training_spec::{SetRun, TrainingSpec},
+    training_spec::SetRun,
     training_stream::{Finished, Run, TrainingStream},
 };
 
@@ -43,6 +43,7 @@ pub(crate) struct OfflineProject {
 #[pyclass(frozen, module = "larder._native")]
 #[derive(Debug)]
 pub(crate) struct TrainingSet {
+    entity_columns: usize,
     schema: SchemaRef,
     project: Arc<Project>,
     stream: TrainingStream,
@@ -82,103 +83,31 @@ impl OfflineProject {
         server_url(&self.project)
     }
 
-    /// Prepares a training set.
-    #[expect(clippy::too_many_arguments, reason = "each argument is one of the Python method")]
+    /// Prepares a training set, or the derived features of a frame.
     fn training_set(
         &self,
         py: Python<'_>,
         entities: &Bound<'_, PyAny>,
-        service: Option<String>,
-        features: Vec<String>,
-        full_feature_names: bool,
-        timestamp_column: String,
-        known_at: &str,
-        ttl: &str,
-        event_timestamps: bool,
-        strict: bool,
-        memory: Option<Bound<'_, PyAny>>,
-        threads: Option<Bound<'_, PyAny>>,
+        request: PySetRequest<'_>,
     ) -> PyResult<TrainingSet> {
-        let spec = self.spec(
-            py,
-            service,
-            features,
-            full_feature_names,
-            timestamp_column,
-            known_at,
-            ttl,
-            event_timestamps,
-            strict,
-            memory,
-            threads,
-        )?;
+        let is_derived = request.is_derived;
+        let spec = request.spec(py, &self.project)?;
         let entities = EntityRows::open(&self.project, entities)?;
         let columns = entities.schema();
+        if is_derived {
+            return Ok(TrainingPlan::new(py, spec, &columns, true)?.start(entities));
+        }
+        let entity_columns = columns.fields().len();
         let schema = py.detach(|| spec.schema(columns)).map_err(|error| offline_error(py, &error))?;
-        Ok(TrainingSet::new(Arc::clone(&self.project), schema, Box::new(SetRun { spec, entities })))
+        let run = Box::new(SetRun { spec, entities });
+        Ok(TrainingSet::new(Arc::clone(&self.project), entity_columns, schema, run))
     }
 
     /// Resolves a request for rows with these columns. `columns` is an object with an Arrow stream, whose rows are ignored.
-    /// `is_derived` is whether to compute derived features of a frame, which has the stored features.
-    #[expect(clippy::too_many_arguments, reason = "each argument is one of the Python method")]
-    fn plan(
-        &self,
-        py: Python<'_>,
-        columns: &Bound<'_, PyAny>,
-        is_derived: bool,
-        service: Option<String>,
-        features: Vec<String>,
-        full_feature_names: bool,
-        timestamp_column: String,
-        known_at: &str,
-        ttl: &str,
-        event_timestamps: bool,
-        strict: bool,
-        memory: Option<Bound<'_, PyAny>>,
-        threads: Option<Bound<'_, PyAny>>,
-    ) -> PyResult<TrainingPlan> {
-        let spec = self.spec(
-            py,
-            service,
-            features,
-            full_feature_names,
-            timestamp_column,
-            known_at,
-            ttl,
-            event_timestamps,
-            strict,
-            memory,
-            threads,
-        )?;
+    fn plan(&self, py: Python<'_>, columns: &Bound<'_, PyAny>, request: PySetRequest<'_>) -> PyResult<TrainingPlan> {
+        let is_derived = request.is_derived;
+        let spec = request.spec(py, &self.project)?;
         TrainingPlan::new(py, spec, &EntityRows::open(&self.project, columns)?.schema(), is_derived)
-    }
-
-    /// Prepares the derived features of a frame, which has the stored features.
-    #[expect(clippy::too_many_arguments, reason = "each argument is one of the Python method")]
-    fn derived_set(
-        &self,
-        py: Python<'_>,
-        frame: &Bound<'_, PyAny>,
-        service: Option<String>,
-        features: Vec<String>,
-        full_feature_names: bool,
-        timestamp_column: String,
-        strict: bool,
-    ) -> PyResult<TrainingSet> {
-        let (project, limits) = (Arc::clone(&self.project), Limits::default());
-        let request = SetRequest {
-            service,
-            features,
-            time_column: timestamp_column,
-            known_at: KnownAt::Event,
-            ttl: Ttl::Ignore,
-            full_feature_names,
-            event_timestamps: false,
-            strict,
-        };
-        let rows = EntityRows::open(&self.project, frame)?;
-        let plan = TrainingPlan::new(py, TrainingSpec { project, request, limits }, &rows.schema(), true)?;
-        Ok(plan.start(rows))
     }
 
     /// Computes derived features at times from `start` to before `end`, in microseconds. Writes files to the directory `out`,
@@ -205,46 +134,20 @@ impl OfflineProject {
     }
 }
 
-// === impl OfflineProject ===
-
-impl OfflineProject {
-    /// Checks the arguments of a request.
-    #[expect(clippy::too_many_arguments, reason = "each argument is one of the Python method")]
-    fn spec(
-        &self,
-        py: Python<'_>,
-        service: Option<String>,
-        features: Vec<String>,
-        full_feature_names: bool,
-        timestamp_column: String,
-        known_at: &str,
-        ttl: &str,
-        event_timestamps: bool,
-        strict: bool,
-        memory: Option<Bound<'_, PyAny>>,
-        threads: Option<Bound<'_, PyAny>>,
-    ) -> PyResult<TrainingSpec> {
-        let known_at_names = [("event", KnownAt::Event), ("created", KnownAt::Created)];
-        let ttl_names = [("null", Ttl::Null), ("mark", Ttl::Mark), ("ignore", Ttl::Ignore)];
-        Ok(TrainingSpec {
-            project: Arc::clone(&self.project),
-            request: SetRequest {
-                service,
-                features,
-                time_column: timestamp_column,
-                known_at: named(py, "known_at", known_at, &known_at_names)?,
-                ttl: named(py, "ttl", ttl, &ttl_names)?,
-                full_feature_names,
-                event_timestamps,
-                strict,
-            },
-            limits: limits(py, memory.as_ref(), threads.as_ref())?,
-        })
-    }
-}
-
 #[pymethods]
 impl TrainingSet {
+    /// The number of columns of the entity rows. The other columns follow them.
+    #[getter]
+    fn entity_columns(&self) -> usize {
+        self.entity_columns
+    }
+
+    /// The names of all columns.
+    #[getter]
+    fn column_names(&self) -> Vec<&str> {
+        self.schema.fields().iter().map(|field| field.name().as_str()).collect()
+    }
+
     /// Returns the next rows, or None after the last row.
     fn next_batch(&self, py: Python<'_>) -> PyResult<Option<ArrowTable>> {
         let batch = self.stream.next(py)?;
@@ -302,9 +205,9 @@ impl TrainingSet {
 // === impl TrainingSet ===
 
 impl TrainingSet {
-    /// Creates a set with these columns.
-    pub(crate) fn new(project: Arc<Project>, schema: SchemaRef, run: Box<dyn Run>) -> Self {
-        Self { project, schema, stream: TrainingStream::new(run), output: OnceLock::new() }
+    /// Creates a set with the columns of `schema`, of which the first `entity_columns` are those of the entity rows.
+    pub(crate) fn new(project: Arc<Project>, entity_columns: usize, schema: SchemaRef, run: Box<dyn Run>) -> Self {
+        Self { entity_columns, project, schema, stream: TrainingStream::new(run), output: OnceLock::new() }
     }
 
     /// Completes a training set and writes its manifest. Returns the description of the set's files.

@@ -9,7 +9,7 @@ use std::{
 use larder_client::{Address, Client, Request, Response, Route, Settings, TlsFiles};
 use pyo3::{
     Bound, Py, PyAny, PyErr, PyResult, Python, pyclass, pymethods,
-    types::{PyDict, PyList},
+    types::{PyBytes, PyDict, PyList},
 };
 
 use crate::{
@@ -27,9 +27,15 @@ pub(crate) struct OnlineClient {
     timeout: Duration,
 }
 
-/// The names, values, statuses and event times of the columns of a response, and why rows could not be fetched.
-type DecodedColumns<'py> =
-    (Bound<'py, PyList>, Bound<'py, PyList>, Bound<'py, PyList>, Bound<'py, PyList>, Option<String>);
+/// The names, values, statuses and event times of the columns of a response, why rows could not be fetched, and the body.
+type DecodedColumns<'py> = (
+    Bound<'py, PyList>,
+    Bound<'py, PyList>,
+    Bound<'py, PyList>,
+    Bound<'py, PyList>,
+    Option<String>,
+    Option<Bound<'py, PyBytes>>,
+);
 
 /// The estimated size of an encoded value in a request, in bytes.
 const REQUEST_BYTES: usize = 512;
@@ -95,18 +101,20 @@ impl OnlineClient {
         Ok(Self { client, timeout: duration(py, ErrorClass::Config, timeout)? })
     }
 
-    /// Looks up features, and returns the columns of the response as lists.
+    /// Looks up features, and returns the columns of the response as lists. `keep_body` is whether to return the body, too.
     fn lookup<'py>(
         &self,
         py: Python<'py>,
         start: &[u8],
         entities: &Bound<'py, PyDict>,
         decoders: &Bound<'py, PyDict>,
+        keep_body: bool,
         timeout: Option<f64>,
     ) -> PyResult<DecodedColumns<'py>> {
         let response = self.call(py, Route::Lookup, &request_body(start, entities)?, timeout)?;
         let columns = decode_columns(py, &response.body, decoders)?;
-        Ok((columns.names, columns.values, columns.statuses, columns.times, response.read_through))
+        let body = keep_body.then(|| PyBytes::new(py, &response.body));
+        Ok((columns.names, columns.values, columns.statuses, columns.times, response.read_through, body))
     }
 
     /// Looks up features, and returns the response as a table, and why rows could not be fetched.

@@ -138,8 +138,9 @@ impl TrainingPlan {
     where
         F: FnOnce(&mut EntityBatches<'_>, &Progress, &mut Emit<'_>) -> Result<Report, OfflineError> + Send + 'static,
     {
+        let columns = rows.as_ref().map_or(0, |rows| rows.schema().fields().len());
         let run = StepRun { project: Arc::clone(self.project()), rows, step };
-        TrainingSet::new(Arc::clone(self.project()), schema, Box::new(run))
+        TrainingSet::new(Arc::clone(self.project()), columns, schema, Box::new(run))
     }
 
     fn project(&self) -> &Arc<Project> {

@@ -15,6 +15,7 @@ import pyarrow
 
 import larder
 from larder import _request, _worker
+from larder._set_request import SetRequest, selection
 from world import FEATURES, Home
 
 AT = datetime(2026, 11, 24, tzinfo=timezone.utc)
@@ -30,7 +31,8 @@ class Workers(unittest.TestCase):
         self.entities = pyarrow.table({"customer_id": IDS, "event_timestamp": pyarrow.array(TIMES, pyarrow.timestamp("us", "UTC"))})
         store = larder.FeatureStore(self.home.dir / "larder.yaml")
         self.expected = store.get_historical_features(self.entities, FEATURES).to_arrow()
-        request = _request.historical(store, FEATURES, False, None, "event", "null", False, "event_timestamp", False, None, 1)
+        of_set = SetRequest(selection(FEATURES, None), False, "event_timestamp", False, threads=1)
+        request = _request.Request.of(store, of_set)
         request, _ = _request.on_driver(request, self.entities.schema, None)
         self.request = pickle.loads(pickle.dumps(request))
 

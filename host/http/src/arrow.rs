@@ -73,8 +73,8 @@ pub(super) fn encode_arrow(answer: &Answer<'_>, budget: &mut ResponseBudget) -> 
     let mut columns = Columns { fields, arrays, names, bytes: 0, budget };
     for (index, column) in plan.entity_columns.iter().enumerate() {
         let values = answer.entity_column(index);
-        let nullable = values.contains(&EchoedValue::Null);
-        columns.add(&column.name, entity_column(column, values)?, nullable)?;
+        // A request may have nulls in any key. The schema must not depend on whether this request has some.
+        columns.add(&column.name, entity_column(column, values)?, true)?;
     }
     for column in &plan.feature_columns {
         let values = answer.cells(column.from).map(|cell| cell.value);
@@ -123,16 +123,33 @@ fn metadata(plan: &Plan) -> HashMap<String, String> {
 }
 
 fn entity_column(column: &EntityColumn, values: &[EchoedValue<'_>]) -> Result<ArrayRef, ArrowEncodeError> {
-    // A column that is not a key of any view has the type of its values, which all have the same type. If all values
-    // are null, the column is text.
-    let scalar = column.key_type.unwrap_or(match values.iter().find(|value| **value != EchoedValue::Null) {
-        Some(EchoedValue::Int(_)) => ScalarType::Int64,
-        Some(EchoedValue::Float(_)) => ScalarType::Float64,
-        Some(EchoedValue::Bool(_)) => ScalarType::Bool,
-        Some(EchoedValue::Text(_) | EchoedValue::Null) | None => ScalarType::String,
+    // The values of a column without uses are not converted to the declared type. If they have another one, which is the same
+    // for all values, the column has it, too.
+    let fitting = || column.declared.filter(|declared| values.iter().all(|value| fits(value, *declared)));
+    let scalar = column.key_type.or_else(fitting).unwrap_or_else(|| {
+        match values.iter().find(|value| **value != EchoedValue::Null) {
+            Some(EchoedValue::Int(_)) => ScalarType::Int64,
+            Some(EchoedValue::Float(_)) => ScalarType::Float64,
+            Some(EchoedValue::Bool(_)) => ScalarType::Bool,
+            Some(EchoedValue::Text(_) | EchoedValue::Null) | None => ScalarType::String,
+        }
     });
     let values = values.iter().map(|value| echoed(&column.name, value, scalar)).collect::<Result<Vec<_>, _>>()?;
     Ok(scalar_array(&column.name, scalar, values.into_iter())?)
+}
+
+/// Returns whether [`echoed`] converts a value to a type of keys without a loss.
+fn fits(value: &EchoedValue<'_>, scalar: ScalarType) -> bool {
+    match value {
+        EchoedValue::Null => true,
+        EchoedValue::Int(v) => match scalar {
+            ScalarType::Int32 => i32::try_from(*v).is_ok(),
+            ScalarType::Int64 | ScalarType::UnixTimestamp => true,
+            _ => false,
+        },
+        EchoedValue::Text(_) => matches!(scalar, ScalarType::String | ScalarType::Bytes),
+        EchoedValue::Float(_) | EchoedValue::Bool(_) => false,
+    }
 }
 
 fn echoed<'a>(column: &str, value: &'a EchoedValue<'_>, scalar: ScalarType) -> Result<ValueRef<'a>, ArrowEncodeError> {

@@ -66,6 +66,8 @@ pub struct EntityColumn {
     pub request_index: usize,
     /// The type of the join key; `None` if neither a read nor a plugin uses the column.
     pub key_type: Option<ScalarType>,
+    /// The type of the join key in the definitions, if there is one. The values of a column without uses may have another type.
+    pub declared: Option<ScalarType>,
 }
 
 /// A feature column of the response.
@@ -382,12 +384,11 @@ impl<'c> Resolver<'c> {
                 continue;
             }
             let key_type = key_types.get(name).copied();
+            let declared = self.catalog.join_keys().get(name).copied();
             // A plugin may read a join key that no view of the request has.
-            let read = || {
-                let reads = wanted.steps.iter().any(|step| step.reads_key(name));
-                if reads { self.catalog.join_keys().get(name).copied() } else { None }
-            };
-            columns.push(EntityColumn { name: Arc::clone(name), request_index, key_type: key_type.or_else(read) });
+            let read = || declared.filter(|_| wanted.steps.iter().any(|step| step.reads_key(name)));
+            let key_type = key_type.or_else(read);
+            columns.push(EntityColumn { name: Arc::clone(name), request_index, key_type, declared });
         }
         columns
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, SchemaRef};
 
-use parquet::file::metadata::ParquetMetaData;
+use parquet::{basic::LogicalType, file::metadata::ParquetMetaData, schema::types::TypePtr};
 
 use super::{
     SourceError, WantedColumn,
@@ -23,6 +23,8 @@ pub struct FileSchema {
     pub(super) schema: SchemaRef,
     /// All columns of the file and its path, with the declared types.
     whole: SchemaRef,
+    /// The columns with the logical type UUID. Their type in `schema` is 16 bytes.
+    uuids: Vec<String>,
     rows: u64,
 }
 
@@ -33,6 +35,13 @@ pub enum ColumnAt {
     File(DataType),
     /// The file's path contains a value, which is the same for all rows.
     Path,
+}
+
+/// Returns the names of the columns with the logical type UUID.
+fn uuids(metadata: &ParquetMetaData) -> Vec<String> {
+    let columns = metadata.file_metadata().schema_descr().root_schema().get_fields();
+    let is_uuid = |column: &&TypePtr| column.get_basic_info().logical_type_ref() == Some(&LogicalType::Uuid);
+    columns.iter().filter(is_uuid).map(|column| column.name().to_owned()).collect()
 }
 
 // === impl FileSchema ===
@@ -47,8 +56,9 @@ impl FileSchema {
     ) -> Result<Self, SourceError> {
         let rows = u64::try_from(metadata.file_metadata().num_rows()).unwrap_or(0);
         let whole = WholeShape::of(&path, &relative, &metadata, thread)?.schema();
+        let uuids = uuids(&metadata);
         match parquet_reader::schema(metadata, thread) {
-            Ok(schema) => Ok(Self { path, relative, schema, whole, rows }),
+            Ok(schema) => Ok(Self { path, relative, schema, whole, uuids, rows }),
             Err(why) => Err(SourceError::Unreadable { path, why }),
         }
     }
@@ -84,6 +94,12 @@ impl FileSchema {
     #[must_use]
     pub fn is_also_in_path(&self, name: &str) -> bool {
         matches!(self.column(name), Some(ColumnAt::File(_))) && partition(&self.relative, name).is_some()
+    }
+
+    /// Returns whether the file declares that the values of a column are UUIDs.
+    #[must_use]
+    pub fn is_uuid(&self, column: &str) -> bool {
+        self.uuids.iter().any(|uuid| uuid == column)
     }
 
     /// Returns the names and types of the columns that the file contains, in order.

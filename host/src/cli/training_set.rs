@@ -85,6 +85,11 @@ pub(super) fn run(args: &TrainingSetArgs) -> Result<()> {
         Some(manifest) => manifest.request.clone(),
         None => args.request()?,
     };
+    if let (Some(manifest), Some(from)) = (&manifest, &from)
+        && manifest.inputs.entities.path.is_none()
+    {
+        return Err(OfflineError::NoEntityFiles { manifest: from.clone() }.into());
+    }
     let of_manifest = manifest.as_ref().and_then(|manifest| manifest.inputs.entities.path.as_deref());
     let Some(path) = args.entities.as_deref().or(of_manifest) else {
         bail!(CliError::Usage("no entity rows. hint: use --entities PATH".to_owned()));

@@ -1,9 +1,6 @@
 //! Errors of loading a configuration.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+use std::{io, path::PathBuf};
 
 use larder_model::yaml::Problem;
 
@@ -12,7 +9,7 @@ use larder_model::yaml::Problem;
 #[non_exhaustive]
 pub enum ConfigError {
     /// The configuration file cannot be read.
-    #[error("cannot read {path}: {source}{}", hint(path, source))]
+    #[error("cannot read {path}: {source}")]
     Io {
         /// The file.
         path: PathBuf,
@@ -26,16 +23,4 @@ pub enum ConfigError {
 
 fn lines(problems: &[Problem]) -> String {
     problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
-}
-
-/// Returns the hint for an error of reading the configuration file.
-fn hint(path: &Path, error: &io::Error) -> String {
-    let inside = path.join("larder.yaml");
-    match error.kind() {
-        io::ErrorKind::NotFound => {
-            ". hint: set --config to the path of your configuration, or create one with 'larder init'".to_owned()
-        }
-        io::ErrorKind::IsADirectory if inside.is_file() => format!(". hint: set --config to {}", inside.display()),
-        _ => String::new(),
-    }
 }

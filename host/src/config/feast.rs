@@ -434,7 +434,8 @@ fn values(config: &FeastConfig, store: &FeatureStore, at: &Place, problems: &Pro
         (FeastValuesFrom::Online, OnlineStore::Other(kind)) => {
             let message =
                 format!("online_store: Larder cannot read an online store of type '{kind}', only sqlite and dynamodb");
-            let help = "use the views' batch sources: '--feast-values batch', or 'feast: {values: batch}'".to_owned();
+            let help =
+                "use the views' batch sources: 'feast: {values: batch}', or LARDER_FEAST_VALUES=batch".to_owned();
             problems.error_with_help(at, message, help);
             None
         }
@@ -447,7 +448,11 @@ fn values(config: &FeastConfig, store: &FeatureStore, at: &Place, problems: &Pro
             // A warning, because values that are pushed into that store are not served.
             let message =
                 format!("online_store: Larder cannot read type '{kind}', so values come from the batch sources");
-            problems.warning(at, message, "if that is intended, set '--feast-values batch'".to_owned());
+            problems.warning(
+                at,
+                message,
+                "if that is intended, set 'feast: {values: batch}', or LARDER_FEAST_VALUES=batch".to_owned(),
+            );
             Some(FeastValues::BatchSources)
         }
     }

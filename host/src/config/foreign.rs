@@ -38,7 +38,7 @@ const FOREIGN: &[(&str, &str)] = &[
 pub(super) fn refuse(file: &str, entries: &mut Entries, problems: &Problems) {
     let has = |name: &str| entries.iter().any(|(key, _)| key.value == name);
     if has("registry") && has("provider") {
-        let help = "to serve the Feast repository, run 'larder serve --feast-repo DIR' with its directory";
+        let help = "to use a Feast repository, set --feast-repo (feast_repo in Python) to its directory";
         let message = "configuration: this is Feast's feature_store.yaml";
         problems.error_with_help(&Place::file(file), message, help.to_owned());
     }

@@ -44,30 +44,28 @@ impl<'p> Backfill<'p> {
     /// Prepares a backfill of the times from `times.start` to before `times.end`, in microseconds.
     ///
     /// # Errors
-    /// [`OfflineError::Backfill`], if the view does not exist, needs request data, or reads no stored view that has all join
-    /// keys.
+    /// [`OfflineError::Backfill`], if the view does not exist. [`OfflineError::NoRows`], if it needs request data, or reads no
+    /// stored view that has all join keys.
     pub fn new(project: &'p Project, view: &str, times: Range<Micros>) -> Result<Self, OfflineError> {
         let catalog = &project.definitions().catalog;
-        let error = |why: String| OfflineError::Backfill { view: view.to_owned(), why };
         let Some(derived) = catalog.derived_view(view) else {
             let names = catalog.derived_views().iter().map(|view| &*view.name);
             let hint = larder_model::yaml::nearest(view, names).map_or_else(String::new, |help| format!(" ({help})"));
-            return Err(error(format!("there is no derived view with this name{hint}")));
+            let why = format!("there is no derived view with this name{hint}");
+            return Err(OfflineError::Backfill { view: view.to_owned(), why });
         };
         let mut stored = BTreeSet::new();
-        inputs(catalog, derived, &mut stored).map_err(error)?;
+        inputs(catalog, derived, &mut stored).map_err(|why| OfflineError::NoRows { view: view.to_owned(), why })?;
         let views: Vec<&Arc<FeatureView>> = stored.iter().filter_map(|name| catalog.view(name)).collect();
         let keys: BTreeSet<&str> = views.iter().flat_map(|view| keys_of(view)).collect();
         let views = views.into_iter().filter(|view| keys_of(view).collect::<BTreeSet<_>>() == keys);
         let views: Vec<_> = views.cloned().collect();
         if views.is_empty() {
             let keys: Vec<_> = keys.into_iter().collect();
-            let why = format!(
-                "none of its stored views has all join keys ({}), so the rows to compute are unknown. hint: use `larder \
-                 training-set` with the rows as entity rows",
-                keys.join(", ")
-            );
-            return Err(error(why));
+            let keys = keys.join(", ");
+            let why =
+                format!("none of its stored views has all join keys ({keys}), so the rows to compute are unknown");
+            return Err(OfflineError::NoRows { view: view.to_owned(), why });
         }
         Ok(Self { project, derived: Arc::clone(derived), views, times })
     }
@@ -161,11 +159,7 @@ fn inputs(catalog: &Catalog, of: &DerivedView, stored: &mut BTreeSet<Arc<str>>) 
     for input in &of.inputs {
         match &input.from {
             InputSource::Request => {
-                return Err(format!(
-                    "input '{}' of '{}' is request data, which has no history. hint: use `larder training-set` with the values \
-                     in the entity rows",
-                    input.name, of.name
-                ));
+                return Err(format!("input '{}' of '{}' is request data, which has no history", input.name, of.name));
             }
             InputSource::JoinKey(_) => {}
             InputSource::Feature { view, .. } => match catalog.derived_view(view) {

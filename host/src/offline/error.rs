@@ -9,7 +9,7 @@ use parquet::errors::ParquetError;
 use super::location::{Location, NotAnObject};
 use crate::config::ConfigError;
 
-/// Why a training set cannot be built from a configuration.
+/// Why a training set cannot be built from a configuration. [`crate::hints`] has the hints that depend on the front end.
 #[derive(Debug, thiserror::Error)]
 pub enum OfflineError {
     /// The configuration or the definitions have errors.
@@ -91,6 +91,20 @@ pub enum OfflineError {
         manifest: Location,
         /// A description of each difference.
         differences: Vec<String>,
+    },
+    /// The entity rows of a manifest were a data frame.
+    #[error("{manifest}: the entity rows were a data frame, so the manifest does not identify them")]
+    NoEntityFiles {
+        /// The manifest.
+        manifest: Location,
+    },
+    /// The rows of a derived view that a backfill computes are unknown.
+    #[error("derived view '{view}': {why}")]
+    NoRows {
+        /// The view.
+        view: String,
+        /// The reason.
+        why: String,
     },
     /// A derived view cannot be backfilled.
     #[error("derived view '{view}': {why}")]

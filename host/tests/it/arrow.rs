@@ -68,6 +68,29 @@ fn micros(batch: &RecordBatch, name: &str) -> Vec<Option<i64>> {
     column(batch, name).as_primitive::<TimestampMicrosecondType>().iter().collect()
 }
 
+/// Clients concatenate responses, which is only possible if their schemas are equal.
+#[test]
+fn schema_does_not_depend_on_nulls() {
+    let fixture = Setup::golden().start();
+    let of = |keys: Value| {
+        let body = json!({ "features": CUSTOMERS, "entities": { "customer_id": keys } });
+        batch(&ask(&fixture, &[ARROW], &body)).schema()
+    };
+    let schema = of(json!(["CUST_000123"]));
+    assert!(schema.field_with_name("customer_id").unwrap().is_nullable());
+    for keys in [json!([null]), json!(["NOPE"]), json!(["CUST_000123", null])] {
+        assert_eq!(of(keys.clone()), schema, "{keys}");
+    }
+    // A key that no requested feature uses has its declared type, too, unless its values have another one.
+    let type_of_unused = |keys: Value| {
+        let entities = json!({ "customer_id": ["CUST_000123"], "driver_id": keys });
+        let body = json!({ "features": CUSTOMERS, "entities": entities });
+        column(&batch(&ask(&fixture, &[ARROW], &body)), "driver_id").data_type().clone()
+    };
+    assert_eq!([json!([null]), json!([1001])].map(type_of_unused), [DataType::Int64, DataType::Int64]);
+    assert_eq!(type_of_unused(json!(["a"])), DataType::Utf8);
+}
+
 /// Returns a value of an array as it must be in the JSON response.
 fn as_json(array: &dyn Array, row: usize) -> Value {
     let float = |value: f64| match value {

@@ -64,6 +64,11 @@ fn lookups_and_their_results() {
 }
 
 #[test]
+fn types_and_entities() {
+    run_tests("test_types");
+}
+
+#[test]
 fn faults_of_connections() {
     run_tests("test_connections");
 }

@@ -2,7 +2,7 @@
 
 use std::{fs, fs::File, path::Path, sync::Arc};
 
-use arrow::array::{ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, TimestampMicrosecondArray};
+use arrow::array::{ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{Float64Type, Int64Type};
 use parquet::arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder};
 use serde_json::{Value, json};
@@ -92,7 +92,12 @@ fn mistakes_leave_no_file() {
     for (args, code, words) in [
         (&["--feature", "driver_stats:conv_rat"][..], 1, "did you mean 'conv_rate'?"),
         (&[], 2, "no features selected. hint: use --service NAME, or --feature VIEW:FEATURE"),
-        (&["--feature", "driver_stats:conv_rate", "--time-column", "event_time"], 1, "did you mean 'event_timestamp'?"),
+        (
+            &["--feature", "driver_stats:conv_rate", "--time-column", "event_time"],
+            1,
+            "no column 'event_time' with their times. Their columns are 'driver_id', 'event_timestamp', 'amount', 'hour'. hint: \
+             name the column of times with --time-column",
+        ),
         (
             &["--feature", "odfv_python:label"],
             1,
@@ -115,4 +120,34 @@ fn mistakes_leave_no_file() {
     ])
     .assert_code(1)
     .assert_complains(&["absent.parquet"]);
+}
+
+#[test]
+fn times_as_text_have_hint() {
+    let home = Home::golden();
+    let (drivers, times) = (Int64Array::from(vec![1001]), StringArray::from(vec!["2026-11-30"]));
+    write(
+        &home.path("entities.parquet"),
+        vec![("driver_id", Arc::new(drivers) as ArrayRef), ("event_timestamp", Arc::new(times))],
+    );
+    let hint = ". hint: convert the text first, for example in SQL with CAST(event_timestamp AS TIMESTAMPTZ)";
+    training_set(&home, &["--feature", "driver_stats:conv_rate"]).assert_code(1).assert_complains(&[hint]);
+}
+
+/// The package writes manifests of sets whose entity rows were a data frame.
+#[test]
+fn set_of_data_frame_is_not_built_again() {
+    let home = Home::golden();
+    write_entities(&home, &[1001], LATER);
+    training_set(&home, &["--feature", "driver_stats:conv_rate"]).assert_code(0);
+    let path = home.path("set.parquet.manifest.json");
+    let mut manifest: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    manifest["inputs"]["entities"] = json!({ "path": null, "files": {} });
+    fs::write(home.path("frame.json"), manifest.to_string()).unwrap();
+    let expected = "frame.json: the entity rows were a data frame, so the manifest does not identify them. hint: write the \
+                    entity rows to a Parquet file, and build the set with --entities PATH";
+    home.run(["training-set", "--from", "frame.json", "--out", "again.parquet"])
+        .assert_code(1)
+        .assert_complains(&[expected]);
+    training_set(&home, &["--from", "frame.json"]).assert_code(1).assert_complains(&[expected]);
 }

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import larder
 from cases import KEYS, World
 from larder import _request, _worker
+from larder._set_request import SetRequest
 from values import TYPES, column
 
 SEEDS = range(2)
@@ -69,10 +70,10 @@ def main() -> None:
             rows = entity_rows(world, dice.choice(["us", "ns", "ms"]), dice.choice([None, "UTC", "America/New_York"]))
             options = {"feature_service": "all", "full_feature_names": True, **options}
             expected = store.get_historical_features(rows, **options).to_arrow().sort_by("row")
-            arguments = {"known_at": "event", "event_timestamps": False, **options}
-            request = _request.historical(
-                store, None, timestamp_column="event_timestamp", strict=False, memory=None, threads=1, **arguments
-            )
+            arguments = {name: value for name, value in options.items() if name != "feature_service"}
+            service = (options["feature_service"], ())
+            of_set = SetRequest(service, timestamp_column="event_timestamp", strict=False, threads=1, **arguments)
+            request = _request.Request.of(store, of_set)
             request, plan = _request.on_driver(request, rows.schema, None)
             set_ = shuffled(request, plan, rows, dice.choice([1, 2, 5]), dice).sort_by("row")
             assert set_.column_names == expected.column_names, set_.column_names

@@ -7,7 +7,7 @@ use larder_source::SourceError;
 
 use super::kernel::TooManyRows;
 
-/// Why a training set cannot be built.
+/// Why a training set cannot be built. A front end adds the hints that name its options.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainingError {
     /// The entity rows have no column with this name.
@@ -17,6 +17,24 @@ pub enum TrainingError {
         column: String,
         /// The most similar column, to append to the message, or an empty string.
         hint: String,
+    },
+    /// The entity rows do not have the column of times.
+    #[error("the entity rows have no column '{column}' with their times. Their columns are {}", names(columns))]
+    NoTimeColumn {
+        /// The requested column.
+        column: String,
+        /// The columns of the entity rows.
+        columns: Vec<String>,
+    },
+    /// The column of times does not have times.
+    #[error("column '{column}' of the entity rows: {why}")]
+    NotTimes {
+        /// The column.
+        column: String,
+        /// The reason.
+        why: String,
+        /// Whether the values are text.
+        is_text: bool,
     },
     /// The entity rows have several columns with this name.
     #[error("the entity rows have more than one column '{0}'")]
@@ -35,13 +53,13 @@ pub enum TrainingError {
     #[error("entity rows: {0}")]
     Entities(Box<dyn std::error::Error + Send + Sync>),
     /// Entity rows have no time, and the job is strict.
-    #[error("entity rows have nulls in the column of times '{column}'. hint: remove these rows, or do not use strict")]
+    #[error("entity rows have nulls in the column of times '{column}'")]
     NoTime {
         /// The column of times.
         column: String,
     },
     /// Entity rows have no complete key, and the job is strict.
-    #[error("entity rows have no complete key of feature view '{view}'. hint: remove these rows, or do not use strict")]
+    #[error("entity rows have no complete key of feature view '{view}'")]
     NoKey {
         /// The view.
         view: String,
@@ -55,10 +73,7 @@ pub enum TrainingError {
         why: String,
     },
     /// A column of the entity rows has the name of a feature.
-    #[error(
-        "column '{0}' of the entity rows has the name of a requested feature. hint: rename the column, or use full feature \
-         names"
-    )]
+    #[error("column '{0}' of the entity rows has the name of a requested feature")]
     Collision(String),
     /// A frame lacks a stored feature that a derived view reads.
     #[error(
@@ -171,6 +186,14 @@ pub enum TrainingError {
     /// Arrow rejects an output column, which is a bug in Larder.
     #[error(transparent)]
     Arrow(#[from] ArrowError),
+}
+
+/// Returns the first names as text.
+fn names(all: &[String]) -> String {
+    const SHOWN: usize = 20;
+    let shown: Vec<String> = all.iter().take(SHOWN).map(|name| format!("'{name}'")).collect();
+    let more = all.len().saturating_sub(SHOWN);
+    if more == 0 { shown.join(", ") } else { format!("{} and {more} more", shown.join(", ")) }
 }
 
 /// Returns the first numbers as text.

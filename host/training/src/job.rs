@@ -83,7 +83,7 @@ impl TrainingRequest<'_> {
     /// Checks that the names of the entity rows' columns are unique, and that they have the column of times.
     ///
     /// # Errors
-    /// [`TrainingError::Duplicate`], [`TrainingError::MissingColumn`] and [`TrainingError::Column`].
+    /// [`TrainingError::Duplicate`], [`TrainingError::NoTimeColumn`] and [`TrainingError::NotTimes`].
     pub fn check_entities(&self, entities: &SchemaRef) -> Result<(), TrainingError> {
         let names: Vec<&str> = entities.fields().iter().map(|field| field.name().as_str()).collect();
         if let Some(name) = names.iter().enumerate().find_map(|(at, name)| names[..at].contains(name).then_some(name)) {

@@ -37,6 +37,7 @@ pub use self::{
     error::TrainingError,
     history::{History, TIME_COLUMN},
     job::{Limits, MEMORY_MIN, OpenSource, THREADS_MAX, TrainingJob, TrainingRequest},
+    kernel::TooManyRows,
     progress::Progress,
     report::{DerivedReport, Report, ViewReport},
     shuffle::SharePart,

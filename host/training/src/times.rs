@@ -1,26 +1,33 @@
 //! The times of entity rows.
 
-use arrow::array::RecordBatch;
+use arrow::{array::RecordBatch, datatypes::DataType};
 use larder_columns::Instants;
-use larder_model::yaml::nearest;
 
 use super::TrainingError;
 
 /// Returns the times of the rows.
 ///
 /// # Errors
-/// [`TrainingError::MissingColumn`] and [`TrainingError::Column`].
+/// [`TrainingError::NoTimeColumn`], [`TrainingError::NotTimes`] and [`TrainingError::Column`].
 pub(super) fn times(rows: &RecordBatch, column: &str) -> Result<Instants, TrainingError> {
     let Some(array) = rows.column_by_name(column) else {
         let schema = rows.schema();
-        let help = nearest(column, schema.fields().iter().map(|field| field.name().as_str()));
-        let hint = help.map_or_else(String::new, |help| format!(" ({help})"));
-        return Err(TrainingError::MissingColumn { column: column.to_owned(), hint });
+        let columns = schema.fields().iter().map(|field| field.name().clone()).collect();
+        return Err(TrainingError::NoTimeColumn { column: column.to_owned(), columns });
     };
     let error = |why: String| TrainingError::Column { column: column.to_owned(), why };
-    let times = Instants::new(array).map_err(error)?;
+    let is_text = is_text(array.data_type());
+    let times = Instants::new(array);
+    let times = times.map_err(|why| TrainingError::NotTimes { column: column.to_owned(), why, is_text })?;
     match (0..rows.num_rows()).find_map(|row| Some((row, times.conversion_error(row)?))) {
         Some((row, why)) => Err(error(format!("row {row}: {why}"))),
         None => Ok(times),
+    }
+}
+
+fn is_text(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Dictionary(_, values) => is_text(values),
+        other => matches!(other, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View),
     }
 }

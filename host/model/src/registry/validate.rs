@@ -23,7 +23,7 @@ use crate::{
 mod derived;
 mod source;
 
-pub(super) use self::source::{TABLE_NAME_RULE, is_table_name};
+pub(super) use self::source::{TABLE_NAME_RULE, is_pattern, is_table_name};
 
 /// The maximum number of features of one view.
 pub const FEATURES_MAX: usize = 4_096;
@@ -274,7 +274,8 @@ fn views(
             incomplete.features.note(None);
         }
         let source = definition.source.map(|source| source::source(&definition.name, source, rules, problems));
-        let batch_source = definition.batch_source.map(|files| source::files(&definition.name, files, problems));
+        let batch_source =
+            definition.batch_source.map(|files| source::files(&definition.name, "batch_source", files, problems));
         let view = FeatureView {
             name: Arc::clone(&name),
             entities: entity_names,

@@ -193,10 +193,13 @@ impl View {
         }
         let mut notes = Vec::new();
         let mut found: Vec<(&str, &DataType, Option<ValueType>)> = Vec::new();
-        for (column, data_type) in files.iter().flat_map(FileSchema::columns) {
+        let columns = files.iter().flat_map(|file| file.columns().map(move |column| (file, column)));
+        for (file, (column, data_type)) in columns {
+            let is_uuid = file.is_uuid(column);
+            let likely = if is_uuid { Some(ValueType::Scalar(ScalarType::Uuid)) } else { likely_type(data_type) };
             match found.iter_mut().find(|(known, ..)| *known == column) {
-                None => found.push((column, data_type, likely_type(data_type))),
-                Some((_, _, known)) => *known = known.zip(likely_type(data_type)).and_then(|(a, b)| wider_type(a, b)),
+                None => found.push((column, data_type, likely)),
+                Some((_, _, known)) => *known = known.zip(likely).and_then(|(a, b)| wider_type(a, b)),
             }
         }
         // Columns keep their names. If a name is not valid, the column gets another name, which no other column has.

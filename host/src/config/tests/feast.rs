@@ -80,7 +80,7 @@ fn values_come_from_readable_store() {
         FeastValuesFrom::Auto,
         batch,
         expect![
-            "feature_store.yaml: warning: online_store: Larder cannot read type 'redis', so values come from the batch sources (if that is intended, set '--feast-values batch')"
+            "feature_store.yaml: warning: online_store: Larder cannot read type 'redis', so values come from the batch sources (if that is intended, set 'feast: {values: batch}', or LARDER_FEAST_VALUES=batch)"
         ],
     );
     check(
@@ -88,7 +88,7 @@ fn values_come_from_readable_store() {
         FeastValuesFrom::Online,
         None,
         expect![
-            "feature_store.yaml: error: online_store: Larder cannot read an online store of type 'redis', only sqlite and dynamodb (use the views' batch sources: '--feast-values batch', or 'feast: {values: batch}')"
+            "feature_store.yaml: error: online_store: Larder cannot read an online store of type 'redis', only sqlite and dynamodb (use the views' batch sources: 'feast: {values: batch}', or LARDER_FEAST_VALUES=batch)"
         ],
     );
 }

@@ -315,7 +315,7 @@ fn feast_file_is_recognized() {
         "project: churn\nregistry: data/registry.db\nprovider: local\nonline_store:\n  type: sqlite\n  path: data/online.db\n\
          offline_store:\n  type: file\nentity_key_serialization_version: 3\n",
         expect![[r#"
-            larder.yaml: error: configuration: this is Feast's feature_store.yaml (to serve the Feast repository, run 'larder serve --feast-repo DIR' with its directory)
+            larder.yaml: error: configuration: this is Feast's feature_store.yaml (to use a Feast repository, set --feast-repo (feast_repo in Python) to its directory)
             larder.yaml:2:1: error: configuration: unknown key 'registry' (to serve a Feast repository, name its directory: 'feast: {repo: .}')
             larder.yaml:3:1: error: configuration: unknown key 'provider' (Larder has no providers: leave it out)
             larder.yaml:4:1: error: configuration: unknown key 'online_store' (Larder has its own store: see 'store')

@@ -1,6 +1,10 @@
 //! `larder init`: the files that it writes, and the definitions that it infers from Parquet files.
 
-use arrow::array::{Float32Array, Float64Array, Int32Array, UInt64Array};
+use ::parquet::{
+    arrow::{ArrowWriter, arrow_writer::ArrowWriterOptions},
+    schema::{parser::parse_message_type, types::SchemaDescriptor},
+};
+use arrow::array::{FixedSizeBinaryArray, Float32Array, Float64Array, Int32Array, RecordBatch, UInt64Array};
 
 use super::*;
 
@@ -121,6 +125,30 @@ fn init_infers_type_for_all_files() {
     let checked = home.run(["check", "--config", "all/larder.yaml"]);
     let words = "column 'n': the type is Int64 here, but Int32 in other files; values that are not Int32 are null";
     assert!(checked.assert_code(0).out.contains(words), "{}{}", checked.out, checked.err);
+}
+
+/// The values of the inferred feature are the UUIDs of the file.
+#[test]
+fn init_infers_uuids() {
+    let home = Home::empty();
+    let message = "message rows { required int64 user_id; required fixed_len_byte_array(16) device (UUID); \
+                   required fixed_len_byte_array(16) digest; }";
+    let schema = Arc::new(parse_message_type(message).unwrap());
+    let bytes = |byte: u8| FixedSizeBinaryArray::try_from_iter([[byte; 16]; 200].into_iter()).unwrap();
+    let columns: [(&str, ArrayRef); 3] =
+        [("user_id", ints(0..200)), ("device", Arc::new(bytes(0x12))), ("digest", Arc::new(bytes(0x34)))];
+    let rows = RecordBatch::try_from_iter(columns).unwrap();
+    let options = ArrowWriterOptions::new().with_parquet_schema(SchemaDescriptor::new(schema));
+    let file = fs::File::create(home.path("devices.parquet")).unwrap();
+    let mut writer = ArrowWriter::try_new_with_options(file, rows.schema(), options).unwrap();
+    writer.write(&rows).unwrap();
+    writer.close().unwrap();
+    let written = inferred(&home, ".", &["devices.parquet"]);
+    assert!(written.contains("{name: device, type: Uuid}"), "{written}");
+    assert!(written.contains("{name: digest, type: Bytes}"), "{written}");
+    home.run(["sync"]).assert_code(0);
+    let got = home.run(["get", "--json", "--feature", "devices_features:device", "user_id=7"]);
+    assert!(got.assert_code(0).out.contains("12121212-1212-1212-1212-121212121212"), "{}", got.out);
 }
 
 #[test]

@@ -42,9 +42,7 @@ pub struct SpineBuilder {
 
 /// The error for more entity rows than a spine can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "there are more than {ROWS_MAX} entity rows in memory. hint: lower the memory limit, so that the rows are divided into parts"
-)]
+#[error("there are more than {ROWS_MAX} entity rows in memory")]
 pub struct TooManyRows;
 
 /// The index of the group of each key.

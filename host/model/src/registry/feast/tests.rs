@@ -178,6 +178,7 @@ fn unservable_definitions_are_left_out() {
         let redshift = DataSource { kind: 5, data_source_class_type: class, ..DataSource::default() };
         put(registry, FeatureViewSpec { batch_source: Some(redshift), ..view("warehouse", &[("a", 4)]) });
         put(registry, FeatureViewSpec { batch_source: Some(file("gs://b/x")), ..view("cloud", &[("a", 4)]) });
+        put(registry, FeatureViewSpec { batch_source: Some(file("data/*.parquet")), ..view("parts", &[("a", 4)]) });
         put(registry, view("bad\nname", &[("a", 4)]));
         let select = |view: &str, feature: &str| Projection {
             feature_view_name: view.into(),
@@ -207,6 +208,10 @@ fn unservable_definitions_are_left_out() {
     assert_eq!(why(&catalog, "lost"), "its entity 'nobody' is not in the registry");
     assert_eq!(why(&catalog, "warehouse"), "its batch source is a RedshiftSource, but Larder only reads Parquet files");
     assert_eq!(why(&catalog, "cloud"), "its batch source is gs://b/x, but Larder does not support gs://");
+    assert_eq!(
+        why(&catalog, "parts"),
+        "its batch source is data/*.parquet, but Larder does not support patterns in paths"
+    );
     assert!(why(&catalog, "bad\nname").starts_with("its name is not valid: "));
     assert!(catalog.service("fine").is_some());
     let services = catalog.unservable_services();

@@ -17,7 +17,7 @@ use crate::{
         Definitions, DerivedDefinition, EntityDefinition, FeatureDefinition, FilesDefinition, InputDefinition,
         InputFrom, OnErrorDefinition, ProjectionDefinition, ServiceDefinition, SourceDefinition, SourceFrom, Unread,
         Unservable, ViewDefinition,
-        validate::{FEATURES_MAX, TABLE_NAME_RULE, is_identifier, is_name, is_table_name, name_rule},
+        validate::{FEATURES_MAX, TABLE_NAME_RULE, is_identifier, is_name, is_pattern, is_table_name, name_rule},
     },
     yaml::{Located, Place},
 };
@@ -317,6 +317,9 @@ impl<'i> Importer<'i> {
             && scheme != "s3"
         {
             return Err(format!("its batch source is {uri}, but Larder does not support {scheme}://"));
+        }
+        if is_pattern(path) {
+            return Err(format!("its batch source is {uri}, but Larder does not support patterns in paths"));
         }
         if source.timestamp_field.is_empty() {
             return Err("its batch source has no timestamp field".to_owned());

@@ -18,7 +18,7 @@ pub(super) fn source(
     problems: &Problems,
 ) -> Source {
     let from = match source.from {
-        SourceFrom::Files(definition) => SourceKind::Files(files(view, definition, problems)),
+        SourceFrom::Files(definition) => SourceKind::Files(files(view, "source", definition, problems)),
         SourceFrom::DynamoDb { at, table } => {
             check_table(view, &at, &table, problems);
             SourceKind::DynamoDb(table)
@@ -44,7 +44,8 @@ pub(super) fn source(
     Source { from, every: source.every, cron: source.cron.map(|cron| cron.value) }
 }
 
-pub(super) fn files(view: &Located<String>, source: FilesDefinition, problems: &Problems) -> FileSource {
+/// Checks Parquet files. `setting` is the setting of the view that has them.
+pub(super) fn files(view: &Located<String>, setting: &str, source: FilesDefinition, problems: &Problems) -> FileSource {
     let mut targets = BTreeSet::new();
     for target in source.field_mapping.values() {
         if !targets.insert(&target.value) {
@@ -65,6 +66,13 @@ pub(super) fn files(view: &Located<String>, source: FilesDefinition, problems: &
             problems.error_with_help(&source.path.at, message, "write it as s3://bucket/key".to_owned());
         }
     }
+    if is_pattern(&path) {
+        let message =
+            format!("feature view '{}': '{setting}: path' is '{path}', but patterns are not supported", view.value);
+        let help = "use a Parquet file, a directory, whose *.parquet files are read at any depth, or s3://bucket/key, where \
+                    the key is an object or a prefix";
+        problems.error_with_help(&source.path.at, message, help.to_owned());
+    }
     FileSource {
         path,
         place: source.place,
@@ -73,6 +81,11 @@ pub(super) fn files(view: &Located<String>, source: FilesDefinition, problems: &
         created_timestamp_column: source.created_timestamp_column,
         field_mapping: source.field_mapping.into_iter().map(|(column, name)| (column, name.value)).collect(),
     }
+}
+
+/// Returns whether a path is a pattern of the shell. Brackets are not checked, because names of files have them more often.
+pub(in crate::registry) fn is_pattern(path: &str) -> bool {
+    path.contains(['*', '?'])
 }
 
 /// DynamoDB's rule for table names ("Naming rules" in its developer guide).

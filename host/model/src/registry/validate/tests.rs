@@ -46,6 +46,33 @@ pub(super) fn check(texts: &[&str], expected: Expect) {
 }
 
 #[test]
+fn path_with_pattern_is_error() {
+    let definitions = "
+entities: [{name: driver, join_key: driver_id, type: Int64}]
+feature_views:
+  - name: daily_stats
+    entities: [driver]
+    features: [{name: trips, type: Int64}]
+    source: {path: data/*.parquet}
+  - name: table_stats
+    entities: [driver]
+    features: [{name: rides, type: Int64}]
+    source: {dynamodb: drivers}
+    batch_source: {path: 's3://bucket/day-?/part.parquet'}
+  - name: odd_stats
+    entities: [driver]
+    features: [{name: fares, type: Int64}]
+    source: {path: 'data/[1].parquet'}
+";
+    check(
+        &[definitions],
+        expect![[r#"
+        0.yaml:7:20: error: feature view 'daily_stats': 'source: path' is 'data/*.parquet', but patterns are not supported (use a Parquet file, a directory, whose *.parquet files are read at any depth, or s3://bucket/key, where the key is an object or a prefix)
+        0.yaml:12:26: error: feature view 'table_stats': 'batch_source: path' is 's3://bucket/day-?/part.parquet', but patterns are not supported (use a Parquet file, a directory, whose *.parquet files are read at any depth, or s3://bucket/key, where the key is an object or a prefix)"#]],
+    );
+}
+
+#[test]
 fn catalog_has_all_definitions() {
     let (catalog, problems) = catalog_of(&[GOOD]);
     assert_eq!(problems, "");
