@@ -54,6 +54,12 @@ pub enum TrainingError {
         /// The reason.
         why: String,
     },
+    /// A column that the request uses has pickled objects of Python.
+    #[error(
+        "column '{0}' has Python objects (ray.data.arrow_pickled_object), not values of Arrow. hint: instead of filter or map \
+         with a function, use filter(expr=...), or map_batches with batch_format='pyarrow'"
+    )]
+    PythonObjects(String),
     /// A column of the entity rows has the name of a feature.
     #[error(
         "column '{0}' of the entity rows has the name of a requested feature. hint: rename the column, or use full feature \

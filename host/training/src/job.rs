@@ -15,7 +15,7 @@ use larder_plugin_host::Component;
 use larder_serving::{ColumnFrom, HistoricalPlan, Selection, Transforms, TtlPolicy};
 use larder_source::{FileVersion, Source, Wanted};
 
-use super::{TrainingError, kernel::Visibility, times::times};
+use super::{TrainingError, kernel::Visibility, python_objects::check_values, times::times};
 
 /// The requested features, and the rules of the join.
 #[derive(Clone, Debug)]
@@ -83,13 +83,16 @@ impl TrainingRequest<'_> {
     /// Checks that the names of the entity rows' columns are unique, and that they have the column of times.
     ///
     /// # Errors
-    /// [`TrainingError::Duplicate`], [`TrainingError::MissingColumn`] and [`TrainingError::Column`].
+    /// [`TrainingError::Duplicate`], [`TrainingError::MissingColumn`], [`TrainingError::PythonObjects`] and
+    /// [`TrainingError::Column`].
     pub fn check_entities(&self, entities: &SchemaRef) -> Result<(), TrainingError> {
         let names: Vec<&str> = entities.fields().iter().map(|field| field.name().as_str()).collect();
         if let Some(name) = names.iter().enumerate().find_map(|(at, name)| names[..at].contains(name).then_some(name)) {
             return Err(TrainingError::Duplicate((*name).to_owned()));
         }
-        times(&RecordBatch::new_empty(Arc::clone(entities)), self.time_column).map(|_| ())
+        let times_at = names.iter().position(|name| *name == self.time_column);
+        check_values(entities, times_at)?;
+        times(&RecordBatch::new_empty(Arc::clone(entities)), self.time_column, 0).map(|_| ())
     }
 }
 
@@ -136,6 +139,7 @@ impl<'a> TrainingJob<'a> {
             let (view, plugin) = (step.view.name.to_string(), step.view.plugin.to_string());
             return Err(TrainingError::NoPlugin { view, plugin });
         }
+        check_values(&entities, historical.columns.iter().copied())?;
         let schema = output_schema(&historical, request, &entities)?;
         let threads = limits.threads.min(NonZeroUsize::new(THREADS_MAX).unwrap_or(NonZeroUsize::MIN));
         let limits = Limits { threads, ..limits };

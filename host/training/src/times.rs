@@ -6,11 +6,11 @@ use larder_model::yaml::nearest;
 
 use super::TrainingError;
 
-/// Returns the times of the rows.
+/// Returns the times of the rows. The first row has the index `first_row` in the set.
 ///
 /// # Errors
 /// [`TrainingError::MissingColumn`] and [`TrainingError::Column`].
-pub(super) fn times(rows: &RecordBatch, column: &str) -> Result<Instants, TrainingError> {
+pub(super) fn times(rows: &RecordBatch, column: &str, first_row: usize) -> Result<Instants, TrainingError> {
     let Some(array) = rows.column_by_name(column) else {
         let schema = rows.schema();
         let help = nearest(column, schema.fields().iter().map(|field| field.name().as_str()));
@@ -20,7 +20,7 @@ pub(super) fn times(rows: &RecordBatch, column: &str) -> Result<Instants, Traini
     let error = |why: String| TrainingError::Column { column: column.to_owned(), why };
     let times = Instants::new(array).map_err(error)?;
     match (0..rows.num_rows()).find_map(|row| Some((row, times.conversion_error(row)?))) {
-        Some((row, why)) => Err(error(format!("row {row}: {why}"))),
+        Some((row, why)) => Err(error(format!("row {}: {why}", first_row + row))),
         None => Ok(times),
     }
 }
