@@ -60,7 +60,7 @@ impl FrontEnd {
     fn training_hint(self, error: &TrainingError) -> String {
         hint(match error {
             TrainingError::NoTimeColumn { .. } => {
-                format!("name the column of times with {}", self.option("--time-column", "timestamp_column"))
+                format!("name the time column with {}", self.option("--time-column", "timestamp_column"))
             }
             TrainingError::NotTimes { column, is_text: true, .. } => {
                 let sql = format!("convert the text first, for example in SQL with CAST({column} AS TIMESTAMPTZ)");

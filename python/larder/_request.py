@@ -81,7 +81,7 @@ def on_driver(
         worker_config: The path of `larder.yaml` (or of the Feast repository) on the workers, if it differs.
 
     Raises:
-        RequestError: A column has a reserved name.
+        RequestError: A column has a reserved name, or `worker_config` is not a path.
         ConfigError: The configuration cannot be read.
         TrainingError: The request cannot be resolved.
     """
@@ -90,8 +90,12 @@ def on_driver(
             raise RequestError(
                 f"column '{name}': names that start with '{INTERNAL_PREFIX}' are reserved. hint: rename the column"
             )
-    plan = request.resolve(columns)
+    if worker_config is not None and not (isinstance(worker_config, (str, os.PathLike)) and os.fspath(worker_config)):
+        raise RequestError(
+            f"worker_config: {worker_config!r} is not a path. hint: leave it out if the workers use the path of the driver"
+        )
     path = None if worker_config is None else os.fspath(worker_config)
+    plan = request.resolve(columns)
     return (
         dataclasses.replace(
             request,

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from ._request import Request, on_worker
+from ._request import INTERNAL_PREFIX, Request, on_worker
 
 if TYPE_CHECKING:
     import pyarrow
@@ -36,11 +36,9 @@ def with_buckets(
     request: Request, key: int, buckets: int, batches: Iterable[pyarrow.RecordBatch]
 ) -> Iterator[pyarrow.RecordBatch]:
     """Adds the number of the bucket to entity rows."""
-    import pyarrow
-
-    for batch in batches:
-        plan = on_worker(request, batch.schema, reads_files=False)
-        yield from pyarrow.table(plan.with_buckets(key, buckets, pyarrow.table(batch))).to_batches()
+    rows = _reader(batches)
+    if rows is not None:
+        yield from _batches(on_worker(request, rows.schema, reads_files=False).with_buckets(key, buckets, rows))
 
 
 def feature_rows(
@@ -62,12 +60,19 @@ def feature_rows(
 
 
 def find(request: Request, key: int, entities: pyarrow.Table, features: pyarrow.Table) -> pyarrow.Table:
-    """Joins the entity rows of a bucket with its feature rows. Returns times in UTC, as Spark requires of a cogroup."""
+    """Joins the entity rows of a bucket with its feature rows.
+
+    Returns the types that Spark requires of a cogroup: times in UTC, and bytes as Spark passes them (as large_binary with the
+    setting useLargeVarTypes).
+    """
     import pyarrow
 
     plan = on_worker(request, entities.schema, reads_files=False)
     found = pyarrow.table(plan.find(key, entities, features))
-    return found.cast(pyarrow.schema([field.with_type(_in_utc(field.type)) for field in found.schema]))
+    of_bytes = next(of for of in features.schema.types if pyarrow.types.is_binary(of) or pyarrow.types.is_large_binary(of))
+    is_added = [field.name.startswith(INTERNAL_PREFIX) for field in found.schema]
+    types = [of_bytes if is_new else _in_utc(of) for is_new, of in zip(is_added, found.schema.types)]
+    return found.cast(pyarrow.schema([field.with_type(of) for field, of in zip(found.schema, types)]))
 
 
 def answer(request: Request, batches: Iterable[pyarrow.RecordBatch]) -> Iterator[pyarrow.RecordBatch]:
@@ -75,6 +80,20 @@ def answer(request: Request, batches: Iterable[pyarrow.RecordBatch]) -> Iterator
     rows = _reader(batches)
     if rows is not None:
         yield from _batches(on_worker(request, rows.schema, reads_files=False).answer(rows))
+
+
+def named(names: list[str], batches: Iterable[pyarrow.RecordBatch]) -> Iterator[pyarrow.RecordBatch]:
+    """Renames the columns of batches."""
+    import pyarrow
+
+    for batch in batches:
+        fields = [field.with_name(name) for field, name in zip(batch.schema, names)]
+        yield pyarrow.RecordBatch.from_arrays(batch.columns, schema=pyarrow.schema(fields))
+
+
+def positions(columns: int) -> list[str]:
+    """Returns names for columns that Spark can resolve whatever the names of the caller are."""
+    return [f"column{position}" for position in range(columns)]
 
 
 def _reader(batches: Iterable[pyarrow.RecordBatch]) -> pyarrow.RecordBatchReader | None:

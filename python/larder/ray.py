@@ -63,6 +63,7 @@ def get_historical_features(
 
     Returns:
         The columns of `dataset`, unchanged, then the features. The order of the rows is the one of Ray's `map_batches`.
+        `dataset` itself if it has no rows and its columns are unknown.
 
     Raises:
         ConfigError: The store has no definitions.
@@ -71,6 +72,7 @@ def get_historical_features(
 
         An error in a task is a `RayTaskError`, which contains the message.
     """
+    _check_dataset(dataset)
     of_set = SetRequest(
         selection(features, feature_service),
         full_feature_names,
@@ -107,6 +109,7 @@ def apply_derived(
     Returns:
         The columns of `dataset`, unchanged, then the derived features.
     """
+    _check_dataset(dataset)
     selected = selection(features, feature_service)
     of_set = SetRequest.derived(selected, full_feature_names, timestamp_column, strict, threads=1)
     request = Request.of(store, of_set)
@@ -120,7 +123,10 @@ def _mapped(
     worker_config: str | os.PathLike[str] | None,
     map_options: dict[str, Any] | None,
 ) -> Dataset:
-    request, _ = _request.on_driver(request, _columns(dataset), worker_config)
+    columns = _columns(dataset)
+    if columns is None:
+        return dataset
+    request, _ = _request.on_driver(request, columns, worker_config)
 
     # Ray shows the name of the function.
     def larder(rows: pyarrow.Table) -> pyarrow.Table:
@@ -129,14 +135,28 @@ def _mapped(
     return dataset.map_batches(larder, batch_size=batch_size, batch_format="pyarrow", **(map_options or {}))
 
 
-def _columns(dataset: Dataset) -> pyarrow.Schema:
-    """Returns the columns as Ray passes them to functions on Arrow tables."""
+def _check_dataset(dataset: object) -> None:
+    from ray.data import Dataset
+
+    if not isinstance(dataset, Dataset):
+        raise RequestError(
+            f"dataset: a value of the type '{type(dataset).__qualname__}' is not a dataset of Ray. hint: use ray.data.from_arrow "
+            "or ray.data.from_pandas"
+        )
+
+
+def _columns(dataset: Dataset) -> pyarrow.Schema | None:
+    """Returns the columns as Ray passes them to functions on Arrow tables; None if there are no rows, and Ray has lost the
+    columns.
+    """
     import pyarrow
     import ray
 
     schema = dataset.schema()
-    if schema is None:
-        raise RequestError("the dataset has no columns. hint: create it from a table with columns, even if it has no rows")
+    if schema is None or not schema.names:
+        if dataset.limit(1).count() == 0:
+            return None
+        raise RequestError("the dataset has rows without columns. hint: create it from a table with columns")
     if isinstance(schema.base_schema, pyarrow.Schema):
         return schema.base_schema
     # The blocks are data frames of pandas.

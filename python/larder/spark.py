@@ -10,9 +10,11 @@ configuration, the plugins and the feature files on all machines: see the guide 
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from . import _request, _worker
 from ._errors import RequestError
@@ -22,8 +24,11 @@ from ._store import FeatureStore
 
 if TYPE_CHECKING:
     import pyarrow
-    from pyspark.sql import DataFrame
-    from pyspark.sql.types import DataType, StructType
+    from pyspark.sql import DataFrame, GroupedData
+    from pyspark.sql.types import DataType, StructField, StructType
+
+    MapBatches = Callable[[Iterable[pyarrow.RecordBatch]], Iterator[pyarrow.RecordBatch]]
+    JoinTables = Callable[[pyarrow.Table, pyarrow.Table], pyarrow.Table]
 
 __all__ = ["apply_derived", "get_historical_features"]
 
@@ -80,8 +85,9 @@ def get_historical_features(
     """
     if method not in ("scan", "shuffle"):
         raise RequestError(f"method: '{method}' is not one of 'scan', 'shuffle'")
-    if buckets is not None and not 1 <= buckets < 2**31:
-        raise RequestError(f"buckets: {buckets} is not between 1 and 2147483647")
+    if buckets is not None:
+        buckets = _checked_buckets(buckets)
+    _check_frame(spark_df)
     of_set = SetRequest(
         selection(features, feature_service),
         full_feature_names,
@@ -94,24 +100,23 @@ def get_historical_features(
         threads=threads,
     )
     request = Request.of(store, of_set)
-    columns = _columns(spark_df)
-    request, plan = _request.on_driver(request, columns, worker_config)
-    output = _extended(spark_df.schema, columns, _schema(plan))
+    rows = _Rows.of(spark_df)
+    request, plan = _request.on_driver(request, rows.columns, worker_config)
+    output = _schema(plan)
     if method == "scan":
-        return spark_df.mapInArrow(_runner(request), output)
+        return rows.mapped(_runner(request), output).renamed()
     if buckets is None:
         buckets = int(spark_df.sparkSession.conf.get("spark.sql.shuffle.partitions") or 200)
-    rows, found = spark_df, columns
+    entities = rows
     for key, reads in enumerate(plan.keys()):
-        with_buckets, of_features, after = (_schema(of) for of in plan.shuffled_schemas(key, found.empty_table()))
-        left = rows.mapInArrow(_bucketer(request, key, buckets), _extended(rows.schema, found, with_buckets))
+        with_buckets, of_features, after = (_schema(of) for of in plan.shuffled_schemas(key, rows.columns.empty_table()))
+        left = rows.mapped(_bucketer(request, key, buckets), with_buckets)
         tasks = buckets * len(reads)
-        right = spark_df.sparkSession.range(0, tasks, 1, tasks).mapInArrow(
-            _feature_reader(request, columns, reads, buckets), _extended(None, None, of_features)
+        right = _Rows.of(spark_df.sparkSession.range(0, tasks, 1, tasks)).mapped(
+            _feature_reader(request, entities.columns, reads, buckets), of_features
         )
-        pairs = left.groupBy(_BUCKET).cogroup(right.groupBy(_BUCKET))
-        rows, found = pairs.applyInArrow(_finder(request, key), _extended(rows.schema, found, after)), after
-    return rows.mapInArrow(_answerer(request), output)
+        rows = left.joined(right, _BUCKET, _finder(request, key), after)
+    return rows.mapped(_answerer(request), output).renamed()
 
 
 def apply_derived(
@@ -132,57 +137,126 @@ def apply_derived(
     Returns:
         The columns of `spark_df`, unchanged, then the derived features. Each partition keeps the order of its rows.
     """
+    _check_frame(spark_df)
     selected = selection(features, feature_service)
     of_set = SetRequest.derived(selected, full_feature_names, timestamp_column, strict, threads=1)
     request = Request.of(store, of_set)
-    columns = _columns(spark_df)
-    request, plan = _request.on_driver(request, columns, worker_config)
-    return spark_df.mapInArrow(_runner(request), _extended(spark_df.schema, columns, _schema(plan)))
+    rows = _Rows.of(spark_df)
+    request, plan = _request.on_driver(request, rows.columns, worker_config)
+    return rows.mapped(_runner(request), _schema(plan)).renamed()
 
 
-def _runner(request: Request) -> Callable[[Iterable[pyarrow.RecordBatch]], Iterator[pyarrow.RecordBatch]]:
+@dataclass(frozen=True)
+class _Rows:
+    """Rows in Spark. Their columns are named by position, because Spark cannot pass a column to Python if its name has a dot
+    or a backtick, or differs from another one only in case.
+
+    Attributes:
+        frame: The rows.
+        fields: The columns in Spark, with their own names.
+        columns: The columns as Spark passes them to Python, with their own names.
+    """
+
+    frame: DataFrame
+    fields: list[StructField]
+    columns: pyarrow.Schema
+
+    @classmethod
+    def of(cls, frame: DataFrame) -> _Rows:
+        fields = frame.schema.fields
+        numbered = frame.toDF(*_worker.positions(len(fields)))
+        # Spark runs no job for this, because there are no rows.
+        types = numbered.limit(0).toArrow().schema
+        return cls(numbered, fields, _schema([of.with_name(field.name) for of, field in zip(types, fields)]))
+
+    def mapped(self, run: MapBatches, output: pyarrow.Schema) -> _Rows:
+        """Calls a function for the batches of each partition. It returns batches with the columns `output`."""
+        names, numbers = self.columns.names, _worker.positions(len(output))
+        fields = self._fields(output)
+        frame = self.frame.mapInArrow(
+            lambda batches: _worker.named(numbers, run(_worker.named(names, batches))), _numbered(fields)
+        )
+        return _Rows(frame, fields, output)
+
+    def joined(self, other: _Rows, by: str, run: JoinTables, output: pyarrow.Schema) -> _Rows:
+        """Calls a function for the rows of both sides that have the same value in the column `by`. It returns a table with the
+        columns `output`.
+        """
+        names, others, numbers = self.columns.names, other.columns.names, _worker.positions(len(output))
+        fields = self._fields(output)
+        pairs = self._grouped(by).cogroup(other._grouped(by))
+        frame = pairs.applyInArrow(
+            lambda left, right: run(left.rename_columns(names), right.rename_columns(others)).rename_columns(numbers),
+            _numbered(fields),
+        )
+        return _Rows(frame, fields, output)
+
+    def renamed(self) -> DataFrame:
+        """Returns the rows with the names of the columns."""
+        return self.frame.toDF(*self.columns.names)
+
+    def _fields(self, output: pyarrow.Schema) -> list[StructField]:
+        """Returns the columns of `output` in Spark. Own columns do not change."""
+        from pyspark.sql.types import StructField
+
+        own = {field.name: field for field in self.fields}
+        return [own.get(field.name) or StructField(field.name, _spark_type(field.type), True) for field in output]
+
+    def _grouped(self, by: str) -> GroupedData:
+        return self.frame.groupBy(self.frame.columns[self.columns.names.index(by)])
+
+
+def _numbered(fields: list[StructField]) -> StructType:
+    from pyspark.sql.types import StructField, StructType
+
+    names = _worker.positions(len(fields))
+    return StructType([StructField(name, of.dataType, of.nullable, of.metadata) for name, of in zip(names, fields)])
+
+
+def _check_frame(spark_df: object) -> None:
+    from pyspark.sql import DataFrame
+
+    if not isinstance(spark_df, DataFrame):
+        raise RequestError(
+            f"spark_df: a value of the type '{type(spark_df).__qualname__}' is not a data frame of Spark. hint: use "
+            "spark.createDataFrame"
+        )
+
+
+def _checked_buckets(buckets: object) -> int:
+    # Integers of NumPy are accepted, too.
+    if isinstance(buckets, bool) or not isinstance(buckets, SupportsIndex):
+        raise RequestError(f"buckets: {buckets!r} is not an integer")
+    number = operator.index(buckets)
+    if not 1 <= number < 2**31:
+        raise RequestError(f"buckets: {number} is not between 1 and 2147483647")
+    return number
+
+
+def _runner(request: Request) -> MapBatches:
     return lambda batches: _worker.run(request, batches)
 
 
-def _bucketer(
-    request: Request, key: int, buckets: int
-) -> Callable[[Iterable[pyarrow.RecordBatch]], Iterator[pyarrow.RecordBatch]]:
+def _bucketer(request: Request, key: int, buckets: int) -> MapBatches:
     return lambda batches: _worker.with_buckets(request, key, buckets, batches)
 
 
-def _feature_reader(
-    request: Request, columns: pyarrow.Schema, reads: list[int], buckets: int
-) -> Callable[[Iterable[pyarrow.RecordBatch]], Iterator[pyarrow.RecordBatch]]:
+def _feature_reader(request: Request, columns: pyarrow.Schema, reads: list[int], buckets: int) -> MapBatches:
     return lambda tasks: _worker.feature_rows(request, columns, reads, buckets, buckets, tasks)
 
 
-def _finder(request: Request, key: int) -> Callable[[pyarrow.Table, pyarrow.Table], pyarrow.Table]:
+def _finder(request: Request, key: int) -> JoinTables:
     return lambda entities, features: _worker.find(request, key, entities, features)
 
 
-def _answerer(request: Request) -> Callable[[Iterable[pyarrow.RecordBatch]], Iterator[pyarrow.RecordBatch]]:
+def _answerer(request: Request) -> MapBatches:
     return lambda batches: _worker.answer(request, batches)
-
-
-def _columns(spark_df: DataFrame) -> pyarrow.Schema:
-    """Returns the columns as Spark passes them to Python. Spark runs no job for this, because there are no rows."""
-    return spark_df.limit(0).toArrow().schema
 
 
 def _schema(of: Any) -> pyarrow.Schema:
     import pyarrow
 
     return pyarrow.schema(of)
-
-
-def _extended(rows: StructType | None, columns: pyarrow.Schema | None, output: pyarrow.Schema) -> StructType:
-    """Returns Spark's type of rows of `rows`, followed by the columns of `output` that are not in `columns`."""
-    from pyspark.sql.types import StructField, StructType
-
-    known = set() if columns is None else set(columns.names)
-    fields = [] if rows is None else [field for field in rows.fields if field.name in output.names]
-    added = [field for field in output if field.name not in known]
-    return StructType(fields + [StructField(field.name, _spark_type(field.type), True) for field in added])
 
 
 def _spark_type(of: pyarrow.DataType) -> DataType:

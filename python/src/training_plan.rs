@@ -190,12 +190,15 @@ impl TrainingPlan {
         key: usize,
         buckets: NonZeroU32,
         entities: &Bound<'_, PyAny>,
-    ) -> PyResult<ArrowTable> {
-        let (columns, batches) = read_all(py, self.project(), entities)?;
-        self.with_job(py, |job| {
-            let added = batches.iter().map(|batch| job.with_buckets(key, buckets, batch));
-            Ok(ArrowTable::new(job.schema_with_buckets(&columns), added.collect::<Result<_, _>>()?))
-        })
+    ) -> PyResult<TrainingSet> {
+        let entities = EntityRows::open(self.project(), entities)?;
+        let columns = entities.schema();
+        let schema = self.with_job(py, |job| Ok(job.schema_with_buckets(&columns)))?;
+        let resolved = Arc::clone(&self.resolved);
+        Ok(self.set(schema, Some(entities), move |entities, progress, emit| {
+            resolved.with_job(|job| job.with_buckets(key, buckets, entities, progress, emit))?;
+            Ok(Report::default())
+        }))
     }
 
     /// Reads some of the feature rows of a read.

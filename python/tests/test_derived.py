@@ -160,7 +160,7 @@ class Derived(unittest.TestCase):
 
     def test_rows_without_time_are_errors_if_strict(self) -> None:
         frame = self.store.get_historical_features(self.rows, ["driver_stats:conv_rate"]).to_arrow()
-        with self.assertRaisesRegex(larder.TrainingError, "nulls in the column of times"):
+        with self.assertRaisesRegex(larder.TrainingError, "nulls in the time column"):
             self.store.apply_derived(frame, ["odfv_python:label"], strict=True).to_arrow()
 
     def test_view_that_fails_requests_fails_frame(self) -> None:

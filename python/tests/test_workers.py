@@ -66,6 +66,26 @@ class Workers(unittest.TestCase):
                 _request.on_worker(self.request, columns, reads_files=False)
             self.assertEqual(len(_request._plans), _request.PLANS_MAX)
 
+    def test_rows_in_errors_count_all_batches(self) -> None:
+        keys = pyarrow.array([b"a"] * 5 + [b"\xff"], pyarrow.binary())
+        batches = self.entities.set_column(0, "customer_id", keys).to_batches(max_chunksize=2)
+        for run in (
+            lambda: _worker.run(self.request, batches),
+            lambda: _worker.with_buckets(self.request, 0, 2, batches),
+        ):
+            with self.assertRaisesRegex(larder.TrainingError, "entity row 5, column 'customer_id': the bytes are not UTF-8"):
+                list(run())
+
+    def test_found_rows_have_type_of_feature_rows(self) -> None:
+        (bucketed,) = _worker.with_buckets(self.request, 0, 1, self.entities.to_batches())
+        tasks = [pyarrow.record_batch({"id": [0]})]
+        features = pyarrow.Table.from_batches(list(_worker.feature_rows(self.request, self.entities.schema, [0], 1, 1, tasks)))
+        for of, features in ((pyarrow.binary(), features), (pyarrow.large_binary(), large(features))):
+            found = _worker.find(self.request, 0, pyarrow.Table.from_batches([bucketed]), features)
+            self.assertEqual(found.schema.types[len(self.entities.schema) :], [of])
+            answered = pyarrow.Table.from_batches(list(_worker.answer(self.request, found.to_batches())))
+            self.assertTrue(answered.equals(self.expected))
+
     def test_changed_inputs_are_errors(self) -> None:
         _request.on_worker(self.request, self.entities.schema, reads_files=True)
         os.utime(self.home.dir / "data/customer_stats.parquet", (1, 1))
@@ -77,6 +97,12 @@ class Workers(unittest.TestCase):
         missing = dataclasses.replace(self.request, config="/nowhere/larder.yaml")
         with self.assertRaisesRegex(larder.ConfigError, "machine '.*': /nowhere/larder.yaml does not exist. hint"):
             _worker.run_table(self.entities, missing)
+
+
+def large(rows: pyarrow.Table) -> pyarrow.Table:
+    """Returns rows whose bytes have the type that Spark uses with the setting useLargeVarTypes."""
+    fields = [field.with_type(pyarrow.large_binary()) if field.type == pyarrow.binary() else field for field in rows.schema]
+    return rows.cast(pyarrow.schema(fields))
 
 
 if __name__ == "__main__":

@@ -144,7 +144,7 @@ impl<'p> Backfill<'p> {
         let mut fields = entities.fields().to_vec();
         for (index, feature) in self.derived.features.iter().enumerate() {
             if fields.iter().any(|field| **field.name() == *feature.name) {
-                let why = format!("its feature '{}' has the name of a key or of the column of times", feature.name);
+                let why = format!("its feature '{}' has the name of a key or of the time column", feature.name);
                 return Err(OfflineError::Backfill { view: self.derived.name.to_string(), why });
             }
             let of = of_job.field(entities.fields().len() + index).data_type().clone();

@@ -115,6 +115,8 @@ class Forms(unittest.TestCase):
             (self.rows, {"memory": "1B"}, larder.RequestError, "memory: 1B: must be at least"),
             (self.rows.append_column("x", pa.nulls(len(self.rows), pa.int8())), {}, larder.TrainingError, "column 'x'.*hint"),
             (self.rows.append_column("__larder_a", self.rows["row"]), {}, larder.RequestError, "'__larder_a': names .* hint"),
+            (self.rows, {"worker_config": ""}, larder.RequestError, "worker_config: '' is not a path. hint"),
+            (self.rows, {"worker_config": 1}, larder.RequestError, "worker_config: 1 is not a path. hint"),
             (self.rows, {"store": larder.FeatureStore(url="http://127.0.0.1:1")}, larder.ConfigError, "no definitions. hint"),
         ):
             arguments = {"store": self.store, "features": world.FEATURES, **options}
@@ -136,7 +138,7 @@ class Forms(unittest.TestCase):
             self.assertIn(word, message)
 
     def test_errors_of_tasks_have_messages(self) -> None:
-        self.assert_fails("entity rows have nulls in the column of times 'event_timestamp'. hint", strict=True)
+        self.assert_fails("entity rows have nulls in the time column 'event_timestamp'. hint", strict=True)
         self.assert_fails("derived view 'counted': plugin 'hostile' returns different values", features=["counted:y"])
 
     def test_workers_without_files_are_named(self) -> None:

@@ -68,9 +68,48 @@ class Tasks(Forms):
         names = [name for name in expected.column_names if name not in ("event_timestamp", "discount_percent")]
         self.assertEqual(world.digest(self.collect(found).select(names)), world.digest(expected.select(names)))
 
-    def test_dataset_without_columns_is_an_error(self) -> None:
-        with self.assertRaisesRegex(larder.RequestError, "the dataset has no columns. hint"):
-            larder.ray.get_historical_features(ray.data.from_items([]), world.FEATURES, store=self.store)
+    def test_dataset_without_rows_stays_empty(self) -> None:
+        dataset = ray.data.from_arrow(self.rows)
+        for rows in (
+            ray.data.from_arrow(self.rows.slice(0, 0)),
+            # Ray loses the columns of these.
+            ray.data.from_arrow(self.rows.slice(0, 0)).repartition(3),
+            dataset.filter(lambda row: False).materialize(),
+            ray.data.from_items([]),
+        ):
+            found = larder.ray.get_historical_features(rows, world.FEATURES, store=self.store)
+            self.assertEqual(found.count(), 0)
+            self.assertEqual(larder.ray.apply_derived(found, world.TIMED, store=self.store).count(), 0)
+
+    def test_python_objects_are_errors(self) -> None:
+        # The times have nulls.
+        dataset = ray.data.from_arrow(self.rows.select(["row", "account", "event_timestamp"]))
+        filtered = dataset.filter(lambda row: True)
+        message = "column 'event_timestamp' has Python objects .* hint: instead of filter"
+        with self.assertRaisesRegex(Exception, message):
+            larder.ray.get_historical_features(filtered, ["accounts:x2"], store=self.store).materialize()
+        # Ray knows the types of results.
+        filtered = filtered.materialize()
+        with self.assertRaisesRegex(larder.TrainingError, message):
+            larder.ray.get_historical_features(filtered, ["accounts:x2"], store=self.store)
+        # Python objects in another column do not matter.
+        objects = dataset.filter(expr="row < 4").map_batches(with_objects, batch_format="pyarrow")
+        found = larder.ray.get_historical_features(objects, ["accounts:x2"], store=self.store)
+        self.assertEqual([row["objects"] for row in found.take_all()], [{1}] * 4)
+
+    def test_datasets_of_other_packages_are_errors(self) -> None:
+        for dataset, name in ((None, "NoneType"), (self.rows, "Table")):
+            message = f"dataset: a value of the type '{name}' is not a dataset of Ray. hint"
+            with self.assertRaisesRegex(larder.RequestError, message):
+                larder.ray.get_historical_features(dataset, world.FEATURES, store=self.store)
+            with self.assertRaisesRegex(larder.RequestError, message):
+                larder.ray.apply_derived(dataset, world.TIMED, store=self.store)
+
+
+def with_objects(rows: pa.Table) -> pa.Table:
+    from ray.data.extensions import ArrowPythonObjectArray
+
+    return rows.append_column("objects", ArrowPythonObjectArray.from_objects([{1}] * len(rows)))
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ START = datetime(2026, 3, 8, 6, 59, 50, tzinfo=timezone.utc)
 DEFINITIONS = """
 entities:
   - {name: left, join_key: left, type: String}
-  - {name: right, join_key: right, type: String}
+  - {name: right, join_key: right.id, type: String}
   - {name: account, join_key: account, type: Int64}
 feature_views:
   - name: pairs
@@ -95,7 +95,7 @@ def project(directory: Path) -> Path:
     at = [START + dice.randrange(40) * SECOND for _ in range(rows)]
     pairs = {
         "left": pa.array([dice.choice(["1", "12", "", None]) for _ in range(rows)], pa.string()),
-        "right": pa.array([dice.choice(["23", "3", ""]) for _ in range(rows)], pa.string()),
+        "right.id": pa.array([dice.choice(["23", "3", ""]) for _ in range(rows)], pa.string()),
         "at": pa.array(at, pa.timestamp("ns", "UTC")),
         "created": pa.array([time + dice.choice([-1, 0, 1]) * SECOND for time in at], pa.timestamp("ns", "UTC")),
         "x": pa.array([dice.choice([0.1, -0.0, float("inf"), None]) for _ in range(rows)], pa.float64()),
@@ -116,18 +116,24 @@ def project(directory: Path) -> Path:
 
 
 def entity_rows(rows: int = 400) -> pa.Table:
-    """Returns entity rows of the project: with nulls, duplicates, and columns of many types."""
+    """Returns entity rows of the project: with nulls, duplicates, and columns of many types.
+
+    Spark cannot resolve some names of columns: those with dots or backticks, and those that differ only in case.
+    """
     dice = random.Random(2)
     times = [START + timedelta(microseconds=dice.choice([0, 1, -1])) + dice.randrange(45) * SECOND for _ in range(rows)]
     return pa.table(
         {
             "row": pa.array(range(rows), pa.int32()),
             "left": pa.array([dice.choice(["1", "12", "", None, "?"]) for _ in range(rows)], pa.string()),
-            "right": pa.array([dice.choice(["23", "3", "", None]) for _ in range(rows)], pa.string()),
+            "right.id": pa.array([dice.choice(["23", "3", "", None]) for _ in range(rows)], pa.string()),
             "account": pa.array([dice.choice([1, 2**53 + 1, 2**53, None]) for _ in range(rows)], pa.int64()),
             "event_timestamp": pa.array([dice.choice([time, time, time, None]) for time in times], pa.timestamp("us", "UTC")),
             "label": pa.array([dice.choice([float("nan"), -0.0, 1e300, None]) for _ in range(rows)], pa.float64()),
             "naive": pa.array([time.replace(tzinfo=None) for time in times], pa.timestamp("us")),
+            "Row": pa.array(range(rows), pa.int64()),
+            "a`b.c": pa.array(range(rows), pa.int64()),
+            "__LARDER_bucket": pa.array(range(rows), pa.int64()),
             "day": pa.array([date(1900, 1, 1), None] * (rows // 2), pa.date32()),
             "price": pa.array([Decimal("1.50"), None] * (rows // 2), pa.decimal128(10, 2)),
             "raw": pa.array([b"\x00\xff", b""] * (rows // 2), pa.binary()),

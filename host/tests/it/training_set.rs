@@ -96,7 +96,7 @@ fn mistakes_leave_no_file() {
             &["--feature", "driver_stats:conv_rate", "--time-column", "event_time"],
             1,
             "no column 'event_time' with their times. Their columns are 'driver_id', 'event_timestamp', 'amount', 'hour'. hint: \
-             name the column of times with --time-column",
+             name the time column with --time-column",
         ),
         (
             &["--feature", "odfv_python:label"],

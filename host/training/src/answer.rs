@@ -22,7 +22,7 @@ pub(super) fn batch(
     batch: &RecordBatch,
     first: usize,
 ) -> Result<(RecordBatch, Report), TrainingError> {
-    let times = times(batch, job.request.time_column)?;
+    let times = times(batch, job.request.time_column, found.first_row() + first)?;
     // Rows without a time are left out, because their derived features are null, too.
     let kept: Vec<usize> = (0..batch.num_rows()).filter(|row| times.micros(*row).is_some()).collect();
     let missing = batch.num_rows() - kept.len();

@@ -14,7 +14,10 @@ use larder_model::{
 use larder_plugin_host::Component;
 use larder_serving::{DerivedInput, DerivedPlan, Transforms};
 
-use super::{Limits, Progress, Report, TrainingError, TrainingJob, TrainingRequest, given::GivenRows};
+use super::{
+    Limits, Progress, Report, TrainingError, TrainingJob, TrainingRequest, given::GivenRows,
+    python_objects::check_values,
+};
 
 /// Computes the derived features of a request for the rows of a frame. The frame has a column for each stored feature that the
 /// plugins read, with the name that it has in a training set of the same request.
@@ -106,6 +109,7 @@ fn columns(
             let (column, feature) = (input.column.clone(), reference(input));
             return Err(TrainingError::MissingFeature { column, feature, hint });
         };
+        check_values(frame, [column])?;
         if let Some(why) = Column::mismatch(frame.field(column).data_type(), feature.value_type) {
             let why = format!("it cannot be feature '{}' of view '{}': {why}", feature.name, view.name);
             return Err(TrainingError::Column { column: input.column.clone(), why });

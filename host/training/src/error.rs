@@ -18,7 +18,7 @@ pub enum TrainingError {
         /// The most similar column, to append to the message, or an empty string.
         hint: String,
     },
-    /// The entity rows do not have the column of times.
+    /// The entity rows do not have the time column.
     #[error("the entity rows have no column '{column}' with their times. Their columns are {}", names(columns))]
     NoTimeColumn {
         /// The requested column.
@@ -26,7 +26,7 @@ pub enum TrainingError {
         /// The columns of the entity rows.
         columns: Vec<String>,
     },
-    /// The column of times does not have times.
+    /// The time column does not have times.
     #[error("column '{column}' of the entity rows: {why}")]
     NotTimes {
         /// The column.
@@ -53,9 +53,9 @@ pub enum TrainingError {
     #[error("entity rows: {0}")]
     Entities(Box<dyn std::error::Error + Send + Sync>),
     /// Entity rows have no time, and the job is strict.
-    #[error("entity rows have nulls in the column of times '{column}'")]
+    #[error("entity rows have nulls in the time column '{column}'")]
     NoTime {
-        /// The column of times.
+        /// The time column.
         column: String,
     },
     /// Entity rows have no complete key, and the job is strict.
@@ -72,6 +72,12 @@ pub enum TrainingError {
         /// The reason.
         why: String,
     },
+    /// A column that the request uses has pickled objects of Python.
+    #[error(
+        "column '{0}' has Python objects (ray.data.arrow_pickled_object), not values of Arrow. hint: instead of filter or map \
+         with a function, use filter(expr=...), or map_batches with batch_format='pyarrow'"
+    )]
+    PythonObjects(String),
     /// A column of the entity rows has the name of a feature.
     #[error("column '{0}' of the entity rows has the name of a requested feature")]
     Collision(String),

@@ -66,7 +66,7 @@ impl GivenRows {
         batch: &RecordBatch,
         first_row: usize,
     ) -> Result<Self, TrainingError> {
-        let times = times(batch, job.request.time_column)?;
+        let times = times(batch, job.request.time_column, first_row)?;
         let time = |row: usize| times.micros(row).unwrap_or_default();
         let views = job.historical.views.iter().zip(columns);
         let rows = views.map(|(view, columns)| {

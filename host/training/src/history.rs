@@ -13,7 +13,7 @@ use larder_source::{Batches, ColumnAt, FileSchema, RowGroupFilter, SourceError, 
 
 use super::TrainingError;
 
-/// The name of the column of times in a history, and its default name in entity rows.
+/// The name of the time column in a history, and its default name in entity rows.
 pub const TIME_COLUMN: &str = "event_timestamp";
 
 /// Reads the keys and event times of a view's feature rows. The batches have a column for each join key, and

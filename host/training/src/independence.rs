@@ -84,7 +84,7 @@ impl Sample {
         let step = part.rows().div_ceil(ROWS_MAX).max(1);
         let (mut batches, mut rows, mut first, mut bytes) = (Vec::new(), Vec::new(), 0, 0_u64);
         for (batch, _) in &part.batches {
-            let times = times(batch, job.request.time_column)?;
+            let times = times(batch, job.request.time_column, found.first_row() + first)?;
             let mut chosen = Vec::new();
             for row in 0..batch.num_rows() {
                 if !(first + row).is_multiple_of(step) || times.micros(row).is_none() {
@@ -110,7 +110,7 @@ impl Sample {
         rows: &[usize],
     ) -> Result<Vec<Vec<ArrayRef>>, TrainingError> {
         let batch = take_record_batch(&self.batch, &rows.iter().map(|row| *row as u64).collect::<UInt64Array>())?;
-        let times = times(&batch, job.request.time_column)?;
+        let times = times(&batch, job.request.time_column, found.first_row())?;
         let as_of = (0..batch.num_rows()).filter_map(|row| times.micros(row)).collect();
         let columns = EntityColumns::new(job, &batch, found.first_row())?;
         let of_part: Vec<usize> = rows.iter().map(|row| self.rows[*row]).collect();

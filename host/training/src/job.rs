@@ -15,7 +15,7 @@ use larder_plugin_host::Component;
 use larder_serving::{ColumnFrom, HistoricalPlan, Selection, Transforms, TtlPolicy};
 use larder_source::{FileVersion, Source, Wanted};
 
-use super::{TrainingError, kernel::Visibility, times::times};
+use super::{TrainingError, kernel::Visibility, python_objects::check_values, times::times};
 
 /// The requested features, and the rules of the join.
 #[derive(Clone, Debug)]
@@ -24,7 +24,7 @@ pub struct TrainingRequest<'a> {
     pub selection: Selection<'a>,
     /// Whether feature columns are named `view__feature`.
     pub full_feature_names: bool,
-    /// The name of the entity rows' column of times.
+    /// The name of the entity rows' time column.
     pub time_column: &'a str,
     /// When a feature row becomes visible.
     pub visibility: Visibility,
@@ -80,16 +80,19 @@ impl Default for Limits {
 // === impl TrainingRequest ===
 
 impl TrainingRequest<'_> {
-    /// Checks that the names of the entity rows' columns are unique, and that they have the column of times.
+    /// Checks that the names of the entity rows' columns are unique, and that they have the time column.
     ///
     /// # Errors
-    /// [`TrainingError::Duplicate`], [`TrainingError::NoTimeColumn`] and [`TrainingError::NotTimes`].
+    /// [`TrainingError::Duplicate`], [`TrainingError::NoTimeColumn`], [`TrainingError::NotTimes`] and
+    /// [`TrainingError::PythonObjects`].
     pub fn check_entities(&self, entities: &SchemaRef) -> Result<(), TrainingError> {
         let names: Vec<&str> = entities.fields().iter().map(|field| field.name().as_str()).collect();
         if let Some(name) = names.iter().enumerate().find_map(|(at, name)| names[..at].contains(name).then_some(name)) {
             return Err(TrainingError::Duplicate((*name).to_owned()));
         }
-        times(&RecordBatch::new_empty(Arc::clone(entities)), self.time_column).map(|_| ())
+        let times_at = names.iter().position(|name| *name == self.time_column);
+        check_values(entities, times_at)?;
+        times(&RecordBatch::new_empty(Arc::clone(entities)), self.time_column, 0).map(|_| ())
     }
 }
 
@@ -136,6 +139,7 @@ impl<'a> TrainingJob<'a> {
             let (view, plugin) = (step.view.name.to_string(), step.view.plugin.to_string());
             return Err(TrainingError::NoPlugin { view, plugin });
         }
+        check_values(&entities, historical.columns.iter().copied())?;
         let schema = output_schema(&historical, request, &entities)?;
         let threads = limits.threads.min(NonZeroUsize::new(THREADS_MAX).unwrap_or(NonZeroUsize::MIN));
         let limits = Limits { threads, ..limits };

@@ -64,7 +64,7 @@ fn spines(job: &TrainingJob<'_>, part: &Part) -> Result<Vec<Spine>, TrainingErro
     let mut spines: Vec<SpineBuilder> = plan.keys.iter().map(|_| SpineBuilder::default()).collect();
     let mut first = part.first_row;
     for (batch, _) in &part.batches {
-        let times = times(batch, job.request.time_column)?;
+        let times = times(batch, job.request.time_column, first)?;
         let columns = EntityColumns::new(job, batch, first)?;
         let rows = HistoricalRows::new(plan, &columns.request, batch.num_rows());
         let rows = rows.map_err(|error| error.map_row(|row| first + row))?;

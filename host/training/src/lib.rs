@@ -25,6 +25,7 @@ pub mod kernel;
 mod part;
 mod pieces;
 mod progress;
+mod python_objects;
 mod report;
 mod run;
 mod shuffle;

@@ -16,6 +16,7 @@ use std::{num::NonZeroU32, sync::Arc};
 use arrow::{
     array::{ArrayRef, BinaryBuilder, Int32Array, RecordBatch},
     datatypes::{DataType, Field, Schema, SchemaRef},
+    error::ArrowError,
 };
 use larder_columns::Instants;
 use larder_model::{
@@ -69,19 +70,38 @@ impl TrainingJob<'_> {
         Arc::new(Schema::new_with_metadata(fields, before.metadata().clone()))
     }
 
-    /// Adds the number of the bucket to entity rows. Entity rows without a complete key, and all entity rows for views without
-    /// entities, get a bucket from their times.
+    /// Adds the number of the bucket to entity rows, and passes them to `emit`. Entity rows without a complete key, and all entity
+    /// rows for views without entities, get a bucket from their times.
     ///
     /// # Errors
-    /// [`TrainingError`].
-    pub fn with_buckets(
+    /// [`TrainingError`], and errors of `emit`.
+    pub fn with_buckets<E: From<TrainingError>>(
+        &self,
+        key: usize,
+        buckets: NonZeroU32,
+        batches: impl Iterator<Item = Result<RecordBatch, ArrowError>>,
+        progress: &Progress,
+        emit: &mut dyn FnMut(RecordBatch) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut first_row = 0;
+        for batch in batches {
+            progress.check()?;
+            let batch = batch.map_err(TrainingError::of_entities)?;
+            emit(self.bucketed(key, buckets, &batch, first_row)?)?;
+            first_row += batch.num_rows();
+        }
+        Ok(())
+    }
+
+    fn bucketed(
         &self,
         key: usize,
         buckets: NonZeroU32,
         batch: &RecordBatch,
+        first_row: usize,
     ) -> Result<RecordBatch, TrainingError> {
-        let times = times(batch, self.request.time_column)?;
-        let ids = self.ids(key, batch, 0)?;
+        let times = times(batch, self.request.time_column, first_row)?;
+        let ids = self.ids(key, batch, first_row)?;
         let has_key = !self.is_entityless(key);
         let bucket = |(row, id): (usize, &Option<EntityId>)| match id {
             Some(id) if has_key => bucket_of(id, buckets),
@@ -164,7 +184,7 @@ impl TrainingJob<'_> {
         let mut spine = SpineBuilder::default();
         let mut first = 0;
         for batch in entities {
-            let times = times(batch, self.request.time_column)?;
+            let times = times(batch, self.request.time_column, first)?;
             for (row, id) in self.ids(key, batch, first)?.into_iter().enumerate() {
                 push(&mut spine, id, &times, row)?;
             }

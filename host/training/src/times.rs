@@ -5,11 +5,11 @@ use larder_columns::Instants;
 
 use super::TrainingError;
 
-/// Returns the times of the rows.
+/// Returns the times of the rows. The first row has the index `first_row` in the set.
 ///
 /// # Errors
 /// [`TrainingError::NoTimeColumn`], [`TrainingError::NotTimes`] and [`TrainingError::Column`].
-pub(super) fn times(rows: &RecordBatch, column: &str) -> Result<Instants, TrainingError> {
+pub(super) fn times(rows: &RecordBatch, column: &str, first_row: usize) -> Result<Instants, TrainingError> {
     let Some(array) = rows.column_by_name(column) else {
         let schema = rows.schema();
         let columns = schema.fields().iter().map(|field| field.name().clone()).collect();
@@ -20,7 +20,7 @@ pub(super) fn times(rows: &RecordBatch, column: &str) -> Result<Instants, Traini
     let times = Instants::new(array);
     let times = times.map_err(|why| TrainingError::NotTimes { column: column.to_owned(), why, is_text })?;
     match (0..rows.num_rows()).find_map(|row| Some((row, times.conversion_error(row)?))) {
-        Some((row, why)) => Err(error(format!("row {row}: {why}"))),
+        Some((row, why)) => Err(error(format!("row {}: {why}", first_row + row))),
         None => Ok(times),
     }
 }

@@ -1,12 +1,13 @@
 //! The rules of the join, one by one, and the errors of bad input.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use arrow::{
     array::{
         ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, TimestampNanosecondArray,
+        TimestampSecondArray,
     },
-    datatypes::{DataType, Schema},
+    datatypes::{DataType, Field, Schema},
 };
 use larder_serving::{Selection, TtlPolicy};
 use larder_training::{Limits, Progress, TrainingError, TrainingRequest, kernel::Visibility};
@@ -164,6 +165,33 @@ fn event_times_and_full_names_exist() {
     assert_eq!(column(&set, "stats__visits__event_timestamp"), [Some(20 * SECOND), None]);
 }
 
+/// Returns entity rows, one column of which has the type of Ray's columns of Python objects.
+fn with_objects(column: &str) -> RecordBatch {
+    let rows = customers(&[(A, Some(0))]);
+    let objects = HashMap::from([("ARROW:extension:name".to_owned(), "ray.data.arrow_pickled_object".to_owned())]);
+    let schema = rows.schema();
+    let fields = schema.fields().iter().map(|field| {
+        let field = Field::clone(field);
+        if field.name() == column { field.with_metadata(objects.clone()) } else { field }
+    });
+    let schema = Schema::new(fields.collect::<Vec<_>>());
+    RecordBatch::try_new(Arc::new(schema), rows.columns().to_vec()).unwrap()
+}
+
+#[test]
+fn rows_in_errors_count_all_batches() {
+    let files = Files::new();
+    files.stats("a", &[(A, Some(0), None, Some(1))]);
+    let rows = |times: Vec<i64>| {
+        let ids: ArrayRef = Arc::new(StringArray::from(vec!["a"; times.len()]));
+        let times: ArrayRef = Arc::new(TimestampSecondArray::from(times));
+        RecordBatch::try_from_iter([("customer_id", ids), ("event_timestamp", times)]).unwrap()
+    };
+    let batches = [rows(vec![0, 1, 2]), rows(vec![3, i64::MAX])];
+    let error = files.join(&features(&["stats:visits"]), &batches).unwrap_err().to_string();
+    assert!(error.starts_with("column 'event_timestamp' of the entity rows: row 4: "), "{error}");
+}
+
 #[test]
 fn errors_name_the_column() {
     let files = Files::new();
@@ -183,6 +211,15 @@ fn errors_name_the_column() {
         message(&request, rows("event_timestamp", Arc::new(StringArray::from(vec!["2026-11-30"])))),
         "column 'event_timestamp' of the entity rows: the column is String, not a timestamp or a date"
     );
+    assert_eq!(
+        message(&request, with_objects("event_timestamp")).split('(').next(),
+        Some("column 'event_timestamp' has Python objects ")
+    );
+    assert_eq!(
+        message(&request, with_objects("customer_id")).split('(').next(),
+        Some("column 'customer_id' has Python objects ")
+    );
+    assert!(files.join(&request, &[with_objects("label")]).is_ok());
     let collision = RecordBatch::try_from_iter([
         ("customer_id", Arc::new(StringArray::from(vec!["a"])) as ArrayRef),
         ("event_timestamp", times([Some(0)].into_iter())),
@@ -245,7 +282,7 @@ fn strict_rejects_incomplete_rows() {
     let message =
         |rows: &[(Option<&str>, Option<i64>)]| files.join(&request, &[customers(rows)]).unwrap_err().to_string();
     assert!(files.join(&request, &[customers(&[(A, Some(0))])]).is_ok());
-    assert_eq!(message(&[(A, Some(0)), (A, None)]), "entity rows have nulls in the column of times 'event_timestamp'");
+    assert_eq!(message(&[(A, Some(0)), (A, None)]), "entity rows have nulls in the time column 'event_timestamp'");
     assert_eq!(message(&[(None, Some(0))]), "entity rows have no complete key of feature view 'stats'");
 }
 
