@@ -49,8 +49,8 @@ impl FrontEnd {
             ),
             OfflineError::NoRows { .. } => {
                 format!(
-                    "use {} with these rows as entity rows",
-                    self.option("`larder training-set`", "get_historical_features")
+                    "use {}, and give the keys, times and request inputs as entity rows",
+                    self.option("'larder training-set'", "get_historical_features")
                 )
             }
             _ => return String::new(),

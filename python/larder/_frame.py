@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 def typed_frame(table: pyarrow.Table, entity_columns: int = 0) -> pandas.DataFrame:
     """Converts a table to pandas.
 
-    Integers and booleans have types with nulls (`Int64`, `Int32` and `boolean`), so a column has the same type with and
-    without nulls, and integers stay exact. The first `entity_columns` columns are not features: they have the types of
-    `nullable_frame`, and their index.
+    Integers and booleans have nullable types (`Int64`, `Int32` and `boolean`), so a column has the same type with and
+    without nulls, and integers stay exact. The first `entity_columns` columns are not features: `nullable_frame`
+    converts them, and the result has their index.
     """
     dtypes = _nullable_types()
     if entity_columns == 0:

@@ -22,7 +22,7 @@ CATALOG_SECONDS = 60.0
 # The maximum number of cached request shapes.
 SHAPES_MAX = 1000
 # The forms of entities, for hints.
-FORMS = "use {'KEY': [VALUE, ...]}, a data frame of pandas, polars or pyarrow, or a list of mappings"
+FORMS = "use {'KEY': [VALUE, ...]}, a pandas or polars data frame, a pyarrow table, or a list of mappings"
 
 
 class _Shape:
@@ -163,8 +163,8 @@ def _columns(entities: Any) -> dict[str, Any]:
     is_text_or_frame = isinstance(entities, (str, bytes)) or hasattr(type(entities), "columns")
     if is_text_or_frame or not isinstance(entities, Iterable):
         kind = type(entities).__name__
-        hint = "use its method collect(), which computes the rows" if kind == "LazyFrame" else FORMS
-        raise RequestError(f"entities: a {kind} is neither a mapping, a data frame nor a list of rows. hint: {hint}")
+        hint = "call collect() first" if kind == "LazyFrame" else FORMS
+        raise RequestError(f"entities: a value of the type '{kind}' is neither a mapping, a data frame nor a list of rows. hint: {hint}")
     columns: dict[str, list[Any]] = {}
     for index, row in enumerate(entities):
         if not isinstance(row, Mapping):

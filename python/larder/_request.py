@@ -41,17 +41,17 @@ class Request:
     Attributes:
         config: The path of `larder.yaml` on the worker.
         feast_repo: The directory of the Feast repository on the worker.
-        of_set: The request of the set.
+        set_request: The request of the set.
         inputs: The definitions, plugins and feature files that the worker must have. Empty in a request that `on_driver` has not returned.
     """
 
     config: str | None
     feast_repo: str | None
-    of_set: SetRequest
+    set_request: SetRequest
     inputs: str = ""
 
     @classmethod
-    def of(cls, store: FeatureStore | None, of_set: SetRequest) -> Request:
+    def of(cls, store: FeatureStore | None, set_request: SetRequest) -> Request:
         """Returns a request with the definitions of a store. By default, this is the store of the module functions.
 
         Raises:
@@ -60,7 +60,7 @@ class Request:
         settings = (store or get_feature_store_client())._settings
         if not settings.has_definitions:
             raise ConfigError("the store has no definitions. hint: use FeatureStore('larder.yaml') or feast_repo=")
-        return cls(settings.config, settings.feast_repo, of_set)
+        return cls(settings.config, settings.feast_repo, set_request)
 
     def resolve(self, columns: pyarrow.Schema) -> TrainingPlan:
         """Opens the configuration, and resolves the request for rows with these columns.
@@ -69,7 +69,7 @@ class Request:
             ConfigError: The configuration cannot be read.
             TrainingError: The request cannot be resolved.
         """
-        return open_project(self.config, self.feast_repo).plan(columns.empty_table(), self.of_set)
+        return open_project(self.config, self.feast_repo).plan(columns.empty_table(), self.set_request)
 
 
 def on_driver(
@@ -92,7 +92,7 @@ def on_driver(
             )
     if worker_config is not None and not (isinstance(worker_config, (str, os.PathLike)) and os.fspath(worker_config)):
         raise RequestError(
-            f"worker_config: {worker_config!r} is not a path. hint: leave it out if the workers use the path of the driver"
+            f"worker_config: {worker_config!r} is not a path. hint: omit worker_config if the workers use the path of the driver"
         )
     path = None if worker_config is None else os.fspath(worker_config)
     plan = request.resolve(columns)

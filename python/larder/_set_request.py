@@ -33,7 +33,7 @@ def selection(features: Any, feature_service: str | None) -> tuple[str | None, t
 class SetRequest:
     """A request for a training set or for the derived features of a frame, without its rows.
 
-    The attributes are the arguments of `FeatureStore.get_historical_features`. The native module reads them.
+    The other attributes are arguments of `FeatureStore.get_historical_features`. The native module reads all of them.
 
     Attributes:
         selected: The name of a service, or the references of features: see `selection`.

@@ -120,7 +120,7 @@ class FeatureStore:
         paths = {"config": self._settings.config, "feast_repo": self._settings.feast_repo, "url": self._url}
         parts = [f"{name} '{path}'" for name, path in paths.items() if path]
         if (definitions := self._lookups.definitions) is not None:
-            parts.append(f"{len(definitions.views)} feature views, {len(definitions.services)} feature services")
+            parts.append(f"feature views: {len(definitions.views)}, feature services: {len(definitions.services)}")
         return f"<larder.FeatureStore: {', '.join(parts)}>"
 
     def _offline(self) -> OfflineProject:
@@ -155,7 +155,7 @@ class FeatureStore:
         """Joins entity rows with the feature values that were valid at their times.
 
         Args:
-            entity_df: The entity rows: a data frame of pandas, polars or pyarrow, another object with `__arrow_c_stream__`, or
+            entity_df: The entity rows: a pandas or polars data frame, a pyarrow table, another object with `__arrow_c_stream__`, or
                 the path of a Parquet file or of a directory of such files, or an `s3://` URL as a `str`. It has the join keys, the request inputs of
                 derived features, and the times. Other columns, such as labels, are copied.
             features: References as `VIEW:FEATURE`, or a feature service, as in Feast.

@@ -83,8 +83,8 @@ class RetrievalJob:
         self._process = os.getpid()
 
     def __repr__(self) -> str:
-        rows = "rows not read" if self._report is None else f"{self._report['rows']} rows"
-        return f"<larder.RetrievalJob: {self._description}, {self._columns} columns, {rows}>"
+        rows = "not read" if self._report is None else self._report["rows"]
+        return f"<larder.RetrievalJob: {self._description}, columns: {self._columns}, rows: {rows}>"
 
     def _next_set(self) -> TrainingSet:
         prepared, self._prepared = self._prepared, None

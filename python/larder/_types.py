@@ -153,7 +153,7 @@ def arrow_type(pyarrow: Any, type_name: str) -> Any:
 
 
 def arrow_value(type_name: str, value: Any) -> Any:
-    """Returns a value of Python, whose type has no texts, as the value of a column of `arrow_type`."""
+    """Converts a Python value for a column of `arrow_type`. The type must not be one of `has_texts`."""
     if value is None:
         return None
     split = item_type(type_name)

@@ -92,7 +92,7 @@ def named(names: list[str], batches: Iterable[pyarrow.RecordBatch]) -> Iterator[
 
 
 def positions(columns: int) -> list[str]:
-    """Returns names for columns that Spark can resolve whatever the names of the caller are."""
+    """Returns names of columns that Spark can resolve without quotes."""
     return [f"column{position}" for position in range(columns)]
 
 

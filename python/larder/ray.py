@@ -73,7 +73,7 @@ def get_historical_features(
         An error in a task is a `RayTaskError`, which contains the message.
     """
     _check_dataset(dataset)
-    of_set = SetRequest(
+    set_request = SetRequest(
         selection(features, feature_service),
         full_feature_names,
         timestamp_column,
@@ -84,7 +84,7 @@ def get_historical_features(
         memory=memory,
         threads=threads,
     )
-    request = Request.of(store, of_set)
+    request = Request.of(store, set_request)
     return _mapped(dataset, request, batch_size, worker_config, map_options)
 
 
@@ -111,8 +111,8 @@ def apply_derived(
     """
     _check_dataset(dataset)
     selected = selection(features, feature_service)
-    of_set = SetRequest.derived(selected, full_feature_names, timestamp_column, strict, threads=1)
-    request = Request.of(store, of_set)
+    set_request = SetRequest.derived(selected, full_feature_names, timestamp_column, strict, threads=1)
+    request = Request.of(store, set_request)
     return _mapped(dataset, request, batch_size, worker_config, map_options)
 
 

@@ -88,7 +88,7 @@ def get_historical_features(
     if buckets is not None:
         buckets = _checked_buckets(buckets)
     _check_frame(spark_df)
-    of_set = SetRequest(
+    set_request = SetRequest(
         selection(features, feature_service),
         full_feature_names,
         timestamp_column,
@@ -99,7 +99,7 @@ def get_historical_features(
         memory=memory,
         threads=threads,
     )
-    request = Request.of(store, of_set)
+    request = Request.of(store, set_request)
     rows = _Rows.of(spark_df)
     request, plan = _request.on_driver(request, rows.columns, worker_config)
     output = _schema(plan)
@@ -139,8 +139,8 @@ def apply_derived(
     """
     _check_frame(spark_df)
     selected = selection(features, feature_service)
-    of_set = SetRequest.derived(selected, full_feature_names, timestamp_column, strict, threads=1)
-    request = Request.of(store, of_set)
+    set_request = SetRequest.derived(selected, full_feature_names, timestamp_column, strict, threads=1)
+    request = Request.of(store, set_request)
     rows = _Rows.of(spark_df)
     request, plan = _request.on_driver(request, rows.columns, worker_config)
     return rows.mapped(_runner(request), _schema(plan)).renamed()
@@ -170,7 +170,7 @@ class _Rows:
         return cls(numbered, fields, _schema([of.with_name(field.name) for of, field in zip(types, fields)]))
 
     def mapped(self, run: MapBatches, output: pyarrow.Schema) -> _Rows:
-        """Calls a function for the batches of each partition. It returns batches with the columns `output`."""
+        """Calls a function for the batches of each partition. The function returns batches with the columns `output`."""
         names, numbers = self.columns.names, _worker.positions(len(output))
         fields = self._fields(output)
         frame = self.frame.mapInArrow(
@@ -179,7 +179,7 @@ class _Rows:
         return _Rows(frame, fields, output)
 
     def joined(self, other: _Rows, by: str, run: JoinTables, output: pyarrow.Schema) -> _Rows:
-        """Calls a function for the rows of both sides that have the same value in the column `by`. It returns a table with the
+        """Calls a function for the rows of both sides that have the same value in the column `by`. The function returns a table with the
         columns `output`.
         """
         names, others, numbers = self.columns.names, other.columns.names, _worker.positions(len(output))
@@ -192,11 +192,11 @@ class _Rows:
         return _Rows(frame, fields, output)
 
     def renamed(self) -> DataFrame:
-        """Returns the rows with the names of the columns."""
+        """Returns the rows with their original column names."""
         return self.frame.toDF(*self.columns.names)
 
     def _fields(self, output: pyarrow.Schema) -> list[StructField]:
-        """Returns the columns of `output` in Spark. Own columns do not change."""
+        """Returns the columns of `output` in Spark. The columns of these rows keep their types."""
         from pyspark.sql.types import StructField
 
         own = {field.name: field for field in self.fields}

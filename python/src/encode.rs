@@ -76,8 +76,9 @@ fn column(out: &mut Vec<u8>, name: &str, values: &Bound<'_, PyAny>) -> PyResult<
         return items(out, name, list.into_iter());
     }
     let kind = values.get_type().name()?;
-    let message =
-        format!("entities: the values of '{name}' are a {kind}, not a list. hint: use {{'{name}': [VALUE, ...]}}");
+    let message = format!(
+        "entities: the value of '{name}' has the type '{kind}' and is not a list. hint: use {{'{name}': [VALUE, ...]}}"
+    );
     Err(ErrorClass::Request.error(py, message))
 }
 

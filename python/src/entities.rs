@@ -45,9 +45,9 @@ impl EntityRows {
         let Ok(path) = entities.extract::<PathBuf>() else {
             let kind = entities.get_type().qualname()?;
             let hint = if kind.to_str()? == LAZY_FRAME {
-                "use its method collect(), which computes the rows"
+                "call collect() first"
             } else {
-                "use a data frame of pandas (with pyarrow), polars or pyarrow, or the path of a Parquet file"
+                "use a pandas (with pyarrow) or polars data frame, a pyarrow table, or the path of a Parquet file"
             };
             let message = format!(
                 "entity_df: a value of the type '{kind}' is neither a path nor an object with Arrow data. hint: {hint}"

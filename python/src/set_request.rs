@@ -13,7 +13,7 @@ use crate::{
 /// The attributes of `larder._set_request.SetRequest`.
 #[derive(Debug, FromPyObject)]
 pub(crate) struct PySetRequest<'py> {
-    /// Whether only derived features of a frame are computed, which has the stored features.
+    /// Whether to compute only derived features, for a frame that already has the stored features.
     pub(crate) is_derived: bool,
     service: Option<String>,
     features: Vec<String>,

@@ -185,9 +185,9 @@ class Lookups(unittest.TestCase):
         for _ in range(200):
             deep = [deep]
         for call, message in (
-            (lambda: get(FEATURES, entities={"customer_id": "CUST_000123"}), "'customer_id' are a str, not a list. hint"),
-            (lambda: get(FEATURES, entities={"customer_id": 7}), "'customer_id' are a int, not a list. hint"),
-            (lambda: get(FEATURES, entities="CUST_000123"), "a str is neither a mapping, .* nor a list of rows. hint"),
+            (lambda: get(FEATURES, entities={"customer_id": "CUST_000123"}), "'customer_id' has the type 'str' and is not a list. hint"),
+            (lambda: get(FEATURES, entities={"customer_id": 7}), "'customer_id' has the type 'int' and is not a list. hint"),
+            (lambda: get(FEATURES, entities="CUST_000123"), "'str' is neither a mapping, .* nor a list of rows. hint"),
             (lambda: get(FEATURES, entities=["CUST_000123"]), "row 0 is a str, not a mapping"),
             (lambda: get(FEATURES, entities=[{"a": 1}, {"b": 1}]), "row 1 has other names than row 0"),
             (lambda: get(FEATURES, entities={"customer_id": [object()]}), "'customer_id', row 0: a object cannot be sent"),

@@ -193,7 +193,7 @@ class Training(unittest.TestCase):
         renamed = self.entities.rename_columns(["label", "customer_id", "at"])
         found = self.job(renamed, timestamp_column="at", memory="16MiB", threads=1).to_arrow()
         self.assertTrue(found.select(CUSTOMER).equals(self.job().to_arrow().select(CUSTOMER)))
-        with self.assertRaisesRegex(larder.TrainingError, "no complete key of feature view.*or do not use strict=True$"):
+        with self.assertRaisesRegex(larder.TrainingError, "no complete key for feature view.*or do not use strict=True$"):
             self.job(strict=True).to_arrow()
 
     def test_errors_name_thing_and_way_out(self) -> None:

@@ -135,7 +135,7 @@ class Types(unittest.TestCase):
             self.assertEqual(list(frame.columns[:6]), [one for name in (*KEYS, NAMES[0]) for one in (name, f"{name}__ts")])
             self.assertEqual(frame["an_int64__ts"].tolist(), [int(AT.timestamp())] * 2 + [0])
 
-    def test_every_frame_gives_entities(self) -> None:
+    def test_frames_are_accepted_as_entities(self) -> None:
         expected = self.online().to_dict()
         frame = pandas.DataFrame(KEYS)
         table = pyarrow.table(KEYS)
@@ -163,15 +163,15 @@ class Types(unittest.TestCase):
             def __iter__(self) -> None:
                 raise AssertionError("the rows must not be read")
 
-        forms = "a data frame of pandas, polars or pyarrow, or a list of mappings"
+        forms = "a pandas or polars data frame, a pyarrow table, or a list of mappings"
         lengths = "'customer_id' has 2, 'driver_id' has 3. hint: give each column one value per row"
         for entities, message in (
             ({}, f"entities: no columns are given. hint: .*{forms}"),
             ([], "entities: no columns are given. hint"),
             ({"customer_id": ["a", "b"], "driver_id": [1, 2, 3]}, f"different numbers of values: {lengths}"),
-            (polars.LazyFrame(KEYS), r"a LazyFrame is neither .*. hint: use its method collect\(\)"),
-            (Relation(), f"a Relation is neither a mapping, a data frame nor a list of rows. hint: .*{forms}"),
-            (7, "a int is neither"),
+            (polars.LazyFrame(KEYS), r"'LazyFrame' is neither .*. hint: call collect\(\) first"),
+            (Relation(), f"'Relation' is neither a mapping, a data frame nor a list of rows. hint: .*{forms}"),
+            (7, "'int' is neither"),
         ):
             with self.assertRaisesRegex(larder.RequestError, message):
                 self.store.get_online_features(REFERENCES, entities=entities)
@@ -180,13 +180,13 @@ class Types(unittest.TestCase):
         with_server = repr(larder.FeatureStore(url=self.server.url, token="secret"))
         self.assertEqual(with_server, f"<larder.FeatureStore: url '{self.server.url}'>")
         path = self.home.dir / "larder.yaml"
-        parts = f"config '{path}', url '{self.server.url}', 1 feature views, 0 feature services"
+        parts = f"config '{path}', url '{self.server.url}', feature views: 1, feature services: 0"
         self.assertEqual(repr(self.store), f"<larder.FeatureStore: {parts}>")
         job = self.training()
-        self.assertEqual(repr(job), "<larder.RetrievalJob: 17 features, 20 columns, rows not read>")
+        self.assertEqual(repr(job), "<larder.RetrievalJob: 17 features, columns: 20, rows: not read>")
         self.assertIsNone(job._rows)
         job.to_arrow()
-        self.assertEqual(repr(job), "<larder.RetrievalJob: 17 features, 20 columns, 3 rows>")
+        self.assertEqual(repr(job), "<larder.RetrievalJob: 17 features, columns: 20, rows: 3>")
         columns = "customer_id, driver_id, an_int64, an_int32, a_bool and 14 more"
         for columnar in (False, True):
             self.assertEqual(repr(self.online(columnar=columnar)), f"<larder.OnlineResponse: 3 rows of {columns}>")

@@ -31,8 +31,8 @@ class Workers(unittest.TestCase):
         self.entities = pyarrow.table({"customer_id": IDS, "event_timestamp": pyarrow.array(TIMES, pyarrow.timestamp("us", "UTC"))})
         store = larder.FeatureStore(self.home.dir / "larder.yaml")
         self.expected = store.get_historical_features(self.entities, FEATURES).to_arrow()
-        of_set = SetRequest(selection(FEATURES, None), False, "event_timestamp", False, threads=1)
-        request = _request.Request.of(store, of_set)
+        set_request = SetRequest(selection(FEATURES, None), False, "event_timestamp", False, threads=1)
+        request = _request.Request.of(store, set_request)
         request, _ = _request.on_driver(request, self.entities.schema, None)
         self.request = pickle.loads(pickle.dumps(request))
 
@@ -76,7 +76,7 @@ class Workers(unittest.TestCase):
             with self.assertRaisesRegex(larder.TrainingError, "entity row 5, column 'customer_id': the bytes are not UTF-8"):
                 list(run())
 
-    def test_found_rows_have_type_of_feature_rows(self) -> None:
+    def test_found_rows_keep_feature_type(self) -> None:
         (bucketed,) = _worker.with_buckets(self.request, 0, 1, self.entities.to_batches())
         tasks = [pyarrow.record_batch({"id": [0]})]
         features = pyarrow.Table.from_batches(list(_worker.feature_rows(self.request, self.entities.schema, [0], 1, 1, tasks)))

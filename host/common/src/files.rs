@@ -133,10 +133,10 @@ pub fn stamps(files: impl IntoIterator<Item = PathBuf>) -> FileStamps {
     files.into_iter().map(stamp).collect()
 }
 
-/// Returns the path of a temporary file next to `path`, whose content is renamed or linked to `path` once it is complete. The
-/// name is hidden, and no other thread or process uses it: processes in different containers can have the same ID.
+/// Returns the path of a hidden temporary file in the directory of `path`, to rename or link to `path` once it is complete. The
+/// name is random, because processes in different containers can have the same ID.
 #[must_use]
-pub fn temporary_beside(path: &Path) -> PathBuf {
+pub fn temporary_path_for(path: &Path) -> PathBuf {
     let mut name = OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
     // The standard library seeds each state randomly.

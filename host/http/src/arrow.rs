@@ -123,8 +123,8 @@ fn metadata(plan: &Plan) -> HashMap<String, String> {
 }
 
 fn entity_column(column: &EntityColumn, values: &[EchoedValue<'_>]) -> Result<ArrayRef, ArrowEncodeError> {
-    // The values of a column without uses are not converted to the declared type. If they have another one, which is the same
-    // for all values, the column has it, too.
+    // If no requested feature uses the column, its values were not converted. If they do not fit the declared type, the column
+    // has their type.
     let fitting = || column.declared.filter(|declared| values.iter().all(|value| fits(value, *declared)));
     let scalar = column.key_type.or_else(fitting).unwrap_or_else(|| {
         match values.iter().find(|value| **value != EchoedValue::Null) {
@@ -138,7 +138,7 @@ fn entity_column(column: &EntityColumn, values: &[EchoedValue<'_>]) -> Result<Ar
     Ok(scalar_array(&column.name, scalar, values.into_iter())?)
 }
 
-/// Returns whether [`echoed`] converts a value to a type of keys without a loss.
+/// Returns whether [`echoed`] converts a value to a key type without loss.
 fn fits(value: &EchoedValue<'_>, scalar: ScalarType) -> bool {
     match value {
         EchoedValue::Null => true,

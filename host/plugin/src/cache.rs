@@ -26,7 +26,7 @@ use std::{
 
 use aws_lc_rs::{constant_time::verify_slices_are_equal, hmac, rand};
 use larder_common::{
-    files::{FILE_BYTES_MAX, read_regular, temporary_beside},
+    files::{FILE_BYTES_MAX, read_regular, temporary_path_for},
     private::{self, PriorAccess},
 };
 use wasmtime::{Engine, component::Component};
@@ -55,14 +55,14 @@ const BYTES_MAX: u64 = 1 << 30;
 
 impl Cache {
     /// Opens a directory, and creates it if it does not exist. If it cannot be used, for example because it belongs to another
-    /// user, logs a warning and returns `None`: each process then compiles all components.
+    /// user, logs a warning and returns `None`: each process then compiles the plugins again.
     pub(super) fn open(dir: &Path) -> Option<Self> {
         let opened = Self::try_open(dir);
         opened
             .inspect_err(|error| {
                 tracing::warn!(
                     dir = %dir.display(), %error,
-                    "cannot open the directory of compiled plugins; each start compiles them again"
+                    "cannot open the directory of compiled plugins; each process compiles the plugins again"
                 );
             })
             .ok()
@@ -128,7 +128,7 @@ impl Cache {
 
     /// Returns whether the file was written. Logs a warning if not.
     fn write(&self, path: &Path, name: &str, contents: &[u8]) -> bool {
-        let beside = temporary_beside(path);
+        let beside = temporary_path_for(path);
         let written = || -> io::Result<()> {
             let mut file = private::create_file(&beside)?;
             file.write_all(self.tag(name, contents).as_ref())?;
@@ -237,7 +237,7 @@ fn key(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
     }
     let mut key = [0; KEY_BYTES];
     rand::fill(&mut key).map_err(|_| io::Error::other("cannot generate random bytes"))?;
-    let beside = temporary_beside(path);
+    let beside = temporary_path_for(path);
     let mut file = private::create_file(&beside)?;
     let written = file.write_all(&key).and_then(|()| file.sync_all());
     // A hard link makes the complete key visible at once. If two threads or processes create it, only one succeeds.

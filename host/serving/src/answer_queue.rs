@@ -105,7 +105,7 @@ impl AnswerQueue {
                     rows,
                     bytes,
                     limit = bytes_max,
-                    "an answer was not logged, because it is larger than the queue of the \
+                    "a response was not logged, because it is larger than the queue of the \
                      feature log. hint: raise 'logging: queue'"
                 );
             }

@@ -450,7 +450,7 @@ fn wrong_key_names_its_row() {
 
 /// The plugin returns the number of rows of the call.
 #[test]
-fn batch_dependent_plugin_is_refused() {
+fn batch_dependent_plugin_is_rejected() {
     let home = project(100);
     let derived = "derived_views:\n  - name: counted\n    plugin: hostile\n    inputs:\n      - {name: x, from: \
                    \"stats:visits\"}\n    features: [{name: y, type: Float64}]\n    config: {mode: batch_size}\n";
@@ -486,7 +486,7 @@ fn failed_plugin_is_named_with_reason() {
         home.write("features/all.yaml", &(DEFINITIONS.to_owned() + &derived));
         let args = ["training-set", "--entities", "entities.parquet", "--out", "set.parquet", "--feature", "failing:y"];
         let ended = home.run(args);
-        let expected = "entity row 7: derived view 'failing' could not be computed by plugin 'hostile': ";
+        let expected = "entity row 7: plugin 'hostile' failed to compute derived view 'failing': ";
         ended.assert_code(1).assert_complains(&[expected, why]);
         assert!(!ended.err.contains("server's log"), "{}", ended.err);
     }
@@ -494,7 +494,7 @@ fn failed_plugin_is_named_with_reason() {
 
 /// The plugin returns its reference time as text: each row has its own.
 #[test]
-fn plugins_get_each_rows_time() {
+fn plugins_get_time_of_each_row() {
     let home = project(100);
     let derived = "derived_views:\n  - name: timed\n    plugin: hostile\n    inputs:\n      - {name: x, from: \
                    \"stats:visits\"}\n    features: [{name: text, type: String}]\n    config: {mode: good}\n";

@@ -136,7 +136,7 @@ fn times_as_text_have_hint() {
 
 /// The package writes manifests of sets whose entity rows were a data frame.
 #[test]
-fn set_of_data_frame_is_not_built_again() {
+fn data_frame_manifest_is_rejected() {
     let home = Home::golden();
     write_entities(&home, &[1001], LATER);
     training_set(&home, &["--feature", "driver_stats:conv_rate"]).assert_code(0);

@@ -72,8 +72,8 @@ def main() -> None:
             expected = store.get_historical_features(rows, **options).to_arrow().sort_by("row")
             arguments = {name: value for name, value in options.items() if name != "feature_service"}
             service = (options["feature_service"], ())
-            of_set = SetRequest(service, timestamp_column="event_timestamp", strict=False, threads=1, **arguments)
-            request = _request.Request.of(store, of_set)
+            set_request = SetRequest(service, timestamp_column="event_timestamp", strict=False, threads=1, **arguments)
+            request = _request.Request.of(store, set_request)
             request, plan = _request.on_driver(request, rows.schema, None)
             set_ = shuffled(request, plan, rows, dice.choice([1, 2, 5]), dice).sort_by("row")
             assert set_.column_names == expected.column_names, set_.column_names

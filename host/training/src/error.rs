@@ -53,13 +53,13 @@ pub enum TrainingError {
     #[error("entity rows: {0}")]
     Entities(Box<dyn std::error::Error + Send + Sync>),
     /// Entity rows have no time, and the job is strict.
-    #[error("entity rows have nulls in the time column '{column}'")]
+    #[error("some entity rows have nulls in the time column '{column}'")]
     NoTime {
         /// The time column.
         column: String,
     },
     /// Entity rows have no complete key, and the job is strict.
-    #[error("entity rows have no complete key of feature view '{view}'")]
+    #[error("some entity rows have no complete key for feature view '{view}'")]
     NoKey {
         /// The view.
         view: String,
@@ -74,7 +74,7 @@ pub enum TrainingError {
     },
     /// A column that the request uses has pickled objects of Python.
     #[error(
-        "column '{0}' has Python objects (ray.data.arrow_pickled_object), not values of Arrow. hint: instead of filter or map \
+        "column '{0}' has Python objects (ray.data.arrow_pickled_object), not Arrow values. hint: instead of filter or map \
          with a function, use filter(expr=...), or map_batches with batch_format='pyarrow'"
     )]
     PythonObjects(String),
@@ -111,7 +111,7 @@ pub enum TrainingError {
     #[error(transparent)]
     Request(RequestError),
     /// The plugin of a derived view with `on_error: fail` could not compute a row.
-    #[error("entity row {row}: derived view '{view}' could not be computed by plugin '{plugin}': {why}")]
+    #[error("entity row {row}: plugin '{plugin}' failed to compute derived view '{view}': {why}")]
     Plugin {
         /// The index of the row, from 0.
         row: usize,

@@ -43,7 +43,7 @@ fn full_queue_drops_and_counts() {
     assert_eq!(dropped() - before, 5_000.0);
 }
 
-/// However often it is requested, an answer that is larger than the queue is not logged, so the server says so.
+/// However often it is requested, an answer that is larger than the queue is not logged, so the server logs a warning.
 #[test]
 fn answer_larger_than_queue_is_reported() {
     let home = Home::with(PUSHED);
@@ -51,7 +51,7 @@ fn answer_larger_than_queue_is_reported() {
     let (mut host, address) = home.serve();
     let all: Vec<i64> = (0..5_000).collect();
     ask_at(address, &all);
-    let line = host.until("an answer was not logged, because it is larger than the queue of the feature log");
+    let line = host.until("a response was not logged, because it is larger than the queue of the feature log");
     assert!(
         line.contains("raise 'logging: queue'") && line.contains("limit=65536") && line.contains("rows=5000"),
         "{line}"

@@ -406,7 +406,7 @@ fn added_and_removed_features_are_reported() {
     write_stats(&home.path("data/stats/a.parquet"), now() - 2 * HOUR, now() - 2 * HOUR, |driver| driver as f64 / 9.0);
     let ended = verify(&home);
     ended.assert_code(0).assert_complains(&[
-        "feature service 'rides': rows of the log have no feature 'stats__added', so it is not verified",
+        "feature service 'rides': some rows of the log have no feature 'stats__added', which is not verified for them",
     ]);
     assert!(!ended.out.contains("stats__added"), "{}", ended.out);
     let conv_rate = counts(&ended, "stats__conv_rate");

@@ -171,7 +171,7 @@ fn late_row_is_visible_when_created() {
 }
 
 #[test]
-fn incomplete_rows_find_nothing() {
+fn incomplete_rows_have_no_features() {
     let spine = spine(&[(None, Some((1, 0))), (Some(1), None), (Some(1), Some((1, 0)))]);
     assert_eq!((spine.rows(), spine.slots(), spine.time_range()), (3, 1, Some((1, 1))));
     let found = join(&spine, &[(1, (0, 0), None)], &[0], Visibility::Event);

@@ -282,8 +282,8 @@ fn strict_rejects_incomplete_rows() {
     let message =
         |rows: &[(Option<&str>, Option<i64>)]| files.join(&request, &[customers(rows)]).unwrap_err().to_string();
     assert!(files.join(&request, &[customers(&[(A, Some(0))])]).is_ok());
-    assert_eq!(message(&[(A, Some(0)), (A, None)]), "entity rows have nulls in the time column 'event_timestamp'");
-    assert_eq!(message(&[(None, Some(0))]), "entity rows have no complete key of feature view 'stats'");
+    assert_eq!(message(&[(A, Some(0)), (A, None)]), "some entity rows have nulls in the time column 'event_timestamp'");
+    assert_eq!(message(&[(None, Some(0))]), "some entity rows have no complete key for feature view 'stats'");
 }
 
 #[test]

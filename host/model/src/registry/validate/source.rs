@@ -69,8 +69,8 @@ pub(super) fn files(view: &Located<String>, setting: &str, source: FilesDefiniti
     if is_pattern(&path) {
         let message =
             format!("feature view '{}': '{setting}: path' is '{path}', but patterns are not supported", view.value);
-        let help = "use a Parquet file, a directory, whose *.parquet files are read at any depth, or s3://bucket/key, where \
-                    the key is an object or a prefix";
+        let help = "use a Parquet file, a directory (its *.parquet files are read at any depth), or s3://bucket/key (an object \
+                    or a prefix)";
         problems.error_with_help(&source.path.at, message, help.to_owned());
     }
     FileSource {

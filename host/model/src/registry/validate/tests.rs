@@ -67,8 +67,8 @@ feature_views:
     check(
         &[definitions],
         expect![[r#"
-        0.yaml:7:20: error: feature view 'daily_stats': 'source: path' is 'data/*.parquet', but patterns are not supported (use a Parquet file, a directory, whose *.parquet files are read at any depth, or s3://bucket/key, where the key is an object or a prefix)
-        0.yaml:12:26: error: feature view 'table_stats': 'batch_source: path' is 's3://bucket/day-?/part.parquet', but patterns are not supported (use a Parquet file, a directory, whose *.parquet files are read at any depth, or s3://bucket/key, where the key is an object or a prefix)"#]],
+        0.yaml:7:20: error: feature view 'daily_stats': 'source: path' is 'data/*.parquet', but patterns are not supported (use a Parquet file, a directory (its *.parquet files are read at any depth), or s3://bucket/key (an object or a prefix))
+        0.yaml:12:26: error: feature view 'table_stats': 'batch_source: path' is 's3://bucket/day-?/part.parquet', but patterns are not supported (use a Parquet file, a directory (its *.parquet files are read at any depth), or s3://bucket/key (an object or a prefix))"#]],
     );
 }
 

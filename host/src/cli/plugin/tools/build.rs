@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use larder_common::files::{FILE_BYTES_MAX, read_regular, read_text, temporary_beside};
+use larder_common::files::{FILE_BYTES_MAX, read_regular, read_text, temporary_path_for};
 use larder_plugin_host::{BuildInfo, Component, Digest};
 
 use super::{
@@ -208,7 +208,7 @@ fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
         _ => Path::new("."),
     };
     fs::create_dir_all(dir).with_context(failed)?;
-    let temporary = temporary_beside(path);
+    let temporary = temporary_path_for(path);
     let mut file = fs::File::create(&temporary).with_context(failed)?;
     file.write_all(bytes).and_then(|()| fs::rename(&temporary, path)).with_context(failed)
 }

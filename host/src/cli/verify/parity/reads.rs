@@ -1,4 +1,4 @@
-//! The reads of logged requests, and what the files say about them.
+//! The reads of logged requests, and the evidence about them in the files.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -62,6 +62,8 @@ pub(super) const POLICIES: [TtlPolicy; 3] = [TtlPolicy::Mark, TtlPolicy::Null, T
 // === impl Reads ===
 
 impl<'a> Reads<'a> {
+    /// Reads the policy of each row.
+    ///
     /// # Errors
     /// If a row has no policy.
     pub(super) fn new(rows: &'a Rows<'a>, offline: &'a Offline<'a>, reads: Vec<Read>) -> Result<Self> {

@@ -19,8 +19,9 @@ pub(super) struct Report {
     examples: Vec<Difference>,
     /// The number of rows that were logged with other definitions.
     other_definitions: u64,
-    /// The features of services that the log lacks, and those of the log that their services lack: each with the service.
+    /// Services, each with a feature that some rows of the log lack.
     not_logged: BTreeSet<(String, String)>,
+    /// Services, each with a logged feature that the service lacks.
     not_defined: BTreeSet<(String, String)>,
 }
 
@@ -119,7 +120,7 @@ impl Report {
         }
         for (service, feature) in &self.not_logged {
             output::note(&format!(
-                "feature service '{service}': rows of the log have no feature '{feature}', so it is not verified"
+                "feature service '{service}': some rows of the log have no feature '{feature}', which is not verified for them"
             ));
         }
         for (service, feature) in &self.not_defined {

@@ -57,8 +57,7 @@ impl<'l> Rows<'l> {
         (0..self.entities.num_rows()).filter(|row| self.logged.text(DEFINITIONS, *row) != current).count()
     }
 
-    /// Returns the full names of the features that only one of the log and the service has: those without a column in the log,
-    /// and those of the log that are not features of the service.
+    /// Returns the service's features that the log lacks, and the logged features that the service lacks, by their full names.
     pub(super) fn unverified(&self, schema: &LogSchema) -> (Vec<String>, Vec<String>) {
         let features = schema.columns.iter().filter(|column| matches!(column.origin, Origin::Feature(..)));
         let missing = features.filter(|column| !self.logged.has(&column.name)).map(|column| column.name.clone());

@@ -15,7 +15,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use larder_common::files::temporary_beside;
+use larder_common::files::temporary_path_for;
 
 use self::check::Checked;
 use super::{traceback, write_files};
@@ -199,7 +199,7 @@ fn output_tail(output: &Output) -> String {
 
 impl Staging {
     fn new(cache: &Path) -> Result<Self> {
-        let path = temporary_beside(&cache.join("build"));
+        let path = temporary_path_for(&cache.join("build"));
         fs::create_dir(&path).with_context(|| format!("cannot create {}", path.display()))?;
         Ok(Self(path))
     }
