@@ -157,14 +157,21 @@ def _columns(entities: Any) -> dict[str, Any]:
     if _is_frame(entities):
         return {name: entities[name] for name in entities.columns}
     if hasattr(entities, "__arrow_c_stream__"):
-        table = require("pyarrow", "get_online_features").table(entities)
+        pyarrow = require("pyarrow", "get_online_features")
+        try:
+            table = pyarrow.table(entities)
+        except (TypeError, ValueError, RuntimeError) as error:
+            # A stream of a single column, such as a polars.Series.
+            what = f"entities: cannot read Arrow data from a value of the type '{type(entities).__name__}'"
+            raise RequestError(f"{what}: {error}. hint: {FORMS}") from None
         return dict(zip(table.column_names, table.columns))
     # Frames of Spark and of other packages have `columns`, but are not lists of rows.
     is_text_or_frame = isinstance(entities, (str, bytes)) or hasattr(type(entities), "columns")
     if is_text_or_frame or not isinstance(entities, Iterable):
         kind = type(entities).__name__
         hint = "call collect() first" if kind == "LazyFrame" else FORMS
-        raise RequestError(f"entities: a value of the type '{kind}' is neither a mapping, a data frame nor a list of rows. hint: {hint}")
+        what = f"entities: a value of the type '{kind}' is neither a mapping, a data frame nor a list of rows"
+        raise RequestError(f"{what}. hint: {hint}")
     columns: dict[str, list[Any]] = {}
     for index, row in enumerate(entities):
         if not isinstance(row, Mapping):

@@ -185,7 +185,12 @@ fn other_value(out: &mut Vec<u8>, at: &Position<'_>, item: &Bound<'_, PyAny>, de
     }
     let iterable = item.try_iter().map_err(|_| {
         let kind = item.get_type().name().map(|name| name.to_string()).unwrap_or_default();
-        at.error(py, &format!("a {kind} cannot be sent as JSON"))
+        at.error(
+            py,
+            &format!(
+                "a value of the type '{kind}' cannot be sent. hint: use texts, numbers, times or lists, and leave out columns that the features do not use"
+            ),
+        )
     })?;
     out.push(b'[');
     for (index, inner) in iterable.enumerate() {
@@ -223,7 +228,11 @@ fn instant(out: &mut Vec<u8>, at: &Position<'_>, item: &Bound<'_, PyAny>) -> PyR
     let seconds: f64 = item.call_method0(intern!(py, "timestamp"))?.extract()?;
     if seconds.fract() != 0.0 {
         return Err(
-            at.error(py, "the time is not a whole second. hint: keys of the type UnixTimestamp are whole seconds")
+            at.error(
+                py,
+                "the time is not a whole second. hint: keys of the type UnixTimestamp are whole seconds; leave out columns that \
+                 the features do not use",
+            )
         );
     }
     // Writing to a vector cannot fail.

@@ -13,7 +13,8 @@ use arrow::{
 };
 use larder::offline::{self, EntityFiles, OfflineError, Project};
 use pyo3::{
-    Bound, PyAny, PyResult,
+    Bound, PyAny, PyErr, PyResult,
+    exceptions::{PyRuntimeError, PyTypeError, PyValueError},
     types::{PyAnyMethods, PyStringMethods, PyTypeMethods},
 };
 
@@ -33,13 +34,32 @@ pub(crate) type EntityBatches<'a> = dyn Iterator<Item = Result<RecordBatch, Arro
 /// The class of polars for a query, which has no rows yet.
 const LAZY_FRAME: &str = "LazyFrame";
 
+/// Returns the error for an object whose Arrow stream cannot be read, such as a `polars.Series`, which is a single column.
+/// Other errors, such as those of a training set that is used as entity rows, stay the same.
+fn unreadable(entities: &Bound<'_, PyAny>, error: PyErr) -> PyErr {
+    let py = entities.py();
+    let is_of_data = error.is_instance_of::<PyTypeError>(py)
+        || error.is_instance_of::<PyValueError>(py)
+        || error.is_instance_of::<PyRuntimeError>(py);
+    if !is_of_data {
+        return error;
+    }
+    let kind = entities.get_type().qualname().map(|kind| kind.to_string()).unwrap_or_default();
+    let message = format!(
+        "entity_df: cannot read Arrow data from a value of the type '{kind}': {}. hint: use a data frame with distinct column \
+         names, and one type in each column",
+        error.value(py)
+    );
+    ErrorClass::Request.error(py, message)
+}
+
 // === impl EntityRows ===
 
 impl EntityRows {
     /// Opens entity rows: the path or URL of Parquet files, or an object with an Arrow stream.
     pub(crate) fn open(project: &Project, entities: &Bound<'_, PyAny>) -> PyResult<Self> {
         let py = entities.py();
-        if let Some(reader) = capsule::import_stream(entities)? {
+        if let Some(reader) = capsule::import_stream(entities).map_err(|error| unreadable(entities, error))? {
             return Ok(Self::Stream(reader));
         }
         let Ok(path) = entities.extract::<PathBuf>() else {

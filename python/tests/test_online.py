@@ -190,7 +190,7 @@ class Lookups(unittest.TestCase):
             (lambda: get(FEATURES, entities="CUST_000123"), "'str' is neither a mapping, .* nor a list of rows. hint"),
             (lambda: get(FEATURES, entities=["CUST_000123"]), "row 0 is a str, not a mapping"),
             (lambda: get(FEATURES, entities=[{"a": 1}, {"b": 1}]), "row 1 has other names than row 0"),
-            (lambda: get(FEATURES, entities={"customer_id": [object()]}), "'customer_id', row 0: a object cannot be sent"),
+            (lambda: get(FEATURES, entities={"customer_id": [object()]}), "'customer_id', row 0: a value of the type 'object' cannot be sent"),
             (lambda: get(FEATURES, entities={"customer_id": ["a", b"\xff"]}), "row 1: lookups only support bytes that are"),
             (lambda: get(FEATURES, entities={"customer_id": ["\ud800"]}), "row 0: the text is not valid Unicode"),
             (lambda: get(FEATURES, entities={"customer_id": [deep]}), "nested too deeply"),

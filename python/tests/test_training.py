@@ -215,6 +215,11 @@ class Training(unittest.TestCase):
             (lambda: get(self.entities, feature_service="nope"), larder.TrainingError, "nope"),
             (lambda: self.job(self.entities.append_column("segment", pyarrow.nulls(6))), larder.TrainingError, "'segment'.*hint"),
             (lambda: self.job("/nowhere.parquet"), larder.TrainingError, "/nowhere.parquet: No such file"),
+            (
+                lambda: self.job(polars.Series("customer_id", ["a"])),
+                larder.RequestError,
+                "cannot read Arrow data from a value of the type 'Series': .*hint: use a data frame",
+            ),
             (lambda: self.job(7), larder.RequestError, "int.* is neither a path nor an object with Arrow data. hint"),
             (lambda: self.job(known_at="now"), larder.RequestError, "known_at: 'now' is not one of 'event', 'created'"),
             (lambda: self.job(ttl="drop"), larder.RequestError, "ttl: 'drop' is not one of 'null', 'mark', 'ignore'"),

@@ -172,6 +172,7 @@ class Types(unittest.TestCase):
             (polars.LazyFrame(KEYS), r"'LazyFrame' is neither .*. hint: call collect\(\) first"),
             (Relation(), f"'Relation' is neither a mapping, a data frame nor a list of rows. hint: .*{forms}"),
             (7, "'int' is neither"),
+            (polars.Series("customer_id", ["a"]), f"cannot read Arrow data from a value of the type 'Series': .*{forms}"),
         ):
             with self.assertRaisesRegex(larder.RequestError, message):
                 self.store.get_online_features(REFERENCES, entities=entities)

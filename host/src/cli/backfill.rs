@@ -48,7 +48,7 @@ pub(super) fn run(args: &BackfillArgs) -> Result<()> {
     let files = run_job(0, |progress| backfill.run(&dir, args.job.limits(), progress))?;
     for file in files {
         views(&file.report.views);
-        output::line(&format!("wrote {} rows to {}", output::thousands(file.rows), file.at));
+        output::line(&format!("wrote {} to {}", output::counted(file.rows, "row", "rows"), file.at));
     }
     Ok(())
 }

@@ -178,8 +178,8 @@ fn print(report: &Report, out: &Location, took: Duration) {
     }
     let rate = report.rows as f64 / took.as_secs_f64().max(0.001);
     output::line(&format!(
-        "wrote {} rows to {} in {:.1} s ({} rows/s)",
-        output::thousands(report.rows),
+        "wrote {} to {} in {:.1} s ({} rows/s)",
+        output::counted(report.rows, "row", "rows"),
         out,
         took.as_secs_f64(),
         output::thousands(rate as u64)

@@ -134,7 +134,7 @@ impl Display for Warning {
             Self::NothingFound { view, rows } => write!(
                 f,
                 "feature view '{view}': no feature row was found for {}. hint: compare the keys and the times of the entity rows \
-                 with those of the view's files",
+                 with those of the view's files, and check the ttl",
                 counted(*rows, "entity row", "entity rows")
             ),
             Self::Late { view, rows } => write!(
@@ -184,7 +184,7 @@ mod tests {
             warnings(ViewReport { not_found: 4, ..ViewReport::default() }),
             [
                 "feature view 'stats': no feature row was found for 4 entity rows. hint: compare the keys and the times of the entity \
-              rows with those of the view's files"
+              rows with those of the view's files, and check the ttl"
             ]
         );
         let no_key = warnings(ViewReport { no_key: 4, ..ViewReport::default() });

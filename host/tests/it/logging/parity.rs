@@ -189,6 +189,12 @@ fn pushed_values_are_explained() {
         assert_eq!(counts(&ended, feature), [32, 22, 0, 10, 0, 0, 0, 0, 0, 0], "{feature}");
     }
     assert_eq!(counts(&ended, "aged__n"), [32, 32, 0, 0, 0, 0, 0, 0, 0, 0]);
+    // Also if the file was changed later.
+    write_stats(&home.path("data/stats/a.parquet"), now() - 2 * HOUR, now() - 2 * HOUR, |driver| driver as f64 / 9.0);
+    let ended = verify(&home);
+    ended.assert_code(0);
+    assert_eq!(counts(&ended, "stats__trips"), [32, 22, 0, 10, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(counts(&ended, "stats__conv_rate")[3], 10);
 }
 
 /// A file that was changed after the requests, and rows that were created after them in a file that claims to be old.

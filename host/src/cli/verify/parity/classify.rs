@@ -167,19 +167,19 @@ impl<'a> Classifier<'a> {
         if evidence.future {
             return Some(Class::Future);
         }
-        if evidence.late {
-            return Some(Class::Late);
-        }
-        let (logged, file) = (evidence.logged_time?, evidence.file_time);
-        let view = self.catalog.view(&self.reads.reads[read].view)?;
-        if view.table().is_some() && file.is_some_and(|file| logged < file) {
-            return Some(Class::Overwritten);
-        }
-        let is_newer = file.is_none_or(|file| logged > file);
+        let (logged, file) = (evidence.logged_time, evidence.file_time);
+        let is_newer = logged.is_some_and(|logged| file.is_none_or(|file| logged > file));
         if is_newer && !evidence.in_files {
             return Some(Class::Pushed);
         }
-        evidence.replaced.then_some(Class::Replaced)
+        if evidence.late {
+            return Some(Class::Late);
+        }
+        let view = self.catalog.view(&self.reads.reads[read].view)?;
+        if view.table().is_some() && logged.zip(file).is_some_and(|(logged, file)| logged < file) {
+            return Some(Class::Overwritten);
+        }
+        (evidence.replaced && logged.is_some()).then_some(Class::Replaced)
     }
 
     /// Returns whether another component than the one in the plugin directory computed a derived view, or a derived view that it
