@@ -86,8 +86,8 @@ class OnlineResponse(ABC):
         """Returns a `pandas.DataFrame`. Needs pyarrow, too.
 
         The types of columns depend only on the definitions: `Int64`, `Int32` and `boolean`, which have nulls; `float32` and
-        `float64`, in which nulls are NaN; `datetime64[us, UTC]`, in which nulls are NaT; and Python objects for all other types:
-        those of `to_arrow`: text, bytes, and NumPy arrays for lists and sets. UUIDs, decimals, JSON and nested values are text.
+        `float64`, in which nulls are NaN; `datetime64[us, UTC]`, in which nulls are NaT; and Python objects for all other types,
+        as in `to_arrow`: text, bytes, and NumPy arrays for lists and sets. UUIDs, decimals, JSON and nested values are text.
 
         Args:
             include_event_timestamps: Also return the event times of each column, as in `to_dict`.

@@ -188,7 +188,7 @@ fn other_value(out: &mut Vec<u8>, at: &Position<'_>, item: &Bound<'_, PyAny>, de
         at.error(
             py,
             &format!(
-                "a value of the type '{kind}' cannot be sent. hint: use texts, numbers, times or lists, and leave out columns that the features do not use"
+                "a value of the type '{kind}' cannot be sent. hint: use text, numbers, times or lists, and leave out columns that the features do not use"
             ),
         )
     })?;

@@ -1,5 +1,5 @@
 //! The texts of values in a JSON response: UUIDs, decimals, JSON documents and nested values. Arrow responses have the same
-//! texts, which may differ from those of Python's objects.
+//! texts. The text of a Python object may differ, for example in the number of digits.
 
 use pyo3::{Bound, PyAny, PyResult, Python, pyfunction, types::PyString};
 use serde::Deserialize;

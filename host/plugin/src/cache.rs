@@ -128,15 +128,15 @@ impl Cache {
 
     /// Returns whether the file was written. Logs a warning if not.
     fn write(&self, path: &Path, name: &str, contents: &[u8]) -> bool {
-        let beside = temporary_path_for(path);
+        let temporary = temporary_path_for(path);
         let written = || -> io::Result<()> {
-            let mut file = private::create_file(&beside)?;
+            let mut file = private::create_file(&temporary)?;
             file.write_all(self.tag(name, contents).as_ref())?;
             file.write_all(contents)?;
-            fs::rename(&beside, path)
+            fs::rename(&temporary, path)
         };
         let written = written().inspect_err(|_| {
-            let _ = fs::remove_file(&beside);
+            let _ = fs::remove_file(&temporary);
         });
         if let Err(error) = &written {
             tracing::warn!(dir = %self.dir.display(), %error, "cannot store compiled code");
@@ -237,12 +237,12 @@ fn key(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
     }
     let mut key = [0; KEY_BYTES];
     rand::fill(&mut key).map_err(|_| io::Error::other("cannot generate random bytes"))?;
-    let beside = temporary_path_for(path);
-    let mut file = private::create_file(&beside)?;
+    let temporary = temporary_path_for(path);
+    let mut file = private::create_file(&temporary)?;
     let written = file.write_all(&key).and_then(|()| file.sync_all());
     // A hard link makes the complete key visible at once. If two threads or processes create it, only one succeeds.
-    let linked = written.and_then(|()| fs::hard_link(&beside, path));
-    fs::remove_file(&beside)?;
+    let linked = written.and_then(|()| fs::hard_link(&temporary, path));
+    fs::remove_file(&temporary)?;
     match linked {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         _ => read(),
