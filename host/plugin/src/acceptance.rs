@@ -13,16 +13,14 @@ mod compare;
 mod generator;
 mod samples;
 
-use std::{cell::RefCell, fmt, time::Duration};
+use std::{fmt, time::Duration};
 
 use self::compare::Difference;
 pub use self::generator::RowGenerator;
 pub(super) use self::samples::Samples;
 use super::{
-    CallError, ColumnType, FailedRow, Field, Inputs, Interrupt, Outputs, PluginLimits, Transform,
-    batch::{Batch, Called, Caller, OnFailure},
-    error::has_hint,
-    guest::Guest,
+    CallError, FailedRow, Inputs, Interrupt, Outputs, OwnInstance, Transform, batch::Caller, error::has_hint,
+    value_text::input_text,
 };
 
 /// What a plugin computed in its acceptance checks.
@@ -83,12 +81,6 @@ pub enum TestRow {
     Served(usize),
 }
 
-/// Calls a plugin in an instance of its own.
-struct OwnInstance<'t> {
-    transform: &'t Transform,
-    guest: RefCell<Option<Guest>>,
-}
-
 /// The maximum number of generated rows.
 const ROWS_MAX: usize = 256;
 /// The minimum number of generated rows.
@@ -124,7 +116,7 @@ impl Transform {
             (TestRow::Generated(failed.row, self.describe(&inputs, failed.row)), (*failed.error).clone())
         }));
         for sample in live.iter().flat_map(|live| live.served_inputs()) {
-            let Some(sample) = adapted(&sample, live, self) else { continue };
+            let Some(sample) = live.map(|live| self.adapt(&sample, live)) else { continue };
             let first = acceptance.served;
             acceptance.served += sample.rows();
             let outputs = self.check_batch(&sample, &others, |row| TestRow::Served(first + row))?;
@@ -150,7 +142,7 @@ impl Transform {
         others: &Inputs,
         row: impl Fn(usize) -> TestRow,
     ) -> Result<Outputs, Rejection> {
-        let (used, fresh) = (OwnInstance::new(self), OwnInstance::new(self));
+        let (used, fresh) = (OwnInstance::recording(self), OwnInstance::recording(self));
         let _ = used.compute(others);
         // Only errors of this batch are reported.
         let together = used.compute(inputs);
@@ -172,7 +164,7 @@ impl Transform {
         let rows = inputs.rows();
         let reversed: Vec<usize> = (0..rows).rev().collect();
         // In a new instance, the last row comes first, so outputs that depend on the first row of an instance differ, too.
-        let outputs = OwnInstance::new(self).compute(&inputs.select(&reversed));
+        let outputs = OwnInstance::recording(self).compute(&inputs.select(&reversed));
         let when = "if the order of the rows is reversed";
         if let Some(difference) = compare::first(fields, (&together, same), (&outputs, |index| rows - 1 - index), when)
         {
@@ -196,32 +188,12 @@ impl Transform {
 
     /// Returns the inputs of a row as text.
     fn describe(&self, inputs: &Inputs, row: usize) -> String {
-        let columns = inputs.frame().columns().skip(inputs.frame().column_count() - self.inputs().len());
+        let columns = inputs.columns_of_inputs(self.inputs().len());
         let fields = &self.component().signature().inputs;
         let cells = fields.iter().zip(columns);
-        let cells = cells.map(|(field, column)| format!("{} = {}", field.name, compare::input_text(column, row)));
+        let cells = cells.map(|(field, column)| format!("{} = {}", field.name, input_text(column, row)));
         cells.collect::<Vec<_>>().join(", ")
     }
-}
-
-/// Converts a sample of the version `live` to the inputs of another version. Inputs that only the other version has are
-/// null. Returns `None` if there is no live version.
-fn adapted(sample: &Inputs, live: Option<&Transform>, other: &Transform) -> Option<Inputs> {
-    let inputs = |transform: &Transform| -> Vec<Field> { transform.component().signature().inputs.clone() };
-    let fields = inputs(live?);
-    let first = sample.frame().column_count() - fields.len();
-    let as_of = sample.as_of().clone();
-    let mut inputs_of_other = other.input_batch(as_of, sample.rows());
-    for wanted in inputs(other) {
-        let same = |field: &Field| field.name == wanted.name && field.column_type.has_values_of(wanted.column_type);
-        let index = fields.iter().position(same);
-        inputs_of_other.column(|column| {
-            if let Some(index) = index {
-                column.append(sample.frame().column(first + index), 0..sample.rows());
-            }
-        });
-    }
-    Some(inputs_of_other.finish())
 }
 
 /// Returns whether an error means that the plugin breaks a rule, whatever its inputs are.
@@ -259,54 +231,6 @@ impl Rejection {
             Self::Limit { error, .. } => error.hint(),
             Self::FailsAlways { .. } => "correct the code, and try rows with `larder plugin run`",
         }
-    }
-}
-
-// === impl OwnInstance ===
-
-impl<'t> OwnInstance<'t> {
-    fn new(transform: &'t Transform) -> Self {
-        Self { transform, guest: RefCell::default() }
-    }
-
-    fn compute(&self, inputs: &Inputs) -> Outputs {
-        let mut batch = Batch::new(self, inputs, OnFailure::FindRows);
-        // `FindRows` returns no error.
-        let _ = batch.run();
-        let (frame, failed) = batch.finish();
-        self.transform.outputs_of(frame, failed)
-    }
-}
-
-impl Caller for OwnInstance<'_> {
-    fn call_once(&self, inputs: &Inputs, time: Duration) -> Called {
-        let guest = match self.guest.take() {
-            Some(guest) => Ok(guest),
-            None => self.transform.configured(),
-        };
-        let guest = match guest {
-            Ok(guest) => guest,
-            Err(error) => return Called::failed(error),
-        };
-        let (called, guest) = self.transform.call_guest(guest, inputs, time);
-        self.guest.replace(guest);
-        called
-    }
-
-    fn limits(&self) -> &PluginLimits {
-        self.transform.limits()
-    }
-
-    fn expected(&self, rows: usize) -> Duration {
-        self.transform.expected(rows)
-    }
-
-    fn note_cost(&self, rows: usize, cpu: Duration) {
-        self.transform.note_cost(rows, cpu);
-    }
-
-    fn output_types(&self) -> Vec<ColumnType> {
-        self.transform.output_types()
     }
 }
 

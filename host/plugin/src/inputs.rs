@@ -4,7 +4,7 @@ use std::{ops::Range, sync::Arc};
 
 use larder_model::model::{Micros, ValueRef};
 
-use super::{CallError, ColumnType, ColumnWriter, FailedRow, Frame, FrameBuilder};
+use super::{CallError, ColumnRef, ColumnType, ColumnWriter, FailedRow, Frame, FrameBuilder};
 
 /// The reference times of the rows of a batch: the instants for which their features are computed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -144,6 +144,11 @@ impl Inputs {
     /// Returns the frame that the plugin gets.
     pub(super) fn frame(&self) -> &Frame {
         &self.frame
+    }
+
+    /// Returns the columns of the plugin's inputs, without the column of reference times. `count` is the number of inputs.
+    pub(super) fn columns_of_inputs(&self, count: usize) -> impl ExactSizeIterator<Item = ColumnRef<'_>> {
+        self.frame.columns().skip(self.frame.column_count() - count)
     }
 
     /// Returns the reference times of the rows.

@@ -19,6 +19,7 @@ mod compile_limits;
 mod compiler;
 mod component;
 mod cost;
+mod diff;
 mod digest;
 mod engine;
 mod error;
@@ -33,13 +34,16 @@ mod killed;
 mod logs;
 mod metrics;
 mod output;
+mod own_instance;
 mod plugin_dir;
 mod pool;
 mod precheck;
+mod run_cost;
 mod runtime;
 mod settings;
 mod signature;
 mod transform;
+mod value_text;
 mod view_types;
 mod world;
 
@@ -52,6 +56,7 @@ pub use self::{
     compile_limits::{CompileKill, CompileLimits},
     compiler::{COMPILE_COMMAND, compile_here},
     component::Component,
+    diff::{Diff, DiffRows, DiffSide, DifferentRow, FailedExample, NULLS_MAX, NamedText, OutputDiff, WORST_MAX},
     digest::{Digest, DigestWriter, NotADigest},
     error::{BindError, CallError, Incompatibility, Interrupt, LoadError, PluginError},
     frame::{ColumnFault, ColumnRef, ColumnWriter, Frame, FrameBuilder},
@@ -59,7 +64,9 @@ pub use self::{
     isolation::{Isolation, IsolationPermit},
     killed::KilledCompilations,
     output::{FailedRow, Output, Outputs},
+    own_instance::OwnInstance,
     plugin_dir::{HistoryEntry, PluginDir, PluginDirError, PreparedVersion, read_file},
+    run_cost::RunCost,
     runtime::PluginRuntime,
     settings::{PluginLimits, PluginSettings},
     signature::{COLUMNS_MAX, Field, Signature, is_lower_version},

@@ -266,6 +266,25 @@ impl Transform {
         self.samples.get()
     }
 
+    /// Converts inputs of the version `of` to inputs of this version. Inputs that only this version has are null.
+    #[must_use]
+    pub fn adapt(&self, inputs: &Inputs, of: &Self) -> Inputs {
+        let fields = &of.component.signature().inputs;
+        let mut adapted = self.input_batch(inputs.as_of().clone(), inputs.rows());
+        for wanted in &self.component.signature().inputs {
+            let mut columns = fields.iter().zip(inputs.columns_of_inputs(fields.len()));
+            let is_same =
+                |field: &Field| field.name == wanted.name && field.column_type.has_values_of(wanted.column_type);
+            let column = columns.find(|(field, _)| is_same(field)).map(|(_, column)| column);
+            adapted.column(|to| {
+                if let Some(column) = column {
+                    to.append(column, 0..inputs.rows());
+                }
+            });
+        }
+        adapted.finish()
+    }
+
     /// Returns whether a call can compute rows with different reference times.
     pub(super) fn has_time_per_row(&self) -> bool {
         self.component.time_column() == TimeColumn::First

@@ -2,10 +2,13 @@
 
 use std::fmt;
 
-use larder_model::model::{Value, ValueRef};
+use larder_model::model::Value;
 
 use super::TestRow;
-use crate::{ColumnRef, ColumnScalar, Field, Outputs};
+use crate::{
+    ColumnScalar, Field, Outputs,
+    value_text::{same_bits, shown, value_text},
+};
 
 /// A row whose outputs differ.
 #[derive(Clone, Debug)]
@@ -23,9 +26,6 @@ pub(super) struct Found {
     second: String,
     when: &'static str,
 }
-
-/// The maximum number of characters of a value in a message.
-const SHOWN: usize = 60;
 
 // === impl Found ===
 
@@ -99,53 +99,5 @@ impl Cell {
             Self::Value(value) => shown(&value_text(value, scalar)),
             Self::Failed(error) => format!("a failure ({})", shown(error)),
         }
-    }
-}
-
-fn same_bits(one: &Value, other: &Value) -> bool {
-    match (one, other) {
-        (Value::Float32(one), Value::Float32(other)) => one.to_bits() == other.to_bits(),
-        (Value::Float64(one), Value::Float64(other)) => one.to_bits() == other.to_bits(),
-        (Value::List(one), Value::List(other)) => {
-            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| same_bits(one, other))
-        }
-        (one, other) => one == other,
-    }
-}
-
-/// Returns an input of a row as text for messages.
-pub(super) fn input_text(column: ColumnRef<'_>, row: usize) -> String {
-    let scalar = column.column_type().scalar;
-    let value = match (column.is_present(row), column.column_type().is_list) {
-        (false, _) => Value::Null,
-        (true, false) => column.values().get(row).to_value(),
-        (true, true) => Value::List(column.items(row..row + 1).map(|item| column.item(item).to_value()).collect()),
-    };
-    shown(&value_text(&value, scalar))
-}
-
-fn value_text(value: &Value, scalar: ColumnScalar) -> String {
-    match value {
-        Value::List(items) => {
-            let items: Vec<String> = items.iter().take(SHOWN).map(|item| value_text(item, scalar)).collect();
-            format!("[{}]", items.join(", "))
-        }
-        value => match value.as_item() {
-            ValueRef::Null | ValueRef::List(_) => "null".to_owned(),
-            ValueRef::Bool(value) => value.to_string(),
-            ValueRef::Int32(value) => value.to_string(),
-            ValueRef::Int64(value) => value.to_string(),
-            ValueRef::Float32(value) => format!("{value:?}"),
-            ValueRef::Float64(value) => format!("{value:?}"),
-            ValueRef::Bytes(bytes) if scalar == ColumnScalar::Utf8 => format!("{:?}", String::from_utf8_lossy(bytes)),
-            ValueRef::Bytes(bytes) => format!("{} bytes", bytes.len()),
-        },
-    }
-}
-
-fn shown(text: &str) -> String {
-    match text.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
     }
 }
