@@ -32,7 +32,7 @@ use larder_common::{
     watch::FileWatcher,
 };
 use larder_feature_log::FeatureLog;
-use larder_http::{DeployReport, HttpConfig};
+use larder_http::{DeployReport, HttpConfig, RolloutStatus};
 use larder_ingest::LAST_COMMIT_WITHIN;
 use larder_model::yaml::Problem;
 use larder_plugin_host::{Component, PluginError};
@@ -90,6 +90,8 @@ pub struct App {
     access: OnceLock<Access>,
     /// The plugins. Set when the plugin directory is opened. Never set if the server runs no plugins.
     plugins: OnceLock<Plugins>,
+    /// Notified when a rollout begins.
+    rollouts_changed: Notify,
     /// Held while the current definitions or plugins are changed, because plugins are bound to definitions.
     changing: Mutex<()>,
 }
@@ -199,6 +201,7 @@ impl App {
             resync,
             access,
             plugins,
+            rollouts_changed: Notify::new(),
             changing,
         };
         Ok((Arc::new(app), definitions.warnings))
@@ -250,8 +253,10 @@ impl App {
     /// Calls [`Plugins::restore`], and makes the live plugins visible to requests.
     fn restore_plugins(&self, plugins: &Plugins, loading: Loading) {
         // Compilation can take minutes, so the lock is taken after it.
-        plugins.restore(self.current.load().catalog(), loading);
+        let current = self.current.load_full();
+        plugins.restore(current.catalog(), loading);
         let _changing = self.changing();
+        plugins.resume_rollouts(current.catalog(), loading);
         self.swap_plugins(plugins);
     }
 
@@ -453,9 +458,46 @@ impl App {
         // Compilation and checks can take minutes, so the lock is taken after them.
         let checked = plugins.check(component, found_as, self.current.load().catalog(), force)?;
         let _changing = self.changing();
-        let report = plugins.deploy(&checked, bytes, found_as, self.current.load().catalog())?;
+        let report = plugins.deploy(&checked, bytes, found_as, force, self.current.load().catalog())?;
         self.swap_plugins(plugins);
         Ok(report)
+    }
+
+    /// Begins the rollout of a file from a command, in the shadow stage. For `ratio`, see [`Plugins::begin_rollout`].
+    fn deploy_shadow_file(
+        &self,
+        plugins: &Plugins,
+        bytes: &[u8],
+        ratio: f64,
+        force: bool,
+    ) -> Result<RolloutStatus, DeployError> {
+        let component = plugins.load(bytes, FileOrigin::Command)?;
+        let checked = plugins.check(&component, None, self.current.load().catalog(), force)?;
+        let _changing = self.changing();
+        let status = plugins.begin_rollout(&checked, bytes, ratio, self.current.load().catalog())?;
+        self.swap_plugins(plugins);
+        self.rollouts_changed.notify_one();
+        Ok(status)
+    }
+
+    /// Checks the gates of all rollouts, and makes the changes that they require. Returns whether a rollout is running.
+    fn check_rollouts(&self) -> bool {
+        let Some(plugins) = self.plugins.get() else { return false };
+        for change in plugins.check_rollouts() {
+            let _changing = self.changing();
+            match plugins.apply(&change, self.current.load().catalog()) {
+                Ok(restored) => {
+                    self.swap_plugins(plugins);
+                    // Files are written last, so that a rollback takes effect even if the disk is full or slow.
+                    let written = restored.map_or(Ok(()), |restored| plugins.write_restored(restored));
+                    if let Err(error) = written {
+                        tracing::error!(plugin = change.plugin, %error, "cannot write the files of a rollback");
+                    }
+                }
+                Err(error) => plugins.note_stuck(&change.plugin, &error),
+            }
+        }
+        plugins.has_rollouts()
     }
 
     /// Makes the live plugins visible to requests. Requests in flight keep the previous ones.

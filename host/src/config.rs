@@ -19,6 +19,7 @@ mod logging;
 mod patterns;
 mod plugins;
 mod read;
+mod rollout;
 mod section;
 mod types;
 mod units;
@@ -35,6 +36,7 @@ pub use self::{
     feast::{FEAST_VALUES_FROM, FeastConfig, FeastRepo, FeastValuesFrom, RegistryAt, RegistryCache, RegistryNeed},
     logging::{LoggingConfig, check_logging},
     patterns::matching_files,
+    rollout::RolloutConfig,
     types::{CheckedConfig, Config, LogConfig, Origin, PluginConfig, Sound, SyncConfig},
 };
 

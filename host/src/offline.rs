@@ -30,7 +30,7 @@ use larder_model::{
     registry::Catalog,
 };
 use larder_plugin_host::{PluginRuntime, Transform};
-use larder_serving::{DerivedPlan, HistoricalPlan, MissingPlugins, Step, Transforms};
+use larder_serving::{DerivedPlan, HistoricalPlan, MissingPlugins, Step, Transforms, ViewPlugin};
 use larder_source::{ParquetFiles, ParquetLimits, S3Parquet, Source, Wanted};
 use larder_sync::SyncSetting;
 use larder_training::{DerivedJob, Limits, TrainingError, TrainingJob, TrainingRequest};
@@ -179,8 +179,11 @@ impl Project {
         let transform = |view: &Arc<DerivedView>| {
             if names.contains(&view.name) { self.transform(runtime, view) } else { Ok(None) }
         };
-        let by_view = self.catalog().derived_views().iter().map(transform).collect::<Result<_, _>>()?;
-        Ok(Transforms::new(by_view, MissingPlugins::default(), Arc::clone(runtime)))
+        let plugin = |view: &Arc<DerivedView>| -> Result<_, OfflineError> {
+            Ok(transform(view)?.map(|live| ViewPlugin { live, comparison: None }))
+        };
+        let by_view = self.catalog().derived_views().iter().map(plugin).collect::<Result<_, _>>()?;
+        Ok(Transforms::new(by_view, Vec::new(), MissingPlugins::default(), Arc::clone(runtime)))
     }
 
     /// Adds the names of a derived view and of the derived views that it reads. The plan without plugins does not have the

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use larder_ingest::{Progress, SyncReport, SyncRequest};
 use serde::{Deserialize, Serialize};
 
+use super::{PromoteCommand, RolledBackVersion, RolloutReport, RolloutStatus};
+
 /// The commands that the admin listener passes to the running server.
 pub trait Control: Send + Sync + std::fmt::Debug {
     /// Syncs each view that the command names once; if it names none, syncs all views with a source. Calls `notify` for
@@ -32,6 +34,26 @@ pub trait Control: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// A problem with the view or the store; nothing was dropped in that case.
     fn reset(&self, command: &ResetCommand) -> Result<EraseReport, String>;
+
+    /// Begins the rollout of a plugin's file in the shadow stage: both versions compute this share of the requests, from 0 to
+    /// 1, but requests get the outputs of the live version. Blocks until the file is compiled, bound and tested. For `force`,
+    /// see [`Control::deploy`].
+    ///
+    /// # Errors
+    /// As for [`Control::deploy`], and if the plugin has no live version, or a rollout of it is running.
+    fn deploy_shadow(&self, file: &[u8], ratio: f64, force: bool) -> Result<RolloutStatus, String>;
+
+    /// Promotes the candidate of a plugin to a larger share of the requests.
+    ///
+    /// # Errors
+    /// If there is no candidate, it does not meet the gates, or a file cannot be written. Nothing changes in these cases.
+    fn promote(&self, plugin: &str, command: &PromoteCommand) -> Result<RolloutStatus, String>;
+
+    /// Returns the differences between the versions of the running rollout of a plugin, or of the last one.
+    ///
+    /// # Errors
+    /// If the server runs no plugins, or the plugin does not exist.
+    fn plugin_diff(&self, plugin: &str) -> Result<RolloutReport, String>;
 
     /// Deploys a plugin's file. Blocks until the plugin is compiled, bound to its derived views and tested. With `force`,
     /// failed acceptance checks and a repeated version number only cause a warning.
@@ -183,6 +205,12 @@ pub struct PluginStatus {
     /// Whether the plugin's file in the directory is being compiled or is queued for compilation.
     #[serde(default)]
     pub compiling: bool,
+    /// The rollout of another version, if one is running.
+    #[serde(default)]
+    pub rollout: Option<RolloutStatus>,
+    /// The version that was rolled back last, if there is one.
+    #[serde(default)]
+    pub rolled_back: Option<RolledBackVersion>,
 }
 
 /// A version of a plugin.

@@ -15,11 +15,11 @@ use tokio::{
 };
 
 use super::{
-    AdminEvent, Control, DeleteCommand, HttpError, ResetCommand, RollbackCommand, SyncCommand,
+    AdminEvent, Control, DeleteCommand, HttpError, PromoteCommand, ResetCommand, RollbackCommand, SyncCommand,
     body::ResponseBody,
     response::{HttpResponse, json_response},
     routes::CommandEndpoint,
-    writes::is_flag_set,
+    writes::{is_flag_set, query_value},
 };
 
 const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
@@ -34,8 +34,12 @@ pub(super) fn has_body(command: CommandEndpoint) -> bool {
         | CommandEndpoint::Delete
         | CommandEndpoint::Reset
         | CommandEndpoint::DeployPlugin
+        | CommandEndpoint::PromotePlugin
         | CommandEndpoint::RollBackPlugin => true,
-        CommandEndpoint::Reload | CommandEndpoint::ListPlugins | CommandEndpoint::ListPluginHistory => false,
+        CommandEndpoint::Reload
+        | CommandEndpoint::ListPlugins
+        | CommandEndpoint::ListPluginHistory
+        | CommandEndpoint::DiffPlugin => false,
     }
 }
 
@@ -66,14 +70,37 @@ pub(super) async fn run(
         CommandEndpoint::ListPlugins => Ok(json_response(StatusCode::OK, &json!({ "plugins": control.plugins() }))),
         CommandEndpoint::DeployPlugin => {
             let force = is_flag_set(query, "force");
-            blocking(move || control.deploy(&body, force)).await
+            match shadow_ratio(query)? {
+                Some(ratio) => blocking(move || control.deploy_shadow(&body, ratio, force)).await,
+                None => blocking(move || control.deploy(&body, force)).await,
+            }
         }
+        CommandEndpoint::PromotePlugin => {
+            let command: PromoteCommand = if body.is_empty() { PromoteCommand::default() } else { parse(&body)? };
+            blocking(move || control.promote(&name, &command)).await
+        }
+        CommandEndpoint::DiffPlugin => blocking(move || control.plugin_diff(&name)).await,
         CommandEndpoint::ListPluginHistory => {
             blocking(move || Ok(json!({ "versions": control.plugin_history(&name)? }))).await
         }
         CommandEndpoint::RollBackPlugin => {
             let rollback: RollbackCommand = if body.is_empty() { RollbackCommand::default() } else { parse(&body)? };
             blocking(move || control.roll_back(&name, rollback.version.as_deref())).await
+        }
+    }
+}
+
+/// Returns the share of requests in the query of a deployment with a shadow run, from 0 to 1.
+///
+/// # Errors
+/// Status 422 if it is not a number from 0 to 1.
+fn shadow_ratio(query: Option<&str>) -> Result<Option<f64>, HttpError> {
+    let Some(text) = query_value(query, "shadow") else { return Ok(None) };
+    match text.parse() {
+        Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(Some(ratio)),
+        _ => {
+            let message = format!("'shadow' is '{text}', but must be a share of the requests from 0 to 1");
+            Err(HttpError::detail(StatusCode::UNPROCESSABLE_ENTITY, "bad_query", message))
         }
     }
 }

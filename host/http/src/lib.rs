@@ -30,6 +30,7 @@ mod prefixed_io;
 mod readiness;
 mod request_body;
 mod response;
+mod rollout;
 mod router;
 mod routes;
 mod server;
@@ -50,6 +51,7 @@ pub use self::{
     encode::encode_answer,
     error::HttpError,
     keyfile::is_world_readable,
+    rollout::{PromoteCommand, RolledBackVersion, RolloutReport, RolloutStage, RolloutStatus},
     router::{ListenerRole, Router},
     routes::{ListenerKind, ROUTES, Route},
     server::{Listener, Server, ServerError},

@@ -72,6 +72,8 @@ pub(super) enum CommandEndpoint {
     DeployPlugin,
     ListPluginHistory,
     RollBackPlugin,
+    PromotePlugin,
+    DiffPlugin,
 }
 
 /// The result of [`find_route`].
@@ -115,6 +117,8 @@ pub const ROUTES: &[Route] = &[
     route("POST", "/v1/plugins", ADMIN, Endpoint::Command(CommandEndpoint::DeployPlugin)),
     route("GET", "/v1/plugins/{name}/history", ADMIN, Endpoint::Command(CommandEndpoint::ListPluginHistory)),
     route("POST", "/v1/plugins/{name}/rollback", ADMIN, Endpoint::Command(CommandEndpoint::RollBackPlugin)),
+    route("POST", "/v1/plugins/{name}/promote", ADMIN, Endpoint::Command(CommandEndpoint::PromotePlugin)),
+    route("GET", "/v1/plugins/{name}/diff", ADMIN, Endpoint::Command(CommandEndpoint::DiffPlugin)),
 ];
 
 const fn route(

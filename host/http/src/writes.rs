@@ -332,11 +332,15 @@ fn replace_python_numbers(body: &[u8], words: &[(&[u8], &[u8]); 3]) -> Option<Ve
 
 /// Returns whether a query sets a flag, as in `?async=true`.
 pub(super) fn is_flag_set(query: Option<&str>, name: &str) -> bool {
-    let value = query.into_iter().flat_map(|query| query.split('&')).find_map(|pair| {
+    query_value(query, name).map(Value::from).as_ref().and_then(flag) == Some(true)
+}
+
+/// Returns the value of a name in a query.
+pub(super) fn query_value<'q>(query: Option<&'q str>, name: &str) -> Option<&'q str> {
+    query.into_iter().flat_map(|query| query.split('&')).find_map(|pair| {
         let (key, value) = pair.split_once('=')?;
-        (key == name).then(|| Value::from(value))
-    });
-    value.as_ref().and_then(flag) == Some(true)
+        (key == name).then_some(value)
+    })
 }
 
 fn not_materializable(view: &str, why: Option<&str>) -> HttpError {

@@ -16,6 +16,7 @@ mod samples;
 use std::{fmt, time::Duration};
 
 use self::compare::Difference;
+pub(super) use self::compare::{ChangedOutput, changed_output};
 pub use self::generator::RowGenerator;
 pub(super) use self::samples::Samples;
 use super::{

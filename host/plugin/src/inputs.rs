@@ -118,6 +118,13 @@ impl Inputs {
         self.frame.rows()
     }
 
+    /// Returns the approximate memory of the inputs in bytes.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        let times = if let AsOf::Each(times) = &self.as_of { size_of_val(&**times) } else { 0 };
+        self.frame.bytes().len() + times + self.rejected.len() * size_of::<FailedRow>()
+    }
+
     /// Copies consecutive rows.
     #[must_use]
     pub fn slice(&self, rows: Range<usize>) -> Self {

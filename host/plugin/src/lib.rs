@@ -15,6 +15,7 @@ mod cache;
 mod call_clock;
 mod cast;
 mod column_type;
+mod comparison;
 mod compile_limits;
 mod compiler;
 mod component;
@@ -38,13 +39,16 @@ mod own_instance;
 mod plugin_dir;
 mod pool;
 mod precheck;
+mod random;
 mod run_cost;
 mod runtime;
 mod settings;
+mod shadow;
 mod signature;
 mod transform;
 mod value_text;
 mod view_types;
+mod vitals;
 mod world;
 
 pub use self::{
@@ -53,6 +57,7 @@ pub use self::{
     build_info::BuildInfo,
     cast::cast,
     column_type::{ColumnScalar, ColumnType},
+    comparison::{Comparison, ComparisonReport},
     compile_limits::{CompileKill, CompileLimits},
     compiler::{COMPILE_COMMAND, compile_here},
     component::Component,
@@ -65,10 +70,11 @@ pub use self::{
     killed::KilledCompilations,
     output::{FailedRow, Output, Outputs},
     own_instance::OwnInstance,
-    plugin_dir::{HistoryEntry, PluginDir, PluginDirError, PreparedVersion, read_file},
+    plugin_dir::{HistoryEntry, PluginDir, PluginDirError, PreparedVersion, RolloutDir, read_file},
     run_cost::RunCost,
     runtime::PluginRuntime,
     settings::{PluginLimits, PluginSettings},
     signature::{COLUMNS_MAX, Field, Signature, is_lower_version},
     transform::Transform,
+    vitals::VitalCounts,
 };

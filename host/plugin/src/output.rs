@@ -13,7 +13,7 @@ use super::{
 };
 
 /// The outputs of a plugin, validated against its signature.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Outputs {
     frame: Frame,
     /// The index of each column of lists that are not in the format of stored rows, and its lists in this format.
@@ -44,7 +44,7 @@ pub struct Output<'o> {
 /// * Lists of text or bytes. A stored row has the number of a list's items, their ends and their contents next to each
 ///   other, but in a frame they are in three separate parts.
 /// * Lists with null items. A stored list has no nulls, so [`null_item`] replaces them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct RowLists {
     /// The offset in `bytes` at which each row's list ends.
     ends: Vec<usize>,

@@ -5,12 +5,14 @@
 //! plugins/                      the plugin directory: NAME.wasm is the plugin NAME
 //! data/store/plugins/           the server's own directory, mode 0700
 //!   history/NAME/               the versions of the plugin NAME that were live; see `history.rs`
+//!   rollouts/                   the candidates that are not live yet; see `rollouts.rs`
 //! ```
 //!
 //! The plugin directory has the versions that users want to run, and the server's copies are versions that worked. So a
 //! bad file in the plugin directory does no harm, not even after a restart, and a rollback needs no file from the user.
 
 mod history;
+mod rollouts;
 
 use std::{
     ffi::OsStr,
@@ -26,6 +28,7 @@ use larder_common::{
 
 use self::history::History;
 pub use self::history::{HistoryEntry, PreparedVersion};
+pub use self::rollouts::RolloutDir;
 
 /// The plugin directory and the server's own copies.
 #[derive(Debug)]

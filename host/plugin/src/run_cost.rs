@@ -25,6 +25,15 @@ impl RunCost {
         self.memory = self.memory.max(memory as u64);
     }
 
+    /// Returns the cost of both.
+    #[must_use]
+    pub(super) fn plus(mut self, other: Self) -> Self {
+        self.rows += other.rows;
+        self.cpu_nanos = self.cpu_nanos.saturating_add(other.cpu_nanos);
+        self.memory = self.memory.max(other.memory);
+        self
+    }
+
     /// Returns the CPU time of a row in nanoseconds; 0 if there are no rows.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "a mean of durations")]

@@ -1,10 +1,16 @@
 //! The plugin runtime, one per process.
 
-use std::sync::Arc;
+use std::{
+    io,
+    sync::{Arc, OnceLock},
+};
 
 use larder_common::compute::Compute;
 
-use super::{Component, LoadError, PluginError, PluginSettings, cache::Cache, compiler::Compiler, engine::Engines};
+use super::{
+    Component, LoadError, PluginError, PluginSettings, cache::Cache, compiler::Compiler, engine::Engines,
+    shadow::ShadowThread,
+};
 
 /// The shared resources for running plugins: the engines, the timer that interrupts calls, the compiler, the cache of
 /// compiled code, the threads for long calls, and the threads for batches that failed.
@@ -16,6 +22,8 @@ pub struct PluginRuntime {
     compute: Compute,
     isolation: Compute,
     settings: PluginSettings,
+    /// Started when two versions are compared for the first time.
+    shadow: OnceLock<Arc<ShadowThread>>,
 }
 
 /// The maximum number of queued jobs for the isolation threads. Each derived view has at most one job with a permit, and
@@ -38,7 +46,7 @@ impl PluginRuntime {
         let compute = start("plugin-compute", settings.compute_waiting_max)?;
         let isolation = start("plugin-isolated", ISOLATION_WAITING_MAX)?;
         let compiler = Compiler::new(settings.compiler.clone(), settings.compiler_args.clone(), settings.compile);
-        Ok(Arc::new(Self { engines, cache, compiler, compute, isolation, settings }))
+        Ok(Arc::new(Self { engines, cache, compiler, compute, isolation, settings, shadow: OnceLock::new() }))
     }
 
     /// Checks a file, compiles it in a child process unless the cache has its code, and calls it for its signature.
@@ -85,6 +93,19 @@ impl PluginRuntime {
     #[must_use]
     pub fn isolation(&self) -> &Compute {
         &self.isolation
+    }
+
+    /// Returns the thread that compares versions. Starts it if it is not running.
+    ///
+    /// # Errors
+    /// If the thread cannot be started.
+    pub(super) fn shadow_thread(&self) -> io::Result<&Arc<ShadowThread>> {
+        if let Some(thread) = self.shadow.get() {
+            return Ok(thread);
+        }
+        let thread = ShadowThread::start(self.settings.shadow_cpu_percent)?;
+        // If another caller started a thread meanwhile, the new one ends when it is dropped.
+        Ok(self.shadow.get_or_init(|| thread))
     }
 
     /// Returns the settings.

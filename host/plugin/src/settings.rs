@@ -29,6 +29,8 @@ pub struct PluginSettings {
     pub compute_waiting_max: usize,
     /// The maximum expected duration of a call on a serving thread; longer calls run on a compute thread.
     pub inline_max: Duration,
+    /// The percentage of the CPU time of one core that comparisons of two versions may use, from 1 to 100.
+    pub shadow_cpu_percent: u32,
 }
 
 /// The limits of one plugin.
@@ -101,6 +103,7 @@ impl Default for PluginSettings {
             compute_threads: cores.div_ceil(2),
             compute_waiting_max: 64,
             inline_max: Duration::from_micros(100),
+            shadow_cpu_percent: 25,
         }
     }
 }

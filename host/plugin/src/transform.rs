@@ -285,6 +285,16 @@ impl Transform {
         adapted.finish()
     }
 
+    /// Returns whether all inputs of this version can be taken from inputs of the version `of`.
+    #[must_use]
+    pub fn reads_subset_of(&self, of: &Self) -> bool {
+        let fields = &of.component.signature().inputs;
+        let is_in = |wanted: &Field| {
+            fields.iter().any(|field| field.name == wanted.name && field.column_type.has_values_of(wanted.column_type))
+        };
+        self.component.signature().inputs.iter().all(is_in)
+    }
+
     /// Returns whether a call can compute rows with different reference times.
     pub(super) fn has_time_per_row(&self) -> bool {
         self.component.time_column() == TimeColumn::First

@@ -1,13 +1,14 @@
 //! Computes derived features: passes looked-up values and request data to plugins.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use larder_model::{
     codec::{is_text_of, json::nested_json, single, stored_set},
     model::{NULL_TIMESTAMP_SECONDS, ScalarType, Value, ValueRef, ValueType},
 };
 use larder_plugin_host::{
-    AsOf, CallError, ColumnScalar, ColumnType, ColumnWriter, FailedRow, Field, Frame, FrameBuilder, OnFailure,
+    AsOf, CallError, ColumnScalar, ColumnType, ColumnWriter, FailedRow, Field, Frame, FrameBuilder, Inputs, OnFailure,
+    Transform,
 };
 
 use super::{
@@ -66,9 +67,36 @@ fn compute(
     let Some(transform) = &step.transform else {
         return no_plugin(step);
     };
+    let inputs = fill_inputs(answer, transform, &step.inputs, request_data, as_of);
+    let started = step.comparison.is_some().then(Instant::now);
+    let outputs =
+        transform.try_call(&inputs, on_failure).map_err(|_| RequestError::NeedsIsolation(Arc::clone(transform)))?;
+    if let (Some(comparison), Some(started)) = (&step.comparison, started)
+        && comparison.note(transform, &outputs, started.elapsed())
+    {
+        let other = |from: &Vec<StepInput>| fill_inputs(answer, comparison.other(transform), from, request_data, as_of);
+        comparison.offer(transform, inputs, &outputs, step.other_inputs.as_ref().map(other));
+    }
+    match outputs.failed().first() {
+        Some(failed) if step.is_fatal() => {
+            transform.count_failed(&outputs);
+            Err(failure(step, failed))
+        }
+        _ => Ok(Derived::Outputs(outputs)),
+    }
+}
+
+/// Fills the inputs of a version of a plugin. `from` has the origins of its inputs, in its order.
+fn fill_inputs(
+    answer: &Answer<'_>,
+    transform: &Transform,
+    from: &[StepInput],
+    request_data: &Frame,
+    as_of: &AsOf,
+) -> Inputs {
     let mut inputs = transform.input_batch(as_of.clone(), answer.rows);
     let mut lossy = Vec::new();
-    for (position, input) in step.inputs.iter().enumerate() {
+    for (position, input) in from.iter().enumerate() {
         let mut note = |row: usize| lossy.push((row, position));
         inputs.column(|column| match *input {
             StepInput::Feature(from) if matches!(transform.input_type(position), ValueType::Nested(_)) => {
@@ -87,16 +115,7 @@ fn compute(
         let Field { name, column_type, .. } = &declared[position];
         inputs.reject(row, CallError::Cast { input: name.clone(), to: *column_type });
     }
-    let outputs = transform
-        .try_call(&inputs.finish(), on_failure)
-        .map_err(|_| RequestError::NeedsIsolation(Arc::clone(transform)))?;
-    match outputs.failed().first() {
-        Some(failed) if step.is_fatal() => {
-            transform.count_failed(&outputs);
-            Err(failure(step, failed))
-        }
-        _ => Ok(Derived::Outputs(outputs)),
-    }
+    inputs.finish()
 }
 
 /// Handles a derived view whose plugin is not loaded.

@@ -20,6 +20,7 @@ use smallvec::SmallVec;
 use super::{
     Answer, ColumnFrom, LoggedServices, OnlineRequest, Plan, RequestError, Selection, StepInput, Transforms, TtlPolicy,
     answer::LookupResult,
+    canary::CanarySet,
     derive::derive,
     keys::{self, EchoedColumn},
     plan::{EntityColumn, KeyPart, Resolver, StoredViews, ViewRead, missing_keys},
@@ -102,7 +103,8 @@ impl HistoricalPlan {
                 view_metadata: false,
             };
             let logged = &LoggedServices::default();
-            Resolver { catalog, views, transforms, logged, features_max: usize::MAX }.resolve(&request)
+            let canaries = CanarySet::default();
+            Resolver { catalog, views, transforms, canaries, logged, features_max: usize::MAX }.resolve(&request)
         };
         let all = WithoutStore(catalog.views().iter().map(|view| FeatureView::clone(view)).collect());
         let whole = resolve(&all, columns)?;

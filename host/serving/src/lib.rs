@@ -12,6 +12,7 @@ mod access;
 mod answer;
 mod answer_log;
 mod answer_queue;
+mod canary;
 mod config;
 mod convert;
 mod current;
@@ -38,6 +39,7 @@ pub use self::{
     access::{AuthConfig, Authenticator, Authorization, Denied, Scope, Token, TokenConfig, TokenError},
     answer::{Answer, Cell, EchoedValue, ReadText, Status},
     answer_queue::{AnswerQueue, DROPPED_ROWS, LoggedAnswer},
+    canary::Canary,
     config::TtlPolicy,
     current::CurrentSnapshot,
     derive::{fill_typed, request_value},
@@ -54,6 +56,6 @@ pub use self::{
     resources::{OffloadError, Resources, offload},
     response_budget::ResponseBudget,
     snapshot::{Awaited, Snapshot},
-    transforms::{MissingPlugins, Transforms},
+    transforms::{MissingPlugins, Transforms, ViewPlugin},
     write_service::{CONCURRENT_WRITES_MAX, WriteAccess, WriteFailure, WriteService},
 };

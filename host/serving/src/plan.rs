@@ -22,6 +22,7 @@ use larder_store::{Lookup, StoreError, ViewId};
 use self::derived::{WantedStep, request_inputs};
 use super::{
     OnlineRequest, RequestError, Selection, Transforms,
+    canary::CanarySet,
     convert::RowConversion,
     keys::{self, EchoedColumn},
     logged::{LoggedServices, Sampling},
@@ -205,6 +206,8 @@ pub(super) struct Resolver<'c> {
     pub(super) views: &'c dyn StoredViews,
     /// The plugins of the catalog's derived views.
     pub(super) transforms: &'c Transforms,
+    /// The canaries that the request uses instead of live versions.
+    pub(super) canaries: CanarySet,
     /// The logged feature services.
     pub(super) logged: &'c LoggedServices,
     /// The maximum number of features of a request.
@@ -221,7 +224,7 @@ impl Plan {
         let names: usize = names.chain(self.feature_columns.iter().map(|column| column.name.len())).sum();
         let fields: usize = self.reads.iter().flat_map(|read| &read.schemas).map(|schema| schema.fields.len()).sum();
         let parts = self.entity_columns.len() + self.feature_columns.len() + self.reads.len() + self.keys.len();
-        let inputs: usize = self.steps.iter().map(|step| step.inputs.len() + step.view.features.len()).sum();
+        let inputs: usize = self.steps.iter().map(|step| step.all_inputs().count() + step.view.features.len()).sum();
         let parts = parts + inputs + self.request_inputs.len();
         2 * names + size_of::<Option<usize>>() * fields + PART_BYTES * (1 + parts)
     }

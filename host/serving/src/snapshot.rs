@@ -24,6 +24,7 @@ use super::{
     Answer, AnswerQueue, Authorization, LoggedServices, LookupError, OnlineRequest, Plan, RequestError, ResponseBudget,
     ServingLimits, Transforms, TtlPolicy,
     answer::LookupResult,
+    canary::CanarySet,
     derive::derive,
     keys::{self, EchoedColumn},
     metrics::ServingMetrics,
@@ -92,6 +93,7 @@ struct Plans {
 #[derive(Debug)]
 struct CachedPlan {
     shape: OwnedShape,
+    canaries: CanarySet,
     plan: Arc<Plan>,
     /// The size of shape and plan in bytes.
     bytes: usize,
@@ -397,16 +399,18 @@ impl Snapshot {
 
     fn plan(&self, request: &OnlineRequest<'_>, budget: &ResponseBudget) -> Result<Arc<Plan>, RequestError> {
         let shape = Shape(request);
-        let hash = shape.hash(&self.plans.hasher);
+        let canaries = self.transforms.canaries().of(request, &self.catalog);
+        let hash = shape.hash(&self.plans.hasher) ^ canaries.hash();
         if let Some(cached) = self.plans.plans.load().by_hash.get(&hash)
+            && cached.canaries == canaries
             && shape.matches(&cached.shape)
         {
             return Ok(Arc::clone(&cached.plan));
         }
         budget.check_names(shape.names())?;
-        let plan = Arc::new(self.resolver().resolve(request)?);
+        let plan = Arc::new(self.resolver(canaries).resolve(request)?);
         self.metrics.plans.increment(1);
-        self.plans.insert(hash, &shape, &plan);
+        self.plans.insert(hash, &shape, canaries, &plan);
         Ok(plan)
     }
 
@@ -421,11 +425,12 @@ impl Snapshot {
         self.plans.plans.load().bytes
     }
 
-    fn resolver(&self) -> Resolver<'_> {
+    fn resolver(&self, canaries: CanarySet) -> Resolver<'_> {
         Resolver {
             catalog: &self.catalog,
             views: self,
             transforms: &self.transforms,
+            canaries,
             logged: &self.logged,
             features_max: self.limits.features_max,
         }
@@ -559,7 +564,7 @@ impl PlanCache {
     }
 
     /// Caches a plan, unless the plan or its shape is large. Empties a full cache first.
-    fn insert(&self, hash: u64, shape: &Shape<'_>, plan: &Arc<Plan>) {
+    fn insert(&self, hash: u64, shape: &Shape<'_>, canaries: CanarySet, plan: &Arc<Plan>) {
         let shape_bytes = shape.bytes();
         if shape_bytes > SHAPE_BYTES_MAX {
             return;
@@ -568,7 +573,7 @@ impl PlanCache {
         if bytes > PLAN_BYTES_MAX {
             return;
         }
-        let cached = Arc::new(CachedPlan { shape: shape.to_owned(), plan: Arc::clone(plan), bytes });
+        let cached = Arc::new(CachedPlan { shape: shape.to_owned(), canaries, plan: Arc::clone(plan), bytes });
         self.plans.rcu(|plans| {
             let is_full = plans.by_hash.len() >= PLANS_MAX || plans.bytes + bytes > PLANS_BYTES_MAX;
             let mut plans = if is_full { Plans::default() } else { Plans::clone(plans) };

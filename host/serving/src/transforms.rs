@@ -6,16 +6,28 @@ use std::{
 };
 
 use larder_common::log_interval::LogInterval;
-use larder_plugin_host::{PluginRuntime, Transform};
+use larder_plugin_host::{Comparison, PluginRuntime, Transform};
+
+use super::canary::{Canaries, Canary, CanarySet};
 
 /// For each derived view of a catalog, its plugin, if it is loaded.
 #[derive(Clone, Debug, Default)]
 pub struct Transforms {
     /// The plugins, in the order of [`larder_model::registry::Catalog::derived_views`].
-    by_view: Vec<Option<Arc<Transform>>>,
+    by_view: Vec<Option<ViewPlugin>>,
+    canaries: Canaries,
     missing: MissingPlugins,
     /// The runtime of the plugins; `None` until plugins are set.
     runtime: Option<Arc<PluginRuntime>>,
+}
+
+/// The plugin of a derived view.
+#[derive(Clone, Debug)]
+pub struct ViewPlugin {
+    /// The live version.
+    pub live: Arc<Transform>,
+    /// The comparison of the live version with another one, if there is one.
+    pub comparison: Option<Arc<Comparison>>,
 }
 
 /// The intervals of the log lines about derived views whose plugin is not loaded, by the name of the view. They outlive
@@ -37,16 +49,37 @@ impl MissingPlugins {
 // === impl Transforms ===
 
 impl Transforms {
-    /// Creates the list of plugins, which must be in the order of the catalog's derived views.
+    /// Creates the list of plugins, which must be in the order of the catalog's derived views. `canaries` are versions that
+    /// compute a part of the requests instead of the live versions. Canaries beyond the 64th one are not used.
     #[must_use]
-    pub fn new(by_view: Vec<Option<Arc<Transform>>>, missing: MissingPlugins, runtime: Arc<PluginRuntime>) -> Self {
-        Self { by_view, missing, runtime: Some(runtime) }
+    pub fn new(
+        by_view: Vec<Option<ViewPlugin>>,
+        canaries: Vec<Canary>,
+        missing: MissingPlugins,
+        runtime: Arc<PluginRuntime>,
+    ) -> Self {
+        Self { by_view, canaries: Canaries::new(canaries), missing, runtime: Some(runtime) }
     }
 
-    /// Returns the plugin of the derived view with this index in the catalog, if it is loaded.
+    /// Returns the live plugin of the derived view with this index in the catalog, if it is loaded.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<&Arc<Transform>> {
-        self.by_view.get(index)?.as_ref()
+        Some(&self.by_view.get(index)?.as_ref()?.live)
+    }
+
+    /// Returns the plugin of a derived view for requests that use these canaries.
+    pub(super) fn get_for(&self, index: usize, canaries: CanarySet) -> Option<&Arc<Transform>> {
+        self.canaries.get(index, canaries).or_else(|| self.get(index))
+    }
+
+    /// Returns the comparison of the live version of a derived view with another one.
+    pub(super) fn comparison(&self, index: usize) -> Option<&Arc<Comparison>> {
+        self.by_view.get(index)?.as_ref()?.comparison.as_ref()
+    }
+
+    /// Returns the canaries.
+    pub(super) fn canaries(&self) -> &Canaries {
+        &self.canaries
     }
 
     /// Returns the interval of the log line that the plugin of a derived view is not loaded.

@@ -15,7 +15,7 @@ use tokio::time::{sleep, sleep_until};
 
 use super::{
     App, AppError, Reloaded,
-    plugins::{Loading, Plugins},
+    plugins::{CHECK_EVERY, Loading, Plugins},
 };
 
 /// The poll interval of the plugin directory if file system events do not cover it. It is short, so that a plugin that
@@ -25,6 +25,9 @@ const PLUGINS_EVERY: Duration = Duration::from_millis(300);
 /// The minimum time from the end of a reload to the next check of the files, which limits the rate of reloads if files
 /// change continuously. If `reload: every` is shorter, that interval applies instead.
 const RELOAD_PAUSE: Duration = Duration::from_millis(500);
+
+/// The results of rollouts are written after this many checks.
+const ROLLOUTS_SAVED_EVERY: u64 = 15;
 
 /// Reloads definitions, configuration, keys and tokens, and logs the result. If a part cannot be reloaded, its previous
 /// state stays in use.
@@ -139,6 +142,29 @@ pub(super) async fn watch_plugins(app: Arc<App>) {
         };
         let _ = tokio::task::spawn_blocking(check).await;
         changes.changed(PLUGINS_EVERY.min(app.reload_every())).await;
+    }
+}
+
+/// Checks rollouts every second while one is running, and writes their results from time to time.
+pub(super) async fn watch_rollouts(app: Arc<App>) {
+    let mut checks: u64 = 0;
+    loop {
+        let checking = Arc::clone(&app);
+        let is_saved = checks % ROLLOUTS_SAVED_EVERY == ROLLOUTS_SAVED_EVERY - 1;
+        let check = move || {
+            let is_running = checking.check_rollouts();
+            if is_saved {
+                checking.plugins.get().iter().for_each(|plugins| plugins.save_rollouts());
+            }
+            is_running
+        };
+        checks += 1;
+        // The panic hook has already logged a panic of the task.
+        if tokio::task::spawn_blocking(check).await.unwrap_or(true) {
+            sleep(CHECK_EVERY).await;
+        } else {
+            app.rollouts_changed.notified().await;
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! The server's interfaces for its listeners: renewing definitions for a request, and the commands of the admin socket.
 
 use larder_http::{
-    AdminEvent, Control, DeleteCommand, DeployReport, EraseReport, PastVersion, PluginStatus, ResetCommand, SyncCommand,
+    AdminEvent, Control, DeleteCommand, DeployReport, EraseReport, PastVersion, PluginStatus, PromoteCommand,
+    ResetCommand, RolloutReport, RolloutStatus, SyncCommand,
 };
 use larder_serving::RenewDefinitions;
 
@@ -77,6 +78,25 @@ impl Control for App {
         let deployed = self.deploy_file(plugins, file, None, force);
         plugins.note(None, &deployed);
         deployed.map_err(|error| error.to_string())
+    }
+
+    fn deploy_shadow(&self, file: &[u8], ratio: f64, force: bool) -> Result<RolloutStatus, String> {
+        let plugins = self.plugins.get().ok_or(NO_PLUGINS)?;
+        self.deploy_shadow_file(plugins, file, ratio, force).map_err(|error| error.to_string())
+    }
+
+    fn promote(&self, plugin: &str, command: &PromoteCommand) -> Result<RolloutStatus, String> {
+        let plugins = self.plugins.get().ok_or(NO_PLUGINS)?;
+        let _changing = self.changing();
+        let promoted = plugins.promote(plugin, command, self.current.load().catalog());
+        // A candidate may be live although a later step failed.
+        self.swap_plugins(plugins);
+        promoted.map_err(|error| error.to_string())
+    }
+
+    fn plugin_diff(&self, plugin: &str) -> Result<RolloutReport, String> {
+        let plugins = self.plugins.get().ok_or(NO_PLUGINS)?;
+        plugins.diff(plugin).map_err(|error| error.to_string())
     }
 
     fn roll_back(&self, plugin: &str, version: Option<&str>) -> Result<DeployReport, String> {

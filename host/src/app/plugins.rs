@@ -8,6 +8,7 @@
 mod error;
 mod history;
 mod rollback;
+mod rollout;
 mod version;
 
 use std::{
@@ -19,24 +20,29 @@ use std::{
 };
 
 use larder_common::{clock::SharedClock, files::FileStamp};
-use larder_http::{DeployReport, PluginStatus};
+use larder_http::{DeployReport, PluginStatus, RolloutReport};
 use larder_model::{model::DerivedView, registry::Catalog};
 use larder_plugin_host::{
     BindError, CompileKill, Component, Digest, HistoryEntry, KilledCompilations, LoadError, PluginDir, PluginDirError,
-    PluginError, PluginRuntime, Transform, is_lower_version,
+    PluginError, PluginRuntime, RolloutDir, Transform, is_lower_version,
 };
-use larder_serving::{MissingPlugins, Transforms};
+use larder_serving::{Canary, MissingPlugins, Transforms, ViewPlugin};
 use metrics::{counter, describe_counter};
 
-pub(super) use self::error::DeployError;
-use self::version::Version;
-use crate::config::PluginConfig;
+pub(super) use self::{error::DeployError, rollout::CHECK_EVERY};
+use self::{
+    rollout::{RolledBackList, Rollout},
+    version::Version,
+};
+use crate::config::{PluginConfig, RolloutConfig};
 
 /// The plugins of a server.
 #[derive(Debug)]
 pub(super) struct Plugins {
     runtime: Arc<PluginRuntime>,
     plugin_dir: PluginDir,
+    rollout_dir: RolloutDir,
+    rollout_config: RolloutConfig,
     /// Files whose compilation was killed. These files are not compiled again automatically.
     killed: KilledCompilations,
     /// The limit on the size of a plugin's file, in bytes.
@@ -51,6 +57,8 @@ struct State {
     entries: BTreeMap<String, Entry>,
     /// The stamps that the files in the directory had when they were last read.
     seen: HashMap<String, FileStamp>,
+    /// The versions that are not taken from the directory again.
+    rolled_back: RolledBackList,
 }
 
 /// One plugin.
@@ -64,6 +72,10 @@ struct Entry {
     rejected: Option<String>,
     /// Whether the file in the directory is being compiled or is queued for compilation.
     compiling: bool,
+    /// The rollout of another version, if one is running.
+    rollout: Option<Rollout>,
+    /// The comparisons of the last rollout.
+    last_report: Option<RolloutReport>,
 }
 
 /// Which files to load.
@@ -106,17 +118,21 @@ impl Plugins {
         describe_counter!("larder_plugin_deploys_total", "Deployments of plugins, by result.");
         let Some(dir) = &config.dir else { return Ok(None) };
         let plugin_dir = PluginDir::open(dir, &config.own_dir)?;
+        let rollout_dir = RolloutDir::open(&config.own_dir)?;
+        let rolled_back = read_rolled_back(&rollout_dir);
         let killed = KilledCompilations::open(&config.own_dir.join("killed"))?;
         let runtime = PluginRuntime::new(config.settings.clone())?;
         let file_bytes_max = config.settings.component_bytes_max();
         Ok(Some(Self {
             runtime,
             plugin_dir,
+            rollout_dir,
+            rollout_config: config.rollout.clone(),
             killed,
             file_bytes_max,
             clock,
             missing: MissingPlugins::default(),
-            state: Mutex::default(),
+            state: Mutex::new(State { rolled_back, ..State::default() }),
         }))
     }
 
@@ -187,7 +203,7 @@ impl Plugins {
             Vec::new()
         });
         let mut state = self.state();
-        let State { entries, seen } = &mut *state;
+        let State { entries, seen, .. } = &mut *state;
         let mut changed = Vec::new();
         for (name, stamp) in files {
             if seen.insert(name.clone(), stamp) == Some(stamp) {
@@ -240,6 +256,10 @@ impl Plugins {
         if let Some(file) = found_as.filter(|file| *file != name) {
             return Err(DeployError::NameMismatch { file: file.to_owned(), plugin: name.clone() });
         }
+        if let Some(rolled_back) = found_as.and_then(|_| self.find_rolled_back(name, component.digest())) {
+            let (plugin, rolled_back) = (name.clone(), Box::new(rolled_back.describe()));
+            return Err(DeployError::RolledBack { plugin, rolled_back });
+        }
         let live = self.state().entries.get(name).and_then(|entry| entry.live.clone());
         let version = self.bind(name, component, catalog, live.as_ref().filter(|live| live.is(component)));
         let version = version.map_err(DeployError::Bind)?;
@@ -286,12 +306,14 @@ impl Plugins {
 
     /// Makes a loaded file live, and stores a copy of it. A file from a command is first written to the plugin
     /// directory. For a file from the plugin directory, `found_as` is its name there. Such a file must still be there,
-    /// unchanged, and have the plugin's name.
+    /// unchanged, and have the plugin's name. Fails if a rollout of the plugin is running, unless `force` is set: then the
+    /// rollout ends.
     pub(super) fn deploy(
         &self,
         checked: &CheckedVersion,
         bytes: &[u8],
         found_as: Option<&str>,
+        force: bool,
         catalog: &Catalog,
     ) -> Result<DeployReport, DeployError> {
         let CheckedVersion { version: Version { component, .. }, started, overridden } = checked;
@@ -302,12 +324,17 @@ impl Plugins {
         if found_as.is_some() && !is_there() {
             return Err(DeployError::Replaced(name));
         }
+        if !force {
+            self.check_no_rollout(&name)?;
+        }
         // The definitions may have changed since the check.
         let version = self.bind(&name, component, catalog, Some(&checked.version)).map_err(DeployError::Bind)?;
         // The files are written before the version goes live, so that nothing can fail afterwards.
         let written = self.write_files(component, bytes, found_as.is_none());
         // A file in the directory is tried again by the next poll.
         written.inspect_err(|_| _ = self.state().seen.remove(&name))?;
+        self.end_rollout(&name);
+        self.forget_rolled_back(&name, component.digest());
         let mut state = self.state();
         let entry = state.entries.entry(name.clone()).or_default();
         let again = entry.live.as_ref().is_some_and(|live| live.component.digest() == component.digest());
@@ -386,6 +413,18 @@ impl Plugins {
                     Err(wrong) => errors.extend(wrong),
                 }
             }
+            if let Some(rollout) = &entry.rollout {
+                match self.rebind_rollout(name, rollout, entry.live.as_ref(), catalog) {
+                    Ok(rollout) => entry.rollout = Some(rollout),
+                    Err(error) => {
+                        tracing::error!(
+                            plugin = name, %error,
+                            "the rollout ends, because the candidate is incompatible with the definitions"
+                        );
+                        entry.rollout = None;
+                    }
+                }
+            }
             if let Some(previous) = &mut entry.previous {
                 match self.bind(name, &previous.component, catalog, Some(previous)) {
                     Ok(version) => *previous = version,
@@ -408,6 +447,12 @@ impl Plugins {
     /// Replaces the plugins with the ones that were bound to another catalog.
     pub(super) fn accept(&self, rebound: Rebound) {
         let mut state = self.state();
+        let is_running = |entries: &BTreeMap<String, Entry>, name: &str| {
+            entries.get(name).is_some_and(|entry| entry.rollout.is_some())
+        };
+        let ended =
+            state.entries.keys().filter(|name| is_running(&state.entries, name) && !is_running(&rebound.0, name));
+        ended.for_each(|name| self.remove_state(name));
         state.entries.values().filter_map(|entry| entry.live.as_ref()).for_each(|live| live.set_in_service(false));
         state.entries = rebound.0;
         state.entries.values().filter_map(|entry| entry.live.as_ref()).for_each(|live| live.set_in_service(true));
@@ -423,6 +468,8 @@ impl Plugins {
             views: entry.live.iter().flat_map(|live| live.transforms.keys().map(ToString::to_string)).collect(),
             rejected: entry.rejected.clone(),
             compiling: entry.compiling,
+            rollout: entry.rollout.as_ref().map(|rollout| rollout.status(name)),
+            rolled_back: state.rolled_back.last(name).map(rollout::RolledBack::describe),
         };
         state.entries.iter().map(status).collect()
     }
@@ -457,11 +504,37 @@ impl Plugins {
 
     fn transforms_of(&self, entries: &BTreeMap<String, Entry>, catalog: &Catalog) -> Transforms {
         let of = |view: &Arc<DerivedView>| {
-            let version = entries.get(&*view.plugin)?.live.as_ref()?;
-            version.transforms.get(&view.name).cloned()
+            let entry = entries.get(&*view.plugin)?;
+            let live = entry.live.as_ref()?.transforms.get(&view.name)?;
+            let comparison = entry.rollout.as_ref().and_then(|rollout| rollout.comparison(&view.name));
+            Some(ViewPlugin { live: Arc::clone(live), comparison: comparison.cloned() })
         };
         let by_view = catalog.derived_views().iter().map(of).collect();
-        Transforms::new(by_view, self.missing.clone(), Arc::clone(&self.runtime))
+        let canary = |rollout: &Rollout| {
+            let share = rollout.canary_share()?;
+            let of = |(view, transform): (&Arc<str>, &Arc<Transform>)| {
+                Some((catalog.derived_index(view)?, Arc::clone(transform)))
+            };
+            let transforms = rollout.candidate.transforms.iter().filter_map(of).collect();
+            Some(Canary { share, digest: *rollout.candidate.digest(), transforms })
+        };
+        let canaries = entries.values().filter_map(|entry| canary(entry.rollout.as_ref()?)).collect();
+        Transforms::new(by_view, canaries, self.missing.clone(), Arc::clone(&self.runtime))
+    }
+
+    /// Binds both versions of a rollout to another catalog. `live` is the live version, which is bound to it.
+    fn rebind_rollout(
+        &self,
+        name: &str,
+        rollout: &Rollout,
+        live: Option<&Version>,
+        catalog: &Catalog,
+    ) -> Result<Rollout, DeployError> {
+        let bind = |version: &Version| match live.filter(|live| live.is(&version.component)) {
+            Some(live) => Ok(live.clone()),
+            None => self.bind(name, &version.component, catalog, Some(version)).map_err(DeployError::Bind),
+        };
+        rollout.rebound(bind(&rollout.candidate)?, bind(&rollout.base)?, &self.rollout_config)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -489,4 +562,19 @@ impl Rebound {
     pub(super) fn transforms(&self, plugins: &Plugins, catalog: &Catalog) -> Transforms {
         plugins.transforms_of(&self.0, catalog)
     }
+}
+
+/// Reads the list of the versions that were rolled back. A damaged list is empty.
+fn read_rolled_back(dir: &RolloutDir) -> RolledBackList {
+    let list = match dir.read_rolled_back() {
+        Ok(list) => list.unwrap_or_else(|| b"[]".to_vec()),
+        Err(error) => {
+            tracing::error!(%error, "cannot read the list of plugin versions that were rolled back");
+            return RolledBackList::default();
+        }
+    };
+    serde_json::from_slice(&list).unwrap_or_else(|error| {
+        tracing::error!(%error, "the list of plugin versions that were rolled back is damaged");
+        RolledBackList::default()
+    })
 }

@@ -23,7 +23,7 @@ use tokio::{
 use super::{
     App, AppError,
     access::Access,
-    changes::{reload, watch_files, watch_plugins, watch_registry, watch_sources},
+    changes::{reload, watch_files, watch_plugins, watch_registry, watch_rollouts, watch_sources},
     files::{ADMIN_IDLE_MAX, CONTROL_CONNECTIONS_MAX, fit_connections, raise_file_limit},
     grpc::GrpcServer,
     keeper,
@@ -164,6 +164,7 @@ impl App {
             tokio::spawn(schedule(Arc::clone(self))),
             tokio::spawn(watch_files(Arc::clone(self))),
             tokio::spawn(watch_plugins(Arc::clone(self))),
+            tokio::spawn(watch_rollouts(Arc::clone(self))),
             tokio::spawn(watch_sources(Arc::clone(self))),
             tokio::spawn(watch_registry(Arc::clone(self))),
         ];

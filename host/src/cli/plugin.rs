@@ -3,8 +3,10 @@
 mod cache;
 mod compat;
 mod deploy;
+mod diff_text;
 #[cfg_attr(not(feature = "tools"), expect(dead_code, reason = "only the Python kit is used, by `larder import`"))]
 mod embedded;
+mod rollout;
 #[cfg(feature = "tools")]
 mod tools;
 
@@ -29,7 +31,11 @@ pub(super) enum PluginCommand {
     List(deploy::ListArgs),
     /// List the last ten versions of a plugin that were live
     History(deploy::HistoryArgs),
-    /// Roll a plugin back to its previous version, or to another version of its history
+    /// Print the differences between the outputs of a candidate and of the live version
+    Diff(rollout::DiffArgs),
+    /// Promote a candidate to a larger share of the requests, and finally to the live version
+    Promote(rollout::PromoteArgs),
+    /// Roll a plugin back to its previous version, or to another version of its history; during a rollout, drop the candidate
     Rollback(deploy::RollbackArgs),
 }
 
@@ -40,6 +46,8 @@ pub(super) fn run(command: &PluginCommand) -> Result<()> {
         PluginCommand::Deploy(args) => deploy::deploy(args),
         PluginCommand::List(args) => deploy::list(args),
         PluginCommand::History(args) => deploy::history(args),
+        PluginCommand::Diff(args) => rollout::diff(args),
+        PluginCommand::Promote(args) => rollout::promote(args),
         PluginCommand::Rollback(args) => deploy::roll_back(args),
     }
 }

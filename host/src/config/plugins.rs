@@ -7,7 +7,8 @@ use larder_plugin_host::{CompileLimits, PluginLimits, PluginSettings};
 use larder_store::StoreConfig;
 
 use super::{
-    PluginConfig,
+    PluginConfig, RolloutConfig,
+    rollout::rollout,
     section::Section,
     units::{KIB, MIB, memory},
 };
@@ -46,10 +47,17 @@ pub(super) fn plugins(
         // Commands call plugins from one additional thread. The threads of the gRPC listener are not counted, so
         // they may share shards of the pool with other threads.
         threads: 2 * http.workers + 2,
+        shadow_cpu_percent: percent(section.count("shadow_cpu_percent", 1..=100, default.shadow_cpu_percent as usize)),
         ..default
     };
+    let rollout = rollout(section.section("plugins.rollout"), &RolloutConfig::default());
     section.finish();
-    PluginConfig { dir, own_dir, settings }
+    PluginConfig { dir, own_dir, rollout, settings }
+}
+
+/// Converts a checked percentage.
+fn percent(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(100)
 }
 
 fn limits(mut section: Section<'_>, default: PluginLimits) -> PluginLimits {

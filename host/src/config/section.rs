@@ -126,6 +126,17 @@ impl<'n> Section<'n> {
         self.int(key, within).and_then(|number| usize::try_from(number.value).ok()).unwrap_or(default)
     }
 
+    /// Returns a number, or the default if the key is absent. Adds an error if it is not a number in the range.
+    pub(super) fn number(&mut self, key: &'static str, within: RangeInclusive<f64>, default: f64) -> f64 {
+        let Some(node) = self.get(key) else { return default };
+        let Some(number) = number(&node.tree).filter(|number| within.contains(number)) else {
+            let message = format!("'{key}' must be a number from {} to {}", within.start(), within.end());
+            self.error(&node.at, message, None);
+            return default;
+        };
+        number
+    }
+
     /// Returns a duration, or the default if the key is absent. Adds an error if it is outside the range.
     pub(super) fn duration(
         &mut self,
@@ -271,5 +282,15 @@ impl fmt::Display for Bytes {
             }
         }
         write!(f, "{}B", self.0)
+    }
+}
+
+/// Returns the number in a node; `None` if it is not a number.
+#[expect(clippy::cast_precision_loss, reason = "settings are far below 2^53")]
+pub(super) fn number(tree: &Tree) -> Option<f64> {
+    match tree {
+        Tree::Int(number) => Some(*number as f64),
+        Tree::Float(number) => Some(*number),
+        _ => None,
     }
 }

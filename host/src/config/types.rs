@@ -14,7 +14,7 @@ use larder_source::aws::Aws;
 use larder_store::StoreConfig;
 use larder_sync::{SyncLimits, SyncSetting};
 
-use super::{BuildFeatures, FeastConfig, environment::Flag, logging::LoggingConfig};
+use super::{BuildFeatures, FeastConfig, RolloutConfig, environment::Flag, logging::LoggingConfig};
 
 /// All settings. Paths are already resolved against the configuration file's directory, except the paths in `features`.
 #[derive(Clone, Debug)]
@@ -114,12 +114,14 @@ pub struct SyncConfig {
 }
 
 /// The settings in `plugins:`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PluginConfig {
     /// `plugins: dir`; `None` if it is off.
     pub dir: Option<PathBuf>,
     /// The directory of the stored copies of plugins and of compiled code, in the store's directory.
     pub own_dir: PathBuf,
+    /// `plugins: rollout`.
+    pub rollout: RolloutConfig,
     /// All other settings in `plugins:`.
     pub settings: PluginSettings,
 }
@@ -185,7 +187,7 @@ impl Config {
         // These settings are derived from other sections.
         let plugins = |plugins: &PluginConfig| {
             let settings = PluginSettings { cache_dir: None, threads: 0, ..plugins.settings.clone() };
-            PluginConfig { dir: plugins.dir.clone(), own_dir: PathBuf::new(), settings }
+            PluginConfig { own_dir: PathBuf::new(), settings, ..plugins.clone() }
         };
         let reload = |sync: &SyncConfig| (sync.reload_every, sync.registry_every);
         let differs = [

@@ -15,7 +15,7 @@ use std::{
 use larder_common::{compute::Compute, memory::MemoryBudget};
 use larder_http::{
     AdminEvent, Control, DeleteCommand, DeployReport, EraseReport, Listener, ListenerRole, PastVersion, PluginStatus,
-    ResetCommand, Router, Server, SyncCommand,
+    PromoteCommand, ResetCommand, RolloutReport, RolloutStatus, Router, Server, SyncCommand,
 };
 use larder_ingest::Outcome;
 use larder_serving::{ConnectionLimits, CurrentSnapshot, LookupService, RenewDefinitions, Resources};
@@ -222,6 +222,18 @@ impl Control for Hanging {
     }
 
     fn deploy(&self, _file: &[u8], _force: bool) -> Result<DeployReport, String> {
+        self.hang()
+    }
+
+    fn deploy_shadow(&self, _file: &[u8], _ratio: f64, _force: bool) -> Result<RolloutStatus, String> {
+        self.hang()
+    }
+
+    fn promote(&self, _plugin: &str, _command: &PromoteCommand) -> Result<RolloutStatus, String> {
+        self.hang()
+    }
+
+    fn plugin_diff(&self, _plugin: &str) -> Result<RolloutReport, String> {
         self.hang()
     }
 

@@ -55,6 +55,7 @@ mod plugin_types;
 mod process;
 mod python_package;
 mod retyped;
+mod rollout;
 mod s3;
 mod security;
 mod store_health;

@@ -6,7 +6,7 @@ use larder_model::model::Value;
 
 use super::TestRow;
 use crate::{
-    ColumnScalar, Field, Outputs,
+    CallError, ColumnScalar, Field, Outputs,
     value_text::{same_bits, shown, value_text},
 };
 
@@ -68,6 +68,28 @@ pub(super) fn row(
         let scalar = field.column_type.scalar;
         (!one.equals(&other)).then(|| found(one.text(scalar), other.text(scalar)))
     })
+}
+
+/// An output that has different values in two computations of a row.
+#[derive(Clone, Debug)]
+pub(crate) struct ChangedOutput {
+    /// The output's name.
+    pub(crate) output: String,
+    /// The values, as text.
+    pub(crate) first: String,
+    pub(crate) second: String,
+}
+
+/// Returns the first output that differs between two computations of the same rows. Ignores rows that exceeded a limit or
+/// were not computed, because that can depend on other rows and on the machine.
+pub(crate) fn changed_output(fields: &[Field], outputs: &Outputs, others: &Outputs) -> Option<ChangedOutput> {
+    let is_ignored = |outputs: &Outputs, row: usize| {
+        let failed = outputs.failed().iter().find(|failed| failed.row == row);
+        failed.is_some_and(|failed| !matches!(*failed.error, CallError::Row(_) | CallError::Fault(_)))
+    };
+    let rows = (0..outputs.rows()).filter(|index| !is_ignored(outputs, *index) && !is_ignored(others, *index));
+    let mut found = rows.filter_map(|index| row(fields, (outputs, index), (others, index), ""));
+    found.next().map(|Found { output, first, second, .. }| ChangedOutput { output, first, second })
 }
 
 /// An output of a row, or the error of the row.

@@ -10,7 +10,7 @@ use larder_model::{
     codec::{RowBuilder, RowSchema, RowView},
     model::{DerivedView, InputSource, OnError, ScalarType, Value, ValueRef, ValueType},
 };
-use larder_plugin_host::{ColumnType, Transform};
+use larder_plugin_host::{ColumnType, Comparison, Transform};
 
 use super::{ColumnFrom, EntityColumn, Resolver, Wanted, WantedView};
 use crate::{OnlineRequest, RequestError, metrics::DerivedCounters};
@@ -24,6 +24,10 @@ pub struct Step {
     pub transform: Option<Arc<Transform>>,
     /// The origin of each input of the plugin, in the plugin's order.
     pub inputs: Vec<StepInput>,
+    /// The comparison of the plugin with another version, if there is one.
+    pub(crate) comparison: Option<Arc<Comparison>>,
+    /// The origin of each input of the other version of the comparison, if this version does not read all of them.
+    pub(crate) other_inputs: Option<Vec<StepInput>>,
     /// The values that are served for the view's features if the plugin fails or is not loaded.
     fallback: Fallback,
     /// The counters of the view's values.
@@ -69,6 +73,8 @@ pub(super) struct WantedStep<'c> {
     pub(super) view: &'c Arc<DerivedView>,
     /// The origins of the inputs, in the plugin's order. Request columns and keys are not resolved to indexes yet.
     inputs: Vec<WantedInput<'c>>,
+    /// The origins of the inputs of the other version of a comparison: see [`Step::other_inputs`].
+    other_inputs: Option<Vec<WantedInput<'c>>>,
 }
 
 enum WantedInput<'c> {
@@ -85,6 +91,11 @@ impl Step {
     pub fn fallback(&self, feature: usize) -> ValueRef<'_> {
         let row = RowView::new(&self.fallback.schema, &self.fallback.row);
         row.and_then(|row| row.get(feature)).unwrap_or(ValueRef::Null)
+    }
+
+    /// Returns the origins of the inputs of the plugin, and of those of the other version of a comparison.
+    pub(crate) fn all_inputs(&self) -> impl Iterator<Item = &StepInput> {
+        self.inputs.iter().chain(self.other_inputs.iter().flatten())
     }
 
     /// Returns whether a request fails if this view cannot be computed.
@@ -116,7 +127,12 @@ impl Fallback {
 
 // === impl WantedStep ===
 
-impl WantedStep<'_> {
+impl<'c> WantedStep<'c> {
+    /// Returns the origins of all inputs, including those of the other version of a comparison.
+    fn all_inputs(&self) -> impl Iterator<Item = &WantedInput<'c>> {
+        self.inputs.iter().chain(self.other_inputs.iter().flatten())
+    }
+
     /// Returns whether the view needs neither request data nor keys.
     pub(super) fn asks_nothing(&self) -> bool {
         self.view.inputs.iter().all(|input| matches!(input.from, InputSource::Feature { .. }))
@@ -135,7 +151,7 @@ impl<'c> Wanted<'c> {
     pub(super) fn step(&mut self, view: &'c Arc<DerivedView>) -> usize {
         let known = self.steps.iter().position(|step| step.view.name == view.name);
         known.unwrap_or_else(|| {
-            self.steps.push(WantedStep { view, inputs: Vec::new() });
+            self.steps.push(WantedStep { view, inputs: Vec::new(), other_inputs: None });
             self.steps.len() - 1
         })
     }
@@ -167,37 +183,54 @@ impl<'c> Resolver<'c> {
         let mut step = 0;
         while step < wanted.steps.len() {
             let view: &'c Arc<DerivedView> = wanted.steps[step].view;
-            let transform = self.transform(view);
-            let read = transform.map(|transform| transform.inputs()).unwrap_or_default();
-            let declared = transform.map(|transform| &*transform.component().signature().inputs).unwrap_or_default();
-            let inputs = read.iter().zip(declared).map(|(index, declared)| {
-                let input = &view.inputs[*index];
-                let column_type = request_type(input.value_type, declared.column_type.nullable_items);
-                Ok(match &input.from {
-                    InputSource::Request => WantedInput::Request(&input.name, input.value_type, column_type),
-                    InputSource::JoinKey(key) => WantedInput::Key(key),
-                    InputSource::Feature { view, feature } => {
-                        let from = if let Some(derived) = self.catalog.derived_view(view) {
-                            let feature = derived
-                                .feature_index(feature)
-                                .ok_or_else(|| super::unknown_feature(feature, view, &[]))?;
-                            ColumnFrom::Step { step: wanted.step(derived), feature }
-                        } else {
-                            let view = self.catalog.view(view).ok_or_else(|| self.unknown_view(view))?;
-                            wanted.hidden(view, feature)
-                        };
-                        WantedInput::Feature(from)
-                    }
-                })
-            });
-            wanted.steps[step].inputs = inputs.collect::<Result<_, RequestError>>()?;
+            if let Some(transform) = self.transform(view) {
+                wanted.steps[step].inputs = self.want_inputs_of(wanted, view, transform)?;
+                let other = self.comparison(view).map(|comparison| comparison.other(transform));
+                if let Some(other) = other.filter(|other| !other.reads_subset_of(transform)) {
+                    wanted.steps[step].other_inputs = Some(self.want_inputs_of(wanted, view, other)?);
+                }
+            }
             step += 1;
         }
         Ok(())
     }
 
+    /// Adds everything that a version of a view's plugin reads, and returns the origins of its inputs.
+    fn want_inputs_of(
+        &self,
+        wanted: &mut Wanted<'c>,
+        view: &'c DerivedView,
+        transform: &Transform,
+    ) -> Result<Vec<WantedInput<'c>>, RequestError> {
+        let declared = &transform.component().signature().inputs;
+        let inputs = transform.inputs().iter().zip(declared).map(|(index, declared)| {
+            let input = &view.inputs[*index];
+            let column_type = request_type(input.value_type, declared.column_type.nullable_items);
+            Ok(match &input.from {
+                InputSource::Request => WantedInput::Request(&input.name, input.value_type, column_type),
+                InputSource::JoinKey(key) => WantedInput::Key(key),
+                InputSource::Feature { view, feature } => {
+                    let from = if let Some(derived) = self.catalog.derived_view(view) {
+                        let feature =
+                            derived.feature_index(feature).ok_or_else(|| super::unknown_feature(feature, view, &[]))?;
+                        ColumnFrom::Step { step: wanted.step(derived), feature }
+                    } else {
+                        let view = self.catalog.view(view).ok_or_else(|| self.unknown_view(view))?;
+                        wanted.hidden(view, feature)
+                    };
+                    WantedInput::Feature(from)
+                }
+            })
+        });
+        inputs.collect()
+    }
+
     fn transform(&self, view: &DerivedView) -> Option<&'c Arc<Transform>> {
-        self.transforms.get(self.catalog.derived_index(&view.name)?)
+        self.transforms.get_for(self.catalog.derived_index(&view.name)?, self.canaries)
+    }
+
+    fn comparison(&self, view: &DerivedView) -> Option<&'c Arc<Comparison>> {
+        self.transforms.comparison(self.catalog.derived_index(&view.name)?)
     }
 
     /// Returns the steps. Each one follows the steps that it reads. Updates `wanted.columns` to the steps' new indexes.
@@ -221,7 +254,10 @@ impl<'c> Resolver<'c> {
                 let same = |input: &RequestInput| {
                     (&input.name, input.value_type, input.column_type) == (name, value_type, column_type)
                 };
-                StepInput::Request(request_inputs.iter().position(same).unwrap_or_default())
+                // The other version of a comparison may want null items in lists of which this version wants none.
+                let similar = |input: &RequestInput| (&input.name, input.value_type) == (name, value_type);
+                let inputs = || request_inputs.iter();
+                StepInput::Request(inputs().position(same).or_else(|| inputs().position(similar)).unwrap_or_default())
             }
             WantedInput::Key(key) => {
                 let column = entity_columns.iter().position(|column| column.name == *key);
@@ -234,6 +270,8 @@ impl<'c> Resolver<'c> {
                 view: Arc::clone(wanted.view),
                 transform: self.transform(wanted.view).cloned(),
                 inputs: wanted.inputs.iter().map(input).collect(),
+                comparison: self.comparison(wanted.view).cloned(),
+                other_inputs: wanted.other_inputs.as_ref().map(|inputs| inputs.iter().map(input).collect()),
                 fallback: Fallback::of(wanted.view),
                 counters: DerivedCounters::bind(wanted.view),
                 missing: self.transforms.missing(&wanted.view.name),
@@ -254,7 +292,7 @@ fn order(steps: &[WantedStep<'_>]) -> Vec<usize> {
                 WantedInput::Feature(ColumnFrom::Step { step, .. }) => order.contains(step),
                 _ => true,
             };
-            if !order.contains(&index) && step.inputs.iter().all(has_all) {
+            if !order.contains(&index) && step.all_inputs().all(has_all) {
                 order.push(index);
             }
         }
@@ -279,7 +317,7 @@ pub(super) fn request_inputs(
     {
         let columns = || request.entities.iter().enumerate().map(|(index, (name, _))| (&**name, index)).collect();
         let column = columns_by_name.get_or_insert_with(columns).get(&*input.name).copied();
-        let read = step.inputs.iter().find_map(|read| match read {
+        let read = step.all_inputs().find_map(|read| match read {
             WantedInput::Request(name, _, column_type) if **name == input.name => Some(*column_type),
             _ => None,
         });

@@ -1,5 +1,6 @@
 //! Why a version of a plugin is not deployed.
 
+use larder_http::RolledBackVersion;
 use larder_plugin_host::{BindError, Digest, LoadError, PluginDirError, Rejection};
 
 /// Why a version is not deployed.
@@ -65,6 +66,52 @@ pub(in crate::app) enum DeployError {
     /// Several versions of the history match.
     #[error("several versions of plugin '{plugin}' match '{wanted}'. hint: name one by its digest: {digests}")]
     AmbiguousVersion { plugin: String, wanted: String, digests: String },
+    /// The thread that compares versions cannot be started.
+    #[error("cannot start the thread that compares versions of plugins: {0}")]
+    ShadowThread(std::io::Error),
+    /// There is no version with which a candidate can be compared.
+    #[error("plugin '{0}' has no live version to compare the candidate with. hint: deploy the file without --shadow")]
+    NoBase(String),
+    /// The candidate is the live version.
+    #[error("version {version} of plugin '{plugin}' is live already. hint: `larder plugin list` prints the state")]
+    CandidateIsLive { plugin: String, version: String },
+    /// There is no candidate to promote.
+    #[error("plugin '{0}' has no candidate. hint: deploy one with `larder plugin deploy FILE --shadow`")]
+    NoCandidate(String),
+    /// A rollout of the plugin is running.
+    #[error(
+        "a rollout of plugin '{plugin}' is running: version {version} is {stage}. hint: wait until it has ended, or end it \
+         with `larder plugin rollback {plugin}`"
+    )]
+    RolloutRunning { plugin: String, version: String, stage: String },
+    /// The share of a promotion is not a percentage.
+    #[error("the percentage is {0}, but must be above 0 and at most 100")]
+    BadPercent(f64),
+    /// The share of the candidate grows without a command.
+    #[error(
+        "version {version} of plugin '{plugin}' computes {percent} % of the requests, and is promoted further automatically. \
+         hint: to set another share, add --percent"
+    )]
+    PromotedAutomatically { plugin: String, version: String, percent: f64 },
+    /// A feature whose difference is accepted does not exist.
+    #[error(
+        "plugin '{plugin}' has no compared feature '{feature}'. hint: {}",
+        nearest_or(suggestion.as_deref(), "`larder plugin diff` lists the features")
+    )]
+    NoSuchFeature { plugin: String, feature: String, suggestion: Option<String> },
+    /// The candidate does not meet the gates.
+    #[error("version {version} of plugin '{plugin}' is not promoted:\n  {gates}\nhint: {hint}")]
+    GatesNotMet { plugin: String, version: String, gates: String, hint: String },
+    /// The state of a rollout cannot be used.
+    #[error("the rollout of plugin '{plugin}' cannot be continued: {why}. hint: deploy the candidate again")]
+    InvalidState { plugin: String, why: String },
+    /// A file in the plugin directory has a version that was rolled back.
+    #[error(
+        "version {} of plugin '{plugin}' is not deployed from the plugin directory, because it was rolled back at {}: {}. \
+         hint: deploy a corrected version, or deploy this one with `larder plugin deploy FILE`",
+        rolled_back.version, rolled_back.at, rolled_back.why
+    )]
+    RolledBack { plugin: String, rolled_back: Box<RolledBackVersion> },
 }
 
 /// The end of a hint: how to deploy a plugin that is rejected.
@@ -72,4 +119,9 @@ const FORCE_HINT: &str = ", or deploy it anyway with `larder plugin deploy --for
 
 fn lines(errors: &[BindError]) -> String {
     errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// Returns a hint with the nearest name, or another one if there is none.
+fn nearest_or(suggestion: Option<&str>, other: &str) -> String {
+    suggestion.map_or_else(|| other.to_owned(), |name| format!("did you mean '{name}'?"))
 }

@@ -6,7 +6,10 @@ use larder_http::DeployReport;
 use larder_model::registry::Catalog;
 use larder_plugin_host::Component;
 
-use super::{DeployError, FileOrigin, Plugins};
+use super::{
+    DeployError, FileOrigin, Plugins, Version,
+    rollout::{RolledBack, Rollout},
+};
 
 /// A version of a plugin's history that a rollback restores.
 #[derive(Debug)]
@@ -14,6 +17,18 @@ pub(in crate::app) struct ChosenVersion {
     component: Arc<Component>,
     /// The file from which the version was loaded; `None` if the version was in memory already.
     bytes: Option<Vec<u8>>,
+}
+
+/// Why a version was rolled back, if a user requested it.
+const BY_COMMAND: &str = "a command rolled it back";
+
+// === impl ChosenVersion ===
+
+impl ChosenVersion {
+    /// Returns a version that is in memory.
+    pub(super) fn in_memory(component: &Arc<Component>) -> Self {
+        Self { component: Arc::clone(component), bytes: None }
+    }
 }
 
 // === impl Plugins ===
@@ -47,6 +62,9 @@ impl Plugins {
     ) -> Result<(DeployReport, ChosenVersion), DeployError> {
         let _span = tracing::debug_span!("roll_back", plugin = name).entered();
         let started = Instant::now();
+        if let (None, Ok(rollout)) = (&chosen, self.rollout(name)) {
+            return self.roll_back_rollout(name, &rollout, started);
+        }
         let before = self.state().entries.get(name).cloned().ok_or_else(|| DeployError::Unknown(name.to_owned()))?;
         let ChosenVersion { component, bytes } = match (chosen, &before.previous) {
             (Some(chosen), _) => chosen,
@@ -62,6 +80,10 @@ impl Plugins {
         } else {
             report.compiled = false;
         }
+        self.end_rollout(name);
+        let replaced = before.live.as_ref().filter(|live| live.digest() != component.digest());
+        replaced.iter().for_each(|replaced| self.note_rolled_back(name, replaced));
+        self.forget_rolled_back(name, component.digest());
         let mut state = self.state();
         let entry = state.entries.entry(name.to_owned()).or_default();
         let again = entry.live.as_ref().is_some_and(|live| live.digest() == component.digest());
@@ -73,6 +95,30 @@ impl Plugins {
         drop(state);
         tracing::warn!(plugin = name, version = report.version, "plugin rolled back");
         Ok((report, ChosenVersion { component, bytes }))
+    }
+
+    /// Drops the candidate of a rollout. If it is live, the version that it replaced becomes live again.
+    fn roll_back_rollout(
+        &self,
+        name: &str,
+        rollout: &Rollout,
+        started: Instant,
+    ) -> Result<(DeployReport, ChosenVersion), DeployError> {
+        self.roll_back_candidate(name, BY_COMMAND)?;
+        let mut report = rollout.base.report(Some(&rollout.candidate), started.elapsed());
+        report.compiled = false;
+        Ok((report, ChosenVersion::in_memory(&rollout.base.component)))
+    }
+
+    /// Records that a command replaced a live version by an older one.
+    fn note_rolled_back(&self, name: &str, replaced: &Version) {
+        self.add_rolled_back(RolledBack {
+            plugin: name.to_owned(),
+            version: replaced.component.signature().version.clone(),
+            digest: *replaced.digest(),
+            at: self.clock.now(),
+            why: BY_COMMAND.to_owned(),
+        });
     }
 
     /// Writes the files of a version that a rollback has made live. Returns an error if the stored copy is missing or a

@@ -10,6 +10,7 @@ use larder_http::{Control, DeployReport, PastVersion, PluginStatus, RollbackComm
 use larder_plugin_host::is_lower_version;
 use serde_json::Value;
 
+use super::rollout;
 use crate::cli::{
     ConfigArg, output,
     target::{Target, send_command},
@@ -19,12 +20,16 @@ use crate::cli::{
 pub(in crate::cli) struct DeployArgs {
     /// The plugin's file: a component from `larder plugin build`
     #[arg(value_name = "FILE")]
-    file: PathBuf,
+    pub(super) file: PathBuf,
     /// Deploy the plugin even if its acceptance checks fail, or if a different file of the same version is live
     #[arg(long)]
-    force: bool,
+    pub(super) force: bool,
+    /// Compute copies of a share of the requests with the new version, and compare the outputs. Requests get the outputs of
+    /// the live version. `larder plugin diff NAME` prints the differences
+    #[arg(long, value_name = "PERCENT", num_args = 0..=1, default_missing_value = "1%", value_parser = percent)]
+    shadow: Option<f64>,
     #[command(flatten)]
-    config: ConfigArg,
+    pub(super) config: ConfigArg,
 }
 
 #[derive(Debug, Args)]
@@ -64,6 +69,9 @@ pub(super) fn deploy(args: &DeployArgs) -> Result<()> {
     let file = super::read_plugin(&args.file)?;
     // An error in the file may be found before the plugin's name is known.
     let of_file = || format!("{} is not deployed", args.file.display());
+    if let Some(percent) = args.shadow {
+        return rollout::deploy_shadow(args, &file, percent);
+    }
     let report: DeployReport = match find(&args.config)? {
         Target::Running(client) => {
             let path = if args.force { "/v1/plugins?force=true" } else { "/v1/plugins" };
@@ -82,8 +90,17 @@ pub(super) fn deploy(args: &DeployArgs) -> Result<()> {
     Ok(())
 }
 
+/// Parses a percentage above 0 and up to 100, with or without a percent sign.
+pub(super) fn percent(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).trim_end();
+    match number.parse() {
+        Ok(percent) if percent > 0.0 && percent <= 100.0 => Ok(percent),
+        _ => Err("must be a percentage above 0 and up to 100, for example 1%".to_owned()),
+    }
+}
+
 /// Finds the target of a command whose result is printed, so that the log lines about it would be duplicates.
-fn find(config: &ConfigArg) -> Result<Target> {
+pub(super) fn find(config: &ConfigArg) -> Result<Target> {
     telemetry::install_logs("warn,larder_sync::engine=off,larder::app::plugins=off", LogFormat::Text);
     Target::find_with_plugins(config)
 }
@@ -133,7 +150,7 @@ pub(super) fn history(args: &HistoryArgs) -> Result<()> {
 
 /// Returns the path of a route of a plugin. Names of plugins contain only letters, digits and underscores. Other text
 /// cannot name a plugin, but it must not change the structure of the path.
-fn path_of(plugin: &str, route: &str) -> String {
+pub(super) fn path_of(plugin: &str, route: &str) -> String {
     format!("/v1/plugins/{}/{route}", plugin.replace(['/', '?', '#', ' '], "_"))
 }
 
@@ -162,6 +179,7 @@ pub(super) fn list(args: &ListArgs) -> Result<()> {
     let rows: Vec<_> = plugins.iter().map(row).collect();
     output::table(&["PLUGIN", "VERSION", "DIGEST", "LANGUAGE", "SIZE", "PREVIOUS", "DERIVED VIEWS"], &rows);
     for plugin in &plugins {
+        plugin.rollout.iter().for_each(rollout::print_status);
         if let Some(why) = &plugin.rejected {
             output::note(&format!("{}.wasm is not deployed: {why}", plugin.plugin));
         }

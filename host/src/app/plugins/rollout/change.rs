@@ -1,0 +1,230 @@
+//! Checks running rollouts, and applies the changes that the gates require.
+
+use std::time::Duration;
+
+use larder_model::{model::Micros, registry::Catalog};
+use larder_plugin_host::Digest;
+use metrics::{counter, describe_counter};
+
+use super::{RolledBack, Rollout, Stage, compared_rows};
+use crate::{
+    app::plugins::{DeployError, Entry, Plugins, rollback::ChosenVersion},
+    config::RolloutConfig,
+};
+
+/// A change of a rollout.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::app) struct Change {
+    pub(in crate::app) plugin: String,
+    /// The candidate for which the change was decided. If another one is rolled out meanwhile, the change has no effect.
+    candidate: Digest,
+    /// The stage for which it was decided.
+    stage: Stage,
+    kind: ChangeKind,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum ChangeKind {
+    /// The canary computes a larger share of the requests.
+    Step { percent: f64 },
+    /// The candidate becomes the live version.
+    GoLive,
+    /// The candidate is dropped, or the base becomes the live version again.
+    RollBack { why: String },
+    /// The rollout has ended, and the candidate stays live.
+    Finish,
+}
+
+// === impl Plugins ===
+
+impl Plugins {
+    /// Returns whether a rollout is running.
+    pub(in crate::app) fn has_rollouts(&self) -> bool {
+        self.state().entries.values().any(|entry| entry.rollout.is_some())
+    }
+
+    /// Checks the gates of all rollouts. Returns the changes that have to be applied.
+    pub(in crate::app) fn check_rollouts(&self) -> Vec<Change> {
+        let config = &self.rollout_config;
+        let now = self.clock.now();
+        let mut changes = Vec::new();
+        for (name, entry) in &mut self.state().entries {
+            let Some(rollout) = &mut entry.rollout else { continue };
+            let breach = rollout.check_service(config);
+            let (kind, waiting) = match breach {
+                Some(breach) => (Some(ChangeKind::RollBack { why: breach.why }), None),
+                None => decide(rollout, config, now),
+            };
+            rollout.waiting = waiting;
+            let (candidate, stage) = (*rollout.candidate.digest(), rollout.stage);
+            changes.extend(kind.map(|kind| Change { plugin: name.clone(), candidate, stage, kind }));
+        }
+        changes
+    }
+
+    /// Applies a change that [`Plugins::check_rollouts`] returned. Returns the version whose files have to be written with
+    /// [`Plugins::write_restored`], if a live version was rolled back. The caller holds the lock for changes, and makes the
+    /// plugins visible to requests afterwards.
+    pub(in crate::app) fn apply(
+        &self,
+        change: &Change,
+        catalog: &Catalog,
+    ) -> Result<Option<ChosenVersion>, DeployError> {
+        let name = &change.plugin;
+        let is_current = |entry: &Entry| {
+            let rollout = entry.rollout.as_ref();
+            rollout
+                .is_some_and(|rollout| *rollout.candidate.digest() == change.candidate && rollout.stage == change.stage)
+        };
+        if !self.state().entries.get(name).is_some_and(is_current) {
+            return Ok(None);
+        }
+        match &change.kind {
+            ChangeKind::Step { percent } => self.step(name, *percent, false)?,
+            ChangeKind::GoLive => self.go_live(name, catalog)?,
+            ChangeKind::RollBack { why } => return self.roll_back_candidate(name, why),
+            ChangeKind::Finish => self.finish_rollout(name),
+        }
+        Ok(None)
+    }
+
+    /// Enters the canary stage, or changes the share of a canary.
+    pub(super) fn step(&self, name: &str, percent: f64, is_held: bool) -> Result<(), DeployError> {
+        let stage = Stage::Canary { percent, is_held, since: self.clock.now() };
+        let mut rollout = self.rollout(name)?;
+        rollout.enter(stage);
+        self.save(name, &rollout)?;
+        let version = rollout.candidate.component.signature().version.clone();
+        self.set_rollout(name, rollout);
+        tracing::info!(plugin = name, version, percent, "candidate of a plugin computes a share of the requests");
+        Ok(())
+    }
+
+    /// Makes the candidate the live version.
+    pub(super) fn go_live(&self, name: &str, catalog: &Catalog) -> Result<(), DeployError> {
+        let mut rollout = self.rollout(name)?;
+        let bytes = self.rollout_dir.read_candidate(name, self.file_bytes_max)?;
+        let candidate = self.bind(name, &rollout.candidate.component, catalog, Some(&rollout.candidate));
+        let candidate = candidate.map_err(DeployError::Bind)?;
+        let counts = rollout.comparisons.iter().map(|(view, comparison)| (view.to_string(), comparison.vitals().0));
+        rollout.baseline = counts.collect();
+        rollout.enter(Stage::Bake { since: self.clock.now() });
+        // The files are written first, so that nothing can fail afterwards. If the process is killed after the state was
+        // written, the next start finds another live version than the state has, and ends the rollout.
+        self.write_files(&rollout.candidate.component, &bytes, true)?;
+        self.save(name, &rollout)?;
+        let version = rollout.candidate.component.signature().version.clone();
+        let mut state = self.state();
+        let entry = state.entries.entry(name.to_owned()).or_default();
+        entry.previous = entry.set_live(candidate);
+        entry.rejected = None;
+        entry.rollout = Some(rollout);
+        drop(state);
+        count(name, "promoted");
+        tracing::info!(plugin = name, version, "candidate of a plugin is live");
+        Ok(())
+    }
+
+    /// Drops the candidate. If it is live, the base becomes live again, and is returned.
+    pub(in crate::app::plugins) fn roll_back_candidate(
+        &self,
+        name: &str,
+        why: &str,
+    ) -> Result<Option<ChosenVersion>, DeployError> {
+        let rollout = self.rollout(name)?;
+        let candidate = &rollout.candidate.component;
+        let (digest, version) = (*candidate.digest(), candidate.signature().version.clone());
+        let entry = RolledBack {
+            plugin: name.to_owned(),
+            version: version.clone(),
+            digest,
+            at: self.clock.now(),
+            why: why.to_owned(),
+        };
+        let restored = rollout.is_live().then(|| ChosenVersion::in_memory(&rollout.base.component));
+        if restored.is_some() {
+            let mut state = self.state();
+            let entry = state.entries.entry(name.to_owned()).or_default();
+            entry.previous = entry.set_live(rollout.base.clone());
+        }
+        self.end_rollout(name);
+        // Written after the change, so that a rollback takes effect even if the disk is full.
+        self.add_rolled_back(entry);
+        count(name, "rolled_back");
+        tracing::error!(plugin = name, version, why, "candidate of a plugin was rolled back");
+        Ok(restored)
+    }
+
+    fn finish_rollout(&self, name: &str) {
+        self.end_rollout(name);
+        count(name, "finished");
+        tracing::info!(plugin = name, "the rollout of a plugin ended; its candidate stays live");
+    }
+
+    /// Ends a rollout, and keeps its last report. Files in the plugin directory are checked again.
+    pub(in crate::app::plugins) fn end_rollout(&self, name: &str) {
+        let mut state = self.state();
+        let Some(entry) = state.entries.get_mut(name) else { return };
+        let Some(rollout) = entry.rollout.take() else { return };
+        entry.last_report = Some(rollout.last_report());
+        state.seen.remove(name);
+        drop(state);
+        self.remove_state(name);
+    }
+
+    /// Removes the files of a rollout that has ended.
+    pub(in crate::app::plugins) fn remove_state(&self, name: &str) {
+        if let Err(error) = self.rollout_dir.remove(name) {
+            tracing::error!(plugin = name, %error, "cannot remove the state of a rollout that has ended");
+        }
+    }
+
+    /// Returns a copy of the rollout of a plugin.
+    pub(in crate::app::plugins) fn rollout(&self, name: &str) -> Result<Rollout, DeployError> {
+        let state = self.state();
+        let entry = state.entries.get(name).ok_or_else(|| DeployError::Unknown(name.to_owned()))?;
+        entry.rollout.clone().ok_or_else(|| DeployError::NoCandidate(name.to_owned()))
+    }
+
+    pub(super) fn set_rollout(&self, name: &str, rollout: Rollout) {
+        self.state().entries.entry(name.to_owned()).or_default().rollout = Some(rollout);
+    }
+}
+
+/// Decides about a rollout whose requests meet the gates. Returns the change, and what the rollout waits for.
+fn decide(rollout: &Rollout, config: &RolloutConfig, now: Micros) -> (Option<ChangeKind>, Option<String>) {
+    let reports = rollout.reports();
+    let rows = compared_rows(&reports);
+    let has_samples = rows >= config.samples_min;
+    let breaches = if has_samples { rollout.breaches_in_diff(config, &reports) } else { Vec::new() };
+    let breach = breaches.into_iter().next().filter(|_| rollout.stage != Stage::Shadow);
+    if let Some(breach) = breach {
+        return (Some(ChangeKind::RollBack { why: breach.why }), None);
+    }
+    let has_lasted = |since: Micros, time: Duration| {
+        u128::try_from(now.saturating_sub(since)).is_ok_and(|lasted| lasted >= time.as_micros())
+    };
+    match rollout.stage {
+        Stage::Canary { percent, is_held: false, since } if has_lasted(since, config.step_for) => {
+            if !has_samples {
+                let why = format!("{rows} of {} rows ('rollout: samples_min') are compared", config.samples_min);
+                return (None, Some(why));
+            }
+            let kind = match config.steps.iter().find(|step| **step > percent) {
+                Some(percent) => ChangeKind::Step { percent: *percent },
+                None => ChangeKind::GoLive,
+            };
+            (Some(kind), None)
+        }
+        Stage::Bake { since } if has_lasted(since, config.bake) => (Some(ChangeKind::Finish), None),
+        _ => (None, None),
+    }
+}
+
+fn count(plugin: &str, result: &'static str) {
+    describe_counter!(
+        "larder_plugin_rollouts_total",
+        "Candidates that were promoted, rolled back or dropped, and ended rollouts."
+    );
+    counter!("larder_plugin_rollouts_total", "plugin" => plugin.to_owned(), "result" => result).increment(1);
+}

@@ -1,0 +1,265 @@
+//! Begins and promotes rollouts, and continues them after a restart.
+
+use larder_http::{PromoteCommand, RolloutStatus};
+use larder_model::{registry::Catalog, yaml::nearest};
+use larder_plugin_host::Digest;
+
+use super::{
+    RolledBack, Rollout, Stage, compared_rows,
+    gates::{Accepted, null_increase},
+    saved::{FORMAT, SavedRollout},
+};
+use crate::app::plugins::{CheckedVersion, DeployError, Loading, Plugins, Version};
+
+// === impl Plugins ===
+
+impl Plugins {
+    /// Begins the rollout of a checked version in the shadow stage. `ratio` is the share of the requests that both versions
+    /// compute, from 0 to 1.
+    pub(in crate::app) fn begin_rollout(
+        &self,
+        checked: &CheckedVersion,
+        bytes: &[u8],
+        ratio: f64,
+        catalog: &Catalog,
+    ) -> Result<RolloutStatus, DeployError> {
+        let component = &checked.version.component;
+        let name = component.signature().name.clone();
+        self.check_no_rollout(&name)?;
+        let base = self.state().entries.get(&name).and_then(|entry| entry.live.clone());
+        let base = base.ok_or_else(|| DeployError::NoBase(name.clone()))?;
+        if base.is(component) {
+            return Err(DeployError::CandidateIsLive { plugin: name, version: component.signature().version.clone() });
+        }
+        // The definitions may have changed since the check.
+        let candidate = self.bind(&name, component, catalog, Some(&checked.version)).map_err(DeployError::Bind)?;
+        let rollout = Rollout::begin(candidate, base, ratio, &self.rollout_config, self.clock.now())?;
+        self.rollout_dir.write_candidate(&name, bytes)?;
+        self.save(&name, &rollout)?;
+        // A user deploys it again on purpose.
+        self.forget_rolled_back(&name, component.digest());
+        let status = rollout.status(&name);
+        self.set_rollout(&name, rollout);
+        tracing::info!(plugin = name, version = status.candidate.version, "the shadow run of a candidate has begun");
+        Ok(status)
+    }
+
+    /// Fails if a rollout of the plugin is running.
+    pub(in crate::app::plugins) fn check_no_rollout(&self, name: &str) -> Result<(), DeployError> {
+        let state = self.state();
+        let Some(rollout) = state.entries.get(name).and_then(|entry| entry.rollout.as_ref()) else { return Ok(()) };
+        let version = rollout.candidate.component.signature().version.clone();
+        Err(DeployError::RolloutRunning { plugin: name.to_owned(), version, stage: rollout.stage_text() })
+    }
+
+    /// Promotes a candidate: from the shadow stage to the canary stage, to another share of the requests, or to the live
+    /// version.
+    pub(in crate::app) fn promote(
+        &self,
+        name: &str,
+        command: &PromoteCommand,
+        catalog: &Catalog,
+    ) -> Result<RolloutStatus, DeployError> {
+        let config = &self.rollout_config;
+        let mut rollout = self.rollout(name)?;
+        let (plugin, version) = (name.to_owned(), rollout.candidate.component.signature().version.clone());
+        let current = match rollout.stage {
+            Stage::Shadow => None,
+            Stage::Canary { percent, is_held, .. } => Some((percent, is_held)),
+            Stage::Bake { .. } => return Err(DeployError::CandidateIsLive { plugin, version }),
+        };
+        if let Some(percent) = command.percent.filter(|percent| !(*percent > 0.0 && *percent <= 100.0)) {
+            return Err(DeployError::BadPercent(percent));
+        }
+        if let (None, Some((percent, false))) = (command.percent, current)
+            && command.accept_diff.is_empty()
+        {
+            return Err(DeployError::PromotedAutomatically { plugin, version, percent });
+        }
+        self.accept_differences(name, &mut rollout, &command.accept_diff)?;
+        let next = command.percent.or_else(|| {
+            let above = current.map_or(0.0, |(percent, _)| percent);
+            config.steps.iter().copied().find(|step| *step > above)
+        });
+        let next = match (command.percent, current) {
+            // Only differences were accepted.
+            (None, Some((percent, false))) => percent,
+            _ => next.unwrap_or(100.0),
+        };
+        if current.is_none_or(|(percent, _)| next > percent) {
+            let reports = rollout.reports();
+            let rows = compared_rows(&reports);
+            let mut missing: Vec<String> = Vec::new();
+            if rows < config.samples_min {
+                missing.push(format!("{rows} rows are compared, but 'rollout: samples_min' is {}", config.samples_min));
+            }
+            let breaches = rollout.breaches_in_diff(config, &reports);
+            let features: Vec<&str> = breaches.iter().filter_map(|breach| breach.feature.as_deref()).collect();
+            let hint = promote_hint(name, &features, rows < config.samples_min);
+            missing.extend(breaches.iter().map(|breach| breach.why.clone()));
+            if !missing.is_empty() {
+                return Err(DeployError::GatesNotMet { plugin, version, gates: missing.join("\n  "), hint });
+            }
+        }
+        self.save(name, &rollout)?;
+        self.set_rollout(name, rollout);
+        if next >= 100.0 {
+            self.go_live(name, catalog)?;
+        } else if current != Some((next, command.percent.is_some())) {
+            self.step(name, next, command.percent.is_some())?;
+        }
+        Ok(self.rollout(name)?.status(name))
+    }
+
+    /// Records that the differences of features are intended.
+    fn accept_differences(&self, name: &str, rollout: &mut Rollout, features: &[String]) -> Result<(), DeployError> {
+        let reports = rollout.reports();
+        for feature in features {
+            let outputs = || reports.values().flat_map(|report| &report.diff.outputs);
+            if outputs().all(|output| output.name != *feature) {
+                let suggestion = nearest(feature, outputs().map(|output| &*output.name));
+                return Err(DeployError::NoSuchFeature {
+                    plugin: name.to_owned(),
+                    feature: feature.clone(),
+                    suggestion,
+                });
+            }
+            let of = outputs().filter(|output| output.name == *feature);
+            let (changed, compared) = of
+                .clone()
+                .fold((0, 0), |(changed, compared), output| (changed + output.changed(), compared + output.compared()));
+            let null_increase = of.map(null_increase).fold(0.0, f64::max);
+            let version = &rollout.candidate.component.signature().version;
+            tracing::warn!(plugin = name, version, feature, changed, compared, null_increase, "difference accepted");
+            rollout.accepted.insert(feature.clone(), Accepted { null_increase });
+        }
+        Ok(())
+    }
+
+    /// Continues the rollouts of an earlier process whose candidates are not loaded yet. With [`Loading::Cached`], loads only
+    /// candidates with cached code.
+    pub(in crate::app) fn resume_rollouts(&self, catalog: &Catalog, loading: Loading) {
+        let names = self.rollout_dir.names().unwrap_or_else(|error| {
+            tracing::error!(%error, "cannot read the state of rollouts");
+            Vec::new()
+        });
+        for name in names {
+            if self.state().entries.get(&name).is_some_and(|entry| entry.rollout.is_some()) {
+                continue;
+            }
+            match self.resume_rollout(&name, catalog, loading) {
+                Ok(Some(rollout)) => {
+                    let (version, stage) = (&rollout.candidate.component.signature().version, rollout.stage_text());
+                    tracing::info!(plugin = name, version, stage, "rollout continues");
+                    self.set_rollout(&name, rollout);
+                }
+                // The candidate or the live version has to be compiled first.
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::error!(plugin = name, %error, "a rollout cannot be continued; the live version keeps serving");
+                    self.remove_state(&name);
+                }
+            }
+        }
+    }
+
+    fn resume_rollout(&self, name: &str, catalog: &Catalog, loading: Loading) -> Result<Option<Rollout>, DeployError> {
+        let invalid = |why: String| DeployError::InvalidState { plugin: name.to_owned(), why };
+        let saved: SavedRollout = serde_json::from_slice(&self.rollout_dir.read_state(name)?)
+            .map_err(|error| invalid(format!("the file of its state is damaged: {error}")))?;
+        if saved.format != FORMAT {
+            return Err(invalid(format!(
+                "its state has format {}, which this version of Larder cannot read",
+                saved.format
+            )));
+        }
+        let (live, previous) = {
+            let state = self.state();
+            let entry = state.entries.get(name);
+            (entry.and_then(|entry| entry.live.clone()), entry.and_then(|entry| entry.previous.clone()))
+        };
+        let Some(live) = live else {
+            return if loading == Loading::Cached {
+                Ok(None)
+            } else {
+                Err(invalid("it has no live version".to_owned()))
+            };
+        };
+        let is = |version: &Version, digest: &Digest| version.digest() == digest;
+        let is_baking = matches!(saved.stage, Stage::Bake { .. });
+        if !is(&live, if is_baking { &saved.candidate } else { &saved.base }) {
+            return Err(invalid("another version is live now".to_owned()));
+        }
+        if is_baking {
+            return match previous {
+                Some(base) if is(&base, &saved.base) => {
+                    Rollout::resume(saved, live, base, &self.rollout_config).map(Some)
+                }
+                _ if loading == Loading::Cached => Ok(None),
+                _ => Err(invalid("the version that it replaced is not available".to_owned())),
+            };
+        }
+        let bytes = self.rollout_dir.read_candidate(name, self.file_bytes_max)?;
+        if Digest::of(&bytes) != saved.candidate {
+            return Err(invalid("the candidate's file is damaged".to_owned()));
+        }
+        let component = match (self.load_cached(&bytes)?, loading) {
+            (Some(component), _) => component,
+            (None, Loading::Cached) => return Ok(None),
+            (None, Loading::Compiled) => self.load(&bytes, super::super::FileOrigin::Directory)?,
+        };
+        let candidate = self.bind(name, &component, catalog, None).map_err(DeployError::Bind)?;
+        Rollout::resume(saved, candidate, live, &self.rollout_config).map(Some)
+    }
+
+    /// Returns the version of a plugin that was rolled back, if this is its digest.
+    pub(in crate::app::plugins) fn find_rolled_back(&self, name: &str, digest: &Digest) -> Option<RolledBack> {
+        self.state().rolled_back.find(name, digest).cloned()
+    }
+
+    /// Adds a version to the list of the versions that are not taken from the plugin directory again.
+    pub(in crate::app::plugins) fn add_rolled_back(&self, entry: RolledBack) {
+        self.change_rolled_back(|list| {
+            list.add(entry);
+            true
+        });
+    }
+
+    /// Removes a version from this list.
+    pub(in crate::app::plugins) fn forget_rolled_back(&self, name: &str, digest: &Digest) {
+        self.change_rolled_back(|list| list.remove(name, digest));
+    }
+
+    /// Changes the list, and writes it if `change` returns true.
+    fn change_rolled_back(&self, change: impl FnOnce(&mut super::RolledBackList) -> bool) {
+        let mut state = self.state();
+        if !change(&mut state.rolled_back) {
+            return;
+        }
+        let list = serde_json::to_vec(&state.rolled_back).unwrap_or_default();
+        drop(state);
+        if let Err(error) = self.rollout_dir.write_rolled_back(&list) {
+            tracing::error!(%error, "cannot write the list of versions that were rolled back; a restart may load them again");
+        }
+    }
+}
+
+/// Returns what a user can do if the gates are not met.
+fn promote_hint(name: &str, features: &[&str], needs_samples: bool) -> String {
+    let mut options: Vec<String> = features.iter().map(|feature| format!("--accept-diff {feature}")).collect();
+    options.sort();
+    options.dedup();
+    if !options.is_empty() {
+        return format!(
+            "`larder plugin diff {name}` shows the differences; if they are intended, run `larder plugin promote {name} {}`",
+            options.join(" ")
+        );
+    }
+    if needs_samples {
+        return format!(
+            "wait for more requests, or compare more of them: `larder plugin rollback {name}`, then `larder plugin deploy \
+             FILE --shadow 100%`"
+        );
+    }
+    format!("`larder plugin diff {name}` shows the rows; drop the candidate with `larder plugin rollback {name}`")
+}

@@ -1,0 +1,131 @@
+//! `larder plugin deploy --shadow`, `promote` and `diff NAME`: roll out a new version in stages.
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use hyper::Method;
+use larder_http::{Control, PromoteCommand, RolloutReport, RolloutStage, RolloutStatus};
+
+use super::{
+    deploy::{DeployArgs, find, path_of, percent},
+    diff_text,
+};
+use crate::cli::{
+    CliError, ConfigArg, output,
+    target::{Target, send_command},
+};
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct PromoteArgs {
+    /// The plugin's name
+    #[arg(value_name = "NAME")]
+    plugin: String,
+    /// The share of the requests that the candidate computes, until the next promotion. 100% makes it the live version
+    /// [default: the steps in `plugins: rollout: steps`]
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    percent: Option<f64>,
+    /// Accept the differences of a feature, because they are intended. Can be repeated
+    #[arg(long, value_name = "FEATURE")]
+    accept_diff: Vec<String>,
+    #[command(flatten)]
+    config: ConfigArg,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct DiffArgs {
+    /// The plugin's name
+    #[arg(value_name = "NAME")]
+    plugin: String,
+    #[command(flatten)]
+    config: ConfigArg,
+    /// Print the differences as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn deploy_shadow(args: &DeployArgs, file: &[u8], percent: f64) -> Result<()> {
+    let of_file = || format!("{} is not deployed", args.file.display());
+    let path = format!("/v1/plugins?shadow={}&force={}", percent / 100.0, args.force);
+    let status: RolloutStatus = match find(&args.config)? {
+        Target::Running(client) => send_command(&client, Method::POST, &path, file.to_vec()).with_context(of_file)?,
+        Target::Local(_) => return no_server().with_context(of_file),
+    };
+    print_status(&status);
+    let name = &status.plugin;
+    output::note(&format!("next: `larder plugin diff {name}`, then `larder plugin promote {name}`"));
+    Ok(())
+}
+
+pub(super) fn promote(args: &PromoteArgs) -> Result<()> {
+    let command = PromoteCommand { percent: args.percent, accept_diff: args.accept_diff.clone() };
+    let status: RolloutStatus = match find(&args.config)? {
+        Target::Running(client) => {
+            let body = serde_json::to_vec(&command)?;
+            send_command(&client, Method::POST, &path_of(&args.plugin, "promote"), body)?
+        }
+        Target::Local(_) => return no_server(),
+    };
+    print_status(&status);
+    Ok(())
+}
+
+/// Prints the differences between the versions of a rollout. Fails if a candidate does not meet the gates.
+pub(super) fn diff(args: &DiffArgs) -> Result<()> {
+    let plugin = &args.plugin;
+    let report: RolloutReport = match Target::find_with_plugins(&args.config)? {
+        Target::Running(client) => send_command(&client, Method::GET, &path_of(plugin, "diff"), Vec::new())?,
+        Target::Local(app) => app.plugin_diff(plugin).map_err(CliError::Failed)?,
+    };
+    if args.json {
+        output::line(&serde_json::to_string(&report)?);
+        return Ok(());
+    }
+    report.rollout.iter().for_each(print_status);
+    if let Some(rolled_back) = &report.rolled_back {
+        output::line(&format!(
+            "version {} was rolled back at {}: {}",
+            rolled_back.version, rolled_back.at, rolled_back.why
+        ));
+    }
+    let Some((old, new)) = &report.versions else {
+        output::line(&format!("plugin '{plugin}' had no rollout since the server was started"));
+        return Ok(());
+    };
+    for (view, comparison) in &report.views {
+        output::line("");
+        diff_text::print_comparison(view, (old, new), comparison);
+    }
+    for breach in &report.breaches {
+        output::note(&format!("gate not met: {breach}"));
+    }
+    Ok(())
+}
+
+/// Prints the state of a rollout.
+pub(super) fn print_status(status: &RolloutStatus) {
+    let RolloutStatus { plugin, candidate, base, since, compared_rows, .. } = status;
+    let (new, old) = (&candidate.version, &base.version);
+    let stage = match status.stage {
+        RolloutStage::Shadow => format!("computes copies of {} of the requests", percent_text(status.sampled_percent)),
+        RolloutStage::Canary if status.held => format!("computes {} of the requests", percent_text(status.percent)),
+        RolloutStage::Canary => {
+            format!("computes {} of the requests, and is promoted further automatically", percent_text(status.percent))
+        }
+        RolloutStage::Bake => "is live, and is rolled back automatically if a gate is not met".to_owned(),
+    };
+    let rows = output::thousands(*compared_rows);
+    output::line(&format!("{plugin} {new}, replacing {old}: {stage}; since {since}; {rows} rows compared"));
+    if let Some(waiting) = &status.waiting {
+        output::note(&format!("the rollout of {plugin} waits: {waiting}"));
+    }
+    if !status.accepted.is_empty() {
+        output::line(&format!("{plugin} {new}: accepted differences: {}", status.accepted.join(", ")));
+    }
+}
+
+fn percent_text(percent: f64) -> String {
+    format!("{percent} %")
+}
+
+fn no_server() -> Result<()> {
+    bail!(CliError::Failed("no server is running, and a rollout needs requests. hint: start `larder serve`".to_owned()))
+}
