@@ -489,6 +489,7 @@ impl App {
                 Ok(restored) => {
                     self.swap_plugins(plugins);
                     // Files are written last, so that a rollback takes effect even if the disk is full or slow.
+                    plugins.write_ended(&change.plugin);
                     let written = restored.map_or(Ok(()), |restored| plugins.write_restored(restored));
                     if let Err(error) = written {
                         tracing::error!(plugin = change.plugin, %error, "cannot write the files of a rollback");

@@ -109,6 +109,7 @@ impl Control for App {
         let (report, restored) = rolled_back.map_err(|error| error.to_string())?;
         self.swap_plugins(plugins);
         // Files are written last, so that a rollback from a bad version takes effect even if the disk is full or slow.
+        plugins.write_ended(plugin);
         plugins.write_restored(restored).map_err(|error| error.to_string())?;
         Ok(report)
     }

@@ -333,9 +333,10 @@ impl Plugins {
         let written = self.write_files(component, bytes, found_as.is_none());
         // A file in the directory is tried again by the next poll.
         written.inspect_err(|_| _ = self.state().seen.remove(&name))?;
-        self.end_rollout(&name);
-        self.forget_rolled_back(&name, component.digest());
         let mut state = self.state();
+        let had_rollout = state.entries.get(&name).is_some_and(|entry| entry.rollout.is_some());
+        state.end_rollout(&name);
+        let was_rolled_back = state.rolled_back.remove(&name, component.digest());
         let entry = state.entries.entry(name.clone()).or_default();
         let again = entry.live.as_ref().is_some_and(|live| live.component.digest() == component.digest());
         let mut report = version.report(entry.live.as_ref(), component.load_time() + started.elapsed());
@@ -348,6 +349,9 @@ impl Plugins {
         }
         entry.rejected = None;
         drop(state);
+        if had_rollout || was_rolled_back {
+            self.write_ended(&name);
+        }
         Ok(report)
     }
 

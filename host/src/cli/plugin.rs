@@ -1,5 +1,6 @@
 //! `larder plugin`: creates, builds, checks and deploys plugins.
 
+mod admin;
 mod cache;
 mod compat;
 mod deploy;

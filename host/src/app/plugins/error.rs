@@ -121,7 +121,7 @@ fn lines(errors: &[BindError]) -> String {
     errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
-/// Returns a hint with the nearest name, or another one if there is none.
+/// Returns a suggestion, or another hint if there is none.
 fn nearest_or(suggestion: Option<&str>, other: &str) -> String {
-    suggestion.map_or_else(|| other.to_owned(), |name| format!("did you mean '{name}'?"))
+    suggestion.unwrap_or(other).to_owned()
 }

@@ -53,7 +53,7 @@ impl Plugins {
 
     /// Makes a chosen version live in memory, or the previous version. Returns an error if there is no previous version,
     /// or if the version is incompatible with `catalog`; nothing changes in this case. Pass the returned version to
-    /// [`Plugins::write_restored`].
+    /// [`Plugins::write_restored`], after [`Plugins::write_ended`].
     pub(in crate::app) fn roll_back(
         &self,
         name: &str,
@@ -80,11 +80,12 @@ impl Plugins {
         } else {
             report.compiled = false;
         }
-        self.end_rollout(name);
         let replaced = before.live.as_ref().filter(|live| live.digest() != component.digest());
-        replaced.iter().for_each(|replaced| self.note_rolled_back(name, replaced));
-        self.forget_rolled_back(name, component.digest());
+        let replaced = replaced.map(|replaced| self.rolled_back(name, replaced));
         let mut state = self.state();
+        state.end_rollout(name);
+        replaced.into_iter().for_each(|replaced| state.rolled_back.add(replaced));
+        state.rolled_back.remove(name, component.digest());
         let entry = state.entries.entry(name.to_owned()).or_default();
         let again = entry.live.as_ref().is_some_and(|live| live.digest() == component.digest());
         let replaced = entry.set_live(back);
@@ -110,15 +111,15 @@ impl Plugins {
         Ok((report, ChosenVersion::in_memory(&rollout.base.component)))
     }
 
-    /// Records that a command replaced a live version by an older one.
-    fn note_rolled_back(&self, name: &str, replaced: &Version) {
-        self.add_rolled_back(RolledBack {
+    /// Returns the entry for a live version that a command replaced by an older one.
+    fn rolled_back(&self, name: &str, replaced: &Version) -> RolledBack {
+        RolledBack {
             plugin: name.to_owned(),
             version: replaced.component.signature().version.clone(),
             digest: *replaced.digest(),
             at: self.clock.now(),
             why: BY_COMMAND.to_owned(),
-        });
+        }
     }
 
     /// Writes the files of a version that a rollback has made live. Returns an error if the stored copy is missing or a

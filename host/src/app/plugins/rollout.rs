@@ -17,7 +17,7 @@ mod status;
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use larder_common::log_interval::LogInterval;
@@ -52,6 +52,9 @@ pub(super) struct Rollout {
     checks: VecDeque<Counts>,
     /// What requests got from the versions when the current stage or step began.
     stage_began: Counts,
+    /// How long the current stage or step has lasted, without the time in which no server ran.
+    lasted: Duration,
+    last_check: Option<Instant>,
     /// Why the rollout does not advance.
     waiting: Option<String>,
     stuck_logged: Arc<LogInterval>,
@@ -103,6 +106,8 @@ impl Rollout {
             baseline: BTreeMap::new(),
             checks: VecDeque::new(),
             stage_began: Counts::new(),
+            lasted: Duration::ZERO,
+            last_check: None,
             waiting: None,
             stuck_logged: Arc::default(),
         })
@@ -127,6 +132,8 @@ impl Rollout {
             baseline: saved.baseline,
             checks: VecDeque::new(),
             stage_began: Counts::new(),
+            lasted: Duration::from_secs(saved.lasted_seconds),
+            last_check: None,
             waiting: None,
             stuck_logged: Arc::default(),
         })
@@ -171,6 +178,7 @@ impl Rollout {
         self.stage = stage;
         self.stage_began = counts(&self.comparisons);
         self.checks.clear();
+        (self.lasted, self.last_check) = (Duration::ZERO, None);
         self.waiting = None;
     }
 
@@ -182,6 +190,10 @@ impl Rollout {
     /// Adds the current counts to the checks, and returns the first gate that requests do not meet in the window or since
     /// the stage began.
     fn check_service(&mut self, config: &RolloutConfig) -> Option<Breach> {
+        // The clock of the machine may be set, so it does not determine how long a stage lasts.
+        let checked = Instant::now();
+        self.lasted += self.last_check.map_or(Duration::ZERO, |last| checked.saturating_duration_since(last));
+        self.last_check = Some(checked);
         let now = counts(&self.comparisons);
         let window = usize::try_from(config.window.as_secs()).unwrap_or(usize::MAX).max(1);
         let breach = if self.stage == Stage::Shadow {

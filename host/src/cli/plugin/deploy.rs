@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::Args;
 use hyper::Method;
-use larder_common::telemetry::{self, LogFormat};
 use larder_http::{Control, DeployReport, PastVersion, PluginStatus, RollbackCommand};
 use larder_plugin_host::is_lower_version;
 use serde_json::Value;
 
-use super::rollout;
+use super::{
+    admin::{find, path_of, percent},
+    rollout,
+};
 use crate::cli::{
     ConfigArg, output,
     target::{Target, send_command},
@@ -20,16 +22,16 @@ use crate::cli::{
 pub(in crate::cli) struct DeployArgs {
     /// The plugin's file: a component from `larder plugin build`
     #[arg(value_name = "FILE")]
-    pub(super) file: PathBuf,
+    file: PathBuf,
     /// Deploy the plugin even if its acceptance checks fail, or if a different file of the same version is live
     #[arg(long)]
-    pub(super) force: bool,
+    force: bool,
     /// Compute copies of a share of the requests with the new version, and compare the outputs. Requests get the outputs of
     /// the live version. `larder plugin diff NAME` prints the differences
     #[arg(long, value_name = "PERCENT", num_args = 0..=1, default_missing_value = "1%", value_parser = percent)]
     shadow: Option<f64>,
     #[command(flatten)]
-    pub(super) config: ConfigArg,
+    config: ConfigArg,
 }
 
 #[derive(Debug, Args)]
@@ -70,7 +72,7 @@ pub(super) fn deploy(args: &DeployArgs) -> Result<()> {
     // An error in the file may be found before the plugin's name is known.
     let of_file = || format!("{} is not deployed", args.file.display());
     if let Some(percent) = args.shadow {
-        return rollout::deploy_shadow(args, &file, percent);
+        return rollout::deploy_shadow(&args.config, file, percent, args.force).with_context(of_file);
     }
     let report: DeployReport = match find(&args.config)? {
         Target::Running(client) => {
@@ -88,21 +90,6 @@ pub(super) fn deploy(args: &DeployArgs) -> Result<()> {
     note_override(&report);
     note_lower_version(&report);
     Ok(())
-}
-
-/// Parses a percentage above 0 and up to 100, with or without a percent sign.
-pub(super) fn percent(text: &str) -> Result<f64, String> {
-    let number = text.strip_suffix('%').unwrap_or(text).trim_end();
-    match number.parse() {
-        Ok(percent) if percent > 0.0 && percent <= 100.0 => Ok(percent),
-        _ => Err("must be a percentage above 0 and up to 100, for example 1%".to_owned()),
-    }
-}
-
-/// Finds the target of a command whose result is printed, so that the log lines about it would be duplicates.
-pub(super) fn find(config: &ConfigArg) -> Result<Target> {
-    telemetry::install_logs("warn,larder_sync::engine=off,larder::app::plugins=off", LogFormat::Text);
-    Target::find_with_plugins(config)
 }
 
 pub(super) fn roll_back(args: &RollbackArgs) -> Result<()> {
@@ -146,12 +133,6 @@ pub(super) fn history(args: &HistoryArgs) -> Result<()> {
     let rows: Vec<_> = versions.iter().map(row).collect();
     output::table(&["VERSION", "DIGEST", "LANGUAGE", "SIZE", "WENT LIVE", "STATUS"], &rows);
     Ok(())
-}
-
-/// Returns the path of a route of a plugin. Names of plugins contain only letters, digits and underscores. Other text
-/// cannot name a plugin, but it must not change the structure of the path.
-pub(super) fn path_of(plugin: &str, route: &str) -> String {
-    format!("/v1/plugins/{}/{route}", plugin.replace(['/', '?', '#', ' '], "_"))
 }
 
 /// Returns the first digits of a digest.

@@ -1,12 +1,12 @@
 //! `larder plugin deploy --shadow`, `promote` and `diff NAME`: roll out a new version in stages.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::Args;
 use hyper::Method;
 use larder_http::{Control, PromoteCommand, RolloutReport, RolloutStage, RolloutStatus};
 
 use super::{
-    deploy::{DeployArgs, find, path_of, percent},
+    admin::{find, path_of, percent},
     diff_text,
 };
 use crate::cli::{
@@ -42,12 +42,12 @@ pub(in crate::cli) struct DiffArgs {
     json: bool,
 }
 
-pub(super) fn deploy_shadow(args: &DeployArgs, file: &[u8], percent: f64) -> Result<()> {
-    let of_file = || format!("{} is not deployed", args.file.display());
-    let path = format!("/v1/plugins?shadow={}&force={}", percent / 100.0, args.force);
-    let status: RolloutStatus = match find(&args.config)? {
-        Target::Running(client) => send_command(&client, Method::POST, &path, file.to_vec()).with_context(of_file)?,
-        Target::Local(_) => return no_server().with_context(of_file),
+/// Deploys a file with a shadow run. `percent` is the share of the requests.
+pub(super) fn deploy_shadow(config: &ConfigArg, file: Vec<u8>, percent: f64, force: bool) -> Result<()> {
+    let path = format!("/v1/plugins?shadow={}&force={force}", percent / 100.0);
+    let status: RolloutStatus = match find(config)? {
+        Target::Running(client) => send_command(&client, Method::POST, &path, file)?,
+        Target::Local(_) => return no_server(),
     };
     print_status(&status);
     let name = &status.plugin;

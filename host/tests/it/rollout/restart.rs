@@ -62,7 +62,7 @@ fn changed_definitions_keep_rollout() {
     assert_eq!((stage(&fixture), comparison(&fixture).diff.rows), (Some(RolloutStage::Shadow), 100));
     fs::write(
         fixture.path("features/doubled.yaml"),
-        super::VIEW.replace("    features:", "    config: {a: 1}\n    features:"),
+        super::VIEW.replace("    features:", "    on_error: fail\n    features:"),
     )
     .unwrap();
     fixture.app.reload().unwrap();

@@ -1,14 +1,12 @@
 //! Checks running rollouts, and applies the changes that the gates require.
 
-use std::time::Duration;
-
-use larder_model::{model::Micros, registry::Catalog};
+use larder_model::registry::Catalog;
 use larder_plugin_host::Digest;
 use metrics::{counter, describe_counter};
 
 use super::{RolledBack, Rollout, Stage, compared_rows};
 use crate::{
-    app::plugins::{DeployError, Entry, Plugins, rollback::ChosenVersion},
+    app::plugins::{DeployError, Entry, Plugins, State, rollback::ChosenVersion},
     config::RolloutConfig,
 };
 
@@ -46,14 +44,13 @@ impl Plugins {
     /// Checks the gates of all rollouts. Returns the changes that have to be applied.
     pub(in crate::app) fn check_rollouts(&self) -> Vec<Change> {
         let config = &self.rollout_config;
-        let now = self.clock.now();
         let mut changes = Vec::new();
         for (name, entry) in &mut self.state().entries {
             let Some(rollout) = &mut entry.rollout else { continue };
             let breach = rollout.check_service(config);
             let (kind, waiting) = match breach {
                 Some(breach) => (Some(ChangeKind::RollBack { why: breach.why }), None),
-                None => decide(rollout, config, now),
+                None => decide(rollout, config),
             };
             rollout.waiting = waiting;
             let (candidate, stage) = (*rollout.candidate.digest(), rollout.stage);
@@ -63,8 +60,8 @@ impl Plugins {
     }
 
     /// Applies a change that [`Plugins::check_rollouts`] returned. Returns the version whose files have to be written with
-    /// [`Plugins::write_restored`], if a live version was rolled back. The caller holds the lock for changes, and makes the
-    /// plugins visible to requests afterwards.
+    /// [`Plugins::write_restored`], if a live version was rolled back. The caller holds the lock for changes, makes the
+    /// plugins visible to requests afterwards, and then calls [`Plugins::write_ended`].
     pub(in crate::app) fn apply(
         &self,
         change: &Change,
@@ -142,34 +139,42 @@ impl Plugins {
             why: why.to_owned(),
         };
         let restored = rollout.is_live().then(|| ChosenVersion::in_memory(&rollout.base.component));
+        let mut state = self.state();
+        state.rolled_back.add(entry);
         if restored.is_some() {
-            let mut state = self.state();
             let entry = state.entries.entry(name.to_owned()).or_default();
             entry.previous = entry.set_live(rollout.base.clone());
         }
-        self.end_rollout(name);
-        // Written after the change, so that a rollback takes effect even if the disk is full.
-        self.add_rolled_back(entry);
+        state.end_rollout(name);
+        drop(state);
         count(name, "rolled_back");
         tracing::error!(plugin = name, version, why, "candidate of a plugin was rolled back");
         Ok(restored)
     }
 
     fn finish_rollout(&self, name: &str) {
-        self.end_rollout(name);
+        self.state().end_rollout(name);
         count(name, "finished");
         tracing::info!(plugin = name, "the rollout of a plugin ended; its candidate stays live");
     }
 
-    /// Ends a rollout, and keeps its last report. Files in the plugin directory are checked again.
-    pub(in crate::app::plugins) fn end_rollout(&self, name: &str) {
-        let mut state = self.state();
-        let Some(entry) = state.entries.get_mut(name) else { return };
-        let Some(rollout) = entry.rollout.take() else { return };
-        entry.last_report = Some(rollout.last_report());
-        state.seen.remove(name);
-        drop(state);
-        self.remove_state(name);
+    /// Removes the files of a rollout if it has ended, and writes the list of versions that were rolled back. Called after
+    /// the change took effect, so that a rollback takes effect even if the disk is full or slow.
+    pub(in crate::app) fn write_ended(&self, name: &str) {
+        let (is_running, list) = {
+            let state = self.state();
+            let is_running = state.entries.get(name).is_some_and(|entry| entry.rollout.is_some());
+            (is_running, serde_json::to_vec(&state.rolled_back).unwrap_or_default())
+        };
+        if let Err(error) = self.rollout_dir.write_rolled_back(&list) {
+            tracing::error!(
+                plugin = name, %error,
+                "cannot write the list of versions that were rolled back; a restart may load them again"
+            );
+        }
+        if !is_running {
+            self.remove_state(name);
+        }
     }
 
     /// Removes the files of a rollout that has ended.
@@ -191,8 +196,20 @@ impl Plugins {
     }
 }
 
+// === impl State ===
+
+impl State {
+    /// Ends a rollout, and keeps its last report. The file in the plugin directory is checked again.
+    pub(in crate::app::plugins) fn end_rollout(&mut self, name: &str) {
+        let Some(entry) = self.entries.get_mut(name) else { return };
+        let Some(rollout) = entry.rollout.take() else { return };
+        entry.last_report = Some(rollout.last_report());
+        self.seen.remove(name);
+    }
+}
+
 /// Decides about a rollout whose requests meet the gates. Returns the change, and what the rollout waits for.
-fn decide(rollout: &Rollout, config: &RolloutConfig, now: Micros) -> (Option<ChangeKind>, Option<String>) {
+fn decide(rollout: &Rollout, config: &RolloutConfig) -> (Option<ChangeKind>, Option<String>) {
     let reports = rollout.reports();
     let rows = compared_rows(&reports);
     let has_samples = rows >= config.samples_min;
@@ -201,11 +218,8 @@ fn decide(rollout: &Rollout, config: &RolloutConfig, now: Micros) -> (Option<Cha
     if let Some(breach) = breach {
         return (Some(ChangeKind::RollBack { why: breach.why }), None);
     }
-    let has_lasted = |since: Micros, time: Duration| {
-        u128::try_from(now.saturating_sub(since)).is_ok_and(|lasted| lasted >= time.as_micros())
-    };
     match rollout.stage {
-        Stage::Canary { percent, is_held: false, since } if has_lasted(since, config.step_for) => {
+        Stage::Canary { percent, is_held: false, .. } if rollout.lasted >= config.step_for => {
             if !has_samples {
                 let why = format!("{rows} of {} rows ('rollout: samples_min') are compared", config.samples_min);
                 return (None, Some(why));
@@ -216,7 +230,7 @@ fn decide(rollout: &Rollout, config: &RolloutConfig, now: Micros) -> (Option<Cha
             };
             (Some(kind), None)
         }
-        Stage::Bake { since } if has_lasted(since, config.bake) => (Some(ChangeKind::Finish), None),
+        Stage::Bake { .. } if rollout.lasted >= config.bake => (Some(ChangeKind::Finish), None),
         _ => (None, None),
     }
 }

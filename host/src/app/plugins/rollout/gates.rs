@@ -190,3 +190,106 @@ fn ratio(part: u64, all: u64) -> f64 {
 fn number(count: u64) -> f64 {
     count as f64
 }
+
+#[cfg(test)]
+mod tests {
+    use larder_plugin_host::{Diff, Field, OutputDiff, RunCost};
+
+    use super::*;
+
+    fn share(part: u64, all: u64, units: u64) -> Share {
+        Share { part, all, units }
+    }
+
+    #[test]
+    fn difference_within_chance_is_allowed() {
+        // A third of 100 rows are null in both versions. A deviation of less than four standard errors is chance.
+        assert!(!exceeds(share(50, 100, 100), share(33, 100, 100), 0.0));
+        assert!(exceeds(share(95, 100, 100), share(33, 100, 100), 0.0));
+        assert!(exceeds(share(3_700, 10_000, 10_000), share(3_300, 10_000, 10_000), 0.0));
+        assert!(!exceeds(share(3_700, 10_000, 10_000), share(3_300, 10_000, 10_000), 0.05), "the increase is allowed");
+    }
+
+    #[test]
+    fn few_failures_are_enough_without_others() {
+        assert!(!exceeds(share(1, 1, 1), share(0, 1_000, 1_000), 0.001));
+        assert!(exceeds(share(3, 3, 3), share(0, 1_000, 1_000), 0.001));
+        assert!(exceeds(share(5, 5, 5), share(0, 0, 0), 0.001), "without a live version");
+        assert!(!exceeds(share(0, 0, 0), share(0, 1_000, 1_000), 0.0));
+        assert!(!exceeds(share(1_000, 1_000, 1_000), share(1_000, 1_000, 1_000), 0.0), "the live version fails, too");
+    }
+
+    /// All rows of one bad request fail, but they are not independent.
+    #[test]
+    fn one_batch_is_one_observation() {
+        assert!(!exceeds(share(1_000, 2_000, 2), share(0, 10_000, 10), 0.001));
+        assert!(exceeds(share(1_000, 2_000, 2_000), share(0, 10_000, 10_000), 0.001));
+    }
+
+    fn report(changed: u64, to_null: u64, failed_new: u64) -> ComparisonReport {
+        let output = OutputDiff {
+            name: "y".to_owned(),
+            equal: 10_000 - changed - to_null,
+            different: changed,
+            value_to_null: to_null,
+            ..OutputDiff::default()
+        };
+        let signature = signature();
+        let diff = Diff {
+            rows: 10_000 + failed_new,
+            failed_new,
+            outputs: vec![output],
+            ..Diff::new(&signature, &signature, 0.0)
+        };
+        ComparisonReport {
+            diff,
+            old_cost: RunCost::default(),
+            new_cost: RunCost::default(),
+            samples: 1,
+            dropped: 0,
+            repeated: 0,
+            impure: 0,
+            first_impure: None,
+        }
+    }
+
+    fn signature() -> Signature {
+        let y = Field {
+            name: "y".to_owned(),
+            column_type: larder_plugin_host::ColumnType::single(larder_plugin_host::ColumnScalar::Float64),
+            nullable: true,
+            doc: String::new(),
+        };
+        Signature {
+            name: "p".to_owned(),
+            version: "1.0.0".to_owned(),
+            doc: String::new(),
+            reads_time: false,
+            inputs: Vec::new(),
+            outputs: vec![y],
+        }
+    }
+
+    fn breaches(accepted: &AcceptedDiffs, report: &ComparisonReport) -> Vec<Option<String>> {
+        let config = RolloutConfig::default();
+        breaches_in_diff(&config, accepted, [("v", report)]).into_iter().map(|breach| breach.feature).collect()
+    }
+
+    #[test]
+    fn each_limit_of_comparison_is_a_gate() {
+        let (none, y) = (AcceptedDiffs::new(), || Some("y".to_owned()));
+        assert_eq!(breaches(&none, &report(10, 0, 0)), [None::<String>; 0]);
+        assert_eq!(breaches(&none, &report(11, 0, 0)), [y()]);
+        assert_eq!(breaches(&none, &report(0, 10, 0)), [None::<String>; 0], "nulls are changed values, too");
+        assert_eq!(breaches(&none, &report(0, 101, 0)), [y(), y()]);
+        assert_eq!(breaches(&none, &report(0, 0, 10)), [None::<String>; 0]);
+        assert_eq!(breaches(&none, &report(0, 0, 12)), [None]);
+    }
+
+    #[test]
+    fn accepted_nulls_may_not_increase_further() {
+        let accepted = AcceptedDiffs::from([("y".to_owned(), Accepted { null_increase: 0.1 })]);
+        assert_eq!(breaches(&accepted, &report(5_000, 1_100, 0)), [None::<String>; 0]);
+        assert_eq!(breaches(&accepted, &report(0, 1_101, 0)), [Some("y".to_owned())]);
+    }
+}

@@ -37,9 +37,12 @@ impl Plugins {
         self.rollout_dir.write_candidate(&name, bytes)?;
         self.save(&name, &rollout)?;
         // A user deploys it again on purpose.
-        self.forget_rolled_back(&name, component.digest());
+        let was_rolled_back = self.state().rolled_back.remove(&name, component.digest());
         let status = rollout.status(&name);
         self.set_rollout(&name, rollout);
+        if was_rolled_back {
+            self.write_ended(&name);
+        }
         tracing::info!(plugin = name, version = status.candidate.version, "the shadow run of a candidate has begun");
         Ok(status)
     }
@@ -215,32 +218,6 @@ impl Plugins {
     /// Returns the version of a plugin that was rolled back, if this is its digest.
     pub(in crate::app::plugins) fn find_rolled_back(&self, name: &str, digest: &Digest) -> Option<RolledBack> {
         self.state().rolled_back.find(name, digest).cloned()
-    }
-
-    /// Adds a version to the list of the versions that are not taken from the plugin directory again.
-    pub(in crate::app::plugins) fn add_rolled_back(&self, entry: RolledBack) {
-        self.change_rolled_back(|list| {
-            list.add(entry);
-            true
-        });
-    }
-
-    /// Removes a version from this list.
-    pub(in crate::app::plugins) fn forget_rolled_back(&self, name: &str, digest: &Digest) {
-        self.change_rolled_back(|list| list.remove(name, digest));
-    }
-
-    /// Changes the list, and writes it if `change` returns true.
-    fn change_rolled_back(&self, change: impl FnOnce(&mut super::RolledBackList) -> bool) {
-        let mut state = self.state();
-        if !change(&mut state.rolled_back) {
-            return;
-        }
-        let list = serde_json::to_vec(&state.rolled_back).unwrap_or_default();
-        drop(state);
-        if let Err(error) = self.rollout_dir.write_rolled_back(&list) {
-            tracing::error!(%error, "cannot write the list of versions that were rolled back; a restart may load them again");
-        }
     }
 }
 

@@ -23,6 +23,8 @@ pub(super) struct SavedRollout {
     pub(super) ratio: f64,
     pub(super) accepted: AcceptedDiffs,
     pub(super) started: Micros,
+    /// How long the stage has lasted.
+    pub(super) lasted_seconds: u64,
     /// What requests got from the replaced version before the candidate was live, by view.
     pub(super) baseline: BTreeMap<String, VitalCounts>,
     /// The results of the comparisons, by view.

@@ -136,6 +136,7 @@ impl Rollout {
             ratio: self.ratio,
             accepted: self.accepted.clone(),
             started: self.started,
+            lasted_seconds: self.lasted.as_secs(),
             baseline: self.baseline.clone(),
             reports: self.reports().into_iter().collect::<BTreeMap<String, ComparisonReport>>(),
         }
