@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use larder_ingest::{Progress, SyncReport, SyncRequest};
 use serde::{Deserialize, Serialize};
 
-use super::{PromoteCommand, RolledBackVersion, RolloutReport, RolloutStatus};
+use super::{PluginVersion, PromoteCommand, RolledBackVersion, RolloutReport, RolloutStatus};
 
 /// The commands that the admin listener passes to the running server.
 pub trait Control: Send + Sync + std::fmt::Debug {
@@ -211,21 +211,6 @@ pub struct PluginStatus {
     /// The version that was rolled back last, if there is one.
     #[serde(default)]
     pub rolled_back: Option<RolledBackVersion>,
-}
-
-/// A version of a plugin.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PluginVersion {
-    /// The version that the plugin declares.
-    pub version: String,
-    /// The SHA-256 digest of the file, in hexadecimal.
-    pub digest: String,
-    /// The language that the file declares, or `unknown`.
-    pub language: String,
-    /// The size of the file in bytes.
-    pub bytes: u64,
-    /// The description that the plugin declares.
-    pub doc: String,
 }
 
 /// An item of the response to `GET /v1/plugins/NAME/history`: a version that was live.

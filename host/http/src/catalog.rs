@@ -14,6 +14,7 @@ use larder_model::{
     },
     registry::Catalog,
 };
+use larder_plugin_host::{Comparison, Field, Transform};
 use larder_serving::{Authorization, Snapshot};
 use larder_store::ViewId;
 use serde_json::{Map, Value, json};
@@ -169,15 +170,26 @@ pub fn describe_catalog(snapshot: &Snapshot, now: Micros, authorization: &Author
                 InputSource::Request => "request".to_owned(),
                 InputSource::JoinKey(key) => format!("key {key}"),
             };
-            json!({ "name": &*input.name, "type": input.value_type.to_string(), "from": from })
+            let doc = component.and_then(|component| doc_of(&component.signature().inputs, &input.name));
+            let mut described = json!({ "name": &*input.name, "type": input.value_type.to_string(), "from": from });
+            doc.into_iter().for_each(|doc| described["doc"] = doc.into());
+            described
         });
+        let mut features = features(&view.name, &view.features);
+        for (value, feature) in features.iter_mut().zip(&view.features) {
+            let doc = component.and_then(|component| doc_of(&component.signature().outputs, &feature.name));
+            doc.into_iter().for_each(|doc| value["doc"] = doc.into());
+        }
+        let comparison = snapshot.transforms().comparison(index).filter(|_| sees_all);
         json!({
             "name": &*view.name, "description": view.description, "tags": tags(&view.tags),
             "plugin": sees_all.then_some(&*view.plugin),
             "plugin_version": component.map(|component| component.signature().version.clone()),
             "plugin_digest": component.map(|component| component.digest().to_string()),
+            "plugin_doc": component.map(|component| component.signature().doc.clone()),
+            "comparison": comparison.map(|comparison| describe_comparison(comparison)),
             "inputs": inputs.collect::<Vec<_>>(),
-            "features": features(&view.name, &view.features),
+            "features": features,
         })
     });
     let in_scope = catalog.services().iter().filter(|service| authorization.permits_service(&service.name));
@@ -197,6 +209,28 @@ pub fn describe_catalog(snapshot: &Snapshot, now: Micros, authorization: &Author
         "feature_views": views.collect::<Vec<_>>(),
         "derived_views": derived.collect::<Vec<_>>(),
         "feature_services": services.collect::<Vec<_>>(),
+    })
+}
+
+/// Returns the description of an input or output of a plugin; `None` if it has none.
+fn doc_of<'s>(fields: &'s [Field], name: &str) -> Option<&'s str> {
+    fields.iter().find(|field| field.name == name).map(|field| &*field.doc).filter(|doc| !doc.is_empty())
+}
+
+/// Describes the comparison of the live version of a plugin with another one, without values of rows.
+fn describe_comparison(comparison: &Comparison) -> Value {
+    let version = |transform: &Transform| transform.component().signature().version.clone();
+    let diff = comparison.report().diff;
+    let features = diff.outputs.iter().map(|output| {
+        json!({
+            "name": output.name, "equal": output.equal, "within_tolerance": output.within_tolerance,
+            "different": output.different, "null_to_value": output.null_to_value, "value_to_null": output.value_to_null,
+            "largest_difference": output.largest,
+        })
+    });
+    json!({
+        "old": version(comparison.old()), "new": version(comparison.new_version()), "rows": diff.rows,
+        "failed_old": diff.failed_old, "failed_new": diff.failed_new, "features": features.collect::<Vec<_>>(),
     })
 }
 

@@ -26,6 +26,7 @@ mod keyfile;
 mod limited_io;
 mod loads;
 mod metrics;
+mod plugin_version;
 mod prefixed_io;
 mod readiness;
 mod request_body;
@@ -42,8 +43,8 @@ mod writes;
 
 pub use self::{
     admin::{
-        AdminEvent, Control, DeleteCommand, DeployReport, EraseReport, PastVersion, PluginStatus, PluginVersion,
-        ResetCommand, RollbackCommand, SyncCommand,
+        AdminEvent, Control, DeleteCommand, DeployReport, EraseReport, PastVersion, PluginStatus, ResetCommand,
+        RollbackCommand, SyncCommand,
     },
     catalog::{describe_catalog, describe_definitions},
     config::{HttpConfig, HttpLimits},
@@ -51,6 +52,7 @@ pub use self::{
     encode::encode_answer,
     error::HttpError,
     keyfile::is_world_readable,
+    plugin_version::PluginVersion,
     rollout::{PromoteCommand, RolledBackVersion, RolloutReport, RolloutStage, RolloutStatus},
     router::{ListenerRole, Router},
     routes::{ListenerKind, ROUTES, Route},

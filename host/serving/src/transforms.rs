@@ -73,7 +73,8 @@ impl Transforms {
     }
 
     /// Returns the comparison of the live version of a derived view with another one.
-    pub(super) fn comparison(&self, index: usize) -> Option<&Arc<Comparison>> {
+    #[must_use]
+    pub fn comparison(&self, index: usize) -> Option<&Arc<Comparison>> {
         self.by_view.get(index)?.as_ref()?.comparison.as_ref()
     }
 

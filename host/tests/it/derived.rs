@@ -435,6 +435,20 @@ fn catalog_lists_plugin_and_inputs() {
         python["inputs"][0],
         json!({ "name": "conv_rate", "type": "Float64", "from": "driver_stats:conv_rate" })
     );
-    assert_eq!(python["inputs"][1], json!({ "name": "amount", "type": "Float64", "from": "request" }));
+    assert_eq!(
+        python["inputs"][1],
+        json!({ "name": "amount", "type": "Float64", "from": "request", "doc": "From the request." })
+    );
     assert_eq!(view("odfv_pandas")["plugin_version"], Value::Null);
+}
+
+#[test]
+fn catalog_has_docs_of_signature() {
+    let fixture = Setup::golden().plugins(&["feast_odfv/odfv_singleton"]).start();
+    let catalog = fixture.get("/v1/catalog").json();
+    let views = catalog["derived_views"].as_array().unwrap();
+    let singleton = views.iter().find(|view| view["name"] == "odfv_singleton").unwrap();
+    assert_eq!(singleton["plugin_doc"], "Adds one trip.");
+    assert_eq!(singleton["features"][0]["doc"], "The number of trips plus one.");
+    assert_eq!(singleton["comparison"], Value::Null);
 }

@@ -121,6 +121,11 @@ fn shadow_run_finds_change_of_one_ulp() {
     assert_eq!((report.dropped, report.impure, report.first_impure), (0, 0, None));
     assert!(report.repeated > 0 && report.old_cost.rows > 0 && report.new_cost.rows == 1_000);
 
+    let catalog = fixture.get("/v1/catalog").json();
+    let view = catalog["derived_views"].as_array().unwrap().iter().find(|view| view["name"] == "doubled").unwrap();
+    let counts = &view["comparison"]["features"][0];
+    assert_eq!((&counts["name"], &counts["equal"], &counts["different"]), (&json!("y"), &json!(999), &json!(1)));
+
     // One of 1,000 values is what `max_changed` allows by default. Two of 1,010 are more.
     ask(&fixture, 1, (0..10).map(|_| AFFECTED));
     until_compared(&fixture, 1_010);

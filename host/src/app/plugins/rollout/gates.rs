@@ -52,6 +52,9 @@ struct Share {
 /// By how many standard errors a difference must exceed its limit. Windows are evaluated every second, so the probability
 /// of an error must be small: it is 0.003 %.
 const STANDARD_ERRORS: f64 = 4.0;
+/// The minimum number of batches of the candidate, and of its rows that count. With fewer, the standard error is not
+/// reliable.
+const OBSERVATIONS_MIN: u64 = 3;
 /// The minimum number of batches of the live version for a comparison of durations.
 const CALLS_MIN: u64 = 200;
 /// The minimum number of slow batches of the candidate.
@@ -172,7 +175,7 @@ fn slow_calls(live: &VitalCounts, candidate: &VitalCounts, ratio_max: f64) -> Op
 /// Returns whether a share exceeds another one by more than `allowed` and by more than chance explains. Without any rows of
 /// the other one, it is taken as 0.
 fn exceeds(new: Share, old: Share, allowed: f64) -> bool {
-    if new.units == 0 {
+    if new.units < OBSERVATIONS_MIN || new.part < OBSERVATIONS_MIN {
         return false;
     }
     let (of_new, of_old) = (ratio(new.part, new.all), ratio(old.part, old.all));
@@ -212,7 +215,8 @@ mod tests {
 
     #[test]
     fn few_failures_are_enough_without_others() {
-        assert!(!exceeds(share(1, 1, 1), share(0, 1_000, 1_000), 0.001));
+        assert!(!exceeds(share(2, 2, 2), share(0, 1_000, 1_000), 0.001));
+        assert!(!exceeds(share(3, 3, 2), share(0, 1_000, 1_000), 0.001), "of two batches");
         assert!(exceeds(share(3, 3, 3), share(0, 1_000, 1_000), 0.001));
         assert!(exceeds(share(5, 5, 5), share(0, 0, 0), 0.001), "without a live version");
         assert!(!exceeds(share(0, 0, 0), share(0, 1_000, 1_000), 0.0));
