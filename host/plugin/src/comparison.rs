@@ -10,7 +10,7 @@ use std::{
     collections::VecDeque,
     mem,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -24,7 +24,7 @@ use super::{
     Diff, DiffRows, DiffSide, Inputs, OutputDiff, Outputs, OwnInstance, RunCost, Signature, Transform, VitalCounts,
     acceptance::{ChangedOutput, changed_output},
     random::next_random,
-    shadow::ShadowThread,
+    shadow::{ShadowThread, ShadowWork},
     vitals::Vitals,
 };
 
@@ -135,7 +135,8 @@ impl Comparison {
             thread,
         });
         comparison.set_ratio(ratio);
-        comparison.thread.add(&comparison);
+        let work: Weak<dyn ShadowWork> = Arc::<Self>::downgrade(&comparison);
+        comparison.thread.add(work);
         Ok(comparison)
     }
 
@@ -211,16 +212,6 @@ impl Comparison {
         (self.old.vitals.get(), self.new.vitals.get())
     }
 
-    /// Computes the oldest sample of the queue. Returns `false` if the queue is empty. Called by the thread.
-    pub(super) fn compute_next(&self) -> bool {
-        let mut queue = self.queue();
-        let Some(sample) = queue.samples.pop_front() else { return false };
-        queue.bytes -= sample.bytes;
-        drop(queue);
-        self.compute(&sample);
-        true
-    }
-
     fn side_of(&self, transform: &Arc<Transform>) -> DiffSide {
         if Arc::ptr_eq(transform, &self.new.transform) { DiffSide::New } else { DiffSide::Old }
     }
@@ -272,6 +263,17 @@ impl Comparison {
             self.metrics.impure();
             report.note_impure(by.signature(), &changed);
         }
+    }
+}
+
+impl ShadowWork for Comparison {
+    fn compute_next(&self) -> bool {
+        let mut queue = self.queue();
+        let Some(sample) = queue.samples.pop_front() else { return false };
+        queue.bytes -= sample.bytes;
+        drop(queue);
+        self.compute(&sample);
+        true
     }
 }
 

@@ -17,7 +17,11 @@ use larder_common::{
     telemetry,
 };
 
-use super::Comparison;
+/// Work for the thread: the samples of a comparison.
+pub(super) trait ShadowWork: Send + Sync + std::fmt::Debug {
+    /// Computes the next sample. Returns `false` if there is none.
+    fn compute_next(&self) -> bool;
+}
 
 /// The thread, which ends when this value is dropped.
 #[derive(Debug)]
@@ -38,7 +42,7 @@ struct State {
 
 #[derive(Debug)]
 struct Registered {
-    comparison: Weak<Comparison>,
+    comparison: Weak<dyn ShadowWork>,
     /// The CPU time of its samples. For a new comparison, it starts with the lowest time of all others.
     used: Duration,
 }
@@ -64,10 +68,10 @@ impl ShadowThread {
     }
 
     /// Adds a comparison, until it is dropped.
-    pub(super) fn add(&self, comparison: &Arc<Comparison>) {
+    pub(super) fn add(&self, comparison: Weak<dyn ShadowWork>) {
         let mut state = self.0.lock();
         let used = state.comparisons.iter().map(|known| known.used).min().unwrap_or_default();
-        state.comparisons.push(Registered { comparison: Arc::downgrade(comparison), used });
+        state.comparisons.push(Registered { comparison, used });
         drop(state);
         self.0.changed.notify_one();
     }
@@ -92,7 +96,7 @@ impl Shared {
         lower_priority(NICE);
         loop {
             let Some(candidates) = self.candidates() else { return };
-            let computed = candidates.iter().find_map(|comparison| Some((comparison, compute(comparison)?)));
+            let computed = candidates.iter().find_map(|comparison| Some((comparison, compute(&**comparison)?)));
             let pause = match computed {
                 Some((comparison, used)) => {
                     self.charge(comparison, used);
@@ -110,7 +114,7 @@ impl Shared {
 
     /// Returns the comparisons. The one that used the least CPU time is the first one. Waits if there are none. Returns
     /// `None` if the thread has to end.
-    fn candidates(&self) -> Option<Vec<Arc<Comparison>>> {
+    fn candidates(&self) -> Option<Vec<Arc<dyn ShadowWork>>> {
         let mut state = self.lock();
         loop {
             state.comparisons.retain(|known| known.comparison.strong_count() > 0);
@@ -126,9 +130,9 @@ impl Shared {
         Some(state.comparisons.iter().filter_map(|known| known.comparison.upgrade()).collect())
     }
 
-    fn charge(&self, comparison: &Arc<Comparison>, used: Duration) {
+    fn charge(&self, comparison: &Arc<dyn ShadowWork>, used: Duration) {
         let mut state = self.lock();
-        let is_it = |known: &&mut Registered| std::ptr::eq(known.comparison.as_ptr(), Arc::as_ptr(comparison));
+        let is_it = |known: &&mut Registered| std::ptr::addr_eq(known.comparison.as_ptr(), Arc::as_ptr(comparison));
         if let Some(known) = state.comparisons.iter_mut().find(is_it) {
             known.used += used;
         }
@@ -136,7 +140,7 @@ impl Shared {
 }
 
 /// Computes the next sample of a comparison. Returns the CPU time, or `None` if there is no sample.
-fn compute(comparison: &Comparison) -> Option<Duration> {
+fn compute(comparison: &dyn ShadowWork) -> Option<Duration> {
     let before = thread_cpu_time();
     match catch_unwind(AssertUnwindSafe(|| comparison.compute_next())) {
         Ok(true) => {}
