@@ -9,7 +9,7 @@ AWS_KILLS ?= 200
 ENTITIES ?= 10000000
 # The modules of integration tests that use the network, Python, a WebAssembly compiler or another program, or that kill the
 # server often.
-SLOW_TESTS = feast_sdk s3 dynamo materialize derived deploy feast_repo generations import kill outputs plugin_batches plugin_compile \
+SLOW_TESTS = feast_sdk s3 dynamo materialize derived deploy feast_repo generations import kill outputs rollout plugin_batches plugin_compile \
 	plugin_frames plugin_limits plugin_mistakes plugin_python plugin_tools python_package training_memory training_peers training_s3
 # Parts of the names of tests in other modules that need a plugin.
 PLUGIN_TESTS = derived_features recorded_answers without_the_hot_cache takes_long elsewhere
@@ -196,11 +196,13 @@ training-venv: check-python
 
 ## make soak         kill the store's loads and the program's syncs at KILLS (1000) random times each, and the program at
 ##                   AWS_KILLS (200) times while a table and objects change and AWS fails; check the store after each.
-##                   Kill the program KILLS times while plugins are deployed and rolled back
+##                   Kill the program KILLS times while plugins are deployed and rolled back. Roll out plugins KILLS times
+##                   under load
 soak: check-tools check-guest-tools
 	LARDER_KILLS=$(KILLS) cargo test --release --locked -p larder-store --lib -- kill:: --nocapture
 	LARDER_KILLS=$(KILLS) cargo test --release --locked -p larder --test it -- kill:: --nocapture
 	LARDER_KILLS=$(KILLS) cargo test --release --locked -p larder --test it -- deploy::history::killed --nocapture
+	LARDER_ROLLOUTS=$(KILLS) cargo test --release --locked -p larder --test it -- rollout::load --nocapture
 	LARDER_AWS_KILLS=$(AWS_KILLS) cargo test --release --locked -p larder --test it -- dynamo::kill --nocapture
 	LARDER_TRAPS=100000 cargo test --release --locked -p larder --test it -- traps_leave --nocapture
 

@@ -9,9 +9,13 @@ use rustix::param::clock_ticks_per_second;
 #[derive(Clone, Debug)]
 pub(crate) struct RunTimes(BTreeMap<OsString, Duration>);
 
+/// The name of the thread that computes shadow runs. It has the lowest priority.
+const SHADOW_THREAD: &str = "plugin-shadow";
+
 // === impl RunTimes ===
 
 impl RunTimes {
+    /// Reads the times of all threads, except the one that computes shadow runs of plugins.
     pub(crate) fn read(pids: &[u32]) -> anyhow::Result<Self> {
         let mut times = BTreeMap::new();
         for pid in pids {
@@ -80,13 +84,16 @@ struct Schedule {
     waited: Duration,
 }
 
-/// Returns the counts of all threads of a process, by thread ID. Returns `None` if the process has ended, or if the
+/// Returns the counts of all threads of a process except [`SHADOW_THREAD`], by thread ID. Returns `None` if the process has ended, or if the
 /// kernel does not keep these counts.
 fn schedules_of(pid: u32) -> Option<BTreeMap<OsString, Schedule>> {
     let mut schedules = BTreeMap::new();
     for thread in fs::read_dir(format!("/proc/{pid}/task")).ok()? {
         // A thread that ends meanwhile has no directory entry, no file, or an empty file.
         let Ok(thread) = thread else { continue };
+        if fs::read_to_string(thread.path().join("comm")).is_ok_and(|name| name.trim_end() == SHADOW_THREAD) {
+            continue;
+        }
         let counts = fs::read_to_string(thread.path().join("schedstat")).ok().and_then(|text| schedule(&text));
         schedules.extend(counts.map(|counts| (thread.file_name(), counts)));
     }

@@ -2,6 +2,7 @@
 //! `plugins/candidate`, whose faults only affect some rows.
 
 mod faults;
+mod load;
 mod restart;
 
 use std::fs;

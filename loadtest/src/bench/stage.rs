@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use rustix::process::Signal;
 
 use super::spec::{BackgroundCommand, CUSTOMERS, HostKind};
@@ -143,6 +143,22 @@ impl Stage {
         let startup =
             Startup { limit: READY_LIMIT, ..Startup::new("larder", endpoint, self.dir.join(format!("{kind:?}.log"))) };
         Ok(Host { kind, server: Server::start(&mut command, startup, self.cores).await?, config })
+    }
+
+    /// Begins a shadow run of a copy of the plugin for this share of the requests.
+    pub(crate) fn begin_shadow(&self, host: &Host, rate: f64) -> anyhow::Result<()> {
+        let plugin = self.plugin.as_ref().context("no plugin was specified")?;
+        let mut bytes = fs::read(plugin).with_context(|| format!("cannot read {}", plugin.display()))?;
+        // A custom section with an empty name and no data. The copy has another digest, but computes the same.
+        bytes.extend([0, 1, 0]);
+        let copy = self.dir.join("candidate.wasm");
+        fs::write(&copy, bytes)?;
+        let mut command = Command::new(&self.larder);
+        command.arg("plugin").arg("deploy").arg(&copy).arg("--force");
+        command.arg("--shadow").arg(format!("{}%", rate * 100.0)).arg("--config").arg(&host.config);
+        let output = command.output()?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
     }
 
     /// Returns the command to run repeatedly during the load on a server.

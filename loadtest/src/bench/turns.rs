@@ -62,6 +62,10 @@ pub(crate) struct TurnsArgs {
     /// repeated.
     #[arg(long = "log", value_name = "RATE")]
     log_rates: Vec<f64>,
+    /// Also run the first program with a shadow run of the plugin for this share of the requests, such as 0.01, and compare the
+    /// two. The time of the thread that computes the samples is not counted. May be repeated.
+    #[arg(long = "shadow", value_name = "RATE", requires = "plugin")]
+    shadow_rates: Vec<f64>,
     /// How requests select customers.
     #[arg(long, value_name = "HOW", default_value = "uniform")]
     keys: Keys,
@@ -120,7 +124,14 @@ struct WorkloadRun {
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Variant<'a> {
     larder: &'a Path,
-    log_rate: Option<f64>,
+    addition: Option<Addition>,
+}
+
+/// What a server does in addition to answering requests, and for which share of the entities or requests.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Addition {
+    Log(f64),
+    Shadow(f64),
 }
 
 /// One server, with open connections to it and its results so far.
@@ -155,12 +166,16 @@ pub(crate) async fn run(args: &TurnsArgs) -> anyhow::Result<TurnsReport> {
     for (index, variant) in variants.iter().enumerate() {
         let dir = scratch.path().join(format!("build-{index}"));
         let stage = Stage::set_up(&dir, variant.larder, (args.plugin.clone(), None), SocketKind::Tcp, cores).await;
-        let stage = stage.with_context(|| format!("cannot measure {variant}"))?.with_log(variant.log_rate);
+        let log_rate = if let Some(Addition::Log(rate)) = variant.addition { Some(rate) } else { None };
+        let stage = stage.with_context(|| format!("cannot measure {variant}"))?.with_log(log_rate);
         let mut build = Build { hosts: Vec::new(), stage };
         for kind in [HostKind::Main, HostKind::Cold] {
             if specs.iter().any(|spec| spec.host == kind) {
                 build.hosts.push(build.stage.host(kind).await?);
             }
+        }
+        if let Some(Addition::Shadow(rate)) = variant.addition {
+            build.hosts.iter().try_for_each(|host| build.stage.begin_shadow(host, rate))?;
         }
         builds.push(build);
     }
@@ -197,11 +212,12 @@ impl TurnsArgs {
 
     /// Returns what is measured; the first variant is compared with the others.
     fn variants(&self) -> Vec<Variant<'_>> {
-        let plain = self.larders.iter().map(|larder| Variant { larder, log_rate: None });
-        let first = self.larders.first().into_iter();
-        let logged =
-            first.flat_map(|larder| self.log_rates.iter().map(move |rate| Variant { larder, log_rate: Some(*rate) }));
-        plain.chain(logged).collect()
+        let plain = self.larders.iter().map(|larder| Variant { larder, addition: None });
+        let logs = self.log_rates.iter().map(|rate| Addition::Log(*rate));
+        let additions = logs.chain(self.shadow_rates.iter().map(|rate| Addition::Shadow(*rate)));
+        let first = self.larders.first();
+        let added = additions.filter_map(|addition| Some(Variant { larder: first?, addition: Some(addition) }));
+        plain.chain(added).collect()
     }
 
     fn specs(&self) -> anyhow::Result<Vec<Spec>> {
@@ -219,7 +235,11 @@ impl TurnsArgs {
 impl fmt::Display for Variant<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.larder.display().fmt(f)?;
-        self.log_rate.map_or(Ok(()), |rate| write!(f, " with a log of {} %", rate * 100.0))
+        match self.addition {
+            None => Ok(()),
+            Some(Addition::Log(rate)) => write!(f, " with a log of {} %", rate * 100.0),
+            Some(Addition::Shadow(rate)) => write!(f, " with a shadow run of {} %", rate * 100.0),
+        }
     }
 }
 
