@@ -9,7 +9,7 @@
 //! ```text
 //! compiled/key             32 random bytes, mode 0600
 //! compiled/<name>.cwasm    HMAC-SHA256 (32 bytes) of name and code, then the code
-//! compiled/functions       the same for the functions that Python plugins have in common
+//! compiled/functions       the same for the functions that plugins with an interpreter have in common
 //! ```
 //!
 //! The name is derived from the digest of the component, and from the compiler and its settings. The authentication code
@@ -47,8 +47,8 @@ pub(super) struct Cache {
 const FUNCTIONS: &str = "functions";
 const KEY_BYTES: usize = 32;
 const TAG_BYTES: usize = 32;
-/// The maximum total size of the code in bytes. Beyond it, the oldest files are removed. The code of a Python plugin is
-/// about 35 MB.
+/// The maximum total size of the code in bytes. Beyond it, the oldest files are removed. The code of a Python
+/// plugin is about 35 MB.
 const BYTES_MAX: u64 = 1 << 30;
 
 // === impl Cache ===

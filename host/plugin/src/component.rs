@@ -9,7 +9,7 @@ use std::{
 use wasmtime::{Engine, component};
 
 use super::{
-    BuildInfo, Digest, Interrupt, LoadError, PluginLimits, PluginSettings, Signature,
+    BuildInfo, Digest, Interrupt, LoadError, PluginClass, PluginLimits, PluginSettings, Signature,
     cache::{self, Cache},
     compiler::{Compiled, Compiler},
     engine::Engines,
@@ -53,11 +53,11 @@ impl Component {
     ) -> Result<Option<Self>, LoadError> {
         let started = Instant::now();
         let build = BuildInfo::read(bytes);
-        let is_python = build.as_ref().is_some_and(|build| build.language == "python");
-        let (limits, language) = if is_python { (settings.python, "Python") } else { (settings.native, "compiled") };
+        let class = build.as_ref().map_or(PluginClass::Compiled, |build| build.class);
+        let limits = *settings.limits_of(class);
         if bytes.len() as u64 > limits.component_bytes {
             let (limit, marked) = (limits.component_bytes, build.is_some());
-            return Err(LoadError::TooLarge { limit, language, marked });
+            return Err(LoadError::TooLarge { limit, class, marked });
         }
         match bytes.first_chunk() {
             Some(&COMPONENT_PREAMBLE) => {}
@@ -65,19 +65,20 @@ impl Component {
             _ => return Err(LoadError::NotWasm),
         }
         let digest = Digest::of(bytes);
-        let engine = engines.of(is_python);
+        let engine = engines.of(class);
         let cached = cache.and_then(|cache| cache.get(engine, &digest));
         let compiled = cached.is_none();
         let component = match (cached, compiler) {
             (Some(component), _) => component,
             (None, None) => {
-                precheck::check(bytes, limits.functions, language)?;
+                precheck::check(bytes, limits.functions, class)?;
                 return Ok(None);
             }
             (None, Some(compiler)) => {
-                precheck::check(bytes, limits.functions, language)?;
-                // Python plugins have the interpreter's functions in common.
-                let known = cache.filter(|_| is_python).map(|cache| cache.functions(engine).unwrap_or_default());
+                precheck::check(bytes, limits.functions, class)?;
+                // Plugins with the same interpreter have its functions in common.
+                let is_interpreted = class == PluginClass::Interpreted;
+                let known = cache.filter(|_| is_interpreted).map(|cache| cache.functions(engine).unwrap_or_default());
                 let Compiled { code, functions } = compiler.compile(bytes, known.as_deref())?;
                 let component = cache::load(engine, &code).map_err(|error| LoadError::Broken(format!("{error:#}")))?;
                 check_names(engine, &component)?;
@@ -121,10 +122,10 @@ impl Component {
         self.build.as_ref().map_or("unknown", |build| &build.language)
     }
 
-    /// Returns whether it contains a Python interpreter, according to the build information.
+    /// Returns its class according to the build information. A component without build information is compiled.
     #[must_use]
-    pub fn is_python(&self) -> bool {
-        self.language() == "python"
+    pub fn class(&self) -> PluginClass {
+        self.build.as_ref().map_or(PluginClass::Compiled, |build| build.class)
     }
 
     /// Returns the version of the contract that it was compiled against: 0.1, 0.2 or 0.3.

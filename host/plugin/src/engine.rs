@@ -1,7 +1,7 @@
 //! The engines that run components, and the timer that interrupts their calls.
 //!
-//! There are two engines, because all slots of an instance pool have the same size, and a Python interpreter needs much
-//! larger slots than a compiled plugin.
+//! There are two engines, because all slots of an instance pool have the same size, and an interpreter needs much larger
+//! slots than a compiled plugin.
 
 use std::{
     num::NonZeroUsize,
@@ -15,13 +15,13 @@ use std::{
 
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
 
-use super::{PluginError, PluginLimits, PluginSettings, function_cache::FunctionCache};
+use super::{PluginClass, PluginError, PluginLimits, PluginSettings, function_cache::FunctionCache};
 
 /// The engines of a server.
 #[derive(Debug)]
 pub(super) struct Engines {
-    native: Engine,
-    python: Engine,
+    compiled: Engine,
+    interpreted: Engine,
     ticker: Ticker,
 }
 
@@ -56,9 +56,9 @@ const IDLE_TICKS: u32 = 100;
 /// default.
 const STACK_BYTES: usize = 256 << 10;
 
-/// The maximum number of instances of each kind of plugin at a time. Unused slots take address space, but no memory.
-const NATIVE_INSTANCES: u32 = 512;
-const PYTHON_INSTANCES: u32 = 64;
+/// The maximum number of instances of each class of plugins at a time. Unused slots take address space, but no memory.
+const COMPILED_INSTANCES: u32 = 512;
+const INTERPRETED_INSTANCES: u32 = 64;
 
 /// The number of slots in an instance pool, and the maximum contents of one component.
 struct Shape {
@@ -73,17 +73,22 @@ struct Shape {
 impl Engines {
     pub(super) fn new(settings: &PluginSettings) -> Result<Self, PluginError> {
         // A component with imports has one or two adapter modules in addition to the plugin's own module.
-        let native = Shape { instances: NATIVE_INSTANCES, core_instances: 8, tables: 4, table_elements: 16_384 };
+        let compiled = Shape { instances: COMPILED_INSTANCES, core_instances: 8, tables: 4, table_elements: 16_384 };
         // An interpreter is linked from dozens of modules, which share a table.
-        let python = Shape { instances: PYTHON_INSTANCES, core_instances: 100, tables: 50, table_elements: 65_536 };
-        let native = engine(&native, &settings.native)?;
-        let python = engine(&python, &settings.python)?;
-        let ticker = Ticker::start(vec![native.clone(), python.clone()])?;
-        Ok(Self { native, python, ticker })
+        let interpreted =
+            Shape { instances: INTERPRETED_INSTANCES, core_instances: 100, tables: 50, table_elements: 65_536 };
+        let compiled = engine(&compiled, &settings.compiled)?;
+        let interpreted = engine(&interpreted, &settings.interpreted)?;
+        let ticker = Ticker::start(vec![compiled.clone(), interpreted.clone()])?;
+        Ok(Self { compiled, interpreted, ticker })
     }
 
-    pub(super) fn of(&self, is_python: bool) -> &Engine {
-        if is_python { &self.python } else { &self.native }
+    /// Returns the engine for plugins of a class.
+    pub(super) fn of(&self, class: PluginClass) -> &Engine {
+        match class {
+            PluginClass::Compiled => &self.compiled,
+            PluginClass::Interpreted => &self.interpreted,
+        }
     }
 
     /// Starts the timer for a call.

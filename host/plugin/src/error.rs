@@ -8,7 +8,7 @@ use larder_model::model::ValueType;
 
 pub(super) use self::hints::has_hint;
 use self::hints::{compile_hint, import_hint, nearest_or, size_hint, with_hint};
-use super::{ColumnFault, ColumnType, CompileKill, PluginDirError};
+use super::{ColumnFault, ColumnType, CompileKill, PluginClass, PluginDirError};
 
 /// Why the plugin runtime cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -31,15 +31,15 @@ pub enum PluginError {
 pub enum LoadError {
     /// The file is larger than the limit.
     #[error(
-        "the file has more than {limit} bytes, which is the limit for {language} plugins. hint: {}",
-        size_hint(language, *marked)
+        "the file has more than {limit} bytes, which is the limit for {class} plugins. hint: {}",
+        size_hint(*class, *marked)
     )]
     TooLarge {
         /// The limit.
         limit: u64,
-        /// The language whose limits apply, for the message.
-        language: &'static str,
-        /// Whether the file declares its language.
+        /// The class whose limits apply.
+        class: PluginClass,
+        /// Whether the file declares its class.
         marked: bool,
     },
     /// A core module, which is the default output of compilers.
@@ -50,15 +50,15 @@ pub enum LoadError {
     NotWasm,
     /// More functions than the limit.
     #[error(
-        "the component has more than {limit} functions, which is the limit for {language} plugins. hint: set \
+        "the component has more than {limit} functions, which is the limit for {class} plugins. hint: raise \
          'plugins: {}: functions'",
-        if *language == "Python" { "python" } else { "limits" }
+        class.setting()
     )]
     Functions {
         /// The limit.
         limit: usize,
-        /// The language whose limits apply, for the message.
-        language: &'static str,
+        /// The class whose limits apply.
+        class: PluginClass,
     },
     /// Its compilation was killed.
     #[error("compiling the component {kill}. hint: {hint}", kill = .0, hint = compile_hint(*.0))]
@@ -101,7 +101,7 @@ pub enum LoadError {
     /// It needs more memory, tables or instances than the limits allow.
     #[error(
         "the component cannot be instantiated within its limits: {0}. hint: use less memory, or raise 'memory' in \
-         'plugins: limits' (for Python, in 'plugins: python')"
+         'plugins: limits' (for a plugin with an interpreter, in 'plugins: interpreted')"
     )]
     Instantiate(String),
     /// `describe` trapped or timed out.

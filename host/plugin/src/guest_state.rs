@@ -113,11 +113,11 @@ mod tests {
     use wasmtime::{Instance, Module, Store};
 
     use super::*;
-    use crate::{PluginSettings, engine::Engines};
+    use crate::{PluginClass, PluginSettings, engine::Engines};
 
     #[test]
     fn panic_of_current_call_is_kept() {
-        let limits = PluginSettings::default().native;
+        let limits = PluginSettings::default().compiled;
         let log = Arc::new(PluginLog::new("p", "1.0.0", "v", &limits));
         let mut state = GuestState::new(&limits, &log);
         state.write(Level::Error, "an error");
@@ -143,9 +143,9 @@ mod tests {
     #[test]
     fn table_growth_stops_at_its_limit() {
         let engines = Engines::new(&PluginSettings::default()).unwrap();
-        for is_python in [false, true] {
-            let engine = engines.of(is_python);
-            let limits = PluginLimits { memory_bytes: 0, ..PluginSettings::default().native };
+        for class in PluginClass::ALL {
+            let engine = engines.of(class);
+            let limits = PluginLimits { memory_bytes: 0, ..PluginSettings::default().compiled };
             let log = Arc::new(PluginLog::new("?", "?", "?", &limits));
             let mut store = Store::new(engine, GuestState::new(&limits, &log));
             store.limiter(GuestState::limiter);

@@ -14,6 +14,7 @@ mod build_info;
 mod cache;
 mod call_clock;
 mod cast;
+mod class;
 mod column_type;
 mod compile_limits;
 mod compiler;
@@ -48,6 +49,7 @@ pub use self::{
     batch::{NeedsIsolation, OnFailure},
     build_info::BuildInfo,
     cast::cast,
+    class::PluginClass,
     column_type::{ColumnScalar, ColumnType},
     compile_limits::{CompileKill, CompileLimits},
     compiler::{COMPILE_COMMAND, compile_here},

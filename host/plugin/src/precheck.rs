@@ -5,7 +5,7 @@
 
 use wasmparser::{ComponentTypeRef, Parser, Payload};
 
-use super::{LoadError, world::IMPORTS};
+use super::{LoadError, PluginClass, world::IMPORTS};
 
 /// The exports of every plugin.
 pub(super) const EXPORTS: [&str; 3] = ["describe", "configure", "transform"];
@@ -17,7 +17,7 @@ const DEPTH_MAX: usize = 16;
 /// # Errors
 /// [`LoadError::Broken`] if the sections cannot be read or are nested too deeply, [`LoadError::Functions`],
 /// [`LoadError::Imports`], [`LoadError::Exports`].
-pub(super) fn check(bytes: &[u8], functions_max: usize, language: &'static str) -> Result<(), LoadError> {
+pub(super) fn check(bytes: &[u8], functions_max: usize, class: PluginClass) -> Result<(), LoadError> {
     let broken = |error: wasmparser::BinaryReaderError| LoadError::Broken(error.to_string());
     let (mut imports, mut exports): (Vec<&str>, Vec<&str>) = (Vec::new(), Vec::new());
     let (mut functions, mut depth) = (0_usize, 0_usize);
@@ -34,7 +34,7 @@ pub(super) fn check(bytes: &[u8], functions_max: usize, language: &'static str) 
             Payload::CodeSectionStart { count, .. } => {
                 functions = functions.saturating_add(usize::try_from(count).unwrap_or(usize::MAX));
                 if functions > functions_max {
-                    return Err(LoadError::Functions { limit: functions_max, language });
+                    return Err(LoadError::Functions { limit: functions_max, class });
                 }
             }
             // Only at depth 0, because the imports and exports of nested components connect components within the file.
@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn functions_beyond_limit_are_rejected() {
         let two = component(&[module(60), module(40)]);
-        let rejected = |bytes: &[u8], max| check(bytes, max, "compiled").unwrap_err();
+        let rejected = |bytes: &[u8], max| check(bytes, max, PluginClass::Compiled).unwrap_err();
         assert!(matches!(rejected(&two, 99), LoadError::Functions { limit: 99, .. }), "of all modules together");
         // Within the limit, the next check runs.
         assert!(matches!(rejected(&two, 100), LoadError::Exports(missing) if missing == EXPORTS));
@@ -128,7 +128,7 @@ mod tests {
             let wrap = |inner: Vec<u8>, _| [COMPONENT, &section(4, &inner)].concat();
             (0..depth).fold(COMPONENT.to_vec(), wrap)
         };
-        let rejected = |depth| check(&nested(depth), 1, "compiled").unwrap_err();
+        let rejected = |depth| check(&nested(depth), 1, PluginClass::Compiled).unwrap_err();
         assert!(matches!(rejected(DEPTH_MAX), LoadError::Exports(_)));
         assert!(matches!(rejected(DEPTH_MAX + 1), LoadError::Broken(why) if why.contains("nested")));
     }
@@ -137,7 +137,7 @@ mod tests {
     fn cut_off_file_is_broken() {
         let whole = component(&[module(3)]);
         for len in COMPONENT.len()..whole.len() {
-            let error = check(&whole[..len], 10, "compiled").unwrap_err();
+            let error = check(&whole[..len], 10, PluginClass::Compiled).unwrap_err();
             // A file that is truncated after a complete section is a smaller component, which has no exports.
             assert!(matches!(error, LoadError::Broken(_) | LoadError::Exports(_)), "{len}: {error}");
         }

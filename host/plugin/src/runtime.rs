@@ -42,7 +42,7 @@ impl PluginRuntime {
     }
 
     /// Checks a file, compiles it in a child process unless the cache has its code, and calls it for its signature.
-    /// Blocks during the compilation, which takes seconds for a Python plugin, and at most [`CompileLimits::time`] of
+    /// Blocks during the compilation, which takes seconds for an interpreter, and at most [`CompileLimits::time`] of
     /// CPU time.
     ///
     /// # Errors

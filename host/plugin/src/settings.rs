@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use super::CompileLimits;
+use super::{CompileLimits, PluginClass};
 
 /// The settings for running plugins.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,9 +17,9 @@ pub struct PluginSettings {
     /// Limits of one compilation.
     pub compile: CompileLimits,
     /// Limits of plugins in compiled languages.
-    pub native: PluginLimits,
-    /// Limits of plugins that contain a Python interpreter.
-    pub python: PluginLimits,
+    pub compiled: PluginLimits,
+    /// Limits of plugins that contain an interpreter.
+    pub interpreted: PluginLimits,
     /// The number of threads that call plugins concurrently, in addition to the compute threads. The pool of idle
     /// instances has at least one shard for each thread of either kind.
     pub threads: usize,
@@ -61,16 +61,25 @@ const MIB: usize = 1 << 20;
 // === impl PluginSettings ===
 
 impl PluginSettings {
-    /// Returns the maximum size of a plugin's file in bytes, in any language.
+    /// Returns the limits of a class of plugins.
+    #[must_use]
+    pub fn limits_of(&self, class: PluginClass) -> &PluginLimits {
+        match class {
+            PluginClass::Compiled => &self.compiled,
+            PluginClass::Interpreted => &self.interpreted,
+        }
+    }
+
+    /// Returns the maximum size of a plugin's file in bytes, of any class.
     #[must_use]
     pub fn component_bytes_max(&self) -> u64 {
-        self.native.component_bytes.max(self.python.component_bytes)
+        self.compiled.component_bytes.max(self.interpreted.component_bytes)
     }
 }
 
 impl Default for PluginSettings {
     fn default() -> Self {
-        let native = PluginLimits {
+        let compiled = PluginLimits {
             memory_bytes: 16 * MIB,
             time: Duration::from_millis(10),
             output_bytes: 4 * MIB,
@@ -81,12 +90,12 @@ impl Default for PluginSettings {
             log_lines_per_second: 10,
             multiline_logs: false,
         };
-        let python = PluginLimits {
+        let interpreted = PluginLimits {
             memory_bytes: 128 * MIB,
             time: Duration::from_millis(50),
             component_bytes: 40 * MIB as u64,
             functions: 200_000,
-            ..native
+            ..compiled
         };
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
@@ -95,8 +104,8 @@ impl Default for PluginSettings {
             compiler: "/proc/self/exe".into(),
             compiler_args: Vec::new(),
             compile: CompileLimits { time: Duration::from_secs(60), memory_bytes: 1_536 * MIB as u64 },
-            native,
-            python,
+            compiled,
+            interpreted,
             threads: cores + 2,
             compute_threads: cores.div_ceil(2),
             compute_waiting_max: 64,

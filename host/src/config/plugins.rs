@@ -31,8 +31,8 @@ pub(super) fn plugins(
     let default = PluginSettings::default();
     let settings = PluginSettings {
         cache_dir: Some(own_dir.join("compiled")),
-        native: limits(section.section("plugins.limits"), default.native),
-        python: limits(section.section("plugins.python"), default.python),
+        compiled: limits(section.section("plugins.limits"), default.compiled),
+        interpreted: limits(section.section("plugins.interpreted"), default.interpreted),
         compile: CompileLimits {
             time: section.duration("compile_time_max", SECOND..=Duration::from_secs(3_600), default.compile.time),
             memory_bytes: section.bytes(

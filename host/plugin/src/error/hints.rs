@@ -5,7 +5,7 @@ use std::fmt;
 use larder_model::model::ValueType;
 
 use super::{CallError, Interrupt};
-use crate::CompileKill;
+use crate::{CompileKill, PluginClass};
 
 // === impl CallError ===
 
@@ -41,13 +41,18 @@ impl CallError {
 impl Interrupt {
     pub(super) fn hint(&self) -> &'static str {
         match self {
-            Self::Timeout(_) => "do less work, or raise 'time' in 'plugins: limits' (for Python, in 'plugins: python')",
+            Self::Timeout(_) => {
+                "do less work, or raise 'time' in 'plugins: limits' (for a plugin with an interpreter, in 'plugins: \
+                 interpreted')"
+            }
             Self::Elapsed(_) => "retry when the machine is less busy",
             Self::Memory { .. } => {
-                "use less memory, or raise 'memory' in 'plugins: limits' (for Python, in 'plugins: python')"
+                "use less memory, or raise 'memory' in 'plugins: limits' (for a plugin with an interpreter, in 'plugins: \
+                 interpreted')"
             }
             Self::Output { .. } => {
-                "return less, or raise 'output' in 'plugins: limits' (for Python, in 'plugins: python')"
+                "return less, or raise 'output' in 'plugins: limits' (for a plugin with an interpreter, in 'plugins: \
+                 interpreted')"
             }
             Self::Stack => "use a loop instead of a recursion",
             Self::Trap(_) => "return an error instead",
@@ -91,11 +96,11 @@ pub(super) fn import_hint(imports: &[String]) -> &'static str {
     }
 }
 
-/// Returns the way out for a file that is too large. `marked` is whether the file declares its language.
-pub(super) fn size_hint(language: &str, marked: bool) -> String {
-    match (language, marked) {
-        (_, false) => "build a Python plugin with `larder plugin build`, which records the language".to_owned(),
-        ("Python", true) => "leave out packages, or raise 'plugins: python: component'".to_owned(),
-        (_, true) => "leave out dependencies, or raise 'plugins: limits: component'".to_owned(),
+/// Returns the way out for a file that is too large. `marked` is whether the file declares its class.
+pub(super) fn size_hint(class: PluginClass, marked: bool) -> String {
+    if marked {
+        format!("leave out dependencies, or raise 'plugins: {}: component'", class.setting())
+    } else {
+        "build a plugin that contains an interpreter with `larder plugin build`, which records its class".to_owned()
     }
 }
