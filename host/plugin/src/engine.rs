@@ -15,7 +15,11 @@ use std::{
 
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
 
-use super::{PluginClass, PluginError, PluginLimits, PluginSettings, function_cache::FunctionCache};
+use super::{
+    PluginClass, PluginError, PluginSettings,
+    function_cache::FunctionCache,
+    shape::{Shape, TABLE_ELEMENTS_MAX},
+};
 
 /// The engines of a server.
 #[derive(Debug)]
@@ -56,29 +60,12 @@ const IDLE_TICKS: u32 = 100;
 /// default.
 const STACK_BYTES: usize = 256 << 10;
 
-/// The maximum number of instances of each class of plugins at a time. Unused slots take address space, but no memory.
-const COMPILED_INSTANCES: u32 = 512;
-const INTERPRETED_INSTANCES: u32 = 64;
-
-/// The number of slots in an instance pool, and the maximum contents of one component.
-struct Shape {
-    instances: u32,
-    core_instances: u32,
-    tables: u32,
-    table_elements: usize,
-}
-
 // === impl Engines ===
 
 impl Engines {
     pub(super) fn new(settings: &PluginSettings) -> Result<Self, PluginError> {
-        // A component with imports has one or two adapter modules in addition to the plugin's own module.
-        let compiled = Shape { instances: COMPILED_INSTANCES, core_instances: 8, tables: 4, table_elements: 16_384 };
-        // An interpreter is linked from dozens of modules, which share a table.
-        let interpreted =
-            Shape { instances: INTERPRETED_INSTANCES, core_instances: 100, tables: 50, table_elements: 65_536 };
-        let compiled = engine(&compiled, &settings.compiled)?;
-        let interpreted = engine(&interpreted, &settings.interpreted)?;
+        let compiled = engine(PluginClass::Compiled, settings)?;
+        let interpreted = engine(PluginClass::Interpreted, settings)?;
         let ticker = Ticker::start(vec![compiled.clone(), interpreted.clone()])?;
         Ok(Self { compiled, interpreted, ticker })
     }
@@ -97,18 +84,22 @@ impl Engines {
     }
 }
 
-fn engine(shape: &Shape, limits: &PluginLimits) -> Result<Engine, PluginError> {
+fn engine(class: PluginClass, settings: &PluginSettings) -> Result<Engine, PluginError> {
     let failed = |error: wasmtime::Error| PluginError::Engine(format!("{error:#}"));
+    let shape = Shape::of(class);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(shape.instances)
         .total_core_instances(shape.instances * shape.core_instances)
-        .total_memories(shape.instances)
+        .total_memories(shape.instances * shape.memories)
         .total_tables(shape.instances * shape.tables)
         .max_core_instances_per_component(shape.core_instances)
-        .max_memories_per_component(1)
+        .max_memories_per_component(shape.memories)
+        .max_memories_per_module(shape.memories)
         .max_tables_per_component(shape.tables)
-        .table_elements(shape.table_elements)
-        .max_memory_size(limits.memory_bytes)
+        .max_tables_per_module(shape.tables)
+        .table_elements(TABLE_ELEMENTS_MAX)
+        // The limits of a plugin are enforced when its memory grows. A slot has to suffice for each plugin.
+        .max_memory_size(settings.highest_limits(class).memory_bytes)
         .max_core_instance_size(4 << 20)
         .max_component_instance_size(4 << 20)
         .max_unused_warm_slots(16);

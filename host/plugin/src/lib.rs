@@ -19,6 +19,7 @@ mod column_type;
 mod compile_limits;
 mod compiler;
 mod component;
+mod contents;
 mod cost;
 mod digest;
 mod engine;
@@ -31,6 +32,7 @@ mod inline_failures;
 mod inputs;
 mod isolation;
 mod killed;
+mod limit_scope;
 mod logs;
 mod metrics;
 mod output;
@@ -39,6 +41,7 @@ mod pool;
 mod precheck;
 mod runtime;
 mod settings;
+mod shape;
 mod signature;
 mod transform;
 mod view_types;
@@ -60,10 +63,11 @@ pub use self::{
     inputs::{AsOf, Inputs, InputsBuilder},
     isolation::{Isolation, IsolationPermit},
     killed::KilledCompilations,
+    limit_scope::LimitScope,
     output::{FailedRow, Output, Outputs},
     plugin_dir::{HistoryEntry, PluginDir, PluginDirError, PreparedVersion, read_file},
     runtime::PluginRuntime,
-    settings::{PluginLimits, PluginSettings},
+    settings::{LimitOverrides, PluginLimits, PluginSettings},
     signature::{COLUMNS_MAX, Field, Signature, is_lower_version},
     transform::Transform,
 };

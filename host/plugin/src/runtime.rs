@@ -30,14 +30,15 @@ impl PluginRuntime {
     /// # Errors
     /// [`PluginError`] if address space for instances cannot be reserved, or a thread cannot be started.
     pub fn new(settings: PluginSettings) -> Result<Arc<Self>, PluginError> {
-        let cache = settings.cache_dir.as_deref().and_then(Cache::open);
+        let cache = settings.cache_dir.as_deref().and_then(|dir| Cache::open(dir, settings.cache_bytes_max));
         let engines = Engines::new(&settings)?;
         let start = |name: &str, waiting_max: usize| {
             Compute::start(name, settings.compute_threads, waiting_max).map_err(PluginError::Thread)
         };
         let compute = start("plugin-compute", settings.compute_waiting_max)?;
         let isolation = start("plugin-isolated", ISOLATION_WAITING_MAX)?;
-        let compiler = Compiler::new(settings.compiler.clone(), settings.compiler_args.clone(), settings.compile);
+        let (program, args) = (settings.compiler.clone(), settings.compiler_args.clone());
+        let compiler = Compiler::new(program, args, settings.compile, settings.compile_threads);
         Ok(Arc::new(Self { engines, cache, compiler, compute, isolation, settings }))
     }
 

@@ -114,7 +114,7 @@ pub struct SyncConfig {
 }
 
 /// The settings in `plugins:`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PluginConfig {
     /// `plugins: dir`; `None` if it is off.
     pub dir: Option<PathBuf>,
@@ -122,6 +122,8 @@ pub struct PluginConfig {
     pub own_dir: PathBuf,
     /// All other settings in `plugins:`.
     pub settings: PluginSettings,
+    /// The plugins that have limits of their own, with their positions in the file.
+    pub(super) override_names: Vec<Located<String>>,
 }
 
 /// The settings in `log:`.
@@ -185,7 +187,7 @@ impl Config {
         // These settings are derived from other sections.
         let plugins = |plugins: &PluginConfig| {
             let settings = PluginSettings { cache_dir: None, threads: 0, ..plugins.settings.clone() };
-            PluginConfig { dir: plugins.dir.clone(), own_dir: PathBuf::new(), settings }
+            PluginConfig { dir: plugins.dir.clone(), own_dir: PathBuf::new(), settings, override_names: Vec::new() }
         };
         let reload = |sync: &SyncConfig| (sync.reload_every, sync.registry_every);
         let differs = [

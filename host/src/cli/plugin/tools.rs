@@ -67,5 +67,5 @@ fn runtime_with(mut settings: PluginSettings) -> Result<Arc<PluginRuntime>> {
         limits.multiline_logs = true;
     }
     let cache_dir = Some(cache::dir()?.join("compiled"));
-    Ok(PluginRuntime::new(PluginSettings { cache_dir, ..settings })?)
+    Ok(PluginRuntime::new(PluginSettings { cache_dir, ..settings }.without_requests())?)
 }
