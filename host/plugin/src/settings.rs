@@ -228,6 +228,13 @@ mod tests {
     }
 
     #[test]
+    fn commands_compile_with_all_cores() {
+        let settings = PluginSettings::default();
+        assert!(settings.compile_threads <= cores().div_ceil(2));
+        assert_eq!(settings.without_requests().compile_threads, cores());
+    }
+
+    #[test]
     fn largest_file_is_that_of_any_plugin() {
         let mut settings = settings();
         assert_eq!(settings.component_bytes_max(), settings.interpreted.component_bytes);
