@@ -193,10 +193,10 @@ fn plugin(name: &str) -> Vec<u8> {
 fn runtime(cache_dir: Option<PathBuf>) -> Arc<PluginRuntime> {
     let default = PluginSettings::default();
     // 1,000 rows in Python take milliseconds, and the machine may be busy.
-    let python = PluginLimits { time: Duration::from_secs(5), ..default.python };
-    let native = PluginLimits { time: Duration::from_secs(1), ..default.native };
+    let interpreted = PluginLimits { time: Duration::from_secs(5), ..default.interpreted };
+    let compiled = PluginLimits { time: Duration::from_secs(1), ..default.compiled };
     let compiler = env!("CARGO_BIN_EXE_larder").into();
-    PluginRuntime::new(PluginSettings { cache_dir, compiler, native, python, ..default }).unwrap()
+    PluginRuntime::new(PluginSettings { cache_dir, compiler, compiled, interpreted, ..default }).unwrap()
 }
 
 fn bind(runtime: &Arc<PluginRuntime>, component: &Arc<Component>) -> Arc<Transform> {

@@ -36,7 +36,7 @@ pub use self::{
     feast::{FEAST_VALUES_FROM, FeastConfig, FeastRepo, FeastValuesFrom, RegistryAt, RegistryCache, RegistryNeed},
     logging::{LoggingConfig, check_logging},
     patterns::matching_files,
-    rollout::RolloutConfig,
+    rollout::{RolloutConfig, Rollouts},
     types::{CheckedConfig, Config, LogConfig, Origin, PluginConfig, Sound, SyncConfig},
 };
 

@@ -258,7 +258,7 @@ impl Project {
         if let Some(runtime) = self.runtime.get() {
             return Ok(runtime);
         }
-        let runtime = PluginRuntime::new(self.config.plugins.settings.clone())
+        let runtime = PluginRuntime::new(self.config.plugins.settings.clone().without_requests())
             .map_err(|why| OfflineError::PluginRuntime(why.to_string()))?;
         Ok(self.runtime.get_or_init(|| runtime))
     }

@@ -6,7 +6,7 @@
 //! * It computes the same outputs each time, in a new instance and in one that computed other rows before.
 //! * Each row has the same outputs alone, in the batch and in the reversed batch.
 //! * No row exceeds the limits on time, memory and output, and no result is malformed.
-//! * No row of a Python plugin calls a function that plugins do not have, such as a clock.
+//! * No row calls a function that plugins do not have, such as a clock. The kits of interpreters report such calls.
 //! * Not all rows fail.
 
 mod compare;
@@ -89,8 +89,8 @@ const ROWS_MIN: usize = 32;
 /// The CPU time that the generated rows of one pass should take. A pass of expensive rows has fewer of them.
 const PASS_TIME: Duration = Duration::from_millis(500);
 const SEED: u64 = 20_260_101;
-/// The beginning of the message of a row in which a Python plugin called a function that plugins do not have. It is the
-/// name of the exception in `larder_plugin._replacing`.
+/// The beginning of the message of a row in which a plugin called a function that plugins do not have. In the Python kit,
+/// it is the name of the exception in `larder_plugin._replacing`.
 const UNAVAILABLE: &str = "Unavailable: ";
 
 // === impl Transform ===

@@ -435,7 +435,7 @@ mod tests {
     }
 
     fn limits() -> PluginLimits {
-        PluginSettings::default().native
+        PluginSettings::default().compiled
     }
 
     #[test]

@@ -1,23 +1,39 @@
 //! The origin of a component: a custom section that `larder plugin build` writes.
 //!
 //! The section is named `larder:build` and contains JSON. It is not authenticated, but a false claim does no harm: a
-//! component that claims to be a Python plugin gets the limits for Python plugins, which the operator chose.
+//! component that claims to contain an interpreter gets the limits of such plugins, which the operator chose.
 
 use serde::{Deserialize, Serialize};
 
+use super::PluginClass;
+
 /// The contents of the section.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Stored")]
 pub struct BuildInfo {
     /// The version of the section's format, which is 1.
     pub format: u32,
-    /// The language of the plugin: `rust` or `python`.
+    /// The language of the plugin, such as `rust` or `python`.
     pub language: String,
+    /// The class of the plugin, which determines its limits.
+    pub class: PluginClass,
     /// The digest of the plugin's source files: `sha256:` and hexadecimal digits.
     pub sources: String,
     /// The version of the development kit.
     pub sdk: String,
     /// The name and version of the tool that built the component.
     pub tool: String,
+}
+
+/// The contents of the section in a file. Older kits did not write the class.
+#[derive(Deserialize)]
+struct Stored {
+    format: u32,
+    language: String,
+    class: Option<PluginClass>,
+    sources: String,
+    sdk: String,
+    tool: String,
 }
 
 /// The section's name.
@@ -67,6 +83,14 @@ impl BuildInfo {
     }
 }
 
+impl From<Stored> for BuildInfo {
+    fn from(stored: Stored) -> Self {
+        let Stored { format, language, class, sources, sdk, tool } = stored;
+        let class = class.unwrap_or_else(|| PluginClass::of_language(&language));
+        Self { format, language, class, sources, sdk, tool }
+    }
+}
+
 /// Decodes an unsigned number of at most 32 bits, and returns the remaining bytes.
 fn leb128(bytes: &[u8]) -> Option<(usize, &[u8])> {
     let mut number: u32 = 0;
@@ -101,7 +125,8 @@ mod tests {
     fn info() -> BuildInfo {
         BuildInfo {
             format: 1,
-            language: "python".to_owned(),
+            language: "javascript".to_owned(),
+            class: PluginClass::Interpreted,
             sources: format!("sha256:{}", "ab".repeat(32)),
             sdk: "0.1.0".to_owned(),
             tool: "larder 0.1.0".to_owned(),
@@ -124,6 +149,26 @@ mod tests {
         let newer = BuildInfo { sdk: "0.2.0".to_owned(), ..info() };
         newer.append(&mut bytes);
         assert_eq!(BuildInfo::read(&bytes), Some(newer));
+    }
+
+    #[test]
+    fn missing_class_follows_from_language() {
+        let class_of = |language: &str| {
+            let text = format!(r#"{{"format": 1, "language": "{language}", "sources": "", "sdk": "", "tool": ""}}"#);
+            serde_json::from_str::<BuildInfo>(&text).unwrap().class
+        };
+        assert_eq!(class_of("python"), PluginClass::Interpreted);
+        for language in ["rust", "c", "javascript", ""] {
+            assert_eq!(class_of(language), PluginClass::Compiled, "{language}");
+        }
+        let text = serde_json::to_string(&info()).unwrap();
+        assert!(text.contains(r#""class":"interpreted""#), "{text}");
+        let other = text.replace("interpreted", "compiled").replace("javascript", "python");
+        assert_eq!(
+            serde_json::from_str::<BuildInfo>(&other).unwrap().class,
+            PluginClass::Compiled,
+            "the class decides"
+        );
     }
 
     #[test]

@@ -40,6 +40,7 @@ pub(super) struct Compiler {
     /// The arguments before those of the command.
     args: Vec<String>,
     limits: CompileLimits,
+    threads: usize,
     state: Mutex<State>,
     /// Notified when a child has ended, and when compiling is stopped.
     ended: Condvar,
@@ -77,9 +78,9 @@ const REJECTED: u8 = 3;
 // === impl Compiler ===
 
 impl Compiler {
-    pub(super) fn new(program: PathBuf, args: Vec<String>, limits: CompileLimits) -> Self {
+    pub(super) fn new(program: PathBuf, args: Vec<String>, limits: CompileLimits, threads: usize) -> Self {
         describe_counter!("larder_plugin_compilations_total", "Compilations of plugins, by result.");
-        Self { program, args, limits, state: Mutex::default(), ended: Condvar::new() }
+        Self { program, args, limits, threads, state: Mutex::default(), ended: Condvar::new() }
     }
 
     /// Compiles a component. Blocks until the child ends. `functions` are known from an earlier compilation; `None` if
@@ -148,7 +149,7 @@ impl Compiler {
             .args(["--parent", &std::process::id().to_string()])
             .args(["--cpu-seconds", &whole_seconds(time).to_string()])
             .args(["--memory-bytes", &memory_bytes.to_string()])
-            .args(["--threads", &threads().to_string()])
+            .args(["--threads", &self.threads.to_string()])
             .args(functions.map(|_| "--keep-functions"))
             // The child needs neither the environment of this process, which may contain tokens, nor its directory.
             .env_clear()
@@ -219,11 +220,6 @@ impl Drop for Slot<'_> {
         self.0.state().running -= 1;
         self.0.ended.notify_all();
     }
-}
-
-/// Returns the number of threads of a compilation: half of the cores, so that requests have the other half.
-fn threads() -> usize {
-    thread::available_parallelism().map_or(1, |cores| cores.get() / 2).max(1)
 }
 
 fn whole_seconds(time: Duration) -> u64 {

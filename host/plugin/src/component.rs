@@ -9,8 +9,8 @@ use std::{
 use wasmtime::{Engine, component};
 
 use super::{
-    BuildInfo, Digest, Interrupt, LoadError, PluginLimits, PluginSettings, Signature,
-    cache::{self, Cache},
+    BuildInfo, Digest, Interrupt, LimitScope, LoadError, PluginClass, PluginLimits, PluginSettings, Signature,
+    cache::{self, Cache, InUse},
     compiler::{Compiled, Compiler},
     engine::Engines,
     guest::{Bounds, Guest, instantiation_halt},
@@ -25,6 +25,8 @@ use super::{
 pub struct Component {
     pub(super) pre: WorldPre,
     pub(super) limits: PluginLimits,
+    /// Keeps the file of its compiled code.
+    _code: Option<InUse>,
     signature: Signature,
     digest: Digest,
     build: Option<BuildInfo>,
@@ -53,48 +55,53 @@ impl Component {
     ) -> Result<Option<Self>, LoadError> {
         let started = Instant::now();
         let build = BuildInfo::read(bytes);
-        let is_python = build.as_ref().is_some_and(|build| build.language == "python");
-        let (limits, language) = if is_python { (settings.python, "Python") } else { (settings.native, "compiled") };
-        if bytes.len() as u64 > limits.component_bytes {
-            let (limit, marked) = (limits.component_bytes, build.is_some());
-            return Err(LoadError::TooLarge { limit, language, marked });
-        }
+        let class = build.as_ref().map_or(PluginClass::Compiled, |build| build.class);
+        // The signature has the plugin's name, which determines its limits. Until then, the highest limits apply.
+        let highest = settings.highest_limits(class);
+        let size = bytes.len() as u64;
+        check_size(size, highest.component_bytes, LimitScope::Class(class), build.is_some())?;
         match bytes.first_chunk() {
             Some(&COMPONENT_PREAMBLE) => {}
             Some(&MODULE_PREAMBLE) => return Err(LoadError::CoreModule),
             _ => return Err(LoadError::NotWasm),
         }
+        let functions = precheck::check(bytes, highest.functions, class)?;
         let digest = Digest::of(bytes);
-        let engine = engines.of(is_python);
+        let engine = engines.of(class);
         let cached = cache.and_then(|cache| cache.get(engine, &digest));
         let compiled = cached.is_none();
-        let component = match (cached, compiler) {
-            (Some(component), _) => component,
-            (None, None) => {
-                precheck::check(bytes, limits.functions, language)?;
-                return Ok(None);
-            }
+        let (component, code) = match (cached, compiler) {
+            (Some(cached), _) => cached,
+            (None, None) => return Ok(None),
             (None, Some(compiler)) => {
-                precheck::check(bytes, limits.functions, language)?;
-                // Python plugins have the interpreter's functions in common.
-                let known = cache.filter(|_| is_python).map(|cache| cache.functions(engine).unwrap_or_default());
+                // Plugins with the same interpreter have its functions in common.
+                let language = build.as_ref().map_or("", |build| &build.language);
+                let is_interpreted = class == PluginClass::Interpreted;
+                let known = cache.filter(|_| is_interpreted);
+                let known = known.map(|cache| cache.functions(engine, language).unwrap_or_default());
                 let Compiled { code, functions } = compiler.compile(bytes, known.as_deref())?;
-                let component = cache::load(engine, &code).map_err(|error| LoadError::Broken(format!("{error:#}")))?;
+                let component =
+                    cache::load(engine, &code).map_err(|error| LoadError::Instantiate(format!("{error:#}")))?;
                 check_names(engine, &component)?;
-                if let Some(cache) = cache {
-                    cache.put(engine, &digest, &code, &component);
+                let in_use = cache.and_then(|cache| {
                     if let Some(functions) = functions {
-                        cache.put_functions(engine, &functions);
+                        cache.put_functions(engine, language, &functions);
                     }
-                }
-                component
+                    cache.put(engine, &digest, &code, &component)
+                });
+                (component, in_use)
             }
         };
         check_names(engine, &component)?;
         let pre = WorldPre::link(engine, &component)?;
-        let signature = describe(engines, &pre, &limits)?;
-        let (bytes, load_time) = (bytes.len() as u64, started.elapsed());
-        Ok(Some(Self { pre, limits, signature, digest, build, bytes, compiled, load_time }))
+        let (signature, limits) = describe(engines, &pre, settings, class)?;
+        let scope = || LimitScope::Plugin(signature.name.clone());
+        check_size(size, limits.component_bytes, scope(), build.is_some())?;
+        if functions > limits.functions {
+            return Err(LoadError::Functions { limit: limits.functions, scope: scope() });
+        }
+        let load_time = started.elapsed();
+        Ok(Some(Self { pre, limits, _code: code, signature, digest, build, bytes: size, compiled, load_time }))
     }
 
     /// Returns its signature.
@@ -121,10 +128,10 @@ impl Component {
         self.build.as_ref().map_or("unknown", |build| &build.language)
     }
 
-    /// Returns whether it contains a Python interpreter, according to the build information.
+    /// Returns its class according to the build information. A component without build information is compiled.
     #[must_use]
-    pub fn is_python(&self) -> bool {
-        self.language() == "python"
+    pub fn class(&self) -> PluginClass {
+        self.build.as_ref().map_or(PluginClass::Compiled, |build| build.class)
     }
 
     /// Returns the version of the contract that it was compiled against: 0.1, 0.2 or 0.3.
@@ -180,25 +187,37 @@ fn check_names(engine: &Engine, component: &component::Component) -> Result<(), 
     precheck::check_names(imports, |name| component_type.get_export(engine, name).is_some())
 }
 
-/// Returns the component's signature. Calls `describe` twice on one instance and once on another, and fails if the
-/// results differ.
-fn describe(engines: &Engines, pre: &WorldPre, limits: &PluginLimits) -> Result<Signature, LoadError> {
-    let log = Arc::new(PluginLog::new("?", "?", "?", limits));
-    let instance = || {
+fn check_size(size: u64, limit: u64, scope: LimitScope, marked: bool) -> Result<(), LoadError> {
+    if size > limit { Err(LoadError::TooLarge { limit, scope, marked }) } else { Ok(()) }
+}
+
+/// Returns the component's signature, and the limits of the plugin that it names. Calls `describe` twice on one instance and
+/// once on another, and fails if the results differ. The first instance and its first call have the highest limits of the
+/// class, and the others have the plugin's own limits.
+fn describe(
+    engines: &Engines,
+    pre: &WorldPre,
+    settings: &PluginSettings,
+    class: PluginClass,
+) -> Result<(Signature, PluginLimits), LoadError> {
+    let highest = settings.highest_limits(class);
+    let log = Arc::new(PluginLog::new("?", "?", "?", &highest));
+    let instance = |limits: &PluginLimits| {
         Guest::new(engines, pre, limits, &log).map_err(|error| match error.downcast_ref::<wasmtime::Trap>() {
             Some(_) => LoadError::Describe(instantiation_halt(&error, limits)),
             None => LoadError::Instantiate(format!("{error:#}")),
         })
     };
-    let bounds = Bounds { time: limits.time, output_bytes: SIGNATURE_BYTES_MAX };
-    let ask = |guest: &mut Guest| -> Result<Signature, LoadError> {
+    let ask = |guest: &mut Guest, limits: &PluginLimits| -> Result<Signature, LoadError> {
+        let bounds = Bounds { time: limits.time, output_bytes: SIGNATURE_BYTES_MAX };
         let said: Result<_, Interrupt> = guest.call(engines, bounds, |world, store| world.describe(store));
         said.map_err(LoadError::Describe)
     };
-    let mut first = instance()?;
-    let signature = ask(&mut first)?;
-    if ask(&mut first)? != signature || ask(&mut instance()?)? != signature {
+    let mut first = instance(&highest)?;
+    let signature = ask(&mut first, &highest)?;
+    let limits = settings.limits_for(class, &signature.name);
+    if ask(&mut first, &limits)? != signature || ask(&mut instance(&limits)?, &limits)? != signature {
         return Err(LoadError::Unsteady);
     }
-    signature.check().map_err(LoadError::Signature)
+    Ok((signature.check().map_err(LoadError::Signature)?, limits))
 }

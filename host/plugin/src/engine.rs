@@ -1,7 +1,7 @@
 //! The engines that run components, and the timer that interrupts their calls.
 //!
-//! There are two engines, because all slots of an instance pool have the same size, and a Python interpreter needs much
-//! larger slots than a compiled plugin.
+//! There are two engines, because all slots of an instance pool have the same size, and an interpreter needs much larger
+//! slots than a compiled plugin.
 
 use std::{
     num::NonZeroUsize,
@@ -15,13 +15,17 @@ use std::{
 
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
 
-use super::{PluginError, PluginLimits, PluginSettings, function_cache::FunctionCache};
+use super::{
+    PluginClass, PluginError, PluginSettings,
+    function_cache::FunctionCache,
+    shape::{Shape, TABLE_ELEMENTS_MAX},
+};
 
 /// The engines of a server.
 #[derive(Debug)]
 pub(super) struct Engines {
-    native: Engine,
-    python: Engine,
+    compiled: Engine,
+    interpreted: Engine,
     ticker: Ticker,
 }
 
@@ -56,34 +60,22 @@ const IDLE_TICKS: u32 = 100;
 /// default.
 const STACK_BYTES: usize = 256 << 10;
 
-/// The maximum number of instances of each kind of plugin at a time. Unused slots take address space, but no memory.
-const NATIVE_INSTANCES: u32 = 512;
-const PYTHON_INSTANCES: u32 = 64;
-
-/// The number of slots in an instance pool, and the maximum contents of one component.
-struct Shape {
-    instances: u32,
-    core_instances: u32,
-    tables: u32,
-    table_elements: usize,
-}
-
 // === impl Engines ===
 
 impl Engines {
     pub(super) fn new(settings: &PluginSettings) -> Result<Self, PluginError> {
-        // A component with imports has one or two adapter modules in addition to the plugin's own module.
-        let native = Shape { instances: NATIVE_INSTANCES, core_instances: 8, tables: 4, table_elements: 16_384 };
-        // An interpreter is linked from dozens of modules, which share a table.
-        let python = Shape { instances: PYTHON_INSTANCES, core_instances: 100, tables: 50, table_elements: 65_536 };
-        let native = engine(&native, &settings.native)?;
-        let python = engine(&python, &settings.python)?;
-        let ticker = Ticker::start(vec![native.clone(), python.clone()])?;
-        Ok(Self { native, python, ticker })
+        let compiled = engine(PluginClass::Compiled, settings)?;
+        let interpreted = engine(PluginClass::Interpreted, settings)?;
+        let ticker = Ticker::start(vec![compiled.clone(), interpreted.clone()])?;
+        Ok(Self { compiled, interpreted, ticker })
     }
 
-    pub(super) fn of(&self, is_python: bool) -> &Engine {
-        if is_python { &self.python } else { &self.native }
+    /// Returns the engine for plugins of a class.
+    pub(super) fn of(&self, class: PluginClass) -> &Engine {
+        match class {
+            PluginClass::Compiled => &self.compiled,
+            PluginClass::Interpreted => &self.interpreted,
+        }
     }
 
     /// Starts the timer for a call.
@@ -92,18 +84,22 @@ impl Engines {
     }
 }
 
-fn engine(shape: &Shape, limits: &PluginLimits) -> Result<Engine, PluginError> {
+fn engine(class: PluginClass, settings: &PluginSettings) -> Result<Engine, PluginError> {
     let failed = |error: wasmtime::Error| PluginError::Engine(format!("{error:#}"));
+    let shape = Shape::of(class);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(shape.instances)
         .total_core_instances(shape.instances * shape.core_instances)
-        .total_memories(shape.instances)
+        .total_memories(shape.instances * shape.memories)
         .total_tables(shape.instances * shape.tables)
         .max_core_instances_per_component(shape.core_instances)
-        .max_memories_per_component(1)
+        .max_memories_per_component(shape.memories)
+        .max_memories_per_module(shape.memories)
         .max_tables_per_component(shape.tables)
-        .table_elements(shape.table_elements)
-        .max_memory_size(limits.memory_bytes)
+        .max_tables_per_module(shape.tables)
+        .table_elements(TABLE_ELEMENTS_MAX)
+        // The limits of a plugin are enforced when its memory grows. A slot has to suffice for each plugin.
+        .max_memory_size(settings.highest_limits(class).memory_bytes)
         .max_core_instance_size(4 << 20)
         .max_component_instance_size(4 << 20)
         .max_unused_warm_slots(16);

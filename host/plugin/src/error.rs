@@ -7,15 +7,15 @@ use std::time::Duration;
 use larder_model::model::ValueType;
 
 pub(super) use self::hints::has_hint;
-use self::hints::{compile_hint, import_hint, nearest_or, size_hint, with_hint};
-use super::{ColumnFault, ColumnType, CompileKill, PluginDirError};
+use self::hints::{compile_hint, contents_hint, import_hint, nearest_or, size_hint, with_hint};
+use super::{ColumnFault, ColumnType, CompileKill, LimitScope, PluginClass, PluginDirError};
 
 /// Why the plugin runtime cannot be set up.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PluginError {
     /// The WebAssembly engine cannot be set up.
-    #[error("cannot set up the WebAssembly engine, which needs 3 TiB of address space (ulimit -v): {0}")]
+    #[error("cannot set up the WebAssembly engine, which needs 6 TiB of address space (ulimit -v): {0}")]
     Engine(String),
     /// A thread cannot be started.
     #[error("cannot start a thread for plugins: {0}")]
@@ -31,15 +31,15 @@ pub enum PluginError {
 pub enum LoadError {
     /// The file is larger than the limit.
     #[error(
-        "the file has more than {limit} bytes, which is the limit for {language} plugins. hint: {}",
-        size_hint(language, *marked)
+        "the file has more than {limit} bytes, which is the limit for {scope}. hint: {}",
+        size_hint(scope, *marked)
     )]
     TooLarge {
         /// The limit.
         limit: u64,
-        /// The language whose limits apply, for the message.
-        language: &'static str,
-        /// Whether the file declares its language.
+        /// The plugins to which the limit applies.
+        scope: LimitScope,
+        /// Whether the file declares its class.
         marked: bool,
     },
     /// A core module, which is the default output of compilers.
@@ -50,15 +50,27 @@ pub enum LoadError {
     NotWasm,
     /// More functions than the limit.
     #[error(
-        "the component has more than {limit} functions, which is the limit for {language} plugins. hint: set \
-         'plugins: {}: functions'",
-        if *language == "Python" { "python" } else { "limits" }
+        "the component has more than {limit} functions, which is the limit for {scope}. hint: raise \
+         '{}: functions'",
+        scope.setting()
     )]
     Functions {
         /// The limit.
         limit: usize,
-        /// The language whose limits apply, for the message.
-        language: &'static str,
+        /// The plugins to which the limit applies.
+        scope: LimitScope,
+    },
+    /// More core instances, memories, tables or table elements than an instance can have.
+    #[error("the component has {count} {what}, but {class} plugins can have at most {limit}. hint: {}", contents_hint(*class))]
+    Contents {
+        /// The things that are counted.
+        what: &'static str,
+        /// Their number.
+        count: u64,
+        /// The limit.
+        limit: u64,
+        /// The class whose limits apply.
+        class: PluginClass,
     },
     /// Its compilation was killed.
     #[error("compiling the component {kill}. hint: {hint}", kill = .0, hint = compile_hint(*.0))]
@@ -100,8 +112,8 @@ pub enum LoadError {
     },
     /// It needs more memory, tables or instances than the limits allow.
     #[error(
-        "the component cannot be instantiated within its limits: {0}. hint: use less memory, or raise 'memory' in \
-         'plugins: limits' (for Python, in 'plugins: python')"
+        "the component cannot be instantiated within its limits: {0}. hint: use less memory, or raise 'memory' for the \
+         plugin in 'plugins: overrides'"
     )]
     Instantiate(String),
     /// `describe` trapped or timed out.

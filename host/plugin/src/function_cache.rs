@@ -1,7 +1,7 @@
 //! Compiled functions from earlier compilations, so that a component with the same functions is compiled faster.
 //!
-//! All Python plugins contain the same interpreter, and the plugin's own code is data. So after the first Python
-//! plugin, almost all functions of the next one are known.
+//! All plugins in an interpreted language contain the same interpreter, and the plugin's own code is data. So after the
+//! first plugin in a language, almost all functions of the next one are known.
 //!
 //! ```text
 //! entry:  key (32 bytes, a hash of the function and of the compiler's settings), length (4 bytes, little-endian), value

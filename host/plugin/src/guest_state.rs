@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use wasmtime::ResourceLimiter;
 
-use super::{PluginLimits, bindings::Level, call_clock::CallClock, logs::PluginLog};
+use super::{PluginLimits, bindings::Level, call_clock::CallClock, logs::PluginLog, shape::TABLE_ELEMENTS_MAX};
 
 /// The host's state for an instance.
 #[derive(Debug)]
@@ -16,20 +16,18 @@ pub(super) struct GuestState {
     panic: Option<String>,
 }
 
-/// The limits on the memory and tables of an instance, and its highest use of memory.
+/// The limits on the memories and tables of an instance, and its use of memory. An instance can have several memories and
+/// tables, which never shrink.
 #[derive(Debug)]
 pub(super) struct MemoryLimit {
     bytes_max: usize,
-    table_elements_max: usize,
-    /// The highest use so far.
-    high_water: usize,
+    /// The size of all memories in bytes.
+    bytes: usize,
+    /// The number of elements of all tables.
+    table_elements: usize,
     /// Whether the instance requested more than its limits.
     rejected: bool,
 }
-
-/// The maximum number of elements of a table. The elements are function pointers; a plugin needs one for each function
-/// in a vtable.
-const TABLE_ELEMENTS_MAX: usize = 65_536;
 
 /// The maximum number of characters of the message of a panic.
 const PANIC_CHARS_MAX: usize = 1_000;
@@ -77,12 +75,19 @@ impl GuestState {
 
 impl MemoryLimit {
     fn new(bytes_max: usize) -> Self {
-        Self { bytes_max, table_elements_max: TABLE_ELEMENTS_MAX, high_water: 0, rejected: false }
+        Self { bytes_max, bytes: 0, table_elements: 0, rejected: false }
     }
 
     /// Returns the highest use of memory in bytes.
     pub(super) fn high_water(&self) -> usize {
-        self.high_water
+        self.bytes
+    }
+
+    /// Returns whether a memory or table may grow to `desired`. `max` is the maximum that its module declares: growth beyond it
+    /// fails, so it must not count.
+    fn admit(&mut self, fits: bool, desired: usize, max: Option<usize>) -> bool {
+        self.rejected |= !fits;
+        fits && max.is_none_or(|max| desired <= max)
     }
 
     /// Returns the limit in bytes, if the instance requested more than its limits.
@@ -92,19 +97,29 @@ impl MemoryLimit {
 }
 
 impl ResourceLimiter for MemoryLimit {
-    fn memory_growing(&mut self, _current: usize, desired: usize, _max: Option<usize>) -> wasmtime::Result<bool> {
-        let fits = desired <= self.bytes_max;
-        self.rejected |= !fits;
-        if fits {
-            self.high_water = self.high_water.max(desired);
+    fn memory_growing(&mut self, current: usize, desired: usize, max: Option<usize>) -> wasmtime::Result<bool> {
+        let bytes = self.bytes.saturating_add(desired.saturating_sub(current));
+        let is_admitted = self.admit(bytes <= self.bytes_max, desired, max);
+        if is_admitted {
+            self.bytes = bytes;
         }
-        Ok(fits)
+        Ok(is_admitted)
     }
 
-    fn table_growing(&mut self, _current: usize, desired: usize, _max: Option<usize>) -> wasmtime::Result<bool> {
-        let fits = desired <= self.table_elements_max;
-        self.rejected |= !fits;
-        Ok(fits)
+    fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
+        // The instance requested more than a memory can have, or the machine has no memory left. If `memory_growing` has
+        // counted this growth, the instance can get less than its limit.
+        self.rejected = true;
+        Ok(())
+    }
+
+    fn table_growing(&mut self, current: usize, desired: usize, max: Option<usize>) -> wasmtime::Result<bool> {
+        let elements = self.table_elements.saturating_add(desired.saturating_sub(current));
+        let is_admitted = self.admit(elements <= TABLE_ELEMENTS_MAX, desired, max);
+        if is_admitted {
+            self.table_elements = elements;
+        }
+        Ok(is_admitted)
     }
 }
 
@@ -113,11 +128,11 @@ mod tests {
     use wasmtime::{Instance, Module, Store};
 
     use super::*;
-    use crate::{PluginSettings, engine::Engines};
+    use crate::{PluginClass, PluginSettings, engine::Engines};
 
     #[test]
     fn panic_of_current_call_is_kept() {
-        let limits = PluginSettings::default().native;
+        let limits = PluginSettings::default().compiled;
         let log = Arc::new(PluginLog::new("p", "1.0.0", "v", &limits));
         let mut state = GuestState::new(&limits, &log);
         state.write(Level::Error, "an error");
@@ -140,18 +155,65 @@ mod tests {
         \x07\x08\x01\x04grow\0\0\
         \x0a\x0b\x01\x09\0\xd0\x70\x20\0\xfc\x0f\0\x0b";
 
+    /// A module with two memories of one page each. Its functions `a` and `b` grow one of them by a number of pages, and return
+    /// the previous number of pages, or -1 if the growth failed.
+    const TWO_MEMORIES: &[u8] = b"\0asm\x01\0\0\0\
+        \x01\x06\x01\x60\x01\x7f\x01\x7f\
+        \x03\x03\x02\0\0\
+        \x05\x05\x02\0\x01\0\x01\
+        \x07\x09\x02\x01a\0\0\x01b\0\x01\
+        \x0a\x0f\x02\x06\0\x20\0\x40\0\x0b\x06\0\x20\0\x40\x01\x0b";
+    const PAGE: usize = 64 << 10;
+
+    /// Creates an instance of a module. The class and the limit on memory are those of a plugin.
+    fn instance(
+        engines: &Engines,
+        class: PluginClass,
+        memory_bytes: usize,
+        module: &[u8],
+    ) -> wasmtime::Result<(Store<GuestState>, Instance)> {
+        let engine = engines.of(class);
+        let limits = PluginLimits { memory_bytes, ..PluginSettings::default().compiled };
+        let log = Arc::new(PluginLog::new("?", "?", "?", &limits));
+        let mut store = Store::new(engine, GuestState::new(&limits, &log));
+        store.limiter(GuestState::limiter);
+        store.set_epoch_deadline(1_000_000);
+        let instance = Instance::new(&mut store, &Module::new(engine, module).unwrap(), &[])?;
+        Ok((store, instance))
+    }
+
+    #[test]
+    fn memories_of_instance_share_limit() {
+        let engines = Engines::new(&PluginSettings::default()).unwrap();
+        for class in PluginClass::ALL {
+            assert!(instance(&engines, class, 2 * PAGE - 1, TWO_MEMORIES).is_err(), "one page each");
+            let (mut store, instance) = instance(&engines, class, 10 * PAGE, TWO_MEMORIES).unwrap();
+            let [a, b] = ["a", "b"].map(|name| instance.get_typed_func::<i32, i32>(&mut store, name).unwrap());
+            assert_eq!(a.call(&mut store, 5).unwrap(), 1);
+            assert_eq!(store.data().memory().high_water(), 7 * PAGE);
+            assert_eq!(b.call(&mut store, 3).unwrap(), 1, "exactly the limit");
+            assert_eq!(store.data().memory().exceeded(), None);
+            assert_eq!(b.call(&mut store, 1).unwrap(), -1);
+            assert_eq!(store.data().memory().exceeded(), Some(10 * PAGE));
+            assert_eq!(store.data().memory().high_water(), 10 * PAGE);
+            assert_eq!(a.call(&mut store, 0).unwrap(), 6, "failed growth changes nothing");
+        }
+    }
+
+    #[test]
+    fn impossible_growth_exceeds_limit() {
+        let engines = Engines::new(&PluginSettings::default()).unwrap();
+        let (mut store, instance) = instance(&engines, PluginClass::Compiled, 10 * PAGE, TWO_MEMORIES).unwrap();
+        let grow = instance.get_typed_func::<i32, i32>(&mut store, "a").unwrap();
+        assert_eq!(grow.call(&mut store, 65_536).unwrap(), -1, "4 GiB");
+        assert_eq!(store.data().memory().exceeded(), Some(10 * PAGE));
+    }
+
     #[test]
     fn table_growth_stops_at_its_limit() {
         let engines = Engines::new(&PluginSettings::default()).unwrap();
-        for is_python in [false, true] {
-            let engine = engines.of(is_python);
-            let limits = PluginLimits { memory_bytes: 0, ..PluginSettings::default().native };
-            let log = Arc::new(PluginLog::new("?", "?", "?", &limits));
-            let mut store = Store::new(engine, GuestState::new(&limits, &log));
-            store.limiter(GuestState::limiter);
-            store.set_epoch_deadline(1_000_000);
-            let module = Module::new(engine, GROWING).unwrap();
-            let instance = Instance::new(&mut store, &module, &[]).unwrap();
+        for class in PluginClass::ALL {
+            let (mut store, instance) = instance(&engines, class, 0, GROWING).unwrap();
             let grow = instance.get_typed_func::<i32, i32>(&mut store, "grow").unwrap();
             let mut grow_by = |count: i32| grow.call(&mut store, count).unwrap();
             assert_eq!(grow_by(10_000), 1);

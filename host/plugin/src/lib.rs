@@ -14,11 +14,13 @@ mod build_info;
 mod cache;
 mod call_clock;
 mod cast;
+mod class;
 mod column_type;
 mod comparison;
 mod compile_limits;
 mod compiler;
 mod component;
+mod contents;
 mod cost;
 mod diff;
 mod digest;
@@ -32,6 +34,7 @@ mod inline_failures;
 mod inputs;
 mod isolation;
 mod killed;
+mod limit_scope;
 mod logs;
 mod metrics;
 mod output;
@@ -44,6 +47,7 @@ mod run_cost;
 mod runtime;
 mod settings;
 mod shadow;
+mod shape;
 mod signature;
 mod transform;
 mod value_text;
@@ -56,6 +60,7 @@ pub use self::{
     batch::{NeedsIsolation, OnFailure},
     build_info::BuildInfo,
     cast::cast,
+    class::PluginClass,
     column_type::{ColumnScalar, ColumnType},
     comparison::{Comparison, ComparisonReport},
     compile_limits::{CompileKill, CompileLimits},
@@ -68,12 +73,13 @@ pub use self::{
     inputs::{AsOf, Inputs, InputsBuilder},
     isolation::{Isolation, IsolationPermit},
     killed::KilledCompilations,
+    limit_scope::LimitScope,
     output::{FailedRow, Output, Outputs},
     own_instance::OwnInstance,
     plugin_dir::{HistoryEntry, PluginDir, PluginDirError, PreparedVersion, RolloutDir, read_file},
     run_cost::RunCost,
     runtime::PluginRuntime,
-    settings::{PluginLimits, PluginSettings},
+    settings::{LimitOverrides, PluginLimits, PluginSettings},
     signature::{COLUMNS_MAX, Field, Signature, is_lower_version},
     transform::Transform,
     vitals::VitalCounts,

@@ -38,19 +38,20 @@ impl PluginRuntime {
     /// # Errors
     /// [`PluginError`] if address space for instances cannot be reserved, or a thread cannot be started.
     pub fn new(settings: PluginSettings) -> Result<Arc<Self>, PluginError> {
-        let cache = settings.cache_dir.as_deref().and_then(Cache::open);
+        let cache = settings.cache_dir.as_deref().and_then(|dir| Cache::open(dir, settings.cache_bytes_max));
         let engines = Engines::new(&settings)?;
         let start = |name: &str, waiting_max: usize| {
             Compute::start(name, settings.compute_threads, waiting_max).map_err(PluginError::Thread)
         };
         let compute = start("plugin-compute", settings.compute_waiting_max)?;
         let isolation = start("plugin-isolated", ISOLATION_WAITING_MAX)?;
-        let compiler = Compiler::new(settings.compiler.clone(), settings.compiler_args.clone(), settings.compile);
+        let (program, args) = (settings.compiler.clone(), settings.compiler_args.clone());
+        let compiler = Compiler::new(program, args, settings.compile, settings.compile_threads);
         Ok(Arc::new(Self { engines, cache, compiler, compute, isolation, settings, shadow: OnceLock::new() }))
     }
 
     /// Checks a file, compiles it in a child process unless the cache has its code, and calls it for its signature.
-    /// Blocks during the compilation, which takes seconds for a Python plugin, and at most [`CompileLimits::time`] of
+    /// Blocks during the compilation, which takes seconds for an interpreter, and at most [`CompileLimits::time`] of
     /// CPU time.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use larder_model::{
 
 use super::{
     AsOf, BindError, CallError, ColumnType, Component, FailedRow, Field, Frame, Incompatibility, Inputs, InputsBuilder,
-    Interrupt, Isolation, Outputs, PluginLimits, PluginRuntime,
+    Interrupt, Isolation, Outputs, PluginClass, PluginLimits, PluginRuntime,
     acceptance::Samples,
     batch::{Batch, Called, Caller, NeedsIsolation, OnFailure},
     call_clock::Cost,
@@ -182,11 +182,11 @@ impl Transform {
     }
 
     /// Returns whether a call with this many rows is expected to take longer than a serving thread may spend on it.
-    /// Always returns true for a Python plugin, because garbage collection may pause a call at any time, and for a second
-    /// after calls on serving threads failed that took long.
+    /// Always returns true for a plugin that contains an interpreter, because garbage collection may pause a call at any
+    /// time, and for a second after calls on serving threads failed that took long.
     #[must_use]
     pub fn is_long(&self, rows: usize) -> bool {
-        self.component.is_python()
+        self.component.class() == PluginClass::Interpreted
             || self.costs.expect(rows) > self.runtime.settings().inline_max
             || self.inline_failures.are_many()
     }

@@ -34,7 +34,7 @@ use self::{
     rollout::{RolledBackList, Rollout},
     version::Version,
 };
-use crate::config::{PluginConfig, RolloutConfig};
+use crate::config::{PluginConfig, Rollouts};
 
 /// The plugins of a server.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ pub(super) struct Plugins {
     runtime: Arc<PluginRuntime>,
     plugin_dir: PluginDir,
     rollout_dir: RolloutDir,
-    rollout_config: RolloutConfig,
+    rollout_configs: Rollouts,
     /// Files whose compilation was killed. These files are not compiled again automatically.
     killed: KilledCompilations,
     /// The limit on the size of a plugin's file, in bytes.
@@ -127,7 +127,7 @@ impl Plugins {
             runtime,
             plugin_dir,
             rollout_dir,
-            rollout_config: config.rollout.clone(),
+            rollout_configs: config.rollouts.clone(),
             killed,
             file_bytes_max,
             clock,
@@ -538,7 +538,7 @@ impl Plugins {
             Some(live) => Ok(live.clone()),
             None => self.bind(name, &version.component, catalog, Some(version)).map_err(DeployError::Bind),
         };
-        rollout.rebound(bind(&rollout.candidate)?, bind(&rollout.base)?, &self.rollout_config)
+        rollout.rebound(bind(&rollout.candidate)?, bind(&rollout.base)?, self.rollout_configs.of(name))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -14,6 +14,7 @@ use super::{
     environment::process_environment,
     feast, logging,
     patterns::{Pattern, resolve},
+    plugins,
     units::TEXT_BYTES_MAX,
 };
 
@@ -160,6 +161,7 @@ fn read(config: &Config, need: RegistryNeed) -> Read {
     // definition has an error, some services are not known.
     if !problems.has_errors() && !is_unwritten {
         access::check_scopes(config, validated.sound(), &problems);
+        plugins::check_overrides(&config.plugins, validated.sound(), &problems);
         logging::check_services(&config.logging, &config.base_dir, validated.sound(), &problems);
     }
     Read { validated, is_unwritten, cache, files, registry, problems }

@@ -1,14 +1,23 @@
 //! Reads `plugins:`, the settings of plugins.
 
-use std::{path::Path, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+    path::Path,
+    time::Duration,
+};
 
 use larder_http::HttpConfig;
-use larder_plugin_host::{CompileLimits, PluginLimits, PluginSettings};
+use larder_model::{
+    registry::Catalog,
+    yaml::{Problems, nearest},
+};
+use larder_plugin_host::{CompileLimits, LimitOverrides, PluginSettings};
 use larder_store::StoreConfig;
 
 use super::{
     PluginConfig, RolloutConfig,
-    rollout::rollout,
+    rollout::{self, Rollouts},
     section::Section,
     units::{KIB, MIB, memory},
 };
@@ -30,10 +39,23 @@ pub(super) fn plugins(
     let dir = if off { None } else { dir.or_else(|| Some(base_dir.join(DIR))) };
     let own_dir = store.data_dir.join(OWN_DIR);
     let default = PluginSettings::default();
+    let (mut overrides, mut override_names) = (BTreeMap::new(), Vec::new());
+    let rollout = rollout::rollout(section.section("plugins.rollout"), &RolloutConfig::default());
+    let mut of_plugins = BTreeMap::new();
+    for (name, mut section) in section.entries("overrides", "plugins.overrides") {
+        if section.has("rollout") {
+            let own = rollout::rollout(section.section("plugins.overrides.rollout"), &rollout);
+            of_plugins.insert(name.value.clone(), own);
+        }
+        overrides.insert(name.value.clone(), limits(section));
+        override_names.push(name.clone());
+    }
     let settings = PluginSettings {
         cache_dir: Some(own_dir.join("compiled")),
-        native: limits(section.section("plugins.limits"), default.native),
-        python: limits(section.section("plugins.python"), default.python),
+        compiled: limits(section.section("plugins.limits")).over(default.compiled),
+        interpreted: limits(section.section("plugins.interpreted")).over(default.interpreted),
+        overrides,
+        cache_bytes_max: section.bytes("compiled_max", MIB..=1_024 * 1_024 * MIB, default.cache_bytes_max),
         compile: CompileLimits {
             time: section.duration("compile_time_max", SECOND..=Duration::from_secs(3_600), default.compile.time),
             memory_bytes: section.bytes(
@@ -50,9 +72,8 @@ pub(super) fn plugins(
         shadow_cpu_percent: percent(section.count("shadow_cpu_percent", 1..=100, default.shadow_cpu_percent as usize)),
         ..default
     };
-    let rollout = rollout(section.section("plugins.rollout"), &RolloutConfig::default());
     section.finish();
-    PluginConfig { dir, own_dir, rollout, settings }
+    PluginConfig { dir, own_dir, rollouts: Rollouts { common: rollout, of_plugins }, settings, override_names }
 }
 
 /// Converts a checked percentage.
@@ -60,19 +81,42 @@ fn percent(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(100)
 }
 
-fn limits(mut section: Section<'_>, default: PluginLimits) -> PluginLimits {
-    let limits = PluginLimits {
-        memory_bytes: memory(section.bytes("memory", MIB..=1_024 * MIB, default.memory_bytes as u64)),
+/// Adds a warning for each plugin with limits of its own that no derived view names.
+pub(super) fn check_overrides(config: &PluginConfig, catalog: &Catalog, problems: &Problems) {
+    let plugins: BTreeSet<&str> = catalog.derived_views().iter().map(|view| &*view.plugin).collect();
+    for name in config.override_names.iter().filter(|name| !plugins.contains(name.value.as_str())) {
+        let message =
+            format!("plugins: 'overrides' has limits for plugin '{}', which no derived view uses", name.value);
+        problems.warning(&name.at, message, nearest(&name.value, plugins.iter().copied()));
+    }
+}
+
+/// Reads the limits of a class or of one plugin.
+fn limits(mut section: Section<'_>) -> LimitOverrides {
+    let limits = LimitOverrides {
+        memory_bytes: bytes(&mut section, "memory", MIB..=1_024 * MIB).map(memory),
         // The timer that interrupts calls has a resolution of a millisecond.
-        time: section.duration("time", Duration::from_millis(1)..=Duration::from_secs(60), default.time),
-        output_bytes: memory(section.bytes("output", KIB..=1_024 * MIB, default.output_bytes as u64)),
-        functions: section.count("functions", 1..=10_000_000, default.functions),
-        component_bytes: section.bytes("component", KIB..=256 * MIB, default.component_bytes),
-        rows_per_call: section.count("rows", 1..=1_000_000, default.rows_per_call),
-        log_line_bytes: memory(section.bytes("log_line", 64..=MIB, default.log_line_bytes as u64)),
-        log_lines_per_second: section.count("log_lines", 1..=100_000, default.log_lines_per_second),
-        multiline_logs: default.multiline_logs,
+        time: section
+            .get("time")
+            .is_some()
+            .then(|| section.duration("time", Duration::from_millis(1)..=Duration::from_secs(60), Duration::default())),
+        output_bytes: bytes(&mut section, "output", KIB..=1_024 * MIB).map(memory),
+        component_bytes: bytes(&mut section, "component", KIB..=256 * MIB),
+        functions: count(&mut section, "functions", 1..=10_000_000),
+        rows_per_call: count(&mut section, "rows", 1..=1_000_000),
+        log_line_bytes: bytes(&mut section, "log_line", 64..=MIB).map(memory),
+        log_lines_per_second: count(&mut section, "log_lines", 1..=100_000),
     };
     section.finish();
     limits
+}
+
+/// Returns a size, or `None` if the key is absent.
+fn bytes(section: &mut Section<'_>, key: &'static str, within: RangeInclusive<u64>) -> Option<u64> {
+    section.get(key).is_some().then(|| section.bytes(key, within, 0))
+}
+
+/// Returns a count, or `None` if the key is absent.
+fn count(section: &mut Section<'_>, key: &'static str, within: RangeInclusive<i64>) -> Option<usize> {
+    section.get(key).is_some().then(|| section.count(key, within, 0))
 }

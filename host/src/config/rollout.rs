@@ -1,6 +1,6 @@
 //! Reads `plugins: rollout:`, the gates and steps by which a new version of a plugin goes into production.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use larder_model::yaml::Tree;
 
@@ -33,6 +33,27 @@ pub struct RolloutConfig {
     /// The period for which the candidate and the live version are compared.
     pub window: Duration,
 }
+
+/// The gates and steps of the rollouts of all plugins.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rollouts {
+    /// `plugins: rollout`.
+    pub(super) common: RolloutConfig,
+    /// `plugins: overrides: NAME: rollout`, by the name of the plugin.
+    pub(super) of_plugins: BTreeMap<String, RolloutConfig>,
+}
+
+// === impl Rollouts ===
+
+impl Rollouts {
+    /// Returns the gates and steps for a plugin.
+    #[must_use]
+    pub fn of(&self, plugin: &str) -> &RolloutConfig {
+        self.of_plugins.get(plugin).unwrap_or(&self.common)
+    }
+}
+
+// === impl RolloutConfig ===
 
 impl Default for RolloutConfig {
     fn default() -> Self {

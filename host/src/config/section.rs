@@ -90,6 +90,23 @@ impl<'n> Section<'n> {
             .collect()
     }
 
+    /// Returns the entries of a mapping whose keys are names, as sections with this name. Adds an error for each entry that is
+    /// not a mapping.
+    pub(super) fn entries(&mut self, key: &'static str, name: &'static str) -> Vec<(&'n Located<String>, Self)> {
+        let problems = self.problems;
+        let Some(node) = self.get(key) else { return Vec::new() };
+        let Tree::Map(entries) = &node.tree else {
+            self.error(&node.at, format!("'{key}' must be a mapping, got {}", node.tree.kind()), None);
+            return Vec::new();
+        };
+        entries
+            .iter()
+            .map(|(entry, node)| {
+                (entry, Self { name, at: &node.at, table: Table::new(name, node, problems), problems })
+            })
+            .collect()
+    }
+
     /// Returns a list of strings. A single text is read as a list of one item.
     pub(super) fn texts(&mut self, key: &'static str) -> Vec<Located<String>> {
         self.table.as_mut().map(|table| table.texts(key)).unwrap_or_default()

@@ -7,6 +7,7 @@
 //! * [`feast`]: a Feast repository's `feature_store.yaml`, of which Larder uses some settings;
 //! * [`files`]: the configuration on disk, and the definitions that it names;
 //! * [`logging`]: the feature log;
+//! * [`plugins`]: the limits of plugins;
 //! * [`shipped`]: the files in `configs/`.
 
 mod access;
@@ -15,6 +16,7 @@ mod environment;
 mod feast;
 mod files;
 mod logging;
+mod plugins;
 mod shipped;
 mod text;
 

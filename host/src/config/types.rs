@@ -14,7 +14,7 @@ use larder_source::aws::Aws;
 use larder_store::StoreConfig;
 use larder_sync::{SyncLimits, SyncSetting};
 
-use super::{BuildFeatures, FeastConfig, RolloutConfig, environment::Flag, logging::LoggingConfig};
+use super::{BuildFeatures, FeastConfig, Rollouts, environment::Flag, logging::LoggingConfig};
 
 /// All settings. Paths are already resolved against the configuration file's directory, except the paths in `features`.
 #[derive(Clone, Debug)]
@@ -120,10 +120,12 @@ pub struct PluginConfig {
     pub dir: Option<PathBuf>,
     /// The directory of the stored copies of plugins and of compiled code, in the store's directory.
     pub own_dir: PathBuf,
-    /// `plugins: rollout`.
-    pub rollout: RolloutConfig,
+    /// `plugins: rollout` and `plugins: overrides: NAME: rollout`.
+    pub rollouts: Rollouts,
     /// All other settings in `plugins:`.
     pub settings: PluginSettings,
+    /// The plugins that have limits of their own, with their positions in the file.
+    pub(super) override_names: Vec<Located<String>>,
 }
 
 /// The settings in `log:`.
@@ -187,7 +189,7 @@ impl Config {
         // These settings are derived from other sections.
         let plugins = |plugins: &PluginConfig| {
             let settings = PluginSettings { cache_dir: None, threads: 0, ..plugins.settings.clone() };
-            PluginConfig { own_dir: PathBuf::new(), settings, ..plugins.clone() }
+            PluginConfig { own_dir: PathBuf::new(), settings, override_names: Vec::new(), ..plugins.clone() }
         };
         let reload = |sync: &SyncConfig| (sync.reload_every, sync.registry_every);
         let differs = [

@@ -1,6 +1,7 @@
 //! Deployment of plugins through the admin API and through the plugin directory, and rollbacks.
 
 mod command;
+mod compiled_code;
 mod history;
 
 use std::{

@@ -162,8 +162,8 @@ impl Setup {
         }
         config.plugins.settings.compiler = guests::compiler();
         // The limits are longer than the default, because debug builds are slow.
-        config.plugins.settings.native.time = Duration::from_millis(200);
-        config.plugins.settings.python.time = Duration::from_millis(500);
+        config.plugins.settings.compiled.time = Duration::from_millis(200);
+        config.plugins.settings.interpreted.time = Duration::from_millis(500);
         if let Some(longest) = self.inline_max {
             config.plugins.settings.inline_max = longest;
         }

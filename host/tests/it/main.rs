@@ -48,6 +48,7 @@ mod plugin_frames;
 mod plugin_limits;
 mod plugin_lists;
 mod plugin_mistakes;
+mod plugin_overrides;
 mod plugin_python;
 mod plugin_server;
 mod plugin_tools;

@@ -15,7 +15,8 @@ use std::{
 
 use larder_http::Control;
 use larder_plugin_host::{
-    BuildInfo, COMPILE_COMMAND, CompileKill, CompileLimits, LoadError, PluginLimits, PluginRuntime, PluginSettings,
+    BuildInfo, COMPILE_COMMAND, CompileKill, CompileLimits, LoadError, PluginClass, PluginLimits, PluginRuntime,
+    PluginSettings,
 };
 use rustix::process::Signal;
 use serde_json::json;
@@ -75,8 +76,8 @@ pub(crate) fn bomb(module: &[u8]) -> Vec<u8> {
 fn runtime(compiler: PathBuf, compile: CompileLimits, functions: usize) -> Arc<PluginRuntime> {
     let default = PluginSettings::default();
     // The time limit is long, because debug builds on a busy machine are slow.
-    let native = PluginLimits { functions, time: Duration::from_secs(5), ..default.native };
-    PluginRuntime::new(PluginSettings { compiler, compile, native, ..default }).unwrap()
+    let compiled = PluginLimits { functions, time: Duration::from_secs(5), ..default.compiled };
+    PluginRuntime::new(PluginSettings { compiler, compile, compiled, ..default }).unwrap()
 }
 
 const WIDE: CompileLimits = CompileLimits { time: Duration::from_secs(600), memory_bytes: 4_096 * MIB };
@@ -155,21 +156,21 @@ fn python_plugins_share_functions() {
         ..PluginSettings::default()
     };
     let runtime = PluginRuntime::new(settings).unwrap();
-    let build = |language: &str| {
-        let [sources, sdk, tool] = ["sha256:0", "0.3.0", "test"].map(str::to_owned);
-        BuildInfo { format: 1, language: language.to_owned(), sources, sdk, tool }
+    let build = |class: PluginClass| {
+        let [language, sources, sdk, tool] = ["any", "sha256:0", "0.3.0", "test"].map(str::to_owned);
+        BuildInfo { format: 1, language, class, sources, sdk, tool }
     };
     // The size of the input without functions is the size of the component and of its length.
-    let functions_of = |language: &str, loop_count: usize| {
+    let functions_of = |class: PluginClass, loop_count: usize| {
         let mut component = bomb(&loops(loop_count));
-        build(language).append(&mut component);
+        build(class).append(&mut component);
         runtime.load(&component).unwrap();
         let sizes = fs::read_to_string(&sizes).unwrap();
         sizes.lines().last().unwrap().trim().parse::<usize>().unwrap() - component.len() - 8
     };
-    assert_eq!(functions_of("python", 1), 0, "the first one");
-    assert!(functions_of("python", 2) > 10_000, "the functions of the first one");
-    assert_eq!(functions_of("rust", 3), 0, "another language");
+    assert_eq!(functions_of(PluginClass::Interpreted, 1), 0, "the first one");
+    assert!(functions_of(PluginClass::Interpreted, 2) > 10_000, "the functions of the first one");
+    assert_eq!(functions_of(PluginClass::Compiled, 3), 0, "another class");
 }
 
 #[test]

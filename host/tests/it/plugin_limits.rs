@@ -23,8 +23,8 @@ const MIB: usize = 1 << 20;
 /// Returns settings with enough time for a debug build on a busy machine.
 fn settings() -> PluginSettings {
     let default = PluginSettings::default();
-    let native = PluginLimits { time: Duration::from_millis(300), ..default.native };
-    PluginSettings { native, compiler: compiler(), ..default }
+    let compiled = PluginLimits { time: Duration::from_millis(300), ..default.compiled };
+    PluginSettings { compiled, compiler: compiler(), ..default }
 }
 
 pub(crate) fn runtime() -> &'static Arc<PluginRuntime> {
@@ -261,8 +261,8 @@ fn describe_and_initialization_are_limited() {
 fn file_size_and_format_are_checked() {
     let good = fs::read(guest("hostile")).unwrap();
     let limited = |bytes: u64| {
-        let native = PluginLimits { component_bytes: bytes, ..settings().native };
-        PluginRuntime::new(PluginSettings { native, ..settings() }).unwrap()
+        let compiled = PluginLimits { component_bytes: bytes, ..settings().compiled };
+        PluginRuntime::new(PluginSettings { compiled, ..settings() }).unwrap()
     };
     let bytes = good.len() as u64;
     assert!(limited(bytes).load(&good).is_ok());
@@ -286,8 +286,8 @@ fn file_size_and_format_are_checked() {
 
 #[test]
 fn large_batch_is_split() {
-    let native = PluginLimits { rows_per_call: 100, ..settings().native };
-    let small = PluginRuntime::new(PluginSettings { native, ..settings() }).unwrap();
+    let compiled = PluginLimits { rows_per_call: 100, ..settings().compiled };
+    let small = PluginRuntime::new(PluginSettings { compiled, ..settings() }).unwrap();
     let component = small.load(&fs::read(guest("hostile")).unwrap()).unwrap();
     let split = Transform::bind(&small, &component, &view(r#"{"mode": "good"}"#)).unwrap();
     let whole = in_mode("good", None);
@@ -355,7 +355,7 @@ fn failed_calls_of_a_batch_are_limited() {
     let (transform, inputs) = bad_rows("spin", &bad[..64], 64);
     let started = Instant::now();
     assert_eq!(transform.call(&inputs).failed().len(), 64);
-    let limit = settings().native.time;
+    let limit = settings().compiled.time;
     assert!(started.elapsed() < limit * 64, "{:?}", started.elapsed());
 }
 
@@ -379,7 +379,7 @@ fn row_after_wait_has_whole_limit() {
     let outputs = transform.try_call(&inputs, OnFailure::FailCall).unwrap();
     assert_eq!(failed_rows(&outputs), [5], "a call that takes too long is divided");
     match &*outputs.failed()[0].error {
-        CallError::Interrupt(Interrupt::Timeout(limit)) => assert_eq!(*limit, settings().native.time),
+        CallError::Interrupt(Interrupt::Timeout(limit)) => assert_eq!(*limit, settings().compiled.time),
         error => panic!("{error}"),
     }
 }

@@ -14,7 +14,7 @@ use std::{
 
 use larder_http::Control;
 use larder_model::model::{DerivedInput, DerivedView, Feature, InputSource, OnError, ValueRef};
-use larder_plugin_host::{OnFailure, Outputs, PluginRuntime, PluginSettings, Transform};
+use larder_plugin_host::{OnFailure, Outputs, PluginClass, PluginRuntime, PluginSettings, Transform};
 use serde_json::{Value, json};
 
 use crate::{
@@ -64,7 +64,7 @@ fn transform() -> &'static Arc<Transform> {
         let settings = PluginSettings { cache_dir, compiler: compiler(), ..PluginSettings::default() };
         let runtime = PluginRuntime::new(settings).unwrap();
         let component = runtime.load(&fs::read(guest("evaluate")).unwrap()).unwrap();
-        assert!(component.is_python());
+        assert_eq!(component.class(), PluginClass::Interpreted);
         Transform::bind(&runtime, &component, &view()).unwrap()
     })
 }

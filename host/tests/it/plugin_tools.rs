@@ -14,7 +14,8 @@ use std::{
 
 use larder_model::model::{DerivedInput, DerivedView, Feature, InputSource, OnError, Tags, ValueRef};
 use larder_plugin_host::{
-    ColumnScalar, ColumnType, ColumnWriter, Component, FrameBuilder, PluginRuntime, PluginSettings, Transform,
+    ColumnScalar, ColumnType, ColumnWriter, Component, FrameBuilder, PluginClass, PluginRuntime, PluginSettings,
+    Transform,
 };
 
 use crate::{
@@ -92,7 +93,7 @@ fn python_project_builds_and_reports_errors() {
     let component = fs::read(home.path("ratio/ratio.wasm")).unwrap();
     let runtime = runtime();
     let loaded = runtime.load(&component).unwrap();
-    assert!(loaded.is_python());
+    assert_eq!(loaded.class(), PluginClass::Interpreted);
     assert_eq!((loaded.build().unwrap().sdk.as_str(), loaded.contract()), ("0.3.0", "0.3"));
     assert_eq!(loaded.signature().doc, "The ratio of two numbers.");
     // The build does not write byte code into the project.
@@ -299,8 +300,8 @@ fn runtime() -> Arc<PluginRuntime> {
     let cache_dir = Some(kept("cache").join("compiled"));
     // The limits are long, because debug builds on busy machines are slow, and these tests only check results.
     let mut settings = PluginSettings { cache_dir, compiler: compiler(), ..PluginSettings::default() };
-    settings.python.time = crate::binary::TIMEOUT;
-    settings.native.time = crate::binary::TIMEOUT;
+    settings.interpreted.time = crate::binary::TIMEOUT;
+    settings.compiled.time = crate::binary::TIMEOUT;
     PluginRuntime::new(settings).unwrap()
 }
 

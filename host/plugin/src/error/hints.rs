@@ -5,7 +5,7 @@ use std::fmt;
 use larder_model::model::ValueType;
 
 use super::{CallError, Interrupt};
-use crate::CompileKill;
+use crate::{CompileKill, LimitScope, PluginClass};
 
 // === impl CallError ===
 
@@ -41,14 +41,10 @@ impl CallError {
 impl Interrupt {
     pub(super) fn hint(&self) -> &'static str {
         match self {
-            Self::Timeout(_) => "do less work, or raise 'time' in 'plugins: limits' (for Python, in 'plugins: python')",
+            Self::Timeout(_) => "do less work, or raise 'time' for the plugin in 'plugins: overrides'",
             Self::Elapsed(_) => "retry when the machine is less busy",
-            Self::Memory { .. } => {
-                "use less memory, or raise 'memory' in 'plugins: limits' (for Python, in 'plugins: python')"
-            }
-            Self::Output { .. } => {
-                "return less, or raise 'output' in 'plugins: limits' (for Python, in 'plugins: python')"
-            }
+            Self::Memory { .. } => "use less memory, or raise 'memory' for the plugin in 'plugins: overrides'",
+            Self::Output { .. } => "return less, or raise 'output' for the plugin in 'plugins: overrides'",
             Self::Stack => "use a loop instead of a recursion",
             Self::Trap(_) => "return an error instead",
             Self::Panic(_) => "return an error instead of a panic",
@@ -91,11 +87,21 @@ pub(super) fn import_hint(imports: &[String]) -> &'static str {
     }
 }
 
-/// Returns the way out for a file that is too large. `marked` is whether the file declares its language.
-pub(super) fn size_hint(language: &str, marked: bool) -> String {
-    match (language, marked) {
-        (_, false) => "build a Python plugin with `larder plugin build`, which records the language".to_owned(),
-        ("Python", true) => "leave out packages, or raise 'plugins: python: component'".to_owned(),
-        (_, true) => "leave out dependencies, or raise 'plugins: limits: component'".to_owned(),
+/// Returns the way out for a file that is too large. `marked` is whether the file declares its class.
+pub(super) fn size_hint(scope: &LimitScope, marked: bool) -> String {
+    if marked {
+        format!("leave out dependencies, or raise '{}: component'", scope.setting())
+    } else {
+        "build a plugin that contains an interpreter with `larder plugin build`, which records its class".to_owned()
+    }
+}
+
+/// Returns the way out for a component of a class with too many parts.
+pub(super) fn contents_hint(class: PluginClass) -> &'static str {
+    match class {
+        PluginClass::Compiled => {
+            "leave out dependencies. A plugin that contains an interpreter may have more: build it with `larder plugin build`"
+        }
+        PluginClass::Interpreted => "leave out dependencies",
     }
 }

@@ -23,7 +23,8 @@ pub(in crate::cli) fn compat_problems(config: &PluginConfig, catalog: &Catalog) 
     // Compiled code is cached in the user's cache directory, because the server's directory may be in use or not exist
     // yet. If the user has no cache directory, each run compiles all plugins again.
     let cache_dir = super::cache::dir().ok().map(|dir| dir.join("compiled"));
-    let runtime = PluginRuntime::new(PluginSettings { cache_dir, ..config.settings.clone() })?;
+    let settings = PluginSettings { cache_dir, ..config.settings.clone() };
+    let runtime = PluginRuntime::new(settings.without_requests())?;
     let mut problems = Vec::new();
     for name in views.iter().map(|view| &view.plugin).collect::<BTreeSet<_>>() {
         let file = PluginDir::file_in(dir, name);

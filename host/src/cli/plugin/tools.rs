@@ -56,16 +56,16 @@ fn local_runtime() -> Result<Arc<PluginRuntime>> {
 /// deployment.
 fn build_runtime() -> Result<Arc<PluginRuntime>> {
     let mut settings = PluginSettings::default();
-    for limits in [&mut settings.native, &mut settings.python] {
+    for limits in [&mut settings.compiled, &mut settings.interpreted] {
         limits.time *= 20;
     }
     runtime_with(settings)
 }
 
 fn runtime_with(mut settings: PluginSettings) -> Result<Arc<PluginRuntime>> {
-    for limits in [&mut settings.native, &mut settings.python] {
+    for limits in [&mut settings.compiled, &mut settings.interpreted] {
         limits.multiline_logs = true;
     }
     let cache_dir = Some(cache::dir()?.join("compiled"));
-    Ok(PluginRuntime::new(PluginSettings { cache_dir, ..settings })?)
+    Ok(PluginRuntime::new(PluginSettings { cache_dir, ..settings }.without_requests())?)
 }

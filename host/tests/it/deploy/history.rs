@@ -27,7 +27,7 @@ use crate::{
 };
 
 const NAME: &str = "odfv_singleton";
-const OWN: &str = "data/store/plugins";
+pub(super) const OWN: &str = "data/store/plugins";
 const SEED: u64 = 0x0b5e_55ed;
 
 /// Returns a plugin's file with an additional custom section, and so with another digest.
@@ -36,7 +36,7 @@ pub(super) fn variant(mut bytes: Vec<u8>, n: u8) -> Vec<u8> {
     bytes
 }
 
-fn digest(bytes: &[u8]) -> String {
+pub(super) fn digest(bytes: &[u8]) -> String {
     Digest::of(bytes).to_string()
 }
 

@@ -1,6 +1,6 @@
 //! Mistakes in derived views that `larder check` finds.
 
-use std::fs;
+use std::{fs, process::Command};
 
 use expect_test::expect_file;
 
@@ -64,12 +64,18 @@ fn check_definitions() {
         // The names in `entities:` are not replaced.
         let (head, views) = GOOD.split_once("derived_views:").unwrap();
         home.write("features/all.yaml", &format!("{head}derived_views:{}", views.replacen(from, to, 1)));
-        let ended = crate::plugin_tools::end(&mut check);
-        let text = super::clean(&format!("{}{}", ended.out, ended.err), &home);
-        let lines: Vec<&str> =
-            text.lines().filter(|line| line.contains("error: ") || line.contains("warning: ")).collect();
-        page.add(mistake, "larder check --offline", &lines.join("\n"));
+        page.add(mistake, "larder check --offline", &warnings(&mut check, &home));
     }
+    home.write("features/all.yaml", GOOD);
+    let config = fs::read_to_string(home.path("larder.yaml")).unwrap();
+    let mut warnings_with_limits_of = |plugin: &str| {
+        home.write("larder.yaml", &format!("{config}plugins: {{overrides: {{{plugin}: {{time: 20ms}}}}}}\n"));
+        warnings(&mut check, &home)
+    };
+    assert_eq!(warnings_with_limits_of("odfv_singleton"), "");
+    let misspelled = warnings_with_limits_of("odfv_singelton");
+    page.add("limits are those of an unknown plugin", "larder check --offline", &misspelled);
+    home.write("larder.yaml", &config);
     let plugin = home.path("plugins/odfv_singleton.wasm");
     fs::rename(&plugin, home.path("plugins/trips.wasm")).unwrap();
     home.write("features/all.yaml", &GOOD.replace("    plugin: odfv_singleton\n", ""));
@@ -80,4 +86,12 @@ fn check_definitions() {
         &super::clean(&ended.err, &home),
     );
     page.assert_eq(expect_file!["definitions.txt"]);
+}
+
+/// Runs a command, and returns the lines of its output with errors and warnings.
+fn warnings(command: &mut Command, home: &Home) -> String {
+    let ended = crate::plugin_tools::end(command);
+    let text = super::clean(&format!("{}{}", ended.out, ended.err), home);
+    let lines: Vec<&str> = text.lines().filter(|line| line.contains("error: ") || line.contains("warning: ")).collect();
+    lines.join("\n")
 }

@@ -42,7 +42,7 @@ fn renamed(component: &[u8], from: &str, to: &str) -> Vec<u8> {
 fn home(views: &str) -> Home {
     let home = Home::with(views);
     // The limits are longer than the default, because debug builds are slow.
-    home.configure("plugins: {limits: {time: 200ms}, python: {time: 500ms}}\n");
+    home.configure("plugins: {limits: {time: 200ms}, interpreted: {time: 500ms}}\n");
     home
 }
 

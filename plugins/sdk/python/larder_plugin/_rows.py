@@ -137,7 +137,7 @@ def described(error: BaseException, *, is_logged: bool) -> str:
     if isinstance(error, RecursionError):
         text += ". hint: use a loop; calls can be nested about 80 deep in a plugin"
     if isinstance(error, MemoryError):
-        text += ". hint: use less memory, or raise 'plugins: python: memory'"
+        text += ". hint: use less memory, or raise 'plugins: interpreted: memory'"
     problem, has_hint, hint = text.partition(". hint: ")
     return (f"{problem} ({where})" if where else problem) + has_hint + hint
 

@@ -43,10 +43,10 @@ impl Plugins {
 
     /// Checks the gates of all rollouts. Returns the changes that have to be applied.
     pub(in crate::app) fn check_rollouts(&self) -> Vec<Change> {
-        let config = &self.rollout_config;
         let mut changes = Vec::new();
         for (name, entry) in &mut self.state().entries {
             let Some(rollout) = &mut entry.rollout else { continue };
+            let config = self.rollout_configs.of(name);
             let breach = rollout.check_service(config);
             let (kind, waiting) = match breach {
                 Some(breach) => (Some(ChangeKind::RollBack { why: breach.why }), None),

@@ -33,7 +33,7 @@ impl Plugins {
         }
         // The definitions may have changed since the check.
         let candidate = self.bind(&name, component, catalog, Some(&checked.version)).map_err(DeployError::Bind)?;
-        let rollout = Rollout::begin(candidate, base, ratio, &self.rollout_config, self.clock.now())?;
+        let rollout = Rollout::begin(candidate, base, ratio, self.rollout_configs.of(&name), self.clock.now())?;
         self.rollout_dir.write_candidate(&name, bytes)?;
         self.save(&name, &rollout)?;
         // A user deploys it again on purpose.
@@ -63,7 +63,7 @@ impl Plugins {
         command: &PromoteCommand,
         catalog: &Catalog,
     ) -> Result<RolloutStatus, DeployError> {
-        let config = &self.rollout_config;
+        let config = self.rollout_configs.of(name);
         let mut rollout = self.rollout(name)?;
         let (plugin, version) = (name.to_owned(), rollout.candidate.component.signature().version.clone());
         let current = match rollout.stage {
@@ -196,7 +196,7 @@ impl Plugins {
         if is_baking {
             return match previous {
                 Some(base) if is(&base, &saved.base) => {
-                    Rollout::resume(saved, live, base, &self.rollout_config).map(Some)
+                    Rollout::resume(saved, live, base, self.rollout_configs.of(name)).map(Some)
                 }
                 _ if loading == Loading::Cached => Ok(None),
                 _ => Err(invalid("the version that it replaced is not available".to_owned())),
@@ -212,7 +212,7 @@ impl Plugins {
             (None, Loading::Compiled) => self.load(&bytes, super::super::FileOrigin::Directory)?,
         };
         let candidate = self.bind(name, &component, catalog, None).map_err(DeployError::Bind)?;
-        Rollout::resume(saved, candidate, live, &self.rollout_config).map(Some)
+        Rollout::resume(saved, candidate, live, self.rollout_configs.of(name)).map(Some)
     }
 
     /// Returns the version of a plugin that was rolled back, if this is its digest.

@@ -26,7 +26,7 @@ impl Plugins {
             Some(rollout) => {
                 let status = rollout.status(name);
                 let mut report = rollout.last_report();
-                let breaches = rollout.breaches_in_diff(&self.rollout_config, &report.views);
+                let breaches = rollout.breaches_in_diff(self.rollout_configs.of(name), &report.views);
                 report.breaches = breaches.into_iter().map(|breach| breach.why).collect();
                 report.rollout = Some(status);
                 report

@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use larder_common::files::{FILE_BYTES_MAX, read_regular, read_text, temporary_path_for};
-use larder_plugin_host::{BuildInfo, Component, Digest};
+use larder_plugin_host::{BuildInfo, Component, Digest, PluginClass};
 
 use super::{
     build_runtime,
@@ -58,6 +58,7 @@ pub(super) fn run(args: &BuildArgs) -> Result<()> {
     let info = BuildInfo {
         format: FORMAT,
         language: language.name().to_owned(),
+        class: language.class(),
         sources: digest_of_sources(&files, language, &args.features),
         sdk: language.kit_version(&args.dir),
         tool: format!("larder {}", env!("CARGO_PKG_VERSION")),
@@ -220,6 +221,13 @@ impl Language {
         match self {
             Self::Rust => "rust",
             Self::Python => "python",
+        }
+    }
+
+    fn class(self) -> PluginClass {
+        match self {
+            Self::Rust => PluginClass::Compiled,
+            Self::Python => PluginClass::Interpreted,
         }
     }
 
