@@ -72,6 +72,7 @@ pub(super) enum CommandEndpoint {
     DeployPlugin,
     ListPluginHistory,
     RollBackPlugin,
+    CapturePlugin,
 }
 
 /// The result of [`find_route`].
@@ -115,6 +116,7 @@ pub const ROUTES: &[Route] = &[
     route("POST", "/v1/plugins", ADMIN, Endpoint::Command(CommandEndpoint::DeployPlugin)),
     route("GET", "/v1/plugins/{name}/history", ADMIN, Endpoint::Command(CommandEndpoint::ListPluginHistory)),
     route("POST", "/v1/plugins/{name}/rollback", ADMIN, Endpoint::Command(CommandEndpoint::RollBackPlugin)),
+    route("POST", "/v1/plugins/{name}/capture", ADMIN, Endpoint::Command(CommandEndpoint::CapturePlugin)),
 ];
 
 const fn route(

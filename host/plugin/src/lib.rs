@@ -33,6 +33,7 @@ mod isolation;
 mod killed;
 mod logs;
 mod metrics;
+mod observer;
 mod output;
 mod own_instance;
 mod plugin_dir;
@@ -63,6 +64,7 @@ pub use self::{
     inputs::{AsOf, Inputs, InputsBuilder},
     isolation::{Isolation, IsolationPermit},
     killed::KilledCompilations,
+    observer::{CallObserver, ObservedCall},
     output::{FailedRow, Output, Outputs},
     own_instance::OwnInstance,
     plugin_dir::{HistoryEntry, PluginDir, PluginDirError, PreparedVersion, read_file},

@@ -1,10 +1,12 @@
 //! The plugin runtime, one per process.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use larder_common::compute::Compute;
 
-use super::{Component, LoadError, PluginError, PluginSettings, cache::Cache, compiler::Compiler, engine::Engines};
+use super::{
+    CallObserver, Component, LoadError, PluginError, PluginSettings, cache::Cache, compiler::Compiler, engine::Engines,
+};
 
 /// The shared resources for running plugins: the engines, the timer that interrupts calls, the compiler, the cache of
 /// compiled code, the threads for long calls, and the threads for batches that failed.
@@ -16,6 +18,7 @@ pub struct PluginRuntime {
     compute: Compute,
     isolation: Compute,
     settings: PluginSettings,
+    observer: OnceLock<Arc<dyn CallObserver>>,
 }
 
 /// The maximum number of queued jobs for the isolation threads. Each derived view has at most one job with a permit, and
@@ -38,7 +41,7 @@ impl PluginRuntime {
         let compute = start("plugin-compute", settings.compute_waiting_max)?;
         let isolation = start("plugin-isolated", ISOLATION_WAITING_MAX)?;
         let compiler = Compiler::new(settings.compiler.clone(), settings.compiler_args.clone(), settings.compile);
-        Ok(Arc::new(Self { engines, cache, compiler, compute, isolation, settings }))
+        Ok(Arc::new(Self { engines, cache, compiler, compute, isolation, settings, observer: OnceLock::new() }))
     }
 
     /// Checks a file, compiles it in a child process unless the cache has its code, and calls it for its signature.
@@ -85,6 +88,19 @@ impl PluginRuntime {
     #[must_use]
     pub fn isolation(&self) -> &Compute {
         &self.isolation
+    }
+
+    /// Sets the observer of all batches. Has no effect if there is one already.
+    pub fn set_observer(&self, observer: Arc<dyn CallObserver>) {
+        // The error returns the second observer.
+        let _ = self.observer.set(observer);
+    }
+
+    /// Returns the observer, if it observes a batch with or without failed rows.
+    #[inline]
+    pub(super) fn observer(&self, has_failed: bool) -> Option<&dyn CallObserver> {
+        let observer = &**self.observer.get()?;
+        (has_failed || observer.observes_good_calls()).then_some(observer)
     }
 
     /// Returns the settings.

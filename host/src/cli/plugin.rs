@@ -1,6 +1,7 @@
 //! `larder plugin`: creates, builds, checks and deploys plugins.
 
 mod cache;
+mod captures;
 mod compat;
 mod deploy;
 #[cfg_attr(not(feature = "tools"), expect(dead_code, reason = "only the Python kit is used, by `larder import`"))]
@@ -31,6 +32,10 @@ pub(super) enum PluginCommand {
     History(deploy::HistoryArgs),
     /// Roll a plugin back to its previous version, or to another version of its history
     Rollback(deploy::RollbackArgs),
+    /// Capture a sample of the calls of a live plugin, with their inputs and outputs
+    Capture(captures::CaptureArgs),
+    /// List the captured calls of a plugin: those that failed, and samples
+    Captures(captures::CapturesArgs),
 }
 
 pub(super) fn run(command: &PluginCommand) -> Result<()> {
@@ -41,6 +46,8 @@ pub(super) fn run(command: &PluginCommand) -> Result<()> {
         PluginCommand::List(args) => deploy::list(args),
         PluginCommand::History(args) => deploy::history(args),
         PluginCommand::Rollback(args) => deploy::roll_back(args),
+        PluginCommand::Capture(args) => captures::capture(args),
+        PluginCommand::Captures(args) => captures::list(args),
     }
 }
 

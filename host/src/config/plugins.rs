@@ -2,7 +2,9 @@
 
 use std::{path::Path, time::Duration};
 
+use larder_captures::CaptureSettings;
 use larder_http::HttpConfig;
+use larder_model::yaml::Tree;
 use larder_plugin_host::{CompileLimits, PluginLimits, PluginSettings};
 use larder_store::StoreConfig;
 
@@ -17,6 +19,8 @@ const DIR: &str = "plugins";
 const SECOND: Duration = Duration::from_secs(1);
 /// The directory of the stored copies of plugins and of compiled code, relative to the store's directory.
 const OWN_DIR: &str = "plugins";
+/// The directory of captures, relative to the store's directory.
+const CAPTURES_DIR: &str = "captures";
 
 pub(super) fn plugins(
     mut section: Section<'_>,
@@ -48,8 +52,36 @@ pub(super) fn plugins(
         threads: 2 * http.workers + 2,
         ..default
     };
+    let captures = captures(section.section("plugins.captures"));
     section.finish();
-    PluginConfig { dir, own_dir, settings }
+    PluginConfig { dir, own_dir, settings, captures, captures_dir: store.data_dir.join(CAPTURES_DIR) }
+}
+
+fn captures(mut section: Section<'_>) -> CaptureSettings {
+    let default = CaptureSettings::default();
+    let settings = CaptureSettings {
+        failed_per_minute: section.count("failed_per_minute", 0..=10_000, default.failed_per_minute),
+        sample: ratio(&mut section, "sample", default.sample),
+        rows_max: section.count("rows", 1..=1_000, default.rows_max),
+        bytes_max: section.bytes("max_bytes", MIB..=1_024 * 1_024 * MIB, default.bytes_max),
+    };
+    section.finish();
+    settings
+}
+
+/// Reads a number from 0 to 1.
+fn ratio(section: &mut Section<'_>, key: &'static str, default: f64) -> f64 {
+    let Some(node) = section.get(key) else { return default };
+    match node.tree {
+        Tree::Int(0) => 0.0,
+        Tree::Int(1) => 1.0,
+        Tree::Float(ratio) if (0.0..=1.0).contains(&ratio) => ratio,
+        _ => {
+            let help = "0.01 is a hundredth of the calls, 1 is all of them".to_owned();
+            section.error(&node.at, format!("'{key}' must be a number from 0 to 1"), help);
+            default
+        }
+    }
 }
 
 fn limits(mut section: Section<'_>, default: PluginLimits) -> PluginLimits {

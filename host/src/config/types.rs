@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use larder_captures::CaptureSettings;
 use larder_common::{clock::SharedClock, files::FileStamps, telemetry::LogFormat};
 use larder_http::HttpConfig;
 use larder_model::{
@@ -114,12 +115,16 @@ pub struct SyncConfig {
 }
 
 /// The settings in `plugins:`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PluginConfig {
     /// `plugins: dir`; `None` if it is off.
     pub dir: Option<PathBuf>,
     /// The directory of the stored copies of plugins and of compiled code, in the store's directory.
     pub own_dir: PathBuf,
+    /// `plugins: captures`, which calls are captured.
+    pub captures: CaptureSettings,
+    /// The directory of captures, in the store's directory.
+    pub captures_dir: PathBuf,
     /// All other settings in `plugins:`.
     pub settings: PluginSettings,
 }
@@ -185,7 +190,7 @@ impl Config {
         // These settings are derived from other sections.
         let plugins = |plugins: &PluginConfig| {
             let settings = PluginSettings { cache_dir: None, threads: 0, ..plugins.settings.clone() };
-            PluginConfig { dir: plugins.dir.clone(), own_dir: PathBuf::new(), settings }
+            PluginConfig { own_dir: PathBuf::new(), captures_dir: PathBuf::new(), settings, ..plugins.clone() }
         };
         let reload = |sync: &SyncConfig| (sync.reload_every, sync.registry_every);
         let differs = [

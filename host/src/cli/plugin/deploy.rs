@@ -133,7 +133,7 @@ pub(super) fn history(args: &HistoryArgs) -> Result<()> {
 
 /// Returns the path of a route of a plugin. Names of plugins contain only letters, digits and underscores. Other text
 /// cannot name a plugin, but it must not change the structure of the path.
-fn path_of(plugin: &str, route: &str) -> String {
+pub(super) fn path_of(plugin: &str, route: &str) -> String {
     format!("/v1/plugins/{}/{route}", plugin.replace(['/', '?', '#', ' '], "_"))
 }
 

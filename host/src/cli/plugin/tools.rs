@@ -6,7 +6,10 @@ mod check;
 mod inspect;
 mod name;
 mod new;
+mod out_file;
 mod project;
+mod replay;
+mod rows;
 mod run;
 
 use std::sync::Arc;
