@@ -191,8 +191,23 @@ mod tests {
         assert_eq!(write(&captures, "quiet", 6, 20).unwrap(), 1);
         assert_eq!((names(&plugin("loud")).len(), names(&plugin("quiet")).len()), (3, 2));
         // A plugin cannot use more than its share at the cost of others either.
-        assert_eq!(write(&captures, "quiet", 7, 60).unwrap(), 2);
+        assert_eq!(write(&captures, "quiet", 7, 60).unwrap(), 3);
         assert_eq!((names(&plugin("loud")).len(), names(&plugin("quiet")).len()), (2, 1));
+    }
+
+    #[test]
+    fn number_of_files_is_limited() {
+        let dir = tempfile::tempdir().unwrap();
+        let captures = CaptureDir::new(dir.path().join("captures"), 1 << 30);
+        let plugin = dir.path().join("captures/a");
+        assert_eq!(write(&captures, "a", 0, 1).unwrap(), 0);
+        for number in 2..FILES_MAX {
+            fs::write(plugin.join(format!("1971-{number}.arrow")), "").unwrap();
+        }
+        assert_eq!(write(&captures, "a", 100_000_000, 1).unwrap(), 0);
+        assert_eq!(names(&plugin).len(), FILES_MAX);
+        assert_eq!(write(&captures, "a", 100_000_001, 1).unwrap(), 1);
+        assert_eq!(names(&plugin).len(), FILES_MAX);
     }
 
     #[test]
@@ -224,7 +239,7 @@ mod tests {
         fs::write(&incomplete, "").unwrap();
         assert_eq!(names(&dir.path().join("captures/a")).len(), 1);
         captures.clean_up();
-        assert!(!incomplete.exists());
+        assert!(!incomplete.is_file());
         assert_eq!(names(&dir.path().join("captures/a")).len(), 1);
     }
 }

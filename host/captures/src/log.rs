@@ -159,3 +159,17 @@ pub(crate) fn truncated(mut message: String) -> String {
     message.truncate(message.floor_char_boundary(MESSAGE_BYTES_MAX));
     message
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_message_is_truncated_at_character() {
+        let longest = "a".repeat(MESSAGE_BYTES_MAX);
+        assert_eq!(truncated(longest.clone()), longest);
+        assert_eq!(truncated(format!("{longest}b")), longest);
+        let split = "a".repeat(MESSAGE_BYTES_MAX - 1) + "ü";
+        assert_eq!(truncated(split).len(), MESSAGE_BYTES_MAX - 1);
+    }
+}

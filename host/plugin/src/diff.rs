@@ -294,7 +294,7 @@ impl DiffRows<'_> {
     /// Returns the inputs of a row as text.
     fn inputs_of(&self, row: usize) -> Vec<NamedText> {
         let fields = &self.transform.component().signature().inputs;
-        let columns = self.inputs.columns_of_inputs(fields.len());
+        let columns = self.inputs.columns();
         let inputs = fields.iter().zip(columns).take(INPUTS_MAX);
         inputs.map(|(field, column)| NamedText { name: field.name.clone(), value: input_text(column, row) }).collect()
     }

@@ -163,11 +163,6 @@ impl Inputs {
         &self.frame
     }
 
-    /// Returns the columns of the plugin's inputs, without the column of reference times. `count` is the number of inputs.
-    pub(super) fn columns_of_inputs(&self, count: usize) -> impl ExactSizeIterator<Item = ColumnRef<'_>> {
-        self.frame.columns().skip(self.frame.column_count() - count)
-    }
-
     /// Returns the reference times of the rows.
     pub(super) fn as_of(&self) -> &AsOf {
         &self.as_of

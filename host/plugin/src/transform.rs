@@ -292,7 +292,7 @@ impl Transform {
         let fields = &of.component.signature().inputs;
         let mut adapted = self.input_batch(inputs.as_of().clone(), inputs.rows());
         for wanted in &self.component.signature().inputs {
-            let mut columns = fields.iter().zip(inputs.columns_of_inputs(fields.len()));
+            let mut columns = fields.iter().zip(inputs.columns());
             let is_same =
                 |field: &Field| field.name == wanted.name && field.column_type.has_values_of(wanted.column_type);
             let column = columns.find(|(field, _)| is_same(field)).map(|(_, column)| column);

@@ -3,6 +3,7 @@
 mod bench;
 mod build;
 mod check;
+mod diff;
 mod inspect;
 mod name;
 mod new;
@@ -33,6 +34,8 @@ pub(in crate::cli) enum ToolCommand {
     Run(run::RunArgs),
     /// Measure how long calls to a plugin take
     Bench(bench::BenchArgs),
+    /// Compare the outputs of two versions of a plugin for the same rows
+    Diff(diff::DiffArgs),
     /// Print a plugin's signature and build information
     Inspect(inspect::InspectArgs),
 }
@@ -44,6 +47,7 @@ pub(super) fn run(command: &ToolCommand) -> Result<()> {
         ToolCommand::Check(args) => check::run(args),
         ToolCommand::Run(args) => run::run(args),
         ToolCommand::Bench(args) => bench::run(args),
+        ToolCommand::Diff(args) => diff::run(args),
         ToolCommand::Inspect(args) => inspect::run(args),
     }
 }

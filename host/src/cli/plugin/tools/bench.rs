@@ -10,7 +10,10 @@ use anyhow::{Result, bail};
 use clap::Args;
 use larder_plugin_host::{FailedRow, Inputs, RowGenerator, Transform};
 
-use super::{project::LoadedPlugin, rows::for_each_batch};
+use super::{
+    project::LoadedPlugin,
+    rows::{for_each_batch, named},
+};
 use crate::cli::{CliError, output};
 
 #[derive(Debug, Args)]
@@ -81,7 +84,8 @@ fn first_rows(input: &Path, transform: &Transform) -> Result<Inputs> {
             first = Some(inputs.slice(0..inputs.rows().min(ROWS_OF_FILE_MAX)));
         }
         Ok(first.is_none())
-    })?;
+    })
+    .map_err(|error| named(input, error))?;
     let no_rows = || CliError::Failed(format!("{} has no rows. hint: pass a file with rows", input.display()));
     Ok(first.ok_or_else(no_rows)?)
 }

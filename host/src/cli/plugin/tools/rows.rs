@@ -30,7 +30,7 @@ use larder_source::{ParquetFiles, ParquetLimits, Source as _, SourceRows};
 use serde_json::{Map, Value, json};
 
 use super::project::value_type;
-use crate::cli::CliError;
+use crate::cli::{CliError, output};
 
 /// Some rows of a file.
 pub(super) enum RowBatch<'f> {
@@ -39,7 +39,7 @@ pub(super) enum RowBatch<'f> {
     /// Columns, of which some have the names of inputs.
     Columns(RecordBatch),
     /// Captured inputs.
-    Captured(&'f CaptureFile, CapturedRows),
+    Captured(&'f CaptureFile, Box<CapturedRows>),
 }
 
 /// The maximum size of the decoded rows of a batch in bytes, unless a single row is larger.
@@ -52,24 +52,21 @@ const BATCH_ROWS: usize = 16_384;
 /// Calls `add` with each batch of a file or of a directory. `add` returns whether to continue.
 ///
 /// # Errors
-/// If a file cannot be read, with the name of the file, and errors of `add`.
+/// If a file cannot be read, and errors of `add`. [`named`] adds the name of the file.
 pub(super) fn for_each_batch(path: &Path, mut add: impl FnMut(RowBatch<'_>) -> Result<bool>) -> Result<()> {
-    let named = |error: anyhow::Error| {
-        CliError::Failed(format!("{}: {}", path.display(), crate::cli::output::describe(&error)))
-    };
     let has_extension = |wanted: &str| path.extension().is_some_and(|extension| extension == wanted);
     if has_extension("parquet") {
-        return parquet(path, add).map_err(|error| named(error).into());
+        return parquet(path, add);
     }
     if has_extension("arrow") || path.is_dir() {
-        for file in capture_files(path).map_err(|error| named(anyhow!(described(error))))? {
+        for file in opened(capture_files(path))? {
             if !arrow(&file.path, &mut add)? {
                 break;
             }
         }
         return Ok(());
     }
-    let rows = json_rows(path).map_err(named)?;
+    let rows = json_rows(path)?;
     add(RowBatch::Json(rows)).map(|_| ())
 }
 
@@ -118,7 +115,7 @@ fn arrow(path: &Path, add: &mut impl FnMut(RowBatch<'_>) -> Result<bool>) -> Res
     if is_capture(file.schema()) {
         let file = CaptureFile::open(path)?;
         for index in 0..file.batch_count() {
-            if !add(RowBatch::Captured(&file, file.batch(index)?))? {
+            if !add(RowBatch::Captured(&file, Box::new(file.batch(index)?)))? {
                 return Ok(false);
             }
         }
@@ -155,23 +152,26 @@ fn pieces(batch: &RecordBatch) -> Result<Vec<RecordBatch>> {
     Ok(pieces)
 }
 
-/// Returns the text of an error of the file of rows.
-fn described(error: io::Error) -> String {
-    match error.kind() {
-        ErrorKind::NotFound => "the file does not exist. hint: --input is a JSON file with a list of objects, as in \
-             [{\"input\": 1.0}], or a Parquet or Arrow file with a column for each input"
-            .to_owned(),
-        _ => format!("it cannot be read: {error}"),
-    }
-}
-
+/// Adds a description to an error of the file of rows.
 fn opened<T>(result: io::Result<T>) -> Result<T> {
-    result.map_err(|error| anyhow!(described(error)))
+    result.map_err(|error| match error.kind() {
+        ErrorKind::NotFound => anyhow!(
+            "the file does not exist. hint: --input is a JSON file with a list of objects, as in [{{\"input\": 1.0}}], or \
+             a Parquet or Arrow file with a column for each input"
+        ),
+        _ => anyhow!(error).context("cannot be read"),
+    })
 }
 
 fn json_rows(path: &Path) -> Result<Vec<Map<String, Value>>> {
     let text = opened(read_regular(path, FILE_BYTES_MAX))?;
     serde_json::from_slice(&text).context("must be a JSON list of objects, as in [{\"input\": 1.0}]")
+}
+
+/// Adds the name of the file of rows to an error, unless the error has it.
+pub(super) fn named(input: &Path, error: anyhow::Error) -> CliError {
+    let (name, message) = (input.display().to_string(), output::describe(&error));
+    if message.contains(&name) { CliError::Failed(message) } else { CliError::Failed(format!("{name}: {message}")) }
 }
 
 // === impl RowBatch ===
@@ -273,4 +273,49 @@ fn check_columns(schema: &Schema, signature: &Signature) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::{
+        array::{ArrayRef, DictionaryArray, Int32Array, Int64Array, StringArray},
+        datatypes::Int32Type,
+    };
+
+    use super::*;
+
+    /// Returns rows with a text of this size. All rows share one value of a dictionary.
+    fn rows(count: usize, bytes: usize) -> RecordBatch {
+        let texts = Arc::new(StringArray::from(vec!["a".repeat(bytes)]));
+        let keys = Int32Array::from(vec![0; count]);
+        let column: ArrayRef = Arc::new(DictionaryArray::<Int32Type>::try_new(keys, texts).unwrap());
+        RecordBatch::try_from_iter([("text", column)]).unwrap()
+    }
+
+    fn sizes(batch: &RecordBatch) -> Vec<usize> {
+        pieces(batch).unwrap().iter().map(RecordBatch::num_rows).collect()
+    }
+
+    #[test]
+    fn pieces_stay_within_limits() {
+        let mebibyte = (1 << 20) - 64;
+        assert_eq!(sizes(&rows(8, mebibyte)), [8]);
+        assert_eq!(sizes(&rows(20, mebibyte)), [8, 8, 4]);
+        assert_eq!(sizes(&rows(2, 9 << 20)), [1, 1], "a larger row is a piece of its own");
+        let short = |count: i64| {
+            let column: ArrayRef = Arc::new((0..count).collect::<Int64Array>());
+            sizes(&RecordBatch::try_from_iter([("x", column)]).unwrap())
+        };
+        assert_eq!(short(0), [0]);
+        assert_eq!(short(16_384), [16_384]);
+        assert_eq!(short(16_385), [16_384, 1]);
+    }
+
+    #[test]
+    fn too_large_row_is_an_error() {
+        let bytes_max = usize::try_from(ROW_BYTES_MAX).unwrap();
+        assert_eq!(sizes(&rows(1, bytes_max - 64)), [1]);
+        let error = pieces(&rows(1, bytes_max + 1)).unwrap_err().to_string();
+        assert!(error.contains("row 0 has 6710") && error.contains("hint: leave it out"), "{error}");
+    }
 }

@@ -12,7 +12,7 @@ use super::{
     out_file::OutFile,
     project::{LoadedPlugin, cell},
     replay::replay,
-    rows::for_each_batch,
+    rows::{for_each_batch, named},
 };
 use crate::cli::{CliError, output};
 
@@ -93,12 +93,6 @@ fn run_rows(args: &RunArgs, plugin: &LoadedPlugin, input: &Path) -> Result<()> {
     .map_err(|error| named(input, error))?;
     sink.finish(signature, &count)?;
     count.report(signature)
-}
-
-/// Adds the name of the file of rows to an error, unless the error has it.
-fn named(input: &Path, error: anyhow::Error) -> CliError {
-    let (name, message) = (input.display().to_string(), output::describe(&error));
-    if message.contains(&name) { CliError::Failed(message) } else { CliError::Failed(format!("{name}: {message}")) }
 }
 
 // === impl Sink ===
