@@ -4,7 +4,10 @@ use std::{fmt::Debug, sync::Arc};
 
 use super::{Component, FailedRow, Frame, Inputs};
 
-/// Observes the batches that plugins compute for requests. Test calls and acceptance checks are not observed.
+/// Observes the batches that plugins compute for requests. Test calls and acceptance checks are not observed, and neither are
+/// failures of batches in which the rows that fail are not searched for ([`OnFailure::FailCall`]).
+///
+/// [`OnFailure::FailCall`]: super::OnFailure::FailCall
 pub trait CallObserver: Debug + Send + Sync {
     /// Returns whether to observe batches without failed rows. Called for each batch, so it must be cheap.
     fn observes_good_calls(&self) -> bool;

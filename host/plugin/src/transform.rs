@@ -234,7 +234,10 @@ impl Transform {
             None => (frame, None),
         };
         let outputs = Outputs::new(frame, &self.item_types, failed).without(inputs.rejected());
-        if let Some(observer) = self.runtime.observer(!outputs.failed().is_empty()) {
+        let has_failed = !outputs.failed().is_empty();
+        // Rows that the plugin could compute alone may have failed with others of their call.
+        let are_failures_of_rows = !has_failed || on_failure != OnFailure::FailCall;
+        if are_failures_of_rows && let Some(observer) = self.runtime.observer(has_failed) {
             observer.observe(&ObservedCall {
                 component: &self.component,
                 view: &self.view,

@@ -2,6 +2,7 @@
 //! do with captures, Parquet files and Arrow files.
 
 mod faults;
+mod observer;
 mod rows;
 
 use std::{
