@@ -108,7 +108,7 @@ enum Command {
 }
 
 /// The arguments that select the configuration.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 struct ConfigArg {
     /// The configuration file [default: larder.yaml; with --feast-repo, the repository's larder.yaml, if there is one]
     #[arg(long, short, value_name = "FILE", env = "LARDER_CONFIG")]

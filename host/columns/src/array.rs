@@ -7,8 +7,8 @@ use arrow::{
         ArrayRef, BinaryBuilder, BooleanArray, Float32Array, Float64Array, Int32Array, Int64Array, ListArray,
         StringBuilder, TimestampMicrosecondArray,
     },
-    buffer::{NullBuffer, OffsetBuffer},
-    datatypes::Field,
+    buffer::OffsetBuffer,
+    datatypes::{Field, FieldRef},
     error::ArrowError,
 };
 use larder_model::{
@@ -54,16 +54,32 @@ fn lists<'a>(
         ValueRef::List(list) => Some(list),
         _ => None,
     });
-    let mut end = 0;
-    let mut ends = vec![0];
-    for list in lists.clone() {
-        end += list.map_or(0, |list| list.len());
-        ends.push(offset(name, end)?);
-    }
-    let present: NullBuffer = lists.clone().map(|list| list.is_some()).collect();
+    let lengths = lists.clone().map(|list| list.map(|list| list.len()));
     let items = scalar_array(name, item, lists.flatten().flat_map(|list| list.iter()))?;
     let field = Arc::new(Field::new_list_field(items.data_type().clone(), true));
-    Ok(Arc::new(ListArray::try_new(field, OffsetBuffer::new(ends.into()), items, Some(present))?))
+    list_array(name, lengths, field, items)
+}
+
+/// Builds an array of lists from the length of each list, `None` for a null, and the items of all lists. `field` describes
+/// the items. `name` is the column's name, for the error.
+///
+/// # Errors
+/// [`ArrayError`], if there are too many items, or if `field` does not describe the items.
+pub fn list_array(
+    name: &str,
+    lengths: impl Iterator<Item = Option<usize>>,
+    field: FieldRef,
+    items: ArrayRef,
+) -> Result<ArrayRef, ArrayError> {
+    let mut end = 0;
+    let mut ends = vec![0];
+    let mut present = Vec::new();
+    for length in lengths {
+        end += length.unwrap_or(0);
+        ends.push(offset(name, end)?);
+        present.push(length.is_some());
+    }
+    Ok(Arc::new(ListArray::try_new(field, OffsetBuffer::new(ends.into()), items, Some(present.into()))?))
 }
 
 /// Builds an array of values of one type. A value of another type would become null, but the values of a valid row have

@@ -10,7 +10,7 @@ mod row_sizes;
 mod rows;
 
 pub use self::{
-    array::{ArrayError, feature_array, instants, scalar_array},
+    array::{ArrayError, feature_array, instants, list_array, scalar_array},
     arrow_cell::{cell, unpacked},
     column::{Column, ColumnError, Instants},
     row_sizes::{fixed_row_size, row_sizes},

@@ -81,6 +81,12 @@ pub trait Control: Send + Sync + std::fmt::Debug {
     /// If the server runs no plugins, the plugin does not exist, or its history cannot be read.
     fn plugin_history(&self, plugin: &str) -> Result<Vec<PastVersion>, String>;
 
+    /// Captures a sample of a plugin's calls for some time. A later command for the plugin replaces an earlier one.
+    ///
+    /// # Errors
+    /// If the server runs no plugins, or the plugin is not live.
+    fn capture(&self, plugin: &str, command: &CaptureCommand) -> Result<CaptureReport, String>;
+
     /// Returns the limit on the size of a plugin's file, in bytes; 0 if the server runs no plugins.
     fn plugin_bytes_max(&self) -> usize;
 }
@@ -132,6 +138,30 @@ pub struct ResetCommand {
 pub struct RollbackCommand {
     /// The number of a version, or at least eight hexadecimal digits of its digest. `None` for the previous version.
     pub version: Option<String>,
+}
+
+/// The body of `POST /v1/plugins/NAME/capture`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CaptureCommand {
+    /// The ratio of calls without failed rows that are captured, from 0 to 1. 0 ends an earlier command.
+    pub sample: f64,
+    /// How long calls are captured, in seconds.
+    pub seconds: u64,
+    /// The number of rows after which no further calls are captured. `None` for no limit.
+    #[serde(default)]
+    pub rows: Option<u64>,
+}
+
+/// The response to `POST /v1/plugins/NAME/capture`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaptureReport {
+    /// The plugin.
+    pub plugin: String,
+    /// The directory of the plugin's captures.
+    pub directory: String,
+    /// When the capture ends, in the format of RFC 3339.
+    pub until: String,
 }
 
 /// The response to `POST /v1/delete` and `POST /v1/reset`.

@@ -15,7 +15,8 @@ use tokio::{
 };
 
 use super::{
-    AdminEvent, Control, DeleteCommand, HttpError, PromoteCommand, ResetCommand, RollbackCommand, SyncCommand,
+    AdminEvent, CaptureCommand, Control, DeleteCommand, HttpError, PromoteCommand, ResetCommand, RollbackCommand,
+    SyncCommand,
     body::ResponseBody,
     response::{HttpResponse, json_response},
     routes::CommandEndpoint,
@@ -35,7 +36,8 @@ pub(super) fn has_body(command: CommandEndpoint) -> bool {
         | CommandEndpoint::Reset
         | CommandEndpoint::DeployPlugin
         | CommandEndpoint::PromotePlugin
-        | CommandEndpoint::RollBackPlugin => true,
+        | CommandEndpoint::RollBackPlugin
+        | CommandEndpoint::CapturePlugin => true,
         CommandEndpoint::Reload
         | CommandEndpoint::ListPlugins
         | CommandEndpoint::ListPluginHistory
@@ -86,6 +88,10 @@ pub(super) async fn run(
         CommandEndpoint::RollBackPlugin => {
             let rollback: RollbackCommand = if body.is_empty() { RollbackCommand::default() } else { parse(&body)? };
             blocking(move || control.roll_back(&name, rollback.version.as_deref())).await
+        }
+        CommandEndpoint::CapturePlugin => {
+            let capture: CaptureCommand = parse(&body)?;
+            blocking(move || control.capture(&name, &capture)).await
         }
     }
 }

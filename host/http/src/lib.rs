@@ -43,8 +43,8 @@ mod writes;
 
 pub use self::{
     admin::{
-        AdminEvent, Control, DeleteCommand, DeployReport, EraseReport, PastVersion, PluginStatus, ResetCommand,
-        RollbackCommand, SyncCommand,
+        AdminEvent, CaptureCommand, CaptureReport, Control, DeleteCommand, DeployReport, EraseReport, PastVersion,
+        PluginStatus, ResetCommand, RollbackCommand, SyncCommand,
     },
     catalog::{describe_catalog, describe_definitions},
     config::{HttpConfig, HttpLimits},

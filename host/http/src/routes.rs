@@ -74,6 +74,7 @@ pub(super) enum CommandEndpoint {
     RollBackPlugin,
     PromotePlugin,
     DiffPlugin,
+    CapturePlugin,
 }
 
 /// The result of [`find_route`].
@@ -119,6 +120,7 @@ pub const ROUTES: &[Route] = &[
     route("POST", "/v1/plugins/{name}/rollback", ADMIN, Endpoint::Command(CommandEndpoint::RollBackPlugin)),
     route("POST", "/v1/plugins/{name}/promote", ADMIN, Endpoint::Command(CommandEndpoint::PromotePlugin)),
     route("GET", "/v1/plugins/{name}/diff", ADMIN, Endpoint::Command(CommandEndpoint::DiffPlugin)),
+    route("POST", "/v1/plugins/{name}/capture", ADMIN, Endpoint::Command(CommandEndpoint::CapturePlugin)),
 ];
 
 const fn route(

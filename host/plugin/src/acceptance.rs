@@ -189,7 +189,7 @@ impl Transform {
 
     /// Returns the inputs of a row as text.
     fn describe(&self, inputs: &Inputs, row: usize) -> String {
-        let columns = inputs.columns_of_inputs(self.inputs().len());
+        let columns = inputs.columns();
         let fields = &self.component().signature().inputs;
         let cells = fields.iter().zip(columns);
         let cells = cells.map(|(field, column)| format!("{} = {}", field.name, input_text(column, row)));

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use self::value::{Comparison, compare};
 use super::{
-    FailedRow, Inputs, Outputs, Signature, Transform,
+    ColumnRef, FailedRow, Inputs, Outputs, Signature, Transform,
     value_text::{input_text, shown, value_text},
 };
 
@@ -233,7 +233,11 @@ impl OutputDiff {
                 continue;
             }
             let (before, after) = (of_old.get(row), of_new.get(row));
-            let compared = compare(before, after, tolerance);
+            // A null item has the value that is served for it, so the presence of items is compared, too.
+            let compared = match compare(before, after, tolerance) {
+                Comparison::Equal if has_other_items(of_old.column(), of_new.column(), row) => Comparison::Different(None),
+                compared => compared,
+            };
             let example = |difference| DifferentRow {
                 row: first + row as u64,
                 inputs: rows.inputs_of(row),
@@ -288,13 +292,23 @@ impl OutputDiff {
     }
 }
 
+/// Returns whether different items of a list are null.
+fn has_other_items(old: ColumnRef<'_>, new: ColumnRef<'_>, row: usize) -> bool {
+    let has_null_items = |column: ColumnRef<'_>| column.column_type().is_list && column.has_null_items();
+    let items = |column: ColumnRef<'_>| {
+        let items = column.items(row..row + 1);
+        items.map(|item| column.is_item_present(item)).collect::<Vec<_>>()
+    };
+    (has_null_items(old) || has_null_items(new)) && items(old) != items(new)
+}
+
 // === impl DiffRows ===
 
 impl DiffRows<'_> {
     /// Returns the inputs of a row as text.
     fn inputs_of(&self, row: usize) -> Vec<NamedText> {
         let fields = &self.transform.component().signature().inputs;
-        let columns = self.inputs.columns_of_inputs(fields.len());
+        let columns = self.inputs.columns();
         let inputs = fields.iter().zip(columns).take(INPUTS_MAX);
         inputs.map(|(field, column)| NamedText { name: field.name.clone(), value: input_text(column, row) }).collect()
     }

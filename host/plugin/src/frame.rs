@@ -149,7 +149,8 @@ impl Frame {
     }
 
     /// Returns the number of bytes that a plugin gets for some of the rows, without copying them.
-    pub(super) fn bytes_of(&self, rows: Range<usize>) -> usize {
+    #[must_use]
+    pub fn bytes_of(&self, rows: Range<usize>) -> usize {
         self.columns().map(|column| column.bytes_of(rows.clone())).sum()
     }
 }
@@ -215,8 +216,15 @@ impl<'f> ColumnRef<'f> {
         !self.parts.has_null_items || is_set(&self.frame.bytes[self.parts.item_presence..], item)
     }
 
-    /// Returns a list item, or a null. `item` is its index in [`ColumnRef::values`].
-    pub(super) fn item(self, item: usize) -> ValueRef<'f> {
+    /// Returns the value of a row of a column without lists, or a null.
+    #[must_use]
+    pub fn value(self, row: usize) -> ValueRef<'f> {
+        if self.is_present(row) { self.values().get(row) } else { ValueRef::Null }
+    }
+
+    /// Returns an item of a list, or a null. `item` is an index in the range that [`ColumnRef::items`] returns.
+    #[must_use]
+    pub fn item(self, item: usize) -> ValueRef<'f> {
         if self.is_item_present(item) { self.values().get(item) } else { ValueRef::Null }
     }
 
@@ -243,8 +251,9 @@ impl<'f> ColumnRef<'f> {
         ends(&self.slots()[rows.start * END..rows.end * END])
     }
 
-    /// Returns the range of [`ColumnRef::values`] that holds the list items of these rows.
-    pub(super) fn items(self, rows: Range<usize>) -> Range<usize> {
+    /// Returns the indexes of the list items of these rows among the items of all rows of a column of lists.
+    #[must_use]
+    pub fn items(self, rows: Range<usize>) -> Range<usize> {
         start_at(self.slots(), rows.start)..start_at(self.slots(), rows.end)
     }
 

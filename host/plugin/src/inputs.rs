@@ -148,14 +148,26 @@ impl Inputs {
         Self { frame, as_of: self.as_of.select(rows), time: self.time, rejected }
     }
 
+    /// Returns the columns of the plugin's inputs, without the column of reference times.
+    pub fn columns(&self) -> impl ExactSizeIterator<Item = ColumnRef<'_>> {
+        self.frame.columns().skip(usize::from(self.time == TimeColumn::First))
+    }
+
+    /// Returns the reference time of a row.
+    #[must_use]
+    pub fn reference_time(&self, row: usize) -> Micros {
+        self.as_of.get(row)
+    }
+
+    /// Returns the number of bytes that a plugin gets for some of the rows.
+    #[must_use]
+    pub fn bytes_of(&self, rows: Range<usize>) -> usize {
+        self.frame.bytes_of(rows)
+    }
+
     /// Returns the frame that the plugin gets.
     pub(super) fn frame(&self) -> &Frame {
         &self.frame
-    }
-
-    /// Returns the columns of the plugin's inputs, without the column of reference times. `count` is the number of inputs.
-    pub(super) fn columns_of_inputs(&self, count: usize) -> impl ExactSizeIterator<Item = ColumnRef<'_>> {
-        self.frame.columns().skip(self.frame.column_count() - count)
     }
 
     /// Returns the reference times of the rows.

@@ -37,6 +37,7 @@ mod killed;
 mod limit_scope;
 mod logs;
 mod metrics;
+mod observer;
 mod output;
 mod own_instance;
 mod plugin_dir;
@@ -74,6 +75,7 @@ pub use self::{
     isolation::{Isolation, IsolationPermit},
     killed::KilledCompilations,
     limit_scope::LimitScope,
+    observer::{CallObserver, ObservedCall},
     output::{FailedRow, Output, Outputs},
     own_instance::OwnInstance,
     plugin_dir::{HistoryEntry, PluginDir, PluginDirError, PreparedVersion, RolloutDir, read_file},

@@ -95,6 +95,12 @@ impl Outputs {
         self.frame.bytes().len() + lists.sum::<usize>() + self.failed.len() * size_of::<FailedRow>()
     }
 
+    /// Returns the columns.
+    #[must_use]
+    pub fn frame(&self) -> &Frame {
+        &self.frame
+    }
+
     /// Returns the number of rows.
     #[must_use]
     pub fn rows(&self) -> usize {

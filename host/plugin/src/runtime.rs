@@ -8,7 +8,7 @@ use std::{
 use larder_common::compute::Compute;
 
 use super::{
-    Component, LoadError, PluginError, PluginSettings, cache::Cache, compiler::Compiler, engine::Engines,
+    CallObserver, Component, LoadError, PluginError, PluginSettings, cache::Cache, compiler::Compiler, engine::Engines,
     shadow::ShadowThread,
 };
 
@@ -24,6 +24,7 @@ pub struct PluginRuntime {
     settings: PluginSettings,
     /// Started when two versions are compared for the first time.
     shadow: OnceLock<Arc<ShadowThread>>,
+    observer: OnceLock<Arc<dyn CallObserver>>,
 }
 
 /// The maximum number of queued jobs for the isolation threads. Each derived view has at most one job with a permit, and
@@ -47,7 +48,16 @@ impl PluginRuntime {
         let isolation = start("plugin-isolated", ISOLATION_WAITING_MAX)?;
         let (program, args) = (settings.compiler.clone(), settings.compiler_args.clone());
         let compiler = Compiler::new(program, args, settings.compile, settings.compile_threads);
-        Ok(Arc::new(Self { engines, cache, compiler, compute, isolation, settings, shadow: OnceLock::new() }))
+        Ok(Arc::new(Self {
+            engines,
+            cache,
+            compiler,
+            compute,
+            isolation,
+            settings,
+            shadow: OnceLock::new(),
+            observer: OnceLock::new(),
+        }))
     }
 
     /// Checks a file, compiles it in a child process unless the cache has its code, and calls it for its signature.
@@ -107,6 +117,19 @@ impl PluginRuntime {
         let thread = ShadowThread::start(self.settings.shadow_cpu_percent)?;
         // If another caller started a thread meanwhile, the new one ends when it is dropped.
         Ok(self.shadow.get_or_init(|| thread))
+    }
+
+    /// Sets the observer of all batches. Has no effect if there is one already.
+    pub fn set_observer(&self, observer: Arc<dyn CallObserver>) {
+        // The error returns the second observer.
+        let _ = self.observer.set(observer);
+    }
+
+    /// Returns the observer, if it observes a batch with or without failed rows.
+    #[inline]
+    pub(super) fn observer(&self, has_failed: bool) -> Option<&dyn CallObserver> {
+        let observer = &**self.observer.get()?;
+        (has_failed || observer.observes_good_calls()).then_some(observer)
     }
 
     /// Returns the settings.

@@ -10,7 +10,7 @@ use larder_model::{
 
 use super::{
     AsOf, BindError, CallError, ColumnType, Component, FailedRow, Field, Frame, Incompatibility, Inputs, InputsBuilder,
-    Interrupt, Isolation, Outputs, PluginClass, PluginLimits, PluginRuntime,
+    Interrupt, Isolation, ObservedCall, Outputs, PluginClass, PluginLimits, PluginRuntime,
     acceptance::Samples,
     batch::{Batch, Called, Caller, NeedsIsolation, OnFailure},
     call_clock::Cost,
@@ -227,8 +227,26 @@ impl Transform {
             self.inline_failures.add(failed);
         }
         result?;
-        let (frame, failed) = batch.finish();
-        let outputs = self.outputs_of(frame, failed).without(inputs.rejected());
+        let (frame, mut failed) = batch.finish();
+        let encoded = self.encode(&frame, &mut failed);
+        let (frame, returned) = match encoded {
+            Some(encoded) => (encoded, Some(frame)),
+            None => (frame, None),
+        };
+        let outputs = Outputs::new(frame, &self.item_types, failed).without(inputs.rejected());
+        let has_failed = !outputs.failed().is_empty();
+        // Rows that the plugin could compute alone may have failed with others of their call.
+        let are_failures_of_rows = !has_failed || on_failure != OnFailure::FailCall;
+        if are_failures_of_rows && let Some(observer) = self.runtime.observer(has_failed) {
+            observer.observe(&ObservedCall {
+                component: &self.component,
+                view: &self.view,
+                config: &self.config,
+                inputs,
+                outputs: returned.as_ref().unwrap_or(outputs.frame()),
+                failed: outputs.failed(),
+            });
+        }
         // A later version is not rejected because of rows that this version cannot compute within the limits.
         if outputs.failed().iter().all(|failed| !matches!(*failed.error, CallError::Interrupt(_) | CallError::Skipped))
         {
@@ -256,9 +274,14 @@ impl Transform {
     }
 
     /// Wraps the result of a batch.
-    pub(super) fn outputs_of(&self, frame: Frame, failed: Vec<FailedRow>) -> Outputs {
-        let (frame, failed) = self.view_outputs.encode(frame, failed, &self.component.signature().outputs);
+    pub(super) fn outputs_of(&self, frame: Frame, mut failed: Vec<FailedRow>) -> Outputs {
+        let frame = self.encode(&frame, &mut failed).unwrap_or(frame);
         Outputs::new(frame, &self.item_types, failed)
+    }
+
+    /// Converts the outputs to the view's types; see [`ViewOutputs::encode`].
+    fn encode(&self, frame: &Frame, failed: &mut Vec<FailedRow>) -> Option<Frame> {
+        self.view_outputs.encode(frame, failed, &self.component.signature().outputs)
     }
 
     /// Returns samples of the inputs that were computed recently.
@@ -272,7 +295,7 @@ impl Transform {
         let fields = &of.component.signature().inputs;
         let mut adapted = self.input_batch(inputs.as_of().clone(), inputs.rows());
         for wanted in &self.component.signature().inputs {
-            let mut columns = fields.iter().zip(inputs.columns_of_inputs(fields.len()));
+            let mut columns = fields.iter().zip(inputs.columns());
             let is_same =
                 |field: &Field| field.name == wanted.name && field.column_type.has_values_of(wanted.column_type);
             let column = columns.find(|(field, _)| is_same(field)).map(|(_, column)| column);

@@ -59,14 +59,10 @@ impl ViewOutputs {
         }
     }
 
-    /// Returns the frame with binary columns instead of the columns of nested types, and with sorted sets. A row whose text
-    /// is not a value of the type fails, and its outputs become null.
-    pub(super) fn encode(
-        &self,
-        frame: Frame,
-        mut failed: Vec<FailedRow>,
-        outputs: &[Field],
-    ) -> (Frame, Vec<FailedRow>) {
+    /// Returns a copy of the frame with binary columns instead of the columns of nested types, and with sorted sets; `None`
+    /// if the frame has these values already. A row whose text is not a value of the type is added to `failed`, and its
+    /// outputs become null.
+    pub(super) fn encode(&self, frame: &Frame, failed: &mut Vec<FailedRow>, outputs: &[Field]) -> Option<Frame> {
         let failed_before = failed.len();
         let mut converted = Vec::new();
         for (index, value_type) in &self.0 {
@@ -96,9 +92,9 @@ impl ViewOutputs {
             }
         }
         if converted.is_empty() && failed.len() == failed_before {
-            return (frame, failed);
+            return None;
         }
-        (rebuild(&frame, &failed, &converted), failed)
+        Some(rebuild(frame, failed, &converted))
     }
 }
 
@@ -228,6 +224,11 @@ mod tests {
         outputs
     }
 
+    fn encode(outputs: &ViewOutputs, frame: Frame, mut failed: Vec<FailedRow>) -> (Frame, Vec<FailedRow>) {
+        let encoded = outputs.encode(&frame, &mut failed, &fields());
+        (encoded.unwrap_or(frame), failed)
+    }
+
     fn texts(frame: &Frame) -> Vec<Option<String>> {
         let text = |row: usize| match frame.column(0).values().get(row) {
             ValueRef::Bytes(bytes) if frame.column(0).is_present(row) => nested_json(bytes),
@@ -239,7 +240,7 @@ mod tests {
     #[test]
     fn json_text_becomes_nested_value() {
         let texts_of = |name: &str, rows: &[Option<&str>]| {
-            let (encoded, failed) = outputs(name).encode(frame(rows), Vec::new(), &fields());
+            let (encoded, failed) = encode(&outputs(name), frame(rows), Vec::new());
             assert_eq!(failed.len(), 0);
             texts(&encoded)
         };
@@ -253,7 +254,7 @@ mod tests {
     fn text_of_another_type_fails_the_row() {
         let rows = [Some("{}"), Some("{"), Some("[1]"), Some(r#"{"a": 1}"#)];
         let earlier = vec![FailedRow { row: 3, error: Arc::new(CallError::Row("bad".to_owned())) }];
-        let (encoded, failed) = outputs("Map").encode(frame(&rows), earlier, &fields());
+        let (encoded, failed) = encode(&outputs("Map"), frame(&rows), earlier);
         let errors: Vec<_> = failed.iter().map(|failed| (failed.row, failed.error.to_string())).collect();
         let wrong = "output 'profile' is not the JSON text of a value of type Map".to_owned();
         assert_eq!(errors, [(1, wrong.clone()), (2, wrong), (3, "bad".to_owned())]);
@@ -272,7 +273,7 @@ mod tests {
             ("Json", "{\"a\": [1]}", "{a: 1}"),
         ] {
             let rows = [Some(good), None, Some(bad), Some(good)];
-            let (checked, failed) = outputs(name).encode(frame(&rows), Vec::new(), &fields());
+            let (checked, failed) = encode(&outputs(name), frame(&rows), Vec::new());
             let errors: Vec<_> = failed.iter().map(|failed| (failed.row, failed.error.to_string())).collect();
             assert_eq!(errors, [(2, format!("output 'profile' is not a value of type {name}"))]);
             let values = checked.column(0);
@@ -280,9 +281,9 @@ mod tests {
             assert_eq!(present, [true, false, false, true], "{name}");
             assert_eq!(values.values().get(3), ValueRef::Bytes(good.as_bytes()));
             assert_eq!(checked.column(1).null_count(), 1, "the failed row has no other outputs");
-            assert_eq!(outputs(name).encode(frame(&rows[..2]), Vec::new(), &fields()).1.len(), 0, "{name}");
+            assert_eq!(encode(&outputs(name), frame(&rows[..2]), Vec::new()).1.len(), 0, "{name}");
         }
-        assert_eq!(outputs("String").encode(frame(&[Some("{")]), Vec::new(), &fields()).1.len(), 0);
+        assert_eq!(encode(&outputs("String"), frame(&[Some("{")]), Vec::new()).1.len(), 0);
     }
 
     #[test]
@@ -298,7 +299,7 @@ mod tests {
         });
         let mut outputs = ViewOutputs::default();
         outputs.add(0, "Array(Decimal)".parse().unwrap());
-        let (_, failed) = outputs.encode(frame.finish(), Vec::new(), &fields());
+        let (_, failed) = encode(&outputs, frame.finish(), Vec::new());
         assert_eq!(failed.iter().map(|failed| failed.row).collect::<Vec<_>>(), [1]);
     }
 }

@@ -1,9 +1,13 @@
 //! The server's interfaces for its listeners: renewing definitions for a request, and the commands of the admin socket.
 
+use std::time::Duration;
+
+use larder_captures::SampleRequest;
 use larder_http::{
-    AdminEvent, Control, DeleteCommand, DeployReport, EraseReport, PastVersion, PluginStatus, PromoteCommand,
-    ResetCommand, RolloutReport, RolloutStatus, SyncCommand,
+    AdminEvent, CaptureCommand, CaptureReport, Control, DeleteCommand, DeployReport, EraseReport, PastVersion,
+    PluginStatus, PromoteCommand, ResetCommand, RolloutReport, RolloutStatus, SyncCommand,
 };
+use larder_model::model::Rfc3339;
 use larder_serving::RenewDefinitions;
 
 use super::{App, Reloaded, loads, plugins::Plugins};
@@ -11,6 +15,9 @@ use super::{App, Reloaded, loads, plugins::Plugins};
 /// The error message for plugin commands if the server runs no plugins.
 const NO_PLUGINS: &str =
     "this server runs no plugins: 'plugins: dir' is off, or plugins cannot run here; see the server's log";
+
+/// The maximum duration of a capture that a command starts.
+const CAPTURE_MAX: Duration = Duration::from_hours(24);
 
 // === impl App ===
 
@@ -121,6 +128,34 @@ impl Control for App {
     fn plugin_history(&self, plugin: &str) -> Result<Vec<PastVersion>, String> {
         let plugins = self.plugins.get().ok_or(NO_PLUGINS)?;
         plugins.history(plugin).map_err(|error| error.to_string())
+    }
+
+    fn capture(&self, plugin: &str, command: &CaptureCommand) -> Result<CaptureReport, String> {
+        let plugins = self.plugins.get().ok_or(NO_PLUGINS)?;
+        let CaptureCommand { sample, seconds, rows } = *command;
+        if !(0.0..=1.0).contains(&sample) {
+            return Err(format!(
+                "'sample' is {sample}, but must be from 0 to 1. hint: 0.01 is a hundredth of the calls"
+            ));
+        }
+        let duration = Duration::from_secs(seconds);
+        if duration > CAPTURE_MAX {
+            let max = CAPTURE_MAX.as_secs();
+            return Err(format!(
+                "'seconds' is {seconds}, but must be at most {max}. hint: set 'plugins: captures: sample' for a permanent \
+                 sample"
+            ));
+        }
+        let until = plugins.capture(plugin, &SampleRequest { sample, duration, rows });
+        let until = until.ok_or_else(|| {
+            format!("plugin '{plugin}' is not live. hint: `larder plugin list` shows the plugins of this server")
+        })?;
+        let directory = self.config.plugins.captures_dir.join(plugin);
+        Ok(CaptureReport {
+            plugin: plugin.to_owned(),
+            directory: directory.display().to_string(),
+            until: Rfc3339::of(until).as_str().to_owned(),
+        })
     }
 
     fn plugin_bytes_max(&self) -> usize {

@@ -16,12 +16,16 @@ use std::{
     iter,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
+use larder_captures::{CaptureLog, SampleRequest};
 use larder_common::{clock::SharedClock, files::FileStamp};
 use larder_http::{DeployReport, PluginStatus, RolloutReport};
-use larder_model::{model::DerivedView, registry::Catalog};
+use larder_model::{
+    model::{DerivedView, Micros},
+    registry::Catalog,
+};
 use larder_plugin_host::{
     BindError, CompileKill, Component, Digest, HistoryEntry, KilledCompilations, LoadError, PluginDir, PluginDirError,
     PluginError, PluginRuntime, RolloutDir, Transform, is_lower_version,
@@ -40,6 +44,7 @@ use crate::config::{PluginConfig, Rollouts};
 #[derive(Debug)]
 pub(super) struct Plugins {
     runtime: Arc<PluginRuntime>,
+    captures: Arc<CaptureLog>,
     plugin_dir: PluginDir,
     rollout_dir: RolloutDir,
     rollout_configs: Rollouts,
@@ -122,9 +127,13 @@ impl Plugins {
         let rolled_back = read_rolled_back(&rollout_dir);
         let killed = KilledCompilations::open(&config.own_dir.join("killed"))?;
         let runtime = PluginRuntime::new(config.settings.clone())?;
+        let captures = CaptureLog::start(config.captures_dir.clone(), config.captures, Arc::clone(&clock));
+        let captures = captures.map_err(PluginError::Thread)?;
+        runtime.set_observer(Arc::<CaptureLog>::clone(&captures));
         let file_bytes_max = config.settings.component_bytes_max();
         Ok(Some(Self {
             runtime,
+            captures,
             plugin_dir,
             rollout_dir,
             rollout_configs: config.rollouts.clone(),
@@ -139,6 +148,17 @@ impl Plugins {
     /// Returns the limit on the size of a plugin's file, in bytes.
     pub(super) fn file_bytes_max(&self) -> u64 {
         self.file_bytes_max
+    }
+
+    /// Captures a sample of a plugin's calls from now on. Returns the end of the period; `None` if the plugin is not live.
+    pub(super) fn capture(&self, plugin: &str, request: &SampleRequest) -> Option<Micros> {
+        self.state().entries.get(plugin)?.live.as_ref()?;
+        Some(self.captures.sample(plugin, request))
+    }
+
+    /// Writes the captured calls in memory. Blocks. Returns whether that was possible within this time.
+    pub(super) fn stop_captures(&self, within: Duration) -> bool {
+        self.captures.stop(within)
     }
 
     /// Returns the live plugins, bound to the derived views of a catalog.

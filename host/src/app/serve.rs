@@ -54,8 +54,8 @@ pub enum ShutdownReason {
     Hurried,
 }
 
-/// The minimum time for the feature log to write its files during a shutdown. Clients that use up the drain time must not
-/// prevent this.
+/// The minimum time for the feature log, and for captures, to write their files during a shutdown. Clients that use up the
+/// drain time must not prevent this.
 const LOG_TIMEOUT_MIN: Duration = Duration::from_secs(1);
 
 /// The maximum number of large requests that wait for a thread. Further large requests are rejected.
@@ -265,8 +265,8 @@ impl Serving {
     }
 
     /// Drains the server. A running sync ends at its next commit. After `drain_delay`, listeners accept no more
-    /// connections, and requests in flight have until `drain_timeout` to complete. The feature log is written in the rest of
-    /// this time, or at least in [`LOG_TIMEOUT_MIN`].
+    /// connections, and requests in flight have until `drain_timeout` to complete. The feature log and captures are written in
+    /// the rest of this time, or at least in [`LOG_TIMEOUT_MIN`].
     pub async fn stop(self) -> ShutdownReason {
         let limits = &self.app.config.http.limits;
         let drained_by = Instant::now() + limits.drain_delay + limits.connection.drain_timeout;
@@ -294,6 +294,12 @@ impl Serving {
         // The panic hook has already logged a panic of the task.
         if !tokio::task::spawn_blocking(move || app.feature_log.stop(within)).await.unwrap_or_default() {
             tracing::warn!("the feature log was not written completely before the end of the shutdown");
+        }
+        let app = Arc::clone(&self.app);
+        let within = drained_by.saturating_duration_since(Instant::now()).max(LOG_TIMEOUT_MIN);
+        let captured = move || app.plugins.get().is_none_or(|plugins| plugins.stop_captures(within));
+        if !tokio::task::spawn_blocking(captured).await.unwrap_or_default() {
+            tracing::warn!("the captures of plugin calls were not written completely before the end of the shutdown");
         }
         if drained { ShutdownReason::Drained } else { ShutdownReason::Hurried }
     }

@@ -21,6 +21,11 @@ pub(super) fn line(line: &str) {
     keep_error(writeln!(stdout(), "{line}"));
 }
 
+/// Prints a part of a line. [`line`] prints the end of the line.
+pub(super) fn part(text: &str) {
+    keep_error(write!(stdout(), "{text}"));
+}
+
 /// Keeps the first error for [`finish`].
 fn keep_error(written: io::Result<()>) {
     if let Err(error) = written {

@@ -2,8 +2,10 @@
 
 mod admin;
 mod cache;
+mod captures;
 mod compat;
 mod deploy;
+mod diff;
 mod diff_text;
 #[cfg_attr(not(feature = "tools"), expect(dead_code, reason = "only the Python kit is used, by `larder import`"))]
 mod embedded;
@@ -32,12 +34,16 @@ pub(super) enum PluginCommand {
     List(deploy::ListArgs),
     /// List the last ten versions of a plugin that were live
     History(deploy::HistoryArgs),
-    /// Print the differences between the outputs of a candidate and of the live version
-    Diff(rollout::DiffArgs),
+    /// Print the differences between the outputs of two versions: of a rollout, or of two files
+    Diff(diff::DiffArgs),
     /// Promote a candidate to a larger share of the requests, and finally to the live version
     Promote(rollout::PromoteArgs),
     /// Roll a plugin back to its previous version, or to another version of its history; during a rollout, drop the candidate
     Rollback(deploy::RollbackArgs),
+    /// Capture a sample of the calls of a live plugin, with their inputs and outputs
+    Capture(captures::CaptureArgs),
+    /// List the captured calls of a plugin: those that failed, and samples
+    Captures(captures::CapturesArgs),
 }
 
 pub(super) fn run(command: &PluginCommand) -> Result<()> {
@@ -47,9 +53,11 @@ pub(super) fn run(command: &PluginCommand) -> Result<()> {
         PluginCommand::Deploy(args) => deploy::deploy(args),
         PluginCommand::List(args) => deploy::list(args),
         PluginCommand::History(args) => deploy::history(args),
-        PluginCommand::Diff(args) => rollout::diff(args),
+        PluginCommand::Diff(args) => diff::run(args),
         PluginCommand::Promote(args) => rollout::promote(args),
         PluginCommand::Rollback(args) => deploy::roll_back(args),
+        PluginCommand::Capture(args) => captures::capture(args),
+        PluginCommand::Captures(args) => captures::list(args),
     }
 }
 

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use larder_captures::CaptureSettings;
 use larder_http::HttpConfig;
 use larder_model::{
     registry::Catalog,
@@ -27,6 +28,8 @@ const DIR: &str = "plugins";
 const SECOND: Duration = Duration::from_secs(1);
 /// The directory of the stored copies of plugins and of compiled code, relative to the store's directory.
 const OWN_DIR: &str = "plugins";
+/// The directory of captures, relative to the store's directory.
+const CAPTURES_DIR: &str = "captures";
 
 pub(super) fn plugins(
     mut section: Section<'_>,
@@ -72,8 +75,29 @@ pub(super) fn plugins(
         shadow_cpu_percent: percent(section.count("shadow_cpu_percent", 1..=100, default.shadow_cpu_percent as usize)),
         ..default
     };
+    let captures = captures(section.section("plugins.captures"));
     section.finish();
-    PluginConfig { dir, own_dir, rollouts: Rollouts { common: rollout, of_plugins }, settings, override_names }
+    PluginConfig {
+        dir,
+        own_dir,
+        rollouts: Rollouts { common: rollout, of_plugins },
+        captures,
+        captures_dir: store.data_dir.join(CAPTURES_DIR),
+        settings,
+        override_names,
+    }
+}
+
+fn captures(mut section: Section<'_>) -> CaptureSettings {
+    let default = CaptureSettings::default();
+    let settings = CaptureSettings {
+        failed_per_minute: section.count("failed_per_minute", 0..=10_000, default.failed_per_minute),
+        sample: section.number("sample", 0.0..=1.0, default.sample),
+        rows_max: section.count("rows", 1..=1_000, default.rows_max),
+        bytes_max: section.bytes("max_bytes", MIB..=1_024 * 1_024 * MIB, default.bytes_max),
+    };
+    section.finish();
+    settings
 }
 
 /// Converts a checked percentage.

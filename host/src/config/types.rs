@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use larder_captures::CaptureSettings;
 use larder_common::{clock::SharedClock, files::FileStamps, telemetry::LogFormat};
 use larder_http::HttpConfig;
 use larder_model::{
@@ -122,6 +123,10 @@ pub struct PluginConfig {
     pub own_dir: PathBuf,
     /// `plugins: rollout` and `plugins: overrides: NAME: rollout`.
     pub rollouts: Rollouts,
+    /// `plugins: captures`, which calls are captured.
+    pub captures: CaptureSettings,
+    /// The directory of captures, in the store's directory.
+    pub captures_dir: PathBuf,
     /// All other settings in `plugins:`.
     pub settings: PluginSettings,
     /// The plugins that have limits of their own, with their positions in the file.
@@ -189,7 +194,13 @@ impl Config {
         // These settings are derived from other sections.
         let plugins = |plugins: &PluginConfig| {
             let settings = PluginSettings { cache_dir: None, threads: 0, ..plugins.settings.clone() };
-            PluginConfig { own_dir: PathBuf::new(), settings, override_names: Vec::new(), ..plugins.clone() }
+            PluginConfig {
+                own_dir: PathBuf::new(),
+                captures_dir: PathBuf::new(),
+                settings,
+                override_names: Vec::new(),
+                ..plugins.clone()
+            }
         };
         let reload = |sync: &SyncConfig| (sync.reload_every, sync.registry_every);
         let differs = [

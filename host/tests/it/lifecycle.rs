@@ -14,8 +14,9 @@ use std::{
 
 use larder_common::{compute::Compute, memory::MemoryBudget};
 use larder_http::{
-    AdminEvent, Control, DeleteCommand, DeployReport, EraseReport, Listener, ListenerRole, PastVersion, PluginStatus,
-    PromoteCommand, ResetCommand, RolloutReport, RolloutStatus, Router, Server, SyncCommand,
+    AdminEvent, CaptureCommand, CaptureReport, Control, DeleteCommand, DeployReport, EraseReport, Listener,
+    ListenerRole, PastVersion, PluginStatus, PromoteCommand, ResetCommand, RolloutReport, RolloutStatus, Router,
+    Server, SyncCommand,
 };
 use larder_ingest::Outcome;
 use larder_serving::{ConnectionLimits, CurrentSnapshot, LookupService, RenewDefinitions, Resources};
@@ -238,6 +239,10 @@ impl Control for Hanging {
     }
 
     fn roll_back(&self, _plugin: &str, _version: Option<&str>) -> Result<DeployReport, String> {
+        self.hang()
+    }
+
+    fn capture(&self, _plugin: &str, _command: &CaptureCommand) -> Result<CaptureReport, String> {
         self.hang()
     }
 

@@ -43,6 +43,7 @@ mod names;
 mod outputs;
 mod parquet;
 mod plugin_batches;
+mod plugin_captures;
 mod plugin_compile;
 mod plugin_frames;
 mod plugin_limits;

@@ -1,14 +1,11 @@
-//! `larder plugin deploy --shadow`, `promote` and `diff NAME`: roll out a new version in stages.
+//! `larder plugin deploy --shadow` and `promote`: roll out a new version in stages.
 
 use anyhow::{Result, bail};
 use clap::Args;
 use hyper::Method;
-use larder_http::{Control, PromoteCommand, RolloutReport, RolloutStage, RolloutStatus};
+use larder_http::{PromoteCommand, RolloutStage, RolloutStatus};
 
-use super::{
-    admin::{find, path_of, percent},
-    diff_text,
-};
+use super::admin::{find, path_of, percent};
 use crate::cli::{
     CliError, ConfigArg, output,
     target::{Target, send_command},
@@ -28,18 +25,6 @@ pub(in crate::cli) struct PromoteArgs {
     accept_diff: Vec<String>,
     #[command(flatten)]
     config: ConfigArg,
-}
-
-#[derive(Debug, Args)]
-pub(in crate::cli) struct DiffArgs {
-    /// The plugin's name
-    #[arg(value_name = "NAME")]
-    plugin: String,
-    #[command(flatten)]
-    config: ConfigArg,
-    /// Print the differences as JSON
-    #[arg(long)]
-    json: bool,
 }
 
 /// Deploys a file with a shadow run. `percent` is the share of the requests.
@@ -65,38 +50,6 @@ pub(super) fn promote(args: &PromoteArgs) -> Result<()> {
         Target::Local(_) => return no_server(),
     };
     print_status(&status);
-    Ok(())
-}
-
-/// Prints the differences between the versions of a rollout. Fails if a candidate does not meet the gates.
-pub(super) fn diff(args: &DiffArgs) -> Result<()> {
-    let plugin = &args.plugin;
-    let report: RolloutReport = match Target::find_with_plugins(&args.config)? {
-        Target::Running(client) => send_command(&client, Method::GET, &path_of(plugin, "diff"), Vec::new())?,
-        Target::Local(app) => app.plugin_diff(plugin).map_err(CliError::Failed)?,
-    };
-    if args.json {
-        output::line(&serde_json::to_string(&report)?);
-        return Ok(());
-    }
-    report.rollout.iter().for_each(print_status);
-    if let Some(rolled_back) = &report.rolled_back {
-        output::line(&format!(
-            "version {} was rolled back at {}: {}",
-            rolled_back.version, rolled_back.at, rolled_back.why
-        ));
-    }
-    let Some((old, new)) = &report.versions else {
-        output::line(&format!("plugin '{plugin}' had no rollout since the server was started"));
-        return Ok(());
-    };
-    for (view, comparison) in &report.views {
-        output::line("");
-        diff_text::print_comparison(view, (old, new), comparison);
-    }
-    for breach in &report.breaches {
-        output::note(&format!("gate not met: {breach}"));
-    }
     Ok(())
 }
 

@@ -3,10 +3,14 @@
 mod bench;
 mod build;
 mod check;
+pub(super) mod diff;
 mod inspect;
 mod name;
 mod new;
+mod out_file;
 mod project;
+mod replay;
+mod rows;
 mod run;
 
 use std::sync::Arc;

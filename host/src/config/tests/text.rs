@@ -6,6 +6,7 @@ use std::{
 };
 
 use expect_test::expect;
+use larder_captures::CaptureSettings;
 use larder_common::telemetry::LogFormat;
 use larder_http::HttpLimits;
 use larder_model::codec::KeyVersion;
@@ -95,6 +96,27 @@ fn every_key_takes_effect() {
     assert_eq!(limits.sanity, SanityLimits { bad_percent_max: 13, shrink_percent_max: 14, growth_max: 15 });
     assert_eq!((reload_every, registry_every), (Duration::ZERO, seconds(60)));
     assert_eq!(config.log, LogConfig { level: "warn,larder_sync=debug".into(), format: LogFormat::Json });
+}
+
+#[test]
+fn captures_have_limits() {
+    let config = parse(
+        "store: {data_dir: /var/lib/larder}\n\
+         plugins: {captures: {failed_per_minute: 0, sample: 0.25, rows: 1000, max_bytes: 1MiB}}\n",
+    );
+    assert_eq!(config.plugins.captures_dir, Path::new("/var/lib/larder/captures"));
+    let settings = CaptureSettings { failed_per_minute: 0, sample: 0.25, rows_max: 1_000, bytes_max: 1 << 20 };
+    assert_eq!(config.plugins.captures, settings);
+    assert_eq!(parse("").plugins.captures, CaptureSettings::default());
+    assert_eq!(parse("plugins: {captures: {sample: 1}}\n").plugins.captures.sample, 1.0);
+    check(
+        "plugins: {captures: {failed_per_minute: -1, sample: 1.1, rows: 0, max_bytes: 1KiB}}\n",
+        expect![[r#"
+            larder.yaml:1:41: error: plugins.captures: 'failed_per_minute' is -1, but must be between 0 and 10000
+            larder.yaml:1:53: error: plugins.captures: 'sample' must be a number from 0 to 1 (0.01 is a hundredth of the calls, 1 is all of them)
+            larder.yaml:1:64: error: plugins.captures: 'rows' is 0, but must be between 1 and 1000
+            larder.yaml:1:78: error: plugins.captures: 'max_bytes' is 1KiB, but must be between 1MiB and 1TiB"#]],
+    );
 }
 
 #[test]
