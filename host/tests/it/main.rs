@@ -45,6 +45,8 @@ mod parquet;
 mod plugin_batches;
 mod plugin_compile;
 mod plugin_frames;
+mod plugin_javascript;
+mod plugin_languages;
 mod plugin_limits;
 mod plugin_lists;
 mod plugin_mistakes;

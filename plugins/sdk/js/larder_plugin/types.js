@@ -1,0 +1,57 @@
+/** The types of inputs and outputs, with the names that feature definitions use. */
+
+import { DeclarationError, shown } from "./errors.js";
+
+/** A declared input or output. */
+export class Field {
+  constructor(type, doc, required, nullable) {
+    Object.assign(this, { type, doc, required, nullable });
+  }
+}
+
+/** Returns a type: a function that declares an input or an output of the type. */
+function makeType(typeName, scalar, isList = false, nullableItems = false) {
+  const type = (doc, options = {}) => {
+    if (typeof doc !== "string") {
+      throw new DeclarationError(`${typeName} takes a one-line description, as in types.${typeName}("..."); got ${shown(doc)}`);
+    }
+    for (const name of Object.keys(options)) {
+      if (name !== "required" && name !== "nullable") {
+        throw new DeclarationError(`${typeName} has no option '${name}'. hint: the options are required and nullable`);
+      }
+    }
+    return new Field(type, doc.trim().replace(/\s+/g, " "), options.required, options.nullable);
+  };
+  return Object.freeze(Object.assign(type, { typeName, scalar, isList, nullableItems }));
+}
+
+export const isType = (value) => typeof value === "function" && "typeName" in value;
+
+/** `true` or `false`. */
+export const Bool = makeType("Bool", "bool");
+/** A number: an integer of 32 bits. */
+export const Int32 = makeType("Int32", "int32");
+/** A BigInt of 64 bits. */
+export const Int64 = makeType("Int64", "int64");
+/** A number. Outputs are rounded to 32 bits. */
+export const Float32 = makeType("Float32", "float32");
+/** A number. NaN is a value; a missing value is `null`. */
+export const Float64 = makeType("Float64", "float64");
+/** A string. */
+const Text = makeType("String", "utf8");
+/** A Uint8Array. */
+export const Bytes = makeType("Bytes", "binary");
+/** A BigInt: microseconds since 1970 UTC. */
+export const UnixTimestamp = makeType("UnixTimestamp", "timestamp");
+
+/** Returns the type of lists of `item`. With `nullableItems`, items may be `null`. */
+function ListOf(item, { nullableItems = false } = {}) {
+  if (!isType(item) || item.isList) {
+    throw new DeclarationError(`types.Array takes the type of its items, as in types.Array(types.Float32); got ${shown(item)}`);
+  }
+  const option = nullableItems ? ", nullableItems" : "";
+  return makeType(`Array(${item.typeName}${option})`, item.scalar, true, Boolean(nullableItems));
+}
+
+// In this module, `Array` and `String` are the global objects.
+export { ListOf as Array, Text as String };
