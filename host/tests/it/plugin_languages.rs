@@ -42,7 +42,9 @@ fn ratio_is_the_same_in_all_languages() {
         let failed = rows.iter().filter(|row| row.is_none()).count();
         assert!((1..ROWS / 2).contains(&failed), "{lang}: {failed} rows failed");
         let first = first.get_or_insert_with(|| rows.clone());
-        assert!(*first == rows, "{lang}: row {:?}", first.iter().zip(&rows).position(|(a, b)| a != b));
+        for (row, (expected, found)) in first.iter().zip(&rows).enumerate() {
+            assert_eq!(expected, found, "{lang}: row {row}");
+        }
     }
 }
 

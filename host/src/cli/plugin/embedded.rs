@@ -41,8 +41,8 @@ pub(super) const PYTHON_TEMPLATE: &[File] =
 
 /// The development kit for JavaScript, which is a directory of modules.
 pub(super) const JAVASCRIPT_SDK: &[File] = files!("plugins/sdk/js/larder_plugin":
-    "declare.js", "errors.js", "frame.js", "guest.js", "index.d.ts", "index.js", "instance.js", "rows.js", "sandbox.js",
-    "testing.d.ts", "testing.js", "types.js", "values.js",
+    "declare.js", "errors.js", "frame.js", "guest.js", "index.d.ts", "index.js", "instance.js", "one_row.js", "rows.js",
+    "sandbox.js", "testing.d.ts", "testing.js", "types.js", "values.js",
 );
 
 /// The template of a JavaScript project.

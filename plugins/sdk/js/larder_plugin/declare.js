@@ -43,9 +43,8 @@ export function plugin(options) {
   checkFields("output", outputs, mistakes);
   if (outputs && Object.keys(outputs).length === 0) mistakes.push("there are no outputs; declare at least one");
   const functions = ["derive", "deriveColumns"].filter((option) => options[option] !== undefined);
-  if (functions.length !== 1) {
-    const found = functions.length === 0 ? "neither is there" : "both are there";
-    mistakes.push(`declare either derive, a function of a row, or deriveColumns, a function of columns; ${found}`);
+  if (functions.length === 0) {
+    mistakes.push("there is no function; declare derive, a function of a row, or deriveColumns, a function of columns");
   }
   for (const option of ["configure", ...functions]) checkFunction(option, options[option], mistakes);
   if (mistakes.length > 0) {

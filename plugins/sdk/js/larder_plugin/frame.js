@@ -9,7 +9,9 @@ import { VIEWS } from "./values.js";
  */
 export class Column {
   constructor(values, present, hasNulls) {
-    Object.assign(this, { values, present, hasNulls });
+    this.values = values;
+    this.present = present;
+    this.hasNulls = hasNulls;
   }
 
   /** Returns the values as an array or typed array with `null` for each null, and `true` and `false` for bools. */
@@ -80,11 +82,13 @@ class Parts {
 function readColumn(values, bits, rows) {
   const present = new Uint8Array(rows).fill(1);
   let hasNulls = false;
-  for (let first = 0; first < rows; first += 8) {
-    const byte = bits[first >> 3];
-    if (byte === 255) continue;
-    for (let row = first; row < Math.min(first + 8, rows); row++) {
-      if (((byte >> (row & 7)) & 1) === 0) {
+  // The bits are in whole words. A word of 32 rows without nulls is -1.
+  const words = new Int32Array(bits.buffer, bits.byteOffset, bits.byteLength >> 2);
+  for (let first = 0; first < rows; first += 32) {
+    const word = words[first >> 5];
+    if (word === -1) continue;
+    for (let row = first; row < Math.min(first + 32, rows); row++) {
+      if (((word >> (row & 31)) & 1) === 0) {
         present[row] = 0;
         hasNulls = true;
       }
@@ -126,11 +130,17 @@ function binaryString(bytes) {
   return text;
 }
 
+/** Returns a text of a frame. */
+export function decoded(bytes) {
+  const raw = binaryString(bytes);
+  return isAscii(raw) ? raw : decodeURIComponent(escape(raw));
+}
+
 const isAscii = (text) => !/[^\x00-\x7f]/.test(text);
 
 // === Writing ===
 
-const padded = (bytes) => (bytes + 7) & ~7;
+export const padded = (bytes) => (bytes + 7) & ~7;
 const presenceBytes = (rows) => ((rows + 63) >>> 6) * 8;
 
 function presence(values, rows) {

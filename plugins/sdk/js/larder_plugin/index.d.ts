@@ -94,8 +94,9 @@ export interface PluginOptions<Config = any> {
    */
   derive?(row: any, context: RowContext<Config>): any;
   /**
-   * Computes a batch. Returns a typed array, an array with `null` for each null, or a `Column` for each output. An error
-   * fails the batch, and the host tries parts of it. Either this function or `derive` is declared.
+   * Computes a batch in less time than `derive`. Returns a typed array, an array with `null` for each null, or a `Column` for
+   * each output. An error fails the batch, and the host tries parts of it. If `derive` is declared, too, it computes the
+   * batches of one row, which take less time in `derive`; both must compute the same outputs.
    */
   deriveColumns?(columns: Record<string, Column>, context: ColumnsContext<Config>): Record<string, Column | ArrayLike<any>>;
 }

@@ -2,6 +2,7 @@
 
 import { Fault, described, shown, textOf, trace } from "./errors.js";
 import { read, write } from "./frame.js";
+import { oneRow } from "./one_row.js";
 import { byColumns, byRow } from "./rows.js";
 import { UnixTimestamp } from "./types.js";
 import { Mismatch } from "./values.js";
@@ -12,7 +13,8 @@ export class Instance {
     this.types = Object.values(plugin.inputs).map((field) => field.type);
     this.frameTypes = plugin.readsTime ? [UnixTimestamp, ...this.types] : this.types;
     this.outputTypes = Object.values(plugin.outputs).map((field) => field.type);
-    this.compute = plugin.derive ? byRow(plugin) : byColumns(plugin);
+    this.compute = plugin.deriveColumns ? byColumns(plugin) : byRow(plugin);
+    this.computeOne = plugin.derive ? oneRow(plugin) : null;
     this.config = null;
   }
 
@@ -33,10 +35,11 @@ export class Instance {
 
   /** Computes a frame of outputs. Returns it with the failed rows. Throws the message if the whole batch fails. */
   transform(rows, frame) {
+    if (rows === 1 && this.computeOne !== null) return this.computeOne(frame, this.config);
     try {
       const columns = read(this.frameTypes, frame, rows);
       const instants = this.plugin.readsTime ? columns.shift().values : undefined;
-      const inputs = this.plugin.derive ? columns.map((column, index) => column.withNulls(this.types[index])) : columns;
+      const inputs = this.plugin.deriveColumns ? columns : columns.map((column, index) => column.withNulls(this.types[index]));
       const { results, failed } = this.compute(inputs, rows, instants, this.config);
       return { outputs: write(this.outputTypes, results, rows), failed };
     } catch (error) {

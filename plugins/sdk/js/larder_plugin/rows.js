@@ -1,13 +1,13 @@
 /** Calls a plugin's function for the rows of a batch, or for whole columns. */
 
 import { Fault, described, shown, trace } from "./errors.js";
-import { Column } from "./frame.js";
+import { Column, decoded, padded } from "./frame.js";
 import { FITS, Mismatch, VIEWS, outputConverter } from "./values.js";
 
 const EngineDate = Date;
 
 /** The second argument of a plugin's function. See `Context` in index.d.ts. */
-class Context {
+export class Context {
   constructor(plugin) {
     this.config = null;
     this.instant = undefined;
@@ -27,62 +27,92 @@ class Context {
 /**
  * Returns the function that computes the rows of a batch. Its arguments are the input columns with `null` for nulls, the
  * number of rows, the reference times and the configuration. It returns the output columns and the failed rows.
+ *
+ * The loop over rows is generated for the names and types of the plugin, because reading properties by computed names takes
+ * several times as long. All rows use the same sealed object, whose properties are set for each row.
  */
 export function byRow(plugin) {
-  const names = Object.keys(plugin.outputs);
-  const fields = Object.values(plugin.outputs);
-  const converters = names.map((name, index) => outputConverter(name, fields[index], names));
-  const loop = compile(plugin, names, fields);
+  const inputs = Object.entries(plugin.inputs);
+  const outputs = Object.keys(plugin.outputs);
+  const lacking = inputs.flatMap(([, { required }], index) => (required ? [`i${index}[at] === null`] : []));
+  const loop = compile(plugin, ["rows", "columns", "results", "context", "instants", "fail"], `
+    const ${inputs.map((_, index) => `i${index} = columns[${index}], `).join("")}
+      ${resultNames(plugin, (index) => `o${index} = results[${index}]`)};
+    const call = derive;
+    let r, v;
+    for (let at = 0; at < rows; at++) {
+      ${lacking.length > 0 ? `if (${lacking.join(" || ")}) { ${outputs.map((_, index) => `o${index}[at] = null;`).join(" ")} continue; }` : ""}
+      ${inputs.map(([name], index) => `row.${name} = i${index}[at];`).join(" ")}
+      ${plugin.readsTime ? "context.instant = instants[at];" : ""}
+      try { ${callAndCheck(plugin, (index, value) => `o${index}[at] = ${value}`)} } catch (error) { fail(at, error); }
+    }`);
+  const context = new Context(plugin);
   return (columns, rows, instants, config) => {
-    const results = names.map(() => new Array(rows).fill(null));
-    const failed = [];
-    const context = new Context(plugin);
+    const results = outputs.map(() => new Array(rows));
+    const failures = new Failures();
     context.config = config;
-    let isLogged = false;
-    const fail = (row, error) => {
+    loop(rows, columns, results, context, instants, (row, error) => {
       for (const values of results) values[row] = null;
-      const isExplained = error instanceof Mismatch || error instanceof Fault;
-      // One stack per batch is enough to find the cause.
-      if (!isExplained && !isLogged) console.error(trace(error));
-      isLogged ||= !isExplained;
-      failed.push({ row, message: error instanceof Mismatch ? error.message : described(error) });
-    };
-    loop(rows, columns, results, plugin.derive, context, instants, converters, fail);
-    return { results, failed };
+      failures.add(row, error);
+    });
+    return { results, failed: failures.rows };
   };
 }
 
+/** The rows that failed in a batch. */
+export class Failures {
+  constructor() {
+    this.rows = [];
+    this.isLogged = false;
+  }
+
+  add(row, error) {
+    const isExplained = error instanceof Mismatch || error instanceof Fault;
+    // One stack per batch is enough to find the cause.
+    if (!isExplained && !this.isLogged) console.error(trace(error));
+    this.isLogged ||= !isExplained;
+    this.rows.push({ row, message: error instanceof Mismatch ? error.message : described(error) });
+  }
+}
+
+// === Generated code ===
+
 /**
- * Compiles the loop over rows. It is generated for the names and types of the plugin, because reading properties by
- * computed names takes several times as long. All rows use the same sealed object, whose properties are set for each row.
+ * Compiles a function that calls `derive`. Its body can use `row`, the sealed object of inputs, `derive`, and the functions
+ * of `callAndCheck`.
  */
-function compile(plugin, names, fields) {
-  const inputs = Object.entries(plugin.inputs);
-  const list = (letter, items) => items.map((_, index) => `${letter}${index}`).join(", ");
-  const lacking = inputs.flatMap(([, field], index) => (field.required ? [`i${index}[at] === null`] : []));
-  const store = (index, value, result) => {
-    const { type, nullable } = fields[index];
-    const fits = type.isList ? "false" : FITS[type.scalar];
-    const isNull = nullable === false ? "" : "v === null || ";
-    return `v = ${value}; o${index}[at] = ${isNull}${fits} ? v : f${index}(v, ${result});`;
+export function compile(plugin, parameters, body) {
+  const names = Object.keys(plugin.outputs);
+  const inputs = Object.keys(plugin.inputs).map((name) => `${name}: null`);
+  const kit = {
+    derive: plugin.derive,
+    only,
+    check: (result) => checkResult(result, names),
+    converters: names.map((name) => outputConverter(name, plugin.outputs[name], names)),
+    decoded,
+    padded,
   };
-  const stores =
-    names.length === 1
-      ? store(0, `only(r, ${JSON.stringify(names[0])})`, "r")
-      : `check(r); ${names.map((name, index) => store(index, `r.${name}`, "r")).join(" ")}`;
-  const body = `
-    const [${list("i", inputs)}] = columns, [${list("o", names)}] = results, [${list("f", names)}] = converters;
-    const row = Object.seal({ ${inputs.map(([name]) => `${name}: null`).join(", ")} });
-    let r, v;
-    for (let at = 0; at < rows; at++) {
-      ${lacking.length > 0 ? `if (${lacking.join(" || ")}) continue;` : ""}
-      ${inputs.map(([name], index) => `row.${name} = i${index}[at];`).join(" ")}
-      ${plugin.readsTime ? "context.instant = instants[at];" : ""}
-      try { r = derive(row, context); ${stores} } catch (error) { fail(at, error); }
-    }`;
-  const parameters = ["rows", "columns", "results", "derive", "context", "instants", "converters", "fail"];
-  const make = new Function("only", "check", `return (${parameters.join(", ")}) => {${body}}`);
-  return make(only, (result) => checkResult(result, names));
+  const make = new Function("kit", `
+    "use strict";
+    const { derive, only, check, decoded, padded } = kit, ${resultNames(plugin, (index) => `f${index} = kit.converters[${index}]`)};
+    const row = Object.seal({ ${inputs.join(", ")} });
+    return (${parameters.join(", ")}) => {${body}};`);
+  return make(kit);
+}
+
+const resultNames = (plugin, item) => Object.keys(plugin.outputs).map((_, index) => item(index)).join(", ");
+
+/** Returns code that calls `derive` with `row` and `context`, and stores each checked output by the code of `store`. */
+export function callAndCheck(plugin, store) {
+  const outputs = Object.entries(plugin.outputs);
+  const fits = ({ type, nullable }) =>
+    [...(nullable === false ? [] : ["v === null"]), ...(type.isList ? [] : [FITS[type.scalar]])].join(" || ") || "false";
+  if (outputs.length === 1) {
+    const [[name, field]] = outputs;
+    return `r = v = call(row, context); ${store(0, `${fits(field)} ? v : f0(only(r, "${name}"), r)`)};`;
+  }
+  const stores = outputs.map(([name, field], index) => `v = r.${name}; ${store(index, `${fits(field)} ? v : f${index}(v, r)`)};`);
+  return `r = call(row, context); if (r === null || typeof r !== "object" || r instanceof Promise) check(r); ${stores.join(" ")}`;
 }
 
 /** Returns the value of the only output: the result, or its property. */
@@ -91,6 +121,7 @@ function only(result, name) {
   return isPlain ? result[name] : result;
 }
 
+/** Throws a Mismatch if the result of a plugin with several outputs is not an object. */
 function checkResult(result, names) {
   if (typeof result === "object" && result !== null && !(result instanceof Promise)) return;
   const listed = names.length <= 6 ? names.join(", ") : `${names.slice(0, 6).join(", ")}, ...`;
@@ -103,8 +134,8 @@ export function byColumns(plugin) {
   const names = Object.keys(plugin.outputs);
   const inputs = Object.entries(plugin.inputs);
   const converters = names.map((name) => outputConverter(name, plugin.outputs[name], names));
+  const context = new Context(plugin);
   return (columns, rows, instants, config) => {
-    const context = new Context(plugin);
     context.config = config;
     context.instant = instants;
     context.rows = rows;

@@ -136,6 +136,20 @@ test("config is passed or rejected", () => {
   assert.throws(() => run(without, [], { config: { a: 1 } }), (message) => /^plugin 'p' takes no config, got Object/.test(message));
 });
 
+test("row and columns functions are compared", () => {
+  const deriveColumns = ({ a }) => ({ c: a.values });
+  assert.deepEqual(run(declared({ derive: ({ a }) => a, deriveColumns }), [{ a: 1 }, { a: 2 }]), [{ c: 1 }, { c: 2 }]);
+  assert.throws(
+    () => run(declared({ derive: ({ a }) => a + 1, deriveColumns }), [{ a: 1 }, { a: 2 }]),
+    /row 0: the result is number 1 in the batch, but number 2 alone, in output 'c'/,
+  );
+});
+
+test("row after a null row has its value", () => {
+  const echo = declared({ derive: ({ a }) => a });
+  assert.deepEqual([{ a: 1 }, {}, { a: 0 }].map((row) => run(echo, [row])[0]), [{ c: 1 }, { c: null }, { c: 0 }]);
+});
+
 test("dependence on other rows is found", () => {
   let calls = 0;
   const counting = declared({ derive: () => calls++ });
@@ -165,7 +179,7 @@ test("all mistakes of declaration are listed", () => {
     `input 'd': must be a type with a description, as in types.Float64("..."); got number 5`,
     `input 'e': nullable is only for outputs; use required: true for inputs`,
     `there are no outputs; declare at least one`,
-    `declare either derive, a function of a row, or deriveColumns, a function of columns; neither is there`,
+    `there is no function; declare derive, a function of a row, or deriveColumns, a function of columns`,
   ]) {
     assert.ok(text.includes(`\n  ${part}`), `${part} is not in ${text}`);
   }
