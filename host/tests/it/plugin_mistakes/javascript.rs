@@ -99,7 +99,6 @@ fn check_javascript_plugin() {
         ("a fault", "fault"),
         ("an endless loop", "endless"),
         ("too much memory", "memory"),
-        ("too large an output", "large_output"),
         ("a text for a number", "text_for_number"),
         ("a fraction for a BigInt", "number_for_bigint"),
         ("an output is misspelled", "misspelled"),

@@ -54,7 +54,7 @@ export function plugin(options) {
 }
 
 function checkFields(noun, fields, mistakes) {
-  if (fields === null || typeof fields !== "object") {
+  if (fields === null || typeof fields !== "object" || Array.isArray(fields)) {
     mistakes.push(`${noun}s: must be an object by name, as in { amount: ${EXAMPLE} }; got ${shown(fields)}`);
     return;
   }

@@ -18,8 +18,19 @@
  * A plugin has no clock, randomness, network, files or timers. Calls that need them throw an error with the way out.
  */
 
+import { DeclarationError, nearest } from "./errors.js";
+import { TYPES } from "./types.js";
+
 export { plugin } from "./declare.js";
 export { DeclarationError, Fault } from "./errors.js";
-export * as types from "./types.js";
+
+/** The types by name. Reading another name throws an error, instead of the error that `undefined` is not a function. */
+export const types = new Proxy(TYPES, {
+  get(target, name) {
+    if (name in target || typeof name === "symbol") return target[name];
+    const names = Object.keys(target);
+    throw new DeclarationError(`there is no type '${name}'${nearest(name, names)}. hint: the types are ${names.join(", ")}`);
+  },
+});
 
 export const VERSION = "0.3.0";

@@ -4,14 +4,14 @@ import { Fault, described, shown, textOf, trace } from "./errors.js";
 import { read, write } from "./frame.js";
 import { oneRow } from "./one_row.js";
 import { byColumns, byRow } from "./rows.js";
-import { UnixTimestamp } from "./types.js";
+import { TYPES } from "./types.js";
 import { Mismatch } from "./values.js";
 
 export class Instance {
   constructor(plugin) {
     this.plugin = plugin;
     this.types = Object.values(plugin.inputs).map((field) => field.type);
-    this.frameTypes = plugin.readsTime ? [UnixTimestamp, ...this.types] : this.types;
+    this.frameTypes = plugin.readsTime ? [TYPES.UnixTimestamp, ...this.types] : this.types;
     this.outputTypes = Object.values(plugin.outputs).map((field) => field.type);
     this.compute = plugin.deriveColumns ? byColumns(plugin) : byRow(plugin);
     this.computeOne = plugin.derive ? oneRow(plugin) : null;

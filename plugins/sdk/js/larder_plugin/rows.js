@@ -125,6 +125,7 @@ function only(result, name) {
 function checkResult(result, names) {
   if (typeof result === "object" && result !== null && !(result instanceof Promise)) return;
   const listed = names.length <= 6 ? names.join(", ") : `${names.slice(0, 6).join(", ")}, ...`;
+  if (result instanceof Promise) throw new Mismatch("the function returned a Promise. hint: remove 'async'; a plugin cannot wait");
   const missing = result === undefined ? " (is a return missing?)" : "";
   throw new Mismatch(`the function returned ${shown(result)}${missing}; expected an object with ${listed}`);
 }

@@ -12,7 +12,6 @@ import { nearest, shown } from "./errors.js";
 import { read, write } from "./frame.js";
 import { Instance } from "./instance.js";
 import { install } from "./sandbox.js";
-import { UnixTimestamp } from "./types.js";
 import { converter } from "./values.js";
 
 /** The result of a row that failed. All of its outputs are null. */
@@ -77,9 +76,9 @@ function call(instance, rows, instants) {
     // The host tries parts of a batch that failed.
     return rows.length === 1 ? [new Failed(message)] : rows.flatMap((row, index) => call(instance, [row], [instants[index]]));
   }
-  const read_ = read(instance.outputTypes, outputs.outputs, rows.length);
+  const outputColumns = read(instance.outputTypes, outputs.outputs, rows.length);
   const names = Object.keys(instance.plugin.outputs);
-  const values = read_.map((column, index) => column.withNulls(instance.outputTypes[index]));
+  const values = outputColumns.map((column, index) => column.withNulls(instance.outputTypes[index]));
   const results = rows.map((_, row) => Object.fromEntries(names.map((name, index) => [name, plain(values[index][row])])));
   for (const { row, message } of outputs.failed) results[row] = new Failed(message);
   return results;

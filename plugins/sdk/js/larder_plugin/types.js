@@ -27,25 +27,8 @@ function makeType(typeName, scalar, isList = false, nullableItems = false) {
 
 export const isType = (value) => typeof value === "function" && "typeName" in value;
 
-/** `true` or `false`. */
-export const Bool = makeType("Bool", "bool");
-/** A number: an integer of 32 bits. */
-export const Int32 = makeType("Int32", "int32");
-/** A BigInt of 64 bits. */
-export const Int64 = makeType("Int64", "int64");
-/** A number. Outputs are rounded to 32 bits. */
-export const Float32 = makeType("Float32", "float32");
-/** A number. NaN is a value; a missing value is `null`. */
-export const Float64 = makeType("Float64", "float64");
-/** A string. */
-const Text = makeType("String", "utf8");
-/** A Uint8Array. */
-export const Bytes = makeType("Bytes", "binary");
-/** A BigInt: microseconds since 1970 UTC. */
-export const UnixTimestamp = makeType("UnixTimestamp", "timestamp");
-
 /** Returns the type of lists of `item`. With `nullableItems`, items may be `null`. */
-function ListOf(item, { nullableItems = false } = {}) {
+function listOf(item, { nullableItems = false } = {}) {
   if (!isType(item) || item.isList) {
     throw new DeclarationError(`types.Array takes the type of its items, as in types.Array(types.Float32); got ${shown(item)}`);
   }
@@ -53,5 +36,15 @@ function ListOf(item, { nullableItems = false } = {}) {
   return makeType(`Array(${item.typeName}${option})`, item.scalar, true, Boolean(nullableItems));
 }
 
-// In this module, `Array` and `String` are the global objects.
-export { ListOf as Array, Text as String };
+/** The types by name. index.d.ts has the values of each type. */
+export const TYPES = Object.freeze({
+  Bool: makeType("Bool", "bool"),
+  Int32: makeType("Int32", "int32"),
+  Int64: makeType("Int64", "int64"),
+  Float32: makeType("Float32", "float32"),
+  Float64: makeType("Float64", "float64"),
+  String: makeType("String", "utf8"),
+  Bytes: makeType("Bytes", "binary"),
+  UnixTimestamp: makeType("UnixTimestamp", "timestamp"),
+  Array: listOf,
+});

@@ -95,7 +95,7 @@ test("wrong result fails its row", () => {
     message(() => ({ c: 1, dd: 2 })),
     "the result has no value for output 'd'; it has 'dd', which is not an output (did you mean 'd'?). hint: return null for a missing value",
   );
-  assert.match(message(() => Promise.resolve({})), /^the function returned Promise {}; expected an object/);
+  assert.match(message(() => Promise.resolve({})), /^the function returned a Promise\. hint: remove 'async'/);
   assert.match(message(() => Promise.resolve(1), { c: types.Float64("c") }), /got a Promise\. hint: remove 'async'/);
   assert.match(message(() => {}, { c: types.Float64("c") }), /returned undefined \(is a return missing\?\)/);
   assert.equal(message(() => null, { c: types.Float64("c", { nullable: false }) }), "output 'c' (Float64): got null, but the output has nullable: false");
@@ -186,6 +186,8 @@ test("all mistakes of declaration are listed", () => {
   assert.match(message({ derive: async () => 1 }), /derive is async; remove 'async'/);
   assert.match(message({ derive: function* () {} }), /derive is a generator/);
   assert.match(message({ derive: 5 }), /derive: must be a function; got number 5/);
+  assert.match(message({ inputs: ["a"] }), /inputs: must be an object by name, .* got Array \["a"\]/);
+  assert.throws(() => types.Float65, /there is no type 'Float65' \(did you mean 'Float64'\?\)\. hint: the types are Bool, /);
   assert.throws(() => types.Float64(), /Float64 takes a one-line description, as in types\.Float64\("\.\.\."\); got undefined/);
   assert.throws(() => types.Float64("x", { require: true }), /Float64 has no option 'require'/);
   assert.throws(() => types.Array(types.Array(types.Bool)), /types\.Array takes the type of its items/);

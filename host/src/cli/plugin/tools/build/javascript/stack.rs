@@ -17,7 +17,7 @@ pub(super) fn plugin_error(printed: &str, app: &Path) -> String {
     for (index, line) in text.lines().enumerate() {
         match line.trim_start().strip_prefix("at ") {
             Some(frame) => lines.extend(own_frame(frame).map(|frame| format!("    at {frame}"))),
-            None if index == 0 => lines.push(message(line).to_owned()),
+            None if index == 0 => lines.push(missing_module(line).unwrap_or_else(|| message(line).to_owned())),
             None => lines.push(line.to_owned()),
         }
     }
@@ -32,6 +32,21 @@ fn message(line: &str) -> &str {
         rest = inner.trim_start_matches(": ");
     }
     rest
+}
+
+/// Returns the message about a module that is not in the project, or `None` if the line has another error.
+fn missing_module(line: &str) -> Option<String> {
+    let (_, rest) = line.split_once("Error resolving module '")?;
+    let (module, rest) = rest.split_once("' from '/")?;
+    let (file, _) = rest.split_once('\'')?;
+    let hint = if module.starts_with("node:") {
+        "a plugin has no modules of Node.js; pass the data as inputs".to_owned()
+    } else if module.starts_with('.') || module.starts_with('/') {
+        "correct the path, which is relative to the file and has an extension".to_owned()
+    } else {
+        format!("run npm install {module} in the project")
+    };
+    Some(format!("{file} imports '{module}', which is not in the project. hint: {hint}"))
 }
 
 /// Returns a frame with its path relative to the project, or `None` if it is not in the plugin.
@@ -81,14 +96,21 @@ mod tests {
     }
 
     #[test]
-    fn missing_module_is_relative_to_project() {
-        check(
-            "Error: : Failed to evaluate user JavaScript module: Failed to declare JavaScript module: Error: Error \
-             resolving module 'nope' from '/plugin.js': filesystem module not found: failed to resolve JavaScript import \
-             \"nope\" from /cache/build/app/plugin.js\n",
-            "Error resolving module 'nope' from '/plugin.js': filesystem module not found: failed to resolve JavaScript \
-             import \"nope\" from plugin.js",
-        );
+    fn missing_module_names_way_out() {
+        for (module, hint) in [
+            ("lodash", "run npm install lodash in the project"),
+            ("node:fs", "a plugin has no modules of Node.js; pass the data as inputs"),
+            ("./rates", "correct the path, which is relative to the file and has an extension"),
+        ] {
+            check(
+                &format!(
+                    "Error: : Failed to evaluate user JavaScript module: Failed to declare JavaScript module: Error: Error \
+                     resolving module '{module}' from '/lib/a.js': filesystem module not found: failed to resolve \
+                     JavaScript import \"{module}\" from /cache/build/app/lib/a.js\n"
+                ),
+                &format!("lib/a.js imports '{module}', which is not in the project. hint: {hint}"),
+            );
+        }
     }
 
     #[test]
