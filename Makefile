@@ -45,7 +45,7 @@ FUZZ_FLAGS = --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverag
 # shared directory, this is done only once.
 export LARDER_PLUGIN_TARGET ?= $(CURDIR)/target/guests
 
-.PHONY: demo built-plugins test test-fast test-distributed check-java check-features fmt lint check-tools check-guest-tools check-python bench bench-peers bench-smoke bench-turns \
+.PHONY: demo built-plugins test test-fast test-distributed check-java check-features fmt lint check-tools check-guest-tools check-node check-python bench bench-peers bench-smoke bench-turns \
 	bench-scale bench-threads bench-micro \
 	bench-plugin bench-sync bench-training training-venv bench-python soak fuzz deny dist wheel help
 
@@ -67,7 +67,7 @@ built-plugins: check-tools check-guest-tools
 	cd plugins/built && sha256sum churn.wasm > churn.wasm.sha256
 
 ## make test         run all checks, as CI does: format, lints, features, dependencies, tests
-test: check-tools check-guest-tools check-python
+test: check-tools check-guest-tools check-python check-node
 	cargo fmt --all --check
 	cargo fmt --manifest-path plugins/Cargo.toml --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
@@ -306,6 +306,11 @@ check-python:
 	@python3 -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		echo "Python 3.11 or newer with venv is needed; installing Debian's packages"; \
 		apt-get update -q && apt-get install -qy --no-install-recommends python3 python3-venv; }
+
+# Plugins in JavaScript are built with a package of npm, which `larder plugin build` installs.
+check-node:
+	@node -e 'process.exit(process.versions.node.split(".")[0] < 20 ? 1 : 0)' 2>/dev/null && npm --version >/dev/null 2>&1 \
+		|| { echo "Node.js 20 or newer with npm is needed: https://nodejs.org"; exit 1; }
 
 # Spark needs Java 17 or newer.
 check-java:

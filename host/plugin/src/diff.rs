@@ -235,7 +235,9 @@ impl OutputDiff {
             let (before, after) = (of_old.get(row), of_new.get(row));
             // A null item has the value that is served for it, so the presence of items is compared, too.
             let compared = match compare(before, after, tolerance) {
-                Comparison::Equal if has_other_items(of_old.column(), of_new.column(), row) => Comparison::Different(None),
+                Comparison::Equal if has_other_items(of_old.column(), of_new.column(), row) => {
+                    Comparison::Different(None)
+                }
                 compared => compared,
             };
             let example = |difference| DifferentRow {

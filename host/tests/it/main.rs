@@ -46,6 +46,8 @@ mod plugin_batches;
 mod plugin_captures;
 mod plugin_compile;
 mod plugin_frames;
+mod plugin_javascript;
+mod plugin_languages;
 mod plugin_limits;
 mod plugin_lists;
 mod plugin_mistakes;

@@ -6,6 +6,7 @@ mod build;
 mod check;
 mod definitions;
 mod deploy;
+mod javascript;
 mod serve;
 
 use std::{fs, path::Path, process::Command};
@@ -56,10 +57,10 @@ impl Page {
 /// Returns the output of a command without parts that differ between machines: paths, times, and lines about the progress
 /// of a build.
 fn clean(text: &str, home: &Home) -> String {
-    // componentize-py is installed by the first build on a machine.
+    // The tools are installed by the first build on a machine.
     const PROGRESS: [&str; 4] = [
         "building a component from",
-        "installing componentize-py",
+        "installing componentize-",
         "this is the error of this machine's",
         "no server is running",
     ];
@@ -80,7 +81,18 @@ fn without_time(line: &str) -> &str {
 /// Counts the mistakes in the expected texts, so that none of the stages is left out.
 #[test]
 fn every_stage_has_mistakes() {
-    const STAGES: [&str; 8] = ["new", "build", "check", "run", "definitions", "deploy", "rollback", "serve"];
+    const STAGES: [&str; 10] = [
+        "new",
+        "build",
+        "check",
+        "javascript_build",
+        "javascript_check",
+        "run",
+        "definitions",
+        "deploy",
+        "rollback",
+        "serve",
+    ];
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/plugin_mistakes");
     let page = |stage: &str| fs::read_to_string(dir.join(stage).with_extension("txt")).unwrap();
     let counts = STAGES.map(|stage| page(stage).lines().filter(|line| line.starts_with("## ")).count());

@@ -30,7 +30,7 @@ pub(crate) fn kept(name: &str) -> PathBuf {
     dir
 }
 
-fn in_tree(path: &str) -> PathBuf {
+pub(crate) fn in_tree(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join(path)
 }
 
@@ -47,7 +47,7 @@ pub(crate) fn end(command: &mut Command) -> Ended {
     Ended { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
 }
 
-fn run<'a>(home: &Home, args: impl IntoIterator<Item = &'a str>) -> Ended {
+pub(crate) fn run<'a>(home: &Home, args: impl IntoIterator<Item = &'a str>) -> Ended {
     end(&mut tool(home, args))
 }
 
@@ -254,7 +254,7 @@ fn churn_plugins_agree_bit_for_bit() {
     let home = Home::empty();
     let runtime = runtime();
     let view = churn_view();
-    let [rust, python] = ["churn", "churn-python"].map(|project| {
+    let [rust, python, javascript] = ["churn", "churn-python", "churn-js"].map(|project| {
         let file = home.path(&format!("{project}.wasm"));
         let dir = in_tree("plugins/examples").join(project);
         let built = end(tool(&home, ["plugin", "build", "--out"]).arg(&file).arg(&dir));
@@ -267,9 +267,13 @@ fn churn_plugins_agree_bit_for_bit() {
     assert_eq!(digest, format!("{}  churn.wasm\n", shipped.digest()));
     let sources = |component: &Component| component.build().unwrap().sources.clone();
     assert_eq!(sources(&shipped), sources(&rust), "the example has changed; run `make built-plugins`");
-    assert_eq!((rust.language(), python.language(), shipped.language()), ("rust", "python", "rust"));
-    assert_eq!((rust.signature(), rust.signature()), (python.signature(), shipped.signature()));
-    let plugins = [rust, python, shipped].map(|component| Transform::bind(&runtime, &component, &view).unwrap());
+    let languages = [&rust, &python, &javascript, &shipped].map(|component| component.language().to_owned());
+    assert_eq!(languages, ["rust", "python", "javascript", "rust"]);
+    for other in [&python, &javascript, &shipped] {
+        assert_eq!(rust.signature(), other.signature());
+    }
+    let plugins =
+        [rust, python, javascript, shipped].map(|component| Transform::bind(&runtime, &component, &view).unwrap());
 
     const ROWS: usize = 500;
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
@@ -290,13 +294,14 @@ fn churn_plugins_agree_bit_for_bit() {
             outputs.map(|output| (0..ROWS).map(|row| bits(output.get(row))).collect::<Vec<_>>()).collect::<Vec<_>>()
         });
         assert_eq!(answers[0], answers[1], "batch {batch}, Python");
-        assert_eq!(answers[0], answers[2], "batch {batch}, shipped component");
+        assert_eq!(answers[0], answers[2], "batch {batch}, JavaScript");
+        assert_eq!(answers[0], answers[3], "batch {batch}, shipped component");
         present += answers[0].iter().flatten().flatten().count();
     }
     assert!((10_000..40_000).contains(&present), "{present} of 40,000 values are present, but some must be null");
 }
 
-fn runtime() -> Arc<PluginRuntime> {
+pub(crate) fn runtime() -> Arc<PluginRuntime> {
     let cache_dir = Some(kept("cache").join("compiled"));
     // The limits are long, because debug builds on busy machines are slow, and these tests only check results.
     let mut settings = PluginSettings { cache_dir, compiler: compiler(), ..PluginSettings::default() };

@@ -39,6 +39,18 @@ pub(super) const PYTHON_SDK: &[File] = files!("plugins/sdk/python/larder_plugin"
 pub(super) const PYTHON_TEMPLATE: &[File] =
     files!("plugins/templates/python": "README.md", "gitignore", "plugin.py", "rows.json", "test_plugin.py");
 
+/// The development kit for JavaScript, which is a directory of modules.
+pub(super) const JAVASCRIPT_SDK: &[File] = files!("plugins/sdk/js/larder_plugin":
+    "declare.js", "errors.js", "frame.js", "guest.js", "index.d.ts", "index.js", "instance.js", "one_row.js", "rows.js",
+    "sandbox.js", "testing.d.ts", "testing.js", "types.js", "values.js",
+);
+
+/// The template of a JavaScript project.
+pub(super) const JAVASCRIPT_TEMPLATE: &[File] = files!("plugins/templates/js": "README.md", "gitignore", "package.json", "plugin.js", "plugin.test.js", "rows.json");
+
+/// The npm project that installs the build tool for JavaScript, with the digests of its packages.
+pub(super) const JAVASCRIPT_TOOL: &[File] = files!("plugins/sdk/js/tool": "package-lock.json", "package.json");
+
 /// Returns the files of a Python project, with their paths relative to the project.
 pub(in crate::cli) fn python_project(name: &str) -> Vec<(PathBuf, String)> {
     let template = PYTHON_TEMPLATE.iter().map(|(path, text)| (path_of("", path), text.replace("{{name}}", name)));
@@ -83,6 +95,9 @@ mod tests {
             ("plugins/templates/rust", RUST_TEMPLATE),
             ("plugins/sdk/python/larder_plugin", PYTHON_SDK),
             ("plugins/templates/python", PYTHON_TEMPLATE),
+            ("plugins/sdk/js/larder_plugin", JAVASCRIPT_SDK),
+            ("plugins/sdk/js/tool", JAVASCRIPT_TOOL),
+            ("plugins/templates/js", JAVASCRIPT_TEMPLATE),
         ];
         for (dir, files) in lists {
             let mut found = BTreeSet::new();

@@ -23,7 +23,7 @@ fn former_key_of_python_is_unknown() {
     check(
         "plugins:\n  python: {time: 2ms}\n",
         expect![
-            "larder.yaml:2:3: error: plugins: unknown key 'python' (known keys: dir, rollout, overrides, limits, interpreted, compiled_max, compile_time_max, compile_memory_max, waiting_max, shadow_cpu_percent)"
+            "larder.yaml:2:3: error: plugins: unknown key 'python' (known keys: dir, rollout, overrides, limits, interpreted, compiled_max, compile_time_max, compile_memory_max, waiting_max, shadow_cpu_percent, captures)"
         ],
     );
 }

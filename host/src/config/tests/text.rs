@@ -113,7 +113,7 @@ fn captures_have_limits() {
         "plugins: {captures: {failed_per_minute: -1, sample: 1.1, rows: 0, max_bytes: 1KiB}}\n",
         expect![[r#"
             larder.yaml:1:41: error: plugins.captures: 'failed_per_minute' is -1, but must be between 0 and 10000
-            larder.yaml:1:53: error: plugins.captures: 'sample' must be a number from 0 to 1 (0.01 is a hundredth of the calls, 1 is all of them)
+            larder.yaml:1:53: error: plugins.captures: 'sample' must be a number from 0 to 1
             larder.yaml:1:64: error: plugins.captures: 'rows' is 0, but must be between 1 and 1000
             larder.yaml:1:78: error: plugins.captures: 'max_bytes' is 1KiB, but must be between 1MiB and 1TiB"#]],
     );

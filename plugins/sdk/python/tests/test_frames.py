@@ -1,11 +1,13 @@
 """Tests of every type, compared with a simple implementation of the contract, and of errors for invalid values."""
 
 import enum
+import json
 import random
 import struct
 import unittest
 from array import array
 from itertools import pairwise
+from pathlib import Path
 
 from larder_plugin import Array, Bool, Bytes, Float32, Float64, Int32, Int64, String, UnixTimestamp
 from larder_plugin._reading import one_row_reader, rows_reader
@@ -162,6 +164,35 @@ class RoundTrip(unittest.TestCase):
             for reads in (lambda: one_row_reader([Float64])(wrong), lambda: rows_reader([Float64])(wrong, 1)):
                 with self.assertRaises((ValueError, struct.error)):
                     reads()
+
+
+class Vectors(unittest.TestCase):
+    """The frames that the tests of all development kits share."""
+
+    def test_vectors_are_read_and_written(self):
+        vectors = json.loads(Path(__file__).parents[2].joinpath("vectors", "frames.json").read_text())
+        scalars = {kind.scalar: kind for kind in MAKERS}
+        for case in vectors["cases"]:
+            kinds = [
+                Array(scalars[kind["scalar"]], nullable_items=kind["nullable_items"])
+                if kind["is_list"]
+                else scalars[kind["scalar"]]
+                for kind in case["types"]
+            ]
+            columns = [[decoded(kind, value) for value in column] for kind, column in zip(kinds, case["columns"])]
+            fields = [(f"c{index}", kind, True) for index, kind in enumerate(kinds)]
+            with self.subTest(kinds=kinds, rows=case["rows"]):
+                frame, failed = Writer(fields).write(columns, case["rows"], ())
+                self.assertEqual((frame.hex(), failed), (case["frame"], {}))
+                self.assertEqual(repr(read(kinds, bytes.fromhex(case["frame"]), case["rows"])), repr(columns))
+
+
+def decoded(kind, value):
+    """Returns the value of a vector. JSON has no binary values, no NaN and, for some readers, no exact integers."""
+    if isinstance(value, list):
+        return [decoded(kind, item) for item in value]
+    converters = {"int64": int, "timestamp": int, "float32": float, "float64": float, "binary": bytes.fromhex}
+    return value if value is None else converters.get(kind.scalar, lambda same: same)(value)
 
 
 class Conversions(unittest.TestCase):

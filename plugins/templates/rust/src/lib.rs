@@ -21,12 +21,14 @@ pub struct Derived {
 /// The ratio of two numbers.
 #[plugin(name = "{{name}}", version = "0.1.0")]
 pub fn derive(row: Row) -> Result<Derived, Fault> {
-    if row.denominator.is_some_and(|denominator| denominator < 0.0) {
+    let (Some(numerator), Some(denominator)) = (row.numerator, row.denominator) else {
+        return Ok(Derived { ratio: None });
+    };
+    if denominator < 0.0 {
         // Only this row fails. The other rows of the batch are computed.
         return Err(Fault::new("the denominator is below 0"));
     }
-    let denominator = row.denominator.filter(|denominator| *denominator != 0.0);
-    let ratio = row.numerator.zip(denominator).map(|(numerator, denominator)| numerator / denominator);
+    let ratio = (denominator != 0.0).then(|| numerator / denominator);
     Ok(Derived { ratio })
 }
 

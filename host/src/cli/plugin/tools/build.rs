@@ -1,7 +1,10 @@
 //! `larder plugin build`: builds a project into a component.
 
+mod javascript;
+mod module;
 mod python;
 mod rust;
+mod toolchain;
 mod traceback;
 
 use std::{
@@ -18,7 +21,7 @@ use larder_plugin_host::{BuildInfo, Component, Digest, PluginClass};
 
 use super::{
     build_runtime,
-    embedded::{CONTRACT, File, PYTHON_SDK, RUST_SDK},
+    embedded::{CONTRACT, File, JAVASCRIPT_SDK, PYTHON_SDK, RUST_SDK},
 };
 use crate::cli::{CliError, output};
 
@@ -27,7 +30,11 @@ pub(in crate::cli) struct BuildArgs {
     /// The directory of the project
     #[arg(value_name = "DIR", default_value = ".")]
     dir: PathBuf,
-    /// Where to write the component [default: NAME.wasm in the project]
+    /// Build the component from this core module, which another compiler wrote for the contract's WIT, instead of from a
+    /// project
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["dir", "features"])]
+    module: Option<PathBuf>,
+    /// Where to write the component [default: NAME.wasm in the project, or next to the module]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Build even if nothing has changed
@@ -46,6 +53,7 @@ pub(in crate::cli) struct BuildArgs {
 enum Language {
     Rust,
     Python,
+    JavaScript,
 }
 
 /// The format version of the build information in a component.
@@ -53,6 +61,11 @@ const FORMAT: u32 = 1;
 
 pub(super) fn run(args: &BuildArgs) -> Result<()> {
     let started = Instant::now();
+    if let Some(module) = &args.module {
+        let (component, info) = module::build(module)?;
+        let dir = module.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        return finish(args, &info, component, dir, &module.display().to_string(), started);
+    }
     let language = language(&args.dir)?;
     let files = sources(&args.dir)?;
     let info = BuildInfo {
@@ -61,7 +74,7 @@ pub(super) fn run(args: &BuildArgs) -> Result<()> {
         class: language.class(),
         sources: digest_of_sources(&files, language, &args.features),
         sdk: language.kit_version(&args.dir),
-        tool: format!("larder {}", env!("CARGO_PKG_VERSION")),
+        tool: tool(),
     };
     if !args.force
         && let Some(path) = up_to_date(args, &info)?
@@ -69,10 +82,23 @@ pub(super) fn run(args: &BuildArgs) -> Result<()> {
         output::line(&format!("{} is up to date", path.display()));
         return Ok(());
     }
-    let mut component = match language {
+    let component = match language {
         Language::Rust => rust::build(&args.dir, &args.features)?,
         Language::Python => python::build(&args.dir, &files)?,
+        Language::JavaScript => javascript::build(&args.dir, &files)?,
     };
+    finish(args, &info, component, &args.dir, &args.dir.display().to_string(), started)
+}
+
+/// Checks a component and writes it, by default into `dir`. `source` is the project or module for messages.
+fn finish(
+    args: &BuildArgs,
+    info: &BuildInfo,
+    mut component: Vec<u8>,
+    dir: &Path,
+    source: &str,
+    started: Instant,
+) -> Result<()> {
     info.append(&mut component);
     if let (true, Some(path)) = (args.unchecked, &args.out) {
         write_atomically(path, &component)?;
@@ -82,11 +108,16 @@ pub(super) fn run(args: &BuildArgs) -> Result<()> {
     // A component that no server would accept is not written.
     let loaded = build_runtime()?
         .load(&component)
-        .with_context(|| format!("the plugin in {} was built, but no server would accept it", args.dir.display()))?;
-    let path = args.out.clone().unwrap_or_else(|| args.dir.join(format!("{}.wasm", loaded.signature().name)));
+        .with_context(|| format!("the plugin in {source} was built, but no server would accept it"))?;
+    let path = args.out.clone().unwrap_or_else(|| dir.join(format!("{}.wasm", loaded.signature().name)));
     write_atomically(&path, &component)?;
     print_result(&path, &loaded, started.elapsed().as_secs_f64());
     Ok(())
+}
+
+/// Returns the name and version of this program, for the build information.
+fn tool() -> String {
+    format!("larder {}", env!("CARGO_PKG_VERSION"))
 }
 
 fn print_result(path: &Path, component: &Component, seconds: f64) {
@@ -118,18 +149,23 @@ fn up_to_date(args: &BuildArgs, info: &BuildInfo) -> Result<Option<PathBuf>> {
     Ok(candidates.into_iter().find(|path| info_of(path).as_ref() == Some(info)))
 }
 
+/// Returns the language of a project, by the file that projects of only this language have.
 fn language(dir: &Path) -> Result<Language> {
-    match (dir.join("Cargo.toml").is_file(), dir.join("plugin.py").is_file()) {
-        (true, false) => Ok(Language::Rust),
-        (false, true) => Ok(Language::Python),
-        (true, true) => bail!(CliError::Usage(format!(
-            "{} has both a Cargo.toml and a plugin.py. hint: remove the one that is not the plugin",
-            dir.display()
-        ))),
-        (false, false) => bail!(CliError::Usage(format!(
-            "{} is not a plugin project: it has no Cargo.toml and no plugin.py. hint: `{} plugin new NAME` creates one",
+    let found: Vec<Language> =
+        Language::ALL.into_iter().filter(|language| dir.join(language.marker()).is_file()).collect();
+    match found.as_slice() {
+        [language] => Ok(*language),
+        [] => bail!(CliError::Usage(format!(
+            "{} is not a plugin project: it has no Cargo.toml, no plugin.py and no plugin.js. hint: `{} plugin new NAME` \
+             creates one",
             dir.display(),
             output::program()
+        ))),
+        [first, second, ..] => bail!(CliError::Usage(format!(
+            "{} has both a {} and a {}. hint: remove the one that is not the plugin",
+            dir.display(),
+            first.marker(),
+            second.marker()
         ))),
     }
 }
@@ -217,17 +253,28 @@ fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
 // === impl Language ===
 
 impl Language {
+    const ALL: [Self; 3] = [Self::Rust, Self::Python, Self::JavaScript];
+
+    fn marker(self) -> &'static str {
+        match self {
+            Self::Rust => "Cargo.toml",
+            Self::Python => "plugin.py",
+            Self::JavaScript => "plugin.js",
+        }
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Rust => "rust",
             Self::Python => "python",
+            Self::JavaScript => "javascript",
         }
     }
 
     fn class(self) -> PluginClass {
         match self {
             Self::Rust => PluginClass::Compiled,
-            Self::Python => PluginClass::Interpreted,
+            Self::Python | Self::JavaScript => PluginClass::Interpreted,
         }
     }
 
@@ -236,17 +283,19 @@ impl Language {
         let (own, file, prefix) = match self {
             Self::Rust => ("larder-plugin", "Cargo.toml", "version = \""),
             Self::Python => ("larder_plugin", "__init__.py", "__version__ = \""),
+            Self::JavaScript => ("larder_plugin", "index.js", "export const VERSION = \""),
         };
         let embedded = || self.kit().iter().find(|(path, _)| *path == file).map(|(_, text)| (*text).to_owned());
         let text = read_text(&dir.join(own).join(file), FILE_BYTES_MAX).ok().or_else(embedded).unwrap_or_default();
-        let version = text.lines().find_map(|line| line.strip_prefix(prefix)?.strip_suffix('"'));
-        version.unwrap_or("unknown").to_owned()
+        let version = text.lines().find_map(|line| line.strip_prefix(prefix)?.split_once('"'));
+        version.map_or("unknown", |(version, _)| version).to_owned()
     }
 
     fn kit(self) -> &'static [File] {
         match self {
             Self::Rust => RUST_SDK,
             Self::Python => PYTHON_SDK,
+            Self::JavaScript => JAVASCRIPT_SDK,
         }
     }
 }

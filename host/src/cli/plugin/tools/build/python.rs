@@ -11,14 +11,16 @@ mod check;
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::Command,
 };
 
 use anyhow::{Context, Result, bail};
-use larder_common::files::temporary_path_for;
 
 use self::check::Checked;
-use super::{traceback, write_files};
+use super::{
+    toolchain::{READY, Staging, lock, mark_ready, output_tail, remove_incomplete, run},
+    traceback, write_files,
+};
 use crate::cli::{
     CliError, output,
     plugin::{
@@ -41,13 +43,6 @@ const SDK_DIR: &str = "larder_plugin";
 /// The name of the module that componentize-py imports. The build generates it outside of the project.
 const GLUE_MODULE: &str = "larder_component";
 const GLUE: &str = "from larder_plugin._guest import world\n\nWitWorld = world(\"plugin\")\n";
-
-/// The file that is written last into the virtual environment. If it does not exist, the environment is incomplete.
-const READY: &str = "ready";
-
-/// A temporary directory, which is removed on drop.
-#[derive(Debug)]
-struct Staging(PathBuf);
 
 /// Builds a component from a project's files.
 pub(super) fn build(dir: &Path, files: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
@@ -112,17 +107,12 @@ fn check_python(cache: &Path) -> Result<PathBuf> {
 fn ensure_tool(cache: &Path) -> Result<PathBuf> {
     let home = tool_home(cache);
     let tool = home.join("bin").join(TOOL);
-    // The lock prevents two concurrent builds from installing into the same directory.
-    let lock_path = cache.join("lock");
-    let lock = fs::File::create(&lock_path).with_context(|| format!("cannot create {}", lock_path.display()))?;
-    lock.lock().with_context(|| format!("cannot lock {}", lock_path.display()))?;
+    let _lock = lock(cache)?;
     if home.join(READY).is_file() && works(&tool) {
         return Ok(tool);
     }
-    if home.try_exists().with_context(|| format!("cannot access {}", home.display()))? {
-        // The environment is incomplete, or its Python was removed.
-        fs::remove_dir_all(&home).with_context(|| format!("cannot remove {}", home.display()))?;
-    }
+    // The environment is incomplete, or its Python was removed.
+    remove_incomplete(&home)?;
     let python = find_python()?;
     output::note(&format!("installing {TOOL} {TOOL_VERSION} into {}; later builds reuse it", home.display()));
     let created = run(Command::new(python).args(["-m", "venv"]).arg(&home))?;
@@ -147,7 +137,7 @@ fn ensure_tool(cache: &Path) -> Result<PathBuf> {
             output::shell_word(&venv_python.to_string_lossy())
         )));
     }
-    fs::write(home.join(READY), TOOL_VERSION).with_context(|| format!("cannot write into {}", home.display()))?;
+    mark_ready(&home, TOOL_VERSION)?;
     Ok(tool)
 }
 
@@ -178,36 +168,4 @@ fn find_python() -> Result<&'static str> {
          apt-get install python3 python3-venv",
         PYTHON_MIN.0, PYTHON_MIN.1
     )))
-}
-
-/// Runs a command without input, and captures its output.
-fn run(command: &mut Command) -> Result<Output> {
-    let output = command.stdin(Stdio::null()).output();
-    output.with_context(|| format!("cannot run {}", Path::new(command.get_program()).display()))
-}
-
-/// Returns the end of the output of a failed program.
-fn output_tail(output: &Output) -> String {
-    const LINES_MAX: usize = 6;
-    let bytes = if output.stderr.is_empty() { &output.stdout } else { &output.stderr };
-    let text = String::from_utf8_lossy(bytes);
-    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    lines[lines.len().saturating_sub(LINES_MAX)..].iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
-}
-
-// === impl Staging ===
-
-impl Staging {
-    fn new(cache: &Path) -> Result<Self> {
-        let path = temporary_path_for(&cache.join("build"));
-        fs::create_dir(&path).with_context(|| format!("cannot create {}", path.display()))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Staging {
-    fn drop(&mut self) {
-        // The error is ignored, because a leftover directory in the cache does no harm.
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }

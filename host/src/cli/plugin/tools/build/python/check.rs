@@ -2,17 +2,14 @@
 //!
 //! `_check.py` of the development kit does the import and prints the mistakes. Its exit statuses are defined there.
 
-use std::{
-    io::Read as _,
-    path::Path,
-    process::{Child, Command, Stdio},
-    thread,
-    time::{Duration, Instant},
-};
+use std::{path::Path, process::Command, time::Duration};
 
 use anyhow::{Result, bail};
 
-use crate::cli::{CliError, output};
+use crate::cli::{
+    CliError, output,
+    plugin::tools::build::toolchain::{Ended, run_within},
+};
 
 /// The program, relative to the project.
 const PROGRAM: &str = "larder_plugin/_check.py";
@@ -22,8 +19,6 @@ const MISTAKE: i32 = 3;
 const DOUBTFUL: i32 = 4;
 /// The time limit. In the component's interpreter, an import takes several times as long.
 const TIME_MAX: Duration = Duration::from_secs(30);
-/// The time between two checks of whether the program has ended.
-const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// The result of the check. Mistakes are printed.
 #[derive(Debug, PartialEq, Eq)]
@@ -46,52 +41,28 @@ fn check_within(python: &Path, app: &Path, time_max: Duration) -> Result<Checked
     let mut command = Command::new(python);
     // `-I` and `-S` leave out the packages of the user's environment, and `-B` writes no byte code.
     command.args(["-I", "-S", "-B", PROGRAM]).current_dir(app);
-    let Ok(mut child) = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn() else {
+    let Ok(ended) = run_within(&mut command, time_max) else {
         return Ok(Checked::Passed);
     };
-    let stderr = child.stderr.take();
-    let reader = thread::spawn(move || {
-        let mut bytes = Vec::new();
-        // If the pipe breaks, the output so far is printed.
-        let _ = stderr.map(|mut pipe| pipe.read_to_end(&mut bytes));
-        String::from_utf8_lossy(&bytes).trim_end().to_owned()
-    });
-    let Some(code) = wait(&mut child, time_max) else {
-        // The program may have ended by itself in the meantime. The reader is not joined, because a child process of the
-        // plugin could keep the pipe open.
-        let _ = child.kill();
-        let _ = child.wait();
+    let Some(Ended { status, printed }) = ended else {
         bail!(CliError::Failed(format!(
             "importing plugin.py takes longer than {} s. hint: a plugin is imported while it is built; look for an endless \
              loop, or compute less at the top of its modules",
             time_max.as_secs_f64()
         )));
     };
-    let printed = reader.join().unwrap_or_default();
-    match code {
-        MISTAKE => {
+    // A program that a signal ended has no exit status.
+    match status.code() {
+        Some(MISTAKE) => {
             output::note(&printed);
             Ok(Checked::Mistake)
         }
-        DOUBTFUL => {
+        Some(DOUBTFUL) => {
             output::note(&printed);
             output::note("this is the error of this machine's Python; the build with the component's Python decides");
             Ok(Checked::Doubtful(printed))
         }
         _ => Ok(Checked::Passed),
-    }
-}
-
-/// Returns the exit status of a program, or -1 if a signal ended it. Returns `None` if it does not end in time.
-fn wait(child: &mut Child, time_max: Duration) -> Option<i32> {
-    let started = Instant::now();
-    loop {
-        match child.try_wait() {
-            Ok(Some(status)) => return Some(status.code().unwrap_or(-1)),
-            Err(_) => return Some(-1),
-            Ok(None) if started.elapsed() >= time_max => return None,
-            Ok(None) => thread::sleep(POLL_INTERVAL),
-        }
     }
 }
 
