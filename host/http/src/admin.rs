@@ -217,6 +217,9 @@ pub struct DeployReport {
     /// Why the version would have been rejected, if it was deployed by force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overridden: Option<String>,
+    /// The version of the candidate whose rollout ended, if one was running.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dropped: Option<String>,
 }
 
 /// An item of the response to `GET /v1/plugins`.

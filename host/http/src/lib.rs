@@ -53,7 +53,7 @@ pub use self::{
     error::HttpError,
     keyfile::is_world_readable,
     plugin_version::PluginVersion,
-    rollout::{PromoteCommand, RolledBackVersion, RolloutReport, RolloutStage, RolloutStatus},
+    rollout::{PromoteCommand, RolledBackVersion, RolloutEnd, RolloutReport, RolloutStage, RolloutStatus},
     router::{ListenerRole, Router},
     routes::{ListenerKind, ROUTES, Route},
     server::{Listener, Server, ServerError},

@@ -72,6 +72,15 @@ pub struct RolledBackVersion {
     pub why: String,
 }
 
+/// The end of a rollout.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RolloutEnd {
+    /// When it ended, in the format of RFC 3339.
+    pub at: String,
+    /// Why it ended.
+    pub why: String,
+}
+
 /// The response to `GET /v1/plugins/NAME/diff`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RolloutReport {
@@ -83,6 +92,8 @@ pub struct RolloutReport {
     pub views: BTreeMap<String, ComparisonReport>,
     /// The gates that the candidate does not meet.
     pub breaches: Vec<String>,
+    /// When and why the rollout ended, if it has ended.
+    pub ended: Option<RolloutEnd>,
     /// The version that was rolled back last, if there is one.
     pub rolled_back: Option<RolledBackVersion>,
 }

@@ -11,11 +11,12 @@ use std::{
     mem,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
+use larder_common::compute::thread_cpu_time;
 use larder_model::model::DerivedView;
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +33,8 @@ use super::{
 pub struct Comparison {
     old: Side,
     new: Side,
+    /// Whether the version that computed a sample computes all of them again, to compare durations.
+    repeats_all: AtomicBool,
     /// A request is sampled if a random number of 32 bits is below this number.
     threshold: AtomicU64,
     queue: Mutex<Queue>,
@@ -47,6 +50,9 @@ struct Side {
     transform: Arc<Transform>,
     /// What requests get from this version.
     vitals: Vitals,
+    /// What the samples got from this version. Both versions computed the same rows. The durations are CPU times of the
+    /// thread of shadow runs, of samples that both versions computed there.
+    paired: Vitals,
 }
 
 /// The samples that wait to be computed.
@@ -124,6 +130,7 @@ impl Comparison {
             metrics: ComparisonMetrics::bind(&new.component().signature().name, view, &report.diff),
             old: Side::of(old),
             new: Side::of(new),
+            repeats_all: AtomicBool::new(false),
             threshold: AtomicU64::new(0),
             queue: Mutex::default(),
             instances: Mutex::new(Instances {
@@ -134,7 +141,7 @@ impl Comparison {
             report: Mutex::new(report),
             thread,
         });
-        comparison.set_ratio(ratio);
+        comparison.sample(ratio, false);
         let work: Weak<dyn ShadowWork> = Arc::<Self>::downgrade(&comparison);
         comparison.thread.add(work);
         Ok(comparison)
@@ -158,16 +165,18 @@ impl Comparison {
         if Arc::ptr_eq(computed_by, &self.new.transform) { &self.old.transform } else { &self.new.transform }
     }
 
-    /// Sets the share of requests that are sampled, from 0 to 1.
+    /// Sets the share of requests that are sampled, from 0 to 1, and whether both versions compute all samples, so that their
+    /// durations can be compared.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to 2^32")]
-    pub fn set_ratio(&self, ratio: f64) {
+    pub fn sample(&self, ratio: f64, repeats_all: bool) {
+        self.repeats_all.store(repeats_all, Ordering::Relaxed);
         self.threshold.store((ratio.clamp(0.0, 1.0) * 2_f64.powi(32)) as u64, Ordering::Relaxed);
     }
 
     /// Counts a batch that a version computed for a request. Returns whether the batch should be passed to
     /// [`Comparison::offer`].
     pub fn note(&self, computed_by: &Arc<Transform>, outputs: &Outputs, took: Duration) -> bool {
-        self.side(self.side_of(computed_by)).vitals.note(outputs, took);
+        self.side(self.side_of(computed_by)).vitals.note(outputs, Some(took));
         u64::from(next_random()) < self.threshold.load(Ordering::Relaxed)
     }
 
@@ -206,6 +215,13 @@ impl Comparison {
         report
     }
 
+    /// Returns what samples got from the old version and from the new one, for the same rows, since the comparison was
+    /// started. The durations are CPU times, of samples that both versions computed on the thread of shadow runs.
+    #[must_use]
+    pub fn paired(&self) -> (VitalCounts, VitalCounts) {
+        (self.old.paired.get(), self.new.paired.get())
+    }
+
     /// Returns what requests got from the old version and from the new one since the comparison was started.
     #[must_use]
     pub fn vitals(&self) -> (VitalCounts, VitalCounts) {
@@ -241,10 +257,18 @@ impl Comparison {
             DiffSide::New => (&self.new, &self.old, &instances.new, &instances.old),
         };
         let adapted = sample.other_inputs.is_none().then(|| other.transform.adapt(&sample.inputs, &by.transform));
-        let others =
-            other_instance.compute(sample.other_inputs.as_ref().or(adapted.as_ref()).unwrap_or(&sample.inputs));
-        let is_repeated = self.lock_report().samples.is_multiple_of(REPEATED_EVERY);
-        let again = is_repeated.then(|| same_instance.compute(&sample.inputs));
+        let other_inputs = sample.other_inputs.as_ref().or(adapted.as_ref()).unwrap_or(&sample.inputs);
+        let (others, took_other) = timed(|| other_instance.compute(other_inputs));
+        let is_repeated =
+            self.repeats_all.load(Ordering::Relaxed) || self.lock_report().samples.is_multiple_of(REPEATED_EVERY);
+        let (again, took_again) = if is_repeated {
+            let (again, took) = timed(|| same_instance.compute(&sample.inputs));
+            (Some(again), Some(took))
+        } else {
+            (None, None)
+        };
+        by.paired.note(&sample.outputs, took_again);
+        other.paired.note(&others, took_again.map(|_| took_other));
         let changed = again.and_then(|again| changed_output(&by.signature().outputs, &sample.outputs, &again));
         let (old, new) = match sample.computed_by {
             DiffSide::Old => (&sample.outputs, &others),
@@ -291,12 +315,19 @@ impl std::fmt::Debug for Comparison {
 impl Side {
     fn of(transform: &Arc<Transform>) -> Self {
         let outputs = transform.component().signature().outputs.len();
-        Self { transform: Arc::clone(transform), vitals: Vitals::new(outputs) }
+        Self { transform: Arc::clone(transform), vitals: Vitals::new(outputs), paired: Vitals::new(outputs) }
     }
 
     fn signature(&self) -> &Signature {
         self.transform.component().signature()
     }
+}
+
+/// Returns a result and the CPU time of its computation.
+fn timed<T>(compute: impl FnOnce() -> T) -> (T, Duration) {
+    let before = thread_cpu_time();
+    let result = compute();
+    (result, thread_cpu_time().saturating_sub(before))
 }
 
 // === impl ComparisonReport ===

@@ -67,7 +67,8 @@ impl Vitals {
     }
 
     /// Counts a batch.
-    pub(super) fn note(&self, outputs: &Outputs, took: Duration) {
+    /// The duration is only counted if it is given.
+    pub(super) fn note(&self, outputs: &Outputs, took: Option<Duration>) {
         let add = |counter: &AtomicU64, count: u64| {
             if count > 0 {
                 counter.fetch_add(count, Ordering::Relaxed);
@@ -84,7 +85,9 @@ impl Vitals {
         for (nulls, output) in self.nulls.iter().zip(outputs.iter()) {
             add(nulls, (output.column().null_count() - failed.len()) as u64);
         }
-        add(&self.durations[bucket(took)], 1);
+        if let Some(took) = took {
+            add(&self.durations[bucket(took)], 1);
+        }
     }
 
     /// Returns a copy of the counts.

@@ -117,7 +117,7 @@ impl Control for App {
         self.swap_plugins(plugins);
         // Files are written last, so that a rollback from a bad version takes effect even if the disk is full or slow.
         plugins.write_ended(plugin);
-        plugins.write_restored(restored).map_err(|error| error.to_string())?;
+        restored.map_or(Ok(()), |restored| plugins.write_restored(restored)).map_err(|error| error.to_string())?;
         Ok(report)
     }
 

@@ -354,13 +354,13 @@ impl Plugins {
         // A file in the directory is tried again by the next poll.
         written.inspect_err(|_| _ = self.state().seen.remove(&name))?;
         let mut state = self.state();
-        let had_rollout = state.entries.get(&name).is_some_and(|entry| entry.rollout.is_some());
-        state.end_rollout(&name);
+        let dropped = state.end_rollout(&name, self.clock.now(), "another version was deployed by force");
         let was_rolled_back = state.rolled_back.remove(&name, component.digest());
         let entry = state.entries.entry(name.clone()).or_default();
         let again = entry.live.as_ref().is_some_and(|live| live.component.digest() == component.digest());
         let mut report = version.report(entry.live.as_ref(), component.load_time() + started.elapsed());
         report.overridden.clone_from(overridden);
+        report.dropped = dropped;
         let replaced = entry.set_live(version);
         if !again {
             // If the live file is deployed again, `previous` does not change, so a rollback still restores the version
@@ -369,7 +369,8 @@ impl Plugins {
         }
         entry.rejected = None;
         drop(state);
-        if had_rollout || was_rolled_back {
+        report.dropped.iter().for_each(|_| rollout::count(&name, "dropped"));
+        if report.dropped.is_some() || was_rolled_back {
             self.write_ended(&name);
         }
         Ok(report)
@@ -443,9 +444,10 @@ impl Plugins {
                     Err(error) => {
                         tracing::error!(
                             plugin = name, %error,
-                            "the rollout ends, because the candidate is incompatible with the definitions"
+                            "candidate dropped, because it is incompatible with the definitions"
                         );
                         entry.rollout = None;
+                        rollout::count(name, "dropped");
                     }
                 }
             }

@@ -22,6 +22,7 @@ pub(super) fn line(line: &str) {
 }
 
 /// Prints a part of a line. [`line`] prints the end of the line.
+#[cfg(feature = "tools")]
 pub(super) fn part(text: &str) {
     keep_error(write!(stdout(), "{text}"));
 }

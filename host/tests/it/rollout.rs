@@ -191,7 +191,7 @@ fn candidate_is_promoted_in_steps() {
     let status = fixture.app.promote(PLUGIN, &PromoteCommand::default()).unwrap();
     assert_eq!((status.percent, status.held), (10.0, false));
     let error = fixture.app.promote(PLUGIN, &PromoteCommand::default()).unwrap_err();
-    assert!(error.contains("computes 10 % of the requests, and is promoted further automatically"), "{error}");
+    assert!(error.contains("computes 10% of the requests, and is promoted further automatically"), "{error}");
     let mut seen = Vec::new();
     fixture.eventually("the rollout ends", || {
         let rollout = report(&fixture).rollout;
@@ -228,14 +228,19 @@ fn one_rollout_runs_at_a_time() {
         fixture.app.deploy_shadow(&candidate("nulls"), 1.0, false).unwrap_err(),
         fixture.app.deploy(&candidate("nulls"), false).unwrap_err(),
     ] {
-        let expected = "a rollout of plugin 'candidate' is running: version 1.1.0 is in a shadow run. hint: wait until it has \
-                        ended, or end it with `larder plugin rollback candidate`";
+        let expected = "a rollout of plugin 'candidate' is running: version 1.1.0 is in a shadow run. hint: promote it, drop it \
+                        with `larder plugin rollback candidate`, or replace it with `larder plugin deploy --force`";
         assert_eq!(error, expected);
     }
-    assert_eq!(fixture.app.roll_back(PLUGIN, None).unwrap().version, "1.0.0");
+    let dropped = fixture.app.roll_back(PLUGIN, None).unwrap();
+    assert_eq!((&*dropped.version, dropped.dropped.as_deref(), dropped.replaced), ("1.0.0", Some("1.1.0"), None));
     assert_eq!((stage(&fixture), &*live_version(&fixture)), (None, "1.0.0"));
+    assert_eq!(report(&fixture).ended.unwrap().why, "`larder plugin rollback` was called");
     shadow(&fixture, "nulls");
-    fixture.app.deploy(&candidate("ulp"), true).unwrap();
+    let waiting = report(&fixture).rollout.unwrap().waiting;
+    assert!(waiting.is_none_or(|waiting| waiting.contains("0 of 1 rows")));
+    let forced = fixture.app.deploy(&candidate("ulp"), true).unwrap();
+    assert_eq!(forced.dropped.as_deref(), Some("1.1.0"));
     assert_eq!((stage(&fixture), &*live_version(&fixture)), (None, "1.1.0"), "--force ends the rollout");
 }
 

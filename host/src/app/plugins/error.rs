@@ -80,8 +80,8 @@ pub(in crate::app) enum DeployError {
     NoCandidate(String),
     /// A rollout of the plugin is running.
     #[error(
-        "a rollout of plugin '{plugin}' is running: version {version} is {stage}. hint: wait until it has ended, or end it \
-         with `larder plugin rollback {plugin}`"
+        "a rollout of plugin '{plugin}' is running: version {version} is {stage}. hint: promote it, drop it with `larder \
+         plugin rollback {plugin}`, or replace it with `larder plugin deploy --force`"
     )]
     RolloutRunning { plugin: String, version: String, stage: String },
     /// The share of a promotion is not a percentage.
@@ -89,7 +89,7 @@ pub(in crate::app) enum DeployError {
     BadPercent(f64),
     /// The share of the candidate grows without a command.
     #[error(
-        "version {version} of plugin '{plugin}' computes {percent} % of the requests, and is promoted further automatically. \
+        "version {version} of plugin '{plugin}' computes {percent}% of the requests, and is promoted further automatically. \
          hint: to set another share, add --percent"
     )]
     PromotedAutomatically { plugin: String, version: String, percent: f64 },
@@ -102,6 +102,13 @@ pub(in crate::app) enum DeployError {
     /// The candidate does not meet the gates.
     #[error("version {version} of plugin '{plugin}' is not promoted:\n  {gates}\nhint: {hint}")]
     GatesNotMet { plugin: String, version: String, gates: String, hint: String },
+    /// The previous version was rolled back automatically.
+    #[error(
+        "version {} of plugin '{plugin}' was rolled back at {}: {}. hint: to restore it anyway, run `larder plugin rollback \
+         {plugin} {}`",
+        rolled_back.version, rolled_back.at, rolled_back.why, rolled_back.version
+    )]
+    PreviousRolledBack { plugin: String, rolled_back: Box<RolledBackVersion> },
     /// The state of a rollout cannot be used.
     #[error("the rollout of plugin '{plugin}' cannot be continued: {why}. hint: deploy the candidate again")]
     InvalidState { plugin: String, why: String },

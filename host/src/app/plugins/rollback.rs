@@ -4,32 +4,15 @@ use std::{sync::Arc, time::Instant};
 
 use larder_http::DeployReport;
 use larder_model::registry::Catalog;
-use larder_plugin_host::Component;
 
 use super::{
     DeployError, FileOrigin, Plugins, Version,
     rollout::{RolledBack, Rollout},
+    version::ChosenVersion,
 };
 
-/// A version of a plugin's history that a rollback restores.
-#[derive(Debug)]
-pub(in crate::app) struct ChosenVersion {
-    component: Arc<Component>,
-    /// The file from which the version was loaded; `None` if the version was in memory already.
-    bytes: Option<Vec<u8>>,
-}
-
 /// Why a version was rolled back, if a user requested it.
-const BY_COMMAND: &str = "a command rolled it back";
-
-// === impl ChosenVersion ===
-
-impl ChosenVersion {
-    /// Returns a version that is in memory.
-    pub(super) fn in_memory(component: &Arc<Component>) -> Self {
-        Self { component: Arc::clone(component), bytes: None }
-    }
-}
+const BY_COMMAND: &str = "`larder plugin rollback` was called";
 
 // === impl Plugins ===
 
@@ -52,14 +35,15 @@ impl Plugins {
     }
 
     /// Makes a chosen version live in memory, or the previous version. Returns an error if there is no previous version,
-    /// or if the version is incompatible with `catalog`; nothing changes in this case. Pass the returned version to
-    /// [`Plugins::write_restored`], after [`Plugins::write_ended`].
+    /// or if the version is incompatible with `catalog`; nothing changes in this case. During a rollout, drops the candidate.
+    /// Call [`Plugins::write_ended`] afterwards, and pass the returned version, if there is one, to
+    /// [`Plugins::write_restored`].
     pub(in crate::app) fn roll_back(
         &self,
         name: &str,
         chosen: Option<ChosenVersion>,
         catalog: &Catalog,
-    ) -> Result<(DeployReport, ChosenVersion), DeployError> {
+    ) -> Result<(DeployReport, Option<ChosenVersion>), DeployError> {
         let _span = tracing::debug_span!("roll_back", plugin = name).entered();
         let started = Instant::now();
         if let (None, Ok(rollout)) = (&chosen, self.rollout(name)) {
@@ -68,7 +52,11 @@ impl Plugins {
         let before = self.state().entries.get(name).cloned().ok_or_else(|| DeployError::Unknown(name.to_owned()))?;
         let ChosenVersion { component, bytes } = match (chosen, &before.previous) {
             (Some(chosen), _) => chosen,
-            (None, Some(previous)) => ChosenVersion { component: Arc::clone(&previous.component), bytes: None },
+            (None, Some(previous)) => {
+                // Without this check, the reaction to an alert about a rollback could repeat the outage.
+                self.check_not_rolled_back(name, previous)?;
+                ChosenVersion::in_memory(&previous.component)
+            }
             (None, None) => return Err(DeployError::NoPrevious(name.to_owned())),
         };
         // If a compatible version is in memory, it is already bound to all views, so this does not call plugin code.
@@ -83,7 +71,7 @@ impl Plugins {
         let replaced = before.live.as_ref().filter(|live| live.digest() != component.digest());
         let replaced = replaced.map(|replaced| self.rolled_back(name, replaced));
         let mut state = self.state();
-        state.end_rollout(name);
+        report.dropped = state.end_rollout(name, self.clock.now(), BY_COMMAND);
         replaced.into_iter().for_each(|replaced| state.rolled_back.add(replaced));
         state.rolled_back.remove(name, component.digest());
         let entry = state.entries.entry(name.to_owned()).or_default();
@@ -95,7 +83,7 @@ impl Plugins {
         entry.rejected = None;
         drop(state);
         tracing::warn!(plugin = name, version = report.version, "plugin rolled back");
-        Ok((report, ChosenVersion { component, bytes }))
+        Ok((report, Some(ChosenVersion { component, bytes })))
     }
 
     /// Drops the candidate of a rollout. If it is live, the version that it replaced becomes live again.
@@ -104,11 +92,23 @@ impl Plugins {
         name: &str,
         rollout: &Rollout,
         started: Instant,
-    ) -> Result<(DeployReport, ChosenVersion), DeployError> {
-        self.roll_back_candidate(name, BY_COMMAND)?;
-        let mut report = rollout.base.report(Some(&rollout.candidate), started.elapsed());
+    ) -> Result<(DeployReport, Option<ChosenVersion>), DeployError> {
+        let restored = self.roll_back_candidate(name, BY_COMMAND, false)?;
+        let mut report = rollout.base.report(restored.as_ref().map(|_| &rollout.candidate), started.elapsed());
         report.compiled = false;
-        Ok((report, ChosenVersion::in_memory(&rollout.base.component)))
+        report.dropped = Some(rollout.candidate.component.signature().version.clone());
+        Ok((report, restored))
+    }
+
+    /// Fails if a version was rolled back automatically.
+    fn check_not_rolled_back(&self, name: &str, version: &Version) -> Result<(), DeployError> {
+        match self.find_rolled_back(name, version.digest()) {
+            Some(entry) if entry.is_automatic => {
+                let (plugin, rolled_back) = (name.to_owned(), Box::new(entry.describe()));
+                Err(DeployError::PreviousRolledBack { plugin, rolled_back })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Returns the entry for a live version that a command replaced by an older one.
@@ -119,6 +119,7 @@ impl Plugins {
             digest: *replaced.digest(),
             at: self.clock.now(),
             why: BY_COMMAND.to_owned(),
+            is_automatic: false,
         }
     }
 

@@ -25,7 +25,10 @@ use larder_model::model::Micros;
 use larder_plugin_host::{Comparison, ComparisonReport, VitalCounts};
 use serde::{Deserialize, Serialize};
 
-pub(super) use self::saved::{RolledBack, RolledBackList};
+pub(super) use self::{
+    change::count,
+    saved::{RolledBack, RolledBackList},
+};
 use self::{
     gates::{AcceptedDiffs, Breach, Observed, breach_in_service, breaches_in_diff},
     saved::SavedRollout,
@@ -55,12 +58,25 @@ pub(super) struct Rollout {
     /// How long the current stage or step has lasted, without the time in which no server ran.
     lasted: Duration,
     last_check: Option<Instant>,
+    /// A gate that requests do not meet, until it is confirmed.
+    suspicion: Option<Suspicion>,
     /// Why the rollout does not advance.
     waiting: Option<String>,
     stuck_logged: Arc<LogInterval>,
 }
 
-/// What requests got from the base and from the candidate, by view.
+/// A suspicion that a candidate does not meet a gate. In requests, the two versions compute rows of different entities, and
+/// after the promotion, at different times. So a difference may have another cause than the candidate. Before a rollback,
+/// all requests are therefore sampled for some time, and both versions compute the same rows.
+#[derive(Clone, Debug)]
+struct Suspicion {
+    /// The counts of samples when it began.
+    since: Counts,
+    /// The number of checks since then.
+    checks: usize,
+}
+
+/// What requests or samples got from the base and from the candidate, by view.
 type Counts = BTreeMap<Arc<str>, (VitalCounts, VitalCounts)>;
 
 /// The stage of a rollout.
@@ -80,6 +96,8 @@ pub(super) enum Stage {
     },
 }
 
+/// The minimum number of checks within which a suspicion must be confirmed.
+const CONFIRMED_WITHIN: usize = 10;
 /// How often rollouts are checked.
 pub(in crate::app) const CHECK_EVERY: Duration = Duration::from_secs(1);
 
@@ -108,6 +126,7 @@ impl Rollout {
             stage_began: Counts::new(),
             lasted: Duration::ZERO,
             last_check: None,
+            suspicion: None,
             waiting: None,
             stuck_logged: Arc::default(),
         })
@@ -134,6 +153,7 @@ impl Rollout {
             stage_began: Counts::new(),
             lasted: Duration::from_secs(saved.lasted_seconds),
             last_check: None,
+            suspicion: None,
             waiting: None,
             stuck_logged: Arc::default(),
         })
@@ -147,7 +167,7 @@ impl Rollout {
         config: &RolloutConfig,
     ) -> Result<Self, DeployError> {
         let comparisons = compare(&base, &candidate, self.ratio, config, BTreeMap::new(), &self.comparisons)?;
-        let (checks, stage_began) = (VecDeque::new(), counts(&comparisons));
+        let (checks, stage_began) = (VecDeque::new(), counts(&comparisons, Comparison::vitals));
         Ok(Self { candidate, base, comparisons, checks, stage_began, ..self.clone() })
     }
 
@@ -176,9 +196,10 @@ impl Rollout {
     /// Enters a stage.
     fn enter(&mut self, stage: Stage) {
         self.stage = stage;
-        self.stage_began = counts(&self.comparisons);
+        self.stage_began = counts(&self.comparisons, Comparison::vitals);
         self.checks.clear();
         (self.lasted, self.last_check) = (Duration::ZERO, None);
+        self.end_suspicion();
         self.waiting = None;
     }
 
@@ -187,20 +208,35 @@ impl Rollout {
         breaches_in_diff(config, &self.accepted, reports.iter().map(|(view, report)| (&**view, report)))
     }
 
-    /// Adds the current counts to the checks, and returns the first gate that requests do not meet in the window or since
-    /// the stage began.
+    /// Adds the current counts to the checks, and returns the first gate that requests do not meet, in the window or since the
+    /// stage began, if samples confirm it.
     fn check_service(&mut self, config: &RolloutConfig) -> Option<Breach> {
         // The clock of the machine may be set, so it does not determine how long a stage lasts.
         let checked = Instant::now();
         self.lasted += self.last_check.map_or(Duration::ZERO, |last| checked.saturating_duration_since(last));
         self.last_check = Some(checked);
-        let now = counts(&self.comparisons);
+        let now = counts(&self.comparisons, Comparison::vitals);
         let window = usize::try_from(config.window.as_secs()).unwrap_or(usize::MAX).max(1);
-        let breach = if self.stage == Stage::Shadow {
-            None
-        } else {
-            let starts = [self.checks.front(), Some(&self.stage_began)];
-            starts.into_iter().flatten().find_map(|start| self.breach_since(start, &now, config))
+        let breach = match &mut self.suspicion {
+            Some(suspicion) => {
+                suspicion.checks += 1;
+                let is_over = suspicion.checks > window.max(CONFIRMED_WITHIN);
+                let since = suspicion.since.clone();
+                let paired = counts(&self.comparisons, Comparison::paired);
+                let breach = self.breach_since(&since, &paired, &BTreeMap::new(), config);
+                if breach.is_none() && is_over {
+                    self.end_suspicion();
+                }
+                breach
+            }
+            None => {
+                let starts = [self.checks.front(), Some(&self.stage_began)];
+                let is_breach = |start: &Counts| self.breach_since(start, &now, &self.baseline, config).is_some();
+                if self.stage != Stage::Shadow && starts.into_iter().flatten().any(is_breach) {
+                    self.begin_suspicion();
+                }
+                None
+            }
         };
         self.checks.push_back(now);
         while self.checks.len() > window {
@@ -209,17 +245,39 @@ impl Rollout {
         breach
     }
 
-    fn breach_since(&self, start: &Counts, now: &Counts, config: &RolloutConfig) -> Option<Breach> {
+    fn begin_suspicion(&mut self) {
+        let since = counts(&self.comparisons, Comparison::paired);
+        self.suspicion = Some(Suspicion { since, checks: 0 });
+        self.comparisons.values().for_each(|comparison| comparison.sample(1.0, true));
+    }
+
+    fn end_suspicion(&mut self) {
+        if self.suspicion.take().is_some() {
+            self.comparisons.values().for_each(|comparison| comparison.sample(self.ratio, false));
+            // The counts that caused the suspicion do not cause it again.
+            self.checks.clear();
+            self.stage_began = counts(&self.comparisons, Comparison::vitals);
+        }
+    }
+
+    /// Returns the first gate that is not met between two copies of the counts. `baseline` replaces the counts of the base.
+    fn breach_since(
+        &self,
+        start: &Counts,
+        now: &Counts,
+        baseline: &BTreeMap<String, VitalCounts>,
+        config: &RolloutConfig,
+    ) -> Option<Breach> {
         let none = VitalCounts::default();
         now.iter().find_map(|(view, (old, new))| {
             let (old_start, new_start) = start.get(view).map_or((&none, &none), |(old, new)| (old, new));
             // After the promotion, no request uses the base, so its counts from before are used.
-            let live = self.baseline.get(&**view).cloned().unwrap_or_else(|| old.since(old_start));
+            let live = baseline.get(&**view).cloned().unwrap_or_else(|| old.since(old_start));
             let candidate = new.since(new_start);
             breach_in_service(
                 config,
                 &self.accepted,
-                view,
+                (view, if self.is_live() { "the replaced version" } else { "the live version" }),
                 Observed { signature: self.base.component.signature(), counts: &live },
                 Observed { signature: self.candidate.component.signature(), counts: &candidate },
             )
@@ -253,8 +311,11 @@ fn compare(
     Ok(comparisons)
 }
 
-fn counts(comparisons: &BTreeMap<Arc<str>, Arc<Comparison>>) -> Counts {
-    comparisons.iter().map(|(view, comparison)| (Arc::clone(view), comparison.vitals())).collect()
+fn counts(
+    comparisons: &BTreeMap<Arc<str>, Arc<Comparison>>,
+    of: impl Fn(&Comparison) -> (VitalCounts, VitalCounts),
+) -> Counts {
+    comparisons.iter().map(|(view, comparison)| (Arc::clone(view), of(comparison))).collect()
 }
 
 /// Returns the number of compared rows of all views.

@@ -17,6 +17,14 @@ pub(super) struct Version {
     pub(super) views: BTreeMap<Arc<str>, Arc<DerivedView>>,
 }
 
+/// A version of a plugin's history that a rollback restores.
+#[derive(Debug)]
+pub(in crate::app) struct ChosenVersion {
+    pub(super) component: Arc<Component>,
+    /// The file from which the version was loaded; `None` if the version was in memory already.
+    pub(super) bytes: Option<Vec<u8>>,
+}
+
 // === impl Version ===
 
 impl Version {
@@ -79,6 +87,16 @@ impl Version {
             compiled: self.component.was_compiled(),
             seconds: took.as_secs_f64(),
             overridden: None,
+            dropped: None,
         }
+    }
+}
+
+// === impl ChosenVersion ===
+
+impl ChosenVersion {
+    /// Returns a version that is in memory.
+    pub(super) fn in_memory(component: &Arc<Component>) -> Self {
+        Self { component: Arc::clone(component), bytes: None }
     }
 }

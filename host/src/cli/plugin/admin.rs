@@ -22,6 +22,6 @@ pub(super) fn percent(text: &str) -> Result<f64, String> {
     let number = text.strip_suffix('%').unwrap_or(text).trim_end();
     match number.parse() {
         Ok(percent) if percent > 0.0 && percent <= 100.0 => Ok(percent),
-        _ => Err("must be a percentage above 0 and up to 100, for example 1%".to_owned()),
+        _ => Err("must be a percentage above 0% and up to 100%. hint: write, for example, 1%".to_owned()),
     }
 }

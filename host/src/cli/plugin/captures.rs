@@ -10,7 +10,7 @@ use larder_http::{CaptureCommand, CaptureReport};
 use larder_model::model::parse_duration;
 use serde_json::{Value, json};
 
-use super::admin::path_of;
+use super::admin::{path_of, percent};
 use crate::cli::{
     CliError, ConfigArg, output,
     target::{Target, send_command},
@@ -21,8 +21,8 @@ pub(in crate::cli) struct CaptureArgs {
     /// The plugin's name
     #[arg(value_name = "NAME")]
     plugin: String,
-    /// The part of the calls that is captured, such as 1%, or 0 to stop an earlier capture
-    #[arg(long, value_name = "PERCENT", value_parser = parse_ratio)]
+    /// The share of the calls that is captured, such as 1%, or 0% to stop an earlier capture
+    #[arg(long, value_name = "PERCENT", value_parser = parse_sample)]
     sample: f64,
     /// How long calls are captured, such as 60s; at most 24h
     #[arg(long = "for", value_name = "DURATION", default_value = "60s", value_parser = parse_for)]
@@ -61,14 +61,14 @@ pub(super) fn capture(args: &CaptureArgs) -> Result<()> {
             "no server is running, so there are no calls to capture. hint: start `larder serve`".to_owned()
         ));
     };
-    let command = CaptureCommand { sample: args.sample, seconds: args.duration.as_secs(), rows: args.rows };
+    let command = CaptureCommand { sample: args.sample / 100.0, seconds: args.duration.as_secs(), rows: args.rows };
     let path = path_of(&args.plugin, "capture");
     let report: CaptureReport = send_command(&client, Method::POST, &path, serde_json::to_vec(&command)?)?;
     let CaptureReport { plugin, directory, until } = report;
     if args.sample > 0.0 {
-        output::line(&format!("a sample of the calls of {plugin} is written to {directory} until {until}"));
+        output::line(&format!("capturing {}% of the calls of {plugin} to {directory} until {until}", args.sample));
     } else {
-        output::line(&format!("no further sample of the calls of {plugin} is captured by command"));
+        output::line(&format!("stopped the capture of {plugin}"));
     }
     Ok(())
 }
@@ -131,13 +131,9 @@ fn name_of(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Parses a part of the calls: a percentage, or a number from 0 to 1.
-fn parse_ratio(text: &str) -> Result<f64, String> {
-    let (number, divisor) = text.strip_suffix('%').map_or((text, 1.0), |percent| (percent, 100.0));
-    let ratio = number.trim().parse::<f64>().map(|number| number / divisor).ok();
-    ratio
-        .filter(|ratio| (0.0..=1.0).contains(ratio))
-        .ok_or_else(|| "it is not a percentage from 0% to 100%. hint: write, for example, 1%".to_owned())
+/// Parses a percentage from 0 to 100.
+fn parse_sample(text: &str) -> Result<f64, String> {
+    if matches!(text, "0" | "0%") { Ok(0.0) } else { percent(text) }
 }
 
 fn parse_for(text: &str) -> Result<Duration, String> {
@@ -153,12 +149,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ratio_is_percentage_or_number() {
-        for (text, ratio) in [("1%", 0.01), ("100%", 1.0), ("0", 0.0), ("0.5", 0.5), ("12.5 %", 0.125)] {
-            assert_eq!(parse_ratio(text), Ok(ratio), "{text}");
+    fn sample_is_percentage() {
+        for (text, sample) in [("1%", 1.0), ("0.5", 0.5), ("100 %", 100.0), ("0", 0.0), ("0%", 0.0)] {
+            assert_eq!(parse_sample(text), Ok(sample), "{text}");
         }
-        for text in ["", "%", "101%", "2", "-1%", "NaN", "inf"] {
-            assert!(parse_ratio(text).unwrap_err().contains("hint: write, for example, 1%"), "{text}");
+        for text in ["", "%", "101%", "-1%", "nan", "one"] {
+            assert!(parse_sample(text).unwrap_err().contains("hint: write, for example, 1%"), "{text}");
         }
     }
 }

@@ -88,6 +88,9 @@ pub(super) fn deploy(args: &DeployArgs) -> Result<()> {
     };
     print_report(&report);
     note_override(&report);
+    if let Some(dropped) = &report.dropped {
+        output::note(&format!("the rollout of {} {dropped} ended", report.plugin));
+    }
     note_lower_version(&report);
     Ok(())
 }
@@ -103,7 +106,7 @@ pub(super) fn roll_back(args: &RollbackArgs) -> Result<()> {
             app.roll_back(&args.plugin, args.version.as_deref()).map_err(crate::cli::CliError::Failed)?
         }
     };
-    print_report(&report);
+    print_rollback(&report);
     Ok(())
 }
 
@@ -181,6 +184,24 @@ fn note_lower_version(report: &DeployReport) {
             "version {version} of plugin '{plugin}' is lower than {before}, which it replaced. hint: to restore {before}, run \
              `larder plugin rollback {plugin}`"
         ));
+    }
+}
+
+fn print_rollback(report: &DeployReport) {
+    let DeployReport { plugin, version, .. } = report;
+    match (&report.dropped, &report.replaced) {
+        (Some(dropped), None) => {
+            output::line(&format!("candidate {plugin} {dropped} is dropped; {version} stays live"));
+        }
+        (_, Some(replaced)) if *replaced != *version => {
+            output::line(&format!("{plugin} is rolled back to {version}, replacing {replaced}"));
+        }
+        _ => output::line(&format!("{plugin} {version} is live")),
+    }
+    if let (Some(dropped), Some(replaced)) = (&report.dropped, &report.replaced)
+        && dropped != replaced
+    {
+        output::note(&format!("the rollout of {plugin} {dropped} ended"));
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::Args;
 use hyper::Method;
-use larder_http::{Control, RolloutReport};
+use larder_http::{RolledBackVersion, RolloutEnd, RolloutReport};
 
 #[cfg(feature = "tools")]
 use super::tools::diff::{self, FileDiffArgs};
@@ -49,28 +49,31 @@ pub(super) fn run(args: &DiffArgs) -> Result<()> {
 fn of_rollout(plugin: &str, config: &ConfigArg, is_json: bool) -> Result<()> {
     if plugin.ends_with(".wasm") {
         bail!(CliError::Usage(format!(
-            "'{plugin}' is a file, and a file is compared with another one. hint: pass two files, or the name of a plugin"
+            "'{plugin}' is a file, but there is no second file. hint: pass two files, or the name of a plugin"
         )));
     }
-    let report: RolloutReport = match Target::find_with_plugins(config)? {
-        Target::Running(client) => send_command(&client, Method::GET, &path_of(plugin, "diff"), Vec::new())?,
-        Target::Local(app) => app.plugin_diff(plugin).map_err(CliError::Failed)?,
+    let Target::Running(client) = Target::find(config)? else {
+        bail!(CliError::Failed(
+            "no server is running, so no rollout is running. hint: start `larder serve`, or compare two files"
+                .to_owned()
+        ));
     };
+    let report: RolloutReport = send_command(&client, Method::GET, &path_of(plugin, "diff"), Vec::new())?;
     if is_json {
         output::line(&serde_json::to_string(&report)?);
         return Ok(());
     }
     report.rollout.iter().for_each(print_status);
-    if let Some(rolled_back) = &report.rolled_back {
-        output::line(&format!(
-            "version {} was rolled back at {}: {}",
-            rolled_back.version, rolled_back.at, rolled_back.why
-        ));
-    }
     let Some((old, new)) = &report.versions else {
         output::line(&format!("plugin '{plugin}' had no rollout since the server was started"));
+        if let Some(RolledBackVersion { version, at, why, .. }) = &report.rolled_back {
+            output::line(&format!("version {version} was rolled back at {at}: {why}"));
+        }
         return Ok(());
     };
+    if let Some(RolloutEnd { at, why }) = &report.ended {
+        output::line(&format!("last rollout of {plugin}: {new}, replacing {old}; ended {at}: {why}"));
+    }
     for (view, comparison) in &report.views {
         output::line("");
         diff_text::print_comparison(view, (old, new), comparison);

@@ -76,7 +76,7 @@ pub(super) fn print_status(status: &RolloutStatus) {
 }
 
 fn percent_text(percent: f64) -> String {
-    format!("{percent} %")
+    format!("{percent}%")
 }
 
 fn no_server() -> Result<()> {

@@ -360,7 +360,11 @@ fn commands_list_and_restore_versions() {
     assert!(lines[1].first() == Some(&"2.0.0") && lines[1].last() == Some(&"live"), "{}", ended.out);
     assert!(lines[2].first() == Some(&"1.0.0") && lines[2].last() == Some(&"-"), "{}", ended.out);
     let ended = home.run(["plugin", "rollback", NAME, "1.0.0"]);
-    assert!(ended.assert_code(0).out.starts_with("odfv_singleton 1.0.0 is deployed, replacing 2.0.0"), "{}", ended.out);
+    assert!(
+        ended.assert_code(0).out.starts_with("odfv_singleton is rolled back to 1.0.0, replacing 2.0.0"),
+        "{}",
+        ended.out
+    );
     let ended = home.run(["plugin", "rollback", NAME, "9.9.9"]);
     ended.assert_code(1).assert_complains(&["has no version '9.9.9' in its history. hint: it has 1.0.0 ("]);
     home.run(["plugin", "history", "../x"]).assert_code(1).assert_complains(&["plugin '.._x' does not exist"]);

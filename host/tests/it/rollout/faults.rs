@@ -92,12 +92,19 @@ fn live_candidate_is_rolled_back_during_bake() {
     assert_eq!(live_version(&fixture), "1.1.0");
     let why = ask_until_rolled_back(&fixture);
     assert!(why.contains("'rollout: errors_max"), "{why}");
+    assert!(!why.contains("live version"), "the candidate was the live version: {why}");
     assert_live_serves(&fixture);
     let live = fs::read(super::guest(PLUGIN)).unwrap();
     fixture.eventually("the file is restored", || fs::read(fixture.path("plugins/candidate.wasm")).unwrap() == live);
     let fixture = fixture.restart();
     fixture.until_ready();
     assert_live_serves(&fixture);
+    // A user who repeats the rollback after an alert must not get the faulty version again.
+    let error = fixture.app.roll_back(PLUGIN, None).unwrap_err();
+    assert!(error.starts_with("version 1.1.0 of plugin 'candidate' was rolled back at "), "{error}");
+    assert!(error.ends_with("hint: to restore it anyway, run `larder plugin rollback candidate 1.1.0`"), "{error}");
+    assert_eq!(live_version(&fixture), "1.0.0");
+    assert_eq!(fixture.app.roll_back(PLUGIN, Some("1.1.0")).unwrap().version, "1.1.0");
 }
 
 /// A version that was rolled back is not taken from the directory again, but a command may deploy it.
@@ -136,8 +143,8 @@ fn file_in_directory_waits_for_end_of_rollout() {
         rejected().is_some_and(|why| why.contains("a rollout of plugin 'candidate' is running"))
     });
     fixture.app.roll_back(PLUGIN, None).unwrap();
-    // The file is read again, unless the rollback replaced it by the live version.
-    fixture.eventually("the live version is kept", || live_version(&fixture) == "1.0.0" && rejected().is_none());
+    // The candidate was never live, so the directory still has the other file.
+    fixture.eventually("the file is deployed", || live_version(&fixture) == "1.1.0" && rejected().is_none());
 }
 
 fn affected_shadow(fault: &str) -> Fixture {

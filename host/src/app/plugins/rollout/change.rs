@@ -1,12 +1,16 @@
 //! Checks running rollouts, and applies the changes that the gates require.
 
-use larder_model::registry::Catalog;
+use larder_http::{RolloutEnd, RolloutReport};
+use larder_model::{
+    model::{Micros, Rfc3339},
+    registry::Catalog,
+};
 use larder_plugin_host::Digest;
 use metrics::{counter, describe_counter};
 
 use super::{RolledBack, Rollout, Stage, compared_rows};
 use crate::{
-    app::plugins::{DeployError, Entry, Plugins, State, rollback::ChosenVersion},
+    app::plugins::{DeployError, Entry, Plugins, State, version::ChosenVersion},
     config::RolloutConfig,
 };
 
@@ -79,7 +83,7 @@ impl Plugins {
         match &change.kind {
             ChangeKind::Step { percent } => self.step(name, *percent, false)?,
             ChangeKind::GoLive => self.go_live(name, catalog)?,
-            ChangeKind::RollBack { why } => return self.roll_back_candidate(name, why),
+            ChangeKind::RollBack { why } => return self.roll_back_candidate(name, why, true),
             ChangeKind::Finish => self.finish_rollout(name),
         }
         Ok(None)
@@ -93,7 +97,7 @@ impl Plugins {
         self.save(name, &rollout)?;
         let version = rollout.candidate.component.signature().version.clone();
         self.set_rollout(name, rollout);
-        tracing::info!(plugin = name, version, percent, "candidate of a plugin computes a share of the requests");
+        tracing::info!(plugin = name, version, percent, "canary share changed");
         Ok(())
     }
 
@@ -118,15 +122,17 @@ impl Plugins {
         entry.rollout = Some(rollout);
         drop(state);
         count(name, "promoted");
-        tracing::info!(plugin = name, version, "candidate of a plugin is live");
+        tracing::info!(plugin = name, version, "candidate promoted; it is live");
         Ok(())
     }
 
-    /// Drops the candidate. If it is live, the base becomes live again, and is returned.
+    /// Drops the candidate. If it is live, the base becomes live again, and is returned. A candidate that computed requests
+    /// is not taken from the plugin directory again, unless a command dropped it before it was live.
     pub(in crate::app::plugins) fn roll_back_candidate(
         &self,
         name: &str,
         why: &str,
+        is_automatic: bool,
     ) -> Result<Option<ChosenVersion>, DeployError> {
         let rollout = self.rollout(name)?;
         let candidate = &rollout.candidate.component;
@@ -137,25 +143,33 @@ impl Plugins {
             digest,
             at: self.clock.now(),
             why: why.to_owned(),
+            is_automatic,
         };
         let restored = rollout.is_live().then(|| ChosenVersion::in_memory(&rollout.base.component));
         let mut state = self.state();
-        state.rolled_back.add(entry);
+        if is_automatic || restored.is_some() {
+            state.rolled_back.add(entry);
+        }
         if restored.is_some() {
             let entry = state.entries.entry(name.to_owned()).or_default();
             entry.previous = entry.set_live(rollout.base.clone());
         }
-        state.end_rollout(name);
+        state.end_rollout(name, self.clock.now(), why);
         drop(state);
-        count(name, "rolled_back");
-        tracing::error!(plugin = name, version, why, "candidate of a plugin was rolled back");
+        if is_automatic {
+            count(name, "rolled_back");
+            tracing::error!(plugin = name, version, why, "candidate rolled back");
+        } else {
+            count(name, "dropped");
+            tracing::warn!(plugin = name, version, why, "candidate dropped");
+        }
         Ok(restored)
     }
 
     fn finish_rollout(&self, name: &str) {
-        self.state().end_rollout(name);
+        self.state().end_rollout(name, self.clock.now(), "it finished, and the candidate stays live");
         count(name, "finished");
-        tracing::info!(plugin = name, "the rollout of a plugin ended; its candidate stays live");
+        tracing::info!(plugin = name, "rollout finished; the candidate stays live");
     }
 
     /// Removes the files of a rollout if it has ended, and writes the list of versions that were rolled back. Called after
@@ -200,11 +214,14 @@ impl Plugins {
 
 impl State {
     /// Ends a rollout, and keeps its last report. The file in the plugin directory is checked again.
-    pub(in crate::app::plugins) fn end_rollout(&mut self, name: &str) {
-        let Some(entry) = self.entries.get_mut(name) else { return };
-        let Some(rollout) = entry.rollout.take() else { return };
-        entry.last_report = Some(rollout.last_report());
+    /// Returns the version of the candidate, if a rollout was running.
+    pub(in crate::app::plugins) fn end_rollout(&mut self, name: &str, now: Micros, why: &str) -> Option<String> {
+        let entry = self.entries.get_mut(name)?;
+        let rollout = entry.rollout.take()?;
+        let ended = RolloutEnd { at: Rfc3339::of(now).as_str().to_owned(), why: why.to_owned() };
+        entry.last_report = Some(RolloutReport { ended: Some(ended), ..rollout.last_report() });
         self.seen.remove(name);
+        Some(rollout.candidate.component.signature().version.clone())
     }
 }
 
@@ -218,12 +235,10 @@ fn decide(rollout: &Rollout, config: &RolloutConfig) -> (Option<ChangeKind>, Opt
     if let Some(breach) = breach {
         return (Some(ChangeKind::RollBack { why: breach.why }), None);
     }
+    let waiting =
+        (!has_samples).then(|| format!("{rows} of {} rows ('rollout: samples_min') are compared", config.samples_min));
     match rollout.stage {
-        Stage::Canary { percent, is_held: false, .. } if rollout.lasted >= config.step_for => {
-            if !has_samples {
-                let why = format!("{rows} of {} rows ('rollout: samples_min') are compared", config.samples_min);
-                return (None, Some(why));
-            }
+        Stage::Canary { percent, is_held: false, .. } if rollout.lasted >= config.step_for && has_samples => {
             let kind = match config.steps.iter().find(|step| **step > percent) {
                 Some(percent) => ChangeKind::Step { percent: *percent },
                 None => ChangeKind::GoLive,
@@ -231,14 +246,12 @@ fn decide(rollout: &Rollout, config: &RolloutConfig) -> (Option<ChangeKind>, Opt
             (Some(kind), None)
         }
         Stage::Bake { .. } if rollout.lasted >= config.bake => (Some(ChangeKind::Finish), None),
-        _ => (None, None),
+        Stage::Bake { .. } => (None, None),
+        Stage::Shadow | Stage::Canary { .. } => (None, waiting),
     }
 }
 
-fn count(plugin: &str, result: &'static str) {
-    describe_counter!(
-        "larder_plugin_rollouts_total",
-        "Candidates that were promoted, rolled back or dropped, and ended rollouts."
-    );
+pub(in crate::app::plugins) fn count(plugin: &str, result: &'static str) {
+    describe_counter!("larder_plugin_rollouts_total", "Changes of rollouts, by result.");
     counter!("larder_plugin_rollouts_total", "plugin" => plugin.to_owned(), "result" => result).increment(1);
 }

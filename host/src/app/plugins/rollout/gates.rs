@@ -92,12 +92,12 @@ pub(super) fn breaches_in_diff<'r>(
                 );
                 breaches.push(Breach { why, feature: Some(name.clone()) });
             }
-            let allowed = config.null_rate_increase_max + accepted.map_or(0.0, |accepted| accepted.null_increase);
-            if null_increase(output) > allowed {
+            let accepted = accepted.map_or(0.0, |accepted| accepted.null_increase);
+            if null_increase(output) > config.null_rate_increase_max + accepted {
                 let why = format!(
-                    "view '{view}': {} of {compared} values of feature '{name}' are null only in the candidate, more than \
-                     'rollout: null_rate_increase_max: {}' allows",
-                    output.value_to_null, config.null_rate_increase_max
+                    "view '{view}': {} of {compared} values of feature '{name}' are null only in the candidate; {}",
+                    output.value_to_null,
+                    null_limit(config, accepted)
                 );
                 breaches.push(Breach { why, feature: Some(name.clone()) });
             }
@@ -106,17 +106,27 @@ pub(super) fn breaches_in_diff<'r>(
     breaches
 }
 
+/// Returns the limit on the increase of the share of nulls as text.
+fn null_limit(config: &RolloutConfig, accepted: f64) -> String {
+    let max = config.null_rate_increase_max;
+    if accepted > 0.0 {
+        format!("'rollout: null_rate_increase_max' is {max}, and an increase by {accepted:.4} was accepted")
+    } else {
+        format!("'rollout: null_rate_increase_max' is {max}")
+    }
+}
+
 /// Returns the increase of the share of nulls of an output.
 pub(super) fn null_increase(output: &larder_plugin_host::OutputDiff) -> f64 {
     let compared = output.compared();
     ratio(output.value_to_null, compared) - ratio(output.null_to_value, compared)
 }
 
-/// Returns the first gate that requests to a view do not meet.
+/// Returns the first gate that requests to a view do not meet. `compared_with` is how messages name the other version.
 pub(super) fn breach_in_service(
     config: &RolloutConfig,
     accepted: &AcceptedDiffs,
-    view: &str,
+    (view, compared_with): (&str, &str),
     live: Observed<'_>,
     candidate: Observed<'_>,
 ) -> Option<Breach> {
@@ -125,7 +135,7 @@ pub(super) fn breach_in_service(
     let (new, old) = (failed(candidate.counts), failed(live.counts));
     if exceeds(new, old, config.errors_max) {
         return breach(format!(
-            "{} of {} rows failed in the candidate, and {} of {} in the live version; 'rollout: errors_max' is {}",
+            "{} of {} rows failed in the candidate, and {} of {} in {compared_with}; 'rollout: errors_max' is {}",
             new.part, new.all, old.part, old.all, config.errors_max
         ));
     }
@@ -142,16 +152,20 @@ pub(super) fn breach_in_service(
         let accepted = accepted.get(&field.name).map_or(0.0, |accepted| accepted.null_increase);
         if old.units > 0 && exceeds(new, old, config.null_rate_increase_max + accepted) {
             return breach(format!(
-                "{} of {} values of feature '{}' are null in the candidate, and {} of {} in the live version; 'rollout: \
-                 null_rate_increase_max' is {}",
-                new.part, new.all, field.name, old.part, old.all, config.null_rate_increase_max
+                "{} of {} values of feature '{}' are null in the candidate, and {} of {} in {compared_with}; {}",
+                new.part,
+                new.all,
+                field.name,
+                old.part,
+                old.all,
+                null_limit(config, accepted)
             ));
         }
     }
     if let Some((slow, calls, limit)) = slow_calls(live.counts, candidate.counts, config.p99_ratio_max) {
         return breach(format!(
-            "{slow} of {calls} calls of the candidate took longer than {} us, which is {} times the 99th percentile of the \
-             live version ('rollout: p99_ratio_max')",
+            "{slow} of {calls} batches of the candidate took longer than {} us, which is {} times the 99th percentile of \
+             {compared_with} ('rollout: p99_ratio_max')",
             limit.as_micros(),
             config.p99_ratio_max
         ));

@@ -43,7 +43,7 @@ impl Plugins {
         if was_rolled_back {
             self.write_ended(&name);
         }
-        tracing::info!(plugin = name, version = status.candidate.version, "the shadow run of a candidate has begun");
+        tracing::info!(plugin = name, version = status.candidate.version, "shadow run started");
         Ok(status)
     }
 
@@ -98,7 +98,7 @@ impl Plugins {
             }
             let breaches = rollout.breaches_in_diff(config, &reports);
             let features: Vec<&str> = breaches.iter().filter_map(|breach| breach.feature.as_deref()).collect();
-            let hint = promote_hint(name, &features, rows < config.samples_min);
+            let hint = promote_hint(name, &features, rows < config.samples_min, rollout.ratio);
             missing.extend(breaches.iter().map(|breach| breach.why.clone()));
             if !missing.is_empty() {
                 return Err(DeployError::GatesNotMet { plugin, version, gates: missing.join("\n  "), hint });
@@ -222,7 +222,7 @@ impl Plugins {
 }
 
 /// Returns what a user can do if the gates are not met.
-fn promote_hint(name: &str, features: &[&str], needs_samples: bool) -> String {
+fn promote_hint(name: &str, features: &[&str], needs_samples: bool, ratio: f64) -> String {
     let mut options: Vec<String> = features.iter().map(|feature| format!("--accept-diff {feature}")).collect();
     options.sort();
     options.dedup();
@@ -231,6 +231,9 @@ fn promote_hint(name: &str, features: &[&str], needs_samples: bool) -> String {
             "`larder plugin diff {name}` shows the differences; if they are intended, run `larder plugin promote {name} {}`",
             options.join(" ")
         );
+    }
+    if needs_samples && ratio >= 1.0 {
+        return "wait for more requests, or set a lower 'rollout: samples_min'".to_owned();
     }
     if needs_samples {
         return format!(

@@ -40,6 +40,8 @@ pub(in crate::app::plugins) struct RolledBack {
     pub(in crate::app::plugins) digest: Digest,
     pub(in crate::app::plugins) at: Micros,
     pub(in crate::app::plugins) why: String,
+    /// Whether a gate caused the rollback, and not a command.
+    pub(in crate::app::plugins) is_automatic: bool,
 }
 
 /// The versions that were rolled back, of all plugins, oldest first.
@@ -96,6 +98,7 @@ mod tests {
             digest: Digest::of(number.to_string().as_bytes()),
             at: 0,
             why: "it failed".to_owned(),
+            is_automatic: true,
         }
     }
 

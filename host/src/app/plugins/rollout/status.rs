@@ -36,6 +36,7 @@ impl Plugins {
                 versions: None,
                 views: BTreeMap::new(),
                 breaches: Vec::new(),
+                ended: None,
                 rolled_back: None,
             }),
         };
@@ -101,7 +102,7 @@ impl Rollout {
 
     fn note_stuck(&mut self, name: &str, error: &DeployError) {
         if self.stuck_logged.is_due() {
-            tracing::error!(plugin = name, %error, "a rollout cannot change its stage; the live version keeps serving");
+            tracing::error!(plugin = name, %error, "rollout stage change failed; the live version keeps serving");
         }
         self.waiting = Some(error.to_string());
     }
@@ -110,7 +111,7 @@ impl Rollout {
     pub(super) fn stage_text(&self) -> String {
         match self.stage {
             Stage::Shadow => "in a shadow run".to_owned(),
-            Stage::Canary { percent, .. } => format!("a canary with {percent} % of the requests"),
+            Stage::Canary { percent, .. } => format!("a canary with {percent}% of the requests"),
             Stage::Bake { .. } => "live, but can still be rolled back automatically".to_owned(),
         }
     }
@@ -123,6 +124,7 @@ impl Rollout {
             versions: Some((version(&self.base), version(&self.candidate))),
             views: self.reports(),
             breaches: Vec::new(),
+            ended: None,
             rolled_back: None,
         }
     }
