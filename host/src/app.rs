@@ -474,7 +474,7 @@ impl App {
         let component = plugins.load(bytes, FileOrigin::Command)?;
         let checked = plugins.check(&component, None, self.current.load().catalog(), force)?;
         let _changing = self.changing();
-        let status = plugins.begin_rollout(&checked, bytes, ratio, self.current.load().catalog())?;
+        let status = plugins.begin_rollout(&checked, bytes, ratio, force, self.current.load().catalog())?;
         self.swap_plugins(plugins);
         self.rollouts_changed.notify_one();
         Ok(status)
@@ -489,9 +489,9 @@ impl App {
                 Ok(restored) => {
                     self.swap_plugins(plugins);
                     // Files are written last, so that a rollback takes effect even if the disk is full or slow.
-                    plugins.write_ended(&change.plugin);
+                    let listed = plugins.write_ended(&change.plugin);
                     let written = restored.map_or(Ok(()), |restored| plugins.write_restored(restored));
-                    if let Err(error) = written {
+                    if let Err(error) = written.and(listed) {
                         tracing::error!(plugin = change.plugin, %error, "cannot write the files of a rollback");
                     }
                 }

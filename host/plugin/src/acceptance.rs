@@ -53,6 +53,14 @@ pub enum Rejection {
         /// The row and the outputs.
         difference: Box<Difference>,
     },
+    /// A call with several rows fails, although each of its rows can be computed alone.
+    #[error("a call with {rows} rows failed, but each of the rows can be computed alone: {error}")]
+    FailsTogether {
+        /// The number of rows.
+        rows: usize,
+        /// The error of the call.
+        error: CallError,
+    },
     /// A row exceeds a limit, its outputs are malformed, or it calls a function that plugins do not have.
     #[error("{row} failed: {error}")]
     Limit {
@@ -152,6 +160,14 @@ impl Transform {
         {
             return Err(Rejection::Limit { row: row(*index), error: (**error).clone() });
         }
+        // Dividing a failed call hides the failure of a plugin that cannot compute several rows together.
+        let good: Vec<usize> = (0..inputs.rows()).filter(|index| !together.is_failed(*index)).collect();
+        if used.failed_together().is_some() && good.len() > 1 {
+            let _ = used.compute(&inputs.select(&good));
+            if let Some((rows, error)) = used.failed_together() {
+                return Err(Rejection::FailsTogether { rows, error });
+            }
+        }
         let fields = &self.component().signature().outputs;
         let same = |index: usize| index;
         for (outputs, when) in [
@@ -227,6 +243,7 @@ impl Rejection {
             Self::NotDeterministic { .. } => {
                 "keep no state between rows, and do not depend on randomness or on the order of a hash table"
             }
+            Self::FailsTogether { .. } => "correct the function that computes several rows",
             Self::NotIndependent { .. } => "compute each row by itself, because Larder divides batches",
             Self::Limit { error: CallError::Row(_) | CallError::Fault(_), .. } => "do not call this function",
             Self::Limit { error, .. } => error.hint(),

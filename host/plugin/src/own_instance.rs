@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    ColumnType, Inputs, OnFailure, Outputs, PluginLimits, RunCost, Transform,
+    CallError, ColumnType, Inputs, Interrupt, OnFailure, Outputs, PluginLimits, RunCost, Transform,
     batch::{Batch, Called, Caller},
     guest::Guest,
 };
@@ -18,6 +18,8 @@ pub struct OwnInstance<T> {
     transform: T,
     guest: RefCell<Option<Guest>>,
     cost: Cell<RunCost>,
+    /// The number of rows and the error of the first failed call with several rows of the last batch, if it was not a limit.
+    failed_together: RefCell<Option<(usize, CallError)>>,
     /// Whether the plugin's estimate of the cost of calls includes these calls.
     has_recorded_costs: bool,
 }
@@ -30,7 +32,13 @@ const CALLS_MAX: u32 = 10_000;
 impl<T: Deref<Target = Transform>> OwnInstance<T> {
     /// Creates the instance at the first call. Its costs do not affect where requests are computed.
     pub fn new(transform: T) -> Self {
-        Self { transform, guest: RefCell::default(), cost: Cell::default(), has_recorded_costs: false }
+        Self {
+            transform,
+            guest: RefCell::default(),
+            cost: Cell::default(),
+            failed_together: RefCell::default(),
+            has_recorded_costs: false,
+        }
     }
 
     /// Does the same, but the estimate of the cost of later requests includes the costs of its calls.
@@ -41,6 +49,7 @@ impl<T: Deref<Target = Transform>> OwnInstance<T> {
     /// Computes a batch. If a call fails, finds the rows that fail. An instance whose call did not end is replaced.
     #[must_use]
     pub fn compute(&self, inputs: &Inputs) -> Outputs {
+        self.failed_together.take();
         let mut batch = Batch::new(self, inputs, OnFailure::FindRows);
         // `FindRows` returns an error only if the task of this thread is abandoned. Then the other rows failed.
         let _ = batch.run();
@@ -49,6 +58,12 @@ impl<T: Deref<Target = Transform>> OwnInstance<T> {
         cost.rows += inputs.rows() as u64;
         self.cost.set(cost);
         self.transform.outputs_of(frame, failed).without(inputs.rejected())
+    }
+
+    /// Returns the number of rows and the error of the first call with several rows of the last batch that failed, except
+    /// because of a limit on time or memory.
+    pub(super) fn failed_together(&self) -> Option<(usize, CallError)> {
+        self.failed_together.borrow().clone()
     }
 
     /// Returns the cost of all calls so far.
@@ -73,6 +88,14 @@ impl<T: Deref<Target = Transform>> Caller for OwnInstance<T> {
         cost.add(called.cost.cpu, guest.as_ref().map_or(0, Guest::high_water));
         self.cost.set(cost);
         self.guest.replace(guest);
+        if let (Err(error), 2..) = (&called.result, inputs.rows())
+            && !matches!(
+                error,
+                CallError::Interrupt(Interrupt::Timeout(_) | Interrupt::Elapsed(_) | Interrupt::Memory { .. })
+            )
+        {
+            self.failed_together.borrow_mut().get_or_insert_with(|| (inputs.rows(), error.clone()));
+        }
         called
     }
 

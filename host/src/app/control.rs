@@ -116,8 +116,9 @@ impl Control for App {
         let (report, restored) = rolled_back.map_err(|error| error.to_string())?;
         self.swap_plugins(plugins);
         // Files are written last, so that a rollback from a bad version takes effect even if the disk is full or slow.
-        plugins.write_ended(plugin);
-        restored.map_or(Ok(()), |restored| plugins.write_restored(restored)).map_err(|error| error.to_string())?;
+        let listed = plugins.write_ended(plugin);
+        let written = restored.map_or(Ok(()), |restored| plugins.write_restored(restored));
+        written.and(listed).map_err(|error| error.to_string())?;
         Ok(report)
     }
 

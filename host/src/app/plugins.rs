@@ -64,6 +64,8 @@ struct State {
     seen: HashMap<String, FileStamp>,
     /// The versions that are not taken from the directory again.
     rolled_back: RolledBackList,
+    /// The rollouts of an earlier process that are not continued yet: the digest of the live version, by plugin.
+    pending: BTreeMap<String, Digest>,
 }
 
 /// One plugin.
@@ -124,7 +126,7 @@ impl Plugins {
         let Some(dir) = &config.dir else { return Ok(None) };
         let plugin_dir = PluginDir::open(dir, &config.own_dir)?;
         let rollout_dir = RolloutDir::open(&config.own_dir)?;
-        let rolled_back = read_rolled_back(&rollout_dir);
+        let (rolled_back, pending) = (read_rolled_back(&rollout_dir), rollout::pending(&rollout_dir));
         let killed = KilledCompilations::open(&config.own_dir.join("killed"))?;
         let runtime = PluginRuntime::new(config.settings.clone())?;
         let captures = CaptureLog::start(config.captures_dir.clone(), config.captures, Arc::clone(&clock));
@@ -141,7 +143,7 @@ impl Plugins {
             file_bytes_max,
             clock,
             missing: MissingPlugins::default(),
-            state: Mutex::new(State { rolled_back, ..State::default() }),
+            state: Mutex::new(State { rolled_back, pending, ..State::default() }),
         }))
     }
 
@@ -276,9 +278,15 @@ impl Plugins {
         if let Some(file) = found_as.filter(|file| *file != name) {
             return Err(DeployError::NameMismatch { file: file.to_owned(), plugin: name.clone() });
         }
+        if !force {
+            self.check_no_rollout(name)?;
+        }
         if let Some(rolled_back) = found_as.and_then(|_| self.find_rolled_back(name, component.digest())) {
             let (plugin, rolled_back) = (name.clone(), Box::new(rolled_back.describe()));
             return Err(DeployError::RolledBack { plugin, rolled_back });
+        }
+        if found_as.is_some() && self.state().pending.get(name).is_some_and(|live| live != component.digest()) {
+            return Err(DeployError::RolloutPending(name.clone()));
         }
         let live = self.state().entries.get(name).and_then(|entry| entry.live.clone());
         let version = self.bind(name, component, catalog, live.as_ref().filter(|live| live.is(component)));
@@ -371,7 +379,7 @@ impl Plugins {
         drop(state);
         report.dropped.iter().for_each(|_| rollout::count(&name, "dropped"));
         if report.dropped.is_some() || was_rolled_back {
-            self.write_ended(&name);
+            self.write_ended(&name)?;
         }
         Ok(report)
     }

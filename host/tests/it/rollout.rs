@@ -229,7 +229,7 @@ fn one_rollout_runs_at_a_time() {
         fixture.app.deploy(&candidate("nulls"), false).unwrap_err(),
     ] {
         let expected = "a rollout of plugin 'candidate' is running: version 1.1.0 is in a shadow run. hint: promote it, drop it \
-                        with `larder plugin rollback candidate`, or replace it with `larder plugin deploy --force`";
+                        with `larder plugin rollback candidate`, or replace it with --force";
         assert_eq!(error, expected);
     }
     let dropped = fixture.app.roll_back(PLUGIN, None).unwrap();
@@ -239,9 +239,30 @@ fn one_rollout_runs_at_a_time() {
     shadow(&fixture, "nulls");
     let waiting = report(&fixture).rollout.unwrap().waiting;
     assert!(waiting.is_none_or(|waiting| waiting.contains("0 of 1 rows")));
+    fixture.app.deploy_shadow(&candidate("fails"), 1.0, true).unwrap();
     let forced = fixture.app.deploy(&candidate("ulp"), true).unwrap();
     assert_eq!(forced.dropped.as_deref(), Some("1.1.0"));
     assert_eq!((stage(&fixture), &*live_version(&fixture)), (None, "1.1.0"), "--force ends the rollout");
+}
+
+/// A live candidate that is good need not wait for the end of the bake.
+#[test]
+fn promotion_during_bake_ends_rollout() {
+    let fixture = start("samples_min: 1, bake: 1h");
+    shadow(&fixture, "ulp");
+    ask_good(&fixture, 100);
+    until_compared(&fixture, 100);
+    promote(&fixture, 100.0).unwrap();
+    let error = fixture.app.deploy_shadow(&candidate("nulls"), 1.0, false).unwrap_err();
+    assert!(
+        error.ends_with("hint: keep this version, and end its rollout, with `larder plugin promote candidate`"),
+        "{error}"
+    );
+    fixture.app.promote(PLUGIN, &PromoteCommand::default()).unwrap();
+    assert_eq!((stage(&fixture), &*live_version(&fixture)), (None, "1.1.0"));
+    let fixture = fixture.restart();
+    fixture.until_ready();
+    assert_eq!((stage(&fixture), &*live_version(&fixture)), (None, "1.1.0"));
 }
 
 #[test]

@@ -80,10 +80,14 @@ pub(in crate::app) enum DeployError {
     NoCandidate(String),
     /// A rollout of the plugin is running.
     #[error(
-        "a rollout of plugin '{plugin}' is running: version {version} is {stage}. hint: promote it, drop it with `larder \
-         plugin rollback {plugin}`, or replace it with `larder plugin deploy --force`"
+        "a rollout of plugin '{plugin}' is running: version {version} is {stage}. hint: {}",
+        if *is_live {
+            format!("keep this version, and end its rollout, with `larder plugin promote {plugin}`")
+        } else {
+            format!("promote it, drop it with `larder plugin rollback {plugin}`, or replace it with --force")
+        }
     )]
-    RolloutRunning { plugin: String, version: String, stage: String },
+    RolloutRunning { plugin: String, version: String, stage: String, is_live: bool },
     /// The share of a promotion is not a percentage.
     #[error("the percentage is {0}, but must be above 0 and at most 100")]
     BadPercent(f64),
@@ -93,6 +97,9 @@ pub(in crate::app) enum DeployError {
          hint: to set another share, add --percent"
     )]
     PromotedAutomatically { plugin: String, version: String, percent: f64 },
+    /// A rollout of the plugin is continued after a restart, so a file in the plugin directory waits.
+    #[error("a rollout of plugin '{0}' is continued after a restart. hint: the file is deployed when it has ended")]
+    RolloutPending(String),
     /// A feature whose difference is accepted does not exist.
     #[error(
         "plugin '{plugin}' has no compared feature '{feature}'. hint: {}",
@@ -109,6 +116,12 @@ pub(in crate::app) enum DeployError {
         rolled_back.version, rolled_back.at, rolled_back.why, rolled_back.version
     )]
     PreviousRolledBack { plugin: String, rolled_back: Box<RolledBackVersion> },
+    /// A change took effect, but the list of versions that were rolled back cannot be written.
+    #[error(
+        "plugin '{plugin}': the list of versions that were rolled back cannot be written, so the next start may load them \
+         again: {source}. hint: solve this problem, and repeat the command"
+    )]
+    ListNotWritten { plugin: String, source: PluginDirError },
     /// The state of a rollout cannot be used.
     #[error("the rollout of plugin '{plugin}' cannot be continued: {why}. hint: deploy the candidate again")]
     InvalidState { plugin: String, why: String },

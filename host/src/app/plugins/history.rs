@@ -77,9 +77,11 @@ impl Plugins {
                 let Some(entry) = state.entries.get(&name) else { continue };
                 (entry.live.as_ref().map(|live| *live.digest()), entry.previous.is_some())
             };
+            // The plugin directory may still have a version that was rolled back, if it could not be written.
+            let last_good = history.iter().find(|version| self.find_rolled_back(&name, &version.digest).is_none());
             // Loading can take minutes, so the lock is not held meanwhile.
             if live.is_none()
-                && let Some(component) = history.first().and_then(|last| self.load_past(&name, last, loading))
+                && let Some(component) = last_good.and_then(|last| self.load_past(&name, last, loading))
                 && let Ok(version) = self.bind(&name, &component, catalog, None)
                 && let Some(entry) = self.state().entries.get_mut(&name).filter(|entry| entry.live.is_none())
             {
@@ -90,7 +92,7 @@ impl Plugins {
                 // The last live version may have to be compiled.
                 self.mark_compiling(&name);
             }
-            let live = live.or_else(|| history.first().map(|last| last.digest));
+            let live = live.or_else(|| last_good.map(|last| last.digest));
             let previous = history.iter().find(|version| Some(version.digest) != live).filter(|_| !has_previous);
             if let Some(component) = previous.and_then(|previous| self.load_past(&name, previous, loading)) {
                 // A later change to the definitions may make an incompatible version compatible.

@@ -26,12 +26,12 @@ impl Plugins {
             Some(Arc::clone(&version.component))
         });
         if let Some(component) = in_memory {
-            return Ok(ChosenVersion { component, bytes: None });
+            return Ok(ChosenVersion::in_memory(&component));
         }
         let bytes = self.plugin_dir.stored(name, &past)?;
         let bytes = bytes.ok_or_else(|| DeployError::NoCopy { plugin: name.to_owned(), digest: past.digest })?;
         let component = self.load(&bytes, FileOrigin::Command)?;
-        Ok(ChosenVersion { component, bytes: Some(bytes) })
+        Ok(ChosenVersion { component, bytes: Some(bytes), keeps_waiting_file: false })
     }
 
     /// Makes a chosen version live in memory, or the previous version. Returns an error if there is no previous version,
@@ -50,7 +50,7 @@ impl Plugins {
             return self.roll_back_rollout(name, &rollout, started);
         }
         let before = self.state().entries.get(name).cloned().ok_or_else(|| DeployError::Unknown(name.to_owned()))?;
-        let ChosenVersion { component, bytes } = match (chosen, &before.previous) {
+        let ChosenVersion { component, bytes, .. } = match (chosen, &before.previous) {
             (Some(chosen), _) => chosen,
             (None, Some(previous)) => {
                 // Without this check, the reaction to an alert about a rollback could repeat the outage.
@@ -83,7 +83,7 @@ impl Plugins {
         entry.rejected = None;
         drop(state);
         tracing::warn!(plugin = name, version = report.version, "plugin rolled back");
-        Ok((report, Some(ChosenVersion { component, bytes })))
+        Ok((report, Some(ChosenVersion { component, bytes, keeps_waiting_file: false })))
     }
 
     /// Drops the candidate of a rollout. If it is live, the version that it replaced becomes live again.
@@ -126,7 +126,7 @@ impl Plugins {
     /// Writes the files of a version that a rollback has made live. Returns an error if the stored copy is missing or a
     /// file cannot be written.
     pub(in crate::app) fn write_restored(&self, restored: ChosenVersion) -> Result<(), DeployError> {
-        let ChosenVersion { component, bytes } = restored;
+        let ChosenVersion { component, bytes, keeps_waiting_file } = restored;
         let name = &component.signature().name;
         let failed = |source| DeployError::FilesNotRolledBack { plugin: name.clone(), source };
         let bytes = match bytes {
@@ -134,6 +134,13 @@ impl Plugins {
             None => self.plugin_dir.stored(name, &self.history_entry(&component)).map_err(failed)?,
         };
         let bytes = bytes.ok_or_else(|| DeployError::MissingCopy(name.clone()))?;
-        self.write_files(&component, &bytes, true).map_err(failed)
+        if keeps_waiting_file && self.has_waiting_file(name) {
+            return self.write_files(&component, &bytes, false).map_err(failed);
+        }
+        self.write_files(&component, &bytes, true).map_err(|source| {
+            // The next start then finds the restored version in the history, even if the directory cannot be written.
+            let _ = self.write_files(&component, &bytes, false);
+            failed(source)
+        })
     }
 }

@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 
 pub(super) use self::{
     change::count,
+    promote::pending,
     saved::{RolledBack, RolledBackList},
 };
 use self::{

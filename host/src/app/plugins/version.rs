@@ -23,6 +23,8 @@ pub(in crate::app) struct ChosenVersion {
     pub(super) component: Arc<Component>,
     /// The file from which the version was loaded; `None` if the version was in memory already.
     pub(super) bytes: Option<Vec<u8>>,
+    /// Whether a file in the plugin directory that waits for the end of a rollout is not replaced.
+    pub(super) keeps_waiting_file: bool,
 }
 
 // === impl Version ===
@@ -97,6 +99,6 @@ impl Version {
 impl ChosenVersion {
     /// Returns a version that is in memory.
     pub(super) fn in_memory(component: &Arc<Component>) -> Self {
-        Self { component: Arc::clone(component), bytes: None }
+        Self { component: Arc::clone(component), bytes: None, keeps_waiting_file: false }
     }
 }

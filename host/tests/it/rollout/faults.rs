@@ -53,7 +53,7 @@ fn failing_canary_is_rolled_back() {
 
 #[test]
 fn canary_with_more_nulls_is_rolled_back() {
-    let fixture = canary("nulls", 20.0, "");
+    let fixture = canary("nulls", 20.0, "max_changed: {ratio: 1}");
     let why = ask_until_rolled_back(&fixture);
     assert!(why.contains("null") && why.contains("null_rate_increase_max"), "{why}");
     assert_live_serves(&fixture);

@@ -7,7 +7,7 @@ use larder_http::{Control, RolloutStage};
 use super::{
     AFFECTED, PLUGIN, accept, ask_good, comparison, live_version, promote, report, shadow, stage, start, until_compared,
 };
-use crate::fixture::{Fixture, eventually};
+use crate::fixture::{Fixture, eventually, replace};
 
 fn compared(rollout: &str) -> Fixture {
     let fixture = start(&format!("samples_min: 100, {rollout}"));
@@ -102,4 +102,43 @@ fn damaged_state_ends_rollout() {
     assert_eq!((stage(&fixture), &*live_version(&fixture)), (None, "1.0.0"));
     let gone = fixture.path("data/store/plugins/rollouts/candidate.wasm");
     eventually("the files are removed", || !gone.try_exists().unwrap());
+}
+
+/// A file that waits for the end of a rollout also waits after a restart, and is not replaced by the versions of the rollout.
+#[test]
+fn waiting_file_survives_restart_and_promotion() {
+    let fixture = compared("bake: 1h");
+    promote(&fixture, 10.0).unwrap();
+    let waiting = super::candidate("nulls");
+    replace(fixture.path("plugins/candidate.wasm"), &waiting);
+    let fixture = fixture.restart();
+    fixture.until_ready();
+    assert_eq!((stage(&fixture), &*live_version(&fixture)), (Some(RolloutStage::Canary), "1.0.0"));
+    promote(&fixture, 100.0).unwrap();
+    let file = |fixture: &Fixture| fs::read(fixture.path("plugins/candidate.wasm")).unwrap();
+    assert!(file(&fixture) == waiting, "the file was replaced");
+    let fixture = fixture.restart();
+    fixture.until_ready();
+    assert_eq!((stage(&fixture), &*live_version(&fixture)), (Some(RolloutStage::Bake), "1.1.0"));
+    assert!(file(&fixture) == waiting, "the file was replaced");
+}
+
+/// If the plugin directory cannot be written, it keeps a version that was rolled back. The next start does not load it.
+#[test]
+fn rolled_back_version_is_not_restored_from_history() {
+    let fixture = compared("bake: 1h");
+    promote(&fixture, 100.0).unwrap();
+    let plugins = fixture.path("plugins");
+    let bad = fs::read(plugins.join("candidate.wasm")).unwrap();
+    fs::remove_dir_all(&plugins).unwrap();
+    fs::write(&plugins, "").unwrap();
+    let error = fixture.app.roll_back(PLUGIN, None).unwrap_err();
+    assert!(error.contains("was rolled back, but its files were not"), "{error}");
+    assert_eq!(live_version(&fixture), "1.0.0");
+    fs::remove_file(&plugins).unwrap();
+    fs::create_dir(&plugins).unwrap();
+    fs::write(plugins.join("candidate.wasm"), bad).unwrap();
+    let fixture = fixture.restart();
+    fixture.until_ready();
+    assert_eq!(live_version(&fixture), "1.0.0");
 }

@@ -112,7 +112,8 @@ impl Plugins {
         rollout.enter(Stage::Bake { since: self.clock.now() });
         // The files are written first, so that nothing can fail afterwards. If the process is killed after the state was
         // written, the next start finds another live version than the state has, and ends the rollout.
-        self.write_files(&rollout.candidate.component, &bytes, true)?;
+        let is_directory_written = !self.has_waiting_file(name);
+        self.write_files(&rollout.candidate.component, &bytes, is_directory_written)?;
         self.save(name, &rollout)?;
         let version = rollout.candidate.component.signature().version.clone();
         let mut state = self.state();
@@ -145,7 +146,9 @@ impl Plugins {
             why: why.to_owned(),
             is_automatic,
         };
-        let restored = rollout.is_live().then(|| ChosenVersion::in_memory(&rollout.base.component));
+        let restored = rollout
+            .is_live()
+            .then(|| ChosenVersion { keeps_waiting_file: true, ..ChosenVersion::in_memory(&rollout.base.component) });
         let mut state = self.state();
         if is_automatic || restored.is_some() {
             state.rolled_back.add(entry);
@@ -166,7 +169,7 @@ impl Plugins {
         Ok(restored)
     }
 
-    fn finish_rollout(&self, name: &str) {
+    pub(super) fn finish_rollout(&self, name: &str) {
         self.state().end_rollout(name, self.clock.now(), "it finished, and the candidate stays live");
         count(name, "finished");
         tracing::info!(plugin = name, "rollout finished; the candidate stays live");
@@ -174,21 +177,31 @@ impl Plugins {
 
     /// Removes the files of a rollout if it has ended, and writes the list of versions that were rolled back. Called after
     /// the change took effect, so that a rollback takes effect even if the disk is full or slow.
-    pub(in crate::app) fn write_ended(&self, name: &str) {
+    ///
+    /// # Errors
+    /// If the list cannot be written.
+    pub(in crate::app) fn write_ended(&self, name: &str) -> Result<(), DeployError> {
         let (is_running, list) = {
             let state = self.state();
             let is_running = state.entries.get(name).is_some_and(|entry| entry.rollout.is_some());
             (is_running, serde_json::to_vec(&state.rolled_back).unwrap_or_default())
         };
-        if let Err(error) = self.rollout_dir.write_rolled_back(&list) {
-            tracing::error!(
-                plugin = name, %error,
-                "cannot write the list of versions that were rolled back; a restart may load them again"
-            );
-        }
         if !is_running {
             self.remove_state(name);
         }
+        self.rollout_dir
+            .write_rolled_back(&list)
+            .map_err(|source| DeployError::ListNotWritten { plugin: name.to_owned(), source })
+    }
+
+    /// Returns whether the plugin directory has a file that waits for the end of a rollout: a version that the server neither
+    /// accepted nor rolled back.
+    pub(in crate::app::plugins) fn has_waiting_file(&self, name: &str) -> bool {
+        let Ok(bytes) = self.plugin_dir.read(name, self.file_bytes_max) else { return false };
+        let digest = Digest::of(&bytes);
+        let is_candidate = self.rollout(name).is_ok_and(|rollout| *rollout.candidate.digest() == digest);
+        let is_accepted = self.plugin_dir.history(name).is_ok_and(|all| all.iter().any(|one| one.digest == digest));
+        !is_candidate && !is_accepted && self.find_rolled_back(name, &digest).is_none()
     }
 
     /// Removes the files of a rollout that has ended.

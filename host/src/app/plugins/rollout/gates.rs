@@ -139,6 +139,16 @@ pub(super) fn breach_in_service(
             new.part, new.all, old.part, old.all, config.errors_max
         ));
     }
+    // A call that exceeds a limit costs far more than its rows, so the share of the batches counts.
+    let interrupted = |counts: &VitalCounts| Share { part: counts.interrupted, all: counts.calls, units: counts.calls };
+    let (new, old) = (interrupted(candidate.counts), interrupted(live.counts));
+    if exceeds(new, old, config.errors_max) {
+        return breach(format!(
+            "calls of {} of {} batches trapped or exceeded a limit in the candidate, and of {} of {} in {compared_with}; \
+             'rollout: errors_max' is {}",
+            new.part, new.all, old.part, old.all, config.errors_max
+        ));
+    }
     for (index, field) in candidate.signature.outputs.iter().enumerate() {
         let Some(live_index) = live.signature.outputs.iter().position(|output| output.name == field.name) else {
             continue;

@@ -1,11 +1,13 @@
 //! Begins and promotes rollouts, and continues them after a restart.
 
+use std::collections::BTreeMap;
+
 use larder_http::{PromoteCommand, RolloutStatus};
 use larder_model::{registry::Catalog, yaml::nearest};
-use larder_plugin_host::Digest;
+use larder_plugin_host::{Digest, RolloutDir};
 
 use super::{
-    RolledBack, Rollout, Stage, compared_rows,
+    RolledBack, Rollout, Stage, compared_rows, count,
     gates::{Accepted, null_increase},
     saved::{FORMAT, SavedRollout},
 };
@@ -15,17 +17,20 @@ use crate::app::plugins::{CheckedVersion, DeployError, Loading, Plugins, Version
 
 impl Plugins {
     /// Begins the rollout of a checked version in the shadow stage. `ratio` is the share of the requests that both versions
-    /// compute, from 0 to 1.
+    /// compute, from 0 to 1. Fails if a rollout of the plugin is running, unless `force` is set: then that rollout ends.
     pub(in crate::app) fn begin_rollout(
         &self,
         checked: &CheckedVersion,
         bytes: &[u8],
         ratio: f64,
+        force: bool,
         catalog: &Catalog,
     ) -> Result<RolloutStatus, DeployError> {
         let component = &checked.version.component;
         let name = component.signature().name.clone();
-        self.check_no_rollout(&name)?;
+        if !force {
+            self.check_no_rollout(&name)?;
+        }
         let base = self.state().entries.get(&name).and_then(|entry| entry.live.clone());
         let base = base.ok_or_else(|| DeployError::NoBase(name.clone()))?;
         if base.is(component) {
@@ -36,12 +41,14 @@ impl Plugins {
         let rollout = Rollout::begin(candidate, base, ratio, self.rollout_configs.of(&name), self.clock.now())?;
         self.rollout_dir.write_candidate(&name, bytes)?;
         self.save(&name, &rollout)?;
+        let dropped = self.state().end_rollout(&name, self.clock.now(), "another candidate was deployed by force");
+        dropped.iter().for_each(|_| count(&name, "dropped"));
         // A user deploys it again on purpose.
         let was_rolled_back = self.state().rolled_back.remove(&name, component.digest());
         let status = rollout.status(&name);
         self.set_rollout(&name, rollout);
         if was_rolled_back {
-            self.write_ended(&name);
+            self.write_ended(&name)?;
         }
         tracing::info!(plugin = name, version = status.candidate.version, "shadow run started");
         Ok(status)
@@ -52,7 +59,8 @@ impl Plugins {
         let state = self.state();
         let Some(rollout) = state.entries.get(name).and_then(|entry| entry.rollout.as_ref()) else { return Ok(()) };
         let version = rollout.candidate.component.signature().version.clone();
-        Err(DeployError::RolloutRunning { plugin: name.to_owned(), version, stage: rollout.stage_text() })
+        let (stage, is_live) = (rollout.stage_text(), rollout.is_live());
+        Err(DeployError::RolloutRunning { plugin: name.to_owned(), version, stage, is_live })
     }
 
     /// Promotes a candidate: from the shadow stage to the canary stage, to another share of the requests, or to the live
@@ -69,7 +77,12 @@ impl Plugins {
         let current = match rollout.stage {
             Stage::Shadow => None,
             Stage::Canary { percent, is_held, .. } => Some((percent, is_held)),
-            Stage::Bake { .. } => return Err(DeployError::CandidateIsLive { plugin, version }),
+            Stage::Bake { .. } => {
+                let status = rollout.status(name);
+                self.finish_rollout(name);
+                self.write_ended(name)?;
+                return Ok(status);
+            }
         };
         if let Some(percent) = command.percent.filter(|percent| !(*percent > 0.0 && *percent <= 100.0)) {
             return Err(DeployError::BadPercent(percent));
@@ -155,12 +168,16 @@ impl Plugins {
                     let (version, stage) = (&rollout.candidate.component.signature().version, rollout.stage_text());
                     tracing::info!(plugin = name, version, stage, "rollout continues");
                     self.set_rollout(&name, rollout);
+                    self.state().pending.remove(&name);
                 }
                 // The candidate or the live version has to be compiled first.
                 Ok(None) => {}
                 Err(error) => {
                     tracing::error!(plugin = name, %error, "a rollout cannot be continued; the live version keeps serving");
                     self.remove_state(&name);
+                    let mut state = self.state();
+                    state.pending.remove(&name);
+                    state.seen.remove(&name);
                 }
             }
         }
@@ -219,6 +236,17 @@ impl Plugins {
     pub(in crate::app::plugins) fn find_rolled_back(&self, name: &str, digest: &Digest) -> Option<RolledBack> {
         self.state().rolled_back.find(name, digest).cloned()
     }
+}
+
+/// Returns the digests of the versions that were live in the rollouts of an earlier process, by plugin. States that cannot be
+/// read are reported when the rollouts are continued.
+pub(in crate::app::plugins) fn pending(dir: &RolloutDir) -> BTreeMap<String, Digest> {
+    let live = |name: &String| {
+        let saved: SavedRollout = serde_json::from_slice(&dir.read_state(name).ok()?).ok()?;
+        Some(if matches!(saved.stage, Stage::Bake { .. }) { saved.candidate } else { saved.base })
+    };
+    let names = dir.names().unwrap_or_default();
+    names.into_iter().filter_map(|name| Some((name.clone(), live(&name)?))).collect()
 }
 
 /// Returns what a user can do if the gates are not met.
