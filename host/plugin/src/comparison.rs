@@ -45,7 +45,7 @@ pub struct Comparison {
 /// One of the two versions.
 struct Side {
     transform: Arc<Transform>,
-    /// What requests get from this version.
+    /// Counts of the results that requests receive from this version.
     vitals: Vitals,
 }
 
@@ -206,7 +206,8 @@ impl Comparison {
         report
     }
 
-    /// Returns what requests got from the old version and from the new one since the comparison was started.
+    /// Returns counts of the results that requests received from the old version and from the new one since the comparison
+    /// was started.
     #[must_use]
     pub fn vitals(&self) -> (VitalCounts, VitalCounts) {
         (self.old.vitals.get(), self.new.vitals.get())
