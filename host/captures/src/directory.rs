@@ -1,7 +1,7 @@
 //! The directory of captures: `captures/PLUGIN/TIME-KIND-NUMBER.arrow`.
 //!
 //! The rows are data of customers, so only the server's user has access. The size of all files is limited. If a new file
-//! needs room, the oldest file of the plugin with the largest files is removed, so that a plugin that always fails cannot
+//! would exceed the limit, the oldest file of the plugin with the largest files is removed, so that a plugin that always fails cannot
 //! remove the captures of other plugins.
 
 use std::{

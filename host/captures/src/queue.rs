@@ -51,7 +51,7 @@ struct State {
     is_stopping: bool,
 }
 
-/// What the thread finds in the queue.
+/// The result of taking calls from the queue.
 #[derive(Debug)]
 pub(crate) struct Taken {
     pub(crate) calls: Vec<QueuedCall>,

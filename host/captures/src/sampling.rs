@@ -14,7 +14,7 @@ use larder_model::model::Micros;
 /// A request to capture a sample of a plugin's calls.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SampleRequest {
-    /// The ratio of calls without failed rows that are captured, from 0 to 1. 0 ends an earlier request.
+    /// The share of calls without failed rows that are captured, from 0 to 1. 0 ends an earlier request.
     pub sample: f64,
     /// How long calls are captured.
     pub duration: Duration,
@@ -34,14 +34,14 @@ pub(crate) struct Sampling {
 
 #[derive(Debug, Default)]
 struct Rules {
-    /// The ratio for plugins without a rule.
+    /// The share for plugins without a rule.
     default: f64,
     by_plugin: HashMap<String, Rule>,
 }
 
 #[derive(Debug)]
 struct Rule {
-    ratio: f64,
+    share: f64,
     until: Micros,
     rows_left: Option<u64>,
 }
@@ -81,7 +81,7 @@ impl Sampling {
         let until = now.saturating_add(duration);
         let mut rules = self.lock();
         if request.sample > 0.0 {
-            let rule = Rule { ratio: request.sample, until, rows_left: request.rows };
+            let rule = Rule { share: request.sample, until, rows_left: request.rows };
             rules.by_plugin.insert(plugin.to_owned(), rule);
         } else {
             rules.by_plugin.remove(plugin);
@@ -93,9 +93,9 @@ impl Sampling {
     /// Returns the maximum number of rows to capture of a call: at most `rows_max`, and 0 if the call is not sampled.
     pub(crate) fn rows_of(&self, plugin: &str, rows_max: usize, now: Micros) -> usize {
         let mut rules = self.lock();
-        let rule = rules.by_plugin.get(plugin).map(|rule| (rule.ratio, rule.until, rule.rows_left));
-        let (ratio, left) = match rule {
-            Some((ratio, until, left)) if now < until && left != Some(0) => (ratio, left),
+        let rule = rules.by_plugin.get(plugin).map(|rule| (rule.share, rule.until, rule.rows_left));
+        let (share, left) = match rule {
+            Some((share, until, left)) if now < until && left != Some(0) => (share, left),
             Some(_) => {
                 rules.by_plugin.remove(plugin);
                 self.is_on.store(rules.is_on(), Ordering::Relaxed);
@@ -105,7 +105,7 @@ impl Sampling {
         };
         drop(rules);
         let left = left.map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
-        if self.is_chosen(ratio) { rows_max.min(left) } else { 0 }
+        if self.is_chosen(share) { rows_max.min(left) } else { 0 }
     }
 
     /// Counts rows that were captured.
@@ -118,12 +118,12 @@ impl Sampling {
 
     /// Chooses a pseudorandom part of the calls, because every nth call of regular traffic may be of the same kind.
     #[expect(clippy::cast_precision_loss, reason = "53 bits")]
-    fn is_chosen(&self, ratio: f64) -> bool {
+    fn is_chosen(&self, share: f64) -> bool {
         let mut bits = self.calls.fetch_add(1, Ordering::Relaxed).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         bits ^= bits >> 31;
-        ((bits >> 11) as f64) < ratio * (1_u64 << 53) as f64
+        ((bits >> 11) as f64) < share * (1_u64 << 53) as f64
     }
 
     fn lock(&self) -> MutexGuard<'_, Rules> {
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn sample_has_about_its_ratio() {
+    fn sample_has_about_its_share() {
         let sampling = Sampling::new(0.1);
         let taken = (0..10_000).filter(|_| sampling.rows_of("a", 7, 0) == 7).count();
         assert!((900..1_100).contains(&taken), "{taken}");

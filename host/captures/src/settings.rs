@@ -1,11 +1,11 @@
 //! The settings of captures.
 
-/// What a server captures, and how much it keeps.
+/// Settings for the calls to capture and the size of the files.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CaptureSettings {
     /// The number of failed calls that are captured for each derived view and minute.
     pub failed_per_minute: usize,
-    /// The ratio of calls without failed rows that are captured, from 0 to 1.
+    /// The share of calls without failed rows that are captured, from 0 to 1.
     pub sample: f64,
     /// The maximum number of rows of a call that are captured.
     pub rows_max: usize,

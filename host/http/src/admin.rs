@@ -144,7 +144,7 @@ pub struct RollbackCommand {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CaptureCommand {
-    /// The ratio of calls without failed rows that are captured, from 0 to 1. 0 ends an earlier command.
+    /// The share of calls without failed rows that are captured, from 0 to 1. 0 ends an earlier command.
     pub sample: f64,
     /// How long calls are captured, in seconds.
     pub seconds: u64,

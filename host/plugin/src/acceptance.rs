@@ -230,7 +230,7 @@ fn is_violation(error: &CallError) -> bool {
 // === impl Rejection ===
 
 impl Rejection {
-    /// Returns the message with what the author of the plugin can do. `or` is another way out, after the first one.
+    /// Returns the message with a hint. `or` is another option, after the first one.
     #[must_use]
     pub fn with_hint(&self, or: &str) -> String {
         let message = self.to_string();
@@ -244,7 +244,7 @@ impl Rejection {
                 "keep no state between rows, and do not depend on randomness or on the order of a hash table"
             }
             Self::FailsTogether { .. } => "correct the function that computes several rows",
-            Self::NotIndependent { .. } => "compute each row by itself, because Larder divides batches",
+            Self::NotIndependent { .. } => "compute each row by itself, because Larder may divide a batch at any row",
             Self::Limit { error: CallError::Row(_) | CallError::Fault(_), .. } => "do not call this function",
             Self::Limit { error, .. } => error.hint(),
             Self::FailsAlways { .. } => "correct the code, and try rows with `larder plugin run`",

@@ -48,7 +48,7 @@ pub struct Comparison {
 /// One of the two versions.
 struct Side {
     transform: Arc<Transform>,
-    /// What requests get from this version.
+    /// Counts of the results that requests receive from this version.
     vitals: Vitals,
     /// What the samples got from this version. Both versions computed the same rows. The durations are CPU times of the
     /// thread of shadow runs, of samples that both versions computed there.
@@ -222,7 +222,8 @@ impl Comparison {
         (self.old.paired.get(), self.new.paired.get())
     }
 
-    /// Returns what requests got from the old version and from the new one since the comparison was started.
+    /// Returns counts of the results that requests received from the old version and from the new one since the comparison
+    /// was started.
     #[must_use]
     pub fn vitals(&self) -> (VitalCounts, VitalCounts) {
         (self.old.vitals.get(), self.new.vitals.get())

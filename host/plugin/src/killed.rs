@@ -77,7 +77,7 @@ impl KilledCompilations {
     }
 
     /// Removes a component's record.
-    pub fn forget(&self, digest: &Digest) {
+    pub fn remove(&self, digest: &Digest) {
         // If the record cannot be removed, the component is compiled again only by a deploy.
         let _ = fs::remove_file(self.path(digest));
     }
@@ -123,7 +123,7 @@ mod tests {
         let longer = CompileLimits { time: LIMITS.time + Duration::from_millis(1), ..LIMITS };
         let larger = CompileLimits { memory_bytes: 1_001, ..LIMITS };
         assert_eq!((killed.find(&digest, longer), killed.find(&digest, larger)), (None, None));
-        killed.forget(&digest);
+        killed.remove(&digest);
         assert_eq!(killed.find(&digest, LIMITS), None);
     }
 

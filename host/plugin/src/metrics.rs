@@ -28,14 +28,17 @@ pub(super) struct TransformMetrics {
 
 impl TransformMetrics {
     pub(super) fn bind(plugin: &str, version: &str, view: &str, digest: &str) -> Self {
-        describe_counter!("larder_plugin_calls_total", "Batches that a plugin computed.");
-        describe_counter!("larder_plugin_rows_total", "Rows in these batches.");
+        describe_counter!("larder_plugin_calls_total", "Attempts to compute a batch, each with one or several calls.");
+        describe_counter!("larder_plugin_rows_total", "Rows in these attempts.");
         describe_counter!("larder_plugin_failed_rows_total", "Rows that a plugin could not compute.");
         describe_counter!("larder_plugin_errors_total", "Failed calls to a plugin, by kind of error.");
-        describe_histogram!("larder_plugin_duration_seconds", "Duration of all calls of a batch.");
+        describe_histogram!(
+            "larder_plugin_duration_seconds",
+            "Duration of all calls of an attempt to compute a batch."
+        );
         describe_gauge!("larder_plugin_memory_high_water_bytes", "Highest memory use of an instance.");
         describe_counter!("larder_plugin_instances_total", "Instances that were created.");
-        describe_gauge!("larder_plugin_info", "1 for each version in service, with the digest of its file.");
+        describe_gauge!("larder_plugin_info", "1 for each live version, with the digest of its file.");
         describe_counter!(
             "larder_plugin_log_lines_dropped_total",
             "Log lines dropped because a plugin exceeded its rate limit."

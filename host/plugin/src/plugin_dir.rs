@@ -174,7 +174,7 @@ pub fn read_file(path: &Path, bytes_max: u64) -> Result<Vec<u8>, PluginDirError>
 /// Writes a temporary file in the same directory, and renames it: a reader sees the complete old file or the complete
 /// new one.
 fn replace(path: &Path, bytes: &[u8]) -> Result<(), PluginDirError> {
-    let written = write_beside(path, bytes)?;
+    let written = write_temporary(path, bytes)?;
     fs::rename(&written, path).map_err(|source| {
         let _ = fs::remove_file(&written);
         PluginDirError { path: path.to_path_buf(), source }
@@ -182,22 +182,22 @@ fn replace(path: &Path, bytes: &[u8]) -> Result<(), PluginDirError> {
 }
 
 /// Writes a temporary file in the directory of `path`, and returns its path. Removes the file if writing fails.
-fn write_beside(path: &Path, bytes: &[u8]) -> Result<PathBuf, PluginDirError> {
-    let beside = temporary(path);
-    let written = File::create(&beside).and_then(|mut file| {
+fn write_temporary(path: &Path, bytes: &[u8]) -> Result<PathBuf, PluginDirError> {
+    let temporary_path = temporary_path_of(path);
+    let written = File::create(&temporary_path).and_then(|mut file| {
         file.write_all(bytes)?;
         file.sync_all()
     });
     match written {
-        Ok(()) => Ok(beside),
+        Ok(()) => Ok(temporary_path),
         Err(source) => {
-            let _ = fs::remove_file(&beside);
+            let _ = fs::remove_file(&temporary_path);
             Err(PluginDirError { path: path.to_path_buf(), source })
         }
     }
 }
 
-fn temporary(path: &Path) -> PathBuf {
+fn temporary_path_of(path: &Path) -> PathBuf {
     let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
     path.with_file_name(format!(".{name}.{}", std::process::id()))
 }

@@ -2,7 +2,7 @@
 //!
 //! Its priority is the lowest one, and it uses at most a share of one core, so that a comparison does not delay requests
 //! even if the process has a limit on its CPU time. If several comparisons have samples, the one that used the least CPU
-//! time is next, so a version that takes long delays only its own comparison by more than one sample.
+//! time is next, so a slow version delays only its own comparison by more than one sample.
 
 use std::{
     io,

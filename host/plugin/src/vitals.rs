@@ -1,5 +1,7 @@
-//! Counts what requests get from a version of a plugin while another version is rolled out: rows, failures, nulls and the
-//! duration of calls.
+//! Counts the results that requests receive from a version of a plugin while another version is rolled out: batches, rows,
+//! failures, nulls and durations of batches.
+//!
+//! A batch has the rows of one request for one derived view. A plugin may compute it in several calls.
 //!
 //! The counts only grow. A window is the difference of two copies.
 

@@ -148,9 +148,8 @@ impl Control for App {
             ));
         }
         let until = plugins.capture(plugin, &SampleRequest { sample, duration, rows });
-        let until = until.ok_or_else(|| {
-            format!("plugin '{plugin}' is not live. hint: `larder plugin list` shows the plugins of this server")
-        })?;
+        let until = until
+            .ok_or_else(|| format!("plugin '{plugin}' is not live. hint: `larder plugin list` prints the plugins"))?;
         let directory = self.config.plugins.captures_dir.join(plugin);
         Ok(CaptureReport {
             plugin: plugin.to_owned(),

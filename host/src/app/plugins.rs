@@ -182,7 +182,7 @@ impl Plugins {
         }
         let loaded = self.runtime.load(bytes);
         match &loaded {
-            Ok(_) => self.killed.forget(&digest),
+            Ok(_) => self.killed.remove(&digest),
             // Whether a compilation gets enough CPU time depends on the machine, so it is tried again at the next start.
             Err(LoadError::Killed(CompileKill::Wall(_))) => {}
             Err(LoadError::Killed(kill)) => self.killed.note(&digest, limits, *kill),

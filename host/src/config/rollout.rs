@@ -14,7 +14,7 @@ use super::{
 pub struct RolloutConfig {
     /// The number of rows that must be compared before a candidate is promoted.
     pub samples_min: u64,
-    /// Numbers that differ by at most this much, relative to the larger one or to 1, count as equal.
+    /// Numbers are within the tolerance if they differ by at most this much, relative to the larger one or to 1.
     pub tolerance: f64,
     /// `max_changed: ratio`: the maximum share of the values of a feature that differ, from 0 to 1.
     pub changed_ratio_max: f64,
@@ -22,7 +22,7 @@ pub struct RolloutConfig {
     pub null_rate_increase_max: f64,
     /// By how much the share of failed rows may increase, from 0 to 1.
     pub errors_max: f64,
-    /// The maximum ratio of the 99th percentiles of the duration of calls of the candidate and of the live version.
+    /// At most 1 % of the candidate's batches may take longer than this many times the 99th percentile of the live version.
     pub p99_ratio_max: f64,
     /// The shares of the requests that a canary computes, in percent, in ascending order.
     pub steps: Vec<f64>,

@@ -363,7 +363,7 @@ fn deploy_rejects_what_checks_reject() {
     fs::write(fixture.path("features/hostile.yaml"), view.replace("random", "good")).unwrap();
     fixture.app.reload().unwrap();
     let why = fixture.app.deploy(&second, false).unwrap_err();
-    assert!(why.starts_with("plugin 'hostile' 1.0.0 is live already, with other bytes (sha256 "), "{why}");
+    assert!(why.starts_with("plugin 'hostile' 1.0.0 is live already, from a different file (sha256 "), "{why}");
     fixture.app.deploy(&second, true).unwrap();
     assert_eq!(y()["values"], json!([2.0]));
 }

@@ -61,7 +61,7 @@ fn clean(text: &str, home: &Home) -> String {
     const PROGRESS: [&str; 4] = [
         "building a component from",
         "installing componentize-",
-        "this is the error of this machine's",
+        "this may be specific to this machine's",
         "no server is running",
     ];
     let dir = format!("{}/", home.path("").display()).replace("//", "/");

@@ -27,11 +27,11 @@ impl ComparisonMetrics {
             "Values of compared rows that differ by more than the tolerance or are null in one version, by feature."
         );
         describe_counter!(
-            "larder_plugin_compare_dropped_total",
+            "larder_plugin_compare_dropped_batches_total",
             "Sampled batches that were not compared because the queue was full."
         );
         describe_counter!(
-            "larder_plugin_impure_total",
+            "larder_plugin_impure_batches_total",
             "Batches whose outputs were different when the same version computed them again."
         );
         let labels = || [("plugin", plugin.to_owned()), ("view", view.name.to_string())];
@@ -42,9 +42,9 @@ impl ComparisonMetrics {
         Self {
             rows: counter!("larder_plugin_compared_rows_total", &labels()),
             changed: diff.outputs.iter().map(feature).collect(),
-            dropped: counter!("larder_plugin_compare_dropped_total", &labels()),
+            dropped: counter!("larder_plugin_compare_dropped_batches_total", &labels()),
             dropped_count: AtomicU64::new(0),
-            impure: counter!("larder_plugin_impure_total", &labels()),
+            impure: counter!("larder_plugin_impure_batches_total", &labels()),
         }
     }
 

@@ -78,7 +78,7 @@ pub(super) fn compile_hint(kill: CompileKill) -> &'static str {
     }
 }
 
-/// Returns the way out for imports that Larder does not provide.
+/// Returns the hint for imports that Larder does not provide.
 pub(super) fn import_hint(imports: &[String]) -> &'static str {
     if imports.iter().any(|import| import.starts_with("larder:transform/")) {
         "build the plugin with the `larder plugin build` of this version, or update Larder"
@@ -87,7 +87,7 @@ pub(super) fn import_hint(imports: &[String]) -> &'static str {
     }
 }
 
-/// Returns the way out for a file that is too large. `marked` is whether the file declares its class.
+/// Returns the hint for a file that is too large. `marked` is whether the file declares its class.
 pub(super) fn size_hint(scope: &LimitScope, marked: bool) -> String {
     if marked {
         format!("leave out dependencies, or raise '{}: component'", scope.setting())
@@ -96,7 +96,7 @@ pub(super) fn size_hint(scope: &LimitScope, marked: bool) -> String {
     }
 }
 
-/// Returns the way out for a component of a class with too many parts.
+/// Returns the hint for a component of a class with too many parts.
 pub(super) fn contents_hint(class: PluginClass) -> &'static str {
     match class {
         PluginClass::Compiled => {

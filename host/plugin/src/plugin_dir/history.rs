@@ -27,7 +27,7 @@ use larder_common::{
 use larder_model::model::Micros;
 use serde::{Deserialize, Serialize};
 
-use super::{EXTENSION, PluginDirError, read_file, write_beside};
+use super::{EXTENSION, PluginDirError, read_file, write_temporary};
 use crate::{BuildInfo, Digest};
 
 /// A version of a plugin that was live.
@@ -216,7 +216,7 @@ impl PreparedVersion {
     }
 
     fn write(&mut self, path: PathBuf, bytes: &[u8]) -> Result<(), PluginDirError> {
-        self.renames.push((write_beside(&path, bytes)?, path));
+        self.renames.push((write_temporary(&path, bytes)?, path));
         Ok(())
     }
 
@@ -341,7 +341,7 @@ mod tests {
         keep(&history, 1);
         // Permissions do not restrict root, so directories take the names of the temporary files.
         for file in [path_of(&history.dir, &entry(2).0.digest), history.dir.join(LIST)] {
-            let blocked = super::super::temporary(&file);
+            let blocked = super::super::temporary_path_of(&file);
             fs::create_dir(&blocked).unwrap();
             let error = prepare(&history, 2).unwrap_err();
             assert!(error.to_string().starts_with(&file.display().to_string()), "{error}");

@@ -26,7 +26,7 @@ pub(in crate::app) enum DeployError {
     Rejected { plugin: String, version: String, view: String, rejection: Box<Rejection> },
     /// Another file of the same version is live.
     #[error(
-        "plugin '{plugin}' {version} is live already, with other bytes (sha256 {live}). hint: raise the plugin's \
+        "plugin '{plugin}' {version} is live already, from a different file (sha256 {live}). hint: raise the plugin's \
          version{FORCE_HINT}"
     )]
     SameVersion { plugin: String, version: String, live: String },

@@ -24,7 +24,7 @@ const RANDOM: &str = "derived_views:
 
 const NOT_DETERMINISTIC: &str =
     "plugin 'hostile' 1.0.0 is not accepted for derived view 'random': it is not deterministic";
-const OTHER_BYTES: &str = "plugin 'odfv_singleton' 1.0.0 is live already, with other bytes";
+const OTHER_BYTES: &str = "plugin 'odfv_singleton' 1.0.0 is live already, from a different file";
 
 fn deploy(home: &Home, file: &str) -> Ended {
     home.run(["plugin", "deploy", file])
@@ -75,7 +75,7 @@ fn force_deploys_rejected_plugins() {
     let digest = Digest::of(&fs::read(home.path("other.wasm")).unwrap()).to_string();
     assert!(live().contains(&digest), "{}", live());
     let line = host.until("plugin deployed by force");
-    assert!(line.contains("odfv_singleton") && line.contains("with other bytes"), "{line}");
+    assert!(line.contains("odfv_singleton") && line.contains("from a different file"), "{line}");
     assert_eq!(status("odfv_singleton:trips_plus_one"), "PRESENT");
     // A plugin that passes the checks needs no force, so there is no warning.
     deploy_by_force(&home, "second.wasm").assert_code(0);

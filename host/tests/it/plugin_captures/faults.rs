@@ -131,6 +131,6 @@ fn files_that_are_not_captures_are_reported() {
     ] {
         run(&home, ["plugin", "run", "hostile.wasm", "--replay", path]).assert_code(1).assert_complains(&[words]);
     }
-    let both = run(&home, ["plugin", "run", "hostile.wasm", "--replay", "empty", "--config", "{}"]);
+    let both = run(&home, ["plugin", "run", "hostile.wasm", "--replay", "empty", "--view-config", "{}"]);
     both.assert_code(2);
 }

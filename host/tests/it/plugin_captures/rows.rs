@@ -68,7 +68,8 @@ fn parquet_and_arrow_rows_give_the_same_outputs() {
 fn written_parquet_has_inputs_outputs_and_errors() {
     let home = home();
     write_parquet(&home.path("rows.parquet"), &[batch(vec![("x", doubles(1_010))])]);
-    let args = ["plugin", "run", "hostile.wasm", "--input", "rows.parquet", "--config", TRAP, "--out", "out.parquet"];
+    let args =
+        ["plugin", "run", "hostile.wasm", "--input", "rows.parquet", "--view-config", TRAP, "--out", "out.parquet"];
     let ended = run(&home, args);
     ended.assert_code(1).assert_complains(&["10 of 1010 rows failed", "row 1000 failed: it trapped"]);
     assert!(ended.out.contains("1,010 rows written to out.parquet"), "{}", ended.out);

@@ -24,7 +24,7 @@ fn check_plugin() {
     bring(&home, guest("mistakes"), "mistakes.wasm");
     bring(&home, guest("hostile"), "hostile.wasm");
     let good = r#"{"mistake": "none"}"#;
-    let passed = tool(&home, ["plugin", "check", "mistakes.wasm", "--config", good]).output().unwrap();
+    let passed = tool(&home, ["plugin", "check", "mistakes.wasm", "--view-config", good]).output().unwrap();
     assert!(passed.status.success(), "{}", String::from_utf8_lossy(&passed.stderr));
     for (mistake, config) in [
         ("random numbers", "random"),
@@ -56,7 +56,7 @@ fn check_plugin() {
         ("a debugger", "debugger"),
     ] {
         let config = format!(r#"{{"mistake": "{config}"}}"#);
-        page.run(mistake, &home, &mut tool(&home, ["plugin", "check", "mistakes.wasm", "--config", &config]));
+        page.run(mistake, &home, &mut tool(&home, ["plugin", "check", "mistakes.wasm", "--view-config", &config]));
     }
     for (mistake, config) in [
         ("a key of the config is missing", "{}"),
@@ -64,7 +64,7 @@ fn check_plugin() {
         ("a value of the config has the wrong type", r#"{"mistake": 3}"#),
         ("the config is not JSON", "{mistake"),
     ] {
-        page.run(mistake, &home, &mut tool(&home, ["plugin", "check", "mistakes.wasm", "--config", config]));
+        page.run(mistake, &home, &mut tool(&home, ["plugin", "check", "mistakes.wasm", "--view-config", config]));
     }
     for (mistake, config) in [
         ("a compiled plugin panics", r#"{"mode": "panic"}"#),
@@ -79,7 +79,7 @@ fn check_plugin() {
         ("configure takes too long", r#"{"mode": "spin_configure"}"#),
         ("configure traps", r#"{"mode": "trap_configure"}"#),
     ] {
-        page.run(mistake, &home, &mut tool(&home, ["plugin", "check", "hostile.wasm", "--config", config]));
+        page.run(mistake, &home, &mut tool(&home, ["plugin", "check", "hostile.wasm", "--view-config", config]));
     }
     for (mistake, features) in
         [("the signature changes", "changing-describe"), ("the initialization takes too long", "spin-start")]
@@ -110,14 +110,14 @@ fn run_plugin() {
         ("an input of the rows has the wrong type", &["run", "hostile.wasm", "--input", "text.json"]),
         (
             "a row fails",
-            &["run", "hostile.wasm", "--input", "rows.json", "--config", r#"{"mode": "fault", "bad": 1000}"#],
+            &["run", "hostile.wasm", "--input", "rows.json", "--view-config", r#"{"mode": "fault", "bad": 1000}"#],
         ),
         (
             "the plugin traps for zeros, and a deployment would be rejected",
-            &["run", "hostile.wasm", "--input", "zero.json", "--config", r#"{"mode": "trap", "bad": 0}"#],
+            &["run", "hostile.wasm", "--input", "zero.json", "--view-config", r#"{"mode": "trap", "bad": 0}"#],
         ),
-        ("some measured rows fail", &["bench", "hostile.wasm", "--config", r#"{"mode": "fault", "bad": 1e300}"#]),
-        ("the measured rows fail", &["bench", "hostile.wasm", "--config", r#"{"mode": "fault"}"#]),
+        ("some measured rows fail", &["bench", "hostile.wasm", "--view-config", r#"{"mode": "fault", "bad": 1e300}"#]),
+        ("the measured rows fail", &["bench", "hostile.wasm", "--view-config", r#"{"mode": "fault"}"#]),
     ] {
         page.run(mistake, &home, &mut tool(&home, ["plugin"].into_iter().chain(args.iter().copied())));
     }

@@ -101,7 +101,7 @@ fn deploy_plugin() {
     let live = home(VIEWS);
     fs::write(live.path("first.wasm"), &hostile).unwrap();
     end(&mut live.larder(["plugin", "deploy", "first.wasm"])).assert_code(0);
-    deploy(&mut page, "the version is live with other bytes", &live, &other_bytes(&hostile));
+    deploy(&mut page, "the version is live from a different file", &live, &other_bytes(&hostile));
     let lower = renamed(&hostile, "1.0.0", "0.9.0");
     deploy(&mut page, "the version is lower than the live one", &live, &lower);
     page.text = without_variables(&page.text);

@@ -80,7 +80,7 @@ fn check_javascript_plugin() {
     fs::copy(guest("mistakes-js"), home.path("mistakes.wasm")).unwrap();
     let check = |mistake: &str| {
         let config = format!(r#"{{"mistake": "{mistake}"}}"#);
-        tool(&home, ["plugin", "check", "mistakes.wasm", "--config", &config])
+        tool(&home, ["plugin", "check", "mistakes.wasm", "--view-config", &config])
     };
     let passed = check("none").output().unwrap();
     assert!(passed.status.success(), "{}", String::from_utf8_lossy(&passed.stderr));

@@ -15,7 +15,7 @@
  * A missing value is `null`. If `derive` throws, only its row fails: its outputs are null, and the other rows are served.
  * `index.d.ts` documents all options. `testing.js` runs a plugin in a unit test as the host does.
  *
- * A plugin has no clock, randomness, network, files or timers. Calls that need them throw an error with the way out.
+ * A plugin has no clock, randomness, network, files or timers. Calls that need them throw an error with a hint.
  */
 
 import { DeclarationError, nearest } from "./errors.js";

@@ -1,4 +1,4 @@
-/** Replaces functions that plugins do not have with functions that throw an error with the way out. */
+/** Replaces functions that plugins do not have with functions that throw an error with a hint. */
 
 import { Unavailable } from "./errors.js";
 

@@ -3,8 +3,8 @@
  *
  *     assert.deepEqual(run(ratio, [{ numerator: 1, denominator: 4 }, { numerator: 1 }]), [{ ratio: 0.25 }, { ratio: null }]);
  *
- * The rows are computed as one batch, then each row alone, and then as the reversed batch, because the host divides batches
- * as it likes. If a row's results differ, `run` throws an error. Functions that plugins do not have throw errors meanwhile.
+ * The rows are computed as one batch, then each row alone, and then as the reversed batch, because the host may divide a
+ * batch at any row. If a row's results differ, `run` throws an error. Functions that plugins do not have throw errors meanwhile.
  */
 
 import { Plugin } from "./declare.js";

@@ -81,7 +81,7 @@ test("similar values are converted", () => {
   assert.deepEqual(convert(types.Array(types.Int64, { nullableItems: true }), [1, null]), [1n, null]);
 });
 
-test("wrong value names output and way out", () => {
+test("wrong value names output and hint", () => {
   const check = (type, value, message) => {
     const convert = outputConverter("x", type("doc"), ["x"]);
     assert.throws(() => convert(value, { x: value }), (error) => error instanceof Mismatch && error.message === message, message);

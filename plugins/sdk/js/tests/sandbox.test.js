@@ -31,7 +31,7 @@ const AVAILABLE = {
   "Math.max(1, 2)": 2,
 };
 
-test("unavailable functions name the way out", () => {
+test("unavailable functions have a hint", () => {
   for (const [code, message] of Object.entries(UNAVAILABLE)) {
     const call = new Function(`return ${code}`);
     const restore = install();

@@ -21,7 +21,7 @@ outputs are null, and the other rows are served. See :func:`plugin` for function
 configuration and the time of the request. Use :mod:`larder_plugin.testing` to run a plugin in a unit test as the host
 does.
 
-A plugin has no files, network, clock, randomness or threads. Calls that need them raise an exception with the way out.
+A plugin has no files, network, clock, randomness or threads. Calls that need them raise an exception with a hint.
 Modules are imported when the plugin is built, so put every ``import`` at the top of a file. Data that the plugin reads
 from files during the import becomes part of the component.
 """

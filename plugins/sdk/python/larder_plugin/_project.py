@@ -44,7 +44,7 @@ def is_explained(error: BaseException) -> bool:
 
 
 def _explain(error: Exception, directory: str) -> None:
-    """Adds the reason and the way out to the message of an error."""
+    """Adds the reason and a hint to the message of an error."""
     if isinstance(error, ImportError):
         missing = _missing_module(error)
         if missing is not None:

@@ -11,8 +11,8 @@
 The rows are processed like those of a request: types are checked, values of type Float32 are rounded, and rows that
 lack a required input are skipped. A row that fails has a :class:`Failed` as its result.
 
-The rows are computed as one batch, then each row alone, and then as the reversed batch, because the host divides
-batches as it likes. If a row's results differ, :func:`run` raises an `AssertionError`.
+The rows are computed as one batch, then each row alone, and then as the reversed batch, because the host may divide
+a batch at any row. If a row's results differ, :func:`run` raises an `AssertionError`.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ use clap::Args;
 use larder_plugin_host::{FailedRow, Inputs, RowGenerator, Transform};
 
 use super::{
+    inspect::size_of,
     project::LoadedPlugin,
     rows::{for_each_batch, named},
 };
@@ -26,11 +27,11 @@ pub(in crate::cli) struct BenchArgs {
     input: Option<PathBuf>,
     /// The plugin's configuration, as JSON; in a server, it is the `config` of the derived view
     #[arg(long, value_name = "JSON", default_value = "null")]
-    config: String,
+    view_config: String,
 }
 
-/// The numbers of rows to measure. A call with 0 rows shows the fixed cost of every call.
-const ROWS: [usize; 5] = [0, 1, 32, 100, 1_000];
+/// The numbers of rows to measure.
+const ROWS: [usize; 4] = [1, 32, 100, 1_000];
 /// The number of rows of a file that are used.
 const ROWS_OF_FILE_MAX: usize = 1_000;
 const SEED: u64 = 20_260_101;
@@ -41,15 +42,14 @@ const WARM_UP_CALLS: usize = 50;
 
 pub(super) fn run(args: &BenchArgs) -> Result<()> {
     let plugin = LoadedPlugin::open(&args.file)?;
-    let transform = plugin.transform(&args.config)?;
+    let transform = plugin.transform(&args.view_config)?;
     let signature = plugin.signature();
     let rows_of_file = args.input.as_deref().map(|input| first_rows(input, &transform)).transpose()?;
     output::line(&format!(
-        "{} {}: {} inputs, {} outputs; loaded in {:.1} ms",
+        "{} {}: {}; loaded in {:.1} ms",
         signature.name,
         signature.version,
-        signature.inputs.len(),
-        signature.outputs.len(),
+        size_of(signature),
         plugin.component.load_time().as_secs_f64() * 1e3
     ));
     let mut lines = Vec::new();
@@ -63,10 +63,9 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
         let (median, p99) = (times[times.len() / 2], times[times.len() * 99 / 100]);
         let micros = |time: Duration| format!("{:.2}", time.as_secs_f64() * 1e6);
         #[expect(clippy::cast_precision_loss, reason = "rows, far below 2^53")]
-        let per_row =
-            if rows == 0 { "-".to_owned() } else { format!("{:.1}", median.as_secs_f64() * 1e9 / rows as f64) };
-        let what = if rows == 0 { "0 (call overhead)".to_owned() } else { output::thousands(rows as u64) };
-        lines.push(vec![what, micros(median), micros(p99), per_row, output::thousands(times.len() as u64)]);
+        let per_row = format!("{:.1}", median.as_secs_f64() * 1e9 / rows as f64);
+        let (rows, calls) = (output::thousands(rows as u64), output::thousands(times.len() as u64));
+        lines.push(vec![rows, micros(median), micros(p99), per_row, calls]);
     }
     output::table(&["ROWS", "US/CALL (MEDIAN)", "US/CALL (P99)", "NS/ROW", "CALLS"], &lines);
     Ok(())

@@ -30,8 +30,7 @@ pub(in crate::cli) struct BuildArgs {
     /// The directory of the project
     #[arg(value_name = "DIR", default_value = ".")]
     dir: PathBuf,
-    /// Build the component from this core module, which another compiler wrote for the contract's WIT, instead of from a
-    /// project
+    /// Build from this core module, compiled against the contract's WIT, instead of a project
     #[arg(long, value_name = "FILE", conflicts_with_all = ["dir", "features"])]
     module: Option<PathBuf>,
     /// Where to write the component [default: NAME.wasm in the project, or next to the module]

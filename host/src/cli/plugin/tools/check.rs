@@ -6,7 +6,10 @@ use anyhow::Result;
 use clap::Args;
 use larder_plugin_host::Acceptance;
 
-use super::{inspect::print_signature, project::LoadedPlugin};
+use super::{
+    inspect::{print_signature, size_of},
+    project::LoadedPlugin,
+};
 use crate::cli::{CliError, output};
 
 #[derive(Debug, Args)]
@@ -16,7 +19,7 @@ pub(in crate::cli) struct CheckArgs {
     file: PathBuf,
     /// The plugin's configuration, as JSON; in a server, it is the `config` of the derived view
     #[arg(long, value_name = "JSON", default_value = "null")]
-    config: String,
+    view_config: String,
 }
 
 pub(super) fn run(args: &CheckArgs) -> Result<()> {
@@ -27,8 +30,8 @@ pub(super) fn run(args: &CheckArgs) -> Result<()> {
     done(&format!("size: {} of at most {}", output::bytes(component.bytes()), output::bytes(limit)));
     done("imports: only the log");
     done("exports: describe, configure, transform, with the right types");
-    done(&format!("signature: {} inputs, {} outputs", signature.inputs.len(), signature.outputs.len()));
-    let transform = plugin.tested_transform(&args.config)?;
+    done(&format!("signature: {}", size_of(signature)));
+    let transform = plugin.tested_transform(&args.view_config)?;
     done("limits: configure, a row of nulls and a row of zeros stay within the limits");
 
     let Acceptance { generated, failed, first_failed, .. } = transform

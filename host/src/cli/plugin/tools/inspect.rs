@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use larder_plugin_host::{Component, Field};
+use larder_plugin_host::{Component, Field, Signature};
 use serde_json::{Value, json};
 
 use super::project::LoadedPlugin;
@@ -36,6 +36,12 @@ pub(super) fn run(args: &InspectArgs) -> Result<()> {
     output::line("");
     print_signature(component);
     Ok(())
+}
+
+/// Returns the numbers of inputs and outputs as text: `2 inputs, 1 output`.
+pub(super) fn size_of(signature: &Signature) -> String {
+    let inputs = output::counted(signature.inputs.len() as u64, "input", "inputs");
+    format!("{inputs}, {}", output::counted(signature.outputs.len() as u64, "output", "outputs"))
 }
 
 /// Prints the inputs and outputs as a table.

@@ -54,7 +54,7 @@ impl LoadedPlugin {
     ) -> Result<Arc<Transform>> {
         if let Err(error) = serde_json::from_str::<Value>(config) {
             bail!(CliError::Usage(format!(
-                "--config '{config}' is not valid JSON: {error}. hint: write it as '{{\"key\": 1}}'"
+                "--view-config '{config}' is not valid JSON: {error}. hint: write it as '{{\"key\": 1}}'"
             )));
         }
         let view = view_of(self.component.signature(), config);

@@ -26,11 +26,11 @@ pub(in crate::cli) struct RunArgs {
     input: Option<PathBuf>,
     /// Compute captured rows again, with their configuration and their reference times, and compare the outputs with the
     /// captured ones: a capture file, or a directory of them
-    #[arg(long, value_name = "PATH", conflicts_with_all = ["input", "config", "as_of", "json", "out"])]
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["input", "view_config", "as_of", "json", "out"])]
     replay: Option<PathBuf>,
     /// The plugin's configuration, as JSON; in a server, it is the `config` of the derived view
     #[arg(long, value_name = "JSON", default_value = "null")]
-    config: String,
+    view_config: String,
     /// The reference time of all rows, in microseconds since 1970
     #[arg(long, value_name = "MICROS", default_value_t = 0)]
     as_of: Micros,
@@ -76,7 +76,7 @@ pub(super) fn run(args: &RunArgs) -> Result<()> {
 
 fn run_rows(args: &RunArgs, plugin: &LoadedPlugin, input: &Path) -> Result<()> {
     let signature = plugin.signature();
-    let transform = plugin.transform(&args.config)?;
+    let transform = plugin.transform(&args.view_config)?;
     let mut sink = match &args.out {
         Some(out) => Sink::File(Box::new(OutFile::create(out, signature)?)),
         None if args.json => Sink::Json,

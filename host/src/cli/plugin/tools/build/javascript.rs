@@ -17,7 +17,7 @@
 //! components imports functions that Larder does not provide. WASI is replaced with stubs, so that the component imports
 //! only the host's log.
 //!
-//! A build takes about two seconds, so that mistakes are not checked with the machine's Node.js before it. The snapshot
+//! A build is fast, so mistakes are not checked with the machine's Node.js before it. The snapshot
 //! contains addresses, so two builds of the same sources behave the same, but are not byte-identical.
 
 mod stack;
