@@ -17,12 +17,14 @@ class Feature:
     Attributes:
         name: The name of the feature.
         type: The type, such as `Int64` or `Array(Float32)`.
+        doc: The description by the plugin that computes the feature; empty for a stored feature.
     """
 
     name: str
     type: str
     description: str = ""
     tags: dict[str, str] = field(default_factory=dict)
+    doc: str = ""
 
 
 @dataclass(frozen=True)
@@ -113,12 +115,23 @@ class Catalog:
         return found
 
 
+def _feature(feature: dict[str, Any]) -> Feature:
+    # A newer server may send more than this version knows.
+    return Feature(
+        name=feature["name"],
+        type=feature["type"],
+        description=feature.get("description") or "",
+        tags=feature.get("tags") or {},
+        doc=feature.get("doc") or "",
+    )
+
+
 def _view(view: dict[str, Any]) -> FeatureView:
     ttl = view.get("ttl_seconds")
     return FeatureView(
         name=view["name"],
         join_keys=view.get("join_keys", []),
-        features=[Feature(**feature) for feature in view["features"]],
+        features=[_feature(feature) for feature in view["features"]],
         ttl=None if ttl is None else timedelta(seconds=ttl),
         plugin=view.get("plugin"),
         description=view.get("description") or "",

@@ -18,6 +18,7 @@ import polars
 import pyarrow
 
 import larder
+from larder._catalog import Catalog
 from world import CUSTOMER, ENTITIES, FEATURES, Home, Server
 
 
@@ -223,6 +224,15 @@ class Lookups(unittest.TestCase):
             with mock.patch.dict(sys.modules, {package: None}):
                 with self.assertRaisesRegex(larder.MissingPackageError, f"'{package}'.* hint: pip install {package}"):
                     call()
+
+
+class NewerServer(unittest.TestCase):
+    def test_unknown_keys_of_catalog_are_ignored(self) -> None:
+        feature = {"name": "f", "type": "Int64", "doc": "From the plugin.", "later": 1}
+        view = {"name": "v", "features": [feature], "plugin": "p", "later": {}}
+        catalog = Catalog({"derived_views": [view], "later": []})
+        self.assertEqual(catalog.views[0].features[0].doc, "From the plugin.")
+        self.assertEqual(catalog.column_types(None, ["v:f"], True), {"v__f": "Int64"})
 
 
 class Package(unittest.TestCase):

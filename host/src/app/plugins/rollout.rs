@@ -50,11 +50,11 @@ pub(super) struct Rollout {
     /// The share of requests that are compared, from 0 to 1.
     ratio: f64,
     started: Micros,
-    /// What requests got from the base before the candidate was live, by view. Empty before that.
+    /// Counts of the results that requests received from the base before the candidate was live, by view. Empty before that.
     baseline: BTreeMap<String, VitalCounts>,
-    /// What requests got from the versions at each of the last checks, oldest first.
+    /// Counts of the results that requests received from the versions at each of the last checks, oldest first.
     checks: VecDeque<Counts>,
-    /// What requests got from the versions when the current stage or step began.
+    /// Counts of the results that requests received from the versions when the current stage or step began.
     stage_began: Counts,
     /// How long the current stage or step has lasted, without the time in which no server ran.
     lasted: Duration,
@@ -77,7 +77,7 @@ struct Suspicion {
     checks: usize,
 }
 
-/// What requests or samples got from the base and from the candidate, by view.
+/// Counts of the results that requests or samples received from the base and from the candidate, by view.
 type Counts = BTreeMap<Arc<str>, (VitalCounts, VitalCounts)>;
 
 /// The stage of a rollout.

@@ -1,11 +1,11 @@
-//! The gates of a rollout: decides from counts whether a candidate may go on, or has to be rolled back.
+//! The gates of a rollout: decides from counts whether to continue a rollout or to roll it back.
 //!
 //! There are two sources of counts:
 //!
 //! * Comparisons, in which both versions computed the same rows. Their counts have no sampling error between the versions.
-//! * What requests got from each version. The versions computed different rows, so a difference counts only if it is
-//!   larger than chance explains: [`STANDARD_ERRORS`] standard errors. The rows of a batch are often similar, so the number
-//!   of batches determines the standard error, and not the number of rows.
+//! * The results that requests received from each version. The versions computed different rows, so a difference counts only
+//!   if it is larger than chance explains: [`STANDARD_ERRORS`] standard errors. The rows of a batch are often similar, so the
+//!   number of batches determines the standard error, and not the number of rows.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -17,7 +17,7 @@ use crate::config::RolloutConfig;
 /// A gate that a candidate does not meet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Breach {
-    /// What is wrong, with the setting of the gate.
+    /// The violated gate and its setting, with the counts.
     pub(super) why: String,
     /// The feature whose difference can be accepted with `--accept-diff`.
     pub(super) feature: Option<String>,

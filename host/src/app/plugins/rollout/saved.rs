@@ -25,7 +25,7 @@ pub(super) struct SavedRollout {
     pub(super) started: Micros,
     /// How long the stage has lasted.
     pub(super) lasted_seconds: u64,
-    /// What requests got from the replaced version before the candidate was live, by view.
+    /// Counts of the results that requests received from the replaced version before the candidate was live, by view.
     pub(super) baseline: BTreeMap<String, VitalCounts>,
     /// The results of the comparisons, by view.
     pub(super) reports: BTreeMap<String, ComparisonReport>,
