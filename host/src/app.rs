@@ -495,7 +495,7 @@ impl App {
                         tracing::error!(plugin = change.plugin, %error, "cannot write the files of a rollback");
                     }
                 }
-                Err(error) => plugins.note_stuck(&change.plugin, &error),
+                Err(error) => plugins.record_blocked(&change.plugin, &error),
             }
         }
         plugins.has_rollouts()

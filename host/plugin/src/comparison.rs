@@ -199,8 +199,6 @@ impl Comparison {
         let sample = Sample { computed_by: self.side_of(computed_by), inputs, outputs, other_inputs, bytes };
         let mut queue = self.queue();
         if queue.bytes + bytes > QUEUE_BYTES_MAX {
-            drop(queue);
-            // The thread may hold the other lock for long.
             return self.metrics.dropped();
         }
         queue.bytes += bytes;

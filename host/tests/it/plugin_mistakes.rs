@@ -70,7 +70,7 @@ fn clean(text: &str, home: &Home) -> String {
     lines.map(|line| without_row_count(without_time(line)) + "\n").collect()
 }
 
-/// Replaces the number of generated rows, of which there are fewer on a slow machine.
+/// Replaces the number of generated rows, which depends on the speed of the machine.
 fn without_row_count(line: &str) -> String {
     let count = |rest: &str| rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     match line.split_once(": all ") {

@@ -5,14 +5,14 @@ mod faults;
 mod load;
 mod restart;
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use larder_http::{Control, PromoteCommand, RolloutReport, RolloutStage, RolloutStatus};
 use larder_plugin_host::ComparisonReport;
 use serde_json::{Value, json};
 
 use crate::{
-    fixture::{Fixture, Setup},
+    fixture::{Fixture, Setup, eventually_within},
     guests::{guest, guest_with},
 };
 
@@ -81,7 +81,9 @@ fn comparison(fixture: &Fixture) -> ComparisonReport {
 
 /// Waits until this many rows are compared.
 fn until_compared(fixture: &Fixture, rows: u64) {
-    fixture.eventually("rows are compared", || comparison(fixture).diff.rows >= rows);
+    // The thread of shadow runs has the lowest priority, so it gets little CPU time on a busy machine.
+    let patience = Duration::from_secs(300);
+    eventually_within("rows are compared", patience, || comparison(fixture).diff.rows >= rows);
 }
 
 fn stage(fixture: &Fixture) -> Option<RolloutStage> {
@@ -258,6 +260,9 @@ fn promotion_during_bake_ends_rollout() {
         error.ends_with("hint: keep this version, and end its rollout, with `larder plugin promote candidate`"),
         "{error}"
     );
+    // A second promotion to 100% does not end the bake.
+    assert!(promote(&fixture, 100.0).unwrap_err().contains("is live already"));
+    assert_eq!(stage(&fixture), Some(RolloutStage::Bake));
     fixture.app.promote(PLUGIN, &PromoteCommand::default()).unwrap();
     assert_eq!((stage(&fixture), &*live_version(&fixture)), (None, "1.1.0"));
     let fixture = fixture.restart();

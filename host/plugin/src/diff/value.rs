@@ -34,19 +34,14 @@ pub(super) fn compare(old: ValueRef<'_>, new: ValueRef<'_>, tolerance: f64) -> C
     }
     match (old, new) {
         (ValueRef::List(old), ValueRef::List(new)) if old.len() == new.len() => {
-            let items = old.iter().zip(new.iter()).map(|(old, new)| difference(old, new));
-            let mut largest = 0.0_f64;
-            let mut is_within = true;
-            for (old_item, new_item) in old.iter().zip(new.iter()) {
-                is_within &= is_within_tolerance(old_item, new_item, tolerance);
-            }
-            for item in items {
-                match item {
-                    Some(item) => largest = largest.max(item),
-                    None => return Comparison::Different(None),
+            let items = || old.iter().zip(new.iter());
+            let largest = items().try_fold(0.0_f64, |largest, (old, new)| Some(largest.max(difference(old, new)?)));
+            match largest {
+                Some(largest) if items().all(|(old, new)| is_within_tolerance(old, new, tolerance)) => {
+                    Comparison::Within(largest)
                 }
+                largest => Comparison::Different(largest),
             }
-            if is_within { Comparison::Within(largest) } else { Comparison::Different(Some(largest)) }
         }
         (old, new) => match difference(old, new) {
             Some(difference) if is_within_tolerance(old, new, tolerance) => Comparison::Within(difference),

@@ -73,7 +73,7 @@ pub(in crate::app) enum DeployError {
     #[error("plugin '{0}' has no live version to compare the candidate with. hint: deploy the file without --shadow")]
     NoBase(String),
     /// The candidate is the live version.
-    #[error("version {version} of plugin '{plugin}' is live already. hint: `larder plugin list` prints the state")]
+    #[error("version {version} of plugin '{plugin}' is live already. hint: deploy a file with another version")]
     CandidateIsLive { plugin: String, version: String },
     /// There is no candidate to promote.
     #[error("plugin '{0}' has no candidate. hint: deploy one with `larder plugin deploy FILE --shadow`")]

@@ -6,7 +6,7 @@ use larder_http::PastVersion;
 use larder_model::{model::Rfc3339, registry::Catalog};
 use larder_plugin_host::{Component, HistoryEntry};
 
-use super::{DeployError, FileOrigin, Loading, Plugins, Version};
+use super::{DeployError, FileOrigin, Loading, Plugins, Version, version::ChosenVersion};
 
 /// The minimum number of hexadecimal digits that select a version by its digest.
 const DIGEST_DIGITS_MIN: usize = 8;
@@ -80,6 +80,7 @@ impl Plugins {
             // The plugin directory may still have a version that was rolled back, if it could not be written.
             let last_good = history.iter().find(|version| self.find_rolled_back(&name, &version.digest).is_none());
             // Loading can take minutes, so the lock is not held meanwhile.
+            let mut interrupted = None;
             if live.is_none()
                 && let Some(component) = last_good.and_then(|last| self.load_past(&name, last, loading))
                 && let Ok(version) = self.bind(&name, &component, catalog, None)
@@ -88,9 +89,19 @@ impl Plugins {
                 let number = &component.signature().version;
                 tracing::warn!(plugin = name, version = number, "keeping the last live version");
                 entry.set_live(version);
+                let is_first = history.first().is_some_and(|first| first.digest == *component.digest());
+                interrupted = (!is_first).then_some(component);
             } else if live.is_none() && loading == Loading::Cached && !history.is_empty() {
                 // The last live version may have to be compiled.
                 self.mark_compiling(&name);
+            }
+            // The process was killed after a rollback took effect, and before its files were written.
+            if let Some(component) = interrupted {
+                let keeps_waiting_file = true;
+                let restored = ChosenVersion { keeps_waiting_file, ..ChosenVersion::in_memory(&component) };
+                if let Err(error) = self.write_restored(restored) {
+                    tracing::error!(plugin = name, %error, "cannot write the files of an interrupted rollback");
+                }
             }
             let live = live.or_else(|| last_good.map(|last| last.digest));
             let previous = history.iter().find(|version| Some(version.digest) != live).filter(|_| !has_previous);

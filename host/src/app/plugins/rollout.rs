@@ -59,18 +59,18 @@ pub(super) struct Rollout {
     /// How long the current stage or step has lasted, without the time in which no server ran.
     lasted: Duration,
     last_check: Option<Instant>,
-    /// A gate that requests do not meet, until it is confirmed.
-    suspicion: Option<Suspicion>,
+    /// Set while samples confirm that requests do not meet a gate.
+    confirmation: Option<Confirmation>,
     /// Why the rollout does not advance.
     waiting: Option<String>,
-    stuck_logged: Arc<LogInterval>,
+    blocked_logged: Arc<LogInterval>,
 }
 
-/// A suspicion that a candidate does not meet a gate. In requests, the two versions compute rows of different entities, and
+/// The confirmation that a candidate does not meet a gate. In requests, the two versions compute rows of different entities, and
 /// after the promotion, at different times. So a difference may have another cause than the candidate. Before a rollback,
 /// all requests are therefore sampled for some time, and both versions compute the same rows.
 #[derive(Clone, Debug)]
-struct Suspicion {
+struct Confirmation {
     /// The counts of samples when it began.
     since: Counts,
     /// The number of checks since then.
@@ -97,7 +97,7 @@ pub(super) enum Stage {
     },
 }
 
-/// The minimum number of checks within which a suspicion must be confirmed.
+/// The minimum number of checks within which samples must confirm a violated gate.
 const CONFIRMED_WITHIN: usize = 10;
 /// How often rollouts are checked.
 pub(in crate::app) const CHECK_EVERY: Duration = Duration::from_secs(1);
@@ -127,9 +127,9 @@ impl Rollout {
             stage_began: Counts::new(),
             lasted: Duration::ZERO,
             last_check: None,
-            suspicion: None,
+            confirmation: None,
             waiting: None,
-            stuck_logged: Arc::default(),
+            blocked_logged: Arc::default(),
         })
     }
 
@@ -154,9 +154,9 @@ impl Rollout {
             stage_began: Counts::new(),
             lasted: Duration::from_secs(saved.lasted_seconds),
             last_check: None,
-            suspicion: None,
+            confirmation: None,
             waiting: None,
-            stuck_logged: Arc::default(),
+            blocked_logged: Arc::default(),
         })
     }
 
@@ -199,8 +199,8 @@ impl Rollout {
         self.stage = stage;
         self.stage_began = counts(&self.comparisons, Comparison::vitals);
         self.checks.clear();
-        (self.lasted, self.last_check) = (Duration::ZERO, None);
-        self.end_suspicion();
+        (self.lasted, self.last_check, self.confirmation) = (Duration::ZERO, None, None);
+        self.comparisons.values().for_each(|comparison| comparison.sample(self.ratio, false));
         self.waiting = None;
     }
 
@@ -218,15 +218,15 @@ impl Rollout {
         self.last_check = Some(checked);
         let now = counts(&self.comparisons, Comparison::vitals);
         let window = usize::try_from(config.window.as_secs()).unwrap_or(usize::MAX).max(1);
-        let breach = match &mut self.suspicion {
-            Some(suspicion) => {
-                suspicion.checks += 1;
-                let is_over = suspicion.checks > window.max(CONFIRMED_WITHIN);
-                let since = suspicion.since.clone();
+        let breach = match &mut self.confirmation {
+            Some(confirmation) => {
+                confirmation.checks += 1;
+                let is_over = confirmation.checks > window.max(CONFIRMED_WITHIN);
+                let since = confirmation.since.clone();
                 let paired = counts(&self.comparisons, Comparison::paired);
                 let breach = self.breach_since(&since, &paired, &BTreeMap::new(), config);
                 if breach.is_none() && is_over {
-                    self.end_suspicion();
+                    self.end_confirmation();
                 }
                 breach
             }
@@ -234,7 +234,7 @@ impl Rollout {
                 let starts = [self.checks.front(), Some(&self.stage_began)];
                 let is_breach = |start: &Counts| self.breach_since(start, &now, &self.baseline, config).is_some();
                 if self.stage != Stage::Shadow && starts.into_iter().flatten().any(is_breach) {
-                    self.begin_suspicion();
+                    self.begin_confirmation();
                 }
                 None
             }
@@ -246,16 +246,16 @@ impl Rollout {
         breach
     }
 
-    fn begin_suspicion(&mut self) {
+    fn begin_confirmation(&mut self) {
         let since = counts(&self.comparisons, Comparison::paired);
-        self.suspicion = Some(Suspicion { since, checks: 0 });
+        self.confirmation = Some(Confirmation { since, checks: 0 });
         self.comparisons.values().for_each(|comparison| comparison.sample(1.0, true));
     }
 
-    fn end_suspicion(&mut self) {
-        if self.suspicion.take().is_some() {
+    fn end_confirmation(&mut self) {
+        if self.confirmation.take().is_some() {
             self.comparisons.values().for_each(|comparison| comparison.sample(self.ratio, false));
-            // The counts that caused the suspicion do not cause it again.
+            // The counts that were not confirmed do not count again.
             self.checks.clear();
             self.stage_began = counts(&self.comparisons, Comparison::vitals);
         }

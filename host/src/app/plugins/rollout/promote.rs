@@ -77,6 +77,9 @@ impl Plugins {
         let current = match rollout.stage {
             Stage::Shadow => None,
             Stage::Canary { percent, is_held, .. } => Some((percent, is_held)),
+            Stage::Bake { .. } if command.percent.is_some() || !command.accept_diff.is_empty() => {
+                return Err(DeployError::CandidateIsLive { plugin, version });
+            }
             Stage::Bake { .. } => {
                 let status = rollout.status(name);
                 self.finish_rollout(name);

@@ -51,11 +51,11 @@ impl Plugins {
     }
 
     /// Records that a change of a rollout failed, so that it is tried again.
-    pub(in crate::app) fn note_stuck(&self, name: &str, error: &DeployError) {
+    pub(in crate::app) fn record_blocked(&self, name: &str, error: &DeployError) {
         let mut state = self.state();
         let rollout = state.entries.get_mut(name).and_then(|entry| entry.rollout.as_mut());
         if let Some(rollout) = rollout {
-            rollout.note_stuck(name, error);
+            rollout.record_blocked(name, error);
         }
     }
 
@@ -100,8 +100,8 @@ impl Rollout {
         }
     }
 
-    fn note_stuck(&mut self, name: &str, error: &DeployError) {
-        if self.stuck_logged.is_due() {
+    fn record_blocked(&mut self, name: &str, error: &DeployError) {
+        if self.blocked_logged.is_due() {
             tracing::error!(plugin = name, %error, "rollout stage change failed; the live version keeps serving");
         }
         self.waiting = Some(error.to_string());

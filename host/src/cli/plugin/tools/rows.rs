@@ -36,7 +36,7 @@ use crate::cli::{CliError, output};
 pub(super) enum RowBatch<'f> {
     /// Objects with names of inputs as keys.
     Json(Vec<Map<String, Value>>),
-    /// Columns, of which some have the names of inputs.
+    /// Columns, some with the names of inputs.
     Columns(RecordBatch),
     /// Captured inputs.
     Captured(&'f CaptureFile, Box<CapturedRows>),

@@ -46,7 +46,7 @@ pub(in crate::cli) struct RunArgs {
 enum Sink {
     /// A table of at most [`ROWS_SHOWN`] rows.
     Table(Vec<Vec<String>>),
-    /// A JSON list, of which a part is printed already.
+    /// A JSON list that is partly printed.
     Json,
     File(Box<OutFile>),
 }
@@ -98,7 +98,7 @@ fn run_rows(args: &RunArgs, plugin: &LoadedPlugin, input: &Path) -> Result<()> {
 // === impl Sink ===
 
 impl Sink {
-    /// Adds rows, of which the first one has the number `first`.
+    /// Adds rows. The first one has the number `first`.
     fn add(&mut self, signature: &Signature, inputs: &Inputs, outputs: &Outputs, first: usize) -> Result<()> {
         let value = |index: usize, row: usize| cell(outputs.output(index), signature.outputs[index].column_type, row);
         match self {
